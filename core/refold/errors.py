@@ -1,0 +1,54 @@
+"""What can go wrong, one class for each thing a caller can do about it.
+
+    RefoldError
+    ├── InputError          a file, an option or a mapping is wrong: correct the call
+    ├── DefinitionError     a projection's file is wrong: correct the file (path and line are given)
+    ├── DatabaseError       the database is not as refold needs it: migrate, grant, or look at the server
+    │   ├── NotInstalled    the schema is missing or old: run `refold migrate`
+    │   └── ForeignCluster  the cursors speak of another cluster: a restore happened
+    └── BuildError          a build cannot do this now: the message names what to do first
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class RefoldError(Exception):
+    """Root of refold's errors. `str(error)` says what happened; `remedy`, when there is one, what to do."""
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+class InputError(RefoldError):
+    """A file, an option or a mapping is wrong."""
+
+
+class DefinitionError(RefoldError):
+    """A projection's file cannot be kept as a metric."""
+
+    def __init__(
+        self, message: str, *, path: Path | None = None, line: int | None = None, remedy: str | None = None
+    ) -> None:
+        where = "" if path is None else f"{path}:{line}: " if line else f"{path}: "
+        super().__init__(where + message, remedy=remedy)
+        self.path = path
+        self.line = line
+
+
+class DatabaseError(RefoldError):
+    """The database is not as refold needs it."""
+
+
+class NotInstalled(DatabaseError):
+    """refold's schema is missing from this database, or older than this program."""
+
+
+class ForeignCluster(DatabaseError):
+    """The cursors in this database speak of another cluster."""
+
+
+class BuildError(RefoldError):
+    """A build cannot do what was asked of it in its present state."""

@@ -1,0 +1,160 @@
+"""Appending events in the caller's transaction: the one path that Python, the command line and SQL share.
+
+Postgres decides what gets in. A large batch is tried as one COPY, which is several times as fast; when the
+ledger refuses it (a known id), the batch goes event by event through `refold.admit`, which classifies.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from pydantic import ValidationError
+
+from refold.events import Answer, SourceEvent, metadata_json, reasons
+
+BULK = 64
+"""From this many events on a batch is tried as COPY, rows."""
+
+_COPY = "COPY refold.events (event_id, user_id, action, ts, metadata, version) FROM STDIN"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of one event.
+
+    `reason` is set for conflict and invalid; `event_id` is None when the input had no usable id.
+    """
+
+    event_id: str | None
+    answer: Answer
+    reason: str | None = None
+
+
+def append(
+    conn: psycopg.Connection,
+    events: Iterable[SourceEvent | Mapping[str, Any]],
+    *,
+    source: str = "python",
+    optimistic: bool = True,
+) -> list[Receipt]:
+    """Appends events to the log inside the caller's transaction, which makes it a transactional outbox.
+
+    Conflicts and invalid events are set aside in `refold.rejected` in the same transaction.
+
+    Args:
+        conn: a connection that may act as a producer; nothing is committed here.
+        events: SourceEvents, or mappings with the fields of one.
+        source: who appends; kept with what is set aside.
+        optimistic: try a large batch as COPY first. Turn it off where duplicates are expected: a failed
+            COPY costs half of a good one.
+
+    Returns:
+        One receipt for each event, in order.
+
+    Raises:
+        psycopg.errors.SerializationFailure: under REPEATABLE READ or SERIALIZABLE, another transaction has
+            just appended one of the events; retry the whole transaction.
+    """
+    offered = list(events)
+    receipts: list[Receipt | None] = [None] * len(offered)
+    good: list[SourceEvent] = []
+    place: list[int] = []
+    aside: list[tuple[int, Receipt]] = []
+    for at, one in enumerate(offered):
+        try:
+            event = one if isinstance(one, SourceEvent) else SourceEvent.model_validate(one)
+        except ValidationError as error:
+            given = one.get("id") if isinstance(one, Mapping) else None
+            receipt = Receipt(given if isinstance(given, str) else None, Answer.invalid, reasons(error))
+            receipts[at] = receipt
+            aside.append((at, receipt))
+        else:
+            good.append(event)
+            place.append(at)
+    for at, receipt in zip(place, store(conn, good, optimistic=optimistic), strict=True):
+        receipts[at] = receipt
+        if receipt.answer is Answer.conflict:
+            aside.append((at, receipt))
+    for at, receipt in aside:
+        set_aside(conn, source, at + 1, receipt, raw_text(offered[at]))
+    return [receipt for receipt in receipts if receipt is not None]
+
+
+def store(
+    conn: psycopg.Connection, events: Sequence[SourceEvent], *, optimistic: bool = True
+) -> list[Receipt]:
+    """Stores validated events and answers for each, without setting anything aside.
+
+    Args:
+        conn: the caller's connection and transaction.
+        events: what to store, in order.
+        optimistic: try a large batch as COPY first.
+    """
+    if not events:
+        return []
+    if optimistic and len(events) >= BULK and _copy(conn, events):
+        return [Receipt(event.id, Answer.accepted) for event in events]
+    document = "[" + ",".join(map(_json, events)) + "]"
+    rows = conn.execute("SELECT event_id, answer, reason FROM refold.admit(%s::jsonb)", (document,)).fetchall()
+    return [Receipt(event_id, Answer(answer), reason) for event_id, answer, reason in rows]
+
+
+def set_aside(
+    conn: psycopg.Connection, source: str, line: int, receipt: Receipt, raw: str
+) -> None:
+    """Keeps rejected input with its raw text, reason, source and line (or place in the batch, from 1)."""
+    conn.execute(
+        "SELECT refold.set_aside(%s, %s, %s, %s, %s)",
+        (source, line, receipt.answer.value, receipt.reason, storable(raw)),
+    )
+
+
+def storable(raw: str) -> str:
+    """Text that Postgres can hold: NUL and lone surrogates as backslash escapes."""
+    return raw.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+
+
+def raw_text(event: SourceEvent | Mapping[str, Any]) -> str:
+    """An event as its author would recognise it."""
+    if isinstance(event, SourceEvent):
+        return _json(event)
+    return json.dumps(event, ensure_ascii=False, default=repr)
+
+
+def _copy(conn: psycopg.Connection, events: Sequence[SourceEvent]) -> bool:
+    """Tries one COPY under a savepoint; False when the ledger knows one of the ids."""
+    if len({event.id for event in events}) < len(events):
+        return False
+    conn.execute("SELECT refold.ensure_segments(%s)", (len(events),))
+    try:
+        with conn.transaction(), conn.cursor() as cursor, cursor.copy(_COPY) as copy:
+            copy.write("".join(map(_copy_line, events)))
+    except psycopg.errors.UniqueViolation:
+        return False
+    return True
+
+
+# COPY's text format, made here: a row through the adapters of psycopg costs three times as much.
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+def _copy_line(event: SourceEvent) -> str:
+    user = "\\N" if event.user_id is None else event.user_id.translate(_ESCAPES)
+    return (
+        f"{event.id.translate(_ESCAPES)}\t{user}\t{event.action.translate(_ESCAPES)}\t{event.ts.isoformat()}"
+        f"\t{metadata_json(event.metadata).translate(_ESCAPES)}\t{event.version}\n"
+    )
+
+
+def _json(event: SourceEvent) -> str:
+    """The event as the JSON that `refold.admit` takes."""
+    fields: dict[str, object] = {"id": event.id, "user_id": event.user_id, "action": event.action}
+    head = json.dumps(fields, ensure_ascii=False)
+    return (
+        f'{head[:-1]}, "ts": "{event.ts.isoformat()}", "metadata": {metadata_json(event.metadata)},'
+        f' "version": {event.version}}}'
+    )

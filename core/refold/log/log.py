@@ -1,0 +1,90 @@
+"""A log that owns its connection, for programs whose only work is to append."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from refold.database import check, connect
+from refold.events import Answer, SourceEvent
+from refold.log.append import Receipt, append
+from refold.retry import retrying
+
+PESSIMISTIC_BATCHES = 20
+"""After a refused COPY, so many batches are classified at once before another COPY is tried."""
+
+
+class Log:
+    """Appends batches, each in a transaction of its own, with retries.
+
+    A batch whose reply was lost is sent again; the ledger answers `duplicate` for what had been stored.
+
+    Args:
+        url: a libpq URL; the login role must be allowed to act as refold_producer.
+        source: who appends; kept with input that is set aside.
+    """
+
+    def __init__(self, url: str, *, source: str = "python") -> None:
+        self._url = url
+        self._source = source
+        self._conn: psycopg.Connection | None = None
+        self._pessimistic = 0
+
+    def append(self, events: Iterable[SourceEvent | Mapping[str, Any]]) -> list[Receipt]:
+        """Appends one batch and commits it.
+
+        Returns:
+            One receipt for each event, in order.
+
+        Raises:
+            psycopg.Error: the database refuses it, or stays away longer than the retries last.
+        """
+        batch = list(events)
+        for attempt in retrying():
+            with attempt:
+                conn = self.connection()
+                try:
+                    with conn.transaction():
+                        optimistic = self._pessimistic == 0
+                        receipts = append(conn, batch, source=self._source, optimistic=optimistic)
+                except psycopg.OperationalError:
+                    self.close()
+                    raise
+                self.learn(receipts)
+                return receipts
+        raise AssertionError("unreachable: the retries end with a return or an exception")
+
+    def learn(self, receipts: list[Receipt]) -> None:
+        """A refused COPY is half wasted: where duplicates came, classify at once for a while."""
+        if any(receipt.answer in (Answer.duplicate, Answer.conflict) for receipt in receipts):
+            self._pessimistic = PESSIMISTIC_BATCHES
+        elif self._pessimistic:
+            self._pessimistic -= 1
+
+    @property
+    def optimistic(self) -> bool:
+        """Whether the next batch is tried as COPY."""
+        return self._pessimistic == 0
+
+    def connection(self) -> psycopg.Connection:
+        """The log's connection, opened when it is first needed or was lost."""
+        if self._conn is None or self._conn.closed:
+            self._conn = connect(self._url, "refold_producer", application_name="refold log", autocommit=True)
+        return self._conn
+
+    def close(self) -> None:
+        """Closes the connection; a batch is either committed or not there."""
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,187 @@
+"""A projection's file, loaded and planned; and a folder of them as a graph."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import sqlglot
+
+from refold.errors import DefinitionError
+from refold.projections import transform as transforms
+from refold.projections.plan import LOG, LOG_COLUMNS, Plan
+from refold.projections.query import analyse
+from refold.projections.transform import Transform
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+_GENERATION = 1
+"""Part of every fingerprint: raised when generated tables change their shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A projection as its file defines it.
+
+    Args:
+        name: the projection, from the file's name.
+        path: the file; None when the definition comes out of the database.
+        source: its text.
+        plan: how it is kept.
+        fingerprint: of the normalised query (or the transform's code) and of everything upstream.
+        transform: the loaded function, for Python.
+    """
+
+    name: str
+    path: Path | None
+    source: str
+    plan: Plan
+    fingerprint: str
+    transform: Transform | None = None
+
+    @property
+    def language(self) -> str:
+        return "sql" if self.transform is None else "python"
+
+    @property
+    def upstream(self) -> str | None:
+        """The projection it reads, None for the log."""
+        return None if self.plan.stream == LOG else self.plan.stream
+
+
+def load_directory(folder: Path) -> dict[str, Definition]:
+    """Loads every `*.sql` and `*.py` of a folder, upstream first.
+
+    Raises:
+        DefinitionError: a file is wrong, a name is taken twice, or projections read each other in a circle.
+    """
+    if not folder.is_dir():
+        raise DefinitionError(
+            "there is no such folder of projections", path=folder, remedy="Run `refold init DIR`, or give --projections."
+        )
+    paths: dict[str, Path] = {}
+    for path in sorted((*folder.glob("*.sql"), *folder.glob("*.py"))):
+        if path.stem.startswith("_"):
+            continue
+        if path.stem in paths:
+            raise DefinitionError(f"{paths[path.stem].name} has the same name", path=path)
+        _check_name(path)
+        paths[path.stem] = path
+    reads = {name: _reads(path) for name, path in paths.items()}
+    loaded: dict[str, Definition] = {}
+    streams: dict[str, tuple[str, ...]] = {LOG: LOG_COLUMNS}
+    for name in _upstream_first(reads, paths):
+        loaded[name] = _load(paths[name], streams, loaded)
+        if loaded[name].plan.event_grain:
+            streams[name] = loaded[name].plan.stream_columns
+    return loaded
+
+
+def from_source(
+    name: str, source: str, streams: dict[str, tuple[str, ...]], upstream_fingerprint: str, path: Path | None = None
+) -> Definition:
+    """An SQL projection from its text."""
+    plan = analyse(name, source, streams, path=path)
+    normal = sqlglot.parse_one(source, read="postgres").sql(dialect="postgres", comments=False)
+    keys = ",".join(part.name for part in plan.key)
+    fingerprint = _fingerprint("sql", normal, keys, plan.upkeep, upstream_fingerprint)
+    return Definition(name, path, source, plan, fingerprint)
+
+
+def _load(path: Path, streams: dict[str, tuple[str, ...]], loaded: dict[str, Definition]) -> Definition:
+    name = path.stem
+    if path.suffix == ".py":
+        transform = transforms.load(path, streams)
+        above = loaded[transform.plan.stream].fingerprint if transform.plan.stream in loaded else ""
+        return Definition(
+            name,
+            path,
+            path.read_text(encoding="utf-8"),
+            transform.plan,
+            _fingerprint("python", transform.code, above),
+            transform,
+        )
+    try:
+        source = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DefinitionError("not UTF-8", path=path) from error
+    definition = from_source(name, source, streams, "", path)
+    above = definition.upstream
+    if above is None:
+        return definition
+    return replace(
+        definition,
+        fingerprint=_fingerprint(definition.fingerprint, loaded[above].fingerprint),
+    )
+
+
+def _fingerprint(*parts: str) -> str:
+    return hashlib.sha256("\x1f".join((str(_GENERATION), *parts)).encode()).hexdigest()[:16]
+
+
+def _check_name(path: Path) -> None:
+    if _NAME.fullmatch(path.stem) is None or len(path.stem) > 32:
+        raise DefinitionError(
+            f"{path.stem} cannot be the name of a projection",
+            path=path,
+            remedy="Use lower-case words with single underscores, at most 32 characters.",
+        )
+    if path.stem in (LOG, "freshness"):
+        raise DefinitionError(f"the name {path.stem} is taken by refold itself", path=path)
+
+
+def _reads(path: Path) -> str:
+    """The stream that a file reads, found without checking anything else."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if path.suffix == ".py":
+        return _transform_reads(text, path)
+    try:
+        tree = sqlglot.parse_one(text, read="postgres")
+    except sqlglot.errors.SqlglotError:
+        return LOG
+    inner = {cte.alias for cte in tree.find_all(sqlglot.exp.CTE)}
+    names = [table.name for table in tree.find_all(sqlglot.exp.Table) if table.name not in inner]
+    return names[0] if names else LOG
+
+
+def _transform_reads(text: str, path: Path) -> str:
+    try:
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        raise DefinitionError(f"not valid Python: {error.msg}", path=path, line=error.lineno) from error
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == path.stem:
+            for decorator in node.decorator_list:
+                if isinstance(decorator, ast.Call):
+                    for keyword in decorator.keywords:
+                        if keyword.arg == "reads" and isinstance(keyword.value, ast.Constant):
+                            return str(keyword.value.value)
+    return LOG
+
+
+def _upstream_first(reads: dict[str, str], paths: dict[str, Path]) -> list[str]:
+    order: list[str] = []
+    state: dict[str, str] = {}
+
+    def visit(name: str, chain: tuple[str, ...]) -> None:
+        if state.get(name) == "done":
+            return
+        if name in chain:
+            circle = " → ".join((*chain[chain.index(name) :], name))
+            raise DefinitionError(f"projections read each other in a circle: {circle}", path=paths[name])
+        above = reads[name]
+        if above in paths:
+            visit(above, (*chain, name))
+        elif above != LOG:
+            close = difflib.get_close_matches(above, (*paths, LOG), 1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise DefinitionError(f"there is no stream named {above}.{hint}", path=paths[name])
+        state[name] = "done"
+        order.append(name)
+
+    for name in paths:
+        visit(name, ())
+    return order

@@ -1,0 +1,110 @@
+"""What the analysis of a projection found: everything that upkeep needs to know, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Upkeep = Literal["facts", "merge", "members", "recompute", "transform"]
+Combine = Literal["count", "sum", "min", "max", "bool_and", "bool_or", "members"]
+
+LOG = "events"
+"""The log's name in a projection's FROM."""
+
+LOG_COLUMNS = ("event_id", "user_id", "action", "ts", "metadata", "version")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the view that analysts see: its name, the SQL over the table's columns, its comment."""
+
+    name: str
+    sql: str
+    comment: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPart:
+    """A column of the row's identity: its name in the table, and the SQL over one row of the stream."""
+
+    name: str
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """An aggregate that is kept in the table.
+
+    Args:
+        name: its column.
+        sql: the aggregate over the stream; None where it is counted from a set of members.
+        combine: how two of them become one.
+    """
+
+    name: str
+    sql: str | None
+    combine: Combine
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The set behind one count(DISTINCT …).
+
+    Args:
+        partial: the column that counts it.
+        member: the SQL of what is counted, over one row of the stream.
+        condition: the FILTER of the aggregate, if any.
+    """
+
+    partial: str
+    member: str
+    condition: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a projection is kept.
+
+    Args:
+        name: the projection.
+        upkeep: the kind chosen.
+        stream: what it reads: `events` (the log) or an event-grain projection.
+        reads: the columns of the stream that the query uses.
+        key: the row's identity as SQL over one row of the stream.
+        unique: whether a key has one row at most.
+        partials: aggregates kept in the table (merge and members).
+        members: the sets behind distinct counts.
+        columns: what analysts see.
+        where: the query's WHERE, over one row of the stream.
+        having: the query's HAVING over the table's columns; the view applies it.
+        query: the whole query; `{stream}` stands for what it reads (recompute).
+        description: what the file's head says.
+        because: why this upkeep was chosen.
+    """
+
+    name: str
+    upkeep: Upkeep
+    stream: str
+    reads: tuple[str, ...]
+    key: tuple[KeyPart, ...]
+    columns: tuple[Column, ...]
+    unique: bool = True
+    partials: tuple[Partial, ...] = ()
+    members: tuple[Members, ...] = ()
+    where: str | None = None
+    having: str | None = None
+    query: str = ""
+    alias: str = ""
+    description: str = ""
+    because: str = ""
+
+    @property
+    def event_grain(self) -> bool:
+        """Whether its rows are a stream that other projections can read."""
+        return self.upkeep in ("facts", "transform")
+
+    @property
+    def stream_columns(self) -> tuple[str, ...]:
+        """The columns that its readers may use."""
+        names = tuple(column.name for column in self.columns)
+        return names if "event_id" in names else ("event_id", *names)

@@ -1,0 +1,442 @@
+"""Reads a projection's SELECT and picks the cheapest upkeep that keeps the law."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import sqlglot
+from sqlglot import exp
+
+from refold.errors import DefinitionError
+from refold.projections.determinism import refusals
+from refold.projections.keys import check_recompute_key, declared_key
+from refold.projections.identifiers import must_quote
+from refold.projections.plan import Column, Combine, KeyPart, Members, Partial, Plan
+
+_MERGEABLE: dict[type[exp.Expr], Combine] = {
+    exp.Count: "count",
+    exp.Sum: "sum",
+    exp.Min: "min",
+    exp.Max: "max",
+    exp.LogicalAnd: "bool_and",
+    exp.LogicalOr: "bool_or",
+}
+_RESERVED = {"txid", "position", "ordinal"}
+STREAM = "{stream}"
+
+
+class Unmergeable(Exception):
+    """Internal: this query needs its events again; `str(error)` says which part of it."""
+
+
+def analyse(
+    name: str, source: str, streams: Mapping[str, tuple[str, ...]], *, path: Path | None = None
+) -> Plan:
+    """Checks a projection's SQL and plans its upkeep.
+
+    Args:
+        name: the projection's name.
+        source: the text of its file.
+        streams: what it may read, with the columns of each.
+        path: where it stands, for messages.
+
+    Raises:
+        DefinitionError: the query cannot be kept exactly; with line and remedy.
+    """
+    return _Analysis(name, source, streams, path).plan()
+
+
+class _Analysis:
+    def __init__(
+        self, name: str, source: str, streams: Mapping[str, tuple[str, ...]], path: Path | None
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.streams = streams
+        self.path = path
+        self.query = self._parse()
+        self.stream = self._stream()
+        self.columns = streams[self.stream]
+
+    def plan(self) -> Plan:
+        for refusal in refusals(self.query):
+            raise self.error(refusal.message, refusal.node, refusal.remedy)
+        self._check_columns()
+        outputs = self._outputs()
+        group = self.query.args.get("group")
+        if self._simple():
+            if group is None and not self._aggregates():
+                return self._facts(outputs)
+            if group is None:
+                raise self.error(
+                    "an aggregate without GROUP BY has no key",
+                    self.query,
+                    "Group by something, for one total by a constant: SELECT 'all' AS scope, … GROUP BY scope.",
+                )
+            try:
+                return self._merge(outputs)
+            except Unmergeable as reason:
+                return self._recompute(outputs, str(reason))
+        return self._recompute(outputs, "the query has more than one level, a window or a join")
+
+    # Reading the file
+
+    def _parse(self) -> exp.Select:
+        try:
+            statements = [s for s in sqlglot.parse(self.source, read="postgres") if s is not None]
+        except sqlglot.errors.ParseError as error:
+            first = error.errors[0] if error.errors else {}
+            raise DefinitionError(
+                f"not valid SQL: {first.get('description', error)}", path=self.path, line=first.get("line")
+            ) from error
+        except sqlglot.errors.TokenError as error:
+            raise DefinitionError(f"not valid SQL: {error}", path=self.path) from error
+        if len(statements) != 1:
+            raise DefinitionError(
+                f"a projection is one SELECT; this file has {len(statements)} statements",
+                path=self.path,
+                remedy="Make a file for each.",
+            )
+        query = statements[0]
+        if not isinstance(query, exp.Select):
+            raise DefinitionError(
+                f"a projection is one SELECT, not {query.key.upper()}", path=self.path, line=1
+            )
+        return query
+
+    def error(self, message: str, node: exp.Expr | None, remedy: str | None = None) -> DefinitionError:
+        return DefinitionError(message, path=self.path, line=_line(node), remedy=remedy)
+
+    def _stream(self) -> str:
+        inner = {cte.alias for cte in self.query.find_all(exp.CTE)}
+        found: dict[str, exp.Table] = {}
+        for table in self.query.find_all(exp.Table):
+            if table.name in inner and not table.db:
+                continue
+            if table.db not in ("", "refold") or (table.db and table.name != "events"):
+                raise self.error(
+                    f"{table.sql('postgres')} is not a stream",
+                    table,
+                    "Read events or an event-grain projection, by its plain name.",
+                )
+            found[table.name] = table
+        if not found:
+            raise self.error("the query reads no stream", self.query, "Add FROM events.")
+        for name, table in found.items():
+            if name not in self.streams:
+                close = difflib.get_close_matches(name, self.streams, 1)
+                hint = f" Did you mean {close[0]}?" if close else ""
+                raise self.error(
+                    f"there is no stream named {name}.{hint}",
+                    table,
+                    "Streams: " + ", ".join(sorted(self.streams)) + ".",
+                )
+        if len(found) > 1:
+            raise self.error(
+                "a projection reads one stream, this one reads " + " and ".join(sorted(found)),
+                next(iter(found.values())),
+                "Join in a view in sql/views/, or bring both into one transform.",
+            )
+        return next(iter(found))
+
+    def _check_columns(self) -> None:
+        known = set(self.columns)
+        derived = {alias.alias for alias in self.query.find_all(exp.Alias)}
+        derived |= {column for cte in self.query.find_all(exp.TableAlias) for column in cte.alias_column_names}
+        for column in self.query.find_all(exp.Column):
+            name = column.name
+            if not name or isinstance(column.this, exp.Star) or name in known or name in derived:
+                continue
+            close = difflib.get_close_matches(name, sorted(known | derived), 1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise self.error(
+                f"{self.stream} has no column {name}.{hint}", column, f"Columns: {', '.join(self.columns)}."
+            )
+
+    def _outputs(self) -> list[tuple[str, exp.Expr, str | None]]:
+        outputs: list[tuple[str, exp.Expr, str | None]] = []
+        for item in self.query.expressions:
+            if isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star)):
+                outputs += [(name, exp.column(name), None) for name in self.columns]
+                continue
+            name = item.alias_or_name
+            if not name:
+                raise self.error(
+                    f"{item.sql('postgres')} has no name", item, "Name the column: … AS name."
+                )
+            comment = " ".join(text.strip() for text in item.comments or []) or None
+            outputs.append((name, item.unalias(), comment))
+        names = [name for name, _, _ in outputs]
+        for name in names:
+            if names.count(name) > 1:
+                raise self.error(f"two columns are named {name}", self.query, "Give each its own name.")
+            if name in _RESERVED or "__" in name or len(name) > 55:
+                raise self.error(
+                    f"a column cannot be named {name}",
+                    self.query,
+                    "Names have no double underscore, at most 55 characters, and are not "
+                    + ", ".join(sorted(_RESERVED))
+                    + ".",
+                )
+        return outputs
+
+    # The kinds
+
+    def _simple(self) -> bool:
+        """One level: a single FROM, no subquery, window, set operation, join or DISTINCT."""
+        query = self.query
+        return not (
+            query.args.get("with_")
+            or query.args.get("joins")
+            or query.args.get("laterals")
+            or query.args.get("distinct")
+            or query.args.get("qualify")
+            or len(list(query.find_all(exp.Select))) > 1
+            or query.find(exp.Window)
+            or query.find(exp.Subquery)
+            or any(group.args.get(kind) for group in query.find_all(exp.Group) for kind in ("rollup", "cube", "grouping_sets"))
+        )
+
+    def _aggregates(self) -> bool:
+        return self.query.find(exp.AggFunc) is not None
+
+    def _where(self) -> str | None:
+        where = self.query.args.get("where")
+        return None if where is None else self._sql(where.this)
+
+    def _sql(self, node: exp.Expr) -> str:
+        """The expression over one row of the stream: without qualifiers, there is one relation only."""
+        plain = node.copy()
+        for column in list(plain.find_all(exp.Column)):
+            column.set("table", None)
+        return plain.sql(dialect="postgres", comments=False)
+
+    def _reads(self) -> tuple[str, ...]:
+        used = {column.name for column in self.query.find_all(exp.Column)}
+        if self.query.find(exp.Star) is not None and any(
+            isinstance(star.parent, exp.Select) for star in self.query.find_all(exp.Star)
+        ):
+            used |= set(self.columns)
+        return tuple(column for column in self.columns if column in used)
+
+    def _description(self) -> str:
+        lines = [text.strip() for text in self.query.comments or []]
+        return "\n".join(line for line in lines if not re.match(r"key\s*:", line))
+
+    def _facts(self, outputs: list[tuple[str, exp.Expr, str | None]]) -> Plan:
+        reads = self._reads()
+        columns = tuple(Column(name, self._sql(node), comment) for name, node, comment in outputs)
+        for column in columns:
+            if column.name == "event_id" and column.sql != "event_id":
+                raise self.error("event_id is the id of the event", self.query, "Name this column otherwise.")
+        return Plan(
+            name=self.name,
+            upkeep="facts",
+            stream=self.stream,
+            reads=reads if "event_id" in reads else ("event_id", *reads),
+            key=(KeyPart("event_id", "event_id"),),
+            columns=columns,
+            where=self._where(),
+            description=self._description(),
+            because="no GROUP BY: a row per event",
+        )
+
+    def _group_keys(self, outputs: list[tuple[str, exp.Expr, str | None]]) -> list[KeyPart]:
+        """GROUP BY as output columns, resolved as Postgres does: input columns before aliases."""
+        by_sql = {self._sql(node): name for name, node, _ in outputs}
+        by_name = {name: node for name, node, _ in outputs}
+        keys: list[KeyPart] = []
+        for term in self.query.args["group"].expressions:
+            node: exp.Expr = term
+            if isinstance(term, exp.Literal) and not term.is_string:
+                at = int(term.this)
+                if not 1 <= at <= len(outputs):
+                    raise self.error(f"GROUP BY {at} is not a column of the SELECT", term)
+                node = outputs[at - 1][1]
+            elif isinstance(term, exp.Column) and not term.table and term.name not in self.columns:
+                if term.name not in by_name:
+                    raise self.error(f"GROUP BY {term.name} is not a column", term)
+                node = by_name[term.name]
+            name = by_sql.get(self._sql(node))
+            if name is None:
+                raise self.error(
+                    f"GROUP BY {self._sql(node)} is not selected, so rows could not be told apart",
+                    term,
+                    "Select it too.",
+                )
+            sql = self._sql(node)
+            # A bare literal has no type of its own inside ROW(…).
+            keys.append(KeyPart(name, f"CAST({sql} AS TEXT)" if isinstance(node, exp.Literal) and node.is_string else sql))
+        return keys
+
+    def _merge(self, outputs: list[tuple[str, exp.Expr, str | None]]) -> Plan:
+        keys = self._group_keys(outputs)
+        key_names = {key.name for key in keys}
+        kept = _Partials(self, {self._sql(node): name for name, node, _ in outputs if name in key_names})
+        columns = tuple(
+            Column(name, name if name in key_names else kept.rewrite(name, node), comment)
+            for name, node, comment in outputs
+        )
+        having = self.query.args.get("having")
+        condition = None if having is None else kept.rewrite("having", having.this)
+        members = tuple(kept.members)
+        return Plan(
+            name=self.name,
+            upkeep="members" if members else "merge",
+            stream=self.stream,
+            reads=self._reads(),
+            key=tuple(keys),
+            columns=columns,
+            partials=tuple(kept.partials),
+            members=members,
+            where=self._where(),
+            having=condition,
+            description=self._description(),
+            because="count(DISTINCT …) needs the set of what it has counted"
+            if members
+            else "every aggregate can be merged",
+        )
+
+    def _recompute(self, outputs: list[tuple[str, exp.Expr, str | None]], because: str) -> Plan:
+        named = {name: node for name, node, _ in outputs}
+        declared = declared_key(self.source)
+        if declared is not None:
+            for name in declared:
+                if name not in named:
+                    close = difflib.get_close_matches(name, named, 1)
+                    hint = f" Did you mean {close[0]}?" if close else ""
+                    raise self.error(f"the declared key {name} is not a column of the SELECT.{hint}", self.query)
+            check_recompute_key(self.query, declared, self.columns, self.error)
+            keys = [KeyPart(name, name) for name in declared]
+            unique = False
+        elif self.query.args.get("group") is not None and self._simple():
+            keys = self._group_keys(outputs)
+            unique = True
+        else:
+            raise self.error(
+                f"{because}: its rows have to be computed again from their events, by a key",
+                self.query,
+                "Declare the key in a comment line, for example: -- key: user_id",
+            )
+        query = self.query.copy()
+        for table in list(query.find_all(exp.Table)):
+            if table.name == self.stream:
+                placeholder = exp.Table(this=exp.to_identifier("stream__here", quoted=False))
+                placeholder.set("alias", exp.TableAlias(this=exp.to_identifier(table.alias_or_name)))
+                table.replace(placeholder)
+        text = query.sql(dialect="postgres", pretty=True, comments=False).replace("stream__here", STREAM)
+        return Plan(
+            name=self.name,
+            upkeep="recompute",
+            stream=self.stream,
+            reads=self._reads(),
+            key=tuple(keys),
+            unique=unique,
+            columns=tuple(Column(name, name, comment) for name, _, comment in outputs),
+            query=text,
+            description=self._description(),
+            because=because,
+        )
+
+
+class _Partials:
+    """Finds the aggregates of the outputs and rewrites each output as an expression over kept columns."""
+
+    def __init__(self, analysis: _Analysis, keys: dict[str, str]) -> None:
+        self.analysis = analysis
+        self.keys = keys
+        self.partials: list[Partial] = []
+        self.members: list[Members] = []
+        self._known: dict[str, str] = {}
+
+    def rewrite(self, output: str, node: exp.Expr) -> str:
+        """The SQL of an output over the table's columns.
+
+        Raises:
+            Unmergeable: part of it cannot be kept by merging.
+        """
+        whole = exp.Paren(this=node.copy())
+        whole = exp.Paren(this=self._walk(output, whole.this, direct=True))
+        for column in whole.find_all(exp.Column):
+            if column.args.get("kept") is None:
+                raise Unmergeable(f"{output} is neither a key nor a mergeable aggregate")
+        return str(whole.this.sql(dialect="postgres", comments=False))
+
+    def _walk(self, output: str, node: exp.Expr, *, direct: bool) -> exp.Expr:
+        key = self.keys.get(self.analysis._sql(node))
+        if key is not None:
+            return _kept(key)
+        if isinstance(node, exp.Filter | exp.AggFunc):
+            return self._aggregate(output, node, direct=direct)
+        if isinstance(node, exp.Anonymous | exp.Dot | exp.WithinGroup) and node.find(exp.Column) is not None:
+            raise Unmergeable(f"{node.sql('postgres', comments=False)} cannot be merged")
+        for child in list(node.iter_expressions()):
+            fresh = self._walk(output, child, direct=False)
+            if fresh is not child:
+                child.replace(fresh)
+        return node
+
+    def _aggregate(self, output: str, node: exp.Expr, *, direct: bool) -> exp.Expr:
+        call = node.this if isinstance(node, exp.Filter) else node
+        text = self.analysis._sql(node)
+        if isinstance(call, exp.Avg) and not isinstance(call.this, exp.Distinct):
+            total = _with_filter(node, exp.Sum(this=call.this.copy()))
+            counted = _with_filter(node, exp.Count(this=call.this.copy(), big_int=True))
+            s = self._keep(f"{output}__sum", self.analysis._sql(total), "sum")
+            c = self._keep(f"{output}__count", self.analysis._sql(counted), "count")
+            return exp.Paren(
+                this=exp.Div(
+                    this=exp.cast(_kept(s), exp.DType.DECIMAL),
+                    expression=exp.Nullif(this=_kept(c), expression=exp.Literal.number(0)),
+                )
+            )
+        if isinstance(call, exp.Count) and isinstance(call.this, exp.Distinct):
+            if len(call.this.expressions) != 1:
+                raise Unmergeable(f"{text} counts more than one column")
+            name = self._name(output, direct)
+            if text in self._known:
+                return _kept(self._known[text])
+            self._known[text] = name
+            condition = self.analysis._sql(node.expression.this) if isinstance(node, exp.Filter) else None
+            self.partials.append(Partial(name, None, "members"))
+            self.members.append(Members(name, self.analysis._sql(call.this.expressions[0]), condition))
+            return _kept(name)
+        combine = _MERGEABLE.get(type(call))
+        if combine is None or call.find(exp.Distinct, exp.Order) or (isinstance(call, exp.Count) and call.expressions):
+            raise Unmergeable(f"{text} cannot be merged")
+        if any(inner is not call for inner in call.find_all(exp.AggFunc)):
+            raise self.analysis.error(f"{text} nests aggregates", node)
+        return _kept(self._keep(self._name(output, direct), text, combine))
+
+    def _name(self, output: str, direct: bool) -> str:
+        return output if direct else f"{output}__{len(self.partials) + 1}"
+
+    def _keep(self, name: str, text: str, combine: Combine) -> str:
+        if text not in self._known:
+            self._known[text] = name
+            self.partials.append(Partial(name, text, combine))
+        return self._known[text]
+
+
+def _with_filter(node: exp.Expr, call: exp.Expr) -> exp.Expr:
+    """`call` under the FILTER that `node` has, if any."""
+    if isinstance(node, exp.Filter):
+        return exp.Filter(this=call, expression=node.expression.copy())
+    return call
+
+
+def _kept(name: str) -> exp.Column:
+    column = exp.Column(this=exp.Identifier(this=name, quoted=must_quote(name)))
+    column.set("kept", True)
+    return column
+
+
+def _line(node: exp.Expr | None) -> int | None:
+    """The first line that any part of the node stands on."""
+    if node is None:
+        return None
+    lines = [part.meta["line"] for part in node.walk() if "line" in part.meta]
+    return min(lines) if lines else None

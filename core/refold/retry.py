@@ -1,0 +1,35 @@
+"""Retries by SQLSTATE class, always of whole transactions.
+
+Class 40 is the database asking for a retry (serialization failure, deadlock); 08, 57P0x and 53 are a server
+that went away, restarts or is full; 55P03 is a lock that was not to be had in time. Everything else is an
+error of the caller and is not tried again.
+"""
+
+from __future__ import annotations
+
+import psycopg
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+RETRIED_CLASSES = ("40", "08", "53")
+RETRIED_STATES = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "55P03"})
+
+
+def transient(error: BaseException) -> bool:
+    """Whether the same transaction may succeed when it is run again from its start."""
+    if not isinstance(error, psycopg.Error):
+        return False
+    state = error.sqlstate
+    if state is None:
+        # libpq's own errors have no SQLSTATE: the connection could not be made, or broke.
+        return isinstance(error, psycopg.OperationalError)
+    return state[:2] in RETRIED_CLASSES or state in RETRIED_STATES
+
+
+def retrying(seconds: float = 60.0) -> Retrying:
+    """Attempts with jittered exponential back-off from 20 ms to 2 s, for `seconds` at most."""
+    return Retrying(
+        retry=retry_if_exception(transient),
+        wait=wait_random_exponential(multiplier=0.02, max=2.0),
+        stop=stop_after_delay(seconds),
+        reraise=True,
+    )

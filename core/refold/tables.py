@@ -1,0 +1,215 @@
+"""refold's own tables, in one place.
+
+SQLAlchemy Core describes them so that alembic can compare a database with this page (`alembic check`).
+Functions, triggers, roles and views live in `sql/`; the tables of builds are made by `refold.builds`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Sequence,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import UserDefinedType
+
+SCHEMA = "refold"
+BUILDS_SCHEMA = "refold_builds"
+METRICS_SCHEMA = "metrics"
+
+
+class Xid8(UserDefinedType[int]):
+    """A 64-bit transaction id (`xid8`)."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "XID8"
+
+
+class PgSnapshot(UserDefinedType[str]):
+    """Which transactions had completed (`pg_snapshot`)."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "PG_SNAPSHOT"
+
+
+metadata = MetaData(
+    schema=SCHEMA,
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    },
+)
+
+TIME = DateTime(timezone=True)
+BYTEWISE = Text(collation="C")
+
+positions = Sequence("events_position", metadata=metadata, schema=SCHEMA, data_type=BigInteger, cache=1)
+
+# `txid` comes before `position`: defaults are evaluated in this order, and a position that is drawn before
+# its transaction has an id could land in a segment that was sealed in between.
+events = Table(
+    "events",
+    metadata,
+    Column("txid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
+    Column(
+        "position", BigInteger, nullable=False, server_default=text("nextval('refold.events_position'::regclass)")
+    ),
+    Column("event_id", BYTEWISE, nullable=False),
+    Column("user_id", BYTEWISE),
+    Column("action", BYTEWISE, nullable=False),
+    Column("ts", TIME, nullable=False),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("version", Integer, nullable=False, server_default=text("1")),
+    Column("recorded_at", TIME, nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("txid", "position"),
+    CheckConstraint("char_length(event_id) BETWEEN 1 AND 255", "event_id_length"),
+    CheckConstraint("char_length(action) BETWEEN 1 AND 255", "action_length"),
+    CheckConstraint("ts >= '0001-01-01 00:00:00+00' AND ts < '10000-01-01 00:00:00+00'", "ts_range"),
+    CheckConstraint("jsonb_typeof(metadata) = 'object'", "metadata_object"),
+    CheckConstraint("version BETWEEN 1 AND 32767", "version_range"),
+    postgresql_partition_by="RANGE (position)",
+    comment="The log: every event once, append-only. The only truth, and the bus.",
+)
+
+event_ids = Table(
+    "event_ids",
+    metadata,
+    Column("event_id", BYTEWISE, primary_key=True),
+    Column("digest", BigInteger, nullable=False),
+    comment="The idempotence ledger: an event id gets in once; the digest tells a duplicate from a conflict.",
+)
+
+rejected = Table(
+    "rejected",
+    metadata,
+    Column("rejected_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("line", BigInteger, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("raw", Text, nullable=False),
+    Column("times", Integer, nullable=False, server_default=text("1")),
+    Column("first_seen", TIME, nullable=False, server_default=func.now()),
+    Column("last_seen", TIME, nullable=False, server_default=func.now()),
+    CheckConstraint("answer IN ('conflict', 'invalid')", "answer"),
+    Index("rejected_once", "source", "line", "answer", text("md5(raw)"), unique=True),
+    comment="Input that was set aside: conflicts and invalid events, with raw text, reason, source and line.",
+)
+
+builds = Table(
+    "builds",
+    metadata,
+    Column("build_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("projection", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("state", Text, nullable=False, server_default=text("'building'")),
+    Column("table_name", Text, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("definition", Text, nullable=False),
+    Column("upkeep", Text, nullable=False),
+    Column("upstream_id", BigInteger, ForeignKey("refold.builds.build_id")),
+    # The cursor, in the log's coordinates: see refold.cursor.
+    Column("done", PgSnapshot, nullable=False, server_default=text("'1:1:'::pg_snapshot")),
+    Column("target", PgSnapshot),
+    Column("progress_txid", Xid8),
+    Column("progress_position", BigInteger),
+    Column("progress_ordinal", Integer),
+    # The first load: bulk steps without indexes; `loaded` once the table has its keys and takes pages.
+    Column("loaded", Boolean, nullable=False, server_default=text("false")),
+    Column("load_step", Integer, nullable=False, server_default=text("0")),
+    Column("load_steps", Integer),
+    # Statistics, moved in the same transaction as the rows.
+    Column("events_applied", BigInteger, nullable=False, server_default=text("0")),
+    Column("pages_applied", BigInteger, nullable=False, server_default=text("0")),
+    Column("apply_ms", Double, nullable=False, server_default=text("0")),
+    Column("applied_at", TIME),
+    Column("deployment", BigInteger, ForeignKey("refold.deployments.deployment"), nullable=False),
+    Column("created_at", TIME, nullable=False, server_default=func.now()),
+    Column("promoted_at", TIME),
+    Column("retired_at", TIME),
+    Column("retired_by", BigInteger, ForeignKey("refold.deployments.deployment")),
+    UniqueConstraint("projection", "number"),
+    UniqueConstraint("table_name"),
+    CheckConstraint("state IN ('building', 'live', 'retired', 'dropped')", "state"),
+    CheckConstraint("language IN ('sql', 'python')", "language"),
+    CheckConstraint(
+        "upkeep IN ('facts', 'merge', 'members', 'recompute', 'transform')",
+        "upkeep",
+    ),
+    CheckConstraint("progress_txid IS NULL OR target IS NOT NULL", "progress_within_run"),
+    CheckConstraint(
+        "num_nulls(progress_txid, progress_position, progress_ordinal) IN (0, 3)", "progress_whole"
+    ),
+    Index("builds_one_live", "projection", unique=True, postgresql_where=text("state = 'live'")),
+    postgresql_with={"fillfactor": "50"},
+    comment="One row a build: a physical table that holds a projection at one fingerprint, and its cursor.",
+)
+
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("deployment", BigInteger, Identity(always=True), primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("requested_by", Text, nullable=False, server_default=text("session_user")),
+    Column("requested_at", TIME, nullable=False, server_default=func.now()),
+    Column("promote", Boolean, nullable=False, server_default=text("true")),
+    Column("promoted_at", TIME),
+    CheckConstraint("kind IN ('deploy', 'rebuild', 'promote', 'rollback')", "kind"),
+    comment="Builds that were asked for together and go live together, in one transaction.",
+)
+
+repairs = Table(
+    "repairs",
+    metadata,
+    Column("repair_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("build_id", BigInteger, ForeignKey("refold.builds.build_id"), nullable=False),
+    Column("projection", Text, nullable=False),
+    Column("relation", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("key", JSONB, nullable=False),
+    Column("before", JSONB),
+    Column("after", JSONB),
+    Column("repaired_by", Text, nullable=False, server_default=text("session_user")),
+    Column("repaired_at", TIME, nullable=False, server_default=func.now()),
+    CheckConstraint("kind IN ('missing', 'orphan', 'drifted')", "kind"),
+    comment="What reconcile healed: who, when, what, before and after.",
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("system_identifier", BigInteger, nullable=False),
+    Column("segment_size", BigInteger, nullable=False, server_default=text("1000000")),
+    Column("segments_ahead", Integer, nullable=False, server_default=text("2")),
+    CheckConstraint("singleton", "singleton"),
+    CheckConstraint("segment_size > 0", "segment_size"),
+    CheckConstraint("segments_ahead > 0", "segments_ahead"),
+    comment="One row: which cluster the cursors speak of, and how the log is cut into segments.",
+)

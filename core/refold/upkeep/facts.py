@@ -1,0 +1,55 @@
+"""facts: a row per event, under the event's id."""
+
+from __future__ import annotations
+
+from refold.projections.identifiers import ident
+from refold.projections.plan import Plan
+from refold.upkeep.stream import LAST_OF_PAGE, Stream
+from refold.upkeep.statements import EVERYTHING, Relation, Statements, indent, literal, where
+
+
+def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
+    """The SQL of an event-grain build."""
+    outputs = [column for column in plan.columns if column.name != "event_id"]
+    names = ("txid", "position", "ordinal", "event_id", *(column.name for column in outputs))
+    columns = ", ".join(map(ident, names))
+    condition = None if plan.where is None else f"({literal(plan.where)})"
+
+    def rows(source: str, ordinal: str, scope: str | None) -> str:
+        selected = ["txid", "position", f"{ordinal} AS ordinal", "event_id"]
+        selected += [f"{literal(column.sql)} AS {ident(column.name)}" for column in outputs]
+        return "SELECT " + ",\n       ".join(selected) + f"\nFROM {source}" + where(scope, condition)
+
+    ordinal = "ordinal" if stream.ordinal else "0"
+    return Statements(
+        create=(f"CREATE TABLE {table} AS\n{rows(stream.table, ordinal, None)}\nWITH NO DATA",),
+        keys=(),
+        indexes=event_grain_indexes(table, name),
+        page=(
+            f"WITH {stream.page(plan.reads)},\n"
+            f"written AS (\n"
+            f"    INSERT INTO {table} ({columns})\n{indent(rows('page', 'ordinal', None))}\n"
+            f")\n{LAST_OF_PAGE}"
+        ),
+        load=(f"INSERT INTO {table} ({columns})\n{rows(stream.table, ordinal, stream.run())}",),
+        relations=(
+            Relation(
+                table=table,
+                columns=names,
+                key=("event_id",),
+                key_sql=("event_id",),
+                expected=lambda scope: rows(
+                    stream.table, ordinal, stream.applied() + ("" if scope == EVERYTHING else f"\n  AND {scope}")
+                ),
+            ),
+        ),
+        view="SELECT " + ", ".join(ident(column.name) for column in plan.columns) + f" FROM {table}",
+    )
+
+
+def event_grain_indexes(table: str, name: str) -> tuple[str, ...]:
+    """What makes a table a stream: an event gets in once, and readers find what is new."""
+    return (
+        f"CREATE UNIQUE INDEX {ident(name + '__id')} ON {table} (event_id)",
+        f"CREATE UNIQUE INDEX {ident(name + '__at')} ON {table} (txid, position, ordinal)",
+    )

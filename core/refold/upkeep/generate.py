@@ -1,0 +1,27 @@
+"""From a plan to the SQL of its build."""
+
+from __future__ import annotations
+
+from refold.projections.identifiers import ident
+from refold.projections.plan import Plan
+from refold.upkeep import facts, merge, recompute
+from refold.upkeep.statements import Statements
+from refold.upkeep.stream import Stream
+
+_KINDS = {
+    "facts": facts.statements,
+    "merge": merge.statements,
+    "members": merge.statements,
+    "recompute": recompute.statements,
+}
+
+
+def generate(plan: Plan, stream: Stream, name: str) -> Statements:
+    """The SQL for a build of an SQL projection.
+
+    Args:
+        plan: what the analysis found.
+        stream: the physical stream that this build reads.
+        name: the build's table, in the schema of builds.
+    """
+    return _KINDS[plan.upkeep](plan, stream, f"refold_builds.{ident(name)}", name)

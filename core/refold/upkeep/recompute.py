@@ -1,0 +1,90 @@
+"""recompute: evaluate the query again for the keys that a page touched."""
+
+from __future__ import annotations
+
+from refold.projections.identifiers import ident
+from refold.projections.plan import Plan
+from refold.upkeep.statements import EVERYTHING, Relation, Statements, hash_of, indent, key_names, literal
+from refold.upkeep.stream import LAST_OF_PAGE, Stream
+
+
+def key_index(plan: Plan, stream: Stream, name: str) -> str:
+    """The index on the stream by which the events of a key are found again.
+
+    It is on a hash of the key: one shape for every key, equality by type, and NULL is a key like any other.
+    """
+    return f"CREATE INDEX IF NOT EXISTS {ident(name)} ON {stream.table} (({_hash(plan)}))"
+
+
+def _hash(plan: Plan) -> str:
+    return hash_of([part.sql for part in plan.key])
+
+
+def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
+    """The SQL of a build that is recomputed by key."""
+    keys = key_names(plan.key)
+    names = tuple(column.name for column in plan.columns)
+    columns = ", ".join(map(ident, names))
+    carried = ", ".join(ident(column) for column in plan.reads)
+    stream_hash = literal(_hash(plan))
+    own_hash = hash_of([ident(key) for key in keys])
+    unique = "UNIQUE " if plan.unique else ""
+    distinct = " NULLS NOT DISTINCT" if plan.unique else ""
+
+    def query(source: str) -> str:
+        return literal(plan.query).replace("{stream}", f"(\n{indent(source)}\n)")
+
+    def over(condition: str) -> str:
+        return query(f"SELECT {carried}\nFROM {stream.table}\nWHERE {condition}")
+
+    def expected(scope: str) -> str:
+        return over(stream.applied() + ("" if scope == EVERYTHING else f"\n  AND {scope}"))
+
+    upto = "(SELECT " + stream.coordinates + " FROM upto)"
+    # Nested on purpose, and kept so by OFFSET 0: for each touched key the index finds its events.
+    events_of_touched = (
+        f"SELECT {', '.join('e.' + ident(column) for column in plan.reads)}\n"
+        f"FROM touched\n"
+        f"CROSS JOIN LATERAL (\n"
+        f"    SELECT {carried} FROM {stream.table}\n"
+        f"    WHERE {stream_hash} = touched.hash\n"
+        f"      AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)\n"
+        f"           OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND ({stream.coordinates}) <= {upto}))\n"
+        f"    OFFSET 0\n"
+        f") AS e"
+    )
+    page = (
+        f"WITH {stream.page(plan.reads)},\n"
+        f"upto AS MATERIALIZED (\n"
+        f"    SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC, ordinal DESC LIMIT 1\n"
+        f"),\n"
+        f"touched AS MATERIALIZED (\n    SELECT DISTINCT {stream_hash} AS hash FROM page\n),\n"
+        f"fresh AS MATERIALIZED (\n{indent(query(events_of_touched))}\n),\n"
+        f"gone AS (\n"
+        f"    DELETE FROM {table} WHERE {own_hash} IN (SELECT hash FROM touched) RETURNING 1\n"
+        f"),\n"
+        f"written AS (\n"
+        f"    INSERT INTO {table} ({columns})\n"
+        f"    SELECT {columns} FROM fresh\n"
+        # Counting what was deleted makes the deletion come first.
+        f"    WHERE (SELECT count(*) FROM gone) >= 0\n"
+        f")\n{LAST_OF_PAGE}"
+    )
+    return Statements(
+        create=(f"CREATE TABLE {table} AS\n{over('true')}\nWITH NO DATA",),
+        keys=(),
+        indexes=(
+            f"CREATE {unique}INDEX {ident(name + '__key')} ON {table} ({', '.join(map(ident, keys))}){distinct}",
+            f"CREATE INDEX {ident(name + '__hash')} ON {table} (({own_hash}))",
+        ),
+        page=page,
+        load=(
+            f"INSERT INTO {table} ({columns})\n"
+            + over(
+                "pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)\n"
+                f"  AND (%(steps)s::integer = 1 OR ({stream_hash} & 2147483647) %% %(steps)s::integer = %(step)s::integer)"
+            ),
+        ),
+        relations=(Relation(table, names, keys, tuple(literal(part.sql) for part in plan.key), expected),),
+        view=f"SELECT {columns} FROM {table}",
+    )

@@ -1,0 +1,120 @@
+"""What every kind of upkeep provides, as SQL text with named parameters (psycopg's `%(name)s`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from refold.projections.identifiers import ident
+from refold.projections.plan import KeyPart
+
+EVERYTHING = "true"
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A table of a build that must equal a query over the stream.
+
+    Args:
+        table: its qualified name.
+        columns: all its columns.
+        key: the columns that identify a row (or the rows that are computed together).
+        key_sql: the same over one row of the stream.
+        expected: makes the query for what the table must hold, given a condition on the stream's rows.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    key_sql: tuple[str, ...]
+    expected: Callable[[str], str]
+
+    @property
+    def hash(self) -> str:
+        """The key's hash over the table's columns: equal for equal keys, by type equality, NULLs included."""
+        return hash_of([ident(name) for name in self.key])
+
+    @property
+    def stream_hash(self) -> str:
+        """The same hash over one row of the stream."""
+        return hash_of(self.key_sql)
+
+    def differences(self, stream_scope: str, table_scope: str) -> str:
+        """Rows on one side alone: side, hash of the key, key, whole row."""
+        columns = ", ".join(map(ident, self.columns))
+        key = ", ".join(f"'{name}', d.{ident(name)}" for name in self.key)
+        side = (
+            "SELECT '{side}' AS side, {hash} AS hash, jsonb_build_object({key}) AS key, to_jsonb(d) AS row\n"
+            "FROM (SELECT {columns} FROM {one} EXCEPT ALL SELECT {columns} FROM {other}) AS d"
+        )
+        fill = {"hash": self.hash, "key": key, "columns": columns}
+        return (
+            f"WITH expected AS MATERIALIZED (\n{indent(self.expected(stream_scope))}\n),\n"
+            f"actual AS MATERIALIZED (\n    SELECT {columns} FROM {self.table} WHERE {table_scope}\n)\n"
+            + side.format(side="expected", one="expected", other="actual", **fill)
+            + "\nUNION ALL\n"
+            + side.format(side="actual", one="actual", other="expected", **fill)
+        )
+
+    def delete(self) -> str:
+        """Removes the rows of the keys whose hashes are in the parameter `keys`."""
+        return f"DELETE FROM {self.table} WHERE {within_keys(self.hash)}"
+
+    def insert(self) -> str:
+        """Writes the rows that those keys must have."""
+        columns = ", ".join(map(ident, self.columns))
+        return f"INSERT INTO {self.table} ({columns})\n{self.expected(within_keys(self.stream_hash))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """The life of a build in SQL.
+
+    Args:
+        create: makes its tables; Postgres infers the types.
+        keys: indexes that exist from the start (the upserts need them).
+        indexes: indexes that are made after the first load.
+        page: applies one page; answers the number of events and the last key.
+        load: applies one step of the first load, in order.
+        relations: what the audit compares; the first is the table that analysts see.
+        view: the SELECT of the stable view.
+    """
+
+    create: tuple[str, ...]
+    keys: tuple[str, ...]
+    indexes: tuple[str, ...]
+    page: str
+    load: tuple[str, ...]
+    relations: tuple[Relation, ...]
+    view: str
+
+
+def within_keys(hash_sql: str) -> str:
+    """Condition: the key's hash is one of the parameter `keys`."""
+    return f"{hash_sql} IN (SELECT unnest(%(keys)s::bigint[]))"
+
+
+def hash_of(expressions: Sequence[str]) -> str:
+    """A 64-bit hash of a key."""
+    return f"hash_record_extended(ROW({', '.join(expressions)}), 0)"
+
+
+def key_names(key: Sequence[KeyPart]) -> tuple[str, ...]:
+    return tuple(part.name for part in key)
+
+
+def literal(sql: str) -> str:
+    """SQL of the projection inside a statement with parameters: a percent sign stands for itself."""
+    return sql.replace("%", "%%")
+
+
+def indent(sql: str, by: int = 4) -> str:
+    """The text, moved to the right."""
+    margin = " " * by
+    return "\n".join(margin + line if line else line for line in sql.splitlines())
+
+
+def where(*conditions: str | None) -> str:
+    """A WHERE clause on a line of its own, or nothing."""
+    present = [condition for condition in conditions if condition and condition != EVERYTHING]
+    return "\nWHERE " + "\n  AND ".join(present) if present else ""

@@ -1,0 +1,51 @@
+"""transform: the table of a Python function's rows. The rows come from Python; the rest is SQL."""
+
+from __future__ import annotations
+
+from refold.projections.identifiers import ident
+from refold.projections.transform import Transform
+from refold.upkeep.facts import event_grain_indexes
+from refold.upkeep.statements import Relation, Statements
+from refold.upkeep.stream import Stream
+
+EXPECTED = "pg_temp.expected_rows"
+
+
+def statements(transform: Transform, stream: Stream, name: str) -> Statements:
+    """The SQL around a transform: its table, its page of input, and the audit against recomputed rows.
+
+    The audit's expectation is a temporary table that Python fills (`EXPECTED`).
+    """
+    table = f"refold_builds.{ident(name)}"
+    fields = [column.name for column in transform.plan.columns if column.name != "event_id"]
+    names = ("txid", "position", "ordinal", "event_id", *fields)
+    types = ('xid8', "bigint", "integer", 'text COLLATE "C"', *transform.types)
+    declared = ", ".join(f"{ident(column)} {kind}" for column, kind in zip(names, types, strict=True))
+    reads = ["event_id", *(column for column in transform.plan.reads if column != "event_id")]
+    carried = ", ".join(ident(column) for column in reads)
+    ordinal = "ordinal" if stream.ordinal else "0 AS ordinal"
+    columns = ", ".join(map(ident, names))
+    return Statements(
+        create=(f"CREATE TABLE {table} ({declared})",),
+        keys=(),
+        indexes=event_grain_indexes(table, name),
+        page=f"WITH {stream.page(reads)}\nSELECT txid::text::bigint AS txid, position, ordinal, {carried} FROM page",
+        load=(f"COPY {table} ({columns}) FROM STDIN",),
+        relations=(
+            Relation(table, names, ("event_id",), ("event_id",), lambda scope: f"SELECT {columns} FROM {EXPECTED}"),
+        ),
+        view="SELECT " + ", ".join(ident(column.name) for column in transform.plan.columns) + f" FROM {table}",
+    )
+
+
+def applied_rows(transform: Transform, stream: Stream) -> str:
+    """The stream's rows that the cursor has applied, after a key, in order, at most `limit`."""
+    reads = ["event_id", *(column for column in transform.plan.reads if column != "event_id")]
+    ordinal = "ordinal" if stream.ordinal else "0 AS ordinal"
+    return (
+        f"SELECT txid::text::bigint AS txid, position, {ordinal}, {', '.join(map(ident, reads))}\n"
+        f"FROM {stream.table}\n"
+        f"WHERE {stream.applied()}\n"
+        f"  AND ({stream.coordinates}) > {stream._bound('after')}\n"
+        f"ORDER BY {stream.coordinates} LIMIT %(limit)s::bigint"
+    )

@@ -1,0 +1,1 @@
+"""Workers: they keep builds up to date, a page at a time."""

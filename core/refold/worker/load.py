@@ -1,0 +1,141 @@
+"""The first load of a build: set-based, in large steps, resumable, without indexes where they would slow it.
+
+Nobody reads the table before it is loaded, and the cursor's run (done = nothing, target = T) guards against
+counting twice, so the keys can be made after the rows.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.rows import dict_row
+
+from refold.builds.build import Build, by_id, lock, move
+from refold.builds.upkeeper import Upkeeper
+from refold.cursor import EMPTY, Cursor, Key, Read
+from refold.worker.crash import crash_point
+from refold.worker.page import _apply, read_parameters, upstream_cursor
+
+STEP = 2_000_000
+"""Rows of the stream in one step (merge, members, facts)."""
+TRANSFORM_STEP = 20_000
+"""Rows in one step through Python."""
+BUCKET = 10_000_000
+"""Rows of the stream for each hash range of the key (recompute)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a step of a load did.
+
+    Args:
+        events: rows of the stream that were read.
+        finished: the build takes pages from now on.
+        total: estimate of the rows that the whole load reads.
+    """
+
+    events: int
+    finished: bool
+    total: int
+
+
+def load_step(conn: psycopg.Connection, keeper: Upkeeper, *, step: int = STEP, bucket: int = BUCKET) -> Loaded | None:
+    """One step of a build's first load, in a transaction of its own.
+
+    Args:
+        conn: a worker's connection, in autocommit mode.
+        keeper: the build's SQL.
+        step: rows of the stream at most, for the kinds that go through it in order.
+        bucket: rows of the stream for each hash range, for recompute.
+
+    Returns:
+        None when another worker has the build, or its upstream has to be loaded first.
+    """
+    with conn.transaction():
+        build = lock(conn, keeper.build_id)
+        if build is None or build.loaded:
+            return None
+        if build.upstream_id is not None and not by_id(conn, build.upstream_id).loaded:
+            return None
+        started = time.perf_counter()
+        if build.target is None:
+            target = upstream_cursor(conn, build).done
+        else:
+            target = build.cursor.target or EMPTY
+        total = _estimate(conn, keeper)
+        conn.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+        if keeper.plan.upkeep == "recompute":
+            events, cursor, finished = _load_bucket(conn, keeper, build, Cursor(EMPTY, target), total, bucket)
+        else:
+            run = Cursor(EMPTY, target, build.cursor.progress)
+            events, cursor, finished = _load_range(
+                conn, keeper, run, TRANSFORM_STEP if keeper.transform else step, total
+            )
+        crash_point("load_rows")
+        if finished:
+            for index in keeper.statements.indexes:
+                conn.execute(index.encode())
+            for relation in keeper.statements.relations:
+                conn.execute(f"ANALYZE {relation.table}".encode())
+            crash_point("load_indexes")
+        move(conn, build, cursor, events=events, milliseconds=(time.perf_counter() - started) * 1000)
+        conn.execute(
+            "UPDATE refold.builds SET loaded = %s, load_step = load_step + 1 WHERE build_id = %s",
+            (finished, build.build_id),
+        )
+    return Loaded(events, finished, total)
+
+
+def _load_range(
+    conn: psycopg.Connection, keeper: Upkeeper, run: Cursor, step: int, total: int
+) -> tuple[int, Cursor, bool]:
+    """Applies the next `step` rows, all that is left where that is not much more."""
+    assert run.target is not None
+    read = Read(EMPTY, run.target, run.progress, None)
+    if keeper.transform is not None:
+        events, last = _apply(conn, keeper, read, step)
+        if events < step:
+            return events, Cursor(run.target), True
+        return events, Cursor(EMPTY, run.target, last), False
+    upto = None
+    if total > step:
+        found = conn.execute(keeper.stream.boundary().encode(), read_parameters(read, step)).fetchone()
+        upto = None if found is None else Key(*found)
+    bounded = Read(EMPTY, run.target, run.progress, upto)
+    _execute(conn, keeper, read_parameters(bounded, step))
+    if upto is None:
+        return total % step if run.progress else total, Cursor(run.target), True
+    return step, Cursor(EMPTY, run.target, upto), False
+
+
+def _load_bucket(
+    conn: psycopg.Connection, keeper: Upkeeper, build: Build, run: Cursor, total: int, bucket: int
+) -> tuple[int, Cursor, bool]:
+    """Evaluates the query for the next hash range of the key."""
+    assert run.target is not None
+    steps = build.load_steps or max(1, math.ceil(total / bucket))
+    if build.load_steps is None:
+        conn.execute("UPDATE refold.builds SET load_steps = %s WHERE build_id = %s", (steps, build.build_id))
+    read = Read(EMPTY, run.target, None, None)
+    parameters = read_parameters(read, 0) | {"steps": str(steps), "step": str(build.load_step)}
+    _execute(conn, keeper, parameters)
+    finished = build.load_step + 1 >= steps
+    return total // steps, Cursor(run.target) if finished else run, finished
+
+
+def _execute(conn: psycopg.Connection, keeper: Upkeeper, parameters: dict[str, str]) -> None:
+    # Bound by the client: CREATE TABLE AS takes no parameters, and the planner should see the values.
+    with psycopg.ClientCursor(conn) as cursor:
+        for statement in keeper.statements.load:
+            cursor.execute(statement.encode(), parameters)
+
+
+def _estimate(conn: psycopg.Connection, keeper: Upkeeper) -> int:
+    """About how many rows the stream has, from the planner's statistics and the file sizes."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(b"EXPLAIN (FORMAT JSON) SELECT 1 FROM " + keeper.stream.table.encode()).fetchone()
+    assert row is not None
+    return int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"])

@@ -1,0 +1,144 @@
+"""One page: rows, cursor and statistics in one transaction, under the build's lock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from refold.builds.build import Build, by_id, lock, move
+from refold.builds.upkeeper import Upkeeper
+from refold.cursor import LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
+from refold.worker.crash import crash_point
+
+_FIRST = Key(0, 0, -1)
+_LAST = Key(2**63 - 1, 2**63 - 1, LAST_ORDINAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a page did.
+
+    Args:
+        events: rows of the stream that were applied.
+        full: there may be more right now.
+    """
+
+    events: int
+    full: bool
+
+
+def turn(conn: psycopg.Connection, keeper: Upkeeper, limit: int) -> Applied | None:
+    """Applies the next page of a build in a transaction of its own.
+
+    Args:
+        conn: a worker's connection, in autocommit mode.
+        keeper: the build's SQL.
+        limit: rows of the stream at most.
+
+    Returns:
+        None when another worker has the build, or it reads another upstream by now.
+    """
+    with conn.transaction():
+        build = lock(conn, keeper.build_id)
+        if build is None or not build.loaded:
+            return None
+        crash_point("locked")
+        applied = apply_page(conn, keeper, build, limit)
+    crash_point("committed")
+    return applied
+
+
+def apply_page(conn: psycopg.Connection, keeper: Upkeeper, build: Build, limit: int) -> Applied:
+    """The page itself, inside the caller's transaction, which holds the build's lock."""
+    started = time.perf_counter()
+    upstream = upstream_cursor(conn, build)
+    read = next_read(build.cursor, upstream)
+    if read is None:
+        return Applied(0, full=False)
+    crash_point("looked")
+    events, last = _apply(conn, keeper, read, limit)
+    crash_point("rows")
+    full = events >= limit
+    cursor = advance(build.cursor, read, last, full)
+    if events or cursor != build.cursor:
+        move(conn, build, cursor, events=events, milliseconds=(time.perf_counter() - started) * 1000)
+    crash_point("cursor")
+    return Applied(events, full)
+
+
+def upstream_cursor(conn: psycopg.Connection, build: Build) -> Cursor:
+    """How far the build may read: the upstream's cursor, or for the log the present snapshot.
+
+    A statement of its own after the lock, and before the rows are read. The snapshot of the log is capped at
+    this transaction's own id: see `Snapshot.capped`.
+    """
+    if build.upstream_id is not None:
+        return by_id(conn, build.upstream_id).cursor
+    row = conn.execute("SELECT pg_current_snapshot()::text, pg_current_xact_id()::text").fetchone()
+    assert row is not None
+    return Cursor(Snapshot.parse(row[0]).capped(int(row[1])))
+
+
+def read_parameters(read: Read, limit: int) -> dict[str, str]:
+    """A read as the parameters of a page. All are text, so that every page is one prepared statement."""
+    return {
+        "open": "{" + ",".join(map(str, read.done.xip)) + "}",
+        "from": str(read.done.xmax),
+        "to": str(read.target.xmax),
+        "done": str(read.done),
+        "target": str(read.target),
+        "limit": str(limit),
+        **key_parameters("after", read.after or _FIRST),
+        **key_parameters("upto", read.upto or _LAST),
+    }
+
+
+def cursor_parameters(cursor: Cursor) -> dict[str, str]:
+    """A cursor as the parameters of `Stream.applied`."""
+    return {
+        "done": str(cursor.done),
+        "target": str(cursor.target or cursor.done),
+        **key_parameters("progress", cursor.progress or _FIRST),
+    }
+
+
+def key_parameters(name: str, key: Key) -> dict[str, str]:
+    return {
+        f"{name}_txid": str(key.txid),
+        f"{name}_position": str(key.position),
+        f"{name}_ordinal": str(key.ordinal),
+    }
+
+
+def _apply(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int) -> tuple[int, Key | None]:
+    parameters = read_parameters(read, limit)
+    query = keeper.statements.page.encode()
+    if keeper.transform is not None:
+        with conn.cursor(row_factory=dict_row) as cursor:
+            page = cursor.execute(query, parameters, prepare=True).fetchall()
+        if not page:
+            return 0, None
+        write_rows(conn, keeper.statements.load[0], keeper.transform.rows(page))
+        end = page[-1]
+        return len(page), _key(keeper, end["txid"], end["position"], end["ordinal"])
+    row = conn.execute(query, parameters, prepare=True).fetchone()
+    assert row is not None
+    events, txid, position, ordinal = row
+    return events, None if txid is None else _key(keeper, txid, position, ordinal)
+
+
+def _key(keeper: Upkeeper, txid: int, position: int, ordinal: int) -> Key:
+    """The last key of a page; a reader of the log has the whole event behind it."""
+    return Key(txid, position, ordinal if keeper.stream.ordinal else LAST_ORDINAL)
+
+
+def write_rows(conn: psycopg.Connection, copy_statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Writes rows by COPY; dicts and lists become jsonb."""
+    with conn.cursor() as cursor, cursor.copy(copy_statement.encode()) as copy:
+        for row in rows:
+            copy.write_row([psycopg.types.json.Jsonb(v) if isinstance(v, dict | list) else v for v in row])

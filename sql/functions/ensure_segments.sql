@@ -1,0 +1,46 @@
+-- Keeps segments ready ahead of the log's end, enough for `incoming` more events.
+-- A segment is made beside the log and then attached: CREATE … PARTITION OF would wait for every open writer.
+CREATE OR REPLACE FUNCTION refold.ensure_segments(incoming bigint DEFAULT 0) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = refold, pg_catalog, pg_temp
+AS $$
+DECLARE
+    config refold.settings;
+    needed bigint;
+    upper_end bigint;
+    segment text;
+    made integer := 0;
+BEGIN
+    SELECT * INTO config FROM refold.settings;
+    SELECT last_value + incoming INTO needed FROM refold.events_position;
+    SELECT coalesce(max(upper_position), 1) INTO upper_end FROM refold.segments;
+    -- Half a reserve is left before anybody makes more, so that the usual append only looks.
+    IF upper_end - needed > config.segment_size * config.segments_ahead / 2 THEN
+        RETURN 0;
+    END IF;
+    -- One makes segments at a time. Another is at it: wait only if this call cannot do without.
+    IF upper_end - needed > 0 THEN
+        IF NOT pg_try_advisory_xact_lock(refold.doorbell_key() + 1) THEN
+            RETURN 0;
+        END IF;
+    ELSE
+        PERFORM pg_advisory_xact_lock(refold.doorbell_key() + 1);
+    END IF;
+    SELECT coalesce(max(upper_position), 1) INTO upper_end FROM refold.segments;
+    WHILE upper_end - needed <= config.segment_size * config.segments_ahead LOOP
+        segment := format('events_%s', lpad(upper_end::text, 15, '0'));
+        EXECUTE format('CREATE TABLE refold.%I (LIKE refold.events INCLUDING ALL EXCLUDING IDENTITY EXCLUDING COMMENTS)', segment);
+        EXECUTE format(
+            'CREATE TRIGGER refuse_change BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON refold.%I
+             FOR EACH STATEMENT EXECUTE FUNCTION refold.refuse_change()', segment);
+        EXECUTE format('ALTER TABLE refold.events ATTACH PARTITION refold.%I FOR VALUES FROM (%s) TO (%s)',
+                       segment, upper_end, upper_end + config.segment_size);
+        upper_end := upper_end + config.segment_size;
+        made := made + 1;
+    END LOOP;
+    RETURN made;
+END
+$$;
+
+COMMENT ON FUNCTION refold.ensure_segments(bigint)
+    IS 'Creates log segments ahead of need; returns how many were made.';

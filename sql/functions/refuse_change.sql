@@ -1,0 +1,13 @@
+-- The log is append-only, for its owner too.
+CREATE OR REPLACE FUNCTION refold.refuse_change() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    RAISE EXCEPTION '% on %.% refused: the log is append-only', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
+        USING ERRCODE = 'object_not_in_prerequisite_state',
+              HINT = CASE TG_OP
+                  WHEN 'INSERT' THEN 'Append through refold.append(jsonb), or INSERT into refold.events itself.'
+                  ELSE 'Append a correcting event instead (a new id), and let the projections count it.'
+              END;
+END
+$$;

@@ -1,0 +1,9 @@
+-- txid and position are how readers find what is new; an event that names its own would be skipped.
+CREATE OR REPLACE FUNCTION refold.refuse_forgery() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    RAISE EXCEPTION 'txid and position of an event are given by the database'
+        USING ERRCODE = 'generated_always', HINT = 'Leave both columns out of the INSERT or COPY.';
+END
+$$;

@@ -1,0 +1,16 @@
+-- How far each metric can be trusted right now.
+CREATE OR REPLACE VIEW metrics.freshness AS
+SELECT
+    b.projection                                            AS metric,
+    coalesce(u.oldest, now())                               AS as_of,
+    u.events                                                AS lag_events,
+    coalesce(extract(epoch FROM now() - u.oldest), 0)::numeric(12, 3) AS lag_seconds,
+    b.applied_at                                            AS last_applied_at
+FROM refold.builds AS b
+CROSS JOIN LATERAL refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS u
+WHERE b.state = 'live';
+
+COMMENT ON VIEW metrics.freshness IS 'Per metric: as of when it stands, and how many events and seconds it is behind the log.';
+COMMENT ON COLUMN metrics.freshness.as_of IS 'Everything recorded before this instant is in the metric.';
+COMMENT ON COLUMN metrics.freshness.lag_events IS 'Events in the log that the metric does not hold yet.';
+COMMENT ON COLUMN metrics.freshness.lag_seconds IS 'How long the oldest of them has been waiting, in seconds.';

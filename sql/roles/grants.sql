@@ -1,0 +1,27 @@
+-- Who may do what. Applied last, after every object exists.
+GRANT USAGE ON SCHEMA refold TO refold_producer, refold_worker, refold_analyst;
+
+-- A producer adds events and sets input aside; txid, position and recorded_at are the database's to give.
+GRANT INSERT (event_id, user_id, action, ts, metadata, version) ON refold.events TO refold_producer;
+GRANT USAGE ON SEQUENCE refold.events_position TO refold_producer;
+
+-- A worker reads the log and keeps builds; it cannot write the log.
+GRANT SELECT ON refold.events, refold.event_ids, refold.rejected, refold.settings TO refold_worker;
+GRANT SELECT, INSERT, UPDATE ON refold.builds, refold.deployments, refold.repairs TO refold_worker;
+
+-- Analysts read the metrics alone; these three tell them how far to trust a figure.
+GRANT SELECT ON metrics.freshness TO refold_analyst;
+
+REVOKE ALL ON FUNCTION
+    refold.append(jsonb, text),
+    refold.admit(jsonb),
+    refold.set_aside(text, bigint, text, text, text),
+    refold.ensure_segments(bigint)
+FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION
+    refold.append(jsonb, text),
+    refold.admit(jsonb),
+    refold.set_aside(text, bigint, text, text, text),
+    refold.ensure_segments(bigint)
+TO refold_producer;
+GRANT EXECUTE ON FUNCTION refold.ensure_segments(bigint) TO refold_worker;

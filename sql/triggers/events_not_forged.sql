@@ -1,0 +1,6 @@
+-- The condition is evaluated without calling the function: it costs an honest row next to nothing.
+CREATE OR REPLACE TRIGGER refuse_forgery
+BEFORE INSERT ON refold.events
+FOR EACH ROW
+WHEN (NEW.txid <> pg_current_xact_id() OR NEW.position <> currval('refold.events_position'))
+EXECUTE FUNCTION refold.refuse_forgery();

@@ -1,0 +1,112 @@
+"""The database of a test: a clone of a template, on a server that the session starts.
+
+The server is the embedded one, or the one that REFOLD_TEST_DATABASE_URL names (a superuser's URL).
+Under pytest-xdist every worker starts its own, or has a template of its own on the named one.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from hypothesis import settings
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from pytest_postgresql import factories
+
+settings.register_profile("default", deadline=None, print_blob=True)
+settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=20)
+settings.load_profile("default")
+
+SERVER_SETTINGS = {"max_connections": "100", "max_prepared_transactions": "5", "fsync": "off"}
+
+
+@dataclass(frozen=True)
+class ServerUnderTest:
+    """Where the tests' server is, in the words of pytest-postgresql."""
+
+    host: str
+    port: int
+    user: str
+    password: str | None
+    maintenance_dbname: str
+    options: str = ""
+    template_dbname: str | None = None
+
+    @classmethod
+    def at(cls, url: str) -> "ServerUnderTest":
+        given = {name: str(value) for name, value in conninfo_to_dict(url).items()}
+        return cls(
+            host=given.get("host", ""),
+            port=int(given.get("port", 5432)),
+            user=given.get("user", "postgres"),
+            password=given.get("password"),
+            maintenance_dbname=given.get("dbname", "postgres"),
+        )
+
+    def url_of(self, database: str) -> str:
+        """The libpq URL of a database on this server."""
+        user = quote(self.user, safe="")
+        if self.password is not None:
+            user += ":" + quote(self.password, safe="")
+        return f"postgresql://{user}@/{quote(database, safe='')}?host={quote(self.host)}&port={self.port}"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[ServerUnderTest]:
+    """The server of this session."""
+    url = os.environ.get("REFOLD_TEST_DATABASE_URL")
+    if url:
+        yield ServerUnderTest.at(url)
+        return
+    from refold.embedded import EmbeddedServer
+
+    # Not below pytest's own directory, which pytest closes to the user that runs the server.
+    directory = Path(tempfile.mkdtemp(prefix="refold-test-"))
+    with EmbeddedServer.start(directory, SERVER_SETTINGS, delete=True) as embedded:
+        yield ServerUnderTest.at(embedded.url)
+
+
+def load_schema(*, host: str, port: int, user: str, dbname: str, password: str | None, **_: Any) -> None:
+    """Makes refold's schema in the template; pytest-postgresql calls it once a session."""
+    from refold.database import migrate
+
+    migrate(ServerUnderTest(host, port, user, password, dbname).url_of(dbname))
+
+
+# The process id in the name: sessions at the same time, on one server, do not meet.
+template = factories.postgresql_noproc(
+    depends_on="server", dbname=f"refold_test_{os.getpid()}", load=[load_schema]
+)
+conn = factories.postgresql("template")
+
+
+@pytest.fixture
+def database_url(server: ServerUnderTest, conn: psycopg.Connection[tuple[Any, ...]]) -> Iterator[str]:
+    """The libpq URL of this test's own database, a fresh clone of the template."""
+    url = server.url_of(conn.info.dbname)
+    yield url
+    # A prepared transaction that a test left behind keeps its database from being dropped.
+    with psycopg.connect(url, autocommit=True) as admin:
+        left = admin.execute("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")
+        for (gid,) in left.fetchall():
+            admin.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
+
+
+@pytest.fixture
+def connect(database_url: str) -> Iterator[Callable[..., psycopg.Connection[tuple[Any, ...]]]]:
+    """Further connections to this test's database, with psycopg's options; closed at the end."""
+    opened: list[psycopg.Connection[tuple[Any, ...]]] = []
+
+    def connect(**options: Any) -> psycopg.Connection[tuple[Any, ...]]:
+        opened.append(psycopg.connect(database_url, **options))
+        return opened[-1]
+
+    yield connect
+    for connection in opened:
+        connection.close()

@@ -1,0 +1,177 @@
+"""The cursor's parts one by one; what they do together is in test_cursor_model.py."""
+
+from itertools import combinations, product
+
+import pytest
+
+from refold.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
+
+
+def snap(text: str) -> Snapshot:
+    return Snapshot.parse(text)
+
+
+def every_snapshot(limit: int) -> list[Snapshot]:
+    """All snapshots with xmax <= limit and xmin as low as Postgres may report it, or tight."""
+    found = set()
+    for xmax in range(1, limit + 1):
+        for size in range(xmax):
+            for xip in combinations(range(1, xmax), size):
+                found.add(Snapshot(xip[0] if xip else xmax, xmax, xip))
+                found.add(Snapshot(1, xmax, xip))
+    return sorted(found, key=str)
+
+
+@pytest.mark.parametrize("text", ["1:1:", "5:5:", "5:8:", "5:8:5,7", "1005:2000:1005,1006,1999"])
+def test_text_survives_the_round_trip(text: str) -> None:
+    assert str(snap(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1:1",
+        "0:0:",
+        "5:4:",
+        "5:8:4",
+        "5:8:8",
+        "5:8:7,6",
+        "5:8:6,6",
+        "5:8:6,",
+        "-5:8:",
+        "5:8:\n",
+        "1_0:20:",
+    ],
+)
+def test_what_is_not_a_snapshot_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a snapshot"):
+        snap(text)
+
+
+def test_visible_is_what_had_finished() -> None:
+    snapshot = snap("5:9:5,7")
+    assert [x for x in range(1, 12) if snapshot.visible(x)] == [1, 2, 3, 4, 6, 8]
+    assert not any(EMPTY.visible(x) for x in range(1, 12))
+
+
+def test_includes_is_the_superset() -> None:
+    for a, b in product(every_snapshot(5), repeat=2):
+        seen_a = {x for x in range(1, 6) if a.visible(x)}
+        seen_b = {x for x in range(1, 6) if b.visible(x)}
+        # '5:6:5' and '5:5:' are one set; the rule of the guard in the database ranks them by xmax.
+        assert b.includes(a) == (seen_a <= seen_b and a.xmax <= b.xmax)
+
+
+def test_capped_drops_exactly_what_is_not_below_ones_own_txid() -> None:
+    for snapshot, own in product(every_snapshot(5), range(1, 8)):
+        capped = snapshot.capped(own)
+        assert [x for x in range(1, 9) if capped.visible(x)] == [
+            x for x in range(1, 9) if snapshot.visible(x) and x < own
+        ]
+        assert snapshot.includes(capped)
+        assert capped.xmax <= own
+
+
+def test_applied_is_done_or_within_the_run_up_to_progress() -> None:
+    cursor = Cursor(snap("5:6:5"), snap("7:9:7"), Key(6, 40, 1))
+    assert cursor.applied(Key(4, 99, 0))
+    assert cursor.applied(Key(5, 99, 0))
+    assert cursor.applied(Key(6, 40, 1))
+    assert not cursor.applied(Key(6, 40, 2))
+    assert not cursor.applied(Key(7, 1, 0))
+    assert not cursor.applied(Key(8, 1, 0))
+    assert not Cursor(snap("5:6:5"), snap("7:9:7")).applied(Key(5, 1, 0))
+
+
+def test_covers_never_claims_more_than_is_applied() -> None:
+    keys = [Key(x, 1, o) for x in range(1, 5) for o in (0, 1)]
+    snapshots = [s for s in every_snapshot(4) if s.xmin == (s.xip[0] if s.xip else s.xmax)]
+    cursors = [Cursor(s) for s in snapshots] + [
+        Cursor(s, t, p)
+        for s, t in product(snapshots, repeat=2)
+        if t.includes(s)
+        for p in (None, keys[2], keys[5])
+    ]
+    for a, b in product(cursors, repeat=2):
+        if a.covers(b):
+            assert {k for k in keys if b.applied(k)} <= {k for k in keys if a.applied(k)}
+    assert all(c.covers(c) for c in cursors)
+
+
+def test_covers_is_exact_enough_to_promote() -> None:
+    done, target = snap("5:6:5"), snap("9:9:")
+    running = Cursor(done, target, Key(6, 1, 0))
+    assert Cursor(target).covers(running)
+    assert Cursor(target).covers(Cursor(done))
+    assert not Cursor(done).covers(running)
+    assert not Cursor(done, target, Key(6, 0, 0)).covers(running)
+    assert Cursor(done, target, Key(6, 2, 0)).covers(running)
+
+
+T1, T2, T3 = snap("5:5:"), snap("7:9:7"), snap("12:12:")
+AT, LATER = Key(5, 3, LAST_ORDINAL), Key(6, 3, LAST_ORDINAL)
+
+
+@pytest.mark.parametrize(
+    ("cursor", "upstream", "read"),
+    [
+        pytest.param(Cursor(T1), Cursor(T2), Read(T1, T2, None, None), id="a run to where the upstream is"),
+        pytest.param(Cursor(T1), Cursor(T2, T3, LATER), Read(T1, T2, None, None), id="done before its run"),
+        pytest.param(Cursor(T1), Cursor(T1), None, id="nothing new"),
+        pytest.param(
+            Cursor(T1), Cursor(snap("4:5:"), T2, AT), Read(T1, T2, None, AT), id="same set, other xmin"
+        ),
+        pytest.param(Cursor(T1), Cursor(T1, T2, AT), Read(T1, T2, None, AT), id="joins the upstream's run"),
+        pytest.param(Cursor(T1), Cursor(T1, T2), None, id="a run without progress"),
+        pytest.param(Cursor(T2), Cursor(T1), None, id="the upstream is behind"),
+        pytest.param(Cursor(T2), Cursor(T1, T3, LATER), None, id="behind, in a run past us"),
+        pytest.param(
+            Cursor(T1, T2, AT), Cursor(T1, T2, LATER), Read(T1, T2, AT, LATER), id="follows in the run"
+        ),
+        pytest.param(Cursor(T1, T2, AT), Cursor(T1, T2, AT), None, id="caught up in the run"),
+        pytest.param(Cursor(T1, T2, LATER), Cursor(T1, T2, AT), None, id="ahead in the run"),
+        pytest.param(
+            Cursor(T1, T2, AT), Cursor(T2), Read(T1, T2, AT, None), id="the run is finished upstream"
+        ),
+        pytest.param(
+            Cursor(T1, T2, AT), Cursor(T3, T3), Read(T1, T2, AT, None), id="the upstream is further"
+        ),
+        pytest.param(Cursor(T1, T2, AT), Cursor(T1, T3, LATER), None, id="another run: wait"),
+        pytest.param(
+            Cursor(T1),
+            Cursor(T1, T2, Key(6, 3, 0)),
+            Read(T1, T2, None, Key(6, 2, LAST_ORDINAL)),
+            id="stops before an event that the upstream stands in",
+        ),
+    ],
+)
+def test_next_read(cursor: Cursor, upstream: Cursor, read: Read | None) -> None:
+    assert next_read(cursor, upstream) == read
+
+
+def test_advance() -> None:
+    cursor = Cursor(T1, T2, AT)
+    free, bound = Read(T1, T2, AT, None), Read(T1, T2, AT, LATER)
+    last = Key(6, 1, 0)
+    assert advance(cursor, free, last, full=True) == Cursor(T1, T2, last)
+    assert advance(cursor, free, last, full=False) == Cursor(T2)
+    assert advance(cursor, free, None, full=False) == Cursor(T2)
+    assert advance(cursor, bound, last, full=True) == Cursor(T1, T2, last)
+    assert advance(cursor, bound, last, full=False) == Cursor(T1, T2, LATER)
+    assert advance(cursor, bound, None, full=False) == Cursor(T1, T2, LATER)
+
+
+@pytest.mark.parametrize(
+    ("read", "last", "full"),
+    [
+        (Read(T1, T2, AT, None), None, True),
+        (Read(T1, T2, AT, None), AT, False),
+        (Read(T1, T2, AT, LATER), Key(6, 4, 0), False),
+        (Read(T2, T3, AT, None), Key(10, 1, 0), False),
+        (Read(T1, T2, None, None), Key(6, 1, 0), False),
+    ],
+)
+def test_advance_refuses_a_page_of_another_read(read: Read, last: Key | None, full: bool) -> None:
+    with pytest.raises(ValueError, match=r"last key|outside|not made"):
+        advance(Cursor(T1, T2, AT), read, last, full)
