@@ -126,6 +126,7 @@ AT, LATER = Key(5, 3, LAST_ORDINAL), Key(6, 3, LAST_ORDINAL)
         pytest.param(Cursor(T1), Cursor(T1, T2), None, id="a run without progress"),
         pytest.param(Cursor(T2), Cursor(T1), None, id="the upstream is behind"),
         pytest.param(Cursor(T2), Cursor(T1, T3, LATER), None, id="behind, in a run past us"),
+        pytest.param(Cursor(T3), Cursor(T1, T2, LATER), None, id="behind, in a run short of us"),
         pytest.param(
             Cursor(T1, T2, AT), Cursor(T1, T2, LATER), Read(T1, T2, AT, LATER), id="follows in the run"
         ),

@@ -202,7 +202,8 @@ class Hazards:
     """What may happen in a history."""
 
     crash: bool = True
-    switch: bool = True
+    switch: int = 2  # how often, beside 10 for a step of a worker
+    backlog: float = 0.3  # how likely, at the start
     append_in_worker: bool = True
     # Not Postgres: it logs the end of every transaction that has a txid before a snapshot can show
     # the end, hence before the commit of a cursor that speaks of it. The rules do not rely on that.
@@ -228,12 +229,17 @@ class History:
         self.turns = list(BUILDS)
 
     def run(self) -> None:
-        actions: list[tuple[int, Callable[[], None]]] = [(10, self.produce), (10, self.work), (3, self.fail), (2, self.neglect)]
+        actions: list[tuple[int, Callable[[], None]]] = [
+            (10, self.produce),
+            (10, self.work),
+            (3, self.fail),
+            (2, self.neglect),
+        ]
         if self.hazards.switch:
-            actions += [(2, self.switch), (1, self.restart)]
+            actions += [(self.hazards.switch, self.switch), (1, self.restart)]
         if self.hazards.crash:
             actions += [(1, self.crash)]
-        if self.random.random() < 0.3:
+        if self.random.random() < self.hazards.backlog:
             self.backlog()
         chosen = [action for weight, action in actions for _ in range(weight)]
         for _ in range(self.random.randrange(20, 100)):
@@ -447,6 +453,7 @@ def violations(rules: Rules, hazards: Hazards, histories: int) -> Iterator[str]:
 # ---------------------------------------------------------------- the rules hold
 
 ANYTHING = Hazards()
+TWINS = Hazards(crash=False, switch=6, backlog=1)  # long runs, and readers that go to and fro
 
 
 @pytest.mark.parametrize("hundreds", range(20))
@@ -508,7 +515,7 @@ def leap_to_the_bound(cursor: Cursor, read: Read, last: Key | None, full: bool) 
     return Cursor(cursor.done, read.target, read.upto) if read.upto else advance(cursor, read, last, full)
 
 
-QUIET = Hazards(crash=False, switch=False, append_in_worker=False, unlogged_abort=False)
+QUIET = Hazards(crash=False, switch=0, append_in_worker=False, unlogged_abort=False)
 
 # With the number of histories in which each must be found: three times what it takes, or more.
 MUTANTS = [
@@ -518,17 +525,17 @@ MUTANTS = [
     pytest.param(
         Rules(cap=lambda snapshot, _: snapshot),
         replace(QUIET, append_in_worker=True),
-        200,
+        300,
         id="one's own txid in the target",
     ),
-    pytest.param(Rules(cap=own_added_to_xip), ANYTHING, 1000, id="txids above one's own in the target"),
+    pytest.param(Rules(cap=own_added_to_xip), ANYTHING, 1500, id="txids above one's own in the target"),
     pytest.param(Rules(advance=end_when_short), QUIET, 20, id="a bounded page ends the run"),
     pytest.param(Rules(advance=leap_to_the_bound), QUIET, 20, id="a full page counts up to its bound"),
     pytest.param(Rules(next_read=any_new_target), ANYTHING, 200, id="a target that is no superset"),
     pytest.param(Rules(next_read=read_on_regardless), ANYTHING, 200, id="reading on without the upstream"),
     pytest.param(Rules(advance=one_row_is_an_event), QUIET, 20, id="LIMIT inside a tie without the ordinal"),
     pytest.param(Rules(next_read=bound_inside_an_event), QUIET, 100, id="a bound inside a tie"),
-    pytest.param(Rules(cursor_after_rows=True), QUIET, 100, id="the upstream's cursor after its rows"),
+    pytest.param(Rules(cursor_after_rows=True), QUIET, 200, id="the upstream's cursor after its rows"),
 ]
 
 

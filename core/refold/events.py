@@ -5,7 +5,6 @@ A SourceEvent that exists can be stored. `refold.append(jsonb)` in SQL keeps the
 """
 
 from datetime import datetime
-from decimal import Decimal
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any
@@ -92,14 +91,15 @@ def reasons(error: ValidationError) -> str:
 
 
 def _reason(detail: ErrorDetails) -> str:
+    value = detail["input"]
     if not detail["loc"]:
-        return f"an event must be an object, not {kind(detail['input'])}"
-    field, value = str(detail["loc"][0]), detail["input"]
+        if detail["type"] == "string_unicode":
+            return _unknown_field(str(value))
+        return f"an event must be an object, not {kind(value)}"
+    field = str(detail["loc"][0])
     match detail["type"]:
         case "extra_forbidden":
-            close = get_close_matches(field, SourceEvent.model_fields, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else "put it into metadata"
-            return f"unknown field {field[:60]!a}: {hint}"
+            return _unknown_field(field)
         case "missing":
             return f"{field}: is missing"
         case "string_type":
@@ -112,8 +112,17 @@ def _reason(detail: ErrorDetails) -> str:
         case "value_error":
             return f"{field}: {detail['ctx']['error']}"
         case _ if field == "version":
-            number = isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
-            found = str(value)[:40] if number else kind(value)
-            return f"version: must be a whole number from 1 to {MAX_VERSION}, not {found}"
+            return f"version: must be a whole number from 1 to {MAX_VERSION}, not {_number_or_kind(value)}"
         case _:
             return f"{field}: {detail['msg']}"
+
+
+def _unknown_field(name: str) -> str:
+    close = get_close_matches(name, SourceEvent.model_fields, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else "put it into metadata"
+    return f"unknown field {name[:60]!a}: {hint}"
+
+
+def _number_or_kind(value: object) -> str:
+    shown = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 10**9
+    return str(value) if shown else kind(value)

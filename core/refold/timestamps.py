@@ -46,7 +46,9 @@ _TIME_DIRECTIVES = frozenset("HIMSfcX")
 def from_epoch_ms(value: int) -> datetime:
     """Convert whole milliseconds since 1970-01-01 UTC."""
     if not EARLIEST_MS <= value <= LATEST_MS:
-        raise ValueError(f"{_short(value)} {_OUT_OF_RANGE}, in milliseconds")
+        # Not every integer can be shown: Python prints no more than 4,300 digits.
+        shown = value if abs(value) < 10**30 else "the number"
+        raise ValueError(f"{shown} {_OUT_OF_RANGE}, in milliseconds")
     seconds, milliseconds = divmod(value, 1000)
     return _EPOCH + timedelta(0, seconds, milliseconds * 1000)
 

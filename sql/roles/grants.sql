@@ -6,11 +6,11 @@ GRANT INSERT (event_id, user_id, action, ts, metadata, version) ON refold.events
 GRANT USAGE ON SEQUENCE refold.events_position TO refold_producer;
 
 -- A worker reads the log and keeps builds; it cannot write the log.
-GRANT SELECT ON refold.events, refold.event_ids, refold.rejected, refold.settings TO refold_worker;
+GRANT SELECT ON refold.events, refold.event_ids, refold.rejected, refold.settings, refold.segments TO refold_worker;
 GRANT SELECT, INSERT, UPDATE ON refold.builds, refold.deployments, refold.repairs TO refold_worker;
 
--- Analysts read the metrics alone; these three tell them how far to trust a figure.
-GRANT SELECT ON metrics.freshness TO refold_analyst;
+-- Analysts read the metrics alone; this one tells them how far to trust the others.
+GRANT SELECT ON metrics.freshness TO refold_analyst, refold_worker;
 
 REVOKE ALL ON FUNCTION
     refold.append(jsonb, text),

@@ -45,10 +45,10 @@ def open_source(
     """
     chosen, delimiter = _form(str(path), format, delimiter, columns is not None)
     # A pipe has a name only by accident (/dev/fd/63): it counts as standard input does.
-    named_file = str(path) if Path(path).is_file() else STDIN
+    called = str(path) if str(path) != STDIN and Path(path).is_file() else STDIN
     lines = LineReader(path, stdin=stdin)
     try:
-        called = source_name(named_file, name)
+        called = source_name(called, name)
         if chosen == "jsonl":
             return JsonLines(lines, called)
         if delimiter == WHITESPACE:
@@ -70,9 +70,10 @@ class JsonLines(Source):
                 continue
             row += 1
             if row == 1 and (raw in ("[", "{") or raw.startswith("[{")):
+                each = ".[]" if raw[0] == "[" else "."
                 raise InputError(
                     f"{self._lines.label} is JSON, but not one object a line",
-                    remedy=f"convert it: jq -c '{'.[]' if raw[0] == '[' else '.'}' FILE | refold ingest --format jsonl -",
+                    remedy=f"convert it: jq -c '{each}' FILE | refold ingest --format jsonl -",
                 )
             if line.error:
                 yield Record(line.number, row, raw, None, f"the line {line.error}")
@@ -95,8 +96,8 @@ def _form(path: str, format: str | None, delimiter: str | None, named: bool) -> 
             format = "jsonl"
         else:
             raise InputError(
-                f"cannot tell what {'standard input' if path == '-' else path} is",
-                remedy="say --format jsonl or --format csv",
+                f"cannot tell whether {'standard input' if path == STDIN else path} holds JSON lines or CSV",
+                remedy="add --format jsonl or --format csv",
             )
     if format not in ("jsonl", "csv"):
         raise InputError(f"unknown format {format!r}", remedy="choose jsonl or csv")

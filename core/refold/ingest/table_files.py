@@ -99,7 +99,7 @@ class Csv(_Table):
             if len(raw) > KEPT_BYTES and error:
                 raw, error = raw[:KEPT_BYTES], f"{error}; only the first {KEPT_BYTES} characters are kept"
             error = next((line.error for line in taken if line.error), error)
-            if error or raw.strip():
+            if error or len(values) > 1 or raw.strip():
                 yield taken[0].number, raw, values, error
 
 

@@ -1,0 +1,190 @@
+"""Making builds: a row in the catalog, an empty table, and the indexes that recompute needs on its stream."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import psycopg
+
+from refold.builds.build import Build, by_id, find, kept
+from refold.builds.upkeeper import Upkeeper, Upkeepers, stream_of, table_name
+from refold.errors import DefinitionError
+from refold.projections.definition import Definition
+from refold.projections.identifiers import ident
+from refold.upkeep import recompute
+from refold.upkeep.generate import generate
+from refold.upkeep.statements import Statements
+from refold.upkeep.stream import LOG_TABLE
+from refold.upkeep.transform import statements as transform_statements
+
+_FLOATS = ("real", "double precision")
+
+
+def new_deployment(conn: psycopg.Connection, kind: str, *, promote: bool) -> int:
+    """Records that builds were asked for; they go live together."""
+    row = conn.execute(
+        "INSERT INTO refold.deployments (kind, promote) VALUES (%s, %s) RETURNING deployment", (kind, promote)
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def make_builds(
+    conn: psycopg.Connection, definitions: Iterable[Definition], deployment: int, *, resumed: Mapping[str, Build]
+) -> list[Build]:
+    """Makes an empty build for each definition, upstream first, in the caller's transaction.
+
+    A definition reads the new build of its upstream if there is one, else the live one.
+
+    Args:
+        conn: a connection that acts as refold_worker.
+        definitions: what to build, upstream first.
+        deployment: the builds go live together under this number.
+        resumed: unfinished builds of this deployment's projections, by name.
+
+    Raises:
+        DefinitionError: Postgres refuses a definition, or it sums floats.
+    """
+    made: dict[str, Build] = dict(resumed)
+    for definition in definitions:
+        upstream = None
+        if definition.upstream is not None:
+            upstream = made.get(definition.upstream) or _live(conn, definition.upstream)
+        build = _insert(conn, definition, deployment, upstream)
+        statements = _statements(definition, build, upstream)
+        _create(conn, definition, statements)
+        made[definition.name] = build
+    return [build for name, build in made.items() if name not in resumed]
+
+
+def _live(conn: psycopg.Connection, projection: str) -> Build:
+    return find(conn, "b.state = 'live' AND b.projection = %s", projection)[0]
+
+
+def _insert(
+    conn: psycopg.Connection, definition: Definition, deployment: int, upstream: Build | None
+) -> Build:
+    row = conn.execute(
+        "SELECT coalesce(max(number), 0) + 1 FROM refold.builds WHERE projection = %s", (definition.name,)
+    ).fetchone()
+    assert row is not None
+    number = int(row[0])
+    row = conn.execute(
+        """
+        INSERT INTO refold.builds
+            (projection, fingerprint, number, table_name, language, definition, upkeep, upstream_id, deployment)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING build_id
+        """,
+        (
+            definition.name,
+            definition.fingerprint,
+            number,
+            table_name(definition.name, definition.fingerprint, number),
+            definition.language,
+            definition.source,
+            definition.plan.upkeep,
+            None if upstream is None else upstream.build_id,
+            deployment,
+        ),
+    ).fetchone()
+    assert row is not None
+    return by_id(conn, int(row[0]))
+
+
+def _statements(definition: Definition, build: Build, upstream: Build | None) -> Statements:
+    stream = stream_of(upstream)
+    if definition.transform is not None:
+        return transform_statements(definition.transform, stream, build.table_name)
+    return generate(definition.plan, stream, build.table_name)
+
+
+def _create(conn: psycopg.Connection, definition: Definition, statements: Statements) -> None:
+    try:
+        with conn.transaction():
+            for statement in (*statements.create, *statements.keys):
+                conn.execute(statement.encode(), {})
+    except psycopg.Error as error:
+        raise DefinitionError(f"Postgres refuses it: {error.diag.message_primary or error}", path=definition.path) from error
+    table = statements.relations[0].table
+    if definition.plan.event_grain:
+        conn.execute(
+            f"CREATE TRIGGER ring AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION refold.ring()".encode()
+        )
+    _refuse_inexact(conn, definition, table)
+    if definition.plan.description:
+        conn.execute(psycopg.sql.SQL("COMMENT ON TABLE {} IS {}").format(
+            psycopg.sql.SQL(table), psycopg.sql.Literal(definition.plan.description)))  # fmt: skip
+
+
+def _refuse_inexact(conn: psycopg.Connection, definition: Definition, table: str) -> None:
+    """What only Postgres knows of a query: the types it infers."""
+    types = {
+        str(name): str(kind)
+        for name, kind in conn.execute(
+            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0",
+            (table,),
+        ).fetchall()
+    }
+    for partial in definition.plan.partials:
+        if partial.combine == "sum" and types[partial.name] in _FLOATS:
+            raise DefinitionError(
+                f"{partial.sql} adds floats, whose sum depends on the order of the events",
+                path=definition.path,
+                remedy="Cast to numeric instead of double precision.",
+            )
+    for name, kind in types.items():
+        if kind == "json":
+            raise DefinitionError(f"{name} is json, which cannot be compared", path=definition.path, remedy="Cast to jsonb.")
+
+
+def key_indexes(conn: psycopg.Connection, upkeepers: Upkeepers) -> list[str]:
+    """Makes the indexes that recompute needs on the streams of all kept builds; returns those it made.
+
+    They are made CONCURRENTLY where the stream may have rows: producers and workers go on.
+
+    Args:
+        conn: in autocommit mode, allowed to act as refold_owner and refold_worker.
+        upkeepers: gives the plan of each build.
+    """
+    made: list[str] = []
+    for build in kept(conn):
+        if build.upkeep != "recompute":
+            continue
+        keeper = upkeepers.of(conn, build)
+        name = _index_name(keeper)
+        schema = "refold" if keeper.stream.table == LOG_TABLE else "refold_builds"
+        if conn.execute("SELECT to_regclass(%s)", (f"{schema}.{ident(name)}",)).fetchone() != (None,):
+            continue
+        statement = recompute.key_index(keeper.plan, keeper.stream, name)
+        if keeper.stream.table == LOG_TABLE:
+            _index_log(conn, statement, name)
+        else:
+            conn.execute(statement.replace("CREATE INDEX", "CREATE INDEX CONCURRENTLY").encode())
+        made.append(name)
+    return made
+
+
+def _index_name(keeper: Upkeeper) -> str:
+    """Readers with the same key share an index."""
+    what = recompute.key_index(keeper.plan, keeper.stream, "")
+    return "key_" + hashlib.sha256(what.encode()).hexdigest()[:16]
+
+
+def _index_log(conn: psycopg.Connection, statement: str, name: str) -> None:
+    """An index on the partitioned log, segment by segment: on the parent at once it would block producers."""
+    conn.execute("SET ROLE refold_owner")
+    try:
+        conn.execute(statement.replace(f"ON {LOG_TABLE}", f"ON ONLY {LOG_TABLE}").encode())
+        segments = conn.execute("SELECT segment::text FROM refold.segments ORDER BY lower_position").fetchall()
+        for at, (segment,) in enumerate(segments):
+            part = f"{name}_{at}"
+            conn.execute(
+                statement.replace("CREATE INDEX", "CREATE INDEX CONCURRENTLY")
+                .replace(f"EXISTS {ident(name)}", f"EXISTS {ident(part)}")
+                .replace(f"ON {LOG_TABLE}", f"ON {segment}")
+                .encode()
+            )
+            conn.execute(f"ALTER INDEX refold.{ident(name)} ATTACH PARTITION refold.{ident(part)}".encode())
+    finally:
+        conn.execute("SET ROLE refold_worker")

@@ -1,0 +1,179 @@
+"""Going live: the builds of a deployment replace their predecessors, all in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import psycopg
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
+
+from refold.builds.build import Build, by_id, find, lock
+from refold.builds.upkeeper import Upkeepers
+from refold.builds.views import drop_view, switch_view
+from refold.errors import BuildError
+
+Catch = Callable[[psycopg.Connection, Build, Build], bool]
+"""catch_up(conn, fresh, current): applies pages to `fresh` until it covers `current`, inside the caller's
+transaction; False when that is more than a moment's work."""
+
+
+class NotYet(Exception):
+    """The new build is too far behind to be switched to in one transaction; let it catch up first."""
+
+
+def promote(
+    conn: psycopg.Connection,
+    deployment: int,
+    upkeepers: Upkeepers,
+    catch_up: Catch,
+    *,
+    recreate_foreign: bool = False,
+    seconds: float = 30.0,
+) -> list[Build]:
+    """Makes the builds of a deployment live and retires their predecessors; switches views and readers.
+
+    Nothing is lost on the way: under the locks of both, the new build is brought to cover everything that
+    the old one has applied, and readers go on from their own cursors.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        deployment: whose builds.
+        upkeepers: the SQL of the builds.
+        catch_up: applies pages inside the transaction.
+        recreate_foreign: see `switch_view`.
+        seconds: how long to try for the locks on the views.
+
+    Returns:
+        The builds that went live, upstream first.
+
+    Raises:
+        NotYet: a build is not loaded, or too far behind.
+        BuildError: views of others stand in the way, or readers still hold the views after `seconds`.
+    """
+    attempts = Retrying(
+        retry=retry_if_exception_type((psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)),
+        # One idle analyst holds the view; waiting in the queue would block every reader behind us.
+        wait=wait_random(0.05, 0.3),
+        stop=stop_after_delay(seconds),
+        reraise=True,
+    )
+    try:
+        for attempt in attempts:
+            with attempt, conn.transaction():
+                conn.execute("SET LOCAL lock_timeout = '200ms'")
+                return _switch(conn, deployment, upkeepers, catch_up, recreate_foreign)
+    except psycopg.errors.LockNotAvailable as error:
+        raise BuildError(
+            f"a session holds the views or builds for longer than {seconds:.0f} s",
+            remedy="End its transaction (see pg_stat_activity for 'idle in transaction'), then `refold promote`.",
+        ) from error
+    raise AssertionError("unreachable: the retries end with a return or an exception")
+
+
+def _switch(
+    conn: psycopg.Connection, deployment: int, upkeepers: Upkeepers, catch_up: Catch, recreate_foreign: bool
+) -> list[Build]:
+    candidates = find(conn, "b.deployment = %s AND b.state = 'building'", deployment)
+    if any(not build.loaded for build in candidates):
+        raise NotYet
+    old = {build.projection: build for build in find(conn, "b.state = 'live'")}
+    replaced = {build.projection: old[build.projection] for build in candidates if build.projection in old}
+    taken = {build.build_id for build in replaced.values()}
+    readers = [
+        build
+        for build in find(conn, "b.state IN ('live', 'building') AND b.upstream_id IS NOT NULL")
+        if build.upstream_id in taken and build.build_id not in taken
+    ]
+    # Upstream before downstream, as everybody locks who takes more than one.
+    depths = depth_by_id(conn)
+    for build in sorted((*candidates, *replaced.values(), *readers), key=lambda b: (depths[b.build_id], b.build_id)):
+        if lock(conn, build.build_id, wait=True) is None:
+            raise NotYet
+    for fresh in sorted(candidates, key=lambda b: depths[b.build_id]):
+        current = replaced.get(fresh.projection)
+        if current is not None and not catch_up(conn, by_id(conn, fresh.build_id), by_id(conn, current.build_id)):
+            raise NotYet
+    for build in replaced.values():
+        conn.execute(
+            "UPDATE refold.builds SET state = 'retired', retired_at = now(), retired_by = %s WHERE build_id = %s",
+            (deployment, build.build_id),
+        )
+    for build in candidates:
+        conn.execute(
+            "UPDATE refold.builds SET state = 'live', promoted_at = now(), retired_at = NULL, retired_by = NULL"
+            " WHERE build_id = %s",
+            (build.build_id,),
+        )
+        switch_view(conn, build.projection, upkeepers.of(conn, build), recreate_foreign=recreate_foreign)
+    fresh_of = {build.projection: build for build in candidates}
+    for reader in readers:
+        upstream = next(b for b in replaced.values() if b.build_id == reader.upstream_id)
+        successor = fresh_of[upstream.projection]
+        if successor.fingerprint != upstream.fingerprint:
+            # It is kept by another deployment, or its file is gone: it cannot follow a changed upstream.
+            _retire_reader(conn, reader, deployment)
+            continue
+        conn.execute(
+            "UPDATE refold.builds SET upstream_id = %s WHERE build_id = %s", (successor.build_id, reader.build_id)
+        )
+    conn.execute(
+        "UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s", (deployment,)
+    )
+    return candidates
+
+
+def _retire_reader(conn: psycopg.Connection, reader: Build, deployment: int) -> None:
+    conn.execute(
+        "UPDATE refold.builds SET state = 'retired', retired_at = now(), retired_by = %s WHERE build_id = %s",
+        (deployment, reader.build_id),
+    )
+    if reader.state == "live":
+        drop_view(conn, reader.projection)
+
+
+def depth_by_id(conn: psycopg.Connection) -> dict[int, int]:
+    """How far each build is from the log."""
+    rows = conn.execute("SELECT build_id, upstream_id FROM refold.builds").fetchall()
+    return depths(rows)
+
+
+def depths(edges: Iterable[tuple[int, int | None]]) -> dict[int, int]:
+    """How far each node is from the root, given (node, its parent or None)."""
+    above = dict(edges)
+
+    def depth(node: int) -> int:
+        parent = above[node]
+        return 0 if parent is None else 1 + depth(parent)
+
+    return {node: depth(node) for node in above}
+
+
+def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
+    """Drops the tables of retired builds, except the latest `keep` of each projection (for rollback).
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        keep: retired builds left for each projection.
+    """
+    dropped: list[str] = []
+    rows = conn.execute(
+        """
+        SELECT build_id, table_name FROM (
+            SELECT build_id, table_name, row_number() OVER (PARTITION BY projection ORDER BY retired_at DESC, number DESC) AS age
+            FROM refold.builds WHERE state = 'retired'
+        ) AS retired WHERE age > %s
+        """,
+        (keep,),
+    ).fetchall()
+    for build_id, table in rows:
+        with conn.transaction():
+            conn.execute("SET LOCAL lock_timeout = '200ms'")
+            tables = conn.execute(
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'refold_builds' AND (tablename = %s OR tablename LIKE %s)",
+                (table, str(table).replace("_", r"\_") + r"\_\_m%"),
+            ).fetchall()
+            for (name,) in tables:
+                conn.execute(psycopg.sql.SQL("DROP TABLE {}").format(psycopg.sql.Identifier("refold_builds", name)))
+            conn.execute("UPDATE refold.builds SET state = 'dropped' WHERE build_id = %s", (build_id,))
+        dropped.append(str(table))
+    return dropped

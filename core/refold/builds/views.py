@@ -1,0 +1,170 @@
+"""The stable views in schema `metrics`: what analysts see, switched without their noticing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from refold.builds.upkeeper import Upkeeper
+from refold.errors import BuildError
+from refold.tables import METRICS_SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class Dependant:
+    """A view that reads a metric, as it has to be made again."""
+
+    schema: str
+    name: str
+    kind: str
+    definition: str
+    comment: str | None
+    owner: str
+    grants: tuple[tuple[str, str], ...]
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is somebody else's: outside the schema `metrics`."""
+        return self.schema != METRICS_SCHEMA
+
+
+def switch_view(conn: psycopg.Connection, name: str, keeper: Upkeeper, *, recreate_foreign: bool = False) -> None:
+    """Points the view of a metric at a build, in the caller's transaction.
+
+    Args:
+        conn: acts as refold_worker; has a short lock_timeout.
+        name: the metric.
+        keeper: the build's SQL.
+        recreate_foreign: where the columns change, also drop and make again views outside `metrics`.
+
+    Raises:
+        BuildError: the columns change, and somebody else's views stand on them.
+        psycopg.errors.LockNotAvailable: a reader holds the view; try the whole promote again.
+    """
+    view = sql.Identifier(METRICS_SCHEMA, name)
+    select = sql.SQL(keeper.statements.view)
+    try:
+        with conn.transaction():
+            conn.execute(sql.SQL("CREATE OR REPLACE VIEW {} AS {}").format(view, select))
+    except psycopg.errors.InvalidTableDefinition:
+        # Columns went, or changed type or order: what stands on the view must be made again around it.
+        dependants = dependants_of(conn, name)
+        foreign = [f"{one.schema}.{one.name}" for one in dependants if one.foreign]
+        if any(one.kind != "v" for one in dependants) or (foreign and not recreate_foreign):
+            names = ", ".join(foreign or [one.name for one in dependants if one.kind != "v"])
+            raise BuildError(
+                f"the columns of metrics.{name} change, and {names} depends on it",
+                remedy="Drop it first, or let refold make the views again: --recreate-views.",
+            ) from None
+        grants = _grants(conn, METRICS_SCHEMA, name)
+        conn.execute(sql.SQL("DROP VIEW {} CASCADE").format(view))
+        conn.execute(sql.SQL("CREATE VIEW {} AS {}").format(view, select))
+        _grant(conn, METRICS_SCHEMA, name, grants)
+        for one in dependants:
+            _recreate(conn, one)
+    plan = keeper.plan
+    conn.execute(sql.SQL("COMMENT ON VIEW {} IS {}").format(view, sql.Literal(plan.description or None)))
+    for column in plan.columns:
+        conn.execute(
+            sql.SQL("COMMENT ON COLUMN {}.{} IS {}").format(view, sql.Identifier(column.name), sql.Literal(column.comment))
+        )
+    conn.execute(sql.SQL("GRANT SELECT ON {} TO refold_analyst").format(view))
+
+
+def drop_view(conn: psycopg.Connection, name: str) -> None:
+    """Removes the view of a metric that is no longer live; fails when something stands on it."""
+    conn.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(METRICS_SCHEMA, name)))
+
+
+def dependants_of(conn: psycopg.Connection, name: str) -> list[Dependant]:
+    """Views that read a metric, at any depth, nearest first."""
+    rows = conn.execute(
+        """
+        WITH RECURSIVE above (oid, depth) AS (
+            SELECT %s::regclass::oid, 0
+            UNION
+            SELECT r.ev_class, above.depth + 1
+            FROM above
+            JOIN pg_depend AS d ON d.refobjid = above.oid AND d.classid = 'pg_rewrite'::regclass
+            JOIN pg_rewrite AS r ON r.oid = d.objid AND r.ev_class <> above.oid
+        )
+        SELECT n.nspname, c.relname, c.relkind, pg_get_viewdef(c.oid), obj_description(c.oid, 'pg_class'),
+               pg_get_userbyid(c.relowner)
+        FROM (SELECT oid, max(depth) AS depth FROM above WHERE depth > 0 GROUP BY oid) AS found
+        JOIN pg_class AS c ON c.oid = found.oid
+        JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        ORDER BY found.depth, c.relname
+        """,
+        (f'{METRICS_SCHEMA}."{name}"',),
+    ).fetchall()
+    return [
+        Dependant(schema, view, _text(kind), body, comment, owner, tuple(_grants(conn, schema, view)))
+        for schema, view, kind, body, comment, owner in rows
+    ]
+
+
+def apply_analyst_views(conn: psycopg.Connection, folder: Path) -> list[tuple[str, str]]:
+    """Applies `*.sql` of a folder, each of which makes one view on top of the metrics.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        folder: the folder; nothing happens when it does not exist.
+
+    Returns:
+        Name and reason of each that could not be applied, because its metrics are not there.
+    """
+    skipped: list[tuple[str, str]] = []
+    for path in sorted(folder.glob("*.sql")) if folder.is_dir() else []:
+        try:
+            with conn.transaction():
+                conn.execute("SET LOCAL lock_timeout = '2s'")
+                conn.execute(path.read_text(encoding="utf-8").encode())
+                conn.execute(
+                    sql.SQL("GRANT SELECT ON {} TO refold_analyst").format(sql.Identifier(METRICS_SCHEMA, path.stem))
+                )
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+            skipped.append((path.name, error.diag.message_primary or str(error)))
+        except psycopg.Error as error:
+            raise BuildError(f"{path}: {error.diag.message_primary or error}") from error
+    return skipped
+
+
+def _grants(conn: psycopg.Connection, schema: str, name: str) -> list[tuple[str, str]]:
+    rows = conn.execute(
+        """
+        SELECT a.privilege_type, pg_get_userbyid(a.grantee)
+        FROM pg_class AS c, aclexplode(c.relacl) AS a
+        WHERE c.oid = %s::regclass AND a.grantee <> c.relowner AND a.grantee <> 0
+        """,
+        (f'"{schema}"."{name}"',),
+    ).fetchall()
+    return [(str(privilege), str(grantee)) for privilege, grantee in rows]
+
+
+def _grant(conn: psycopg.Connection, schema: str, name: str, grants: list[tuple[str, str]]) -> None:
+    for privilege, grantee in grants:
+        conn.execute(
+            sql.SQL("GRANT {} ON {} TO {}").format(
+                sql.SQL(privilege), sql.Identifier(schema, name), sql.Identifier(grantee)
+            )
+        )
+
+
+def _recreate(conn: psycopg.Connection, one: Dependant) -> None:
+    view = sql.Identifier(one.schema, one.name)
+    try:
+        conn.execute(sql.SQL("CREATE VIEW {} AS {}").format(view, sql.SQL(one.definition)))
+    except psycopg.errors.UndefinedColumn as error:
+        raise BuildError(
+            f"{one.schema}.{one.name} uses a column that goes: {error.diag.message_primary}",
+            remedy="Change or drop that view first.",
+        ) from error
+    conn.execute(sql.SQL("COMMENT ON VIEW {} IS {}").format(view, sql.Literal(one.comment)))
+    _grant(conn, one.schema, one.name, list(one.grants))
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

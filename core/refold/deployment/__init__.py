@@ -1,0 +1,1 @@
+"""Deploying projections: plan, build, go live; and going back."""

@@ -1,0 +1,157 @@
+"""`refold deploy` and `refold rebuild`: from files to live builds."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import psycopg
+
+from refold.builds.build import Build, find, kept
+from refold.builds.changes import Change, changes
+from refold.builds.make import key_indexes, make_builds, new_deployment
+from refold.builds.upkeeper import Upkeepers
+from refold.deployment.drive import Report, drive
+from refold.errors import BuildError
+from refold.projections.definition import Definition
+from refold.worker.catch_up import by_depth
+
+_DEPLOY_LOCK = 8246178264892741636
+
+
+def plan(conn: psycopg.Connection, definitions: Mapping[str, Definition]) -> list[Change]:
+    """What a deploy of these definitions would do."""
+    return changes(definitions, kept(conn))
+
+
+def deploy(
+    conn: psycopg.Connection,
+    folder: Path,
+    definitions: Mapping[str, Definition],
+    report: Report,
+    *,
+    promote: bool = True,
+    recreate_foreign: bool = False,
+) -> list[Build]:
+    """Builds what is new or changed, and everything that depends on it; then all of it goes live at once.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        folder: where the definitions came from.
+        definitions: the folder's projections, upstream first.
+        report: told of every step.
+        promote: False leaves the new builds beside the live ones.
+        recreate_foreign: where columns change, make views of others again.
+
+    Raises:
+        BuildError: another deploy is at it, or the switch is not possible now.
+        DefinitionError: Postgres refuses a definition.
+    """
+    conn.execute("SELECT pg_advisory_lock(%s)", (_DEPLOY_LOCK,))
+    try:
+        with conn.transaction():
+            todo = plan(conn, definitions)
+            resumed = {c.projection: c.build for c in todo if c.action == "resumed" and c.build is not None}
+            fresh = [c.definition for c in todo if c.builds and c.definition is not None]
+            if not fresh and not resumed:
+                return []
+            _drop_abandoned(conn, todo)
+            deployment = new_deployment(conn, "deploy", promote=promote)
+            make_builds(conn, fresh, deployment, resumed=resumed)
+            _adopt(conn, resumed.values(), deployment)
+        upkeepers = Upkeepers(folder)
+        key_indexes(conn, upkeepers)
+    finally:
+        conn.execute("SELECT pg_advisory_unlock(%s)", (_DEPLOY_LOCK,))
+    return drive(
+        conn, deployment, upkeepers, report, promote_them=promote, recreate_foreign=recreate_foreign
+    )
+
+
+def rebuild(
+    conn: psycopg.Connection,
+    folder: Path | None,
+    names: Sequence[str],
+    report: Report,
+    *,
+    cascade: bool = False,
+    promote: bool = True,
+) -> list[Build]:
+    """Builds projections again from the log, as they are deployed, and switches to the new builds.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        folder: the folder of transforms, if any is rebuilt.
+        names: which projections.
+        report: told of every step.
+        cascade: also everything that reads them.
+        promote: False leaves the new builds beside the live ones.
+
+    Raises:
+        BuildError: a name is not live.
+    """
+    live = {build.projection: build for build in find(conn, "b.state = 'live'")}
+    wanted = {known(name, live).projection for name in names}
+    grown = True
+    while cascade and grown:
+        below = {
+            build.projection
+            for build in live.values()
+            if any(build.upstream_id == live[name].build_id for name in wanted)
+        }
+        grown = not below <= wanted
+        wanted |= below
+    upkeepers = Upkeepers(folder)
+    conn.execute("SELECT pg_advisory_lock(%s)", (_DEPLOY_LOCK,))
+    try:
+        with conn.transaction():
+            deployment = new_deployment(conn, "rebuild", promote=promote)
+            ordered = [build for build in by_depth(conn, list(live.values())) if build.projection in wanted]
+            definitions = [_definition(conn, upkeepers, build) for build in ordered]
+            make_builds(conn, definitions, deployment, resumed={})
+        key_indexes(conn, upkeepers)
+    finally:
+        conn.execute("SELECT pg_advisory_unlock(%s)", (_DEPLOY_LOCK,))
+    return drive(conn, deployment, upkeepers, report, promote_them=promote)
+
+
+def known(name: str, live: Mapping[str, Build]) -> Build:
+    """The live build of a projection.
+
+    Raises:
+        BuildError: there is none; with what the name may have meant.
+    """
+    if name in live:
+        return live[name]
+    close = difflib.get_close_matches(name, live, 1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise BuildError(
+        f"no projection named {name} is live.{hint}",
+        remedy=f"Live: {', '.join(sorted(live)) or 'none; run `refold deploy`'}.",
+    )
+
+
+def _definition(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build) -> Definition:
+    """The definition of a live build, with the fingerprint it has."""
+    keeper = upkeepers.of(conn, build)
+    return Definition(
+        build.projection, None, build.definition, keeper.plan, build.fingerprint, keeper.transform
+    )
+
+
+def _adopt(conn: psycopg.Connection, builds: Iterable[Build], deployment: int) -> None:
+    """Takes unfinished builds over into this deployment."""
+    for build in builds:
+        conn.execute(
+            "UPDATE refold.builds SET deployment = %s WHERE build_id = %s", (deployment, build.build_id)
+        )
+
+
+def _drop_abandoned(conn: psycopg.Connection, todo: Sequence[Change]) -> None:
+    """Unfinished builds of a definition that has changed again are of no use to anybody."""
+    names = [change.projection for change in todo if change.builds]
+    conn.execute(
+        "UPDATE refold.builds SET state = 'retired', retired_at = now() WHERE state = 'building' AND projection = ANY (%s)",
+        (names,),
+    )

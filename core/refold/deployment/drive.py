@@ -1,0 +1,96 @@
+"""Driving the builds of a deployment until they are live. Any worker could do the same, and does if this ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+
+from refold.builds.build import Build, find
+from refold.builds.promote import NotYet, promote
+from refold.builds.upkeeper import Upkeepers
+from refold.worker.catch_up import Keeper, by_depth
+from refold.worker.load import Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where one build stands.
+
+    Args:
+        build: the build.
+        events: rows of its stream applied since the drive began.
+        total: estimate of all rows; 0 when unknown.
+        stage: what is being done.
+    """
+
+    build: Build
+    events: int
+    total: int
+    stage: str
+
+
+Report = Callable[[Progress], None]
+
+
+def drive(
+    conn: psycopg.Connection,
+    deployment: int,
+    upkeepers: Upkeepers,
+    report: Report,
+    *,
+    promote_them: bool = True,
+    recreate_foreign: bool = False,
+) -> list[Build]:
+    """Loads the builds of a deployment, lets them catch up, and makes them live together.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        deployment: whose builds.
+        upkeepers: the SQL of the builds.
+        report: told of every step.
+        promote_them: False leaves them beside the live ones, up to date.
+        recreate_foreign: see `refold.builds.views.switch_view`.
+
+    Returns:
+        The builds, upstream first.
+    """
+    keeper = Keeper(conn, upkeepers)
+    applied: dict[int, int] = {}
+    totals: dict[int, int] = {}
+    while True:
+        builds = by_depth(conn, find(conn, "b.deployment = %s AND b.state = 'building'", deployment))
+        if not builds:
+            # A worker was quicker, and has made them live.
+            return by_depth(conn, find(conn, "b.deployment = %s AND b.state = 'live'", deployment))
+        busy = False
+        for build in builds:
+            done = keeper.step(build)
+            if done is None:
+                continue
+            if isinstance(done, Loaded):
+                totals[build.build_id] = done.total
+            applied[build.build_id] = applied.get(build.build_id, 0) + done.events
+            busy = busy or isinstance(done, Loaded) or done.full
+            report(
+                Progress(
+                    build,
+                    applied[build.build_id],
+                    totals.get(build.build_id, 0),
+                    "catching up" if build.loaded else "loading",
+                )
+            )
+        if busy:
+            continue
+        if any(not build.loaded for build in find(conn, "b.deployment = %s AND b.state = 'building'", deployment)):
+            # Another worker has them in hand.
+            time.sleep(0.02)
+            continue
+        if not promote_them:
+            return builds
+        try:
+            return promote(conn, deployment, upkeepers, keeper.catch_up, recreate_foreign=recreate_foreign)
+        except NotYet:
+            time.sleep(0.02)

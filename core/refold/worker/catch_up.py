@@ -1,0 +1,124 @@
+"""Bringing builds up to date: pages until there is nothing left, and the switch when a deployment is ready."""
+
+from __future__ import annotations
+
+import psycopg
+
+from refold.builds.build import Build, by_id, find
+from refold.builds.promote import NotYet, depths, promote
+from refold.builds.upkeeper import Upkeepers
+from refold.cursor import Cursor, next_read
+from refold.errors import BuildError
+from refold.worker.load import Loaded, load_step
+from refold.worker.page import Applied, apply_page, turn
+
+FRESH = 10_000
+"""Rows of the stream in a page of a build that is up to date."""
+BEHIND = 200_000
+"""Rows in a page of a build that is far behind."""
+SWITCH_PAGES = 50
+"""Pages that the switch itself may take under its locks."""
+
+
+class PageSize:
+    """Adaptive pages: twice as large after every full one, back to small when a page comes back short.
+
+    Args:
+        ceiling: rows at most. Python transforms and recomputation hold a page in memory or its keys in
+            locks, so theirs is lower.
+    """
+
+    def __init__(self, ceiling: int = BEHIND) -> None:
+        self._ceiling = ceiling
+        self.rows = min(FRESH, ceiling)
+
+    def learn(self, applied: Applied) -> None:
+        """Takes the outcome of a page into account."""
+        self.rows = min(self.rows * 2, self._ceiling) if applied.full else min(FRESH, self._ceiling)
+
+
+def ceiling(upkeep: str) -> int:
+    """The largest page of a kind, rows."""
+    return {"transform": 20_000, "recompute": 50_000}.get(upkeep, BEHIND)
+
+
+class Keeper:
+    """Keeps builds up to date over one connection.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        upkeepers: the SQL of the builds.
+    """
+
+    def __init__(self, conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+        self.conn = conn
+        self.upkeepers = upkeepers
+        self._sizes: dict[int, PageSize] = {}
+
+    def step(self, build: Build) -> Applied | Loaded | None:
+        """One page of a build, or one step of its first load; None when another worker has it.
+
+        Raises:
+            BuildError: this process lacks the build's transform.
+        """
+        keeper = self.upkeepers.of(self.conn, build)
+        if not build.loaded:
+            return load_step(self.conn, keeper)
+        size = self._sizes.setdefault(build.build_id, PageSize(ceiling(build.upkeep)))
+        applied = turn(self.conn, keeper, size.rows)
+        if applied is not None:
+            size.learn(applied)
+        return applied
+
+    def promote_ready(self) -> list[Build]:
+        """Makes deployments live whose builds have caught up; those that are not there yet go on."""
+        rows = self.conn.execute(
+            """
+            SELECT deployment FROM refold.deployments AS d
+            WHERE d.promote AND d.promoted_at IS NULL
+              AND EXISTS (SELECT FROM refold.builds AS b WHERE b.deployment = d.deployment AND b.state = 'building')
+              AND NOT EXISTS (
+                  SELECT FROM refold.builds AS b
+                  WHERE b.deployment = d.deployment AND b.state = 'building' AND NOT b.loaded)
+            ORDER BY deployment
+            """
+        ).fetchall()
+        promoted: list[Build] = []
+        for (deployment,) in rows:
+            try:
+                promoted += promote(self.conn, deployment, self.upkeepers, self.catch_up, seconds=2.0)
+            except (NotYet, BuildError):
+                continue
+        return promoted
+
+    def catch_up(self, conn: psycopg.Connection, fresh: Build, current: Build) -> bool:
+        """Applies pages to a new build until it covers its predecessor, inside the caller's transaction."""
+        keeper = self.upkeepers.of(conn, fresh)
+        for _ in range(SWITCH_PAGES):
+            if fresh.cursor.covers(current.cursor):
+                return True
+            before = fresh.cursor
+            apply_page(conn, keeper, fresh, FRESH)
+            fresh = by_id(conn, fresh.build_id)
+            if fresh.cursor == before:
+                return False
+        return False
+
+
+def by_depth(conn: psycopg.Connection, builds: list[Build]) -> list[Build]:
+    """Upstream before downstream."""
+    order = depths([(b.build_id, b.upstream_id) for b in find(conn)])
+    return sorted(builds, key=lambda build: (order[build.build_id], build.build_id))
+
+
+def has_work(build: Build, upstream: Cursor | None, unread: bool) -> bool:
+    """Whether a page of a build would do anything. Pure.
+
+    Args:
+        build: the build.
+        upstream: its upstream's cursor; None for the log.
+        unread: for a build on the log, whether the log holds anything beyond its cursor.
+    """
+    if not build.loaded or upstream is None:
+        return not build.loaded or unread or build.target is not None
+    return next_read(build.cursor, upstream) is not None

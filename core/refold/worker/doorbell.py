@@ -1,0 +1,106 @@
+"""The doorbell: sleeping until there is something to read, without losing a wake-up and without a NOTIFY for
+every commit.
+
+A worker that goes to sleep takes a *shared session* advisory lock; the trigger on a stream (sql/functions/
+ring.sql) tries that lock and notifies only when somebody sleeps. Polling stays underneath as the truth.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import psycopg
+
+from refold.cursor import Snapshot
+
+CHANNEL = "refold"
+POLL = 1.0
+"""Seconds between two looks while nothing rings."""
+SETTLE = 0.25
+"""Seconds at most for which a sleeper waits for transactions that were open when it raised the flag."""
+TICK = 0.005
+"""Seconds between two looks in that time."""
+
+Woken = Literal["work", "rung", "polled"]
+
+
+class Doorbell:
+    """Sleeps for one worker.
+
+    Args:
+        conn: the worker's connection, in autocommit mode.
+        poll: seconds between two looks while nothing rings.
+    """
+
+    def __init__(self, conn: psycopg.Connection, *, poll: float = POLL) -> None:
+        self._conn = conn
+        self._poll = poll
+        self.rings = False
+
+    def self_test(self, other: psycopg.Connection, *, seconds: float = 1.0) -> bool:
+        """Finds out whether a NOTIFY arrives here: behind a transaction-pooling proxy it never does.
+
+        It runs before the flag is first raised. Without it the worker polls.
+
+        Args:
+            other: a second connection to the same database, in autocommit mode.
+            seconds: how long to wait.
+        """
+        self._conn.execute(f"LISTEN {CHANNEL}")
+        other.execute("SELECT pg_notify(%s, 'self-test')", (CHANNEL,))
+        self.rings = any(True for _ in self._conn.notifies(timeout=seconds, stop_after=1))
+        return self.rings
+
+    def sleep(self, work: Callable[[], bool], stopped: Callable[[], bool]) -> Woken:
+        """Sleeps until there is work, a ring, or the next poll is due.
+
+        The rule that loses no wake-up: raise the flag, take a snapshot, look once more; while transactions
+        that were in progress then are still open, keep looking briefly (they may have tried the lock before
+        the flag was up); only then sleep.
+
+        Args:
+            work: looks for work.
+            stopped: whether the worker has been asked to stop.
+        """
+        if not self.rings or not self._raise_flag():
+            self._doze(stopped)
+            return "polled"
+        try:
+            row = self._conn.execute("SELECT pg_current_snapshot()::text").fetchone()
+            assert row is not None
+            then = Snapshot.parse(row[0])
+            if work():
+                return "work"
+            until = time.monotonic() + SETTLE
+            while self._still_open(then) and time.monotonic() < until and not stopped():
+                time.sleep(TICK)
+                if work():
+                    return "work"
+            if work():
+                return "work"
+            rung = any(True for _ in self._conn.notifies(timeout=self._poll, stop_after=1))
+            return "rung" if rung else "polled"
+        finally:
+            if not self._conn.closed:
+                self._conn.execute("SELECT pg_advisory_unlock_shared(refold.doorbell_key())")
+
+    def _raise_flag(self) -> bool:
+        # `try`: a producer holds the lock for the moment in which it tries it.
+        row = self._conn.execute("SELECT pg_try_advisory_lock_shared(refold.doorbell_key())").fetchone()
+        return row is not None and bool(row[0])
+
+    def _still_open(self, then: Snapshot) -> bool:
+        if not then.xip:
+            return False
+        row = self._conn.execute("SELECT pg_current_snapshot()::text").fetchone()
+        assert row is not None
+        now = Snapshot.parse(row[0])
+        return any(not now.visible(txid) for txid in then.xip)
+
+    def _doze(self, stopped: Callable[[], bool]) -> None:
+        """Polling without the flag: short naps, so that a stop is obeyed soon."""
+        until = time.monotonic() + (TICK if self.rings else self._poll)
+        while time.monotonic() < until and not stopped():
+            time.sleep(min(0.05, max(0.0, until - time.monotonic())))

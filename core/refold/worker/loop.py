@@ -1,0 +1,151 @@
+"""A worker process: look, apply, sleep; until it is told to stop or everything is done."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+
+from refold.builds.build import Build
+from refold.builds.upkeeper import Upkeepers
+from refold.database import check, connect
+from refold.errors import BuildError
+from refold.retry import transient
+from refold.worker.catch_up import Keeper
+from refold.worker.doorbell import POLL, Doorbell
+from refold.worker.work import waiting
+
+log = logging.getLogger("refold.worker")
+
+SEGMENTS_EVERY = 5.0
+"""Seconds between two looks at the log's spare segments."""
+
+SETTINGS = {
+    # The plan must not depend on how far a cursor has got (see Stream.page).
+    "plan_cache_mode": "force_generic_plan",
+    # Rows and cursor share a transaction: a crash that loses one loses both, and the page is done again.
+    "synchronous_commit": "off",
+    # A frozen worker must not keep its build from the others for ever.
+    "idle_in_transaction_session_timeout": "60s",
+    "jit": "off",
+}
+
+
+class Worker:
+    """Keeps all builds of one database up to date, together with any number of others like it.
+
+    Args:
+        url: a libpq URL; the login role must be allowed to act as refold_worker.
+        projections: the folder of Python transforms, if this worker has any.
+        poll: seconds between two looks while nothing rings.
+        stopped: asked between pages whether to stop.
+        on_page: told of every page (build, events), for progress.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        projections: Path | None,
+        *,
+        poll: float = POLL,
+        stopped: Callable[[], bool] = lambda: False,
+        on_page: Callable[[Build, int], None] = lambda build, events: None,
+    ) -> None:
+        self._url = url
+        self._upkeepers = Upkeepers(projections)
+        self._poll = poll
+        self._stopped = stopped
+        self._on_page = on_page
+        self._complained: set[str] = set()
+
+    def run(self, *, drain: bool = False) -> None:
+        """Works until stopped; with `drain`, until nothing is left that was committed by then.
+
+        Errors that a retry can mend are retried for as long as it takes, whole transactions only, with a
+        fresh connection.
+
+        Raises:
+            refold.errors.DatabaseError: the schema is missing, or the cluster is another.
+        """
+        attempts = Retrying(
+            retry=retry_if_exception(transient),
+            wait=wait_random_exponential(multiplier=0.05, max=5.0),
+            before_sleep=self._report,
+            reraise=True,
+        )
+        for attempt in attempts:
+            with attempt:
+                self._run(drain)
+
+    def _run(self, drain: bool) -> None:
+        with connect(
+            self._url, "refold_worker", autocommit=True, application_name="refold worker", settings=SETTINGS
+        ) as conn:
+            check(conn)
+            keeper = Keeper(conn, self._upkeepers)
+            doorbell = Doorbell(conn, poll=self._poll)
+            if not drain:
+                self._test(doorbell)
+            segments_due = 0.0
+            while not self._stopped():
+                if time.monotonic() >= segments_due:
+                    conn.execute("SELECT refold.ensure_segments()")
+                    segments_due = time.monotonic() + SEGMENTS_EVERY
+                todo = waiting(conn)
+                if self._sweep(keeper, todo):
+                    continue
+                promoted = keeper.promote_ready()
+                for build in promoted:
+                    log.info("%s is live as %s", build.projection, build.table_name)
+                if promoted:
+                    continue
+                if drain and not self._keepable(keeper, todo):
+                    return
+                if drain:
+                    # Another worker has what is left.
+                    time.sleep(0.01)
+                    continue
+                doorbell.sleep(lambda: bool(self._keepable(keeper, waiting(conn))), self._stopped)
+
+    def _sweep(self, keeper: Keeper, todo: list[Build]) -> bool:
+        """One step of each build that waits; whether anything was done."""
+        busy = False
+        for build in todo:
+            if self._stopped():
+                return False
+            try:
+                done = keeper.step(build)
+            except BuildError as error:
+                self._complain(build, error)
+                continue
+            if done is not None:
+                busy = busy or done.events > 0 or not build.loaded
+                self._on_page(build, done.events)
+        return busy
+
+    def _keepable(self, keeper: Keeper, todo: list[Build]) -> list[Build]:
+        """What waits, less what this worker has no code for."""
+        return [build for build in todo if build.table_name not in self._complained]
+
+    def _complain(self, build: Build, error: BuildError) -> None:
+        if build.table_name not in self._complained:
+            self._complained.add(build.table_name)
+            log.warning("%s is not kept by this worker: %s %s", build.projection, error, error.remedy or "")
+
+    def _test(self, doorbell: Doorbell) -> None:
+        with connect(self._url, autocommit=True, application_name="refold self-test") as other:
+            if not doorbell.self_test(other):
+                log.warning(
+                    "NOTIFY does not arrive on this connection (a transaction-pooling proxy?): polling every %g s",
+                    self._poll,
+                )
+
+    @staticmethod
+    def _report(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        code = error.sqlstate if isinstance(error, psycopg.Error) else None
+        log.warning("retrying after %s: %s", code or "a lost connection", str(error).split("\n")[0])

@@ -1,0 +1,114 @@
+"""What jsonb would refuse, or print larger than it came, is found before it is sent."""
+
+from decimal import Decimal
+from enum import IntEnum
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refold import jsonb_limits
+from refold.jsonb_limits import MAX_BYTES, MAX_DEPTH, problem
+
+
+class Colour(IntEnum):
+    red = 1
+
+
+def nested(levels: int, *, lists: bool) -> dict[str, Any]:
+    """An object with this many levels, the outermost counted."""
+    value: Any = [] if lists else {}
+    for _ in range(levels - 2):
+        value = [value] if lists else {"a": value}
+    return {"a": value}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"": ""},
+        {"a": "\\u0000"},
+        {"a": (1, 2), "b": Colour.red},
+        {"a": Decimal("1E+131071")},
+        {"a": Decimal("1E-16383")},
+        {"a": Decimal("0E+400000")},
+        {"a": 10**5000},
+        {"a": [5e-324, 1.7976931348623157e308]},
+        nested(MAX_DEPTH, lists=True),
+        nested(MAX_DEPTH, lists=False),
+        {"a": "x" * (MAX_BYTES - 9)},
+    ],
+    ids=lambda metadata: repr(metadata)[:40] if type(metadata.get("a")) is not int else "long integer",
+)
+def test_fits(metadata: dict[str, Any]) -> None:
+    assert problem(metadata) is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ({"a": "\0"}, "NUL character (\\u0000), which Postgres cannot store: remove it (at a)"),
+        ({"a": [{"b\0": 1}]}, "(at the key b\\x00)"),
+        ({"a": ["\udc00"]}, "lone surrogate (\\udc00)"),
+        ({"\ud800": 1}, "(at the key \\ud800)"),
+        ({"a": float("inf")}, "holds inf"),
+        ({"a": Decimal("NaN")}, "holds NaN"),
+        ({"a": Decimal("1E+131072")}, "out of range"),
+        ({"a": Decimal("1E-16384")}, "out of range"),
+        ({"a": Decimal("0E-16384")}, "out of range"),
+        ({1: 1}, "has a key that is a number"),
+        ({"a": {"b": {None: 1}}}, "has a key that is null"),
+        ({"a": b"x"}, "holds a Python bytes"),
+        (nested(MAX_DEPTH + 1, lists=True), "more than 100 levels deep"),
+        (nested(MAX_DEPTH + 1, lists=False), "more than 100 levels deep"),
+        (nested(900, lists=False), "more than 100 levels deep"),
+        ({"a": "x" * (MAX_BYTES - 8)}, f"larger than {MAX_BYTES} bytes"),
+        ({"a": [Decimal("1E+131071")] * 8 + [0]}, f"larger than {MAX_BYTES} bytes"),
+        ({"a": [5e-324] * 3300}, f"larger than {MAX_BYTES} bytes"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_refuses(metadata: dict[str, Any], reason: str) -> None:
+    found = problem(metadata)
+    assert found is not None
+    assert reason in found
+    assert len(found) < 200
+
+
+def test_circular() -> None:
+    metadata: dict[str, Any] = {}
+    metadata["a"] = metadata
+    assert "deep" in str(problem(metadata))
+
+
+def test_long_integers_have_the_same_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonb_limits, "MAX_DIGITS_BEFORE_POINT", 5000)
+    assert problem({"a": 10**4999}) is None
+    assert "out of range" in str(problem({"a": 10**5000}))
+
+
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text()
+    | st.floats()
+    | st.decimals(allow_nan=True)
+    | st.sampled_from(["\0", "\ud800", b""])
+)
+anything = st.dictionaries(
+    st.text() | st.sampled_from(["\0", "\udfff"]),
+    st.recursive(
+        leaves,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner, max_size=3),
+        max_leaves=6,
+    ),
+    max_size=3,
+)
+
+
+@given(anything)
+def test_the_fast_check_agrees_with_the_walk(metadata: dict[str, Any]) -> None:
+    assert problem(metadata) == jsonb_limits._find_problem(metadata)

@@ -1,0 +1,181 @@
+"""Times as files hold them."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refold import timestamps
+from refold.timestamps import EARLIEST_MS, LATEST_MS, from_epoch_ms, from_iso, parse, parser
+
+BERLIN = ZoneInfo("Europe/Berlin")
+SAO_PAULO = ZoneInfo("America/Sao_Paulo")
+APIA = ZoneInfo("Pacific/Apia")
+
+
+def utc(*parts: int) -> datetime:
+    return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type, misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "zone", "expected"),
+    [
+        ("2020-01-31 12:00:00", UTC, utc(2020, 1, 31, 12)),
+        ("2019-11-01 17:59:13.273932", UTC, utc(2019, 11, 1, 17, 59, 13, 273932)),
+        ("2020-01-31T12:00", BERLIN, utc(2020, 1, 31, 11)),
+        ("2020-07-31", BERLIN, utc(2020, 7, 30, 22)),
+        ("  2020-07-31 ", UTC, utc(2020, 7, 31)),
+        ("2020-01-31T12:00:00+02:00", BERLIN, utc(2020, 1, 31, 10)),
+        ("2020-01-31T12:00:00Z", None, utc(2020, 1, 31, 12)),
+        ("1880-01-01T00:00:00+00:19:32", None, utc(1879, 12, 31, 23, 40, 28)),
+        ("1880-01-01T00:00:00", ZoneInfo("Europe/Amsterdam"), utc(1879, 12, 31, 23, 40, 28)),
+        (1_577_836_800_123, BERLIN, utc(2020, 1, 1, 0, 0, 0, 123000)),
+    ],
+)
+def test_without_format(text: str | int, zone: ZoneInfo | None, expected: datetime) -> None:
+    assert parse(text, timezone=zone) == expected
+    assert parse(text, timezone=zone).tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    ("text", "zone", "expected"),
+    [
+        # Of an hour that the clocks showed twice, the first.
+        ("2020-10-25T02:30:00", BERLIN, utc(2020, 10, 25, 0, 30)),
+        ("2020-10-25T03:00:00", BERLIN, utc(2020, 10, 25, 2)),
+        # Midnight was skipped: the day began at one o'clock.
+        ("2018-11-04", SAO_PAULO, utc(2018, 11, 4, 3)),
+    ],
+)
+def test_clock_changes(text: str, zone: ZoneInfo, expected: datetime) -> None:
+    assert parse(text, timezone=zone) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "zone"),
+    [
+        ("2020-03-29T02:30:00", BERLIN),
+        ("2018-11-04T00:00:00", SAO_PAULO),
+        # Samoa went over the date line: this day never was.
+        ("2011-12-30", APIA),
+    ],
+)
+def test_times_that_never_were(text: str, zone: ZoneInfo) -> None:
+    with pytest.raises(ValueError, match="never was on the clocks of"):
+        parse(text, timezone=zone)
+
+
+@pytest.mark.parametrize(
+    ("text", "zone", "reason"),
+    [
+        ("2020-01-31T12:00:00", None, "--timezone"),
+        ("2020-01-31", None, "--timezone"),
+        ("19970101", UTC, "--ts-format (epoch_ms, epoch_s or a strptime format)"),
+        ("1577836800000", UTC, "--ts-format"),
+        ("31.01.2020", UTC, "--ts-format (a strptime format)"),
+        ("", UTC, "is empty"),
+        ("infinity", UTC, "is not an ISO 8601 time"),
+        ("2020-02-30", UTC, "is not a day of the calendar"),
+        ("2020-02-30T00:00:00Z", None, "is not a day of the calendar"),
+        ("0001-01-01", ZoneInfo("Asia/Tokyo"), "out of range"),
+        ("9999-12-31T23:00:00", ZoneInfo("America/New_York"), "out of range"),
+        (True, UTC, "not a boolean"),
+        (1.5, UTC, "not a number"),
+        (None, UTC, "not null"),
+        ("x" * 1000, UTC, "xxx…"),
+    ],
+)
+def test_refuses(text: object, zone: ZoneInfo | None, reason: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parser(zone)(text)
+    assert reason in str(caught.value)
+    assert len(str(caught.value)) < 160
+
+
+@pytest.mark.parametrize(
+    ("value", "ts_format", "expected"),
+    [
+        ("19970101", "%Y%m%d", utc(1996, 12, 31, 23)),
+        (19970101, "%Y%m%d", utc(1996, 12, 31, 23)),
+        ("01/Feb/2020:10:00:00 +0000", "%d/%b/%Y:%H:%M:%S %z", utc(2020, 2, 1, 10)),
+        ("2019-10-01 00:00:00 UTC", "%Y-%m-%d %H:%M:%S UTC", utc(2019, 9, 30, 22)),
+        ("1577836800", "epoch_s", utc(2020, 1, 1)),
+        ("1577836800.1234569", "epoch_s", utc(2020, 1, 1, 0, 0, 0, 123456)),
+        (" 1577836800 ", "epoch_s", utc(2020, 1, 1)),
+        (1577836800.5, "epoch_s", utc(2020, 1, 1, 0, 0, 0, 500000)),
+        (Decimal("-0.0000010001"), "epoch_s", utc(1969, 12, 31, 23, 59, 59, 999998)),
+        ("1577836800000.5", "epoch_ms", utc(2020, 1, 1, 0, 0, 0, 500)),
+        (1577836800000, "epoch_ms", utc(2020, 1, 1)),
+    ],
+)
+def test_with_format(value: object, ts_format: str, expected: datetime) -> None:
+    assert parser(BERLIN, ts_format)(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "ts_format", "reason"),
+    [
+        ("1997-01-01", "%Y%m%d", "does not have the format '%Y%m%d'"),
+        ("19970230", "%Y%m%d", "does not have the format"),
+        ("2020-03-29 02:30", "%Y-%m-%d %H:%M", "never was on the clocks"),
+        ("1e9", "epoch_s", "is not a number of seconds"),
+        ("nan", "epoch_s", "is not a number of seconds"),
+        ("٣", "epoch_ms", "is not a number of seconds"),
+        (str(LATEST_MS + 1), "epoch_ms", "out of range"),
+        ("253402300800", "epoch_s", "out of range"),
+        (True, "epoch_s", "not a boolean"),
+        (None, "%Y", "not null"),
+    ],
+)
+def test_refuses_with_format(value: object, ts_format: str, reason: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parser(BERLIN, ts_format)(value)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("ts_format", "reason"),
+    [
+        ("%Y-%m-%d", "say where, with --timezone"),
+        ("%Y %Q", "unknown directive %Q"),
+        ("%Y %", "unknown directive %"),
+        ("%Y %H %Z", "%Z"),
+        ("%H:%M %z", "no year"),
+        ("epoch", "no year"),
+    ],
+)
+def test_formats_that_cannot_work(ts_format: str, reason: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parser(None, ts_format)
+    assert reason in str(caught.value)
+
+
+@given(st.integers(EARLIEST_MS, LATEST_MS))
+def test_milliseconds_are_exact(value: int) -> None:
+    moment = from_epoch_ms(value)
+    assert (moment - utc(1970, 1, 1)) == timedelta(milliseconds=value)
+    assert from_iso(moment.isoformat()) == moment
+
+
+def test_the_range_is_years_1_to_9999() -> None:
+    assert from_epoch_ms(EARLIEST_MS) == utc(1, 1, 1)
+    assert from_epoch_ms(LATEST_MS) == utc(9999, 12, 31, 23, 59, 59, 999000)
+    for value in (EARLIEST_MS - 1, LATEST_MS + 1):
+        with pytest.raises(ValueError, match="out of range"):
+            from_epoch_ms(value)
+
+
+@given(st.datetimes(), st.sampled_from([BERLIN, SAO_PAULO, APIA, ZoneInfo("UTC"), ZoneInfo("Asia/Kathmandu")]))
+def test_a_local_time_is_shown_by_the_clock_it_came_from(moment: datetime, zone: ZoneInfo) -> None:
+    try:
+        instant = parse(moment.isoformat(sep=" "), timezone=zone)
+    except ValueError as error:
+        assert "never was" in str(error) or "out of range" in str(error)
+    else:
+        assert instant.astimezone(zone).replace(tzinfo=None) == moment
+        if timestamps.EARLIEST_MS / 1000 + 86400 < instant.timestamp():
+            an_hour_before = (instant - timedelta(hours=1)).astimezone(zone).replace(tzinfo=None)
+            assert an_hour_before != moment
