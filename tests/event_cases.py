@@ -6,8 +6,8 @@ name: what it is about.
 raw: one line of JSON lines; `«x*3»` in it stands for `xxx`.
 answer: `accepted` or `invalid`, for whoever reads the line.
 reason: text that the reason contains; null for accepted, and where any reason will do.
-jsonb: what becomes of it as `raw::jsonb`, where that differs: `refused` (the cast fails) or `accepted` (what is
-    wrong cannot be seen in jsonb any more).
+jsonb: what becomes of it as `raw::jsonb`, where that differs: `refused` (the cast fails) or `accepted` (what
+    is wrong cannot be seen in jsonb any more).
 """
 
 import json
@@ -31,7 +31,9 @@ class EventCase:
 def load() -> list[EventCase]:
     """Read the table, with the repetitions written out."""
     table = json.loads((Path(__file__).parent / "cases" / "events.json").read_text())
-    return [EventCase(**{"jsonb": case["answer"], **case, "raw": _written_out(case["raw"])}) for case in table]
+    return [
+        EventCase(**{"jsonb": case["answer"], **case, "raw": _written_out(case["raw"])}) for case in table
+    ]
 
 
 def _written_out(raw: str) -> str:

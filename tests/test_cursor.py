@@ -84,18 +84,17 @@ def test_applied_is_done_or_within_the_run_up_to_progress() -> None:
     assert not Cursor(snap("5:6:5"), snap("7:9:7")).applied(Key(5, 1, 0))
 
 
+def every_cursor(limit: int, progress: list[Key]) -> list[Cursor]:
+    """All cursors over txids below `limit`, with and without a run, at one of `progress` or at none."""
+    snapshots = [s for s in every_snapshot(limit) if s.xmin == (s.xip[0] if s.xip else s.xmax)]
+    runs = [(s, t) for s, t in product(snapshots, repeat=2) if t.includes(s)]
+    return [Cursor(s) for s in snapshots] + [Cursor(s, t, p) for s, t in runs for p in (None, *progress)]
+
+
 def test_covers_never_claims_more_than_is_applied() -> None:
-    keys = [Key(x, 1, o) for x in range(1, 5) for o in (0, 1)]
-    snapshots = [s for s in every_snapshot(4) if s.xmin == (s.xip[0] if s.xip else s.xmax)]
-    cursors = [Cursor(s) for s in snapshots] + [
-        Cursor(s, t, p)
-        for s, t in product(snapshots, repeat=2)
-        if t.includes(s)
-        for p in (None, keys[2], keys[5])
-    ]
-    for a, b in product(cursors, repeat=2):
-        if a.covers(b):
-            assert {k for k in keys if b.applied(k)} <= {k for k in keys if a.applied(k)}
+    keys = [Key(x, 1, o) for x in range(1, 4) for o in (0, 1)]
+    cursors = {c: {k for k in keys if c.applied(k)} for c in every_cursor(4, [keys[2], keys[5]])}
+    assert all(a >= b for (x, a), (y, b) in product(cursors.items(), repeat=2) if x.covers(y))
     assert all(c.covers(c) for c in cursors)
 
 
@@ -149,6 +148,31 @@ AT, LATER = Key(5, 3, LAST_ORDINAL), Key(6, 3, LAST_ORDINAL)
 )
 def test_next_read(cursor: Cursor, upstream: Cursor, read: Read | None) -> None:
     assert next_read(cursor, upstream) == read
+
+
+def test_every_read_is_complete_upstream_and_every_page_of_it_counted_exactly() -> None:
+    """All pairs of small cursors, the upstream inside an event, behind, or on another run included."""
+    rows = [Key(x, 1, o) for x in range(1, 4) for o in (0, 1)]
+    cursors = every_cursor(4, [Key(1, 1, LAST_ORDINAL), Key(2, 1, 0), Key(2, 1, LAST_ORDINAL)])
+    reads = [(c, u, r) for c, u in product(cursors, repeat=2) if (r := next_read(c, u)) is not None]
+    assert len({read.upto for _, _, read in reads}) > 2
+    for cursor, upstream, read in reads:
+        page = [
+            row
+            for row in rows
+            if read.target.visible(row.txid)
+            and not read.done.visible(row.txid)
+            and (read.after is None or row > read.after)
+            and (read.upto is None or row <= read.upto)
+        ]
+        assert all(upstream.applied(row._replace(ordinal=LAST_ORDINAL)) for row in page)
+        before = {row for row in rows if cursor.applied(row)}
+        assert before.isdisjoint(page)
+        for size in range(1, len(page) + 1):
+            full = advance(cursor, read, page[size - 1], full=True)
+            assert {row for row in rows if full.applied(row)} == before.union(page[:size])
+        short = advance(cursor, read, page[-1] if page else None, full=False)
+        assert {row for row in rows if short.applied(row)} == before.union(page)
 
 
 def test_advance() -> None:

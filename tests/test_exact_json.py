@@ -28,7 +28,11 @@ def after_point(number: Decimal) -> int:
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     )
 )
@@ -41,7 +45,10 @@ def test_round_trip(value: Any) -> None:
 
 def test_integers_longer_than_python_reads() -> None:
     digits = "7" * 5000
-    assert metadata_json(parse_json_line(f'{{"a": {digits}, "b": 1, "c": 1.5}}')) == f'{{"a":{digits},"b":1,"c":1.5}}'
+    assert (
+        metadata_json(parse_json_line(f'{{"a": {digits}, "b": 1, "c": 1.5}}'))
+        == f'{{"a":{digits},"b":1,"c":1.5}}'
+    )
     assert metadata_json({"a": 10**5000}) == '{"a":1' + "0" * 5000 + "}"
 
 
@@ -91,5 +98,13 @@ def test_writes_nothing_that_is_not_json(value: object) -> None:
 
 
 def test_every_kind_beside_a_decimal() -> None:
-    value = {"d": Decimal("1E+2"), "n": None, "t": True, "f": False, "x": 1e-7, "l": (1, "ä\n"), "o": {}}
+    value: dict[str, Any] = {
+        "d": Decimal("1E+2"),
+        "n": None,
+        "t": True,
+        "f": False,
+        "x": 1e-7,
+        "l": (1, "ä\n"),
+        "o": {},
+    }
     assert metadata_json(value) == '{"d":1E+2,"n":null,"t":true,"f":false,"x":1e-07,"l":[1,"ä\\n"],"o":{}}'

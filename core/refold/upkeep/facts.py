@@ -22,7 +22,12 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
 
     ordinal = "ordinal" if stream.ordinal else "0"
     return Statements(
-        create=(f"CREATE TABLE {table} AS\n{rows(stream.table, ordinal, None)}\nWITH NO DATA",),
+        create=(
+            f"CREATE TABLE {table} AS\n{rows(stream.table, ordinal, None)}\nWITH NO DATA",
+            # A row without coordinates would be seen by no reader and by no audit of a range.
+            f"ALTER TABLE {table} "
+            + ", ".join(f"ALTER {column} SET NOT NULL" for column in ("txid", "position", "ordinal", "event_id")),
+        ),
         keys=(),
         indexes=event_grain_indexes(table, name),
         page=(

@@ -85,6 +85,7 @@ class _Merge:
                         self.keys,
                         self.key_sql(),
                         lambda scope, one=one: self.distinct(self.stream.table, one, self.applied(scope)),  # type: ignore[misc]
+                        identity=(*self.keys, "member"),
                     )
                     for set_table, _, one in sets
                 ),

@@ -21,6 +21,7 @@ class Relation:
         key: the columns that identify a row (or the rows that are computed together).
         key_sql: the same over one row of the stream.
         expected: makes the query for what the table must hold, given a condition on the stream's rows.
+        identity: the columns that name a single row in a report, where the key does not.
     """
 
     table: str
@@ -28,6 +29,7 @@ class Relation:
     key: tuple[str, ...]
     key_sql: tuple[str, ...]
     expected: Callable[[str], str]
+    identity: tuple[str, ...] = ()
 
     @property
     def hash(self) -> str:
@@ -42,7 +44,7 @@ class Relation:
     def differences(self, stream_scope: str, table_scope: str) -> str:
         """Rows on one side alone: side, hash of the key, key, whole row."""
         columns = ", ".join(map(ident, self.columns))
-        key = ", ".join(f"'{name}', d.{ident(name)}" for name in self.key)
+        key = ", ".join(f"'{name}', d.{ident(name)}" for name in self.identity or self.key)
         side = (
             "SELECT '{side}' AS side, {hash} AS hash, jsonb_build_object({key}) AS key, to_jsonb(d) AS row\n"
             "FROM (SELECT {columns} FROM {one} EXCEPT ALL SELECT {columns} FROM {other}) AS d"

@@ -24,7 +24,7 @@ class Stream:
     def coordinates(self) -> str:
         return "txid, position, ordinal" if self.ordinal else "txid, position"
 
-    def _bound(self, name: str) -> str:
+    def bound(self, name: str) -> str:
         """Three parameters as a row to compare the coordinates with."""
         parts = [f"%({name}_txid)s::xid8", f"%({name}_position)s::bigint"]
         if self.ordinal:
@@ -42,8 +42,8 @@ class Stream:
         names = ", ".join(["txid", "position", "ordinal" if self.ordinal else "0 AS ordinal", *carried])
         within = (
             f"pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)\n"
-            f"           AND ({self.coordinates}) > {self._bound('after')}\n"
-            f"           AND ({self.coordinates}) <= {self._bound('upto')}"
+            f"           AND ({self.coordinates}) > {self.bound('after')}\n"
+            f"           AND ({self.coordinates}) <= {self.bound('upto')}"
         )
         return (
             f"page AS MATERIALIZED (\n"
@@ -69,15 +69,15 @@ class Stream:
         return (
             f"(pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)\n"
             f"     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)"
-            f" AND ({self.coordinates}) <= {self._bound('progress')}))"
+            f" AND ({self.coordinates}) <= {self.bound('progress')}))"
         )
 
     def run(self) -> str:
         """Condition on a row: it belongs to this step of a first load, which starts from nothing."""
         return (
             f"pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)\n"
-            f"  AND ({self.coordinates}) > {self._bound('after')}"
-            f" AND ({self.coordinates}) <= {self._bound('upto')}"
+            f"  AND ({self.coordinates}) > {self.bound('after')}"
+            f" AND ({self.coordinates}) <= {self.bound('upto')}"
         )
 
     def boundary(self) -> str:

@@ -19,11 +19,10 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
     table = f"refold_builds.{ident(name)}"
     fields = [column.name for column in transform.plan.columns if column.name != "event_id"]
     names = ("txid", "position", "ordinal", "event_id", *fields)
-    types = ('xid8', "bigint", "integer", 'text COLLATE "C"', *transform.types)
+    types = ("xid8 NOT NULL", "bigint NOT NULL", "integer NOT NULL", 'text COLLATE "C" NOT NULL', *transform.types)
     declared = ", ".join(f"{ident(column)} {kind}" for column, kind in zip(names, types, strict=True))
     reads = ["event_id", *(column for column in transform.plan.reads if column != "event_id")]
     carried = ", ".join(ident(column) for column in reads)
-    ordinal = "ordinal" if stream.ordinal else "0 AS ordinal"
     columns = ", ".join(map(ident, names))
     return Statements(
         create=(f"CREATE TABLE {table} ({declared})",),
@@ -38,14 +37,21 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
     )
 
 
-def applied_rows(transform: Transform, stream: Stream) -> str:
-    """The stream's rows that the cursor has applied, after a key, in order, at most `limit`."""
+def applied_rows(transform: Transform, stream: Stream, *, since: bool) -> str:
+    """The stream's rows that a cursor has applied, after a key, in order, at most `limit`.
+
+    Args:
+        transform: who reads.
+        stream: what it reads.
+        since: only events whose ts is not before the parameter `since`.
+    """
     reads = ["event_id", *(column for column in transform.plan.reads if column != "event_id")]
     ordinal = "ordinal" if stream.ordinal else "0 AS ordinal"
+    recent = "\n  AND ts >= %(since)s::timestamptz" if since else ""
     return (
         f"SELECT txid::text::bigint AS txid, position, {ordinal}, {', '.join(map(ident, reads))}\n"
         f"FROM {stream.table}\n"
         f"WHERE {stream.applied()}\n"
-        f"  AND ({stream.coordinates}) > {stream._bound('after')}\n"
+        f"  AND ({stream.coordinates}) > {stream.bound('after')}{recent}\n"
         f"ORDER BY {stream.coordinates} LIMIT %(limit)s::bigint"
     )

@@ -1,0 +1,57 @@
+"""Comparing two ways of doing the same, on a machine that does other things too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Rounds that each measured the product and its baseline, one after the other.
+
+    Args:
+        rounds: (seconds of the product, seconds of the baseline) for the same amount of work.
+        work: how much that was, for rates.
+    """
+
+    rounds: tuple[tuple[float, float], ...]
+    work: float
+
+    @property
+    def measured(self) -> float:
+        """The product's rate: work per second in the median round."""
+        return self.work / median(product for product, _ in self.rounds)
+
+    @property
+    def baseline(self) -> float:
+        """The baseline's."""
+        return self.work / median(baseline for _, baseline in self.rounds)
+
+    @property
+    def ratio(self) -> float:
+        """The product's speed as a part of the baseline's: the median over the rounds."""
+        return median(baseline / product for product, baseline in self.rounds)
+
+
+def alternate(
+    rounds: int, work: float, product: Callable[[int], object], baseline: Callable[[int], object]
+) -> Comparison:
+    """Measures product, baseline, product, baseline, …, so that a slow minute of the machine hits both.
+
+    Args:
+        rounds: how many of each.
+        work: how much one call does.
+        product: does the work of a round, given its number.
+        baseline: the same by hand.
+    """
+    return Comparison(tuple((seconds(product, at), seconds(baseline, at)) for at in range(rounds)), work)
+
+
+def seconds(act: Callable[[int], object], at: int) -> float:
+    """How long one call takes."""
+    started = time.perf_counter()
+    act(at)
+    return time.perf_counter() - started

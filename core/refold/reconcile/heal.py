@@ -1,0 +1,178 @@
+"""Healing: recompute the keys that differ, and whatever stands on the rows that changed, in one transaction.
+
+The build and everything below it are locked first, upstream before downstream. A reader is healed as of its
+own cursor: what it has not applied yet it will read by itself, and must not get twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import psycopg
+
+from refold.builds.build import Build, by_id, find, lock
+from refold.builds.upkeeper import Upkeeper, Upkeepers
+from refold.errors import BuildError
+from refold.projections.identifiers import ident
+from refold.reconcile import recomputed
+from refold.reconcile.audit import Suspects, add, parameters_of
+from refold.reconcile.differences import FOUND, compare, findings, record
+from refold.reconcile.finding import Report
+from refold.reconcile.scope import Scope
+from refold.upkeep.statements import Relation, within_keys
+from refold.upkeep.transform import EXPECTED
+
+
+def heal(
+    conn: psycopg.Connection,
+    upkeepers: Upkeepers,
+    build: Build,
+    suspects: Suspects,
+    since: datetime | None,
+    report: Report,
+) -> None:
+    """Sets right what an audit found, and records it.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        upkeepers: the SQL of the builds.
+        build: the build that was audited.
+        suspects: which of its keys differ.
+        since: as in the audit.
+        report: takes what was healed.
+
+    Raises:
+        BuildError: the build was replaced meanwhile; its successor is right by construction.
+    """
+    with conn.transaction():
+        conn.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+        order = _lock_downwards(conn, build)
+        if order is None:
+            raise BuildError(f"{build.table_name} was replaced during the audit")
+        keeper = upkeepers.of(conn, order[0])
+        if keeper.transform is None:
+            _heal_keys(conn, upkeepers, order[0], list(suspects.hashes), order, report)
+        else:
+            for part in suspects.ranges:
+                _heal_range(conn, upkeepers, keeper, order, part, since, report)
+
+
+def _lock_downwards(conn: psycopg.Connection, build: Build) -> list[Build] | None:
+    """Locks a build and everything that reads it, at any depth; None when the build is no longer kept."""
+    locked: list[Build] = []
+    level = [build.build_id]
+    while level:
+        for build_id in sorted(level):
+            one = lock(conn, build_id, wait=True)
+            if one is not None:
+                locked.append(one)
+            elif build_id == build.build_id:
+                return None
+        readers = find(
+            conn, "b.upstream_id = ANY (%s) AND b.loaded AND b.state IN ('building', 'live')", level
+        )
+        level = [reader.build_id for reader in readers]
+    return locked
+
+
+def _heal_keys(
+    conn: psycopg.Connection,
+    upkeepers: Upkeepers,
+    build: Build,
+    keys: Sequence[int],
+    locked: Sequence[Build],
+    report: Report,
+) -> None:
+    """Recomputes some keys of an SQL build as of its cursor, and of its readers what depends on their rows."""
+    if not keys:
+        return
+    keeper = upkeepers.of(conn, build)
+    parameters = parameters_of(build, None) | {"keys": "{" + ",".join(map(str, keys)) + "}"}
+    main = keeper.statements.relations[0]
+    own = within_keys(main.hash)
+    touched = _reader_keys(conn, upkeepers, build, locked, main, own, parameters)
+    changed = False
+    for relation in keeper.statements.relations:
+        scope = Scope(within_keys(relation.stream_hash), within_keys(relation.hash))
+        if not compare(conn, relation, scope, parameters):
+            continue
+        changed = True
+        record(conn, build, relation)
+        shown, counts = findings(conn, build, relation, healed=True)
+        add(report, build, relation.table, shown, counts)  # type: ignore[arg-type]
+        conn.execute(relation.delete().encode(), parameters)
+        conn.execute(relation.insert().encode(), parameters)
+    if changed:
+        _heal_readers(
+            conn, upkeepers, locked, touched, _reader_keys(conn, upkeepers, build, locked, main, own, parameters), report
+        )
+
+
+def _heal_range(
+    conn: psycopg.Connection,
+    upkeepers: Upkeepers,
+    keeper: Upkeeper,
+    locked: Sequence[Build],
+    part: recomputed.Range,
+    since: datetime | None,
+    report: Report,
+) -> None:
+    """Replaces the rows of a transform's table that differ in a range of coordinates."""
+    build = by_id(conn, locked[0].build_id)
+    relation = keeper.statements.relations[0]
+    parameters = parameters_of(build, since)
+    recomputed.refill(conn, keeper, parameters, part, since is not None)
+    parameters |= part.parameters()
+    if not compare(conn, relation, part.scope(since is not None), parameters):
+        return
+    record(conn, build, relation)
+    shown, counts = findings(conn, build, relation, healed=True)
+    add(report, build, relation.table, shown, counts)  # type: ignore[arg-type]
+    differing = f"event_id IN (SELECT row ->> 'event_id' FROM {FOUND})"
+    before = _reader_keys(conn, upkeepers, build, locked, relation, differing, {})
+    columns = ", ".join(map(ident, relation.columns))
+    conn.execute(f"DELETE FROM {relation.table} WHERE {differing}".encode())
+    conn.execute(
+        f"INSERT INTO {relation.table} ({columns}) SELECT {columns} FROM {EXPECTED} WHERE {differing}".encode()
+    )
+    after = _reader_keys(conn, upkeepers, build, locked, relation, differing, {})
+    _heal_readers(conn, upkeepers, locked, before, after, report)
+
+
+def _reader_keys(
+    conn: psycopg.Connection,
+    upkeepers: Upkeepers,
+    build: Build,
+    locked: Sequence[Build],
+    relation: Relation,
+    condition: str,
+    parameters: dict[str, str],
+) -> dict[int, set[int]]:
+    """For each direct reader, the hashes of its keys to which some rows of a stream belong."""
+    found: dict[int, set[int]] = {}
+    for reader in locked:
+        if reader.upstream_id != build.build_id:
+            continue
+        keeper = upkeepers.of(conn, reader)
+        expression = keeper.statements.relations[0].stream_hash
+        rows = conn.execute(
+            f"SELECT DISTINCT {expression} FROM {relation.table} WHERE {condition}".encode(), parameters
+        ).fetchall()
+        found[reader.build_id] = {int(value) for (value,) in rows}
+    return found
+
+
+def _heal_readers(
+    conn: psycopg.Connection,
+    upkeepers: Upkeepers,
+    locked: Sequence[Build],
+    before: dict[int, set[int]],
+    after: dict[int, set[int]],
+    report: Report,
+) -> None:
+    """Recomputes in each reader the keys of the rows as they were and as they are now."""
+    for reader in locked:
+        keys = before.get(reader.build_id, set()) | after.get(reader.build_id, set())
+        if keys:
+            _heal_keys(conn, upkeepers, by_id(conn, reader.build_id), sorted(keys), locked, report)

@@ -1,0 +1,87 @@
+"""`refold reconcile`: audit in topological order, heal what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import psycopg
+
+from refold.builds.build import Build, find
+from refold.builds.upkeeper import Upkeepers
+from refold.deployment.deploy import known
+from refold.errors import BuildError
+from refold.projections.plan import LOG_COLUMNS
+from refold.reconcile.audit import audit
+from refold.reconcile.finding import Report
+from refold.reconcile.heal import heal
+from refold.worker.catch_up import by_depth
+
+
+def reconcile(
+    conn: psycopg.Connection,
+    projections: Path | None,
+    names: Sequence[str] = (),
+    *,
+    since: datetime | None = None,
+    dry_run: bool = False,
+    report: Callable[[str, int], None] = lambda name, found: None,
+) -> Report:
+    """Compares live projections with their query over the log, as of their cursors, and heals what differs.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        projections: the folder of transforms; they are recomputed by their functions.
+        names: which projections; all when empty.
+        since: only what events since then belong to.
+        dry_run: report, and change nothing.
+        report: told of each projection, with the number of keys that differed.
+
+    Raises:
+        BuildError: a name is not live.
+    """
+    upkeepers = Upkeepers(projections)
+    live = {build.projection: build for build in find(conn, "b.state = 'live'")}
+    chosen = [known(name, live) for name in names] if names else list(live.values())
+    result = Report()
+    for build in by_depth(conn, chosen):
+        before = result.drift
+        try:
+            _one(conn, upkeepers, build, since, dry_run, result)
+        except BuildError as error:
+            result.skipped.append((build.projection, str(error)))
+            continue
+        result.audited.append(build.projection)
+        report(build.projection, result.drift - before)
+    return result
+
+
+def _one(
+    conn: psycopg.Connection,
+    upkeepers: Upkeepers,
+    build: Build,
+    since: datetime | None,
+    dry_run: bool,
+    result: Report,
+) -> None:
+    keeper = upkeepers.of(conn, build)
+    if since is not None and not _has_ts(conn, build):
+        raise BuildError(f"{keeper.plan.stream} has no column ts, so there is no `since`")
+    suspects = audit(conn, keeper, since, result, keep=dry_run)
+    if suspects and not dry_run:
+        heal(conn, upkeepers, build, suspects, since, result)
+
+
+def _has_ts(conn: psycopg.Connection, build: Build) -> bool:
+    if build.upstream_id is None:
+        return "ts" in LOG_COLUMNS
+    row = conn.execute(
+        """
+        SELECT EXISTS (
+            SELECT FROM pg_attribute AS a JOIN refold.builds AS u ON u.build_id = %s
+            WHERE a.attrelid = to_regclass('refold_builds.' || quote_ident(u.table_name)) AND a.attname = 'ts')
+        """,
+        (build.upstream_id,),
+    ).fetchone()
+    return row is not None and bool(row[0])
