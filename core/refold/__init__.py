@@ -1,6 +1,6 @@
 """refold: correct metrics from an event log, in the Postgres you already run.
 
-    from refold import Log, SourceEvent, append, transform
+from refold import Log, SourceEvent, append, transform
 """
 
 from refold.errors import RefoldError

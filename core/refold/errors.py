@@ -1,12 +1,12 @@
 """What can go wrong, one class for each thing a caller can do about it.
 
-    RefoldError
-    ├── InputError          a file, an option or a mapping is wrong: correct the call
-    ├── DefinitionError     a projection's file is wrong: correct the file (path and line are given)
-    ├── DatabaseError       the database is not as refold needs it: migrate, grant, or look at the server
-    │   ├── NotInstalled    the schema is missing or old: run `refold migrate`
-    │   └── ForeignCluster  the cursors speak of another cluster: a restore happened
-    └── BuildError          a build cannot do this now: the message names what to do first
+RefoldError
+├── InputError          a file, an option or a mapping is wrong: correct the call
+├── DefinitionError     a projection's file is wrong: correct the file (path and line are given)
+├── DatabaseError       the database is not as refold needs it: migrate, grant, or look at the server
+│   ├── NotInstalled    the schema is missing or old: run `refold migrate`
+│   └── ForeignCluster  the cursors speak of another cluster: a restore happened
+└── BuildError          a build cannot do this now: the message names what to do first
 """
 
 from __future__ import annotations

@@ -77,7 +77,10 @@ events = Table(
     metadata,
     Column("txid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
     Column(
-        "position", BigInteger, nullable=False, server_default=text("nextval('refold.events_position'::regclass)")
+        "position",
+        BigInteger,
+        nullable=False,
+        server_default=text("nextval('refold.events_position'::regclass)"),
     ),
     Column("event_id", BYTEWISE, nullable=False),
     Column("user_id", BYTEWISE),

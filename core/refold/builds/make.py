@@ -31,7 +31,11 @@ def new_deployment(conn: psycopg.Connection, kind: str, *, promote: bool) -> int
 
 
 def make_builds(
-    conn: psycopg.Connection, definitions: Iterable[Definition], deployment: int, *, resumed: Mapping[str, Build]
+    conn: psycopg.Connection,
+    definitions: Iterable[Definition],
+    deployment: int,
+    *,
+    resumed: Mapping[str, Build],
 ) -> list[Build]:
     """Makes an empty build for each definition, upstream first, in the caller's transaction.
 
@@ -105,7 +109,9 @@ def _create(conn: psycopg.Connection, definition: Definition, statements: Statem
             for statement in (*statements.create, *statements.keys):
                 conn.execute(statement.encode(), {})
     except psycopg.Error as error:
-        raise DefinitionError(f"Postgres refuses it: {error.diag.message_primary or error}", path=definition.path) from error
+        raise DefinitionError(
+            f"Postgres refuses it: {error.diag.message_primary or error}", path=definition.path
+        ) from error
     table = statements.relations[0].table
     if definition.plan.event_grain:
         conn.execute(
@@ -135,7 +141,9 @@ def _refuse_inexact(conn: psycopg.Connection, definition: Definition, table: str
             )
     for name, kind in types.items():
         if kind == "json":
-            raise DefinitionError(f"{name} is json, which cannot be compared", path=definition.path, remedy="Cast to jsonb.")
+            raise DefinitionError(
+                f"{name} is json, which cannot be compared", path=definition.path, remedy="Cast to jsonb."
+            )
 
 
 def key_indexes(conn: psycopg.Connection, upkeepers: Upkeepers) -> list[str]:
@@ -176,7 +184,9 @@ def _index_log(conn: psycopg.Connection, statement: str, name: str) -> None:
     conn.execute("SET ROLE refold_owner")
     try:
         conn.execute(statement.replace(f"ON {LOG_TABLE}", f"ON ONLY {LOG_TABLE}").encode())
-        segments = conn.execute("SELECT segment::text FROM refold.segments ORDER BY lower_position").fetchall()
+        segments = conn.execute(
+            "SELECT segment::text FROM refold.segments ORDER BY lower_position"
+        ).fetchall()
         for at, (segment,) in enumerate(segments):
             part = f"{name}_{at}"
             conn.execute(

@@ -86,12 +86,16 @@ def _switch(
     ]
     # Upstream before downstream, as everybody locks who takes more than one.
     depths = depth_by_id(conn)
-    for build in sorted((*candidates, *replaced.values(), *readers), key=lambda b: (depths[b.build_id], b.build_id)):
+    for build in sorted(
+        (*candidates, *replaced.values(), *readers), key=lambda b: (depths[b.build_id], b.build_id)
+    ):
         if lock(conn, build.build_id, wait=True) is None:
             raise NotYet
     for fresh in sorted(candidates, key=lambda b: depths[b.build_id]):
         current = replaced.get(fresh.projection)
-        if current is not None and not catch_up(conn, by_id(conn, fresh.build_id), by_id(conn, current.build_id)):
+        if current is not None and not catch_up(
+            conn, by_id(conn, fresh.build_id), by_id(conn, current.build_id)
+        ):
             raise NotYet
     for build in replaced.values():
         conn.execute(
@@ -114,11 +118,10 @@ def _switch(
             _retire_reader(conn, reader, deployment)
             continue
         conn.execute(
-            "UPDATE refold.builds SET upstream_id = %s WHERE build_id = %s", (successor.build_id, reader.build_id)
+            "UPDATE refold.builds SET upstream_id = %s WHERE build_id = %s",
+            (successor.build_id, reader.build_id),
         )
-    conn.execute(
-        "UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s", (deployment,)
-    )
+    conn.execute("UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s", (deployment,))
     return candidates
 
 
@@ -173,7 +176,9 @@ def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
                 (table, str(table).replace("_", r"\_") + r"\_\_m%"),
             ).fetchall()
             for (name,) in tables:
-                conn.execute(psycopg.sql.SQL("DROP TABLE {}").format(psycopg.sql.Identifier("refold_builds", name)))
+                conn.execute(
+                    psycopg.sql.SQL("DROP TABLE {}").format(psycopg.sql.Identifier("refold_builds", name))
+                )
             conn.execute("UPDATE refold.builds SET state = 'dropped' WHERE build_id = %s", (build_id,))
         dropped.append(str(table))
     return dropped

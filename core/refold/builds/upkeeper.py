@@ -92,7 +92,7 @@ class Upkeepers:
         streams: Mapping[str, tuple[str, ...]] = (
             {LOG: LOG_COLUMNS} if upstream is None else {upstream.projection: columns_of(conn, upstream)}
         )
-        plan = from_source(build.projection, build.definition, dict(streams), "").plan
+        plan = from_source(build.projection, build.definition, streams, {}).plan
         return Upkeeper(build.build_id, plan, stream, generate(plan, stream, build.table_name))
 
     def _transform(self, build: Build) -> Transform:

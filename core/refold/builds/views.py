@@ -31,7 +31,9 @@ class Dependant:
         return self.schema != METRICS_SCHEMA
 
 
-def switch_view(conn: psycopg.Connection, name: str, keeper: Upkeeper, *, recreate_foreign: bool = False) -> None:
+def switch_view(
+    conn: psycopg.Connection, name: str, keeper: Upkeeper, *, recreate_foreign: bool = False
+) -> None:
     """Points the view of a metric at a build, in the caller's transaction.
 
     Args:
@@ -69,7 +71,9 @@ def switch_view(conn: psycopg.Connection, name: str, keeper: Upkeeper, *, recrea
     conn.execute(sql.SQL("COMMENT ON VIEW {} IS {}").format(view, sql.Literal(plan.description or None)))
     for column in plan.columns:
         conn.execute(
-            sql.SQL("COMMENT ON COLUMN {}.{} IS {}").format(view, sql.Identifier(column.name), sql.Literal(column.comment))
+            sql.SQL("COMMENT ON COLUMN {}.{} IS {}").format(
+                view, sql.Identifier(column.name), sql.Literal(column.comment)
+            )
         )
     conn.execute(sql.SQL("GRANT SELECT ON {} TO refold_analyst").format(view))
 
@@ -123,7 +127,9 @@ def apply_analyst_views(conn: psycopg.Connection, folder: Path) -> list[tuple[st
                 conn.execute("SET LOCAL lock_timeout = '2s'")
                 conn.execute(path.read_text(encoding="utf-8").encode())
                 conn.execute(
-                    sql.SQL("GRANT SELECT ON {} TO refold_analyst").format(sql.Identifier(METRICS_SCHEMA, path.stem))
+                    sql.SQL("GRANT SELECT ON {} TO refold_analyst").format(
+                        sql.Identifier(METRICS_SCHEMA, path.stem)
+                    )
                 )
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
             skipped.append((path.name, error.diag.message_primary or str(error)))

@@ -64,9 +64,7 @@ def deploy(
         key_indexes(conn, upkeepers)
     finally:
         conn.execute("SELECT pg_advisory_unlock(%s)", (_DEPLOY_LOCK,))
-    return drive(
-        conn, deployment, upkeepers, report, promote_them=promote, recreate_foreign=recreate_foreign
-    )
+    return drive(conn, deployment, upkeepers, report, promote_them=promote, recreate_foreign=recreate_foreign)
 
 
 def rebuild(

@@ -99,13 +99,13 @@ def store(
     if optimistic and len(events) >= BULK and _copy(conn, events):
         return [Receipt(event.id, Answer.accepted) for event in events]
     document = "[" + ",".join(map(_json, events)) + "]"
-    rows = conn.execute("SELECT event_id, answer, reason FROM refold.admit(%s::jsonb)", (document,)).fetchall()
+    rows = conn.execute(
+        "SELECT event_id, answer, reason FROM refold.admit(%s::jsonb)", (document,)
+    ).fetchall()
     return [Receipt(event_id, Answer(answer), reason) for event_id, answer, reason in rows]
 
 
-def set_aside(
-    conn: psycopg.Connection, source: str, line: int, receipt: Receipt, raw: str
-) -> None:
+def set_aside(conn: psycopg.Connection, source: str, line: int, receipt: Receipt, raw: str) -> None:
     """Keeps rejected input with its raw text, reason, source and line (or place in the batch, from 1)."""
     conn.execute(
         "SELECT refold.set_aside(%s, %s, %s, %s, %s)",

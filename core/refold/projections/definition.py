@@ -6,7 +6,8 @@ import ast
 import difflib
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import sqlglot
@@ -60,7 +61,9 @@ def load_directory(folder: Path) -> dict[str, Definition]:
     """
     if not folder.is_dir():
         raise DefinitionError(
-            "there is no such folder of projections", path=folder, remedy="Run `refold init DIR`, or give --projections."
+            "there is no such folder of projections",
+            path=folder,
+            remedy="Run `refold init DIR`, or give --projections.",
         )
     paths: dict[str, Path] = {}
     for path in sorted((*folder.glob("*.sql"), *folder.glob("*.py"))):
@@ -81,40 +84,47 @@ def load_directory(folder: Path) -> dict[str, Definition]:
 
 
 def from_source(
-    name: str, source: str, streams: dict[str, tuple[str, ...]], upstream_fingerprint: str, path: Path | None = None
+    name: str,
+    source: str,
+    streams: Mapping[str, tuple[str, ...]],
+    fingerprints: Mapping[str, str],
+    path: Path | None = None,
 ) -> Definition:
-    """An SQL projection from its text."""
+    """An SQL projection from its text.
+
+    Args:
+        name: the projection.
+        source: its SQL.
+        streams: what it may read, with the columns of each.
+        fingerprints: of the projections it may read; a change up there is a change here.
+        path: where it stands, for messages.
+    """
     plan = analyse(name, source, streams, path=path)
     normal = sqlglot.parse_one(source, read="postgres").sql(dialect="postgres", comments=False)
     keys = ",".join(part.name for part in plan.key)
-    fingerprint = _fingerprint("sql", normal, keys, plan.upkeep, upstream_fingerprint)
-    return Definition(name, path, source, plan, fingerprint)
+    return Definition(
+        name,
+        path,
+        source,
+        plan,
+        _fingerprint("sql", normal, keys, plan.upkeep, fingerprints.get(plan.stream, "")),
+    )
 
 
-def _load(path: Path, streams: dict[str, tuple[str, ...]], loaded: dict[str, Definition]) -> Definition:
-    name = path.stem
-    if path.suffix == ".py":
-        transform = transforms.load(path, streams)
-        above = loaded[transform.plan.stream].fingerprint if transform.plan.stream in loaded else ""
-        return Definition(
-            name,
-            path,
-            path.read_text(encoding="utf-8"),
-            transform.plan,
-            _fingerprint("python", transform.code, above),
-            transform,
-        )
+def _load(
+    path: Path, streams: Mapping[str, tuple[str, ...]], loaded: Mapping[str, Definition]
+) -> Definition:
     try:
         source = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise DefinitionError("not UTF-8", path=path) from error
-    definition = from_source(name, source, streams, "", path)
-    above = definition.upstream
-    if above is None:
-        return definition
-    return replace(
-        definition,
-        fingerprint=_fingerprint(definition.fingerprint, loaded[above].fingerprint),
+    fingerprints = {name: definition.fingerprint for name, definition in loaded.items()}
+    if path.suffix == ".sql":
+        return from_source(path.stem, source, streams, fingerprints, path)
+    transform = transforms.load(path, streams)
+    above = fingerprints.get(transform.plan.stream, "")
+    return Definition(
+        path.stem, path, source, transform.plan, _fingerprint("python", transform.code, above), transform
     )
 
 

@@ -53,7 +53,15 @@ _VOLATILE = {
 _SESSION = (exp.CurrentUser, exp.SessionUser, exp.CurrentSchema, exp.CurrentCatalog)
 _INSTANTS = {"ts"}
 _ORDERED_AGGREGATES = (exp.ArrayAgg, exp.GroupConcat)
-_ORDERED_AGGREGATE_NAMES = {"json_agg", "jsonb_agg", "string_agg", "array_agg", "xmlagg", "json_object_agg", "jsonb_object_agg"}
+_ORDERED_AGGREGATE_NAMES = {
+    "json_agg",
+    "jsonb_agg",
+    "string_agg",
+    "array_agg",
+    "xmlagg",
+    "json_object_agg",
+    "jsonb_object_agg",
+}
 _TIE_SENSITIVE = (exp.RowNumber, exp.Lag, exp.Lead, exp.FirstValue, exp.LastValue, exp.NthValue, exp.Ntile)
 _FLOATS = (exp.DType.DOUBLE, exp.DType.FLOAT)
 
@@ -86,7 +94,9 @@ def _clock_or_chance(node: exp.Expr) -> Iterator[Refusal]:
             "Compare with the event's own ts, or put the condition into a view in sql/views/.",
         )
     elif isinstance(node, _SESSION):
-        yield Refusal(node, f"{node.sql('postgres')} depends on the session", "Leave it out of the projection.")
+        yield Refusal(
+            node, f"{node.sql('postgres')} depends on the session", "Leave it out of the projection."
+        )
     elif isinstance(node, exp.Rand) or name in _VOLATILE:
         if name == "age" and len(node.expressions) != 1:
             return
@@ -113,7 +123,11 @@ def _session_dates(node: exp.Expr) -> Iterator[Refusal]:
         kind = node.to.this
         if kind in (exp.DType.DATE, exp.DType.TIME, exp.DType.TIMESTAMP, exp.DType.TEXT, exp.DType.VARCHAR):
             yield Refusal(node, f"{node.sql('postgres')} depends on the session's time zone", remedy)
-    elif isinstance(node, exp.TimestampTrunc | exp.DateTrunc) and not node.args.get("zone") and _is_instant(node.this):
+    elif (
+        isinstance(node, exp.TimestampTrunc | exp.DateTrunc)
+        and not node.args.get("zone")
+        and _is_instant(node.this)
+    ):
         yield Refusal(node, f"{node.sql('postgres')} depends on the session's time zone", remedy)
     elif isinstance(node, exp.Extract) and _is_instant(node.expression):
         if str(node.this).lower() not in ("epoch",):

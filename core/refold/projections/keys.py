@@ -46,7 +46,9 @@ def check_recompute_key(
             node = outputs.get(name)
             if not (starred and node is None) and not (isinstance(node, exp.Column) and node.name == name):
                 raise error(
-                    f"this level does not hand the key {name} through", select, f"Select {name} at every level."
+                    f"this level does not hand the key {name} through",
+                    select,
+                    f"Select {name} at every level.",
                 )
         group = select.args.get("group")
         if group is not None:
@@ -59,10 +61,14 @@ def check_recompute_key(
             _require(key, terms, "GROUP BY", select, error)
         elif any(_own(aggregate) is select for aggregate in select.find_all(exp.AggFunc)):
             raise error(
-                "an aggregate without GROUP BY mixes the events of all keys", select, f"GROUP BY {', '.join(key)}."
+                "an aggregate without GROUP BY mixes the events of all keys",
+                select,
+                f"GROUP BY {', '.join(key)}.",
             )
         for window in select.find_all(exp.Window):
-            parts = {part.name for part in window.args.get("partition_by") or [] if isinstance(part, exp.Column)}
+            parts = {
+                part.name for part in window.args.get("partition_by") or [] if isinstance(part, exp.Column)
+            }
             _require(key, parts, "PARTITION BY", window, error)
         for join in select.args.get("joins") or []:
             using = {identifier.name for identifier in join.args.get("using") or []}

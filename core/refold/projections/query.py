@@ -145,7 +145,9 @@ class _Analysis:
     def _check_columns(self) -> None:
         known = set(self.columns)
         derived = {alias.alias for alias in self.query.find_all(exp.Alias)}
-        derived |= {column for cte in self.query.find_all(exp.TableAlias) for column in cte.alias_column_names}
+        derived |= {
+            column for cte in self.query.find_all(exp.TableAlias) for column in cte.alias_column_names
+        }
         for column in self.query.find_all(exp.Column):
             name = column.name
             if not name or isinstance(column.this, exp.Star) or name in known or name in derived:
@@ -159,14 +161,14 @@ class _Analysis:
     def _outputs(self) -> list[tuple[str, exp.Expr, str | None]]:
         outputs: list[tuple[str, exp.Expr, str | None]] = []
         for item in self.query.expressions:
-            if isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star)):
+            if isinstance(item, exp.Star) or (
+                isinstance(item, exp.Column) and isinstance(item.this, exp.Star)
+            ):
                 outputs += [(name, exp.column(name), None) for name in self.columns]
                 continue
             name = item.alias_or_name
             if not name:
-                raise self.error(
-                    f"{item.sql('postgres')} has no name", item, "Name the column: … AS name."
-                )
+                raise self.error(f"{item.sql('postgres')} has no name", item, "Name the column: … AS name.")
             comment = " ".join(text.strip() for text in item.comments or []) or None
             outputs.append((name, item.unalias(), comment))
         names = [name for name, _, _ in outputs]
@@ -197,7 +199,11 @@ class _Analysis:
             or len(list(query.find_all(exp.Select))) > 1
             or query.find(exp.Window)
             or query.find(exp.Subquery)
-            or any(group.args.get(kind) for group in query.find_all(exp.Group) for kind in ("rollup", "cube", "grouping_sets"))
+            or any(
+                group.args.get(kind)
+                for group in query.find_all(exp.Group)
+                for kind in ("rollup", "cube", "grouping_sets")
+            )
         )
 
     def _aggregates(self) -> bool:
@@ -269,7 +275,11 @@ class _Analysis:
                 )
             sql = self._sql(node)
             # A bare literal has no type of its own inside ROW(…).
-            keys.append(KeyPart(name, f"CAST({sql} AS TEXT)" if isinstance(node, exp.Literal) and node.is_string else sql))
+            keys.append(
+                KeyPart(
+                    name, f"CAST({sql} AS TEXT)" if isinstance(node, exp.Literal) and node.is_string else sql
+                )
+            )
         return keys
 
     def _merge(self, outputs: list[tuple[str, exp.Expr, str | None]]) -> Plan:
@@ -308,7 +318,9 @@ class _Analysis:
                 if name not in named:
                     close = difflib.get_close_matches(name, named, 1)
                     hint = f" Did you mean {close[0]}?" if close else ""
-                    raise self.error(f"the declared key {name} is not a column of the SELECT.{hint}", self.query)
+                    raise self.error(
+                        f"the declared key {name} is not a column of the SELECT.{hint}", self.query
+                    )
             check_recompute_key(self.query, declared, self.columns, self.error)
             keys = [KeyPart(name, name) for name in declared]
             unique = False
@@ -405,7 +417,11 @@ class _Partials:
             self.members.append(Members(name, self.analysis._sql(call.this.expressions[0]), condition))
             return _kept(name)
         combine = _MERGEABLE.get(type(call))
-        if combine is None or call.find(exp.Distinct, exp.Order) or (isinstance(call, exp.Count) and call.expressions):
+        if (
+            combine is None
+            or call.find(exp.Distinct, exp.Order)
+            or (isinstance(call, exp.Count) and call.expressions)
+        ):
             raise Unmergeable(f"{text} cannot be merged")
         if any(inner is not call for inner in call.find_all(exp.AggFunc)):
             raise self.analysis.error(f"{text} nests aggregates", node)

@@ -151,7 +151,10 @@ def load(path: Path, streams: Mapping[str, tuple[str, ...]]) -> Transform:
     line = function.__code__.co_firstlineno
     if reads not in streams:
         raise DefinitionError(
-            f"there is no stream named {reads}", path=path, line=line, remedy=f"Streams: {', '.join(sorted(streams))}."
+            f"there is no stream named {reads}",
+            path=path,
+            line=line,
+            remedy=f"Streams: {', '.join(sorted(streams))}.",
         )
     try:
         hints = typing.get_type_hints(function)
@@ -188,7 +191,9 @@ def load(path: Path, streams: Mapping[str, tuple[str, ...]]) -> Transform:
         if field == "event_id":
             if many:
                 raise DefinitionError(
-                    "the rows of a list get ids of their own; leave event_id out of the model", path=path, line=line
+                    "the rows of a list get ids of their own; leave event_id out of the model",
+                    path=path,
+                    line=line,
                 )
             columns.append(Column(field, field, info.description))
             continue

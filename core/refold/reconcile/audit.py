@@ -6,7 +6,7 @@ and never drift, also under load. Nothing is locked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ from refold.builds.build import Build, by_id
 from refold.builds.upkeeper import Upkeeper
 from refold.reconcile import recomputed
 from refold.reconcile.differences import compare, findings, hashes
-from refold.reconcile.finding import Report
+from refold.reconcile.finding import Finding, Kind, Report
 from refold.reconcile.scope import WHOLE, since as since_scope
 from refold.worker.page import cursor_parameters
 
@@ -52,7 +52,12 @@ def audit(
         if keeper.transform is not None:
             ranges = []
             for part in recomputed.ranges(conn, keeper, parameters, since is not None):
-                if compare(conn, keeper.statements.relations[0], part.scope(since is not None), parameters | part.parameters()):
+                if compare(
+                    conn,
+                    keeper.statements.relations[0],
+                    part.scope(since is not None),
+                    parameters | part.parameters(),
+                ):
                     ranges.append(part)
                     if keep:
                         _report(conn, build, keeper, 0, report)
@@ -89,8 +94,8 @@ def _report(conn: psycopg.Connection, build: Build, keeper: Upkeeper, at: int, r
     add(report, build, relation.table, shown, counts)
 
 
-def add(report: Report, build: Build, table: str, shown: list[object], counts: Mapping[str, int]) -> None:
+def add(report: Report, build: Build, table: str, shown: Sequence[Finding], counts: Mapping[Kind, int]) -> None:
     """Adds a table's findings to a report."""
-    report.findings.extend(shown)  # type: ignore[arg-type]
+    report.findings.extend(shown)
     for kind, number in counts.items():
         report.counts[build.projection, table.split(".", 1)[1].strip('"'), kind] += number

@@ -100,12 +100,17 @@ def _heal_keys(
         changed = True
         record(conn, build, relation)
         shown, counts = findings(conn, build, relation, healed=True)
-        add(report, build, relation.table, shown, counts)  # type: ignore[arg-type]
+        add(report, build, relation.table, shown, counts)
         conn.execute(relation.delete().encode(), parameters)
         conn.execute(relation.insert().encode(), parameters)
     if changed:
         _heal_readers(
-            conn, upkeepers, locked, touched, _reader_keys(conn, upkeepers, build, locked, main, own, parameters), report
+            conn,
+            upkeepers,
+            locked,
+            touched,
+            _reader_keys(conn, upkeepers, build, locked, main, own, parameters),
+            report,
         )
 
 
@@ -128,7 +133,7 @@ def _heal_range(
         return
     record(conn, build, relation)
     shown, counts = findings(conn, build, relation, healed=True)
-    add(report, build, relation.table, shown, counts)  # type: ignore[arg-type]
+    add(report, build, relation.table, shown, counts)
     differing = f"event_id IN (SELECT row ->> 'event_id' FROM {FOUND})"
     before = _reader_keys(conn, upkeepers, build, locked, relation, differing, {})
     columns = ", ".join(map(ident, relation.columns))

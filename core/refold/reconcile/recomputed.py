@@ -72,14 +72,21 @@ def ranges(
         after = upto
 
 
-def refill(conn: psycopg.Connection, keeper: Upkeeper, parameters: dict[str, str], part: Range, since: bool) -> None:
+def refill(
+    conn: psycopg.Connection, keeper: Upkeeper, parameters: dict[str, str], part: Range, since: bool
+) -> None:
     """Recomputes one range again, under the build's lock."""
     rows = _rows(conn, keeper, parameters, part.after, CHUNK * 2, since)
     fill(conn, keeper, [row for row in rows if _key(row) <= part.upto])
 
 
 def _rows(
-    conn: psycopg.Connection, keeper: Upkeeper, parameters: dict[str, str], after: Key, limit: int, since: bool
+    conn: psycopg.Connection,
+    keeper: Upkeeper,
+    parameters: dict[str, str],
+    after: Key,
+    limit: int,
+    since: bool,
 ) -> list[dict[str, Any]]:
     assert keeper.transform is not None
     with conn.cursor(row_factory=dict_row) as cursor:

@@ -26,7 +26,9 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
             f"CREATE TABLE {table} AS\n{rows(stream.table, ordinal, None)}\nWITH NO DATA",
             # A row without coordinates would be seen by no reader and by no audit of a range.
             f"ALTER TABLE {table} "
-            + ", ".join(f"ALTER {column} SET NOT NULL" for column in ("txid", "position", "ordinal", "event_id")),
+            + ", ".join(
+                f"ALTER {column} SET NOT NULL" for column in ("txid", "position", "ordinal", "event_id")
+            ),
         ),
         keys=(),
         indexes=event_grain_indexes(table, name),
@@ -44,7 +46,9 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
                 key=("event_id",),
                 key_sql=("event_id",),
                 expected=lambda scope: rows(
-                    stream.table, ordinal, stream.applied() + ("" if scope == EVERYTHING else f"\n  AND {scope}")
+                    stream.table,
+                    ordinal,
+                    stream.applied() + ("" if scope == EVERYTHING else f"\n  AND {scope}"),
                 ),
             ),
         ),

@@ -115,7 +115,8 @@ class _Merge:
         ]
         condition = None if scope is None else self.applied(scope)
         return (
-            "SELECT " + ",\n       ".join([*self.selected_keys(), *outputs])
+            "SELECT "
+            + ",\n       ".join([*self.selected_keys(), *outputs])
             + f"\nFROM {self.stream.table}{self.where(condition)}\nGROUP BY {self.groups}"
         )
 
@@ -123,7 +124,8 @@ class _Merge:
         """The aggregates of new events alone."""
         outputs = [f"{literal(partial.sql or '')} AS {ident(partial.name)}" for partial in self.merged]
         return (
-            "SELECT " + ",\n       ".join([*self.selected_keys(), *outputs])
+            "SELECT "
+            + ",\n       ".join([*self.selected_keys(), *outputs])
             + f"\nFROM {source}{self.where(condition)}\nGROUP BY {self.groups}"
         )
 
@@ -139,7 +141,9 @@ class _Merge:
     def gathered(self, sets: list[tuple[str, str, Members]]) -> str:
         """The delta and the counts of new members as rows of one shape, put together by key."""
         parts = [
-            "SELECT " + ", ".join([self.key_list, *(self._column(p, of="delta") for p in self.plan.partials)]) + " FROM delta"
+            "SELECT "
+            + ", ".join([self.key_list, *(self._column(p, of="delta") for p in self.plan.partials)])
+            + " FROM delta"
         ]
         parts += [
             "SELECT "

@@ -19,7 +19,13 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
     table = f"refold_builds.{ident(name)}"
     fields = [column.name for column in transform.plan.columns if column.name != "event_id"]
     names = ("txid", "position", "ordinal", "event_id", *fields)
-    types = ("xid8 NOT NULL", "bigint NOT NULL", "integer NOT NULL", 'text COLLATE "C" NOT NULL', *transform.types)
+    types = (
+        "xid8 NOT NULL",
+        "bigint NOT NULL",
+        "integer NOT NULL",
+        'text COLLATE "C" NOT NULL',
+        *transform.types,
+    )
     declared = ", ".join(f"{ident(column)} {kind}" for column, kind in zip(names, types, strict=True))
     reads = ["event_id", *(column for column in transform.plan.reads if column != "event_id")]
     carried = ", ".join(ident(column) for column in reads)
@@ -31,9 +37,13 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
         page=f"WITH {stream.page(reads)}\nSELECT txid::text::bigint AS txid, position, ordinal, {carried} FROM page",
         load=(f"COPY {table} ({columns}) FROM STDIN",),
         relations=(
-            Relation(table, names, ("event_id",), ("event_id",), lambda scope: f"SELECT {columns} FROM {EXPECTED}"),
+            Relation(
+                table, names, ("event_id",), ("event_id",), lambda scope: f"SELECT {columns} FROM {EXPECTED}"
+            ),
         ),
-        view="SELECT " + ", ".join(ident(column.name) for column in transform.plan.columns) + f" FROM {table}",
+        view="SELECT "
+        + ", ".join(ident(column.name) for column in transform.plan.columns)
+        + f" FROM {table}",
     )
 
 

@@ -7,7 +7,16 @@ import signal
 from typing import Literal
 
 Point = Literal["locked", "looked", "rows", "cursor", "committed", "load_rows", "load_indexes", "views"]
-POINTS: tuple[Point, ...] = ("locked", "looked", "rows", "cursor", "committed", "load_rows", "load_indexes", "views")
+POINTS: tuple[Point, ...] = (
+    "locked",
+    "looked",
+    "rows",
+    "cursor",
+    "committed",
+    "load_rows",
+    "load_indexes",
+    "views",
+)
 
 
 def crash_point(name: Point) -> None:

@@ -17,7 +17,7 @@ from refold.builds.build import Build, by_id, lock, move
 from refold.builds.upkeeper import Upkeeper
 from refold.cursor import EMPTY, Cursor, Key, Read
 from refold.worker.crash import crash_point
-from refold.worker.page import _apply, read_parameters, upstream_cursor
+from refold.worker.page import apply_read, read_parameters, upstream_cursor
 
 STEP = 2_000_000
 """Rows of the stream in one step (merge, members, facts)."""
@@ -42,7 +42,9 @@ class Loaded:
     total: int
 
 
-def load_step(conn: psycopg.Connection, keeper: Upkeeper, *, step: int = STEP, bucket: int = BUCKET) -> Loaded | None:
+def load_step(
+    conn: psycopg.Connection, keeper: Upkeeper, *, step: int = STEP, bucket: int = BUCKET
+) -> Loaded | None:
     """One step of a build's first load, in a transaction of its own.
 
     Args:
@@ -98,7 +100,7 @@ def _load_range(
     assert run.target is not None
     read = Read(EMPTY, run.target, run.progress, None)
     if keeper.transform is not None:
-        events, last = _apply(conn, keeper, read, step)
+        events, last = apply_read(conn, keeper, read, step)
         if events < step:
             return events, Cursor(run.target), True
         return events, Cursor(EMPTY, run.target, last), False
@@ -138,6 +140,8 @@ def _execute(conn: psycopg.Connection, keeper: Upkeeper, parameters: dict[str, s
 def _estimate(conn: psycopg.Connection, keeper: Upkeeper) -> int:
     """About how many rows the stream has, from the planner's statistics and the file sizes."""
     with conn.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(b"EXPLAIN (FORMAT JSON) SELECT 1 FROM " + keeper.stream.table.encode()).fetchone()
+        row = cursor.execute(
+            b"EXPLAIN (FORMAT JSON) SELECT 1 FROM " + keeper.stream.table.encode()
+        ).fetchone()
     assert row is not None
     return int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"])

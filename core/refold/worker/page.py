@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
 from refold.builds.build import Build, by_id, lock, move
 from refold.builds.upkeeper import Upkeeper
@@ -61,7 +62,7 @@ def apply_page(conn: psycopg.Connection, keeper: Upkeeper, build: Build, limit: 
     if read is None:
         return Applied(0, full=False)
     crash_point("looked")
-    events, last = _apply(conn, keeper, read, limit)
+    events, last = apply_read(conn, keeper, read, limit)
     crash_point("rows")
     full = events >= limit
     cursor = advance(build.cursor, read, last, full)
@@ -115,7 +116,8 @@ def key_parameters(name: str, key: Key) -> dict[str, str]:
     }
 
 
-def _apply(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int) -> tuple[int, Key | None]:
+def apply_read(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int) -> tuple[int, Key | None]:
+    """Reads a page and writes its rows; answers the number of events and the last key."""
     parameters = read_parameters(read, limit)
     query = keeper.statements.page.encode()
     if keeper.transform is not None:
@@ -141,4 +143,4 @@ def write_rows(conn: psycopg.Connection, copy_statement: str, rows: Iterable[tup
     """Writes rows by COPY; dicts and lists become jsonb."""
     with conn.cursor() as cursor, cursor.copy(copy_statement.encode()) as copy:
         for row in rows:
-            copy.write_row([psycopg.types.json.Jsonb(v) if isinstance(v, dict | list) else v for v in row])
+            copy.write_row([Jsonb(v) if isinstance(v, dict | list) else v for v in row])
