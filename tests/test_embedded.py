@@ -89,12 +89,11 @@ def test_a_second_start_finds_the_first(shared: EmbeddedServer) -> None:
 def test_pg_variables_of_the_environment_mean_other_servers(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PGPORT", "1")
-    monkeypatch.setenv("PGDATA", "/nowhere")
-    monkeypatch.setenv("PGOPTIONS", "-c work_mem=3MB")
-    with EmbeddedServer.start(directory, FAST, delete=True) as server:
-        monkeypatch.delenv("PGOPTIONS")
-        assert ask(server, "SHOW port") == "5432"
+    with monkeypatch.context() as environment:
+        environment.setenv("PGCLIENTENCODING", "LATIN1")  # a server makes it the default of its clients
+        server = EmbeddedServer.start(directory, FAST, delete=True)
+    with server:
+        assert ask(server, "SHOW client_encoding") == "UTF8"
 
 
 def test_many_first_starts_at_once_make_one_server(directory: Path) -> None:

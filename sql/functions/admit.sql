@@ -1,72 +1,16 @@
 -- Lets events in, once each, and answers for every one. Nothing is recorded about what stays out:
 -- that is for the caller, who knows its source and line (see refold.append).
---
--- The lookup and the insert are two statements, and a racing transaction may win in between. The ledger's
--- unique key then says so *after the winner has committed*, and the next round's lookup sees it.
 CREATE OR REPLACE FUNCTION refold.admit(events jsonb)
 RETURNS TABLE (ordinal integer, event_id text, answer text, reason text)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
 AS $$
-#variable_conflict use_column
-DECLARE
-    parsed refold.parsed_event[];
-    stored integer[];
-    rounds integer := 0;
 BEGIN
     IF jsonb_typeof(events) <> 'array' THEN
         RAISE EXCEPTION 'refold.append takes a JSON array of events, not %', jsonb_typeof(events)
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Wrap a single event: jsonb_build_array(event).';
     END IF;
-    SELECT array_agg(p) INTO parsed FROM refold.parse_events(events) AS p;
-    PERFORM refold.ensure_segments(jsonb_array_length(events));
-    LOOP
-        BEGIN
-            WITH fresh AS (
-                -- Of several events with one id in this call, the first gets in.
-                SELECT DISTINCT ON (p.event_id) p.*
-                FROM unnest(parsed) AS p
-                WHERE p.reason IS NULL
-                  AND NOT EXISTS (SELECT FROM refold.event_ids AS known WHERE known.event_id = p.event_id)
-                ORDER BY p.event_id, p.ordinal
-            ),
-            let_in AS (
-                INSERT INTO refold.events (event_id, user_id, action, ts, metadata, version)
-                SELECT f.event_id, f.user_id, f.action, f.ts, f.metadata, f.version
-                FROM fresh AS f
-                ORDER BY f.ordinal
-            )
-            SELECT array_agg(f.ordinal) INTO stored FROM fresh AS f;
-            EXIT;
-        EXCEPTION WHEN unique_violation THEN
-            rounds := rounds + 1;
-            IF rounds > 100 OR current_setting('transaction_isolation') <> 'read committed' THEN
-                RAISE EXCEPTION 'another transaction has just appended an event of this call'
-                    USING ERRCODE = 'serialization_failure',
-                          HINT = 'Retry the whole transaction; READ COMMITTED resolves such races by itself.';
-            END IF;
-        END;
-    END LOOP;
-    RETURN QUERY
-    SELECT
-        p.ordinal,
-        p.event_id,
-        CASE
-            WHEN p.reason IS NOT NULL THEN 'invalid'
-            WHEN s.ordinal IS NOT NULL THEN 'accepted'
-            WHEN known.digest = refold.digest(p.user_id, p.action, p.ts, p.metadata, p.version) THEN 'duplicate'
-            ELSE 'conflict'
-        END,
-        CASE
-            WHEN p.reason IS NOT NULL THEN p.reason
-            WHEN s.ordinal IS NULL
-                 AND known.digest <> refold.digest(p.user_id, p.action, p.ts, p.metadata, p.version)
-                THEN 'the log holds an event with this id and other content'
-        END
-    FROM unnest(parsed) AS p
-    LEFT JOIN unnest(stored) AS s (ordinal) ON s.ordinal = p.ordinal
-    LEFT JOIN refold.event_ids AS known ON known.event_id = p.event_id AND p.reason IS NULL
-    ORDER BY p.ordinal;
+    RETURN QUERY SELECT * FROM refold.admit_parsed(ARRAY(SELECT p FROM refold.parse_events(events) AS p));
 END
 $$;
 

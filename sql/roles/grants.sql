@@ -15,12 +15,14 @@ GRANT SELECT ON metrics.freshness TO refold_analyst, refold_worker;
 REVOKE ALL ON FUNCTION
     refold.append(jsonb, text),
     refold.admit(jsonb),
+    refold.admit_parsed(refold.parsed_event[]),
     refold.set_aside(text, bigint, text, text, text),
     refold.ensure_segments(bigint)
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     refold.append(jsonb, text),
     refold.admit(jsonb),
+    refold.admit_parsed(refold.parsed_event[]),
     refold.set_aside(text, bigint, text, text, text),
     refold.ensure_segments(bigint)
 TO refold_producer;

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import psycopg
 
-from refold.database import check, connect
+from refold.database import connect
 from refold.events import Answer, SourceEvent
 from refold.log.append import Receipt, append
 from refold.retry import retrying
+
+T = TypeVar("T")
 
 PESSIMISTIC_BATCHES = 20
 """After a refused COPY, so many batches are classified at once before another COPY is tried."""
@@ -43,18 +45,23 @@ class Log:
             psycopg.Error: the database refuses it, or stays away longer than the retries last.
         """
         batch = list(events)
+        receipts = self.run(
+            lambda conn: append(conn, batch, source=self._source, optimistic=self.optimistic)
+        )
+        self.learn(receipts)
+        return receipts
+
+    def run(self, work: Callable[[psycopg.Connection], T]) -> T:
+        """Runs some work in a transaction of its own, the whole of it again when a retry can mend an error."""
         for attempt in retrying():
             with attempt:
                 conn = self.connection()
                 try:
                     with conn.transaction():
-                        optimistic = self._pessimistic == 0
-                        receipts = append(conn, batch, source=self._source, optimistic=optimistic)
+                        return work(conn)
                 except psycopg.OperationalError:
                     self.close()
                     raise
-                self.learn(receipts)
-                return receipts
         raise AssertionError("unreachable: the retries end with a return or an exception")
 
     def learn(self, receipts: list[Receipt]) -> None:

@@ -1,0 +1,93 @@
+"""The application that every command registers with, and how its errors reach the user.
+
+A module of commands imports `app` and decorates its functions with `@app.command(...)`; its name goes into
+`refold.cli.__init__`, and the command's name into `ORDER`.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version as installed_version
+from typing import Annotated, Any
+
+import psycopg
+import typer
+from typer.core import TyperGroup
+
+from refold.cli.complaints import complain
+from refold.cli.output import err
+from refold.errors import RefoldError
+
+FAILED = 2
+"""Exit status of a command that could not do what was asked."""
+DRIFT = 1
+"""Exit status of `reconcile` when a metric differed from its query."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+
+START = "Start here"
+METRICS = "Metrics"
+DATA = "Events in, figures out"
+TRUST = "Run and trust"
+DATABASE = "Database"
+
+ORDER = (
+    "demo", "init", "migrate",
+    "deploy", "explain", "rebuild", "promote", "rollback",
+    "ingest", "rejected", "query", "url",
+    "worker", "status", "reconcile",
+    "server",
+)  # fmt: skip
+
+
+class Commands(TyperGroup):
+    """Lists the commands in the order in which one needs them, and turns errors into messages."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(self.commands, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (RefoldError, psycopg.Error) as error:
+            complain(error)
+            raise typer.Exit(FAILED) from error
+        except KeyboardInterrupt:
+            err.print("Stopped. What was committed stays; run the command again to go on.")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    name="refold",
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,  # they may hold a password
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"refold {installed_version('refold')}")
+        raise typer.Exit
+
+
+@app.callback()
+def refold(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Correct metrics from an event log, in the Postgres you already run.
+
+    A metric is one SELECT over the log, in a file of its own. refold keeps it up to date exactly once, proves it
+    against the log, and heals it when it is wrong.
+
+    \b
+    See it work:        refold demo
+    Your own project:   refold init shop && cd shop && refold deploy
+    Any database:       export REFOLD_DATABASE_URL=postgresql://…
+    """
+    logging.basicConfig(format="%(asctime)s %(process)d %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    logging.getLogger("refold").setLevel(logging.INFO)

@@ -1,0 +1,47 @@
+"""Errors as the user reads them: what happened, and what to do."""
+
+from __future__ import annotations
+
+import psycopg
+from rich.text import Text
+
+from refold.cli.output import err
+from refold.errors import RefoldError
+
+
+def complain(error: RefoldError | psycopg.Error) -> None:
+    """Writes an error and its remedy to stderr."""
+    message, remedy = describe(error)
+    err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    if remedy:
+        err.print(Text.assemble(("  try: ", "bold"), remedy), soft_wrap=True)
+
+
+def describe(error: RefoldError | psycopg.Error) -> tuple[str, str | None]:
+    """An error as a message and a remedy. Passwords do not appear in either."""
+    if isinstance(error, RefoldError):
+        return str(error), error.remedy
+    diagnosis = error.diag
+    if diagnosis.message_primary is None:
+        return _unreachable(error)
+    message = diagnosis.message_primary
+    if diagnosis.message_detail:
+        message += f" ({diagnosis.message_detail.rstrip('.')})"
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return message, diagnosis.message_hint or "Log in as a member of the role that may: see sql/roles/roles.sql."
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return message, diagnosis.message_hint or "The server's statement_timeout ended it: raise it for this role."
+    return message, diagnosis.message_hint
+
+
+def _unreachable(error: psycopg.Error) -> tuple[str, str | None]:
+    """libpq's own errors: they have no SQLSTATE, and one line for each address that was tried."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = lines[0] if lines else type(error).__name__
+    if isinstance(error, psycopg.OperationalError):
+        return (
+            f"cannot reach the database: {message}",
+            "Check --database-url (or REFOLD_DATABASE_URL) and that the server runs; without either, refold uses "
+            "its own embedded server.",
+        )
+    return message, None

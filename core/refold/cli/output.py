@@ -1,0 +1,115 @@
+"""What commands print: rich on a terminal, plain lines elsewhere, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+out = Console(highlight=False)
+"""Standard output."""
+err = Console(stderr=True, highlight=False)
+"""Standard error: notes, progress and errors, so that output can be piped."""
+
+
+def note(message: str) -> None:
+    """Something to know, on stderr."""
+    err.print(Text(message, style="dim" if err.is_terminal else ""), soft_wrap=True)
+
+
+def line(message: str = "", style: str = "") -> None:
+    """A line of output; nothing in it is taken for markup."""
+    out.print(Text(message, style=style), soft_wrap=True)
+
+
+def as_json(value: object) -> None:
+    """One JSON document on stdout."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=plain))
+
+
+def plain(value: object) -> Any:
+    """A value that JSON does not know, as one that it does."""
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def text_of(value: object) -> str:
+    """A value as a cell: nothing for NULL, thousands separated."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    return str(value)
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = (), title: str | None = None
+) -> None:
+    """A table: rich on a terminal; elsewhere aligned columns of their full length, without frames.
+
+    Args:
+        columns: the headings.
+        rows: the cells; see `text_of`.
+        right: headings of the columns that are aligned to the right.
+        title: a line above.
+    """
+    to_right = set(right)
+    cells = [[text_of(value) for value in row] for row in rows]
+    if not out.is_terminal:
+        _plain_table(columns, cells, to_right, title)
+        return
+    drawn = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        drawn.add_column(column, justify="right" if column in to_right else "left", overflow="fold")
+    for row in cells:
+        drawn.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    out.print(drawn)
+
+
+_STYLES = {"live": "green", "building": "yellow", "new": "green", "changed": "yellow", "drifted": "red",
+           "missing": "red", "orphan": "red"}  # fmt: skip
+
+
+def _plain_table(columns: Sequence[str], cells: list[list[str]], to_right: set[str], title: str | None) -> None:
+    if title:
+        typer.echo(title)
+    widths = [max(len(row[at]) for row in [list(columns), *cells]) for at in range(len(columns))]
+    for row in [list(columns), *cells]:
+        parts = [
+            cell.rjust(width) if column in to_right else cell.ljust(width)
+            for column, cell, width in zip(columns, row, widths, strict=True)
+        ]
+        typer.echo("  ".join(parts).rstrip())
+
+
+def progress() -> Progress:
+    """Progress bars on stderr; they draw nothing where stderr is no terminal."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    )

@@ -1,0 +1,109 @@
+"""Which database a command works on, and its connection to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import psycopg
+import typer
+from psycopg.conninfo import conninfo_to_dict
+
+from refold.cli.output import note
+from refold.database import Role, check, connect, migrate
+from refold.embedded import EmbeddedServer, default_directory
+from refold.embedded.postmaster import Postmaster
+from refold.errors import InputError
+from refold.resources import projections_dir
+
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url",
+        envvar="REFOLD_DATABASE_URL",
+        metavar="URL",
+        help="The database, as a libpq URL. Without it: refold's own embedded server, started when needed.",
+        show_default=False,
+        rich_help_panel="Connection",
+    ),
+]
+Projections = Annotated[
+    Path | None,
+    typer.Option(
+        "--projections",
+        metavar="DIR",
+        help="The folder of projections. Default: ./projections where there is one, else those that come with refold.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")]
+
+WORKER_SETTINGS = {"plan_cache_mode": "force_generic_plan", "jit": "off"}
+"""Plans must not depend on how far a cursor has got (see refold.upkeep.stream)."""
+
+
+def database(url: str | None) -> str:
+    """The URL to work on: the one given, else that of the embedded server, which is started and installed.
+
+    Raises:
+        InputError: the URL is not one. The message does not repeat it: it may hold a password.
+    """
+    if url is None:
+        return _embedded()
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError as error:
+        raise InputError(
+            "the database URL is not a libpq URL",
+            remedy="It looks like postgresql://user:password@host:5432/database; special characters in the password "
+            "are percent-encoded.",
+        ) from error
+    return url
+
+
+def _embedded() -> str:
+    directory = default_directory()
+    if Postmaster.find(directory / "data") is None:
+        note(f"starting the embedded PostgreSQL in {directory} (stop it with `refold server stop`)")
+    url = EmbeddedServer.start().url
+    with psycopg.connect(url, autocommit=True) as conn:
+        installed = conn.execute("SELECT to_regclass('refold.settings') IS NOT NULL").fetchone()
+    if installed != (True,):
+        migrate(url)
+    return url
+
+
+@contextmanager
+def session(url: str | None, role: Role | None = "refold_worker", *, name: str = "refold") -> Iterator[psycopg.Connection]:
+    """A connection in autocommit mode to a database on which refold is installed.
+
+    Args:
+        url: what the user gave.
+        role: the role to act as.
+        name: how the session shows up in pg_stat_activity.
+
+    Raises:
+        refold.errors.DatabaseError: see `refold.database.check`.
+    """
+    settings = WORKER_SETTINGS if role == "refold_worker" else None
+    conn = connect(database(url), role, autocommit=True, application_name=name, settings=settings)
+    try:
+        if role == "refold_worker":
+            check(conn)
+        yield conn
+    finally:
+        conn.close()
+
+
+def folder(given: Path | None, *, quiet: bool = False) -> Path:
+    """The folder of projections to use; says so when it is not the user's own."""
+    if given is not None:
+        return given
+    own = Path("projections")
+    if own.is_dir():
+        return own
+    if not quiet:
+        note("no ./projections here: using the projections that come with refold (`refold init DIR` makes your own)")
+    return projections_dir()
