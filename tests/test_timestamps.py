@@ -141,7 +141,7 @@ def test_refuses_with_format(value: object, ts_format: str, reason: str) -> None
         ("%Y-%m-%d", "say where, with --timezone"),
         ("%Y %Q", "unknown directive %Q"),
         ("%Y %", "unknown directive %"),
-        ("%Y %H %Z", "%Z"),
+        ("%Y %H %Z", "is ambiguous"),
         ("%H:%M %z", "no year"),
         ("epoch", "no year"),
     ],

@@ -157,6 +157,7 @@ builds = Table(
     Column("promoted_at", TIME),
     Column("retired_at", TIME),
     Column("retired_by", BigInteger, ForeignKey("refold.deployments.deployment")),
+    Column("error", Text),
     UniqueConstraint("projection", "number"),
     UniqueConstraint("table_name"),
     CheckConstraint("state IN ('building', 'live', 'retired', 'dropped')", "state"),

@@ -141,6 +141,7 @@ def upgrade() -> None:
         sa.Column("promoted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("retired_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("retired_by", sa.BigInteger(), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
         sa.CheckConstraint("language IN ('sql', 'python')", name=op.f("builds_language")),
         sa.CheckConstraint("state IN ('building', 'live', 'retired', 'dropped')", name=op.f("builds_state")),
         sa.CheckConstraint(

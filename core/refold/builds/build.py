@@ -45,6 +45,7 @@ class Build:
     promoted_at: datetime | None
     retired_at: datetime | None
     retired_by: int | None
+    error: str | None
 
     @property
     def cursor(self) -> Cursor:
@@ -62,7 +63,8 @@ _COLUMNS = """
     b.build_id, b.projection, b.fingerprint, b.number, b.state, b.table_name, b.language, b.definition, b.upkeep,
     b.upstream_id, b.done::text AS done, b.target::text AS target, b.progress_txid::text::bigint AS progress_txid,
     b.progress_position, b.progress_ordinal, b.loaded, b.load_step, b.load_steps, b.events_applied,
-    b.pages_applied, b.apply_ms, b.applied_at, b.deployment, b.created_at, b.promoted_at, b.retired_at, b.retired_by
+    b.pages_applied, b.apply_ms, b.applied_at, b.deployment, b.created_at, b.promoted_at, b.retired_at, b.retired_by,
+    b.error
 """
 _ROW: BaseRowFactory[Build] = class_row(Build)
 
@@ -148,3 +150,8 @@ def move(
             str(build.build_id),
         ),
     )
+
+
+def set_error(conn: psycopg.Connection, build: Build, message: str | None) -> None:
+    """Notes why a build does not move, or that it does again."""
+    conn.execute("UPDATE refold.builds SET error = %s WHERE build_id = %s", (message, build.build_id))

@@ -119,7 +119,8 @@ class Transform:
                 if not isinstance(answer, list):
                     raise TypeError(f"{self.plan.name} declares a list and returned {type(answer).__name__}")
                 for at, one in enumerate(answer):
-                    yield self._row(one, row, at, f"{row['event_id']}#{at}", fields)
+                    ordinal = at if self.plan.stream == LOG else _paired(row["ordinal"], at)
+                    yield self._row(one, row, ordinal, f"{row['event_id']}#{at}", fields)
             elif answer is not None:
                 yield self._row(answer, row, row["ordinal"], row["event_id"], fields)
 
@@ -132,6 +133,11 @@ class Transform:
             )
         values = one.__dict__
         return (row["txid"], row["position"], ordinal, event_id, *(values[name] for name in fields))
+
+
+def _paired(ordinal: int, at: int) -> int:
+    """One number for the pair, different for every pair (Cantor): the rows of a list over a list must not tie."""
+    return (ordinal + at) * (ordinal + at + 1) // 2 + at
 
 
 def load(path: Path, streams: Mapping[str, tuple[str, ...]]) -> Transform:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Literal
 
 import psycopg
 
@@ -22,8 +21,6 @@ SETTLE = 0.25
 """Seconds at most for which a sleeper waits for transactions that were open when it raised the flag."""
 TICK = 0.005
 """Seconds between two looks in that time."""
-
-Woken = Literal["work", "rung", "polled"]
 
 
 class Doorbell:
@@ -38,6 +35,8 @@ class Doorbell:
         self._conn = conn
         self._poll = poll
         self.rings = False
+        self._up = False
+        self._settled = False
 
     def self_test(self, other: psycopg.Connection, *, seconds: float = 1.0) -> bool:
         """Finds out whether a NOTIFY arrives here: behind a transaction-pooling proxy it never does.
@@ -53,8 +52,8 @@ class Doorbell:
         self.rings = any(True for _ in self._conn.notifies(timeout=seconds, stop_after=1))
         return self.rings
 
-    def sleep(self, work: Callable[[], bool], stopped: Callable[[], bool]) -> Woken:
-        """Sleeps until there is work, a ring, or the next poll is due.
+    def sleep(self, work: Callable[[], bool], stopped: Callable[[], bool]) -> None:
+        """Sleeps until there is work, a ring, or the next poll is due; the flag stays up until `lower_flag`.
 
         The rule that loses no wake-up: raise the flag, take a snapshot, look once more; while transactions
         that were in progress then are still open, keep looking briefly (they may have tried the lock before
@@ -64,32 +63,41 @@ class Doorbell:
             work: looks for work.
             stopped: whether the worker has been asked to stop.
         """
-        if not self.rings or not self._raise_flag():
-            self._doze(stopped)
-            return "polled"
-        try:
-            row = self._conn.execute("SELECT pg_current_snapshot()::text").fetchone()
-            assert row is not None
-            then = Snapshot.parse(row[0])
-            if work():
-                return "work"
-            until = time.monotonic() + SETTLE
-            while self._still_open(then) and time.monotonic() < until and not stopped():
-                time.sleep(TICK)
-                if work():
-                    return "work"
-            if work():
-                return "work"
-            rung = any(True for _ in self._conn.notifies(timeout=self._poll, stop_after=1))
-            return "rung" if rung else "polled"
-        finally:
-            if not self._conn.closed:
-                self._conn.execute("SELECT pg_advisory_unlock_shared(refold.doorbell_key())")
+        if not self.rings:
+            self._doze(self._poll, stopped)
+        elif self._up or self._raise_flag():
+            if self._settled or self._settle(work, stopped):
+                any(True for _ in self._conn.notifies(timeout=self._poll, stop_after=1))
+        else:
+            self._doze(TICK, stopped)
+
+    def lower_flag(self) -> None:
+        """Tells producers that nobody needs to be woken: there is work in hand."""
+        if self._up:
+            self._conn.execute("SELECT pg_advisory_unlock_shared(refold.doorbell_key())")
+            self._up = self._settled = False
 
     def _raise_flag(self) -> bool:
         # `try`: a producer holds the lock for the moment in which it tries it.
         row = self._conn.execute("SELECT pg_try_advisory_lock_shared(refold.doorbell_key())").fetchone()
-        return row is not None and bool(row[0])
+        self._up = row is not None and bool(row[0])
+        return self._up
+
+    def _settle(self, work: Callable[[], bool], stopped: Callable[[], bool]) -> bool:
+        """Looks until every transaction is over that may have missed the flag; False when there is work."""
+        row = self._conn.execute("SELECT pg_current_snapshot()::text").fetchone()
+        assert row is not None
+        then = Snapshot.parse(row[0])
+        until = time.monotonic() + SETTLE
+        while True:
+            # Asked before looking: what ends in between has been looked for.
+            open_still = self._still_open(then)
+            if work() or stopped():
+                return False
+            if not open_still or time.monotonic() >= until:
+                self._settled = True
+                return True
+            time.sleep(TICK)
 
     def _still_open(self, then: Snapshot) -> bool:
         if not then.xip:
@@ -99,8 +107,8 @@ class Doorbell:
         now = Snapshot.parse(row[0])
         return any(not now.visible(txid) for txid in then.xip)
 
-    def _doze(self, stopped: Callable[[], bool]) -> None:
-        """Polling without the flag: short naps, so that a stop is obeyed soon."""
-        until = time.monotonic() + (TICK if self.rings else self._poll)
+    def _doze(self, seconds: float, stopped: Callable[[], bool]) -> None:
+        """Waits without the flag, in short naps so that a stop is obeyed soon."""
+        until = time.monotonic() + seconds
         while time.monotonic() < until and not stopped():
             time.sleep(min(0.05, max(0.0, until - time.monotonic())))

@@ -10,17 +10,19 @@ from pathlib import Path
 import psycopg
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-from refold.builds.build import Build
+from refold.builds.build import Build, set_error
 from refold.builds.upkeeper import Upkeepers
 from refold.database import check, connect
-from refold.errors import BuildError
 from refold.retry import transient
 from refold.worker.catch_up import Keeper
 from refold.worker.doorbell import POLL, Doorbell
+from refold.worker.patience import Patience
 from refold.worker.work import waiting
 
 log = logging.getLogger("refold.worker")
 
+NAP = 0.005
+"""Seconds between two looks while other workers hold what there is to do."""
 SEGMENTS_EVERY = 5.0
 """Seconds between two looks at the log's spare segments."""
 
@@ -60,7 +62,7 @@ class Worker:
         self._poll = poll
         self._stopped = stopped
         self._on_page = on_page
-        self._complained: set[str] = set()
+        self._patience = Patience()
 
     def run(self, *, drain: bool = False) -> None:
         """Works until stopped; with `drain`, until nothing is left that was committed by then.
@@ -95,21 +97,23 @@ class Worker:
                 if time.monotonic() >= segments_due:
                     conn.execute("SELECT refold.ensure_segments()")
                     segments_due = time.monotonic() + SEGMENTS_EVERY
-                todo = waiting(conn)
-                if self._sweep(keeper, todo):
-                    continue
+                todo = self._patience.due(waiting(conn))
+                if todo:
+                    doorbell.lower_flag()
+                    if self._sweep(keeper, todo):
+                        continue
                 promoted = keeper.promote_ready()
                 for build in promoted:
                     log.info("%s is live as %s", build.projection, build.table_name)
                 if promoted:
                     continue
-                if drain and not self._keepable(keeper, todo):
+                if todo:
+                    # Others have in hand what is left.
+                    time.sleep(NAP)
+                elif drain:
                     return
-                if drain:
-                    # Another worker has what is left.
-                    time.sleep(0.01)
-                    continue
-                doorbell.sleep(lambda: bool(self._keepable(keeper, waiting(conn))), self._stopped)
+                else:
+                    doorbell.sleep(lambda: bool(self._patience.due(waiting(conn))), self._stopped)
 
     def _sweep(self, keeper: Keeper, todo: list[Build]) -> bool:
         """One step of each build that waits; whether anything was done."""
@@ -119,22 +123,24 @@ class Worker:
                 return False
             try:
                 done = keeper.step(build)
-            except BuildError as error:
-                self._complain(build, error)
+            except Exception as error:
+                if transient(error):
+                    raise
+                # The build's own SQL or function fails, or its code is not here: the others go on.
+                self._failed(keeper.conn, build, error)
                 continue
+            if self._patience.worked(build):
+                set_error(keeper.conn, build, None)
             if done is not None:
                 busy = busy or done.events > 0 or not build.loaded
                 self._on_page(build, done.events)
         return busy
 
-    def _keepable(self, keeper: Keeper, todo: list[Build]) -> list[Build]:
-        """What waits, less what this worker has no code for."""
-        return [build for build in todo if build.table_name not in self._complained]
-
-    def _complain(self, build: Build, error: BuildError) -> None:
-        if build.table_name not in self._complained:
-            self._complained.add(build.table_name)
-            log.warning("%s is not kept by this worker: %s %s", build.projection, error, error.remedy or "")
+    def _failed(self, conn: psycopg.Connection, build: Build, error: Exception) -> None:
+        message = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        if self._patience.failed(build, message):
+            log.warning("%s: %s", build.table_name, message)
+            set_error(conn, build, message)
 
     def _test(self, doorbell: Doorbell) -> None:
         with connect(self._url, autocommit=True, application_name="refold self-test") as other:

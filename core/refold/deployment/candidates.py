@@ -1,0 +1,134 @@
+"""`refold promote`: going live with builds that stand beside the live ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import psycopg
+
+from refold.builds.build import Build, find
+from refold.builds.make import new_deployment
+from refold.builds.upkeeper import Upkeepers
+from refold.deployment.drive import Report, drive
+from refold.errors import BuildError
+from refold.worker.catch_up import by_depth
+
+
+def candidates(conn: psycopg.Connection) -> list[Build]:
+    """The newest build of each projection that is not live yet, upstream first."""
+    newest = {build.projection: build for build in find(conn, "b.state = 'building'")}
+    return by_depth(conn, list(newest.values()))
+
+
+def go_live(
+    conn: psycopg.Connection,
+    folder: Path | None,
+    names: Sequence[str],
+    report: Report,
+    *,
+    recreate_foreign: bool = False,
+) -> list[Build]:
+    """Lets candidates catch up and makes them live, with what they read and what reads them, all at once.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        folder: the folder of transforms, if any is among them.
+        names: projections; none means every candidate.
+        report: told of every step.
+        recreate_foreign: where columns change, make views of others again.
+
+    Returns:
+        The builds that went live, upstream first; none when there are no candidates.
+
+    Raises:
+        BuildError: a name has no candidate, or the switch is not possible now.
+    """
+    with conn.transaction():
+        waiting = candidates(conn)
+        chosen = together(waiting, names)
+        if not chosen:
+            return []
+        deployment = _gather(conn, chosen)
+    return drive(conn, deployment, Upkeepers(folder), report, recreate_foreign=recreate_foreign)
+
+
+def together(waiting: Sequence[Build], names: Iterable[str]) -> list[Build]:
+    """The candidates that must go live at once. Pure.
+
+    A candidate follows the one it reads, and readers follow: a metric must not be switched to an upstream while
+    its own live build still reads the one before.
+
+    Args:
+        waiting: the candidates, upstream first.
+        names: projections to go live; none means all.
+
+    Raises:
+        BuildError: a name has no candidate.
+    """
+    by_name = {build.projection: build for build in waiting}
+    wanted = set()
+    for name in names:
+        if name not in by_name:
+            close = difflib.get_close_matches(name, by_name, 1)
+            raise BuildError(
+                f"there is no build of {name} to promote" + (f". Did you mean {close[0]}?" if close else ""),
+                remedy=f"Waiting: {', '.join(by_name) or 'none'}. See `refold status`.",
+            )
+        wanted.add(by_name[name].build_id)
+    if not wanted:
+        return list(waiting)
+    grown = True
+    while grown:
+        more = {b.upstream_id for b in waiting if b.build_id in wanted and b.upstream_id is not None}
+        more |= {b.build_id for b in waiting if b.upstream_id in wanted}
+        more &= {b.build_id for b in waiting}
+        grown = not more <= wanted
+        wanted |= more
+    return [build for build in waiting if build.build_id in wanted]
+
+
+def _gather(conn: psycopg.Connection, chosen: Sequence[Build]) -> int:
+    """Puts candidates under one deployment, and ends older ones of the same projections."""
+    ids = [build.build_id for build in chosen]
+    conn.execute(
+        "UPDATE refold.builds SET state = 'retired', retired_at = now()"
+        " WHERE state = 'building' AND projection = ANY (%s) AND build_id <> ALL (%s)",
+        ([build.projection for build in chosen], ids),
+    )
+    for build in chosen:
+        _follow(conn, build, chosen)
+    # What another `refold deploy` drives at this moment stays under the number that it knows.
+    together_already = find(
+        conn, "b.state = 'building' AND b.deployment = ANY (%s)", [b.deployment for b in chosen]
+    )
+    if len({b.deployment for b in together_already}) == 1 and len(together_already) == len(chosen):
+        deployment = chosen[0].deployment
+        conn.execute("UPDATE refold.deployments SET promote = true WHERE deployment = %s", (deployment,))
+        return deployment
+    deployment = new_deployment(conn, "promote", promote=True)
+    conn.execute("UPDATE refold.builds SET deployment = %s WHERE build_id = ANY (%s)", (deployment, ids))
+    return deployment
+
+
+def _follow(conn: psycopg.Connection, build: Build, chosen: Sequence[Build]) -> None:
+    """A candidate whose upstream has just been ended goes on from the one that takes its place."""
+    if build.upstream_id is None:
+        return
+    (upstream,) = find(conn, "b.build_id = %s", build.upstream_id)
+    if upstream.state in ("building", "live"):
+        return
+    taking_over = [
+        *(other for other in chosen if other.projection == upstream.projection),
+        *find(conn, "b.state = 'live' AND b.projection = %s", upstream.projection),
+    ]
+    successor = taking_over[0] if taking_over else None
+    if successor is None or successor.fingerprint != upstream.fingerprint:
+        raise BuildError(
+            f"{build.table_name} reads {upstream.table_name}, which is no longer kept",
+            remedy=f"Build it anew: `refold rebuild {build.projection}`, or `refold deploy`.",
+        )
+    conn.execute(
+        "UPDATE refold.builds SET upstream_id = %s WHERE build_id = %s", (successor.build_id, build.build_id)
+    )

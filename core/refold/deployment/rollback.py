@@ -1,0 +1,228 @@
+"""`refold rollback`: back to the builds that were live before a deployment.
+
+A retired build still has its table and its cursor. It is kept again: it catches up from where it stopped and is
+promoted like any other build, so that going back loses no event that arrived since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import psycopg
+
+from refold.builds.build import Build, find
+from refold.builds.make import key_indexes, new_deployment
+from refold.builds.upkeeper import Upkeepers
+from refold.deployment.deploy import _DEPLOY_LOCK, known
+from refold.deployment.drive import Report, drive
+from refold.errors import BuildError
+
+Action = Literal["goes back", "comes back", "follows", "removed", "stays"]
+
+_FORWARD = "Change its file back and run `refold deploy`."
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a rollback does to one projection.
+
+    Args:
+        projection: which.
+        action: `goes back` to an earlier build; `comes back`, was removed by the deployment; `follows`, reads the
+            earlier build of its upstream from now on; `removed`, cannot be kept on it; `stays` as it is.
+        leaves: the table that is live now.
+        table: the table that is live afterwards.
+        because: why, in a few words.
+    """
+
+    projection: str
+    action: Action
+    leaves: str | None
+    table: str | None
+    because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a rollback does.
+
+    Args:
+        revived: the builds that go live again, with the upstream that each reads then.
+        steps: the same for people, with the consequences for others.
+    """
+
+    revived: tuple[Build, ...]
+    steps: tuple[Step, ...]
+
+
+def plan(conn: psycopg.Connection, name: str) -> tuple[Step, ...]:
+    """What `rollback` would do.
+
+    Raises:
+        BuildError: nothing to go back to, or not without losing another metric.
+    """
+    return decide(find(conn), name).steps
+
+
+def rollback(
+    conn: psycopg.Connection,
+    folder: Path | None,
+    name: str,
+    report: Report,
+    *,
+    recreate_foreign: bool = False,
+) -> list[Build]:
+    """Undoes the deployment that made a projection's build live, and keeps what it retired again.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        folder: the folder of transforms, if any goes back: it must have the version that was deployed then.
+        name: the projection.
+        report: told of every step.
+        recreate_foreign: where columns change, make views of others again.
+
+    Returns:
+        The builds that are live again, upstream first.
+
+    Raises:
+        BuildError: nothing to go back to, a transform's earlier version is missing, or the switch is not possible.
+    """
+    upkeepers = Upkeepers(folder)
+    conn.execute("SELECT pg_advisory_lock(%s)", (_DEPLOY_LOCK,))
+    try:
+        with conn.transaction():
+            decision = decide(find(conn), name)
+            for build in decision.revived:
+                _check_code(conn, upkeepers, build)
+            deployment = new_deployment(conn, "rollback", promote=True)
+            for build in decision.revived:
+                conn.execute(
+                    """
+                    UPDATE refold.builds SET
+                        state = 'building', deployment = %s, upstream_id = %s, retired_at = NULL, retired_by = NULL
+                    WHERE build_id = %s
+                    """,
+                    (deployment, build.upstream_id, build.build_id),
+                )
+        key_indexes(conn, upkeepers)
+    finally:
+        conn.execute("SELECT pg_advisory_unlock(%s)", (_DEPLOY_LOCK,))
+    return drive(conn, deployment, upkeepers, report, recreate_foreign=recreate_foreign)
+
+
+def decide(builds: Sequence[Build], name: str) -> Decision:
+    """Which builds are revived, and what becomes of everything that reads them. Pure.
+
+    Args:
+        builds: all builds there ever were.
+        name: the projection to take back.
+
+    Raises:
+        BuildError: no such projection is live, its earlier build is gone, or another metric would be lost.
+    """
+    live = {build.projection: build for build in builds if build.state == "live"}
+    deployment = known(name, live).deployment
+    revived: dict[str, Build] = {}
+    stays: list[Step] = []
+    for build in builds:
+        if build.retired_by != deployment or build.state != "retired" or build.promoted_at is None:
+            continue
+        current = live.get(build.projection)
+        if current is None or current.deployment == deployment:
+            revived[build.projection] = build
+        else:
+            stays.append(Step(build.projection, "stays", current.table_name, current.table_name, "changed again since"))
+    if name not in revived:
+        raise BuildError(f"there is no build of {name} to go back to{_why(builds, live[name])}", remedy=_FORWARD)
+    resolved = _with_upstreams(builds, live, revived)
+    back = [
+        Step(
+            build.projection,
+            "goes back" if build.projection in live else "comes back",
+            live[build.projection].table_name if build.projection in live else None,
+            build.table_name,
+            "" if build.projection == name else f"went live together with {name}",
+        )
+        for build in resolved
+    ]
+    readers = _readers(builds, live, {build.projection: build for build in resolved})
+    return Decision(resolved, (*back, *readers, *stays))
+
+
+def _with_upstreams(
+    builds: Sequence[Build], live: dict[str, Build], revived: dict[str, Build]
+) -> tuple[Build, ...]:
+    """Finds for each revived build an upstream that is kept; revives that too where need be."""
+    by_id = {build.build_id: build for build in builds}
+    todo = list(revived.values())
+    while todo:
+        build = todo.pop()
+        if build.upstream_id is None:
+            continue
+        upstream = by_id[build.upstream_id]
+        back = revived.get(upstream.projection)
+        current = live.get(upstream.projection)
+        if back is not None:
+            successor = back if back.fingerprint == upstream.fingerprint else None
+        elif upstream.state in ("live", "building"):
+            successor = upstream
+        elif current is not None and current.fingerprint == upstream.fingerprint:
+            # The same query under another number. One that is behind could not be read without waiting for it.
+            successor = current if current.cursor.covers(build.cursor) else None
+        elif upstream.state == "retired":
+            successor = revived[upstream.projection] = upstream
+            todo.append(upstream)
+        else:
+            successor = None
+        if successor is None:
+            raise BuildError(
+                f"{build.table_name} reads {upstream.table_name}, which is not kept any more", remedy=_FORWARD
+            )
+        revived[build.projection] = replace(build, upstream_id=successor.build_id)
+    return tuple(revived.values())
+
+
+def _readers(builds: Sequence[Build], live: dict[str, Build], revived: dict[str, Build]) -> list[Step]:
+    """What becomes of the live builds that read one that is replaced; as `refold.builds.promote` will do it."""
+    steps: list[Step] = []
+    replaced = {live[name].build_id: build for name, build in revived.items() if name in live}
+    fingerprints = {build.build_id: build.fingerprint for build in builds}
+    todo = [build for build in live.values() if build.projection not in revived]
+    gone: set[int] = set()
+    while True:
+        found = next((b for b in todo if b.upstream_id in replaced or b.upstream_id in gone), None)
+        if found is None or found.upstream_id is None:
+            return steps
+        todo.remove(found)
+        successor = replaced.get(found.upstream_id)
+        if successor is not None and successor.fingerprint == fingerprints[found.upstream_id]:
+            steps.append(
+                Step(found.projection, "follows", found.table_name, found.table_name, f"reads {successor.table_name}")
+            )
+            continue
+        if any(b.projection == found.projection and b.number < found.number and b.promoted_at for b in builds):
+            raise BuildError(
+                f"{found.projection} reads what would go back, and its own build from before is gone", remedy=_FORWARD
+            )
+        gone.add(found.build_id)
+        above = next(b.projection for b in builds if b.build_id == found.upstream_id)
+        steps.append(Step(found.projection, "removed", found.table_name, None, f"did not exist on that {above}"))
+
+
+def _why(builds: Sequence[Build], current: Build) -> str:
+    if any(b.projection == current.projection and b.number < current.number and b.promoted_at for b in builds):
+        return ": its table was dropped when a later one took its place"
+    return ": the live one is its first"
+
+
+def _check_code(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build) -> None:
+    try:
+        upkeepers.of(conn, build)
+    except BuildError as error:
+        raise BuildError(
+            f"{build.table_name} needs the code it was deployed with: {error}",
+            remedy="Put the earlier version of the file back, or name a folder that has it: --projections DIR.",
+        ) from error

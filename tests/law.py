@@ -1,0 +1,121 @@
+"""The one law, as tests check it: every build equals its query over what its cursor says was applied.
+
+`broken` asks refold's own audit of one build. `wrong_metrics` knows nothing of refold: it runs the text of
+each projection's file, as its author wrote it, over the whole log, with the rows of the transforms made here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from refold.builds.build import Build, by_id
+from refold.builds.upkeeper import Upkeepers
+from refold.database import connect
+from refold.deployment.deploy import deploy
+from refold.projections.definition import load_directory
+from refold.reconcile.audit import audit
+from refold.reconcile.finding import Report
+from refold.worker.page import cursor_parameters
+
+PROJECT = Path(__file__).parent / "projects" / "law"
+"""One projection of every kind, on the log and on each other."""
+
+TRANSFORM_TYPES = {
+    "tagged": 'user_id text COLLATE "C", ts timestamptz, tag text COLLATE "C", weight numeric',
+    "items": 'user_id text COLLATE "C", ts timestamptz, item text COLLATE "C", place bigint',
+    "letters": 'user_id text COLLATE "C", letter text COLLATE "C"',
+}
+"""The transforms' columns beside event_id, said a second time, independently of refold."""
+
+Rows = list[tuple[Any, ...]]
+
+
+def deploy_project(url: str, folder: Path = PROJECT) -> list[Build]:
+    """Deploys a folder of projections; they are live when it returns."""
+    with worker_connection(url) as conn:
+        return deploy(conn, folder, load_directory(folder), lambda progress: None)
+
+
+@contextmanager
+def worker_connection(url: str) -> Iterator[psycopg.Connection]:
+    """A connection such as a worker has."""
+    settings = {"plan_cache_mode": "force_generic_plan", "synchronous_commit": "off"}
+    with connect(url, "refold_worker", autocommit=True, settings=settings) as conn:
+        yield conn
+
+
+def broken(conn: psycopg.Connection, upkeepers: Upkeepers, build_id: int) -> list[object]:
+    """How one build differs from its query over what its cursor has applied, as refold itself sees it."""
+    build = by_id(conn, build_id)
+    keeper = upkeepers.of(conn, build)
+    if keeper.transform is not None:
+        report = Report()
+        audit(conn, keeper, None, report, keep=True)
+        return list(report.findings)
+    if not build.loaded and build.upkeep == "recompute":
+        return []  # It is loaded by hash ranges of the key, of which the cursor says nothing.
+    found: list[object] = []
+    for relation in keeper.statements.relations:
+        query = relation.differences("true", "true").encode()
+        rows = conn.execute(query, cursor_parameters(build.cursor)).fetchall()
+        found += [(relation.table, str(build.cursor), *row) for row in rows]
+    return found
+
+
+def wrong_metrics(url: str, folder: Path = PROJECT) -> dict[str, Rows]:
+    """The live metrics that differ from their file's query over the whole log, with the rows of one side.
+
+    Everything must have been applied: this knows of no cursor.
+    """
+    found: dict[str, Rows] = {}
+    with psycopg.connect(url) as conn:
+        conn.execute("SET search_path = pg_temp, refold, pg_catalog")
+        conn.execute("SET TimeZone = 'UTC'")
+        for name, definition in load_directory(folder).items():
+            if definition.transform is None:
+                text = definition.source.encode()
+                conn.execute(f"CREATE TEMPORARY TABLE {name} AS ".encode() + text)
+            else:
+                _evaluate(conn, folder / f"{name}.py", definition.plan.stream)
+            columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in definition.plan.columns)
+            metric = sql.SQL("SELECT {} FROM metrics.{}").format(columns, sql.Identifier(name))
+            plain = sql.SQL("SELECT {} FROM pg_temp.{}").format(columns, sql.Identifier(name))
+            query = sql.SQL(
+                "SELECT 'too much', * FROM ({metric} EXCEPT ALL {plain}) AS a"
+                " UNION ALL SELECT 'missing', * FROM ({plain} EXCEPT ALL {metric}) AS b"
+            )
+            rows = conn.execute(query.format(metric=metric, plain=plain)).fetchall()
+            if rows:
+                found[name] = rows
+        conn.rollback()
+    return found
+
+
+def _evaluate(conn: psycopg.Connection, path: Path, stream: str) -> None:
+    """Makes a temporary table of what a transform says about each row of its stream."""
+    name = path.stem
+    spec = importlib.util.spec_from_file_location(f"law_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    function = getattr(module, name)
+    takes = getattr(module, "Event", None) or module.Item
+    conn.execute(f'CREATE TEMPORARY TABLE {name} (event_id text COLLATE "C", {TRANSFORM_TYPES[name]})'.encode())
+    with conn.cursor(row_factory=dict_row) as cursor:
+        given = cursor.execute(f"SELECT * FROM {stream}".encode()).fetchall()
+    with conn.cursor() as cursor, cursor.copy(f"COPY {name} FROM STDIN".encode()) as copy:
+        for row in given:
+            answer = function(takes(**{field: row[field] for field in takes.model_fields}))
+            if isinstance(answer, list):
+                for at, one in enumerate(answer):
+                    copy.write_row([f"{row['event_id']}#{at}", *one.model_dump().values()])
+            elif answer is not None:
+                copy.write_row(list(answer.model_dump().values()))
