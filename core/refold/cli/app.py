@@ -90,4 +90,4 @@ def refold(
     Any database:       export REFOLD_DATABASE_URL=postgresql://…
     """
     logging.basicConfig(format="%(asctime)s %(process)d %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
-    logging.getLogger("refold").setLevel(logging.INFO)
+    logging.getLogger("refold.worker").setLevel(logging.INFO)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import TypeVar
 
 import psycopg
 
+from refold.errors import InputError
 from refold.events import Answer, SourceEvent
 from refold.ingest.mapper import Mapper
 from refold.ingest.records import Record, Source
 from refold.log.append import Receipt, set_aside, store
 from refold.log.log import Log
 
-T = TypeVar("T")
-
 BATCH = 10_000
-"""Records in one transaction."""
+"""Records in one transaction, at most."""
+BATCH_CHARACTERS = 32 * 2**20
+"""Characters of raw text in one transaction, about: long lines must not fill the memory."""
 
 
 @dataclass(slots=True)
@@ -108,7 +107,20 @@ def _append(
     return receipts
 
 
-def _batches(records: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(records)
-    while batch := list(islice(iterator, size)):
+def _batches(source: Iterable[Record], size: int) -> Iterator[list[Record]]:
+    """Records in batches bounded by number and by text; what came before an error is a batch too."""
+    batch: list[Record] = []
+    characters = 0
+    try:
+        for record in source:
+            batch.append(record)
+            characters += len(record.raw)
+            if len(batch) >= size or characters >= BATCH_CHARACTERS:
+                yield batch
+                batch, characters = [], 0
+    except InputError:
+        if batch:
+            yield batch
+        raise
+    if batch:
         yield batch

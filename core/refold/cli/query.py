@@ -1,0 +1,194 @@
+"""`refold query`, `url` and `rejected`: figures out, and input that was set aside."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import psycopg
+import typer
+from psycopg.conninfo import conninfo_to_dict
+
+from refold.cli.app import DATA, app
+from refold.cli.output import as_json, note, table
+from refold.cli.session import AsJson, DatabaseUrl, database, session
+from refold.errors import InputError
+
+SHOWN = 1000
+"""Rows of a table on the screen; --csv and --json give all."""
+BATCH = 5000
+"""Rows that are fetched at a time."""
+
+_SELECT = re.compile(r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|\()*(select|with|values|table)\b", re.IGNORECASE | re.DOTALL)
+
+
+class Role(StrEnum):
+    """Whom the sessions of a URL act as."""
+
+    analyst = "analyst"
+    worker = "worker"
+    producer = "producer"
+    owner = "owner"
+
+
+@app.command(rich_help_panel=DATA)
+def query(
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One statement; - reads it from stdin.")],
+    csv: Annotated[bool, typer.Option("--csv", help="Every row as CSV, with a heading.")] = False,
+    json: AsJson = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Look at the metrics, as an analyst: read-only, in the schema `metrics`.
+
+    \b
+    Examples:
+      refold query 'SELECT * FROM event_counts ORDER BY day DESC LIMIT 10'
+      refold query 'TABLE freshness'
+      refold query 'SELECT * FROM event_counts' --csv > counts.csv
+      refold query - --json < report.sql
+    """
+    if csv and json:
+        raise InputError("--csv and --json exclude each other")
+    text = _statement(sys.stdin.read() if sql == "-" else sql)
+    with _reading(database_url) as conn:
+        if csv:
+            _csv(conn, text)
+        elif json:
+            _json(conn, text)
+        else:
+            _table(conn, text)
+
+
+@contextmanager
+def _reading(url: str | None) -> Iterator[psycopg.Connection]:
+    """A read-only transaction of an analyst."""
+    with session(url, "refold_analyst", name="refold query") as conn:
+        conn.execute("SET search_path = metrics, pg_catalog")
+        with conn.transaction():
+            conn.execute("SET TRANSACTION READ ONLY")
+            yield conn
+
+
+def _statement(text: str) -> str:
+    stripped = text.strip().rstrip(";").rstrip()
+    if not stripped:
+        raise InputError("there is no statement to run", remedy="refold query 'SELECT * FROM freshness'")
+    return stripped
+
+
+def _csv(conn: psycopg.Connection, text: str) -> None:
+    """COPY: the server writes the CSV and streams it; memory stays flat."""
+    # The line breaks: the statement may end in a comment.
+    with conn.cursor() as cursor, cursor.copy(f"COPY (\n{text}\n) TO STDOUT (FORMAT csv, HEADER)".encode()) as copy:
+        for block in copy:
+            typer.echo(bytes(block), nl=False)
+
+
+def _json(conn: psycopg.Connection, text: str) -> None:
+    """An array of objects, row by row. Postgres writes them, so that numerics keep every digit."""
+    first = True
+    with conn.cursor("refold_query") as cursor:
+        cursor.itersize = BATCH
+        typer.echo("[", nl=False)
+        for (row,) in cursor.execute(f"SELECT row_to_json(q)::text FROM (\n{text}\n) AS q".encode()):
+            typer.echo(("\n  " if first else ",\n  ") + row, nl=False)
+            first = False
+        typer.echo("]" if first else "\n]")
+
+
+def _table(conn: psycopg.Connection, text: str) -> None:
+    # EXPLAIN and SHOW have no cursor, and little to show.
+    named = _SELECT.match(text) is not None
+    cursor: psycopg.Cursor[Any] | psycopg.ServerCursor[Any] = conn.cursor("refold_query") if named else conn.cursor()
+    with cursor:
+        cursor.execute(text.encode())
+        if cursor.description is None:
+            note(cursor.statusmessage or "done")
+            return
+        rows = cursor.fetchmany(SHOWN + 1)
+        columns = [column.name for column in cursor.description]
+        numeric = [c.name for c in cursor.description if c.type_code in (20, 21, 23, 700, 701, 1700)]
+    table(columns, rows[:SHOWN], right=numeric)
+    if len(rows) > SHOWN:
+        note(f"the first {SHOWN:,} rows; --csv or --json gives all")
+
+
+@app.command(rich_help_panel=DATA)
+def url(
+    role: Annotated[
+        Role | None, typer.Option("--role", help="Act as this role; an analyst also looks into `metrics` first.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Print the database's URL, for psql, BI tools and notebooks. It includes the password, if there is one.
+
+    \b
+    Examples:
+      psql "$(refold url)"
+      psql "$(refold url --role analyst)"
+      export REFOLD_DATABASE_URL=$(refold url)
+    """
+    resolved = database(database_url)
+    typer.echo(resolved if role is None else acting_as(resolved, role))
+
+
+def acting_as(given: str, role: Role) -> str:
+    """A libpq URL whose sessions act as one of refold's roles.
+
+    Args:
+        given: a libpq URL or connection string.
+        role: which role.
+    """
+    parts = {name: str(value) for name, value in conninfo_to_dict(given).items()}
+    settings = [f"-c role=refold_{role.value}", "-c TimeZone=UTC"]
+    if role is Role.analyst:
+        settings.append("-c search_path=metrics")
+    parts["options"] = " ".join([*([parts["options"]] if "options" in parts else []), *settings])
+    user = quote(parts.pop("user", ""), safe="")
+    password = parts.pop("password", None)
+    login = user + (":" + quote(password, safe="") if password is not None else "")
+    name = quote(parts.pop("dbname", ""), safe="")
+    rest = "&".join(f"{key}={quote(value, safe='/')}" for key, value in parts.items())
+    return f"postgresql://{login}{'@' if login else ''}/{name}?{rest}"
+
+
+@app.command(rich_help_panel=DATA)
+def rejected(
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many, newest first.")] = 50,
+    json: AsJson = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """List the input that was set aside: conflicts and invalid events, with the reason and where they stood.
+
+    \b
+    Examples:
+      refold rejected
+      refold rejected --json --limit 1000
+    """
+    with session(database_url) as conn:
+        found = conn.execute(
+            """
+            SELECT source, line, answer, reason, raw, times, first_seen, last_seen
+            FROM refold.rejected ORDER BY rejected_id DESC LIMIT %s
+            """,
+            (limit,),
+        ).fetchall()
+    names = ("source", "line", "answer", "reason", "raw", "times", "first_seen", "last_seen")
+    if json:
+        as_json([dict(zip(names, row, strict=True)) for row in found])
+    elif not found:
+        note("nothing was set aside")
+    else:
+        rows = [(source, at, answer, reason, times, _short(raw)) for source, at, answer, reason, raw, times, *_ in found]
+        table(("SOURCE", "LINE", "ANSWER", "REASON", "TIMES", "RAW"), rows, right=("LINE", "TIMES"))
+
+
+def _short(raw: str, width: int = 80) -> str:
+    """One line of raw text, control characters shown."""
+    shown = raw.strip("\r\n").encode("unicode_escape").decode() if not raw.isprintable() else raw
+    return shown if len(shown) <= width else shown[: width - 1] + "…"
