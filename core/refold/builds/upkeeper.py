@@ -26,6 +26,8 @@ class Upkeeper:
 
     Args:
         build_id: the build.
+        upstream_id: the build that its stream is the table of; None for the log. Who holds the build's lock
+            must compare it: a promote may have pointed the build at another since.
         plan: how its projection is kept.
         stream: the physical stream it reads.
         statements: the SQL.
@@ -33,6 +35,7 @@ class Upkeeper:
     """
 
     build_id: int
+    upstream_id: int | None
     plan: Plan
     stream: Stream
     statements: Statements
@@ -84,6 +87,7 @@ class Upkeepers:
             transform = self._transform(build)
             return Upkeeper(
                 build.build_id,
+                build.upstream_id,
                 transform.plan,
                 stream,
                 transform_upkeep.statements(transform, stream, build.table_name),
@@ -93,7 +97,8 @@ class Upkeepers:
             {LOG: LOG_COLUMNS} if upstream is None else {upstream.projection: columns_of(conn, upstream)}
         )
         plan = from_source(build.projection, build.definition, streams, {}).plan
-        return Upkeeper(build.build_id, plan, stream, generate(plan, stream, build.table_name))
+        statements = generate(plan, stream, build.table_name)
+        return Upkeeper(build.build_id, build.upstream_id, plan, stream, statements)
 
     def _transform(self, build: Build) -> Transform:
         known = self._definitions.get(build.projection)

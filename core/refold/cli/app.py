@@ -43,6 +43,12 @@ ORDER = (
 class Commands(TyperGroup):
     """Lists the commands in the order in which one needs them, and turns errors into messages."""
 
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and command.help:
+            command.help = unwrapped(command.help)
+        return command
+
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(self.commands, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
 
@@ -55,6 +61,12 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             err.print("Stopped. What was committed stays; run the command again to go on.")
             raise typer.Exit(INTERRUPTED) from None
+
+
+def unwrapped(text: str) -> str:
+    """A help text with each paragraph on one line, for the terminal to break; blocks after \\b stay as they are."""
+    paragraphs = text.strip().split("\n\n")
+    return "\n\n".join(p if p.lstrip().startswith("\b") else " ".join(p.split()) for p in paragraphs)
 
 
 app = typer.Typer(
@@ -81,8 +93,7 @@ def refold(
 ) -> None:
     """Correct metrics from an event log, in the Postgres you already run.
 
-    A metric is one SELECT over the log, in a file of its own. refold keeps it up to date exactly once, proves it
-    against the log, and heals it when it is wrong.
+    A metric is one SELECT over the log. refold keeps it up to date, proves it, and heals it.
 
     \b
     See it work:        refold demo

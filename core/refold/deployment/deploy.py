@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,10 +9,10 @@ import psycopg
 
 from refold.builds.build import Build, find, kept
 from refold.builds.changes import Change, changes
+from refold.builds.lookup import known
 from refold.builds.make import key_indexes, make_builds, new_deployment
 from refold.builds.upkeeper import Upkeepers
 from refold.deployment.drive import Report, drive
-from refold.errors import BuildError
 from refold.projections.definition import Definition
 from refold.worker.catch_up import by_depth
 
@@ -112,22 +111,6 @@ def rebuild(
     finally:
         conn.execute("SELECT pg_advisory_unlock(%s)", (_DEPLOY_LOCK,))
     return drive(conn, deployment, upkeepers, report, promote_them=promote)
-
-
-def known(name: str, live: Mapping[str, Build]) -> Build:
-    """The live build of a projection.
-
-    Raises:
-        BuildError: there is none; with what the name may have meant.
-    """
-    if name in live:
-        return live[name]
-    close = difflib.get_close_matches(name, live, 1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    raise BuildError(
-        f"no projection named {name} is live.{hint}",
-        remedy=f"Live: {', '.join(sorted(live)) or 'none; run `refold deploy`'}.",
-    )
 
 
 def _definition(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build) -> Definition:

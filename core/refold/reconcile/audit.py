@@ -18,7 +18,8 @@ from refold.builds.upkeeper import Upkeeper
 from refold.reconcile import recomputed
 from refold.reconcile.differences import compare, findings, hashes
 from refold.reconcile.finding import Finding, Kind, Report
-from refold.reconcile.scope import WHOLE, since as since_scope
+from refold.reconcile.scope import WHOLE
+from refold.reconcile.scope import since as since_scope
 from refold.worker.page import cursor_parameters
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import psycopg
 
 from refold.builds.build import Build, find
+from refold.builds.lookup import known
 from refold.builds.upkeeper import Upkeepers
-from refold.deployment.deploy import known
 from refold.errors import BuildError
 from refold.projections.plan import LOG_COLUMNS
 from refold.reconcile.audit import audit

@@ -1,0 +1,257 @@
+"""How things stand: every build, the log, and what holds events back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row, dict_row
+
+EXACT_BELOW = 200_000
+"""Events up to which the log is counted; a longer one is estimated from the planner's statistics."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildStatus:
+    """One build that is kept.
+
+    Args:
+        projection: which.
+        table: its table in the schema refold_builds.
+        state: `building` or `live`.
+        upkeep: the kind.
+        reads: the stream: `events` or a projection.
+        loaded: whether the first load is done.
+        load_step: steps of it that are done.
+        load_steps: how many there are, where that is known.
+        lag_events: events of the log that it has yet to apply; None while it is loaded first.
+        lag_seconds: how long the oldest of them has waited, in seconds.
+        events_applied: events applied page by page since it was made.
+        rate: events a second while pages were applied (`since` gives the rate between two looks).
+        applied_at: when a page was last applied.
+        promotes: whether it goes live by itself as soon as it has caught up.
+        shown: whether the view `metrics.<projection>` shows this build.
+        views: the views that stand on it.
+    """
+
+    build_id: int
+    projection: str
+    table: str
+    state: str
+    upkeep: str
+    reads: str
+    loaded: bool
+    load_step: int
+    load_steps: int | None
+    lag_events: int | None
+    lag_seconds: float | None
+    events_applied: int
+    rate: float | None
+    applied_at: datetime | None
+    promotes: bool
+    shown: bool
+    views: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A transaction that has written to the log and is not finished: its events wait for its end.
+
+    Args:
+        name: the process id of its session, or the gid of a prepared transaction.
+        seconds: its age; None when the login role may not see it.
+        what: the session's application, or who prepared it.
+    """
+
+    name: str
+    seconds: float | None
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The database at one moment.
+
+    Args:
+        at: when this was looked up.
+        builds: the builds that are kept.
+        events: how many events the log has.
+        events_exact: whether they were counted; an estimate otherwise.
+        segments: segments of the log.
+        segments_ahead: how many of them are still empty, ready for events to come.
+        rejected: rows of set-aside input by answer.
+        workers: sessions of workers.
+        sessions: open transactions that hold events back, oldest first.
+        prepared: prepared transactions that hold events back, oldest first.
+    """
+
+    at: datetime
+    builds: list[BuildStatus]
+    events: int
+    events_exact: bool
+    segments: int
+    segments_ahead: int
+    rejected: dict[str, int]
+    workers: int
+    sessions: list[Holder] = field(default_factory=list)
+    prepared: list[Holder] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def since(self, before: Status) -> Status:
+        """The same with rates over the time since an earlier look."""
+        seconds = (self.at - before.at).total_seconds()
+        applied = {build.build_id: build.events_applied for build in before.builds}
+        if seconds <= 0:
+            return self
+        builds = [
+            replace(b, rate=(b.events_applied - applied[b.build_id]) / seconds) if b.build_id in applied else b
+            for b in self.builds
+        ]
+        return replace(self, builds=builds)
+
+
+def read(conn: psycopg.Connection) -> Status:
+    """Looks at everything, without a lock that anybody waits for.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode. The ages of other users' transactions need a login role
+            with pg_read_all_stats.
+    """
+    with conn.transaction():
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        at = _one(conn, "SELECT clock_timestamp()")
+        builds = _builds(conn)
+        events, exact = _events(conn)
+        segments, ahead = _row(conn, _SEGMENTS)
+        rejected = conn.execute("SELECT answer, count(*) FROM refold.rejected GROUP BY answer ORDER BY answer").fetchall()
+        tables = conn.execute(_LOG_TABLES).fetchone()
+        assert tables is not None
+        # What others' sessions do is shown to the login role, if to anybody.
+        conn.execute("SET LOCAL ROLE NONE")
+        workers = _one(conn, _WORKERS)
+        sessions = _holders(conn, _SESSIONS, tables[0])
+        prepared = _holders(conn, _PREPARED, tables[0])
+    return Status(at, builds, events, exact, segments, ahead, dict(rejected), workers, sessions, prepared)
+
+
+_BUILDS = """
+WITH RECURSIVE standing (build_id, oid) AS (
+    SELECT b.build_id, c.oid
+    FROM refold.builds AS b
+    JOIN pg_class AS c ON c.relname = b.table_name AND c.relnamespace = 'refold_builds'::regnamespace
+    WHERE b.state IN ('building', 'live')
+    UNION
+    SELECT standing.build_id, r.ev_class
+    FROM standing
+    JOIN pg_depend AS d
+      ON d.refclassid = 'pg_class'::regclass AND d.refobjid = standing.oid AND d.classid = 'pg_rewrite'::regclass
+    JOIN pg_rewrite AS r ON r.oid = d.objid
+), views AS (
+    SELECT s.build_id, v.relname::text AS name, v.relnamespace::regnamespace::text AS schema
+    FROM standing AS s
+    JOIN pg_class AS v ON v.oid = s.oid AND v.relkind IN ('v', 'm')
+)
+SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coalesce(u.projection, 'events') AS reads,
+       b.loaded, b.load_step, b.load_steps, unread.events AS lag_events,
+       CASE WHEN b.loaded THEN coalesce(extract(epoch FROM clock_timestamp() - unread.oldest), 0)::float8 END
+           AS lag_seconds,
+       b.events_applied, b.events_applied / nullif(b.apply_ms, 0) * 1000 AS rate, b.applied_at,
+       d.promote AS promotes,
+       EXISTS (SELECT FROM views AS v
+               WHERE v.build_id = b.build_id AND v.schema = 'metrics' AND v.name = b.projection) AS shown,
+       ARRAY(SELECT CASE v.schema WHEN 'metrics' THEN v.name ELSE v.schema || '.' || v.name END
+             FROM views AS v
+             WHERE v.build_id = b.build_id AND NOT (v.schema = 'metrics' AND v.name = b.projection)
+             ORDER BY 1) AS views
+FROM refold.builds AS b
+JOIN refold.deployments AS d ON d.deployment = b.deployment
+LEFT JOIN refold.builds AS u ON u.build_id = b.upstream_id
+LEFT JOIN LATERAL (
+    SELECT n.events, n.oldest FROM refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS n
+    WHERE b.loaded
+) AS unread ON true
+WHERE b.state IN ('building', 'live')
+ORDER BY b.projection, b.build_id
+"""
+
+# The newest transaction's position is close to the end of the log; the sequence itself is the producers'.
+_SEGMENTS = """
+SELECT count(*)::integer, (count(*) FILTER (WHERE lower_position > coalesce(newest.position, 0)))::integer
+FROM refold.segments
+LEFT JOIN (SELECT position FROM refold.events ORDER BY txid DESC, position DESC LIMIT 1) AS newest ON true
+"""
+
+_LOG_TABLES = """
+SELECT array_agg(oid) FROM (
+    SELECT 'refold.events'::regclass::oid AS oid
+    UNION ALL
+    SELECT inhrelid FROM pg_inherits WHERE inhparent = 'refold.events'::regclass
+) AS tables
+"""
+
+_WORKERS = """
+SELECT count(*)::integer FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'refold worker'
+"""
+
+# A transaction that has an id and has written to the log; a reader takes another lock.
+_SESSIONS = """
+SELECT DISTINCT ON (a.xact_start, a.pid)
+    a.pid::text AS name, extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds,
+    coalesce(a.application_name, '') AS what
+FROM pg_locks AS l
+JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.locktype = 'relation' AND l.relation = ANY (%s) AND l.mode = 'RowExclusiveLock' AND l.granted
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND a.pid <> pg_backend_pid()
+ORDER BY a.xact_start, a.pid
+"""
+
+# The locks of a prepared transaction stand under -1/<its id>.
+_PREPARED = """
+SELECT p.gid::text AS name, extract(epoch FROM clock_timestamp() - p.prepared)::float8 AS seconds,
+       p.owner::text AS what
+FROM pg_prepared_xacts AS p
+WHERE p.database = current_database()
+  AND EXISTS (
+      SELECT FROM pg_locks AS l
+      WHERE l.virtualtransaction = '-1/' || p.transaction AND l.relation = ANY (%s)
+        AND l.mode = 'RowExclusiveLock')
+ORDER BY p.prepared, p.gid
+"""
+
+
+def _builds(conn: psycopg.Connection) -> list[BuildStatus]:
+    with conn.cursor(row_factory=class_row(BuildStatus)) as cursor:
+        return cursor.execute(_BUILDS).fetchall()
+
+
+def _holders(conn: psycopg.Connection, query: str, tables: list[int]) -> list[Holder]:
+    with conn.cursor(row_factory=class_row(Holder)) as cursor:
+        return cursor.execute(query.encode(), (tables,)).fetchall()
+
+
+def _events(conn: psycopg.Connection) -> tuple[int, bool]:
+    """How many events there are, and whether they were counted."""
+    counted = _one(conn, f"SELECT count(*) FROM (SELECT FROM refold.events LIMIT {EXACT_BELOW + 1}) AS some")
+    if counted <= EXACT_BELOW:
+        return counted, True
+    with conn.cursor(row_factory=dict_row) as cursor:
+        plan = cursor.execute("EXPLAIN (FORMAT JSON) SELECT FROM refold.events").fetchone()
+    assert plan is not None
+    return max(counted, int(plan["QUERY PLAN"][0]["Plan"]["Plan Rows"])), False
+
+
+def _row(conn: psycopg.Connection, query: str) -> Any:
+    row = conn.execute(query.encode()).fetchone()
+    assert row is not None
+    return row
+
+
+def _one(conn: psycopg.Connection, query: str) -> Any:
+    return _row(conn, query)[0]
