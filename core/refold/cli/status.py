@@ -7,11 +7,9 @@ from typing import Annotated
 
 import psycopg
 import typer
-from rich.live import Live
-from rich.text import Text
 
 from refold.cli.app import TRUST, app
-from refold.cli.output import as_json, capture, line, out, table
+from refold.cli.output import as_json, line, out, table
 from refold.cli.session import AsJson, DatabaseUrl, session
 from refold.status import BuildStatus, Holder, Status, read
 
@@ -21,10 +19,10 @@ OLD = 1.0
 
 @app.command(rich_help_panel=TRUST)
 def status(
-    watch: Annotated[
-        float | None,
-        typer.Option("--watch", "-w", min=0.2, metavar="SECONDS", help="Look again every so many seconds, until Ctrl-C."),
-    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until Ctrl-C.")] = False,
+    every: Annotated[
+        float, typer.Option("--every", min=0.1, metavar="SECONDS", help="Time between two looks of --watch.")
+    ] = 2.0,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -36,45 +34,32 @@ def status(
     \b
     Examples:
       refold status
-      refold status --watch 2
+      refold status --watch
       refold status --json
     """
     with session(database_url) as conn:
-        if watch is None:
-            now = read(conn)
-            if json:
-                as_json(now.as_dict())
-            else:
-                show(now)
+        if watch:
+            _watch(conn, every, json=json)
         else:
-            _watch(conn, watch, json=json)
+            _print(read(conn), json=json)
 
 
-def _watch(conn: psycopg.Connection, seconds: float, *, json: bool) -> None:
+def _watch(conn: psycopg.Connection, every: float, *, json: bool) -> None:
     before = read(conn)
-    # In place on a terminal; elsewhere one block after the other.
-    with Live(console=out, auto_refresh=False, screen=False) if out.is_terminal and not json else _Blocks() as live:
-        while True:
-            now = read(conn)
-            rated = now.since(before)
-            if json:
-                as_json(rated.as_dict())
-            elif isinstance(live, Live):
-                live.update(Text.from_ansi(capture(lambda shown=rated: show(shown))), refresh=True)
-            else:
-                show(rated)
-            before = now
-            time.sleep(seconds)
+    while True:
+        time.sleep(every)
+        now = read(conn)
+        if out.is_terminal and not json:
+            out.clear()
+        _print(now.since(before), json=json)
+        before = now
 
 
-class _Blocks:
-    """Nothing to draw in place."""
-
-    def __enter__(self) -> _Blocks:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
+def _print(now: Status, *, json: bool) -> None:
+    if json:
+        as_json(now.as_dict())
+    else:
+        show(now)
 
 
 def show(now: Status) -> None:

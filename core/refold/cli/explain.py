@@ -1,0 +1,174 @@
+"""`refold explain`: how a projection is kept, why, and the SQL that runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.syntax import Syntax
+
+from refold.builds.build import by_id, find
+from refold.builds.upkeeper import Upkeepers, stream_of, table_name
+from refold.cli.app import METRICS, app
+from refold.cli.output import as_json, line, out, table
+from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
+from refold.deployment.deploy import known
+from refold.errors import DefinitionError
+from refold.projections.definition import Definition, load_directory
+from refold.projections.plan import Plan
+from refold.upkeep.generate import generate
+from refold.upkeep.statements import EVERYTHING, Statements
+from refold.upkeep.stream import LOG_STREAM, Stream
+from refold.upkeep.transform import statements as transform_statements
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A plan, where it comes from, and its SQL."""
+
+    plan: Plan
+    source: str
+    fingerprint: str
+    statements: Statements
+
+    def sections(self) -> list[tuple[str, str, str]]:
+        """Name, purpose and SQL of everything that runs."""
+        of = self.statements
+        found = [
+            ("create", "the tables of a build", _joined(*of.create, *of.keys)),
+            ("load", "the first load, in large steps", _joined(*of.load)),
+            ("index", "made after the first load", _joined(*of.indexes)),
+            ("page", "applies the next events", of.page),
+        ]
+        for relation in of.relations:
+            audit = relation.differences(EVERYTHING, EVERYTHING)
+            found.append(("audit", f"what differs from the query in {relation.table}", audit))
+            heal = _joined(relation.delete(), relation.insert())
+            found.append(("heal", f"recomputes the keys that differ in {relation.table}", heal))
+        found.append(("view", f"what analysts see as metrics.{self.plan.name}", of.view))
+        return [(name, purpose, sql.replace("%%", "%")) for name, purpose, sql in found if sql]
+
+
+@app.command(rich_help_panel=METRICS)
+def explain(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A projection.")],
+    projections: Projections = None,
+    deployed: Annotated[
+        bool, typer.Option("--deployed", help="As it is live in the database, not as the file says.")
+    ] = False,
+    json: AsJson = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Show how a metric is kept, why so, and all the SQL that runs for it.
+
+    Reads the file, and needs no database. Parameters stand as %(name)s: the cursor of the build, bounds and limits.
+
+    \b
+    Examples:
+      refold explain event_counts
+      refold explain event_counts --deployed
+      refold explain event_counts --json
+    """
+    chosen = folder(projections, quiet=True)
+    explanation = of_build(name, chosen, database_url) if deployed else of_file(name, chosen)
+    if json:
+        as_json(_as_dict(explanation))
+    else:
+        _show(explanation)
+
+
+def of_file(name: str, directory: Path) -> Explanation:
+    """Explains a projection as its file defines it; its tables are named as in a first build.
+
+    Raises:
+        DefinitionError: there is no such file, or it is wrong.
+    """
+    definitions = load_directory(directory)
+    if name not in definitions:
+        raise DefinitionError(
+            f"there is no projection {name}{_similar(name, list(definitions))}",
+            path=directory,
+            remedy=f"There are: {', '.join(sorted(definitions)) or 'none'}. --deployed looks into the database.",
+        )
+    definition = definitions[name]
+    stream = LOG_STREAM
+    if definition.upstream is not None:
+        above = definitions[definition.upstream]
+        stream = Stream(f'refold_builds."{table_name(above.name, above.fingerprint, 1)}"', ordinal=True)
+    return Explanation(definition.plan, str(definition.path), definition.fingerprint, _statements(definition, stream))
+
+
+def of_build(name: str, directory: Path, url: str | None) -> Explanation:
+    """Explains the live build of a projection."""
+    with session(url) as conn:
+        build = known(name, {one.projection: one for one in find(conn, "b.state = 'live'")})
+        keeper = Upkeepers(directory).of(conn, build)
+        if build.upstream_id is not None:
+            assert keeper.stream == stream_of(by_id(conn, build.upstream_id))
+    return Explanation(keeper.plan, f"refold_builds.{build.table_name}", build.fingerprint, keeper.statements)
+
+
+def _statements(definition: Definition, stream: Stream) -> Statements:
+    own = table_name(definition.name, definition.fingerprint, 1)
+    if definition.transform is not None:
+        return transform_statements(definition.transform, stream, own)
+    return generate(definition.plan, stream, own)
+
+
+def _similar(name: str, names: list[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, names, 1)
+    return f". Did you mean {close[0]}?" if close else ""
+
+
+def _joined(*statements: str) -> str:
+    return ";\n\n".join(statements)
+
+
+def _facts(explanation: Explanation) -> list[tuple[str, object]]:
+    plan = explanation.plan
+    return [
+        ("projection", plan.name),
+        ("what", plan.description),
+        ("from", explanation.source),
+        ("fingerprint", explanation.fingerprint),
+        ("upkeep", plan.upkeep),
+        ("because", plan.because),
+        ("reads", f"{plan.stream} ({', '.join(plan.reads)})"),
+        ("key", ", ".join(part.name for part in plan.key)),
+        ("aggregates", ", ".join(f"{p.name} ({p.combine})" for p in plan.partials)),
+    ]
+
+
+def _show(explanation: Explanation) -> None:
+    for label, value in _facts(explanation):
+        if value:
+            line(f"{label:<12}{value}")
+    line()
+    table(("COLUMN", "KEPT AS", "WHAT"), [(c.name, c.sql, c.comment) for c in explanation.plan.columns])
+    for name, purpose, sql in explanation.sections():
+        line()
+        line(f"-- {name}: {purpose}", "bold cyan")
+        if out.is_terminal:
+            out.print(Syntax(sql, "postgresql", background_color="default", word_wrap=True))
+        else:
+            line(sql)
+
+
+def _as_dict(explanation: Explanation) -> dict[str, object]:
+    plan = explanation.plan
+    return {
+        "projection": plan.name,
+        "description": plan.description,
+        "source": explanation.source,
+        "fingerprint": explanation.fingerprint,
+        "upkeep": plan.upkeep,
+        "because": plan.because,
+        "reads": plan.stream,
+        "key": [{"name": part.name, "sql": part.sql} for part in plan.key],
+        "columns": [{"name": c.name, "sql": c.sql, "comment": c.comment} for c in plan.columns],
+        "statements": [{"name": name, "purpose": what, "sql": sql} for name, what, sql in explanation.sections()],
+    }
