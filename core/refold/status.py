@@ -34,6 +34,7 @@ class BuildStatus:
         promotes: whether it goes live by itself as soon as it has caught up.
         shown: whether the view `metrics.<projection>` shows this build.
         views: the views that stand on it.
+        error: why a worker could not apply its next page; None while all is well.
     """
 
     build_id: int
@@ -53,6 +54,7 @@ class BuildStatus:
     promotes: bool
     shown: bool
     views: list[str]
+    error: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,9 @@ def read(conn: psycopg.Connection) -> Status:
         builds = _builds(conn)
         events, exact = _events(conn)
         segments, ahead = _row(conn, _SEGMENTS)
-        rejected = conn.execute("SELECT answer, count(*) FROM refold.rejected GROUP BY answer ORDER BY answer").fetchall()
+        rejected = conn.execute(
+            "SELECT answer, count(*) FROM refold.rejected GROUP BY answer ORDER BY answer"
+        ).fetchall()
         tables = conn.execute(_LOG_TABLES).fetchone()
         assert tables is not None
         # What others' sessions do is shown to the login role, if to anybody.
@@ -167,7 +171,8 @@ SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coale
        ARRAY(SELECT CASE v.schema WHEN 'metrics' THEN v.name ELSE v.schema || '.' || v.name END
              FROM views AS v
              WHERE v.build_id = b.build_id AND NOT (v.schema = 'metrics' AND v.name = b.projection)
-             ORDER BY 1) AS views
+             ORDER BY 1) AS views,
+       b.error
 FROM refold.builds AS b
 JOIN refold.deployments AS d ON d.deployment = b.deployment
 LEFT JOIN refold.builds AS u ON u.build_id = b.upstream_id
@@ -238,7 +243,7 @@ def _holders(conn: psycopg.Connection, query: str, tables: list[int]) -> list[Ho
 
 def _events(conn: psycopg.Connection) -> tuple[int, bool]:
     """How many events there are, and whether they were counted."""
-    counted = _one(conn, f"SELECT count(*) FROM (SELECT FROM refold.events LIMIT {EXACT_BELOW + 1}) AS some")
+    counted = _one(conn, f"SELECT count(*) FROM (SELECT FROM refold.events LIMIT {EXACT_BELOW + 1}) AS counted")
     if counted <= EXACT_BELOW:
         return counted, True
     with conn.cursor(row_factory=dict_row) as cursor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +11,11 @@ import typer
 from rich.syntax import Syntax
 
 from refold.builds.build import by_id, find
+from refold.builds.lookup import known
 from refold.builds.upkeeper import Upkeepers, stream_of, table_name
 from refold.cli.app import METRICS, app
 from refold.cli.output import as_json, line, out, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
-from refold.deployment.deploy import known
 from refold.errors import DefinitionError
 from refold.projections.definition import Definition, load_directory
 from refold.projections.plan import Plan
@@ -118,8 +119,6 @@ def _statements(definition: Definition, stream: Stream) -> Statements:
 
 
 def _similar(name: str, names: list[str]) -> str:
-    import difflib
-
     close = difflib.get_close_matches(name, names, 1)
     return f". Did you mean {close[0]}?" if close else ""
 

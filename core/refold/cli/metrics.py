@@ -74,13 +74,13 @@ def deploy(
             builds = deploy_builds(
                 conn, chosen, definitions, report, promote=not no_promote, recreate_foreign=recreate_views
             )
+        if not json:
+            _show_outcome(builds, promoted=not no_promote, nothing="Everything is as the files say.")
         views, skipped = _analysts_views(conn, chosen, quiet=json)
         _tidy(conn)
     if json:
         plan = [_change(one) for one in todo]
         as_json({"plan": plan, "builds": [_build(b) for b in builds], "views": views, "skipped_views": skipped})
-    else:
-        _show_outcome(builds, promoted=not no_promote, nothing="Everything is as the files say.")
 
 
 @app.command(rich_help_panel=METRICS)
@@ -115,7 +115,8 @@ def rebuild(
 @app.command(rich_help_panel=METRICS)
 def promote(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME…]", help="Projections; without any, all that wait.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="[NAME…]", help="Projections; without any, all that wait.", show_default=False),
     ] = None,
     projections: Projections = None,
     recreate_views: RecreateViews = False,
@@ -135,12 +136,12 @@ def promote(
     with session(database_url) as conn:
         with _bars() as report:
             builds = go_live(conn, chosen, names or (), report, recreate_foreign=recreate_views)
+        if not json:
+            _show_outcome(builds, promoted=True, nothing="No build waits to be promoted.")
         views, skipped = _analysts_views(conn, chosen, quiet=json) if builds else ([], [])
         _tidy(conn)
     if json:
         as_json({"builds": [_build(build) for build in builds], "views": views, "skipped_views": skipped})
-    else:
-        _show_outcome(builds, promoted=True, nothing="No build waits to be promoted.")
 
 
 @app.command(rich_help_panel=METRICS)
@@ -198,7 +199,9 @@ def _bars() -> Iterator[Callable[[Progress], None]]:
         yield report
 
 
-def _analysts_views(conn: psycopg.Connection, projections: Path, *, quiet: bool) -> tuple[list[str], list[dict[str, str]]]:
+def _analysts_views(
+    conn: psycopg.Connection, projections: Path, *, quiet: bool
+) -> tuple[list[str], list[dict[str, str]]]:
     """Applies the views beside the projections; answers which stand, and which could not and why."""
     views = projections.resolve().parent / "sql" / "views"
     skipped = apply_analyst_views(conn, views)

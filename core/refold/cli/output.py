@@ -76,7 +76,9 @@ def table(
     if not out.is_terminal:
         _plain_table(columns, cells, to_right, title)
         return
-    drawn = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    drawn = Table(
+        title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
     for column in columns:
         drawn.add_column(column, justify="right" if column in to_right else "left", overflow="fold")
     for row in cells:

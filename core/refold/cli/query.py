@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
 from collections.abc import Iterator
@@ -69,9 +70,24 @@ def _reading(url: str | None) -> Iterator[psycopg.Connection]:
     """A read-only transaction of an analyst."""
     with session(url, "refold_analyst", name="refold query") as conn:
         conn.execute("SET search_path = metrics, pg_catalog")
-        with conn.transaction():
-            conn.execute("SET TRANSACTION READ ONLY")
-            yield conn
+        try:
+            with conn.transaction():
+                conn.execute("SET TRANSACTION READ ONLY")
+                yield conn
+        except psycopg.errors.UndefinedTable as error:
+            raise _no_such_metric(conn, error) from error
+
+
+def _no_such_metric(conn: psycopg.Connection, error: psycopg.errors.UndefinedTable) -> InputError:
+    """The error with what the name may have meant."""
+    message = error.diag.message_primary or str(error)
+    names = [str(name) for (name,) in conn.execute(
+        "SELECT viewname FROM pg_views WHERE schemaname = 'metrics' ORDER BY 1").fetchall()]  # fmt: skip
+    wanted = re.search(r'"(?:[^"]*\.)?([^".]+)"', message)
+    close = difflib.get_close_matches(wanted[1], names, 1) if wanted else []
+    return InputError(
+        message + (f". Did you mean {close[0]}?" if close else ""), remedy=f"There are: {', '.join(names) or 'none'}."
+    )
 
 
 def _statement(text: str) -> str:
@@ -184,7 +200,9 @@ def rejected(
     elif not found:
         note("nothing was set aside")
     else:
-        rows = [(source, at, answer, reason, times, _short(raw)) for source, at, answer, reason, raw, times, *_ in found]
+        rows = [
+            (source, at, answer, reason, times, _short(raw)) for source, at, answer, reason, raw, times, *_ in found
+        ]
         table(("SOURCE", "LINE", "ANSWER", "REASON", "TIMES", "RAW"), rows, right=("LINE", "TIMES"))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json as json_text
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,7 +30,7 @@ def reconcile(
         typer.Option(
             "--since",
             metavar="DATE|TIME",
-            help="Only what comes from events that were recorded since then; ISO 8601, UTC where no offset is given.",
+            help="Only what events since then belong to, by their ts; ISO 8601, UTC where no offset is given.",
             show_default=False,
         ),
     ] = None,
@@ -60,11 +61,16 @@ def reconcile(
             names or (),
             since=moment,
             dry_run=dry_run,
-            report=lambda what, rows: bars.update(task, description=what, completed=rows),
+            report=lambda name, differ: bars.update(task, description=name, advance=1, note=f"{differ:,} differ"),
         )
     if json:
         as_json(
             {
+                "drift": report.drift,
+                "counts": [
+                    {"projection": name, "relation": relation, "kind": kind, "rows": count}
+                    for (name, relation, kind), count in sorted(report.counts.items())
+                ],
                 "audited": report.audited,
                 "skipped": [{"projection": name, "because": reason} for name, reason in report.skipped],
                 "findings": [_as_dict(finding) for finding in report.findings],
@@ -72,7 +78,7 @@ def reconcile(
         )
     else:
         _show(report, dry_run=dry_run)
-    if report.findings:
+    if report.drift:
         raise typer.Exit(DRIFT)
 
 
@@ -85,38 +91,50 @@ def instant(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise InputError(f"--since {text}: not a date or time", remedy="For example 2026-01-31, 2026-01-31T12:00Z.") from error
+        raise InputError(
+            f"--since {text}: not a date or time", remedy="For example 2026-01-31, 2026-01-31T12:00Z."
+        ) from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _show(report: Report, *, dry_run: bool) -> None:
     for name, reason in report.skipped:
         note(f"{name} was not audited: {reason}")
-    if not report.findings:
+    if not report.drift:
         line(f"no drift: {', '.join(report.audited) or 'nothing was audited'}")
         return
     table(
         ("PROJECTION", "RELATION", "KIND", "KEY", "BEFORE", "AFTER"),
         [
-            (f.projection, f.relation, f.kind, _text(f.key), _differing(f.before, f.after), _differing(f.after, f.before))
+            (
+                f.projection,
+                f.relation,
+                f.kind,
+                _text(f.key),
+                _differing(f.before, f.after),
+                _differing(f.after, f.before),
+            )
             for f in report.findings[:SHOWN]
         ],
     )
-    if len(report.findings) > SHOWN:
-        note(f"the first {SHOWN} of {len(report.findings):,}; --json lists all")
-    healed = sum(finding.healed for finding in report.findings)
-    fate = "nothing was healed (--dry-run)" if dry_run else f"{healed:,} healed"
-    line(f"drift: {len(report.findings):,} rows differ, {fate}")
+    if report.drift > min(len(report.findings), SHOWN):
+        note(f"the first {min(len(report.findings), SHOWN)} of {report.drift:,}; --json lists more")
+    fate = "nothing was healed (--dry-run)" if dry_run else "healed; refold.repairs keeps what stood there"
+    for (_, relation, kind), count in sorted(report.counts.items()):
+        line(f"{relation}: {count:,} {kind}")
+    line(f"drift: {report.drift:,} rows differed, {fate}")
 
 
-def _differing(row: dict[str, object] | None, other: dict[str, object] | None) -> str:
+def _differing(row: Any, other: Any) -> str:
     """What a side says that the other does not."""
     if row is None:
         return ""
-    return _text({name: value for name, value in row.items() if other is None or other.get(name) != value})
+    if not isinstance(row, Mapping) or not isinstance(other, Mapping):
+        return _text(row)
+    return _text({name: value for name, value in row.items() if other.get(name) != value})
 
 
-def _text(values: dict[str, object]) -> str:
+def _text(values: object) -> str:
     return json_text.dumps(values, ensure_ascii=False, default=plain)
 
 

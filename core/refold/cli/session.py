@@ -76,7 +76,9 @@ def _embedded() -> str:
 
 
 @contextmanager
-def session(url: str | None, role: Role | None = "refold_worker", *, name: str = "refold") -> Iterator[psycopg.Connection]:
+def session(
+    url: str | None, role: Role | None = "refold_worker", *, name: str = "refold"
+) -> Iterator[psycopg.Connection]:
     """A connection in autocommit mode to a database on which refold is installed.
 
     Args:

@@ -56,9 +56,10 @@ def init(
     line("Next:")
     if directory.resolve() != Path.cwd():
         line(f"  cd {directory}")
-    line("  refold deploy                                           # the metrics go live")
-    line("  refold query 'SELECT * FROM purchases_by_day'           # look at one")
-    line("  refold ingest FILE --help                               # bring events in; `refold worker` counts them")
+    line("  refold deploy                                    the metrics go live")
+    line("  refold query 'SELECT * FROM purchases_by_day'    look at one")
+    line("  refold ingest --help                             bring events in")
+    line("  refold worker                                    keep the metrics up to date")
 
 
 def _files(root: Path) -> list[tuple[Path, Path]]:

@@ -76,6 +76,9 @@ def show(now: Status) -> None:
     about = "" if now.events_exact else "about "
     line(f"log       {about}{now.events:,} events, {now.segments} segments, {now.segments_ahead} of them ready ahead")
     line(f"workers   {now.workers}" + ("" if now.workers else " (`refold worker` starts one)"))
+    for build in now.builds:
+        if build.error:
+            line(f"failing   {build.table}: {build.error}", "red")
     if now.rejected:
         counts = ", ".join(f"{count:,} {answer}" for answer, count in now.rejected.items())
         line(f"set aside {counts} (`refold rejected` lists them)")

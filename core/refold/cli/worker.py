@@ -15,6 +15,7 @@ from refold.cli.app import TRUST, app
 from refold.cli.output import line, progress
 from refold.cli.session import DatabaseUrl, Projections, database, folder
 from refold.database import connect
+from refold.errors import BuildError
 from refold.worker.doorbell import POLL
 from refold.worker.pool import Orders, run
 
@@ -54,20 +55,21 @@ def worker(
         log.info("stopped")
         return
     started = time.monotonic()
-    with _figures(url) as applied:
+    with _figures(url) as (applied, failures):
         before = applied()
         with progress() as bars:
             task = bars.add_task("applying", total=None, note="")
             run(orders, processes, tick=lambda: bars.update(task, completed=applied() - before))
         line(f"drained: {applied() - before:,} events applied in {time.monotonic() - started:.1f} s")
+        _refuse_failed(failures())
 
 
 @contextmanager
-def _figures(url: str) -> Iterator[Callable[[], int]]:
-    """Looks at how many events all builds have applied, over a connection of its own."""
+def _figures(url: str) -> Iterator[tuple[Callable[[], int], Callable[[], list[tuple[str, str]]]]]:
+    """Looks at how many events all builds have applied, and which fail, over a connection of its own."""
     conn = connect(url, "refold_worker", autocommit=True, application_name="refold worker figures")
     try:
-        yield lambda: _applied(conn)
+        yield lambda: _applied(conn), lambda: _failing(conn)
     finally:
         conn.close()
 
@@ -75,3 +77,20 @@ def _figures(url: str) -> Iterator[Callable[[], int]]:
 def _applied(conn: psycopg.Connection) -> int:
     row = conn.execute("SELECT coalesce(sum(events_applied), 0)::bigint FROM refold.builds").fetchone()
     return 0 if row is None else int(row[0])
+
+
+def _failing(conn: psycopg.Connection) -> list[tuple[str, str]]:
+    return conn.execute(
+        "SELECT table_name, error FROM refold.builds"
+        " WHERE error IS NOT NULL AND state IN ('building', 'live') ORDER BY build_id"
+    ).fetchall()
+
+
+def _refuse_failed(failures: list[tuple[str, str]]) -> None:
+    """Drained, but not everything: a script must not take that for done."""
+    if failures:
+        told = "; ".join(f"{table}: {error}" for table, error in failures)
+        raise BuildError(
+            f"not everything could be applied: {told}",
+            remedy="Correct the projection's file and run `refold deploy`; its events wait in the log.",
+        )

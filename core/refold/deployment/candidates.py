@@ -100,9 +100,7 @@ def _gather(conn: psycopg.Connection, chosen: Sequence[Build]) -> int:
     for build in chosen:
         _follow(conn, build, chosen)
     # What another `refold deploy` drives at this moment stays under the number that it knows.
-    together_already = find(
-        conn, "b.state = 'building' AND b.deployment = ANY (%s)", [b.deployment for b in chosen]
-    )
+    together_already = find(conn, "b.state = 'building' AND b.deployment = ANY (%s)", [b.deployment for b in chosen])
     if len({b.deployment for b in together_already}) == 1 and len(together_already) == len(chosen):
         deployment = chosen[0].deployment
         conn.execute("UPDATE refold.deployments SET promote = true WHERE deployment = %s", (deployment,))
@@ -129,6 +127,4 @@ def _follow(conn: psycopg.Connection, build: Build, chosen: Sequence[Build]) -> 
             f"{build.table_name} reads {upstream.table_name}, which is no longer kept",
             remedy=f"Build it anew: `refold rebuild {build.projection}`, or `refold deploy`.",
         )
-    conn.execute(
-        "UPDATE refold.builds SET upstream_id = %s WHERE build_id = %s", (successor.build_id, build.build_id)
-    )
+    conn.execute("UPDATE refold.builds SET upstream_id = %s WHERE build_id = %s", (successor.build_id, build.build_id))

@@ -14,9 +14,10 @@ from typing import Literal
 import psycopg
 
 from refold.builds.build import Build, find
+from refold.builds.lookup import known
 from refold.builds.make import key_indexes, new_deployment
 from refold.builds.upkeeper import Upkeepers
-from refold.deployment.deploy import _DEPLOY_LOCK, known
+from refold.deployment.deploy import _DEPLOY_LOCK
 from refold.deployment.drive import Report, drive
 from refold.errors import BuildError
 
@@ -152,9 +153,7 @@ def decide(builds: Sequence[Build], name: str) -> Decision:
     return Decision(resolved, (*back, *readers, *stays))
 
 
-def _with_upstreams(
-    builds: Sequence[Build], live: dict[str, Build], revived: dict[str, Build]
-) -> tuple[Build, ...]:
+def _with_upstreams(builds: Sequence[Build], live: dict[str, Build], revived: dict[str, Build]) -> tuple[Build, ...]:
     """Finds for each revived build an upstream that is kept; revives that too where need be."""
     by_id = {build.build_id: build for build in builds}
     todo = list(revived.values())

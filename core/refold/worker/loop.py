@@ -80,6 +80,9 @@ class Worker:
             reraise=True,
         )
         for attempt in attempts:
+            if self._stopped():
+                # Told to stop while the server is away.
+                return
             with attempt:
                 self._run(drain)
 

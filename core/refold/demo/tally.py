@@ -1,0 +1,78 @@
+"""The shop's own count, in plain Python: what the metrics must be, found without a database. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import NamedTuple
+
+from refold.demo.shop import Step
+
+FUNNEL = ("view", "cart", "purchase")
+
+
+class Row(NamedTuple):
+    """A step as it must be found again: who, what, when."""
+
+    user: str | None
+    action: str
+    at: datetime
+
+
+class Count(NamedTuple):
+    """Of one action on one day: how often, and by how many different users."""
+
+    events: int
+    users: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What the metrics must say.
+
+    Args:
+        rows: each step, by id.
+        counts: by day and action.
+        active: different users by day.
+        first_seen: the first day of each user.
+        levels: how far each user got: 0 none, 1 view, 2 cart, 3 purchase.
+    """
+
+    rows: dict[str, Row]
+    counts: dict[tuple[date, str], Count]
+    active: dict[date, int]
+    first_seen: dict[str, date]
+    levels: dict[str, int]
+
+
+def tally(steps: Iterable[Step]) -> Tally:
+    """Counts what happened, each step once, whatever became of the news of it."""
+    # What happened in the same millisecond counts in the order of the funnel.
+    ordered = sorted(steps, key=lambda step: (step.at, FUNNEL.index(step.action)))
+    events: Counter[tuple[date, str]] = Counter()
+    users: defaultdict[tuple[date, str], set[str]] = defaultdict(set)
+    active: defaultdict[date, set[str]] = defaultdict(set)
+    first_seen: dict[str, date] = {}
+    levels: dict[str, int] = {}
+    for step in ordered:
+        today = step.at.date()
+        events[today, step.action] += 1
+        users[today, step.action] |= {step.user} if step.user else set()
+        active[today] |= {step.user} if step.user else set()
+        if step.user is None:
+            continue
+        first_seen.setdefault(step.user, today)
+        # In order of time, the next step wanted is the next level; the day is shorter than the funnel's window.
+        level = levels.setdefault(step.user, 0)
+        if level < len(FUNNEL) and step.action == FUNNEL[level]:
+            levels[step.user] = level + 1
+    return Tally(
+        {step.id: Row(step.user, step.action, step.at) for step in ordered},
+        {key: Count(number, len(users[key])) for key, number in events.items()},
+        {today: len(seen) for today, seen in active.items()},
+        first_seen,
+        levels,
+    )
+
