@@ -15,17 +15,17 @@ from typing import Any
 import psycopg
 from hypothesis import strategies as st
 
-from law import PROJECT, broken, worker_connection
+from law import PROJECT, broken, project, worker_connection
 from refold import SourceEvent, append
-from refold.builds.build import Build, find, kept, lock
-from refold.builds.make import key_indexes, make_builds, new_deployment
-from refold.builds.promote import NotYet, promote
-from refold.builds.upkeeper import Upkeeper, Upkeepers
-from refold.cursor import Key
+from refold.builds.build import Build, by_id, find, kept, lock
+from refold.builds.key_indexes import key_indexes
+from refold.builds.make import make_builds, new_deployment
+from refold.builds.upkeeper import Upkeeper, Upkeepers, stream_of
 from refold.database import connect
-from refold.errors import BuildError
 from refold.events import Answer
 from refold.projections.definition import Definition
+from refold.upkeep.generate import generate
+from refold.upkeep.transform import statements as transform_statements
 from refold.worker.catch_up import Keeper, by_depth
 from refold.worker.load import load_step
 from refold.worker.page import apply_page, turn
@@ -65,22 +65,37 @@ class Event:
         )
 
 
+class LoadedUpkeepers(Upkeepers):
+    """Upkeepers of the law's project, which is read once: parsing it takes longer than a history."""
+
+    def __init__(self) -> None:
+        super().__init__(PROJECT)
+
+    def _make(self, conn: psycopg.Connection, build: Build) -> Upkeeper:
+        definition = project()[build.projection]
+        stream = stream_of(None if build.upstream_id is None else by_id(conn, build.upstream_id))
+        if definition.transform is None:
+            statements = generate(definition.plan, stream, build.table_name)
+        else:
+            statements = transform_statements(definition.transform, stream, build.table_name)
+        return Upkeeper(build.build_id, build.upstream_id, definition.plan, stream, statements, definition.transform)
+
+
 class History:
     """One database, and everybody's connections to it.
 
     Args:
-        url: a database in which the law's project is live, with an empty log.
-        upkeepers: those of that project's builds.
+        url: a database in which the law's project is live, over an empty log.
     """
 
-    def __init__(self, url: str, upkeepers: Upkeepers) -> None:
+    def __init__(self, url: str) -> None:
         self._stack = ExitStack()
         enter = self._stack.enter_context
         self.producers = [enter(connect(url, "refold_producer")) for _ in range(PRODUCERS)]
         self.workers = [enter(worker_connection(url)) for _ in range(WORKERS)]
         self.holding: list[ExitStack | None] = [None] * WORKERS
         self.operator = enter(worker_connection(url))
-        self.upkeepers = upkeepers
+        self.upkeepers = LoadedUpkeepers()
         self.committed: dict[str, SourceEvent] = {}
         self.pending: list[dict[str, SourceEvent]] = [{} for _ in range(PRODUCERS)]
         self.looks: list[list[Upkeeper]] = [[], []]
@@ -95,7 +110,9 @@ class History:
 
     def check(self, build_id: int) -> None:
         """The law for a build and everything that reads it directly; fails with the differences."""
-        for build in find(self.operator, "%s IN (b.build_id, b.upstream_id) AND b.state IN ('building', 'live')", build_id):
+        for build in find(
+            self.operator, "%s IN (b.build_id, b.upstream_id) AND b.state IN ('building', 'live')", build_id
+        ):
             differences = broken(self.operator, self.upkeepers, build.build_id)
             assert not differences, f"{build.table_name} is not its query over what it has applied: {differences}"
 
@@ -155,7 +172,7 @@ class History:
                 if build.loaded:
                     turn(self.operator, upkeeper, limit)
                 else:
-                    load_step(self.operator, upkeeper, step=limit * 3, bucket=7)
+                    load_step(self.operator, upkeeper, step=50, bucket=50)
             if not todo and not keeper.promote_ready():
                 return
         raise AssertionError(f"no end of work: {[build.table_name for build in waiting(self.operator)]}")
@@ -178,7 +195,9 @@ class Append:
         if self.savepoint is None:
             history.pending[self.producer] |= history.offer(self.producer, events)
             return
-        with history.producers[self.producer].transaction(force_rollback=not self.savepoint):
+        conn = history.producers[self.producer]
+        conn.execute("SELECT 1")  # Without an open transaction psycopg would begin and commit one here.
+        with conn.transaction(force_rollback=not self.savepoint):
             accepted = history.offer(self.producer, events)
         if self.savepoint:
             history.pending[self.producer] |= accepted

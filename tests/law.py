@@ -7,8 +7,9 @@ each projection's file, as its author wrote it, over the whole log, with the row
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from refold.builds.build import Build, by_id
 from refold.builds.upkeeper import Upkeepers
 from refold.database import connect
 from refold.deployment.deploy import deploy
-from refold.projections.definition import load_directory
+from refold.projections.definition import Definition, load_directory
 from refold.reconcile.audit import audit
 from refold.reconcile.finding import Report
 from refold.worker.page import cursor_parameters
@@ -36,6 +37,12 @@ TRANSFORM_TYPES = {
 """The transforms' columns beside event_id, said a second time, independently of refold."""
 
 Rows = list[tuple[Any, ...]]
+
+
+@cache
+def project() -> dict[str, Definition]:
+    """The law's project, read once: that takes longer than most of what tests do with it."""
+    return load_directory(PROJECT)
 
 
 def deploy_project(url: str, folder: Path = PROJECT) -> list[Build]:
@@ -70,7 +77,7 @@ def broken(conn: psycopg.Connection, upkeepers: Upkeepers, build_id: int) -> lis
     return found
 
 
-def wrong_metrics(url: str, folder: Path = PROJECT) -> dict[str, Rows]:
+def wrong_metrics(url: str, definitions: Mapping[str, Definition] | None = None) -> dict[str, Rows]:
     """The live metrics that differ from their file's query over the whole log, with the rows of one side.
 
     Everything must have been applied: this knows of no cursor.
@@ -79,20 +86,21 @@ def wrong_metrics(url: str, folder: Path = PROJECT) -> dict[str, Rows]:
     with psycopg.connect(url) as conn:
         conn.execute("SET search_path = pg_temp, refold, pg_catalog")
         conn.execute("SET TimeZone = 'UTC'")
-        for name, definition in load_directory(folder).items():
-            if definition.transform is None:
-                text = definition.source.encode()
-                conn.execute(f"CREATE TEMPORARY TABLE {name} AS ".encode() + text)
+        for name, definition in (definitions or project()).items():
+            assert definition.path is not None
+            if definition.path.suffix == ".sql":
+                query = f"CREATE TEMPORARY TABLE {name} AS {definition.path.read_text()}"
+                conn.execute(query.encode())
             else:
-                _evaluate(conn, folder / f"{name}.py", definition.plan.stream)
+                _evaluate(conn, definition.path, definition.plan.stream)
             columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in definition.plan.columns)
             metric = sql.SQL("SELECT {} FROM metrics.{}").format(columns, sql.Identifier(name))
             plain = sql.SQL("SELECT {} FROM pg_temp.{}").format(columns, sql.Identifier(name))
-            query = sql.SQL(
+            both = sql.SQL(
                 "SELECT 'too much', * FROM ({metric} EXCEPT ALL {plain}) AS a"
                 " UNION ALL SELECT 'missing', * FROM ({plain} EXCEPT ALL {metric}) AS b"
             )
-            rows = conn.execute(query.format(metric=metric, plain=plain)).fetchall()
+            rows = conn.execute(both.format(metric=metric, plain=plain)).fetchall()
             if rows:
                 found[name] = rows
         conn.rollback()

@@ -164,7 +164,7 @@ SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coale
        b.loaded, b.load_step, b.load_steps, unread.events AS lag_events,
        CASE WHEN b.loaded THEN coalesce(extract(epoch FROM clock_timestamp() - unread.oldest), 0)::float8 END
            AS lag_seconds,
-       b.events_applied, b.events_applied / nullif(b.apply_ms, 0) * 1000 AS rate, b.applied_at,
+       b.events_applied, nullif(b.events_applied, 0) / nullif(b.apply_ms, 0) * 1000 AS rate, b.applied_at,
        d.promote AS promotes,
        EXISTS (SELECT FROM views AS v
                WHERE v.build_id = b.build_id AND v.schema = 'metrics' AND v.name = b.projection) AS shown,
@@ -217,16 +217,17 @@ WHERE l.locktype = 'relation' AND l.relation = ANY (%s) AND l.mode = 'RowExclusi
 ORDER BY a.xact_start, a.pid
 """
 
-# The locks of a prepared transaction stand under -1/<its id>.
+# The locks of a prepared transaction have no process; one of them is on its own id.
 _PREPARED = """
 SELECT p.gid::text AS name, extract(epoch FROM clock_timestamp() - p.prepared)::float8 AS seconds,
        p.owner::text AS what
 FROM pg_prepared_xacts AS p
 WHERE p.database = current_database()
   AND EXISTS (
-      SELECT FROM pg_locks AS l
-      WHERE l.virtualtransaction = '-1/' || p.transaction AND l.relation = ANY (%s)
-        AND l.mode = 'RowExclusiveLock')
+      SELECT FROM pg_locks AS own
+      JOIN pg_locks AS l ON l.virtualtransaction = own.virtualtransaction AND l.pid IS NULL
+      WHERE own.transactionid = p.transaction AND own.pid IS NULL
+        AND l.relation = ANY (%s) AND l.mode = 'RowExclusiveLock')
 ORDER BY p.prepared, p.gid
 """
 

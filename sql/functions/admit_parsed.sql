@@ -12,8 +12,9 @@ AS $$
 DECLARE
     stored integer[];
     rounds integer := 0;
+    violated text;
 BEGIN
-    PERFORM refold.ensure_segments(coalesce(cardinality(parsed), 0));
+    PERFORM refold.ensure_room(coalesce(cardinality(parsed), 0));
     LOOP
         BEGIN
             WITH fresh AS (
@@ -39,6 +40,15 @@ BEGIN
                     USING ERRCODE = 'serialization_failure',
                           HINT = 'Retry the whole transaction; READ COMMITTED resolves such races by itself.';
             END IF;
+        WHEN check_violation THEN
+            -- A row without a segment violates no named constraint: others have drawn the positions that were
+            -- free a moment ago.
+            GET STACKED DIAGNOSTICS violated = CONSTRAINT_NAME;
+            rounds := rounds + 1;
+            IF violated <> '' OR rounds > 100 THEN
+                RAISE;
+            END IF;
+            PERFORM refold.ensure_segments(cardinality(parsed)::bigint * (rounds + 1));
         END;
     END LOOP;
     RETURN QUERY

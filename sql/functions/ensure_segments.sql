@@ -29,14 +29,17 @@ BEGIN
     SELECT coalesce(max(upper_position), 1) INTO upper_end FROM refold.segments;
     WHILE upper_end - needed <= config.segment_size * config.segments_ahead LOOP
         segment := format('events_%s', lpad(upper_end::text, 15, '0'));
-        EXECUTE format('CREATE TABLE refold.%I (LIKE refold.events INCLUDING ALL EXCLUDING IDENTITY EXCLUDING COMMENTS)', segment);
-        EXECUTE format(
-            'CREATE TRIGGER refuse_change BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON refold.%I
-             FOR EACH STATEMENT EXECUTE FUNCTION refold.refuse_change()', segment);
-        EXECUTE format('ALTER TABLE refold.events ATTACH PARTITION refold.%I FOR VALUES FROM (%s) TO (%s)',
-                       segment, upper_end, upper_end + config.segment_size);
+        -- Under REPEATABLE READ this transaction's snapshot may not show a segment that is there.
+        IF to_regclass(format('refold.%I', segment)) IS NULL THEN
+            EXECUTE format('CREATE TABLE refold.%I (LIKE refold.events INCLUDING ALL EXCLUDING IDENTITY EXCLUDING COMMENTS)', segment);
+            EXECUTE format(
+                'CREATE TRIGGER refuse_change BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON refold.%I
+                 FOR EACH STATEMENT EXECUTE FUNCTION refold.refuse_change()', segment);
+            EXECUTE format('ALTER TABLE refold.events ATTACH PARTITION refold.%I FOR VALUES FROM (%s) TO (%s)',
+                           segment, upper_end, upper_end + config.segment_size);
+            made := made + 1;
+        END IF;
         upper_end := upper_end + config.segment_size;
-        made := made + 1;
     END LOOP;
     RETURN made;
 END

@@ -1,9 +1,9 @@
 -- The transition of refold.window_funnel: one more row.
 --
--- Postgres copies what this returns, so the time of a group grows with the square of the rows it *keeps*
--- (20,000: 0.3 s; 100,000: 12 s). Two ways out: a user who has come all the way is pruned here, and
+-- Postgres copies what a PL/pgSQL transition returns, so the time of a group grows with the square of the rows it
+-- keeps: 10,000 take 0.3 s, 100,000 take 27 s. Users who came all the way are pruned; for others that large,
 --     refold.window_funnel_level(string_agg(refold.window_funnel_event("window", ts, …), ''))
--- is linear, because string_agg keeps its bytes in place.
+-- is the same, and linear: string_agg keeps its bytes in place (100,000 rows: 0.1 s).
 CREATE OR REPLACE FUNCTION refold.window_funnel_add(
     events bytea, "window" interval, ts timestamptz, VARIADIC steps boolean[]
 ) RETURNS bytea
@@ -19,7 +19,7 @@ BEGIN
         RETURN event;
     END IF;
     kept := length(events) / 20;
-    -- At powers of two, so that all scans together cost no more than two over everything.
+    -- At powers of two only, so that the scans cost no more than two of the whole.
     IF kept >= 256 AND kept & (kept - 1) = 0 THEN
         events := refold.window_funnel_prune(events, cardinality(steps));
     END IF;

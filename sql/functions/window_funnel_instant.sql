@@ -11,7 +11,8 @@ CREATE OR REPLACE FUNCTION refold.window_funnel_instant(codes integer[]) RETURNS
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
 AS $$
 DECLARE
-    masks integer[] := ARRAY(SELECT CASE WHEN code < 0 THEN -code ELSE 1 << (code - 1) END FROM unnest(codes) AS code);
+    masks integer[];
+    steps integer := 0;     -- the last one that any event matches
     step_of integer[];      -- by event: the step it serves
     event_of integer[];     -- by step: the event that serves it
     seen_from integer[];    -- by event: the step from which this search came upon it
@@ -23,13 +24,19 @@ DECLARE
     reach integer := 0;     -- m
     runs integer[] := '{}';
 BEGIN
-    FOR level IN 0..30 LOOP
+    FOR position IN 1..cardinality(codes) LOOP
+        masks[position] := CASE WHEN codes[position] < 0 THEN -codes[position] ELSE 1 << (codes[position] - 1) END;
+        WHILE masks[position] >> steps > 0 LOOP
+            steps := steps + 1;
+        END LOOP;
+    END LOOP;
+    FOR level IN 0..steps - 1 LOOP
         IF level > 0 AND level <= reach THEN
             step_of[event_of[level]] := NULL;
         END IF;
         reach := greatest(reach, level);
         <<further>>
-        WHILE reach < 31 LOOP
+        WHILE reach < steps LOOP
             seen_from := NULL;
             queue := ARRAY[reach + 1];
             head := 1;
@@ -60,7 +67,9 @@ BEGIN
             END LOOP;
             reach := reach + 1;
         END LOOP;
-        runs := ARRAY(SELECT generate_series(level + 1, reach)) || runs;
+        FOR taken IN REVERSE reach..level + 1 LOOP
+            runs := array_prepend(taken, runs);
+        END LOOP;
     END LOOP;
     RETURN runs;
 END

@@ -3,15 +3,15 @@
 -- Result: reached[k] = the earliest end of a chain of k steps (microseconds since 2000-01-01 UTC), as many as
 -- there are levels; and the events in the order in which they were taken, for refold.window_funnel_chain.
 --
--- One pass in order of time. open_until[k] is the latest deadline of all chains of k steps so far: a chain can be
--- continued at t if and only if t is not after its deadline, so of two chains of one length the one with the later
--- deadline can do whatever the other can. (ClickHouse's windowFunnel keeps the latest *start*, which comes to the
--- same only while windows are of one length: January 30 at noon plus a month ends after January 31 at noon… minus an
--- hour plus a month.) A chain of k steps contains one of k - 1, so open_until never grows with k.
+-- One pass in order of time. open_until[k] is the latest deadline of all chains of k steps so far. A chain can go on
+-- at t exactly if t is not after its deadline, so of two chains of one length the one with the later deadline can do
+-- whatever the other can. (ClickHouse and PostHog keep the latest *start*. With months that is not the same: January
+-- 30, 12:00 plus a month is after January 31, 11:00 plus a month.) A chain of k steps contains one of k - 1, so
+-- open_until never grows with k.
 --
 -- An event of several steps alone at its instant is taken for its last step first, so that it cannot follow itself.
 -- Where it is not alone, it takes a matching, and that is rare: stage 0 is the rows as they came, hopefully in order;
--- 1 sorted; 2 sorted and resolved.
+-- 1 sorted by bytes; 2 sorted and resolved.
 CREATE OR REPLACE FUNCTION refold.window_funnel_scan(
     INOUT events bytea, OUT reached bigint[], IN stage integer DEFAULT 0
 )
@@ -26,17 +26,21 @@ DECLARE
     deadline bigint;
     last_ts bigint;
     last_code integer;
+    again record;
 BEGIN
     FOR start IN 1..length(bits) BY 160 LOOP
         ts := substring(bits, start, 64)::bit(64)::bigint;
         code := substring(bits, start + 64, 32)::bit(32)::integer;
-        IF ts <= last_ts AND stage < 2 AND (ts < last_ts OR code < last_code OR code < 0) THEN
+        IF ts <= last_ts AND stage < 2
+           AND (ts < last_ts OR code < last_code OR code < 0 OR last_code < 0) THEN
             events := CASE stage WHEN 0 THEN refold.window_funnel_sort(events)
                                  ELSE refold.window_funnel_resolve(events) END;
-            SELECT s.events, s.reached INTO events, reached FROM refold.window_funnel_scan(events, stage + 1) AS s;
+            again := refold.window_funnel_scan(events, stage + 1);
+            events := again.events;
+            reached := again.reached;
             RETURN;
         END IF;
-        FOR step IN REVERSE CASE WHEN code > 0 THEN code ELSE 31 END..greatest(code, 1) LOOP
+        FOR step IN REVERSE CASE WHEN code > 0 THEN code ELSE least(level + 1, 31) END..greatest(code, 1) LOOP
             CONTINUE WHEN code < 0 AND -code & (1 << (step - 1)) = 0;
             IF step = 1 THEN
                 deadline := substring(bits, start + 96, 64)::bit(64)::bigint;

@@ -17,6 +17,7 @@ REVOKE ALL ON FUNCTION
     refold.admit(jsonb),
     refold.admit_parsed(refold.parsed_event[]),
     refold.set_aside(text, bigint, text, text, text),
+    refold.ensure_room(bigint),
     refold.ensure_segments(bigint)
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
@@ -24,6 +25,6 @@ GRANT EXECUTE ON FUNCTION
     refold.admit(jsonb),
     refold.admit_parsed(refold.parsed_event[]),
     refold.set_aside(text, bigint, text, text, text),
-    refold.ensure_segments(bigint)
+    refold.ensure_room(bigint)
 TO refold_producer;
 GRANT EXECUTE ON FUNCTION refold.ensure_segments(bigint) TO refold_worker;

@@ -1,21 +1,18 @@
-"""Making builds: a row in the catalog, an empty table, and the indexes that recompute needs on its stream."""
+"""Making builds: a row in the catalog and an empty table."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 
 import psycopg
 
-from refold.builds.build import Build, by_id, find, kept
-from refold.builds.upkeeper import Upkeeper, Upkeepers, stream_of, table_name
+from refold.builds.build import Build, by_id, find
+from refold.builds.key_indexes import index_streams
+from refold.builds.upkeeper import stream_of, table_name
 from refold.errors import DefinitionError
 from refold.projections.definition import Definition
-from refold.projections.identifiers import ident
-from refold.upkeep import recompute
 from refold.upkeep.generate import generate
 from refold.upkeep.statements import Statements
-from refold.upkeep.stream import LOG_TABLE
 from refold.upkeep.transform import statements as transform_statements
 
 _FLOATS = ("real", "double precision")
@@ -59,16 +56,16 @@ def make_builds(
         statements = _statements(definition, build, upstream)
         _create(conn, definition, statements)
         made[definition.name] = build
-    return [build for name, build in made.items() if name not in resumed]
+    fresh = [build for name, build in made.items() if name not in resumed]
+    index_streams(conn, fresh)
+    return fresh
 
 
 def _live(conn: psycopg.Connection, projection: str) -> Build:
     return find(conn, "b.state = 'live' AND b.projection = %s", projection)[0]
 
 
-def _insert(
-    conn: psycopg.Connection, definition: Definition, deployment: int, upstream: Build | None
-) -> Build:
+def _insert(conn: psycopg.Connection, definition: Definition, deployment: int, upstream: Build | None) -> Build:
     row = conn.execute(
         "SELECT coalesce(max(number), 0) + 1 FROM refold.builds WHERE projection = %s", (definition.name,)
     ).fetchone()
@@ -144,57 +141,3 @@ def _refuse_inexact(conn: psycopg.Connection, definition: Definition, table: str
             raise DefinitionError(
                 f"{name} is json, which cannot be compared", path=definition.path, remedy="Cast to jsonb."
             )
-
-
-def key_indexes(conn: psycopg.Connection, upkeepers: Upkeepers) -> list[str]:
-    """Makes the indexes that recompute needs on the streams of all kept builds; returns those it made.
-
-    They are made CONCURRENTLY where the stream may have rows: producers and workers go on.
-
-    Args:
-        conn: in autocommit mode, allowed to act as refold_owner and refold_worker.
-        upkeepers: gives the plan of each build.
-    """
-    made: list[str] = []
-    for build in kept(conn):
-        if build.upkeep != "recompute":
-            continue
-        keeper = upkeepers.of(conn, build)
-        name = _index_name(keeper)
-        schema = "refold" if keeper.stream.table == LOG_TABLE else "refold_builds"
-        if conn.execute("SELECT to_regclass(%s)", (f"{schema}.{ident(name)}",)).fetchone() != (None,):
-            continue
-        statement = recompute.key_index(keeper.plan, keeper.stream, name)
-        if keeper.stream.table == LOG_TABLE:
-            _index_log(conn, statement, name)
-        else:
-            conn.execute(statement.replace("CREATE INDEX", "CREATE INDEX CONCURRENTLY").encode())
-        made.append(name)
-    return made
-
-
-def _index_name(keeper: Upkeeper) -> str:
-    """Readers with the same key share an index."""
-    what = recompute.key_index(keeper.plan, keeper.stream, "")
-    return "key_" + hashlib.sha256(what.encode()).hexdigest()[:16]
-
-
-def _index_log(conn: psycopg.Connection, statement: str, name: str) -> None:
-    """An index on the partitioned log, segment by segment: on the parent at once it would block producers."""
-    conn.execute("SET ROLE refold_owner")
-    try:
-        conn.execute(statement.replace(f"ON {LOG_TABLE}", f"ON ONLY {LOG_TABLE}").encode())
-        segments = conn.execute(
-            "SELECT segment::text FROM refold.segments ORDER BY lower_position"
-        ).fetchall()
-        for at, (segment,) in enumerate(segments):
-            part = f"{name}_{at}"
-            conn.execute(
-                statement.replace("CREATE INDEX", "CREATE INDEX CONCURRENTLY")
-                .replace(f"EXISTS {ident(name)}", f"EXISTS {ident(part)}")
-                .replace(f"ON {LOG_TABLE}", f"ON {segment}")
-                .encode()
-            )
-            conn.execute(f"ALTER INDEX refold.{ident(name)} ATTACH PARTITION refold.{ident(part)}".encode())
-    finally:
-        conn.execute("SET ROLE refold_worker")

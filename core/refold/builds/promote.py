@@ -126,12 +126,23 @@ def _switch(
 
 
 def _retire_reader(conn: psycopg.Connection, reader: Build, deployment: int) -> None:
+    """Ends a build, and all that read it: nobody feeds them any more."""
     conn.execute(
         "UPDATE refold.builds SET state = 'retired', retired_at = now(), retired_by = %s WHERE build_id = %s",
         (deployment, reader.build_id),
     )
     if reader.state == "live":
-        drop_view(conn, reader.projection)
+        try:
+            drop_view(conn, reader.projection)
+        except psycopg.errors.DependentObjectsStillExist as error:
+            raise BuildError(
+                f"metrics.{reader.projection} goes with what it reads, but {error.diag.message_detail}",
+                remedy="Drop what stands on it first.",
+            ) from error
+    for below in find(conn, "b.upstream_id = %s AND b.state IN ('building', 'live')", reader.build_id):
+        if lock(conn, below.build_id, wait=True) is None:
+            raise NotYet
+        _retire_reader(conn, below, deployment)
 
 
 def depth_by_id(conn: psycopg.Connection) -> dict[int, int]:
@@ -162,7 +173,9 @@ def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
     rows = conn.execute(
         """
         SELECT build_id, table_name FROM (
-            SELECT build_id, table_name, row_number() OVER (PARTITION BY projection ORDER BY retired_at DESC, number DESC) AS age
+            SELECT build_id, table_name, row_number() OVER (
+                -- One that was never live is nothing to go back to.
+                PARTITION BY projection ORDER BY promoted_at IS NULL, retired_at DESC, number DESC) AS age
             FROM refold.builds WHERE state = 'retired'
         ) AS retired WHERE age > %s
         """,

@@ -111,7 +111,7 @@ def dependants_of(conn: psycopg.Connection, name: str) -> list[Dependant]:
 
 
 def apply_analyst_views(conn: psycopg.Connection, folder: Path) -> list[tuple[str, str]]:
-    """Applies `*.sql` of a folder, each of which makes one view on top of the metrics.
+    """Applies `*.sql` of a folder, each of which makes one view on top of the metrics, or of each other.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
@@ -119,23 +119,41 @@ def apply_analyst_views(conn: psycopg.Connection, folder: Path) -> list[tuple[st
 
     Returns:
         Name and reason of each that could not be applied, because its metrics are not there.
+
+    Raises:
+        BuildError: a file is wrong, or the view's columns change and others stand on it.
     """
-    skipped: list[tuple[str, str]] = []
-    for path in sorted(folder.glob("*.sql")) if folder.is_dir() else []:
-        try:
-            with conn.transaction():
-                conn.execute("SET LOCAL lock_timeout = '2s'")
-                conn.execute(path.read_text(encoding="utf-8").encode())
-                conn.execute(
-                    sql.SQL("GRANT SELECT ON {} TO refold_analyst").format(
-                        sql.Identifier(METRICS_SCHEMA, path.stem)
-                    )
-                )
-        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
-            skipped.append((path.name, error.diag.message_primary or str(error)))
-        except psycopg.Error as error:
-            raise BuildError(f"{path}: {error.diag.message_primary or error}") from error
-    return skipped
+    left = sorted(folder.glob("*.sql")) if folder.is_dir() else []
+    while True:
+        skipped: list[tuple[Path, str]] = []
+        for path in left:
+            try:
+                with conn.transaction():
+                    _apply_view(conn, path)
+            except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+                skipped.append((path, error.diag.message_primary or str(error)))
+            except psycopg.Error as error:
+                raise BuildError(f"{path}: {error.diag.message_primary or error}") from error
+        if len(skipped) in (0, len(left)):
+            return [(path.name, reason) for path, reason in skipped]
+        # One may stand on another whose name comes later.
+        left = [path for path, _ in skipped]
+
+
+def _apply_view(conn: psycopg.Connection, path: Path) -> None:
+    conn.execute("SET LOCAL lock_timeout = '2s'")
+    statement = path.read_text(encoding="utf-8").encode()
+    view = sql.Identifier(METRICS_SCHEMA, path.stem)
+    grants: list[tuple[str, str]] = []
+    try:
+        with conn.transaction():
+            conn.execute(statement)
+    except psycopg.errors.InvalidTableDefinition:
+        # Its columns went, or changed type or order. The file is all there is to it, so it is made anew.
+        grants = _grants(conn, METRICS_SCHEMA, path.stem)
+        conn.execute(sql.SQL("DROP VIEW {}").format(view))
+        conn.execute(statement)
+    _grant(conn, METRICS_SCHEMA, path.stem, [*grants, ("SELECT", "refold_analyst")])
 
 
 def _grants(conn: psycopg.Connection, schema: str, name: str) -> list[tuple[str, str]]:
@@ -166,7 +184,7 @@ def _recreate(conn: psycopg.Connection, one: Dependant) -> None:
     except psycopg.errors.UndefinedColumn as error:
         raise BuildError(
             f"{one.schema}.{one.name} uses a column that goes: {error.diag.message_primary}",
-            remedy="Change or drop that view first.",
+            remedy=f"DROP VIEW {one.schema}.{one.name}; a file of it in sql/views is applied again after the switch.",
         ) from error
     conn.execute(sql.SQL("COMMENT ON VIEW {} IS {}").format(view, sql.Literal(one.comment)))
     _grant(conn, one.schema, one.name, list(one.grants))

@@ -7,6 +7,7 @@ A module of commands imports `app` and decorates its functions with `@app.comman
 from __future__ import annotations
 
 import logging
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import Annotated, Any
 
@@ -81,7 +82,11 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"refold {installed_version('refold')}")
+        try:
+            number = installed_version("refold")
+        except PackageNotFoundError:
+            number = "0.0.0 (not installed: run from its source)"
+        typer.echo(f"refold {number}")
         raise typer.Exit
 
 

@@ -42,6 +42,7 @@ class Explanation:
             ("load", "the first load, in large steps", _joined(*of.load)),
             ("index", "made after the first load", _joined(*of.indexes)),
             ("page", "applies the next events", of.page),
+            ("backlog", "the same in the middle of a backlog", of.backlog),
         ]
         for relation in of.relations:
             audit = relation.differences(EVERYTHING, EVERYTHING)

@@ -58,7 +58,7 @@ def deploy(
     Examples:
       refold deploy --dry-run           the plan: what is new, changed, and why
       refold deploy                     do it
-      refold deploy --no-promote        build beside what is live; `refold promote` switches
+      refold deploy --no-promote        build beside; `refold promote` switches
     """
     chosen = folder(projections)
     definitions = load_directory(chosen)

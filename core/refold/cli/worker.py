@@ -92,5 +92,6 @@ def _refuse_failed(failures: list[tuple[str, str]]) -> None:
         told = "; ".join(f"{table}: {error}" for table, error in failures)
         raise BuildError(
             f"not everything could be applied: {told}",
-            remedy="Correct the projection's file and run `refold deploy`; its events wait in the log.",
+            remedy="Correct the file and run `refold deploy`, or give this worker the deployed one (--projections); "
+            "the events wait in the log.",
         )

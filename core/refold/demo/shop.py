@@ -22,7 +22,8 @@ MIDNIGHT = datetime.combine(TODAY, time(), UTC)
 LATE_S = 600.0
 """Seconds after which a delivery counts as late."""
 
-_DAY_S = 86_400.0
+DAY_S = 86_400.0
+"""Seconds of a day."""
 # The shop closes at eleven: nobody's visit reaches into the next day.
 _VISITS_BY_HOUR = (3, 2, 1, 1, 1, 2, 4, 7, 9, 10, 11, 12, 13, 12, 11, 11, 12, 14, 17, 20, 22, 18, 11)
 _PRODUCTS = (
@@ -118,9 +119,7 @@ def train(seed: int, number: int, size: int) -> Day:
         steps += _visit(dice, f"t{number}-{len(steps):05}", start, _customers(size))
     del steps[size:]
     dice.shuffle(steps)
-    return Day(
-        tuple(steps), tuple(Delivery(_DAY_S - 1, _mobile(step), Answer.accepted, True) for step in steps)
-    )
+    return Day(tuple(steps), tuple(Delivery(DAY_S - 1, _mobile(step), Answer.accepted, True) for step in steps))
 
 
 def _visits(dice: random.Random, steps: int) -> list[list[Step]]:
@@ -179,7 +178,7 @@ def _deliver(dice: random.Random, visit: Sequence[Step]) -> Iterator[Delivery]:
     device = dice.random()
     if yesterday or device < 0.06:
         end = _second_of_day(visit[-1].at)
-        back = dice.uniform(0.0, 0.4 * _DAY_S) if yesterday else end + dice.uniform(1_200, 25_000)
+        back = dice.uniform(0.0, 0.4 * DAY_S) if yesterday else end + dice.uniform(1_200, 25_000)
         for step in dice.sample(visit, len(visit)):
             yield _delivery(back + dice.uniform(0, 3), step, _mobile(step))
     elif device < 0.45:
@@ -191,7 +190,7 @@ def _deliver(dice: random.Random, visit: Sequence[Step]) -> Iterator[Delivery]:
 
 
 def _delivery(at: float, step: Step, event: dict[str, Any]) -> Delivery:
-    arrives = min(at, _DAY_S - 1)
+    arrives = min(at, DAY_S - 1)
     return Delivery(arrives, event, Answer.accepted, arrives - _second_of_day(step.at) > LATE_S)
 
 
@@ -217,14 +216,14 @@ def _event(step: Step, ts: str | int, device: str) -> dict[str, Any]:
 
 def _again(dice: random.Random, original: Delivery) -> Delivery:
     """The reply was lost, so the client sends it once more."""
-    at = min(original.at + dice.uniform(1, 1_200), _DAY_S - 1)
+    at = min(original.at + dice.uniform(1, 1_200), DAY_S - 1)
     return Delivery(at, original.event, Answer.duplicate, original.late)
 
 
 def _contradicted(dice: random.Random, original: Delivery) -> Delivery:
     """A client that changed its mind about an event that it had sent already."""
     metadata = {**original.event["metadata"], "amount": dice.randrange(500, 900)}
-    at = min(original.at + dice.uniform(30, 900), _DAY_S - 1)
+    at = min(original.at + dice.uniform(30, 900), DAY_S - 1)
     return Delivery(at, {**original.event, "metadata": metadata}, Answer.conflict, original.late)
 
 
@@ -240,7 +239,7 @@ _MISTAKES: tuple[_Mistake, ...] = (
 
 def _broken(dice: random.Random, number: int) -> Delivery:
     """A message from a client with a bug."""
-    at = dice.uniform(0, _DAY_S - 1)
+    at = dice.uniform(0, DAY_S - 1)
     step = Step(f"broken-{number}", "user-00000", "view", MIDNIGHT + timedelta(seconds=int(at)), {})
     return Delivery(at, _MISTAKES[number % len(_MISTAKES)](_web(step)), Answer.invalid, False)
 

@@ -75,4 +75,3 @@ def tally(steps: Iterable[Step]) -> Tally:
         first_seen,
         levels,
     )
-

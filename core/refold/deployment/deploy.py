@@ -9,8 +9,9 @@ import psycopg
 
 from refold.builds.build import Build, find, kept
 from refold.builds.changes import Change, changes
+from refold.builds.key_indexes import key_indexes
 from refold.builds.lookup import known
-from refold.builds.make import key_indexes, make_builds, new_deployment
+from refold.builds.make import make_builds, new_deployment
 from refold.builds.upkeeper import Upkeepers
 from refold.deployment.drive import Report, drive
 from refold.projections.definition import Definition
@@ -53,9 +54,9 @@ def deploy(
             todo = plan(conn, definitions)
             resumed = {c.projection: c.build for c in todo if c.action == "resumed" and c.build is not None}
             fresh = [c.definition for c in todo if c.builds and c.definition is not None]
+            _drop_abandoned(conn, todo)
             if not fresh and not resumed:
                 return []
-            _drop_abandoned(conn, todo)
             deployment = new_deployment(conn, "deploy", promote=promote)
             make_builds(conn, fresh, deployment, resumed=resumed)
             _adopt(conn, resumed.values(), deployment)
@@ -130,8 +131,11 @@ def _adopt(conn: psycopg.Connection, builds: Iterable[Build], deployment: int) -
 
 
 def _drop_abandoned(conn: psycopg.Connection, todo: Sequence[Change]) -> None:
-    """Unfinished builds of a definition that has changed again are of no use to anybody."""
-    names = [change.projection for change in todo if change.builds]
+    """Unfinished builds of a definition that has changed again, or back, are of no use to anybody.
+
+    A worker would make them live as soon as they have caught up.
+    """
+    names = [change.projection for change in todo if change.builds or change.action == "unchanged"]
     conn.execute(
         "UPDATE refold.builds SET state = 'retired', retired_at = now() WHERE state = 'building' AND projection = ANY (%s)",
         (names,),

@@ -14,8 +14,9 @@ from typing import Literal
 import psycopg
 
 from refold.builds.build import Build, find
+from refold.builds.key_indexes import key_indexes
 from refold.builds.lookup import known
-from refold.builds.make import key_indexes, new_deployment
+from refold.builds.make import new_deployment
 from refold.builds.upkeeper import Upkeepers
 from refold.deployment.deploy import _DEPLOY_LOCK
 from refold.deployment.drive import Report, drive
@@ -95,7 +96,8 @@ def rollback(
     conn.execute("SELECT pg_advisory_lock(%s)", (_DEPLOY_LOCK,))
     try:
         with conn.transaction():
-            decision = decide(find(conn), name)
+            before = find(conn)
+            decision = decide(before, name)
             for build in decision.revived:
                 _check_code(conn, upkeepers, build)
             deployment = new_deployment(conn, "rollback", promote=True)
@@ -111,7 +113,24 @@ def rollback(
         key_indexes(conn, upkeepers)
     finally:
         conn.execute("SELECT pg_advisory_unlock(%s)", (_DEPLOY_LOCK,))
-    return drive(conn, deployment, upkeepers, report, recreate_foreign=recreate_foreign)
+    try:
+        return drive(conn, deployment, upkeepers, report, recreate_foreign=recreate_foreign)
+    except BuildError:
+        _put_back(conn, [build for build in before if any(build.build_id == b.build_id for b in decision.revived)])
+        raise
+
+
+def _put_back(conn: psycopg.Connection, builds: Sequence[Build]) -> None:
+    """Retires revived builds as they were: a refused switch must not be made later by a worker."""
+    for build in builds:
+        conn.execute(
+            """
+            UPDATE refold.builds SET
+                state = 'retired', deployment = %s, upstream_id = %s, retired_at = %s, retired_by = %s
+            WHERE build_id = %s AND state = 'building'
+            """,
+            (build.deployment, build.upstream_id, build.retired_at, build.retired_by, build.build_id),
+        )
 
 
 def decide(builds: Sequence[Build], name: str) -> Decision:
@@ -126,6 +145,11 @@ def decide(builds: Sequence[Build], name: str) -> Decision:
     """
     live = {build.projection: build for build in builds if build.state == "live"}
     deployment = known(name, live).deployment
+    if any(b.projection == name and b.state == "building" and b.promoted_at is not None for b in builds):
+        raise BuildError(
+            f"an earlier build of {name} is on its way back already",
+            remedy=f"A worker makes it live as soon as it has caught up; so does `refold promote {name}`.",
+        )
     revived: dict[str, Build] = {}
     stays: list[Step] = []
     for build in builds:

@@ -18,6 +18,7 @@ BATCH = 10_000
 """Records in one transaction, at most."""
 BATCH_CHARACTERS = 32 * 2**20
 """Characters of raw text in one transaction, about: long lines must not fill the memory."""
+SET_ASIDE = (Answer.conflict, Answer.invalid)
 
 
 @dataclass(slots=True)
@@ -66,6 +67,7 @@ def ingest(
     *,
     batch: int = BATCH,
     progress: Callable[[Tally], None] = lambda tally: None,
+    on_aside: Callable[[Record, Receipt], None] = lambda record, receipt: None,
 ) -> Tally:
     """Reads a source to its end.
 
@@ -79,6 +81,7 @@ def ingest(
         tally: is counted up batch by batch, so that it holds also when this is interrupted.
         batch: records in one transaction.
         progress: told after every batch.
+        on_aside: told of each record that was set aside, once that is committed.
 
     Raises:
         InputError: the rest of the file cannot be read (a damaged gzip); what came before is stored.
@@ -87,6 +90,9 @@ def ingest(
         receipts = log.run(lambda conn, records=records: _append(conn, log, source.name, mapper, records))  # type: ignore[misc]
         log.learn(receipts)
         tally.add(receipt.answer for receipt in receipts)
+        for record, receipt in zip(records, receipts, strict=True):
+            if receipt.answer in SET_ASIDE:
+                on_aside(record, receipt)
         progress(tally)
     return tally
 
@@ -101,7 +107,7 @@ def _append(
     receipts: list[Receipt] = []
     for record, one in zip(records, mapped, strict=True):
         receipt = next(answers) if isinstance(one, SourceEvent) else Receipt(None, Answer.invalid, one)
-        if receipt.answer in (Answer.conflict, Answer.invalid):
+        if receipt.answer in SET_ASIDE:
             set_aside(conn, source, record.line, receipt, record.raw)
         receipts.append(receipt)
     return receipts

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 from pydantic import ValidationError
 
 from refold.events import Answer, SourceEvent, metadata_json, reasons
@@ -19,23 +22,19 @@ from refold.events import Answer, SourceEvent, metadata_json, reasons
 BULK = 64
 """From this many events on a batch is tried as COPY, rows."""
 
-# What is classified in bulk goes through a temporary table: it is validated already, and typed columns spare
-# Postgres the parsing of JSON.
-_OFFERED = """
-CREATE TEMPORARY TABLE IF NOT EXISTS offered (
-    event_id text, user_id text, action text, ts timestamptz, metadata jsonb, version integer,
-    ordinal integer GENERATED ALWAYS AS IDENTITY
-) ON COMMIT DELETE ROWS;
-TRUNCATE pg_temp.offered RESTART IDENTITY
-"""
-_COPY_OFFERED = "COPY pg_temp.offered (event_id, user_id, action, ts, metadata, version) FROM STDIN"
-_ADMIT_OFFERED = """
-SELECT event_id, answer, reason
+# Columns as arrays: typed values spare Postgres the parsing of JSON, and a temporary table would keep the
+# caller from PREPARE TRANSACTION.
+_ADMIT_COLUMNS = """
+SELECT answer, reason
 FROM refold.admit_parsed(ARRAY(
     SELECT ROW(ordinal, event_id, user_id, action, ts, metadata, version, NULL)::refold.parsed_event
-    FROM pg_temp.offered ORDER BY ordinal
+    FROM ROWS FROM (
+        unnest(%s::text[]), unnest(%s::text[]), unnest(%s::text[]),
+        unnest(%s::timestamptz[]), unnest(%s::jsonb[]), unnest(%s::integer[])
+    ) WITH ORDINALITY AS o (event_id, user_id, action, ts, metadata, version, ordinal)
 ))
 """
+_ADMIT_JSON = "SELECT answer, reason FROM refold.admit(%s::jsonb)"
 _COPY = "COPY refold.events (event_id, user_id, action, ts, metadata, version) FROM STDIN"
 
 
@@ -63,7 +62,8 @@ def append(
     Conflicts and invalid events are set aside in `refold.rejected` in the same transaction.
 
     Args:
-        conn: a connection that may act as a producer; nothing is committed here.
+        conn: a connection that may act as a producer; nothing is committed here. In autocommit mode, outside
+            a transaction, the call is a transaction of its own.
         events: SourceEvents, or mappings with the fields of one.
         source: who appends; kept with what is set aside.
         optimistic: try a large batch as COPY first. Turn it off where duplicates are expected: a failed
@@ -92,12 +92,13 @@ def append(
         else:
             good.append(event)
             place.append(at)
-    for at, receipt in zip(place, store(conn, good, optimistic=optimistic), strict=True):
-        receipts[at] = receipt
-        if receipt.answer is Answer.conflict:
-            aside.append((at, receipt))
-    for at, receipt in aside:
-        set_aside(conn, source, at + 1, receipt, raw_text(offered[at]))
+    with _atomic(conn):
+        for at, receipt in zip(place, store(conn, good, optimistic=optimistic), strict=True):
+            receipts[at] = receipt
+            if receipt.answer is Answer.conflict:
+                aside.append((at, receipt))
+        for at, receipt in aside:
+            set_aside(conn, source, at + 1, receipt, raw_text(offered[at]))
     return [receipt for receipt in receipts if receipt is not None]
 
 
@@ -116,16 +117,15 @@ def store(
     if optimistic and len(events) >= BULK and _copy(conn, events):
         return [Receipt(event.id, Answer.accepted) for event in events]
     if len(events) < BULK:
-        document = "[" + ",".join(map(_json, events)) + "]"
-        return _receipts(conn.execute("SELECT event_id, answer, reason FROM refold.admit(%s::jsonb)", (document,)))
-    conn.execute(_OFFERED)
-    with conn.cursor() as cursor, cursor.copy(_COPY_OFFERED) as copy:
-        copy.write("".join(map(_copy_line, events)))
-    return _receipts(conn.execute(_ADMIT_OFFERED))
-
-
-def _receipts(rows: psycopg.Cursor) -> list[Receipt]:
-    return [Receipt(event_id, Answer(answer), reason) for event_id, answer, reason in rows.fetchall()]
+        query, parameters = _ADMIT_JSON, ["[" + ",".join(map(_json, events)) + "]"]
+    else:
+        query, parameters = _ADMIT_COLUMNS, _columns(events)
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        rows = cursor.execute(query.encode(), parameters).fetchall()
+    return [
+        Receipt(event.id, Answer(answer), reason)
+        for event, (answer, reason) in zip(events, rows, strict=True)
+    ]
 
 
 def set_aside(conn: psycopg.Connection, source: str, line: int, receipt: Receipt, raw: str) -> None:
@@ -148,15 +148,27 @@ def raw_text(event: SourceEvent | Mapping[str, Any]) -> str:
     return json.dumps(event, ensure_ascii=False, default=repr)
 
 
+def _atomic(conn: psycopg.Connection) -> AbstractContextManager[object]:
+    """A transaction where autocommit would make one of each statement; else the caller's own."""
+    if conn.autocommit and conn.info.transaction_status is TransactionStatus.IDLE:
+        return conn.transaction()
+    return nullcontext()
+
+
 def _copy(conn: psycopg.Connection, events: Sequence[SourceEvent]) -> bool:
-    """Tries one COPY under a savepoint; False when the ledger knows one of the ids."""
+    """Tries one COPY under a savepoint; False when the ledger knows one of the ids, or the last segment is full."""
     if len({event.id for event in events}) < len(events):
         return False
-    conn.execute("SELECT refold.ensure_segments(%s)", (len(events),))
+    conn.execute("SELECT refold.ensure_room(%s)", (len(events),))
     try:
         with conn.transaction(), conn.cursor() as cursor, cursor.copy(_COPY) as copy:
             copy.write("".join(map(_copy_line, events)))
     except psycopg.errors.UniqueViolation:
+        return False
+    except psycopg.errors.CheckViolation as error:
+        # No constraint: others drew the positions that were free a moment ago. `refold.admit` makes room.
+        if error.diag.constraint_name is not None:
+            raise
         return False
     return True
 
@@ -171,6 +183,27 @@ def _copy_line(event: SourceEvent) -> str:
         f"{event.id.translate(_ESCAPES)}\t{user}\t{event.action.translate(_ESCAPES)}\t{event.ts.isoformat()}"
         f"\t{metadata_json(event.metadata).translate(_ESCAPES)}\t{event.version}\n"
     )
+
+
+# Array literals are made here too, for the same reason.
+_QUOTED = str.maketrans({"\\": "\\\\", '"': '\\"'})
+
+
+def _columns(events: Sequence[SourceEvent]) -> list[str]:
+    """The events as six array literals: ids, users, actions, instants, metadata, versions."""
+    columns: tuple[Iterable[str], ...] = (
+        [_quoted(event.id) for event in events],
+        ["NULL" if event.user_id is None else _quoted(event.user_id) for event in events],
+        [_quoted(event.action) for event in events],
+        [f'"{event.ts.isoformat()}"' for event in events],
+        [_quoted(metadata_json(event.metadata)) for event in events],
+        [str(event.version) for event in events],
+    )
+    return ["{" + ",".join(column) + "}" for column in columns]
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.translate(_QUOTED) + '"'
 
 
 def _json(event: SourceEvent) -> str:

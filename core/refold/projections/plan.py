@@ -72,6 +72,7 @@ class Plan:
         reads: the columns of the stream that the query uses.
         key: the row's identity as SQL over one row of the stream.
         unique: whether a key has one row at most.
+        lasting: whether a key that has a row keeps one, whatever happens next (recompute).
         partials: aggregates kept in the table (merge and members).
         members: the sets behind distinct counts.
         columns: what analysts see.
@@ -89,6 +90,7 @@ class Plan:
     key: tuple[KeyPart, ...]
     columns: tuple[Column, ...]
     unique: bool = True
+    lasting: bool = False
     partials: tuple[Partial, ...] = ()
     members: tuple[Members, ...] = ()
     where: str | None = None

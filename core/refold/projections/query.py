@@ -347,6 +347,7 @@ class _Analysis:
             reads=self._reads(),
             key=tuple(keys),
             unique=unique,
+            lasting=unique and self.query.args.get("having") is None,
             columns=tuple(Column(name, name, comment) for name, _, comment in outputs),
             query=text,
             description=self._description(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from refold.projections.identifiers import ident
 from refold.projections.plan import Plan
-from refold.upkeep.stream import LAST_OF_PAGE, Stream
+from refold.upkeep.stream import Page, Stream
 from refold.upkeep.statements import EVERYTHING, Relation, Statements, indent, literal, where
 
 
@@ -20,6 +20,15 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         selected += [f"{literal(column.sql)} AS {ident(column.name)}" for column in outputs]
         return "SELECT " + ",\n       ".join(selected) + f"\nFROM {source}" + where(scope, condition)
 
+    def page(of: Page) -> str:
+        written = indent(rows("page", "ordinal", None))
+        return (
+            f"WITH {of.source},\n"
+            f"written AS (\n"
+            f"    INSERT INTO {table} ({columns})\n{written}\n"
+            f")\n{of.answer}"
+        )
+
     ordinal = "ordinal" if stream.ordinal else "0"
     return Statements(
         create=(
@@ -32,12 +41,8 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         ),
         keys=(),
         indexes=event_grain_indexes(table, name),
-        page=(
-            f"WITH {stream.page(plan.reads)},\n"
-            f"written AS (\n"
-            f"    INSERT INTO {table} ({columns})\n{indent(rows('page', 'ordinal', None))}\n"
-            f")\n{LAST_OF_PAGE}"
-        ),
+        page=page(stream.page(plan.reads)),
+        backlog=page(stream.settled_page(plan.reads)),
         load=(f"INSERT INTO {table} ({columns})\n{rows(stream.table, ordinal, stream.run())}",),
         relations=(
             Relation(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from refold.projections.identifiers import ident
 from refold.projections.plan import Members, Partial, Plan
 from refold.upkeep.statements import EVERYTHING, Relation, Statements, indent, key_names, literal, where
-from refold.upkeep.stream import LAST_OF_PAGE, Stream
+from refold.upkeep.stream import Page, Stream
 
 _COMBINED = {
     "count": "kept.{0} + excluded.{0}",
@@ -74,7 +74,8 @@ class _Merge:
                 f" ON {set_table} ({self.key_list}, member) NULLS NOT DISTINCT"
                 for set_table, set_name, _ in sets
             ),
-            page=self.page(sets),
+            page=self.page(sets, self.stream.page(plan.reads)),
+            backlog=self.page(sets, self.stream.settled_page(plan.reads, uses=1 + len(sets))),
             load=self.load(sets),
             relations=(
                 Relation(table, self.columns, self.keys, self.key_sql(), self.whole),
@@ -182,8 +183,8 @@ class _Merge:
             f"    ON CONFLICT DO NOTHING\n    RETURNING {self.key_list}\n)"
         )
 
-    def page(self, sets: list[tuple[str, str, Members]]) -> str:
-        parts = [self.stream.page(self.plan.reads)]
+    def page(self, sets: list[tuple[str, str, Members]], of: Page) -> str:
+        parts = [of.source]
         if not sets:
             parts.append(f"written AS (\n{indent(self.upsert(self.delta('page', None)))}\n)")
         else:
@@ -193,7 +194,7 @@ class _Merge:
             ]
             parts.append(f"delta AS (\n{indent(self.delta('page', None))}\n)")
             parts.append(f"written AS (\n{indent(self.upsert(self.gathered(sets)))}\n)")
-        return "WITH " + ",\n".join(parts) + "\n" + LAST_OF_PAGE
+        return "WITH " + ",\n".join(parts) + "\n" + of.answer
 
     def load(self, sets: list[tuple[str, str, Members]]) -> tuple[str, ...]:
         """Distinct first, then keys, then counts; CREATE TABLE AS may scan in parallel, INSERT … SELECT may not."""

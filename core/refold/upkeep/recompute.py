@@ -5,7 +5,7 @@ from __future__ import annotations
 from refold.projections.identifiers import ident
 from refold.projections.plan import Plan
 from refold.upkeep.statements import EVERYTHING, Relation, Statements, hash_of, indent, key_names, literal
-from refold.upkeep.stream import LAST_OF_PAGE, Stream
+from refold.upkeep.stream import Page, Stream
 
 
 def key_index(plan: Plan, stream: Stream, name: str) -> str:
@@ -53,23 +53,49 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         f"    OFFSET 0\n"
         f") AS e"
     )
-    page = (
-        f"WITH {stream.page(plan.reads)},\n"
-        f"upto AS MATERIALIZED (\n"
-        f"    SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC, ordinal DESC LIMIT 1\n"
-        f"),\n"
-        f"touched AS MATERIALIZED (\n    SELECT DISTINCT {stream_hash} AS hash FROM page\n),\n"
-        f"fresh AS MATERIALIZED (\n{indent(query(events_of_touched))}\n),\n"
-        f"gone AS (\n"
-        f"    DELETE FROM {table} WHERE {own_hash} IN (SELECT hash FROM touched) RETURNING 1\n"
-        f"),\n"
-        f"written AS (\n"
-        f"    INSERT INTO {table} ({columns})\n"
-        f"    SELECT {columns} FROM fresh\n"
-        # Counting what was deleted makes the deletion come first.
-        f"    WHERE (SELECT count(*) FROM gone) >= 0\n"
-        f")\n{LAST_OF_PAGE}"
-    )
+
+    def page(of: Page) -> str:
+        return (
+            f"WITH {of.source},\n"
+            f"touched AS MATERIALIZED (\n    SELECT DISTINCT {stream_hash} AS hash FROM page\n),\n"
+            f"{upserted() if plan.lasting else replaced()}\n"
+            f"{of.answer}"
+        )
+
+    def replaced() -> str:
+        return (
+            f"fresh AS MATERIALIZED (\n{indent(query(events_of_touched))}\n),\n"
+            f"gone AS (\n"
+            f"    DELETE FROM {table} WHERE {own_hash} IN (SELECT hash FROM touched) RETURNING 1\n"
+            f"),\n"
+            f"written AS (\n"
+            f"    INSERT INTO {table} ({columns})\n"
+            f"    SELECT {columns} FROM fresh\n"
+            # Counting what was deleted makes the deletion come first.
+            f"    WHERE (SELECT count(*) FROM gone) >= 0\n"
+            f")"
+        )
+
+    def upserted() -> str:
+        values = [ident(column) for column in names if column not in keys]
+        changes = ", ".join(f"{value} = excluded.{value}" for value in values)
+        kept, fresh = (", ".join(f"{side}.{value}" for value in values) for side in ("kept", "excluded"))
+        # A row that stays as it was is not written again.
+        action = (
+            f"DO UPDATE SET {changes}\n    WHERE ROW({kept}) IS DISTINCT FROM ROW({fresh})"
+            if values
+            else "DO NOTHING"
+        )
+        return (
+            f"fresh AS NOT MATERIALIZED (\n{indent(query(events_of_touched))}\n),\n"
+            f"written AS (\n"
+            f"    INSERT INTO {table} AS kept ({columns})\n"
+            # WHERE true: without it the parser takes ON CONFLICT for a join condition.
+            f"    SELECT {columns} FROM fresh WHERE true\n"
+            f"    ON CONFLICT ({', '.join(map(ident, keys))}) {action}\n"
+            f")"
+        )
+
     return Statements(
         create=(f"CREATE TABLE {table} AS\n{over('true')}\nWITH NO DATA",),
         keys=(),
@@ -77,7 +103,8 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
             f"CREATE {unique}INDEX {ident(name + '__key')} ON {table} ({', '.join(map(ident, keys))}){distinct}",
             f"CREATE INDEX {ident(name + '__hash')} ON {table} (({own_hash}))",
         ),
-        page=page,
+        page=page(stream.page(plan.reads)),
+        backlog=page(stream.settled_page(plan.reads)),
         load=(
             f"INSERT INTO {table} ({columns})\n"
             + over(

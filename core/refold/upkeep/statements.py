@@ -77,6 +77,7 @@ class Statements:
         keys: indexes that exist from the start (the upserts need them).
         indexes: indexes that are made after the first load.
         page: applies one page; answers the number of events and the last key.
+        backlog: the same for the middle of a backlog (`Stream.settled_page`).
         load: applies one step of the first load, in order.
         relations: what the audit compares; the first is the table that analysts see.
         view: the SELECT of the stable view.
@@ -86,6 +87,7 @@ class Statements:
     keys: tuple[str, ...]
     indexes: tuple[str, ...]
     page: str
+    backlog: str
     load: tuple[str, ...]
     relations: tuple[Relation, ...]
     view: str

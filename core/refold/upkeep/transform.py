@@ -5,8 +5,8 @@ from __future__ import annotations
 from refold.projections.identifiers import ident
 from refold.projections.transform import Transform
 from refold.upkeep.facts import event_grain_indexes
-from refold.upkeep.statements import Relation, Statements
-from refold.upkeep.stream import Stream
+from refold.upkeep.statements import Relation, Statements, indent
+from refold.upkeep.stream import Page, Stream
 
 EXPECTED = "pg_temp.expected_rows"
 
@@ -30,11 +30,21 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
     reads = ["event_id", *(column for column in transform.plan.reads if column != "event_id")]
     carried = ", ".join(ident(column) for column in reads)
     columns = ", ".join(map(ident, names))
+    order = ", ".join(f"page.{name}" for name in stream.coordinates.split(", "))
+
+    def read(of: Page) -> str:
+        return (
+            f"SELECT page.txid::text::bigint AS txid, position, ordinal, {carried}\n"
+            f"FROM (\n{indent(of.rows)}\n) AS page\n"
+            f"ORDER BY {order}"
+        )
+
     return Statements(
         create=(f"CREATE TABLE {table} ({declared})",),
         keys=(),
         indexes=event_grain_indexes(table, name),
-        page=f"WITH {stream.page(reads)}\nSELECT txid::text::bigint AS txid, position, ordinal, {carried} FROM page",
+        page=read(stream.page(reads)),
+        backlog=read(stream.settled_page(reads)),
         load=(f"COPY {table} ({columns}) FROM STDIN",),
         relations=(
             Relation(

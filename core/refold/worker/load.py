@@ -26,6 +26,13 @@ TRANSFORM_STEP = 20_000
 BUCKET = 10_000_000
 """Rows of the stream for each hash range of the key (recompute)."""
 
+# A load reads all of the stream, unlike the pages that a worker's session is set up for.
+_SETTINGS = """
+SET LOCAL plan_cache_mode = force_custom_plan;
+SET LOCAL enable_seqscan = on;
+SET LOCAL enable_sort = on
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -68,7 +75,7 @@ def load_step(
         else:
             target = build.cursor.target or EMPTY
         total = _estimate(conn, keeper)
-        conn.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+        conn.execute(_SETTINGS)
         if keeper.plan.upkeep == "recompute":
             events, cursor, finished = _load_bucket(conn, keeper, build, Cursor(EMPTY, target), total, bucket)
         else:
@@ -85,7 +92,8 @@ def load_step(
             crash_point("load_indexes")
         # SQL loads do not count what they read, and an estimate has no place among the statistics.
         counted = events if keeper.transform else 0
-        move(conn, build, cursor, events=counted, milliseconds=(time.perf_counter() - started) * 1000)
+        spent = (time.perf_counter() - started) * 1000 if keeper.transform else 0.0
+        move(conn, build, cursor, events=counted, milliseconds=spent)
         conn.execute(
             "UPDATE refold.builds SET loaded = %s, load_step = load_step + 1 WHERE build_id = %s",
             (finished, build.build_id),

@@ -34,6 +34,9 @@ SETTINGS = {
     # A frozen worker must not keep its build from the others for ever.
     "idle_in_transaction_session_timeout": "60s",
     "jit": "off",
+    # A generic plan knows neither the size of a page nor that a segment which was empty is filling.
+    "enable_seqscan": "off",
+    "enable_sort": "off",
 }
 
 
@@ -132,9 +135,11 @@ class Worker:
                 # The build's own SQL or function fails, or its code is not here: the others go on.
                 self._failed(keeper.conn, build, error)
                 continue
-            if self._patience.worked(build):
-                set_error(keeper.conn, build, None)
+            mended = self._patience.worked(build) or build.error is not None
             if done is not None:
+                if mended:
+                    # The error may be another worker's, who lacks the code.
+                    set_error(keeper.conn, build, None)
                 busy = busy or done.events > 0 or not build.loaded
                 self._on_page(build, done.events)
         return busy

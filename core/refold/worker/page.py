@@ -118,8 +118,35 @@ def key_parameters(name: str, key: Key) -> dict[str, str]:
 
 def apply_read(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int) -> tuple[int, Key | None]:
     """Reads a page and writes its rows; answers the number of events and the last key."""
+    settled = settled_part(read)
+    if settled is None:
+        return _apply(conn, keeper, keeper.statements.page, read, limit)
+    events, last = _apply(conn, keeper, keeper.statements.backlog, settled, limit)
+    if events >= limit or not read.target.xip or settled.upto == read.upto:
+        return events, last
+    rest = Read(read.done, read.target, settled.upto, read.upto)
+    more, end = _apply(conn, keeper, keeper.statements.page, rest, limit - events)
+    return events + more, end or last
+
+
+def settled_part(read: Read) -> Read | None:
+    """The part of a read that one range of the index holds, every transaction in it being over; None without one.
+
+    That is the middle of a backlog: behind the transactions that were open at `done`, and before those that
+    were open at `target`. The start of a run is left to the general statement, which reads both ends at once.
+    """
+    if read.after is None or read.after.txid < read.done.xmax:
+        return None
+    end = Key(read.target.xmin - 1, _LAST.position, LAST_ORDINAL)
+    upto = end if read.upto is None else min(end, read.upto)
+    return Read(read.done, read.target, read.after, upto) if upto > read.after else None
+
+
+def _apply(
+    conn: psycopg.Connection, keeper: Upkeeper, statement: str, read: Read, limit: int
+) -> tuple[int, Key | None]:
     parameters = read_parameters(read, limit)
-    query = keeper.statements.page.encode()
+    query = statement.encode()
     if keeper.transform is not None:
         with conn.cursor(row_factory=dict_row) as cursor:
             page = cursor.execute(query, parameters, prepare=True).fetchall()

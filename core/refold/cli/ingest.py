@@ -1,0 +1,373 @@
+"""`refold ingest`: events out of files."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, TypeVar
+
+import psycopg
+import typer
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from refold.cli.app import DATA, app
+from refold.cli.output import as_json, err, line, note
+from refold.cli.session import AsJson, DatabaseUrl, database
+from refold.errors import InputError, NotInstalled
+from refold.ingest.identity import STDIN
+from refold.ingest.mapper import Mapper
+from refold.ingest.mapping import Mapping
+from refold.ingest.readers import Format, Source, open_source
+from refold.ingest.records import Record
+from refold.ingest.run import BATCH, Tally
+from refold.ingest.run import ingest as ingest_source
+from refold.log import Log, Receipt
+
+T = TypeVar("T")
+
+SHOWN = 5
+"""Records that were set aside, named in the summary."""
+WAS_SET_ASIDE = 1
+"""Exit status with --strict when anything was set aside."""
+
+COLUMNS, EVENTS, RUNNING = "Columns to fields", "The file", "Running"
+
+
+class FileFormat(StrEnum):
+    """How a file is written."""
+
+    jsonl = "jsonl"
+    csv = "csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How files are opened.
+
+    Args:
+        format: None goes by the extension.
+        delimiter: one character, `tab` or `whitespace`.
+        columns: names for a file without a header line.
+        name: what to call the source.
+    """
+
+    format: Format | None
+    delimiter: str | None
+    columns: tuple[str, ...] | None
+    name: str | None
+
+    def open(self, path: str) -> Source:
+        """Opens a file, or standard input for `-`."""
+        return open_source(
+            path, format=self.format, delimiter=self.delimiter, columns=self.columns, name=self.name
+        )
+
+
+@dataclass(slots=True)
+class FileReport:
+    """What became of one file: the tally, and the first records that were set aside (line, answer, reason)."""
+
+    source: str
+    tally: Tally = field(default_factory=Tally)
+    aside: list[tuple[int, str, str]] = field(default_factory=list)
+
+    def add_aside(self, record: Record, receipt: Receipt) -> None:
+        if len(self.aside) < SHOWN:
+            self.aside.append((record.line, receipt.answer.value, receipt.reason or ""))
+
+
+@app.command(rich_help_panel=DATA)
+def ingest(
+    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Files, plain or gzip; - is standard input.")],
+    maps: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="FIELD=COLUMN,…", help="Which column is which field.", rich_help_panel=COLUMNS),
+    ] = None,
+    constants: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE,…", help="The same for every event.", rich_help_panel=COLUMNS),
+    ] = None,
+    id_from: Annotated[
+        str | None,
+        typer.Option(
+            "--id-from",
+            metavar="row|COLUMN,…",
+            help="Where the source has no ids: from its name and the row's number, or from columns.",
+            rich_help_panel=COLUMNS,
+        ),
+    ] = None,
+    timezone: Annotated[
+        str | None,
+        typer.Option(
+            "--timezone", metavar="TZ", help="Where times without an offset were written.", rich_help_panel=COLUMNS
+        ),
+    ] = None,
+    ts_format: Annotated[
+        str | None,
+        typer.Option(
+            "--ts-format", metavar="FORMAT", help="epoch_s, epoch_ms or as in strptime.", rich_help_panel=COLUMNS
+        ),
+    ] = None,
+    file_format: Annotated[
+        FileFormat | None,
+        typer.Option("--format", help="Default: by the extension.", show_default=False, rich_help_panel=EVENTS),
+    ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(
+            "--delimiter", metavar="CHARACTER", help="Or `tab`, or `whitespace`.", rich_help_panel=EVENTS
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option("--columns", metavar="A,B,…", help="For CSV without a header line.", rich_help_panel=EVENTS),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--source", metavar="NAME", help="Name of the source; default: the file's.", rich_help_panel=EVENTS
+        ),
+    ] = None,
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, max=100_000, help="Records in a transaction.", rich_help_panel=RUNNING)
+    ] = BATCH,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if anything was set aside.", rich_help_panel=RUNNING)
+    ] = False,
+    json: AsJson = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Bring events in from files: JSON lines or CSV, plain or gzip.
+
+    An event has an id, a user_id, an action and a ts (when it happened); what else the file has goes into its
+    metadata. Nothing is guessed: say with --map which column is which field, with --set what is the same everywhere,
+    and with --id-from how events are named where the file has no ids. `--id-from row` names them by file and row:
+    a second run stores nothing, a file that has grown adds its new rows, a changed row is a conflict, and identical
+    rows stay separate events.
+
+    Every record is stored, or a duplicate, or set aside with its line and the reason (`refold rejected`); none is
+    dropped. Ctrl-C leaves whole batches behind, and the same command again completes them.
+
+    \b
+    Events as JSON lines, from a pipe:
+      zcat events.jsonl.gz | refold ingest --format jsonl -
+
+    \b
+    A clickstream (client_id,event,timestamp) in UTC, which its times do not say:
+      refold ingest simple-onlineshop.csv --id-from row --timezone UTC \\
+        --map user_id=client_id,action=event,ts=timestamp
+
+    \b
+    Purchases in columns lined up with blanks, with dates such as 19970101:
+      refold ingest CDNOW_master.txt.gz --delimiter whitespace \\
+        --map user_id=customer_id,ts=date --set action=purchase \\
+        --ts-format %Y%m%d --timezone UTC --id-from row
+    """
+    mapping = Mapping.parse(
+        map=maps or (), set=constants or (), timezone=timezone, ts_format=ts_format, id_from=id_from
+    )
+    named = None if columns is None else tuple(columns.split(","))
+    reading = Reading(None if file_format is None else file_format.value, delimiter, named, source)
+    check_files(files, mapping, reading)
+    reports: list[FileReport] = []
+    started = time.monotonic()
+    interrupted = True
+    try:
+        with _log(database(database_url)) as log, _patience(log):
+            for path in files:
+                _ingest_file(log, path, mapping, reading, batch, reports)
+        interrupted = False
+    except Exception:
+        interrupted = False
+        raise
+    finally:
+        if json:
+            _print_json(reports, interrupted, time.monotonic() - started)
+        else:
+            _print(reports, time.monotonic() - started)
+    if strict and any(report.tally.set_aside for report in reports):
+        raise typer.Exit(WAS_SET_ASIDE)
+
+
+def check_files(files: Sequence[str], mapping: Mapping, reading: Reading) -> None:
+    """Finds what is wrong with any of the files as a whole before the first event is stored.
+
+    Raises:
+        InputError: a file cannot be opened, the mapping does not fit it, or two would share their ids.
+    """
+    if len(files) > 1 and reading.name is not None:
+        raise InputError("--source names one file, and there are several", remedy="ingest them one by one")
+    seen: dict[str, str] = {}
+    for path in files:
+        if path == STDIN or not Path(path).is_file():
+            # What can be read only once is looked at when its turn comes.
+            name = STDIN
+            if path != STDIN and not Path(path).exists():
+                raise InputError(f"cannot open {path}: there is no such file")
+        else:
+            with reading.open(path) as opened:
+                Mapper(mapping, opened)
+                name = opened.name
+        if name in seen:
+            raise InputError(
+                f"{seen[name]} and {path} are both called {name!r}, so that one's lines could not be told from the "
+                "other's",
+                remedy="ingest them one by one, each with a --source of its own",
+            )
+        seen[name] = path
+
+
+class PatientLog(Log):
+    """A log whose batches Ctrl-C lets end, so that the figures told afterwards are exact. A second one does not."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, source="ingest")
+        self._in_batch = False
+        self._asked = False
+
+    def run(self, work: Callable[[psycopg.Connection], T]) -> T:
+        self._in_batch = True
+        return super().run(work)
+
+    def batch_ended(self) -> None:
+        """The batch has been counted.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed meanwhile.
+        """
+        self._in_batch = False
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+        """What SIGINT does."""
+        if not self._in_batch or self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        note("finishing the batch in hand; Ctrl-C again stops at once")
+
+
+@contextmanager
+def _log(url: str) -> Iterator[PatientLog]:
+    with PatientLog(url) as log:
+        row = log.connection().execute("SELECT to_regprocedure('refold.ensure_room(bigint)')").fetchone()
+        if row == (None,):
+            raise NotInstalled("refold is not installed in this database", remedy="Run `refold migrate` first.")
+        yield log
+
+
+@contextmanager
+def _patience(log: PatientLog) -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, log.interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _ingest_file(
+    log: PatientLog, path: str, mapping: Mapping, reading: Reading, batch: int, reports: list[FileReport]
+) -> None:
+    with reading.open(path) as opened, _bar(opened) as show:
+        report = FileReport(opened.name)
+        reports.append(report)
+
+        def progress(tally: Tally) -> None:
+            show(tally)
+            log.batch_ended()
+
+        ingest_source(
+            log,
+            opened,
+            Mapper(mapping, opened),
+            report.tally,
+            batch=batch,
+            progress=progress,
+            on_aside=report.add_aside,
+        )
+
+
+@contextmanager
+def _bar(source: Source) -> Iterator[Callable[[Tally], None]]:
+    """A bar by bytes, with counts and rate, on stderr; nothing where that is no terminal."""
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[counts]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    )
+    started = time.monotonic()
+    with bar:
+        task = bar.add_task(source.name, total=source.total_bytes, counts="")
+
+        def show(tally: Tally) -> None:
+            rate = tally.received / max(time.monotonic() - started, 1e-3)
+            bar.update(task, completed=source.bytes_read, counts=f"{_counts(tally)}  {rate:,.0f}/s")
+
+        yield show
+
+
+def _counts(tally: Tally) -> str:
+    return (
+        f"{tally.received:,} received = {tally.stored:,} stored + {tally.duplicates:,} duplicates"
+        f" + {tally.set_aside:,} set aside"
+    )
+
+
+def _total(reports: Sequence[FileReport]) -> Tally:
+    tallies = [asdict(report.tally) for report in reports]
+    return Tally(**{name: sum(tally[name] for tally in tallies) for name in asdict(Tally())})
+
+
+def _print(reports: Sequence[FileReport], seconds: float) -> None:
+    total = _total(reports)
+    for report in reports:
+        line(f"{report.source}: {_counts(report.tally)}")
+    if len(reports) > 1:
+        line(f"together: {_counts(total)}")
+    if total.received:
+        line(f"{seconds:.1f} s, {total.received / max(seconds, 1e-3):,.0f} records/s")
+    if not total.set_aside:
+        return
+    warn = "bold yellow" if err.is_terminal else ""
+    err.print(f"set aside: {total.invalid:,} invalid, {total.conflicts:,} conflicts", style=warn, highlight=False)
+    shown = [(report.source, *aside) for report in reports for aside in report.aside][:SHOWN]
+    for name, at, answer, reason in shown:
+        note(f"  {name}:{at}: {answer}: {reason}")
+    rest = total.set_aside - len(shown)
+    note((f"  and {rest:,} more; " if rest else "  ") + "`refold rejected` lists them with their text")
+
+
+def _print_json(reports: Sequence[FileReport], interrupted: bool, seconds: float) -> None:
+    as_json(
+        {
+            **_figures(_total(reports)),
+            "interrupted": interrupted,
+            "seconds": round(seconds, 3),
+            "files": [
+                {
+                    "source": report.source,
+                    **_figures(report.tally),
+                    "first_set_aside": [
+                        {"line": at, "answer": answer, "reason": reason} for at, answer, reason in report.aside
+                    ],
+                }
+                for report in reports
+            ],
+        }
+    )
+
+
+def _figures(tally: Tally) -> dict[str, Any]:
+    return {**asdict(tally), "set_aside": tally.set_aside}

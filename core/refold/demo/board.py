@@ -1,0 +1,152 @@
+"""The live board of the day: what comes in, how fresh the metrics are, and the metrics themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.bar import Bar
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from refold.demo.figures import Figures
+
+WIDE = 110
+"""Columns that are used at most."""
+NARROW = 76
+"""Columns of a terminal below which the two halves stand one below the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One moment of the day.
+
+    Args:
+        elapsed_s: seconds since the day began, real ones.
+        clock: seconds since midnight in the shop.
+        received: deliveries that came in.
+        rate: of them a second, lately.
+        stored: accepted.
+        duplicates: refused, because the log has them.
+        aside: conflicts and invalid ones, kept aside.
+        late: stored although they happened long before.
+        figures: the metrics.
+        upkeep: kind of upkeep by metric.
+        behind: how far each metric was behind at worst in the last second, seconds.
+    """
+
+    elapsed_s: float
+    clock: float
+    received: int
+    rate: float
+    stored: int
+    duplicates: int
+    aside: int
+    late: int
+    figures: Figures
+    upkeep: dict[str, str]
+    behind: dict[str, float]
+
+    @property
+    def time(self) -> str:
+        """The shop's clock."""
+        return f"{int(self.clock // 3600):02}:{int(self.clock // 60 % 60):02}"
+
+
+def line(frame: Frame) -> str:
+    """A frame as one plain line."""
+    seen = frame.figures
+    counts = ", ".join(f"{seen.counts.get(action, 0):,} {name}" for action, name in _ACTIONS)
+    return (
+        f"   {frame.time}  in {frame.received:,} ({frame.rate:,.0f}/s): {frame.stored:,} stored, "
+        f"{frame.duplicates:,} duplicates, {frame.aside:,} set aside | {seen.active:,} active users, {counts} | "
+        f"at worst {max(frame.behind.values(), default=0) * 1000:,.0f} ms behind"
+    )
+
+
+def board(frame: Frame, width: int) -> RenderableType:
+    """A frame as a panel.
+
+    Args:
+        frame: the moment.
+        width: columns of the terminal.
+    """
+    clock = Table.grid(expand=True, padding=(0, 1))
+    clock.add_column()
+    clock.add_column(ratio=1)
+    clock.add_row(
+        Text.assemble(("Black Friday ", "bold"), (frame.time, "bold cyan")),
+        ProgressBar(86_400, frame.clock, complete_style="cyan", finished_style="cyan"),
+    )
+    if width < NARROW:
+        return _panel(clock, Text(), _log(frame), Text(), _metrics(frame), width=width)
+    halves = Table.grid(expand=True, padding=(0, 4, 0, 0))
+    halves.add_column()
+    halves.add_column(ratio=1)
+    halves.add_row(_log(frame), _metrics(frame))
+    return _panel(clock, Text(), halves, width=width)
+
+
+def _panel(*parts: RenderableType, width: int) -> Panel:
+    return Panel(Group(*parts), border_style="dim", padding=(0, 1), width=min(width, WIDE))
+
+
+_ACTIONS = (("view", "views"), ("cart", "carts"), ("purchase", "purchases"))
+_REACHED = ("looked", "put into the cart", "paid")
+
+
+def _log(frame: Frame) -> RenderableType:
+    log = _list("The log")
+    log.add_row("events in", f"{frame.received:,}")
+    log.add_row("per second", f"{frame.rate:,.0f}")
+    log.add_row("duplicates refused", Text(f"{frame.duplicates:,}", "yellow"))
+    log.add_row("set aside", Text(f"{frame.aside:,}", "yellow"))
+    log.add_row("late, and counted", f"{frame.late:,}")
+    behind = _list("Behind, at worst")
+    for metric, seconds in frame.behind.items():
+        name = Text.assemble(metric, (f" {frame.upkeep.get(metric, '')}", "dim"))
+        behind.add_row(name, Text(f"{seconds * 1000:,.0f} ms", "green" if seconds < 0.25 else "yellow"))
+    return Group(log, Text(), behind)
+
+
+def _metrics(frame: Frame) -> RenderableType:
+    seen = frame.figures
+    day = _list("The metrics, live", bars=True)
+    day.add_row("active users", f"{seen.active:,}", "")
+    most = max([1, *seen.counts.values()])
+    for action, name in _ACTIONS:
+        count = seen.counts.get(action, 0)
+        day.add_row(name, f"{count:,}", _bar(count, most, "cyan"))
+    funnel = _list("The funnel", bars=True)
+    for name, users in zip(_REACHED, seen.reached, strict=True):
+        funnel.add_row(name, f"{users:,}", _bar(users, max(1, seen.reached[0]), "magenta"))
+    return Group(day, Text(), funnel)
+
+
+def _list(title: str, *, bars: bool = False) -> Table:
+    table = Table(box=None, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), expand=bars)
+    table.add_column(Text(title, "bold"), width=17 if bars else None, no_wrap=True)
+    table.add_column("", justify="right", min_width=7)
+    if bars:
+        table.add_column("", ratio=1)
+    return table
+
+
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    """A bar over the width there is."""
+
+    share: float
+    style: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.ascii_only:
+            yield Text("#" * round(self.share * options.max_width), self.style)
+        else:
+            yield Bar(1.0, 0.0, self.share, color=self.style)
+
+
+def _bar(value: int, whole: int, style: str) -> _Bar:
+    return _Bar(min(1.0, value / whole), style)

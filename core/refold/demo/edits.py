@@ -1,0 +1,137 @@
+"""Hand edits of metrics, as somebody with too many rights makes them, and what an audit must find of each."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from refold.demo.shop import TODAY
+from refold.reconcile import Finding
+
+Drift = tuple[str, str, str, str]
+"""Metric, kind, row as it stands, row as it must be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One statement.
+
+    Args:
+        metric: whose rows.
+        statement: what is executed.
+        rows: condition that selects the rows concerned, before and after.
+    """
+
+    metric: str
+    statement: str
+    rows: str
+
+
+def plan(conn: psycopg.Connection) -> list[Edit]:
+    """Edits of every sort: values changed, rows deleted, rows added; in rollups and in the stream below them.
+
+    Args:
+        conn: may read the metrics.
+    """
+    largest = f"day = '{TODAY}' AND action = 'purchase' AND segment = '{_largest_segment(conn)}'"
+    today = f"day = '{TODAY}'"
+    paid = ", ".join(f"'{user}'" for user in _paid(conn))
+    lost = f"user_id IN ({paid})"
+    ghost = "user_id = 'nobody'"
+    event = f"event_id = '{_view(conn)}'"
+    return [
+        _update("event_counts", "events = events + 1000", largest),
+        _update("active_users", "users = users - 7", today),
+        Edit("funnel_stages", f"DELETE FROM metrics.funnel_stages WHERE {lost}", lost),
+        Edit("user_cohorts", "INSERT INTO metrics.user_cohorts VALUES ('nobody', '2001-01-01')", ghost),
+        _update("enriched_events", "action = 'purchase'", event),
+    ]
+
+
+def _update(metric: str, change: str, rows: str) -> Edit:
+    return Edit(metric, f"UPDATE metrics.{metric} SET {change} WHERE {rows}", rows)
+
+
+def perform(conn: psycopg.Connection, edits: Sequence[Edit]) -> Counter[Drift]:
+    """Executes edits; answers what an audit must find.
+
+    Args:
+        conn: acts as the owner of the tables, in autocommit mode.
+        edits: what to do.
+    """
+    expected: Counter[Drift] = Counter()
+    for edit in edits:
+        right = _rows(conn, edit)
+        conn.execute(edit.statement.encode())
+        wrong = _rows(conn, edit)
+        kind = "missing" if not wrong else "orphan" if not right else "drifted"
+        for at in range(max(len(wrong), len(right))):
+            expected[edit.metric, kind, _text(wrong[at] if wrong else None), _text(right[at] if right else None)] += 1
+    return expected
+
+
+def drift(conn: psycopg.Connection, findings: Sequence[Finding]) -> Counter[Drift]:
+    """Findings in the same form, reduced to the columns that analysts see."""
+    columns: dict[str, set[str]] = {}
+    for metric, column in conn.execute(
+        "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'metrics'"
+    ).fetchall():
+        columns.setdefault(metric, set()).add(column)
+
+    def text(one: Finding, row: Any) -> str:
+        return _text({name: row[name] for name in columns[one.projection]} if isinstance(row, dict) else row)
+
+    return Counter((one.projection, one.kind, text(one, one.before), text(one, one.after)) for one in findings)
+
+
+def describe(finding: Finding) -> tuple[str, str]:
+    """A finding's key, and what changed: before and after, in short."""
+    before, after = finding.before or {}, finding.after or {}
+    names = [name for name in (after or before) if name not in finding.key and name not in _COORDINATES]
+    changed = [name for name in names if before.get(name) != after.get(name)][:1]
+    was, is_ = (_brief(row, changed) for row in (finding.before, finding.after))
+    return ", ".join(str(value) for value in finding.key.values()), f"{', '.join(changed)}: {was} {{arrow}} {is_}"
+
+
+_COORDINATES = ("txid", "position", "ordinal")
+
+
+def _brief(row: Any, names: Sequence[str]) -> str:
+    return "no row" if row is None else ", ".join(str(row[name]) for name in names)
+
+
+def _text(row: Any) -> str:
+    return "" if row is None else json.dumps(row, sort_keys=True)
+
+
+def _rows(conn: psycopg.Connection, edit: Edit) -> list[dict[str, Any]]:
+    query = f"SELECT to_jsonb(m) FROM metrics.{edit.metric} AS m WHERE {edit.rows} ORDER BY to_jsonb(m)"
+    return [row for (row,) in conn.execute(query.encode()).fetchall()]
+
+
+def _largest_segment(conn: psycopg.Connection) -> str:
+    return _one(
+        conn,
+        f"SELECT segment FROM metrics.event_counts WHERE day = '{TODAY}' AND action = 'purchase'"
+        " ORDER BY events DESC, segment LIMIT 1",
+    )
+
+
+def _paid(conn: psycopg.Connection) -> list[str]:
+    query = b"SELECT user_id FROM metrics.funnel_stages WHERE level = 3 ORDER BY user_id LIMIT 3"
+    return [user for (user,) in conn.execute(query).fetchall()]
+
+
+def _view(conn: psycopg.Connection) -> str:
+    return _one(conn, "SELECT min(event_id) FROM metrics.enriched_events WHERE action = 'view'")
+
+
+def _one(conn: psycopg.Connection, query: str) -> str:
+    row = conn.execute(query.encode()).fetchone()
+    assert row is not None
+    return str(row[0])

@@ -1,0 +1,116 @@
+"""The metrics against the shop's own count, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from refold.demo.tally import Count, Row, Tally
+
+SHOWN = 3
+"""Differences of a metric that are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """What the shop has counted too.
+
+    Args:
+        query: reads the metric.
+        shape: makes a key and a value of a row.
+        expected: the same from the shop's count.
+    """
+
+    query: str
+    shape: Callable[[Sequence[Any]], tuple[Any, Any]]
+    expected: Callable[[Tally], Mapping[Any, Any]]
+
+
+def _pair(row: Sequence[Any]) -> tuple[Any, Any]:
+    return row[0], row[1]
+
+
+_COUNTED = {
+    "active_users": _Counted("SELECT day, users FROM metrics.active_users", _pair, lambda tally: tally.active),
+    "enriched_events": _Counted(
+        "SELECT event_id, user_id, action, ts FROM metrics.enriched_events",
+        lambda row: (row[0], Row(*row[1:])),
+        lambda tally: tally.rows,
+    ),
+    # A user has one segment, so users of different segments are different users.
+    "event_counts": _Counted(
+        "SELECT day, action, sum(events)::bigint, sum(users)::bigint FROM metrics.event_counts GROUP BY 1, 2",
+        lambda row: ((row[0], row[1]), Count(*row[2:])),
+        lambda tally: tally.counts,
+    ),
+    "funnel_stages": _Counted("SELECT user_id, level FROM metrics.funnel_stages", _pair, lambda tally: tally.levels),
+    "user_cohorts": _Counted(
+        "SELECT user_id, first_day FROM metrics.user_cohorts", _pair, lambda tally: tally.first_seen
+    ),
+}
+
+
+def rows_of(conn: psycopg.Connection, metric: str) -> int:
+    """How many rows a metric has."""
+    row = conn.execute(f"SELECT count(*) FROM metrics.{metric}".encode()).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def against_shop(conn: psycopg.Connection, metric: str, tally: Tally) -> list[str]:
+    """Where a metric differs from what the shop counted itself.
+
+    Args:
+        conn: an analyst's connection.
+        metric: one of those that come with refold.
+        tally: the shop's count.
+    """
+    counted = _COUNTED[metric]
+    found = dict(map(counted.shape, conn.execute(counted.query.encode()).fetchall()))
+    expected = counted.expected(tally)
+    differing = [key for key in {**expected, **found} if found.get(key) != expected.get(key)]
+    told = [f"{metric} {key}: {found.get(key)}, the shop counted {expected.get(key)}" for key in differing[:SHOWN]]
+    if len(differing) > SHOWN:
+        told.append(f"{metric}: {len(differing) - SHOWN:,} more rows differ")
+    return told
+
+
+def sums(conn: psycopg.Connection) -> tuple[int, int, int]:
+    """Events in the log, rows of the stream on it, and events that the rollup on that stream has counted.
+
+    Args:
+        conn: may read the log and the metrics.
+    """
+    row = conn.execute(
+        """
+        SELECT (SELECT count(*) FROM refold.events), (SELECT count(*) FROM metrics.enriched_events),
+               (SELECT coalesce(sum(events), 0)::bigint FROM metrics.event_counts)
+        """
+    ).fetchone()
+    assert row is not None
+    return (int(row[0]), int(row[1]), int(row[2]))
+
+
+def sums_differ(found: tuple[int, int, int], stored: int) -> list[str]:
+    """Which of those sums is not the number of events that the log has accepted."""
+    names = ("events in the log", "rows of enriched_events", "events in event_counts")
+    return [
+        f"{count:,} {name}, but {stored:,} events were accepted"
+        for name, count in zip(names, found, strict=True)
+        if count != stored
+    ]
+
+
+def aside_differs(conn: psycopg.Connection, aside: int) -> list[str]:
+    """Whether everything that was refused as conflict or invalid is kept.
+
+    Args:
+        conn: acts as refold_worker.
+        aside: how much that must be.
+    """
+    row = conn.execute("SELECT coalesce(sum(times), 0)::bigint FROM refold.rejected").fetchone()
+    assert row is not None
+    return [] if row[0] == aside else [f"{row[0]:,} messages in refold.rejected, but {aside:,} were set aside"]

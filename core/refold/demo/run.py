@@ -1,0 +1,69 @@
+"""The demo from its beginning to its end, and what is left behind: nothing, or the server."""
+
+from __future__ import annotations
+
+import shutil
+
+import psycopg
+from rich.console import Console
+
+from refold.demo.play import Play
+from refold.demo.show import Show
+from refold.demo.stage import Stage
+from refold.errors import RefoldError
+
+
+def demo(console: Console, *, seed: int, events: int, processes: int, keep: bool) -> bool:
+    """Plays the demo; answers whether everything came out as it must.
+
+    Args:
+        console: where it is shown.
+        seed: of the shop; the same seed gives the same events and the same figures.
+        events: deliveries of the day, at least 500.
+        processes: worker processes.
+        keep: leave the server running at the end.
+
+    Raises:
+        refold.errors.RefoldError: the server, the schema or the workers cannot be had.
+        KeyboardInterrupt: Ctrl-C; nothing is left behind.
+    """
+    show = Show(console)
+    stage = Stage(keep=keep)
+    kept = False
+    try:
+        play = Play(show, stage, seed)
+        play.set_up(events, processes)
+        try:
+            play.run()
+        except (RefoldError, psycopg.Error) as error:
+            show.fail(f"{type(error).__name__}: {error}")
+            for hand in stage.hands:
+                show.say(f"worker {hand.pid}: {stage.log_of(hand)}")
+        play.verdict()
+        if keep:
+            stage.leave()
+            kept = True
+            _how_to_go_on(show, stage)
+    finally:
+        if not kept:
+            stage.close()
+    return not show.failures
+
+
+def _how_to_go_on(show: Show, stage: Stage) -> None:
+    """What to type after --keep."""
+    show.print()
+    show.print("[bold]The server stays[/] (the workers do not). In this shell:")
+    show.code(f"export REFOLD_DATABASE_URL='{stage.url}'")
+    for command, what in (
+        ("refold status", "what is live, and how fresh"),
+        ("refold query 'TABLE funnel_conversion'", "the funnel, as an analyst sees it"),
+        ("refold explain event_counts", "how a metric is kept up to date"),
+        ("refold rejected", "what was set aside, and why"),
+        ("refold reconcile", "the proof once more"),
+        ("refold worker", "keeps the metrics up to date while you append"),
+        *([('psql "$REFOLD_DATABASE_URL"', "everything")] if shutil.which("psql") else []),
+    ):
+        show.code(f"{command:<40} # {what}")
+    show.print("To stop it and remove every trace:")
+    show.code(f"REFOLD_HOME={stage.home} refold server stop && rm -r {stage.home}")

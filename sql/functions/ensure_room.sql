@@ -1,0 +1,21 @@
+-- Room in the log for `incoming` more events, asked for within a caller's transaction. Segments that are made there
+-- keep anybody else from making more until it ends, which may be long after; so this leaves it to the workers, who
+-- make them in transactions of their own, until three quarters of the reserve are gone.
+CREATE OR REPLACE FUNCTION refold.ensure_room(incoming bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = refold, pg_catalog, pg_temp
+AS $$
+DECLARE
+    config refold.settings;
+    spare bigint;
+BEGIN
+    SELECT * INTO config FROM refold.settings;
+    SELECT coalesce(max(s.upper_position), 1) - incoming INTO spare FROM refold.segments AS s;
+    SELECT spare - last_value INTO spare FROM refold.events_position;
+    IF spare <= config.segment_size * config.segments_ahead / 4 THEN
+        PERFORM refold.ensure_segments(incoming);
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION refold.ensure_room(bigint) IS 'Creates log segments if the reserve is nearly used up.';

@@ -1,0 +1,22 @@
+-- Who comes back: users by the week in which they were first seen, and how many of them were there n weeks later.
+-- Both weeks come from one stream, so that they agree at every moment; users without an event in a week have no row.
+CREATE OR REPLACE VIEW metrics.retention_by_cohort AS
+WITH active AS (
+    SELECT DISTINCT user_id, cohort AS week FROM metrics.enriched_events WHERE user_id IS NOT NULL
+), since AS (
+    SELECT min(week) OVER (PARTITION BY user_id) AS first_week, week FROM active
+), counted AS (
+    SELECT first_week, (week - first_week) / 7 AS weeks_since, count(*) AS users FROM since GROUP BY 1, 2
+)
+SELECT
+    first_week                                                                                   AS cohort,
+    weeks_since,
+    users,
+    round(users::numeric / first_value(users) OVER (PARTITION BY first_week ORDER BY weeks_since), 4) AS share
+FROM counted;
+
+COMMENT ON VIEW metrics.retention_by_cohort IS 'Per week of first sight and weeks since: how many users were there again.';
+COMMENT ON COLUMN metrics.retention_by_cohort.cohort IS 'Monday of the ISO week (UTC) in which the users were first seen';
+COMMENT ON COLUMN metrics.retention_by_cohort.weeks_since IS 'Weeks after that one; 0 is the week itself';
+COMMENT ON COLUMN metrics.retention_by_cohort.users IS 'How many of them had an event in that week';
+COMMENT ON COLUMN metrics.retention_by_cohort.share IS 'Of all users of the cohort, from 0 to 1';

@@ -1,0 +1,234 @@
+"""`refold init`, `deploy`, `rebuild`, `promote`, `rollback`: from a file to a metric, and back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from .conftest import Refold
+
+Metric = Callable[[str, str], Path]
+Record = Callable[..., None]
+
+COUNTS = "SELECT action, count(*) AS events FROM events GROUP BY action"
+USERS = "SELECT action, count(*) AS events, count(DISTINCT user_id) AS users FROM events GROUP BY action"
+
+
+def csv(refold: Refold, query: str) -> list[str]:
+    done = refold("query", query, "--csv")
+    assert done.status == 0, done.err
+    return done.out.splitlines()[1:]
+
+
+def test_a_newcomer_gets_from_nothing_to_a_metric_of_their_own(refold: Refold, record: Record) -> None:
+    made = refold("init", "shop")
+    assert made.status == 0
+    assert "refold deploy" in made.out
+    os.chdir("shop")
+    record("purchase=ann", "purchase=bob", metadata={"amount": 5})
+    deployed = refold("deploy")
+    assert deployed.status == 0, deployed.err
+    assert "live: purchases_by_day" in deployed.out
+    assert "views: purchases_by_month" in deployed.out
+    assert csv(refold, "SELECT * FROM purchases_by_month") == ["2026-01-01,2,10"]
+
+    Path("projections/actions.sql").write_text(f"-- What people do.\n{COUNTS}\n")
+    deployed = refold("deploy")
+    assert deployed.status == 0, deployed.err
+    assert [line.split()[:2] for line in deployed.out.splitlines()[1:3]] == [
+        ["actions", "new"],
+        ["purchases_by_day", "unchanged"],
+    ]
+    assert csv(refold, "SELECT * FROM actions") == ["purchase,2"]
+
+
+def test_init_overwrites_nothing(refold: Refold) -> None:
+    refold("init", ".")
+    Path("README.md").write_text("mine")
+    again = refold("init", ".")
+    assert again.status == 2
+    assert "exist already" in again.err
+    assert "README.md" in again.err
+    assert Path("README.md").read_text() == "mine"
+
+
+def test_init_can_bring_what_comes_with_refold(refold: Refold) -> None:
+    assert refold("init", "shop", "--starters").status == 0
+    os.chdir("shop")
+    deployed = refold("deploy", "--json")
+    assert deployed.status == 0, deployed.err
+    assert {"enriched_events", "funnel_stages", "purchases_by_day"} <= {
+        b["projection"] for b in deployed.json["builds"]
+    }
+    assert {"retention_by_cohort", "purchases_by_month"} <= set(deployed.json["views"])
+    assert deployed.json["skipped_views"] == []
+
+
+def test_a_dry_run_changes_nothing(refold: Refold, metric: Metric) -> None:
+    metric("counts", COUNTS)
+    planned = refold("deploy", "--dry-run")
+    assert planned.status == 0
+    assert planned.out.splitlines()[1].split() == ["counts", "new", "merge", "events", "kept", "by", "merge"]
+    assert refold("status", "--json").json["builds"] == []
+
+
+def test_the_plan_for_machines(refold: Refold, metric: Metric) -> None:
+    metric("counts", COUNTS)
+    (step,) = refold("deploy", "--dry-run", "--json").json["plan"]
+    assert step == {
+        "projection": "counts",
+        "action": "new",
+        "because": "kept by merge",
+        "upkeep": "merge",
+        "reads": "events",
+        "file": "projections/counts.sql",
+    }
+
+
+def test_nothing_to_do(refold: Refold, metric: Metric) -> None:
+    metric("counts", COUNTS)
+    refold("deploy")
+    again = refold("deploy")
+    assert again.status == 0
+    assert "Everything is as the files say." in again.out
+
+
+def test_a_wrong_file_is_refused_with_its_place_and_a_remedy(refold: Refold, metric: Metric) -> None:
+    metric("wrong", "SELECT action,\n       max(now()) AS late\nFROM events GROUP BY action")
+    refused = refold("deploy")
+    assert refused.status == 2
+    assert "error: projections/wrong.sql:2: " in refused.err
+    assert "try: " in refused.err
+    assert "Traceback" not in refused.err
+
+
+def test_without_a_folder_it_takes_what_comes_with_refold_and_says_so(refold: Refold) -> None:
+    planned = refold("deploy", "--dry-run")
+    assert "no ./projections here" in planned.err
+    assert "event_counts" in planned.out
+
+
+def test_built_beside_and_promoted_later(refold: Refold, metric: Metric, record: Record) -> None:
+    metric("counts", COUNTS)
+    record("view=ann")
+    refold("deploy")
+    metric("counts", USERS)
+    beside = refold("deploy", "--no-promote")
+    assert beside.status == 0
+    assert "`refold promote` switches" in beside.out
+    assert csv(refold, "SELECT * FROM counts") == ["view,1"]
+    assert [b["state"] for b in refold("status", "--json").json["builds"]] == ["live", "building"]
+    assert "waits for promote" in refold("status").out
+    unknown = refold("promote", "count")
+    assert (unknown.status, "Did you mean counts?" in unknown.err) == (2, True)
+    promoted = refold("promote", "counts")
+    assert promoted.status == 0, promoted.err
+    assert csv(refold, "SELECT * FROM counts") == ["view,1,1"]
+    assert "No build waits" in refold("promote").out
+
+
+def test_a_change_that_is_taken_back_does_not_go_live_after_all(refold: Refold, metric: Metric) -> None:
+    metric("counts", COUNTS)
+    refold("deploy")
+    metric("counts", USERS)
+    refold("deploy", "--no-promote")
+    metric("counts", COUNTS)
+    assert "Everything is as the files say." in refold("deploy").out
+    assert [build["state"] for build in refold("status", "--json").json["builds"]] == ["live"]
+    assert "No build waits" in refold("promote").out
+
+
+def test_promoting_one_takes_along_what_it_reads_and_what_reads_it(refold: Refold, metric: Metric) -> None:
+    metric("clicks", "SELECT user_id, action FROM events")
+    metric("per_user", "SELECT user_id, count(*) AS clicks FROM clicks GROUP BY user_id")
+    metric("counts", COUNTS)
+    assert refold("deploy", "--no-promote").status == 0
+    promoted = refold("promote", "per_user", "--json")
+    assert [build["projection"] for build in promoted.json["builds"]] == ["clicks", "per_user"]
+    assert [build["projection"] for build in refold("promote", "--json").json["builds"]] == ["counts"]
+
+
+def test_of_two_rebuilds_the_newer_is_promoted_and_the_older_ends(refold: Refold, metric: Metric) -> None:
+    metric("counts", COUNTS)
+    refold("deploy")
+    for _ in range(2):
+        assert refold("rebuild", "counts", "--no-promote").status == 0
+    (promoted,) = refold("promote", "--json").json["builds"]
+    assert promoted["table"].endswith("__3")
+    assert [build["table"] for build in refold("status", "--json").json["builds"]] == [promoted["table"]]
+
+
+def test_rebuild_with_everything_below(refold: Refold, metric: Metric, record: Record) -> None:
+    metric("clicks", "SELECT user_id, action FROM events")
+    metric("per_user", "SELECT user_id, count(*) AS clicks FROM clicks GROUP BY user_id")
+    record("view=ann")
+    refold("deploy")
+    alone = refold("rebuild", "clicks", "--json")
+    assert [build["projection"] for build in alone.json["builds"]] == ["clicks"]
+    both = refold("rebuild", "clicks", "--cascade", "--json")
+    assert [build["projection"] for build in both.json["builds"]] == ["clicks", "per_user"]
+    assert csv(refold, "SELECT * FROM per_user") == ["ann,1"]
+    unknown = refold("rebuild", "clickz")
+    assert (unknown.status, "Did you mean clicks?" in unknown.err) == (2, True)
+
+
+def test_one_superseded_table_is_kept_to_go_back_to(
+    refold: Refold, metric: Metric, conn: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    metric("counts", COUNTS)
+    refold("deploy")
+    for _ in range(3):
+        refold("rebuild", "counts")
+    found = conn.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'refold_builds'").fetchone()
+    assert found == (2,)
+
+
+def test_rollback_says_what_it_will_do_and_does_it(refold: Refold, metric: Metric, record: Record) -> None:
+    metric("counts", COUNTS)
+    record("view=ann")
+    refold("deploy")
+    metric("counts", USERS)
+    refold("deploy")
+    record("view=bob")
+    planned = refold("rollback", "counts", "--dry-run")
+    assert planned.status == 0
+    assert "goes back" in planned.out
+    assert csv(refold, "SELECT * FROM counts") == ["view,1,1"]
+    done = refold("rollback", "counts", "--json")
+    assert done.status == 0, done.err
+    assert [(step["projection"], step["action"]) for step in done.json["plan"]] == [("counts", "goes back")]
+    assert csv(refold, "SELECT * FROM counts") == ["view,2"]
+
+
+def test_rollback_of_a_first_build_names_the_way_out(refold: Refold, metric: Metric) -> None:
+    metric("counts", COUNTS)
+    refold("deploy")
+    refused = refold("rollback", "counts")
+    assert refused.status == 2
+    assert "the live one is its first" in refused.err
+    assert "run `refold deploy`" in refused.err
+
+
+@pytest.mark.parametrize("change", ["columns", "type"])
+def test_views_follow_a_metric_whose_columns_change(
+    refold: Refold, metric: Metric, record: Record, change: str
+) -> None:
+    metric("counts", COUNTS)
+    Path("sql/views").mkdir(parents=True)
+    view = Path("sql/views/top.sql")
+    view.write_text("CREATE OR REPLACE VIEW metrics.top AS SELECT action, events FROM metrics.counts")
+    record("view=ann")
+    refold("deploy")
+    if change == "columns":
+        metric("counts", "SELECT action, min(ts) AS first, count(*) AS events FROM events GROUP BY action")
+    else:
+        metric("counts", "SELECT action, sum(1::numeric) AS events FROM events GROUP BY action")
+    view.write_text("CREATE OR REPLACE VIEW metrics.top AS SELECT events, action FROM metrics.counts")
+    deployed = refold("deploy")
+    assert deployed.status == 0, deployed.err
+    assert csv(refold, "SELECT * FROM top") == ["1,view"]

@@ -1,0 +1,72 @@
+"""`refold explain`: the plan, and the SQL that really runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from refold.resources import projections_dir
+
+from .conftest import Refold
+
+Metric = Callable[[str, str], Path]
+
+COUNTS = """-- What people do.
+SELECT action, count(*) AS events -- How often
+FROM events WHERE action LIKE 'a%' GROUP BY action
+"""
+
+
+def test_a_file_needs_no_database(bare: Refold, metric: Metric) -> None:
+    metric("counts", COUNTS)
+    done = bare("explain", "counts")
+    assert done.status == 0
+    facts = dict(line.split(maxsplit=1) for line in done.out.splitlines()[:8])
+    assert (facts["upkeep"], facts["key"], facts["what"]) == ("merge", "action", "What people do.")
+    assert facts["reads"] == "events (action)"
+    for section in ("create", "load", "page", "audit", "heal", "view"):
+        assert f"-- {section}: " in done.out
+    assert "LIKE 'a%'" in done.out
+    assert "%%" not in done.out
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in projections_dir().glob("*.*") if path.stem[0] != "_"))
+def test_everything_that_comes_with_refold(bare: Refold, name: str) -> None:
+    plan = bare("explain", name, "--json").json
+    assert plan["projection"] == name
+    assert plan["because"]
+    assert {"create", "page", "audit", "view"} <= {part["name"] for part in plan["statements"]}
+
+
+def test_the_sql_for_machines_is_sql(
+    bare: Refold, metric: Metric, conn: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    metric("counts", COUNTS)
+    statements = {part["name"]: part["sql"] for part in bare("explain", "counts", "--json").json["statements"]}
+    conn.execute(statements["create"])
+    assert conn.execute(statements["view"]).fetchall() == []
+
+
+def test_what_is_deployed_may_differ_from_the_file(refold: Refold, metric: Metric) -> None:
+    metric("counts", COUNTS)
+    refold("deploy")
+    metric("counts", "SELECT action, count(DISTINCT user_id) AS users FROM events GROUP BY action")
+    assert refold("explain", "counts", "--json").json["upkeep"] == "members"
+    deployed = refold("explain", "counts", "--deployed", "--json").json
+    assert deployed["upkeep"] == "merge"
+    assert deployed["source"].startswith("refold_builds.counts__")
+    assert json.dumps(deployed).count(deployed["source"].removeprefix("refold_builds.")) > 3
+
+
+def test_an_unknown_name_names_the_known(refold: Refold, metric: Metric) -> None:
+    metric("counts", COUNTS)
+    for options in ([], ["--deployed"]):
+        if options:
+            refold("deploy")
+        done = refold("explain", "count", *options)
+        assert done.status == 2
+        assert "Did you mean counts?" in done.err

@@ -1,0 +1,96 @@
+"""`refold reconcile`: its exit status, what it lists, and what it leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from refold.builds.build import find
+
+from .conftest import Refold
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+@pytest.fixture
+def drifted(
+    refold: Refold, metric: Callable[[str, str], Path], record: Callable[..., None], conn: Connection
+) -> Refold:
+    """A metric of which one row was changed, one deleted and one made up."""
+    metric("counts", "SELECT action, count(*) AS events FROM events GROUP BY action")
+    metric("users", "SELECT user_id, count(*) AS events FROM events GROUP BY user_id")
+    record("view=ann", "buy=ann", "see=ann", "view=bob")
+    assert refold("deploy").status == 0
+    (build,) = find(conn, "b.projection = 'counts'")
+    for change in (
+        "UPDATE refold_builds.{} SET events = 99 WHERE action = 'view'",
+        "DELETE FROM refold_builds.{} WHERE action = 'buy'",
+        "INSERT INTO refold_builds.{} VALUES ('never', 7)",
+    ):
+        conn.execute(change.format(build.table_name).encode())
+    conn.commit()
+    return refold
+
+
+def test_no_drift(refold: Refold, metric: Callable[[str, str], Path]) -> None:
+    metric("counts", "SELECT action, count(*) AS events FROM events GROUP BY action")
+    refold("deploy")
+    done = refold("reconcile")
+    assert (done.status, done.out) == (0, "no drift: counts\n")
+
+
+def test_drift_is_found_healed_and_recorded(drifted: Refold, conn: Connection) -> None:
+    first = drifted("reconcile", "--json")
+    assert first.status == 1
+    assert sorted((f["kind"], f["key"]["action"], f["healed"]) for f in first.json["findings"]) == [
+        ("drifted", "view", True),
+        ("missing", "buy", True),
+        ("orphan", "never", True),
+    ]
+    (changed,) = (finding for finding in first.json["findings"] if finding["kind"] == "drifted")
+    assert (changed["before"]["events"], changed["after"]["events"]) == (99, 2)
+    assert (first.json["drift"], sorted(first.json["audited"])) == (3, ["counts", "users"])
+    second = drifted("reconcile", "--json")
+    assert (second.status, second.json["findings"]) == (0, [])
+    assert conn.execute("SELECT count(*) FROM refold.repairs").fetchone() == (3,)
+
+
+def test_a_dry_run_heals_nothing(drifted: Refold, conn: Connection) -> None:
+    for _ in range(2):
+        done = drifted("reconcile", "counts", "--dry-run")
+        assert done.status == 1
+        assert "nothing was healed" in done.out
+        assert '{"events": 99}' in done.out
+    assert conn.execute("SELECT count(*) FROM refold.repairs").fetchone() == (0,)
+
+
+def test_only_what_is_named_is_audited(drifted: Refold) -> None:
+    done = drifted("reconcile", "users", "--json")
+    assert (done.status, done.json["audited"]) == (0, ["users"])
+    unknown = drifted("reconcile", "userz")
+    assert (unknown.status, "Did you mean users?" in unknown.err) == (2, True)
+
+
+@pytest.mark.parametrize("since", ["2026-13-01", "yesterday", "20260101T99"])
+def test_a_wrong_date_is_refused(refold: Refold, since: str) -> None:
+    done = refold("reconcile", "--since", since)
+    assert done.status == 2
+    assert "not a date or time" in done.err
+
+
+@pytest.mark.parametrize("since", ["2026-01-01", "2026-01-01T12:00", "2026-01-01T12:00+05:30", "2026-01-01T00:00Z"])
+def test_dates_and_times(refold: Refold, since: str) -> None:
+    assert refold("reconcile", "--since", since).status == 0
+
+
+def test_what_cannot_be_audited_is_told(refold: Refold, metric: Callable[[str, str], Path]) -> None:
+    metric("actions", "SELECT action FROM events")
+    metric("counts", "SELECT action, count(*) AS events FROM actions GROUP BY action")
+    refold("deploy")
+    done = refold("reconcile", "--since", "2026-01-01")
+    assert done.status == 0
+    assert "counts was not audited: actions has no column ts" in done.err

@@ -1,0 +1,50 @@
+"""`refold worker` as a command; tests/test_pool.py has its processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from .conftest import Refold
+
+TRANSFORM = """
+from pydantic import BaseModel
+from refold import Event, transform
+
+class Loud(BaseModel):
+    event_id: str
+    action: str
+
+@transform(reads="events")
+def loud(event: Event) -> Loud:
+    return Loud(event_id=event.event_id, action=event.action.upper())
+"""
+
+
+def test_drain_says_what_it_did(
+    refold: Refold, metric: Callable[[str, str], Path], record: Callable[..., None]
+) -> None:
+    metric("counts", "SELECT action, count(*) AS events FROM events GROUP BY action")
+    refold("deploy")
+    record("view=ann", "view=bob")
+    first = refold("worker", "--drain", "--poll", "0.1")
+    assert (first.status, first.out.split(" in ")[0]) == (0, "drained: 2 events applied")
+    assert refold("worker", "--drain").out.startswith("drained: 0 events applied")
+
+
+def test_a_transform_that_this_worker_does_not_have(refold: Refold, record: Callable[..., None]) -> None:
+    Path("projections").mkdir()
+    Path("projections/loud.py").write_text(TRANSFORM)
+    assert refold("deploy").status == 0
+    record("view=ann")
+    Path("elsewhere").mkdir()
+    done = refold("worker", "--drain", "--projections", "elsewhere")
+    assert done.status == 2
+    assert "the transform loud is not in elsewhere" in done.err
+    assert refold("worker", "--drain").status == 0
+    assert refold("query", "SELECT action FROM loud", "--csv").out.split() == ["action", "VIEW"]
+
+
+def test_options_out_of_range(refold: Refold) -> None:
+    for options in (["--processes", "0"], ["--poll", "0"]):
+        assert refold("worker", *options).status == 2

@@ -1,0 +1,203 @@
+"""The views for analysts in sql/views: the figures are those that one would count by hand."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from law import deploy_project, worker_connection
+from refold import append
+from refold.builds.views import apply_analyst_views
+from refold.errors import BuildError
+from refold.resources import projections_dir, sql_dir
+from refold.worker.loop import Worker
+
+VIEWS = sorted(path.stem for path in (sql_dir() / "views").glob("*.sql"))
+START = datetime(2025, 12, 20, tzinfo=UTC)  # the ISO weeks cross a year
+Event = tuple[str | None, str, datetime]
+
+
+@pytest.fixture
+def worker(database_url: str) -> Iterator[psycopg.Connection]:
+    """A worker's connection to a database with the delivered metrics and views."""
+    deploy_project(database_url, projections_dir())
+    with worker_connection(database_url) as conn:
+        assert apply_analyst_views(conn, sql_dir() / "views") == []
+        yield conn
+
+
+@pytest.fixture
+def analyst(worker: psycopg.Connection, database_url: str) -> Iterator[psycopg.Connection]:
+    """An analyst far from UTC."""
+    with psycopg.connect(database_url, options="-c role=refold_analyst -c TimeZone=Asia/Kathmandu") as conn:
+        yield conn
+
+
+def record(url: str, events: list[Event]) -> None:
+    """Appends events and lets a worker apply them."""
+    rows = [
+        {"id": f"{at.isoformat()}-{number}", "user_id": user, "action": action, "ts": at.isoformat()}
+        for number, (user, action, at) in enumerate(events)
+    ]
+    with psycopg.connect(url) as conn:
+        append(conn, rows)
+    Worker(url, projections_dir()).run(drain=True)
+
+
+def some_events(seed: int) -> list[Event]:
+    """Ten weeks of a small shop; many events stand close to midnight, Mondays and the first of a month."""
+    chance = random.Random(seed)
+    events: list[Event] = []
+    for _ in range(400):
+        user = chance.choice([None, *(f"u{n}" for n in range(12))])
+        day = START + timedelta(days=chance.randrange(70))
+        at = day + timedelta(seconds=chance.choice([0, 1, 86_399, chance.randrange(86_400)]))
+        events.append((user, chance.choice(["view", "cart", "purchase"]), at))
+    return events
+
+
+def users_by(events: list[Event], period: Any) -> list[tuple[date, int]]:
+    seen: dict[date, set[str]] = defaultdict(set)
+    for user, _, at in events:
+        if user is not None:
+            seen[period(at.date())].add(user)
+    return sorted((start, len(users)) for start, users in seen.items())
+
+
+def monday(day: date) -> date:
+    return day - timedelta(days=day.weekday())
+
+
+def rows(conn: psycopg.Connection, view: str) -> list[tuple[Any, ...]]:
+    query = sql.SQL("SELECT * FROM {} ORDER BY 1, 2").format(sql.Identifier("metrics", view))
+    return conn.execute(query).fetchall()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_active_users(analyst: psycopg.Connection, database_url: str, seed: int) -> None:
+    events = some_events(seed)
+    record(database_url, events)
+    daily = [row for row in rows(analyst, "daily_active_users") if row[1] > 0]
+    assert daily == users_by(events, lambda day: day)
+    assert rows(analyst, "weekly_active_users") == users_by(events, monday)
+    assert rows(analyst, "monthly_active_users") == users_by(events, lambda day: day.replace(day=1))
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_retention(analyst: psycopg.Connection, database_url: str, seed: int) -> None:
+    events = some_events(seed)
+    record(database_url, events)
+    weeks: dict[str, set[date]] = defaultdict(set)
+    for user, _, at in events:
+        if user is not None:
+            weeks[user].add(monday(at.date()))
+    counts: dict[tuple[date, int], int] = defaultdict(int)
+    for active in weeks.values():
+        for week in active:
+            counts[min(active), (week - min(active)).days // 7] += 1
+    expected = [
+        (cohort, since, users, round(Decimal(users) / counts[cohort, 0], 4))
+        for (cohort, since), users in sorted(counts.items())
+    ]
+    assert rows(analyst, "retention_by_cohort") == expected
+
+
+def test_an_event_that_arrives_late_moves_its_user_to_an_earlier_cohort(
+    analyst: psycopg.Connection, database_url: str
+) -> None:
+    week = datetime(2026, 1, 5, 12, tzinfo=UTC)
+    record(database_url, [("ann", "view", week + timedelta(weeks=1)), ("bob", "view", week + timedelta(weeks=1))])
+    record(database_url, [("ann", "view", week)])
+    assert rows(analyst, "retention_by_cohort") == [
+        (date(2026, 1, 5), 0, 1, 1),
+        (date(2026, 1, 5), 1, 1, 1),
+        (date(2026, 1, 12), 0, 1, 1),
+    ]
+
+
+def test_funnel_conversion(analyst: psycopg.Connection, database_url: str) -> None:
+    at = datetime(2026, 1, 5, tzinfo=UTC)
+    steps = ("view", "cart", "purchase")
+    events: list[Event] = []
+    for user, reached in (("a", 3), ("b", 2), ("c", 2), ("d", 1), ("e", 0)):
+        events += [(user, step, at + timedelta(hours=n)) for n, step in enumerate(steps[:reached])]
+        events.append((user, "other", at))
+    # In the wrong order, and too late: no conversion.
+    events += [("f", "cart", at), ("f", "view", at + timedelta(hours=1))]
+    events += [("g", "view", at), ("g", "cart", at + timedelta(days=8))]
+    record(database_url, events)
+    assert rows(analyst, "funnel_conversion") == [
+        (1, "view", 6, 1, None),
+        (2, "cart", 3, Decimal("0.5"), Decimal("0.5")),
+        (3, "purchase", 1, Decimal("0.1667"), Decimal("0.3333")),
+    ]
+
+
+def test_an_empty_log_has_no_conversion_and_no_error(analyst: psycopg.Connection) -> None:
+    assert rows(analyst, "funnel_conversion") == [
+        (1, "view", 0, None, None),
+        (2, "cart", 0, None, None),
+        (3, "purchase", 0, None, None),
+    ]
+    for view in VIEWS:
+        rows(analyst, view)
+
+
+def test_every_view_and_column_is_described(analyst: psycopg.Connection) -> None:
+    described = analyst.execute(
+        """
+        SELECT c.relname, coalesce(a.attname, ''), col_description(c.oid, coalesce(a.attnum, 0)),
+               obj_description(c.oid, 'pg_class')
+        FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
+        WHERE c.relnamespace = 'metrics'::regnamespace AND c.relname = ANY (%s)
+        """,
+        (VIEWS,),
+    ).fetchall()
+    assert {name for name, *_ in described} == set(VIEWS)
+    assert [(view, column) for view, column, comment, about in described if not comment or not about] == []
+
+
+def test_views_stand_on_views_whatever_their_names(worker: psycopg.Connection, tmp_path: Path) -> None:
+    (tmp_path / "a_first.sql").write_text("CREATE OR REPLACE VIEW metrics.a_first AS SELECT * FROM metrics.b_second")
+    (tmp_path / "b_second.sql").write_text("CREATE OR REPLACE VIEW metrics.b_second AS SELECT 1 AS one")
+    assert apply_analyst_views(worker, tmp_path) == []
+    assert rows_of_one(worker, "a_first") == (1,)
+
+
+def test_a_view_may_change_its_columns_and_keeps_its_grants(worker: psycopg.Connection, tmp_path: Path) -> None:
+    file = tmp_path / "mine.sql"
+    file.write_text("CREATE OR REPLACE VIEW metrics.mine AS SELECT 1 AS one, 2 AS two")
+    apply_analyst_views(worker, tmp_path)
+    worker.execute("GRANT SELECT ON metrics.mine TO refold_producer")
+    file.write_text("CREATE OR REPLACE VIEW metrics.mine AS SELECT 'x' AS other")
+    apply_analyst_views(worker, tmp_path)
+    assert rows_of_one(worker, "mine") == ("x",)
+    granted = worker.execute(
+        "SELECT has_table_privilege(role, 'metrics.mine', 'SELECT')"
+        " FROM unnest(ARRAY['refold_producer', 'refold_analyst']) AS role"
+    ).fetchall()
+    assert granted == [(True,), (True,)]
+
+
+def test_a_view_without_its_metric_is_left_out_and_a_wrong_one_is_refused(
+    worker: psycopg.Connection, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.sql"
+    file.write_text("CREATE OR REPLACE VIEW metrics.mine AS SELECT * FROM metrics.nothing")
+    assert apply_analyst_views(worker, tmp_path) == [("mine.sql", 'relation "metrics.nothing" does not exist')]
+    file.write_text("CREATE OR REPLACE VIEW metrics.mine AS SELEKT")
+    with pytest.raises(BuildError, match=r"mine\.sql: syntax error"):
+        apply_analyst_views(worker, tmp_path)
+
+
+def rows_of_one(conn: psycopg.Connection, view: str) -> tuple[Any, ...] | None:
+    return conn.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier("metrics", view))).fetchone()
