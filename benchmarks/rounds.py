@@ -37,7 +37,12 @@ class Comparison:
 
 
 def alternate(
-    rounds: int, work: float, product: Callable[[int], object], baseline: Callable[[int], object]
+    rounds: int,
+    work: float,
+    product: Callable[[int], object],
+    baseline: Callable[[int], object],
+    *,
+    before: Callable[[], object] = lambda: None,
 ) -> Comparison:
     """Measures product, baseline, product, baseline, …, so that a slow minute of the machine hits both.
 
@@ -46,8 +51,13 @@ def alternate(
         work: how much one call does.
         product: does the work of a round, given its number.
         baseline: the same by hand.
+        before: makes ready for a round; not measured.
     """
-    return Comparison(tuple((seconds(product, at), seconds(baseline, at)) for at in range(rounds)), work)
+    measured = []
+    for at in range(rounds):
+        before()
+        measured.append((seconds(product, at), seconds(baseline, at)))
+    return Comparison(tuple(measured), work)
 
 
 def seconds(act: Callable[[int], object], at: int) -> float:

@@ -9,9 +9,10 @@ import psycopg
 
 from benchmarks.dataset import BLOCK, block
 from refold.builds.build import live
+from refold.builds.promote import drop_superseded
 from refold.builds.upkeeper import Upkeeper, Upkeepers
 from refold.database import connect
-from refold.deployment.deploy import deploy
+from refold.deployment.deploy import deploy, rebuild
 from refold.exact_json import metadata_json
 from refold.projections.definition import Definition, load_directory
 from refold.worker.loop import SETTINGS
@@ -83,6 +84,14 @@ class Workbench:
         """Makes projections live."""
         wanted = {name: self.definitions[name] for name in names}
         deploy(self.worker, PROJECTIONS, wanted, lambda progress: None)
+
+    def rebuild(self, name: str) -> None:
+        """Builds a live projection again, and switches to the new build."""
+        rebuild(self.worker, PROJECTIONS, [name], lambda progress: None)
+
+    def forget(self) -> None:
+        """Drops the tables of builds that were replaced."""
+        drop_superseded(self.worker, keep=0)
 
     def upkeeper(self, projection: str) -> Upkeeper:
         """The SQL of a live projection."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -33,8 +34,7 @@ from refold.worker.work import waiting
 
 PRODUCERS = 3
 WORKERS = 2
-MONDAY_MS = 1_772_409_600_000
-"""2026-03-02, UTC."""
+MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Event:
             id=f"e{number}",
             user_id=self.user_id,
             action=self.action,
-            ts=MONDAY_MS + self.minute * 60_000,
+            ts=MONDAY + timedelta(minutes=self.minute),
             metadata=metadata,
             version=self.version,
         )
@@ -222,7 +222,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Work:
-    """Pages, and steps of first loads, of some builds in any order."""
+    """Pages, and steps of first loads: of some builds in any order, or when none are named of each in turn."""
 
     worker: int
     turns: tuple[tuple[int, int], ...]
@@ -230,7 +230,8 @@ class Work:
     def __call__(self, history: History) -> None:
         history.let_go(self.worker, commit=True)
         conn, look = history.workers[self.worker], history.looks[self.worker]
-        for which, limit in self.turns:
+        turns = self.turns or [(which, 5) for which in range(len(look))]
+        for which, limit in turns:
             keeper = look[which % len(look)]
             done = turn(conn, keeper, limit) or load_step(conn, keeper, step=limit, bucket=7)
             if done is not None:
@@ -258,7 +259,7 @@ class Hold:
             history.end(self.early.producer, commit=True)
         keeper = look[self.which % len(look)]
         build = lock(conn, keeper.build_id)
-        if build is not None and build.loaded:
+        if build is not None and build.loaded and build.upstream_id == keeper.upstream_id:
             apply_page(conn, keeper, build, self.limit)
 
 
@@ -301,10 +302,20 @@ class Rebuild:
 
 @dataclass(frozen=True)
 class Promote:
+    """Whatever is ready goes live; with `finish`, first loads end and pages are applied."""
+
+    finish: bool
+
     def __call__(self, history: History) -> None:
         for worker in range(WORKERS):
             history.let_go(worker, commit=True)
         keeper = Keeper(history.operator, history.upkeepers)
+        if self.finish:
+            for build in by_depth(history.operator, find(history.operator, "b.state = 'building'")):
+                upkeeper = history.upkeepers.of(history.operator, build)
+                while load_step(history.operator, upkeeper, step=50, bucket=50):
+                    history.check(build.build_id)
+                turn(history.operator, upkeeper, 7)
         for build in keeper.promote_ready():
             history.check(build.build_id)
 
@@ -333,7 +344,7 @@ appends = st.builds(
     events=st.lists(st.tuples(numbers, events), min_size=1, max_size=4).map(tuple),
     savepoint=st.sampled_from([None, None, True, False]),
 )
-turns = st.lists(st.tuples(which, limits), min_size=1, max_size=6).map(tuple)
+turns = st.just(()) | st.lists(st.tuples(which, limits), min_size=1, max_size=6).map(tuple)
 steps = st.one_of(
     appends,
     appends,
@@ -344,6 +355,6 @@ steps = st.one_of(
     st.builds(Hold, worker=workers, which=which, limit=limits, early=st.none() | appends),
     st.builds(LetGo, worker=workers, commit=st.booleans()),
     st.builds(Rebuild, which=st.lists(which, min_size=1, max_size=3).map(tuple), cascade=st.booleans()),
-    st.just(Promote()),
+    st.builds(Promote, finish=st.booleans()),
 )
 scripts = st.lists(steps, min_size=20, max_size=60)

@@ -119,7 +119,7 @@ def _evaluate(conn: psycopg.Connection, path: Path, stream: str) -> None:
     conn.execute(f'CREATE TEMPORARY TABLE {name} (event_id text COLLATE "C", {TRANSFORM_TYPES[name]})'.encode())
     with conn.cursor(row_factory=dict_row) as cursor:
         given = cursor.execute(f"SELECT * FROM {stream}".encode()).fetchall()
-    with conn.cursor() as cursor, cursor.copy(f"COPY {name} FROM STDIN".encode()) as copy:
+    with conn.cursor() as writer, writer.copy(f"COPY {name} FROM STDIN".encode()) as copy:
         for row in given:
             answer = function(takes(**{field: row[field] for field in takes.model_fields}))
             if isinstance(answer, list):

@@ -20,6 +20,7 @@ from refold.cli import app
 from refold.demo import play
 from refold.demo.shop import day
 from refold.demo.stage import Stage
+from refold.demo.tally import tally
 from refold.events import Answer
 from refold.reconcile import reconcile
 
@@ -81,23 +82,20 @@ def test_metrics_that_stay_wrong_are_told_and_end_with_1(home: Path, monkeypatch
     done = CliRunner().invoke(app, ["demo", "--events", "500", "--processes", "1"])
     assert done.exit_code == 1
     assert "not every finding was healed" in done.output
-    assert "active_users: 1 rows differ from its query over the log" in done.output
+    assert "active_users: rows that differ from its query over the log: 1" in done.output
     assert re.search(r"active_users 2025-11-28: \d+, the shop counted \d+", done.output)
     assert re.search(r"^   funnel_stages +[\d,]+  ✗ +✗$", done.output, re.MULTILINE)
     assert "Right, and proven" not in done.output
     assert left_behind(home) == []
 
 
-def test_an_event_that_gets_lost_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    complete = play.stream
-
-    def careless(log: play.Log, deliveries: play.Deliveries, *rest: object) -> None:
-        complete(log, deliveries[:100] + deliveries[101:], *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(play, "stream", careless)
-    done = CliRunner().invoke(app, ["demo", "--events", "500", "--processes", "1"])
+def test_metrics_that_the_shop_counts_otherwise_are_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(play, "tally", lambda steps: tally(steps[1:]))
+    done = CliRunner().invoke(app, ["demo", "--events", "500"])
     assert done.exit_code == 1
-    assert "the shop counted" in done.output
+    (lost,) = re.findall(r"enriched_events (\S+): Row\(.*\), the shop counted None", done.output)
+    assert lost == day(1, 500).steps[0].id
+    assert re.search(r"^   enriched_events +[\d,]+  ✓ +✗$", done.output, re.MULTILINE)
 
 
 def test_ctrl_c_leaves_nothing(home: Path) -> None:

@@ -15,8 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from law import deploy_project, wrong_metrics
-from refold.worker.loop import Worker
+from live import drain, make_live, wrong
 
 Connection = psycopg.Connection[Any]
 pytestmark = pytest.mark.data
@@ -89,14 +88,14 @@ def check_shop(conn: Connection, url: str) -> None:
     assert conn.execute("SELECT count(DISTINCT day), sum(events), count(DISTINCT action) FROM metrics.daily").fetchone() == (
         181, 32_283, 12,
     )  # fmt: skip
-    assert wrong_metrics(url, PROJECT) == {}
+    assert wrong(url, PROJECT) == {}
 
 
 def check_cdnow(conn: Connection, url: str) -> None:
     assert figures(conn) == CDNOW_FIGURES
     repeated = conn.execute("SELECT count(*) - count(DISTINCT (user_id, ts, metadata)) FROM refold.events").fetchone()
     assert repeated == (CDNOW_REPEATED,)
-    assert wrong_metrics(url, PROJECT) == {}
+    assert wrong(url, PROJECT) == {}
 
 
 def numbered(path: Path, heading: str, lines: Sequence[str], separator: str) -> None:
@@ -118,16 +117,17 @@ def overlapping(lines: list[str], separator: str) -> list[list[str]]:
 
 def test_the_shop_fed_twice(shop: Path, database_url: str, conn: Connection) -> None:
     conn.autocommit = True
-    deploy_project(database_url, PROJECT)
+    make_live(database_url, PROJECT)
     arguments = (shop, "--map", SHOP_MAP, "--id-from", "row", *SHOP)
     assert told([refold(database_url, *arguments)]) == {"received": 32_283, "stored": 32_283, "duplicates": 0, "set_aside": 0}
-    Worker(database_url, None).run(drain=True)
+    drain(database_url)
     check_shop(conn, database_url)
     assert told([refold(database_url, *arguments)]) == {"received": 32_283, "stored": 0, "duplicates": 32_283, "set_aside": 0}
-    Worker(database_url, None).run(drain=True)
+    drain(database_url)
     check_shop(conn, database_url)
 
 
+@pytest.mark.slow
 def test_the_shop_shuffled_from_eight_processes_at_once(
     shop: Path, database_url: str, conn: Connection, tmp_path: Path
 ) -> None:
@@ -140,7 +140,7 @@ def test_the_shop_shuffled_from_eight_processes_at_once(
             refold(database_url, tmp_path / f"part{number}.csv", "--map", f"id=row,{SHOP_MAP}", "--batch", "3000", *SHOP)
         )
     assert told(processes) == {"received": 64_566, "stored": 32_283, "duplicates": 32_283, "set_aside": 0}
-    deploy_project(database_url, PROJECT)
+    make_live(database_url, PROJECT)
     check_shop(conn, database_url)
 
 
@@ -148,21 +148,22 @@ def test_cdnow_fed_twice(cdnow: Path, database_url: str, conn: Connection, tmp_p
     conn.autocommit = True
     arguments = (cdnow, "--map", CDNOW_MAP, "--id-from", "row", *CDNOW)
     assert told([refold(database_url, *arguments)]) == {"received": 69_659, "stored": 69_659, "duplicates": 0, "set_aside": 0}
-    deploy_project(database_url, PROJECT)
+    make_live(database_url, PROJECT)
     check_cdnow(conn, database_url)
     (tmp_path / "CDNOW_master.txt").write_bytes(gzip.decompress(cdnow.read_bytes()))
     # Unpacked it is the same source.
     again = told([refold(database_url, tmp_path / "CDNOW_master.txt", *arguments[1:])])
     assert again == {"received": 69_659, "stored": 0, "duplicates": 69_659, "set_aside": 0}
-    Worker(database_url, None).run(drain=True)
+    drain(database_url)
     check_cdnow(conn, database_url)
 
 
+@pytest.mark.slow
 def test_cdnow_shuffled_from_eight_processes_at_once(
     cdnow: Path, database_url: str, conn: Connection, tmp_path: Path
 ) -> None:
     conn.autocommit = True
-    deploy_project(database_url, PROJECT)
+    make_live(database_url, PROJECT)
     with gzip.open(cdnow, "rt") as file:
         heading, *lines = file.read().splitlines()
     processes = []
@@ -170,5 +171,5 @@ def test_cdnow_shuffled_from_eight_processes_at_once(
         numbered(tmp_path / f"part{number}.csv", heading, part, " ")
         processes.append(refold(database_url, tmp_path / f"part{number}.csv", "--map", f"id=row,{CDNOW_MAP}", *CDNOW))
     assert told(processes) == {"received": 139_318, "stored": 69_659, "duplicates": 69_659, "set_aside": 0}
-    Worker(database_url, None).run(drain=True)
+    drain(database_url)
     check_cdnow(conn, database_url)

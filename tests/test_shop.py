@@ -1,6 +1,7 @@
 """The demo's shop: the same every time, with everything in it that can happen to events on their way."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from pydantic import ValidationError
@@ -30,7 +31,8 @@ def test_exactly_so_many_deliveries_arrive_in_order_of_arrival(deliveries: int) 
     arrivals = [one.at for one in made.deliveries]
     assert len(arrivals) == deliveries
     assert arrivals == sorted(arrivals)
-    assert 0 <= arrivals[0] and arrivals[-1] < DAY_S
+    assert arrivals[0] >= 0
+    assert arrivals[-1] < DAY_S
     assert {one.fate for one in made.deliveries} == set(Answer)
 
 
@@ -75,7 +77,7 @@ def test_invalid_ones_are_no_events(friday: Day) -> None:
 
 def test_some_come_late_out_of_order_and_from_yesterday(friday: Day) -> None:
     happened = [SourceEvent.model_validate(one.event).ts for _, one in of(friday, Answer.accepted)]
-    assert any(later < earlier for earlier, later in zip(happened, happened[1:], strict=False))
+    assert any(later < earlier for earlier, later in pairwise(happened))
     assert any(one.late for _, one in of(friday, Answer.accepted))
     assert {at.date() for at in happened} == {TODAY, TODAY - timedelta(days=1)}
 

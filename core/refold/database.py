@@ -10,17 +10,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import psycopg
-from alembic import command
-from alembic.config import Config
 from psycopg import sql
-from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
 
 from refold.errors import DatabaseError, ForeignCluster, NotInstalled
 from refold.resources import migrations_dir, sql_dir
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 Connection = psycopg.Connection[tuple[object, ...]]
 Role = Literal["refold_owner", "refold_producer", "refold_worker", "refold_analyst"]
@@ -165,11 +164,18 @@ def _apply(conn: psycopg.Connection, path: Path) -> None:
 
 
 def _alembic_upgrade(url: str) -> None:
+    from alembic import command
+
     command.upgrade(alembic_config(url), "head")
 
 
 def alembic_config(url: str) -> Config:
     """alembic's configuration for this database, without an ini file."""
+    # Imported here: alembic and SQLAlchemy take half a second, which every command would pay at its start.
+    from alembic.config import Config
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
     config = Config()
     config.set_main_option("script_location", os.fspath(migrations_dir()).replace("%", "%%"))
     config.attributes["engine"] = create_engine(

@@ -84,25 +84,25 @@ def drift(conn: psycopg.Connection, findings: Sequence[Finding]) -> Counter[Drif
         columns.setdefault(metric, set()).add(column)
 
     def text(one: Finding, row: Any) -> str:
-        return _text({name: row[name] for name in columns[one.projection]} if isinstance(row, dict) else row)
+        seen = columns[one.projection]
+        return _text({name: row[name] for name in row if name in seen} if isinstance(row, dict) else row)
 
     return Counter((one.projection, one.kind, text(one, one.before), text(one, one.after)) for one in findings)
 
 
-def describe(finding: Finding) -> tuple[str, str]:
-    """A finding's key, and what changed: before and after, in short."""
-    before, after = finding.before or {}, finding.after or {}
+def describe(finding: Finding, arrow: str) -> tuple[str, str]:
+    """A finding's key, and what is healed: before and after, in short."""
+    key = ", ".join(str(value) for value in finding.key.values())
+    before, after = (row if isinstance(row, dict) else {} for row in (finding.before, finding.after))
     names = [name for name in (after or before) if name not in finding.key and name not in _COORDINATES]
-    changed = [name for name in names if before.get(name) != after.get(name)][:1]
-    was, is_ = (_brief(row, changed) for row in (finding.before, finding.after))
-    return ", ".join(str(value) for value in finding.key.values()), f"{', '.join(changed)}: {was} {{arrow}} {is_}"
+    for name in names:
+        if before.get(name) != after.get(name):
+            return key, f"{name}: {before.get(name, _NO_ROW)} {arrow} {after.get(name, _NO_ROW)}"
+    return key, f"{'a row' if before else _NO_ROW} {arrow} {'a row' if after else _NO_ROW}"
 
 
+_NO_ROW = "no row"
 _COORDINATES = ("txid", "position", "ordinal")
-
-
-def _brief(row: Any, names: Sequence[str]) -> str:
-    return "no row" if row is None else ", ".join(str(row[name]) for name in names)
 
 
 def _text(row: Any) -> str:

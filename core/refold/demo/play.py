@@ -190,8 +190,7 @@ class Play:
         self.show.say("refold reconcile compares every metric with its query over the log, and finds:")
         rows = []
         for one in report.findings:
-            key, change = edits.describe(one)
-            rows.append((one.kind, one.projection, key, change.format(arrow=self.show.glyphs.arrow)))
+            rows.append((one.kind, one.projection, *edits.describe(one, self.show.glyphs.arrow)))
         self.show.table(rows, ("", "metric", "row", "healed"))
         found = edits.drift(self.owner, report.findings)
         recorded = self.owner.execute("SELECT count(*) FROM refold.repairs").fetchone()
@@ -217,7 +216,7 @@ class Play:
             drifted = sum(n for (name, *_), n in report.counts.items() if name == metric)
             law = metric in report.audited and not drifted
             differing = proof.against_shop(self.analyst, metric, own)
-            differences += [f"{metric}: {drifted} rows differ from its query over the log"] * (drifted > 0)
+            differences += [f"{metric}: rows that differ from its query over the log: {drifted}"] * (drifted > 0)
             differences += differing
             rows.append(
                 (metric, f"{proof.rows_of(self.analyst, metric):,}", self._sign(law), self._sign(not differing))

@@ -25,6 +25,9 @@ class Glyphs:
     arrow: str = "→"
 
 
+TOLD = 12
+"""Differences of one comparison that are told."""
+
 ASCII = Glyphs("ok", "XX", "->")
 
 
@@ -87,8 +90,10 @@ class Show:
             self._marked(self.glyphs.good, "bold green", good)
             return
         self._marked(self.glyphs.bad, "bold red", f"not so: {good}")
-        for difference in differences:
+        for difference in differences[:TOLD]:
             self._indented(Text(difference, "red"), 5)
+        if len(differences) > TOLD:
+            self._indented(Text(f"and {len(differences) - TOLD:,} more", "red"), 5)
         self.failures += differences
 
     def fail(self, what: str) -> None:
@@ -103,6 +108,8 @@ class Show:
             columns: its headings, if it has any.
             right: numbers of the columns that are aligned to the right, from 0.
         """
+        if not rows:
+            return
         if not self._live:
             lines = [columns, *rows] if columns else rows
             widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]

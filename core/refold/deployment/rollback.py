@@ -115,9 +115,12 @@ def rollback(
         conn.execute("SELECT pg_advisory_unlock(%s)", (_DEPLOY_LOCK,))
     try:
         return drive(conn, deployment, upkeepers, report, recreate_foreign=recreate_foreign)
-    except BuildError:
+    except BuildError as error:
         _put_back(conn, [build for build in before if any(build.build_id == b.build_id for b in decision.revived)])
-        raise
+        raise BuildError(
+            f"nothing was rolled back: {error}",
+            remedy=f"End or drop what stands in the way, then `refold rollback {name}` again.",
+        ) from error
 
 
 def _put_back(conn: psycopg.Connection, builds: Sequence[Build]) -> None:

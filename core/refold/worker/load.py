@@ -65,7 +65,7 @@ def load_step(
     """
     with conn.transaction():
         build = lock(conn, keeper.build_id)
-        if build is None or build.loaded:
+        if build is None or build.loaded or build.upstream_id != keeper.upstream_id:
             return None
         if build.upstream_id is not None and not by_id(conn, build.upstream_id).loaded:
             return None

@@ -46,7 +46,9 @@ def turn(conn: psycopg.Connection, keeper: Upkeeper, limit: int) -> Applied | No
     """
     with conn.transaction():
         build = lock(conn, keeper.build_id)
-        if build is None or not build.loaded:
+        # A promote may have pointed the build at another upstream since `keeper` was made: with the new cursor
+        # and the old table, what the old one never got would be skipped.
+        if build is None or not build.loaded or build.upstream_id != keeper.upstream_id:
             return None
         crash_point("locked")
         applied = apply_page(conn, keeper, build, limit)
