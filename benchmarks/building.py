@@ -56,7 +56,7 @@ def _measure_kind(bench: Workbench, kind: str) -> Figure:
         bench.rebuild(projection)
 
     def baseline(at: int) -> None:
-        for statement in (f"CREATE TABLE hand.{projection} AS {query}", *indexes, f"ANALYZE hand.{projection}"):
+        for statement in (f"CREATE TABLE hand.{projection} AS {query}", *indexes):
             bench.hand.execute(statement.encode())
 
     def fresh() -> None:

@@ -105,11 +105,11 @@ def numbered(path: Path, heading: str, lines: Sequence[str], separator: str) -> 
 
 
 def overlapping(lines: list[str], separator: str) -> list[list[str]]:
-    """Eight parts in which every line stands twice, each in an order of its own."""
+    """Eight parts that share half their lines with the next one, each in an order of its own."""
     named = [f"line-{number}{separator}{line}" for number, line in enumerate(lines)]
     chance = random.Random(7)
     chance.shuffle(named)
-    parts = [named[part::8] + named[(part + 1) % 8 :: 8] for part in range(8)]
+    parts = [named[part::8] + named[(part + 1) % 8 :: 16] for part in range(8)]
     for part in parts:
         chance.shuffle(part)
     return parts
@@ -134,12 +134,14 @@ def test_the_shop_shuffled_from_eight_processes_at_once(
     conn.autocommit = True
     heading, *lines = shop.read_text().splitlines()
     processes = []
-    for number, part in enumerate(overlapping(lines, ",")):
+    parts = overlapping(lines, ",")
+    for number, part in enumerate(parts):
         numbered(tmp_path / f"part{number}.csv", heading, part, ",")
         processes.append(
             refold(database_url, tmp_path / f"part{number}.csv", "--map", f"id=row,{SHOP_MAP}", "--batch", "3000", *SHOP)
         )
-    assert told(processes) == {"received": 64_566, "stored": 32_283, "duplicates": 32_283, "set_aside": 0}
+    fed = sum(map(len, parts))
+    assert told(processes) == {"received": fed, "stored": 32_283, "duplicates": fed - 32_283, "set_aside": 0}
     make_live(database_url, PROJECT)
     check_shop(conn, database_url)
 
@@ -167,9 +169,11 @@ def test_cdnow_shuffled_from_eight_processes_at_once(
     with gzip.open(cdnow, "rt") as file:
         heading, *lines = file.read().splitlines()
     processes = []
-    for number, part in enumerate(overlapping(lines, " ")):
+    parts = overlapping(lines, " ")
+    for number, part in enumerate(parts):
         numbered(tmp_path / f"part{number}.csv", heading, part, " ")
         processes.append(refold(database_url, tmp_path / f"part{number}.csv", "--map", f"id=row,{CDNOW_MAP}", *CDNOW))
-    assert told(processes) == {"received": 139_318, "stored": 69_659, "duplicates": 69_659, "set_aside": 0}
+    fed = sum(map(len, parts))
+    assert told(processes) == {"received": fed, "stored": 69_659, "duplicates": fed - 69_659, "set_aside": 0}
     drain(database_url)
     check_cdnow(conn, database_url)

@@ -143,13 +143,14 @@ def test_a_change_that_is_taken_back_does_not_go_live_after_all(refold: Refold, 
     assert "No build waits" in refold("promote").out
 
 
-def test_promoting_one_takes_along_what_it_reads_and_what_reads_it(refold: Refold, metric: Metric) -> None:
+def test_promoting_one_takes_along_what_it_reads_and_what_reads_that(refold: Refold, metric: Metric) -> None:
     metric("clicks", "SELECT user_id, action FROM events")
+    metric("per_action", "SELECT action, count(*) AS clicks FROM clicks GROUP BY action")
     metric("per_user", "SELECT user_id, count(*) AS clicks FROM clicks GROUP BY user_id")
     metric("counts", COUNTS)
     assert refold("deploy", "--no-promote").status == 0
     promoted = refold("promote", "per_user", "--json")
-    assert [build["projection"] for build in promoted.json["builds"]] == ["clicks", "per_user"]
+    assert [build["projection"] for build in promoted.json["builds"]] == ["clicks", "per_action", "per_user"]
     assert [build["projection"] for build in refold("promote", "--json").json["builds"]] == ["counts"]
 
 

@@ -10,6 +10,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 from refold.builds.build import Build, by_id, find, lock
 from refold.builds.upkeeper import Upkeepers
 from refold.builds.views import drop_view, switch_view
+from refold.crash import crash_point
 from refold.errors import BuildError
 
 Catch = Callable[[psycopg.Connection, Build, Build], bool]
@@ -122,6 +123,7 @@ def _switch(
             (successor.build_id, reader.build_id),
         )
     conn.execute("UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s", (deployment,))
+    crash_point("views")
     return candidates
 
 

@@ -9,6 +9,9 @@ from refold.cli.output import err
 from refold.errors import RefoldError
 
 
+_MISSING = (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
+
+
 def complain(error: RefoldError | psycopg.Error) -> None:
     """Writes an error and its remedy to stderr."""
     message, remedy = describe(error)
@@ -29,6 +32,8 @@ def describe(error: RefoldError | psycopg.Error) -> tuple[str, str | None]:
         message += f" ({diagnosis.message_detail.rstrip('.')})"
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return message, diagnosis.message_hint or "Log in as a member of the role that may: see sql/roles/roles.sql."
+    if isinstance(error, _MISSING) and "refold." in message:
+        return message, "The schema is older than this program: run `refold migrate`."
     if isinstance(error, psycopg.errors.QueryCanceled):
         return message, diagnosis.message_hint or "The server's statement_timeout ended it: raise it for this role."
     return message, diagnosis.message_hint

@@ -13,6 +13,7 @@ from sqlglot import exp
 from refold.errors import DefinitionError
 from refold.projections.determinism import refusals
 from refold.projections.keys import check_recompute_key, declared_key
+from refold.projections.funnels import made_linear
 from refold.projections.identifiers import must_quote
 from refold.projections.plan import Column, Combine, KeyPart, Members, Partial, Plan
 
@@ -218,7 +219,7 @@ class _Analysis:
         plain = node.copy()
         for column in list(plain.find_all(exp.Column)):
             column.set("table", None)
-        return plain.sql(dialect="postgres", comments=False)
+        return plain.sql(dialect="postgres", comments=False, normalize_functions=False)
 
     def _reads(self) -> tuple[str, ...]:
         used = {column.name for column in self.query.find_all(exp.Column)}
@@ -334,12 +335,13 @@ class _Analysis:
                 "Declare the key in a comment line, for example: -- key: user_id",
             )
         query = self.query.copy()
+        made_linear(query)
         for table in list(query.find_all(exp.Table)):
             if table.name == self.stream:
                 placeholder = exp.Table(this=exp.to_identifier("stream__here", quoted=False))
                 placeholder.set("alias", exp.TableAlias(this=exp.to_identifier(table.alias_or_name)))
                 table.replace(placeholder)
-        text = query.sql(dialect="postgres", pretty=True, comments=False).replace("stream__here", STREAM)
+        text = query.sql(dialect="postgres", pretty=True, comments=False, normalize_functions=False).replace("stream__here", STREAM)
         return Plan(
             name=self.name,
             upkeep="recompute",
@@ -376,7 +378,7 @@ class _Partials:
         for column in whole.find_all(exp.Column):
             if column.args.get("kept") is None:
                 raise Unmergeable(f"{output} is neither a key nor a mergeable aggregate")
-        return str(whole.this.sql(dialect="postgres", comments=False))
+        return str(whole.this.sql(dialect="postgres", comments=False, normalize_functions=False))
 
     def _walk(self, output: str, node: exp.Expr, *, direct: bool) -> exp.Expr:
         key = self.keys.get(self.analysis._sql(node))

@@ -15,8 +15,8 @@ from psycopg.rows import dict_row
 
 from refold.builds.build import Build, by_id, lock, move
 from refold.builds.upkeeper import Upkeeper
+from refold.crash import crash_point
 from refold.cursor import EMPTY, Cursor, Key, Read
-from refold.worker.crash import crash_point
 from refold.worker.page import apply_read, read_parameters, upstream_cursor
 
 STEP = 2_000_000

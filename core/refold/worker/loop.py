@@ -23,6 +23,8 @@ log = logging.getLogger("refold.worker")
 
 NAP = 0.005
 """Seconds between two looks while other workers hold what there is to do."""
+FROZEN_AFTER = 60.0
+"""Seconds for which a worker may do nothing in the middle of a page."""
 SEGMENTS_EVERY = 5.0
 """Seconds between two looks at the log's spare segments."""
 
@@ -31,8 +33,6 @@ SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
     # Rows and cursor share a transaction: a crash that loses one loses both, and the page is done again.
     "synchronous_commit": "off",
-    # A frozen worker must not keep its build from the others for ever.
-    "idle_in_transaction_session_timeout": "60s",
     "jit": "off",
     # A generic plan knows neither the size of a page nor that a segment which was empty is filling.
     "enable_seqscan": "off",
@@ -47,6 +47,7 @@ class Worker:
         url: a libpq URL; the login role must be allowed to act as refold_worker.
         projections: the folder of Python transforms, if this worker has any.
         poll: seconds between two looks while nothing rings.
+        frozen_after: seconds after which the server takes a worker that stopped in mid-page for dead.
         stopped: asked between pages whether to stop.
         on_page: told of every page (build, events), for progress.
     """
@@ -57,12 +58,15 @@ class Worker:
         projections: Path | None,
         *,
         poll: float = POLL,
+        frozen_after: float = FROZEN_AFTER,
         stopped: Callable[[], bool] = lambda: False,
         on_page: Callable[[Build, int], None] = lambda build, events: None,
     ) -> None:
         self._url = url
         self._upkeepers = Upkeepers(projections)
         self._poll = poll
+        # Else a frozen worker would keep its build from the others for ever.
+        self._settings = SETTINGS | {"idle_in_transaction_session_timeout": f"{frozen_after * 1000:.0f}ms"}
         self._stopped = stopped
         self._on_page = on_page
         self._patience = Patience()
@@ -91,7 +95,7 @@ class Worker:
 
     def _run(self, drain: bool) -> None:
         with connect(
-            self._url, "refold_worker", autocommit=True, application_name="refold worker", settings=SETTINGS
+            self._url, "refold_worker", autocommit=True, application_name="refold worker", settings=self._settings
         ) as conn:
             check(conn)
             keeper = Keeper(conn, self._upkeepers)

@@ -13,8 +13,8 @@ from psycopg.types.json import Jsonb
 
 from refold.builds.build import Build, by_id, lock, move
 from refold.builds.upkeeper import Upkeeper
+from refold.crash import crash_point
 from refold.cursor import LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
-from refold.worker.crash import crash_point
 
 _FIRST = Key(0, 0, -1)
 _LAST = Key(2**63 - 1, 2**63 - 1, LAST_ORDINAL)
@@ -154,7 +154,10 @@ def _apply(
             page = cursor.execute(query, parameters, prepare=True).fetchall()
         if not page:
             return 0, None
-        write_rows(conn, keeper.statements.load[0], keeper.transform.rows(page))
+        # All of them before the COPY: the server's time-out for idle transactions does not run inside one, and a
+        # worker that is frozen in the function would keep the build for ever.
+        rows = list(keeper.transform.rows(page))
+        write_rows(conn, keeper.statements.load[0], rows)
         end = page[-1]
         return len(page), _key(keeper, end["txid"], end["position"], end["ordinal"])
     row = conn.execute(query, parameters, prepare=True).fetchone()

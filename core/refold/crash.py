@@ -1,0 +1,27 @@
+"""Points at which a process can be made to die or to freeze, so that every one of them can be tested.
+
+    REFOLD_CRASH_AT=rows refold worker       kill -9 at the first page's rows
+    REFOLD_CRASH_AT=rows:7 refold worker     at the seventh
+    REFOLD_FREEZE_AT=rows refold worker      SIGSTOP; SIGCONT wakes it up
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from typing import Literal, get_args
+
+Point = Literal["locked", "looked", "rows", "cursor", "committed", "load_rows", "load_indexes", "views"]
+POINTS: tuple[Point, ...] = get_args(Point)
+
+_passed: Counter[Point] = Counter()
+
+
+def crash_point(name: Point) -> None:
+    """Ends or stops this process when the environment says so for this point."""
+    _passed[name] += 1
+    for variable, number in (("REFOLD_CRASH_AT", signal.SIGKILL), ("REFOLD_FREEZE_AT", signal.SIGSTOP)):
+        point, _, time = os.environ.get(variable, "").partition(":")
+        if point == name and _passed[name] == int(time or 1):
+            os.kill(os.getpid(), number)
