@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import psycopg
 from hypothesis import strategies as st
 
-from law import PROJECT, broken, project, worker_connection
+from law import MONDAY, PROJECT, broken, project, worker_connection
 from refold import SourceEvent, append
 from refold.builds.build import Build, by_id, find, kept, lock
 from refold.builds.key_indexes import key_indexes
@@ -34,7 +34,6 @@ from refold.worker.work import waiting
 
 PRODUCERS = 3
 WORKERS = 2
-MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,18 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from refold import SourceEvent
 from refold.builds.build import Build, by_id
 from refold.builds.upkeeper import Upkeepers
 from refold.database import connect
@@ -29,6 +33,8 @@ from refold.worker.page import cursor_parameters
 PROJECT = Path(__file__).parent / "projects" / "law"
 """One projection of every kind, on the log and on each other."""
 
+MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
+
 TRANSFORM_TYPES = {
     "tagged": 'user_id text COLLATE "C", ts timestamptz, tag text COLLATE "C", weight numeric',
     "items": 'user_id text COLLATE "C", ts timestamptz, item text COLLATE "C", place bigint',
@@ -37,6 +43,28 @@ TRANSFORM_TYPES = {
 """The transforms' columns beside event_id, said a second time, independently of refold."""
 
 Rows = list[tuple[Any, ...]]
+
+
+def random_events(number: int, seed: int = 0, *, prefix: str = "e") -> list[SourceEvent]:
+    """Events with everything that the law's project looks at: late ones, anonymous ones, ties, lists."""
+    random = Random(seed)
+    events = []
+    for at in range(number):
+        metadata: dict[str, object] = {"items": random.choices(["a", "bb", "c"], k=random.randrange(4))}
+        if random.random() < 0.7:
+            metadata["n"] = Decimal(random.choice(["1.0", "1.00", "2.5", "7", "-3"]))
+        if random.random() < 0.7:
+            metadata["place"] = random.choice(["x", "y"])
+        events.append(
+            SourceEvent(
+                id=f"{prefix}{at}",
+                user_id=random.choice([None, *(f"u{user}" for user in range(12))]),
+                action=random.choice(["view", "buy", "noise"]),
+                ts=MONDAY + timedelta(minutes=random.randrange(-3000, 3000)),
+                metadata=metadata,
+            )
+        )
+    return events
 
 
 @cache

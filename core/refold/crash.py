@@ -1,8 +1,8 @@
 """Points at which a process can be made to die or to freeze, so that every one of them can be tested.
 
-    REFOLD_CRASH_AT=rows refold worker       kill -9 at the first page's rows
-    REFOLD_CRASH_AT=rows:7 refold worker     at the seventh
-    REFOLD_FREEZE_AT=rows refold worker      SIGSTOP; SIGCONT wakes it up
+REFOLD_CRASH_AT=rows refold worker       kill -9 at the first page's rows
+REFOLD_CRASH_AT=rows:7 refold worker     at the seventh
+REFOLD_FREEZE_AT=rows refold worker      SIGSTOP; SIGCONT wakes it up
 """
 
 from __future__ import annotations

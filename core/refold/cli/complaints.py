@@ -8,7 +8,6 @@ from rich.text import Text
 from refold.cli.output import err
 from refold.errors import RefoldError
 
-
 _MISSING = (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from refold.builds.build import find
 from refold.cli.app import DRIFT, TRUST, app
 from refold.cli.output import as_json, line, note, plain, progress, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
@@ -54,7 +55,7 @@ def reconcile(
     """
     moment = None if since is None else instant(since)
     with session(database_url) as conn, progress() as bars:
-        task = bars.add_task("auditing", total=None, note="")
+        task = bars.add_task("auditing", total=len(names or find(conn, "b.state = 'live'")), note="")
         report = audit(
             conn,
             folder(projections, quiet=True),

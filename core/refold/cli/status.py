@@ -105,8 +105,15 @@ def _build(build: BuildStatus) -> tuple[object, ...]:
         None if build.lag_seconds is None else _duration(build.lag_seconds),
         build.events_applied,
         None if build.rate is None else f"{build.rate:,.0f}/s",
-        ", ".join([*(["itself"] if build.shown else []), *build.views]),
+        _views(build),
     )
+
+
+def _views(build: BuildStatus) -> str:
+    """Whether analysts see it, and how much stands on it; --json has the names."""
+    if not build.shown:
+        return ""
+    return "itself" + (f" + {len(build.views)}" if build.views else "")
 
 
 def _state(build: BuildStatus) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -55,39 +55,50 @@ def worker(
         log.info("stopped")
         return
     started = time.monotonic()
-    with _figures(url) as (applied, failures):
-        before = applied()
+    with _figures(url) as figures:
+        before = _applied(figures)
         with progress() as bars:
-            task = bars.add_task("applying", total=None, note="")
-            run(orders, processes, tick=lambda: bars.update(task, completed=applied() - before))
-        line(f"drained: {applied() - before:,} events applied in {time.monotonic() - started:.1f} s")
-        _refuse_failed(failures())
+            task = bars.add_task("applying", total=_waiting(figures) or None, note="")
+            run(orders, processes, tick=lambda: bars.update(task, completed=_applied(figures) - before))
+        line(f"drained: {_applied(figures) - before:,} events applied in {time.monotonic() - started:.1f} s")
+        _refuse_failed(figures)
 
 
 @contextmanager
-def _figures(url: str) -> Iterator[tuple[Callable[[], int], Callable[[], list[tuple[str, str]]]]]:
-    """Looks at how many events all builds have applied, and which fail, over a connection of its own."""
+def _figures(url: str) -> Iterator[psycopg.Connection]:
+    """A connection of its own, for the figures that are shown meanwhile."""
     conn = connect(url, "refold_worker", autocommit=True, application_name="refold worker figures")
     try:
-        yield lambda: _applied(conn), lambda: _failing(conn)
+        yield conn
     finally:
         conn.close()
 
 
 def _applied(conn: psycopg.Connection) -> int:
+    """Events that all builds have applied."""
     row = conn.execute("SELECT coalesce(sum(events_applied), 0)::bigint FROM refold.builds").fetchone()
     return 0 if row is None else int(row[0])
 
 
-def _failing(conn: psycopg.Connection) -> list[tuple[str, str]]:
-    return conn.execute(
+def _waiting(conn: psycopg.Connection) -> int:
+    """Events that they have yet to apply; builds that are loaded first are not in it."""
+    row = conn.execute(
+        """
+        SELECT coalesce(sum(u.events), 0)::bigint
+        FROM refold.builds AS b
+        CROSS JOIN LATERAL refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS u
+        WHERE b.state IN ('building', 'live') AND b.loaded
+        """
+    ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _refuse_failed(conn: psycopg.Connection) -> None:
+    """Drained, but not everything: a script must not take that for done."""
+    failures = conn.execute(
         "SELECT table_name, error FROM refold.builds"
         " WHERE error IS NOT NULL AND state IN ('building', 'live') ORDER BY build_id"
     ).fetchall()
-
-
-def _refuse_failed(failures: list[tuple[str, str]]) -> None:
-    """Drained, but not everything: a script must not take that for done."""
     if failures:
         told = "; ".join(f"{table}: {error}" for table, error in failures)
         raise BuildError(

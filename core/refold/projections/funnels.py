@@ -20,7 +20,8 @@ def made_linear(query: exp.Expr) -> None:
             continue
         outer: exp.Expr = call
         condition: exp.Expr | None = None
-        while isinstance(outer.parent, exp.Dot | exp.Filter):
+        # sqlglot reads `refold.f(…)` as a Dot, and `refold.f(…) FILTER (…)` as a Column of a Filter.
+        while isinstance(outer.parent, exp.Dot | exp.Filter | exp.Column):
             outer = outer.parent
             condition = outer.expression if isinstance(outer, exp.Filter) else condition
         gathered: exp.Expr = exp.Anonymous(

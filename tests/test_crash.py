@@ -1,0 +1,125 @@
+"""Workers and deploys that are killed or frozen, at every step: another takes over, nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+
+from law import PROJECT, broken, deploy_project, project, random_events, worker_connection, wrong_metrics
+from processes import deploying, worker
+from refold import Log
+from refold.builds.build import find, kept
+from refold.builds.upkeeper import Upkeepers
+from refold.crash import POINTS
+from refold.deployment.deploy import deploy, rebuild
+from refold.worker.loop import Worker
+from waiting import wait_until
+
+PAGE_POINTS = [point for point in POINTS if not point.startswith("load") and point != "views"]
+KILLED = -signal.SIGKILL
+
+
+@pytest.fixture
+def live_url(database_url: str) -> str:
+    """A database in which the law's project is live, with events that no worker has seen."""
+    deploy_project(database_url)
+    append(database_url, 150)
+    return database_url
+
+
+def append(url: str, number: int, *, prefix: str = "e") -> None:
+    with Log(url) as log:
+        log.append(random_events(number, prefix=prefix))
+
+
+def drain(url: str, folder: Path = PROJECT) -> None:
+    Worker(url, folder).run(drain=True)
+
+
+def check(url: str) -> None:
+    """The law holds, seen from within and from without, and nobody left a lock."""
+    with worker_connection(url) as conn:
+        upkeepers = Upkeepers(PROJECT)
+        for build in kept(conn):
+            assert broken(conn, upkeepers, build.build_id) == []
+        assert conn.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone() == (0,)
+    assert wrong_metrics(url) == {}
+
+
+def run_until_killed(url: str, at: str) -> None:
+    with worker(url, PROJECT, env={"REFOLD_CRASH_AT": at}) as process:
+        assert process.wait(60) == KILLED, process.communicate()[1]
+
+
+@pytest.mark.parametrize("point", PAGE_POINTS)
+def test_a_worker_killed_at_any_step_of_a_page(live_url: str, point: str) -> None:
+    run_until_killed(live_url, at=point)
+    drain(live_url)
+    check(live_url)
+
+
+def test_workers_killed_again_and_again(live_url: str) -> None:
+    """Each lives for two pages, and dies in the third, until there are not three left."""
+    lives = 0
+    code = KILLED
+    while code == KILLED:
+        lives += 1
+        with worker(live_url, PROJECT, env={"REFOLD_CRASH_AT": "rows:3"}) as process:
+            code = process.wait(60)
+    assert code == 0
+    assert lives > 5
+    check(live_url)
+
+
+@pytest.mark.parametrize("points", [["rows", "cursor"], ["committed:2", "looked:2"]])
+def test_killed_again_while_recovering(live_url: str, points: list[str]) -> None:
+    for point in points:
+        run_until_killed(live_url, at=point)
+    drain(live_url)
+    check(live_url)
+
+
+@pytest.mark.parametrize("points", [["load_rows"], ["load_indexes:4"], ["views"], ["load_indexes", "views"], ["views", "views"]])
+def test_a_first_deploy_that_is_killed_is_resumed_by_the_next(database_url: str, points: list[str]) -> None:
+    append(database_url, 150)
+    for point in points:
+        with deploying(database_url, PROJECT, env={"REFOLD_CRASH_AT": point}) as process:
+            assert process.wait(60) == KILLED, process.communicate()[1]
+        with worker_connection(database_url) as conn:
+            assert find(conn, "b.state = 'live'") == []
+            assert conn.execute("SELECT viewname FROM pg_views WHERE schemaname = 'metrics'").fetchall() == [("freshness",)]
+    deploy_project(database_url)
+    with worker_connection(database_url) as conn:
+        assert [build.number for build in kept(conn)] == [1] * len(project())
+    check(database_url)
+
+
+def test_a_worker_completes_a_deploy_that_was_killed(database_url: str) -> None:
+    append(database_url, 150)
+    with deploying(database_url, PROJECT, env={"REFOLD_CRASH_AT": "load_rows:5"}) as process:
+        assert process.wait(60) == KILLED, process.communicate()[1]
+    drain(database_url)
+    with worker_connection(database_url) as conn:
+        assert {build.state for build in kept(conn)} == {"live"}
+    check(database_url)
+
+
+@pytest.mark.parametrize("point", ["load_rows:3", "load_indexes:3", "views"])
+def test_a_rebuild_that_is_killed_leaves_the_old_builds_live(live_url: str, point: str) -> None:
+    drain(live_url)
+    with worker_connection(live_url) as conn:
+        before = [build.table_name for build in find(conn, "b.state = 'live'")]
+        ask_for_rebuild(conn)
+        run_until_killed(live_url, at=point)
+        assert [build.table_name for build in find(conn, "b.state = 'live'")] == before
+        check(live_url)
+        drain(live_url)
+        assert {build.number for build in find(conn, "b.state = 'live'")} == {2}
+    check(live_url)
