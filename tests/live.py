@@ -1,8 +1,10 @@
-"""A folder of SQL projections, kept live in a test's database, and compared with what its files say."""
+"""A folder of projections, kept live in a test's database, and compared with what its files say."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -16,36 +18,50 @@ from refold.worker.loop import Worker
 
 Rows = list[tuple[Any, ...]]
 
+PROJECTS = Path(__file__).parent / "projects"
+SHOP = PROJECTS / "shop"
+"""A projection of every kind: daily (members), purchases (facts), totals (merge over facts), paths (recompute),
+graded (a transform), grades (members over it), grade_paths (recompute over it)."""
+TRANSFORMS = MappingProxyType({
+    "graded": """
+        SELECT event_id, user_id, ts,
+               CASE WHEN (metadata->>'amount')::numeric >= 100 THEN 'big' ELSE 'small' END AS grade
+        FROM events"""
+})  # fmt: skip
+"""What the transforms do, said a second time, in SQL."""
 
-def make_live(url: str, folder: Path) -> list[Build]:
-    """Deploys a folder; its projections are live when this returns."""
+
+def make_live(url: str, folder: Path = SHOP) -> dict[str, str]:
+    """Deploys a folder; its projections are live when this returns. Gives the table of each."""
     with connect(url, "refold_worker", autocommit=True) as conn:
-        return deploy(conn, folder, load_directory(folder), lambda progress: None)
+        builds: list[Build] = deploy(conn, folder, load_directory(folder), lambda progress: None)
+    return {build.projection: f"refold_builds.{build.table_name}" for build in builds}
 
 
-def drain(url: str, folder: Path | None = None) -> None:
+def drain(url: str, folder: Path = SHOP) -> None:
     """Applies everything that was committed before."""
     Worker(url, folder).run(drain=True)
 
 
-def wrong(url: str, folder: Path) -> dict[str, Rows]:
-    """The metrics on the log that differ from their file's query over it, with the rows of one side.
+def wrong(url: str, folder: Path = SHOP, transforms: Mapping[str, str] = TRANSFORMS) -> dict[str, Rows]:
+    """The metrics that differ from their file's query over the log, with the rows of one side.
 
     It knows nothing of refold but the names of schemas; everything must have been applied.
     """
     found: dict[str, Rows] = {}
     with psycopg.connect(url) as conn:
-        conn.execute("SET search_path = refold, pg_catalog")
-        for path in sorted(folder.glob("*.sql")):
-            text = path.read_text()
-            if "FROM events" not in text:
-                continue
+        conn.execute("SET search_path = pg_temp, refold, pg_catalog")
+        texts = {path.stem: path.read_text() for path in sorted(folder.glob("*.sql"))}
+        texts |= {path.stem: transforms[path.stem] for path in folder.glob("*.py")}
+        later: list[str] = sorted(texts, key=lambda name: "FROM events" not in texts[name])
+        for name in later:
+            conn.execute(f"CREATE TEMPORARY VIEW {name} AS {texts[name]}".encode())
             query = sql.SQL(
-                "WITH plain AS ({text}\n), metric AS (SELECT * FROM metrics.{name})"
-                " SELECT 'too much', * FROM (TABLE metric EXCEPT ALL TABLE plain) AS a"
-                " UNION ALL SELECT 'missing', * FROM (TABLE plain EXCEPT ALL TABLE metric) AS b"
-            ).format(text=sql.SQL(text), name=sql.Identifier(path.stem))  # type: ignore[arg-type]
-            rows = conn.execute(query).fetchall()
+                "SELECT 'too much', * FROM (TABLE metrics.{name} EXCEPT ALL TABLE pg_temp.{name}) AS a"
+                " UNION ALL SELECT 'missing', * FROM (TABLE pg_temp.{name} EXCEPT ALL TABLE metrics.{name}) AS b"
+            )
+            rows = conn.execute(query.format(name=sql.Identifier(name))).fetchall()
             if rows:
-                found[path.stem] = rows
+                found[name] = rows
+        conn.rollback()
     return found

@@ -30,11 +30,23 @@ with connect(url, "refold_worker", autocommit=True) as conn:
     deploy(conn, Path(folder), load_directory(Path(folder)), lambda progress: None)
 """
 
+_REBUILD = """
+import json, sys
+from pathlib import Path
+from refold.database import connect
+from refold.deployment.deploy import rebuild
+url, folder, names = json.loads(sys.argv[1])
+with connect(url, "refold_worker", autocommit=True) as conn:
+    rebuild(conn, Path(folder), names, lambda progress: None, cascade=True)
+"""
+
 Process = subprocess.Popen[str]
 
 
 @contextmanager
-def worker(url: str, folder: Path, *, drain: bool = True, env: dict[str, str] | None = None, **options: object) -> Iterator[Process]:
+def worker(
+    url: str, folder: Path, *, drain: bool = True, env: dict[str, str] | None = None, **options: object
+) -> Iterator[Process]:
     """A worker process; killed at the end if it still runs.
 
     Args:
@@ -51,6 +63,12 @@ def worker(url: str, folder: Path, *, drain: bool = True, env: dict[str, str] | 
 def deploying(url: str, folder: Path, *, env: dict[str, str] | None = None) -> Iterator[Process]:
     """A process that deploys a folder; killed at the end if it still runs."""
     yield from _process(_DEPLOY, [url, str(folder)], env)
+
+
+@contextmanager
+def rebuilding(url: str, folder: Path, names: list[str], *, env: dict[str, str] | None = None) -> Iterator[Process]:
+    """A process that rebuilds projections and what reads them; killed at the end if it still runs."""
+    yield from _process(_REBUILD, [url, str(folder), names], env)
 
 
 def _process(program: str, arguments: list[object], env: dict[str, str] | None) -> Iterator[Process]:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import psycopg
 import pytest
 
 from law import PROJECT, broken, deploy_project, project, random_events, worker_connection, wrong_metrics
-from processes import deploying, worker
+from processes import deploying, rebuilding, worker
 from refold import Log
 from refold.builds.build import find, kept
 from refold.builds.upkeeper import Upkeepers
 from refold.crash import POINTS
-from refold.deployment.deploy import deploy, rebuild
 from refold.worker.loop import Worker
 from waiting import wait_until
 
@@ -86,7 +82,9 @@ def test_killed_again_while_recovering(live_url: str, points: list[str]) -> None
     check(live_url)
 
 
-@pytest.mark.parametrize("points", [["load_rows"], ["load_indexes:4"], ["views"], ["load_indexes", "views"], ["views", "views"]])
+@pytest.mark.parametrize(
+    "points", [["load_rows"], ["load_indexes:4"], ["views"], ["load_indexes", "views"], ["views", "views"]]
+)
 def test_a_first_deploy_that_is_killed_is_resumed_by_the_next(database_url: str, points: list[str]) -> None:
     append(database_url, 150)
     for point in points:
@@ -94,7 +92,9 @@ def test_a_first_deploy_that_is_killed_is_resumed_by_the_next(database_url: str,
             assert process.wait(60) == KILLED, process.communicate()[1]
         with worker_connection(database_url) as conn:
             assert find(conn, "b.state = 'live'") == []
-            assert conn.execute("SELECT viewname FROM pg_views WHERE schemaname = 'metrics'").fetchall() == [("freshness",)]
+            assert conn.execute("SELECT viewname FROM pg_views WHERE schemaname = 'metrics'").fetchall() == [
+                ("freshness",)
+            ]
     deploy_project(database_url)
     with worker_connection(database_url) as conn:
         assert [build.number for build in kept(conn)] == [1] * len(project())
@@ -111,15 +111,68 @@ def test_a_worker_completes_a_deploy_that_was_killed(database_url: str) -> None:
     check(database_url)
 
 
-@pytest.mark.parametrize("point", ["load_rows:3", "load_indexes:3", "views"])
+@pytest.mark.parametrize("point", ["load_rows:2", "load_indexes:3", "views"])
 def test_a_rebuild_that_is_killed_leaves_the_old_builds_live(live_url: str, point: str) -> None:
     drain(live_url)
+    append(live_url, 100, prefix="later")
     with worker_connection(live_url) as conn:
-        before = [build.table_name for build in find(conn, "b.state = 'live'")]
-        ask_for_rebuild(conn)
-        run_until_killed(live_url, at=point)
-        assert [build.table_name for build in find(conn, "b.state = 'live'")] == before
-        check(live_url)
+        before = find(conn, "b.state = 'live'")
+        with rebuilding(live_url, PROJECT, ["clicks", "items"], env={"REFOLD_CRASH_AT": point}) as process:
+            assert process.wait(60) == KILLED, process.communicate()[1]
+        assert find(conn, "b.state = 'live'") == before
+        # Any worker goes on with it.
         drain(live_url)
-        assert {build.number for build in find(conn, "b.state = 'live'")} == {2}
+        numbers = {build.projection: build.number for build in find(conn, "b.state = 'live'")}
+        assert numbers["clicks"] == numbers["items"] == numbers["medians"] == numbers["letter_counts"] == 2
+        assert numbers["totals"] == 1
     check(live_url)
+
+
+@pytest.mark.parametrize("point", ["locked", "rows", "cursor"])
+def test_a_frozen_worker_that_wakes_up_late_is_refused(live_url: str, point: str) -> None:
+    with worker(live_url, PROJECT, frozen_after=0.3, env={"REFOLD_FREEZE_AT": point}) as frozen:
+        wait_until(lambda: psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED, deadline_s=30)
+        drain(live_url)
+        check(live_url)
+        append(live_url, 20, prefix="later")
+        frozen.send_signal(signal.SIGCONT)
+        _, said = frozen.communicate(timeout=60)
+    assert frozen.returncode == 0
+    assert "retrying after 25P03" in said
+    check(live_url)
+
+
+FROZEN_TRANSFORM = """
+import os, signal
+from pydantic import BaseModel
+from refold import Event, transform
+
+class Slow(BaseModel):
+    event_id: str
+    action: str
+
+frozen = False
+
+@transform()
+def slow(event: Event) -> Slow:
+    global frozen
+    if os.environ.get("FREEZE_IN_TRANSFORM") and not frozen:
+        frozen = True
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return Slow(event_id=event.event_id, action=event.action)
+"""
+
+
+def test_a_worker_frozen_inside_a_transform_does_not_keep_its_build(database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(FROZEN_TRANSFORM)
+    deploy_project(database_url, tmp_path)
+    append(database_url, 20)
+    with worker(database_url, tmp_path, frozen_after=0.3, env={"FREEZE_IN_TRANSFORM": "1"}) as frozen:
+        wait_until(lambda: psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED, deadline_s=30)
+        drain(database_url, tmp_path)
+        frozen.send_signal(signal.SIGCONT)
+        _, said = frozen.communicate(timeout=60)
+    assert frozen.returncode == 0
+    assert "retrying after 25P03" in said
+    with psycopg.connect(database_url) as conn:
+        assert conn.execute("SELECT count(*), count(DISTINCT event_id) FROM metrics.slow").fetchone() == (20, 20)

@@ -21,7 +21,9 @@ from refold.resources import migrations_dir, sql_dir
 if TYPE_CHECKING:
     from alembic.config import Config
 
-Connection = psycopg.Connection[tuple[object, ...]]
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 Role = Literal["refold_owner", "refold_producer", "refold_worker", "refold_analyst"]
 
 # Applied in this order; within a folder, functions may refer to each other freely.
@@ -110,25 +112,34 @@ def migrate(url: str) -> None:
     """
     with connection(url, autocommit=True, application_name="refold migrate") as conn:
         if conn.info.server_version < 150000:
+            raise DatabaseError(f"PostgreSQL {conn.info.server_version // 10000} is too old: refold needs 15 or newer")
+        try:
+            _install(conn, url)
+        except psycopg.errors.InsufficientPrivilege as error:
+            roles = "refold_owner, refold_producer, refold_worker, refold_analyst"
             raise DatabaseError(
-                f"PostgreSQL {conn.info.server_version // 10000} is too old: refold needs 15 or newer"
-            )
-        # A session lock: alembic works on a connection of its own.
-        conn.execute("SELECT pg_advisory_lock(%s)", (_MIGRATION_LOCK,))
-        _apply(conn, sql_dir() / "roles" / "roles.sql")
-        conn.execute("CREATE SCHEMA IF NOT EXISTS refold AUTHORIZATION refold_owner")
-        conn.execute("CREATE SCHEMA IF NOT EXISTS refold_builds AUTHORIZATION refold_worker")
-        conn.execute("CREATE SCHEMA IF NOT EXISTS metrics AUTHORIZATION refold_worker")
-        conn.execute("GRANT USAGE, CREATE ON SCHEMA metrics TO refold_owner")
-        conn.execute("GRANT USAGE ON SCHEMA metrics TO refold_analyst")
-        _alembic_upgrade(url)
-        with conn.transaction():
-            conn.execute("SET LOCAL ROLE refold_owner")
-            for folder in _FOLDERS:
-                for path in sorted((sql_dir() / folder).glob("*.sql")):
-                    _apply(conn, path)
-            _apply(conn, sql_dir() / "roles" / "grants.sql")
-            conn.execute("SELECT refold.ensure_segments()")
+                f"{conn.info.user} may not install refold here: {error.diag.message_primary}",
+                remedy=f'As a superuser: GRANT {roles} TO "{conn.info.user}"; and let it own the database.',
+            ) from error
+
+
+def _install(conn: psycopg.Connection, url: str) -> None:
+    # A session lock: alembic works on a connection of its own.
+    conn.execute("SELECT pg_advisory_lock(%s)", (_MIGRATION_LOCK,))
+    _apply(conn, sql_dir() / "roles" / "roles.sql")
+    conn.execute("CREATE SCHEMA IF NOT EXISTS refold AUTHORIZATION refold_owner")
+    conn.execute("CREATE SCHEMA IF NOT EXISTS refold_builds AUTHORIZATION refold_worker")
+    conn.execute("CREATE SCHEMA IF NOT EXISTS metrics AUTHORIZATION refold_worker")
+    conn.execute("GRANT USAGE, CREATE ON SCHEMA metrics TO refold_owner")
+    conn.execute("GRANT USAGE ON SCHEMA metrics TO refold_analyst")
+    _alembic_upgrade(url)
+    with conn.transaction():
+        conn.execute("SET LOCAL ROLE refold_owner")
+        for folder in _FOLDERS:
+            for path in sorted((sql_dir() / folder).glob("*.sql")):
+                _apply(conn, path)
+        _apply(conn, sql_dir() / "roles" / "grants.sql")
+        conn.execute("SELECT refold.ensure_segments()")
 
 
 def check(conn: psycopg.Connection) -> None:

@@ -91,6 +91,7 @@ events = Table(
     Column("recorded_at", TIME, nullable=False, server_default=func.now()),
     PrimaryKeyConstraint("txid", "position"),
     CheckConstraint("char_length(event_id) BETWEEN 1 AND 255", "event_id_length"),
+    CheckConstraint("char_length(user_id) BETWEEN 1 AND 255", "user_id_length"),
     CheckConstraint("char_length(action) BETWEEN 1 AND 255", "action_length"),
     CheckConstraint("ts >= '0001-01-01 00:00:00+00' AND ts < '10000-01-01 00:00:00+00'", "ts_range"),
     CheckConstraint("jsonb_typeof(metadata) = 'object'", "metadata_object"),

@@ -66,6 +66,7 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "ts >= '0001-01-01 00:00:00+00' AND ts < '10000-01-01 00:00:00+00'", name=op.f("events_ts_range")
         ),
+        sa.CheckConstraint("char_length(user_id) BETWEEN 1 AND 255", name=op.f("events_user_id_length")),
         sa.CheckConstraint("char_length(action) BETWEEN 1 AND 255", name=op.f("events_action_length")),
         sa.CheckConstraint("char_length(event_id) BETWEEN 1 AND 255", name=op.f("events_event_id_length")),
         sa.CheckConstraint("version BETWEEN 1 AND 32767", name=op.f("events_version_range")),

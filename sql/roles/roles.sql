@@ -12,9 +12,14 @@ BEGIN
                 NULL;
             END;
         END IF;
-        -- Who installs refold acts as these roles; a superuser may already.
-        IF NOT pg_has_role(current_user, role, 'MEMBER') THEN
-            EXECUTE format('GRANT %I TO CURRENT_USER', role);
+        -- Who installs refold acts as these roles; a superuser may already. Being their creator is not enough
+        -- (from PostgreSQL 16 on), and somebody else may have created and granted them.
+        IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+            BEGIN
+                EXECUTE format('GRANT %I TO CURRENT_USER', role);
+            EXCEPTION WHEN insufficient_privilege THEN
+                NULL;
+            END;
         END IF;
     END LOOP;
 END

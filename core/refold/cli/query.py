@@ -101,20 +101,23 @@ def _csv(conn: psycopg.Connection, text: str) -> None:
     """COPY: the server writes the CSV and streams it; memory stays flat."""
     # The line breaks: the statement may end in a comment.
     with conn.cursor() as cursor, cursor.copy(f"COPY (\n{text}\n) TO STDOUT (FORMAT csv, HEADER)".encode()) as copy:
+        stdout = typer.get_binary_stream("stdout")
         for block in copy:
-            typer.echo(bytes(block), nl=False)
+            stdout.write(block)
+        stdout.flush()
 
 
 def _json(conn: psycopg.Connection, text: str) -> None:
     """An array of objects, row by row. Postgres writes them, so that numerics keep every digit."""
-    first = True
+    stdout = typer.get_text_stream("stdout", encoding="utf-8")
+    between = "[\n  "
     with conn.cursor("refold_query") as cursor:
         cursor.itersize = BATCH
-        typer.echo("[", nl=False)
         for (row,) in cursor.execute(f"SELECT row_to_json(q)::text FROM (\n{text}\n) AS q".encode()):
-            typer.echo(("\n  " if first else ",\n  ") + row, nl=False)
-            first = False
-        typer.echo("]" if first else "\n]")
+            stdout.write(between + row)
+            between = ",\n  "
+    stdout.write("[]\n" if between.startswith("[") else "\n]\n")
+    stdout.flush()
 
 
 def _table(conn: psycopg.Connection, text: str) -> None:

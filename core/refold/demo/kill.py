@@ -82,7 +82,7 @@ def _at_work(conn: psycopg.Connection, hand: Hand) -> tuple[str, ...]:
 def _look(conn: psycopg.Connection, hand: Hand) -> tuple[bool, tuple[str, ...]]:
     row = conn.execute(
         """
-        SELECT bool_and(a.wait_event = 'ClientRead'),
+        SELECT bool_and(a.wait_event IN ('ClientRead', 'ClientWrite')),
                array_agg(DISTINCT b.projection) FILTER (WHERE b.projection IS NOT NULL)
         FROM pg_stat_activity AS a
         LEFT JOIN pg_locks AS l ON l.pid = a.pid AND l.mode = 'RowExclusiveLock' AND l.granted

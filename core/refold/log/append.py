@@ -18,6 +18,7 @@ from psycopg.rows import tuple_row
 from pydantic import ValidationError
 
 from refold.events import Answer, SourceEvent, metadata_json, reasons
+from refold.exact_json import kind
 
 BULK = 64
 """From this many events on a batch is tried as COPY, rows."""
@@ -145,7 +146,17 @@ def raw_text(event: SourceEvent | Mapping[str, Any]) -> str:
     """An event as its author would recognise it."""
     if isinstance(event, SourceEvent):
         return _json(event)
-    return json.dumps(event, ensure_ascii=False, default=repr)
+    if not isinstance(event, Mapping):
+        return _text_of(event)
+    return "{" + ", ".join(f"{_text_of(key)}: {_text_of(value)}" for key, value in event.items()) + "}"
+
+
+def _text_of(value: object) -> str:
+    """A value as JSON, or what it is where it has no text: a number too long, a structure too deep or circular."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=repr)
+    except Exception:  # whatever a foreign __repr__ raises must not stop the other events of the batch
+        return json.dumps(f"({kind(value)} that cannot be written)")
 
 
 def _atomic(conn: psycopg.Connection) -> AbstractContextManager[object]:

@@ -30,6 +30,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         )
 
     ordinal = "ordinal" if stream.ordinal else "0"
+    load = (f"INSERT INTO {table} ({columns})\n{rows(stream.table, ordinal, stream.run())}",)
     return Statements(
         create=(
             f"CREATE TABLE {table} AS\n{rows(stream.table, ordinal, None)}\nWITH NO DATA",
@@ -43,7 +44,8 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         indexes=event_grain_indexes(table, name),
         page=page(stream.page(plan.reads)),
         backlog=page(stream.settled_page(plan.reads)),
-        load=(f"INSERT INTO {table} ({columns})\n{rows(stream.table, ordinal, stream.run())}",),
+        load=load,
+        load_next=load,
         relations=(
             Relation(
                 table=table,

@@ -6,6 +6,8 @@ to the count.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from refold.projections.identifiers import ident
 from refold.projections.plan import Members, Partial, Plan
 from refold.upkeep.statements import EVERYTHING, Relation, Statements, indent, key_names, literal, where
@@ -69,14 +71,11 @@ class _Merge:
             keys=(
                 f"CREATE UNIQUE INDEX {ident(self.name + '__key')} ON {table} ({self.key_list}) NULLS NOT DISTINCT",
             ),
-            indexes=tuple(
-                f"CREATE UNIQUE INDEX IF NOT EXISTS {ident(set_name + '_key')}"
-                f" ON {set_table} ({self.key_list}, member) NULLS NOT DISTINCT"
-                for set_table, set_name, _ in sets
-            ),
+            indexes=tuple(_set_key(set_table, set_name, self.key_list) for set_table, set_name, _ in sets),
             page=self.page(sets, self.stream.page(plan.reads)),
             backlog=self.page(sets, self.stream.settled_page(plan.reads, uses=1 + len(sets))),
-            load=self.load(sets),
+            load=self.load(sets, first=True),
+            load_next=self.load(sets, first=False),
             relations=(
                 Relation(table, self.columns, self.keys, self.key_sql(), self.whole),
                 *(
@@ -139,8 +138,13 @@ class _Merge:
             f"{self.where(condition, f'({literal(one.member)}) IS NOT NULL', restriction)}"
         )
 
-    def gathered(self, sets: list[tuple[str, str, Members]]) -> str:
-        """The delta and the counts of new members as rows of one shape, put together by key."""
+    def gathered(self, sets: list[tuple[str, str, Members]], new: Mapping[int, str]) -> str:
+        """The delta and the counts of new members as rows of one shape, put together by key.
+
+        Args:
+            sets: the sets behind the distinct counts.
+            new: for each set (from 1) the relation of the keys of its new members.
+        """
         parts = [
             "SELECT "
             + ", ".join([self.key_list, *(self._column(p, of="delta") for p in self.plan.partials)])
@@ -149,13 +153,10 @@ class _Merge:
         parts += [
             "SELECT "
             + ", ".join([self.key_list, *(self._column(p, of=one.partial) for p in self.plan.partials)])
-            + f" FROM new_{at} GROUP BY {self.key_list}"
+            + f" FROM {new[at]} GROUP BY {self.key_list}"
             for at, (_, _, one) in enumerate(sets, start=1)
         ]
-        outputs = [
-            f"{_GATHERED.get(partial.combine, partial.combine)}({ident(partial.name)}) AS {ident(partial.name)}"
-            for partial in self.plan.partials
-        ]
+        outputs = [f"{_added_up(partial)} AS {ident(partial.name)}" for partial in self.plan.partials]
         return (
             f"SELECT {', '.join([self.key_list, *outputs])}\nFROM (\n"
             + "\n    UNION ALL\n".join(indent(part) for part in parts)
@@ -192,30 +193,80 @@ class _Merge:
                 self.new_members(at, set_table, self.distinct("page", one, None))
                 for at, (set_table, _, one) in enumerate(sets, start=1)
             ]
+            new = {at: f"new_{at}" for at in range(1, len(sets) + 1)}
             parts.append(f"delta AS (\n{indent(self.delta('page', None))}\n)")
-            parts.append(f"written AS (\n{indent(self.upsert(self.gathered(sets)))}\n)")
+            parts.append(f"written AS (\n{indent(self.upsert(self.gathered(sets, new)))}\n)")
         return "WITH " + ",\n".join(parts) + "\n" + of.answer
 
-    def load(self, sets: list[tuple[str, str, Members]]) -> tuple[str, ...]:
-        """Distinct first, then keys, then counts; CREATE TABLE AS may scan in parallel, INSERT … SELECT may not."""
-        steps: list[str] = []
-        for at, (set_table, set_name, one) in enumerate(sets, start=1):
+    def load(self, sets: list[tuple[str, str, Members]], *, first: bool) -> tuple[str, ...]:
+        """A step of the first load, which reads its events once; CREATE TABLE AS may scan in parallel.
+
+        Members are told apart in the aggregation itself: what comes out is their sets, and added up the delta.
+
+        Args:
+            sets: the sets behind the distinct counts.
+            first: nothing is kept yet, so every member is new, and the sets' keys are made after the rows.
+        """
+        if not sets:
+            return (
+                f"CREATE TEMPORARY TABLE delta ON COMMIT DROP AS\n{self.delta(self.stream.table, self.stream.run())}",
+                # WHERE true: without it the parser takes ON CONFLICT for a join condition.
+                self.upsert(f"SELECT {self.column_list} FROM delta WHERE true"),
+            )
+        steps = [f"CREATE TEMPORARY TABLE fresh ON COMMIT DROP AS\n{self.by_member()}"]
+        distinct = "SELECT DISTINCT" if len(sets) > 1 else "SELECT"
+        for at, (set_table, set_name, _) in enumerate(sets, start=1):
+            member = f"member__{at}"
+            rows = f"{distinct} {self.key_list}, {member} FROM fresh WHERE {member} IS NOT NULL"
+            into = f"INSERT INTO {set_table} ({self.key_list}, member)\n{rows}"
+            if first:
+                steps += [into, _set_key(set_table, set_name, self.key_list)]
+                continue
             steps += [
-                f"CREATE TEMPORARY TABLE fresh_{at} ON COMMIT DROP AS\n"
-                f"{self.distinct(self.stream.table, one, self.stream.run())}",
-                f"CREATE TEMPORARY TABLE new_{at} ON COMMIT DROP AS\nSELECT {self.key_list} FROM fresh_{at} WITH NO DATA",
-                f"WITH new AS (\n    INSERT INTO {set_table} ({self.key_list}, member)\n    SELECT * FROM fresh_{at}\n"
-                f"    ON CONFLICT DO NOTHING\n    RETURNING {self.key_list}\n)\nINSERT INTO new_{at} SELECT * FROM new",
-                f"CREATE UNIQUE INDEX IF NOT EXISTS {ident(set_name + '_key')}"
-                f" ON {set_table} ({self.key_list}, member) NULLS NOT DISTINCT",
+                f"CREATE TEMPORARY TABLE new_{at} ON COMMIT DROP AS SELECT {self.key_list} FROM fresh WITH NO DATA",
+                f"WITH new AS (\n{indent(into)}\n    ON CONFLICT DO NOTHING\n    RETURNING {self.key_list}\n)\n"
+                f"INSERT INTO new_{at} SELECT * FROM new",
             ]
+        added = [
+            f"{_added_up(partial)} AS {ident(partial.name)}" for partial in self.merged
+        ]
         steps.append(
-            f"CREATE TEMPORARY TABLE delta ON COMMIT DROP AS\n{self.delta(self.stream.table, self.stream.run())}"
+            "CREATE TEMPORARY TABLE delta ON COMMIT DROP AS\n"
+            f"SELECT {', '.join([self.key_list, *added])} FROM fresh GROUP BY {self.key_list}"
         )
-        rows = self.gathered(sets) if sets else f"SELECT {self.column_list} FROM delta"
-        # WHERE true: without it the parser takes ON CONFLICT for a join condition.
-        steps.append(self.upsert(rows if sets else rows + " WHERE true"))
+        new = {at: set_table if first else f"new_{at}" for at, (set_table, _, _) in enumerate(sets, start=1)}
+        steps.append(self.upsert(self.gathered(sets, new)))
         return tuple(steps)
+
+    def by_member(self) -> str:
+        """The aggregates of new events for each combination of key and members."""
+        members = [
+            f"{_counted(one)} AS member__{at}" for at, one in enumerate(self.plan.members, start=1)
+        ]
+        outputs = [f"{literal(partial.sql or '')} AS {ident(partial.name)}" for partial in self.merged]
+        groups = ", ".join(str(at) for at in range(1, len(self.keys) + len(members) + 1))
+        return (
+            "SELECT "
+            + ",\n       ".join([*self.selected_keys(), *members, *outputs])
+            + f"\nFROM {self.stream.table}{self.where(self.stream.run())}\nGROUP BY {groups}"
+        )
+
+
+def _set_key(set_table: str, set_name: str, key_list: str) -> str:
+    return (
+        f"CREATE UNIQUE INDEX IF NOT EXISTS {ident(set_name + '_key')}"
+        f" ON {set_table} ({key_list}, member) NULLS NOT DISTINCT"
+    )
+
+
+def _added_up(partial: Partial) -> str:
+    return f"{_GATHERED.get(partial.combine, partial.combine)}({ident(partial.name)})"
+
+
+def _counted(one: Members) -> str:
+    """The member that an event counts for, NULL for none."""
+    member = literal(one.member)
+    return member if one.condition is None else f"CASE WHEN {literal(one.condition)} THEN {member} END"
 
 
 def _distinct_count(one: Members) -> str:

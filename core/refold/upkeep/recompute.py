@@ -96,6 +96,11 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
             f")"
         )
 
+    bucket = f"({stream_hash} & 2147483647) %% %(steps)s::integer = %(step)s::integer"
+    load = (
+        f"INSERT INTO {table} ({columns})\n"
+        + over(f"{stream.seen}\n  AND (%(steps)s::integer = 1 OR {bucket})"),
+    )
     return Statements(
         create=(f"CREATE TABLE {table} AS\n{over('true')}\nWITH NO DATA",),
         keys=(),
@@ -105,13 +110,8 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         ),
         page=page(stream.page(plan.reads)),
         backlog=page(stream.settled_page(plan.reads)),
-        load=(
-            f"INSERT INTO {table} ({columns})\n"
-            + over(
-                "pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)\n"
-                f"  AND (%(steps)s::integer = 1 OR ({stream_hash} & 2147483647) %% %(steps)s::integer = %(step)s::integer)"
-            ),
-        ),
+        load=load,
+        load_next=load,
         relations=(Relation(table, names, keys, tuple(literal(part.sql) for part in plan.key), expected),),
         view=f"SELECT {columns} FROM {table}",
     )

@@ -78,7 +78,8 @@ class Statements:
         indexes: indexes that are made after the first load.
         page: applies one page; answers the number of events and the last key.
         backlog: the same for the middle of a backlog (`Stream.settled_page`).
-        load: applies one step of the first load, in order.
+        load: applies the first step of the first load, in order.
+        load_next: applies every further one.
         relations: what the audit compares; the first is the table that analysts see.
         view: the SELECT of the stable view.
     """
@@ -89,6 +90,7 @@ class Statements:
     page: str
     backlog: str
     load: tuple[str, ...]
+    load_next: tuple[str, ...]
     relations: tuple[Relation, ...]
     view: str
 

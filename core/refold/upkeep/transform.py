@@ -39,13 +39,15 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
             f"ORDER BY {order}"
         )
 
+    load = (f"COPY {table} ({columns}) FROM STDIN",)
     return Statements(
         create=(f"CREATE TABLE {table} ({declared})",),
         keys=(),
         indexes=event_grain_indexes(table, name),
         page=read(stream.page(reads)),
         backlog=read(stream.settled_page(reads)),
-        load=(f"COPY {table} ({columns}) FROM STDIN",),
+        load=load,
+        load_next=load,
         relations=(
             Relation(
                 table, names, ("event_id",), ("event_id",), lambda scope: f"SELECT {columns} FROM {EXPECTED}"

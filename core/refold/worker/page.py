@@ -89,15 +89,19 @@ def upstream_cursor(conn: psycopg.Connection, build: Build) -> Cursor:
 
 def read_parameters(read: Read, limit: int) -> dict[str, str]:
     """A read as the parameters of a page. All are text, so that every page is one prepared statement."""
+    after = read.after or _FIRST
+    upto = read.upto or _LAST
     return {
-        "open": "{" + ",".join(map(str, read.done.xip)) + "}",
-        "from": str(read.done.xmax),
-        "to": str(read.target.xmax),
+        "open": "{" + ",".join(str(txid) for txid in read.done.xip if txid >= after.txid) + "}",
         "done": str(read.done),
         "target": str(read.target),
+        "settled": str(_settled(read.target)),
         "limit": str(limit),
-        **key_parameters("after", read.after or _FIRST),
-        **key_parameters("upto", read.upto or _LAST),
+        "whole": str(read.after is None and read.upto is None),
+        **key_parameters("after", after),
+        **key_parameters("upto", upto),
+        **key_parameters("from", max(after, Key(read.done.xmax, 0, -1))),
+        **key_parameters("to", min(upto, _end_of(read.target.xmax - 1))),
     }
 
 
@@ -124,7 +128,7 @@ def apply_read(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: in
     if settled is None:
         return _apply(conn, keeper, keeper.statements.page, read, limit)
     events, last = _apply(conn, keeper, keeper.statements.backlog, settled, limit)
-    if events >= limit or not read.target.xip or settled.upto == read.upto:
+    if events >= limit or settled.upto == (read.upto or _end_of(read.target.xmax - 1)):
         return events, last
     rest = Read(read.done, read.target, settled.upto, read.upto)
     more, end = _apply(conn, keeper, keeper.statements.page, rest, limit - events)
@@ -132,16 +136,33 @@ def apply_read(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: in
 
 
 def settled_part(read: Read) -> Read | None:
-    """The part of a read that one range of the index holds, every transaction in it being over; None without one.
+    """The start of a read, as far as one range of the index holds it and all its transactions are over, or None.
 
-    That is the middle of a backlog: behind the transactions that were open at `done`, and before those that
-    were open at `target`. The start of a run is left to the general statement, which reads both ends at once.
+    In a backlog that is nearly everything: what is left of a late transaction, and what comes behind those that
+    were open at `done` and before those that were open at `target`. The start of a run is left to the general
+    statement, which reads both ends at once.
     """
-    if read.after is None or read.after.txid < read.done.xmax:
+    if read.after is None:
         return None
-    end = Key(read.target.xmin - 1, _LAST.position, LAST_ORDINAL)
+    txid = read.after.txid
+    if txid >= read.done.xmax:
+        end = _end_of(_settled(read.target) - 1)
+    elif read.target.visible(txid) and not read.done.visible(txid):
+        end = _end_of(txid)
+    else:
+        return None
     upto = end if read.upto is None else min(end, read.upto)
     return Read(read.done, read.target, read.after, upto) if upto > read.after else None
+
+
+def _settled(snapshot: Snapshot) -> int:
+    """The txid below which every transaction is over."""
+    return snapshot.xip[0] if snapshot.xip else snapshot.xmax
+
+
+def _end_of(txid: int) -> Key:
+    """The greatest key that an event of this transaction could have."""
+    return Key(txid, _LAST.position, LAST_ORDINAL)
 
 
 def _apply(
