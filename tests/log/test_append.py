@@ -1,6 +1,8 @@
 """`append(conn, events)`: an answer for each event, in the caller's own transaction."""
 
+from collections import ChainMap
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -130,6 +132,14 @@ def test_the_callers_settings_make_no_difference(connect: Callable[..., Connecti
     assert answers(append(odd, offered)) == {"accepted"}
     odd.commit()
     assert answers(append(plain, offered)) == {"duplicate"}
+
+
+def test_any_mapping_is_an_event_and_nothing_else_is(producer: Connection) -> None:
+    good = {"id": "a", "action": "view", "ts": 0}
+    offered: list[Any] = [MappingProxyType(good), ChainMap(good, {"user_id": "u"}), None, ["id"], b"{}", object()]
+    receipts = append(producer, offered)
+    assert [str(r.answer) for r in receipts] == ["accepted", "conflict", *["invalid"] * 4]
+    assert receipts[2].reason == "an event must be an object, not null"
 
 
 def test_nothing_to_append(producer: Connection) -> None:

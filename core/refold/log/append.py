@@ -84,7 +84,7 @@ def append(
     aside: list[tuple[int, Receipt]] = []
     for at, one in enumerate(offered):
         try:
-            event = one if isinstance(one, SourceEvent) else SourceEvent.model_validate(one)
+            event = one if isinstance(one, SourceEvent) else SourceEvent.model_validate(_plain(one))
         except ValidationError as error:
             given = one.get("id") if isinstance(one, Mapping) else None
             receipt = Receipt(given if isinstance(given, str) else None, Answer.invalid, reasons(error))
@@ -101,6 +101,11 @@ def append(
         for at, receipt in aside:
             set_aside(conn, source, at + 1, receipt, raw_text(offered[at]))
     return [receipt for receipt in receipts if receipt is not None]
+
+
+def _plain(one: object) -> object:
+    """Any mapping as the dict that pydantic wants."""
+    return dict(one) if isinstance(one, Mapping) else one
 
 
 def store(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from refold.projections.identifiers import ident
 from refold.projections.plan import Plan
-from refold.upkeep.stream import Page, Stream
 from refold.upkeep.statements import EVERYTHING, Relation, Statements, indent, literal, where
+from refold.upkeep.stream import Page, Stream
 
 
 def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:

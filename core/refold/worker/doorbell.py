@@ -8,7 +8,7 @@ ring.sql) tries that lock and notifies only when somebody sleeps. Polling stays 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import psycopg
 
@@ -55,9 +55,9 @@ class Doorbell:
     def sleep(self, work: Callable[[], bool], stopped: Callable[[], bool]) -> None:
         """Sleeps until there is work, a ring, or the next poll is due; the flag stays up until `lower_flag`.
 
-        The rule that loses no wake-up: raise the flag, take a snapshot, look once more; while transactions
-        that were in progress then are still open, keep looking briefly (they may have tried the lock before
-        the flag was up); only then sleep.
+        The rule that loses no wake-up: raise the flag, note which transactions are in progress, look once more;
+        while one of them is still open, keep looking briefly (it may have tried the lock before the flag was
+        up); only then sleep.
 
         Args:
             work: looks for work.
@@ -85,13 +85,15 @@ class Doorbell:
 
     def _settle(self, work: Callable[[], bool], stopped: Callable[[], bool]) -> bool:
         """Looks until every transaction is over that may have missed the flag; False when there is work."""
-        row = self._conn.execute("SELECT pg_current_snapshot()::text").fetchone()
+        # A txid of its own: a snapshot does not list those that run above the latest one that has ended.
+        row = self._conn.execute("SELECT pg_current_snapshot()::text, pg_current_xact_id()::text").fetchone()
         assert row is not None
-        then = Snapshot.parse(row[0])
+        then, own = Snapshot.parse(row[0]), int(row[1])
+        before_flag = (*then.xip, *range(then.xmax, own))
         until = time.monotonic() + SETTLE
         while True:
             # Asked before looking: what ends in between has been looked for.
-            open_still = self._still_open(then)
+            open_still = self._any_open(before_flag)
             if work() or stopped():
                 return False
             if not open_still or time.monotonic() >= until:
@@ -99,13 +101,13 @@ class Doorbell:
                 return True
             time.sleep(TICK)
 
-    def _still_open(self, then: Snapshot) -> bool:
-        if not then.xip:
+    def _any_open(self, txids: Sequence[int]) -> bool:
+        if not txids:
             return False
         row = self._conn.execute("SELECT pg_current_snapshot()::text").fetchone()
         assert row is not None
         now = Snapshot.parse(row[0])
-        return any(not now.visible(txid) for txid in then.xip)
+        return any(not now.visible(txid) for txid in txids)
 
     def _doze(self, seconds: float, stopped: Callable[[], bool]) -> None:
         """Waits without the flag, in short naps so that a stop is obeyed soon."""

@@ -1,0 +1,20 @@
+"""What the tests of reconcile share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from live import make_live
+from reconcile_shop import Shop, shopping
+from refold.database import connect as connect_as
+
+
+@pytest.fixture
+def shop(database_url: str) -> Iterator[Shop]:
+    tables = make_live(database_url)
+    with connect_as(database_url, "refold_worker", autocommit=True) as worker:
+        one = Shop(database_url, tables, worker)
+        one.append(shopping())
+        one.drain()
+        yield one
+

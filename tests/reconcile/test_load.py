@@ -1,0 +1,84 @@
+"""A clean pipeline reports nothing, ever: also while producers write and workers work."""
+
+from __future__ import annotations
+
+import threading
+
+from at_once import at_once
+from live import SHOP
+from making import events
+from reconcile_shop import Shop
+from refold import Log, append
+from refold.database import connect as connect_as
+from refold.log.append import BULK
+from refold.reconcile.reconcile import reconcile
+from refold.worker.loop import Worker
+
+ROUNDS = 12
+
+
+def test_reconcile_under_load(shop: Shop) -> None:
+    done = threading.Event()
+    reports = []
+
+    def produce(who: int) -> None:
+        number = 0
+        with Log(shop.url) as log, connect_as(shop.url, "refold_producer") as slow:
+            while not done.is_set():
+                number += 1
+                append(slow, events(3, f"slow{who}-{number}-", metadata={"amount": number}))
+                log.append(events(BULK if number % 5 == 0 else 4, f"quick{who}-{number}-", metadata={"amount": number}))
+                if number % 3 == 0:
+                    slow.rollback()
+                elif number % 2 == 0:
+                    slow.commit()
+
+    def work() -> None:
+        Worker(shop.url, SHOP, poll=0.01, stopped=done.is_set).run()
+
+    def audit() -> None:
+        try:
+            with connect_as(shop.url, "refold_worker", autocommit=True) as conn:
+                for number in range(ROUNDS):
+                    reports.append(reconcile(conn, SHOP, dry_run=number % 2 == 0))
+        finally:
+            done.set()
+
+    at_once(lambda: produce(1), lambda: produce(2), work, work, audit)
+    assert len(reports) == ROUNDS
+    assert [report.findings for report in reports if report.drift] == []
+    assert [report.skipped for report in reports if report.skipped] == []
+    shop.drain()
+    assert shop.wrong() == {}
+    assert shop.repairs() == []
+
+
+def test_healing_under_load(shop: Shop) -> None:
+    """What is healed while new events arrive is right afterwards, and nothing was counted twice."""
+    done = threading.Event()
+
+    def produce() -> None:
+        number = 0
+        with Log(shop.url) as log:
+            while not done.is_set():
+                number += 1
+                log.append(events(9, f"new{number}-", metadata={"amount": number}))
+
+    def work() -> None:
+        Worker(shop.url, SHOP, poll=0.01, stopped=done.is_set).run()
+
+    def heal() -> None:
+        try:
+            for _ in range(4):
+                shop.tamper("UPDATE {daily} SET events = events + 1 WHERE day = '2026-03-03'")
+                shop.tamper("DELETE FROM {purchases} WHERE event_id < 'e02'")
+                shop.tamper("UPDATE {graded} SET grade = 'huge' WHERE event_id < 'e01'")
+                shop.tamper("UPDATE {paths} SET path = NULL")
+                assert shop.reconcile().drift > 0
+        finally:
+            done.set()
+
+    at_once(produce, work, heal)
+    shop.drain()
+    assert shop.wrong() == {}
+    assert shop.reconcile().drift == 0

@@ -1,0 +1,96 @@
+"""Healing a stream: its readers get what they had folded wrongly, and what they have yet to read they get once."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconcile_shop import Shop
+
+STREAMS = {"purchases": ("amount", "1000", ("totals",)), "graded": ("grade", "'huge'", ("grades", "grade_paths"))}
+"""Of each stream: a column, a wrong value for it, and who reads it."""
+
+DAMAGES = {
+    "changed": "UPDATE {stream} SET user_id = 'u4', {column} = {value} WHERE event_id IN {two}",
+    "removed": "DELETE FROM {stream} WHERE event_id IN {two}",
+    "added": "INSERT INTO {stream} (txid, position, ordinal, event_id, user_id, ts, {column})"
+    " SELECT txid, position, ordinal, 'forged-' || event_id, user_id, ts, {column} FROM {stream} WHERE event_id IN {two}",
+}
+every_stream = pytest.mark.parametrize("stream", STREAMS)
+
+
+def bring(shop: Shop, kind: str) -> None:
+    """Six purchases, big ones and small ones."""
+    shop.append(
+        [
+            {"id": f"{kind}{n}", "user_id": f"u{n % 3}", "action": "purchase", "ts": 86_400_000 * n, "metadata": {"amount": 40 * n}}
+            for n in range(6)
+        ]
+    )
+
+
+def damage(shop: Shop, stream: str, kind: str) -> None:
+    column, value, _ = STREAMS[stream]
+    two = f"('{kind}2', '{kind}5')"
+    statement = DAMAGES[kind].format(stream=shop.tables[stream], column=column, value=value, two=two)
+    assert shop.worker.execute(statement.encode()).rowcount == 2
+
+
+def drifted(shop: Shop, *names: str) -> set[str]:
+    return {projection for projection, _, _ in shop.reconcile(*names).counts}
+
+
+@every_stream
+def test_readers_that_had_folded_the_wrong_rows(shop: Shop, stream: str) -> None:
+    """Healing the stream alone heals what stands on it, in one go."""
+    readers = STREAMS[stream][2]
+    for kind in DAMAGES:
+        bring(shop, kind)
+        shop.apply(stream)
+        damage(shop, stream, kind)
+        shop.drain()
+        assert set(shop.wrong()) == {stream, *readers}, kind
+        assert drifted(shop, stream) == {stream, *readers}, kind
+        assert shop.wrong() == {}, kind
+        assert shop.reconcile().drift == 0, kind
+
+
+@every_stream
+def test_readers_that_had_not_read_them_yet(shop: Shop, stream: str) -> None:
+    """The healed rows come back under their old coordinates, where the readers find them, once."""
+    for kind in DAMAGES:
+        bring(shop, kind)
+        shop.apply(stream)
+        damage(shop, stream, kind)
+        assert drifted(shop, stream) == {stream}, kind
+        shop.drain()
+        assert shop.wrong() == {}, kind
+        assert shop.reconcile().drift == 0, kind
+
+
+@every_stream
+def test_readers_that_had_folded_the_right_rows(shop: Shop, stream: str) -> None:
+    before = {reader: shop.content()[shop.tables[reader]] for reader in STREAMS[stream][2]}
+    for kind in DAMAGES:
+        bring(shop, kind)
+        shop.drain()
+        before = {reader: shop.content()[shop.tables[reader]] for reader in STREAMS[stream][2]}
+        damage(shop, stream, kind)
+        assert drifted(shop) == {stream}, kind
+        # Not even rewritten.
+        assert before == {reader: shop.content()[shop.tables[reader]] for reader in STREAMS[stream][2]}, kind
+        assert shop.wrong() == {}, kind
+
+
+@every_stream
+def test_one_reader_ahead_of_another(shop: Shop, stream: str) -> None:
+    """Each is healed as of its own cursor."""
+    readers = STREAMS[stream][2]
+    for kind in DAMAGES:
+        bring(shop, kind)
+        shop.apply(stream)
+        damage(shop, stream, kind)
+        shop.apply(readers[0])
+        assert drifted(shop, stream) == {stream, readers[0]}, kind
+        shop.drain()
+        assert shop.wrong() == {}, kind
+        assert shop.reconcile().drift == 0, kind

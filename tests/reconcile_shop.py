@@ -1,0 +1,95 @@
+"""A shop with events in it and every projection live: what the tests of reconcile tamper with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+
+from live import SHOP, drain, wrong
+from making import HOUR_MS, MONDAY_MS
+from refold import append
+from refold.builds.build import find
+from refold.builds.upkeeper import Upkeepers
+from refold.database import connect as connect_as
+from refold.reconcile.finding import Report
+from refold.reconcile.reconcile import reconcile
+from refold.worker.catch_up import Keeper
+
+Connection = psycopg.Connection[Any]
+Row = tuple[Any, ...]
+
+
+def shopping(days: int = 6, prefix: str = "e") -> list[dict[str, Any]]:
+    """Eight events a day by five users, one of them anonymous."""
+    return [
+        {
+            "id": f"{prefix}{n:03}",
+            "user_id": f"u{n % 5}" if n % 5 else None,
+            "action": ("view", "cart", "purchase")[n % 3],
+            "ts": MONDAY_MS + n * 3 * HOUR_MS,
+            "metadata": {"amount": n * 7 % 200},
+        }
+        for n in range(days * 8)
+    ]
+
+
+@dataclass
+class Shop:
+    """A database with the shop's projections live and up to date.
+
+    Args:
+        url: where it is.
+        tables: the physical table of each projection.
+        worker: a worker's connection, which may also change the tables by hand.
+    """
+
+    url: str
+    tables: dict[str, str]
+    worker: Connection
+
+    def tamper(self, statement: str) -> int:
+        """Changes tables by hand: `{daily}` stands for the table of that projection. Gives the number of rows."""
+        return self.worker.execute(statement.format(**self.tables).encode()).rowcount
+
+    def reconcile(self, *names: str, dry_run: bool = False, since: datetime | None = None) -> Report:
+        return reconcile(self.worker, SHOP, names, dry_run=dry_run, since=since)
+
+    def append(self, events: list[dict[str, Any]]) -> None:
+        with psycopg.connect(self.url) as conn:
+            append(conn, events)
+
+    def drain(self) -> None:
+        drain(self.url)
+
+    def apply(self, *names: str) -> None:
+        """Lets these projections alone read on."""
+        keeper = Keeper(self.worker, Upkeepers(SHOP))
+        for build in find(self.worker, "b.state = 'live' AND b.projection = ANY (%s)", list(names)):
+            while (done := keeper.step(build)) is not None and done.events:
+                pass
+
+    def content(self) -> dict[str, list[Row]]:
+        """Every table with its rows and their physical places: what is written anew shows."""
+        return {
+            table: self.worker.execute(f"SELECT ctid::text, xmin::text, t::text FROM {table} AS t ORDER BY 1".encode()).fetchall()
+            for table in [*self.tables.values(), *self.members()]
+        }
+
+    def members(self) -> list[str]:
+        """The tables of members, beside those that count them."""
+        rows = self.worker.execute(
+            r"SELECT 'refold_builds.' || tablename FROM pg_tables WHERE schemaname = 'refold_builds' AND tablename LIKE '%\_\_m_'"
+        ).fetchall()
+        return sorted(table for (table,) in rows)
+
+    def wrong(self) -> dict[str, list[Row]]:
+        """What the tests' own comparison finds, which knows nothing of cursors and builds."""
+        return wrong(self.url)
+
+    def repairs(self) -> list[Row]:
+        return self.worker.execute(
+            "SELECT projection, kind, key, before, after, repaired_by FROM refold.repairs ORDER BY repair_id"
+        ).fetchall()
