@@ -101,12 +101,17 @@ PATHS = ByHand(
         """,
         "ALTER TABLE hand.paths ADD PRIMARY KEY (user_id)",
     ),
+    # OFFSET 0 keeps it from becoming a hash join with all of the events, which is slower.
     page="""
         INSERT INTO hand.paths (user_id, path)
         SELECT user_id, array_agg(action ORDER BY ts, event_id)
-        FROM plain.events
-        WHERE position <= %(upto)s AND user_id IN (
-            SELECT user_id FROM plain.events WHERE position > %(after)s AND position <= %(upto)s)
+        FROM (
+            SELECT DISTINCT user_id AS touched FROM plain.events WHERE position > %(after)s AND position <= %(upto)s
+        ) AS page
+        CROSS JOIN LATERAL (
+            SELECT user_id, action, ts, event_id FROM plain.events
+            WHERE user_id = touched AND position <= %(upto)s OFFSET 0
+        ) AS events
         GROUP BY 1
         ON CONFLICT (user_id) DO UPDATE SET path = excluded.path
     """,

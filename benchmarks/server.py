@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from refold.database import migrate
 from refold.embedded import EmbeddedServer
+from refold.embedded.binaries import Binaries
 
 SETTINGS = {
     "fsync": "on",
@@ -35,11 +36,14 @@ class Server:
 
     Args:
         url: a libpq URL or connection string of a superuser.
-        bin_dir: where pgbench may be; None when unknown.
     """
 
     url: str
-    bin_dir: Path | None
+
+    @property
+    def pgbench(self) -> str:
+        """The program pgbench, of the embedded PostgreSQL; it works with every server."""
+        return str(Binaries.find(None).directory / "pgbench")
 
     def url_of(self, database: str) -> str:
         """The connection string of a database on this server."""
@@ -89,11 +93,11 @@ class Server:
 def serve(url: str | None) -> Iterator[Server]:
     """The server at a URL, or else an embedded one that is gone afterwards."""
     if url is not None:
-        yield Server(url, None)
+        yield Server(url)
         return
     directory = Path(tempfile.mkdtemp(prefix="refold-benchmark-"))
     with EmbeddedServer.start(directory, SETTINGS, delete=True) as embedded:
-        yield Server(embedded.url, embedded.bin_dir if hasattr(embedded, "bin_dir") else None)
+        yield Server(embedded.url)
 
 
 def database_name(url: str) -> str:

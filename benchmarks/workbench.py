@@ -67,7 +67,7 @@ class Workbench:
         self.hand.execute("CREATE INDEX ON plain.events (user_id)")
         self.hand.execute("VACUUM ANALYZE plain.events")
 
-    def fill(self, upto: int) -> None:
+    def fill(self, upto: int, *, vacuum: bool = True) -> None:
         """Appends the plain table's events to the log, up to that position, a block for each transaction."""
         while self.filled < upto:
             after, self.filled = self.filled, min(self.filled + BLOCK, upto)
@@ -78,7 +78,8 @@ class Workbench:
                 " WHERE position > %s AND position <= %s ORDER BY position",
                 (after, self.filled),
             )
-        self.hand.execute("VACUUM ANALYZE refold.events")
+        if vacuum:
+            self.hand.execute("VACUUM ANALYZE refold.events")
 
     def deploy(self, *names: str) -> None:
         """Makes projections live."""

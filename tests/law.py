@@ -7,6 +7,7 @@ each projection's file, as its author wrote it, over the whole log, with the row
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -20,10 +21,11 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from conftest import ServerUnderTest
 from refold import SourceEvent
 from refold.builds.build import Build, by_id
 from refold.builds.upkeeper import Upkeepers
-from refold.database import connect
+from refold.database import connect, migrate
 from refold.deployment.deploy import deploy
 from refold.projections.definition import Definition, load_directory
 from refold.reconcile.audit import audit
@@ -43,6 +45,37 @@ TRANSFORM_TYPES = {
 """The transforms' columns beside event_id, said a second time, independently of refold."""
 
 Rows = list[tuple[Any, ...]]
+
+
+@contextmanager
+def database(server: ServerUnderTest, *, segment_size: int, segments: int) -> Iterator[str]:
+    """A database for the tests of a module, in which the law's project is live; gives its URL.
+
+    Args:
+        server: where.
+        segment_size: positions in a segment of its log.
+        segments: about how many segments there are from the start. While there is room nobody makes one, which
+            takes a lock until the transaction ends.
+    """
+    name = f"refold_law_{os.getpid()}_{segment_size}"
+    url = server.url_of(name)
+    with psycopg.connect(server.url_of(server.maintenance_dbname), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            migrate(url)
+            with psycopg.connect(url) as conn:
+                conn.execute(
+                    "UPDATE refold.settings SET segment_size = %s, segments_ahead = %s", (segment_size, segments)
+                )
+                # The first one has been made already, in the usual size.
+                conn.execute(
+                    "SELECT setval('refold.events_position', (SELECT max(upper_position) FROM refold.segments))"
+                )
+                conn.execute("SELECT refold.ensure_segments()")
+            deploy_project(url)
+            yield url
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def random_events(number: int, seed: int = 0, *, prefix: str = "e") -> list[SourceEvent]:

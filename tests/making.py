@@ -36,7 +36,9 @@ def ids(offered: Iterable[dict[str, Any]]) -> list[str]:
 
 def set_aside(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
     """Source, line, answer and reason of what was set aside, in order."""
-    return conn.execute("SELECT source, line, answer, reason FROM refold.rejected ORDER BY source, line, answer").fetchall()
+    return conn.execute(
+        "SELECT source, line, answer, reason FROM refold.rejected ORDER BY source, line, answer"
+    ).fetchall()
 
 
 def small_segments(conn: psycopg.Connection[Any], size: int) -> None:

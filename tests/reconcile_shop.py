@@ -13,7 +13,6 @@ from making import HOUR_MS, MONDAY_MS
 from refold import append
 from refold.builds.build import find
 from refold.builds.upkeeper import Upkeepers
-from refold.database import connect as connect_as
 from refold.reconcile.finding import Report
 from refold.reconcile.reconcile import reconcile
 from refold.worker.catch_up import Keeper
@@ -74,14 +73,17 @@ class Shop:
     def content(self) -> dict[str, list[Row]]:
         """Every table with its rows and their physical places: what is written anew shows."""
         return {
-            table: self.worker.execute(f"SELECT ctid::text, xmin::text, t::text FROM {table} AS t ORDER BY 1".encode()).fetchall()
+            table: self.worker.execute(
+                f"SELECT ctid::text, xmin::text, t::text FROM {table} AS t ORDER BY 1".encode()
+            ).fetchall()
             for table in [*self.tables.values(), *self.members()]
         }
 
     def members(self) -> list[str]:
         """The tables of members, beside those that count them."""
         rows = self.worker.execute(
-            r"SELECT 'refold_builds.' || tablename FROM pg_tables WHERE schemaname = 'refold_builds' AND tablename LIKE '%\_\_m_'"
+            r"SELECT 'refold_builds.' || tablename FROM pg_tables"
+            r" WHERE schemaname = 'refold_builds' AND tablename LIKE '%\_\_m_'"
         ).fetchall()
         return sorted(table for (table,) in rows)
 

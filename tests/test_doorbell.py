@@ -6,6 +6,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -16,6 +17,8 @@ from conftest import SERVER_SETTINGS, ServerUnderTest
 from law import PROJECT, deploy_project, random_events, wrong_metrics
 from processes import worker
 from refold import Log, append
+from refold.database import migrate
+from refold.embedded import EmbeddedServer
 from refold.worker.doorbell import SETTLE, Doorbell
 from waiting import wait_until
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import count
@@ -11,47 +10,40 @@ import psycopg
 import pytest
 from hypothesis import Phase, given, settings
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 import histories
 from conftest import ServerUnderTest
 from histories import History, Step
-from law import deploy_project, wrong_metrics
+from law import database, wrong_metrics
 from refold.builds.build import kept
-from refold.database import migrate
 
 
 @pytest.fixture(scope="module")
 def clone(server: ServerUnderTest) -> Iterator[Callable[[], str]]:
     """Makes a database in which the law's project is live and the log is empty; drops all of them at the end."""
-    admin = psycopg.connect(server.url_of(server.maintenance_dbname), autocommit=True)
-    names = (f"refold_law_{os.getpid()}_{number}" for number in count())
-    template = next(names)
-    made = [template]
-    admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(template)))
-    url = server.url_of(template)
-    migrate(url)
-    with psycopg.connect(url) as conn:
-        # Many small segments, all there from the start: making one takes a lock that ends with the transaction.
-        conn.execute("UPDATE refold.settings SET segment_size = 40, segments_ahead = 10")
-        conn.execute("SELECT refold.ensure_segments()")
-    deploy_project(url)
+    with (
+        database(server, segment_size=40, segments=10) as template,
+        psycopg.connect(server.url_of(server.maintenance_dbname), autocommit=True) as admin,
+    ):
+        names = (f"{conninfo_to_dict(template)['dbname']}_{number}" for number in count())
+        made: list[str] = []
 
-    def make() -> str:
-        name = next(names)
-        if made[1:]:
-            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(made.pop())))
-        made.append(name)
-        admin.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
-                sql.Identifier(name), sql.Identifier(template)
+        def drop() -> None:
+            while made:
+                admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(made.pop())))
+
+        def make() -> str:
+            drop()
+            made.append(next(names))
+            clone = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
+                sql.Identifier(made[0]), sql.Identifier(str(conninfo_to_dict(template)["dbname"]))
             )
-        )
-        return server.url_of(name)
+            admin.execute(clone)
+            return server.url_of(made[0])
 
-    yield make
-    for name in made:
-        admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-    admin.close()
+        yield make
+        drop()
 
 
 @given(script=histories.scripts)

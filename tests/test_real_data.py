@@ -85,9 +85,8 @@ def funnel(conn: Connection, column: str, steps: int) -> list[int]:
 def check_shop(conn: Connection, url: str) -> None:
     assert figures(conn) == SHOP_FIGURES
     assert (funnel(conn, "paid", 3), funnel(conn, "paid_after_looking", 4)) == SHOP_FUNNELS
-    assert conn.execute("SELECT count(DISTINCT day), sum(events), count(DISTINCT action) FROM metrics.daily").fetchone() == (
-        181, 32_283, 12,
-    )  # fmt: skip
+    row = conn.execute("SELECT count(DISTINCT day), sum(events), count(DISTINCT action) FROM metrics.daily").fetchone()
+    assert row == (181, 32_283, 12)
     assert wrong(url, PROJECT) == {}
 
 
@@ -119,10 +118,20 @@ def test_the_shop_fed_twice(shop: Path, database_url: str, conn: Connection) -> 
     conn.autocommit = True
     make_live(database_url, PROJECT)
     arguments = (shop, "--map", SHOP_MAP, "--id-from", "row", *SHOP)
-    assert told([refold(database_url, *arguments)]) == {"received": 32_283, "stored": 32_283, "duplicates": 0, "set_aside": 0}
+    assert told([refold(database_url, *arguments)]) == {
+        "received": 32_283,
+        "stored": 32_283,
+        "duplicates": 0,
+        "set_aside": 0,
+    }
     drain(database_url)
     check_shop(conn, database_url)
-    assert told([refold(database_url, *arguments)]) == {"received": 32_283, "stored": 0, "duplicates": 32_283, "set_aside": 0}
+    assert told([refold(database_url, *arguments)]) == {
+        "received": 32_283,
+        "stored": 0,
+        "duplicates": 32_283,
+        "set_aside": 0,
+    }
     drain(database_url)
     check_shop(conn, database_url)
 
@@ -138,7 +147,9 @@ def test_the_shop_shuffled_from_eight_processes_at_once(
     for number, part in enumerate(parts):
         numbered(tmp_path / f"part{number}.csv", heading, part, ",")
         processes.append(
-            refold(database_url, tmp_path / f"part{number}.csv", "--map", f"id=row,{SHOP_MAP}", "--batch", "3000", *SHOP)
+            refold(
+                database_url, tmp_path / f"part{number}.csv", "--map", f"id=row,{SHOP_MAP}", "--batch", "3000", *SHOP
+            )
         )
     fed = sum(map(len, parts))
     assert told(processes) == {"received": fed, "stored": 32_283, "duplicates": fed - 32_283, "set_aside": 0}
@@ -149,7 +160,12 @@ def test_the_shop_shuffled_from_eight_processes_at_once(
 def test_cdnow_fed_twice(cdnow: Path, database_url: str, conn: Connection, tmp_path: Path) -> None:
     conn.autocommit = True
     arguments = (cdnow, "--map", CDNOW_MAP, "--id-from", "row", *CDNOW)
-    assert told([refold(database_url, *arguments)]) == {"received": 69_659, "stored": 69_659, "duplicates": 0, "set_aside": 0}
+    assert told([refold(database_url, *arguments)]) == {
+        "received": 69_659,
+        "stored": 69_659,
+        "duplicates": 0,
+        "set_aside": 0,
+    }
     make_live(database_url, PROJECT)
     check_cdnow(conn, database_url)
     (tmp_path / "CDNOW_master.txt").write_bytes(gzip.decompress(cdnow.read_bytes()))

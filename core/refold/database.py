@@ -76,10 +76,9 @@ def connect(
         for name, value in {**SESSION, **(settings or {})}.items():
             conn.execute("SELECT set_config(%s, %s, false)", (name, value))
     except psycopg.errors.InsufficientPrivilege as error:
+        user = conn.info.user
         conn.close()
-        raise DatabaseError(
-            f"{conn.info.user} may not act as {role}", remedy=f'GRANT {role} TO "{conn.info.user}";'
-        ) from error
+        raise DatabaseError(f"{user} may not act as {role}", remedy=f'GRANT {role} TO "{user}";') from error
     except psycopg.errors.UndefinedObject as error:
         conn.close()
         raise NotInstalled(

@@ -15,8 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from making import stored
 from refold.cli import app
@@ -121,8 +120,9 @@ def test_standard_input(refold: Refold, conn: Connection) -> None:
 def test_columns_delimiter_and_constants(refold: Refold, tmp_path: Path, conn: Connection) -> None:
     (tmp_path / "day.txt").write_text(" 7  20260302   1.50\n 8  20260303  12.00\n")
     result = refold(
-        "day.txt", "--delimiter", "whitespace", "--columns", "who, day, paid", "--map", "user_id=who", "--map", "ts=day",
-        "--set", "action=buy,metadata.shop=web", "--ts-format", "%Y%m%d", "--timezone", "Asia/Tokyo", "--id-from", "who,day",
+        "day.txt", "--delimiter", "whitespace", "--columns", "who, day, paid",
+        "--map", "user_id=who", "--map", "ts=day", "--set", "action=buy,metadata.shop=web",
+        "--ts-format", "%Y%m%d", "--timezone", "Asia/Tokyo", "--id-from", "who,day",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     rows = conn.execute(

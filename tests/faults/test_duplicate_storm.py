@@ -33,8 +33,13 @@ def storm(url: str) -> Tally:
     deck = ROWS * 5
     chance.shuffle(deck)
     tallies = [Tally() for _ in range(8)]
-    at_once(*(lambda n=n: feed(url, deck[n::8], tallies[n]) for n in range(8)))  # type: ignore[misc]
-    return Tally(*(sum(getattr(t, name) for t in tallies) for name in ("received", "stored", "duplicates", "conflicts", "invalid")))
+    at_once(*(lambda n=n: feed(url, deck[n::8], tallies[n]) for n in range(8)))
+    return Tally(
+        *(
+            sum(getattr(t, name) for t in tallies)
+            for name in ("received", "stored", "duplicates", "conflicts", "invalid")
+        )
+    )
 
 
 def log_of(conn: Connection) -> tuple[Any, ...] | None:

@@ -15,7 +15,9 @@ Connection = psycopg.Connection[Any]
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_thousand_rolled_back_appends(database_url: str, producers: Callable[..., Connection], admin: Connection) -> None:
+def test_a_thousand_rolled_back_appends(
+    database_url: str, producers: Callable[..., Connection], admin: Connection
+) -> None:
     """A reader that waits for gaps to be filled would wait for ever, or for a time-out that is wrong some day."""
     make_live(database_url)
     producer = producers()

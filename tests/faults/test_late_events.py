@@ -27,7 +27,9 @@ INSTANTS = [
 ]
 
 
-def test_they_count_where_they_belong_whenever_they_come(database_url: str, producers: Callable[..., Connection], conn: Connection) -> None:
+def test_they_count_where_they_belong_whenever_they_come(
+    database_url: str, producers: Callable[..., Connection], conn: Connection
+) -> None:
     conn.autocommit = True
     make_live(database_url)
     producer = producers()
@@ -39,7 +41,10 @@ def test_they_count_where_they_belong_whenever_they_come(database_url: str, prod
         drain(database_url)
     assert wrong(database_url) == {}
     days = conn.execute("SELECT DISTINCT day::text FROM metrics.daily ORDER BY 1").fetchall()
-    assert days == [(ts.date().isoformat(),) for ts in sorted({ts.replace(hour=0, minute=0, second=0, microsecond=0) for ts in INSTANTS})]
+    assert days == [
+        (ts.date().isoformat(),)
+        for ts in sorted({ts.replace(hour=0, minute=0, second=0, microsecond=0) for ts in INSTANTS})
+    ]
     with connect_as(database_url, "refold_worker", autocommit=True) as worker:
         assert reconcile(worker, SHOP).drift == 0
         for since in (NOW, datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)):

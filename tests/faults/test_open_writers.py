@@ -112,7 +112,9 @@ def test_a_prepared_transaction_is_invisible_until_it_commits(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_savepoints_are_of_their_transaction(database_url: str, producers: Callable[..., Connection], admin: Connection) -> None:
+def test_savepoints_are_of_their_transaction(
+    database_url: str, producers: Callable[..., Connection], admin: Connection
+) -> None:
     """Also more of them than a snapshot lists by name (64)."""
     make_live(database_url)
     slow, quick = producers(), producers()
@@ -128,11 +130,15 @@ def test_savepoints_are_of_their_transaction(database_url: str, producers: Calla
     slow.commit()
     drain(database_url)
     assert counted(admin) == 4 + 1 + 66
-    assert admin.execute("SELECT count(DISTINCT txid) FROM refold.events WHERE event_id LIKE 'slow%'").fetchone() == (1,)
+    assert admin.execute("SELECT count(DISTINCT txid) FROM refold.events WHERE event_id LIKE 'slow%'").fetchone() == (
+        1,
+    )
     assert wrong(database_url) == {}
 
 
-def test_a_sleeping_worker_and_two_phase_producers(producers: Callable[..., Connection], connect: Callable[..., Connection]) -> None:
+def test_a_sleeping_worker_and_two_phase_producers(
+    producers: Callable[..., Connection], connect: Callable[..., Connection]
+) -> None:
     """A transaction that has notified cannot be prepared, so such producers turn the doorbell off."""
     sleeper = connect(autocommit=True)
     sleeper.execute("SELECT pg_advisory_lock_shared(refold.doorbell_key())")

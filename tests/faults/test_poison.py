@@ -60,9 +60,7 @@ def test_python(producer: Connection, admin: Connection, size: int) -> None:
     offered = [one for pair in zip(good, bad, strict=False) for one in pair] + good[len(bad) :] + bad[len(good) :]
     receipts = append(producer, offered)
     producer.commit()
-    assert [str(receipt.answer) for receipt in receipts] == [
-        "invalid" if one in bad else "accepted" for one in offered
-    ]
+    assert [str(receipt.answer) for receipt in receipts] == ["invalid" if one in bad else "accepted" for one in offered]
     assert stored(admin) == ids(good)
     kept = admin.execute("SELECT line, reason, raw FROM refold.rejected").fetchall()
     reasons = {line: reason for line, reason, _ in kept}
@@ -155,10 +153,17 @@ def test_sql(producer: Connection, admin: Connection) -> None:
     for (_, expected), (_, reason) in zip(bad, rows[1:], strict=False):
         assert expected in reason
     producer.commit()
-    for text in ('{"a": "\\u0000"}', '{"a": "\\ud800"}', '{"a": NaN}', '{"a": 1e400000}', '{"a": ' + "[" * 20_000 + "]" * 20_000 + "}"):
+    for text in (
+        '{"a": "\\u0000"}',
+        '{"a": "\\ud800"}',
+        '{"a": NaN}',
+        '{"a": 1e400000}',
+        '{"a": ' + "[" * 20_000 + "]" * 20_000 + "}",
+    ):
         with pytest.raises((psycopg.errors.DataError, psycopg.errors.StatementTooComplex)), producer.transaction():
             producer.execute(
-                """SELECT refold.append(('[{"id": "p", "action": "view", "ts": 0, "metadata": ' || %s || '}]')::jsonb)""", (text,)
+                "SELECT refold.append(%s::jsonb)",
+                (f'[{{"id": "p", "action": "view", "ts": 0, "metadata": {text}}}]',),
             )
     producer.commit()
     assert stored(admin) == ids(good)
@@ -167,7 +172,9 @@ def test_sql(producer: Connection, admin: Connection) -> None:
 def test_plain_inserts(producers: Callable[..., Connection], admin: Connection) -> None:
     """Constraints of the log itself: nobody needs to be careful."""
     producer = producers(autocommit=True)
-    insert = "INSERT INTO refold.events (event_id, user_id, action, ts, metadata, version) VALUES (%s, %s, %s, %s, %s, %s)"
+    insert = (
+        "INSERT INTO refold.events (event_id, user_id, action, ts, metadata, version) VALUES (%s, %s, %s, %s, %s, %s)"
+    )
     good = ("a", "u", "view", "2026-03-02T00:00:00Z", "{}", 1)
     for place, value in [
         (0, ""), (0, "x" * 256), (0, None), (1, ""), (1, "x" * 256), (2, ""), (2, "x" * 9_000), (2, None),

@@ -49,7 +49,7 @@ def test_the_second_waits_for_the_first_and_is_answered_by_its_end(
 @SIZES
 def test_batches_in_opposite_order(database_url: str, admin: Connection, size: int) -> None:
     """Single batches cannot wait for each other in a circle: each takes its ids in the same order."""
-    admin.execute(f'ALTER DATABASE "{admin.info.dbname}" SET deadlock_timeout = \'10ms\''.encode())
+    admin.execute(f"ALTER DATABASE \"{admin.info.dbname}\" SET deadlock_timeout = '10ms'".encode())
     start = threading.Barrier(4)
     answers: dict[int, Counter[str]] = {}
 
@@ -62,7 +62,7 @@ def test_batches_in_opposite_order(database_url: str, admin: Connection, size: i
                 receipts = log.append(batch if who % 2 else batch[::-1])
                 answers[who].update(str(receipt.answer) for receipt in receipts)
 
-    at_once(*(lambda who=who: bring(who) for who in range(4)))  # type: ignore[misc]
+    at_once(*(lambda who=who: bring(who) for who in range(4)))
     total = sum(answers.values(), Counter())
     assert total == {"accepted": 8 * size, "conflict": 3 * 8 * size}
     # The stored content is that of whoever was told "accepted", and every loser's content is kept.
@@ -75,7 +75,7 @@ def test_batches_in_opposite_order(database_url: str, admin: Connection, size: i
 @SIZES
 def test_a_deadlock_of_several_batches_ends_in_a_retry(database_url: str, admin: Connection, size: int) -> None:
     """Two batches in one transaction can meet two others crosswise. Then the whole transaction runs again."""
-    admin.execute(f'ALTER DATABASE "{admin.info.dbname}" SET deadlock_timeout = \'10ms\''.encode())
+    admin.execute(f"ALTER DATABASE \"{admin.info.dbname}\" SET deadlock_timeout = '10ms'".encode())
     met = threading.Barrier(2)
     tries: Counter[str] = Counter()
 

@@ -90,7 +90,9 @@ def test_the_same_days_everywhere(
     assert wrong(database_url) == {}
 
 
-def test_times_of_a_file_are_where_it_says_they_were_written(database_url: str, conn: Connection, tmp_path: Path) -> None:
+def test_times_of_a_file_are_where_it_says_they_were_written(
+    database_url: str, conn: Connection, tmp_path: Path
+) -> None:
     file = tmp_path / "v.csv"
     times = ["2026-03-08 01:59:59", "2026-03-08 03:00:00", "2026-11-01 01:30:00", "2026-12-31 19:00:00"]
     for number, zone in enumerate(ZONES[:2]):

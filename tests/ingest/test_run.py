@@ -80,7 +80,7 @@ def test_a_changed_row_is_a_conflict(run: ByRow, admin: Connection) -> None:
 
 
 def test_identical_rows_are_separate_events(run: ByRow) -> None:
-    same = {n: "u,buy,1700000000" for n in range(1, 31)}
+    same = dict.fromkeys(range(1, 31), "u,buy,1700000000")
     assert run(table(30, same)) == Tally(received=30, stored=30)
 
 
@@ -92,7 +92,9 @@ def test_every_record_is_accounted_for_at_every_moment(run: ByRow, admin: Connec
     aside: list[tuple[int, str]] = []
 
     def look(tally: Tally) -> None:
-        (row,) = admin.execute("SELECT (SELECT count(*) FROM refold.events), (SELECT count(*) FROM refold.rejected)").fetchall()
+        (row,) = admin.execute(
+            "SELECT (SELECT count(*) FROM refold.events), (SELECT count(*) FROM refold.rejected)"
+        ).fetchall()
         assert row == (5 + tally.stored, tally.set_aside)
         assert tally.received == tally.stored + tally.duplicates + tally.set_aside
         seen.append(Tally(tally.received, tally.stored, tally.duplicates, tally.conflicts, tally.invalid))

@@ -2,6 +2,7 @@
 
 from collections import ChainMap
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -42,7 +43,7 @@ def test_every_answer_at_once(producer: Connection, admin: Connection, size: int
         {"id": "broken", "action": "view"},
         {"id": "known", "action": "view", "ts": "1970-01-01T00:00:00Z"},
         {"id": "other", "action": "buy", "ts": 0},
-        SourceEvent(id="fresh", action="view", ts=0),
+        SourceEvent(id="fresh", action="view", ts=datetime(1970, 1, 1, tzinfo=UTC)),
         {"ts": 0},
         {"id": "fresh", "action": "view", "ts": 0},
         {"id": "fresh", "action": "buy", "ts": 0},
@@ -123,9 +124,9 @@ def test_the_callers_settings_make_no_difference(connect: Callable[..., Connecti
     """What the log means depends on no session."""
     plain, odd = connect(), connect()
     for setting in (
-        "TimeZone = 'Asia/Kathmandu'", "DateStyle = 'SQL, DMY'", "IntervalStyle = 'sql_standard'", "extra_float_digits = -5",
-        "search_path = ''", "bytea_output = 'escape'", "standard_conforming_strings = off", "client_encoding = 'LATIN1'",
-        "escape_string_warning = off", "plan_cache_mode = force_generic_plan", "jit_above_cost = 0",
+        "TimeZone = 'Asia/Kathmandu'", "DateStyle = 'SQL, DMY'", "IntervalStyle = 'sql_standard'", "search_path = ''",
+        "extra_float_digits = -5", "bytea_output = 'escape'", "standard_conforming_strings = off", "jit_above_cost = 0",
+        "client_encoding = 'LATIN1'", "escape_string_warning = off", "plan_cache_mode = force_generic_plan",
     ):  # fmt: skip
         odd.execute(f"SET {setting}".encode())
     offered = events(size, metadata={"price": 1.1, "where": "Zürich", "path": 'a\\b"c\t{}'})
@@ -147,7 +148,21 @@ def test_nothing_to_append(producer: Connection) -> None:
     assert append(producer, iter(())) == []
 
 
-ODD = ["a\\b", "\\N", "a\tb\nc\rd", 'q"{},', "\\.", "NULL", "ü😀", "\x01\x7f", "'", "\b\f\v", " ", "%s", "\N{LINE SEPARATOR}"]
+ODD = [
+    "a\\b",
+    "\\N",
+    "a\tb\nc\rd",
+    'q"{},',
+    "\\.",
+    "NULL",
+    "ü😀",
+    "\x01\x7f",
+    "'",
+    "\b\f\v",
+    " ",
+    "%s",
+    "\N{LINE SEPARATOR}",
+]
 
 
 @pytest.mark.parametrize("way", ["json", "copy", "arrays"])
@@ -163,9 +178,7 @@ def test_text_arrives_as_it_is(producer: Connection, way: str) -> None:
 
 
 @SIZES
-def test_a_stale_snapshot_is_told_to_retry(
-    producers: Callable[..., Connection], size: int
-) -> None:
+def test_a_stale_snapshot_is_told_to_retry(producers: Callable[..., Connection], size: int) -> None:
     """What a transaction cannot see it cannot compare; the whole of it has to be run again."""
     stale, other = producers(), producers()
     stale.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ

@@ -32,13 +32,13 @@ def test_forged_coordinates_are_refused(admin: Connection, role: str) -> None:
                 f"INSERT INTO refold.events (event_id, action, ts, {column}) VALUES ('f', 'x', now(), {value})".encode()
             )
         assert refused.value.diag.message_hint == "Leave both columns out of the INSERT or COPY."
-    for column, value in [("position", 1), ("position", 10**6), ("txid", 3)]:
+    for column, number in [("position", 1), ("position", 10**6), ("txid", 3)]:
         with (
             pytest.raises(psycopg.errors.GeneratedAlways),
             admin.cursor() as cursor,
             cursor.copy(f"COPY refold.events (event_id, action, ts, {column}) FROM STDIN".encode()) as copy,
         ):
-            copy.write_row(["f", "x", "2026-03-02", value])
+            copy.write_row(["f", "x", "2026-03-02", number])
     assert len(stored(admin)) == 3
 
 
@@ -104,8 +104,11 @@ def test_honest_inserts_pass_whatever_their_form(admin: Connection) -> None:
             try:
                 with admin.transaction(force_rollback=True):
                     admin.execute(f"SET LOCAL plan_cache_mode = {mode}".encode())
-                    admin.execute("SET LOCAL debug_parallel_query = on" if admin.info.server_version >= 160000 else
-                                  "SET LOCAL force_parallel_mode = on")
+                    admin.execute(
+                        "SET LOCAL debug_parallel_query = on"
+                        if admin.info.server_version >= 160000
+                        else "SET LOCAL force_parallel_mode = on"
+                    )
                     admin.execute(statement.encode())
                     assert stored(admin)
             except psycopg.Error as error:
@@ -114,7 +117,9 @@ def test_honest_inserts_pass_whatever_their_form(admin: Connection) -> None:
     with admin.cursor() as cursor, cursor.copy(f"COPY {COLUMNS} FROM STDIN") as copy:
         for number in range(300):
             copy.write_row([f"c{number}", None, "x", "2026-03-02", "{}", 1])
-    rows = admin.execute("SELECT event_id, txid::text = min(txid::text) OVER () FROM refold.events ORDER BY position").fetchall()
+    rows = admin.execute(
+        "SELECT event_id, txid::text = min(txid::text) OVER () FROM refold.events ORDER BY position"
+    ).fetchall()
     assert rows == [(f"c{number}", True) for number in range(300)]
 
 
@@ -130,4 +135,6 @@ def test_a_transaction_has_its_id_before_it_draws_a_position(admin: Connection) 
         if "orders" not in statement:
             with admin.transaction(force_rollback=True):
                 admin.execute(statement.encode())
-    assert admin.execute("SELECT seqcache FROM pg_sequence WHERE seqrelid = 'refold.events_position'::regclass").fetchone() == (1,)
+    assert admin.execute(
+        "SELECT seqcache FROM pg_sequence WHERE seqrelid = 'refold.events_position'::regclass"
+    ).fetchone() == (1,)

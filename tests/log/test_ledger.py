@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from making import events, stored
-from refold import SourceEvent, append
+from refold import append
 from refold.log.append import BULK
 
 Connection = psycopg.Connection[Any]
@@ -34,8 +34,8 @@ def test_equal_content_in_another_form_is_a_duplicate(producer: Connection) -> N
 def test_content_is_compared_by_the_equality_of_its_types(producer: Connection) -> None:
     def sql(metadata: str) -> str:
         row = producer.execute(
-            """SELECT answer FROM refold.append(('[{"id": "n", "action": "x", "ts": 0, "metadata": ' || %s || '}]')::jsonb)""",
-            (metadata,),
+            "SELECT answer FROM refold.append(%s::jsonb)",
+            (f'[{{"id": "n", "action": "x", "ts": 0, "metadata": {metadata}}}]',),
         ).fetchone()
         assert row is not None
         return str(row[0])
@@ -76,7 +76,11 @@ def test_plain_inserts_pass_the_ledger_too(producers: Callable[..., Connection],
     producer = producers(autocommit=True)
     append(producer, [GOOD])
     insert = "INSERT INTO refold.events (event_id, action, ts) VALUES "
-    for rows in ("('a', 'x', now())", "('new', 'x', now()), ('a', 'x', now())", "('new', 'x', now()), ('new', 'x', now())"):
+    for rows in (
+        "('a', 'x', now())",
+        "('new', 'x', now()), ('a', 'x', now())",
+        "('new', 'x', now()), ('new', 'x', now())",
+    ):
         with pytest.raises(psycopg.errors.UniqueViolation, match="event_ids_pkey"):
             producer.execute((insert + rows).encode())
     with (
@@ -110,7 +114,7 @@ def test_every_event_has_its_line_and_every_line_its_event(producer: Connection,
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_first_of_equal_ids_in_a_batch_gets_in(producer: Connection, admin: Connection, order: int) -> None:
     for name, filler in (("few", []), ("many", events(BULK))):
-        batch = [SourceEvent(id=name, action=action, ts=0) for action in ("first", "second", "first")]
+        batch = [{"id": name, "action": action, "ts": 0} for action in ("first", "second", "first")]
         receipts = append(producer, [*batch[::order], *filler])
         assert [str(r.answer) for r in receipts[:3]] == ["accepted", "conflict", "duplicate"]
     producer.commit()

@@ -109,7 +109,9 @@ def test_an_open_writer_makes_nobody_wait(producers: Callable[..., Connection], 
     assert len(stored(admin)) == 303
 
 
-def test_a_stale_snapshot_sees_segments_too_late_but_uses_them(producers: Callable[..., Connection], admin: Connection) -> None:
+def test_a_stale_snapshot_sees_segments_too_late_but_uses_them(
+    producers: Callable[..., Connection], admin: Connection
+) -> None:
     small_segments(admin, 20)
     stale, other = producers(), producers(autocommit=True)
     stale.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -159,7 +161,8 @@ def test_a_segment_is_like_the_log(admin: Connection) -> None:
             for query in (
                 "SELECT attname, atttypid, attnotnull, attcollation FROM pg_attribute"
                 " WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum",
-                "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'c' ORDER BY 1",
+                "SELECT pg_get_constraintdef(oid) FROM pg_constraint"
+                " WHERE conrelid = %s::regclass AND contype = 'c' ORDER BY 1",
                 "SELECT indkey, indisprimary, indisunique FROM pg_index WHERE indrelid = %s::regclass",
             )
         ]
@@ -170,14 +173,22 @@ def test_a_segment_is_like_the_log(admin: Connection) -> None:
             "SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass ORDER BY 1", (segment,)
         ).fetchall()
         assert guards == [("refuse_change",), ("refuse_forgery",)]
-        owner = admin.execute("SELECT relowner::regrole::text FROM pg_class WHERE oid = %s::regclass", (segment,)).fetchone()
+        owner = admin.execute(
+            "SELECT relowner::regrole::text FROM pg_class WHERE oid = %s::regclass", (segment,)
+        ).fetchone()
         assert owner == ("refold_owner",)
     # A default partition would have to be searched, under a lock, whenever a segment is attached.
-    assert admin.execute("SELECT partdefid FROM pg_partitioned_table WHERE partrelid = 'refold.events'::regclass").fetchone() == (0,)
-    assert admin.execute("SELECT count(*) FROM pg_attribute WHERE attrelid = 'refold.events'::regclass AND attidentity <> ''").fetchone() == (0,)
+    assert admin.execute(
+        "SELECT partdefid FROM pg_partitioned_table WHERE partrelid = 'refold.events'::regclass"
+    ).fetchone() == (0,)
+    assert admin.execute(
+        "SELECT count(*) FROM pg_attribute WHERE attrelid = 'refold.events'::regclass AND attidentity <> ''"
+    ).fetchone() == (0,)
 
 
-def test_who_finds_the_reserve_used_up_waits_for_its_maker(producers: Callable[..., Connection], admin: Connection) -> None:
+def test_who_finds_the_reserve_used_up_waits_for_its_maker(
+    producers: Callable[..., Connection], admin: Connection
+) -> None:
     small_segments(admin, 10)
     maker, other = producers(), producers(autocommit=True)
     append(maker, events(28))

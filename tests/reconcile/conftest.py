@@ -17,4 +17,3 @@ def shop(database_url: str) -> Iterator[Shop]:
         one.append(shopping())
         one.drain()
         yield one
-

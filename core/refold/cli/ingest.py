@@ -64,9 +64,7 @@ class Reading:
 
     def open(self, path: str) -> Source:
         """Opens a file, or standard input for `-`."""
-        return open_source(
-            path, format=self.format, delimiter=self.delimiter, columns=self.columns, name=self.name
-        )
+        return open_source(path, format=self.format, delimiter=self.delimiter, columns=self.columns, name=self.name)
 
 
 @dataclass(slots=True)
@@ -120,9 +118,7 @@ def ingest(
     ] = None,
     delimiter: Annotated[
         str | None,
-        typer.Option(
-            "--delimiter", metavar="CHARACTER", help="Or `tab`, or `whitespace`.", rich_help_panel=EVENTS
-        ),
+        typer.Option("--delimiter", metavar="CHARACTER", help="Or `tab`, or `whitespace`.", rich_help_panel=EVENTS),
     ] = None,
     columns: Annotated[
         str | None,

@@ -128,7 +128,7 @@ class Play:
         self.show.check(
             f"{number:,} messages = {got[Answer.accepted]:,} stored + {got[Answer.duplicate]:,} duplicates"
             f" + {self.received.aside} set aside ({got[Answer.conflict]} conflicts, {got[Answer.invalid]} invalid)",
-            self.received.surprises[:5] + proof.aside_differs(self.owner, self.received.aside),
+            self.received.surprises + proof.aside_differs(self.owner, self.received.aside),
         )
 
     def twice(self, log: Log) -> None:
@@ -149,6 +149,7 @@ class Play:
     def kill(self, log: Log) -> None:
         """Kills a worker in mid-page."""
         self.show.act(3, "kill -9")
+        surprises = len(self.received.surprises)
         victim = self.stage.hands[0]
 
         def feed(number: int) -> None:
@@ -170,7 +171,7 @@ class Play:
         seconds = time.monotonic() - killed.at
         who = f"a new worker, {heirs[0].pid}," if alone else _names(heirs)
         stored = self.received.answers[Answer.accepted]
-        differences = self.received.surprises[:5] + proof.sums_differ(proof.sums(self.owner), stored)
+        differences = self.received.surprises[surprises:] + proof.sums_differ(proof.sums(self.owner), stored)
         self.show.check(
             f"{who} did that page again; every metric was up to date {seconds:.1f} s later,"
             f" with {stored:,} events, none lost and none twice",

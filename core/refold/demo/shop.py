@@ -222,7 +222,8 @@ def _again(dice: random.Random, original: Delivery) -> Delivery:
 
 def _contradicted(dice: random.Random, original: Delivery) -> Delivery:
     """A client that changed its mind about an event that it had sent already."""
-    metadata = {**original.event["metadata"], "amount": dice.randrange(500, 900)}
+    metadata = original.event["metadata"]
+    metadata = {**metadata, "amount": round(metadata["amount"] + dice.randrange(1, 50), 2)}
     at = min(original.at + dice.uniform(30, 900), DAY_S - 1)
     return Delivery(at, {**original.event, "metadata": metadata}, Answer.conflict, original.late)
 

@@ -97,9 +97,7 @@ def ingest(
     return tally
 
 
-def _append(
-    conn: psycopg.Connection, log: Log, source: str, mapper: Mapper, records: list[Record]
-) -> list[Receipt]:
+def _append(conn: psycopg.Connection, log: Log, source: str, mapper: Mapper, records: list[Record]) -> list[Receipt]:
     """One batch, in the transaction of the caller."""
     mapped = [mapper(record) for record in records]
     events = [one for one in mapped if isinstance(one, SourceEvent)]

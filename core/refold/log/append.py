@@ -108,9 +108,7 @@ def _plain(one: object) -> object:
     return dict(one) if isinstance(one, Mapping) else one
 
 
-def store(
-    conn: psycopg.Connection, events: Sequence[SourceEvent], *, optimistic: bool = True
-) -> list[Receipt]:
+def store(conn: psycopg.Connection, events: Sequence[SourceEvent], *, optimistic: bool = True) -> list[Receipt]:
     """Stores validated events and answers for each, without setting anything aside.
 
     Args:
@@ -128,10 +126,7 @@ def store(
         query, parameters = _ADMIT_COLUMNS, _columns(events)
     with conn.cursor(row_factory=tuple_row) as cursor:
         rows = cursor.execute(query.encode(), parameters).fetchall()
-    return [
-        Receipt(event.id, Answer(answer), reason)
-        for event, (answer, reason) in zip(events, rows, strict=True)
-    ]
+    return [Receipt(event.id, Answer(answer), reason) for event, (answer, reason) in zip(events, rows, strict=True)]
 
 
 def set_aside(conn: psycopg.Connection, source: str, line: int, receipt: Receipt, raw: str) -> None:

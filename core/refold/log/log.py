@@ -45,9 +45,7 @@ class Log:
             psycopg.Error: the database refuses it, or stays away longer than the retries last.
         """
         batch = list(events)
-        receipts = self.run(
-            lambda conn: append(conn, batch, source=self._source, optimistic=self.optimistic)
-        )
+        receipts = self.run(lambda conn: append(conn, batch, source=self._source, optimistic=self.optimistic))
         self.learn(receipts)
         return receipts
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 
-from refold.builds.build import Build, find
+from refold.builds.build import Build, by_id, find
 from refold.builds.lookup import known
 from refold.builds.upkeeper import Upkeepers
 from refold.errors import BuildError
@@ -30,10 +30,13 @@ def reconcile(
 ) -> Report:
     """Compares live projections with their query over the log, as of their cursors, and heals what differs.
 
+    A reader is compared with its stream, so the stream comes first: a right reader of a damaged stream looks as if
+    it had drifted, and "healing" it would spread the damage.
+
     Args:
         conn: acts as refold_worker, in autocommit mode.
         projections: the folder of transforms; they are recomputed by their functions.
-        names: which projections; all when empty.
+        names: which projections, and with them the streams that they read; all when empty.
         since: only what events since then belong to.
         dry_run: report, and change nothing.
         report: told of each projection, with the number of keys that differed.
@@ -45,16 +48,40 @@ def reconcile(
     live = {build.projection: build for build in find(conn, "b.state = 'live'")}
     chosen = [known(name, live) for name in names] if names else list(live.values())
     result = Report()
-    for build in by_depth(conn, chosen):
+    unsure: dict[int | None, str] = {}
+    for build in by_depth(conn, _with_streams(conn, chosen)):
         before = result.drift
         try:
+            if build.upstream_id in unsure:
+                raise BuildError(unsure[build.upstream_id])
             _one(conn, upkeepers, build, since, dry_run, result)
         except BuildError as error:
             result.skipped.append((build.projection, str(error)))
+            unsure[build.build_id] = f"it reads {build.projection}, which was not audited"
             continue
+        if dry_run and result.drift > before:
+            unsure[build.build_id] = f"it reads {build.projection}, which has drifted and must be healed first"
         result.audited.append(build.projection)
         report(build.projection, result.drift - before)
     return result
+
+
+def _with_streams(conn: psycopg.Connection, builds: Sequence[Build]) -> list[Build]:
+    """The builds and everything above them."""
+    found = {build.build_id: build for build in builds}
+    for build in builds:
+        found |= {stream.build_id: stream for stream in _streams(conn, build)}
+    return list(found.values())
+
+
+def _streams(conn: psycopg.Connection, build: Build) -> list[Build]:
+    """The builds between the log and this one, from the log down."""
+    above: list[Build] = []
+    upstream_id = build.upstream_id
+    while upstream_id is not None:
+        above.insert(0, by_id(conn, upstream_id))
+        upstream_id = above[0].upstream_id
+    return above
 
 
 def _one(
@@ -68,6 +95,14 @@ def _one(
     keeper = upkeepers.of(conn, build)
     if since is not None and not _has_ts(conn, build):
         raise BuildError(f"{keeper.plan.stream} has no column ts, so there is no `since`")
+    if since is not None and build.upstream_id is not None and audit(conn, keeper, since, Report(), keep=False):
+        # Its keys reach back to before `since`, and so may damage in its streams, which have been audited only
+        # from there on.
+        for stream in _streams(conn, build):
+            told = Report() if dry_run else result
+            _one(conn, upkeepers, stream, None, dry_run, told)
+            if dry_run and told.drift:
+                raise BuildError(f"it reads {stream.projection}, which has drifted and must be healed first")
     suspects = audit(conn, keeper, since, result, keep=dry_run)
     if suspects and not dry_run:
         heal(conn, upkeepers, build, suspects, since, result)
