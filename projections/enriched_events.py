@@ -25,7 +25,7 @@ class Enriched(BaseModel):
 def enriched_events(event: Event) -> Enriched:
     """Events with the segment of their user and the week of their cohort."""
     day = event.ts.astimezone(UTC).date()
-    return Enriched.model_construct(
+    return Enriched(
         event_id=event.event_id,
         user_id=event.user_id,
         action=event.action,

@@ -91,7 +91,10 @@ def empty(server: ServerUnderTest) -> Iterator[Callable[..., str]]:
 DEVIATIONS = [
     ("ALTER TABLE refold.events ADD COLUMN extra integer", "ALTER TABLE refold.events DROP COLUMN extra"),
     ("ALTER TABLE refold.rejected ALTER reason DROP NOT NULL", "ALTER TABLE refold.rejected ALTER reason SET NOT NULL"),
-    ("ALTER TABLE refold.builds ALTER loaded SET DEFAULT true", "ALTER TABLE refold.builds ALTER loaded SET DEFAULT false"),
+    (
+        "ALTER TABLE refold.builds ALTER loaded SET DEFAULT true",
+        "ALTER TABLE refold.builds ALTER loaded SET DEFAULT false",
+    ),
     ("CREATE INDEX extra ON refold.rejected (source)", "DROP INDEX refold.extra"),
     ("CREATE TABLE refold.extra (id integer)", "DROP TABLE refold.extra"),
 ]

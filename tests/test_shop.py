@@ -61,9 +61,11 @@ def test_duplicates_repeat_an_earlier_delivery(friday: Day) -> None:
         assert event == one.event
 
 
-def test_conflicts_contradict_an_earlier_delivery(friday: Day) -> None:
-    first = {one.event["id"]: (at, one.event) for at, one in of(friday, Answer.accepted)}
-    for at, one in of(friday, Answer.conflict):
+@pytest.mark.parametrize("seed", range(10))
+def test_conflicts_contradict_an_earlier_delivery(seed: int) -> None:
+    made = day(seed, 500)
+    first = {one.event["id"]: (at, one.event) for at, one in of(made, Answer.accepted)}
+    for at, one in of(made, Answer.conflict):
         before, event = first[one.event["id"]]
         assert before < at
         assert SourceEvent.model_validate(one.event) != SourceEvent.model_validate(event)

@@ -86,7 +86,7 @@ class Snapshot:
         """Whether every txid visible in `other` is visible here: a superset, perhaps the same set."""
         return other.xmax <= self.xmax and all(x >= other.xmax or other._in_progress(x) for x in self.xip)
 
-    def capped(self, own_txid: int) -> "Snapshot":
+    def capped(self, own_txid: int, known: "Snapshot | None" = None) -> "Snapshot":
         """The part of this snapshot that a cursor written by transaction `own_txid` may speak of.
 
         Everything from `own_txid` on counts as not finished, whether it has finished or not:
@@ -102,11 +102,21 @@ class Snapshot:
         Successive cursors of a build grow, because a later worker's txid is normally the greater
         one. A transaction that got its txid long before it locked the build may see less than the
         cursor already holds; `next_read` then tells it to wait.
+
+        Args:
+            own_txid: the transaction that writes the cursor.
+            known: a cursor that it has found committed in the database. That commit precedes its own in the WAL,
+                so that no txid below `known.xmax` can come back either, and this much may be called done too.
+                A switch, which locks many builds and gets its txid with the first lock, could otherwise never
+                cover those that move on before it has the last.
         """
+        end = own_txid if known is None else max(own_txid, known.xmax)
         if own_txid >= self.xmax:
             return self
-        xip = self.xip[: bisect_left(self.xip, own_txid)]
-        return Snapshot(xip[0] if xip else own_txid, own_txid, xip)
+        xip = sorted({*self.xip, own_txid}) if end > own_txid else self.xip
+        end = min(end, self.xmax)
+        open_ = tuple(xip[: bisect_left(xip, end)])
+        return Snapshot(open_[0] if open_ else end, end, open_)
 
 
 EMPTY = Snapshot.parse("1:1:")

@@ -5,6 +5,9 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
 AS $$
 BEGIN
+    IF TG_RELID <> 'refold.events'::regclass THEN
+        RAISE EXCEPTION 'refold.let_in is the trigger of refold.events' USING ERRCODE = 'insufficient_privilege';
+    END IF;
     INSERT INTO refold.event_ids (event_id, digest)
     SELECT n.event_id, refold.digest(n.user_id, n.action, n.ts, n.metadata, n.version)
     FROM arrived AS n

@@ -95,9 +95,8 @@ def test_times_of_a_file_are_where_it_says_they_were_written(
 ) -> None:
     file = tmp_path / "v.csv"
     times = ["2026-03-08 01:59:59", "2026-03-08 03:00:00", "2026-11-01 01:30:00", "2026-12-31 19:00:00"]
-    for number, zone in enumerate(ZONES[:2]):
-        file.write_text("id,action,ts\n" + "".join(f"{number}-{n},view,{text}\n" for n, text in enumerate(times)))
-        ingest(database_url, file, zone)
+    file.write_text("id,action,ts\n" + "".join(f"{n},view,{text}\n" for n, text in enumerate(times)))
+    ingest(database_url, file, "Asia/Kathmandu")
     rows = conn.execute("SELECT DISTINCT ts FROM refold.events ORDER BY 1").fetchall()
     assert [ts for (ts,) in rows] == [
         datetime(2026, 3, 8, 6, 59, 59, tzinfo=UTC),

@@ -14,7 +14,7 @@ from refold.log.append import BULK
 from refold.reconcile.reconcile import reconcile
 from refold.worker.loop import Worker
 
-ROUNDS = 12
+ROUNDS = 6
 
 
 def test_reconcile_under_load(shop: Shop) -> None:

@@ -7,16 +7,14 @@ from collections.abc import Iterable, Mapping
 import psycopg
 
 from refold.builds.build import Build, by_id, find
+from refold.builds.exactness import refuse_inexact
 from refold.builds.key_indexes import index_streams
 from refold.builds.upkeeper import stream_of, table_name
-from refold.errors import DefinitionError
+from refold.errors import BuildError, DefinitionError
 from refold.projections.definition import Definition
 from refold.upkeep.generate import generate
 from refold.upkeep.statements import Statements
 from refold.upkeep.transform import statements as transform_statements
-
-_FLOATS = ("real", "double precision")
-
 
 def new_deployment(conn: psycopg.Connection, kind: str, *, promote: bool) -> int:
     """Records that builds were asked for; they go live together."""
@@ -62,7 +60,17 @@ def make_builds(
 
 
 def _live(conn: psycopg.Connection, projection: str) -> Build:
-    return find(conn, "b.state = 'live' AND b.projection = %s", projection)[0]
+    """The live build of a stream, which stays live until the transaction ends: else a switch that does not see
+    its new reader yet would leave that with a retired one."""
+    while True:
+        found = find(conn, "b.state = 'live' AND b.projection = %s", projection)
+        if not found:
+            raise BuildError(f"{projection} is not live any more", remedy="Run the command again.")
+        row = conn.execute(
+            "SELECT state FROM refold.builds WHERE build_id = %s FOR SHARE", (found[0].build_id,)
+        ).fetchone()
+        if row is not None and row[0] == "live":
+            return found[0]
 
 
 def _insert(conn: psycopg.Connection, definition: Definition, deployment: int, upstream: Build | None) -> Build:
@@ -114,30 +122,7 @@ def _create(conn: psycopg.Connection, definition: Definition, statements: Statem
         conn.execute(
             f"CREATE TRIGGER ring AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION refold.ring()".encode()
         )
-    _refuse_inexact(conn, definition, table)
+    refuse_inexact(conn, definition, statements)
     if definition.plan.description:
         conn.execute(psycopg.sql.SQL("COMMENT ON TABLE {} IS {}").format(
             psycopg.sql.SQL(table), psycopg.sql.Literal(definition.plan.description)))  # fmt: skip
-
-
-def _refuse_inexact(conn: psycopg.Connection, definition: Definition, table: str) -> None:
-    """What only Postgres knows of a query: the types it infers."""
-    types = {
-        str(name): str(kind)
-        for name, kind in conn.execute(
-            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0",
-            (table,),
-        ).fetchall()
-    }
-    for partial in definition.plan.partials:
-        if partial.combine == "sum" and types[partial.name] in _FLOATS:
-            raise DefinitionError(
-                f"{partial.sql} adds floats, whose sum depends on the order of the events",
-                path=definition.path,
-                remedy="Cast to numeric instead of double precision.",
-            )
-    for name, kind in types.items():
-        if kind == "json":
-            raise DefinitionError(
-                f"{name} is json, which cannot be compared", path=definition.path, remedy="Cast to jsonb."
-            )

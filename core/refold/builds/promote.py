@@ -80,11 +80,7 @@ def _switch(
     old = {build.projection: build for build in find(conn, "b.state = 'live'")}
     replaced = {build.projection: old[build.projection] for build in candidates if build.projection in old}
     taken = {build.build_id for build in replaced.values()}
-    readers = [
-        build
-        for build in find(conn, "b.state IN ('live', 'building') AND b.upstream_id IS NOT NULL")
-        if build.upstream_id in taken and build.build_id not in taken
-    ]
+    readers = _readers(conn, taken)
     # Upstream before downstream, as everybody locks who takes more than one.
     depths = depth_by_id(conn)
     for build in sorted(
@@ -92,6 +88,9 @@ def _switch(
     ):
         if lock(conn, build.build_id, wait=True) is None:
             raise NotYet
+    # What has changed before the locks were held: a reader that was made since would stay with a retired build.
+    if {b.build_id for b in _readers(conn, taken)} != {b.build_id for b in readers} or not _fed(conn, candidates):
+        raise NotYet
     for fresh in sorted(candidates, key=lambda b: depths[b.build_id]):
         current = replaced.get(fresh.projection)
         if current is not None and not catch_up(
@@ -125,6 +124,31 @@ def _switch(
     conn.execute("UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s", (deployment,))
     crash_point("views")
     return candidates
+
+
+def _readers(conn: psycopg.Connection, taken: set[int]) -> list[Build]:
+    """The kept builds that read one that is replaced, and are not replaced themselves."""
+    return [
+        build
+        for build in find(conn, "b.state IN ('live', 'building') AND b.upstream_id = ANY (%s)", list(taken))
+        if build.build_id not in taken
+    ]
+
+
+def _fed(conn: psycopg.Connection, candidates: list[Build]) -> bool:
+    """Whether every stream that the candidates read is kept up to date.
+
+    Raises:
+        BuildError: one is not, and never will be again.
+    """
+    for build in find(conn, "b.build_id = ANY (%s) AND b.upstream_id IS NOT NULL", [b.build_id for b in candidates]):
+        upstream = by_id(conn, build.upstream_id or 0)
+        if upstream.state not in ("building", "live"):
+            raise BuildError(
+                f"{build.table_name} reads {upstream.table_name}, which is no longer kept",
+                remedy=f"Build it anew: `refold deploy`, or `refold rebuild {build.projection}`.",
+            )
+    return True
 
 
 def _retire_reader(conn: psycopg.Connection, reader: Build, deployment: int) -> None:
@@ -186,6 +210,11 @@ def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
     for build_id, table in rows:
         with conn.transaction():
             conn.execute("SET LOCAL lock_timeout = '200ms'")
+            # Under its lock: a rollback may have revived it meanwhile.
+            if not conn.execute(
+                "UPDATE refold.builds SET state = 'dropped' WHERE build_id = %s AND state = 'retired'", (build_id,)
+            ).rowcount:
+                continue
             tables = conn.execute(
                 "SELECT tablename FROM pg_tables WHERE schemaname = 'refold_builds' AND (tablename = %s OR tablename LIKE %s)",
                 (table, str(table).replace("_", r"\_") + r"\_\_m%"),
@@ -194,6 +223,5 @@ def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
                 conn.execute(
                     psycopg.sql.SQL("DROP TABLE {}").format(psycopg.sql.Identifier("refold_builds", name))
                 )
-            conn.execute("UPDATE refold.builds SET state = 'dropped' WHERE build_id = %s", (build_id,))
         dropped.append(str(table))
     return dropped

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
-import psycopg
 import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from refold.cli.app import DATA, app
-from refold.cli.output import as_json, err, line, note
+from refold.cli.ingest_report import FileReport, counts_of, print_json, print_summary
+from refold.cli.output import err
+from refold.cli.patient_log import PatientLog, patience
 from refold.cli.session import AsJson, DatabaseUrl, database
 from refold.errors import InputError, NotInstalled
 from refold.ingest.identity import STDIN
 from refold.ingest.mapper import Mapper
 from refold.ingest.mapping import Mapping
 from refold.ingest.readers import Format, Source, open_source
-from refold.ingest.records import Record
 from refold.ingest.run import BATCH, Tally
 from refold.ingest.run import ingest as ingest_source
-from refold.log import Log, Receipt
 
-T = TypeVar("T")
-
-SHOWN = 5
-"""Records that were set aside, named in the summary."""
 WAS_SET_ASIDE = 1
 """Exit status with --strict when anything was set aside."""
 
@@ -65,19 +58,6 @@ class Reading:
     def open(self, path: str) -> Source:
         """Opens a file, or standard input for `-`."""
         return open_source(path, format=self.format, delimiter=self.delimiter, columns=self.columns, name=self.name)
-
-
-@dataclass(slots=True)
-class FileReport:
-    """What became of one file: the tally, and the first records that were set aside (line, answer, reason)."""
-
-    source: str
-    tally: Tally = field(default_factory=Tally)
-    aside: list[tuple[int, str, str]] = field(default_factory=list)
-
-    def add_aside(self, record: Record, receipt: Receipt) -> None:
-        if len(self.aside) < SHOWN:
-            self.aside.append((record.line, receipt.answer.value, receipt.reason or ""))
 
 
 @app.command(rich_help_panel=DATA)
@@ -175,7 +155,7 @@ def ingest(
     started = time.monotonic()
     interrupted = True
     try:
-        with _log(database(database_url)) as log, _patience(log):
+        with _log(database(database_url)) as log, patience(log):
             for path in files:
                 _ingest_file(log, path, mapping, reading, batch, reports)
         interrupted = False
@@ -184,9 +164,9 @@ def ingest(
         raise
     finally:
         if json:
-            _print_json(reports, interrupted, time.monotonic() - started)
+            print_json(reports, interrupted, time.monotonic() - started)
         else:
-            _print(reports, time.monotonic() - started)
+            print_summary(reports, time.monotonic() - started)
     if strict and any(report.tally.set_aside for report in reports):
         raise typer.Exit(WAS_SET_ASIDE)
 
@@ -219,36 +199,6 @@ def check_files(files: Sequence[str], mapping: Mapping, reading: Reading) -> Non
         seen[name] = path
 
 
-class PatientLog(Log):
-    """A log whose batches Ctrl-C lets end, so that the figures told afterwards are exact. A second one does not."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url, source="ingest")
-        self._in_batch = False
-        self._asked = False
-
-    def run(self, work: Callable[[psycopg.Connection], T]) -> T:
-        self._in_batch = True
-        return super().run(work)
-
-    def batch_ended(self) -> None:
-        """The batch has been counted.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C was pressed meanwhile.
-        """
-        self._in_batch = False
-        if self._asked:
-            raise KeyboardInterrupt
-
-    def interrupt(self, _signal: int, _frame: FrameType | None) -> None:
-        """What SIGINT does."""
-        if not self._in_batch or self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
-        note("finishing the batch in hand; Ctrl-C again stops at once")
-
-
 @contextmanager
 def _log(url: str) -> Iterator[PatientLog]:
     with PatientLog(url) as log:
@@ -256,15 +206,6 @@ def _log(url: str) -> Iterator[PatientLog]:
         if row == (None,):
             raise NotInstalled("refold is not installed in this database", remedy="Run `refold migrate` first.")
         yield log
-
-
-@contextmanager
-def _patience(log: PatientLog) -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, log.interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _ingest_file(
@@ -309,61 +250,6 @@ def _bar(source: Source) -> Iterator[Callable[[Tally], None]]:
 
         def show(tally: Tally) -> None:
             rate = tally.received / max(time.monotonic() - started, 1e-3)
-            bar.update(task, completed=source.bytes_read, counts=f"{_counts(tally)}  {rate:,.0f}/s")
+            bar.update(task, completed=source.bytes_read, counts=f"{counts_of(tally)}  {rate:,.0f}/s")
 
         yield show
-
-
-def _counts(tally: Tally) -> str:
-    return (
-        f"{tally.received:,} received = {tally.stored:,} stored + {tally.duplicates:,} duplicates"
-        f" + {tally.set_aside:,} set aside"
-    )
-
-
-def _total(reports: Sequence[FileReport]) -> Tally:
-    tallies = [asdict(report.tally) for report in reports]
-    return Tally(**{name: sum(tally[name] for tally in tallies) for name in asdict(Tally())})
-
-
-def _print(reports: Sequence[FileReport], seconds: float) -> None:
-    total = _total(reports)
-    for report in reports:
-        line(f"{report.source}: {_counts(report.tally)}")
-    if len(reports) > 1:
-        line(f"together: {_counts(total)}")
-    if total.received:
-        line(f"{seconds:.1f} s, {total.received / max(seconds, 1e-3):,.0f} records/s")
-    if not total.set_aside:
-        return
-    warn = "bold yellow" if err.is_terminal else ""
-    err.print(f"set aside: {total.invalid:,} invalid, {total.conflicts:,} conflicts", style=warn, highlight=False)
-    shown = [(report.source, *aside) for report in reports for aside in report.aside][:SHOWN]
-    for name, at, answer, reason in shown:
-        note(f"  {name}:{at}: {answer}: {reason}")
-    rest = total.set_aside - len(shown)
-    note((f"  and {rest:,} more; " if rest else "  ") + "`refold rejected` lists them with their text")
-
-
-def _print_json(reports: Sequence[FileReport], interrupted: bool, seconds: float) -> None:
-    as_json(
-        {
-            **_figures(_total(reports)),
-            "interrupted": interrupted,
-            "seconds": round(seconds, 3),
-            "files": [
-                {
-                    "source": report.source,
-                    **_figures(report.tally),
-                    "first_set_aside": [
-                        {"line": at, "answer": answer, "reason": reason} for at, answer, reason in report.aside
-                    ],
-                }
-                for report in reports
-            ],
-        }
-    )
-
-
-def _figures(tally: Tally) -> dict[str, Any]:
-    return {**asdict(tally), "set_aside": tally.set_aside}

@@ -54,7 +54,7 @@ def _how_to_go_on(show: Show, stage: Stage) -> None:
     """What to type after --keep."""
     show.print()
     show.print("[bold]The server stays[/] (the workers do not). In this shell:")
-    show.code(f"export REFOLD_DATABASE_URL='{stage.url}'")
+    show.command(f"export REFOLD_DATABASE_URL='{stage.url}'")
     for command, what in (
         ("refold status", "what is live, and how fresh"),
         ("refold query 'TABLE funnel_conversion'", "the funnel, as an analyst sees it"),
@@ -64,6 +64,6 @@ def _how_to_go_on(show: Show, stage: Stage) -> None:
         ("refold worker", "keeps the metrics up to date while you append"),
         *([('psql "$REFOLD_DATABASE_URL"', "everything")] if shutil.which("psql") else []),
     ):
-        show.code(f"{command:<40} # {what}")
+        show.command(f"{command:<40} # {what}")
     show.print("To stop it and remove every trace:")
-    show.code(f"REFOLD_HOME={stage.home} refold server stop && rm -r {stage.home}")
+    show.command(f"REFOLD_HOME={stage.home} refold server stop && rm -r {stage.home}")

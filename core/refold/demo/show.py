@@ -84,6 +84,10 @@ class Show:
         """Something that is executed as it stands."""
         self._indented(Text(text, "yellow"), 5)
 
+    def command(self, text: str) -> None:
+        """Something to copy: however long, it stays one line."""
+        self._console.print(Text(f"  {text}", "yellow"), soft_wrap=True)
+
     def check(self, good: str, differences: Sequence[str]) -> None:
         """The outcome of a comparison: what is right, or what differs."""
         if not differences:

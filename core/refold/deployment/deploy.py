@@ -51,6 +51,7 @@ def deploy(
     conn.execute("SELECT pg_advisory_lock(%s)", (_DEPLOY_LOCK,))
     try:
         with conn.transaction():
+            _drop_orphans(conn)
             todo = plan(conn, definitions)
             resumed = {c.projection: c.build for c in todo if c.action == "resumed" and c.build is not None}
             fresh = [c.definition for c in todo if c.builds and c.definition is not None]
@@ -140,3 +141,16 @@ def _drop_abandoned(conn: psycopg.Connection, todo: Sequence[Change]) -> None:
         "UPDATE refold.builds SET state = 'retired', retired_at = now() WHERE state = 'building' AND projection = ANY (%s)",
         (names,),
     )
+    _drop_orphans(conn)
+
+
+def _drop_orphans(conn: psycopg.Connection) -> None:
+    """Unfinished builds that nobody feeds any more: what they read is retired, and perhaps their file is gone."""
+    while conn.execute(
+        """
+        UPDATE refold.builds AS b SET state = 'retired', retired_at = now()
+        FROM refold.builds AS u
+        WHERE b.state = 'building' AND u.build_id = b.upstream_id AND u.state IN ('retired', 'dropped')
+        """
+    ).rowcount:
+        pass

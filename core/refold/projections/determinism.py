@@ -6,6 +6,7 @@ are added. Each refusal names the line and a way to say the same thing that hold
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -52,7 +53,7 @@ _VOLATILE = {
 }
 _SESSION = (exp.CurrentUser, exp.SessionUser, exp.CurrentSchema, exp.CurrentCatalog)
 _INSTANTS = {"ts"}
-_ORDERED_AGGREGATES = (exp.ArrayAgg, exp.GroupConcat)
+_ORDERED_AGGREGATES = (exp.ArrayAgg, exp.GroupConcat, exp.JSONArrayAgg, exp.JSONObjectAgg)
 _ORDERED_AGGREGATE_NAMES = {
     "json_agg",
     "jsonb_agg",
@@ -63,6 +64,8 @@ _ORDERED_AGGREGATE_NAMES = {
     "jsonb_object_agg",
 }
 _TIE_SENSITIVE = (exp.RowNumber, exp.Lag, exp.Lead, exp.FirstValue, exp.LastValue, exp.NthValue, exp.Ntile)
+_MOVING = re.compile(r"\s*(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
+_TIMES = (exp.DType.DATE, exp.DType.TIME, exp.DType.TIMETZ, exp.DType.TIMESTAMP, exp.DType.TIMESTAMPTZ)
 _FLOATS = (exp.DType.DOUBLE, exp.DType.FLOAT)
 
 
@@ -72,6 +75,7 @@ def refusals(query: exp.Expr) -> Iterator[Refusal]:
         yield from _clock_or_chance(node)
         yield from _limits(node)
         yield from _session_dates(node)
+        yield from _moving_dates(node)
         yield from _unordered(node)
         yield from _float_sums(node)
 
@@ -136,6 +140,29 @@ def _session_dates(node: exp.Expr) -> Iterator[Refusal]:
         _is_instant(argument) for argument in node.iter_expressions()
     ):
         yield Refusal(node, f"{node.sql('postgres')} depends on the session's time zone", remedy)
+
+
+def _moving_dates(node: exp.Expr) -> Iterator[Refusal]:
+    """'now', 'today' and the like, where Postgres reads them as a time."""
+    if not (isinstance(node, exp.Literal) and node.is_string and _MOVING.match(node.this)):
+        return
+    above = node.parent
+    while isinstance(above, exp.Paren | exp.Tuple):
+        above = above.parent
+    if isinstance(above, exp.Cast | exp.TryCast):
+        dated = above.to.this in _TIMES
+    else:
+        dated = isinstance(above, exp.Binary | exp.Between | exp.In) and any(
+            (isinstance(part, exp.Column) and part.name.lower() in _INSTANTS)
+            or (isinstance(part, exp.Cast) and part.to.this in _TIMES)
+            for part in above.walk()
+        )
+    if dated:
+        yield Refusal(
+            node,
+            f"{node.sql('postgres')} depends on the time of evaluation",
+            "Compare with the event's own ts, or put the condition into a view in sql/views/.",
+        )
 
 
 def _is_instant(node: exp.Expr | None) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from zoneinfo import available_timezones
 
+import sqlglot
 from sqlglot import exp
 
 from refold.errors import DefinitionError
@@ -65,6 +67,16 @@ def check_recompute_key(
                 select,
                 f"GROUP BY {', '.join(key)}.",
             )
+        distinct = select.args.get("distinct")
+        if distinct is not None and distinct.args.get("on") is not None:
+            on_terms = {term.name for term in distinct.args["on"].find_all(exp.Column)}
+            _require(key, on_terms, "DISTINCT ON", select, error)
+        if _is_condition(select) and not _by_key(select, key):
+            raise error(
+                "a subquery in a condition mixes the events of all keys",
+                select,
+                "Compare its key with the outer one: WHERE " + " AND ".join(f"a.{name} = b.{name}" for name in key),
+            )
         for window in select.find_all(exp.Window):
             parts = {
                 part.name for part in window.args.get("partition_by") or [] if isinstance(part, exp.Column)
@@ -74,14 +86,66 @@ def check_recompute_key(
             using = {identifier.name for identifier in join.args.get("using") or []}
             on = join.args.get("on")
             if on is not None:
-                using |= {
-                    equal.left.name
-                    for equal in on.find_all(exp.EQ)
-                    if isinstance(equal.left, exp.Column)
-                    and isinstance(equal.right, exp.Column)
-                    and equal.left.name == equal.right.name
-                }
+                using |= _equal_columns(on)
             _require(key, using, "the join", join, error)
+            for name in key:
+                node = outputs.get(name)
+                inner = node.table if isinstance(node, exp.Column) else ""
+                joined = join.this.alias_or_name
+                if (join.side == "LEFT" and inner == joined) or (
+                    join.side in ("RIGHT", "FULL") and inner and (join.side == "FULL" or inner != joined)
+                ):
+                    raise error(
+                        f"{node.sql('postgres') if node else name} is NULL where the join finds nothing, so rows"
+                        " would change their key",
+                        join,
+                        f"Select {name} from the side that always has a row.",
+                    )
+    for both in query.find_all(exp.SetOperation):
+        left, right = ([part.alias_or_name for part in side.selects] for side in (both.left, both.right))
+        for name in key:
+            if name in left and (name not in right or left.index(name) != right.index(name)):
+                raise error(
+                    f"the key {name} stands in different places", both, f"Select {name} in the same place everywhere."
+                )
+
+
+def _equal_columns(condition: exp.Expr) -> set[str]:
+    """Names of columns that a condition demands to be equal on both sides."""
+    inner = condition.unnest()
+    parts = [part.unnest() for part in inner.flatten()] if isinstance(inner, exp.And) else [inner]
+    return {
+        part.left.name
+        for part in parts
+        if isinstance(part, exp.EQ)
+        and isinstance(part.left, exp.Column)
+        and isinstance(part.right, exp.Column)
+        and part.left.name == part.right.name
+        and part.left.table != part.right.table
+    }
+
+
+def _is_condition(select: exp.Select) -> bool:
+    """Whether a SELECT is part of an expression: of a condition, or a single value."""
+    above = select.parent
+    while isinstance(above, exp.Subquery | exp.SetOperation):
+        above = above.parent
+    return above is not None and not isinstance(above, exp.From | exp.Join | exp.CTE | exp.Lateral | exp.With)
+
+
+def _by_key(select: exp.Select, key: tuple[str, ...]) -> bool:
+    """Whether a SELECT in a condition looks at the events of the outer row's key alone."""
+    where = select.args.get("where")
+    if where is not None and set(key) <= _equal_columns(where.this):
+        return True
+    above = select.parent.parent if isinstance(select.parent, exp.Subquery) else select.parent
+    # With NOT, a single NULL among them would decide for all keys.
+    return (
+        isinstance(above, exp.In)
+        and not isinstance(above.parent, exp.Not)
+        and isinstance(above.this, exp.Column)
+        and key == (above.this.name,)
+    )
 
 
 def _own(aggregate: exp.Expr) -> exp.Expr | None:
@@ -105,3 +169,56 @@ def _require(
                 node,
                 f"Add {name} to {clause}.",
             )
+
+
+_TOTAL = (
+    exp.Column,
+    exp.Identifier,
+    exp.Literal,
+    exp.Boolean,
+    exp.Null,
+    exp.Paren,
+    exp.Var,
+    exp.DataType,
+    exp.JSONExtract,
+    exp.JSONExtractScalar,
+    exp.JSONPath,
+    exp.JSONPathPart,
+    exp.Coalesce,
+    exp.Nullif,
+    exp.Lower,
+    exp.Upper,
+    exp.Trim,
+    exp.DPipe,
+    exp.Case,
+    exp.If,
+    exp.Predicate,
+    exp.Connector,
+    exp.Not,
+)
+"""Expressions that have a value for every event, the same in every session (comparisons are `Predicate`)."""
+
+
+def may_fail(sql: str) -> str | None:
+    """The first part of a key's expression that may fail for some event or differ between sessions, or None."""
+    for node in sqlglot.parse_one(sql, read="postgres").walk():
+        if isinstance(node, exp.AtTimeZone):
+            zone = node.args.get("zone")
+            total = isinstance(zone, exp.Literal) and (zone.this in available_timezones())
+        elif isinstance(node, exp.TimestampTrunc | exp.DateTrunc | exp.Extract):
+            total = not node.args.get("zone")
+        elif isinstance(node, exp.Cast):
+            inner = node.this.unnest()
+            total = (
+                isinstance(inner, exp.AtTimeZone | exp.TimestampTrunc | exp.DateTrunc)
+                and node.to.this in (exp.DType.DATE, exp.DType.TIMESTAMP, exp.DType.TIME)
+            ) or (node.to.this in (exp.DType.TEXT, exp.DType.VARCHAR) and not _named_ts(inner))
+        else:
+            total = isinstance(node, _TOTAL)
+        if not total:
+            return str(node.sql("postgres"))
+    return None
+
+
+def _named_ts(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Column) and node.name == "ts"

@@ -12,9 +12,10 @@ from sqlglot import exp
 
 from refold.errors import DefinitionError
 from refold.projections.determinism import refusals
-from refold.projections.keys import check_recompute_key, declared_key
+from refold.projections.keys import check_recompute_key, declared_key, may_fail
 from refold.projections.funnels import made_linear
 from refold.projections.identifiers import must_quote
+from refold.projections.spelling import fold_case, plain_intervals
 from refold.projections.plan import Column, Combine, KeyPart, Members, Partial, Plan
 
 _MERGEABLE: dict[type[exp.Expr], Combine] = {
@@ -87,7 +88,8 @@ class _Analysis:
 
     def _parse(self) -> exp.Select:
         try:
-            statements = [s for s in sqlglot.parse(self.source, read="postgres") if s is not None]
+            source = plain_intervals(self.source)
+            statements = [s for s in sqlglot.parse(source, read="postgres") if s is not None]
         except sqlglot.errors.ParseError as error:
             first = error.errors[0] if error.errors else {}
             raise DefinitionError(
@@ -106,6 +108,7 @@ class _Analysis:
             raise DefinitionError(
                 f"a projection is one SELECT, not {query.key.upper()}", path=self.path, line=1
             )
+        fold_case(query)
         return query
 
     def error(self, message: str, node: exp.Expr | None, remedy: str | None = None) -> DefinitionError:
@@ -176,11 +179,11 @@ class _Analysis:
         for name in names:
             if names.count(name) > 1:
                 raise self.error(f"two columns are named {name}", self.query, "Give each its own name.")
-            if name in _RESERVED or "__" in name or len(name) > 55:
+            if name in _RESERVED or "__" in name or len(name.encode()) > 55:
                 raise self.error(
                     f"a column cannot be named {name}",
                     self.query,
-                    "Names have no double underscore, at most 55 characters, and are not "
+                    "Names have no double underscore, at most 55 bytes, and are not "
                     + ", ".join(sorted(_RESERVED))
                     + ".",
                 )
@@ -334,6 +337,15 @@ class _Analysis:
                 self.query,
                 "Declare the key in a comment line, for example: -- key: user_id",
             )
+        for part in keys:
+            cause = may_fail(part.sql)
+            if cause is not None:
+                raise self.error(
+                    f"{because}, by its key; but {cause} may fail or change, and the key is indexed on"
+                    f" {self.stream}, which would refuse events then",
+                    self.query,
+                    "Make it a column of an event-grain projection, and group by that column there.",
+                )
         query = self.query.copy()
         made_linear(query)
         for table in list(query.find_all(exp.Table)):
@@ -435,6 +447,8 @@ class _Partials:
 
     def _keep(self, name: str, text: str, combine: Combine) -> str:
         if text not in self._known:
+            if any(partial.name == name for partial in self.partials):
+                name = f"{name}_{len(self.partials) + 1}"
             self._known[text] = name
             self.partials.append(Partial(name, text, combine))
         return self._known[text]

@@ -15,11 +15,12 @@ import importlib.util
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -30,6 +31,7 @@ from refold.errors import DefinitionError
 from refold.projections.plan import LOG, Column, KeyPart, Plan
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Picker = Callable[[Mapping[str, Any]], tuple[Any, ...]]
 
 _MARK = "__refold_transform__"
 _TYPES: dict[type, str] = {
@@ -100,7 +102,7 @@ class Transform:
     types: tuple[str, ...]
     code: str
 
-    def rows(self, page: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
+    def rows(self, page: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
         """The rows that a page of the stream becomes: coordinates, event_id, then the model's fields.
 
         Args:
@@ -112,7 +114,7 @@ class Transform:
         """
         validate = self.takes.__pydantic_validator__.validate_python
         wanted = self.plan.reads
-        fields = tuple(column.name for column in self.plan.columns if column.name != "event_id")
+        values = _picker([column.name for column in self.plan.columns if column.name != "event_id"])
         for row in page:
             answer = self.function(validate({name: row[name] for name in wanted}))
             if self.many:
@@ -120,19 +122,25 @@ class Transform:
                     raise TypeError(f"{self.plan.name} declares a list and returned {type(answer).__name__}")
                 for at, one in enumerate(answer):
                     ordinal = at if self.plan.stream == LOG else _paired(row["ordinal"], at)
-                    yield self._row(one, row, ordinal, f"{row['event_id']}#{at}", fields)
+                    yield self._row(one, row, ordinal, f"{row['event_id']}#{at}", values)
             elif answer is not None:
-                yield self._row(answer, row, row["ordinal"], row["event_id"], fields)
+                yield self._row(answer, row, row["ordinal"], row["event_id"], values)
 
     def _row(
-        self, one: Any, row: Mapping[str, Any], ordinal: int, event_id: str, fields: tuple[str, ...]
+        self, one: Any, row: Mapping[str, Any], ordinal: int, event_id: str, values: Picker
     ) -> tuple[Any, ...]:
         if not isinstance(one, self.gives):
             raise TypeError(
                 f"{self.plan.name} declares {self.gives.__name__} and returned {type(one).__name__}"
             )
-        values = one.__dict__
-        return (row["txid"], row["position"], ordinal, event_id, *(values[name] for name in fields))
+        return (row["txid"], row["position"], ordinal, event_id, *values(one.__dict__))
+
+
+def _picker(names: Sequence[str]) -> Picker:
+    """What takes these values out of a mapping, as a tuple; in C where there are several."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda mapping: tuple(mapping[name] for name in names)
 
 
 def _paired(ordinal: int, at: int) -> int:

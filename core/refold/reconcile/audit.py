@@ -15,6 +15,7 @@ import psycopg
 
 from refold.builds.build import Build, by_id
 from refold.builds.upkeeper import Upkeeper
+from refold.errors import BuildError
 from refold.reconcile import recomputed
 from refold.reconcile.differences import compare, findings, hashes
 from refold.reconcile.finding import Finding, Kind, Report
@@ -49,6 +50,9 @@ def audit(
     suspects: set[int] = set()
     with snapshot(conn):
         build = by_id(conn, keeper.build_id)
+        if build.upstream_id != keeper.upstream_id:
+            # With the new cursor and the old stream, what that never got would look like drift.
+            raise BuildError(f"{build.table_name} was switched to another stream just now; reconcile again")
         parameters = parameters_of(build, since)
         if keeper.transform is not None:
             ranges = []

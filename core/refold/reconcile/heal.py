@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import psycopg
 
@@ -20,8 +21,12 @@ from refold.reconcile.audit import Suspects, add, parameters_of
 from refold.reconcile.differences import FOUND, compare, findings, record
 from refold.reconcile.finding import Report
 from refold.reconcile.scope import Scope
-from refold.upkeep.statements import Relation, within_keys
+from refold.upkeep.statements import EVERYTHING, Relation, within_keys
 from refold.upkeep.transform import EXPECTED
+
+
+Touched = set[Any]
+"""What of a reader has to be computed again: hashes of keys, or for a transform (txid, position)."""
 
 
 def heal(
@@ -59,7 +64,10 @@ def heal(
 
 
 def _lock_downwards(conn: psycopg.Connection, build: Build) -> list[Build] | None:
-    """Locks a build and everything that reads it, at any depth; None when the build is no longer kept."""
+    """Locks a build and everything that reads it, at any depth; None when the build is no longer kept.
+
+    Also readers in their first load: some of their steps may have read what is about to be healed.
+    """
     locked: list[Build] = []
     level = [build.build_id]
     while level:
@@ -69,9 +77,7 @@ def _lock_downwards(conn: psycopg.Connection, build: Build) -> list[Build] | Non
                 locked.append(one)
             elif build_id == build.build_id:
                 return None
-        readers = find(
-            conn, "b.upstream_id = ANY (%s) AND b.loaded AND b.state IN ('building', 'live')", level
-        )
+        readers = find(conn, "b.upstream_id = ANY (%s) AND b.state IN ('building', 'live')", level)
         level = [reader.build_id for reader in readers]
     return locked
 
@@ -107,6 +113,7 @@ def _heal_keys(
         _heal_readers(
             conn,
             upkeepers,
+            build,
             locked,
             touched,
             _reader_keys(conn, upkeepers, build, locked, main, own, parameters),
@@ -125,11 +132,41 @@ def _heal_range(
 ) -> None:
     """Replaces the rows of a transform's table that differ in a range of coordinates."""
     build = by_id(conn, locked[0].build_id)
-    relation = keeper.statements.relations[0]
     parameters = parameters_of(build, since)
-    recomputed.refill(conn, keeper, parameters, part, since is not None)
-    parameters |= part.parameters()
-    if not compare(conn, relation, part.scope(since is not None), parameters):
+    # More events may have been applied there since the audit.
+    for piece in recomputed.ranges(conn, keeper, parameters, since is not None, within=part):
+        scope = piece.scope(since is not None)
+        _replace(conn, upkeepers, keeper, build, locked, scope, parameters | piece.parameters(), report)
+
+
+def _heal_events(
+    conn: psycopg.Connection,
+    upkeepers: Upkeepers,
+    build: Build,
+    events: Sequence[tuple[int, int]],
+    locked: Sequence[Build],
+    report: Report,
+) -> None:
+    """Replaces the rows that a transform makes of some log events, by their coordinates."""
+    keeper = upkeepers.of(conn, build)
+    parameters = parameters_of(build, None) | recomputed.events_parameters(events)
+    recomputed.fill_events(conn, keeper, parameters)
+    _replace(conn, upkeepers, keeper, build, locked, Scope(EVERYTHING, recomputed.AT), parameters, report)
+
+
+def _replace(
+    conn: psycopg.Connection,
+    upkeepers: Upkeepers,
+    keeper: Upkeeper,
+    build: Build,
+    locked: Sequence[Build],
+    scope: Scope,
+    parameters: dict[str, str],
+    report: Report,
+) -> None:
+    """Puts the expected rows of a transform in place of those that differ from them, and heals what reads them."""
+    relation = keeper.statements.relations[0]
+    if not compare(conn, relation, scope, parameters):
         return
     record(conn, build, relation)
     shown, counts = findings(conn, build, relation, healed=True)
@@ -142,7 +179,7 @@ def _heal_range(
         f"INSERT INTO {relation.table} ({columns}) SELECT {columns} FROM {EXPECTED} WHERE {differing}".encode()
     )
     after = _reader_keys(conn, upkeepers, build, locked, relation, differing, {})
-    _heal_readers(conn, upkeepers, locked, before, after, report)
+    _heal_readers(conn, upkeepers, build, locked, before, after, report)
 
 
 def _reader_keys(
@@ -153,13 +190,22 @@ def _reader_keys(
     relation: Relation,
     condition: str,
     parameters: dict[str, str],
-) -> dict[int, set[int]]:
-    """For each direct reader, the hashes of its keys to which some rows of a stream belong."""
-    found: dict[int, set[int]] = {}
+) -> dict[int, Touched]:
+    """For each direct reader, the hashes of its keys to which some rows of a stream belong; for a transform,
+    the log events that they come from."""
+    found: dict[int, Touched] = {}
     for reader in locked:
-        if reader.upstream_id != build.build_id:
+        if reader.upstream_id != build.build_id or not reader.loaded:
             continue
         keeper = upkeepers.of(conn, reader)
+        if keeper.transform is not None:
+            found[reader.build_id] = set(
+                conn.execute(
+                    f"SELECT DISTINCT txid::text::bigint, position FROM {relation.table} WHERE {condition}".encode(),
+                    parameters,
+                ).fetchall()
+            )
+            continue
         expression = keeper.statements.relations[0].stream_hash
         rows = conn.execute(
             f"SELECT DISTINCT {expression} FROM {relation.table} WHERE {condition}".encode(), parameters
@@ -171,13 +217,34 @@ def _reader_keys(
 def _heal_readers(
     conn: psycopg.Connection,
     upkeepers: Upkeepers,
+    build: Build,
     locked: Sequence[Build],
-    before: dict[int, set[int]],
-    after: dict[int, set[int]],
+    before: dict[int, Touched],
+    after: dict[int, Touched],
     report: Report,
 ) -> None:
     """Recomputes in each reader the keys of the rows as they were and as they are now."""
     for reader in locked:
-        keys = before.get(reader.build_id, set()) | after.get(reader.build_id, set())
-        if keys:
-            _heal_keys(conn, upkeepers, by_id(conn, reader.build_id), sorted(keys), locked, report)
+        if reader.upstream_id == build.build_id and not reader.loaded:
+            _load_again(conn, upkeepers, reader)
+        touched = before.get(reader.build_id, set()) | after.get(reader.build_id, set())
+        if touched:
+            heal_them = _heal_events if reader.language == "python" else _heal_keys
+            heal_them(conn, upkeepers, by_id(conn, reader.build_id), sorted(touched), locked, report)
+
+
+def _load_again(conn: psycopg.Connection, upkeepers: Upkeepers, reader: Build) -> None:
+    """Starts a first load over: the steps that are done may have read the rows that were wrong."""
+    if reader.target is None:
+        return
+    for relation in upkeepers.of(conn, reader).statements.relations:
+        conn.execute(f"TRUNCATE {relation.table}".encode())
+    conn.execute(
+        """
+        UPDATE refold.builds SET
+            target = NULL, progress_txid = NULL, progress_position = NULL, progress_ordinal = NULL,
+            load_step = 0, load_steps = NULL
+        WHERE build_id = %s
+        """,
+        (reader.build_id,),
+    )

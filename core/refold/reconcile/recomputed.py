@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ from refold.projections.identifiers import ident
 from refold.reconcile.scope import Scope
 from refold.upkeep.statements import EVERYTHING
 from refold.upkeep.transform import EXPECTED, applied_rows
-from refold.worker.page import key_parameters, write_rows
+from refold.worker.page import key_parameters
+from refold.worker.write_rows import write_rows
 
 CHUNK = 20_000
 """Rows of the stream in one range."""
@@ -49,51 +50,60 @@ class Range:
         return {**key_parameters("after", self.after), **key_parameters("upto", self.upto)}
 
 
+EVERYWHERE = Range(_FIRST, _LAST)
+
+
 def ranges(
-    conn: psycopg.Connection, keeper: Upkeeper, parameters: dict[str, str], since: bool
+    conn: psycopg.Connection,
+    keeper: Upkeeper,
+    parameters: dict[str, str],
+    since: bool,
+    within: Range = EVERYWHERE,
 ) -> Iterator[Range]:
     """Recomputes the stream range by range; at each, the expected rows are in a temporary table.
 
     Args:
-        conn: the caller's snapshot.
+        conn: the caller's snapshot, or a transaction that holds the build's lock.
         keeper: the transform's build.
         parameters: its cursor, and `since`.
         since: only events since that parameter.
+        within: only this part; it may hold more events than when it was found, and is cut into ranges again.
     """
-    after = _FIRST
+    assert keeper.transform is not None
+    query = applied_rows(keeper.transform, keeper.stream, since=since).encode()
+    after = within.after
     while True:
-        rows = _rows(conn, keeper, parameters, after, CHUNK, since)
+        bounds = Range(after, within.upto).parameters() | {"limit": str(CHUNK)}
+        with conn.cursor(row_factory=dict_row) as cursor:
+            rows = cursor.execute(query, parameters | bounds).fetchall()
         fill(conn, keeper, rows)
         if len(rows) < CHUNK:
-            yield Range(after, _LAST)
+            yield Range(after, within.upto)
             return
         upto = _key(rows[-1])
         yield Range(after, upto)
         after = upto
 
 
-def refill(
-    conn: psycopg.Connection, keeper: Upkeeper, parameters: dict[str, str], part: Range, since: bool
-) -> None:
-    """Recomputes one range again, under the build's lock."""
-    rows = _rows(conn, keeper, parameters, part.after, CHUNK * 2, since)
-    fill(conn, keeper, [row for row in rows if _key(row) <= part.upto])
+AT = "(txid, position) IN (SELECT * FROM unnest(%(txids)s::xid8[], %(positions)s::bigint[]))"
+"""Condition on a row: it comes from one of the log events in the parameters of `events_parameters`."""
 
 
-def _rows(
-    conn: psycopg.Connection,
-    keeper: Upkeeper,
-    parameters: dict[str, str],
-    after: Key,
-    limit: int,
-    since: bool,
-) -> list[dict[str, Any]]:
+def events_parameters(events: Iterable[tuple[int, int]]) -> dict[str, str]:
+    """Log events, as (txid, position), for the condition `AT`."""
+    txids, positions = zip(*events, strict=True)
+    return {
+        "txids": "{" + ",".join(map(str, txids)) + "}",
+        "positions": "{" + ",".join(map(str, positions)) + "}",
+    }
+
+
+def fill_events(conn: psycopg.Connection, keeper: Upkeeper, parameters: dict[str, str]) -> None:
+    """Recomputes what some log events become, as far as the cursor has applied them."""
     assert keeper.transform is not None
     with conn.cursor(row_factory=dict_row) as cursor:
-        query = applied_rows(keeper.transform, keeper.stream, since=since)
-        return cursor.execute(
-            query.encode(), parameters | key_parameters("after", after) | {"limit": str(limit)}
-        ).fetchall()
+        query = applied_rows(keeper.transform, keeper.stream, since=False, condition=AT)
+        fill(conn, keeper, cursor.execute(query.encode(), parameters).fetchall())
 
 
 def fill(conn: psycopg.Connection, keeper: Upkeeper, rows: list[dict[str, Any]]) -> None:

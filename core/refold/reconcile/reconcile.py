@@ -92,6 +92,8 @@ def _one(
     dry_run: bool,
     result: Report,
 ) -> None:
+    # A promote may have pointed it at another stream while the others were audited.
+    build = by_id(conn, build.build_id)
     keeper = upkeepers.of(conn, build)
     if since is not None and not _has_ts(conn, build):
         raise BuildError(f"{keeper.plan.stream} has no column ts, so there is no `since`")

@@ -101,13 +101,14 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         f"INSERT INTO {table} ({columns})\n"
         + over(f"{stream.seen}\n  AND (%(steps)s::integer = 1 OR {bucket})"),
     )
+    key_columns = ", ".join(map(ident, keys))
+    unique_key = f"CREATE {unique}INDEX {ident(name + '__key')} ON {table} ({key_columns}){distinct}"
+    # By it a page finds the rows that it replaces.
+    by_hash = f"CREATE INDEX {ident(name + '__hash')} ON {table} (({own_hash}))"
     return Statements(
         create=(f"CREATE TABLE {table} AS\n{over('true')}\nWITH NO DATA",),
         keys=(),
-        indexes=(
-            f"CREATE {unique}INDEX {ident(name + '__key')} ON {table} ({', '.join(map(ident, keys))}){distinct}",
-            f"CREATE INDEX {ident(name + '__hash')} ON {table} (({own_hash}))",
-        ),
+        indexes=(unique_key,) if plan.lasting else (unique_key, by_hash),
         page=page(stream.page(plan.reads)),
         backlog=page(stream.settled_page(plan.reads)),
         load=load,

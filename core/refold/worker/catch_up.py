@@ -9,6 +9,7 @@ from refold.builds.promote import NotYet, depths, promote
 from refold.builds.upkeeper import Upkeepers
 from refold.cursor import Cursor, next_read
 from refold.errors import BuildError
+from refold.retry import transient
 from refold.worker.load import Loaded, load_step
 from refold.worker.page import Applied, apply_page, turn
 
@@ -89,7 +90,21 @@ class Keeper:
                 promoted += promote(self.conn, deployment, self.upkeepers, self.catch_up, seconds=2.0)
             except (NotYet, BuildError):
                 continue
+            except Exception as error:
+                if transient(error):
+                    raise
+                # Its view, its query or its function fails: the other builds go on.
+                self._refused(deployment, error)
         return promoted
+
+    def _refused(self, deployment: int, error: Exception) -> None:
+        """Notes on the builds of a deployment why they do not go live."""
+        message = f"cannot go live: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        self.conn.execute(
+            "UPDATE refold.builds SET error = %s"
+            " WHERE deployment = %s AND state = 'building' AND error IS DISTINCT FROM %s",
+            (message, deployment, message),
+        )
 
     def catch_up(self, conn: psycopg.Connection, fresh: Build, current: Build) -> bool:
         """Applies pages to a new build until it covers its predecessor, inside the caller's transaction."""
@@ -98,7 +113,7 @@ class Keeper:
             if fresh.cursor.covers(current.cursor):
                 return True
             before = fresh.cursor
-            apply_page(conn, keeper, fresh, FRESH)
+            apply_page(conn, keeper, fresh, FRESH, known=current.cursor.done)
             fresh = by_id(conn, fresh.build_id)
             if fresh.cursor == before:
                 return False

@@ -31,6 +31,7 @@ BUCKET = 10_000_000
 _SETTINGS = """
 SET LOCAL plan_cache_mode = force_custom_plan;
 SET LOCAL enable_seqscan = on;
+SET LOCAL enable_bitmapscan = on;
 SET LOCAL enable_sort = on
 """
 

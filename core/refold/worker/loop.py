@@ -36,6 +36,7 @@ SETTINGS = {
     "jit": "off",
     # A generic plan knows neither the size of a page nor that a segment which was empty is filling.
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
     "enable_sort": "off",
 }
 
@@ -70,6 +71,7 @@ class Worker:
         self._stopped = stopped
         self._on_page = on_page
         self._patience = Patience()
+        self._suspects: set[int] = set()
 
     def run(self, *, drain: bool = False) -> None:
         """Works until stopped; with `drain`, until nothing is left that was committed by then.
@@ -108,6 +110,8 @@ class Worker:
                     conn.execute("SELECT refold.ensure_segments()")
                     segments_due = time.monotonic() + SEGMENTS_EVERY
                 todo = self._patience.due(waiting(conn))
+                # What cost this worker its connection comes last, or those behind it would never have their turn.
+                todo.sort(key=lambda build: build.build_id in self._suspects)
                 if todo:
                     doorbell.lower_flag()
                     if self._sweep(keeper, todo):
@@ -135,10 +139,12 @@ class Worker:
                 done = keeper.step(build)
             except Exception as error:
                 if transient(error):
+                    self._suspects.add(build.build_id)
                     raise
                 # The build's own SQL or function fails, or its code is not here: the others go on.
                 self._failed(keeper.conn, build, error)
                 continue
+            self._suspects.discard(build.build_id)
             mended = self._patience.worked(build) or build.error is not None
             if done is not None:
                 if mended:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 
 from refold.builds.build import Build, by_id, lock, move
 from refold.builds.upkeeper import Upkeeper
 from refold.crash import crash_point
-from refold.cursor import LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
+from refold.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
+from refold.worker.write_rows import write_rows
+
+ALIVE_EVERY = 0.2
+"""Seconds between two signs of life in the middle of a page."""
 
 _FIRST = Key(0, 0, -1)
 _LAST = Key(2**63 - 1, 2**63 - 1, LAST_ORDINAL)
@@ -56,10 +59,20 @@ def turn(conn: psycopg.Connection, keeper: Upkeeper, limit: int) -> Applied | No
     return applied
 
 
-def apply_page(conn: psycopg.Connection, keeper: Upkeeper, build: Build, limit: int) -> Applied:
-    """The page itself, inside the caller's transaction, which holds the build's lock."""
+def apply_page(
+    conn: psycopg.Connection, keeper: Upkeeper, build: Build, limit: int, *, known: Snapshot = EMPTY
+) -> Applied:
+    """The page itself, inside the caller's transaction, which holds the build's lock.
+
+    Args:
+        conn: the caller's transaction.
+        keeper: the build's SQL.
+        build: the build, as it is under the lock.
+        limit: rows of the stream at most.
+        known: what another build has applied, whose lock the transaction holds too: see `Snapshot.capped`.
+    """
     started = time.perf_counter()
-    upstream = upstream_cursor(conn, build)
+    upstream = upstream_cursor(conn, build, known=known)
     read = next_read(build.cursor, upstream)
     if read is None:
         return Applied(0, full=False)
@@ -74,7 +87,7 @@ def apply_page(conn: psycopg.Connection, keeper: Upkeeper, build: Build, limit: 
     return Applied(events, full)
 
 
-def upstream_cursor(conn: psycopg.Connection, build: Build) -> Cursor:
+def upstream_cursor(conn: psycopg.Connection, build: Build, *, known: Snapshot = EMPTY) -> Cursor:
     """How far the build may read: the upstream's cursor, or for the log the present snapshot.
 
     A statement of its own after the lock, and before the rows are read. The snapshot of the log is capped at
@@ -84,7 +97,7 @@ def upstream_cursor(conn: psycopg.Connection, build: Build) -> Cursor:
         return by_id(conn, build.upstream_id).cursor
     row = conn.execute("SELECT pg_current_snapshot()::text, pg_current_xact_id()::text").fetchone()
     assert row is not None
-    return Cursor(Snapshot.parse(row[0]).capped(int(row[1])))
+    return Cursor(Snapshot.parse(row[0]).capped(int(row[1]), known))
 
 
 def read_parameters(read: Read, limit: int) -> dict[str, str]:
@@ -177,7 +190,7 @@ def _apply(
             return 0, None
         # All of them before the COPY: the server's time-out for idle transactions does not run inside one, and a
         # worker that is frozen in the function would keep the build for ever.
-        rows = list(keeper.transform.rows(page))
+        rows = list(keeper.transform.rows(_alive(conn, page)))
         write_rows(conn, keeper.statements.load[0], rows)
         end = page[-1]
         return len(page), _key(keeper, end["txid"], end["position"], end["ordinal"])
@@ -187,13 +200,16 @@ def _apply(
     return events, None if txid is None else _key(keeper, txid, position, ordinal)
 
 
+def _alive(conn: psycopg.Connection, page: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows of a page, with signs of life in between: the server would take a slow function for dead."""
+    due = time.monotonic() + ALIVE_EVERY
+    for row in page:
+        yield row
+        if time.monotonic() >= due:
+            conn.execute("SELECT")
+            due = time.monotonic() + ALIVE_EVERY
+
+
 def _key(keeper: Upkeeper, txid: int, position: int, ordinal: int) -> Key:
     """The last key of a page; a reader of the log has the whole event behind it."""
     return Key(txid, position, ordinal if keeper.stream.ordinal else LAST_ORDINAL)
-
-
-def write_rows(conn: psycopg.Connection, copy_statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
-    """Writes rows by COPY; dicts and lists become jsonb."""
-    with conn.cursor() as cursor, cursor.copy(copy_statement.encode()) as copy:
-        for row in rows:
-            copy.write_row([Jsonb(v) if isinstance(v, dict | list) else v for v in row])

@@ -1,0 +1,124 @@
+"""What only Postgres knows of a query: the functions that it means, and the types that it infers.
+
+The text of a query does not tell what its functions are; the parsed query, as Postgres stores it for a view, does.
+"""
+
+from __future__ import annotations
+
+import psycopg
+
+from refold.errors import DefinitionError
+from refold.projections.definition import Definition
+from refold.upkeep.statements import Statements
+
+_FLOATS = ("real", "double precision")
+
+# Stable, so the same within a statement, and another in the next.
+_MOVING = """
+    now transaction_timestamp statement_timestamp pg_postmaster_start_time pg_conf_load_time pg_current_snapshot
+    txid_current_snapshot pg_current_xact_id_if_assigned txid_current_if_assigned pg_xact_commit_timestamp
+    pg_visible_in_snapshot current_setting current_database current_schema current_schemas current_query
+    pg_backend_pid pg_my_temp_schema pg_is_in_recovery version inet_client_addr inet_client_port inet_server_addr
+    inet_server_port getpgusername current_user session_user pg_get_userbyid pg_column_size lastval
+""".split()
+
+_ADDING = """
+    sum avg stddev stddev_pop stddev_samp variance var_pop var_samp corr covar_pop covar_samp regr_avgx regr_avgy
+    regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy
+""".split()
+
+_UNORDERED = "any_value json_arrayagg json_objectagg".split()
+
+_CALLS = """
+SELECT DISTINCT p.proname, p.provolatile::text, p.proretset,
+       p.prokind = 'a' AND p.proargtypes::oid[] && ARRAY['real'::regtype::oid, 'double precision'::regtype::oid]
+FROM pg_rewrite AS r
+CROSS JOIN LATERAL regexp_matches(
+    r.ev_action::text, ':(?:funcid|opfuncid|aggfnoid|winfnoid) ([0-9]+)', 'g') AS found (parts)
+JOIN pg_proc AS p ON p.oid = found.parts[1]::oid
+WHERE r.ev_class = 'pg_temp.refold_probe'::regclass
+ORDER BY 1
+"""
+
+
+def refuse_inexact(conn: psycopg.Connection, definition: Definition, statements: Statements) -> None:
+    """Refuses a query that is no function of the set of events, or whose view cannot be made.
+
+    Args:
+        conn: the transaction that has just made the build's tables.
+        definition: the projection.
+        statements: the build's SQL.
+
+    Raises:
+        DefinitionError: with the reason and a remedy.
+    """
+    _refuse_types(conn, definition, statements.relations[0].table)
+    _probe(conn, definition, statements.view)
+    head = f"CREATE TABLE {statements.relations[0].table} AS\n"
+    if statements.create[0].startswith(head):
+        query = statements.create[0].removeprefix(head).removesuffix("\nWITH NO DATA").replace("%%", "%")
+        for call in _probe(conn, definition, query):
+            _refuse_call(definition, *call)
+
+
+def _probe(conn: psycopg.Connection, definition: Definition, query: str) -> list[tuple[str, str, bool, bool]]:
+    """The functions that a query calls: name, volatility, whether it returns a set, whether it aggregates floats."""
+    try:
+        with conn.transaction():
+            conn.execute(f"CREATE TEMPORARY VIEW refold_probe AS\n{query}".encode())
+            found = conn.execute(_CALLS).fetchall()
+            conn.execute("DROP VIEW pg_temp.refold_probe")
+    except psycopg.Error as error:
+        raise DefinitionError(
+            f"Postgres refuses it: {error.diag.message_primary or error}", path=definition.path
+        ) from error
+    return [(str(name), str(kind), bool(many), bool(floats)) for name, kind, many, floats in found]
+
+
+def _refuse_call(definition: Definition, name: str, volatility: str, many: bool, floats: bool) -> None:
+    if volatility == "v" or name in _MOVING:
+        raise DefinitionError(
+            f"{name}() depends on more than its arguments",
+            path=definition.path,
+            remedy="A projection may depend on its events alone. A function of yours: declare it IMMUTABLE, if it is.",
+        )
+    if name in _UNORDERED:
+        raise DefinitionError(
+            f"{name}() depends on the order in which events are read",
+            path=definition.path,
+            remedy="Use min or max, or an aggregate with ORDER BY … event_id.",
+        )
+    if floats and name in _ADDING:
+        raise DefinitionError(
+            f"{name}() adds floats, whose sum depends on the order of the events",
+            path=definition.path,
+            remedy="Cast to numeric instead of double precision.",
+        )
+    if many and definition.plan.upkeep != "recompute":
+        raise DefinitionError(
+            f"{name}() makes several rows of one event",
+            path=definition.path,
+            remedy="Write a transform that returns a list; its rows have ids of their own.",
+        )
+
+
+def _refuse_types(conn: psycopg.Connection, definition: Definition, table: str) -> None:
+    types = {
+        str(name): str(kind)
+        for name, kind in conn.execute(
+            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0",
+            (table,),
+        ).fetchall()
+    }
+    for partial in definition.plan.partials:
+        if partial.combine == "sum" and types[partial.name] in _FLOATS:
+            raise DefinitionError(
+                f"{partial.sql} adds floats, whose sum depends on the order of the events",
+                path=definition.path,
+                remedy="Cast to numeric instead of double precision.",
+            )
+    for name, kind in types.items():
+        if kind == "json":
+            raise DefinitionError(
+                f"{name} is json, which cannot be compared", path=definition.path, remedy="Cast to jsonb."
+            )

@@ -1,0 +1,73 @@
+"""Metrics whose columns change, under views that stand on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from law import worker_connection
+from refold.deployment.deploy import deploy
+from refold.errors import BuildError
+from refold.projections.definition import load_directory
+
+Connect = Callable[..., psycopg.Connection[Any]]
+
+BY_TEXT = "-- Before.\nSELECT action, count(*) AS events FROM events GROUP BY action"
+BY_NUMBER = "-- After.\nSELECT version AS action, count(*) AS events FROM events GROUP BY version"
+
+
+@pytest.fixture
+def changing(database_url: str, tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """Deploys a metric `doings` with this text."""
+    with worker_connection(database_url) as conn:
+
+        def deploy_text(text: str, **options: bool) -> None:
+            (tmp_path / "doings.sql").write_text(text)
+            deploy(conn, tmp_path, load_directory(tmp_path), lambda progress: None, **options)
+
+        deploy_text(BY_TEXT)
+        yield deploy_text
+
+
+def described(conn: psycopg.Connection[Any], view: str) -> tuple[str | None, bool]:
+    """A view's comment, and whether analysts may read it."""
+    [(comment, readable)] = conn.execute(
+        "SELECT obj_description(%(view)s::regclass), has_table_privilege('refold_analyst', %(view)s, 'SELECT')",
+        {"view": view},
+    ).fetchall()
+    return comment, readable
+
+
+def test_our_own_views_are_made_again_on_a_changed_metric(changing: Callable[..., None], connect: Connect) -> None:
+    with connect(autocommit=True) as admin:
+        admin.execute("CREATE VIEW metrics.total AS SELECT sum(events) AS events FROM metrics.doings")
+        admin.execute("CREATE VIEW metrics.above AS SELECT events + 1 AS more FROM metrics.total")
+        admin.execute("COMMENT ON VIEW metrics.total IS 'All of them.'")
+        admin.execute("GRANT SELECT ON metrics.total, metrics.above TO refold_analyst")
+        changing(BY_NUMBER)
+        assert admin.execute(
+            "SELECT pg_typeof(action)::text FROM metrics.doings RIGHT JOIN (VALUES (1)) AS one ON true"
+        ).fetchone() == ("integer",)
+        assert described(admin, "metrics.total") == ("All of them.", True)
+        assert described(admin, "metrics.above") == (None, True)
+        assert described(admin, "metrics.doings") == ("After.", True)
+
+
+def test_views_of_others_are_refused_unless_told(changing: Callable[..., None], connect: Connect) -> None:
+    with connect(autocommit=True) as admin:
+        admin.execute("CREATE SCHEMA reports")
+        admin.execute("CREATE VIEW reports.total AS SELECT sum(events) AS events FROM metrics.doings")
+        admin.execute("GRANT USAGE ON SCHEMA reports TO refold_worker, refold_analyst")
+        admin.execute("GRANT SELECT ON reports.total TO refold_analyst")
+        with pytest.raises(BuildError, match=r"reports\.total"):
+            changing(BY_NUMBER)
+        assert described(admin, "metrics.doings") == ("Before.", True)
+        # Made again by the worker's role, it must be allowed to.
+        admin.execute("GRANT CREATE ON SCHEMA reports TO refold_worker")
+        changing(BY_NUMBER, recreate_foreign=True)
+        assert described(admin, "metrics.doings") == ("After.", True)
+        assert described(admin, "reports.total") == (None, True)

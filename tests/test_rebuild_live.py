@@ -1,0 +1,288 @@
+"""Deploying, rebuilding and switching while producers write and analysts read."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from law import PROJECT, broken, deploy_project, project, random_events, worker_connection, wrong_metrics
+from processes import worker
+from producers import Producer
+from refold import Log, append
+from refold.builds.build import find, live
+from refold.builds.make import make_builds, new_deployment
+from refold.builds.promote import promote
+from refold.builds.upkeeper import Upkeepers
+from refold.database import connect as connect_as
+from refold.deployment.deploy import rebuild
+from refold.errors import BuildError
+from refold.projections.definition import load_directory
+from refold.worker.catch_up import Keeper
+from refold.worker.load import load_step
+from refold.worker.loop import Worker
+from refold.worker.page import turn
+from waiting import wait_until
+
+Connect = Callable[..., psycopg.Connection[Any]]
+
+WRITERS = 8
+ON_THE_LOG_BY_KEY = ("days.sql", "sessions.sql")
+"""The projections for which the log itself gets an index."""
+
+
+def silent(progress: object) -> None:
+    """Nobody needs to be told."""
+
+
+@pytest.fixture
+def url(database_url: str) -> str:
+    """A database with some events and the law's project live over them."""
+    with Log(database_url) as log:
+        log.append(random_events(150))
+    deploy_project(database_url)
+    return database_url
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The law's project without what needs an index on the log."""
+    shutil.copytree(PROJECT, tmp_path / "projections", ignore=shutil.ignore_patterns(*ON_THE_LOG_BY_KEY))
+    return tmp_path / "projections"
+
+
+def check(url: str, folder: Path = PROJECT) -> None:
+    """Everything is applied, and every metric is right."""
+    Worker(url, folder).run(drain=True)
+    assert wrong_metrics(url, load_directory(folder)) == {}
+
+
+# ---------------------------------------------------------------- with writers in flight
+
+
+def writing(url: str) -> list[Producer]:
+    """Producers, at work."""
+    producers = [Producer(url, number, 15) for number in range(WRITERS)]
+    for producer in producers:
+        producer.start()
+    return producers
+
+
+def stored(conn: psycopg.Connection[Any]) -> set[str]:
+    return {event_id for (event_id,) in conn.execute("SELECT event_id FROM refold.events").fetchall()}
+
+
+def test_a_first_build_with_writers_in_flight(database_url: str, folder: Path, connect: Connect) -> None:
+    """FAULTS 2. One has written and not committed; the build neither waits for it nor forgets it."""
+    paused = connect()
+    append(paused, random_events(5, prefix="paused-"))
+    producers = writing(database_url)
+    deploy_project(database_url, folder)
+    acknowledged = set().union(*(producer.result() for producer in producers))
+    paused.commit()
+    check(database_url, folder)
+    assert stored(paused) == acknowledged | {f"paused-{number}" for number in range(5)}
+
+
+def test_a_rebuild_of_everything_with_writers_in_flight(url: str, connect: Connect) -> None:
+    paused = connect()
+    append(paused, random_events(5, prefix="paused-"))
+    producers = writing(url)
+    with worker_connection(url) as conn, worker(url, PROJECT, drain=False, poll=0.05):
+        for _ in range(2):
+            rebuild(conn, PROJECT, list(project()), silent)
+        acknowledged = set().union(*(producer.result() for producer in producers))
+        paused.commit()
+    check(url)
+    assert stored(paused) >= acknowledged | {f"paused-{number}" for number in range(5)}
+
+
+def test_an_index_on_the_log_waits_for_a_writer_and_nobody_waits_for_it(
+    database_url: str, tmp_path: Path, connect: Connect
+) -> None:
+    """A lock that waits in the queue would stop every producer behind it."""
+    for name in ON_THE_LOG_BY_KEY:
+        shutil.copy(PROJECT / name, tmp_path)
+    paused, other = connect(), connect()
+    append(paused, random_events(5, prefix="paused-"))
+    other.execute("SET lock_timeout = '1s'")
+    other.commit()
+    deploying = threading.Thread(target=deploy_project, args=(database_url, tmp_path), daemon=True)
+    deploying.start()
+    waits = """
+        SELECT FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND query LIKE 'CREATE INDEX%' AND datname = current_database()
+    """
+    with connect(autocommit=True) as watch:
+        wait_until(lambda: watch.execute(waits).rowcount > 0)
+        for number in range(30):
+            append(other, random_events(1, prefix=f"{number}-"))
+            other.commit()
+        assert deploying.is_alive()
+        paused.commit()
+        deploying.join(30)
+    assert not deploying.is_alive()
+    check(database_url, tmp_path)
+
+
+def test_an_index_on_the_log_that_was_interrupted_is_completed(url: str, connect: Connect) -> None:
+    with connect(autocommit=True) as admin:
+        invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
+        [(name, parent)] = admin.execute(
+            """
+            SELECT c.relname, pg_get_indexdef(c.oid)
+            FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+            WHERE i.indrelid = 'refold.events'::regclass AND c.relname LIKE 'key%'
+              AND pg_get_indexdef(c.oid) LIKE '%user_id%'
+            """
+        ).fetchall()
+        admin.execute(f"DROP INDEX refold.{name}".encode())
+        # pg_get_indexdef says ON ONLY: no segment has one.
+        admin.execute(parent.encode())
+        assert admin.execute(invalid).fetchone() == (1,)
+        with worker_connection(url) as conn:
+            rebuild(conn, PROJECT, ["sessions"], silent)
+        assert admin.execute(invalid).fetchone() == (0,)
+
+
+# ---------------------------------------------------------------- with analysts who read
+
+
+class Analyst(threading.Thread):
+    """Looks again and again, and notes when a metric is empty, or counts less than before, or cannot be read."""
+
+    QUERIES = {  # noqa: RUF012
+        "everything": "SELECT sum(events) FROM metrics.everything",
+        "clicks": "SELECT count(*) FROM metrics.clicks",
+        "medians": "SELECT sum(events) FROM metrics.medians",
+        "items": "SELECT count(*) FROM metrics.items",
+        "item_counts": "SELECT sum(times) FROM metrics.item_counts",
+        "letter_counts": "SELECT sum(times) FROM metrics.letter_counts",
+        "sessions": "SELECT sum(events) FROM metrics.sessions",
+    }
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.url = url
+        self.stop = threading.Event()
+        self.looks = 0
+        self.complaints: list[str] = []
+
+    def run(self) -> None:
+        before = dict.fromkeys(self.QUERIES, 1)
+        try:
+            with connect_as(self.url, "refold_analyst", autocommit=True, settings={"statement_timeout": "2s"}) as conn:
+                while not self.stop.is_set():
+                    for name, query in self.QUERIES.items():
+                        [(seen,)] = conn.execute(query.encode()).fetchall()
+                        if (seen or 0) < before[name]:
+                            self.complaints.append(f"{name}: {seen} after {before[name]}")
+                        before[name] = seen or 0
+                    self.looks += 1
+        except psycopg.Error as error:
+            self.complaints.append(repr(error))
+
+
+@contextmanager
+def analysing(url: str) -> Iterator[Analyst]:
+    """An analyst at work, who must have nothing to complain of."""
+    analyst = Analyst(url)
+    analyst.start()
+    wait_until(lambda: analyst.looks > 0 or analyst.complaints)
+    yield analyst
+    looks = analyst.looks
+    wait_until(lambda: analyst.looks > looks + 1 or analyst.complaints)
+    analyst.stop.set()
+    analyst.join(10)
+    assert analyst.complaints == []
+
+
+def test_readers_never_see_an_empty_or_half_built_metric(url: str) -> None:
+    producers = writing(url)
+    with analysing(url), worker_connection(url) as conn, worker(url, PROJECT, drain=False, poll=0.05):
+        for names in (list(project()), ["clicks"], ["items", "everything"], ["medians"]):
+            rebuild(conn, PROJECT, names, silent)
+        for producer in producers:
+            producer.result()
+    check(url)
+
+
+def test_an_idle_analyst_delays_a_switch_and_no_other_analyst(url: str, connect: Connect) -> None:
+    """TRAPS 16. The switch must not wait in the queue: every reader behind it would wait too."""
+    idle = connect()
+    idle.execute("SELECT * FROM metrics.everything")
+    with analysing(url) as analyst, worker_connection(url) as conn:
+        rebuilding = threading.Thread(target=rebuild, args=(conn, PROJECT, ["everything"], silent), daemon=True)
+        rebuilding.start()
+        asks = "SELECT FROM pg_locks WHERE relation = 'metrics.everything'::regclass AND NOT granted"
+        with connect(autocommit=True) as watch:
+            wait_until(lambda: watch.execute(asks).rowcount > 0)
+        looks = analyst.looks
+        wait_until(lambda: analyst.looks > looks + 20 or analyst.complaints)
+        assert rebuilding.is_alive()
+        idle.rollback()
+        rebuilding.join(30)
+        assert not rebuilding.is_alive()
+        everything = live(conn, "everything")
+        assert everything is not None and everything.number == 2
+    check(url)
+
+
+def test_a_switch_gives_up_on_an_analyst_who_stays_and_says_why(url: str, connect: Connect) -> None:
+    idle = connect()
+    with worker_connection(url) as conn:
+        [build] = rebuild(conn, PROJECT, ["everything"], silent, promote=False)
+        idle.execute("SELECT * FROM metrics.everything")
+        keeper = Keeper(conn, Upkeepers(PROJECT))
+        with pytest.raises(BuildError, match="a session holds") as refused:
+            promote(conn, build.deployment, keeper.upkeepers, keeper.catch_up, seconds=0.3)
+        assert refused.value.remedy is not None and "idle in transaction" in refused.value.remedy
+        assert {build.state for build in find(conn, "b.projection = 'everything'")} == {"live", "building"}
+        idle.rollback()
+        promote(conn, build.deployment, keeper.upkeepers, keeper.catch_up)
+        everything = live(conn, "everything")
+        assert everything is not None and everything.build_id == build.build_id
+    check(url)
+
+
+# ---------------------------------------------------------------- a switch under a worker's hands
+
+
+def test_a_worker_that_saw_the_old_upstream_leaves_the_reader_alone(url: str, connect: Connect) -> None:
+    """It has the reader's SQL over the old table; with the new upstream's cursor, events would be skipped."""
+    upkeepers = Upkeepers(PROJECT)
+    with worker_connection(url) as conn:
+        reader = live(conn, "numbers")
+        assert reader is not None
+        before = upkeepers.of(conn, reader)
+        rebuild(conn, PROJECT, ["clicks"], silent)
+        with Log(url) as log:
+            log.append(random_events(20, prefix="later-"))
+        clicks = live(conn, "clicks")
+        assert clicks is not None
+        turn(conn, upkeepers.of(conn, clicks), 100)
+        assert turn(conn, before, 100) is None
+        assert broken(conn, upkeepers, reader.build_id) == []
+    check(url)
+
+
+def test_a_load_that_saw_the_old_upstream_leaves_the_build_alone(url: str) -> None:
+    upkeepers = Upkeepers(PROJECT)
+    with worker_connection(url) as conn:
+        with conn.transaction():
+            deployment = new_deployment(conn, "rebuild", promote=False)
+            [build] = make_builds(conn, [project()["numbers"]], deployment, resumed={})
+        before = upkeepers.of(conn, build)
+        assert load_step(conn, before, step=10) is not None
+        rebuild(conn, PROJECT, ["clicks"], silent)
+        assert load_step(conn, before, step=10) is None
+        [build] = find(conn, "b.build_id = %s", build.build_id)
+        while load_step(conn, upkeepers.of(conn, build), step=10):
+            pass
+        assert broken(conn, upkeepers, build.build_id) == []

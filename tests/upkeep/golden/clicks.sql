@@ -1,0 +1,173 @@
+-- clicks: facts, because: no GROUP BY: a row per event
+
+-- create
+CREATE TABLE refold_builds.clicks__1 AS
+SELECT txid,
+       position,
+       0 AS ordinal,
+       event_id,
+       user_id AS user_id,
+       action AS action,
+       ts AS ts,
+       CAST((metadata ->> 'n') AS DECIMAL) AS n
+FROM refold.events
+WHERE (action <> 'noise')
+WITH NO DATA;
+
+-- create
+ALTER TABLE refold_builds.clicks__1 ALTER txid SET NOT NULL, ALTER position SET NOT NULL, ALTER ordinal SET NOT NULL, ALTER event_id SET NOT NULL;
+
+-- indexes
+CREATE UNIQUE INDEX clicks__1__id ON refold_builds.clicks__1 (event_id);
+
+-- indexes
+CREATE UNIQUE INDEX clicks__1__at ON refold_builds.clicks__1 (txid, position, ordinal);
+
+-- page
+WITH page AS MATERIALIZED (
+    SELECT * FROM (
+        (SELECT txid, position, 0 AS ordinal, event_id, user_id, action, ts, metadata
+         FROM refold.events
+         WHERE txid = ANY (%(open)s::xid8[]) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+           AND (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+           AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
+         ORDER BY txid, position LIMIT %(limit)s::bigint)
+        UNION ALL
+        (SELECT txid, position, 0 AS ordinal, event_id, user_id, action, ts, metadata
+         FROM refold.events
+         WHERE (txid, position) > (%(from_txid)s::xid8, %(from_position)s::bigint)
+           AND (txid, position) <= (%(to_txid)s::xid8, %(to_position)s::bigint) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+         ORDER BY txid, position LIMIT %(limit)s::bigint)
+    ) AS unread
+    ORDER BY txid, position LIMIT %(limit)s::bigint
+),
+upto AS MATERIALIZED (
+    SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC LIMIT 1
+),
+written AS (
+    INSERT INTO refold_builds.clicks__1 (txid, position, ordinal, event_id, user_id, action, ts, n)
+    SELECT txid,
+           position,
+           ordinal AS ordinal,
+           event_id,
+           user_id AS user_id,
+           action AS action,
+           ts AS ts,
+           CAST((metadata ->> 'n') AS DECIMAL) AS n
+    FROM page
+    WHERE (action <> 'noise')
+)
+SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- backlog
+WITH upto AS MATERIALIZED (
+    (SELECT txid, position, 0 AS ordinal, true AS full_page
+     FROM refold.events
+     WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+       AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
+     ORDER BY txid, position OFFSET %(limit)s::bigint - 1 LIMIT 1)
+    UNION ALL
+    SELECT %(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer, false
+    ORDER BY full_page DESC LIMIT 1
+),
+page AS NOT MATERIALIZED (
+    SELECT txid, position, 0 AS ordinal, event_id, user_id, action, ts, metadata
+    FROM refold.events
+    WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+      AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
+      AND txid <= (SELECT txid FROM upto)
+),
+written AS (
+    INSERT INTO refold_builds.clicks__1 (txid, position, ordinal, event_id, user_id, action, ts, n)
+    SELECT txid,
+           position,
+           ordinal AS ordinal,
+           event_id,
+           user_id AS user_id,
+           action AS action,
+           ts AS ts,
+           CAST((metadata ->> 'n') AS DECIMAL) AS n
+    FROM page
+    WHERE (action <> 'noise')
+)
+SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
+            ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- load
+INSERT INTO refold_builds.clicks__1 (txid, position, ordinal, event_id, user_id, action, ts, n)
+SELECT txid,
+       position,
+       0 AS ordinal,
+       event_id,
+       user_id AS user_id,
+       action AS action,
+       ts AS ts,
+       CAST((metadata ->> 'n') AS DECIMAL) AS n
+FROM refold.events
+WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+  AND (%(whole)s::boolean OR
+       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
+  AND (action <> 'noise');
+
+-- load_next
+INSERT INTO refold_builds.clicks__1 (txid, position, ordinal, event_id, user_id, action, ts, n)
+SELECT txid,
+       position,
+       0 AS ordinal,
+       event_id,
+       user_id AS user_id,
+       action AS action,
+       ts AS ts,
+       CAST((metadata ->> 'n') AS DECIMAL) AS n
+FROM refold.events
+WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+  AND (%(whole)s::boolean OR
+       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
+  AND (action <> 'noise');
+
+-- audit of refold_builds.clicks__1
+WITH expected AS MATERIALIZED (
+    SELECT txid,
+           position,
+           0 AS ordinal,
+           event_id,
+           user_id AS user_id,
+           action AS action,
+           ts AS ts,
+           CAST((metadata ->> 'n') AS DECIMAL) AS n
+    FROM refold.events
+    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+         OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+      AND (action <> 'noise')
+),
+actual AS MATERIALIZED (
+    SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM refold_builds.clicks__1 WHERE true
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+FROM (SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM expected EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM actual) AS d
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+FROM (SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM actual EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM expected) AS d;
+
+-- healing of refold_builds.clicks__1: delete
+DELETE FROM refold_builds.clicks__1 WHERE hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+
+-- healing of refold_builds.clicks__1: insert
+INSERT INTO refold_builds.clicks__1 (txid, position, ordinal, event_id, user_id, action, ts, n)
+SELECT txid,
+       position,
+       0 AS ordinal,
+       event_id,
+       user_id AS user_id,
+       action AS action,
+       ts AS ts,
+       CAST((metadata ->> 'n') AS DECIMAL) AS n
+FROM refold.events
+WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+  AND (action <> 'noise');
+
+-- view
+SELECT event_id, user_id, action, ts, n FROM refold_builds.clicks__1;

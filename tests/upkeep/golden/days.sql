@@ -1,0 +1,241 @@
+-- days: recompute, because: MODE() WITHIN GROUP (ORDER BY action) cannot be merged
+
+-- create
+CREATE TABLE refold_builds.days__1 AS
+SELECT
+  CAST((
+    ts AT TIME ZONE 'UTC'
+  ) AS DATE) AS day,
+  MODE() WITHIN GROUP (ORDER BY
+    action) AS usual,
+  COUNT(DISTINCT (user_id, action)) AS doings
+FROM (
+    SELECT user_id, action, ts
+    FROM refold.events
+    WHERE true
+) AS events
+GROUP BY
+  day
+HAVING
+  COUNT(*) %% 3 <> 0
+WITH NO DATA;
+
+-- indexes
+CREATE UNIQUE INDEX days__1__key ON refold_builds.days__1 (day) NULLS NOT DISTINCT;
+
+-- indexes
+CREATE INDEX days__1__hash ON refold_builds.days__1 ((hash_record_extended(ROW(day), 0)));
+
+-- page
+WITH page AS MATERIALIZED (
+    SELECT * FROM (
+        (SELECT txid, position, 0 AS ordinal, user_id, action, ts
+         FROM refold.events
+         WHERE txid = ANY (%(open)s::xid8[]) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+           AND (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+           AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
+         ORDER BY txid, position LIMIT %(limit)s::bigint)
+        UNION ALL
+        (SELECT txid, position, 0 AS ordinal, user_id, action, ts
+         FROM refold.events
+         WHERE (txid, position) > (%(from_txid)s::xid8, %(from_position)s::bigint)
+           AND (txid, position) <= (%(to_txid)s::xid8, %(to_position)s::bigint) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+         ORDER BY txid, position LIMIT %(limit)s::bigint)
+    ) AS unread
+    ORDER BY txid, position LIMIT %(limit)s::bigint
+),
+upto AS MATERIALIZED (
+    SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC LIMIT 1
+),
+touched AS MATERIALIZED (
+    SELECT DISTINCT hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) AS hash FROM page
+),
+fresh AS MATERIALIZED (
+    SELECT
+      CAST((
+        ts AT TIME ZONE 'UTC'
+      ) AS DATE) AS day,
+      MODE() WITHIN GROUP (ORDER BY
+        action) AS usual,
+      COUNT(DISTINCT (user_id, action)) AS doings
+    FROM (
+        SELECT e.user_id, e.action, e.ts
+        FROM touched
+        CROSS JOIN LATERAL (
+            SELECT user_id, action, ts FROM refold.events
+            WHERE hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) = touched.hash
+              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto)))
+            OFFSET 0
+        ) AS e
+    ) AS events
+    GROUP BY
+      day
+    HAVING
+      COUNT(*) %% 3 <> 0
+),
+gone AS (
+    DELETE FROM refold_builds.days__1 WHERE hash_record_extended(ROW(day), 0) IN (SELECT hash FROM touched) RETURNING 1
+),
+written AS (
+    INSERT INTO refold_builds.days__1 (day, usual, doings)
+    SELECT day, usual, doings FROM fresh
+    WHERE (SELECT count(*) FROM gone) >= 0
+)
+SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- backlog
+WITH upto AS MATERIALIZED (
+    (SELECT txid, position, 0 AS ordinal, true AS full_page
+     FROM refold.events
+     WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+       AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
+     ORDER BY txid, position OFFSET %(limit)s::bigint - 1 LIMIT 1)
+    UNION ALL
+    SELECT %(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer, false
+    ORDER BY full_page DESC LIMIT 1
+),
+page AS NOT MATERIALIZED (
+    SELECT txid, position, 0 AS ordinal, user_id, action, ts
+    FROM refold.events
+    WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+      AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
+      AND txid <= (SELECT txid FROM upto)
+),
+touched AS MATERIALIZED (
+    SELECT DISTINCT hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) AS hash FROM page
+),
+fresh AS MATERIALIZED (
+    SELECT
+      CAST((
+        ts AT TIME ZONE 'UTC'
+      ) AS DATE) AS day,
+      MODE() WITHIN GROUP (ORDER BY
+        action) AS usual,
+      COUNT(DISTINCT (user_id, action)) AS doings
+    FROM (
+        SELECT e.user_id, e.action, e.ts
+        FROM touched
+        CROSS JOIN LATERAL (
+            SELECT user_id, action, ts FROM refold.events
+            WHERE hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) = touched.hash
+              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto)))
+            OFFSET 0
+        ) AS e
+    ) AS events
+    GROUP BY
+      day
+    HAVING
+      COUNT(*) %% 3 <> 0
+),
+gone AS (
+    DELETE FROM refold_builds.days__1 WHERE hash_record_extended(ROW(day), 0) IN (SELECT hash FROM touched) RETURNING 1
+),
+written AS (
+    INSERT INTO refold_builds.days__1 (day, usual, doings)
+    SELECT day, usual, doings FROM fresh
+    WHERE (SELECT count(*) FROM gone) >= 0
+)
+SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
+            ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- load
+INSERT INTO refold_builds.days__1 (day, usual, doings)
+SELECT
+  CAST((
+    ts AT TIME ZONE 'UTC'
+  ) AS DATE) AS day,
+  MODE() WITHIN GROUP (ORDER BY
+    action) AS usual,
+  COUNT(DISTINCT (user_id, action)) AS doings
+FROM (
+    SELECT user_id, action, ts
+    FROM refold.events
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
+) AS events
+GROUP BY
+  day
+HAVING
+  COUNT(*) %% 3 <> 0;
+
+-- load_next
+INSERT INTO refold_builds.days__1 (day, usual, doings)
+SELECT
+  CAST((
+    ts AT TIME ZONE 'UTC'
+  ) AS DATE) AS day,
+  MODE() WITHIN GROUP (ORDER BY
+    action) AS usual,
+  COUNT(DISTINCT (user_id, action)) AS doings
+FROM (
+    SELECT user_id, action, ts
+    FROM refold.events
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
+) AS events
+GROUP BY
+  day
+HAVING
+  COUNT(*) %% 3 <> 0;
+
+-- audit of refold_builds.days__1
+WITH expected AS MATERIALIZED (
+    SELECT
+      CAST((
+        ts AT TIME ZONE 'UTC'
+      ) AS DATE) AS day,
+      MODE() WITHIN GROUP (ORDER BY
+        action) AS usual,
+      COUNT(DISTINCT (user_id, action)) AS doings
+    FROM (
+        SELECT user_id, action, ts
+        FROM refold.events
+        WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+             OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+    ) AS events
+    GROUP BY
+      day
+    HAVING
+      COUNT(*) %% 3 <> 0
+),
+actual AS MATERIALIZED (
+    SELECT day, usual, doings FROM refold_builds.days__1 WHERE true
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(day), 0) AS hash, jsonb_build_object('day', d.day) AS key, to_jsonb(d) AS row
+FROM (SELECT day, usual, doings FROM expected EXCEPT ALL SELECT day, usual, doings FROM actual) AS d
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(day), 0) AS hash, jsonb_build_object('day', d.day) AS key, to_jsonb(d) AS row
+FROM (SELECT day, usual, doings FROM actual EXCEPT ALL SELECT day, usual, doings FROM expected) AS d;
+
+-- healing of refold_builds.days__1: delete
+DELETE FROM refold_builds.days__1 WHERE hash_record_extended(ROW(day), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+
+-- healing of refold_builds.days__1: insert
+INSERT INTO refold_builds.days__1 (day, usual, doings)
+SELECT
+  CAST((
+    ts AT TIME ZONE 'UTC'
+  ) AS DATE) AS day,
+  MODE() WITHIN GROUP (ORDER BY
+    action) AS usual,
+  COUNT(DISTINCT (user_id, action)) AS doings
+FROM (
+    SELECT user_id, action, ts
+    FROM refold.events
+    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+         OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+      AND hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+) AS events
+GROUP BY
+  day
+HAVING
+  COUNT(*) %% 3 <> 0;
+
+-- view
+SELECT day, usual, doings FROM refold_builds.days__1;
+
+-- the key's index on the stream
+CREATE INDEX IF NOT EXISTS key_index ON refold.events ((hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0)));

@@ -1,0 +1,163 @@
+-- item_counts: merge, because: every aggregate can be merged
+
+-- create
+CREATE TABLE refold_builds.item_counts__1 AS
+SELECT item AS item,
+       COUNT(*) AS times,
+       MAX(place) AS furthest,
+       MIN(ts) AS first_at
+FROM refold_builds.items__1
+GROUP BY 1
+WITH NO DATA;
+
+-- keys
+CREATE UNIQUE INDEX item_counts__1__key ON refold_builds.item_counts__1 (item) NULLS NOT DISTINCT;
+
+-- page
+WITH page AS MATERIALIZED (
+    SELECT * FROM (
+        (SELECT txid, position, ordinal, ts, item, place
+         FROM refold_builds.items__1
+         WHERE txid = ANY (%(open)s::xid8[]) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+           AND (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
+           AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)
+         ORDER BY txid, position, ordinal LIMIT %(limit)s::bigint)
+        UNION ALL
+        (SELECT txid, position, ordinal, ts, item, place
+         FROM refold_builds.items__1
+         WHERE (txid, position, ordinal) > (%(from_txid)s::xid8, %(from_position)s::bigint, %(from_ordinal)s::integer)
+           AND (txid, position, ordinal) <= (%(to_txid)s::xid8, %(to_position)s::bigint, %(to_ordinal)s::integer) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+         ORDER BY txid, position, ordinal LIMIT %(limit)s::bigint)
+    ) AS unread
+    ORDER BY txid, position, ordinal LIMIT %(limit)s::bigint
+),
+upto AS MATERIALIZED (
+    SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC, ordinal DESC LIMIT 1
+),
+written AS (
+    INSERT INTO refold_builds.item_counts__1 AS kept (item, times, furthest, first_at)
+    SELECT item AS item,
+           COUNT(*) AS times,
+           MAX(place) AS furthest,
+           MIN(ts) AS first_at
+    FROM page
+    GROUP BY 1
+    ON CONFLICT (item) DO UPDATE SET
+        times = kept.times + excluded.times,
+        furthest = greatest(kept.furthest, excluded.furthest),
+        first_at = least(kept.first_at, excluded.first_at)
+)
+SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- backlog
+WITH upto AS MATERIALIZED (
+    (SELECT txid, position, ordinal AS ordinal, true AS full_page
+     FROM refold_builds.items__1
+     WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
+       AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)
+     ORDER BY txid, position, ordinal OFFSET %(limit)s::bigint - 1 LIMIT 1)
+    UNION ALL
+    SELECT %(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer, false
+    ORDER BY full_page DESC LIMIT 1
+),
+page AS NOT MATERIALIZED (
+    SELECT txid, position, ordinal, ts, item, place
+    FROM refold_builds.items__1
+    WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
+      AND (txid, position, ordinal) <= ((SELECT txid FROM upto), (SELECT position FROM upto), (SELECT ordinal FROM upto))
+      AND txid <= (SELECT txid FROM upto)
+),
+written AS (
+    INSERT INTO refold_builds.item_counts__1 AS kept (item, times, furthest, first_at)
+    SELECT item AS item,
+           COUNT(*) AS times,
+           MAX(place) AS furthest,
+           MIN(ts) AS first_at
+    FROM page
+    GROUP BY 1
+    ON CONFLICT (item) DO UPDATE SET
+        times = kept.times + excluded.times,
+        furthest = greatest(kept.furthest, excluded.furthest),
+        first_at = least(kept.first_at, excluded.first_at)
+)
+SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
+            ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- load
+CREATE TEMPORARY TABLE delta ON COMMIT DROP AS
+SELECT item AS item,
+       COUNT(*) AS times,
+       MAX(place) AS furthest,
+       MIN(ts) AS first_at
+FROM refold_builds.items__1
+WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+  AND (%(whole)s::boolean OR
+       ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)))
+GROUP BY 1;
+
+-- load
+INSERT INTO refold_builds.item_counts__1 AS kept (item, times, furthest, first_at)
+SELECT item, times, furthest, first_at FROM delta WHERE true
+ON CONFLICT (item) DO UPDATE SET
+    times = kept.times + excluded.times,
+    furthest = greatest(kept.furthest, excluded.furthest),
+    first_at = least(kept.first_at, excluded.first_at);
+
+-- load_next
+CREATE TEMPORARY TABLE delta ON COMMIT DROP AS
+SELECT item AS item,
+       COUNT(*) AS times,
+       MAX(place) AS furthest,
+       MIN(ts) AS first_at
+FROM refold_builds.items__1
+WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+  AND (%(whole)s::boolean OR
+       ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)))
+GROUP BY 1;
+
+-- load_next
+INSERT INTO refold_builds.item_counts__1 AS kept (item, times, furthest, first_at)
+SELECT item, times, furthest, first_at FROM delta WHERE true
+ON CONFLICT (item) DO UPDATE SET
+    times = kept.times + excluded.times,
+    furthest = greatest(kept.furthest, excluded.furthest),
+    first_at = least(kept.first_at, excluded.first_at);
+
+-- audit of refold_builds.item_counts__1
+WITH expected AS MATERIALIZED (
+    SELECT item AS item,
+           COUNT(*) AS times,
+           MAX(place) AS furthest,
+           MIN(ts) AS first_at
+    FROM refold_builds.items__1
+    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+         OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
+    GROUP BY 1
+),
+actual AS MATERIALIZED (
+    SELECT item, times, furthest, first_at FROM refold_builds.item_counts__1 WHERE true
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(item), 0) AS hash, jsonb_build_object('item', d.item) AS key, to_jsonb(d) AS row
+FROM (SELECT item, times, furthest, first_at FROM expected EXCEPT ALL SELECT item, times, furthest, first_at FROM actual) AS d
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(item), 0) AS hash, jsonb_build_object('item', d.item) AS key, to_jsonb(d) AS row
+FROM (SELECT item, times, furthest, first_at FROM actual EXCEPT ALL SELECT item, times, furthest, first_at FROM expected) AS d;
+
+-- healing of refold_builds.item_counts__1: delete
+DELETE FROM refold_builds.item_counts__1 WHERE hash_record_extended(ROW(item), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+
+-- healing of refold_builds.item_counts__1: insert
+INSERT INTO refold_builds.item_counts__1 (item, times, furthest, first_at)
+SELECT item AS item,
+       COUNT(*) AS times,
+       MAX(place) AS furthest,
+       MIN(ts) AS first_at
+FROM refold_builds.items__1
+WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
+  AND hash_record_extended(ROW(item), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+GROUP BY 1;
+
+-- view
+SELECT item, times, furthest, first_at FROM refold_builds.item_counts__1;

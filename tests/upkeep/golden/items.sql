@@ -1,0 +1,71 @@
+-- items: transform, because: a Python function of one event
+
+-- create
+CREATE TABLE refold_builds.items__1 (txid xid8 NOT NULL, position bigint NOT NULL, ordinal integer NOT NULL, event_id text COLLATE "C" NOT NULL, user_id text COLLATE "C", ts timestamptz, item text COLLATE "C", place bigint);
+
+-- indexes
+CREATE UNIQUE INDEX items__1__id ON refold_builds.items__1 (event_id);
+
+-- indexes
+CREATE UNIQUE INDEX items__1__at ON refold_builds.items__1 (txid, position, ordinal);
+
+-- page
+SELECT page.txid::text::bigint AS txid, position, ordinal, event_id, user_id, action, ts, metadata, version
+FROM (
+    SELECT * FROM (
+        (SELECT txid, position, 0 AS ordinal, event_id, user_id, action, ts, metadata, version
+         FROM refold.events
+         WHERE txid = ANY (%(open)s::xid8[]) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+           AND (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+           AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
+         ORDER BY txid, position LIMIT %(limit)s::bigint)
+        UNION ALL
+        (SELECT txid, position, 0 AS ordinal, event_id, user_id, action, ts, metadata, version
+         FROM refold.events
+         WHERE (txid, position) > (%(from_txid)s::xid8, %(from_position)s::bigint)
+           AND (txid, position) <= (%(to_txid)s::xid8, %(to_position)s::bigint) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+         ORDER BY txid, position LIMIT %(limit)s::bigint)
+    ) AS unread
+    ORDER BY txid, position LIMIT %(limit)s::bigint
+) AS page
+ORDER BY page.txid, page.position;
+
+-- backlog
+SELECT page.txid::text::bigint AS txid, position, ordinal, event_id, user_id, action, ts, metadata, version
+FROM (
+    SELECT txid, position, 0 AS ordinal, event_id, user_id, action, ts, metadata, version
+    FROM refold.events
+    WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+      AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
+    ORDER BY txid, position LIMIT %(limit)s::bigint
+) AS page
+ORDER BY page.txid, page.position;
+
+-- load
+COPY refold_builds.items__1 (txid, position, ordinal, event_id, user_id, ts, item, place) FROM STDIN;
+
+-- load_next
+COPY refold_builds.items__1 (txid, position, ordinal, event_id, user_id, ts, item, place) FROM STDIN;
+
+-- audit of refold_builds.items__1
+WITH expected AS MATERIALIZED (
+    SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM pg_temp.expected_rows
+),
+actual AS MATERIALIZED (
+    SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM refold_builds.items__1 WHERE true
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+FROM (SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM expected EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM actual) AS d
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+FROM (SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM actual EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM expected) AS d;
+
+-- healing of refold_builds.items__1: delete
+DELETE FROM refold_builds.items__1 WHERE hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+
+-- healing of refold_builds.items__1: insert
+INSERT INTO refold_builds.items__1 (txid, position, ordinal, event_id, user_id, ts, item, place)
+SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM pg_temp.expected_rows;
+
+-- view
+SELECT user_id, ts, item, place FROM refold_builds.items__1;

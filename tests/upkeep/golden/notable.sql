@@ -1,0 +1,166 @@
+-- notable: facts, because: no GROUP BY: a row per event
+
+-- create
+CREATE TABLE refold_builds.notable__1 AS
+SELECT txid,
+       position,
+       ordinal AS ordinal,
+       event_id,
+       user_id AS user_id,
+       UPPER(item) AS item,
+       ts AS ts
+FROM refold_builds.items__1
+WHERE (item <> 'c')
+WITH NO DATA;
+
+-- create
+ALTER TABLE refold_builds.notable__1 ALTER txid SET NOT NULL, ALTER position SET NOT NULL, ALTER ordinal SET NOT NULL, ALTER event_id SET NOT NULL;
+
+-- indexes
+CREATE UNIQUE INDEX notable__1__id ON refold_builds.notable__1 (event_id);
+
+-- indexes
+CREATE UNIQUE INDEX notable__1__at ON refold_builds.notable__1 (txid, position, ordinal);
+
+-- page
+WITH page AS MATERIALIZED (
+    SELECT * FROM (
+        (SELECT txid, position, ordinal, event_id, user_id, ts, item
+         FROM refold_builds.items__1
+         WHERE txid = ANY (%(open)s::xid8[]) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+           AND (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
+           AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)
+         ORDER BY txid, position, ordinal LIMIT %(limit)s::bigint)
+        UNION ALL
+        (SELECT txid, position, ordinal, event_id, user_id, ts, item
+         FROM refold_builds.items__1
+         WHERE (txid, position, ordinal) > (%(from_txid)s::xid8, %(from_position)s::bigint, %(from_ordinal)s::integer)
+           AND (txid, position, ordinal) <= (%(to_txid)s::xid8, %(to_position)s::bigint, %(to_ordinal)s::integer) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+         ORDER BY txid, position, ordinal LIMIT %(limit)s::bigint)
+    ) AS unread
+    ORDER BY txid, position, ordinal LIMIT %(limit)s::bigint
+),
+upto AS MATERIALIZED (
+    SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC, ordinal DESC LIMIT 1
+),
+written AS (
+    INSERT INTO refold_builds.notable__1 (txid, position, ordinal, event_id, user_id, item, ts)
+    SELECT txid,
+           position,
+           ordinal AS ordinal,
+           event_id,
+           user_id AS user_id,
+           UPPER(item) AS item,
+           ts AS ts
+    FROM page
+    WHERE (item <> 'c')
+)
+SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- backlog
+WITH upto AS MATERIALIZED (
+    (SELECT txid, position, ordinal AS ordinal, true AS full_page
+     FROM refold_builds.items__1
+     WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
+       AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)
+     ORDER BY txid, position, ordinal OFFSET %(limit)s::bigint - 1 LIMIT 1)
+    UNION ALL
+    SELECT %(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer, false
+    ORDER BY full_page DESC LIMIT 1
+),
+page AS NOT MATERIALIZED (
+    SELECT txid, position, ordinal, event_id, user_id, ts, item
+    FROM refold_builds.items__1
+    WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
+      AND (txid, position, ordinal) <= ((SELECT txid FROM upto), (SELECT position FROM upto), (SELECT ordinal FROM upto))
+      AND txid <= (SELECT txid FROM upto)
+),
+written AS (
+    INSERT INTO refold_builds.notable__1 (txid, position, ordinal, event_id, user_id, item, ts)
+    SELECT txid,
+           position,
+           ordinal AS ordinal,
+           event_id,
+           user_id AS user_id,
+           UPPER(item) AS item,
+           ts AS ts
+    FROM page
+    WHERE (item <> 'c')
+)
+SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
+            ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- load
+INSERT INTO refold_builds.notable__1 (txid, position, ordinal, event_id, user_id, item, ts)
+SELECT txid,
+       position,
+       ordinal AS ordinal,
+       event_id,
+       user_id AS user_id,
+       UPPER(item) AS item,
+       ts AS ts
+FROM refold_builds.items__1
+WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+  AND (%(whole)s::boolean OR
+       ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)))
+  AND (item <> 'c');
+
+-- load_next
+INSERT INTO refold_builds.notable__1 (txid, position, ordinal, event_id, user_id, item, ts)
+SELECT txid,
+       position,
+       ordinal AS ordinal,
+       event_id,
+       user_id AS user_id,
+       UPPER(item) AS item,
+       ts AS ts
+FROM refold_builds.items__1
+WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+  AND (%(whole)s::boolean OR
+       ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)))
+  AND (item <> 'c');
+
+-- audit of refold_builds.notable__1
+WITH expected AS MATERIALIZED (
+    SELECT txid,
+           position,
+           ordinal AS ordinal,
+           event_id,
+           user_id AS user_id,
+           UPPER(item) AS item,
+           ts AS ts
+    FROM refold_builds.items__1
+    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+         OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
+      AND (item <> 'c')
+),
+actual AS MATERIALIZED (
+    SELECT txid, position, ordinal, event_id, user_id, item, ts FROM refold_builds.notable__1 WHERE true
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+FROM (SELECT txid, position, ordinal, event_id, user_id, item, ts FROM expected EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, item, ts FROM actual) AS d
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+FROM (SELECT txid, position, ordinal, event_id, user_id, item, ts FROM actual EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, item, ts FROM expected) AS d;
+
+-- healing of refold_builds.notable__1: delete
+DELETE FROM refold_builds.notable__1 WHERE hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+
+-- healing of refold_builds.notable__1: insert
+INSERT INTO refold_builds.notable__1 (txid, position, ordinal, event_id, user_id, item, ts)
+SELECT txid,
+       position,
+       ordinal AS ordinal,
+       event_id,
+       user_id AS user_id,
+       UPPER(item) AS item,
+       ts AS ts
+FROM refold_builds.items__1
+WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
+  AND hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+  AND (item <> 'c');
+
+-- view
+SELECT event_id, user_id, item, ts FROM refold_builds.notable__1;

@@ -1,0 +1,137 @@
+-- seen: merge, because: every aggregate can be merged
+
+-- create
+CREATE TABLE refold_builds.seen__1 AS
+SELECT user_id AS user_id,
+       action AS action
+FROM refold.events
+GROUP BY 1, 2
+WITH NO DATA;
+
+-- keys
+CREATE UNIQUE INDEX seen__1__key ON refold_builds.seen__1 (user_id, action) NULLS NOT DISTINCT;
+
+-- page
+WITH page AS MATERIALIZED (
+    SELECT * FROM (
+        (SELECT txid, position, 0 AS ordinal, user_id, action
+         FROM refold.events
+         WHERE txid = ANY (%(open)s::xid8[]) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+           AND (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+           AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
+         ORDER BY txid, position LIMIT %(limit)s::bigint)
+        UNION ALL
+        (SELECT txid, position, 0 AS ordinal, user_id, action
+         FROM refold.events
+         WHERE (txid, position) > (%(from_txid)s::xid8, %(from_position)s::bigint)
+           AND (txid, position) <= (%(to_txid)s::xid8, %(to_position)s::bigint) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+         ORDER BY txid, position LIMIT %(limit)s::bigint)
+    ) AS unread
+    ORDER BY txid, position LIMIT %(limit)s::bigint
+),
+upto AS MATERIALIZED (
+    SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC LIMIT 1
+),
+written AS (
+    INSERT INTO refold_builds.seen__1 AS kept (user_id, action)
+    SELECT user_id AS user_id,
+           action AS action
+    FROM page
+    GROUP BY 1, 2
+    ON CONFLICT (user_id, action) DO NOTHING
+)
+SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- backlog
+WITH upto AS MATERIALIZED (
+    (SELECT txid, position, 0 AS ordinal, true AS full_page
+     FROM refold.events
+     WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+       AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
+     ORDER BY txid, position OFFSET %(limit)s::bigint - 1 LIMIT 1)
+    UNION ALL
+    SELECT %(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer, false
+    ORDER BY full_page DESC LIMIT 1
+),
+page AS NOT MATERIALIZED (
+    SELECT txid, position, 0 AS ordinal, user_id, action
+    FROM refold.events
+    WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+      AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
+      AND txid <= (SELECT txid FROM upto)
+),
+written AS (
+    INSERT INTO refold_builds.seen__1 AS kept (user_id, action)
+    SELECT user_id AS user_id,
+           action AS action
+    FROM page
+    GROUP BY 1, 2
+    ON CONFLICT (user_id, action) DO NOTHING
+)
+SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
+            ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- load
+CREATE TEMPORARY TABLE delta ON COMMIT DROP AS
+SELECT user_id AS user_id,
+       action AS action
+FROM refold.events
+WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+  AND (%(whole)s::boolean OR
+       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
+GROUP BY 1, 2;
+
+-- load
+INSERT INTO refold_builds.seen__1 AS kept (user_id, action)
+SELECT user_id, action FROM delta WHERE true
+ON CONFLICT (user_id, action) DO NOTHING;
+
+-- load_next
+CREATE TEMPORARY TABLE delta ON COMMIT DROP AS
+SELECT user_id AS user_id,
+       action AS action
+FROM refold.events
+WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+  AND (%(whole)s::boolean OR
+       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
+GROUP BY 1, 2;
+
+-- load_next
+INSERT INTO refold_builds.seen__1 AS kept (user_id, action)
+SELECT user_id, action FROM delta WHERE true
+ON CONFLICT (user_id, action) DO NOTHING;
+
+-- audit of refold_builds.seen__1
+WITH expected AS MATERIALIZED (
+    SELECT user_id AS user_id,
+           action AS action
+    FROM refold.events
+    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+         OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+    GROUP BY 1, 2
+),
+actual AS MATERIALIZED (
+    SELECT user_id, action FROM refold_builds.seen__1 WHERE true
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(user_id, action), 0) AS hash, jsonb_build_object('user_id', d.user_id, 'action', d.action) AS key, to_jsonb(d) AS row
+FROM (SELECT user_id, action FROM expected EXCEPT ALL SELECT user_id, action FROM actual) AS d
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(user_id, action), 0) AS hash, jsonb_build_object('user_id', d.user_id, 'action', d.action) AS key, to_jsonb(d) AS row
+FROM (SELECT user_id, action FROM actual EXCEPT ALL SELECT user_id, action FROM expected) AS d;
+
+-- healing of refold_builds.seen__1: delete
+DELETE FROM refold_builds.seen__1 WHERE hash_record_extended(ROW(user_id, action), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+
+-- healing of refold_builds.seen__1: insert
+INSERT INTO refold_builds.seen__1 (user_id, action)
+SELECT user_id AS user_id,
+       action AS action
+FROM refold.events
+WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND hash_record_extended(ROW(user_id, action), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+GROUP BY 1, 2;
+
+-- view
+SELECT user_id, action FROM refold_builds.seen__1;

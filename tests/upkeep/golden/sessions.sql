@@ -1,0 +1,367 @@
+-- sessions: recompute, because: the query has more than one level, a window or a join
+
+-- create
+CREATE TABLE refold_builds.sessions__1 AS
+WITH marked AS (
+  SELECT
+    user_id,
+    event_id,
+    ts,
+    CASE
+      WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= INTERVAL '30 MINUTES'
+      THEN 0
+      ELSE 1
+    END AS starts
+  FROM (
+    SELECT event_id, user_id, ts
+    FROM refold.events
+    WHERE true
+) AS events
+  WHERE
+    user_id IS NOT NULL
+), numbered AS (
+  SELECT
+    user_id,
+    ts,
+    SUM(starts) OVER (PARTITION BY user_id ORDER BY ts, event_id) AS session
+  FROM marked
+)
+SELECT
+  user_id,
+  session,
+  MIN(ts) AS started_at,
+  MAX(ts) AS ended_at,
+  COUNT(*) AS events
+FROM numbered
+GROUP BY
+  user_id,
+  session
+WITH NO DATA;
+
+-- indexes
+CREATE INDEX sessions__1__key ON refold_builds.sessions__1 (user_id);
+
+-- indexes
+CREATE INDEX sessions__1__hash ON refold_builds.sessions__1 ((hash_record_extended(ROW(user_id), 0)));
+
+-- page
+WITH page AS MATERIALIZED (
+    SELECT * FROM (
+        (SELECT txid, position, 0 AS ordinal, event_id, user_id, ts
+         FROM refold.events
+         WHERE txid = ANY (%(open)s::xid8[]) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+           AND (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+           AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
+         ORDER BY txid, position LIMIT %(limit)s::bigint)
+        UNION ALL
+        (SELECT txid, position, 0 AS ordinal, event_id, user_id, ts
+         FROM refold.events
+         WHERE (txid, position) > (%(from_txid)s::xid8, %(from_position)s::bigint)
+           AND (txid, position) <= (%(to_txid)s::xid8, %(to_position)s::bigint) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+         ORDER BY txid, position LIMIT %(limit)s::bigint)
+    ) AS unread
+    ORDER BY txid, position LIMIT %(limit)s::bigint
+),
+upto AS MATERIALIZED (
+    SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC LIMIT 1
+),
+touched AS MATERIALIZED (
+    SELECT DISTINCT hash_record_extended(ROW(user_id), 0) AS hash FROM page
+),
+fresh AS MATERIALIZED (
+    WITH marked AS (
+      SELECT
+        user_id,
+        event_id,
+        ts,
+        CASE
+          WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= INTERVAL '30 MINUTES'
+          THEN 0
+          ELSE 1
+        END AS starts
+      FROM (
+        SELECT e.event_id, e.user_id, e.ts
+        FROM touched
+        CROSS JOIN LATERAL (
+            SELECT event_id, user_id, ts FROM refold.events
+            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash
+              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto)))
+            OFFSET 0
+        ) AS e
+    ) AS events
+      WHERE
+        user_id IS NOT NULL
+    ), numbered AS (
+      SELECT
+        user_id,
+        ts,
+        SUM(starts) OVER (PARTITION BY user_id ORDER BY ts, event_id) AS session
+      FROM marked
+    )
+    SELECT
+      user_id,
+      session,
+      MIN(ts) AS started_at,
+      MAX(ts) AS ended_at,
+      COUNT(*) AS events
+    FROM numbered
+    GROUP BY
+      user_id,
+      session
+),
+gone AS (
+    DELETE FROM refold_builds.sessions__1 WHERE hash_record_extended(ROW(user_id), 0) IN (SELECT hash FROM touched) RETURNING 1
+),
+written AS (
+    INSERT INTO refold_builds.sessions__1 (user_id, session, started_at, ended_at, events)
+    SELECT user_id, session, started_at, ended_at, events FROM fresh
+    WHERE (SELECT count(*) FROM gone) >= 0
+)
+SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- backlog
+WITH upto AS MATERIALIZED (
+    (SELECT txid, position, 0 AS ordinal, true AS full_page
+     FROM refold.events
+     WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+       AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
+     ORDER BY txid, position OFFSET %(limit)s::bigint - 1 LIMIT 1)
+    UNION ALL
+    SELECT %(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer, false
+    ORDER BY full_page DESC LIMIT 1
+),
+page AS NOT MATERIALIZED (
+    SELECT txid, position, 0 AS ordinal, event_id, user_id, ts
+    FROM refold.events
+    WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+      AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
+      AND txid <= (SELECT txid FROM upto)
+),
+touched AS MATERIALIZED (
+    SELECT DISTINCT hash_record_extended(ROW(user_id), 0) AS hash FROM page
+),
+fresh AS MATERIALIZED (
+    WITH marked AS (
+      SELECT
+        user_id,
+        event_id,
+        ts,
+        CASE
+          WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= INTERVAL '30 MINUTES'
+          THEN 0
+          ELSE 1
+        END AS starts
+      FROM (
+        SELECT e.event_id, e.user_id, e.ts
+        FROM touched
+        CROSS JOIN LATERAL (
+            SELECT event_id, user_id, ts FROM refold.events
+            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash
+              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto)))
+            OFFSET 0
+        ) AS e
+    ) AS events
+      WHERE
+        user_id IS NOT NULL
+    ), numbered AS (
+      SELECT
+        user_id,
+        ts,
+        SUM(starts) OVER (PARTITION BY user_id ORDER BY ts, event_id) AS session
+      FROM marked
+    )
+    SELECT
+      user_id,
+      session,
+      MIN(ts) AS started_at,
+      MAX(ts) AS ended_at,
+      COUNT(*) AS events
+    FROM numbered
+    GROUP BY
+      user_id,
+      session
+),
+gone AS (
+    DELETE FROM refold_builds.sessions__1 WHERE hash_record_extended(ROW(user_id), 0) IN (SELECT hash FROM touched) RETURNING 1
+),
+written AS (
+    INSERT INTO refold_builds.sessions__1 (user_id, session, started_at, ended_at, events)
+    SELECT user_id, session, started_at, ended_at, events FROM fresh
+    WHERE (SELECT count(*) FROM gone) >= 0
+)
+SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
+            ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- load
+INSERT INTO refold_builds.sessions__1 (user_id, session, started_at, ended_at, events)
+WITH marked AS (
+  SELECT
+    user_id,
+    event_id,
+    ts,
+    CASE
+      WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= INTERVAL '30 MINUTES'
+      THEN 0
+      ELSE 1
+    END AS starts
+  FROM (
+    SELECT event_id, user_id, ts
+    FROM refold.events
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
+) AS events
+  WHERE
+    user_id IS NOT NULL
+), numbered AS (
+  SELECT
+    user_id,
+    ts,
+    SUM(starts) OVER (PARTITION BY user_id ORDER BY ts, event_id) AS session
+  FROM marked
+)
+SELECT
+  user_id,
+  session,
+  MIN(ts) AS started_at,
+  MAX(ts) AS ended_at,
+  COUNT(*) AS events
+FROM numbered
+GROUP BY
+  user_id,
+  session;
+
+-- load_next
+INSERT INTO refold_builds.sessions__1 (user_id, session, started_at, ended_at, events)
+WITH marked AS (
+  SELECT
+    user_id,
+    event_id,
+    ts,
+    CASE
+      WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= INTERVAL '30 MINUTES'
+      THEN 0
+      ELSE 1
+    END AS starts
+  FROM (
+    SELECT event_id, user_id, ts
+    FROM refold.events
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
+) AS events
+  WHERE
+    user_id IS NOT NULL
+), numbered AS (
+  SELECT
+    user_id,
+    ts,
+    SUM(starts) OVER (PARTITION BY user_id ORDER BY ts, event_id) AS session
+  FROM marked
+)
+SELECT
+  user_id,
+  session,
+  MIN(ts) AS started_at,
+  MAX(ts) AS ended_at,
+  COUNT(*) AS events
+FROM numbered
+GROUP BY
+  user_id,
+  session;
+
+-- audit of refold_builds.sessions__1
+WITH expected AS MATERIALIZED (
+    WITH marked AS (
+      SELECT
+        user_id,
+        event_id,
+        ts,
+        CASE
+          WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= INTERVAL '30 MINUTES'
+          THEN 0
+          ELSE 1
+        END AS starts
+      FROM (
+        SELECT event_id, user_id, ts
+        FROM refold.events
+        WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+             OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+    ) AS events
+      WHERE
+        user_id IS NOT NULL
+    ), numbered AS (
+      SELECT
+        user_id,
+        ts,
+        SUM(starts) OVER (PARTITION BY user_id ORDER BY ts, event_id) AS session
+      FROM marked
+    )
+    SELECT
+      user_id,
+      session,
+      MIN(ts) AS started_at,
+      MAX(ts) AS ended_at,
+      COUNT(*) AS events
+    FROM numbered
+    GROUP BY
+      user_id,
+      session
+),
+actual AS MATERIALIZED (
+    SELECT user_id, session, started_at, ended_at, events FROM refold_builds.sessions__1 WHERE true
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
+FROM (SELECT user_id, session, started_at, ended_at, events FROM expected EXCEPT ALL SELECT user_id, session, started_at, ended_at, events FROM actual) AS d
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
+FROM (SELECT user_id, session, started_at, ended_at, events FROM actual EXCEPT ALL SELECT user_id, session, started_at, ended_at, events FROM expected) AS d;
+
+-- healing of refold_builds.sessions__1: delete
+DELETE FROM refold_builds.sessions__1 WHERE hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+
+-- healing of refold_builds.sessions__1: insert
+INSERT INTO refold_builds.sessions__1 (user_id, session, started_at, ended_at, events)
+WITH marked AS (
+  SELECT
+    user_id,
+    event_id,
+    ts,
+    CASE
+      WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= INTERVAL '30 MINUTES'
+      THEN 0
+      ELSE 1
+    END AS starts
+  FROM (
+    SELECT event_id, user_id, ts
+    FROM refold.events
+    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+         OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+      AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+) AS events
+  WHERE
+    user_id IS NOT NULL
+), numbered AS (
+  SELECT
+    user_id,
+    ts,
+    SUM(starts) OVER (PARTITION BY user_id ORDER BY ts, event_id) AS session
+  FROM marked
+)
+SELECT
+  user_id,
+  session,
+  MIN(ts) AS started_at,
+  MAX(ts) AS ended_at,
+  COUNT(*) AS events
+FROM numbered
+GROUP BY
+  user_id,
+  session;
+
+-- view
+SELECT user_id, session, started_at, ended_at, events FROM refold_builds.sessions__1;
+
+-- the key's index on the stream
+CREATE INDEX IF NOT EXISTS key_index ON refold.events ((hash_record_extended(ROW(user_id), 0)));

@@ -1,0 +1,269 @@
+-- totals: merge, because: every aggregate can be merged
+
+-- create
+CREATE TABLE refold_builds.totals__1 AS
+SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
+       action AS action,
+       COUNT(*) AS events,
+       COUNT(user_id) AS known,
+       SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS total,
+       MIN(ts) AS first_at,
+       MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
+       BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
+       BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
+       COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
+       COUNT(*) FILTER(WHERE user_id IS NULL) AS anonymous,
+       SUM(version) FILTER(WHERE action = 'buy') AS mean_version__sum,
+       COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
+       MAX(ts) AS span__12
+FROM refold.events
+GROUP BY 1, 2
+WITH NO DATA;
+
+-- keys
+CREATE UNIQUE INDEX totals__1__key ON refold_builds.totals__1 (day, action) NULLS NOT DISTINCT;
+
+-- page
+WITH page AS MATERIALIZED (
+    SELECT * FROM (
+        (SELECT txid, position, 0 AS ordinal, user_id, action, ts, metadata, version
+         FROM refold.events
+         WHERE txid = ANY (%(open)s::xid8[]) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+           AND (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+           AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
+         ORDER BY txid, position LIMIT %(limit)s::bigint)
+        UNION ALL
+        (SELECT txid, position, 0 AS ordinal, user_id, action, ts, metadata, version
+         FROM refold.events
+         WHERE (txid, position) > (%(from_txid)s::xid8, %(from_position)s::bigint)
+           AND (txid, position) <= (%(to_txid)s::xid8, %(to_position)s::bigint) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+         ORDER BY txid, position LIMIT %(limit)s::bigint)
+    ) AS unread
+    ORDER BY txid, position LIMIT %(limit)s::bigint
+),
+upto AS MATERIALIZED (
+    SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC LIMIT 1
+),
+written AS (
+    INSERT INTO refold_builds.totals__1 AS kept (day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12)
+    SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
+           action AS action,
+           COUNT(*) AS events,
+           COUNT(user_id) AS known,
+           SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS total,
+           MIN(ts) AS first_at,
+           MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
+           BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
+           BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
+           COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
+           COUNT(*) FILTER(WHERE user_id IS NULL) AS anonymous,
+           SUM(version) FILTER(WHERE action = 'buy') AS mean_version__sum,
+           COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
+           MAX(ts) AS span__12
+    FROM page
+    GROUP BY 1, 2
+    ON CONFLICT (day, action) DO UPDATE SET
+        events = kept.events + excluded.events,
+        known = kept.known + excluded.known,
+        total = coalesce(kept.total + excluded.total, kept.total, excluded.total),
+        first_at = least(kept.first_at, excluded.first_at),
+        largest = greatest(kept.largest, excluded.largest),
+        all_numbered = coalesce(kept.all_numbered AND excluded.all_numbered, kept.all_numbered, excluded.all_numbered),
+        any_large = coalesce(kept.any_large OR excluded.any_large, kept.any_large, excluded.any_large),
+        mean__count = kept.mean__count + excluded.mean__count,
+        anonymous = kept.anonymous + excluded.anonymous,
+        mean_version__sum = coalesce(kept.mean_version__sum + excluded.mean_version__sum, kept.mean_version__sum, excluded.mean_version__sum),
+        mean_version__count = kept.mean_version__count + excluded.mean_version__count,
+        span__12 = greatest(kept.span__12, excluded.span__12)
+)
+SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- backlog
+WITH upto AS MATERIALIZED (
+    (SELECT txid, position, 0 AS ordinal, true AS full_page
+     FROM refold.events
+     WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+       AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
+     ORDER BY txid, position OFFSET %(limit)s::bigint - 1 LIMIT 1)
+    UNION ALL
+    SELECT %(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer, false
+    ORDER BY full_page DESC LIMIT 1
+),
+page AS NOT MATERIALIZED (
+    SELECT txid, position, 0 AS ordinal, user_id, action, ts, metadata, version
+    FROM refold.events
+    WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+      AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
+      AND txid <= (SELECT txid FROM upto)
+),
+written AS (
+    INSERT INTO refold_builds.totals__1 AS kept (day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12)
+    SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
+           action AS action,
+           COUNT(*) AS events,
+           COUNT(user_id) AS known,
+           SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS total,
+           MIN(ts) AS first_at,
+           MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
+           BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
+           BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
+           COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
+           COUNT(*) FILTER(WHERE user_id IS NULL) AS anonymous,
+           SUM(version) FILTER(WHERE action = 'buy') AS mean_version__sum,
+           COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
+           MAX(ts) AS span__12
+    FROM page
+    GROUP BY 1, 2
+    ON CONFLICT (day, action) DO UPDATE SET
+        events = kept.events + excluded.events,
+        known = kept.known + excluded.known,
+        total = coalesce(kept.total + excluded.total, kept.total, excluded.total),
+        first_at = least(kept.first_at, excluded.first_at),
+        largest = greatest(kept.largest, excluded.largest),
+        all_numbered = coalesce(kept.all_numbered AND excluded.all_numbered, kept.all_numbered, excluded.all_numbered),
+        any_large = coalesce(kept.any_large OR excluded.any_large, kept.any_large, excluded.any_large),
+        mean__count = kept.mean__count + excluded.mean__count,
+        anonymous = kept.anonymous + excluded.anonymous,
+        mean_version__sum = coalesce(kept.mean_version__sum + excluded.mean_version__sum, kept.mean_version__sum, excluded.mean_version__sum),
+        mean_version__count = kept.mean_version__count + excluded.mean_version__count,
+        span__12 = greatest(kept.span__12, excluded.span__12)
+)
+SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
+            ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- load
+CREATE TEMPORARY TABLE delta ON COMMIT DROP AS
+SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
+       action AS action,
+       COUNT(*) AS events,
+       COUNT(user_id) AS known,
+       SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS total,
+       MIN(ts) AS first_at,
+       MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
+       BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
+       BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
+       COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
+       COUNT(*) FILTER(WHERE user_id IS NULL) AS anonymous,
+       SUM(version) FILTER(WHERE action = 'buy') AS mean_version__sum,
+       COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
+       MAX(ts) AS span__12
+FROM refold.events
+WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+  AND (%(whole)s::boolean OR
+       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
+GROUP BY 1, 2;
+
+-- load
+INSERT INTO refold_builds.totals__1 AS kept (day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12)
+SELECT day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12 FROM delta WHERE true
+ON CONFLICT (day, action) DO UPDATE SET
+    events = kept.events + excluded.events,
+    known = kept.known + excluded.known,
+    total = coalesce(kept.total + excluded.total, kept.total, excluded.total),
+    first_at = least(kept.first_at, excluded.first_at),
+    largest = greatest(kept.largest, excluded.largest),
+    all_numbered = coalesce(kept.all_numbered AND excluded.all_numbered, kept.all_numbered, excluded.all_numbered),
+    any_large = coalesce(kept.any_large OR excluded.any_large, kept.any_large, excluded.any_large),
+    mean__count = kept.mean__count + excluded.mean__count,
+    anonymous = kept.anonymous + excluded.anonymous,
+    mean_version__sum = coalesce(kept.mean_version__sum + excluded.mean_version__sum, kept.mean_version__sum, excluded.mean_version__sum),
+    mean_version__count = kept.mean_version__count + excluded.mean_version__count,
+    span__12 = greatest(kept.span__12, excluded.span__12);
+
+-- load_next
+CREATE TEMPORARY TABLE delta ON COMMIT DROP AS
+SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
+       action AS action,
+       COUNT(*) AS events,
+       COUNT(user_id) AS known,
+       SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS total,
+       MIN(ts) AS first_at,
+       MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
+       BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
+       BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
+       COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
+       COUNT(*) FILTER(WHERE user_id IS NULL) AS anonymous,
+       SUM(version) FILTER(WHERE action = 'buy') AS mean_version__sum,
+       COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
+       MAX(ts) AS span__12
+FROM refold.events
+WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+  AND (%(whole)s::boolean OR
+       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
+GROUP BY 1, 2;
+
+-- load_next
+INSERT INTO refold_builds.totals__1 AS kept (day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12)
+SELECT day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12 FROM delta WHERE true
+ON CONFLICT (day, action) DO UPDATE SET
+    events = kept.events + excluded.events,
+    known = kept.known + excluded.known,
+    total = coalesce(kept.total + excluded.total, kept.total, excluded.total),
+    first_at = least(kept.first_at, excluded.first_at),
+    largest = greatest(kept.largest, excluded.largest),
+    all_numbered = coalesce(kept.all_numbered AND excluded.all_numbered, kept.all_numbered, excluded.all_numbered),
+    any_large = coalesce(kept.any_large OR excluded.any_large, kept.any_large, excluded.any_large),
+    mean__count = kept.mean__count + excluded.mean__count,
+    anonymous = kept.anonymous + excluded.anonymous,
+    mean_version__sum = coalesce(kept.mean_version__sum + excluded.mean_version__sum, kept.mean_version__sum, excluded.mean_version__sum),
+    mean_version__count = kept.mean_version__count + excluded.mean_version__count,
+    span__12 = greatest(kept.span__12, excluded.span__12);
+
+-- audit of refold_builds.totals__1
+WITH expected AS MATERIALIZED (
+    SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
+           action AS action,
+           COUNT(*) AS events,
+           COUNT(user_id) AS known,
+           SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS total,
+           MIN(ts) AS first_at,
+           MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
+           BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
+           BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
+           COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
+           COUNT(*) FILTER(WHERE user_id IS NULL) AS anonymous,
+           SUM(version) FILTER(WHERE action = 'buy') AS mean_version__sum,
+           COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
+           MAX(ts) AS span__12
+    FROM refold.events
+    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+         OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+    GROUP BY 1, 2
+),
+actual AS MATERIALIZED (
+    SELECT day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12 FROM refold_builds.totals__1 WHERE true
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(day, action), 0) AS hash, jsonb_build_object('day', d.day, 'action', d.action) AS key, to_jsonb(d) AS row
+FROM (SELECT day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12 FROM expected EXCEPT ALL SELECT day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12 FROM actual) AS d
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(day, action), 0) AS hash, jsonb_build_object('day', d.day, 'action', d.action) AS key, to_jsonb(d) AS row
+FROM (SELECT day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12 FROM actual EXCEPT ALL SELECT day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12 FROM expected) AS d;
+
+-- healing of refold_builds.totals__1: delete
+DELETE FROM refold_builds.totals__1 WHERE hash_record_extended(ROW(day, action), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+
+-- healing of refold_builds.totals__1: insert
+INSERT INTO refold_builds.totals__1 (day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12)
+SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
+       action AS action,
+       COUNT(*) AS events,
+       COUNT(user_id) AS known,
+       SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS total,
+       MIN(ts) AS first_at,
+       MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
+       BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
+       BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
+       COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
+       COUNT(*) FILTER(WHERE user_id IS NULL) AS anonymous,
+       SUM(version) FILTER(WHERE action = 'buy') AS mean_version__sum,
+       COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
+       MAX(ts) AS span__12
+FROM refold.events
+WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE), action), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+GROUP BY 1, 2;
+
+-- view
+SELECT day, action, events, known, total, first_at, largest, all_numbered, any_large, (CAST(total AS DECIMAL) / NULLIF(mean__count, 0)) AS mean, anonymous, (CAST(mean_version__sum AS DECIMAL) / NULLIF(mean_version__count, 0)) AS mean_version, ROUND(100.0 * known / events, 1) AS known_percent, span__12 - first_at AS span FROM refold_builds.totals__1 WHERE events > 1 OR total > 0;

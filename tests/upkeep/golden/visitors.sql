@@ -1,0 +1,504 @@
+-- visitors: members, because: count(DISTINCT …) needs the set of what it has counted
+
+-- create
+CREATE TABLE refold_builds.visitors__1 AS
+SELECT metadata ->> 'place' AS place,
+       COUNT(*) AS events,
+       count(DISTINCT user_id) AS users,
+       count(DISTINCT CAST((metadata ->> 'n') AS DECIMAL)) AS numbers,
+       count(DISTINCT user_id) FILTER (WHERE action = 'buy') AS buyers,
+       SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__sum,
+       COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
+       BOOL_OR(action = 'buy') AS sold
+FROM refold.events
+WHERE (action <> 'noise')
+GROUP BY 1
+WITH NO DATA;
+
+-- create
+CREATE TABLE refold_builds.visitors__1__m1 AS
+SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+FROM refold.events
+WHERE (user_id) IS NOT NULL
+  AND (action <> 'noise')
+WITH NO DATA;
+
+-- create
+CREATE TABLE refold_builds.visitors__1__m2 AS
+SELECT DISTINCT metadata ->> 'place' AS place, CAST((metadata ->> 'n') AS DECIMAL) AS member
+FROM refold.events
+WHERE (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL
+  AND (action <> 'noise')
+WITH NO DATA;
+
+-- create
+CREATE TABLE refold_builds.visitors__1__m3 AS
+SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+FROM refold.events
+WHERE (user_id) IS NOT NULL
+  AND (action = 'buy')
+  AND (action <> 'noise')
+WITH NO DATA;
+
+-- keys
+CREATE UNIQUE INDEX visitors__1__key ON refold_builds.visitors__1 (place) NULLS NOT DISTINCT;
+
+-- indexes
+CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m1_key ON refold_builds.visitors__1__m1 (place, member) NULLS NOT DISTINCT;
+
+-- indexes
+CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m2_key ON refold_builds.visitors__1__m2 (place, member) NULLS NOT DISTINCT;
+
+-- indexes
+CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m3_key ON refold_builds.visitors__1__m3 (place, member) NULLS NOT DISTINCT;
+
+-- page
+WITH page AS MATERIALIZED (
+    SELECT * FROM (
+        (SELECT txid, position, 0 AS ordinal, user_id, action, metadata
+         FROM refold.events
+         WHERE txid = ANY (%(open)s::xid8[]) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+           AND (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+           AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
+         ORDER BY txid, position LIMIT %(limit)s::bigint)
+        UNION ALL
+        (SELECT txid, position, 0 AS ordinal, user_id, action, metadata
+         FROM refold.events
+         WHERE (txid, position) > (%(from_txid)s::xid8, %(from_position)s::bigint)
+           AND (txid, position) <= (%(to_txid)s::xid8, %(to_position)s::bigint) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+         ORDER BY txid, position LIMIT %(limit)s::bigint)
+    ) AS unread
+    ORDER BY txid, position LIMIT %(limit)s::bigint
+),
+upto AS MATERIALIZED (
+    SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC LIMIT 1
+),
+new_1 AS (
+    INSERT INTO refold_builds.visitors__1__m1 (place, member)
+    SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+    FROM page
+    WHERE (user_id) IS NOT NULL
+      AND (action <> 'noise')
+    ON CONFLICT DO NOTHING
+    RETURNING place
+),
+new_2 AS (
+    INSERT INTO refold_builds.visitors__1__m2 (place, member)
+    SELECT DISTINCT metadata ->> 'place' AS place, CAST((metadata ->> 'n') AS DECIMAL) AS member
+    FROM page
+    WHERE (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL
+      AND (action <> 'noise')
+    ON CONFLICT DO NOTHING
+    RETURNING place
+),
+new_3 AS (
+    INSERT INTO refold_builds.visitors__1__m3 (place, member)
+    SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+    FROM page
+    WHERE (user_id) IS NOT NULL
+      AND (action = 'buy')
+      AND (action <> 'noise')
+    ON CONFLICT DO NOTHING
+    RETURNING place
+),
+delta AS (
+    SELECT metadata ->> 'place' AS place,
+           COUNT(*) AS events,
+           SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__sum,
+           COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
+           BOOL_OR(action = 'buy') AS sold
+    FROM page
+    WHERE (action <> 'noise')
+    GROUP BY 1
+),
+written AS (
+    INSERT INTO refold_builds.visitors__1 AS kept (place, events, users, numbers, buyers, mean__sum, mean__count, sold)
+    SELECT place, sum(events) AS events, sum(users) AS users, sum(numbers) AS numbers, sum(buyers) AS buyers, sum(mean__sum) AS mean__sum, sum(mean__count) AS mean__count, bool_or(sold) AS sold
+    FROM (
+        SELECT place, events, 0 AS users, 0 AS numbers, 0 AS buyers, mean__sum, mean__count, sold FROM delta
+        UNION ALL
+        SELECT place, 0 AS events, count(*) AS users, 0 AS numbers, 0 AS buyers, NULL AS mean__sum, 0 AS mean__count, NULL AS sold FROM new_1 GROUP BY place
+        UNION ALL
+        SELECT place, 0 AS events, 0 AS users, count(*) AS numbers, 0 AS buyers, NULL AS mean__sum, 0 AS mean__count, NULL AS sold FROM new_2 GROUP BY place
+        UNION ALL
+        SELECT place, 0 AS events, 0 AS users, 0 AS numbers, count(*) AS buyers, NULL AS mean__sum, 0 AS mean__count, NULL AS sold FROM new_3 GROUP BY place
+    ) AS arrived
+    GROUP BY 1
+    ON CONFLICT (place) DO UPDATE SET
+        events = kept.events + excluded.events,
+        users = kept.users + excluded.users,
+        numbers = kept.numbers + excluded.numbers,
+        buyers = kept.buyers + excluded.buyers,
+        mean__sum = coalesce(kept.mean__sum + excluded.mean__sum, kept.mean__sum, excluded.mean__sum),
+        mean__count = kept.mean__count + excluded.mean__count,
+        sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold)
+)
+SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- backlog
+WITH upto AS MATERIALIZED (
+    (SELECT txid, position, 0 AS ordinal, true AS full_page
+     FROM refold.events
+     WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+       AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
+     ORDER BY txid, position OFFSET %(limit)s::bigint - 1 LIMIT 1)
+    UNION ALL
+    SELECT %(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer, false
+    ORDER BY full_page DESC LIMIT 1
+),
+page AS MATERIALIZED (
+    SELECT txid, position, 0 AS ordinal, user_id, action, metadata
+    FROM refold.events
+    WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+      AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
+      AND txid <= (SELECT txid FROM upto)
+),
+new_1 AS (
+    INSERT INTO refold_builds.visitors__1__m1 (place, member)
+    SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+    FROM page
+    WHERE (user_id) IS NOT NULL
+      AND (action <> 'noise')
+    ON CONFLICT DO NOTHING
+    RETURNING place
+),
+new_2 AS (
+    INSERT INTO refold_builds.visitors__1__m2 (place, member)
+    SELECT DISTINCT metadata ->> 'place' AS place, CAST((metadata ->> 'n') AS DECIMAL) AS member
+    FROM page
+    WHERE (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL
+      AND (action <> 'noise')
+    ON CONFLICT DO NOTHING
+    RETURNING place
+),
+new_3 AS (
+    INSERT INTO refold_builds.visitors__1__m3 (place, member)
+    SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+    FROM page
+    WHERE (user_id) IS NOT NULL
+      AND (action = 'buy')
+      AND (action <> 'noise')
+    ON CONFLICT DO NOTHING
+    RETURNING place
+),
+delta AS (
+    SELECT metadata ->> 'place' AS place,
+           COUNT(*) AS events,
+           SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__sum,
+           COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
+           BOOL_OR(action = 'buy') AS sold
+    FROM page
+    WHERE (action <> 'noise')
+    GROUP BY 1
+),
+written AS (
+    INSERT INTO refold_builds.visitors__1 AS kept (place, events, users, numbers, buyers, mean__sum, mean__count, sold)
+    SELECT place, sum(events) AS events, sum(users) AS users, sum(numbers) AS numbers, sum(buyers) AS buyers, sum(mean__sum) AS mean__sum, sum(mean__count) AS mean__count, bool_or(sold) AS sold
+    FROM (
+        SELECT place, events, 0 AS users, 0 AS numbers, 0 AS buyers, mean__sum, mean__count, sold FROM delta
+        UNION ALL
+        SELECT place, 0 AS events, count(*) AS users, 0 AS numbers, 0 AS buyers, NULL AS mean__sum, 0 AS mean__count, NULL AS sold FROM new_1 GROUP BY place
+        UNION ALL
+        SELECT place, 0 AS events, 0 AS users, count(*) AS numbers, 0 AS buyers, NULL AS mean__sum, 0 AS mean__count, NULL AS sold FROM new_2 GROUP BY place
+        UNION ALL
+        SELECT place, 0 AS events, 0 AS users, 0 AS numbers, count(*) AS buyers, NULL AS mean__sum, 0 AS mean__count, NULL AS sold FROM new_3 GROUP BY place
+    ) AS arrived
+    GROUP BY 1
+    ON CONFLICT (place) DO UPDATE SET
+        events = kept.events + excluded.events,
+        users = kept.users + excluded.users,
+        numbers = kept.numbers + excluded.numbers,
+        buyers = kept.buyers + excluded.buyers,
+        mean__sum = coalesce(kept.mean__sum + excluded.mean__sum, kept.mean__sum, excluded.mean__sum),
+        mean__count = kept.mean__count + excluded.mean__count,
+        sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold)
+)
+SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
+            ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- load
+CREATE TEMPORARY TABLE fresh ON COMMIT DROP AS
+SELECT metadata ->> 'place' AS place,
+       user_id AS member__1,
+       CAST((metadata ->> 'n') AS DECIMAL) AS member__2,
+       CASE WHEN action = 'buy' THEN user_id END AS member__3,
+       COUNT(*) AS events,
+       SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__sum,
+       COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
+       BOOL_OR(action = 'buy') AS sold
+FROM refold.events
+WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+  AND (%(whole)s::boolean OR
+       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
+  AND (action <> 'noise')
+GROUP BY 1, 2, 3, 4;
+
+-- load
+INSERT INTO refold_builds.visitors__1__m1 (place, member)
+SELECT DISTINCT place, member__1 FROM fresh WHERE member__1 IS NOT NULL;
+
+-- load
+CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m1_key ON refold_builds.visitors__1__m1 (place, member) NULLS NOT DISTINCT;
+
+-- load
+INSERT INTO refold_builds.visitors__1__m2 (place, member)
+SELECT DISTINCT place, member__2 FROM fresh WHERE member__2 IS NOT NULL;
+
+-- load
+CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m2_key ON refold_builds.visitors__1__m2 (place, member) NULLS NOT DISTINCT;
+
+-- load
+INSERT INTO refold_builds.visitors__1__m3 (place, member)
+SELECT DISTINCT place, member__3 FROM fresh WHERE member__3 IS NOT NULL;
+
+-- load
+CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m3_key ON refold_builds.visitors__1__m3 (place, member) NULLS NOT DISTINCT;
+
+-- load
+CREATE TEMPORARY TABLE delta ON COMMIT DROP AS
+SELECT place, sum(events) AS events, sum(mean__sum) AS mean__sum, sum(mean__count) AS mean__count, bool_or(sold) AS sold FROM fresh GROUP BY place;
+
+-- load
+INSERT INTO refold_builds.visitors__1 AS kept (place, events, users, numbers, buyers, mean__sum, mean__count, sold)
+SELECT place, sum(events) AS events, sum(users) AS users, sum(numbers) AS numbers, sum(buyers) AS buyers, sum(mean__sum) AS mean__sum, sum(mean__count) AS mean__count, bool_or(sold) AS sold
+FROM (
+    SELECT place, events, 0 AS users, 0 AS numbers, 0 AS buyers, mean__sum, mean__count, sold FROM delta
+    UNION ALL
+    SELECT place, 0 AS events, count(*) AS users, 0 AS numbers, 0 AS buyers, NULL AS mean__sum, 0 AS mean__count, NULL AS sold FROM refold_builds.visitors__1__m1 GROUP BY place
+    UNION ALL
+    SELECT place, 0 AS events, 0 AS users, count(*) AS numbers, 0 AS buyers, NULL AS mean__sum, 0 AS mean__count, NULL AS sold FROM refold_builds.visitors__1__m2 GROUP BY place
+    UNION ALL
+    SELECT place, 0 AS events, 0 AS users, 0 AS numbers, count(*) AS buyers, NULL AS mean__sum, 0 AS mean__count, NULL AS sold FROM refold_builds.visitors__1__m3 GROUP BY place
+) AS arrived
+GROUP BY 1
+ON CONFLICT (place) DO UPDATE SET
+    events = kept.events + excluded.events,
+    users = kept.users + excluded.users,
+    numbers = kept.numbers + excluded.numbers,
+    buyers = kept.buyers + excluded.buyers,
+    mean__sum = coalesce(kept.mean__sum + excluded.mean__sum, kept.mean__sum, excluded.mean__sum),
+    mean__count = kept.mean__count + excluded.mean__count,
+    sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold);
+
+-- load_next
+CREATE TEMPORARY TABLE fresh ON COMMIT DROP AS
+SELECT metadata ->> 'place' AS place,
+       user_id AS member__1,
+       CAST((metadata ->> 'n') AS DECIMAL) AS member__2,
+       CASE WHEN action = 'buy' THEN user_id END AS member__3,
+       COUNT(*) AS events,
+       SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__sum,
+       COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
+       BOOL_OR(action = 'buy') AS sold
+FROM refold.events
+WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+  AND (%(whole)s::boolean OR
+       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
+  AND (action <> 'noise')
+GROUP BY 1, 2, 3, 4;
+
+-- load_next
+CREATE TEMPORARY TABLE new_1 ON COMMIT DROP AS SELECT place FROM fresh WITH NO DATA;
+
+-- load_next
+WITH new AS (
+    INSERT INTO refold_builds.visitors__1__m1 (place, member)
+    SELECT DISTINCT place, member__1 FROM fresh WHERE member__1 IS NOT NULL
+    ON CONFLICT DO NOTHING
+    RETURNING place
+)
+INSERT INTO new_1 SELECT * FROM new;
+
+-- load_next
+CREATE TEMPORARY TABLE new_2 ON COMMIT DROP AS SELECT place FROM fresh WITH NO DATA;
+
+-- load_next
+WITH new AS (
+    INSERT INTO refold_builds.visitors__1__m2 (place, member)
+    SELECT DISTINCT place, member__2 FROM fresh WHERE member__2 IS NOT NULL
+    ON CONFLICT DO NOTHING
+    RETURNING place
+)
+INSERT INTO new_2 SELECT * FROM new;
+
+-- load_next
+CREATE TEMPORARY TABLE new_3 ON COMMIT DROP AS SELECT place FROM fresh WITH NO DATA;
+
+-- load_next
+WITH new AS (
+    INSERT INTO refold_builds.visitors__1__m3 (place, member)
+    SELECT DISTINCT place, member__3 FROM fresh WHERE member__3 IS NOT NULL
+    ON CONFLICT DO NOTHING
+    RETURNING place
+)
+INSERT INTO new_3 SELECT * FROM new;
+
+-- load_next
+CREATE TEMPORARY TABLE delta ON COMMIT DROP AS
+SELECT place, sum(events) AS events, sum(mean__sum) AS mean__sum, sum(mean__count) AS mean__count, bool_or(sold) AS sold FROM fresh GROUP BY place;
+
+-- load_next
+INSERT INTO refold_builds.visitors__1 AS kept (place, events, users, numbers, buyers, mean__sum, mean__count, sold)
+SELECT place, sum(events) AS events, sum(users) AS users, sum(numbers) AS numbers, sum(buyers) AS buyers, sum(mean__sum) AS mean__sum, sum(mean__count) AS mean__count, bool_or(sold) AS sold
+FROM (
+    SELECT place, events, 0 AS users, 0 AS numbers, 0 AS buyers, mean__sum, mean__count, sold FROM delta
+    UNION ALL
+    SELECT place, 0 AS events, count(*) AS users, 0 AS numbers, 0 AS buyers, NULL AS mean__sum, 0 AS mean__count, NULL AS sold FROM new_1 GROUP BY place
+    UNION ALL
+    SELECT place, 0 AS events, 0 AS users, count(*) AS numbers, 0 AS buyers, NULL AS mean__sum, 0 AS mean__count, NULL AS sold FROM new_2 GROUP BY place
+    UNION ALL
+    SELECT place, 0 AS events, 0 AS users, 0 AS numbers, count(*) AS buyers, NULL AS mean__sum, 0 AS mean__count, NULL AS sold FROM new_3 GROUP BY place
+) AS arrived
+GROUP BY 1
+ON CONFLICT (place) DO UPDATE SET
+    events = kept.events + excluded.events,
+    users = kept.users + excluded.users,
+    numbers = kept.numbers + excluded.numbers,
+    buyers = kept.buyers + excluded.buyers,
+    mean__sum = coalesce(kept.mean__sum + excluded.mean__sum, kept.mean__sum, excluded.mean__sum),
+    mean__count = kept.mean__count + excluded.mean__count,
+    sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold);
+
+-- audit of refold_builds.visitors__1
+WITH expected AS MATERIALIZED (
+    SELECT metadata ->> 'place' AS place,
+           COUNT(*) AS events,
+           count(DISTINCT user_id) AS users,
+           count(DISTINCT CAST((metadata ->> 'n') AS DECIMAL)) AS numbers,
+           count(DISTINCT user_id) FILTER (WHERE action = 'buy') AS buyers,
+           SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__sum,
+           COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
+           BOOL_OR(action = 'buy') AS sold
+    FROM refold.events
+    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+         OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+      AND (action <> 'noise')
+    GROUP BY 1
+),
+actual AS MATERIALIZED (
+    SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM refold_builds.visitors__1 WHERE true
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place) AS key, to_jsonb(d) AS row
+FROM (SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM expected EXCEPT ALL SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM actual) AS d
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place) AS key, to_jsonb(d) AS row
+FROM (SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM actual EXCEPT ALL SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM expected) AS d;
+
+-- healing of refold_builds.visitors__1: delete
+DELETE FROM refold_builds.visitors__1 WHERE hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+
+-- healing of refold_builds.visitors__1: insert
+INSERT INTO refold_builds.visitors__1 (place, events, users, numbers, buyers, mean__sum, mean__count, sold)
+SELECT metadata ->> 'place' AS place,
+       COUNT(*) AS events,
+       count(DISTINCT user_id) AS users,
+       count(DISTINCT CAST((metadata ->> 'n') AS DECIMAL)) AS numbers,
+       count(DISTINCT user_id) FILTER (WHERE action = 'buy') AS buyers,
+       SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__sum,
+       COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
+       BOOL_OR(action = 'buy') AS sold
+FROM refold.events
+WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND hash_record_extended(ROW(metadata ->> 'place'), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+  AND (action <> 'noise')
+GROUP BY 1;
+
+-- audit of refold_builds.visitors__1__m1
+WITH expected AS MATERIALIZED (
+    SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+    FROM refold.events
+    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+         OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+      AND (user_id) IS NOT NULL
+      AND (action <> 'noise')
+),
+actual AS MATERIALIZED (
+    SELECT place, member FROM refold_builds.visitors__1__m1 WHERE true
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
+FROM (SELECT place, member FROM expected EXCEPT ALL SELECT place, member FROM actual) AS d
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
+FROM (SELECT place, member FROM actual EXCEPT ALL SELECT place, member FROM expected) AS d;
+
+-- healing of refold_builds.visitors__1__m1: delete
+DELETE FROM refold_builds.visitors__1__m1 WHERE hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+
+-- healing of refold_builds.visitors__1__m1: insert
+INSERT INTO refold_builds.visitors__1__m1 (place, member)
+SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+FROM refold.events
+WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND hash_record_extended(ROW(metadata ->> 'place'), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+  AND (user_id) IS NOT NULL
+  AND (action <> 'noise');
+
+-- audit of refold_builds.visitors__1__m2
+WITH expected AS MATERIALIZED (
+    SELECT DISTINCT metadata ->> 'place' AS place, CAST((metadata ->> 'n') AS DECIMAL) AS member
+    FROM refold.events
+    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+         OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+      AND (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL
+      AND (action <> 'noise')
+),
+actual AS MATERIALIZED (
+    SELECT place, member FROM refold_builds.visitors__1__m2 WHERE true
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
+FROM (SELECT place, member FROM expected EXCEPT ALL SELECT place, member FROM actual) AS d
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
+FROM (SELECT place, member FROM actual EXCEPT ALL SELECT place, member FROM expected) AS d;
+
+-- healing of refold_builds.visitors__1__m2: delete
+DELETE FROM refold_builds.visitors__1__m2 WHERE hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+
+-- healing of refold_builds.visitors__1__m2: insert
+INSERT INTO refold_builds.visitors__1__m2 (place, member)
+SELECT DISTINCT metadata ->> 'place' AS place, CAST((metadata ->> 'n') AS DECIMAL) AS member
+FROM refold.events
+WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND hash_record_extended(ROW(metadata ->> 'place'), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+  AND (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL
+  AND (action <> 'noise');
+
+-- audit of refold_builds.visitors__1__m3
+WITH expected AS MATERIALIZED (
+    SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+    FROM refold.events
+    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+         OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+      AND (user_id) IS NOT NULL
+      AND (action = 'buy')
+      AND (action <> 'noise')
+),
+actual AS MATERIALIZED (
+    SELECT place, member FROM refold_builds.visitors__1__m3 WHERE true
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
+FROM (SELECT place, member FROM expected EXCEPT ALL SELECT place, member FROM actual) AS d
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
+FROM (SELECT place, member FROM actual EXCEPT ALL SELECT place, member FROM expected) AS d;
+
+-- healing of refold_builds.visitors__1__m3: delete
+DELETE FROM refold_builds.visitors__1__m3 WHERE hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+
+-- healing of refold_builds.visitors__1__m3: insert
+INSERT INTO refold_builds.visitors__1__m3 (place, member)
+SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+FROM refold.events
+WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND hash_record_extended(ROW(metadata ->> 'place'), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+  AND (user_id) IS NOT NULL
+  AND (action = 'buy')
+  AND (action <> 'noise');
+
+-- view
+SELECT place, events, users, numbers, buyers, (CAST(mean__sum AS DECIMAL) / NULLIF(mean__count, 0)) AS mean, sold FROM refold_builds.visitors__1 WHERE events > buyers;
