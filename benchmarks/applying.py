@@ -31,16 +31,13 @@ def measure(server: Server, events: int) -> list[Figure]:
         bench.fill(half + half)
         bench.hand.execute("CREATE SCHEMA hand")
         figures = [
-            _measure_kind(bench, kind, projection, by_hand, half, page)
-            for kind, (projection, by_hand) in KINDS.items()
+            _measure_kind(bench, kind, projection, by_hand, half, page) for kind, (projection, by_hand) in KINDS.items()
         ]
         bench.close()
     return figures
 
 
-def _measure_kind(
-    bench: Workbench, kind: str, projection: str, by_hand: ByHand, half: int, page: int
-) -> Figure:
+def _measure_kind(bench: Workbench, kind: str, projection: str, by_hand: ByHand, half: int, page: int) -> Figure:
     pages = half // page
     together = max(1, pages // 10)
     keeper = bench.upkeeper(projection)

@@ -33,7 +33,9 @@ def measure(server: Server, events: int) -> list[Figure]:
             peaks[1][what] / peaks[0][what],
             "times the memory",
             at_most=GROWTH,
-            note=f"{peaks[0][what]:.0f} MB at {sizes[0] * BLOCK:,} events, {peaks[1][what]:.0f} MB at {sizes[1] * BLOCK:,}",
+            note=", ".join(
+                f"{peak[what]:.0f} MB at {size * BLOCK:,} events" for peak, size in zip(peaks, sizes, strict=True)
+            ),
         )
         for what in peaks[0]
     ]

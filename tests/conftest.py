@@ -80,9 +80,7 @@ def load_schema(*, host: str, port: int, user: str, dbname: str, password: str |
 
 
 # The process id in the name: sessions at the same time, on one server, do not meet.
-template = factories.postgresql_noproc(
-    depends_on="server", dbname=f"refold_test_{os.getpid()}", load=[load_schema]
-)
+template = factories.postgresql_noproc(depends_on="server", dbname=f"refold_test_{os.getpid()}", load=[load_schema])
 conn = factories.postgresql("template")
 
 

@@ -31,9 +31,7 @@ class EventCase:
 def load() -> list[EventCase]:
     """Read the table, with the repetitions written out."""
     table = json.loads((Path(__file__).parent / "cases" / "events.json").read_text())
-    return [
-        EventCase(**{"jsonb": case["answer"], **case, "raw": _written_out(case["raw"])}) for case in table
-    ]
+    return [EventCase(**{"jsonb": case["answer"], **case, "raw": _written_out(case["raw"])}) for case in table]
 
 
 def _written_out(raw: str) -> str:

@@ -171,7 +171,7 @@ class History:
                 if build.loaded:
                     turn(self.operator, upkeeper, limit)
                 else:
-                    load_step(self.operator, upkeeper, step=50, bucket=50)
+                    load_step(self.operator, upkeeper, step=50, bucket=100_000)
             if not todo and not keeper.promote_ready():
                 return
         raise AssertionError(f"no end of work: {[build.table_name for build in waiting(self.operator)]}")
@@ -232,7 +232,7 @@ class Work:
         turns = self.turns or [(which, 5) for which in range(len(look))]
         for which, limit in turns:
             keeper = look[which % len(look)]
-            done = turn(conn, keeper, limit) or load_step(conn, keeper, step=limit, bucket=7)
+            done = turn(conn, keeper, limit) or load_step(conn, keeper, step=limit, bucket=800)
             if done is not None:
                 history.check(keeper.build_id)
 
@@ -281,6 +281,9 @@ class Rebuild:
     cascade: bool
 
     def __call__(self, history: History) -> None:
+        # It waits for pages in hand, which nobody else would end here.
+        for worker in range(WORKERS):
+            history.let_go(worker, commit=True)
         live = by_depth(history.operator, find(history.operator, "b.state = 'live'"))
         chosen = {live[which % len(live)].build_id for which in self.which}
         if self.cascade:
@@ -312,7 +315,7 @@ class Promote:
         if self.finish:
             for build in by_depth(history.operator, find(history.operator, "b.state = 'building'")):
                 upkeeper = history.upkeepers.of(history.operator, build)
-                while load_step(history.operator, upkeeper, step=50, bucket=50):
+                while load_step(history.operator, upkeeper, step=50, bucket=100_000):
                     history.check(build.build_id)
                 turn(history.operator, upkeeper, 7)
         for build in keeper.promote_ready():

@@ -50,7 +50,7 @@ def wrong(url: str, folder: Path = SHOP, transforms: Mapping[str, str] = TRANSFO
     """
     found: dict[str, Rows] = {}
     with psycopg.connect(url) as conn:
-        conn.execute("SET search_path = pg_temp, refold, pg_catalog")
+        conn.execute("SET search_path = pg_temp, refold, pg_catalog; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'")
         texts = {path.stem: path.read_text() for path in sorted(folder.glob("*.sql"))}
         texts |= {path.stem: transforms[path.stem] for path in folder.glob("*.py")}
         later: list[str] = sorted(texts, key=lambda name: "FROM events" not in texts[name])

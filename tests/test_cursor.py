@@ -118,25 +118,17 @@ AT, LATER = Key(5, 3, LAST_ORDINAL), Key(6, 3, LAST_ORDINAL)
         pytest.param(Cursor(T1), Cursor(T2), Read(T1, T2, None, None), id="a run to where the upstream is"),
         pytest.param(Cursor(T1), Cursor(T2, T3, LATER), Read(T1, T2, None, None), id="done before its run"),
         pytest.param(Cursor(T1), Cursor(T1), None, id="nothing new"),
-        pytest.param(
-            Cursor(T1), Cursor(snap("4:5:"), T2, AT), Read(T1, T2, None, AT), id="same set, other xmin"
-        ),
+        pytest.param(Cursor(T1), Cursor(snap("4:5:"), T2, AT), Read(T1, T2, None, AT), id="same set, other xmin"),
         pytest.param(Cursor(T1), Cursor(T1, T2, AT), Read(T1, T2, None, AT), id="joins the upstream's run"),
         pytest.param(Cursor(T1), Cursor(T1, T2), None, id="a run without progress"),
         pytest.param(Cursor(T2), Cursor(T1), None, id="the upstream is behind"),
         pytest.param(Cursor(T2), Cursor(T1, T3, LATER), None, id="behind, in a run past us"),
         pytest.param(Cursor(T3), Cursor(T1, T2, LATER), None, id="behind, in a run short of us"),
-        pytest.param(
-            Cursor(T1, T2, AT), Cursor(T1, T2, LATER), Read(T1, T2, AT, LATER), id="follows in the run"
-        ),
+        pytest.param(Cursor(T1, T2, AT), Cursor(T1, T2, LATER), Read(T1, T2, AT, LATER), id="follows in the run"),
         pytest.param(Cursor(T1, T2, AT), Cursor(T1, T2, AT), None, id="caught up in the run"),
         pytest.param(Cursor(T1, T2, LATER), Cursor(T1, T2, AT), None, id="ahead in the run"),
-        pytest.param(
-            Cursor(T1, T2, AT), Cursor(T2), Read(T1, T2, AT, None), id="the run is finished upstream"
-        ),
-        pytest.param(
-            Cursor(T1, T2, AT), Cursor(T3, T3), Read(T1, T2, AT, None), id="the upstream is further"
-        ),
+        pytest.param(Cursor(T1, T2, AT), Cursor(T2), Read(T1, T2, AT, None), id="the run is finished upstream"),
+        pytest.param(Cursor(T1, T2, AT), Cursor(T3, T3), Read(T1, T2, AT, None), id="the upstream is further"),
         pytest.param(Cursor(T1, T2, AT), Cursor(T1, T3, LATER), None, id="another run: wait"),
         pytest.param(
             Cursor(T1),

@@ -86,9 +86,7 @@ def test_a_second_start_finds_the_first(shared: EmbeddedServer) -> None:
     assert shared.running, "only who started a server stops it"
 
 
-def test_pg_variables_of_the_environment_mean_other_servers(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pg_variables_of_the_environment_mean_other_servers(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as environment:
         environment.setenv("PGCLIENTENCODING", "LATIN1")  # a server makes it the default of its clients
         server = EmbeddedServer.start(directory, FAST, delete=True)

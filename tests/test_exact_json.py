@@ -28,11 +28,7 @@ def after_point(number: Decimal) -> int:
 
 @given(
     st.recursive(
-        st.none()
-        | st.booleans()
-        | st.integers()
-        | st.floats(allow_nan=False, allow_infinity=False)
-        | st.text(),
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     )
 )
@@ -45,10 +41,7 @@ def test_round_trip(value: Any) -> None:
 
 def test_integers_longer_than_python_reads() -> None:
     digits = "7" * 5000
-    assert (
-        metadata_json(parse_json_line(f'{{"a": {digits}, "b": 1, "c": 1.5}}'))
-        == f'{{"a":{digits},"b":1,"c":1.5}}'
-    )
+    assert metadata_json(parse_json_line(f'{{"a": {digits}, "b": 1, "c": 1.5}}')) == f'{{"a":{digits},"b":1,"c":1.5}}'
     assert metadata_json({"a": 10**5000}) == '{"a":1' + "0" * 5000 + "}"
 
 

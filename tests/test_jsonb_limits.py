@@ -103,9 +103,7 @@ anything = st.dictionaries(
     st.text() | st.sampled_from(["\0", "\udfff"]),
     st.recursive(
         leaves,
-        lambda inner: (
-            st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner, max_size=3)
-        ),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner, max_size=3),
         max_leaves=6,
     ),
     max_size=3,

@@ -23,7 +23,7 @@ from refold.builds.build import kept
 def clone(server: ServerUnderTest) -> Iterator[Callable[[], str]]:
     """Makes a database in which the law's project is live and the log is empty; drops all of them at the end."""
     with (
-        database(server, segment_size=40, segments=10) as template,
+        database(server, segment_size=100, segments=4) as template,
         psycopg.connect(server.url_of(server.maintenance_dbname), autocommit=True) as admin,
     ):
         names = (f"{conninfo_to_dict(template)['dbname']}_{number}" for number in count())

@@ -167,9 +167,7 @@ def test_the_range_is_years_1_to_9999() -> None:
             from_epoch_ms(value)
 
 
-@given(
-    st.datetimes(), st.sampled_from([BERLIN, SAO_PAULO, APIA, ZoneInfo("UTC"), ZoneInfo("Asia/Kathmandu")])
-)
+@given(st.datetimes(), st.sampled_from([BERLIN, SAO_PAULO, APIA, ZoneInfo("UTC"), ZoneInfo("Asia/Kathmandu")]))
 def test_a_local_time_is_shown_by_the_clock_it_came_from(moment: datetime, zone: ZoneInfo) -> None:
     try:
         instant = parse(moment.isoformat(sep=" "), timezone=zone)

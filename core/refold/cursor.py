@@ -150,11 +150,7 @@ class Cursor:
             return True
         if self.target is None or self.progress is None:
             return False
-        return (
-            self.done.includes(other.done)
-            and self.target.includes(other.target)
-            and self.progress >= other.progress
-        )
+        return self.done.includes(other.done) and self.target.includes(other.target) and self.progress >= other.progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,9 +168,7 @@ builds = Table(
         "upkeep",
     ),
     CheckConstraint("progress_txid IS NULL OR target IS NOT NULL", "progress_within_run"),
-    CheckConstraint(
-        "num_nulls(progress_txid, progress_position, progress_ordinal) IN (0, 3)", "progress_whole"
-    ),
+    CheckConstraint("num_nulls(progress_txid, progress_position, progress_ordinal) IN (0, 3)", "progress_whole"),
     Index("builds_one_live", "projection", unique=True, postgresql_where=text("state = 'live'")),
     postgresql_with={"fillfactor": "50"},
     comment="One row a build: a physical table that holds a projection at one fingerprint, and its cursor.",

@@ -19,14 +19,10 @@ def upgrade() -> None:
         sa.Column("deployment", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("requested_by", sa.Text(), server_default=sa.text("session_user"), nullable=False),
-        sa.Column(
-            "requested_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
-        ),
+        sa.Column("requested_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("promote", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("promoted_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint(
-            "kind IN ('deploy', 'rebuild', 'promote', 'rollback')", name=op.f("deployments_kind")
-        ),
+        sa.CheckConstraint("kind IN ('deploy', 'rebuild', 'promote', 'rollback')", name=op.f("deployments_kind")),
         sa.PrimaryKeyConstraint("deployment", name=op.f("deployments_pkey")),
         schema="refold",
         comment="Builds that were asked for together and go live together, in one transaction.",
@@ -41,9 +37,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "events",
-        sa.Column(
-            "txid", refold.tables.Xid8(), server_default=sa.text("pg_current_xact_id()"), nullable=False
-        ),
+        sa.Column("txid", refold.tables.Xid8(), server_default=sa.text("pg_current_xact_id()"), nullable=False),
         sa.Column(
             "position",
             sa.BigInteger(),
@@ -123,9 +117,7 @@ def upgrade() -> None:
         sa.Column("definition", sa.Text(), nullable=False),
         sa.Column("upkeep", sa.Text(), nullable=False),
         sa.Column("upstream_id", sa.BigInteger(), nullable=True),
-        sa.Column(
-            "done", refold.tables.PgSnapshot(), server_default=sa.text("'1:1:'::pg_snapshot"), nullable=False
-        ),
+        sa.Column("done", refold.tables.PgSnapshot(), server_default=sa.text("'1:1:'::pg_snapshot"), nullable=False),
         sa.Column("target", refold.tables.PgSnapshot(), nullable=True),
         sa.Column("progress_txid", refold.tables.Xid8(), nullable=True),
         sa.Column("progress_position", sa.BigInteger(), nullable=True),
@@ -152,18 +144,10 @@ def upgrade() -> None:
             "num_nulls(progress_txid, progress_position, progress_ordinal) IN (0, 3)",
             name=op.f("builds_progress_whole"),
         ),
-        sa.CheckConstraint(
-            "progress_txid IS NULL OR target IS NOT NULL", name=op.f("builds_progress_within_run")
-        ),
-        sa.ForeignKeyConstraint(
-            ["deployment"], ["refold.deployments.deployment"], name=op.f("builds_deployment_fkey")
-        ),
-        sa.ForeignKeyConstraint(
-            ["retired_by"], ["refold.deployments.deployment"], name=op.f("builds_retired_by_fkey")
-        ),
-        sa.ForeignKeyConstraint(
-            ["upstream_id"], ["refold.builds.build_id"], name=op.f("builds_upstream_id_fkey")
-        ),
+        sa.CheckConstraint("progress_txid IS NULL OR target IS NOT NULL", name=op.f("builds_progress_within_run")),
+        sa.ForeignKeyConstraint(["deployment"], ["refold.deployments.deployment"], name=op.f("builds_deployment_fkey")),
+        sa.ForeignKeyConstraint(["retired_by"], ["refold.deployments.deployment"], name=op.f("builds_retired_by_fkey")),
+        sa.ForeignKeyConstraint(["upstream_id"], ["refold.builds.build_id"], name=op.f("builds_upstream_id_fkey")),
         sa.PrimaryKeyConstraint("build_id", name=op.f("builds_pkey")),
         sa.UniqueConstraint("projection", "number", name=op.f("builds_projection_number_key")),
         sa.UniqueConstraint("table_name", name=op.f("builds_table_name_key")),

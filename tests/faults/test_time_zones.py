@@ -90,6 +90,40 @@ def test_the_same_days_everywhere(
     assert wrong(database_url) == {}
 
 
+ZONED = """
+SELECT
+    event_id,
+    to_jsonb(ts)                                AS as_json,
+    concat(ts)                                  AS as_text,
+    ts + interval '1 day'                       AS a_day_later,
+    ts - interval '1 month'                     AS a_month_before,
+    ts > '2026-03-08 02:30'                     AS after,
+    (metadata->>'local')::timestamptz           AS local
+FROM events
+"""
+
+
+def test_what_the_session_decides_is_decided_in_utc(database_url: str, conn: Connection, tmp_path: Path) -> None:
+    """These are fine in SQL, and mean something else in every zone; so refold's own sessions have one."""
+    conn.autocommit = True
+    conn.execute(f"ALTER DATABASE \"{conn.info.dbname}\" SET timezone = 'America/New_York'".encode())
+    conn.execute(f"ALTER DATABASE \"{conn.info.dbname}\" SET datestyle = 'SQL, DMY'".encode())
+    (tmp_path / "zoned.sql").write_text(ZONED)
+    local = {"metadata": {"local": "2026-03-08 02:30:00"}}
+    with psycopg.connect(database_url) as producer:
+        append(producer, [event | local for event in offered("loaded")])
+    make_live(database_url, tmp_path)
+    with psycopg.connect(database_url) as producer:
+        append(producer, [event | local for event in offered("paged")])
+    drain(database_url, tmp_path)
+    assert wrong(database_url, tmp_path) == {}
+    with connect_as(database_url, "refold_worker", autocommit=True) as worker:
+        assert reconcile(worker, tmp_path).drift == 0
+        worker.execute("DELETE FROM metrics.zoned")
+        assert reconcile(worker, tmp_path).drift == 2 * len(INSTANTS)
+    assert wrong(database_url, tmp_path) == {}
+
+
 def test_times_of_a_file_are_where_it_says_they_were_written(
     database_url: str, conn: Connection, tmp_path: Path
 ) -> None:

@@ -62,9 +62,7 @@ def test_joined_id(values: list[object], expected: str) -> None:
 @given(st.lists(st.lists(st.text(st.sampled_from(":%3A2 5a")), min_size=1, max_size=3), unique_by=tuple))
 def test_different_values_give_different_ids(rows: list[list[str]]) -> None:
     rows = [row for row in rows if any(row)]
-    ids = {
-        joined_id(columns := tuple("abc"[: len(row)]), dict(zip(columns, row, strict=True))) for row in rows
-    }
+    ids = {joined_id(columns := tuple("abc"[: len(row)]), dict(zip(columns, row, strict=True))) for row in rows}
     assert len(ids) == len(rows)
 
 

@@ -83,9 +83,7 @@ def test_a_line_that_is_too_long_spoils_one_line() -> None:
     assert [error for _, _, error in read(longest + b"\n")] == [None]
     (number, text, error), after = read(longest + b"x\r\n" + b"after\n")
     assert (number, len(text)) == (1, KEPT_BYTES)
-    assert f"has {MAX_LINE_BYTES + 3} bytes, more than {MAX_LINE_BYTES}; only the first {KEPT_BYTES}" in str(
-        error
-    )
+    assert f"has {MAX_LINE_BYTES + 3} bytes, more than {MAX_LINE_BYTES}; only the first {KEPT_BYTES}" in str(error)
     assert after == (2, "after\n", None)
 
 
@@ -120,9 +118,7 @@ def test_gzip_that_breaks_off(hurt: Callable[[bytes], bytes]) -> None:
             seen.append(line.text)
     assert 100 < len(seen) <= 1000
     assert seen == [f"line {n}\n" for n in range(len(seen))]
-    assert f"standard input: the gzip data break off or are damaged after line {len(seen)}" == str(
-        caught.value
-    )
+    assert f"standard input: the gzip data break off or are damaged after line {len(seen)}" == str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,7 @@ NOON = datetime(2020, 1, 31, 12, tzinfo=UTC)
 
 def test_csv_by_map() -> None:
     found = convert(
-        "client_id,event,timestamp,price,note\n"
-        "7,view,2020-01-31 13:00:00,1.10,\n"
-        ",buy,2020-01-31 13:00:00,,x\n",
+        "client_id,event,timestamp,price,note\n7,view,2020-01-31 13:00:00,1.10,\n,buy,2020-01-31 13:00:00,,x\n",
         map=["user_id=client_id,action=event,ts=timestamp,metadata.cost=price"],
         timezone="Europe/Berlin",
         id_from="row",
@@ -49,9 +47,7 @@ def test_csv_by_map() -> None:
 def test_csv_by_name() -> None:
     """A column that is called like a field is that field, unless --map has a use for it."""
     text = 'id,action,ts,version,metadata\na,view,2020-01-31T12:00:00Z,2,"{""x"": 1.10}"\n'
-    assert convert(text) == [
-        event(id="a", action="view", ts=NOON, version=2, metadata={"x": Decimal("1.10")})
-    ]
+    assert convert(text) == [event(id="a", action="view", ts=NOON, version=2, metadata={"x": Decimal("1.10")})]
     assert convert(text, map=["metadata.app=version,user_id=id"], id_from="row") == [
         event(id="shop:1", user_id="a", action="view", ts=NOON, metadata={"x": Decimal("1.10"), "app": "2"})
     ]
@@ -69,16 +65,12 @@ def test_constants() -> None:
         ts_format="epoch_s",
     )
     assert found == [event(id="a", user_id="u", action="view", ts=0, version=3, metadata={"shop": "web"})]
-    found = convert(
-        "id\na\n", set=["action=view", "ts=2020-01-31T12:00:00Z", 'metadata={"a": 1.10}', "metadata.b=2"]
-    )
+    found = convert("id\na\n", set=["action=view", "ts=2020-01-31T12:00:00Z", 'metadata={"a": 1.10}', "metadata.b=2"])
     assert found == [event(id="a", action="view", ts=NOON, metadata={"a": Decimal("1.10"), "b": "2"})]
 
 
 def test_ids_from_columns_leave_the_columns_where_they_are() -> None:
-    found = convert(
-        "order,line,ts\na:1,2,0\n,,0\n", set=["action=buy"], id_from="order,line", ts_format="epoch_ms"
-    )
+    found = convert("order,line,ts\na:1,2,0\n,,0\n", set=["action=buy"], id_from="order,line", ts_format="epoch_ms")
     assert found == [
         event(id="a%3A1:2", action="buy", ts=0, metadata={"order": "a:1", "line": "2"}),
         "id: order, line (of --id-from) are empty",
@@ -111,9 +103,7 @@ def test_rows_that_are_no_events(row: str, reason: str) -> None:
 
 
 def test_metadata_column_that_is_no_object() -> None:
-    found = convert(
-        'id,action,ts,metadata,x\na,v,0,[],\na,v,0,{,\na,v,0,"{""x"": 1}",1\n', ts_format="epoch_ms"
-    )
+    found = convert('id,action,ts,metadata,x\na,v,0,[],\na,v,0,{,\na,v,0,"{""x"": 1}",1\n', ts_format="epoch_ms")
     assert [str(reason)[:40] for reason in found] == [
         "metadata: must be a JSON object, not an ",
         "metadata: is not valid JSON: Expecting p",

@@ -63,8 +63,7 @@ def test_a_quote_that_is_not_closed_for_long(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(table_files, "KEPT_BYTES", 50)
     found = records('a,b\n1,"x\n' + "2,3\n" * 300 + "4,5\n")
     assert found[0].error == (
-        "the row opens a quote that is not closed within 1000 characters; "
-        "only the first 50 characters are kept"
+        "the row opens a quote that is not closed within 1000 characters; only the first 50 characters are kept"
     )
     assert len(found[0].raw) == 50
     assert {str(r.fields) for r in found[1:-1]} == {"{'a': '2', 'b': '3'}"}

@@ -54,9 +54,7 @@ class Build:
         if self.progress_txid is not None:
             assert self.progress_position is not None and self.progress_ordinal is not None
             progress = Key(self.progress_txid, self.progress_position, self.progress_ordinal)
-        return Cursor(
-            Snapshot.parse(self.done), None if self.target is None else Snapshot.parse(self.target), progress
-        )
+        return Cursor(Snapshot.parse(self.done), None if self.target is None else Snapshot.parse(self.target), progress)
 
 
 _COLUMNS = """
@@ -115,9 +113,7 @@ def lock(conn: psycopg.Connection, build_id: int, *, wait: bool = False) -> Buil
         ).fetchone()
 
 
-def move(
-    conn: psycopg.Connection, build: Build, cursor: Cursor, *, events: int = 0, milliseconds: float = 0.0
-) -> None:
+def move(conn: psycopg.Connection, build: Build, cursor: Cursor, *, events: int = 0, milliseconds: float = 0.0) -> None:
     """Writes the cursor and the statistics, in the transaction that wrote the rows.
 
     Args:

@@ -52,20 +52,14 @@ def changes(definitions: Mapping[str, Definition], builds: Sequence[Build]) -> l
         unfinished = building.get(name)
         current = live.get(name)
         if unfinished is not None and unfinished.fingerprint == definition.fingerprint:
-            found.append(
-                Change(name, "resumed", "an earlier deploy did not finish it", definition, unfinished)
-            )
+            found.append(Change(name, "resumed", "an earlier deploy did not finish it", definition, unfinished))
             rebuilt.add(name)
         elif current is None:
             found.append(Change(name, "new", f"kept by {definition.plan.upkeep}", definition))
             rebuilt.add(name)
         elif current.fingerprint != definition.fingerprint:
             above = definition.upstream
-            cause = (
-                f"{above} changed"
-                if above in rebuilt and _same(current, definition)
-                else "its definition changed"
-            )
+            cause = f"{above} changed" if above in rebuilt and _same(current, definition) else "its definition changed"
             found.append(Change(name, "changed", cause, definition, current))
             rebuilt.add(name)
         else:

@@ -13,21 +13,30 @@ from refold.upkeep.statements import Statements
 
 _FLOATS = ("real", "double precision")
 
-# Stable, so the same within a statement, and another in the next.
-_MOVING = """
-    now transaction_timestamp statement_timestamp pg_postmaster_start_time pg_conf_load_time pg_current_snapshot
-    txid_current_snapshot pg_current_xact_id_if_assigned txid_current_if_assigned pg_xact_commit_timestamp
-    pg_visible_in_snapshot current_setting current_database current_schema current_schemas current_query
-    pg_backend_pid pg_my_temp_schema pg_is_in_recovery version inet_client_addr inet_client_port inet_server_addr
-    inet_server_port getpgusername current_user session_user pg_get_userbyid pg_column_size lastval
-""".split()
+# Stable, so the same within a statement, and another in the next. (As text: a list of words takes a page.)
+_MOVING = frozenset(
+    """
+    now transaction_timestamp statement_timestamp pg_postmaster_start_time pg_conf_load_time
+    pg_current_snapshot txid_current_snapshot pg_current_xact_id_if_assigned txid_current_if_assigned
+    pg_xact_commit_timestamp pg_visible_in_snapshot current_setting current_database current_schema
+    current_schemas current_query pg_backend_pid pg_my_temp_schema pg_is_in_recovery version
+    inet_client_addr inet_client_port inet_server_addr inet_server_port getpgusername current_user
+    session_user pg_get_userbyid pg_column_size lastval
+    """.split()  # noqa: SIM905
+)
 
-_ADDING = """
-    sum avg stddev stddev_pop stddev_samp variance var_pop var_samp corr covar_pop covar_samp regr_avgx regr_avgy
-    regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy
-""".split()
+_ADDING = frozenset(
+    """
+    sum avg stddev stddev_pop stddev_samp variance var_pop var_samp corr covar_pop covar_samp regr_avgx
+    regr_avgy regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy
+    """.split()  # noqa: SIM905
+)
 
-_UNORDERED = "any_value json_arrayagg json_objectagg".split()
+_UNORDERED = frozenset(
+    """
+    any_value json_arrayagg json_objectagg
+    """.split()  # noqa: SIM905
+)
 
 _CALLS = """
 SELECT DISTINCT p.proname, p.provolatile::text, p.proretset,
@@ -106,7 +115,8 @@ def _refuse_types(conn: psycopg.Connection, definition: Definition, table: str) 
     types = {
         str(name): str(kind)
         for name, kind in conn.execute(
-            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0",
+            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
+            " WHERE attrelid = %s::regclass AND attnum > 0",
             (table,),
         ).fetchall()
     }

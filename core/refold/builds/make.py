@@ -16,6 +16,7 @@ from refold.upkeep.generate import generate
 from refold.upkeep.statements import Statements
 from refold.upkeep.transform import statements as transform_statements
 
+
 def new_deployment(conn: psycopg.Connection, kind: str, *, promote: bool) -> int:
     """Records that builds were asked for; they go live together."""
     row = conn.execute(
@@ -60,14 +61,17 @@ def make_builds(
 
 
 def _live(conn: psycopg.Connection, projection: str) -> Build:
-    """The live build of a stream, which stays live until the transaction ends: else a switch that does not see
-    its new reader yet would leave that with a retired one."""
+    """The live build of a stream, which stays live until the transaction ends.
+
+    Else a switch that does not see its new reader yet would leave that with a retired stream. The lock is the one
+    that the reader's foreign key takes: pages go on, and the switch waits.
+    """
     while True:
         found = find(conn, "b.state = 'live' AND b.projection = %s", projection)
         if not found:
             raise BuildError(f"{projection} is not live any more", remedy="Run the command again.")
         row = conn.execute(
-            "SELECT state FROM refold.builds WHERE build_id = %s FOR SHARE", (found[0].build_id,)
+            "SELECT state FROM refold.builds WHERE build_id = %s FOR KEY SHARE", (found[0].build_id,)
         ).fetchone()
         if row is not None and row[0] == "live":
             return found[0]

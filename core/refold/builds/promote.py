@@ -83,19 +83,18 @@ def _switch(
     readers = _readers(conn, taken)
     # Upstream before downstream, as everybody locks who takes more than one.
     depths = depth_by_id(conn)
-    for build in sorted(
-        (*candidates, *replaced.values(), *readers), key=lambda b: (depths[b.build_id], b.build_id)
-    ):
+    for build in sorted((*candidates, *replaced.values(), *readers), key=lambda b: (depths[b.build_id], b.build_id)):
         if lock(conn, build.build_id, wait=True) is None:
             raise NotYet
+        if build.build_id in taken:
+            # Waits for a deploy that is making a reader of it (see `refold.builds.make`).
+            conn.execute("SELECT FROM refold.builds WHERE build_id = %s FOR UPDATE", (build.build_id,))
     # What has changed before the locks were held: a reader that was made since would stay with a retired build.
     if {b.build_id for b in _readers(conn, taken)} != {b.build_id for b in readers} or not _fed(conn, candidates):
         raise NotYet
     for fresh in sorted(candidates, key=lambda b: depths[b.build_id]):
         current = replaced.get(fresh.projection)
-        if current is not None and not catch_up(
-            conn, by_id(conn, fresh.build_id), by_id(conn, current.build_id)
-        ):
+        if current is not None and not catch_up(conn, by_id(conn, fresh.build_id), by_id(conn, current.build_id)):
             raise NotYet
     for build in replaced.values():
         conn.execute(
@@ -216,12 +215,11 @@ def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
             ).rowcount:
                 continue
             tables = conn.execute(
-                "SELECT tablename FROM pg_tables WHERE schemaname = 'refold_builds' AND (tablename = %s OR tablename LIKE %s)",
+                "SELECT tablename FROM pg_tables"
+                " WHERE schemaname = 'refold_builds' AND (tablename = %s OR tablename LIKE %s)",
                 (table, str(table).replace("_", r"\_") + r"\_\_m%"),
             ).fetchall()
             for (name,) in tables:
-                conn.execute(
-                    psycopg.sql.SQL("DROP TABLE {}").format(psycopg.sql.Identifier("refold_builds", name))
-                )
+                conn.execute(psycopg.sql.SQL("DROP TABLE {}").format(psycopg.sql.Identifier("refold_builds", name)))
         dropped.append(str(table))
     return dropped

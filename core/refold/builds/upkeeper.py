@@ -43,7 +43,7 @@ class Upkeeper:
 
 
 def table_name(projection: str, fingerprint: str, number: int) -> str:
-    """A build's table: named by projection, fingerprint and number, since an unchanged rebuild keeps the fingerprint."""
+    """A build's table. The number is in it because an unchanged rebuild keeps the fingerprint."""
     return f"{projection}__{fingerprint[:8]}__{number}"
 
 

@@ -31,9 +31,7 @@ class Dependant:
         return self.schema != METRICS_SCHEMA
 
 
-def switch_view(
-    conn: psycopg.Connection, name: str, keeper: Upkeeper, *, recreate_foreign: bool = False
-) -> None:
+def switch_view(conn: psycopg.Connection, name: str, keeper: Upkeeper, *, recreate_foreign: bool = False) -> None:
     """Points the view of a metric at a build, in the caller's transaction.
 
     Args:

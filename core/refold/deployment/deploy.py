@@ -118,17 +118,13 @@ def rebuild(
 def _definition(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build) -> Definition:
     """The definition of a live build, with the fingerprint it has."""
     keeper = upkeepers.of(conn, build)
-    return Definition(
-        build.projection, None, build.definition, keeper.plan, build.fingerprint, keeper.transform
-    )
+    return Definition(build.projection, None, build.definition, keeper.plan, build.fingerprint, keeper.transform)
 
 
 def _adopt(conn: psycopg.Connection, builds: Iterable[Build], deployment: int) -> None:
     """Takes unfinished builds over into this deployment."""
     for build in builds:
-        conn.execute(
-            "UPDATE refold.builds SET deployment = %s WHERE build_id = %s", (deployment, build.build_id)
-        )
+        conn.execute("UPDATE refold.builds SET deployment = %s WHERE build_id = %s", (deployment, build.build_id))
 
 
 def _drop_abandoned(conn: psycopg.Connection, todo: Sequence[Change]) -> None:
@@ -138,7 +134,8 @@ def _drop_abandoned(conn: psycopg.Connection, todo: Sequence[Change]) -> None:
     """
     names = [change.projection for change in todo if change.builds or change.action == "unchanged"]
     conn.execute(
-        "UPDATE refold.builds SET state = 'retired', retired_at = now() WHERE state = 'building' AND projection = ANY (%s)",
+        "UPDATE refold.builds SET state = 'retired', retired_at = now()"
+        " WHERE state = 'building' AND projection = ANY (%s)",
         (names,),
     )
     _drop_orphans(conn)

@@ -84,9 +84,7 @@ def drive(
             )
         if busy:
             continue
-        if any(
-            not build.loaded for build in find(conn, "b.deployment = %s AND b.state = 'building'", deployment)
-        ):
+        if any(not build.loaded for build in find(conn, "b.deployment = %s AND b.state = 'building'", deployment)):
             # Another worker has them in hand.
             time.sleep(0.02)
             continue

@@ -31,9 +31,7 @@ class Binaries:
         """
         chosen = directory or os.environ.get("REFOLD_POSTGRES_BIN")
         found = cls(Path(chosen).absolute() if chosen else _package(), packaged=not chosen)
-        missing = [
-            name for name in ("initdb", "pg_ctl", "postgres") if not (found.directory / name).is_file()
-        ]
+        missing = [name for name in ("initdb", "pg_ctl", "postgres") if not (found.directory / name).is_file()]
         if missing:
             raise InputError(f"no PostgreSQL server in {found.directory}: {', '.join(missing)} not found")
         return found

@@ -126,9 +126,7 @@ class LineReader:
                 remedy="get the file again and repeat: what was stored already counts as duplicate",
             ) from None
         except OSError as error:
-            raise InputError(
-                f"cannot read {self.label} after line {self._number}: {error.strerror or error}"
-            ) from None
+            raise InputError(f"cannot read {self.label} after line {self._number}: {error.strerror or error}") from None
 
     def _too_long(self, data: bytes) -> Line:
         size = len(data)

@@ -163,9 +163,7 @@ class Mapper:
         names = [*self._constant_keys, *(key for key, _ in keys)]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise InputError(
-                f"metadata would get {twice!r} twice", remedy=f"rename one: --map metadata.OTHER={twice}"
-            )
+            raise InputError(f"metadata would get {twice!r} twice", remedy=f"rename one: --map metadata.OTHER={twice}")
         return _Plan(
             tuple((t, c) for t, c in wanted.items() if t in FIELDS and t != "metadata"),
             wanted.get("metadata"),
@@ -181,9 +179,7 @@ class Mapper:
                 joined = self._columns is not None and len(columns) == 1 and re.search("[,;|\t]", columns[0])
                 raise InputError(
                     f"there is no {what} {column!r} for {option}{did_you_mean(column, columns)}",
-                    remedy=f"add --delimiter {joined[0]!r}"
-                    if joined
-                    else f"the {what}s are: {', '.join(columns)}",
+                    remedy=f"add --delimiter {joined[0]!r}" if joined else f"the {what}s are: {', '.join(columns)}",
                 )
         filled = wanted.keys() | self._constants.keys() | ({"id"} if self._mapping.id_from else set())
         for target, remedy in _REMEDIES.items():

@@ -85,9 +85,7 @@ def find_timezone(name: str) -> tzinfo:
         return ZoneInfo(name)
     except (ValueError, OSError, KeyError):
         hint = did_you_mean(name, available_timezones())
-        raise InputError(
-            f"unknown time zone {name!r}{hint}", remedy="use a name such as Europe/Berlin"
-        ) from None
+        raise InputError(f"unknown time zone {name!r}{hint}", remedy="use a name such as Europe/Berlin") from None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -68,9 +68,7 @@ class Whitespace(_Table):
 class Csv(_Table):
     """CSV as in RFC 4180, with any delimiter; quoted values may hold line ends."""
 
-    def __init__(
-        self, lines: LineReader, name: str, columns: Sequence[str] | None, delimiter: str = ","
-    ) -> None:
+    def __init__(self, lines: LineReader, name: str, columns: Sequence[str] | None, delimiter: str = ",") -> None:
         self._feed = _Feed(lines)
         # strict: half-quoted values are an error and not a guess.
         self._csv = csv.reader(self._feed, delimiter=delimiter, strict=True)

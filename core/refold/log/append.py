@@ -9,19 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 from pydantic import ValidationError
 
+from refold.copy_text import NULL, escaped
 from refold.events import Answer, SourceEvent, metadata_json, reasons
 from refold.exact_json import kind
 
 BULK = 64
 """From this many events on a batch is tried as COPY, rows."""
+CHUNK = 1000
+"""Rows that are handed to COPY at once: the server works on them while the next are made."""
 
 # Columns as arrays: typed values spare Postgres the parsing of JSON, and a temporary table would keep the
 # caller from PREPARE TRANSACTION.
@@ -39,8 +41,7 @@ _ADMIT_JSON = "SELECT answer, reason FROM refold.admit(%s::jsonb)"
 _COPY = "COPY refold.events (event_id, user_id, action, ts, metadata, version) FROM STDIN"
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What became of one event.
 
     `reason` is set for conflict and invalid; `event_id` is None when the input had no usable id.
@@ -78,29 +79,28 @@ def append(
             just appended one of the events; retry the whole transaction.
     """
     offered = list(events)
-    receipts: list[Receipt | None] = [None] * len(offered)
     good: list[SourceEvent] = []
     place: list[int] = []
-    aside: list[tuple[int, Receipt]] = []
+    invalid: dict[int, Receipt] = {}
     for at, one in enumerate(offered):
         try:
             event = one if isinstance(one, SourceEvent) else SourceEvent.model_validate(_plain(one))
         except ValidationError as error:
             given = one.get("id") if isinstance(one, Mapping) else None
-            receipt = Receipt(given if isinstance(given, str) else None, Answer.invalid, reasons(error))
-            receipts[at] = receipt
-            aside.append((at, receipt))
+            invalid[at] = Receipt(given if isinstance(given, str) else None, Answer.invalid, reasons(error))
         else:
             good.append(event)
             place.append(at)
     with _atomic(conn):
-        for at, receipt in zip(place, store(conn, good, optimistic=optimistic), strict=True):
-            receipts[at] = receipt
-            if receipt.answer is Answer.conflict:
-                aside.append((at, receipt))
-        for at, receipt in aside:
+        stored = store(conn, good, optimistic=optimistic)
+        answered = zip(place, stored, strict=True)
+        conflicts = {at: receipt for at, receipt in answered if receipt.answer is Answer.conflict}
+        for at, receipt in (invalid | conflicts).items():
             set_aside(conn, source, at + 1, receipt, raw_text(offered[at]))
-    return [receipt for receipt in receipts if receipt is not None]
+    if not invalid:
+        return stored
+    receipts = invalid | dict(zip(place, stored, strict=True))
+    return [receipts[at] for at in range(len(offered))]
 
 
 def _plain(one: object) -> object:
@@ -173,7 +173,8 @@ def _copy(conn: psycopg.Connection, events: Sequence[SourceEvent]) -> bool:
     conn.execute("SELECT refold.ensure_room(%s)", (len(events),))
     try:
         with conn.transaction(), conn.cursor() as cursor, cursor.copy(_COPY) as copy:
-            copy.write("".join(map(_copy_line, events)))
+            for at in range(0, len(events), CHUNK):
+                copy.write("".join(map(_copy_line, events[at : at + CHUNK])))
     except psycopg.errors.UniqueViolation:
         return False
     except psycopg.errors.CheckViolation as error:
@@ -184,19 +185,15 @@ def _copy(conn: psycopg.Connection, events: Sequence[SourceEvent]) -> bool:
     return True
 
 
-# COPY's text format, made here: a row through the adapters of psycopg costs three times as much.
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-
-
 def _copy_line(event: SourceEvent) -> str:
-    user = "\\N" if event.user_id is None else event.user_id.translate(_ESCAPES)
+    user = NULL if event.user_id is None else escaped(event.user_id)
     return (
-        f"{event.id.translate(_ESCAPES)}\t{user}\t{event.action.translate(_ESCAPES)}\t{event.ts.isoformat()}"
-        f"\t{metadata_json(event.metadata).translate(_ESCAPES)}\t{event.version}\n"
+        f"{escaped(event.id)}\t{user}\t{escaped(event.action)}\t{event.ts.isoformat()}"
+        f"\t{escaped(metadata_json(event.metadata))}\t{event.version}\n"
     )
 
 
-# Array literals are made here too, for the same reason.
+# Array literals are made here for the same reason as COPY's text.
 _QUOTED = str.maketrans({"\\": "\\\\", '"': '\\"'})
 
 

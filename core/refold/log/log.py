@@ -64,7 +64,8 @@ class Log:
 
     def learn(self, receipts: list[Receipt]) -> None:
         """A refused COPY is half wasted: where duplicates came, classify at once for a while."""
-        if any(receipt.answer in (Answer.duplicate, Answer.conflict) for receipt in receipts):
+        answers = {receipt.answer for receipt in receipts}
+        if Answer.duplicate in answers or Answer.conflict in answers:
             self._pessimistic = PESSIMISTIC_BATCHES
         elif self._pessimistic:
             self._pessimistic -= 1

@@ -111,9 +111,7 @@ def from_source(
     )
 
 
-def _load(
-    path: Path, streams: Mapping[str, tuple[str, ...]], loaded: Mapping[str, Definition]
-) -> Definition:
+def _load(path: Path, streams: Mapping[str, tuple[str, ...]], loaded: Mapping[str, Definition]) -> Definition:
     try:
         source = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -123,9 +121,7 @@ def _load(
         return from_source(path.stem, source, streams, fingerprints, path)
     transform = transforms.load(path, streams)
     above = fingerprints.get(transform.plan.stream, "")
-    return Definition(
-        path.stem, path, source, transform.plan, _fingerprint("python", transform.code, above), transform
-    )
+    return Definition(path.stem, path, source, transform.plan, _fingerprint("python", transform.code, above), transform)
 
 
 def _fingerprint(*parts: str) -> str:

@@ -98,16 +98,12 @@ def _clock_or_chance(node: exp.Expr) -> Iterator[Refusal]:
             "Compare with the event's own ts, or put the condition into a view in sql/views/.",
         )
     elif isinstance(node, _SESSION):
-        yield Refusal(
-            node, f"{node.sql('postgres')} depends on the session", "Leave it out of the projection."
-        )
+        yield Refusal(node, f"{node.sql('postgres')} depends on the session", "Leave it out of the projection.")
     elif isinstance(node, exp.Rand) or name in _VOLATILE:
         if name == "age" and len(node.expressions) != 1:
             return
         cause = _VOLATILE.get(name, "chance")
-        yield Refusal(
-            node, f"{name or 'random'}() depends on {cause}", "A projection may depend on its events alone."
-        )
+        yield Refusal(node, f"{name or 'random'}() depends on {cause}", "A projection may depend on its events alone.")
 
 
 def _limits(node: exp.Expr) -> Iterator[Refusal]:
@@ -127,11 +123,7 @@ def _session_dates(node: exp.Expr) -> Iterator[Refusal]:
         kind = node.to.this
         if kind in (exp.DType.DATE, exp.DType.TIME, exp.DType.TIMESTAMP, exp.DType.TEXT, exp.DType.VARCHAR):
             yield Refusal(node, f"{node.sql('postgres')} depends on the session's time zone", remedy)
-    elif (
-        isinstance(node, exp.TimestampTrunc | exp.DateTrunc)
-        and not node.args.get("zone")
-        and _is_instant(node.this)
-    ):
+    elif isinstance(node, exp.TimestampTrunc | exp.DateTrunc) and not node.args.get("zone") and _is_instant(node.this):
         yield Refusal(node, f"{node.sql('postgres')} depends on the session's time zone", remedy)
     elif isinstance(node, exp.Extract) and _is_instant(node.expression):
         if str(node.this).lower() not in ("epoch",):
@@ -196,9 +188,7 @@ def _unordered(node: exp.Expr) -> Iterator[Refusal]:
         select = node.parent
         order = select.args.get("order") if select is not None else None
         if order is None or not _breaks_ties(order, None):
-            yield Refusal(
-                node, "DISTINCT ON depends on how ties are ordered", "End its ORDER BY with event_id."
-            )
+            yield Refusal(node, "DISTINCT ON depends on how ties are ordered", "End its ORDER BY with event_id.")
 
 
 def _windowed(node: exp.Window) -> exp.Expr:

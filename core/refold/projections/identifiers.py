@@ -8,6 +8,7 @@ _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 
 # Reserved key words of PostgreSQL 18 (appendix C of its manual), with those that may not name a column.
 _RESERVED = frozenset(
+    # As text: a list of words takes a page.
     """
     all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate
     collation column concurrently constraint create cross current_catalog current_date current_role
@@ -19,7 +20,7 @@ _RESERVED = frozenset(
     when where window with between bigint bit boolean char character coalesce dec decimal exists extract float
     greatest grouping inout int integer interval least national nchar none normalize nullif numeric out
     overlay precision real row setof smallint substring time timestamp treat trim values varchar
-    """.split()
+    """.split()  # noqa: SIM905
 )
 
 

@@ -78,9 +78,7 @@ def check_recompute_key(
                 "Compare its key with the outer one: WHERE " + " AND ".join(f"a.{name} = b.{name}" for name in key),
             )
         for window in select.find_all(exp.Window):
-            parts = {
-                part.name for part in window.args.get("partition_by") or [] if isinstance(part, exp.Column)
-            }
+            parts = {part.name for part in window.args.get("partition_by") or [] if isinstance(part, exp.Column)}
             _require(key, parts, "PARTITION BY", window, error)
         for join in select.args.get("joins") or []:
             using = {identifier.name for identifier in join.args.get("using") or []}

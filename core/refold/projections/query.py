@@ -12,11 +12,11 @@ from sqlglot import exp
 
 from refold.errors import DefinitionError
 from refold.projections.determinism import refusals
-from refold.projections.keys import check_recompute_key, declared_key, may_fail
 from refold.projections.funnels import made_linear
 from refold.projections.identifiers import must_quote
-from refold.projections.spelling import fold_case, plain_intervals
+from refold.projections.keys import check_recompute_key, declared_key, may_fail
 from refold.projections.plan import Column, Combine, KeyPart, Members, Partial, Plan
+from refold.projections.spelling import fold_case, plain_intervals
 
 _MERGEABLE: dict[type[exp.Expr], Combine] = {
     exp.Count: "count",
@@ -34,9 +34,7 @@ class Unmergeable(Exception):
     """Internal: this query needs its events again; `str(error)` says which part of it."""
 
 
-def analyse(
-    name: str, source: str, streams: Mapping[str, tuple[str, ...]], *, path: Path | None = None
-) -> Plan:
+def analyse(name: str, source: str, streams: Mapping[str, tuple[str, ...]], *, path: Path | None = None) -> Plan:
     """Checks a projection's SQL and plans its upkeep.
 
     Args:
@@ -52,9 +50,7 @@ def analyse(
 
 
 class _Analysis:
-    def __init__(
-        self, name: str, source: str, streams: Mapping[str, tuple[str, ...]], path: Path | None
-    ) -> None:
+    def __init__(self, name: str, source: str, streams: Mapping[str, tuple[str, ...]], path: Path | None) -> None:
         self.name = name
         self.source = source
         self.streams = streams
@@ -105,9 +101,7 @@ class _Analysis:
             )
         query = statements[0]
         if not isinstance(query, exp.Select):
-            raise DefinitionError(
-                f"a projection is one SELECT, not {query.key.upper()}", path=self.path, line=1
-            )
+            raise DefinitionError(f"a projection is one SELECT, not {query.key.upper()}", path=self.path, line=1)
         fold_case(query)
         return query
 
@@ -149,9 +143,7 @@ class _Analysis:
     def _check_columns(self) -> None:
         known = set(self.columns)
         derived = {alias.alias for alias in self.query.find_all(exp.Alias)}
-        derived |= {
-            column for cte in self.query.find_all(exp.TableAlias) for column in cte.alias_column_names
-        }
+        derived |= {column for cte in self.query.find_all(exp.TableAlias) for column in cte.alias_column_names}
         for column in self.query.find_all(exp.Column):
             name = column.name
             if not name or isinstance(column.this, exp.Star) or name in known or name in derived:
@@ -165,9 +157,7 @@ class _Analysis:
     def _outputs(self) -> list[tuple[str, exp.Expr, str | None]]:
         outputs: list[tuple[str, exp.Expr, str | None]] = []
         for item in self.query.expressions:
-            if isinstance(item, exp.Star) or (
-                isinstance(item, exp.Column) and isinstance(item.this, exp.Star)
-            ):
+            if isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star)):
                 outputs += [(name, exp.column(name), None) for name in self.columns]
                 continue
             name = item.alias_or_name
@@ -280,9 +270,7 @@ class _Analysis:
             sql = self._sql(node)
             # A bare literal has no type of its own inside ROW(…).
             keys.append(
-                KeyPart(
-                    name, f"CAST({sql} AS TEXT)" if isinstance(node, exp.Literal) and node.is_string else sql
-                )
+                KeyPart(name, f"CAST({sql} AS TEXT)" if isinstance(node, exp.Literal) and node.is_string else sql)
             )
         return keys
 
@@ -322,9 +310,7 @@ class _Analysis:
                 if name not in named:
                     close = difflib.get_close_matches(name, named, 1)
                     hint = f" Did you mean {close[0]}?" if close else ""
-                    raise self.error(
-                        f"the declared key {name} is not a column of the SELECT.{hint}", self.query
-                    )
+                    raise self.error(f"the declared key {name} is not a column of the SELECT.{hint}", self.query)
             check_recompute_key(self.query, declared, self.columns, self.error)
             keys = [KeyPart(name, name) for name in declared]
             unique = False
@@ -353,7 +339,9 @@ class _Analysis:
                 placeholder = exp.Table(this=exp.to_identifier("stream__here", quoted=False))
                 placeholder.set("alias", exp.TableAlias(this=exp.to_identifier(table.alias_or_name)))
                 table.replace(placeholder)
-        text = query.sql(dialect="postgres", pretty=True, comments=False, normalize_functions=False).replace("stream__here", STREAM)
+        text = query.sql(dialect="postgres", pretty=True, comments=False, normalize_functions=False).replace(
+            "stream__here", STREAM
+        )
         return Plan(
             name=self.name,
             upkeep="recompute",
@@ -432,11 +420,7 @@ class _Partials:
             self.members.append(Members(name, self.analysis._sql(call.this.expressions[0]), condition))
             return _kept(name)
         combine = _MERGEABLE.get(type(call))
-        if (
-            combine is None
-            or call.find(exp.Distinct, exp.Order)
-            or (isinstance(call, exp.Count) and call.expressions)
-        ):
+        if combine is None or call.find(exp.Distinct, exp.Order) or (isinstance(call, exp.Count) and call.expressions):
             raise Unmergeable(f"{text} cannot be merged")
         if any(inner is not call for inner in call.find_all(exp.AggFunc)):
             raise self.analysis.error(f"{text} nests aggregates", node)

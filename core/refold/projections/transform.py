@@ -126,13 +126,9 @@ class Transform:
             elif answer is not None:
                 yield self._row(answer, row, row["ordinal"], row["event_id"], values)
 
-    def _row(
-        self, one: Any, row: Mapping[str, Any], ordinal: int, event_id: str, values: Picker
-    ) -> tuple[Any, ...]:
+    def _row(self, one: Any, row: Mapping[str, Any], ordinal: int, event_id: str, values: Picker) -> tuple[Any, ...]:
         if not isinstance(one, self.gives):
-            raise TypeError(
-                f"{self.plan.name} declares {self.gives.__name__} and returned {type(one).__name__}"
-            )
+            raise TypeError(f"{self.plan.name} declares {self.gives.__name__} and returned {type(one).__name__}")
         return (row["txid"], row["position"], ordinal, event_id, *values(one.__dict__))
 
 

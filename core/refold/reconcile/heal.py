@@ -24,7 +24,6 @@ from refold.reconcile.scope import Scope
 from refold.upkeep.statements import EVERYTHING, Relation, within_keys
 from refold.upkeep.transform import EXPECTED
 
-
 Touched = set[Any]
 """What of a reader has to be computed again: hashes of keys, or for a transform (txid, position)."""
 

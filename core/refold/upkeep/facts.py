@@ -22,12 +22,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
 
     def page(of: Page) -> str:
         written = indent(rows("page", "ordinal", None))
-        return (
-            f"WITH {of.source},\n"
-            f"written AS (\n"
-            f"    INSERT INTO {table} ({columns})\n{written}\n"
-            f")\n{of.answer}"
-        )
+        return f"WITH {of.source},\nwritten AS (\n    INSERT INTO {table} ({columns})\n{written}\n)\n{of.answer}"
 
     ordinal = "ordinal" if stream.ordinal else "0"
     load = (f"INSERT INTO {table} ({columns})\n{rows(stream.table, ordinal, stream.run())}",)
@@ -36,9 +31,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
             f"CREATE TABLE {table} AS\n{rows(stream.table, ordinal, None)}\nWITH NO DATA",
             # A row without coordinates would be seen by no reader and by no audit of a range.
             f"ALTER TABLE {table} "
-            + ", ".join(
-                f"ALTER {column} SET NOT NULL" for column in ("txid", "position", "ordinal", "event_id")
-            ),
+            + ", ".join(f"ALTER {column} SET NOT NULL" for column in ("txid", "position", "ordinal", "event_id")),
         ),
         keys=(),
         indexes=event_grain_indexes(table, name),

@@ -68,9 +68,7 @@ class _Merge:
                     for set_table, _, one in sets
                 ),
             ),
-            keys=(
-                f"CREATE UNIQUE INDEX {ident(self.name + '__key')} ON {table} ({self.key_list}) NULLS NOT DISTINCT",
-            ),
+            keys=(f"CREATE UNIQUE INDEX {ident(self.name + '__key')} ON {table} ({self.key_list}) NULLS NOT DISTINCT",),
             indexes=tuple(_set_key(set_table, set_name, self.key_list) for set_table, set_name, _ in sets),
             page=self.page(sets, self.stream.page(plan.reads)),
             backlog=self.page(sets, self.stream.settled_page(plan.reads, uses=1 + len(sets))),
@@ -110,7 +108,8 @@ class _Merge:
         """The metric itself over the stream; with a scope, over what the cursor has applied of it."""
         counted = {one.partial: one for one in self.plan.members}
         outputs = [
-            f"{literal(partial.sql) if partial.sql is not None else _distinct_count(counted[partial.name])} AS {ident(partial.name)}"
+            (_distinct_count(counted[partial.name]) if partial.sql is None else literal(partial.sql))
+            + f" AS {ident(partial.name)}"
             for partial in self.plan.partials
         ]
         condition = None if scope is None else self.applied(scope)
@@ -227,9 +226,7 @@ class _Merge:
                 f"WITH new AS (\n{indent(into)}\n    ON CONFLICT DO NOTHING\n    RETURNING {self.key_list}\n)\n"
                 f"INSERT INTO new_{at} SELECT * FROM new",
             ]
-        added = [
-            f"{_added_up(partial)} AS {ident(partial.name)}" for partial in self.merged
-        ]
+        added = [f"{_added_up(partial)} AS {ident(partial.name)}" for partial in self.merged]
         steps.append(
             "CREATE TEMPORARY TABLE delta ON COMMIT DROP AS\n"
             f"SELECT {', '.join([self.key_list, *added])} FROM fresh GROUP BY {self.key_list}"
@@ -240,9 +237,7 @@ class _Merge:
 
     def by_member(self) -> str:
         """The aggregates of new events for each combination of key and members."""
-        members = [
-            f"{_counted(one)} AS member__{at}" for at, one in enumerate(self.plan.members, start=1)
-        ]
+        members = [f"{_counted(one)} AS member__{at}" for at, one in enumerate(self.plan.members, start=1)]
         outputs = [f"{literal(partial.sql or '')} AS {ident(partial.name)}" for partial in self.merged]
         groups = ", ".join(str(at) for at in range(1, len(self.keys) + len(members) + 1))
         return (

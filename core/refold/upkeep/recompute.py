@@ -82,9 +82,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         kept, fresh = (", ".join(f"{side}.{value}" for value in values) for side in ("kept", "excluded"))
         # A row that stays as it was is not written again.
         action = (
-            f"DO UPDATE SET {changes}\n    WHERE ROW({kept}) IS DISTINCT FROM ROW({fresh})"
-            if values
-            else "DO NOTHING"
+            f"DO UPDATE SET {changes}\n    WHERE ROW({kept}) IS DISTINCT FROM ROW({fresh})" if values else "DO NOTHING"
         )
         return (
             f"fresh AS NOT MATERIALIZED (\n{indent(query(events_of_touched))}\n),\n"
@@ -97,10 +95,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         )
 
     bucket = f"({stream_hash} & 2147483647) %% %(steps)s::integer = %(step)s::integer"
-    load = (
-        f"INSERT INTO {table} ({columns})\n"
-        + over(f"{stream.seen}\n  AND (%(steps)s::integer = 1 OR {bucket})"),
-    )
+    load = (f"INSERT INTO {table} ({columns})\n" + over(f"{stream.seen}\n  AND (%(steps)s::integer = 1 OR {bucket})"),)
     key_columns = ", ".join(map(ident, keys))
     unique_key = f"CREATE {unique}INDEX {ident(name + '__key')} ON {table} ({key_columns}){distinct}"
     # By it a page finds the rows that it replaces.

@@ -9,9 +9,7 @@ from refold.upkeep.statements import indent
 
 LOG_TABLE = "refold.events"
 
-_UPTO = (
-    "(SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto)"
-)
+_UPTO = "(SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +60,7 @@ class Stream:
         an empty poll would go through all of the log (40 ms for a million events).
         """
         names = self._carried(columns)
+
         def between(low: str, high: str) -> str:
             return f"({self.coordinates}) > {self.bound(low)}\n       AND ({self.coordinates}) <= {self.bound(high)}"
 
@@ -167,7 +166,6 @@ class Stream:
             f"WHERE {self.run()}\n"
             f"ORDER BY {self.coordinates} OFFSET %(limit)s::bigint - 1 LIMIT 1"
         )
-
 
 
 LOG_STREAM = Stream(LOG_TABLE, ordinal=False)

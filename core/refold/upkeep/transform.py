@@ -49,13 +49,9 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
         load=load,
         load_next=load,
         relations=(
-            Relation(
-                table, names, ("event_id",), ("event_id",), lambda scope: f"SELECT {columns} FROM {EXPECTED}"
-            ),
+            Relation(table, names, ("event_id",), ("event_id",), lambda scope: f"SELECT {columns} FROM {EXPECTED}"),
         ),
-        view="SELECT "
-        + ", ".join(ident(column.name) for column in transform.plan.columns)
-        + f" FROM {table}",
+        view="SELECT " + ", ".join(ident(column.name) for column in transform.plan.columns) + f" FROM {table}",
     )
 
 
@@ -72,15 +68,12 @@ def applied_rows(transform: Transform, stream: Stream, *, since: bool, condition
     reads = ["event_id", *(column for column in transform.plan.reads if column != "event_id")]
     ordinal = "ordinal" if stream.ordinal else "0 AS ordinal"
     recent = "\n  AND ts >= %(since)s::timestamptz" if since else ""
-    within = (
-        f"({stream.coordinates}) > {stream.bound('after')} AND ({stream.coordinates}) <= {stream.bound('upto')}"
-    )
+    within = f"({stream.coordinates}) > {stream.bound('after')} AND ({stream.coordinates}) <= {stream.bound('upto')}"
     return (
         f"SELECT txid::text::bigint AS txid, position, {ordinal}, {', '.join(map(ident, reads))}\n"
         f"FROM {stream.table}\n"
         f"WHERE {stream.applied()}\n"
         f"  AND {condition or within}{recent}\n"
-        f"ORDER BY txid, position"
+        f"ORDER BY txid, position" + ("" if condition else " FETCH FIRST (%(limit)s::bigint) ROWS WITH TIES")
         # Ties: a range that ended inside an event would take the rest of its rows for orphans.
-        + ("" if condition else " FETCH FIRST (%(limit)s::bigint) ROWS WITH TIES")
     )

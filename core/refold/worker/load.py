@@ -51,9 +51,7 @@ class Loaded:
     total: int
 
 
-def load_step(
-    conn: psycopg.Connection, keeper: Upkeeper, *, step: int = STEP, bucket: int = BUCKET
-) -> Loaded | None:
+def load_step(conn: psycopg.Connection, keeper: Upkeeper, *, step: int = STEP, bucket: int = BUCKET) -> Loaded | None:
     """One step of a build's first load, in a transaction of its own.
 
     Args:
@@ -72,10 +70,7 @@ def load_step(
         if build.upstream_id is not None and not by_id(conn, build.upstream_id).loaded:
             return None
         started = time.perf_counter()
-        if build.target is None:
-            target = upstream_cursor(conn, build).done
-        else:
-            target = build.cursor.target or EMPTY
+        target = build.cursor.target or upstream_cursor(conn, build).done
         total = _estimate(conn, keeper)
         conn.execute(_SETTINGS)
         if keeper.plan.upkeep == "recompute":
@@ -151,8 +146,6 @@ def _execute(conn: psycopg.Connection, statements: Sequence[str], parameters: di
 def _estimate(conn: psycopg.Connection, keeper: Upkeeper) -> int:
     """About how many rows the stream has, from the planner's statistics and the file sizes."""
     with conn.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(
-            b"EXPLAIN (FORMAT JSON) SELECT 1 FROM " + keeper.stream.table.encode()
-        ).fetchone()
+        row = cursor.execute(b"EXPLAIN (FORMAT JSON) SELECT 1 FROM " + keeper.stream.table.encode()).fetchone()
     assert row is not None
     return int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"])

@@ -46,7 +46,5 @@ class Patience:
         """The builds that may be tried now."""
         now = self._clock()
         return [
-            build
-            for build in builds
-            if build.build_id not in self._pauses or self._pauses[build.build_id].until <= now
+            build for build in builds if build.build_id not in self._pauses or self._pauses[build.build_id].until <= now
         ]
