@@ -94,19 +94,37 @@ def test_a_clean_shop(shop: Shop) -> None:
     assert shop.wrong() == {}
 
 
+def rounds() -> list[list[str]]:
+    """The cases, in as few rounds as have one case of each table, and the streams apart from their readers."""
+    planned: list[list[str]] = []
+    for name, (_, expected) in CASES.items():
+        ((projection, _), *_) = expected
+        for one in planned:
+            met = {projection for case in one for projection, _ in CASES[case][1]}
+            if projection not in met and (projection in READERS) == bool(met & READERS.keys()):
+                one.append(name)
+                break
+        else:
+            planned.append([name])
+    return planned
+
+
 def test_what_was_tampered_with_is_found_exactly_and_healed(shop: Shop) -> None:
-    for name, (statement, expected) in CASES.items():
-        assert shop.tamper(statement) > 0, name
-        assert shop.wrong() or name == "a fact moved", name
+    for names in rounds():
+        expected: dict[tuple[str, str], int] = {}
+        for name in names:
+            statement, drift = CASES[name]
+            assert shop.tamper(statement) > 0, name
+            expected |= drift
         tampered = shop.content()
         report = shop.reconcile(dry_run=True)
-        assert by_kind(report) == expected, name
-        assert {name for name, _ in report.skipped} == readers_of(expected), name
-        assert shop.content() == tampered, f"{name}: a dry run changes nothing"
+        assert by_kind(report) == expected
+        assert {name for name, _ in report.skipped} == readers_of(expected)
+        assert shop.content() == tampered, "a dry run changes nothing"
         recorded = len(shop.repairs())
-        assert found(shop) == expected, name
-        assert shop.wrong() == {}, name
-        assert len(shop.repairs()) - recorded == sum(expected.values()), name
+        assert found(shop) == expected
+        assert shop.wrong() == {}
+        assert len(shop.repairs()) - recorded == sum(expected.values())
     assert found(shop) == {}
 
 
