@@ -32,8 +32,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import UserDefinedType
 
 SCHEMA = "refold"
-BUILDS_SCHEMA = "refold_builds"
-METRICS_SCHEMA = "metrics"
 
 
 class Xid8(UserDefinedType[int]):

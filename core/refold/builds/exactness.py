@@ -62,7 +62,14 @@ def refuse_inexact(conn: psycopg.Connection, definition: Definition, statements:
         DefinitionError: with the reason and a remedy.
     """
     _refuse_types(conn, definition, statements.relations[0].table)
-    _probe(conn, definition, statements.view)
+    for name, volatility, _, _ in _probe(conn, definition, statements.view):
+        if volatility != "i":
+            # The rest runs in refold's sessions, whose settings are fixed; the view in everybody's.
+            raise DefinitionError(
+                f"{name}() depends on the settings of the session that looks at the metric",
+                path=definition.path,
+                remedy="Say which time zone: … AT TIME ZONE 'UTC'. Or do it in a view in sql/views/.",
+            )
     head = f"CREATE TABLE {statements.relations[0].table} AS\n"
     if statements.create[0].startswith(head):
         query = statements.create[0].removeprefix(head).removesuffix("\nWITH NO DATA").replace("%%", "%")

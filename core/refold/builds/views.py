@@ -10,7 +10,8 @@ from psycopg import sql
 
 from refold.builds.upkeeper import Upkeeper
 from refold.errors import BuildError
-from refold.tables import METRICS_SCHEMA
+
+METRICS_SCHEMA = "metrics"
 
 
 @dataclass(frozen=True, slots=True)

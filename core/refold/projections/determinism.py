@@ -67,6 +67,8 @@ _TIE_SENSITIVE = (exp.RowNumber, exp.Lag, exp.Lead, exp.FirstValue, exp.LastValu
 _MOVING = re.compile(r"\s*(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
 _TIMES = (exp.DType.DATE, exp.DType.TIME, exp.DType.TIMETZ, exp.DType.TIMESTAMP, exp.DType.TIMESTAMPTZ)
 _FLOATS = (exp.DType.DOUBLE, exp.DType.FLOAT)
+_POSTGRES_NAMES = {"group_concat": "string_agg", "rand": "random", "uuid": "gen_random_uuid"}
+"""Where sqlglot calls a function otherwise."""
 
 
 def refusals(query: exp.Expr) -> Iterator[Refusal]:
@@ -85,7 +87,8 @@ def function_name(node: exp.Expr) -> str:
     if isinstance(node, exp.Anonymous):
         return str(node.this).lower()
     if isinstance(node, exp.Func):
-        return node.sql_name().lower()
+        name = node.sql_name().lower()
+        return _POSTGRES_NAMES.get(name, name)
     return ""
 
 
@@ -206,6 +209,8 @@ def _breaks_ties(order: exp.Expr, aggregate: exp.Expr | None) -> bool:
     if aggregate is None or not terms:
         return False
     inner = order.this if isinstance(order.this, exp.Expr) else aggregate.this
+    if isinstance(inner, exp.Distinct) and len(inner.expressions) == 1:
+        inner = inner.expressions[0]
     return bool(isinstance(inner, exp.Expr) and inner.sql() == terms[0].sql())
 
 

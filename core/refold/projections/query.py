@@ -62,6 +62,7 @@ class _Analysis:
     def plan(self) -> Plan:
         for refusal in refusals(self.query):
             raise self.error(refusal.message, refusal.node, refusal.remedy)
+        self._check_form()
         self._check_columns()
         outputs = self._outputs()
         group = self.query.args.get("group")
@@ -140,6 +141,20 @@ class _Analysis:
             )
         return next(iter(found))
 
+    def _check_form(self) -> None:
+        """What is a SELECT, and still no query over a stream."""
+        writes = self.query.find(exp.Lock, exp.Into, exp.Insert, exp.Update, exp.Delete, exp.Merge)
+        if writes is not None:
+            raise self.error(f"{writes.sql('postgres')}: a projection only reads", writes, "Leave it out.")
+        for table in self.query.find_all(exp.Table):
+            if table.alias_column_names:
+                raise self.error(
+                    f"{table.sql('postgres')} gives other names to columns", table, "Use the names they have."
+                )
+        group = self.query.args.get("group")
+        if group is not None and not group.expressions:
+            raise self.error(f"{group.sql('postgres').strip()} names no column", group, "Name the columns.")
+
     def _check_columns(self) -> None:
         known = set(self.columns)
         derived = {alias.alias for alias in self.query.find_all(exp.Alias)}
@@ -216,9 +231,8 @@ class _Analysis:
 
     def _reads(self) -> tuple[str, ...]:
         used = {column.name for column in self.query.find_all(exp.Column)}
-        if self.query.find(exp.Star) is not None and any(
-            isinstance(star.parent, exp.Select) for star in self.query.find_all(exp.Star)
-        ):
+        # * and alias.*, but not the star of count(*).
+        if any(isinstance(star.parent, exp.Select | exp.Column) for star in self.query.find_all(exp.Star)):
             used |= set(self.columns)
         return tuple(column for column in self.columns if column in used)
 
@@ -452,8 +466,10 @@ def _kept(name: str) -> exp.Column:
 
 
 def _line(node: exp.Expr | None) -> int | None:
-    """The first line that any part of the node stands on."""
-    if node is None:
-        return None
-    lines = [part.meta["line"] for part in node.walk() if "line" in part.meta]
-    return min(lines) if lines else None
+    """The first line that any part of the node stands on; where it has no names, of what it is a part of."""
+    while node is not None:
+        lines = [part.meta["line"] for part in node.walk() if "line" in part.meta]
+        if lines:
+            return int(min(lines))
+        node = node.parent
+    return None
