@@ -30,6 +30,7 @@ SHOWN = (
     "medians",  # recompute, by its GROUP BY, over facts
     "days",  # recompute whose rows may go again
     "sessions",  # recompute by a declared key
+    "funnels",  # recompute, rewritten
     "items",  # transform
 )
 
@@ -56,6 +57,8 @@ def generated(name: str) -> str:
 def _sections(statements: Statements) -> Iterator[tuple[str, str]]:
     for field in fields(statements):
         value = getattr(statements, field.name)
+        if field.name == "load_next" and value == statements.load:
+            continue  # Every step is like the first.
         for one in (value,) if isinstance(value, str) else value:
             if isinstance(one, Relation):
                 yield f"audit of {one.table}", one.differences(EVERYTHING, EVERYTHING)

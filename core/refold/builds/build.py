@@ -13,6 +13,9 @@ from refold.cursor import Cursor, Key, Snapshot
 
 State = Literal["building", "live", "retired", "dropped"]
 
+EVENT_GRAIN = ("facts", "transform")
+"""The upkeeps whose tables are streams."""
+
 
 @dataclass(frozen=True, slots=True)
 class Build:
@@ -57,26 +60,32 @@ class Build:
         return Cursor(Snapshot.parse(self.done), None if self.target is None else Snapshot.parse(self.target), progress)
 
 
-_COLUMNS = """
+COLUMNS = """
     b.build_id, b.projection, b.fingerprint, b.number, b.state, b.table_name, b.language, b.definition, b.upkeep,
     b.upstream_id, b.done::text AS done, b.target::text AS target, b.progress_txid::text::bigint AS progress_txid,
     b.progress_position, b.progress_ordinal, b.loaded, b.load_step, b.load_steps, b.events_applied,
     b.pages_applied, b.apply_ms, b.applied_at, b.deployment, b.created_at, b.promoted_at, b.retired_at, b.retired_by,
     b.error
 """
+"""Of `refold.builds AS b`, for `class_row(Build)`."""
 _ROW: BaseRowFactory[Build] = class_row(Build)
 
 
 def find(conn: psycopg.Connection, condition: str = "true", *parameters: object) -> list[Build]:
     """Builds that satisfy an SQL condition over `b` (a row of refold.builds), oldest first."""
     with conn.cursor(row_factory=_ROW) as cursor:
-        query = f"SELECT {_COLUMNS} FROM refold.builds AS b WHERE {condition} ORDER BY b.build_id"
+        query = f"SELECT {COLUMNS} FROM refold.builds AS b WHERE {condition} ORDER BY b.build_id"
         return cursor.execute(query.encode(), parameters).fetchall()
 
 
 def kept(conn: psycopg.Connection) -> list[Build]:
     """The builds that workers keep up to date: live ones and those on their way."""
     return find(conn, "b.state IN ('building', 'live')")
+
+
+def readers_of(conn: psycopg.Connection, build: Build) -> list[Build]:
+    """The builds that read this one and are kept."""
+    return find(conn, "b.upstream_id = %s AND b.state IN ('building', 'live')", build.build_id)
 
 
 def live(conn: psycopg.Connection, projection: str) -> Build | None:
@@ -106,7 +115,7 @@ def lock(conn: psycopg.Connection, build_id: int, *, wait: bool = False) -> Buil
     """
     with conn.cursor(row_factory=_ROW) as cursor:
         return cursor.execute(
-            f"SELECT {_COLUMNS} FROM refold.builds AS b"
+            f"SELECT {COLUMNS} FROM refold.builds AS b"
             " WHERE b.build_id = %s AND b.state IN ('building', 'live')"
             f" FOR NO KEY UPDATE {'' if wait else 'SKIP LOCKED'}".encode(),
             (build_id,),

@@ -16,6 +16,7 @@ from refold.errors import DefinitionError
 from refold.projections import transform as transforms
 from refold.projections.plan import LOG, LOG_COLUMNS, Plan
 from refold.projections.query import analyse
+from refold.projections.spelling import plain_intervals
 from refold.projections.transform import Transform
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -100,7 +101,7 @@ def from_source(
         path: where it stands, for messages.
     """
     plan = analyse(name, source, streams, path=path)
-    normal = sqlglot.parse_one(source, read="postgres").sql(dialect="postgres", comments=False)
+    normal = sqlglot.parse_one(plain_intervals(source), read="postgres").sql(dialect="postgres", comments=False)
     keys = ",".join(part.name for part in plan.key)
     return Definition(
         name,

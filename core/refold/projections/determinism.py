@@ -67,7 +67,14 @@ _TIE_SENSITIVE = (exp.RowNumber, exp.Lag, exp.Lead, exp.FirstValue, exp.LastValu
 _MOVING = re.compile(r"\s*(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
 _TIMES = (exp.DType.DATE, exp.DType.TIME, exp.DType.TIMETZ, exp.DType.TIMESTAMP, exp.DType.TIMESTAMPTZ)
 _FLOATS = (exp.DType.DOUBLE, exp.DType.FLOAT)
-_POSTGRES_NAMES = {"group_concat": "string_agg", "rand": "random", "uuid": "gen_random_uuid"}
+_POSTGRES_NAMES = {
+    "group_concat": "string_agg",
+    "j_s_o_n_array_agg": "json_agg",
+    "j_s_o_n_object_agg": "json_object_agg",
+    "j_s_o_n_b_object_agg": "jsonb_object_agg",
+    "rand": "random",
+    "uuid": "gen_random_uuid",
+}
 """Where sqlglot calls a function otherwise."""
 
 

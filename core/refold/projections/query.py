@@ -175,7 +175,9 @@ class _Analysis:
             if isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star)):
                 outputs += [(name, exp.column(name), None) for name in self.columns]
                 continue
-            name = item.alias_or_name
+            # Not alias_or_name: that calls count(*) "*", and a literal by its value.
+            plain = item.this if isinstance(item, exp.Cast) else item
+            name = item.alias if isinstance(item, exp.Alias) else plain.name if isinstance(plain, exp.Column) else ""
             if not name:
                 raise self.error(f"{item.sql('postgres')} has no name", item, "Name the column: … AS name.")
             comment = " ".join(text.strip() for text in item.comments or []) or None

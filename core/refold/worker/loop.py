@@ -6,16 +6,18 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import psycopg
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-from refold.builds.build import Build, set_error
+from refold.builds.build import EVENT_GRAIN, Build, readers_of, set_error
 from refold.builds.upkeeper import Upkeepers
 from refold.database import check, connect
 from refold.retry import transient
 from refold.worker.catch_up import Keeper
 from refold.worker.doorbell import POLL, Doorbell
+from refold.worker.load import Loaded
 from refold.worker.patience import Patience
 from refold.worker.work import waiting
 
@@ -23,6 +25,9 @@ log = logging.getLogger("refold.worker")
 
 NAP = 0.005
 """Seconds between two looks while other workers hold what there is to do."""
+BREATH = 0.005
+"""Seconds from one round of small pages to the next: they cost the same whether they bring one event or fifty, and
+whoever never rests keeps the producers from a processor."""
 FROZEN_AFTER = 60.0
 """Seconds for which a worker may do nothing in the middle of a page."""
 SEGMENTS_EVERY = 5.0
@@ -39,6 +44,13 @@ SETTINGS = {
     "enable_bitmapscan": "off",
     "enable_sort": "off",
 }
+
+
+class _Swept(NamedTuple):
+    """What a round did: anything at all, and whether there may be more right now."""
+
+    busy: bool
+    full: bool
 
 
 class Worker:
@@ -114,7 +126,11 @@ class Worker:
                 todo.sort(key=lambda build: build.build_id in self._suspects)
                 if todo:
                     doorbell.lower_flag()
-                    if self._sweep(keeper, todo):
+                    started = time.monotonic()
+                    swept = self._sweep(keeper, todo)
+                    if swept.busy:
+                        if not swept.full and not drain:
+                            time.sleep(max(0.0, started + BREATH - time.monotonic()))
                         continue
                 promoted = keeper.promote_ready()
                 for build in promoted:
@@ -129,12 +145,13 @@ class Worker:
                 else:
                     doorbell.sleep(lambda: bool(self._patience.due(waiting(conn))), self._stopped)
 
-    def _sweep(self, keeper: Keeper, todo: list[Build]) -> bool:
-        """One step of each build that waits; whether anything was done."""
-        busy = False
-        for build in todo:
+    def _sweep(self, keeper: Keeper, todo: list[Build]) -> _Swept:
+        """One step of each build that waits, and of what reads it."""
+        busy = full = False
+        queue = list(todo)
+        for build in queue:
             if self._stopped():
-                return False
+                return _Swept(busy=False, full=False)
             try:
                 done = keeper.step(build)
             except Exception as error:
@@ -151,8 +168,14 @@ class Worker:
                     # The error may be another worker's, who lacks the code.
                     set_error(keeper.conn, build, None)
                 busy = busy or done.events > 0 or not build.loaded
+                full = full or isinstance(done, Loaded) or done.full
                 self._on_page(build, done.events)
-        return busy
+                if done.events > 0 and build.upkeep in EVENT_GRAIN:
+                    # Its readers have work now, and need not wait for the next look.
+                    queued = {one.build_id for one in queue}
+                    readers = self._patience.due(readers_of(keeper.conn, build))
+                    queue += [reader for reader in readers if reader.build_id not in queued]
+        return _Swept(busy, full)
 
     def _failed(self, conn: psycopg.Connection, build: Build, error: Exception) -> None:
         message = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-import psycopg
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from refold.builds.build import Build, find
-from refold.worker.catch_up import by_depth, has_work
+import psycopg
+from psycopg.rows import class_row
+
+from refold.builds.build import COLUMNS, Build
+from refold.worker.catch_up import has_work
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept(Build):
+    """A build that workers keep.
+
+    Args:
+        unread: whether the log holds anything beyond its cursor; false where it does not read the log.
+    """
+
+    unread: bool
+
+
+_LOOK = f"""
+SELECT {COLUMNS}, CASE WHEN b.loaded AND b.upstream_id IS NULL THEN refold.has_unread(b.done) ELSE false END AS unread
+FROM refold.builds AS b
+WHERE b.state IN ('building', 'live')
+"""
 
 
 def waiting(conn: psycopg.Connection) -> list[Build]:
@@ -14,25 +36,20 @@ def waiting(conn: psycopg.Connection) -> list[Build]:
     Args:
         conn: acts as refold_worker, in autocommit mode.
     """
-    kept = find(conn, "b.state IN ('building', 'live')")
-    cursors = {build.build_id: build.cursor for build in kept}
-    on_log = [build.build_id for build in kept if build.upstream_id is None and build.loaded]
-    unread = {
-        int(build_id)
-        for (build_id,) in conn.execute(
-            "SELECT build_id FROM refold.builds WHERE build_id = ANY (%s::text::bigint[]) AND refold.has_unread(done)",
-            ("{" + ",".join(map(str, on_log)) + "}",),
-        ).fetchall()
-    }
-    loaded = {build.build_id for build in kept if build.loaded}
-    found = [
-        build
-        for build in kept
-        if (build.upstream_id is None or build.upstream_id in loaded)
-        and has_work(
-            build,
-            None if build.upstream_id is None else cursors[build.upstream_id],
-            build.build_id in unread,
-        )
-    ]
-    return by_depth(conn, found) if len(found) > 1 else found
+    with conn.cursor(row_factory=class_row(_Kept)) as cursor:
+        kept = {build.build_id: build for build in cursor.execute(_LOOK.encode()).fetchall()}
+    found: list[Build] = [build for build in kept.values() if _waits(build, kept)]
+    return sorted(found, key=lambda build: (_depth(build, kept), build.build_id))
+
+
+def _waits(build: _Kept, kept: Mapping[int, _Kept]) -> bool:
+    if build.upstream_id is None:
+        return has_work(build, None, build.unread)
+    upstream = kept.get(build.upstream_id)
+    return upstream is not None and upstream.loaded and has_work(build, upstream.cursor, False)
+
+
+def _depth(build: Build, kept: Mapping[int, _Kept]) -> int:
+    """How far a build is from the log."""
+    upstream = None if build.upstream_id is None else kept.get(build.upstream_id)
+    return 0 if upstream is None else 1 + _depth(upstream, kept)

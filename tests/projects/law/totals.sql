@@ -8,6 +8,7 @@ SELECT
     min(ts)                                             AS first_at,
     max((metadata->>'n')::numeric)                      AS largest,
     bool_and((metadata->>'n') IS NOT NULL)              AS all_numbered,
+    bool_and((metadata->>'n')::numeric > 0)             AS all_positive,
     bool_or((metadata->>'n')::numeric > 5)              AS any_large,
     avg((metadata->>'n')::numeric)                      AS mean,
     count(*) FILTER (WHERE user_id IS NULL)             AS anonymous,

@@ -110,22 +110,6 @@ WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_s
        ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
   AND (action <> 'noise');
 
--- load_next
-INSERT INTO refold_builds.clicks__1 (txid, position, ordinal, event_id, user_id, action, ts, n)
-SELECT txid,
-       position,
-       0 AS ordinal,
-       event_id,
-       user_id AS user_id,
-       action AS action,
-       ts AS ts,
-       CAST((metadata ->> 'n') AS DECIMAL) AS n
-FROM refold.events
-WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
-  AND (%(whole)s::boolean OR
-       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
-  AND (action <> 'noise');
-
 -- audit of refold_builds.clicks__1
 WITH expected AS MATERIALIZED (
     SELECT txid,

@@ -161,26 +161,6 @@ GROUP BY
 HAVING
   COUNT(*) %% 3 <> 0;
 
--- load_next
-INSERT INTO refold_builds.days__1 (day, usual, doings)
-SELECT
-  CAST((
-    ts AT TIME ZONE 'UTC'
-  ) AS DATE) AS day,
-  MODE() WITHIN GROUP (ORDER BY
-    action) AS usual,
-  COUNT(DISTINCT (user_id, action)) AS doings
-FROM (
-    SELECT user_id, action, ts
-    FROM refold.events
-    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
-      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
-) AS events
-GROUP BY
-  day
-HAVING
-  COUNT(*) %% 3 <> 0;
-
 -- audit of refold_builds.days__1
 WITH expected AS MATERIALIZED (
     SELECT

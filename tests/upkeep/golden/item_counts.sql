@@ -104,26 +104,6 @@ ON CONFLICT (item) DO UPDATE SET
     furthest = greatest(kept.furthest, excluded.furthest),
     first_at = least(kept.first_at, excluded.first_at);
 
--- load_next
-CREATE TEMPORARY TABLE delta ON COMMIT DROP AS
-SELECT item AS item,
-       COUNT(*) AS times,
-       MAX(place) AS furthest,
-       MIN(ts) AS first_at
-FROM refold_builds.items__1
-WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
-  AND (%(whole)s::boolean OR
-       ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)))
-GROUP BY 1;
-
--- load_next
-INSERT INTO refold_builds.item_counts__1 AS kept (item, times, furthest, first_at)
-SELECT item, times, furthest, first_at FROM delta WHERE true
-ON CONFLICT (item) DO UPDATE SET
-    times = kept.times + excluded.times,
-    furthest = greatest(kept.furthest, excluded.furthest),
-    first_at = least(kept.first_at, excluded.first_at);
-
 -- audit of refold_builds.item_counts__1
 WITH expected AS MATERIALIZED (
     SELECT item AS item,

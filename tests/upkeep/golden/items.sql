@@ -44,9 +44,6 @@ ORDER BY page.txid, page.position;
 -- load
 COPY refold_builds.items__1 (txid, position, ordinal, event_id, user_id, ts, item, place) FROM STDIN;
 
--- load_next
-COPY refold_builds.items__1 (txid, position, ordinal, event_id, user_id, ts, item, place) FROM STDIN;
-
 -- audit of refold_builds.items__1
 WITH expected AS MATERIALIZED (
     SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM pg_temp.expected_rows

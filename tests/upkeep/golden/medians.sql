@@ -142,23 +142,6 @@ FROM (
 GROUP BY
   user_id;
 
--- load_next
-INSERT INTO refold_builds.medians__1 (user_id, events, middle, path)
-SELECT
-  user_id,
-  COUNT(*) AS events,
-  PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY
-    n) AS middle,
-  ARRAY_AGG(action ORDER BY ts, event_id) AS path
-FROM (
-    SELECT event_id, user_id, action, ts, n
-    FROM refold_builds.clicks__1
-    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
-      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
-) AS clicks
-GROUP BY
-  user_id;
-
 -- audit of refold_builds.medians__1
 WITH expected AS MATERIALIZED (
     SELECT

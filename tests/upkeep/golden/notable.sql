@@ -106,21 +106,6 @@ WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_s
        ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)))
   AND (item <> 'c');
 
--- load_next
-INSERT INTO refold_builds.notable__1 (txid, position, ordinal, event_id, user_id, item, ts)
-SELECT txid,
-       position,
-       ordinal AS ordinal,
-       event_id,
-       user_id AS user_id,
-       UPPER(item) AS item,
-       ts AS ts
-FROM refold_builds.items__1
-WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
-  AND (%(whole)s::boolean OR
-       ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)))
-  AND (item <> 'c');
-
 -- audit of refold_builds.notable__1
 WITH expected AS MATERIALIZED (
     SELECT txid,

@@ -87,21 +87,6 @@ INSERT INTO refold_builds.seen__1 AS kept (user_id, action)
 SELECT user_id, action FROM delta WHERE true
 ON CONFLICT (user_id, action) DO NOTHING;
 
--- load_next
-CREATE TEMPORARY TABLE delta ON COMMIT DROP AS
-SELECT user_id AS user_id,
-       action AS action
-FROM refold.events
-WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
-  AND (%(whole)s::boolean OR
-       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
-GROUP BY 1, 2;
-
--- load_next
-INSERT INTO refold_builds.seen__1 AS kept (user_id, action)
-SELECT user_id, action FROM delta WHERE true
-ON CONFLICT (user_id, action) DO NOTHING;
-
 -- audit of refold_builds.seen__1
 WITH expected AS MATERIALIZED (
     SELECT user_id AS user_id,

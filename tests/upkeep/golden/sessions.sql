@@ -8,7 +8,7 @@ WITH marked AS (
     event_id,
     ts,
     CASE
-      WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= INTERVAL '30 MINUTES'
+      WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= CAST('30 minutes' AS INTERVAL)
       THEN 0
       ELSE 1
     END AS starts
@@ -75,7 +75,7 @@ fresh AS MATERIALIZED (
         event_id,
         ts,
         CASE
-          WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= INTERVAL '30 MINUTES'
+          WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= CAST('30 minutes' AS INTERVAL)
           THEN 0
           ELSE 1
         END AS starts
@@ -148,7 +148,7 @@ fresh AS MATERIALIZED (
         event_id,
         ts,
         CASE
-          WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= INTERVAL '30 MINUTES'
+          WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= CAST('30 minutes' AS INTERVAL)
           THEN 0
           ELSE 1
         END AS starts
@@ -203,45 +203,7 @@ WITH marked AS (
     event_id,
     ts,
     CASE
-      WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= INTERVAL '30 MINUTES'
-      THEN 0
-      ELSE 1
-    END AS starts
-  FROM (
-    SELECT event_id, user_id, ts
-    FROM refold.events
-    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
-      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
-) AS events
-  WHERE
-    user_id IS NOT NULL
-), numbered AS (
-  SELECT
-    user_id,
-    ts,
-    SUM(starts) OVER (PARTITION BY user_id ORDER BY ts, event_id) AS session
-  FROM marked
-)
-SELECT
-  user_id,
-  session,
-  MIN(ts) AS started_at,
-  MAX(ts) AS ended_at,
-  COUNT(*) AS events
-FROM numbered
-GROUP BY
-  user_id,
-  session;
-
--- load_next
-INSERT INTO refold_builds.sessions__1 (user_id, session, started_at, ended_at, events)
-WITH marked AS (
-  SELECT
-    user_id,
-    event_id,
-    ts,
-    CASE
-      WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= INTERVAL '30 MINUTES'
+      WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= CAST('30 minutes' AS INTERVAL)
       THEN 0
       ELSE 1
     END AS starts
@@ -279,7 +241,7 @@ WITH expected AS MATERIALIZED (
         event_id,
         ts,
         CASE
-          WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= INTERVAL '30 MINUTES'
+          WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= CAST('30 minutes' AS INTERVAL)
           THEN 0
           ELSE 1
         END AS starts
@@ -329,7 +291,7 @@ WITH marked AS (
     event_id,
     ts,
     CASE
-      WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= INTERVAL '30 MINUTES'
+      WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= CAST('30 minutes' AS INTERVAL)
       THEN 0
       ELSE 1
     END AS starts

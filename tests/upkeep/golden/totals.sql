@@ -10,12 +10,13 @@ SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
        MIN(ts) AS first_at,
        MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
        BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
+       BOOL_AND(CAST((metadata ->> 'n') AS DECIMAL) > 0) AS all_positive,
        BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
        COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
        COUNT(*) FILTER(WHERE user_id IS NULL) AS anonymous,
        SUM(version) FILTER(WHERE action = 'buy') AS mean_version__sum,
        COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
-       MAX(ts) AS span__12
+       MAX(ts) AS span__13
 FROM refold.events
 GROUP BY 1, 2
 WITH NO DATA;
@@ -45,7 +46,7 @@ upto AS MATERIALIZED (
     SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC LIMIT 1
 ),
 written AS (
-    INSERT INTO refold_builds.totals__1 AS kept (day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12)
+    INSERT INTO refold_builds.totals__1 AS kept (day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13)
     SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
            action AS action,
            COUNT(*) AS events,
@@ -54,12 +55,13 @@ written AS (
            MIN(ts) AS first_at,
            MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
            BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
+           BOOL_AND(CAST((metadata ->> 'n') AS DECIMAL) > 0) AS all_positive,
            BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
            COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
            COUNT(*) FILTER(WHERE user_id IS NULL) AS anonymous,
            SUM(version) FILTER(WHERE action = 'buy') AS mean_version__sum,
            COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
-           MAX(ts) AS span__12
+           MAX(ts) AS span__13
     FROM page
     GROUP BY 1, 2
     ON CONFLICT (day, action) DO UPDATE SET
@@ -69,12 +71,13 @@ written AS (
         first_at = least(kept.first_at, excluded.first_at),
         largest = greatest(kept.largest, excluded.largest),
         all_numbered = coalesce(kept.all_numbered AND excluded.all_numbered, kept.all_numbered, excluded.all_numbered),
+        all_positive = coalesce(kept.all_positive AND excluded.all_positive, kept.all_positive, excluded.all_positive),
         any_large = coalesce(kept.any_large OR excluded.any_large, kept.any_large, excluded.any_large),
         mean__count = kept.mean__count + excluded.mean__count,
         anonymous = kept.anonymous + excluded.anonymous,
         mean_version__sum = coalesce(kept.mean_version__sum + excluded.mean_version__sum, kept.mean_version__sum, excluded.mean_version__sum),
         mean_version__count = kept.mean_version__count + excluded.mean_version__count,
-        span__12 = greatest(kept.span__12, excluded.span__12)
+        span__13 = greatest(kept.span__13, excluded.span__13)
 )
 SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
@@ -97,7 +100,7 @@ page AS NOT MATERIALIZED (
       AND txid <= (SELECT txid FROM upto)
 ),
 written AS (
-    INSERT INTO refold_builds.totals__1 AS kept (day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12)
+    INSERT INTO refold_builds.totals__1 AS kept (day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13)
     SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
            action AS action,
            COUNT(*) AS events,
@@ -106,12 +109,13 @@ written AS (
            MIN(ts) AS first_at,
            MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
            BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
+           BOOL_AND(CAST((metadata ->> 'n') AS DECIMAL) > 0) AS all_positive,
            BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
            COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
            COUNT(*) FILTER(WHERE user_id IS NULL) AS anonymous,
            SUM(version) FILTER(WHERE action = 'buy') AS mean_version__sum,
            COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
-           MAX(ts) AS span__12
+           MAX(ts) AS span__13
     FROM page
     GROUP BY 1, 2
     ON CONFLICT (day, action) DO UPDATE SET
@@ -121,12 +125,13 @@ written AS (
         first_at = least(kept.first_at, excluded.first_at),
         largest = greatest(kept.largest, excluded.largest),
         all_numbered = coalesce(kept.all_numbered AND excluded.all_numbered, kept.all_numbered, excluded.all_numbered),
+        all_positive = coalesce(kept.all_positive AND excluded.all_positive, kept.all_positive, excluded.all_positive),
         any_large = coalesce(kept.any_large OR excluded.any_large, kept.any_large, excluded.any_large),
         mean__count = kept.mean__count + excluded.mean__count,
         anonymous = kept.anonymous + excluded.anonymous,
         mean_version__sum = coalesce(kept.mean_version__sum + excluded.mean_version__sum, kept.mean_version__sum, excluded.mean_version__sum),
         mean_version__count = kept.mean_version__count + excluded.mean_version__count,
-        span__12 = greatest(kept.span__12, excluded.span__12)
+        span__13 = greatest(kept.span__13, excluded.span__13)
 )
 SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
             ELSE (SELECT count(*) FROM page) END AS events,
@@ -142,12 +147,13 @@ SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
        MIN(ts) AS first_at,
        MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
        BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
+       BOOL_AND(CAST((metadata ->> 'n') AS DECIMAL) > 0) AS all_positive,
        BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
        COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
        COUNT(*) FILTER(WHERE user_id IS NULL) AS anonymous,
        SUM(version) FILTER(WHERE action = 'buy') AS mean_version__sum,
        COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
-       MAX(ts) AS span__12
+       MAX(ts) AS span__13
 FROM refold.events
 WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
   AND (%(whole)s::boolean OR
@@ -155,8 +161,8 @@ WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_s
 GROUP BY 1, 2;
 
 -- load
-INSERT INTO refold_builds.totals__1 AS kept (day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12)
-SELECT day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12 FROM delta WHERE true
+INSERT INTO refold_builds.totals__1 AS kept (day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13)
+SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM delta WHERE true
 ON CONFLICT (day, action) DO UPDATE SET
     events = kept.events + excluded.events,
     known = kept.known + excluded.known,
@@ -164,51 +170,13 @@ ON CONFLICT (day, action) DO UPDATE SET
     first_at = least(kept.first_at, excluded.first_at),
     largest = greatest(kept.largest, excluded.largest),
     all_numbered = coalesce(kept.all_numbered AND excluded.all_numbered, kept.all_numbered, excluded.all_numbered),
+    all_positive = coalesce(kept.all_positive AND excluded.all_positive, kept.all_positive, excluded.all_positive),
     any_large = coalesce(kept.any_large OR excluded.any_large, kept.any_large, excluded.any_large),
     mean__count = kept.mean__count + excluded.mean__count,
     anonymous = kept.anonymous + excluded.anonymous,
     mean_version__sum = coalesce(kept.mean_version__sum + excluded.mean_version__sum, kept.mean_version__sum, excluded.mean_version__sum),
     mean_version__count = kept.mean_version__count + excluded.mean_version__count,
-    span__12 = greatest(kept.span__12, excluded.span__12);
-
--- load_next
-CREATE TEMPORARY TABLE delta ON COMMIT DROP AS
-SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
-       action AS action,
-       COUNT(*) AS events,
-       COUNT(user_id) AS known,
-       SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS total,
-       MIN(ts) AS first_at,
-       MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
-       BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
-       BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
-       COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
-       COUNT(*) FILTER(WHERE user_id IS NULL) AS anonymous,
-       SUM(version) FILTER(WHERE action = 'buy') AS mean_version__sum,
-       COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
-       MAX(ts) AS span__12
-FROM refold.events
-WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
-  AND (%(whole)s::boolean OR
-       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
-GROUP BY 1, 2;
-
--- load_next
-INSERT INTO refold_builds.totals__1 AS kept (day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12)
-SELECT day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12 FROM delta WHERE true
-ON CONFLICT (day, action) DO UPDATE SET
-    events = kept.events + excluded.events,
-    known = kept.known + excluded.known,
-    total = coalesce(kept.total + excluded.total, kept.total, excluded.total),
-    first_at = least(kept.first_at, excluded.first_at),
-    largest = greatest(kept.largest, excluded.largest),
-    all_numbered = coalesce(kept.all_numbered AND excluded.all_numbered, kept.all_numbered, excluded.all_numbered),
-    any_large = coalesce(kept.any_large OR excluded.any_large, kept.any_large, excluded.any_large),
-    mean__count = kept.mean__count + excluded.mean__count,
-    anonymous = kept.anonymous + excluded.anonymous,
-    mean_version__sum = coalesce(kept.mean_version__sum + excluded.mean_version__sum, kept.mean_version__sum, excluded.mean_version__sum),
-    mean_version__count = kept.mean_version__count + excluded.mean_version__count,
-    span__12 = greatest(kept.span__12, excluded.span__12);
+    span__13 = greatest(kept.span__13, excluded.span__13);
 
 -- audit of refold_builds.totals__1
 WITH expected AS MATERIALIZED (
@@ -220,31 +188,32 @@ WITH expected AS MATERIALIZED (
            MIN(ts) AS first_at,
            MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
            BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
+           BOOL_AND(CAST((metadata ->> 'n') AS DECIMAL) > 0) AS all_positive,
            BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
            COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
            COUNT(*) FILTER(WHERE user_id IS NULL) AS anonymous,
            SUM(version) FILTER(WHERE action = 'buy') AS mean_version__sum,
            COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
-           MAX(ts) AS span__12
+           MAX(ts) AS span__13
     FROM refold.events
     WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
     GROUP BY 1, 2
 ),
 actual AS MATERIALIZED (
-    SELECT day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12 FROM refold_builds.totals__1 WHERE true
+    SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM refold_builds.totals__1 WHERE true
 )
 SELECT 'expected' AS side, hash_record_extended(ROW(day, action), 0) AS hash, jsonb_build_object('day', d.day, 'action', d.action) AS key, to_jsonb(d) AS row
-FROM (SELECT day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12 FROM expected EXCEPT ALL SELECT day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12 FROM actual) AS d
+FROM (SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM expected EXCEPT ALL SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM actual) AS d
 UNION ALL
 SELECT 'actual' AS side, hash_record_extended(ROW(day, action), 0) AS hash, jsonb_build_object('day', d.day, 'action', d.action) AS key, to_jsonb(d) AS row
-FROM (SELECT day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12 FROM actual EXCEPT ALL SELECT day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12 FROM expected) AS d;
+FROM (SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM actual EXCEPT ALL SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM expected) AS d;
 
 -- healing of refold_builds.totals__1: delete
 DELETE FROM refold_builds.totals__1 WHERE hash_record_extended(ROW(day, action), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.totals__1: insert
-INSERT INTO refold_builds.totals__1 (day, action, events, known, total, first_at, largest, all_numbered, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__12)
+INSERT INTO refold_builds.totals__1 (day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13)
 SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
        action AS action,
        COUNT(*) AS events,
@@ -253,12 +222,13 @@ SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
        MIN(ts) AS first_at,
        MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
        BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
+       BOOL_AND(CAST((metadata ->> 'n') AS DECIMAL) > 0) AS all_positive,
        BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
        COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
        COUNT(*) FILTER(WHERE user_id IS NULL) AS anonymous,
        SUM(version) FILTER(WHERE action = 'buy') AS mean_version__sum,
        COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
-       MAX(ts) AS span__12
+       MAX(ts) AS span__13
 FROM refold.events
 WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
@@ -266,4 +236,4 @@ WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
 GROUP BY 1, 2;
 
 -- view
-SELECT day, action, events, known, total, first_at, largest, all_numbered, any_large, (CAST(total AS DECIMAL) / NULLIF(mean__count, 0)) AS mean, anonymous, (CAST(mean_version__sum AS DECIMAL) / NULLIF(mean_version__count, 0)) AS mean_version, ROUND(100.0 * known / events, 1) AS known_percent, span__12 - first_at AS span FROM refold_builds.totals__1 WHERE events > 1 OR total > 0;
+SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, (CAST(total AS DECIMAL) / NULLIF(mean__count, 0)) AS mean, anonymous, (CAST(mean_version__sum AS DECIMAL) / NULLIF(mean_version__count, 0)) AS mean_version, ROUND(100.0 * known / events, 1) AS known_percent, span__13 - first_at AS span FROM refold_builds.totals__1 WHERE events > 1 OR total > 0;

@@ -1,0 +1,268 @@
+-- funnels: recompute, because: WINDOW_FUNNEL(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy') cannot be merged
+
+-- create
+CREATE TABLE refold_builds.funnels__1 AS
+SELECT
+  user_id,
+  refold.window_funnel_level(
+    string_agg(
+      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+      ''
+    )
+  ) AS level,
+  refold.window_funnel_chain(
+    string_agg(
+      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+      ''
+    )
+  ) AS reached_at,
+  refold.window_funnel_level(
+    string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE
+      n IS NOT NULL)
+  ) AS by_number
+FROM (
+    SELECT user_id, action, ts, n
+    FROM refold_builds.clicks__1
+    WHERE true
+) AS clicks
+GROUP BY
+  user_id
+WITH NO DATA;
+
+-- indexes
+CREATE UNIQUE INDEX funnels__1__key ON refold_builds.funnels__1 (user_id) NULLS NOT DISTINCT;
+
+-- page
+WITH page AS MATERIALIZED (
+    SELECT * FROM (
+        (SELECT txid, position, ordinal, user_id, action, ts, n
+         FROM refold_builds.clicks__1
+         WHERE txid = ANY (%(open)s::xid8[]) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+           AND (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
+           AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)
+         ORDER BY txid, position, ordinal LIMIT %(limit)s::bigint)
+        UNION ALL
+        (SELECT txid, position, ordinal, user_id, action, ts, n
+         FROM refold_builds.clicks__1
+         WHERE (txid, position, ordinal) > (%(from_txid)s::xid8, %(from_position)s::bigint, %(from_ordinal)s::integer)
+           AND (txid, position, ordinal) <= (%(to_txid)s::xid8, %(to_position)s::bigint, %(to_ordinal)s::integer) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+         ORDER BY txid, position, ordinal LIMIT %(limit)s::bigint)
+    ) AS unread
+    ORDER BY txid, position, ordinal LIMIT %(limit)s::bigint
+),
+upto AS MATERIALIZED (
+    SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC, ordinal DESC LIMIT 1
+),
+touched AS MATERIALIZED (
+    SELECT DISTINCT hash_record_extended(ROW(user_id), 0) AS hash FROM page
+),
+fresh AS NOT MATERIALIZED (
+    SELECT
+      user_id,
+      refold.window_funnel_level(
+        string_agg(
+          refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+          ''
+        )
+      ) AS level,
+      refold.window_funnel_chain(
+        string_agg(
+          refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+          ''
+        )
+      ) AS reached_at,
+      refold.window_funnel_level(
+        string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE
+          n IS NOT NULL)
+      ) AS by_number
+    FROM (
+        SELECT e.user_id, e.action, e.ts, e.n
+        FROM touched
+        CROSS JOIN LATERAL (
+            SELECT user_id, action, ts, n FROM refold_builds.clicks__1
+            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash
+              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
+            OFFSET 0
+        ) AS e
+    ) AS clicks
+    GROUP BY
+      user_id
+),
+written AS (
+    INSERT INTO refold_builds.funnels__1 AS kept (user_id, level, reached_at, by_number)
+    SELECT user_id, level, reached_at, by_number FROM fresh WHERE true
+    ON CONFLICT (user_id) DO UPDATE SET level = excluded.level, reached_at = excluded.reached_at, by_number = excluded.by_number
+    WHERE ROW(kept.level, kept.reached_at, kept.by_number) IS DISTINCT FROM ROW(excluded.level, excluded.reached_at, excluded.by_number)
+)
+SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- backlog
+WITH upto AS MATERIALIZED (
+    (SELECT txid, position, ordinal AS ordinal, true AS full_page
+     FROM refold_builds.clicks__1
+     WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
+       AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)
+     ORDER BY txid, position, ordinal OFFSET %(limit)s::bigint - 1 LIMIT 1)
+    UNION ALL
+    SELECT %(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer, false
+    ORDER BY full_page DESC LIMIT 1
+),
+page AS NOT MATERIALIZED (
+    SELECT txid, position, ordinal, user_id, action, ts, n
+    FROM refold_builds.clicks__1
+    WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
+      AND (txid, position, ordinal) <= ((SELECT txid FROM upto), (SELECT position FROM upto), (SELECT ordinal FROM upto))
+      AND txid <= (SELECT txid FROM upto)
+),
+touched AS MATERIALIZED (
+    SELECT DISTINCT hash_record_extended(ROW(user_id), 0) AS hash FROM page
+),
+fresh AS NOT MATERIALIZED (
+    SELECT
+      user_id,
+      refold.window_funnel_level(
+        string_agg(
+          refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+          ''
+        )
+      ) AS level,
+      refold.window_funnel_chain(
+        string_agg(
+          refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+          ''
+        )
+      ) AS reached_at,
+      refold.window_funnel_level(
+        string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE
+          n IS NOT NULL)
+      ) AS by_number
+    FROM (
+        SELECT e.user_id, e.action, e.ts, e.n
+        FROM touched
+        CROSS JOIN LATERAL (
+            SELECT user_id, action, ts, n FROM refold_builds.clicks__1
+            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash
+              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
+            OFFSET 0
+        ) AS e
+    ) AS clicks
+    GROUP BY
+      user_id
+),
+written AS (
+    INSERT INTO refold_builds.funnels__1 AS kept (user_id, level, reached_at, by_number)
+    SELECT user_id, level, reached_at, by_number FROM fresh WHERE true
+    ON CONFLICT (user_id) DO UPDATE SET level = excluded.level, reached_at = excluded.reached_at, by_number = excluded.by_number
+    WHERE ROW(kept.level, kept.reached_at, kept.by_number) IS DISTINCT FROM ROW(excluded.level, excluded.reached_at, excluded.by_number)
+)
+SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
+            ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- load
+INSERT INTO refold_builds.funnels__1 (user_id, level, reached_at, by_number)
+SELECT
+  user_id,
+  refold.window_funnel_level(
+    string_agg(
+      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+      ''
+    )
+  ) AS level,
+  refold.window_funnel_chain(
+    string_agg(
+      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+      ''
+    )
+  ) AS reached_at,
+  refold.window_funnel_level(
+    string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE
+      n IS NOT NULL)
+  ) AS by_number
+FROM (
+    SELECT user_id, action, ts, n
+    FROM refold_builds.clicks__1
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
+) AS clicks
+GROUP BY
+  user_id;
+
+-- audit of refold_builds.funnels__1
+WITH expected AS MATERIALIZED (
+    SELECT
+      user_id,
+      refold.window_funnel_level(
+        string_agg(
+          refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+          ''
+        )
+      ) AS level,
+      refold.window_funnel_chain(
+        string_agg(
+          refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+          ''
+        )
+      ) AS reached_at,
+      refold.window_funnel_level(
+        string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE
+          n IS NOT NULL)
+      ) AS by_number
+    FROM (
+        SELECT user_id, action, ts, n
+        FROM refold_builds.clicks__1
+        WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+             OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
+    ) AS clicks
+    GROUP BY
+      user_id
+),
+actual AS MATERIALIZED (
+    SELECT user_id, level, reached_at, by_number FROM refold_builds.funnels__1 WHERE true
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
+FROM (SELECT user_id, level, reached_at, by_number FROM expected EXCEPT ALL SELECT user_id, level, reached_at, by_number FROM actual) AS d
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
+FROM (SELECT user_id, level, reached_at, by_number FROM actual EXCEPT ALL SELECT user_id, level, reached_at, by_number FROM expected) AS d;
+
+-- healing of refold_builds.funnels__1: delete
+DELETE FROM refold_builds.funnels__1 WHERE hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+
+-- healing of refold_builds.funnels__1: insert
+INSERT INTO refold_builds.funnels__1 (user_id, level, reached_at, by_number)
+SELECT
+  user_id,
+  refold.window_funnel_level(
+    string_agg(
+      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+      ''
+    )
+  ) AS level,
+  refold.window_funnel_chain(
+    string_agg(
+      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+      ''
+    )
+  ) AS reached_at,
+  refold.window_funnel_level(
+    string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE
+      n IS NOT NULL)
+  ) AS by_number
+FROM (
+    SELECT user_id, action, ts, n
+    FROM refold_builds.clicks__1
+    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+         OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
+      AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+) AS clicks
+GROUP BY
+  user_id;
+
+-- view
+SELECT user_id, level, reached_at, by_number FROM refold_builds.funnels__1;
+
+-- the key's index on the stream
+CREATE INDEX IF NOT EXISTS key_index ON refold_builds.clicks__1 ((hash_record_extended(ROW(user_id), 0)));
