@@ -51,6 +51,9 @@ def main(
     if unknown:
         raise typer.BadParameter(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     console = Console(stderr=json)
+    if not console.is_terminal:
+        # A pipe says nothing of its width, and the table needs room.
+        console.width = 160
     figures: list[Figure] = []
     with serve(database_url) as server:
         environment = server.describe()
