@@ -1,10 +1,13 @@
 """Who runs the server when root starts it, and what that user must be able to reach."""
 
+import fcntl
 import logging
 import os
 import pwd
 import stat
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from refold.errors import DatabaseError
@@ -26,15 +29,27 @@ def account_for(data_dir: Path) -> pwd.struct_passwd | None:
         return None
     if data_dir.exists() and (owner := data_dir.stat().st_uid) != 0:
         return pwd.getpwuid(owner)
+    with _one_at_a_time():
+        try:
+            return pwd.getpwnam(SYSTEM_USER)
+        except KeyError:
+            options = ["--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin"]
+            done = subprocess.run(["useradd", *options, SYSTEM_USER], capture_output=True, text=True)
+        try:
+            return pwd.getpwnam(SYSTEM_USER)
+        except KeyError:
+            raise DatabaseError(f"cannot create the system user {SYSTEM_USER}: {done.stderr.strip()}") from None
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """useradd looks for the name before it takes its own lock: two at once give one name two ids in turn."""
+    directory = os.open("/etc", os.O_RDONLY)
     try:
-        return pwd.getpwnam(SYSTEM_USER)
-    except KeyError:
-        options = ["--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin"]
-        done = subprocess.run(["useradd", *options, SYSTEM_USER], capture_output=True, text=True)
-    try:
-        return pwd.getpwnam(SYSTEM_USER)  # another process may have been faster
-    except KeyError:
-        raise DatabaseError(f"cannot create the system user {SYSTEM_USER}: {done.stderr.strip()}") from None
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
 
 
 def give(path: Path, account: pwd.struct_passwd | None) -> None:
