@@ -6,7 +6,6 @@ transactions interleave in every way and a failure repeats. After each step the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,22 +13,18 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
-from hypothesis import strategies as st
 
 from law import MONDAY, PROJECT, broken, project, worker_connection
 from refold import SourceEvent, append
-from refold.builds.build import Build, by_id, find, kept, lock
-from refold.builds.key_indexes import key_indexes
-from refold.builds.make import make_builds, new_deployment
+from refold.builds.build import Build, by_id, find, kept
 from refold.builds.upkeeper import Upkeeper, Upkeepers, stream_of
 from refold.database import connect
 from refold.events import Answer
-from refold.projections.definition import Definition
 from refold.upkeep.generate import generate
 from refold.upkeep.transform import statements as transform_statements
 from refold.worker.catch_up import Keeper, by_depth
 from refold.worker.load import load_step
-from refold.worker.page import apply_page, turn
+from refold.worker.page import turn
 from refold.worker.work import waiting
 
 PRODUCERS = 3
@@ -175,188 +170,3 @@ class History:
             if not todo and not keeper.promote_ready():
                 return
         raise AssertionError(f"no end of work: {[build.table_name for build in waiting(self.operator)]}")
-
-
-# ---------------------------------------------------------------- the steps
-
-Step = Callable[[History], None]
-
-
-@dataclass(frozen=True)
-class Append:
-    producer: int
-    events: tuple[tuple[int, Event], ...]
-    savepoint: bool | None
-    """None for no savepoint, else whether it is kept."""
-
-    def __call__(self, history: History) -> None:
-        events = [event.under(number) for number, event in self.events]
-        if self.savepoint is None:
-            history.pending[self.producer] |= history.offer(self.producer, events)
-            return
-        conn = history.producers[self.producer]
-        conn.execute("SELECT 1")  # Without an open transaction psycopg would begin and commit one here.
-        with conn.transaction(force_rollback=not self.savepoint):
-            accepted = history.offer(self.producer, events)
-        if self.savepoint:
-            history.pending[self.producer] |= accepted
-
-
-@dataclass(frozen=True)
-class End:
-    producer: int
-    commit: bool
-
-    def __call__(self, history: History) -> None:
-        history.end(self.producer, commit=self.commit)
-
-
-@dataclass(frozen=True)
-class Look:
-    worker: int
-
-    def __call__(self, history: History) -> None:
-        history.look(self.worker)
-
-
-@dataclass(frozen=True)
-class Work:
-    """Pages, and steps of first loads: of some builds in any order, or when none are named of each in turn."""
-
-    worker: int
-    turns: tuple[tuple[int, int], ...]
-
-    def __call__(self, history: History) -> None:
-        history.let_go(self.worker, commit=True)
-        conn, look = history.workers[self.worker], history.looks[self.worker]
-        turns = self.turns or [(which, 5) for which in range(len(look))]
-        for which, limit in turns:
-            keeper = look[which % len(look)]
-            done = turn(conn, keeper, limit) or load_step(conn, keeper, step=limit, bucket=800)
-            if done is not None:
-                history.check(keeper.build_id)
-
-
-@dataclass(frozen=True)
-class Hold:
-    """A page that stays open, in a transaction that may have got its id long before."""
-
-    worker: int
-    which: int
-    limit: int
-    early: Append | None
-
-    def __call__(self, history: History) -> None:
-        history.let_go(self.worker, commit=True)
-        conn, look = history.workers[self.worker], history.looks[self.worker]
-        held = ExitStack()
-        held.enter_context(conn.transaction())
-        history.holding[self.worker] = held
-        if self.early is not None:
-            conn.execute("SELECT pg_current_xact_id()")
-            self.early(history)
-            history.end(self.early.producer, commit=True)
-        keeper = look[self.which % len(look)]
-        build = lock(conn, keeper.build_id)
-        if build is not None and build.loaded and build.upstream_id == keeper.upstream_id:
-            apply_page(conn, keeper, build, self.limit)
-
-
-@dataclass(frozen=True)
-class LetGo:
-    worker: int
-    commit: bool
-
-    def __call__(self, history: History) -> None:
-        history.let_go(self.worker, commit=self.commit)
-        for build in kept(history.operator):
-            history.check(build.build_id)
-
-
-@dataclass(frozen=True)
-class Rebuild:
-    """New builds beside the live ones, which the workers then load."""
-
-    which: tuple[int, ...]
-    cascade: bool
-
-    def __call__(self, history: History) -> None:
-        # It waits for pages in hand, which nobody else would end here.
-        for worker in range(WORKERS):
-            history.let_go(worker, commit=True)
-        live = by_depth(history.operator, find(history.operator, "b.state = 'live'"))
-        chosen = {live[which % len(live)].build_id for which in self.which}
-        if self.cascade:
-            for build in live:
-                if build.upstream_id in chosen:
-                    chosen.add(build.build_id)
-        definitions = [self._definition(history, build) for build in live if build.build_id in chosen]
-        with history.operator.transaction():
-            deployment = new_deployment(history.operator, "rebuild", promote=True)
-            make_builds(history.operator, definitions, deployment, resumed={})
-        key_indexes(history.operator, history.upkeepers)
-
-    @staticmethod
-    def _definition(history: History, build: Build) -> Definition:
-        keeper = history.upkeepers.of(history.operator, build)
-        return Definition(build.projection, None, build.definition, keeper.plan, build.fingerprint, keeper.transform)
-
-
-@dataclass(frozen=True)
-class Promote:
-    """Whatever is ready goes live; with `finish`, first loads end and pages are applied."""
-
-    finish: bool
-
-    def __call__(self, history: History) -> None:
-        for worker in range(WORKERS):
-            history.let_go(worker, commit=True)
-        keeper = Keeper(history.operator, history.upkeepers)
-        if self.finish:
-            for build in by_depth(history.operator, find(history.operator, "b.state = 'building'")):
-                upkeeper = history.upkeepers.of(history.operator, build)
-                while load_step(history.operator, upkeeper, step=50, bucket=100_000):
-                    history.check(build.build_id)
-                turn(history.operator, upkeeper, 7)
-        for build in keeper.promote_ready():
-            history.check(build.build_id)
-
-
-# ---------------------------------------------------------------- what Hypothesis draws
-
-numbers = st.integers(0, 60)
-producers = st.integers(0, PRODUCERS - 1)
-workers = st.integers(0, WORKERS - 1)
-which = st.integers(0, 40)
-limits = st.integers(1, 5)
-
-events = st.builds(
-    Event,
-    user_id=st.sampled_from([None, "u1", "u2", "user-3"]),
-    action=st.sampled_from(["view", "buy", "noise"]),
-    minute=st.one_of(st.integers(0, 90), st.integers(-3000, 3000)),
-    n=st.sampled_from([None, "1.0", "1.00", "2.5", "7", "-3"]),
-    place=st.sampled_from([None, "x", "y"]),
-    items=st.sampled_from(["", "a", "bb", "a bb c", "bb a bb"]),
-    version=st.sampled_from([1, 2]),
-)
-appends = st.builds(
-    Append,
-    producer=producers,
-    events=st.lists(st.tuples(numbers, events), min_size=1, max_size=4).map(tuple),
-    savepoint=st.sampled_from([None, None, True, False]),
-)
-turns = st.just(()) | st.lists(st.tuples(which, limits), min_size=1, max_size=6).map(tuple)
-steps = st.one_of(
-    appends,
-    appends,
-    st.builds(End, producer=producers, commit=st.sampled_from([True, True, True, False])),
-    st.builds(Work, worker=workers, turns=turns),
-    st.builds(Work, worker=workers, turns=turns),
-    st.builds(Look, worker=workers),
-    st.builds(Hold, worker=workers, which=which, limit=limits, early=st.none() | appends),
-    st.builds(LetGo, worker=workers, commit=st.booleans()),
-    st.builds(Rebuild, which=st.lists(which, min_size=1, max_size=3).map(tuple), cascade=st.booleans()),
-    st.builds(Promote, finish=st.booleans()),
-)
-scripts = st.lists(steps, min_size=20, max_size=60)

@@ -20,6 +20,7 @@ from refold import Log, append
 from refold.database import migrate
 from refold.embedded import EmbeddedServer
 from refold.worker.doorbell import SETTLE, Doorbell
+from sessions import terminate
 from waiting import wait_until
 
 Connect = Callable[..., psycopg.Connection[Any]]
@@ -175,13 +176,9 @@ def test_a_listener_that_is_terminated_comes_back(
     database_url: str, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
 ) -> None:
     deploy_project(database_url)
-    terminate = """
-        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-        WHERE application_name = 'refold worker' AND datname = current_database()
-    """
     with worker(database_url, PROJECT, drain=False, poll=NEVER_S) as process:
         wait_until(asleep(watch), deadline_s=30)
-        assert watch.execute(terminate).rowcount == 1
+        assert terminate(watch, "refold worker") == 1
         add(producer)
         producer.commit()
         wait_until(lambda: watch.execute("SELECT FROM metrics.everything").rowcount == 1, deadline_s=5)

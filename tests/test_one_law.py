@@ -12,11 +12,12 @@ from hypothesis import Phase, given, settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-import histories
+import steps
 from conftest import ServerUnderTest
-from histories import History, Step
+from histories import History
 from law import database, wrong_metrics
 from refold.builds.build import kept
+from steps import Step
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def clone(server: ServerUnderTest) -> Iterator[Callable[[], str]]:
         drop()
 
 
-@given(script=histories.scripts)
+@given(script=steps.scripts)
 # Without Phase.shrink: that takes minutes; what fails is printed, and is short enough to read.
 @settings(max_examples=30, phases=[Phase.explicit, Phase.reuse, Phase.generate], report_multiple_bugs=False)
 def test_the_law_holds_at_every_step(clone: Callable[[], str], script: list[Step]) -> None:

@@ -17,14 +17,14 @@ from conftest import ServerUnderTest
 from explained import Node, Plan, explained, rows_read
 from law import MONDAY, PROJECT, database, project
 from refold import Log, SourceEvent, append
-from refold.builds.build import Build, live
+from refold.builds.build import Build, live, lock
 from refold.builds.make import make_builds, new_deployment
 from refold.builds.upkeeper import Upkeepers
 from refold.database import connect
 from refold.deployment.deploy import rebuild
 from refold.worker.load import load_step
 from refold.worker.loop import SETTINGS, Worker
-from refold.worker.page import turn
+from refold.worker.page import apply_page, turn
 from refold.worker.work import waiting
 
 SEGMENT, SEGMENTS = 1_500, 8
@@ -97,8 +97,9 @@ class Station:
         """A page of a build, which is then rolled back."""
         keeper = self.upkeepers.of(self.conn, self.build(name))
         with explained(self.conn) as plans, self.conn.transaction(force_rollback=True):
-            applied = turn(self.conn, keeper, PAGE)
-            assert applied is not None and applied.events == PAGE
+            build = lock(self.conn, keeper.build_id)
+            assert build is not None
+            assert apply_page(self.conn, keeper, build, PAGE).events == PAGE
         return plans
 
 

@@ -22,6 +22,7 @@ from refold import append
 from refold.builds.build import find
 from refold.errors import BuildError, NotInstalled
 from refold.worker.pool import BACKOFF, Orders, run
+from sessions import pids
 from waiting import wait_until
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -90,12 +91,7 @@ def counted(conn: Connection) -> int:
 
 
 def workers(conn: Connection) -> int:
-    row = conn.execute(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE application_name = 'refold worker' AND datname = current_database()"
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
+    return len(pids(conn, "refold worker"))
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
@@ -167,7 +163,7 @@ def test_told_twice_it_ends_at_once(
     )
     append_actions(database_url, 10)
     with worker(database_url, project, "--processes", str(processes)) as running:
-        wait_until(lambda: waits_for_a_lock(conn))
+        wait_until(lambda: pids(conn, "refold worker", waiting=True))
         running.tell()
         running.says("stopping after the page in hand")
         assert running.process.poll() is None
@@ -177,14 +173,6 @@ def test_told_twice_it_ends_at_once(
     holder.rollback()
     wait_until(lambda: workers(conn) == 0)
     assert counted(conn) == 0
-
-
-def waits_for_a_lock(conn: Connection) -> bool:
-    row = conn.execute(
-        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'refold worker'"
-        " AND datname = current_database() AND wait_event_type = 'Lock')"
-    ).fetchone()
-    return row == (True,)
 
 
 def test_told_to_stop_while_the_database_is_away(

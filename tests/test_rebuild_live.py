@@ -24,7 +24,7 @@ from refold.database import connect as connect_as
 from refold.deployment.deploy import rebuild
 from refold.errors import BuildError
 from refold.projections.definition import load_directory
-from refold.worker.catch_up import Keeper
+from refold.worker.catch_up import Keeper, by_depth
 from refold.worker.load import load_step
 from refold.worker.loop import Worker
 from refold.worker.page import turn
@@ -101,54 +101,6 @@ def test_a_rebuild_of_everything_with_writers_in_flight(url: str, connect: Conne
         paused.commit()
     check(url)
     assert stored(paused) >= acknowledged | {f"paused-{number}" for number in range(5)}
-
-
-def test_an_index_on_the_log_waits_for_a_writer_and_nobody_waits_for_it(
-    database_url: str, tmp_path: Path, connect: Connect
-) -> None:
-    """A lock that waits in the queue would stop every producer behind it."""
-    for name in ON_THE_LOG_BY_KEY:
-        shutil.copy(PROJECT / name, tmp_path)
-    paused, other = connect(), connect()
-    append(paused, random_events(5, prefix="paused-"))
-    other.execute("SET lock_timeout = '1s'")
-    other.commit()
-    deploying = threading.Thread(target=deploy_project, args=(database_url, tmp_path), daemon=True)
-    deploying.start()
-    waits = """
-        SELECT FROM pg_stat_activity
-        WHERE wait_event_type = 'Lock' AND query LIKE 'CREATE INDEX%' AND datname = current_database()
-    """
-    with connect(autocommit=True) as watch:
-        wait_until(lambda: watch.execute(waits).rowcount > 0)
-        for number in range(30):
-            append(other, random_events(1, prefix=f"{number}-"))
-            other.commit()
-        assert deploying.is_alive()
-        paused.commit()
-        deploying.join(30)
-    assert not deploying.is_alive()
-    check(database_url, tmp_path)
-
-
-def test_an_index_on_the_log_that_was_interrupted_is_completed(url: str, connect: Connect) -> None:
-    with connect(autocommit=True) as admin:
-        invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
-        [(name, parent)] = admin.execute(
-            """
-            SELECT c.relname, pg_get_indexdef(c.oid)
-            FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
-            WHERE i.indrelid = 'refold.events'::regclass AND c.relname LIKE 'key%'
-              AND pg_get_indexdef(c.oid) LIKE '%user_id%'
-            """
-        ).fetchall()
-        admin.execute(f"DROP INDEX refold.{name}".encode())
-        # pg_get_indexdef says ON ONLY: no segment has one.
-        admin.execute(parent.encode())
-        assert admin.execute(invalid).fetchone() == (1,)
-        with worker_connection(url) as conn:
-            rebuild(conn, PROJECT, ["sessions"], silent)
-        assert admin.execute(invalid).fetchone() == (0,)
 
 
 # ---------------------------------------------------------------- with analysts who read
@@ -249,6 +201,25 @@ def test_a_switch_gives_up_on_an_analyst_who_stays_and_says_why(url: str, connec
         everything = live(conn, "everything")
         assert everything is not None and everything.build_id == build.build_id
     check(url)
+
+
+def test_a_switch_brings_the_new_build_to_where_the_old_one_is(url: str, connect: Connect) -> None:
+    """Else a metric would count less after the switch than before."""
+    paused = connect()
+    append(paused, random_events(3, prefix="paused-"))
+    with worker_connection(url) as conn:
+        upkeepers = Upkeepers(PROJECT)
+        builds = rebuild(conn, PROJECT, list(project()), silent, promote=False)
+        with Log(url) as log:
+            log.append(random_events(30, prefix="later-"))
+        paused.commit()
+        old = by_depth(conn, find(conn, "b.state = 'live'"))
+        for build in old:
+            turn(conn, upkeepers.of(conn, build), 100)
+        promote(conn, builds[0].deployment, upkeepers, Keeper(conn, upkeepers).catch_up)
+        assert {build.number for build in find(conn, "b.state = 'live'")} == {2}
+    # Nobody has applied a page since.
+    assert wrong_metrics(url) == {}
 
 
 # ---------------------------------------------------------------- a switch under a worker's hands

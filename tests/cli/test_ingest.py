@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from making import stored
 from refold.cli import app
+from sessions import somebody_waits
 from waiting import wait_until
 
 Connection = psycopg.Connection[Any]
@@ -231,7 +232,7 @@ def test_ctrl_c_inside_a_batch_lets_it_end(
     blocker.execute("INSERT INTO refold.events (event_id, action, ts) VALUES ('e015', 'x', now())")
     running = Running(database_url)
     running.feed(40)
-    wait_until(lambda: conn.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall(), deadline_s=30)
+    wait_until(lambda: somebody_waits(conn), deadline_s=30)
     running.process.send_signal(signal.SIGINT)
     assert running.process.stderr is not None
     assert b"finishing the batch" in running.process.stderr.readline()
@@ -248,7 +249,7 @@ def test_ctrl_c_twice_stops_at_once(database_url: str, conn: Connection, connect
     blocker.execute("INSERT INTO refold.events (event_id, action, ts) VALUES ('e015', 'x', now())")
     running = Running(database_url)
     running.feed(40)
-    wait_until(lambda: conn.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall(), deadline_s=30)
+    wait_until(lambda: somebody_waits(conn), deadline_s=30)
     running.process.send_signal(signal.SIGINT)
     assert running.process.stderr is not None
     running.process.stderr.readline()

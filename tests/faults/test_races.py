@@ -14,6 +14,7 @@ from at_once import at_once
 from making import events
 from refold import Log, append
 from refold.log.append import BULK
+from sessions import somebody_waits
 from waiting import wait_until
 
 Connection = psycopg.Connection[Any]
@@ -36,7 +37,7 @@ def test_the_second_waits_for_the_first_and_is_answered_by_its_end(
         second.commit()
 
     def end() -> None:
-        wait_until(lambda: admin.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall())
+        wait_until(lambda: somebody_waits(admin))
         getattr(first, ending)()
 
     at_once(bring, end)

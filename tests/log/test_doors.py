@@ -178,6 +178,8 @@ def test_a_valid_event_is_the_same_through_all_doors(
 
 def test_instants_of_both_agree_to_the_microsecond(admin: Connection) -> None:
     """Also where a double could not hold them: centuries away from 2000."""
+    # East of Greenwich the last of them has no datetime in Python.
+    admin.execute("SET TimeZone = 'UTC'")
     for ms in (-62_135_596_800_000, -62_135_596_799_999, -1, 0, 1, 951_782_400_000, 253_402_300_799_999):
         expected = SourceEvent.model_validate({"id": "a", "action": "b", "ts": ms}).ts
         assert admin.execute("SELECT refold.instant(to_jsonb(%s::bigint))", (ms,)).fetchone() == (expected,)

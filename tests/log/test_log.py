@@ -15,6 +15,7 @@ from refold import Log
 from refold.log.append import BULK
 from refold.log.log import PESSIMISTIC_BATCHES
 from refold.retry import retrying
+from sessions import pids, terminate
 from waiting import wait_until
 
 Connection = psycopg.Connection[Any]
@@ -60,11 +61,9 @@ def test_a_terminated_backend(database_url: str, admin: Connection, connect: Any
     with Log(database_url) as log:
         thread = threading.Thread(target=lambda: receipts.extend(log.append(events(3))))
         thread.start()
-        waiting = "SELECT pid FROM pg_stat_activity WHERE application_name = 'refold log' AND wait_event_type = 'Lock'"
-        ((pid,),) = wait_until(lambda: admin.execute(waiting).fetchall())
+        (pid,) = wait_until(lambda: pids(admin, "refold log", waiting=True))
         admin.execute("SELECT pg_terminate_backend(%s)", (pid,))
-        ((again,),) = wait_until(lambda: [row for row in admin.execute(waiting).fetchall() if row != (pid,)])
-        assert again != pid
+        wait_until(lambda: [again for again in pids(admin, "refold log", waiting=True) if again != pid])
         blocker.rollback()
         thread.join(30)
     assert [str(receipt.answer) for receipt in receipts] == ["accepted"] * 3
@@ -74,9 +73,7 @@ def test_a_terminated_backend(database_url: str, admin: Connection, connect: Any
 def test_idle_sessions_that_were_ended_do_no_harm(database_url: str, admin: Connection) -> None:
     with Log(database_url) as log:
         log.append(events(1))
-        admin.execute(
-            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'refold log'"
-        )
+        assert terminate(admin, "refold log") == 1
         assert [str(r.answer) for r in log.append(events(2))] == ["duplicate", "accepted"]
     assert stored(admin) == ids(events(2))
 
@@ -146,5 +143,4 @@ def test_a_log_is_used_again_after_it_was_closed(database_url: str, admin: Conne
         log.close()
         log.append(events(2))
     assert stored(admin) == ids(events(2))
-    sessions = "SELECT pid FROM pg_stat_activity WHERE application_name = 'refold log'"
-    wait_until(lambda: not admin.execute(sessions).fetchall())
+    wait_until(lambda: not pids(admin, "refold log"))

@@ -11,6 +11,7 @@ from making import events, ids, small_segments, stored
 from refold import Log, append
 from refold.log.append import BULK
 from refold.worker.loop import Worker
+from sessions import somebody_waits
 from waiting import wait_until
 
 Connection = psycopg.Connection[Any]
@@ -194,7 +195,7 @@ def test_who_finds_the_reserve_used_up_waits_for_its_maker(
     append(maker, events(28))
     waiting = threading.Thread(target=append, args=(other, events(10, "other")))
     waiting.start()
-    wait_until(lambda: admin.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall())
+    wait_until(lambda: somebody_waits(admin))
     maker.commit()
     waiting.join(30)
     assert len(stored(admin)) == 38
