@@ -202,6 +202,58 @@ repairs = Table(
     comment="What reconcile healed: who, when, what, before and after.",
 )
 
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("dead_letter_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("build_id", BigInteger, ForeignKey("refold.builds.build_id"), nullable=False),
+    # Which row of the build's stream: its id there, and its coordinates.
+    Column("event_id", BYTEWISE, nullable=False),
+    Column("txid", Xid8, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("state", Text, nullable=False, server_default=text("'waiting'")),
+    Column("attempts", Integer, nullable=False, server_default=text("1")),
+    Column("sqlstate", Text),
+    Column("error", Text, nullable=False),
+    Column("traceback", Text),
+    Column("first_failed_at", TIME, nullable=False, server_default=func.now()),
+    Column("last_failed_at", TIME, nullable=False, server_default=func.now()),
+    Column("ended_at", TIME),
+    Column("ended_by", Text),
+    Column("reason", Text),
+    UniqueConstraint("build_id", "event_id"),
+    CheckConstraint("state IN ('waiting', 'released', 'dropped')", "state"),
+    CheckConstraint("(state = 'waiting') = (ended_at IS NULL)", "ended"),
+    CheckConstraint("state <> 'dropped' OR reason IS NOT NULL", "dropped_for_a_reason"),
+    comment="Events that one build could not process, set aside with the error; never dropped without a reason.",
+)
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("incident_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("started_at", TIME, nullable=False),
+    Column("detected_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("detected_by", Text, nullable=False),
+    Column("resolved_at", TIME),
+    Column("resolved_by", Text),
+    Column("evidence", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("outcome", JSONB),
+    CheckConstraint(
+        "kind IN ('drift', 'dead_letters', 'stalled', 'lag', 'held_back', 'lost_wake_up', 'log_damage',"
+        " 'impure_transform', 'foreign_cluster')",
+        "kind",
+    ),
+    CheckConstraint("started_at <= detected_at AND detected_at <= resolved_at", "in_order"),
+    CheckConstraint("(resolved_at IS NULL) = (resolved_by IS NULL)", "resolved_by_somebody"),
+    Index("incidents_one_open", "kind", "subject", unique=True, postgresql_where=text("resolved_at IS NULL")),
+    Index("incidents_by_time", "detected_at"),
+    comment="What went wrong, when it started, was detected and resolved, by whom or what, and the evidence.",
+)
+
 settings = Table(
     "settings",
     metadata,

@@ -1,0 +1,125 @@
+"""Incidents: what went wrong, from when it started to when it was resolved.
+
+Every self-healing duty leaves its trace here, so that the time to detect and the time to recover are figures. One
+incident is open for a kind and a subject at a time; a fault that is seen again adds to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+import psycopg
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+Kind = Literal[
+    "drift",
+    "dead_letters",
+    "stalled",
+    "lag",
+    "held_back",
+    "lost_wake_up",
+    "log_damage",
+    "impure_transform",
+    "foreign_cluster",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """A row of `refold.incidents`.
+
+    Args:
+        kind: what sort of fault.
+        subject: what it is about: a projection, a build's table, a process id, a gid, a segment.
+        started_at: when the fault began, as well as that is known.
+        detected_at: when it was noticed.
+        detected_by: the duty or command that noticed it.
+        resolved_at: when it was over; None while it is open.
+        resolved_by: the duty, command or person that ended it.
+        evidence: what was seen.
+        outcome: what was done.
+    """
+
+    incident_id: int
+    kind: Kind
+    subject: str
+    started_at: datetime
+    detected_at: datetime
+    detected_by: str
+    resolved_at: datetime | None
+    resolved_by: str | None
+    evidence: Mapping[str, Any]
+    outcome: Mapping[str, Any] | None
+
+
+def detect(
+    conn: psycopg.Connection,
+    kind: Kind,
+    subject: str,
+    *,
+    by: str,
+    evidence: Mapping[str, Any],
+    started_at: datetime | None = None,
+) -> int:
+    """Opens an incident, or brings the evidence of the open one up to date.
+
+    Args:
+        conn: acts as refold_worker; the caller's transaction.
+        kind: what sort of fault.
+        subject: what it is about.
+        by: the duty or command that noticed it.
+        evidence: what was seen; replaces the same fields of an open incident.
+        started_at: when it began; by default now. That of an open incident stays.
+
+    Returns:
+        The incident's number.
+    """
+    row = conn.execute(
+        """
+        INSERT INTO refold.incidents AS open (kind, subject, started_at, detected_by, evidence)
+        VALUES (%s, %s, least(coalesce(%s, clock_timestamp()), clock_timestamp()), %s, %s)
+        ON CONFLICT (kind, subject) WHERE resolved_at IS NULL
+            DO UPDATE SET evidence = open.evidence || excluded.evidence
+        RETURNING incident_id
+        """,
+        (kind, subject, started_at, by, Jsonb(dict(evidence))),
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def resolve(
+    conn: psycopg.Connection, kind: Kind, subject: str, *, by: str, outcome: Mapping[str, Any] | None = None
+) -> bool:
+    """Closes the open incident of a kind and subject; False when there is none.
+
+    Args:
+        conn: acts as refold_worker; the transaction that did what resolved it.
+        kind: what sort of fault.
+        subject: what it is about.
+        by: the duty, command or person that ended it.
+        outcome: what was done.
+    """
+    return (
+        conn.execute(
+            """
+            UPDATE refold.incidents
+            SET resolved_at = greatest(clock_timestamp(), detected_at), resolved_by = %s, outcome = %s
+            WHERE kind = %s AND subject = %s AND resolved_at IS NULL
+            """,
+            (by, None if outcome is None else Jsonb(dict(outcome)), kind, subject),
+        ).rowcount
+        > 0
+    )
+
+
+def find(conn: psycopg.Connection, condition: str = "true", *parameters: object) -> list[Incident]:
+    """Incidents that satisfy an SQL condition over `i` (a row of refold.incidents), oldest first."""
+    with conn.cursor(row_factory=class_row(Incident)) as cursor:
+        query = f"SELECT i.* FROM refold.incidents AS i WHERE {condition} ORDER BY i.incident_id"
+        return cursor.execute(query.encode(), parameters).fetchall()
