@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from law import worker_connection
 from refold.deployment.deploy import deploy
@@ -71,3 +73,46 @@ def test_views_of_others_are_refused_unless_told(changing: Callable[..., None], 
         changing(BY_NUMBER, recreate_foreign=True)
         assert described(admin, "metrics.doings") == ("After.", True)
         assert described(admin, "reports.total") == (None, True)
+
+
+READERS = """
+    SELECT a.attname, acl.grantee::regrole::text, acl.is_grantable
+    FROM pg_attribute AS a CROSS JOIN LATERAL aclexplode(a.attacl) AS acl
+    WHERE a.attrelid = 'reports.total'::regclass
+    UNION ALL
+    SELECT '', nullif(acl.grantee, 0)::regrole::text, acl.is_grantable
+    FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS acl
+    WHERE c.oid = 'reports.total'::regclass AND acl.grantee <> c.relowner
+    ORDER BY 1, 2
+"""
+
+
+@pytest.fixture
+def somebody(connect: Connect) -> Iterator[str]:
+    """A role that is not refold's, and needs quotes."""
+    name = f"Some Body {os.getpid()}"
+    with connect(autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(name)))
+    yield name
+    with connect(autocommit=True) as admin:
+        admin.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
+
+
+def test_views_of_others_keep_their_owner_and_their_readers(
+    changing: Callable[..., None], connect: Connect, somebody: str
+) -> None:
+    with connect(autocommit=True) as admin:
+        admin.execute("CREATE SCHEMA reports")
+        admin.execute("CREATE VIEW reports.total AS SELECT sum(events) AS events, count(*) AS n FROM metrics.doings")
+        admin.execute("GRANT USAGE, CREATE ON SCHEMA reports TO refold_worker")
+        admin.execute(sql.SQL("GRANT USAGE, CREATE ON SCHEMA reports TO {}").format(sql.Identifier(somebody)))
+        admin.execute(sql.SQL("ALTER VIEW reports.total OWNER TO {}").format(sql.Identifier(somebody)))
+        admin.execute("GRANT SELECT (n) ON reports.total TO refold_producer WITH GRANT OPTION")
+        admin.execute("GRANT SELECT ON reports.total TO PUBLIC")
+        before = admin.execute(READERS).fetchall()
+        assert before == [("", None, False), ("n", "refold_producer", True)]
+        changing(BY_NUMBER, recreate_foreign=True)
+        assert admin.execute(READERS).fetchall() == before
+        assert admin.execute(
+            "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'reports.total'::regclass"
+        ).fetchone() == (somebody,)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from making import events
 from refold import append
 from refold.database import alembic_config, migrate
 from refold.resources import sql_dir
+from sessions import pids
+from waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 
@@ -167,6 +170,27 @@ def test_six_first_starts_at_once(empty: Callable[..., str], conn: Connection) -
         with psycopg.connect(url) as migrated:
             assert shape(migrated) == expected
             assert migrated.execute("SELECT count(*) FROM refold.settings").fetchone() == (1,)
+
+
+def test_a_migration_waits_for_a_writer_and_nobody_waits_for_it(
+    database_url: str, connect: Callable[..., Connection]
+) -> None:
+    """In the queue for the log's lock it would keep every producer out."""
+    paused, other = connect(), connect()
+    append(paused, events(3, "paused"))
+    other.execute("SET lock_timeout = '1s'")
+    other.commit()
+    migrating = threading.Thread(target=migrate, args=(database_url,), daemon=True)
+    migrating.start()
+    with connect(autocommit=True) as watch:
+        wait_until(lambda: pids(watch, "refold migrate", waiting=True))
+        for number in range(20):
+            append(other, events(1, f"other{number}"))
+            other.commit()
+        assert migrating.is_alive()
+        paused.commit()
+        migrating.join(30)
+    assert not migrating.is_alive()
 
 
 def test_who_owns_the_database_may_migrate_it(

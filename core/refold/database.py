@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Literal
 
 import psycopg
 from psycopg import sql
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
 from refold.errors import DatabaseError, ForeignCluster, NotInstalled
 from refold.resources import migrations_dir, sql_dir
-
-if TYPE_CHECKING:
-    from alembic.config import Config
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -28,6 +26,8 @@ Role = Literal["refold_owner", "refold_producer", "refold_worker", "refold_analy
 
 # Applied in this order; within a folder, functions may refer to each other freely.
 _FOLDERS = ("functions", "aggregates", "monitoring", "triggers")
+PATIENCE = 60.0
+"""Seconds for which a migration tries to get its short locks."""
 _MIGRATION_LOCK = 8246178264892741635
 
 # What a session of refold's own needs: days are UTC days whatever the server says, plans must not depend on
@@ -132,7 +132,28 @@ def _install(conn: psycopg.Connection, url: str) -> None:
     conn.execute("GRANT USAGE, CREATE ON SCHEMA metrics TO refold_owner")
     conn.execute("GRANT USAGE ON SCHEMA metrics TO refold_analyst")
     _alembic_upgrade(url)
+    attempts = Retrying(
+        retry=retry_if_exception_type(psycopg.errors.LockNotAvailable),
+        wait=wait_random(0.1, 0.5),
+        stop=stop_after_delay(PATIENCE),
+        reraise=True,
+    )
+    try:
+        for attempt in attempts:
+            with attempt:
+                _apply_objects(conn)
+    except psycopg.errors.LockNotAvailable as error:
+        raise DatabaseError(
+            f"transactions have kept refold's tables from being changed for {PATIENCE:.0f} s",
+            remedy="End those that are open for long (`refold status` names them), then migrate again.",
+        ) from error
+
+
+def _apply_objects(conn: psycopg.Connection) -> None:
+    """Makes functions, triggers, views and grants what `sql/` says."""
     with conn.transaction():
+        # A trigger on the log waits for every open writer, and in the queue keeps all others out.
+        conn.execute("SET LOCAL lock_timeout = '200ms'")
         conn.execute("SET LOCAL ROLE refold_owner")
         for folder in _FOLDERS:
             for path in sorted((sql_dir() / folder).glob("*.sql")):
@@ -169,6 +190,8 @@ def _apply(conn: psycopg.Connection, path: Path) -> None:
     """Runs one file of `sql/`."""
     try:
         conn.execute(path.read_text(encoding="utf-8").encode())
+    except psycopg.errors.LockNotAvailable:
+        raise
     except psycopg.Error as error:
         raise DatabaseError(f"{path}: {error}") from error
 

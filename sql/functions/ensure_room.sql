@@ -10,6 +10,10 @@ DECLARE
     spare bigint;
 BEGIN
     SELECT * INTO config FROM refold.settings;
+    IF incoming > config.segment_size * 100 THEN
+        RAISE EXCEPTION 'room for % events is more than 100 segments', incoming
+            USING ERRCODE = 'program_limit_exceeded', HINT = 'Append in smaller batches.';
+    END IF;
     SELECT coalesce(max(s.upper_position), 1) - incoming INTO spare FROM refold.segments AS s;
     SELECT spare - last_value INTO spare FROM refold.events_position;
     IF spare <= config.segment_size * config.segments_ahead / 4 THEN

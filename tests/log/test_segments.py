@@ -199,3 +199,11 @@ def test_who_finds_the_reserve_used_up_waits_for_its_maker(
     maker.commit()
     waiting.join(30)
     assert len(stored(admin)) == 38
+
+
+def test_a_producer_cannot_ask_for_room_without_end(producers: Callable[..., Connection], admin: Connection) -> None:
+    small_segments(admin, 10)
+    before = ranges(admin)
+    with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="100 segments"):
+        producers(autocommit=True).execute("SELECT refold.ensure_room(1001)")
+    assert ranges(admin) == before

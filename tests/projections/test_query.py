@@ -188,6 +188,7 @@ def test_comments_describe_the_metric_and_its_columns() -> None:
         ("SELECT 1\nFROM events", None, "1 has no name", "AS name"),
         ("SELECT action AS a, ts AS a FROM events", 1, "two columns are named a", "its own name"),
         ("SELECT ts AS position FROM events", 1, "cannot be named position", "not ordinal, position, txid"),
+        ('SELECT version AS "100%" FROM events', 1, "cannot be named 100%", "no percent sign"),
         ("SELECT ts AS a__b FROM events", 1, "cannot be named a__b", "no double underscore"),
         ("SELECT count(*) AS n FROM events", 1, "an aggregate without GROUP BY has no key", "SELECT 'all' AS scope"),
         ("SELECT count(*) AS n\nFROM events\nGROUP BY action", 3, "GROUP BY action is not selected", "Select it too."),

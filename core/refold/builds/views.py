@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from refold.builds.privileges import Grant, give_back, grant, grants_on
 from refold.builds.upkeeper import Upkeeper
 from refold.errors import BuildError
 
@@ -24,7 +25,7 @@ class Dependant:
     definition: str
     comment: str | None
     owner: str
-    grants: tuple[tuple[str, str], ...]
+    grants: tuple[Grant, ...]
 
     @property
     def foreign(self) -> bool:
@@ -60,10 +61,10 @@ def switch_view(conn: psycopg.Connection, name: str, keeper: Upkeeper, *, recrea
                 f"the columns of metrics.{name} change, and {names} depends on it",
                 remedy="Drop it first, or let refold make the views again: --recreate-views.",
             ) from None
-        grants = _grants(conn, METRICS_SCHEMA, name)
+        grants = grants_on(conn, METRICS_SCHEMA, name)
         conn.execute(sql.SQL("DROP VIEW {} CASCADE").format(view))
         conn.execute(sql.SQL("CREATE VIEW {} AS {}").format(view, select))
-        _grant(conn, METRICS_SCHEMA, name, grants)
+        grant(conn, METRICS_SCHEMA, name, grants)
         for one in dependants:
             _recreate(conn, one)
     plan = keeper.plan
@@ -104,7 +105,7 @@ def dependants_of(conn: psycopg.Connection, name: str) -> list[Dependant]:
         (f'{METRICS_SCHEMA}."{name}"',),
     ).fetchall()
     return [
-        Dependant(schema, view, _text(kind), body, comment, owner, tuple(_grants(conn, schema, view)))
+        Dependant(schema, view, _text(kind), body, comment, owner, tuple(grants_on(conn, schema, view)))
         for schema, view, kind, body, comment, owner in rows
     ]
 
@@ -143,37 +144,16 @@ def _apply_view(conn: psycopg.Connection, path: Path) -> None:
     conn.execute("SET LOCAL lock_timeout = '2s'")
     statement = path.read_text(encoding="utf-8").encode()
     view = sql.Identifier(METRICS_SCHEMA, path.stem)
-    grants: list[tuple[str, str]] = []
+    grants: list[Grant] = []
     try:
         with conn.transaction():
             conn.execute(statement)
     except psycopg.errors.InvalidTableDefinition:
         # Its columns went, or changed type or order. The file is all there is to it, so it is made anew.
-        grants = _grants(conn, METRICS_SCHEMA, path.stem)
+        grants = grants_on(conn, METRICS_SCHEMA, path.stem)
         conn.execute(sql.SQL("DROP VIEW {}").format(view))
         conn.execute(statement)
-    _grant(conn, METRICS_SCHEMA, path.stem, [*grants, ("SELECT", "refold_analyst")])
-
-
-def _grants(conn: psycopg.Connection, schema: str, name: str) -> list[tuple[str, str]]:
-    rows = conn.execute(
-        """
-        SELECT a.privilege_type, pg_get_userbyid(a.grantee)
-        FROM pg_class AS c, aclexplode(c.relacl) AS a
-        WHERE c.oid = %s::regclass AND a.grantee <> c.relowner AND a.grantee <> 0
-        """,
-        (f'"{schema}"."{name}"',),
-    ).fetchall()
-    return [(str(privilege), str(grantee)) for privilege, grantee in rows]
-
-
-def _grant(conn: psycopg.Connection, schema: str, name: str, grants: list[tuple[str, str]]) -> None:
-    for privilege, grantee in grants:
-        conn.execute(
-            sql.SQL("GRANT {} ON {} TO {}").format(
-                sql.SQL(privilege), sql.Identifier(schema, name), sql.Identifier(grantee)
-            )
-        )
+    grant(conn, METRICS_SCHEMA, path.stem, [*grants, Grant("SELECT", "refold_analyst")])
 
 
 def _recreate(conn: psycopg.Connection, one: Dependant) -> None:
@@ -186,7 +166,9 @@ def _recreate(conn: psycopg.Connection, one: Dependant) -> None:
             remedy=f"DROP VIEW {one.schema}.{one.name}; a file of it in sql/views is applied again after the switch.",
         ) from error
     conn.execute(sql.SQL("COMMENT ON VIEW {} IS {}").format(view, sql.Literal(one.comment)))
-    _grant(conn, one.schema, one.name, list(one.grants))
+    grant(conn, one.schema, one.name, list(one.grants))
+    if conn.execute("SELECT current_user::text").fetchone() != (one.owner,):
+        give_back(conn, one.schema, one.name, one.owner)
 
 
 def _text(value: object) -> str:

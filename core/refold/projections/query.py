@@ -13,25 +13,13 @@ from sqlglot import exp
 from refold.errors import DefinitionError
 from refold.projections.determinism import refusals
 from refold.projections.funnels import made_linear
-from refold.projections.identifiers import must_quote
 from refold.projections.keys import check_recompute_key, declared_key, may_fail
-from refold.projections.plan import Column, Combine, KeyPart, Members, Partial, Plan
-from refold.projections.spelling import fold_case, plain_intervals
+from refold.projections.partials import Partials, Unmergeable
+from refold.projections.plan import Column, KeyPart, Plan
+from refold.projections.spelling import fold_case, plain_intervals, row_sql
 
-_MERGEABLE: dict[type[exp.Expr], Combine] = {
-    exp.Count: "count",
-    exp.Sum: "sum",
-    exp.Min: "min",
-    exp.Max: "max",
-    exp.LogicalAnd: "bool_and",
-    exp.LogicalOr: "bool_or",
-}
 _RESERVED = {"txid", "position", "ordinal"}
 STREAM = "{stream}"
-
-
-class Unmergeable(Exception):
-    """Internal: this query needs its events again; `str(error)` says which part of it."""
 
 
 def analyse(name: str, source: str, streams: Mapping[str, tuple[str, ...]], *, path: Path | None = None) -> Plan:
@@ -186,11 +174,11 @@ class _Analysis:
         for name in names:
             if names.count(name) > 1:
                 raise self.error(f"two columns are named {name}", self.query, "Give each its own name.")
-            if name in _RESERVED or "__" in name or len(name.encode()) > 55:
+            if name in _RESERVED or "__" in name or "%" in name or len(name.encode()) > 55:
                 raise self.error(
                     f"a column cannot be named {name}",
                     self.query,
-                    "Names have no double underscore, at most 55 bytes, and are not "
+                    "Names have no double underscore and no percent sign, at most 55 bytes, and are not "
                     + ", ".join(sorted(_RESERVED))
                     + ".",
                 )
@@ -222,14 +210,7 @@ class _Analysis:
 
     def _where(self) -> str | None:
         where = self.query.args.get("where")
-        return None if where is None else self._sql(where.this)
-
-    def _sql(self, node: exp.Expr) -> str:
-        """The expression over one row of the stream: without qualifiers, there is one relation only."""
-        plain = node.copy()
-        for column in list(plain.find_all(exp.Column)):
-            column.set("table", None)
-        return plain.sql(dialect="postgres", comments=False, normalize_functions=False)
+        return None if where is None else row_sql(where.this)
 
     def _reads(self) -> tuple[str, ...]:
         used = {column.name for column in self.query.find_all(exp.Column)}
@@ -244,7 +225,7 @@ class _Analysis:
 
     def _facts(self, outputs: list[tuple[str, exp.Expr, str | None]]) -> Plan:
         reads = self._reads()
-        columns = tuple(Column(name, self._sql(node), comment) for name, node, comment in outputs)
+        columns = tuple(Column(name, row_sql(node), comment) for name, node, comment in outputs)
         for column in columns:
             if column.name == "event_id" and column.sql != "event_id":
                 raise self.error("event_id is the id of the event", self.query, "Name this column otherwise.")
@@ -262,7 +243,7 @@ class _Analysis:
 
     def _group_keys(self, outputs: list[tuple[str, exp.Expr, str | None]]) -> list[KeyPart]:
         """GROUP BY as output columns, resolved as Postgres does: input columns before aliases."""
-        by_sql = {self._sql(node): name for name, node, _ in outputs}
+        by_sql = {row_sql(node): name for name, node, _ in outputs}
         by_name = {name: node for name, node, _ in outputs}
         keys: list[KeyPart] = []
         for term in self.query.args["group"].expressions:
@@ -276,14 +257,14 @@ class _Analysis:
                 if term.name not in by_name:
                     raise self.error(f"GROUP BY {term.name} is not a column", term)
                 node = by_name[term.name]
-            name = by_sql.get(self._sql(node))
+            name = by_sql.get(row_sql(node))
             if name is None:
                 raise self.error(
-                    f"GROUP BY {self._sql(node)} is not selected, so rows could not be told apart",
+                    f"GROUP BY {row_sql(node)} is not selected, so rows could not be told apart",
                     term,
                     "Select it too.",
                 )
-            sql = self._sql(node)
+            sql = row_sql(node)
             # A bare literal has no type of its own inside ROW(…).
             keys.append(
                 KeyPart(name, f"CAST({sql} AS TEXT)" if isinstance(node, exp.Literal) and node.is_string else sql)
@@ -293,7 +274,7 @@ class _Analysis:
     def _merge(self, outputs: list[tuple[str, exp.Expr, str | None]]) -> Plan:
         keys = self._group_keys(outputs)
         key_names = {key.name for key in keys}
-        kept = _Partials(self, {self._sql(node): name for name, node, _ in outputs if name in key_names})
+        kept = Partials(self.error, {row_sql(node): name for name, node, _ in outputs if name in key_names})
         columns = tuple(
             Column(name, name if name in key_names else kept.rewrite(name, node), comment)
             for name, node, comment in outputs
@@ -371,100 +352,6 @@ class _Analysis:
             description=self._description(),
             because=because,
         )
-
-
-class _Partials:
-    """Finds the aggregates of the outputs and rewrites each output as an expression over kept columns."""
-
-    def __init__(self, analysis: _Analysis, keys: dict[str, str]) -> None:
-        self.analysis = analysis
-        self.keys = keys
-        self.partials: list[Partial] = []
-        self.members: list[Members] = []
-        self._known: dict[str, str] = {}
-
-    def rewrite(self, output: str, node: exp.Expr) -> str:
-        """The SQL of an output over the table's columns.
-
-        Raises:
-            Unmergeable: part of it cannot be kept by merging.
-        """
-        whole = exp.Paren(this=node.copy())
-        whole = exp.Paren(this=self._walk(output, whole.this, direct=True))
-        for column in whole.find_all(exp.Column):
-            if column.args.get("kept") is None:
-                raise Unmergeable(f"{output} is neither a key nor a mergeable aggregate")
-        return str(whole.this.sql(dialect="postgres", comments=False, normalize_functions=False))
-
-    def _walk(self, output: str, node: exp.Expr, *, direct: bool) -> exp.Expr:
-        key = self.keys.get(self.analysis._sql(node))
-        if key is not None:
-            return _kept(key)
-        if isinstance(node, exp.Filter | exp.AggFunc):
-            return self._aggregate(output, node, direct=direct)
-        if isinstance(node, exp.Anonymous | exp.Dot | exp.WithinGroup) and node.find(exp.Column) is not None:
-            raise Unmergeable(f"{node.sql('postgres', comments=False)} cannot be merged")
-        for child in list(node.iter_expressions()):
-            fresh = self._walk(output, child, direct=False)
-            if fresh is not child:
-                child.replace(fresh)
-        return node
-
-    def _aggregate(self, output: str, node: exp.Expr, *, direct: bool) -> exp.Expr:
-        call = node.this if isinstance(node, exp.Filter) else node
-        text = self.analysis._sql(node)
-        if isinstance(call, exp.Avg) and not isinstance(call.this, exp.Distinct):
-            total = _with_filter(node, exp.Sum(this=call.this.copy()))
-            counted = _with_filter(node, exp.Count(this=call.this.copy(), big_int=True))
-            s = self._keep(f"{output}__sum", self.analysis._sql(total), "sum")
-            c = self._keep(f"{output}__count", self.analysis._sql(counted), "count")
-            return exp.Paren(
-                this=exp.Div(
-                    this=exp.cast(_kept(s), exp.DType.DECIMAL),
-                    expression=exp.Nullif(this=_kept(c), expression=exp.Literal.number(0)),
-                )
-            )
-        if isinstance(call, exp.Count) and isinstance(call.this, exp.Distinct):
-            if len(call.this.expressions) != 1:
-                raise Unmergeable(f"{text} counts more than one column")
-            name = self._name(output, direct)
-            if text in self._known:
-                return _kept(self._known[text])
-            self._known[text] = name
-            condition = self.analysis._sql(node.expression.this) if isinstance(node, exp.Filter) else None
-            self.partials.append(Partial(name, None, "members"))
-            self.members.append(Members(name, self.analysis._sql(call.this.expressions[0]), condition))
-            return _kept(name)
-        combine = _MERGEABLE.get(type(call))
-        if combine is None or call.find(exp.Distinct, exp.Order) or (isinstance(call, exp.Count) and call.expressions):
-            raise Unmergeable(f"{text} cannot be merged")
-        if any(inner is not call for inner in call.find_all(exp.AggFunc)):
-            raise self.analysis.error(f"{text} nests aggregates", node)
-        return _kept(self._keep(self._name(output, direct), text, combine))
-
-    def _name(self, output: str, direct: bool) -> str:
-        return output if direct else f"{output}__{len(self.partials) + 1}"
-
-    def _keep(self, name: str, text: str, combine: Combine) -> str:
-        if text not in self._known:
-            if any(partial.name == name for partial in self.partials):
-                name = f"{name}_{len(self.partials) + 1}"
-            self._known[text] = name
-            self.partials.append(Partial(name, text, combine))
-        return self._known[text]
-
-
-def _with_filter(node: exp.Expr, call: exp.Expr) -> exp.Expr:
-    """`call` under the FILTER that `node` has, if any."""
-    if isinstance(node, exp.Filter):
-        return exp.Filter(this=call, expression=node.expression.copy())
-    return call
-
-
-def _kept(name: str) -> exp.Column:
-    column = exp.Column(this=exp.Identifier(this=name, quoted=must_quote(name)))
-    column.set("kept", True)
-    return column
 
 
 def _line(node: exp.Expr | None) -> int | None:

@@ -1,4 +1,4 @@
-"""Where sqlglot reads a spelling otherwise than Postgres: put right before and after parsing."""
+"""Between the text of a query and sqlglot's tree: where sqlglot reads a spelling otherwise than Postgres, and back."""
 
 from __future__ import annotations
 
@@ -33,3 +33,11 @@ def fold_case(query: exp.Expr) -> None:
     for identifier in query.find_all(exp.Identifier):
         if not identifier.args.get("quoted") and identifier.this.isascii():
             identifier.set("this", identifier.this.lower())
+
+
+def row_sql(node: exp.Expr) -> str:
+    """An expression over one row of the stream: without qualifiers, there is one relation only."""
+    plain = node.copy()
+    for column in list(plain.find_all(exp.Column)):
+        column.set("table", None)
+    return plain.sql(dialect="postgres", comments=False, normalize_functions=False)

@@ -44,7 +44,7 @@ class Relation:
     def differences(self, stream_scope: str, table_scope: str) -> str:
         """Rows on one side alone: side, hash of the key, key, whole row."""
         columns = ", ".join(map(ident, self.columns))
-        key = ", ".join(f"'{name}', d.{ident(name)}" for name in self.identity or self.key)
+        key = ", ".join(f"{quoted(name)}, d.{ident(name)}" for name in self.identity or self.key)
         side = (
             "SELECT '{side}' AS side, {hash} AS hash, jsonb_build_object({key}) AS key, to_jsonb(d) AS row\n"
             "FROM (SELECT {columns} FROM {one} EXCEPT ALL SELECT {columns} FROM {other}) AS d"
@@ -112,6 +112,11 @@ def key_names(key: Sequence[KeyPart]) -> tuple[str, ...]:
 def literal(sql: str) -> str:
     """SQL of the projection inside a statement with parameters: a percent sign stands for itself."""
     return sql.replace("%", "%%")
+
+
+def quoted(text: str) -> str:
+    """A text as a literal."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def indent(sql: str, by: int = 4) -> str:

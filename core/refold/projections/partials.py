@@ -1,0 +1,124 @@
+"""What a merged projection keeps of its aggregates, and how each column of its view is made from that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from sqlglot import exp
+
+from refold.errors import DefinitionError
+from refold.projections.identifiers import must_quote
+from refold.projections.plan import Combine, Members, Partial
+from refold.projections.spelling import row_sql
+
+_MERGEABLE: dict[type[exp.Expr], Combine] = {
+    exp.Count: "count",
+    exp.Sum: "sum",
+    exp.Min: "min",
+    exp.Max: "max",
+    exp.LogicalAnd: "bool_and",
+    exp.LogicalOr: "bool_or",
+}
+
+
+class Unmergeable(Exception):
+    """This query needs its events again; `str(error)` says which part of it."""
+
+
+class Partials:
+    """Finds the aggregates of the outputs and rewrites each output as an expression over kept columns.
+
+    Args:
+        error: makes the error for a part of the query that is wrong.
+        keys: the names of the key's columns by their expression over a row of the stream.
+    """
+
+    def __init__(self, error: Callable[[str, exp.Expr], DefinitionError], keys: Mapping[str, str]) -> None:
+        self._error = error
+        self._keys = keys
+        self.partials: list[Partial] = []
+        self.members: list[Members] = []
+        self._known: dict[str, str] = {}
+
+    def rewrite(self, output: str, node: exp.Expr) -> str:
+        """The SQL of an output over the table's columns.
+
+        Raises:
+            Unmergeable: part of it cannot be kept by merging.
+        """
+        whole = exp.Paren(this=node.copy())
+        whole = exp.Paren(this=self._walk(output, whole.this, direct=True))
+        for column in whole.find_all(exp.Column):
+            if column.args.get("kept") is None:
+                raise Unmergeable(f"{output} is neither a key nor a mergeable aggregate")
+        return str(whole.this.sql(dialect="postgres", comments=False, normalize_functions=False))
+
+    def _walk(self, output: str, node: exp.Expr, *, direct: bool) -> exp.Expr:
+        key = self._keys.get(row_sql(node))
+        if key is not None:
+            return _kept(key)
+        if isinstance(node, exp.Filter | exp.AggFunc):
+            return self._aggregate(output, node, direct=direct)
+        if isinstance(node, exp.Anonymous | exp.Dot | exp.WithinGroup) and node.find(exp.Column) is not None:
+            raise Unmergeable(f"{node.sql('postgres', comments=False)} cannot be merged")
+        for child in list(node.iter_expressions()):
+            fresh = self._walk(output, child, direct=False)
+            if fresh is not child:
+                child.replace(fresh)
+        return node
+
+    def _aggregate(self, output: str, node: exp.Expr, *, direct: bool) -> exp.Expr:
+        call = node.this if isinstance(node, exp.Filter) else node
+        text = row_sql(node)
+        if isinstance(call, exp.Avg) and not isinstance(call.this, exp.Distinct):
+            total = _with_filter(node, exp.Sum(this=call.this.copy()))
+            counted = _with_filter(node, exp.Count(this=call.this.copy(), big_int=True))
+            s = self._keep(f"{output}__sum", row_sql(total), "sum")
+            c = self._keep(f"{output}__count", row_sql(counted), "count")
+            return exp.Paren(
+                this=exp.Div(
+                    this=exp.cast(_kept(s), exp.DType.DECIMAL),
+                    expression=exp.Nullif(this=_kept(c), expression=exp.Literal.number(0)),
+                )
+            )
+        if isinstance(call, exp.Count) and isinstance(call.this, exp.Distinct):
+            if len(call.this.expressions) != 1:
+                raise Unmergeable(f"{text} counts more than one column")
+            name = self._name(output, direct)
+            if text in self._known:
+                return _kept(self._known[text])
+            self._known[text] = name
+            condition = row_sql(node.expression.this) if isinstance(node, exp.Filter) else None
+            self.partials.append(Partial(name, None, "members"))
+            self.members.append(Members(name, row_sql(call.this.expressions[0]), condition))
+            return _kept(name)
+        combine = _MERGEABLE.get(type(call))
+        if combine is None or call.find(exp.Distinct, exp.Order) or (isinstance(call, exp.Count) and call.expressions):
+            raise Unmergeable(f"{text} cannot be merged")
+        if any(inner is not call for inner in call.find_all(exp.AggFunc)):
+            raise self._error(f"{text} nests aggregates", node)
+        return _kept(self._keep(self._name(output, direct), text, combine))
+
+    def _name(self, output: str, direct: bool) -> str:
+        return output if direct else f"{output}__{len(self.partials) + 1}"
+
+    def _keep(self, name: str, text: str, combine: Combine) -> str:
+        if text not in self._known:
+            if any(partial.name == name for partial in self.partials):
+                name = f"{name}_{len(self.partials) + 1}"
+            self._known[text] = name
+            self.partials.append(Partial(name, text, combine))
+        return self._known[text]
+
+
+def _with_filter(node: exp.Expr, call: exp.Expr) -> exp.Expr:
+    """`call` under the FILTER that `node` has, if any."""
+    if isinstance(node, exp.Filter):
+        return exp.Filter(this=call, expression=node.expression.copy())
+    return call
+
+
+def _kept(name: str) -> exp.Column:
+    column = exp.Column(this=exp.Identifier(this=name, quoted=must_quote(name)))
+    column.set("kept", True)
+    return column
