@@ -34,6 +34,11 @@ def test_a_table_is_plain_where_there_is_no_terminal(deployed: Refold) -> None:
     assert done.out == "action  events\nbuy          1\nview         2\n"
 
 
+def test_an_array_is_its_values(deployed: Refold) -> None:
+    done = deployed("query", "SELECT ARRAY[timestamptz '2026-03-01T09:00Z', NULL] AS at, ARRAY['a', 'b'] AS steps")
+    assert done.out == "at                               steps\n2026-03-01 09:00:00+00:00, NULL  a, b\n"
+
+
 def test_csv(deployed: Refold) -> None:
     done = deployed("query", VALUES + " -- a comment at the end", "--csv")
     assert list(csv.reader(io.StringIO(done.out))) == [

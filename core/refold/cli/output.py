@@ -57,6 +57,8 @@ def text_of(value: object) -> str:
         return f"{value:,}"
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds")
+    if isinstance(value, list):
+        return ", ".join("NULL" if one is None else text_of(one) for one in value)
     return str(value)
 
 

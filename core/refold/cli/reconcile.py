@@ -123,7 +123,7 @@ def _show(report: Report, *, dry_run: bool) -> None:
     fate = "nothing was healed (--dry-run)" if dry_run else "healed; refold.repairs keeps what stood there"
     for (_, relation, kind), count in sorted(report.counts.items()):
         line(f"{relation}: {count:,} {kind}")
-    line(f"drift: {report.drift:,} rows differed, {fate}")
+    line(f"drift: {report.drift:,} {'row' if report.drift == 1 else 'rows'} differed, {fate}")
 
 
 def _differing(row: Any, other: Any) -> str:
