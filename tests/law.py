@@ -24,6 +24,7 @@ from psycopg.rows import dict_row
 from conftest import ServerUnderTest
 from refold import SourceEvent
 from refold.builds.build import Build, by_id
+from refold.builds.dead_letters import left_out
 from refold.builds.upkeeper import Upkeepers
 from refold.database import connect, migrate
 from refold.deployment.deploy import deploy
@@ -133,7 +134,7 @@ def broken(conn: psycopg.Connection, upkeepers: Upkeepers, build_id: int) -> lis
     found: list[object] = []
     for relation in keeper.statements.relations:
         query = relation.differences("true", "true").encode()
-        rows = conn.execute(query, cursor_parameters(build.cursor)).fetchall()
+        rows = conn.execute(query, cursor_parameters(build.cursor, left_out(conn, build))).fetchall()
         found += [(relation.table, str(build.cursor), *row) for row in rows]
     return found
 

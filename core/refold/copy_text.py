@@ -1,4 +1,6 @@
-"""Text for COPY, made in Python: a row through the adapters of psycopg costs three times as much."""
+"""Text for COPY and for arrays, made in Python: through the adapters of psycopg it costs three times as much."""
+
+from collections.abc import Iterable
 
 NULL = "\\N"
 
@@ -11,3 +13,16 @@ def escaped(text: str) -> str:
     if text.isprintable() and "\\" not in text:
         return text
     return text.translate(_ESCAPES)
+
+
+_QUOTED = str.maketrans({"\\": "\\\\", '"': '\\"'})
+
+
+def quoted(text: str) -> str:
+    """A value of an array literal."""
+    return '"' + text.translate(_QUOTED) + '"'
+
+
+def array(values: Iterable[str]) -> str:
+    """An array literal of texts."""
+    return "{" + ",".join(map(quoted, values)) + "}"

@@ -35,6 +35,7 @@ class BuildStatus:
         shown: whether the view `metrics.<projection>` shows this build.
         views: the views that stand on it.
         error: why a worker could not apply its next page; None while all is well.
+        dead_letters: events that it could not process, set aside and waiting.
     """
 
     build_id: int
@@ -55,6 +56,7 @@ class BuildStatus:
     shown: bool
     views: list[str]
     error: str | None
+    dead_letters: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,9 @@ SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coale
              FROM views AS v
              WHERE v.build_id = b.build_id AND NOT (v.schema = 'metrics' AND v.name = b.projection)
              ORDER BY 1) AS views,
-       b.error
+       b.error,
+       (SELECT count(*) FROM refold.dead_letters AS l WHERE l.build_id = b.build_id AND l.state = 'waiting')
+           AS dead_letters
 FROM refold.builds AS b
 JOIN refold.deployments AS d ON d.deployment = b.deployment
 LEFT JOIN refold.builds AS u ON u.build_id = b.upstream_id

@@ -157,6 +157,8 @@ builds = Table(
     Column("retired_at", TIME),
     Column("retired_by", BigInteger, ForeignKey("refold.deployments.deployment")),
     Column("error", Text),
+    # How many events it leaves out (waiting or dropped): whoever holds its lock knows by this one number.
+    Column("dead_letters", Integer, nullable=False, server_default=text("0")),
     UniqueConstraint("projection", "number"),
     UniqueConstraint("table_name"),
     CheckConstraint("state IN ('building', 'live', 'retired', 'dropped')", "state"),
@@ -261,8 +263,13 @@ settings = Table(
     Column("system_identifier", BigInteger, nullable=False),
     Column("segment_size", BigInteger, nullable=False, server_default=text("1000000")),
     Column("segments_ahead", Integer, nullable=False, server_default=text("2")),
+    # More than this, and it is the projection that is broken, not the events.
+    Column("max_dead_letters", Integer, nullable=False, server_default=text("100")),
+    Column("dead_letter_share", Double, nullable=False, server_default=text("0.5")),
     CheckConstraint("singleton", "singleton"),
     CheckConstraint("segment_size > 0", "segment_size"),
     CheckConstraint("segments_ahead > 0", "segments_ahead"),
+    CheckConstraint("max_dead_letters >= 0", "max_dead_letters"),
+    CheckConstraint("dead_letter_share BETWEEN 0 AND 1", "dead_letter_share"),
     comment="One row: which cluster the cursors speak of, and how the log is cut into segments.",
 )

@@ -13,6 +13,25 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.add_column(
+        "builds",
+        sa.Column("dead_letters", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        schema="refold",
+    )
+    op.add_column(
+        "settings",
+        sa.Column("max_dead_letters", sa.Integer(), server_default=sa.text("100"), nullable=False),
+        schema="refold",
+    )
+    op.add_column(
+        "settings",
+        sa.Column("dead_letter_share", sa.Double(), server_default=sa.text("0.5"), nullable=False),
+        schema="refold",
+    )
+    op.create_check_constraint(op.f("settings_max_dead_letters"), "settings", "max_dead_letters >= 0", schema="refold")
+    op.create_check_constraint(
+        op.f("settings_dead_letter_share"), "settings", "dead_letter_share BETWEEN 0 AND 1", schema="refold"
+    )
     op.create_table(
         "dead_letters",
         sa.Column("dead_letter_id", sa.BigInteger(), sa.Identity(always=True), nullable=False),

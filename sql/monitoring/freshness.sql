@@ -5,7 +5,9 @@ SELECT
     coalesce(u.oldest, now())                               AS as_of,
     u.events                                                AS lag_events,
     coalesce(extract(epoch FROM now() - u.oldest), 0)::numeric(12, 3) AS lag_seconds,
-    b.applied_at                                            AS last_applied_at
+    b.applied_at                                            AS last_applied_at,
+    (SELECT count(*) FROM refold.dead_letters AS d
+     WHERE d.build_id = b.build_id AND d.state = 'waiting') AS dead_letters
 FROM refold.builds AS b
 CROSS JOIN LATERAL refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS u
 WHERE b.state = 'live';
@@ -14,3 +16,4 @@ COMMENT ON VIEW metrics.freshness IS 'Per metric: as of when it stands, and how 
 COMMENT ON COLUMN metrics.freshness.as_of IS 'Everything recorded before this instant is in the metric.';
 COMMENT ON COLUMN metrics.freshness.lag_events IS 'Events in the log that the metric does not hold yet.';
 COMMENT ON COLUMN metrics.freshness.lag_seconds IS 'How long the oldest of them has been waiting, in seconds.';
+COMMENT ON COLUMN metrics.freshness.dead_letters IS 'Events that could not be processed and are not in the metric: known to be missing.';

@@ -49,6 +49,7 @@ class Build:
     retired_at: datetime | None
     retired_by: int | None
     error: str | None
+    dead_letters: int
 
     @property
     def cursor(self) -> Cursor:
@@ -65,7 +66,7 @@ COLUMNS = """
     b.upstream_id, b.done::text AS done, b.target::text AS target, b.progress_txid::text::bigint AS progress_txid,
     b.progress_position, b.progress_ordinal, b.loaded, b.load_step, b.load_steps, b.events_applied,
     b.pages_applied, b.apply_ms, b.applied_at, b.deployment, b.created_at, b.promoted_at, b.retired_at, b.retired_by,
-    b.error
+    b.error, b.dead_letters
 """
 """Of `refold.builds AS b`, for `class_row(Build)`."""
 _ROW: BaseRowFactory[Build] = class_row(Build)

@@ -79,6 +79,11 @@ def show(now: Status) -> None:
     for build in now.builds:
         if build.error:
             line(f"failing   {build.table}: {build.error}", "red")
+        if build.dead_letters:
+            events = "event" if build.dead_letters == 1 else "events"
+            line(
+                f"left out  {build.dead_letters:,} {events} by {build.projection} (`refold deadletters list`)", "yellow"
+            )
     if now.rejected:
         counts = ", ".join(f"{count:,} {answer}" for answer, count in now.rejected.items())
         line(f"set aside {counts} (`refold rejected` lists them)")
@@ -117,6 +122,8 @@ def _views(build: BuildStatus) -> str:
 
 
 def _state(build: BuildStatus) -> str:
+    if build.error:
+        return f"{build.state}, failed"
     if build.loaded:
         return build.state if build.state == "live" or build.promotes else "waits for promote"
     steps = f"/{build.load_steps}" if build.load_steps else ""

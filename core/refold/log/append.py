@@ -16,7 +16,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 from pydantic import ValidationError
 
-from refold.copy_text import NULL, escaped
+from refold.copy_text import NULL, escaped, quoted
 from refold.events import Answer, SourceEvent, metadata_json, reasons
 from refold.exact_json import kind
 
@@ -193,25 +193,17 @@ def _copy_line(event: SourceEvent) -> str:
     )
 
 
-# Array literals are made here for the same reason as COPY's text.
-_QUOTED = str.maketrans({"\\": "\\\\", '"': '\\"'})
-
-
 def _columns(events: Sequence[SourceEvent]) -> list[str]:
     """The events as six array literals: ids, users, actions, instants, metadata, versions."""
     columns: tuple[Iterable[str], ...] = (
-        [_quoted(event.id) for event in events],
-        ["NULL" if event.user_id is None else _quoted(event.user_id) for event in events],
-        [_quoted(event.action) for event in events],
+        [quoted(event.id) for event in events],
+        ["NULL" if event.user_id is None else quoted(event.user_id) for event in events],
+        [quoted(event.action) for event in events],
         [f'"{event.ts.isoformat()}"' for event in events],
-        [_quoted(metadata_json(event.metadata)) for event in events],
+        [quoted(metadata_json(event.metadata)) for event in events],
         [str(event.version) for event in events],
     )
     return ["{" + ",".join(column) + "}" for column in columns]
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.translate(_QUOTED) + '"'
 
 
 def _json(event: SourceEvent) -> str:

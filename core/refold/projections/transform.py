@@ -51,6 +51,13 @@ _TYPES: dict[type, str] = {
 }
 
 
+class FunctionFailed(Exception):
+    """A transform failed for an event; the cause is what it raised."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(f"{type(cause).__name__}: {cause}")
+
+
 class Event(BaseModel):
     """An event as transforms receive it from the log. `ts` is an aware UTC datetime."""
 
@@ -109,26 +116,33 @@ class Transform:
             page: rows of the stream as mappings, with txid, position, ordinal and event_id.
 
         Raises:
-            pydantic.ValidationError: the stream's row is not what the function takes.
-            TypeError: the function returned something else than it declares.
+            FunctionFailed: the function raised, the row is not what it takes, or it returned something else than it
+                declares.
         """
         validate = self.takes.__pydantic_validator__.validate_python
         wanted = self.plan.reads
         values = _picker([column.name for column in self.plan.columns if column.name != "event_id"])
         for row in page:
-            answer = self.function(validate({name: row[name] for name in wanted}))
+            try:
+                answer = self.function(validate({name: row[name] for name in wanted}))
+                self._check(answer)
+            except Exception as error:
+                raise FunctionFailed(error) from error
             if self.many:
-                if not isinstance(answer, list):
-                    raise TypeError(f"{self.plan.name} declares a list and returned {type(answer).__name__}")
                 for at, one in enumerate(answer):
                     ordinal = at if self.plan.stream == LOG else _paired(row["ordinal"], at)
                     yield self._row(one, row, ordinal, f"{row['event_id']}#{at}", values)
             elif answer is not None:
                 yield self._row(answer, row, row["ordinal"], row["event_id"], values)
 
+    def _check(self, answer: Any) -> None:
+        if self.many and not isinstance(answer, list):
+            raise TypeError(f"{self.plan.name} declares a list and returned {type(answer).__name__}")
+        for one in answer if self.many else () if answer is None else (answer,):
+            if not isinstance(one, self.gives):
+                raise TypeError(f"{self.plan.name} declares {self.gives.__name__} and returned {type(one).__name__}")
+
     def _row(self, one: Any, row: Mapping[str, Any], ordinal: int, event_id: str, values: Picker) -> tuple[Any, ...]:
-        if not isinstance(one, self.gives):
-            raise TypeError(f"{self.plan.name} declares {self.gives.__name__} and returned {type(one).__name__}")
         return (row["txid"], row["position"], ordinal, event_id, *values(one.__dict__))
 
 

@@ -14,6 +14,7 @@ from datetime import datetime
 import psycopg
 
 from refold.builds.build import Build, by_id
+from refold.builds.dead_letters import left_out
 from refold.builds.upkeeper import Upkeeper
 from refold.errors import BuildError
 from refold.reconcile import recomputed
@@ -53,7 +54,7 @@ def audit(
         if build.upstream_id != keeper.upstream_id:
             # With the new cursor and the old stream, what that never got would look like drift.
             raise BuildError(f"{build.table_name} was switched to another stream just now; reconcile again")
-        parameters = parameters_of(build, since)
+        parameters = parameters_of(conn, build, since)
         if keeper.transform is not None:
             ranges = []
             for part in recomputed.ranges(conn, keeper, parameters, since is not None):
@@ -85,9 +86,15 @@ def snapshot(conn: psycopg.Connection) -> Iterator[None]:
         yield
 
 
-def parameters_of(build: Build, since: datetime | None) -> dict[str, str]:
-    """A build's cursor, and the instant since which it is audited."""
-    parameters = cursor_parameters(build.cursor)
+def parameters_of(conn: psycopg.Connection, build: Build, since: datetime | None = None) -> dict[str, str]:
+    """A build's cursor, what it leaves out, and the instant since which it is audited.
+
+    Args:
+        conn: the snapshot in which the build was read, or a transaction that holds its lock.
+        build: the build.
+        since: only what events since then belong to.
+    """
+    parameters = cursor_parameters(build.cursor, left_out(conn, build))
     if since is not None:
         parameters["since"] = since.isoformat()
     return parameters

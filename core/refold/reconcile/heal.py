@@ -51,7 +51,7 @@ def heal(
     """
     with conn.transaction():
         conn.execute("SET LOCAL plan_cache_mode = force_custom_plan")
-        order = _lock_downwards(conn, build)
+        order = lock_downwards(conn, build)
         if order is None:
             raise BuildError(f"{build.table_name} was replaced during the audit")
         keeper = upkeepers.of(conn, order[0])
@@ -62,7 +62,7 @@ def heal(
                 _heal_range(conn, upkeepers, keeper, order, part, since, report)
 
 
-def _lock_downwards(conn: psycopg.Connection, build: Build) -> list[Build] | None:
+def lock_downwards(conn: psycopg.Connection, build: Build) -> list[Build] | None:
     """Locks a build and everything that reads it, at any depth; None when the build is no longer kept.
 
     Also readers in their first load: some of their steps may have read what is about to be healed.
@@ -93,7 +93,7 @@ def _heal_keys(
     if not keys:
         return
     keeper = upkeepers.of(conn, build)
-    parameters = parameters_of(build, None) | {"keys": "{" + ",".join(map(str, keys)) + "}"}
+    parameters = parameters_of(conn, build) | {"keys": "{" + ",".join(map(str, keys)) + "}"}
     main = keeper.statements.relations[0]
     own = within_keys(main.hash)
     touched = _reader_keys(conn, upkeepers, build, locked, main, own, parameters)
@@ -131,7 +131,7 @@ def _heal_range(
 ) -> None:
     """Replaces the rows of a transform's table that differ in a range of coordinates."""
     build = by_id(conn, locked[0].build_id)
-    parameters = parameters_of(build, since)
+    parameters = parameters_of(conn, build, since)
     # More events may have been applied there since the audit.
     for piece in recomputed.ranges(conn, keeper, parameters, since is not None, within=part):
         scope = piece.scope(since is not None)
@@ -148,7 +148,7 @@ def _heal_events(
 ) -> None:
     """Replaces the rows that a transform makes of some log events, by their coordinates."""
     keeper = upkeepers.of(conn, build)
-    parameters = parameters_of(build, None) | recomputed.events_parameters(events)
+    parameters = parameters_of(conn, build) | recomputed.events_parameters(events)
     recomputed.fill_events(conn, keeper, parameters)
     _replace(conn, upkeepers, keeper, build, locked, Scope(EVERYTHING, recomputed.AT), parameters, report)
 
@@ -225,15 +225,15 @@ def _heal_readers(
     """Recomputes in each reader the keys of the rows as they were and as they are now."""
     for reader in locked:
         if reader.upstream_id == build.build_id and not reader.loaded:
-            _load_again(conn, upkeepers, reader)
+            load_again(conn, upkeepers, reader)
         touched = before.get(reader.build_id, set()) | after.get(reader.build_id, set())
         if touched:
             heal_them = _heal_events if reader.language == "python" else _heal_keys
             heal_them(conn, upkeepers, by_id(conn, reader.build_id), sorted(touched), locked, report)
 
 
-def _load_again(conn: psycopg.Connection, upkeepers: Upkeepers, reader: Build) -> None:
-    """Starts a first load over: the steps that are done may have read the rows that were wrong."""
+def load_again(conn: psycopg.Connection, upkeepers: Upkeepers, reader: Build) -> None:
+    """Starts a first load over: the steps that are done may have read what its stream has become since."""
     if reader.target is None:
         return
     for relation in upkeepers.of(conn, reader).statements.relations:

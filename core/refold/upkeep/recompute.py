@@ -5,7 +5,7 @@ from __future__ import annotations
 from refold.projections.identifiers import ident
 from refold.projections.plan import Plan
 from refold.upkeep.statements import EVERYTHING, Relation, Statements, hash_of, indent, key_names, literal
-from refold.upkeep.stream import Page, Stream
+from refold.upkeep.stream import ALIVE, Page, Stream
 
 
 def key_index(plan: Plan, stream: Stream, name: str) -> str:
@@ -47,7 +47,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         f"FROM touched\n"
         f"CROSS JOIN LATERAL (\n"
         f"    SELECT {carried} FROM {stream.table}\n"
-        f"    WHERE {stream_hash} = touched.hash\n"
+        f"    WHERE {stream_hash} = touched.hash AND {ALIVE}\n"
         f"      AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)\n"
         f"           OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND ({stream.coordinates}) <= {upto}))\n"
         f"    OFFSET 0\n"
@@ -95,7 +95,8 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         )
 
     bucket = f"({stream_hash} & 2147483647) %% %(steps)s::integer = %(step)s::integer"
-    load = (f"INSERT INTO {table} ({columns})\n" + over(f"{stream.seen}\n  AND (%(steps)s::integer = 1 OR {bucket})"),)
+    insert = f"INSERT INTO {table} ({columns})\n"
+    load = (insert + over(f"{stream.seen} AND {ALIVE}\n  AND (%(steps)s::integer = 1 OR {bucket})"),)
     key_columns = ", ".join(map(ident, keys))
     unique_key = f"CREATE {unique}INDEX {ident(name + '__key')} ON {table} ({key_columns}){distinct}"
     # By it a page finds the rows that it replaces.
@@ -108,6 +109,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         backlog=page(stream.settled_page(plan.reads)),
         load=load,
         load_next=load,
+        probe=(insert + over(stream.run()),),
         relations=(Relation(table, names, keys, tuple(literal(part.sql) for part in plan.key), expected),),
         view=f"SELECT {columns} FROM {table}",
     )

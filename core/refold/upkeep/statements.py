@@ -82,6 +82,8 @@ class Statements:
         load_next: applies every further one.
         relations: what the audit compares; the first is the table that analysts see.
         view: the SELECT of the stable view.
+        probe: evaluates the query over a range of events, where a step of the load is no such range; what it
+            writes is thrown away.
     """
 
     create: tuple[str, ...]
@@ -93,6 +95,7 @@ class Statements:
     load_next: tuple[str, ...]
     relations: tuple[Relation, ...]
     view: str
+    probe: tuple[str, ...] = ()
 
 
 def within_keys(hash_sql: str) -> str:

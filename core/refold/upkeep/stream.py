@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from refold.upkeep.statements import indent
 
 LOG_TABLE = "refold.events"
+ALIVE = "event_id <> ALL (%(dead)s::text[])"
+"""Condition on a row: it is none of the build's dead letters. Pages need it only where they read behind the cursor."""
 
 _UPTO = "(SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto)"
 
@@ -140,7 +142,8 @@ class Stream:
         return (
             f"(pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)\n"
             f"     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)"
-            f" AND ({self.coordinates}) <= {self.bound('progress')}))"
+            f" AND ({self.coordinates}) <= {self.bound('progress')}))\n"
+            f"  AND {ALIVE}"
         )
 
     @property
@@ -151,7 +154,7 @@ class Stream:
     def run(self) -> str:
         """Condition on a row: it belongs to this step of a first load, which starts from nothing."""
         return (
-            f"{self.seen}\n"
+            f"{self.seen} AND {ALIVE}\n"
             f"  AND (%(whole)s::boolean OR\n"
             f"       (({self.coordinates}) > {self.bound('after')}"
             f" AND ({self.coordinates}) <= {self.bound('upto')}))"

@@ -15,10 +15,13 @@ import psycopg
 from psycopg.rows import dict_row
 
 from refold.builds.build import Build, by_id, lock, move
+from refold.builds.dead_letters import left_out, set_aside
 from refold.builds.upkeeper import Upkeeper
 from refold.crash import crash_point
 from refold.cursor import EMPTY, Cursor, Key, Read
-from refold.worker.page import apply_read, read_parameters, upstream_cursor
+from refold.worker.culprits import of_an_event
+from refold.worker.load_culprits import culprits_within
+from refold.worker.page import LAST, Apply, apply_carefully, apply_read, read_parameters, upstream_cursor
 
 STEP = 2_000_000
 """Rows of the stream in one step (merge, members, facts)."""
@@ -62,24 +65,37 @@ def load_step(conn: psycopg.Connection, keeper: Upkeeper, *, step: int = STEP, b
 
     Returns:
         None when another worker has the build, or its upstream has to be loaded first.
+
+    Raises:
+        BuildError: too many of its events fail.
     """
+    try:
+        return _load_step(conn, keeper, step, bucket, apply_read)
+    except Exception as error:
+        if not of_an_event(error):
+            raise
+        failure = error
+    if keeper.transform is not None:
+        return _load_step(conn, keeper, step, bucket, apply_carefully)
+    return _set_culprits_aside(conn, keeper, failure)
+
+
+def _load_step(conn: psycopg.Connection, keeper: Upkeeper, step: int, bucket: int, apply: Apply) -> Loaded | None:
     with conn.transaction():
-        build = lock(conn, keeper.build_id)
-        if build is None or build.loaded or build.upstream_id != keeper.upstream_id:
-            return None
-        if build.upstream_id is not None and not by_id(conn, build.upstream_id).loaded:
+        build = _locked(conn, keeper)
+        if build is None:
             return None
         started = time.perf_counter()
         target = build.cursor.target or upstream_cursor(conn, build).done
         total = _estimate(conn, keeper)
+        dead = left_out(conn, build)
         conn.execute(_SETTINGS)
         if keeper.plan.upkeep == "recompute":
-            events, cursor, finished = _load_bucket(conn, keeper, build, Cursor(EMPTY, target), total, bucket)
+            events, cursor, finished = _load_bucket(conn, keeper, build, Cursor(EMPTY, target), total, bucket, dead)
         else:
             run = Cursor(EMPTY, target, build.cursor.progress)
-            events, cursor, finished = _load_range(
-                conn, keeper, run, TRANSFORM_STEP if keeper.transform else step, total
-            )
+            rows = TRANSFORM_STEP if keeper.transform else step
+            events, cursor, finished = _load_range(conn, keeper, build, run, rows, total, dead, apply)
         crash_point("load_rows")
         if finished:
             for index in keeper.statements.indexes:
@@ -98,31 +114,82 @@ def load_step(conn: psycopg.Connection, keeper: Upkeeper, *, step: int = STEP, b
     return Loaded(events, finished, total)
 
 
+def _locked(conn: psycopg.Connection, keeper: Upkeeper) -> Build | None:
+    """The build under its lock, if it is to be loaded and can be."""
+    build = lock(conn, keeper.build_id)
+    if build is None or build.loaded or build.upstream_id != keeper.upstream_id:
+        return None
+    if build.upstream_id is not None and not by_id(conn, build.upstream_id).loaded:
+        return None
+    return build
+
+
+def _set_culprits_aside(conn: psycopg.Connection, keeper: Upkeeper, failure: Exception) -> Loaded | None:
+    """Finds the events that fail in what is left to load, and sets them aside; the next step leaves them out.
+
+    Raises:
+        Exception: the failure itself, when no event fails alone.
+    """
+    with conn.transaction():
+        build = _locked(conn, keeper)
+        if build is None:
+            return None
+        target = build.cursor.target or upstream_cursor(conn, build).done
+        left = Read(EMPTY, target, build.cursor.progress, LAST)
+        load = keeper.statements.load if build.cursor.progress is None else keeper.statements.load_next
+        conn.execute(_SETTINGS)
+        culprits = culprits_within(
+            conn,
+            keeper,
+            build,
+            left,
+            lambda part: _execute(conn, keeper.statements.probe or load, part),
+        )
+        if not culprits:
+            raise failure
+        for culprit in culprits:
+            set_aside(conn, build, culprit.event_id, culprit.key, culprit.error)
+    return Loaded(0, False, 0)
+
+
 def _load_range(
-    conn: psycopg.Connection, keeper: Upkeeper, run: Cursor, step: int, total: int
+    conn: psycopg.Connection,
+    keeper: Upkeeper,
+    build: Build,
+    run: Cursor,
+    step: int,
+    total: int,
+    dead: Sequence[str],
+    apply: Apply,
 ) -> tuple[int, Cursor, bool]:
     """Applies the next `step` rows, all that is left where that is not much more."""
     assert run.target is not None
     read = Read(EMPTY, run.target, run.progress, None)
     if keeper.transform is not None:
-        events, last = apply_read(conn, keeper, read, step)
+        events, last = apply(conn, keeper, build, read, step)
         if events < step:
             return events, Cursor(run.target), True
         return events, Cursor(EMPTY, run.target, last), False
     upto = None
     if total > step:
-        found = conn.execute(keeper.stream.boundary().encode(), read_parameters(read, step)).fetchone()
+        found = conn.execute(keeper.stream.boundary().encode(), read_parameters(read, step, dead)).fetchone()
         upto = None if found is None else Key(*found)
     bounded = Read(EMPTY, run.target, run.progress, upto)
     statements = keeper.statements.load if run.progress is None else keeper.statements.load_next
-    _execute(conn, statements, read_parameters(bounded, step))
+    _execute(conn, statements, read_parameters(bounded, step, dead))
     if upto is None:
         return total % step if run.progress else total, Cursor(run.target), True
     return step, Cursor(EMPTY, run.target, upto), False
 
 
 def _load_bucket(
-    conn: psycopg.Connection, keeper: Upkeeper, build: Build, run: Cursor, total: int, bucket: int
+    conn: psycopg.Connection,
+    keeper: Upkeeper,
+    build: Build,
+    run: Cursor,
+    total: int,
+    bucket: int,
+    dead: Sequence[str],
 ) -> tuple[int, Cursor, bool]:
     """Evaluates the query for the next hash range of the key."""
     assert run.target is not None
@@ -130,7 +197,7 @@ def _load_bucket(
     if build.load_steps is None:
         conn.execute("UPDATE refold.builds SET load_steps = %s WHERE build_id = %s", (steps, build.build_id))
     read = Read(EMPTY, run.target, None, None)
-    parameters = read_parameters(read, 0) | {"steps": str(steps), "step": str(build.load_step)}
+    parameters = read_parameters(read, 0, dead) | {"steps": str(steps), "step": str(build.load_step)}
     _execute(conn, keeper.statements.load, parameters)
     finished = build.load_step + 1 >= steps
     return total // steps, Cursor(run.target) if finished else run, finished

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +11,24 @@ import psycopg
 from psycopg.rows import dict_row
 
 from refold.builds.build import Build, by_id, lock, move
+from refold.builds.dead_letters import Bound, left_out, set_aside
 from refold.builds.upkeeper import Upkeeper
+from refold.copy_text import array
 from refold.crash import crash_point
 from refold.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
+from refold.worker.culprits import bisect, of_an_event
 from refold.worker.write_rows import write_rows
 
+Apply = Callable[[psycopg.Connection, Upkeeper, Build, Read, int], tuple[int, Key | None]]
+"""apply(conn, keeper, build, read, limit): writes the rows of a read; the number of events, and the last key."""
+
+CAREFUL = 20_000
+"""Rows at most of a page in which an event fails."""
 ALIVE_EVERY = 0.2
 """Seconds between two signs of life in the middle of a page."""
 
 _FIRST = Key(0, 0, -1)
-_LAST = Key(2**63 - 1, 2**63 - 1, LAST_ORDINAL)
+LAST = Key(2**63 - 1, 2**63 - 1, LAST_ORDINAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,20 @@ def turn(conn: psycopg.Connection, keeper: Upkeeper, limit: int) -> Applied | No
 
     Returns:
         None when another worker has the build, or it reads another upstream by now.
+
+    Raises:
+        BuildError: too many of its events fail.
     """
+    try:
+        return _turn(conn, keeper, limit, apply_read)
+    except Exception as error:
+        if not of_an_event(error):
+            raise
+    # Once more from the start, which costs a page without such events nothing.
+    return _turn(conn, keeper, min(limit, CAREFUL), apply_carefully)
+
+
+def _turn(conn: psycopg.Connection, keeper: Upkeeper, limit: int, apply: Apply) -> Applied | None:
     with conn.transaction():
         build = lock(conn, keeper.build_id)
         # A promote may have pointed the build at another upstream since `keeper` was made: with the new cursor
@@ -54,13 +75,19 @@ def turn(conn: psycopg.Connection, keeper: Upkeeper, limit: int) -> Applied | No
         if build is None or not build.loaded or build.upstream_id != keeper.upstream_id:
             return None
         crash_point("locked")
-        applied = apply_page(conn, keeper, build, limit)
+        applied = apply_page(conn, keeper, build, limit, apply=apply)
     crash_point("committed")
     return applied
 
 
 def apply_page(
-    conn: psycopg.Connection, keeper: Upkeeper, build: Build, limit: int, *, known: Snapshot = EMPTY
+    conn: psycopg.Connection,
+    keeper: Upkeeper,
+    build: Build,
+    limit: int,
+    *,
+    known: Snapshot = EMPTY,
+    apply: Apply | None = None,
 ) -> Applied:
     """The page itself, inside the caller's transaction, which holds the build's lock.
 
@@ -70,6 +97,7 @@ def apply_page(
         build: the build, as it is under the lock.
         limit: rows of the stream at most.
         known: what another build has applied, whose lock the transaction holds too: see `Snapshot.capped`.
+        apply: how; by default `apply_read`.
     """
     started = time.perf_counter()
     upstream = upstream_cursor(conn, build, known=known)
@@ -77,7 +105,7 @@ def apply_page(
     if read is None:
         return Applied(0, full=False)
     crash_point("looked")
-    events, last = apply_read(conn, keeper, read, limit)
+    events, last = (apply or apply_read)(conn, keeper, build, read, limit)
     crash_point("rows")
     full = events >= limit
     cursor = advance(build.cursor, read, last, full)
@@ -100,16 +128,23 @@ def upstream_cursor(conn: psycopg.Connection, build: Build, *, known: Snapshot =
     return Cursor(Snapshot.parse(row[0]).capped(int(row[1]), known))
 
 
-def read_parameters(read: Read, limit: int) -> dict[str, str]:
-    """A read as the parameters of a page. All are text, so that every page is one prepared statement."""
+def read_parameters(read: Read, limit: int, dead: Sequence[str] = ()) -> dict[str, str]:
+    """A read as the parameters of a page. All are text, so that every page is one prepared statement.
+
+    Args:
+        read: what may be read.
+        limit: rows at most.
+        dead: the ids of the build's dead letters.
+    """
     after = read.after or _FIRST
-    upto = read.upto or _LAST
+    upto = read.upto or LAST
     return {
         "open": "{" + ",".join(str(txid) for txid in read.done.xip if txid >= after.txid) + "}",
         "done": str(read.done),
         "target": str(read.target),
         "settled": str(_settled(read.target)),
         "limit": str(limit),
+        "dead": array(dead),
         "whole": str(read.after is None and read.upto is None),
         **key_parameters("after", after),
         **key_parameters("upto", upto),
@@ -118,9 +153,10 @@ def read_parameters(read: Read, limit: int) -> dict[str, str]:
     }
 
 
-def cursor_parameters(cursor: Cursor) -> dict[str, str]:
-    """A cursor as the parameters of `Stream.applied`."""
+def cursor_parameters(cursor: Cursor, dead: Sequence[str] = ()) -> dict[str, str]:
+    """A cursor, and the ids of the build's dead letters, as the parameters of `Stream.applied`."""
     return {
+        "dead": array(dead),
         "done": str(cursor.done),
         "target": str(cursor.target or cursor.done),
         **key_parameters("progress", cursor.progress or _FIRST),
@@ -128,6 +164,7 @@ def cursor_parameters(cursor: Cursor) -> dict[str, str]:
 
 
 def key_parameters(name: str, key: Key) -> dict[str, str]:
+    """A key as the parameters of `Stream.bound`."""
     return {
         f"{name}_txid": str(key.txid),
         f"{name}_position": str(key.position),
@@ -135,16 +172,92 @@ def key_parameters(name: str, key: Key) -> dict[str, str]:
     }
 
 
-def apply_read(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int) -> tuple[int, Key | None]:
+def apply_read(
+    conn: psycopg.Connection, keeper: Upkeeper, build: Build, read: Read, limit: int
+) -> tuple[int, Key | None]:
     """Reads a page and writes its rows; answers the number of events and the last key."""
+    return apply_rows(conn, keeper, read, limit, left_out(conn, build))
+
+
+def apply_carefully(
+    conn: psycopg.Connection, keeper: Upkeeper, build: Build, read: Read, limit: int
+) -> tuple[int, Key | None]:
+    """The same when an event of the page fails: it becomes a dead letter, and the others are applied.
+
+    Raises:
+        BuildError: too many fail.
+    """
+    rows = _coordinates(conn, keeper, read, limit)
+    if not rows:
+        return 0, None
+    dead = left_out(conn, build)
+    bound = Bound.of(conn, build, len(rows))
+
+    def attempt(part: range) -> Exception | None:
+        after = rows[part.start - 1][1] if part.start else read.after
+        within = Read(read.done, read.target, after, rows[part.stop - 1][1])
+        try:
+            with conn.transaction():
+                apply_rows(conn, keeper, within, len(part), dead)
+        except Exception as error:
+            if not of_an_event(error):
+                raise
+            return error
+        return None
+
+    def halves(part: range) -> tuple[range, range] | None:
+        middle = len(part) // 2
+        return (part[:middle], part[middle:]) if middle else None
+
+    def blame(part: range, error: Exception) -> None:
+        event_id, key = rows[part.start]
+        bound.take(error)
+        set_aside(conn, build, event_id, stored_key(keeper, key), error)
+        # Another event of its key would evaluate it again.
+        dead.append(event_id)
+
+    bisect(range(len(rows)), attempt=attempt, halves=halves, blame=blame)
+    return len(rows), rows[-1][1]
+
+
+def _coordinates(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int) -> list[tuple[str, Key]]:
+    """The ids and keys of a page's rows, in order."""
+    query = keeper.stream.page(["event_id"]).rows
+    found = conn.execute(
+        f"SELECT event_id, txid::text::bigint, position, ordinal FROM (\n{query}\n) AS page ORDER BY 2, 3, 4".encode(),
+        read_parameters(read, limit),
+    ).fetchall()
+    return [(event_id, _key(keeper, *key)) for event_id, *key in found]
+
+
+def stored_key(keeper: Upkeeper, key: Key) -> Key:
+    """A key as it stands in the stream: a row of the log has the ordinal 0."""
+    return key if keeper.stream.ordinal else Key(key.txid, key.position, 0)
+
+
+def apply_rows(
+    conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int, dead: Sequence[str]
+) -> tuple[int, Key | None]:
+    """Writes the rows of a read.
+
+    Args:
+        conn: the caller's transaction, which holds the build's lock.
+        keeper: the build's SQL.
+        read: which rows.
+        limit: how many at most.
+        dead: the ids of the build's dead letters.
+
+    Returns:
+        The number of events, and the last key.
+    """
     settled = settled_part(read)
     if settled is None:
-        return _apply(conn, keeper, keeper.statements.page, read, limit)
-    events, last = _apply(conn, keeper, keeper.statements.backlog, settled, limit)
+        return _apply(conn, keeper, keeper.statements.page, read, limit, dead)
+    events, last = _apply(conn, keeper, keeper.statements.backlog, settled, limit, dead)
     if events >= limit or settled.upto == (read.upto or _end_of(read.target.xmax - 1)):
         return events, last
     rest = Read(read.done, read.target, settled.upto, read.upto)
-    more, end = _apply(conn, keeper, keeper.statements.page, rest, limit - events)
+    more, end = _apply(conn, keeper, keeper.statements.page, rest, limit - events, dead)
     return events + more, end or last
 
 
@@ -175,13 +288,13 @@ def _settled(snapshot: Snapshot) -> int:
 
 def _end_of(txid: int) -> Key:
     """The greatest key that an event of this transaction could have."""
-    return Key(txid, _LAST.position, LAST_ORDINAL)
+    return Key(txid, LAST.position, LAST_ORDINAL)
 
 
 def _apply(
-    conn: psycopg.Connection, keeper: Upkeeper, statement: str, read: Read, limit: int
+    conn: psycopg.Connection, keeper: Upkeeper, statement: str, read: Read, limit: int, dead: Sequence[str]
 ) -> tuple[int, Key | None]:
-    parameters = read_parameters(read, limit)
+    parameters = read_parameters(read, limit, dead)
     query = statement.encode()
     if keeper.transform is not None:
         with conn.cursor(row_factory=dict_row) as cursor:

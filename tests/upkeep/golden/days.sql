@@ -63,7 +63,7 @@ fresh AS MATERIALIZED (
         FROM touched
         CROSS JOIN LATERAL (
             SELECT user_id, action, ts FROM refold.events
-            WHERE hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) = touched.hash
+            WHERE hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) = touched.hash AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
                    OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto)))
             OFFSET 0
@@ -118,7 +118,7 @@ fresh AS MATERIALIZED (
         FROM touched
         CROSS JOIN LATERAL (
             SELECT user_id, action, ts FROM refold.events
-            WHERE hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) = touched.hash
+            WHERE hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) = touched.hash AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
                    OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto)))
             OFFSET 0
@@ -153,7 +153,7 @@ SELECT
 FROM (
     SELECT user_id, action, ts
     FROM refold.events
-    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
       AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
 ) AS events
 GROUP BY
@@ -175,6 +175,7 @@ WITH expected AS MATERIALIZED (
         FROM refold.events
         WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
              OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+          AND event_id <> ALL (%(dead)s::text[])
     ) AS events
     GROUP BY
       day
@@ -207,6 +208,7 @@ FROM (
     FROM refold.events
     WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+      AND event_id <> ALL (%(dead)s::text[])
       AND hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) IN (SELECT unnest(%(keys)s::bigint[]))
 ) AS events
 GROUP BY
@@ -216,6 +218,27 @@ HAVING
 
 -- view
 SELECT day, usual, doings FROM refold_builds.days__1;
+
+-- probe
+INSERT INTO refold_builds.days__1 (day, usual, doings)
+SELECT
+  CAST((
+    ts AT TIME ZONE 'UTC'
+  ) AS DATE) AS day,
+  MODE() WITHIN GROUP (ORDER BY
+    action) AS usual,
+  COUNT(DISTINCT (user_id, action)) AS doings
+FROM (
+    SELECT user_id, action, ts
+    FROM refold.events
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+      AND (%(whole)s::boolean OR
+           ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
+) AS events
+GROUP BY
+  day
+HAVING
+  COUNT(*) %% 3 <> 0;
 
 -- the key's index on the stream
 CREATE INDEX IF NOT EXISTS key_index ON refold.events ((hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0)));

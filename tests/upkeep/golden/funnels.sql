@@ -80,7 +80,7 @@ fresh AS NOT MATERIALIZED (
         FROM touched
         CROSS JOIN LATERAL (
             SELECT user_id, action, ts, n FROM refold_builds.clicks__1
-            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash
+            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
                    OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
             OFFSET 0
@@ -142,7 +142,7 @@ fresh AS NOT MATERIALIZED (
         FROM touched
         CROSS JOIN LATERAL (
             SELECT user_id, action, ts, n FROM refold_builds.clicks__1
-            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash
+            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
                    OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
             OFFSET 0
@@ -184,7 +184,7 @@ SELECT
 FROM (
     SELECT user_id, action, ts, n
     FROM refold_builds.clicks__1
-    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
       AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
 ) AS clicks
 GROUP BY
@@ -215,6 +215,7 @@ WITH expected AS MATERIALIZED (
         FROM refold_builds.clicks__1
         WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
              OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
+          AND event_id <> ALL (%(dead)s::text[])
     ) AS clicks
     GROUP BY
       user_id
@@ -256,6 +257,7 @@ FROM (
     FROM refold_builds.clicks__1
     WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
+      AND event_id <> ALL (%(dead)s::text[])
       AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
 ) AS clicks
 GROUP BY
@@ -263,6 +265,36 @@ GROUP BY
 
 -- view
 SELECT user_id, level, reached_at, by_number FROM refold_builds.funnels__1;
+
+-- probe
+INSERT INTO refold_builds.funnels__1 (user_id, level, reached_at, by_number)
+SELECT
+  user_id,
+  refold.window_funnel_level(
+    string_agg(
+      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+      ''
+    )
+  ) AS level,
+  refold.window_funnel_chain(
+    string_agg(
+      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+      ''
+    )
+  ) AS reached_at,
+  refold.window_funnel_level(
+    string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE
+      n IS NOT NULL)
+  ) AS by_number
+FROM (
+    SELECT user_id, action, ts, n
+    FROM refold_builds.clicks__1
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+      AND (%(whole)s::boolean OR
+           ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)))
+) AS clicks
+GROUP BY
+  user_id;
 
 -- the key's index on the stream
 CREATE INDEX IF NOT EXISTS key_index ON refold_builds.clicks__1 ((hash_record_extended(ROW(user_id), 0)));

@@ -56,7 +56,7 @@ fresh AS NOT MATERIALIZED (
         FROM touched
         CROSS JOIN LATERAL (
             SELECT event_id, user_id, action, ts, n FROM refold_builds.clicks__1
-            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash
+            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
                    OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
             OFFSET 0
@@ -106,7 +106,7 @@ fresh AS NOT MATERIALIZED (
         FROM touched
         CROSS JOIN LATERAL (
             SELECT event_id, user_id, action, ts, n FROM refold_builds.clicks__1
-            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash
+            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
                    OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
             OFFSET 0
@@ -136,7 +136,7 @@ SELECT
 FROM (
     SELECT event_id, user_id, action, ts, n
     FROM refold_builds.clicks__1
-    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
       AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
 ) AS clicks
 GROUP BY
@@ -155,6 +155,7 @@ WITH expected AS MATERIALIZED (
         FROM refold_builds.clicks__1
         WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
              OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
+          AND event_id <> ALL (%(dead)s::text[])
     ) AS clicks
     GROUP BY
       user_id
@@ -184,6 +185,7 @@ FROM (
     FROM refold_builds.clicks__1
     WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
+      AND event_id <> ALL (%(dead)s::text[])
       AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
 ) AS clicks
 GROUP BY
@@ -191,6 +193,24 @@ GROUP BY
 
 -- view
 SELECT user_id, events, middle, path FROM refold_builds.medians__1;
+
+-- probe
+INSERT INTO refold_builds.medians__1 (user_id, events, middle, path)
+SELECT
+  user_id,
+  COUNT(*) AS events,
+  PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY
+    n) AS middle,
+  ARRAY_AGG(action ORDER BY ts, event_id) AS path
+FROM (
+    SELECT event_id, user_id, action, ts, n
+    FROM refold_builds.clicks__1
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+      AND (%(whole)s::boolean OR
+           ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)))
+) AS clicks
+GROUP BY
+  user_id;
 
 -- the key's index on the stream
 CREATE INDEX IF NOT EXISTS key_index ON refold_builds.clicks__1 ((hash_record_extended(ROW(user_id), 0)));

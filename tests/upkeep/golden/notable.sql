@@ -101,7 +101,7 @@ SELECT txid,
        UPPER(item) AS item,
        ts AS ts
 FROM refold_builds.items__1
-WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
   AND (%(whole)s::boolean OR
        ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)))
   AND (item <> 'c');
@@ -118,6 +118,7 @@ WITH expected AS MATERIALIZED (
     FROM refold_builds.items__1
     WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
+      AND event_id <> ALL (%(dead)s::text[])
       AND (item <> 'c')
 ),
 actual AS MATERIALIZED (
@@ -144,6 +145,7 @@ SELECT txid,
 FROM refold_builds.items__1
 WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
+  AND event_id <> ALL (%(dead)s::text[])
   AND hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
   AND (item <> 'c');
 

@@ -77,7 +77,7 @@ CREATE TEMPORARY TABLE delta ON COMMIT DROP AS
 SELECT user_id AS user_id,
        action AS action
 FROM refold.events
-WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
   AND (%(whole)s::boolean OR
        ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
 GROUP BY 1, 2;
@@ -94,6 +94,7 @@ WITH expected AS MATERIALIZED (
     FROM refold.events
     WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+      AND event_id <> ALL (%(dead)s::text[])
     GROUP BY 1, 2
 ),
 actual AS MATERIALIZED (
@@ -115,6 +116,7 @@ SELECT user_id AS user_id,
 FROM refold.events
 WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND event_id <> ALL (%(dead)s::text[])
   AND hash_record_extended(ROW(user_id, action), 0) IN (SELECT unnest(%(keys)s::bigint[]))
 GROUP BY 1, 2;
 

@@ -84,7 +84,7 @@ fresh AS MATERIALIZED (
         FROM touched
         CROSS JOIN LATERAL (
             SELECT event_id, user_id, ts FROM refold.events
-            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash
+            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
                    OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto)))
             OFFSET 0
@@ -157,7 +157,7 @@ fresh AS MATERIALIZED (
         FROM touched
         CROSS JOIN LATERAL (
             SELECT event_id, user_id, ts FROM refold.events
-            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash
+            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
                    OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto)))
             OFFSET 0
@@ -210,7 +210,7 @@ WITH marked AS (
   FROM (
     SELECT event_id, user_id, ts
     FROM refold.events
-    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
       AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
 ) AS events
   WHERE
@@ -250,6 +250,7 @@ WITH expected AS MATERIALIZED (
         FROM refold.events
         WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
              OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+          AND event_id <> ALL (%(dead)s::text[])
     ) AS events
       WHERE
         user_id IS NOT NULL
@@ -300,6 +301,7 @@ WITH marked AS (
     FROM refold.events
     WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+      AND event_id <> ALL (%(dead)s::text[])
       AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
 ) AS events
   WHERE
@@ -324,6 +326,45 @@ GROUP BY
 
 -- view
 SELECT user_id, session, started_at, ended_at, events FROM refold_builds.sessions__1;
+
+-- probe
+INSERT INTO refold_builds.sessions__1 (user_id, session, started_at, ended_at, events)
+WITH marked AS (
+  SELECT
+    user_id,
+    event_id,
+    ts,
+    CASE
+      WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= CAST('30 minutes' AS INTERVAL)
+      THEN 0
+      ELSE 1
+    END AS starts
+  FROM (
+    SELECT event_id, user_id, ts
+    FROM refold.events
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+      AND (%(whole)s::boolean OR
+           ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
+) AS events
+  WHERE
+    user_id IS NOT NULL
+), numbered AS (
+  SELECT
+    user_id,
+    ts,
+    SUM(starts) OVER (PARTITION BY user_id ORDER BY ts, event_id) AS session
+  FROM marked
+)
+SELECT
+  user_id,
+  session,
+  MIN(ts) AS started_at,
+  MAX(ts) AS ended_at,
+  COUNT(*) AS events
+FROM numbered
+GROUP BY
+  user_id,
+  session;
 
 -- the key's index on the stream
 CREATE INDEX IF NOT EXISTS key_index ON refold.events ((hash_record_extended(ROW(user_id), 0)));

@@ -155,7 +155,7 @@ SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
        COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
        MAX(ts) AS span__13
 FROM refold.events
-WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
   AND (%(whole)s::boolean OR
        ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
 GROUP BY 1, 2;
@@ -198,6 +198,7 @@ WITH expected AS MATERIALIZED (
     FROM refold.events
     WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+      AND event_id <> ALL (%(dead)s::text[])
     GROUP BY 1, 2
 ),
 actual AS MATERIALIZED (
@@ -232,6 +233,7 @@ SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
 FROM refold.events
 WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND event_id <> ALL (%(dead)s::text[])
   AND hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE), action), 0) IN (SELECT unnest(%(keys)s::bigint[]))
 GROUP BY 1, 2;
 

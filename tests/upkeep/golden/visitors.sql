@@ -228,7 +228,7 @@ SELECT metadata ->> 'place' AS place,
        COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
        BOOL_OR(action = 'buy') AS sold
 FROM refold.events
-WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
   AND (%(whole)s::boolean OR
        ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
   AND (action <> 'noise')
@@ -292,7 +292,7 @@ SELECT metadata ->> 'place' AS place,
        COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
        BOOL_OR(action = 'buy') AS sold
 FROM refold.events
-WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
   AND (%(whole)s::boolean OR
        ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
   AND (action <> 'noise')
@@ -373,6 +373,7 @@ WITH expected AS MATERIALIZED (
     FROM refold.events
     WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+      AND event_id <> ALL (%(dead)s::text[])
       AND (action <> 'noise')
     GROUP BY 1
 ),
@@ -401,6 +402,7 @@ SELECT metadata ->> 'place' AS place,
 FROM refold.events
 WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND event_id <> ALL (%(dead)s::text[])
   AND hash_record_extended(ROW(metadata ->> 'place'), 0) IN (SELECT unnest(%(keys)s::bigint[]))
   AND (action <> 'noise')
 GROUP BY 1;
@@ -411,6 +413,7 @@ WITH expected AS MATERIALIZED (
     FROM refold.events
     WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+      AND event_id <> ALL (%(dead)s::text[])
       AND (user_id) IS NOT NULL
       AND (action <> 'noise')
 ),
@@ -432,6 +435,7 @@ SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
 FROM refold.events
 WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND event_id <> ALL (%(dead)s::text[])
   AND hash_record_extended(ROW(metadata ->> 'place'), 0) IN (SELECT unnest(%(keys)s::bigint[]))
   AND (user_id) IS NOT NULL
   AND (action <> 'noise');
@@ -442,6 +446,7 @@ WITH expected AS MATERIALIZED (
     FROM refold.events
     WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+      AND event_id <> ALL (%(dead)s::text[])
       AND (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL
       AND (action <> 'noise')
 ),
@@ -463,6 +468,7 @@ SELECT DISTINCT metadata ->> 'place' AS place, CAST((metadata ->> 'n') AS DECIMA
 FROM refold.events
 WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND event_id <> ALL (%(dead)s::text[])
   AND hash_record_extended(ROW(metadata ->> 'place'), 0) IN (SELECT unnest(%(keys)s::bigint[]))
   AND (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL
   AND (action <> 'noise');
@@ -473,6 +479,7 @@ WITH expected AS MATERIALIZED (
     FROM refold.events
     WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+      AND event_id <> ALL (%(dead)s::text[])
       AND (user_id) IS NOT NULL
       AND (action = 'buy')
       AND (action <> 'noise')
@@ -495,6 +502,7 @@ SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
 FROM refold.events
 WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND event_id <> ALL (%(dead)s::text[])
   AND hash_record_extended(ROW(metadata ->> 'place'), 0) IN (SELECT unnest(%(keys)s::bigint[]))
   AND (user_id) IS NOT NULL
   AND (action = 'buy')

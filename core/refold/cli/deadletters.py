@@ -1,0 +1,206 @@
+"""`refold deadletters`: events that a build could not process."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import psycopg
+import typer
+
+from refold.builds.build import find as find_builds
+from refold.builds.dead_letters import DeadLetter, find
+from refold.builds.lookup import known
+from refold.builds.upkeeper import Upkeepers
+from refold.cli.app import FAILED, TRUST, app
+from refold.cli.output import as_json, line, progress, table
+from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
+from refold.errors import InputError
+from refold.reconcile.release import Outcome, release
+from refold.reconcile.release import drop as drop_letter
+
+LEFT = 1
+"""Exit status of `retry` when an event failed again."""
+KEPT = "b.state IN ('building', 'live')"
+
+deadletters = typer.Typer(
+    no_args_is_help=True,
+    help="Events that a projection could not process: look at them, try them again, give them up.",
+)
+app.add_typer(deadletters, name="deadletters", rich_help_panel=TRUST)
+
+Which = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ID|NAME…]", help="Numbers of dead letters, or projections.", show_default=False),
+]
+
+
+@deadletters.command("list")
+def list_(
+    which: Which = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what was released or dropped, and of builds that are gone.")
+    ] = False,
+    json: AsJson = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """List the events that projections had to leave out.
+
+    The other events of the page were applied; these wait, with their error, until somebody retries or drops them.
+
+    \b
+    Examples:
+      refold deadletters list
+      refold deadletters list event_counts --json
+    """
+    with session(database_url) as conn:
+        letters = _chosen(conn, which, "true" if everything else f"d.state = 'waiting' AND {KEPT}")
+    if json:
+        as_json([asdict(letter) for letter in letters])
+        return
+    if not letters:
+        line("no dead letters")
+        return
+    table(
+        ("ID", "PROJECTION", "EVENT", "STATE", "ATTEMPTS", "SINCE", "ERROR"),
+        [
+            (str(one.dead_letter_id), one.projection, one.event_id, one.state, one.attempts, one.first_failed_at,
+             one.error)
+            for one in letters
+        ],
+        right=("ATTEMPTS",),
+    )  # fmt: skip
+
+
+@deadletters.command()
+def show(
+    letter: Annotated[int, typer.Argument(metavar="ID", help="Its number, from `list`.")],
+    json: AsJson = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Show one event with its content, the error and where it was raised.
+
+    \b
+    Example:
+      refold deadletters show 7
+    """
+    with session(database_url) as conn:
+        [one] = _chosen(conn, [str(letter)], "true")
+        event = conn.execute(
+            "SELECT to_jsonb(e) - 'txid' - 'position' FROM refold.events AS e"
+            " WHERE e.txid = %s::text::xid8 AND e.position = %s",
+            (str(one.txid), one.position),
+        ).fetchone()
+    found = asdict(one) | {"event": None if event is None else event[0]}
+    if json:
+        as_json(found)
+        return
+    for name, value in found.items():
+        if value is not None and name != "traceback":
+            line(f"{name:<16}{value}")
+    if one.traceback is not None:
+        line()
+        line(one.traceback.rstrip())
+
+
+@deadletters.command()
+def retry(
+    which: Which = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that wait.")] = False,
+    projections: Projections = None,
+    json: AsJson = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Try events again, after their cause was mended.
+
+    Each is applied once, to its projection and to everything that reads it, in one transaction. What fails again
+    goes on waiting, with the new error.
+
+    Exit status: 0 all were released, 1 some failed again, 2 it could not be done.
+
+    \b
+    Examples:
+      refold deadletters retry 7 8
+      refold deadletters retry event_counts
+      refold deadletters retry --all
+    """
+    if not which and not everything:
+        raise InputError("which dead letters?", remedy="Name numbers or projections, or say --all.")
+    outcomes: list[Outcome] = []
+    with session(database_url) as conn, progress() as bars:
+        letters = _chosen(conn, which, f"d.state = 'waiting' AND {KEPT}")
+        upkeepers = Upkeepers(folder(projections, quiet=True))
+        task = bars.add_task("retrying", total=len(letters), note="")
+        for letter in letters:
+            outcomes.append(release(conn, upkeepers, letter))
+            failed = sum(one.answer == "failed" for one in outcomes)
+            bars.update(task, advance=1, note=f"{failed:,} failed again")
+    if json:
+        as_json(
+            [
+                {"dead_letter_id": one.letter.dead_letter_id, "projection": one.letter.projection,
+                 "event_id": one.letter.event_id, "answer": one.answer, "error": one.error}
+                for one in outcomes
+            ]
+        )  # fmt: skip
+    else:
+        for one in outcomes:
+            if one.answer != "released":
+                line(f"{one.answer}  {one.letter.dead_letter_id} {one.letter.projection} {one.letter.event_id}"
+                     f"{': ' + one.error if one.error else ''}")  # fmt: skip
+        line(f"{sum(one.answer == 'released' for one in outcomes):,} of {len(outcomes):,} released")
+    if any(one.answer == "failed" for one in outcomes):
+        raise typer.Exit(LEFT)
+
+
+@deadletters.command()
+def drop(
+    which: Annotated[list[str], typer.Argument(metavar="ID|NAME…", help="Numbers of dead letters, or projections.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why they are given up; kept with who did, and when.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which, and drop none.")] = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Give events up for a projection. They stay in the log, and out of the metric.
+
+    A rebuild tries them again.
+
+    \b
+    Example:
+      refold deadletters drop 7 --reason "a test order, amount was text"
+    """
+    if not reason.strip():
+        raise InputError("the reason is empty", remedy="Say in a few words why these events do not count.")
+    with session(database_url) as conn:
+        letters = _chosen(conn, which, f"d.state = 'waiting' AND {KEPT}")
+        if dry_run:
+            for letter in letters:
+                line(f"would drop  {letter.dead_letter_id} {letter.projection} {letter.event_id}: {letter.error}")
+            return
+        dropped = sum(drop_letter(conn, letter, reason) for letter in letters)
+    line(f"{dropped:,} dropped")
+    if dropped < len(letters):
+        raise typer.Exit(FAILED)
+
+
+def _chosen(conn: psycopg.Connection, which: list[str] | None, condition: str) -> list[DeadLetter]:
+    """The dead letters that are meant.
+
+    Raises:
+        InputError: there is none of that number.
+        BuildError: no projection of that name is live.
+    """
+    if not which:
+        return find(conn, condition)
+    numbers = [int(one) for one in which if one.isdecimal()]
+    names = [one for one in which if not one.isdecimal()]
+    live = {build.projection: build for build in find_builds(conn, "b.state = 'live'")}
+    for name in names:
+        known(name, live)
+    letters = find(conn, f"({condition}) AND (d.dead_letter_id = ANY (%s) OR b.projection = ANY (%s))", numbers, names)
+    missing = set(numbers) - {letter.dead_letter_id for letter in letters}
+    if missing:
+        raise InputError(
+            f"there is no such dead letter: {', '.join(map(str, sorted(missing)))}",
+            remedy="`refold deadletters list --all` shows all of them.",
+        )
+    return letters
