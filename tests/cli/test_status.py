@@ -113,7 +113,9 @@ def test_forgotten_prepared_transactions(refold: Refold, connect: Callable[..., 
     assert "prepared transaction import-7" in refold("status").out
 
 
-def test_a_metric_that_fails_is_named(refold: Refold, metric: Metric, record: Record) -> None:
+def test_a_metric_that_fails_is_named(refold: Refold, metric: Metric, record: Record, conn: Connection) -> None:
+    conn.execute("UPDATE refold.settings SET max_dead_letters = 0")
+    conn.commit()
     metric("ratio", "SELECT action, max(1 / (version - 1)) AS ratio FROM events GROUP BY action")
     metric("counts", COUNTS)
     refold("deploy")
@@ -126,6 +128,16 @@ def test_a_metric_that_fails_is_named(refold: Refold, metric: Metric, record: Re
     assert failing["counts"] is None
     assert "division by zero" in failing["ratio"]
     assert "failing   ratio__" in refold("status").out
+    assert "live, failed" in refold("status").out
+
+
+def test_an_event_that_is_left_out_is_counted(refold: Refold, metric: Metric, record: Record) -> None:
+    metric("ratio", "SELECT action, max(1 / (version - 1)) AS ratio FROM events GROUP BY action")
+    refold("deploy")
+    record("view=ann")
+    assert refold("worker", "--drain").status == 0
+    assert refold("status", "--json").json["builds"][0]["dead_letters"] == 1
+    assert "left out  1 event by ratio" in refold("status").out
 
 
 def test_set_aside_input_is_counted(refold: Refold, conn: Connection) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 
 from refold.builds.build import Build, by_id, find
+from refold.builds.dead_letters import described
 from refold.builds.lookup import known
 from refold.builds.upkeeper import Upkeepers
 from refold.errors import BuildError
@@ -17,6 +18,7 @@ from refold.reconcile.audit import audit
 from refold.reconcile.finding import Report
 from refold.reconcile.heal import heal
 from refold.worker.catch_up import by_depth
+from refold.worker.culprits import of_an_event
 
 
 def reconcile(
@@ -55,8 +57,11 @@ def reconcile(
             if build.upstream_id in unsure:
                 raise BuildError(unsure[build.upstream_id])
             _one(conn, upkeepers, build, since, dry_run, result)
-        except BuildError as error:
-            result.skipped.append((build.projection, str(error)))
+        except Exception as error:
+            # One whose query or function fails now keeps nobody else from being audited.
+            if not (isinstance(error, BuildError) or of_an_event(error)):
+                raise
+            result.skipped.append((build.projection, str(error) if isinstance(error, BuildError) else described(error)))
             unsure[build.build_id] = f"it reads {build.projection}, which was not audited"
             continue
         if dry_run and result.drift > before:

@@ -1,0 +1,144 @@
+"""Releasing: after the cause is mended each event is applied once, to the build and to all that reads it."""
+
+from __future__ import annotations
+
+import pytest
+
+from at_once import at_once
+from law import worker_connection
+from refold.builds.dead_letters import DeadLetter
+from refold.deployment.deploy import rebuild
+from refold.incidents import find as incidents
+from refold.reconcile.release import Outcome, drop, release
+from refold.worker.page import turn
+
+from .prices import FAILING, FOLDER, Prices
+
+
+def letter_of(prices: Prices, projection: str) -> DeadLetter:
+    [letter] = [one for one in prices.letters("d.state = 'waiting'") if one.projection == projection]
+    return letter
+
+
+def release_all(prices: Prices) -> list[str]:
+    return [release(prices.worker, prices.upkeepers, letter).answer for letter in prices.letters("d.state = 'waiting'")]
+
+
+def test_everything_is_right_afterwards(prices: Prices) -> None:
+    prices.sell(40, free=(3, 17, 18))
+    prices.drain()
+    prices.sell(10, "later")
+    prices.drain()
+    prices.mend()
+    assert release_all(prices) == ["released"] * 3 * len(FAILING)
+    assert prices.wrong() == {}
+    assert prices.waiting() == []
+    assert prices.reconcile().drift == 0
+    assert {build.dead_letters for build in map(prices.build, FAILING)} == {0}
+    assert {(one.kind, one.resolved_at is None) for one in incidents(prices.worker)} == {("dead_letters", False)}
+
+
+def test_what_fails_again_waits_on(prices: Prices) -> None:
+    prices.sell(10, free=(3,))
+    prices.drain()
+    outcome = release(prices.worker, prices.upkeepers, letter_of(prices, "sums"))
+    assert (outcome.answer, outcome.error) == ("failed", 'invalid input syntax for type numeric: "free"')
+    letter = letter_of(prices, "sums")
+    assert (letter.attempts, letter.ended_at) == (2, None)
+    assert prices.reconcile().drift == 0
+
+
+def test_a_reader_that_has_yet_to_pass_reads_it_by_itself(prices: Prices) -> None:
+    prices.sell(10, free=(3,))
+    prices.apply("paid", "graded", "history")
+    prices.mend()
+    for name in ("paid", "graded"):
+        assert release(prices.worker, prices.upkeepers, letter_of(prices, name)).answer == "released"
+    # by_user and grades have read nothing so far; history has.
+    prices.drain()
+    assert prices.wrong() == {}
+
+
+def test_a_reader_in_the_middle_of_a_run(prices: Prices) -> None:
+    """Some of the stream is behind its cursor, some before it."""
+    prices.sell(20, free=(3, 15))
+    prices.apply("paid")
+    keeper = prices.upkeepers.of(prices.worker, prices.build("by_user"))
+    turn(prices.worker, keeper, 8)
+    assert prices.build("by_user").cursor.target is not None
+    prices.mend()
+    for letter in prices.letters("b.projection = 'paid'"):
+        assert release(prices.worker, prices.upkeepers, letter).answer == "released"
+    prices.drain()
+    release_all(prices)
+    assert prices.wrong() == {}
+
+
+def test_two_who_release_at_once_apply_it_once(prices: Prices) -> None:
+    prices.sell(10, free=(3,))
+    prices.drain()
+    prices.mend()
+    letter = letter_of(prices, "sums")
+    answers: list[Outcome] = []
+
+    def try_it() -> None:
+        with worker_connection(prices.url) as conn:
+            answers.append(release(conn, prices.upkeepers, letter))
+
+    at_once(try_it, try_it)
+    assert sorted(one.answer for one in answers) == ["ended", "released"]
+    release_all(prices)
+    assert prices.wrong() == {}
+
+
+def test_a_release_that_is_lost_changes_nothing(prices: Prices) -> None:
+    prices.sell(10, free=(3,))
+    prices.drain()
+    prices.mend()
+    letter = letter_of(prices, "paid")
+    with pytest.raises(RuntimeError), prices.worker.transaction():
+        release(prices.worker, prices.upkeepers, letter)
+        raise RuntimeError("the connection is lost before the commit")
+    assert letter_of(prices, "paid") == letter
+    release_all(prices)
+    assert prices.wrong() == {}
+
+
+def test_a_dropped_event_stays_out_until_a_rebuild(prices: Prices) -> None:
+    prices.sell(10, free=(3,))
+    prices.drain()
+    letter = letter_of(prices, "sums")
+    assert drop(prices.worker, letter, "a test order")
+    assert not drop(prices.worker, letter, "once more")
+    [dropped] = prices.letters("d.state = 'dropped'")
+    assert (dropped.reason, dropped.ended_by) == ("a test order", "postgres")
+    prices.sell(10, "later")
+    prices.drain()
+    assert prices.reconcile().drift == 0
+    assert release(prices.worker, prices.upkeepers, letter).answer == "ended"
+    prices.mend()
+    rebuild(prices.worker, FOLDER, ["sums"], lambda progress: None)
+    release_all(prices)
+    assert prices.wrong() == {}
+    assert prices.build("sums").dead_letters == 0
+
+
+def test_an_event_that_reaches_a_reader_which_fails_becomes_its_letter(prices: Prices) -> None:
+    """The release of one is not undone because another cannot take it."""
+    prices.sell(10, free=(3,))
+    prices.drain()
+    prices.mend()
+    prices.admin.execute("CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                         " RAISE EXCEPTION 'not this one'; END $$")  # fmt: skip
+    table = prices.build("by_user").table_name
+    prices.admin.execute(
+        f"CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON refold_builds.{table}"
+        " FOR EACH ROW EXECUTE FUNCTION public.refuse()".encode()
+    )
+    assert release(prices.worker, prices.upkeepers, letter_of(prices, "paid")).answer == "released"
+    letter = letter_of(prices, "by_user")
+    assert (letter.event_id, letter.error) == ("e3", "not this one")
+    assert prices.reconcile().drift == 0
+    prices.admin.execute(f"DROP TRIGGER refuse ON refold_builds.{table}".encode())
+    release_all(prices)
+    assert prices.wrong() == {}

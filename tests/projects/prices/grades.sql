@@ -1,0 +1,2 @@
+-- Members over the transform.
+SELECT grade, count(*) AS events, count(DISTINCT user_id) AS users FROM graded GROUP BY grade
