@@ -6,6 +6,7 @@ transactions interleave in every way and a failure repeats. After each step the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,6 +30,21 @@ from refold.worker.work import waiting
 
 PRODUCERS = 3
 WORKERS = 2
+POISON = "poison"
+"""A number that is none."""
+FAILING = {
+    "clicks": ("view", "buy"),
+    "tagged": ("view", "buy"),
+    "totals": ("view", "buy", "noise"),
+    "visitors": ("view", "buy"),
+}
+"""The projections that fail for poison, and the actions for which they look at it."""
+
+
+def poisoned(projection: str, events: Iterable[SourceEvent]) -> set[str]:
+    """The ids of the events that a projection cannot process."""
+    looked_at = FAILING.get(projection, ())
+    return {event.id for event in events if event.metadata.get("n") == POISON and event.action in looked_at}
 
 
 @dataclass(frozen=True)
@@ -46,7 +62,7 @@ class Event:
     def under(self, number: int) -> SourceEvent:
         metadata: dict[str, Any] = {"items": self.items.split()}
         if self.n is not None:
-            metadata["n"] = Decimal(self.n)
+            metadata["n"] = self.n if self.n == POISON else Decimal(self.n)
         if self.place is not None:
             metadata["place"] = self.place
         return SourceEvent(

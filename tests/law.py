@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -139,10 +140,19 @@ def broken(conn: psycopg.Connection, upkeepers: Upkeepers, build_id: int) -> lis
     return found
 
 
-def wrong_metrics(url: str, definitions: Mapping[str, Definition] | None = None) -> dict[str, Rows]:
+def wrong_metrics(
+    url: str,
+    definitions: Mapping[str, Definition] | None = None,
+    left_out: Mapping[str, Collection[str]] = MappingProxyType({}),
+) -> dict[str, Rows]:
     """The live metrics that differ from their file's query over the whole log, with the rows of one side.
 
     Everything must have been applied: this knows of no cursor.
+
+    Args:
+        url: the database.
+        definitions: the projections; by default the law's project.
+        left_out: ids of events that a projection could not process.
     """
     found: dict[str, Rows] = {}
     with psycopg.connect(url) as conn:
@@ -150,6 +160,13 @@ def wrong_metrics(url: str, definitions: Mapping[str, Definition] | None = None)
         conn.execute("SET TimeZone = 'UTC'")
         for name, definition in (definitions or project()).items():
             assert definition.path is not None
+            ids = sql.Literal(list(left_out.get(name, [])))
+            conn.execute(
+                sql.SQL(
+                    "CREATE OR REPLACE TEMPORARY VIEW events AS"
+                    " SELECT * FROM refold.events WHERE event_id <> ALL ({}::text[])"
+                ).format(ids)
+            )
             if definition.path.suffix == ".sql":
                 query = f"CREATE TEMPORARY TABLE {name} AS {definition.path.read_text()}"
                 conn.execute(query.encode())

@@ -14,9 +14,10 @@ from psycopg.conninfo import conninfo_to_dict
 
 import steps
 from conftest import ServerUnderTest
-from histories import History
+from histories import FAILING, History, poisoned
 from law import database, wrong_metrics
 from refold.builds.build import kept
+from refold.builds.dead_letters import find as letters
 from steps import Step
 
 
@@ -58,8 +59,10 @@ def test_the_law_holds_at_every_step(clone: Callable[[], str], script: list[Step
         history.drain(limit=7)
         for build in kept(history.operator):
             history.check(build.build_id)
+            waiting = {letter.event_id for letter in letters(history.operator, "d.build_id = %s", build.build_id)}
+            assert waiting == poisoned(build.projection, history.committed.values())
         acknowledged = history.committed
-    assert wrong_metrics(url) == {}
+    assert wrong_metrics(url, left_out={name: poisoned(name, acknowledged.values()) for name in FAILING}) == {}
     with psycopg.connect(url) as conn:
         stored = conn.execute("SELECT event_id FROM refold.events").fetchall()
         assert sorted(event_id for (event_id,) in stored) == sorted(acknowledged)

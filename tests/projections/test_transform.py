@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from refold.errors import DefinitionError
 from refold.projections.plan import LOG_COLUMNS
-from refold.projections.transform import Transform, load
+from refold.projections.transform import FunctionFailed, Transform, load
 
 STREAMS = {"events": LOG_COLUMNS, "items": ("event_id", "item")}
 HEAD = """
@@ -227,14 +227,16 @@ def test_the_rows_of_a_list_over_a_list_do_not_tie(folder: Path) -> None:
 )
 def test_what_is_returned_is_what_was_declared(folder: Path, body: str, message: str) -> None:
     made = loaded(folder, f"@transform()\ndef made(event: Event) {body}")
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(FunctionFailed, match=message) as failed:
         list(made.rows([event()]))
+    assert isinstance(failed.value.__cause__, TypeError)
 
 
 def test_the_stream_must_fit_the_argument(folder: Path) -> None:
     made = loaded(folder, "@transform(reads='items')\ndef made(row: Item) -> Item:\n    return row")
-    with pytest.raises(ValidationError):
+    with pytest.raises(FunctionFailed) as failed:
         list(made.rows([{**event(), "item": None}]))
+    assert isinstance(failed.value.__cause__, ValidationError)
 
 
 def test_values_keep_their_types(folder: Path) -> None:

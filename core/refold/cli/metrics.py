@@ -235,6 +235,8 @@ def _show_outcome(builds: Sequence[Build], *, promoted: bool, nothing: str) -> N
         line(nothing)
     for build in builds:
         line(f"{'live' if promoted else 'built'}: {build.projection}  ({build.table_name})")
+        if build.dead_letters:
+            note(f"{build.projection} leaves {build.dead_letters:,} out: `refold deadletters list {build.projection}`")
     if builds and not promoted:
         line("They stand beside the live ones. `refold promote` switches to them.")
 

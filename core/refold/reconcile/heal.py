@@ -13,7 +13,9 @@ from typing import Any
 import psycopg
 
 from refold.builds.build import Build, by_id, find, lock
+from refold.builds.dead_letters import left_out
 from refold.builds.upkeeper import Upkeeper, Upkeepers
+from refold.copy_text import array
 from refold.errors import BuildError
 from refold.projections.identifiers import ident
 from refold.reconcile import recomputed
@@ -207,9 +209,11 @@ def _reader_keys(
             continue
         expression = keeper.statements.relations[0].stream_hash
         rows = conn.execute(
-            f"SELECT DISTINCT {expression} FROM {relation.table} WHERE {condition}".encode(), parameters
+            f"SELECT DISTINCT {expression} FROM {relation.table} WHERE {condition}".encode(),
+            parameters | {"dead": array(left_out(conn, reader))},
         ).fetchall()
-        found[reader.build_id] = {int(value) for (value,) in rows}
+        # None: a row that the reader leaves out.
+        found[reader.build_id] = {int(value) for (value,) in rows if value is not None}
     return found
 
 

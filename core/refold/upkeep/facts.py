@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from refold.projections.identifiers import ident
 from refold.projections.plan import Plan
-from refold.upkeep.statements import EVERYTHING, Relation, Statements, indent, literal, where
+from refold.upkeep.statements import EVERYTHING, Relation, Statements, in_order, indent, literal, where
 from refold.upkeep.stream import Page, Stream
 
 
@@ -18,7 +18,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
     def rows(source: str, ordinal: str, scope: str | None) -> str:
         selected = ["txid", "position", f"{ordinal} AS ordinal", "event_id"]
         selected += [f"{literal(column.sql)} AS {ident(column.name)}" for column in outputs]
-        return "SELECT " + ",\n       ".join(selected) + f"\nFROM {source}" + where(scope, condition)
+        return "SELECT " + ",\n       ".join(selected) + f"\nFROM {source}" + where(in_order(scope, condition))
 
     def page(of: Page) -> str:
         written = indent(rows("page", "ordinal", None))

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from refold.projections.identifiers import ident
 from refold.projections.plan import Members, Partial, Plan
-from refold.upkeep.statements import EVERYTHING, Relation, Statements, indent, key_names, literal, where
-from refold.upkeep.stream import Page, Stream
+from refold.upkeep.statements import Relation, Statements, in_order, indent, key_names, literal, where
+from refold.upkeep.stream import ALIVE, Page, Stream
 
 _COMBINED = {
     "count": "kept.{0} + excluded.{0}",
@@ -55,6 +55,7 @@ class _Merge:
             (members_table(table, at), members_table(self.name, at), members)
             for at, members in enumerate(plan.members, start=1)
         ]
+        guard = in_order(ALIVE, self.own)
         having = "" if plan.having is None else f" WHERE {plan.having}"
         view = ", ".join(
             ident(column.name) if column.sql == column.name else f"{column.sql} AS {ident(column.name)}"
@@ -75,15 +76,16 @@ class _Merge:
             load=self.load(sets, first=True),
             load_next=self.load(sets, first=False),
             relations=(
-                Relation(table, self.columns, self.keys, self.key_sql(), self.whole),
+                Relation(table, self.columns, self.keys, self.key_sql(), self.whole, guard=guard),
                 *(
                     Relation(
                         set_table,
                         (*self.keys, "member"),
                         self.keys,
                         self.key_sql(),
-                        lambda scope, one=one: self.distinct(self.stream.table, one, self.applied(scope)),  # type: ignore[misc]
+                        lambda scope, one=one: self.distinct(self.stream.table, one, self.stream.applied(), scope),  # type: ignore[misc]
                         identity=(*self.keys, "member"),
+                        guard=guard,
                     )
                     for set_table, _, one in sets
                 ),
@@ -94,12 +96,14 @@ class _Merge:
     def key_sql(self) -> tuple[str, ...]:
         return tuple(literal(part.sql) for part in self.plan.key)
 
-    def applied(self, scope: str) -> str:
-        return self.stream.applied() + ("" if scope == EVERYTHING else f"\n  AND {scope}")
+    @property
+    def own(self) -> str | None:
+        """The projection's WHERE."""
+        return None if self.plan.where is None else f"({literal(self.plan.where)})"
 
-    def where(self, *conditions: str | None) -> str:
-        own = None if self.plan.where is None else f"({literal(self.plan.where)})"
-        return where(*conditions, own)
+    def where(self, reach: str | None, *conditions: str | None) -> str:
+        """Which rows: within reach, then by the projection's WHERE, then by what needs its expressions."""
+        return where(in_order(reach, self.own, *conditions))
 
     def selected_keys(self) -> list[str]:
         return [f"{literal(part.sql)} AS {ident(part.name)}" for part in self.plan.key]
@@ -112,11 +116,11 @@ class _Merge:
             + f" AS {ident(partial.name)}"
             for partial in self.plan.partials
         ]
-        condition = None if scope is None else self.applied(scope)
+        reach = None if scope is None else self.stream.applied()
         return (
             "SELECT "
             + ",\n       ".join([*self.selected_keys(), *outputs])
-            + f"\nFROM {self.stream.table}{self.where(condition)}\nGROUP BY {self.groups}"
+            + f"\nFROM {self.stream.table}{self.where(reach, scope)}\nGROUP BY {self.groups}"
         )
 
     def delta(self, source: str, condition: str | None) -> str:
@@ -128,14 +132,12 @@ class _Merge:
             + f"\nFROM {source}{self.where(condition)}\nGROUP BY {self.groups}"
         )
 
-    def distinct(self, source: str, one: Members, condition: str | None) -> str:
+    def distinct(self, source: str, one: Members, reach: str | None, scope: str | None = None) -> str:
         """The members that events bring."""
         selected = ", ".join([*self.selected_keys(), f"{literal(one.member)} AS member"])
         restriction = None if one.condition is None else f"({literal(one.condition)})"
-        return (
-            f"SELECT DISTINCT {selected}\nFROM {source}"
-            f"{self.where(condition, f'({literal(one.member)}) IS NOT NULL', restriction)}"
-        )
+        member = f"({literal(one.member)}) IS NOT NULL"
+        return f"SELECT DISTINCT {selected}\nFROM {source}{self.where(reach, scope, restriction, member)}"
 
     def gathered(self, sets: list[tuple[str, str, Members]], new: Mapping[int, str]) -> str:
         """The delta and the counts of new members as rows of one shape, put together by key.

@@ -34,11 +34,14 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
     def query(source: str) -> str:
         return literal(plan.query).replace("{stream}", f"(\n{indent(source)}\n)")
 
-    def over(condition: str) -> str:
-        return query(f"SELECT {carried}\nFROM {stream.table}\nWHERE {condition}")
+    def over(condition: str, *, apart: bool) -> str:
+        # OFFSET 0 keeps the query's own conditions from being evaluated for the rows that this one excludes. Without
+        # it the load may be parallel.
+        fence = "\nOFFSET 0" if apart else ""
+        return query(f"SELECT {carried}\nFROM {stream.table}\nWHERE {condition}{fence}")
 
     def expected(scope: str) -> str:
-        return over(stream.applied() + ("" if scope == EVERYTHING else f"\n  AND {scope}"))
+        return over(stream.applied() + ("" if scope == EVERYTHING else f"\n  AND {scope}"), apart=True)
 
     upto = "(SELECT " + stream.coordinates + " FROM upto)"
     # Nested on purpose, and kept so by OFFSET 0: for each touched key the index finds its events.
@@ -96,20 +99,22 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
 
     bucket = f"({stream_hash} & 2147483647) %% %(steps)s::integer = %(step)s::integer"
     insert = f"INSERT INTO {table} ({columns})\n"
-    load = (insert + over(f"{stream.seen} AND {ALIVE}\n  AND (%(steps)s::integer = 1 OR {bucket})"),)
+    step = f"{stream.seen} AND {ALIVE}\n  AND (%(steps)s::integer = 1 OR {bucket})"
+    load = (insert + over(step, apart=False),)
     key_columns = ", ".join(map(ident, keys))
     unique_key = f"CREATE {unique}INDEX {ident(name + '__key')} ON {table} ({key_columns}){distinct}"
     # By it a page finds the rows that it replaces.
     by_hash = f"CREATE INDEX {ident(name + '__hash')} ON {table} (({own_hash}))"
     return Statements(
-        create=(f"CREATE TABLE {table} AS\n{over('true')}\nWITH NO DATA",),
+        create=(f"CREATE TABLE {table} AS\n{over('true', apart=False)}\nWITH NO DATA",),
         keys=(),
         indexes=(unique_key,) if plan.lasting else (unique_key, by_hash),
         page=page(stream.page(plan.reads)),
         backlog=page(stream.settled_page(plan.reads)),
         load=load,
         load_next=load,
-        probe=(insert + over(stream.run()),),
+        load_apart=(insert + over(step, apart=True),),
+        probe=(insert + over(stream.run(), apart=True),),
         relations=(Relation(table, names, keys, tuple(literal(part.sql) for part in plan.key), expected),),
         view=f"SELECT {columns} FROM {table}",
     )

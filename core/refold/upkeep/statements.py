@@ -22,6 +22,7 @@ class Relation:
         key_sql: the same over one row of the stream.
         expected: makes the query for what the table must hold, given a condition on the stream's rows.
         identity: the columns that name a single row in a report, where the key does not.
+        guard: condition on a row of the stream without which its key is not evaluated.
     """
 
     table: str
@@ -30,6 +31,7 @@ class Relation:
     key_sql: tuple[str, ...]
     expected: Callable[[str], str]
     identity: tuple[str, ...] = ()
+    guard: str = EVERYTHING
 
     @property
     def hash(self) -> str:
@@ -39,7 +41,8 @@ class Relation:
     @property
     def stream_hash(self) -> str:
         """The same hash over one row of the stream."""
-        return hash_of(self.key_sql)
+        hashed = hash_of(self.key_sql)
+        return hashed if self.guard == EVERYTHING else f"CASE WHEN {self.guard} THEN {hashed} END"
 
     def differences(self, stream_scope: str, table_scope: str) -> str:
         """Rows on one side alone: side, hash of the key, key, whole row."""
@@ -82,6 +85,7 @@ class Statements:
         load_next: applies every further one.
         relations: what the audit compares; the first is the table that analysts see.
         view: the SELECT of the stable view.
+        load_apart: the load where events are left out, if that cannot be the same statement.
         probe: evaluates the query over a range of events, where a step of the load is no such range; what it
             writes is thrown away.
     """
@@ -95,6 +99,7 @@ class Statements:
     load_next: tuple[str, ...]
     relations: tuple[Relation, ...]
     view: str
+    load_apart: tuple[str, ...] = ()
     probe: tuple[str, ...] = ()
 
 
@@ -126,6 +131,22 @@ def indent(sql: str, by: int = 4) -> str:
     """The text, moved to the right."""
     margin = " " * by
     return "\n".join(margin + line if line else line for line in sql.splitlines())
+
+
+def in_order(*conditions: str | None) -> str:
+    """Conditions of which each is evaluated only where those before it hold.
+
+    AND promises no order: Postgres starts with what seems cheapest. An expression of the projection must not be
+    evaluated for an event that the cursor has not reached, that is left out because just this failed, or that the
+    projection's own WHERE keeps from it. NULL, where CASE has no answer, is not true.
+    """
+    present = [condition for condition in conditions if condition and condition != EVERYTHING]
+    if not present:
+        return EVERYTHING
+    *before, last = present
+    for condition in reversed(before):
+        last = f"CASE WHEN {condition} THEN {last} END"
+    return last
 
 
 def where(*conditions: str | None) -> str:

@@ -198,7 +198,8 @@ def _load_bucket(
         conn.execute("UPDATE refold.builds SET load_steps = %s WHERE build_id = %s", (steps, build.build_id))
     read = Read(EMPTY, run.target, None, None)
     parameters = read_parameters(read, 0, dead) | {"steps": str(steps), "step": str(build.load_step)}
-    _execute(conn, keeper.statements.load, parameters)
+    load = keeper.statements.load_apart if dead else keeper.statements.load
+    _execute(conn, load, parameters)
     finished = build.load_step + 1 >= steps
     return total // steps, Cursor(run.target) if finished else run, finished
 

@@ -105,10 +105,9 @@ SELECT txid,
        ts AS ts,
        CAST((metadata ->> 'n') AS DECIMAL) AS n
 FROM refold.events
-WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
   AND (%(whole)s::boolean OR
-       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
-  AND (action <> 'noise');
+       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint))) THEN (action <> 'noise') END;
 
 -- audit of refold_builds.clicks__1
 WITH expected AS MATERIALIZED (
@@ -121,10 +120,9 @@ WITH expected AS MATERIALIZED (
            ts AS ts,
            CAST((metadata ->> 'n') AS DECIMAL) AS n
     FROM refold.events
-    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+    WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-      AND event_id <> ALL (%(dead)s::text[])
-      AND (action <> 'noise')
+      AND event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END
 ),
 actual AS MATERIALIZED (
     SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM refold_builds.clicks__1 WHERE true
@@ -149,11 +147,10 @@ SELECT txid,
        ts AS ts,
        CAST((metadata ->> 'n') AS DECIMAL) AS n
 FROM refold.events
-WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
   AND event_id <> ALL (%(dead)s::text[])
-  AND hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
-  AND (action <> 'noise');
+  AND hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[])) THEN (action <> 'noise') END;
 
 -- view
 SELECT event_id, user_id, action, ts, n FROM refold_builds.clicks__1;

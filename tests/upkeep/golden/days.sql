@@ -176,6 +176,7 @@ WITH expected AS MATERIALIZED (
         WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
              OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
           AND event_id <> ALL (%(dead)s::text[])
+        OFFSET 0
     ) AS events
     GROUP BY
       day
@@ -210,6 +211,7 @@ FROM (
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
       AND event_id <> ALL (%(dead)s::text[])
       AND hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+    OFFSET 0
 ) AS events
 GROUP BY
   day
@@ -218,6 +220,27 @@ HAVING
 
 -- view
 SELECT day, usual, doings FROM refold_builds.days__1;
+
+-- load_apart
+INSERT INTO refold_builds.days__1 (day, usual, doings)
+SELECT
+  CAST((
+    ts AT TIME ZONE 'UTC'
+  ) AS DATE) AS day,
+  MODE() WITHIN GROUP (ORDER BY
+    action) AS usual,
+  COUNT(DISTINCT (user_id, action)) AS doings
+FROM (
+    SELECT user_id, action, ts
+    FROM refold.events
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
+    OFFSET 0
+) AS events
+GROUP BY
+  day
+HAVING
+  COUNT(*) %% 3 <> 0;
 
 -- probe
 INSERT INTO refold_builds.days__1 (day, usual, doings)
@@ -234,6 +257,7 @@ FROM (
     WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
       AND (%(whole)s::boolean OR
            ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
+    OFFSET 0
 ) AS events
 GROUP BY
   day

@@ -216,6 +216,7 @@ WITH expected AS MATERIALIZED (
         WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
              OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
           AND event_id <> ALL (%(dead)s::text[])
+        OFFSET 0
     ) AS clicks
     GROUP BY
       user_id
@@ -259,12 +260,43 @@ FROM (
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
       AND event_id <> ALL (%(dead)s::text[])
       AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+    OFFSET 0
 ) AS clicks
 GROUP BY
   user_id;
 
 -- view
 SELECT user_id, level, reached_at, by_number FROM refold_builds.funnels__1;
+
+-- load_apart
+INSERT INTO refold_builds.funnels__1 (user_id, level, reached_at, by_number)
+SELECT
+  user_id,
+  refold.window_funnel_level(
+    string_agg(
+      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+      ''
+    )
+  ) AS level,
+  refold.window_funnel_chain(
+    string_agg(
+      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+      ''
+    )
+  ) AS reached_at,
+  refold.window_funnel_level(
+    string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE
+      n IS NOT NULL)
+  ) AS by_number
+FROM (
+    SELECT user_id, action, ts, n
+    FROM refold_builds.clicks__1
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
+    OFFSET 0
+) AS clicks
+GROUP BY
+  user_id;
 
 -- probe
 INSERT INTO refold_builds.funnels__1 (user_id, level, reached_at, by_number)
@@ -292,6 +324,7 @@ FROM (
     WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
       AND (%(whole)s::boolean OR
            ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)))
+    OFFSET 0
 ) AS clicks
 GROUP BY
   user_id;

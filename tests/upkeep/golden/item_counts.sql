@@ -135,10 +135,9 @@ SELECT item AS item,
        MAX(place) AS furthest,
        MIN(ts) AS first_at
 FROM refold_builds.items__1
-WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
-  AND event_id <> ALL (%(dead)s::text[])
-  AND hash_record_extended(ROW(item), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+  AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN event_id <> ALL (%(dead)s::text[]) THEN hash_record_extended(ROW(item), 0) END IN (SELECT unnest(%(keys)s::bigint[])) END
 GROUP BY 1;
 
 -- view

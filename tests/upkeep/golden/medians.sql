@@ -156,6 +156,7 @@ WITH expected AS MATERIALIZED (
         WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
              OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
           AND event_id <> ALL (%(dead)s::text[])
+        OFFSET 0
     ) AS clicks
     GROUP BY
       user_id
@@ -187,12 +188,31 @@ FROM (
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
       AND event_id <> ALL (%(dead)s::text[])
       AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+    OFFSET 0
 ) AS clicks
 GROUP BY
   user_id;
 
 -- view
 SELECT user_id, events, middle, path FROM refold_builds.medians__1;
+
+-- load_apart
+INSERT INTO refold_builds.medians__1 (user_id, events, middle, path)
+SELECT
+  user_id,
+  COUNT(*) AS events,
+  PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY
+    n) AS middle,
+  ARRAY_AGG(action ORDER BY ts, event_id) AS path
+FROM (
+    SELECT event_id, user_id, action, ts, n
+    FROM refold_builds.clicks__1
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
+    OFFSET 0
+) AS clicks
+GROUP BY
+  user_id;
 
 -- probe
 INSERT INTO refold_builds.medians__1 (user_id, events, middle, path)
@@ -208,6 +228,7 @@ FROM (
     WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
       AND (%(whole)s::boolean OR
            ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)))
+    OFFSET 0
 ) AS clicks
 GROUP BY
   user_id;

@@ -101,10 +101,9 @@ SELECT txid,
        UPPER(item) AS item,
        ts AS ts
 FROM refold_builds.items__1
-WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
   AND (%(whole)s::boolean OR
-       ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)))
-  AND (item <> 'c');
+       ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer))) THEN (item <> 'c') END;
 
 -- audit of refold_builds.notable__1
 WITH expected AS MATERIALIZED (
@@ -116,10 +115,9 @@ WITH expected AS MATERIALIZED (
            UPPER(item) AS item,
            ts AS ts
     FROM refold_builds.items__1
-    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+    WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
-      AND event_id <> ALL (%(dead)s::text[])
-      AND (item <> 'c')
+      AND event_id <> ALL (%(dead)s::text[]) THEN (item <> 'c') END
 ),
 actual AS MATERIALIZED (
     SELECT txid, position, ordinal, event_id, user_id, item, ts FROM refold_builds.notable__1 WHERE true
@@ -143,11 +141,10 @@ SELECT txid,
        UPPER(item) AS item,
        ts AS ts
 FROM refold_builds.items__1
-WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
   AND event_id <> ALL (%(dead)s::text[])
-  AND hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
-  AND (item <> 'c');
+  AND hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[])) THEN (item <> 'c') END;
 
 -- view
 SELECT event_id, user_id, item, ts FROM refold_builds.notable__1;

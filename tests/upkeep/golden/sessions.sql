@@ -251,6 +251,7 @@ WITH expected AS MATERIALIZED (
         WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
              OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
           AND event_id <> ALL (%(dead)s::text[])
+        OFFSET 0
     ) AS events
       WHERE
         user_id IS NOT NULL
@@ -303,6 +304,7 @@ WITH marked AS (
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
       AND event_id <> ALL (%(dead)s::text[])
       AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+    OFFSET 0
 ) AS events
   WHERE
     user_id IS NOT NULL
@@ -327,6 +329,45 @@ GROUP BY
 -- view
 SELECT user_id, session, started_at, ended_at, events FROM refold_builds.sessions__1;
 
+-- load_apart
+INSERT INTO refold_builds.sessions__1 (user_id, session, started_at, ended_at, events)
+WITH marked AS (
+  SELECT
+    user_id,
+    event_id,
+    ts,
+    CASE
+      WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= CAST('30 minutes' AS INTERVAL)
+      THEN 0
+      ELSE 1
+    END AS starts
+  FROM (
+    SELECT event_id, user_id, ts
+    FROM refold.events
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
+    OFFSET 0
+) AS events
+  WHERE
+    user_id IS NOT NULL
+), numbered AS (
+  SELECT
+    user_id,
+    ts,
+    SUM(starts) OVER (PARTITION BY user_id ORDER BY ts, event_id) AS session
+  FROM marked
+)
+SELECT
+  user_id,
+  session,
+  MIN(ts) AS started_at,
+  MAX(ts) AS ended_at,
+  COUNT(*) AS events
+FROM numbered
+GROUP BY
+  user_id,
+  session;
+
 -- probe
 INSERT INTO refold_builds.sessions__1 (user_id, session, started_at, ended_at, events)
 WITH marked AS (
@@ -345,6 +386,7 @@ WITH marked AS (
     WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
       AND (%(whole)s::boolean OR
            ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
+    OFFSET 0
 ) AS events
   WHERE
     user_id IS NOT NULL

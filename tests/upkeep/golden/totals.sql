@@ -231,10 +231,9 @@ SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
        COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
        MAX(ts) AS span__13
 FROM refold.events
-WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-  AND event_id <> ALL (%(dead)s::text[])
-  AND hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE), action), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+  AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN event_id <> ALL (%(dead)s::text[]) THEN hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE), action), 0) END IN (SELECT unnest(%(keys)s::bigint[])) END
 GROUP BY 1, 2;
 
 -- view

@@ -19,25 +19,21 @@ WITH NO DATA;
 CREATE TABLE refold_builds.visitors__1__m1 AS
 SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
 FROM refold.events
-WHERE (user_id) IS NOT NULL
-  AND (action <> 'noise')
+WHERE CASE WHEN (action <> 'noise') THEN (user_id) IS NOT NULL END
 WITH NO DATA;
 
 -- create
 CREATE TABLE refold_builds.visitors__1__m2 AS
 SELECT DISTINCT metadata ->> 'place' AS place, CAST((metadata ->> 'n') AS DECIMAL) AS member
 FROM refold.events
-WHERE (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL
-  AND (action <> 'noise')
+WHERE CASE WHEN (action <> 'noise') THEN (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL END
 WITH NO DATA;
 
 -- create
 CREATE TABLE refold_builds.visitors__1__m3 AS
 SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
 FROM refold.events
-WHERE (user_id) IS NOT NULL
-  AND (action = 'buy')
-  AND (action <> 'noise')
+WHERE CASE WHEN (action <> 'noise') THEN CASE WHEN (action = 'buy') THEN (user_id) IS NOT NULL END END
 WITH NO DATA;
 
 -- keys
@@ -77,8 +73,7 @@ new_1 AS (
     INSERT INTO refold_builds.visitors__1__m1 (place, member)
     SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
     FROM page
-    WHERE (user_id) IS NOT NULL
-      AND (action <> 'noise')
+    WHERE CASE WHEN (action <> 'noise') THEN (user_id) IS NOT NULL END
     ON CONFLICT DO NOTHING
     RETURNING place
 ),
@@ -86,8 +81,7 @@ new_2 AS (
     INSERT INTO refold_builds.visitors__1__m2 (place, member)
     SELECT DISTINCT metadata ->> 'place' AS place, CAST((metadata ->> 'n') AS DECIMAL) AS member
     FROM page
-    WHERE (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL
-      AND (action <> 'noise')
+    WHERE CASE WHEN (action <> 'noise') THEN (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL END
     ON CONFLICT DO NOTHING
     RETURNING place
 ),
@@ -95,9 +89,7 @@ new_3 AS (
     INSERT INTO refold_builds.visitors__1__m3 (place, member)
     SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
     FROM page
-    WHERE (user_id) IS NOT NULL
-      AND (action = 'buy')
-      AND (action <> 'noise')
+    WHERE CASE WHEN (action <> 'noise') THEN CASE WHEN (action = 'buy') THEN (user_id) IS NOT NULL END END
     ON CONFLICT DO NOTHING
     RETURNING place
 ),
@@ -157,8 +149,7 @@ new_1 AS (
     INSERT INTO refold_builds.visitors__1__m1 (place, member)
     SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
     FROM page
-    WHERE (user_id) IS NOT NULL
-      AND (action <> 'noise')
+    WHERE CASE WHEN (action <> 'noise') THEN (user_id) IS NOT NULL END
     ON CONFLICT DO NOTHING
     RETURNING place
 ),
@@ -166,8 +157,7 @@ new_2 AS (
     INSERT INTO refold_builds.visitors__1__m2 (place, member)
     SELECT DISTINCT metadata ->> 'place' AS place, CAST((metadata ->> 'n') AS DECIMAL) AS member
     FROM page
-    WHERE (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL
-      AND (action <> 'noise')
+    WHERE CASE WHEN (action <> 'noise') THEN (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL END
     ON CONFLICT DO NOTHING
     RETURNING place
 ),
@@ -175,9 +165,7 @@ new_3 AS (
     INSERT INTO refold_builds.visitors__1__m3 (place, member)
     SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
     FROM page
-    WHERE (user_id) IS NOT NULL
-      AND (action = 'buy')
-      AND (action <> 'noise')
+    WHERE CASE WHEN (action <> 'noise') THEN CASE WHEN (action = 'buy') THEN (user_id) IS NOT NULL END END
     ON CONFLICT DO NOTHING
     RETURNING place
 ),
@@ -228,10 +216,9 @@ SELECT metadata ->> 'place' AS place,
        COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
        BOOL_OR(action = 'buy') AS sold
 FROM refold.events
-WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
   AND (%(whole)s::boolean OR
-       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
-  AND (action <> 'noise')
+       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint))) THEN (action <> 'noise') END
 GROUP BY 1, 2, 3, 4;
 
 -- load
@@ -292,10 +279,9 @@ SELECT metadata ->> 'place' AS place,
        COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
        BOOL_OR(action = 'buy') AS sold
 FROM refold.events
-WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
   AND (%(whole)s::boolean OR
-       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
-  AND (action <> 'noise')
+       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint))) THEN (action <> 'noise') END
 GROUP BY 1, 2, 3, 4;
 
 -- load_next
@@ -371,10 +357,9 @@ WITH expected AS MATERIALIZED (
            COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
            BOOL_OR(action = 'buy') AS sold
     FROM refold.events
-    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+    WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-      AND event_id <> ALL (%(dead)s::text[])
-      AND (action <> 'noise')
+      AND event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END
     GROUP BY 1
 ),
 actual AS MATERIALIZED (
@@ -400,22 +385,18 @@ SELECT metadata ->> 'place' AS place,
        COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
        BOOL_OR(action = 'buy') AS sold
 FROM refold.events
-WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-  AND event_id <> ALL (%(dead)s::text[])
-  AND hash_record_extended(ROW(metadata ->> 'place'), 0) IN (SELECT unnest(%(keys)s::bigint[]))
-  AND (action <> 'noise')
+  AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN CASE WHEN CASE WHEN event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END THEN hash_record_extended(ROW(metadata ->> 'place'), 0) END IN (SELECT unnest(%(keys)s::bigint[])) END END
 GROUP BY 1;
 
 -- audit of refold_builds.visitors__1__m1
 WITH expected AS MATERIALIZED (
     SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
     FROM refold.events
-    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+    WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-      AND event_id <> ALL (%(dead)s::text[])
-      AND (user_id) IS NOT NULL
-      AND (action <> 'noise')
+      AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN (user_id) IS NOT NULL END END
 ),
 actual AS MATERIALIZED (
     SELECT place, member FROM refold_builds.visitors__1__m1 WHERE true
@@ -433,22 +414,17 @@ DELETE FROM refold_builds.visitors__1__m1 WHERE hash_record_extended(ROW(place),
 INSERT INTO refold_builds.visitors__1__m1 (place, member)
 SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
 FROM refold.events
-WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-  AND event_id <> ALL (%(dead)s::text[])
-  AND hash_record_extended(ROW(metadata ->> 'place'), 0) IN (SELECT unnest(%(keys)s::bigint[]))
-  AND (user_id) IS NOT NULL
-  AND (action <> 'noise');
+  AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN CASE WHEN CASE WHEN CASE WHEN event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END THEN hash_record_extended(ROW(metadata ->> 'place'), 0) END IN (SELECT unnest(%(keys)s::bigint[])) THEN (user_id) IS NOT NULL END END END;
 
 -- audit of refold_builds.visitors__1__m2
 WITH expected AS MATERIALIZED (
     SELECT DISTINCT metadata ->> 'place' AS place, CAST((metadata ->> 'n') AS DECIMAL) AS member
     FROM refold.events
-    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+    WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-      AND event_id <> ALL (%(dead)s::text[])
-      AND (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL
-      AND (action <> 'noise')
+      AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL END END
 ),
 actual AS MATERIALIZED (
     SELECT place, member FROM refold_builds.visitors__1__m2 WHERE true
@@ -466,23 +442,17 @@ DELETE FROM refold_builds.visitors__1__m2 WHERE hash_record_extended(ROW(place),
 INSERT INTO refold_builds.visitors__1__m2 (place, member)
 SELECT DISTINCT metadata ->> 'place' AS place, CAST((metadata ->> 'n') AS DECIMAL) AS member
 FROM refold.events
-WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-  AND event_id <> ALL (%(dead)s::text[])
-  AND hash_record_extended(ROW(metadata ->> 'place'), 0) IN (SELECT unnest(%(keys)s::bigint[]))
-  AND (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL
-  AND (action <> 'noise');
+  AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN CASE WHEN CASE WHEN CASE WHEN event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END THEN hash_record_extended(ROW(metadata ->> 'place'), 0) END IN (SELECT unnest(%(keys)s::bigint[])) THEN (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL END END END;
 
 -- audit of refold_builds.visitors__1__m3
 WITH expected AS MATERIALIZED (
     SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
     FROM refold.events
-    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+    WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-      AND event_id <> ALL (%(dead)s::text[])
-      AND (user_id) IS NOT NULL
-      AND (action = 'buy')
-      AND (action <> 'noise')
+      AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN CASE WHEN (action = 'buy') THEN (user_id) IS NOT NULL END END END
 ),
 actual AS MATERIALIZED (
     SELECT place, member FROM refold_builds.visitors__1__m3 WHERE true
@@ -500,13 +470,9 @@ DELETE FROM refold_builds.visitors__1__m3 WHERE hash_record_extended(ROW(place),
 INSERT INTO refold_builds.visitors__1__m3 (place, member)
 SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
 FROM refold.events
-WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-  AND event_id <> ALL (%(dead)s::text[])
-  AND hash_record_extended(ROW(metadata ->> 'place'), 0) IN (SELECT unnest(%(keys)s::bigint[]))
-  AND (user_id) IS NOT NULL
-  AND (action = 'buy')
-  AND (action <> 'noise');
+  AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN CASE WHEN CASE WHEN CASE WHEN event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END THEN hash_record_extended(ROW(metadata ->> 'place'), 0) END IN (SELECT unnest(%(keys)s::bigint[])) THEN CASE WHEN (action = 'buy') THEN (user_id) IS NOT NULL END END END END;
 
 -- view
 SELECT place, events, users, numbers, buyers, (CAST(mean__sum AS DECIMAL) / NULLIF(mean__count, 0)) AS mean, sold FROM refold_builds.visitors__1 WHERE events > buyers;
