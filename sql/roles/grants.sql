@@ -11,6 +11,8 @@ GRANT SELECT, INSERT, UPDATE ON
     refold.builds, refold.deployments, refold.repairs, refold.dead_letters, refold.incidents
 TO refold_worker;
 
+GRANT SELECT, INSERT, UPDATE, DELETE ON refold.duties, refold.duplicates, refold.latencies TO refold_worker;
+
 -- Analysts read the metrics alone; this one tells them how far to trust the others.
 GRANT SELECT ON metrics.freshness TO refold_analyst, refold_worker;
 

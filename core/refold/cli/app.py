@@ -36,7 +36,7 @@ ORDER = (
     "demo", "init", "migrate",
     "deploy", "explain", "rebuild", "promote", "rollback",
     "ingest", "rejected", "query", "url",
-    "worker", "status", "reconcile",
+    "worker", "status", "incidents", "report", "doctor", "reconcile",
     "server",
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ ring.sql) tries that lock and notifies only when somebody sleeps. Polling stays 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -52,7 +53,7 @@ class Doorbell:
         self.rings = any(True for _ in self._conn.notifies(timeout=seconds, stop_after=1))
         return self.rings
 
-    def sleep(self, work: Callable[[], bool], stopped: Callable[[], bool]) -> None:
+    def sleep(self, work: Callable[[], bool], stopped: Callable[[], bool], *, at_most: float = math.inf) -> None:
         """Sleeps until there is work, a ring, or the next poll is due; the flag stays up until `lower_flag`.
 
         The rule that loses no wake-up: raise the flag, note which transactions are in progress, look once more;
@@ -62,12 +63,14 @@ class Doorbell:
         Args:
             work: looks for work.
             stopped: whether the worker has been asked to stop.
+            at_most: seconds after which the worker has something else to do.
         """
+        seconds = min(self._poll, at_most)
         if not self.rings:
-            self._doze(self._poll, stopped)
+            self._doze(seconds, stopped)
         elif self._up or self._raise_flag():
             if self._settled or self._settle(work, stopped):
-                any(True for _ in self._conn.notifies(timeout=self._poll, stop_after=1))
+                any(True for _ in self._conn.notifies(timeout=seconds, stop_after=1))
         else:
             self._doze(TICK, stopped)
 

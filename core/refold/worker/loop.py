@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from refold.worker.catch_up import Keeper
 from refold.worker.doorbell import POLL, Doorbell
 from refold.worker.load import Loaded
 from refold.worker.patience import Patience
+from refold.worker.schedule import Duty, Schedule
 from refold.worker.work import waiting
 
 log = logging.getLogger("refold.worker")
@@ -59,6 +60,7 @@ class Worker:
     Args:
         url: a libpq URL; the login role must be allowed to act as refold_worker.
         projections: the folder of Python transforms, if this worker has any.
+        duties: what it does between pages and while it waits for events; nothing of it when it drains.
         poll: seconds between two looks while nothing rings.
         frozen_after: seconds after which the server takes a worker that stopped in mid-page for dead.
         stopped: asked between pages whether to stop.
@@ -70,6 +72,7 @@ class Worker:
         url: str,
         projections: Path | None,
         *,
+        duties: Sequence[Duty] = (),
         poll: float = POLL,
         frozen_after: float = FROZEN_AFTER,
         stopped: Callable[[], bool] = lambda: False,
@@ -83,6 +86,7 @@ class Worker:
         self._stopped = stopped
         self._on_page = on_page
         self._patience = Patience()
+        self._schedule = Schedule(duties)
         self._suspects: set[int] = set()
 
     def run(self, *, drain: bool = False) -> None:
@@ -121,6 +125,8 @@ class Worker:
                 if time.monotonic() >= segments_due:
                     conn.execute("SELECT refold.ensure_segments()")
                     segments_due = time.monotonic() + SEGMENTS_EVERY
+                if not drain:
+                    self._schedule.turn(conn, self._upkeepers)
                 todo = self._patience.due(waiting(conn))
                 # What cost this worker its connection comes last, or those behind it would never have their turn.
                 todo.sort(key=lambda build: build.build_id in self._suspects)
@@ -143,7 +149,9 @@ class Worker:
                 elif drain:
                     return
                 else:
-                    doorbell.sleep(lambda: bool(self._patience.due(waiting(conn))), self._stopped)
+                    doorbell.sleep(
+                        lambda: bool(self._patience.due(waiting(conn))), self._stopped, at_most=self._schedule.wait()
+                    )
 
     def _sweep(self, keeper: Keeper, todo: list[Build]) -> _Swept:
         """One step of each build that waits, and of what reads it."""

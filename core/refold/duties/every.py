@@ -1,0 +1,11 @@
+"""All duties of a worker: one line each."""
+
+from __future__ import annotations
+
+from refold.duties import held_back, progress
+from refold.worker.schedule import Duty
+
+DUTIES: tuple[Duty, ...] = (
+    Duty(progress.NAME, 5.0, progress.run),
+    Duty(held_back.NAME, 10.0, held_back.run),
+)
