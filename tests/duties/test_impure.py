@@ -177,7 +177,7 @@ def test_what_differs_again_after_it_was_healed(
             assert incidents("impure_transform") == []
             reconcile(worker, folder)
     [incident] = incidents("impure_transform")
-    assert (incident.evidence["against"], incident.evidence["fields"]) == (["stored"], ["at"])
+    assert (incident.evidence["against"], incident.evidence["fields"]) == (["healed before"], ["at"])
 
 
 def test_events_that_it_cannot_process_and_code_that_is_elsewhere(

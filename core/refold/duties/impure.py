@@ -2,9 +2,9 @@
 
 A sample of the events that a build applied last is evaluated twice, the second time in the opposite order, so
 that a function which remembers what it saw before, looks at the clock or rolls dice gives itself away. Postgres
-compares the rows, by value and with the types of the table (1.0 is 1.00, NaN is NaN). A stored row that differs
-from both evaluations may also have been changed by hand; it counts only if reconcile has healed it before, with
-what the function said then.
+compares the rows, by value and with the types of the table (1.0 is 1.00, NaN is NaN). That a stored row differs
+proves nothing: somebody may have changed it. What reconcile put there when it healed the row came from the
+function, though, and is compared too.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from refold.worker.page import cursor_parameters
 from refold.worker.write_rows import write_rows
 
 NAME = "purity"
+LOOKED_BACK = 100_000
+"""Repairs among which those of the sample are looked for."""
 NAMED = 10
 """Events that the evidence names at most."""
 
@@ -41,7 +43,7 @@ class Difference:
     Args:
         event_id: the row's id.
         fields: the columns that differ; none when the row is there only once.
-        against: `again` (two evaluations here and now) or `stored` (the table's row, healed before).
+        against: `again` (two evaluations here and now) or `healed before` (what reconcile computed).
     """
 
     event_id: str
@@ -100,8 +102,7 @@ def _differences(conn: psycopg.Connection, keeper: Upkeeper, build: Build, size:
         _write(conn, keeper, "second_evaluation", [row for _, rows in both for row in rows or ()])
         with conn.cursor(row_factory=class_row(Difference)) as cursor:
             query = _compare(keeper, [name for name in columns if name not in ("txid", "position", "event_id")])
-            at = events_parameters({(row["txid"], row["position"]) for row in page})
-            return cursor.execute(query.encode(), at | {"build_id": build.build_id}).fetchall()
+            return cursor.execute(query.encode(), {"build_id": build.build_id}).fetchall()
 
 
 def _sample(conn: psycopg.Connection, keeper: Upkeeper, build: Build, size: int) -> list[dict[str, Any]]:
@@ -137,32 +138,38 @@ def _write(conn: psycopg.Connection, keeper: Upkeeper, table: str, rows: list[tu
 
 
 def _compare(keeper: Upkeeper, columns: Sequence[str]) -> str:
-    """The statement that compares both evaluations with each other, and the first with healed rows of the table."""
-
-    def differing(other: str) -> str:
-        # Columns are fields of a model, and so plain identifiers.
-        names = ", ".join(
-            f"CASE WHEN a.{ident(name)} IS DISTINCT FROM b.{ident(name)} THEN '{name}' END" for name in columns
-        )
-        return f"""
-            SELECT coalesce(a.event_id, b.event_id) AS event_id,
-                   CASE WHEN a.event_id IS NULL OR b.event_id IS NULL THEN '{{}}'::text[]
-                        ELSE array_remove(ARRAY[{names}]::text[], NULL) END AS fields,
-                   a.event_id IS NULL OR b.event_id IS NULL AS alone
-            FROM pg_temp.first_evaluation AS a
-            FULL JOIN ({other}) AS b ON b.event_id = a.event_id"""
-
-    table = keeper.statements.relations[0].table
-    stored = f"SELECT * FROM {table} WHERE {AT}"
-    return f"""
-        SELECT event_id, fields, 'again' AS against
-        FROM ({differing("SELECT * FROM pg_temp.second_evaluation")}) AS twice
-        WHERE alone OR fields <> '{{}}'
+    """The statement that compares the evaluations, and the first one with what reconcile computed before."""
+    # Columns are fields of a model, and so plain identifiers.
+    differing = ", ".join(
+        f"CASE WHEN a.{ident(name)} IS DISTINCT FROM b.{ident(name)} THEN '{name}' END" for name in columns
+    )
+    fields = f"array_remove(ARRAY[{differing}]::text[], NULL)"
+    twice = f"""
+        SELECT coalesce(a.event_id, b.event_id) AS event_id,
+               CASE WHEN a.event_id IS NULL OR b.event_id IS NULL THEN '{{}}' ELSE {fields} END AS fields,
+               'again' AS against
+        FROM pg_temp.first_evaluation AS a
+        FULL JOIN pg_temp.second_evaluation AS b ON b.event_id = a.event_id
+        WHERE a.event_id IS NULL OR b.event_id IS NULL OR {fields} <> '{{}}'
+    """
+    # An event of the log never changes; a row of another stream may have been healed since.
+    if keeper.upstream_id is not None:
+        return twice
+    return f"""{twice}
         UNION ALL
-        SELECT event_id, fields, 'stored'
-        FROM ({differing(stored)}) AS before
-        WHERE (alone OR fields <> '{{}}')
-          AND EXISTS (SELECT FROM refold.repairs AS r
-                      WHERE r.build_id = %(build_id)s AND r.key ->> 'event_id' = before.event_id)
+        SELECT event_id, fields, 'healed before'
+        FROM (
+            SELECT a.event_id, {fields} AS fields
+            FROM pg_temp.first_evaluation AS a
+            JOIN (
+                SELECT DISTINCT ON (r.key ->> 'event_id') r.after
+                FROM refold.repairs AS r
+                WHERE r.build_id = %(build_id)s AND jsonb_typeof(r.after) = 'object'
+                  AND r.repair_id > (SELECT max(repair_id) - {LOOKED_BACK} FROM refold.repairs)
+                ORDER BY r.key ->> 'event_id', r.repair_id DESC
+            ) AS healed ON healed.after ->> 'event_id' = a.event_id
+            CROSS JOIN LATERAL jsonb_populate_record(NULL::{keeper.statements.relations[0].table}, healed.after) AS b
+        ) AS then_and_now
+        WHERE fields <> '{{}}'
         ORDER BY 3, 1
     """
