@@ -3,12 +3,26 @@
 Each module of commands registers them with `refold.cli.app.app` when it is imported.
 """
 
-from refold.cli import demo, explain, incidents, ingest, metrics, query, reconcile, server, setup, status, worker
+from refold.cli import (
+    demo,
+    doctor,
+    explain,
+    incidents,
+    ingest,
+    metrics,
+    query,
+    reconcile,
+    server,
+    setup,
+    status,
+    worker,
+)
 from refold.cli.app import app
 
 __all__ = [
     "app",
     "demo",
+    "doctor",
     "explain",
     "incidents",
     "ingest",
