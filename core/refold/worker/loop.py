@@ -13,7 +13,8 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 
 from refold.builds.build import EVENT_GRAIN, Build, readers_of, set_error
 from refold.builds.upkeeper import Upkeepers
-from refold.database import check, connect
+from refold.database import SESSION, check, connect
+from refold.pooling import insist_on_settings, proxied
 from refold.retry import transient
 from refold.worker.catch_up import Keeper
 from refold.worker.doorbell import POLL, Doorbell
@@ -118,8 +119,8 @@ class Worker:
             check(conn)
             keeper = Keeper(conn, self._upkeepers)
             doorbell = Doorbell(conn, poll=self._poll)
-            if not drain:
-                self._test(doorbell)
+            if not drain or proxied(conn):
+                self._test(conn, doorbell)
             segments_due = 0.0
             while not self._stopped():
                 if time.monotonic() >= segments_due:
@@ -191,13 +192,15 @@ class Worker:
             log.warning("%s: %s", build.table_name, message)
             set_error(conn, build, message)
 
-    def _test(self, doorbell: Doorbell) -> None:
+    def _test(self, conn: psycopg.Connection, doorbell: Doorbell) -> None:
         with connect(self._url, autocommit=True, application_name="refold self-test") as other:
             if not doorbell.self_test(other):
                 log.warning(
                     "NOTIFY does not arrive on this connection (a transaction-pooling proxy?): polling every %g s",
                     self._poll,
                 )
+                if proxied(conn):
+                    insist_on_settings(conn, SESSION | {"role": "refold_worker"})
 
     @staticmethod
     def _report(state: RetryCallState) -> None:

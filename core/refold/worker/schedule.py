@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import psycopg
 
 from refold.builds.upkeeper import Upkeepers
+from refold.pooling import proxied
 
 log = logging.getLogger("refold.worker")
 
@@ -118,6 +119,10 @@ def _run(conn: psycopg.Connection, duty: Duty, upkeepers: Upkeepers) -> None:
 @contextmanager
 def _patience(conn: psycopg.Connection, seconds: float) -> Iterator[None]:
     """Bounds each statement of the session, and its waits for locks, for the time being."""
+    if proxied(conn):
+        # The settings would stay with a session that somebody else gets.
+        yield
+        return
     settings = {"statement_timeout": f"{seconds * 1000:.0f}ms", "lock_timeout": "1s"}
     query = "SELECT set_config(name, setting, false) FROM unnest(%s::text[], %s::text[]) AS s (name, setting)"
     names = list(settings)
