@@ -41,7 +41,6 @@ def upgrade() -> None:
         sa.Column("bucket", sa.Integer(), nullable=False),
         sa.Column("events", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("stage IN ('waiting', 'applying', 'fresh')", name=op.f("latencies_stage")),
-        sa.ForeignKeyConstraint(["build_id"], ["refold.builds.build_id"], name=op.f("latencies_build_id_fkey")),
         sa.PrimaryKeyConstraint("minute", "build_id", "stage", "bucket", name=op.f("latencies_pkey")),
         schema="refold",
         comment="How long events took to reach a build: counts in buckets on a log scale, see refold.sketch.",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from difflib import get_close_matches
 from typing import Annotated, Any
 
@@ -15,26 +14,9 @@ import typer
 from refold.cli.app import TRUST, app
 from refold.cli.output import as_json, line, table
 from refold.cli.session import AsJson, DatabaseUrl, session
+from refold.cli.span import duration, span
 from refold.errors import InputError
 from refold.incidents import KINDS, Incident, find
-
-_SPAN = re.compile(r"(\d+)([smhdw])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-
-def span(text: str) -> timedelta:
-    """A time span such as 90m, 12h, 7d or 2w.
-
-    Raises:
-        InputError: it is not one.
-    """
-    match = _SPAN.fullmatch(text)
-    if match is None or len(match[1]) > 6:
-        raise InputError(
-            f"{text!r} is not a time span",
-            remedy="A number and a unit: 30s, 90m, 12h, 7d or 2w. For example --since 7d.",
-        )
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 @app.command(rich_help_panel=TRUST)
@@ -123,19 +105,6 @@ def told(evidence: Mapping[str, Any]) -> str:
         for name, value in evidence.items()
         if value not in (None, "", [])
     )
-
-
-def duration(seconds: float) -> str:
-    """A time span in the unit that one reads easily."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 172_800:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86_400:.1f} d"
 
 
 def _now(conn: psycopg.Connection) -> datetime:

@@ -18,7 +18,9 @@ from refold.pooling import insist_on_settings, proxied
 from refold.retry import transient
 from refold.worker.catch_up import Keeper
 from refold.worker.doorbell import POLL, Doorbell
+from refold.worker.latency import Latencies
 from refold.worker.load import Loaded
+from refold.worker.page import Applied
 from refold.worker.patience import Patience
 from refold.worker.schedule import Duty, Schedule
 from refold.worker.work import waiting
@@ -88,6 +90,7 @@ class Worker:
         self._on_page = on_page
         self._patience = Patience()
         self._schedule = Schedule(duties)
+        self._latencies = Latencies()
         self._suspects: set[int] = set()
 
     def run(self, *, drain: bool = False) -> None:
@@ -123,6 +126,7 @@ class Worker:
                 self._test(conn, doorbell)
             segments_due = 0.0
             while not self._stopped():
+                self._latencies.write(conn)
                 if time.monotonic() >= segments_due:
                     conn.execute("SELECT refold.ensure_segments()")
                     segments_due = time.monotonic() + SEGMENTS_EVERY
@@ -148,11 +152,12 @@ class Worker:
                     # Others have in hand what is left.
                     time.sleep(NAP)
                 elif drain:
-                    return
+                    break
                 else:
                     doorbell.sleep(
                         lambda: bool(self._patience.due(waiting(conn))), self._stopped, at_most=self._schedule.wait()
                     )
+            self._latencies.write(conn, now=True)
 
     def _sweep(self, keeper: Keeper, todo: list[Build]) -> _Swept:
         """One step of each build that waits, and of what reads it."""
@@ -178,6 +183,8 @@ class Worker:
                     set_error(keeper.conn, build, None)
                 busy = busy or done.events > 0 or not build.loaded
                 full = full or isinstance(done, Loaded) or done.full
+                if isinstance(done, Applied):
+                    self._latencies.note(keeper.conn, build, done)
                 self._on_page(build, done.events)
                 if done.events > 0 and build.upkeep in EVENT_GRAIN:
                     # Its readers have work now, and need not wait for the next look.
