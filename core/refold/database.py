@@ -17,6 +17,7 @@ from psycopg import sql
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
 from refold.errors import DatabaseError, ForeignCluster, NotInstalled
+from refold.pooling import look_for_proxy
 from refold.resources import migrations_dir, sql_dir
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def connect(
         tcp_user_timeout=30_000,
     )
     try:
+        look_for_proxy(conn)
         if role is not None:
             conn.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         for name, value in {**SESSION, **(settings or {})}.items():

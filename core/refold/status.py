@@ -67,11 +67,15 @@ class Holder:
         name: the process id of its session, or the gid of a prepared transaction.
         seconds: its age; None when the login role may not see it.
         what: the session's application, or who prepared it.
+        since: when it began, or was prepared.
+        owner: its database role.
     """
 
     name: str
     seconds: float | None
     what: str
+    since: datetime | None
+    owner: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class Status:
         workers: sessions of workers.
         sessions: open transactions that hold events back, oldest first.
         prepared: prepared transactions that hold events back, oldest first.
+        incidents: open incidents by kind.
     """
 
     at: datetime
@@ -101,6 +106,7 @@ class Status:
     workers: int
     sessions: list[Holder] = field(default_factory=list)
     prepared: list[Holder] = field(default_factory=list)
+    incidents: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -135,14 +141,26 @@ def read(conn: psycopg.Connection) -> Status:
         rejected = conn.execute(
             "SELECT answer, count(*) FROM refold.rejected GROUP BY answer ORDER BY answer"
         ).fetchall()
-        tables = conn.execute(_LOG_TABLES).fetchone()
-        assert tables is not None
-        # What others' sessions do is shown to the login role, if to anybody.
-        conn.execute("SET LOCAL ROLE NONE")
+        incidents = conn.execute(
+            "SELECT kind, count(*) FROM refold.incidents WHERE resolved_at IS NULL GROUP BY kind ORDER BY kind"
+        ).fetchall()
+        sessions, prepared = holders(conn)
         workers = _one(conn, _WORKERS)
-        sessions = _holders(conn, _SESSIONS, tables[0])
-        prepared = _holders(conn, _PREPARED, tables[0])
-    return Status(at, builds, events, exact, segments, ahead, dict(rejected), workers, sessions, prepared)
+    return Status(
+        at, builds, events, exact, segments, ahead, dict(rejected), workers, sessions, prepared, dict(incidents)
+    )
+
+
+def holders(conn: psycopg.Connection) -> tuple[list[Holder], list[Holder]]:
+    """The open and the prepared transactions that hold events back, oldest first.
+
+    Args:
+        conn: acts as refold_worker; the caller's transaction, in which it acts as the login role from then on: what
+            others' sessions do is shown to that one, if to anybody.
+    """
+    tables = _one(conn, _LOG_TABLES)
+    conn.execute("SET LOCAL ROLE NONE")
+    return _holders(conn, _SESSIONS, tables), _holders(conn, _PREPARED, tables)
 
 
 _BUILDS = """
@@ -212,7 +230,7 @@ WHERE datname = current_database() AND application_name = 'refold worker'
 _SESSIONS = """
 SELECT DISTINCT ON (a.xact_start, a.pid)
     a.pid::text AS name, extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds,
-    coalesce(a.application_name, '') AS what
+    coalesce(a.application_name, '') AS what, a.xact_start AS since, coalesce(a.usename, '')::text AS owner
 FROM pg_locks AS l
 JOIN pg_stat_activity AS a ON a.pid = l.pid
 WHERE l.locktype = 'relation' AND l.relation = ANY (%s) AND l.mode = 'RowExclusiveLock' AND l.granted
@@ -224,7 +242,7 @@ ORDER BY a.xact_start, a.pid
 # The locks of a prepared transaction have no process; one of them is on its own id.
 _PREPARED = """
 SELECT p.gid::text AS name, extract(epoch FROM clock_timestamp() - p.prepared)::float8 AS seconds,
-       p.owner::text AS what
+       p.owner::text AS what, p.prepared AS since, p.owner::text AS owner
 FROM pg_prepared_xacts AS p
 WHERE p.database = current_database()
   AND EXISTS (

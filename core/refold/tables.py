@@ -151,6 +151,7 @@ builds = Table(
     Column("pages_applied", BigInteger, nullable=False, server_default=text("0")),
     Column("apply_ms", Double, nullable=False, server_default=text("0")),
     Column("applied_at", TIME),
+    Column("moved_at", TIME),
     Column("deployment", BigInteger, ForeignKey("refold.deployments.deployment"), nullable=False),
     Column("created_at", TIME, nullable=False, server_default=func.now()),
     Column("promoted_at", TIME),
@@ -256,6 +257,43 @@ incidents = Table(
     comment="What went wrong, when it started, was detected and resolved, by whom or what, and the evidence.",
 )
 
+duties = Table(
+    "duties",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("started_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("ended_at", TIME),
+    Column("pid", Integer, nullable=False, server_default=text("pg_backend_pid()")),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("error", Text),
+    comment="When each self-healing duty ran last, in whichever worker, and how that ended.",
+)
+
+# Producers only insert here, so that none of them waits for another's row; a duty sums up minutes that are over.
+duplicates = Table(
+    "duplicates",
+    metadata,
+    Column("at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("events", BigInteger, nullable=False),
+    Column("folded", Boolean, nullable=False, server_default=text("false")),
+    Index("duplicates_by_time", "at"),
+    comment="Events that were refused because the log has them: a row a statement, later one a minute.",
+)
+
+latencies = Table(
+    "latencies",
+    metadata,
+    Column("minute", TIME, nullable=False),
+    # No foreign key: its locks on builds would meet those of the pages.
+    Column("build_id", BigInteger, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("bucket", Integer, nullable=False),
+    Column("events", BigInteger, nullable=False),
+    PrimaryKeyConstraint("minute", "build_id", "stage", "bucket"),
+    CheckConstraint("stage IN ('waiting', 'applying', 'fresh')", "stage"),
+    comment="How long events took to reach a build: counts in buckets on a log scale, see refold.sketch.",
+)
+
 settings = Table(
     "settings",
     metadata,
@@ -266,7 +304,16 @@ settings = Table(
     # More than this, and it is the projection that is broken, not the events.
     Column("max_dead_letters", Integer, nullable=False, server_default=text("100")),
     Column("dead_letter_share", Double, nullable=False, server_default=text("0.5")),
+    # When a duty opens an incident, seconds.
+    Column("lag_limit", Integer, nullable=False, server_default=text("60")),
+    Column("stalled_after", Integer, nullable=False, server_default=text("300")),
+    Column("held_back_after", Integer, nullable=False, server_default=text("60")),
+    # Events of each transform that are evaluated twice, every time that duty runs.
+    Column("impure_sample", Integer, nullable=False, server_default=text("20")),
+    Column("latency_days", Integer, nullable=False, server_default=text("30")),
     CheckConstraint("singleton", "singleton"),
+    CheckConstraint("least(lag_limit, stalled_after, held_back_after, impure_sample) >= 0", "limits"),
+    CheckConstraint("latency_days > 0", "latency_days"),
     CheckConstraint("segment_size > 0", "segment_size"),
     CheckConstraint("segments_ahead > 0", "segments_ahead"),
     CheckConstraint("max_dead_letters >= 0", "max_dead_letters"),

@@ -52,25 +52,32 @@ BEGIN
         END;
     END LOOP;
     RETURN QUERY
-    SELECT
-        p.ordinal,
-        p.event_id,
-        CASE
-            WHEN p.reason IS NOT NULL THEN 'invalid'
-            WHEN s.ordinal IS NOT NULL THEN 'accepted'
-            WHEN known.digest = refold.digest(p.user_id, p.action, p.ts, p.metadata, p.version) THEN 'duplicate'
-            ELSE 'conflict'
-        END,
-        CASE
-            WHEN p.reason IS NOT NULL THEN p.reason
-            WHEN s.ordinal IS NULL
-                 AND known.digest <> refold.digest(p.user_id, p.action, p.ts, p.metadata, p.version)
-                THEN 'the log holds an event with this id and other content'
-        END
-    FROM unnest(parsed) AS p
-    LEFT JOIN unnest(stored) AS s (ordinal) ON s.ordinal = p.ordinal
-    LEFT JOIN refold.event_ids AS known ON known.event_id = p.event_id AND p.reason IS NULL
-    ORDER BY p.ordinal;
+    WITH answered AS MATERIALIZED (
+        SELECT
+            p.ordinal AS ordinal,
+            p.event_id AS event_id,
+            CASE
+                WHEN p.reason IS NOT NULL THEN 'invalid'
+                WHEN s.ordinal IS NOT NULL THEN 'accepted'
+                WHEN known.digest = refold.digest(p.user_id, p.action, p.ts, p.metadata, p.version) THEN 'duplicate'
+                ELSE 'conflict'
+            END AS answer,
+            CASE
+                WHEN p.reason IS NOT NULL THEN p.reason
+                WHEN s.ordinal IS NULL
+                     AND known.digest <> refold.digest(p.user_id, p.action, p.ts, p.metadata, p.version)
+                    THEN 'the log holds an event with this id and other content'
+            END AS reason
+        FROM unnest(parsed) AS p
+        LEFT JOIN unnest(stored) AS s (ordinal) ON s.ordinal = p.ordinal
+        LEFT JOIN refold.event_ids AS known ON known.event_id = p.event_id AND p.reason IS NULL
+    ),
+    -- A row of its own: producers that all counted in one row would wait for one another.
+    counted AS (
+        INSERT INTO refold.duplicates (events)
+        SELECT count(*) FROM answered AS a WHERE a.answer = 'duplicate' HAVING count(*) > 0
+    )
+    SELECT a.ordinal, a.event_id, a.answer, a.reason FROM answered AS a ORDER BY a.ordinal;
 END
 $$;
 

@@ -6,10 +6,14 @@ GRANT INSERT (event_id, user_id, action, ts, metadata, version) ON refold.events
 GRANT USAGE ON SEQUENCE refold.events_position TO refold_producer;
 
 -- A worker reads the log and keeps builds; it cannot write the log.
-GRANT SELECT ON refold.events, refold.event_ids, refold.rejected, refold.settings, refold.segments TO refold_worker;
+GRANT SELECT ON refold.events, refold.event_ids, refold.rejected, refold.settings, refold.segments,
+    refold.alembic_version
+TO refold_worker;
 GRANT SELECT, INSERT, UPDATE ON
     refold.builds, refold.deployments, refold.repairs, refold.dead_letters, refold.incidents
 TO refold_worker;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON refold.duties, refold.duplicates, refold.latencies TO refold_worker;
 
 -- Analysts read the metrics alone; this one tells them how far to trust the others.
 GRANT SELECT ON metrics.freshness TO refold_analyst, refold_worker;

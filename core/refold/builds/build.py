@@ -142,7 +142,8 @@ def move(conn: psycopg.Connection, build: Build, cursor: Cursor, *, events: int 
             events_applied = events_applied + %s::bigint,
             pages_applied = pages_applied + %s::integer,
             apply_ms = apply_ms + %s::double precision,
-            applied_at = CASE WHEN %s::integer > 0 THEN clock_timestamp() ELSE applied_at END
+            applied_at = CASE WHEN %s::integer > 0 THEN clock_timestamp() ELSE applied_at END,
+            moved_at = clock_timestamp()
         WHERE build_id = %s::bigint
         """,
         (

@@ -3,19 +3,37 @@
 Each module of commands registers them with `refold.cli.app.app` when it is imported.
 """
 
-from refold.cli import deadletters, demo, explain, ingest, metrics, query, reconcile, server, setup, status, worker
+from refold.cli import (
+    deadletters,
+    demo,
+    doctor,
+    explain,
+    incidents,
+    ingest,
+    metrics,
+    query,
+    reconcile,
+    report,
+    server,
+    setup,
+    status,
+    worker,
+)
 from refold.cli.app import app
 
 __all__ = [
     "app",
     "deadletters",
     "demo",
+    "doctor",
     "explain",
+    "incidents",
     "ingest",
     "main",
     "metrics",
     "query",
     "reconcile",
+    "report",
     "server",
     "setup",
     "status",

@@ -23,6 +23,8 @@ FAILED = 2
 """Exit status of a command that could not do what was asked."""
 DRIFT = 1
 """Exit status of `reconcile` when a metric differed from its query."""
+FOUND = 1
+"""Exit status of `doctor` when something is to be done."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 
@@ -36,7 +38,7 @@ ORDER = (
     "demo", "init", "migrate",
     "deploy", "explain", "rebuild", "promote", "rollback",
     "ingest", "rejected", "query", "url",
-    "worker", "status", "reconcile", "deadletters",
+    "worker", "status", "incidents", "report", "doctor", "reconcile", "deadletters",
     "server",
 )  # fmt: skip
 

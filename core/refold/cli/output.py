@@ -89,7 +89,8 @@ def table(
 
 
 _STYLES = {"live": "green", "building": "yellow", "new": "green", "changed": "yellow", "drifted": "red",
-           "missing": "red", "orphan": "red"}  # fmt: skip
+           "missing": "red", "orphan": "red",
+           "ok": "green", "warn": "yellow", "fail": "red"}  # fmt: skip
 
 
 def _plain_table(columns: Sequence[str], cells: list[list[str]], to_right: set[str], title: str | None) -> None:

@@ -76,6 +76,9 @@ def show(now: Status) -> None:
     about = "" if now.events_exact else "about "
     line(f"log       {about}{now.events:,} events, {now.segments} segments, {now.segments_ahead} of them ready ahead")
     line(f"workers   {now.workers}" + ("" if now.workers else " (`refold worker` starts one)"))
+    if now.incidents:
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in now.incidents.items())
+        line(f"incidents {counts} open (`refold incidents --open` has the evidence)", "red")
     for build in now.builds:
         if build.error:
             line(f"failing   {build.table}: {build.error}", "red")

@@ -15,6 +15,7 @@ from refold.cli.app import TRUST, app
 from refold.cli.output import line, progress
 from refold.cli.session import DatabaseUrl, Projections, database, folder
 from refold.database import connect
+from refold.duties.every import DUTIES
 from refold.errors import BuildError
 from refold.worker.doorbell import POLL
 from refold.worker.pool import Orders, run
@@ -48,7 +49,7 @@ def worker(
       refold worker --drain             in a nightly job, or before a test looks
     """
     url = database(database_url)
-    orders = Orders(url, folder(projections, quiet=True), poll, drain)
+    orders = Orders(url, folder(projections, quiet=True), poll, drain, DUTIES)
     if not drain:
         log.info("working%s; Ctrl-C stops", f" in {processes} processes" if processes > 1 else "")
         run(orders, processes)

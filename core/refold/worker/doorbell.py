@@ -7,12 +7,14 @@ ring.sql) tries that lock and notifies only when somebody sleeps. Polling stays 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
 import psycopg
 
 from refold.cursor import Snapshot
+from refold.worker.wake_up import GRACE, Silent, first_silent, heard, lost
 
 CHANNEL = "refold"
 POLL = 1.0
@@ -37,6 +39,9 @@ class Doorbell:
         self.rings = False
         self._up = False
         self._settled = False
+        self._flag_txid: int | None = None
+        self._silent: tuple[Silent, float] | None = None
+        self._lost = False
 
     def self_test(self, other: psycopg.Connection, *, seconds: float = 1.0) -> bool:
         """Finds out whether a NOTIFY arrives here: behind a transaction-pooling proxy it never does.
@@ -52,7 +57,7 @@ class Doorbell:
         self.rings = any(True for _ in self._conn.notifies(timeout=seconds, stop_after=1))
         return self.rings
 
-    def sleep(self, work: Callable[[], bool], stopped: Callable[[], bool]) -> None:
+    def sleep(self, work: Callable[[], bool], stopped: Callable[[], bool], *, at_most: float = math.inf) -> None:
         """Sleeps until there is work, a ring, or the next poll is due; the flag stays up until `lower_flag`.
 
         The rule that loses no wake-up: raise the flag, note which transactions are in progress, look once more;
@@ -62,12 +67,18 @@ class Doorbell:
         Args:
             work: looks for work.
             stopped: whether the worker has been asked to stop.
+            at_most: seconds after which the worker has something else to do.
         """
+        seconds = min(self._poll, at_most)
+        self._judge()
         if not self.rings:
-            self._doze(self._poll, stopped)
+            self._doze(seconds, stopped)
         elif self._up or self._raise_flag():
             if self._settled or self._settle(work, stopped):
-                any(True for _ in self._conn.notifies(timeout=self._poll, stop_after=1))
+                if any(True for _ in self._conn.notifies(timeout=seconds, stop_after=1)):
+                    self._heard()
+                else:
+                    self._listen_back()
         else:
             self._doze(TICK, stopped)
 
@@ -76,6 +87,7 @@ class Doorbell:
         if self._up:
             self._conn.execute("SELECT pg_advisory_unlock_shared(refold.doorbell_key())")
             self._up = self._settled = False
+            self._flag_txid = None
 
     def _raise_flag(self) -> bool:
         # `try`: a producer holds the lock for the moment in which it tries it.
@@ -89,6 +101,7 @@ class Doorbell:
         row = self._conn.execute("SELECT pg_current_snapshot()::text, pg_current_xact_id()::text").fetchone()
         assert row is not None
         then, own = Snapshot.parse(row[0]), int(row[1])
+        self._flag_txid = own
         before_flag = (*then.xip, *range(then.xmax, own))
         until = time.monotonic() + SETTLE
         while True:
@@ -100,6 +113,32 @@ class Doorbell:
                 self._settled = True
                 return True
             time.sleep(TICK)
+
+    def _heard(self) -> None:
+        """It rang: whatever is read from now on may have rung too."""
+        self._flag_txid = self._silent = None
+        if self._lost:
+            self._lost = False
+            heard(self._conn)
+
+    def _listen_back(self) -> None:
+        """Nothing rang: notes an event that should have, if there is one."""
+        if self._flag_txid is not None and self._silent is None:
+            silent = first_silent(self._conn, self._flag_txid)
+            if silent is not None:
+                self._silent = silent, time.monotonic()
+
+    def _judge(self) -> None:
+        """Once its ring can no longer be on its way, it is lost."""
+        if self._silent is None or time.monotonic() < self._silent[1] + GRACE:
+            return
+        silent, _ = self._silent
+        self._silent = None
+        if any(True for _ in self._conn.notifies(timeout=0, stop_after=1)):
+            self._heard()
+        else:
+            lost(self._conn, silent)
+            self._lost = True
 
     def _any_open(self, txids: Sequence[int]) -> bool:
         if not txids:

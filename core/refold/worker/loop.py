@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,12 +13,16 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 
 from refold.builds.build import EVENT_GRAIN, Build, readers_of, set_error
 from refold.builds.upkeeper import Upkeepers
-from refold.database import check, connect
+from refold.database import SESSION, check, connect
+from refold.pooling import insist_on_settings, proxied
 from refold.retry import transient
 from refold.worker.catch_up import Keeper
 from refold.worker.doorbell import POLL, Doorbell
+from refold.worker.latency import Latencies
 from refold.worker.load import Loaded
+from refold.worker.page import Applied
 from refold.worker.patience import Patience
+from refold.worker.schedule import Duty, Schedule
 from refold.worker.work import waiting
 
 log = logging.getLogger("refold.worker")
@@ -59,6 +63,7 @@ class Worker:
     Args:
         url: a libpq URL; the login role must be allowed to act as refold_worker.
         projections: the folder of Python transforms, if this worker has any.
+        duties: what it does between pages and while it waits for events; nothing of it when it drains.
         poll: seconds between two looks while nothing rings.
         frozen_after: seconds after which the server takes a worker that stopped in mid-page for dead.
         stopped: asked between pages whether to stop.
@@ -70,6 +75,7 @@ class Worker:
         url: str,
         projections: Path | None,
         *,
+        duties: Sequence[Duty] = (),
         poll: float = POLL,
         frozen_after: float = FROZEN_AFTER,
         stopped: Callable[[], bool] = lambda: False,
@@ -83,6 +89,8 @@ class Worker:
         self._stopped = stopped
         self._on_page = on_page
         self._patience = Patience()
+        self._schedule = Schedule(duties)
+        self._latencies = Latencies()
         self._suspects: set[int] = set()
 
     def run(self, *, drain: bool = False) -> None:
@@ -114,13 +122,16 @@ class Worker:
             check(conn)
             keeper = Keeper(conn, self._upkeepers)
             doorbell = Doorbell(conn, poll=self._poll)
-            if not drain:
-                self._test(doorbell)
+            if not drain or proxied(conn):
+                self._test(conn, doorbell)
             segments_due = 0.0
             while not self._stopped():
+                self._latencies.write(conn)
                 if time.monotonic() >= segments_due:
                     conn.execute("SELECT refold.ensure_segments()")
                     segments_due = time.monotonic() + SEGMENTS_EVERY
+                if not drain:
+                    self._schedule.turn(conn, self._upkeepers)
                 todo = self._patience.due(waiting(conn))
                 # What cost this worker its connection comes last, or those behind it would never have their turn.
                 todo.sort(key=lambda build: build.build_id in self._suspects)
@@ -141,9 +152,12 @@ class Worker:
                     # Others have in hand what is left.
                     time.sleep(NAP)
                 elif drain:
-                    return
+                    break
                 else:
-                    doorbell.sleep(lambda: bool(self._patience.due(waiting(conn))), self._stopped)
+                    doorbell.sleep(
+                        lambda: bool(self._patience.due(waiting(conn))), self._stopped, at_most=self._schedule.wait()
+                    )
+            self._latencies.write(conn, now=True)
 
     def _sweep(self, keeper: Keeper, todo: list[Build]) -> _Swept:
         """One step of each build that waits, and of what reads it."""
@@ -169,6 +183,8 @@ class Worker:
                     set_error(keeper.conn, build, None)
                 busy = busy or done.events > 0 or not build.loaded
                 full = full or isinstance(done, Loaded) or done.full
+                if isinstance(done, Applied):
+                    self._latencies.note(keeper.conn, build, done)
                 self._on_page(build, done.events)
                 if done.events > 0 and build.upkeep in EVENT_GRAIN:
                     # Its readers have work now, and need not wait for the next look.
@@ -183,13 +199,15 @@ class Worker:
             log.warning("%s: %s", build.table_name, message)
             set_error(conn, build, message)
 
-    def _test(self, doorbell: Doorbell) -> None:
+    def _test(self, conn: psycopg.Connection, doorbell: Doorbell) -> None:
         with connect(self._url, autocommit=True, application_name="refold self-test") as other:
             if not doorbell.self_test(other):
                 log.warning(
                     "NOTIFY does not arrive on this connection (a transaction-pooling proxy?): polling every %g s",
                     self._poll,
                 )
+                if proxied(conn):
+                    insist_on_settings(conn, SESSION | {"role": "refold_worker"})
 
     @staticmethod
     def _report(state: RetryCallState) -> None:

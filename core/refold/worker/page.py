@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -38,10 +38,14 @@ class Applied:
     Args:
         events: rows of the stream that were applied.
         full: there may be more right now.
+        last: key of the last of them.
+        seconds: how long the page took, its commit included.
     """
 
     events: int
     full: bool
+    last: Key | None = None
+    seconds: float = 0.0
 
 
 def turn(conn: psycopg.Connection, keeper: Upkeeper, limit: int) -> Applied | None:
@@ -68,6 +72,7 @@ def turn(conn: psycopg.Connection, keeper: Upkeeper, limit: int) -> Applied | No
 
 
 def _turn(conn: psycopg.Connection, keeper: Upkeeper, limit: int, apply: Apply) -> Applied | None:
+    started = time.perf_counter()
     with conn.transaction():
         build = lock(conn, keeper.build_id)
         # A promote may have pointed the build at another upstream since `keeper` was made: with the new cursor
@@ -77,7 +82,7 @@ def _turn(conn: psycopg.Connection, keeper: Upkeeper, limit: int, apply: Apply) 
         crash_point("locked")
         applied = apply_page(conn, keeper, build, limit, apply=apply)
     crash_point("committed")
-    return applied
+    return replace(applied, seconds=time.perf_counter() - started)
 
 
 def apply_page(
@@ -112,7 +117,7 @@ def apply_page(
     if events or cursor != build.cursor:
         move(conn, build, cursor, events=events, milliseconds=(time.perf_counter() - started) * 1000)
     crash_point("cursor")
-    return Applied(events, full)
+    return Applied(events, full, last)
 
 
 def upstream_cursor(conn: psycopg.Connection, build: Build, *, known: Snapshot = EMPTY) -> Cursor:

@@ -25,6 +25,7 @@ from refold.database import check, connect
 from refold.errors import BuildError, DatabaseError, RefoldError
 from refold.worker.doorbell import POLL
 from refold.worker.loop import Worker
+from refold.worker.schedule import Duty
 
 log = logging.getLogger("refold.worker")
 
@@ -51,12 +52,14 @@ class Orders:
         projections: the folder of Python transforms, if there is one.
         poll: seconds between two looks while nothing rings.
         drain: stop when everything that was committed is applied.
+        duties: what the workers do besides; functions of modules, as they are handed to other processes.
     """
 
     url: str
     projections: Path | None
     poll: float = POLL
     drain: bool = False
+    duties: tuple[Duty, ...] = ()
 
 
 def run(
@@ -96,9 +99,10 @@ def _work(orders: Orders, tick: Callable[[], None]) -> None:
                 tick()
                 due = time.monotonic() + TICK
 
-        Worker(orders.url, orders.projections, poll=orders.poll, stopped=stopped, on_page=on_page).run(
-            drain=orders.drain
+        worker = Worker(
+            orders.url, orders.projections, duties=orders.duties, poll=orders.poll, stopped=stopped, on_page=on_page
         )
+        worker.run(drain=orders.drain)
 
 
 @contextmanager
@@ -208,6 +212,7 @@ def _child(orders: Orders, parent: int, log_level: int) -> None:
     worker = Worker(
         orders.url,
         orders.projections,
+        duties=orders.duties,
         poll=orders.poll,
         stopped=lambda: told or os.getppid() != parent,
     )

@@ -1,0 +1,54 @@
+"""`refold doctor`: what would hurt later, looked at now."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from refold.cli.app import FOUND, TRUST, app
+from refold.cli.output import as_json, line, table
+from refold.cli.session import AsJson, DatabaseUrl, Projections, database
+from refold.database import connection
+from refold.doctor.check import Check
+from refold.doctor.doctor import doctor as examine
+
+
+@app.command(rich_help_panel=TRUST)
+def doctor(
+    projections: Projections = None,
+    json: AsJson = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Check the database, the server and the metrics, each with a verdict and what to do.
+
+    It changes nothing, and works before `refold migrate` and for every login; what that one may not see is
+    `unseen`. Exit status: 0, nothing to do; 1, something is `warn` or `fail`; 2, it could not look.
+
+    \b
+    Examples:
+      refold doctor
+      refold doctor --json
+      refold doctor --projections metrics/
+    """
+    url = database(database_url)
+    own = Path("projections")
+    with connection(url, autocommit=True, application_name="refold doctor") as conn:
+        checks = examine(conn, url, projections or (own if own.is_dir() else None))
+    if json:
+        as_json([asdict(check) for check in checks])
+    else:
+        show(checks)
+    if any(check.verdict in ("warn", "fail") for check in checks):
+        raise typer.Exit(FOUND)
+
+
+def show(checks: list[Check]) -> None:
+    """Prints checks for people: all of them, then what to do."""
+    table(("CHECK", "VERDICT", "FOUND"), [(check.name, check.verdict, check.found) for check in checks])
+    advice = [check for check in checks if check.remedy]
+    if advice:
+        line()
+    for check in advice:
+        line(f"{check.name}: {check.remedy}", {"fail": "red", "warn": "yellow"}.get(check.verdict, ""))

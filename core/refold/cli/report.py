@@ -1,0 +1,81 @@
+"""`refold report`: what happened, in figures."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from refold.cli.app import TRUST, app
+from refold.cli.output import as_json, line, table
+from refold.cli.session import AsJson, DatabaseUrl, session
+from refold.cli.span import duration, span
+from refold.report import Report
+from refold.report import report as figures
+
+
+@app.command(rich_help_panel=TRUST)
+def report(
+    since: Annotated[str, typer.Option("--since", metavar="SPAN", help="How far back: 90m, 12h, 7d, 2w.")] = "7d",
+    json: AsJson = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Report events, duplicates, how fresh the metrics were, incidents and how long they lasted, and what was healed.
+
+    WAITING is from when an event's transaction began to the start of its page, APPLYING the page, FRESH from the one
+    to when the event could be queried; within 2 %.
+
+    \b
+    Examples:
+      refold report
+      refold report --since 24h
+      refold report --since 30d --json
+    """
+    length = span(since)
+    with session(database_url) as conn:
+        found = figures(conn, length)
+    if json:
+        as_json(found.as_dict())
+    else:
+        show(found)
+
+
+def show(found: Report) -> None:
+    """Prints a report for people."""
+    line(f"from {found.since:%Y-%m-%d %H:%M:%S} to {found.until:%Y-%m-%d %H:%M:%S} UTC")
+    line()
+    line(f"events        {found.events:,} accepted")
+    line(f"duplicates    {found.duplicates:,} refused, {found.duplicate_rate:.1%} of what came")
+    line(f"set aside     {found.conflicts:,} conflicts, {found.invalid:,} invalid")
+    line(f"healed        {found.healed:,} rows")
+    line(f"dead letters  {found.dead_letters:,} waiting")
+    line()
+    if found.latencies:
+        table(
+            ("METRIC", "STAGE", "EVENTS", "P50", "P95", "P99"),
+            [
+                (one.projection, one.stage, one.events, duration(one.p50), duration(one.p95), duration(one.p99))
+                for one in found.latencies
+            ],
+            right=("EVENTS", "P50", "P95", "P99"),
+        )
+    else:
+        line("no latencies: no worker has applied anything")
+    line()
+    if found.incidents:
+        table(
+            ("INCIDENTS", "NUMBER", "OPEN", "TO DETECT", "TO RECOVER"),
+            [
+                (
+                    one.kind,
+                    one.number,
+                    one.still_open,
+                    duration(one.to_detect),
+                    None if one.to_recover is None else duration(one.to_recover),
+                )
+                for one in found.incidents
+            ],
+            right=("NUMBER", "OPEN", "TO DETECT", "TO RECOVER"),
+        )
+    else:
+        line("no incidents")

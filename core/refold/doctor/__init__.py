@@ -1,0 +1,1 @@
+"""`refold doctor`: what would hurt later, looked at now; each check with a verdict and a remedy."""

@@ -1,0 +1,127 @@
+"""Whether refold is here, belongs to this cluster, and its roles may do what they have to."""
+
+from __future__ import annotations
+
+import psycopg
+
+from refold.doctor.check import Check, acting_as
+from refold.resources import migrations_dir
+
+ROLES = ("refold_owner", "refold_producer", "refold_worker", "refold_analyst")
+
+# role, object, privilege
+_TABLES = (
+    ("refold_worker", "refold.events", "SELECT"),
+    ("refold_worker", "refold.settings", "SELECT"),
+    ("refold_worker", "refold.builds", "UPDATE"),
+    ("refold_worker", "refold.incidents", "INSERT"),
+    ("refold_worker", "refold.duties", "UPDATE"),
+    ("refold_analyst", "metrics.freshness", "SELECT"),
+)
+_SCHEMAS = (
+    ("refold_producer", "refold", "USAGE"),
+    ("refold_worker", "refold_builds", "CREATE"),
+    ("refold_worker", "metrics", "CREATE"),
+    ("refold_analyst", "metrics", "USAGE"),
+)
+
+
+def is_installed(conn: psycopg.Connection) -> bool:
+    """Whether refold's schema is in this database, as far as the catalog says; readable by every login."""
+    return bool(
+        conn.execute(
+            "SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = 'refold' AND c.relname = 'settings'"
+        ).rowcount
+    )
+
+
+def installed(conn: psycopg.Connection) -> list[Check]:
+    """refold's schema and its version."""
+    if not is_installed(conn):
+        return [Check("schema", "fail", "refold is not installed in this database", "Run `refold migrate`.")]
+    newest = max(path.name.split("_")[0] for path in (migrations_dir() / "versions").glob("[0-9]*.py"))
+    with acting_as(conn, "refold_worker"):
+        row = conn.execute("SELECT version_num FROM refold.alembic_version").fetchone()
+    return [migrated(None if row is None else row[0], newest)]
+
+
+def migrated(here: str | None, newest: str) -> Check:
+    """The verdict on the schema's version. Pure."""
+    if here == newest:
+        return Check("schema", "ok", f"migration {here}")
+    if here is not None and here > newest:
+        return Check(
+            "schema", "fail", f"migration {here}; this program knows {newest}", "Use the refold that made it, or newer."
+        )
+    return Check("schema", "fail", f"migration {here}, this program needs {newest}", "Run `refold migrate`.")
+
+
+def cluster(conn: psycopg.Connection) -> list[Check]:
+    """Whether the cursors speak of this cluster."""
+    with acting_as(conn, "refold_worker"):
+        row = conn.execute(
+            "SELECT s.system_identifier, c.system_identifier FROM refold.settings AS s, pg_control_system() AS c"
+        ).fetchone()
+    assert row is not None
+    if row[0] == row[1]:
+        return [Check("cluster", "ok", f"the cursors speak of this one ({row[1]})")]
+    return [
+        Check(
+            "cluster",
+            "fail",
+            f"this is {row[1]}, and the cursors speak of {row[0]}: the database was restored here from a dump",
+            "Workers refuse to run: the chapter on backups in docs/operating.md says what to do.",
+        )
+    ]
+
+
+def roles(conn: psycopg.Connection) -> list[Check]:
+    """Which roles there are, and as which of them this login may act."""
+    there = {name for (name,) in conn.execute("SELECT rolname::text FROM pg_roles WHERE rolname ^@ 'refold_'")}
+    missing = [role for role in ROLES if role not in there]
+    if missing:
+        return [Check("roles", "fail", f"missing: {', '.join(missing)}", "Run `refold migrate`.")]
+    # From PostgreSQL 16 on a member need not be allowed to SET ROLE.
+    kind = "SET" if conn.info.server_version >= 160000 else "MEMBER"
+    may = [
+        role
+        for role in ROLES
+        if conn.execute("SELECT pg_has_role(session_user, %s, %s)", (role, kind)).fetchone() == (True,)
+    ]
+    user = conn.info.user
+    if "refold_worker" in may:
+        return [Check("roles", "ok", f"{user} may act as {', '.join(may)}")]
+    found = f"{user} may act as {', '.join(may) or 'none of them'}, and not as refold_worker"
+    return [Check("roles", "warn", found, f'For workers, deploys and status: GRANT refold_worker TO "{user}";')]
+
+
+def grants(conn: psycopg.Connection) -> list[Check]:
+    """Whether the roles have their privileges, and analysts see every metric."""
+    lacking = [
+        f"{role} {privilege} on {name}"
+        for function, needed in (("has_table_privilege", _TABLES), ("has_schema_privilege", _SCHEMAS))
+        for role, name, privilege in needed
+        # By OID: a name in a schema that this login may not use cannot be looked up.
+        if conn.execute(
+            f"SELECT {function}(%s::name, oid, %s) FROM {_CATALOG[function]}".encode(), (role, privilege, name)
+        ).fetchone()
+        != (True,)
+    ]
+    hidden = conn.execute(
+        "SELECT c.relname::text FROM pg_class AS c WHERE c.relnamespace = 'metrics'::regnamespace AND c.relkind = 'v'"
+        " AND NOT has_table_privilege('refold_analyst', c.oid, 'SELECT') ORDER BY 1"
+    ).fetchall()
+    lacking += [f"refold_analyst SELECT on metrics.{name}" for (name,) in hidden]
+    if lacking:
+        return [Check("grants", "fail", f"lacking: {'; '.join(lacking)}", "Run `refold migrate`, or grant them.")]
+    return [Check("grants", "ok", "the roles have what they need")]
+
+
+_CATALOG = {
+    "has_table_privilege": (
+        "(SELECT c.oid, n.nspname || '.' || c.relname AS name FROM pg_class AS c"
+        " JOIN pg_namespace AS n ON n.oid = c.relnamespace) AS found WHERE name = %s"
+    ),
+    "has_schema_privilege": "(SELECT oid, nspname::text AS name FROM pg_namespace) AS found WHERE name = %s",
+}

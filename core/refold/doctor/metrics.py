@@ -1,0 +1,82 @@
+"""The metrics: files against builds, workers, their duties, and open incidents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import psycopg
+
+from refold.builds.build import kept
+from refold.builds.changes import Change, changes
+from refold.doctor.check import Check, acting_as
+from refold.errors import RefoldError
+from refold.projections.definition import load_directory
+
+FAILED_OFTEN = 3
+"""Failures of a duty in a row that are worth a line."""
+
+
+def files(folder: Path | None, conn: psycopg.Connection) -> list[Check]:
+    """The projections of a folder against what is deployed.
+
+    Args:
+        folder: where they are; None when there is none here.
+        conn: the login's.
+    """
+    with acting_as(conn, "refold_worker"):
+        builds = kept(conn)
+    if folder is None:
+        return [Check("projections", "unseen", "no ./projections here", "Give the folder: --projections DIR.")]
+    try:
+        definitions = load_directory(folder)
+    except RefoldError as error:
+        return [Check("projections", "fail", str(error), error.remedy or "Correct the file.")]
+    return [compared(changes(definitions, builds), folder)]
+
+
+def compared(plan: Sequence[Change], folder: Path) -> Check:
+    """The verdict on what a deploy would do. Pure."""
+    differing = [f"{one.projection} ({one.action})" for one in plan if one.action != "unchanged"]
+    if not differing:
+        return Check("projections", "ok", f"{len(plan)} in {folder}, all as deployed")
+    told = f"{folder} and the database differ: {', '.join(differing)}"
+    return Check("projections", "warn", told, "`refold deploy --dry-run` shows the plan.")
+
+
+def failing(conn: psycopg.Connection) -> list[Check]:
+    """Metrics that stand still, duties that keep failing, and incidents that are open."""
+    with acting_as(conn, "refold_worker"):
+        errors = conn.execute(
+            "SELECT table_name, error FROM refold.builds"
+            " WHERE error IS NOT NULL AND state IN ('building', 'live') ORDER BY build_id"
+        ).fetchall()
+        duties = conn.execute(
+            "SELECT name, error, failures FROM refold.duties WHERE failures >= %s ORDER BY name", (FAILED_OFTEN,)
+        ).fetchall()
+        opened = conn.execute(
+            "SELECT kind, count(*) FROM refold.incidents WHERE resolved_at IS NULL GROUP BY kind ORDER BY kind"
+        ).fetchall()
+    checks = [
+        Check("metrics", "fail", f"{table}: {error}", "Correct the file and deploy.") for table, error in errors
+    ] or [Check("metrics", "ok", "no page fails")]
+    checks += [
+        Check("duties", "warn", f"{name} has failed {times} times in a row: {error}", "The workers' log says more.")
+        for name, error, times in duties
+    ]
+    told = ", ".join(f"{number} {kind}" for kind, number in opened)
+    if told:
+        return [*checks, Check("incidents", "warn", f"open: {told}", "`refold incidents --open` has the evidence.")]
+    return [*checks, Check("incidents", "ok", "none is open")]
+
+
+def workers(conn: psycopg.Connection) -> list[Check]:
+    """Whether anybody keeps the metrics up to date."""
+    row = conn.execute(
+        "SELECT count(*)::integer FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = 'refold worker'"
+    ).fetchone()
+    assert row is not None
+    if row[0]:
+        return [Check("workers", "ok", f"{row[0]} at work")]
+    return [Check("workers", "warn", "none: nothing is applied, and no duty is done", "`refold worker` starts one.")]

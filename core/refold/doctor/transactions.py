@@ -1,0 +1,76 @@
+"""Transactions that are open for long: those that hold events back, and those that hold back vacuum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import psycopg
+
+from refold.doctor.check import Check, graded
+from refold.status import Holder, holders
+
+HELD = 60.0, 3600.0
+"""Seconds for which a transaction may hold events back, for `warn` and `fail`."""
+OPEN = 3600.0, 86_400.0
+"""Seconds for which any transaction may be open: no vacuum removes what died since."""
+
+
+def writers(conn: psycopg.Connection) -> list[Check]:
+    """Open and prepared transactions that have written to the log."""
+    with conn.transaction():
+        conn.execute("SET LOCAL ROLE refold_worker")
+        sessions, prepared = holders(conn)
+    return [*holding("open writers", sessions, "pid"), *holding("prepared transactions", prepared, "gid")]
+
+
+def holding(name: str, found: Sequence[Holder], word: str) -> list[Check]:
+    """The verdict on who holds events back. Pure."""
+    if not found:
+        return [Check(name, "ok", "none holds events back")]
+    unseen = [one.name for one in found if one.seconds is None]
+    checks = []
+    known = [one for one in found if one.seconds is not None]
+    if known:
+        oldest = max(known, key=lambda one: one.seconds or 0.0)
+        verdict = graded(oldest.seconds or 0.0, *HELD)
+        told = f"{len(known)}, the oldest {word} {oldest.name} ({oldest.what or 'unnamed'}), {oldest.seconds:,.0f} s"
+        end = "COMMIT PREPARED or ROLLBACK PREPARED it." if word == "gid" else "End it: pg_terminate_backend(pid)."
+        checks.append(Check(name, verdict, told, "" if verdict == "ok" else f"Its events wait. {end}"))
+    if unseen:
+        told = f"pid {', '.join(unseen)}: of unknown age"
+        checks.append(Check(name, "unseen", told, "GRANT pg_read_all_stats to this login."))
+    return checks
+
+
+def oldest(conn: psycopg.Connection) -> list[Check]:
+    """The oldest transaction of the cluster, whatever it does."""
+    rows = conn.execute(
+        """
+        SELECT 'session ' || pid, extract(epoch FROM clock_timestamp() - xact_start)::float8,
+               (state IS NULL)
+        FROM pg_stat_activity
+        WHERE pid <> pg_backend_pid() AND (backend_type = 'client backend' OR backend_type IS NULL)
+        UNION ALL
+        SELECT 'prepared transaction ' || gid, extract(epoch FROM clock_timestamp() - prepared)::float8, false
+        FROM pg_prepared_xacts
+        """
+    ).fetchall()
+    return long_open(rows)
+
+
+def long_open(rows: Sequence[tuple[str, float | None, bool]]) -> list[Check]:
+    """The verdict on (who, its transaction's age in seconds, whether it is hidden). Pure."""
+    hidden = sum(1 for _, _, unseen in rows if unseen)
+    known = [(age, who) for who, age, _ in rows if age is not None]
+    checks = []
+    if known:
+        age, who = max(known)
+        verdict = graded(age, *OPEN)
+        remedy = "" if verdict == "ok" else "No vacuum removes what died since it began: end it."
+        checks.append(Check("oldest transaction", verdict, f"{who}, {age:,.0f} s", remedy))
+    elif not hidden:
+        checks.append(Check("oldest transaction", "ok", "none is open"))
+    if hidden:
+        told = f"{hidden} sessions of other logins"
+        checks.append(Check("oldest transaction", "unseen", told, "GRANT pg_read_all_stats to this login."))
+    return checks

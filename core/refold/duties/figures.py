@@ -1,0 +1,32 @@
+"""The figures of `refold report`: summed up, and removed when they are old."""
+
+from __future__ import annotations
+
+import psycopg
+
+from refold.builds.upkeeper import Upkeepers
+from refold.duties.limits import limits
+
+NAME = "figures"
+
+
+def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+    """Sums up the duplicates of minutes that are over; removes what is older than `latency_days`."""
+    days = limits(conn).latency_days
+    with conn.transaction():
+        # Producers only ever insert: none of them waits for this.
+        conn.execute(
+            """
+            WITH gone AS (
+                DELETE FROM refold.duplicates WHERE NOT folded AND at < date_trunc('minute', clock_timestamp())
+                RETURNING at, events
+            )
+            INSERT INTO refold.duplicates (at, events, folded)
+            SELECT date_trunc('minute', at), sum(events), true FROM gone GROUP BY 1
+            """
+        )
+        for table, column in (("latencies", "minute"), ("duplicates", "at")):
+            conn.execute(
+                f"DELETE FROM refold.{table} WHERE {column} < clock_timestamp() - make_interval(days => %s)".encode(),
+                (days,),
+            )

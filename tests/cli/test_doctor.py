@@ -1,0 +1,37 @@
+"""`refold doctor`: exit status and output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from refold.doctor.check import Check
+
+from .conftest import Refold
+
+
+def test_a_database_with_something_to_do(refold: Refold, metric: Callable[[str, str], Path]) -> None:
+    metric("counts", "SELECT action, count(*) AS n FROM events GROUP BY action")
+    done = refold("doctor")
+    assert done.status == 1
+    assert "counts (new)" in done.out
+    assert "projections: `refold deploy --dry-run` shows the plan." in done.out
+    found = {check["name"]: check["verdict"] for check in refold("doctor", "--json").json}
+    assert found["projections"] == "warn"
+    assert found["schema"] == "ok"
+
+
+@pytest.mark.parametrize(("verdict", "status"), [("ok", 0), ("unseen", 0), ("warn", 1), ("fail", 1)])
+def test_exit_status(refold: Refold, monkeypatch: pytest.MonkeyPatch, verdict: str, status: int) -> None:
+    found = [Check("roles", verdict, "as it is", "" if verdict == "ok" else "do this")]  # type: ignore[arg-type]
+    monkeypatch.setattr("refold.cli.doctor.examine", lambda conn, url, folder: found)
+    assert refold("doctor").status == status
+
+
+def test_it_cannot_look(bare: Refold, database_url: str) -> None:
+    with psycopg.connect(database_url) as conn:
+        elsewhere = database_url.replace(f"/{conn.info.dbname}?", "/no_such_database?")
+    assert bare("doctor", "--database-url", elsewhere).status == 2
