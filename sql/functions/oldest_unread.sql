@@ -32,7 +32,7 @@ FROM (
        AND (l.txid, l.position) <= (oldest_unread.progress_txid, oldest_unread.progress_position)
      ORDER BY l.txid, l.position LIMIT 1)
 ) AS e
-ORDER BY e.recorded_at
+ORDER BY e.recorded_at, e.txid, e.position
 LIMIT 1
 $$;
 
