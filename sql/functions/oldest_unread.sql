@@ -3,7 +3,7 @@
 CREATE OR REPLACE FUNCTION refold.oldest_unread(
     done pg_snapshot, target pg_snapshot, progress_txid xid8, progress_position bigint
 ) RETURNS TABLE (event_id text, recorded_at timestamptz)
-LANGUAGE sql STABLE SECURITY DEFINER
+LANGUAGE sql STABLE
 SET search_path = refold, pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 AS $$
@@ -32,7 +32,7 @@ FROM (
        AND (l.txid, l.position) <= (oldest_unread.progress_txid, oldest_unread.progress_position)
      ORDER BY l.txid, l.position LIMIT 1)
 ) AS e
-ORDER BY e.recorded_at
+ORDER BY e.recorded_at, e.txid, e.position
 LIMIT 1
 $$;
 

@@ -32,6 +32,7 @@ class Row(BaseModel):
     at: {kind}
 
 seen = itertools.count()
+before = [-9]
 
 @transform()
 def stamped(event: Event) -> Row | None:
@@ -41,7 +42,7 @@ ROW = "return Row(event_id=event.event_id, action=event.action, at={at})"
 HONEST = ROW.format(at="len(event.event_id)")
 
 
-def project(folder: Path, body: str, kind: str = "float") -> Path:
+def project(folder: Path, body: str, kind: str = "float | None") -> Path:
     (folder / "stamped.py").write_text(HEAD.format(kind=kind, body=body))
     return folder
 
@@ -55,8 +56,10 @@ def offer(producers: Callable[..., Connection], prefix: str = "e", count: int = 
     ("body", "fields"),
     [
         (ROW.format(at="time.time()"), ["at"]),
+        (ROW.format(at="None if next(seen) % 2 else 1"), ["at"]),
+        # Whether it comes right after its neighbour: the same each time in the same order.
+        ("was, before[0] = before[0], int(event.event_id[1:]); " + ROW.format(at="was == before[0] - 1"), ["at"]),
         (ROW.format(at="random.random()"), ["at"]),
-        # Only its order gives this one away.
         (ROW.format(at="next(seen) // 100"), []),
         (ROW.format(at="next(seen)"), ["at"]),
         ("return None if next(seen) % 2 else " + HONEST.removeprefix("return "), ["(the row itself)"]),
