@@ -16,6 +16,7 @@ import psycopg
 from psycopg import sql
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
+from refold.cluster import bearings
 from refold.errors import DatabaseError, ForeignCluster, NotInstalled
 from refold.resources import migrations_dir, sql_dir
 
@@ -163,26 +164,24 @@ def _apply_objects(conn: psycopg.Connection) -> None:
 
 
 def check(conn: psycopg.Connection) -> None:
-    """Refuses a database whose schema is missing or whose cursors belong to another cluster.
+    """Refuses a database whose schema is missing or whose coordinates mean nothing here.
 
     Raises:
         NotInstalled: no schema here, or an older one.
-        ForeignCluster: the data came from another cluster by dump and restore; transaction ids started again,
-            so that a cursor would skip events.
+        ForeignCluster: the data came from another cluster, or speaks of transactions that this one has not had:
+            a restore happened, and a cursor would skip events.
     """
     installed = conn.execute("SELECT to_regclass('refold.settings') IS NOT NULL").fetchone()
     if installed is None or not installed[0]:
         raise NotInstalled("refold is not installed in this database", remedy="Run `refold migrate` first.")
-    row = conn.execute(
-        "SELECT s.system_identifier, c.system_identifier FROM refold.settings AS s, pg_control_system() AS c"
-    ).fetchone()
-    if row is None:
+    found = bearings(conn)
+    if found is None:
         raise NotInstalled("refold's settings are missing", remedy="Run `refold migrate` first.")
-    if row[0] != row[1]:
+    why = found.why()
+    if why is not None:
         raise ForeignCluster(
-            f"this database was restored from another cluster (its cursors speak of {row[0]}, this is {row[1]}): "
-            "transaction ids started again here, and a cursor would skip events",
-            remedy="Restore by physical backup (pg_basebackup), or load the events into a fresh database and deploy.",
+            why,
+            remedy="`refold recover --dry-run` says what it would do about it; `refold recover` does it.",
         )
 
 

@@ -31,7 +31,7 @@ whoever never rests keeps the producers from a processor."""
 FROZEN_AFTER = 60.0
 """Seconds for which a worker may do nothing in the middle of a page."""
 SEGMENTS_EVERY = 5.0
-"""Seconds between two looks at the log's spare segments."""
+"""Seconds between two looks at the log's spare segments, and at whether cursors still mean what they say."""
 
 SETTINGS = {
     # The plan must not depend on how far a cursor has got (see Stream.page).
@@ -119,6 +119,9 @@ class Worker:
             segments_due = 0.0
             while not self._stopped():
                 if time.monotonic() >= segments_due:
+                    # A restore may come while this worker runs. Its pages are refused from then on (see
+                    # sql/functions/refuse_foreign.sql); here it learns why.
+                    check(conn)
                     conn.execute("SELECT refold.ensure_segments()")
                     segments_due = time.monotonic() + SEGMENTS_EVERY
                 todo = self._patience.due(waiting(conn))
