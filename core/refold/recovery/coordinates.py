@@ -62,7 +62,8 @@ def rewrite_log(conn: psycopg.Connection) -> int:
     ).fetchall()
     for segment, lower, upper in segments:
         found = conn.execute(
-            "SELECT EXISTS (SELECT FROM refold.events WHERE txid >= %s::text::xid8 AND position >= %s AND position < %s)",
+            "SELECT EXISTS (SELECT FROM refold.events"
+            " WHERE txid >= %s::text::xid8 AND position >= %s AND position < %s)",
             (str(BOUND), lower, upper),
         ).fetchone()
         if found != (True,):

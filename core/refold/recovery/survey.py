@@ -67,11 +67,12 @@ def survey(conn: psycopg.Connection, projections: Path | None) -> Survey:
         DatabaseError: the log holds an event twice.
         BuildError: a transform's file is not here, or not as it was deployed.
     """
-    row = conn.execute(
-        "SELECT to_regclass('refold.settings') IS NOT NULL"
-        " AND to_regnamespace('refold_builds') IS NOT NULL AND to_regnamespace('metrics') IS NOT NULL"
-    ).fetchone()
-    found = bearings(conn) if row == (True,) else None
+    # A schema that was restored by itself comes without its grants.
+    usable = conn.execute(
+        "SELECT FROM pg_namespace"
+        " WHERE nspname IN ('refold', 'refold_builds', 'metrics') AND has_schema_privilege(oid, 'USAGE')"
+    ).rowcount
+    found = bearings(conn) if usable == 3 else None
     if found is None:
         raise NotInstalled(
             "the schemas of refold are not all in this database",
