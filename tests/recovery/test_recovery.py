@@ -256,6 +256,12 @@ def test_positions_that_are_drawn_again(restored: str, logs: tuple[bytes, bytes]
         assert conn.execute(twice).fetchone() == (20,)
     bring_back(restored)
     append(restored, 5, "after")
+    with superuser(restored) as conn:
+        of = "SELECT {}(position) FROM refold.events WHERE event_id {} LIKE 'after%'"
+        (first,), (last,) = (
+            conn.execute(of.format(*what).encode()).fetchall()[0] for what in (("min", ""), ("max", "NOT"))
+        )
+        assert first > last
     lawful(restored, EARLY + 45)
 
 
