@@ -21,23 +21,30 @@ Rule = Callable[[Direction, bytes], tuple[bytes, bool]]
 """What becomes of some bytes: what to pass on, and whether to cut the connection then, both ways."""
 
 
-def reply_lost(to: str) -> Rule:
-    """Cuts when the server says that a command is done (its tag, such as COMMIT): done it is, but nobody knows."""
+def reply_lost(to: str, time: int = 1) -> Rule:
+    """Cuts when the server says, for the first or a later time, that a command is done (its tag, such as COMMIT):
+    done it is, but nobody knows."""
     tag = to.encode() + b"\0"
+    left = time
 
     def rule(direction: Direction, data: bytes) -> tuple[bytes, bool]:
-        return (b"", True) if direction == "to client" and tag in data else (data, False)
+        nonlocal left
+        if direction == "to client" and tag in data:
+            left -= 1
+            if left == 0:
+                return b"", True
+        return data, False
 
     return rule
 
 
-def cut_after(count: int) -> Rule:
-    """Cuts when the client has sent so many bytes."""
+def cut_after(count: int, of: Direction = "to server") -> Rule:
+    """Cuts when the client has sent (or received) so many bytes."""
     left = count
 
     def rule(direction: Direction, data: bytes) -> tuple[bytes, bool]:
         nonlocal left
-        if direction == "to client":
+        if direction != of:
             return data, False
         passed = data[:left]
         left -= len(passed)
@@ -70,6 +77,8 @@ class Proxy:
         self.cuts = 0
         self.sent = 0
         """Bytes from clients to the server."""
+        self.received = 0
+        """Bytes from the server to clients."""
 
     def url_of(self, database: str) -> str:
         """The libpq URL of a database, through this proxy."""
@@ -119,6 +128,8 @@ class Proxy:
                         data = key.fileobj.recv(65536)
                         if direction == "to server":
                             self.sent += len(data)
+                        else:
+                            self.received += len(data)
                         passed, cut = (data, False) if self.cuts else self._rule(direction, data)
                         other.sendall(passed)
                         self.cuts += cut

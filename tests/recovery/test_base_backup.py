@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from clusters import base_backup
+from clusters import base_backup, make_database
 from live import drain, make_live, wrong
 from refold import append as append_in
 from refold.database import check, connect, migrate
@@ -13,9 +13,7 @@ from restored import append
 
 
 def test_an_older_base_backup_goes_on_from_where_it_was(old: EmbeddedServer) -> None:
-    with psycopg.connect(old.url, autocommit=True) as admin:
-        admin.execute("CREATE DATABASE physical")
-    url = old.url_of("physical")
+    url = make_database(old, "physical")
     migrate(url)
     make_live(url)
     append(url, 30)
