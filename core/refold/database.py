@@ -19,6 +19,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 from refold.cluster import bearings
 from refold.errors import DatabaseError, ForeignCluster, NotInstalled
 from refold.resources import migrations_dir, sql_dir
+from refold.silence import answering
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -30,6 +31,9 @@ _FOLDERS = ("functions", "aggregates", "monitoring", "triggers")
 PATIENCE = 60.0
 """Seconds for which a migration tries to get its short locks."""
 _MIGRATION_LOCK = 8246178264892741635
+
+CONNECT_S = 10
+"""Seconds that a server may take to let a session in."""
 
 # What a session of refold's own needs: days are UTC days whatever the server says, plans must not depend on
 # how far a cursor has got, and a worker frozen in mid-transaction must not hold its build for ever.
@@ -65,17 +69,18 @@ def connect(
         url,
         autocommit=True,
         application_name=application_name,
-        connect_timeout=10,
+        connect_timeout=CONNECT_S,
         keepalives_idle=10,
         keepalives_interval=5,
         keepalives_count=3,
         tcp_user_timeout=30_000,
     )
     try:
-        if role is not None:
-            conn.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
-        for name, value in {**SESSION, **(settings or {})}.items():
-            conn.execute("SELECT set_config(%s, %s, false)", (name, value))
+        with answering(conn, CONNECT_S):
+            if role is not None:
+                conn.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+            for name, value in {**SESSION, **(settings or {})}.items():
+                conn.execute("SELECT set_config(%s, %s, false)", (name, value))
     except psycopg.errors.InsufficientPrivilege as error:
         user = conn.info.user
         conn.close()
@@ -85,6 +90,9 @@ def connect(
         raise NotInstalled(
             f"the role {role} does not exist on this server", remedy="Run `refold migrate` first."
         ) from error
+    except BaseException:
+        conn.close()
+        raise
     conn.autocommit = autocommit
     return conn
 

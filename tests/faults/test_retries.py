@@ -40,12 +40,16 @@ def test_a_worker_whose_session_is_ended_in_the_middle_of_a_page(
             (before,) = wait_until(lambda: pids(admin, "refold worker", waiting=True))
             assert terminate(admin, "refold worker") == 1
             # It comes back by itself, and stands before the same lock.
-            wait_until(lambda before=before: [p for p in pids(admin, "refold worker", waiting=True) if p != before])
+            _stands_again(admin, before)
             blocker.rollback()
         wait_until(lambda: admin.execute("SELECT sum(events) FROM metrics.daily").fetchone() == (60,), deadline_s=30)
         assert process.poll() is None
     drain(database_url)
     assert wrong(database_url) == {}
+
+
+def _stands_again(admin: Connection, before: int) -> None:
+    wait_until(lambda: [pid for pid in pids(admin, "refold worker", waiting=True) if pid != before])
 
 
 def test_a_worker_in_a_deadlock(database_url: str, producer: Connection, admin: Connection) -> None:

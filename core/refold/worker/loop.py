@@ -15,6 +15,7 @@ from refold.builds.build import EVENT_GRAIN, Build, readers_of, set_error
 from refold.builds.upkeeper import Upkeepers
 from refold.database import check, connect
 from refold.retry import transient
+from refold.silence import Watch
 from refold.worker.catch_up import Keeper
 from refold.worker.doorbell import POLL, Doorbell
 from refold.worker.load import Loaded
@@ -108,9 +109,12 @@ class Worker:
                 self._run(drain)
 
     def _run(self, drain: bool) -> None:
-        with connect(
-            self._url, "refold_worker", autocommit=True, application_name="refold worker", settings=self._settings
-        ) as conn:
+        with (
+            connect(
+                self._url, "refold_worker", autocommit=True, application_name="refold worker", settings=self._settings
+            ) as conn,
+            Watch(conn, self._url),
+        ):
             check(conn)
             keeper = Keeper(conn, self._upkeepers)
             doorbell = Doorbell(conn, poll=self._poll)
@@ -187,7 +191,10 @@ class Worker:
             set_error(conn, build, message)
 
     def _test(self, doorbell: Doorbell) -> None:
-        with connect(self._url, autocommit=True, application_name="refold self-test") as other:
+        with (
+            connect(self._url, autocommit=True, application_name="refold self-test") as other,
+            Watch(other, self._url),
+        ):
             if not doorbell.self_test(other):
                 log.warning(
                     "NOTIFY does not arrive on this connection (a transaction-pooling proxy?): polling every %g s",
