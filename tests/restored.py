@@ -7,8 +7,8 @@ from typing import NamedTuple
 from making import events
 from refold import Log
 
-FAR = 5_000
-"""A transaction id that a fresh cluster has not come to."""
+FAR = 50_000
+"""A transaction id that a fresh cluster does not come to, whatever is restored into it."""
 EARLY = 40
 """Events when the first dump was made; everything is applied."""
 LATE = 70

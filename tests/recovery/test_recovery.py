@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,8 +27,9 @@ from refold.incidents import find as incidents
 from refold.recovery import Report, recover, survey
 from refold.recovery.coordinates import BOUND, RESTORED
 from refold.worker.catch_up import Keeper
+from refold.worker.load import load_step
 from refold.worker.loop import Worker
-from restored import EARLY, LAG, LATE, Dumps, append
+from restored import EARLY, FAR, LAG, LATE, Dumps, append
 
 RECOVER_POINTS = [point for point in POINTS if point.startswith("recover_")]
 
@@ -140,7 +142,7 @@ def test_a_cluster_that_is_further_on_keeps_the_cursors(dumps: Dumps) -> None:
     """As after pg_upgrade: nothing is rewritten, and what was not applied yet is not drift."""
     query = "SELECT table_name, done::text FROM refold.builds WHERE state = 'live' ORDER BY 1"
     with cluster() as server:
-        advance(server, 20_000)
+        advance(server, 2 * FAR)
         url = server.url
         with superuser(url) as admin:
             admin.execute("DROP SCHEMA refold, refold_builds, metrics CASCADE")
@@ -164,7 +166,7 @@ def test_an_old_transaction_of_the_new_cluster_is_waited_for(dumps: Dumps) -> No
             admin.execute("DROP SCHEMA refold, refold_builds, metrics CASCADE")
         with psycopg.connect(url) as early:
             early.execute("SELECT pg_current_xact_id()")
-            advance(server, 20_000)
+            advance(server, 2 * FAR)
             restore(dumps.late, url)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("refold.recovery.recovery.OPEN_S", 0.3)
@@ -376,6 +378,9 @@ def test_a_first_load_is_begun_again(
         assert process.wait(60) == -9, process.communicate()[1]
     with acting(source) as conn:
         (loading,) = find(conn, "b.projection = 'actions'")
+        # As with a long log, in several steps; the first is done.
+        loaded = load_step(conn, Upkeepers(tmp_path).of(conn, loading), step=20)
+        assert loaded is not None and (loaded.events, loaded.finished) == (20, False)
     restore(dump(source), url)
     report = bring_back(url)
     assert [build.projection for build in report.survey.of("loaded again")] == [loading.projection]
@@ -409,8 +414,9 @@ def test_a_running_worker_ends_when_the_database_is_replaced(restored: str, monk
             admin.execute("UPDATE refold.settings SET system_identifier = 7")
 
     append(restored, 5, "more")
+    late = time.monotonic() + 30
     with pytest.raises(ForeignCluster):
-        Worker(restored, SHOP, poll=0.05, on_page=replace).run()
+        Worker(restored, SHOP, poll=0.05, on_page=replace, stopped=lambda: time.monotonic() > late).run()
 
 
 def test_dead_letters_follow_their_events(restored: str, logs: tuple[bytes, bytes]) -> None:
