@@ -67,12 +67,13 @@ class Bearings:
         return None
 
 
+# `e.txid`, not `txid`: that would be the output column, whose order no index has.
 _LOOK = """
 SELECT s.system_identifier AS recorded,
        c.system_identifier AS actual,
        pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS oldest,
        pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next,
-       coalesce((SELECT txid::text::bigint FROM refold.events ORDER BY txid DESC LIMIT 1), 0) AS log,
+       coalesce((SELECT e.txid::text::bigint FROM refold.events AS e ORDER BY e.txid DESC LIMIT 1), 0) AS log,
        coalesce((
            SELECT max(greatest(pg_snapshot_xmax(done), pg_snapshot_xmax(target))::text::bigint)
            FROM refold.builds WHERE state <> 'dropped'

@@ -158,8 +158,9 @@ def test_a_cluster_that_is_further_on_keeps_the_cursors(dumps: Dumps) -> None:
         lawful(url, LATE + LAG + 10)
 
 
-def test_an_old_transaction_of_the_new_cluster_is_waited_for(dumps: Dumps) -> None:
-    """It would append under a txid that the cursors call done."""
+@pytest.mark.parametrize("kind", ["a session", "prepared"])
+def test_an_old_transaction_of_the_new_cluster_is_waited_for(dumps: Dumps, kind: str) -> None:
+    """It appends under a txid that the cursors call done."""
     with cluster() as server:
         url = server.url
         with superuser(url) as admin:
@@ -168,13 +169,19 @@ def test_an_old_transaction_of_the_new_cluster_is_waited_for(dumps: Dumps) -> No
             early.execute("SELECT pg_current_xact_id()")
             advance(server, 2 * FAR)
             restore(dumps.late, url)
+            append_in(early, [{"id": "early", "action": "view", "ts": 0}])
+            if kind == "prepared":
+                early.execute("PREPARE TRANSACTION 'early'")
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("refold.recovery.recovery.OPEN_S", 0.3)
                 with pytest.raises(BuildError, match="is open"):
                     bring_back(url)
             refused(url)
-            append_in(early, [{"id": "early", "action": "view", "ts": 0}])
-            early.commit()
+            if kind == "prepared":
+                early.autocommit = True
+                early.execute("COMMIT PREPARED 'early'")
+            else:
+                early.commit()
         report = bring_back(url)
         assert report.survey.decision.way == "adopt"
         assert report.drift.drift > 0, "the audit has found the event that no cursor would have shown"
