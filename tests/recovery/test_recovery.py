@@ -430,18 +430,54 @@ def test_dead_letters_follow_their_events(restored: str, logs: tuple[bytes, byte
     """One whose event is gone must not keep it out when it comes again."""
     with acting(restored) as conn:
         (build,) = find(conn, "b.state = 'live' AND b.projection = 'purchases'")
+        conn.execute("UPDATE refold.builds SET dead_letters = 2 WHERE build_id = %s", (build.build_id,))
         conn.execute(
             "INSERT INTO refold.dead_letters (build_id, event_id, txid, position, ordinal, error)"
-            " SELECT %s, event_id, txid, position, 0, 'x' FROM refold.events WHERE event_id IN ('e1', 'e60')",
+            " SELECT %s, event_id, txid, position, 0, 'x' FROM refold.events WHERE event_id IN ('e2', 'e62')",
             (build.build_id,),
         )
     replace_log(restored, logs[0])
     report = bring_back(restored)
-    assert report.dead_letters == {build.table_name: ["e60"]}
+    assert report.dead_letters == {build.table_name: ["e62"]}
     with acting(restored) as conn:
         assert conn.execute("SELECT event_id, txid::text::integer FROM refold.dead_letters").fetchall() == [
-            ("e1", RESTORED)
+            ("e2", RESTORED)
         ]
+        assert find(conn, "b.build_id = %s", build.build_id)[0].dead_letters == 1
+    # The event that waits is missing, and known to be; the other comes in like any event.
+    assert append(restored, LATE).count("accepted") == LATE - EARLY
+    drain(restored)
+    assert [row[:2] for row in wrong(restored)["purchases"]] == [("missing", "e2")]
+
+
+def test_builds_of_every_kind_can_be_loaded_anew(restored: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where nothing helps: healed, and different still."""
+    monkeypatch.setattr("refold.recovery.recovery.ROUNDS", 0)
+    report = bring_back(restored)
+    assert [build for build, _ in report.unloaded] == report.survey.of("audited")
+    assert {build.upkeep for build, _ in report.unloaded} == {"facts", "merge", "members", "recompute", "transform"}
+    lawful(restored, LATE + LAG)
+
+
+@pytest.mark.parametrize("projection", ["purchases", "graded"])
+def test_an_event_that_fails_keeps_nobody_from_being_recovered(restored: str, projection: str) -> None:
+    """It came after the backup, or was unread in it. The audit cannot set it aside; a first load can."""
+    with Log(restored) as log:
+        log.append([{"id": "poison", "user_id": "u", "action": "purchase", "ts": 0, "metadata": {"amount": "free"}}])
+    report = bring_back(restored)
+    assert projection in [build.projection for build, _ in report.unloaded]
+    assert report.drift.audited == ["paths"], "which reads no amount"
+    drain(restored)
+    with acting(restored) as conn:
+        assert {build.state for build in kept(conn)} == {"live"}
+        assert all(build.loaded for build in kept(conn))
+        letters = conn.execute("SELECT DISTINCT event_id FROM refold.dead_letters").fetchall()
+        assert letters == [("poison",)]
+        shown = conn.execute(f"SELECT count(*) FROM metrics.{projection}".encode()).fetchone()
+        good = "SELECT count(*) FROM refold.events WHERE event_id <> 'poison'"
+        if projection == "purchases":
+            good += " AND action = 'purchase'"
+        assert shown == conn.execute(good.encode()).fetchone()
 
 
 def test_who_may_not_act_as_the_owner_is_told(restored: str) -> None:

@@ -120,6 +120,8 @@ def _show(report: Report) -> None:
     _show_ledger(found, "were")
     for name, lost in report.dead_letters.items():
         line(f"{name}: {len(lost):,} dead letters ended, their events are not in the log")
+    for build, because in report.unloaded:
+        line(f"{build.table_name}: loaded anew by the workers, because it cannot be audited: {because}")
     for fate in ("loaded again", "lost", "dropped"):
         for build in found.of(fate):
             line(f"{build.table_name}: {_FATES[fate]}")

@@ -12,9 +12,10 @@ from functools import partial
 import psycopg
 from psycopg import sql
 
-from refold.builds.build import EVENT_GRAIN, Build
+from refold.builds.build import EVENT_GRAIN, Build, lock
+from refold.builds.dead_letters import count
 from refold.crash import crash_point
-from refold.cursor import Snapshot
+from refold.cursor import EMPTY, Snapshot
 from refold.projections.identifiers import ident
 from refold.recovery.door import through
 from refold.upkeep.stream import LOG_TABLE
@@ -25,6 +26,9 @@ BOUND = 100
 """All restored events are below it, and all transactions of a cluster above: initdb itself takes hundreds."""
 EVERYTHING = Snapshot(BOUND, BOUND, ())
 """The cursor that has applied all restored events, and nothing that comes."""
+
+LOADED_FIRST = {"facts": ("__id", "__at"), "transform": ("__id", "__at"), "recompute": ("__key", "__hash")}
+"""Indexes that a first load makes after the rows, by the ends of their names."""
 
 
 def draw_from_the_end(conn: psycopg.Connection) -> None:
@@ -140,6 +144,28 @@ def start_over(conn: psycopg.Connection, build: Build) -> None:
         )
 
 
+def unload(conn: psycopg.Connection, build: Build) -> None:
+    """Makes a loaded build one that is loaded for the first time.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
+        build: a loaded build.
+    """
+
+    def from_nothing() -> None:
+        conn.execute(
+            "UPDATE refold.builds SET done = %s::pg_snapshot, loaded = false WHERE build_id = %s",
+            (str(EMPTY), build.build_id),
+        )
+
+    with conn.transaction():
+        for index in LOADED_FIRST.get(build.upkeep, ()):
+            name = sql.Identifier("refold_builds", build.table_name + index)
+            conn.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(name))
+        start_over(conn, build)
+        through(conn, "refold.builds", ["guard_cursor", "refuse_foreign"], from_nothing)
+
+
 def tables_of(conn: psycopg.Connection, build: Build) -> list[str]:
     """A build's table and the sets beside it, as far as they are there."""
     rows = conn.execute(
@@ -165,11 +191,12 @@ def settle_dead_letters(conn: psycopg.Connection, build: Build, stream: str) -> 
         build: the build.
         stream: the table that it reads, already as it must be.
     """
-    found = conn.execute("SELECT FROM refold.dead_letters WHERE build_id = %s LIMIT 1", (build.build_id,)).rowcount
-    if not found:
+    if not conn.execute("SELECT FROM refold.dead_letters WHERE build_id = %s LIMIT 1", (build.build_id,)).rowcount:
         return []
     ordinal = "letter.ordinal" if stream == LOG_TABLE else "event.ordinal"
     with conn.transaction():
+        # Whoever changes letters holds the build's lock.
+        lock(conn, build.build_id, wait=True)
         conn.execute(
             f"""
             UPDATE refold.dead_letters AS letter
@@ -195,4 +222,6 @@ def settle_dead_letters(conn: psycopg.Connection, build: Build, stream: str) -> 
             conn.execute(
                 "DELETE FROM refold.dead_letters WHERE build_id = %s AND event_id = ANY (%s)", (build.build_id, names)
             )
+            conn.execute("SET LOCAL ROLE refold_worker")
+            count(conn, build.build_id)
     return names

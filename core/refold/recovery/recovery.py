@@ -16,6 +16,7 @@ import psycopg
 from psycopg import sql
 
 from refold.builds.build import Build, by_id, set_error
+from refold.builds.dead_letters import described
 from refold.builds.promote import drop_superseded
 from refold.builds.upkeeper import Upkeepers
 from refold.builds.views import drop_view, switch_view
@@ -35,9 +36,11 @@ from refold.recovery.coordinates import (
     settle_dead_letters,
     start_over,
     tables_of,
+    unload,
 )
 from refold.recovery.door import may_pass
 from refold.recovery.survey import Survey, survey
+from refold.worker.culprits import of_an_event
 
 BY = "refold recover"
 ROUNDS = 3
@@ -56,6 +59,7 @@ class Report:
         rewritten: events that got new coordinates.
         drift: what the audits found and healed.
         dead_letters: dead letters whose event is not in the log any more, by table.
+        unloaded: builds that could not be audited, and why; workers load them anew, as at first.
         seconds: how long it took.
     """
 
@@ -63,6 +67,7 @@ class Report:
     rewritten: int = 0
     drift: Drift = field(default_factory=Drift)
     dead_letters: dict[str, list[str]] = field(default_factory=dict)
+    unloaded: list[tuple[Build, str]] = field(default_factory=list)
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -76,6 +81,7 @@ class Report:
             ],
             "audited": self.drift.audited,
             "dead_letters_without_event": self.dead_letters,
+            "loaded_anew": [{"table": build.table_name, "because": because} for build, because in self.unloaded],
             "seconds": round(self.seconds, 3),
         }
 
@@ -137,10 +143,7 @@ def _recover(conn: psycopg.Connection, projections: Path | None, report: Callabl
             report(f"the coordinates of {build.table_name}")
             rewrite_build(conn, build)
             crash_point("recover_build")
-    for build in plan.of("audited"):
-        report(f"auditing {build.projection}")
-        _prove(conn, upkeepers, build, result)
-        crash_point("recover_audited")
+    _audit(conn, upkeepers, result, report)
     crash_point("recover_proved")
     result.seconds = time.perf_counter() - started
     with conn.transaction():
@@ -198,6 +201,28 @@ def _drop_view(conn: psycopg.Connection, build: Build) -> None:
         ) from error
 
 
+def _audit(conn: psycopg.Connection, upkeepers: Upkeepers, result: Report, report: Callable[[str], None]) -> None:
+    """Proves each build, its streams before it. Where that fails, the build is loaded anew, and what reads it too.
+
+    That is for an event of which its query makes an error: an event that was unread in the backup, or came since.
+    The first load sets it aside, which an audit cannot; and one projection that fails keeps no other from being used.
+    """
+    unloaded: dict[int | None, str] = {}
+    for build in result.survey.of("audited"):
+        report(f"auditing {build.projection}")
+        try:
+            if build.upstream_id in unloaded:
+                raise BuildError(f"it reads {unloaded[build.upstream_id]}, which is loaded anew")
+            _prove(conn, upkeepers, build, result)
+        except Exception as error:
+            if not (isinstance(error, BuildError) or of_an_event(error)):
+                raise
+            unload(conn, build)
+            unloaded[build.build_id] = build.projection
+            result.unloaded.append((build, str(error) if isinstance(error, BuildError) else described(error)))
+        crash_point("recover_audited")
+
+
 def _prove(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, result: Report) -> None:
     """Audits a build whose streams have been proved, heals what differs, and audits it again until nothing does.
 
@@ -211,12 +236,18 @@ def _prove(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, result:
         suspects = audit(conn, keeper, None, Drift(), keep=False)
         if not suspects:
             break
-        heal(conn, upkeepers, by_id(conn, build.build_id), suspects, None, result.drift)
-    else:
-        raise BuildError(
-            f"{build.table_name} still differs from its query after it was healed",
-            remedy=f"`refold reconcile {build.projection} --dry-run` shows how; `refold rebuild` makes it anew.",
+        heal(
+            conn,
+            upkeepers,
+            by_id(conn, build.build_id),
+            suspects,
+            None,
+            result.drift,
+            # They come next. But where workers run, nobody may be left with a reader that differs for long.
+            readers=result.survey.decision.way == "prove",
         )
+    else:
+        raise BuildError(f"{build.table_name} still differs from its query after it was healed")
     result.drift.audited.append(build.projection)
     set_error(conn, build, None)
     shown = conn.execute(
