@@ -40,6 +40,16 @@ with connect(url, "refold_worker", autocommit=True) as conn:
     rebuild(conn, Path(folder), names, lambda progress: None, cascade=True)
 """
 
+_RECOVER = """
+import json, sys
+from pathlib import Path
+from refold.database import connect
+from refold.recovery import recover
+url, folder = json.loads(sys.argv[1])
+with connect(url, "refold_worker", autocommit=True) as conn:
+    recover(conn, Path(folder))
+"""
+
 Process = subprocess.Popen[str]
 
 
@@ -69,6 +79,12 @@ def deploying(url: str, folder: Path, *, env: dict[str, str] | None = None) -> I
 def rebuilding(url: str, folder: Path, names: list[str], *, env: dict[str, str] | None = None) -> Iterator[Process]:
     """A process that rebuilds projections and what reads them; killed at the end if it still runs."""
     yield from _process(_REBUILD, [url, str(folder), names], env)
+
+
+@contextmanager
+def recovering(url: str, folder: Path, *, env: dict[str, str] | None = None) -> Iterator[Process]:
+    """A process that brings a restored database back; killed at the end if it still runs."""
+    yield from _process(_RECOVER, [url, str(folder)], env)
 
 
 def _process(program: str, arguments: list[object], env: dict[str, str] | None) -> Iterator[Process]:

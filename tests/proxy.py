@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import selectors
 import shutil
 import socket
@@ -17,31 +18,52 @@ from typing import Literal, Self
 from conftest import ServerUnderTest
 
 Direction = Literal["to server", "to client"]
-Rule = Callable[[Direction, bytes], tuple[bytes, bool]]
-"""What becomes of some bytes: what to pass on, and whether to cut the connection then, both ways."""
+Rule = Callable[[Direction, bytes], tuple[bytes | None, bool]]
+"""What becomes of some bytes: what to pass on, and whether to cut the connection then, both ways. None: nothing is read
+or passed on any more, and the connection stays open."""
 
 
-def reply_lost(to: str) -> Rule:
-    """Cuts when the server says that a command is done (its tag, such as COMMIT): done it is, but nobody knows."""
+def reply_lost(to: str, time: int = 1) -> Rule:
+    """Cuts when the server says, for the first or a later time, that a command is done (its tag, such as COMMIT):
+    done it is, but nobody knows."""
     tag = to.encode() + b"\0"
+    left = time
 
     def rule(direction: Direction, data: bytes) -> tuple[bytes, bool]:
-        return (b"", True) if direction == "to client" and tag in data else (data, False)
+        nonlocal left
+        if direction == "to client" and tag in data:
+            left -= 1
+            if left == 0:
+                return b"", True
+        return data, False
 
     return rule
 
 
-def cut_after(count: int) -> Rule:
-    """Cuts when the client has sent so many bytes."""
+def cut_after(count: int, of: Direction = "to server") -> Rule:
+    """Cuts when the client has sent (or received) so many bytes."""
     left = count
 
     def rule(direction: Direction, data: bytes) -> tuple[bytes, bool]:
         nonlocal left
-        if direction == "to client":
+        if direction != of:
             return data, False
         passed = data[:left]
         left -= len(passed)
         return passed, left == 0
+
+    return rule
+
+
+def silent_after(count: int, of: Direction = "to server") -> Rule:
+    """Goes silent when the client has sent (or received) so many bytes."""
+    left = count
+
+    def rule(direction: Direction, data: bytes) -> tuple[bytes | None, bool]:
+        nonlocal left
+        if direction == of:
+            left -= len(data)
+        return (None if left <= 0 else data), False
 
     return rule
 
@@ -52,7 +74,7 @@ def untouched(direction: Direction, data: bytes) -> tuple[bytes, bool]:
 
 
 class Proxy:
-    """Listens on a unix socket, and cuts one connection by its rule; those after it are left alone.
+    """Listens on a unix socket, and cuts or silences one connection by its rule; those after it are left alone.
 
     Args:
         server: what is behind it.
@@ -68,8 +90,12 @@ class Proxy:
         self._listener.listen()
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self.cuts = 0
+        self.silences = 0
+        self._closed = threading.Event()
         self.sent = 0
         """Bytes from clients to the server."""
+        self.received = 0
+        """Bytes from the server to clients."""
 
     def url_of(self, database: str) -> str:
         """The libpq URL of a database, through this proxy."""
@@ -82,6 +108,7 @@ class Proxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closed.set()
         # close() alone does not wake accept().
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -119,10 +146,24 @@ class Proxy:
                         data = key.fileobj.recv(65536)
                         if direction == "to server":
                             self.sent += len(data)
-                        passed, cut = (data, False) if self.cuts else self._rule(direction, data)
+                        else:
+                            self.received += len(data)
+                        broken = self.cuts or self.silences
+                        passed, cut = (data, False) if broken else self._rule(direction, data)
+                        if passed is None:
+                            self.silences += 1
+                            self._hang(client)
+                            return
                         other.sendall(passed)
                         self.cuts += cut
                         if cut or not data:
                             return
                     except OSError:
                         return
+
+    def _hang(self, client: socket.socket) -> None:
+        """Does nothing until the client goes."""
+        gone = select.poll()
+        gone.register(client, 0)
+        while not self._closed.is_set() and not gone.poll(50):
+            pass

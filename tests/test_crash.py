@@ -19,7 +19,7 @@ from refold.worker.loop import Worker
 from sessions import advisory_locks
 from waiting import wait_until
 
-PAGE_POINTS = [point for point in POINTS if not point.startswith("load") and point != "views"]
+PAGE_POINTS = [point for point in POINTS if not point.startswith(("load", "recover")) and point != "views"]
 KILLED = -signal.SIGKILL
 
 

@@ -20,6 +20,7 @@ from refold import Log, SourceEvent, append
 from refold.builds.build import Build, live, lock
 from refold.builds.make import make_builds, new_deployment
 from refold.builds.upkeeper import Upkeepers
+from refold.cluster import bearings
 from refold.database import connect
 from refold.deployment.deploy import rebuild
 from refold.worker.load import load_step
@@ -46,12 +47,14 @@ class Measured:
         tables: of each projection.
         poll: a worker's look when there is nothing to do.
         freshness: the view of that name.
+        check: what every command asks at its start, and a worker now and then.
     """
 
     pages: dict[str, list[Plan]]
     tables: dict[str, str]
     poll: list[Plan]
     freshness: list[Plan]
+    check: list[Plan]
 
 
 @dataclass
@@ -71,12 +74,14 @@ class Station:
             assert waiting(self.conn) == []
         with explained(self.conn) as freshness:
             self.conn.execute("SELECT * FROM metrics.freshness").fetchall()
+        with explained(self.conn) as check:
+            bearings(self.conn)
         self.append(PAGE + 10)
         pages = {name: self.page(name) for name in ON_THE_LOG}
         for name in ("clicks", "items"):
             turn(self.conn, self.upkeepers.of(self.conn, self.build(name)), 1000)
         pages |= {name: self.page(name) for name in ON_STREAMS}
-        return Measured(pages, {name: self.build(name).table_name for name in project()}, poll, freshness)
+        return Measured(pages, {name: self.build(name).table_name for name in project()}, poll, freshness, check)
 
     def append(self, number: int) -> None:
         """Appends events with users and numbers that there were not before: a page has nothing old to redo."""
@@ -161,6 +166,13 @@ def test_an_idle_poll_costs_the_same_on_a_longer_log(measured: tuple[Measured, M
         assert read
         assert not [node for node in read if node["Node Type"] == "Seq Scan"]
         assert sum(map(rows_read, read)) == 0
+
+
+def test_the_check_of_the_coordinates_reads_one_event_of_each_segment(measured: tuple[Measured, Measured]) -> None:
+    for one in measured:
+        read = scans(one.check, LOG)
+        assert read
+        assert sum(rows_read(node) for node in read) <= SEGMENTS + 2
 
 
 def test_freshness_costs_the_same_on_a_longer_log(measured: tuple[Measured, Measured]) -> None:

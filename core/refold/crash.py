@@ -12,7 +12,10 @@ import signal
 from collections import Counter
 from typing import Literal, get_args
 
-Point = Literal["locked", "looked", "rows", "cursor", "committed", "load_rows", "load_indexes", "views"]
+Point = Literal[
+    "locked", "looked", "rows", "cursor", "committed", "load_rows", "load_indexes", "views",
+    "recover_begun", "recover_segment", "recover_ledger", "recover_build", "recover_audited", "recover_proved",
+]  # fmt: skip
 POINTS: tuple[Point, ...] = get_args(Point)
 
 _passed: Counter[Point] = Counter()

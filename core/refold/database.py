@@ -16,9 +16,11 @@ import psycopg
 from psycopg import sql
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
+from refold.cluster import bearings
 from refold.errors import DatabaseError, ForeignCluster, NotInstalled
 from refold.pooling import look_for_proxy
 from refold.resources import migrations_dir, sql_dir
+from refold.silence import answering
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -30,6 +32,9 @@ _FOLDERS = ("functions", "aggregates", "monitoring", "triggers")
 PATIENCE = 60.0
 """Seconds for which a migration tries to get its short locks."""
 _MIGRATION_LOCK = 8246178264892741635
+
+CONNECT_S = 10
+"""Seconds that a server may take to let a session in."""
 
 # What a session of refold's own needs: days are UTC days whatever the server says, plans must not depend on
 # how far a cursor has got, and a worker frozen in mid-transaction must not hold its build for ever.
@@ -65,18 +70,19 @@ def connect(
         url,
         autocommit=True,
         application_name=application_name,
-        connect_timeout=10,
+        connect_timeout=CONNECT_S,
         keepalives_idle=10,
         keepalives_interval=5,
         keepalives_count=3,
         tcp_user_timeout=30_000,
     )
     try:
-        look_for_proxy(conn)
-        if role is not None:
-            conn.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
-        for name, value in {**SESSION, **(settings or {})}.items():
-            conn.execute("SELECT set_config(%s, %s, false)", (name, value))
+        with answering(conn, CONNECT_S):
+            look_for_proxy(conn)
+            if role is not None:
+                conn.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+            for name, value in {**SESSION, **(settings or {})}.items():
+                conn.execute("SELECT set_config(%s, %s, false)", (name, value))
     except psycopg.errors.InsufficientPrivilege as error:
         user = conn.info.user
         conn.close()
@@ -86,6 +92,9 @@ def connect(
         raise NotInstalled(
             f"the role {role} does not exist on this server", remedy="Run `refold migrate` first."
         ) from error
+    except BaseException:
+        conn.close()
+        raise
     conn.autocommit = autocommit
     return conn
 
@@ -165,26 +174,24 @@ def _apply_objects(conn: psycopg.Connection) -> None:
 
 
 def check(conn: psycopg.Connection) -> None:
-    """Refuses a database whose schema is missing or whose cursors belong to another cluster.
+    """Refuses a database whose schema is missing or whose coordinates mean nothing here.
 
     Raises:
         NotInstalled: no schema here, or an older one.
-        ForeignCluster: the data came from another cluster by dump and restore; transaction ids started again,
-            so that a cursor would skip events.
+        ForeignCluster: the data came from another cluster, or speaks of transactions that this one has not had:
+            a restore happened, and a cursor would skip events.
     """
     installed = conn.execute("SELECT to_regclass('refold.settings') IS NOT NULL").fetchone()
     if installed is None or not installed[0]:
         raise NotInstalled("refold is not installed in this database", remedy="Run `refold migrate` first.")
-    row = conn.execute(
-        "SELECT s.system_identifier, c.system_identifier FROM refold.settings AS s, pg_control_system() AS c"
-    ).fetchone()
-    if row is None:
+    found = bearings(conn)
+    if found is None:
         raise NotInstalled("refold's settings are missing", remedy="Run `refold migrate` first.")
-    if row[0] != row[1]:
+    why = found.why()
+    if why is not None:
         raise ForeignCluster(
-            f"this database was restored from another cluster (its cursors speak of {row[0]}, this is {row[1]}): "
-            "transaction ids started again here, and a cursor would skip events",
-            remedy="Restore by physical backup (pg_basebackup), or load the events into a fresh database and deploy.",
+            why,
+            remedy="`refold recover --dry-run` says what it would do about it; `refold recover` does it.",
         )
 
 

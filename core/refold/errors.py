@@ -5,7 +5,7 @@ RefoldError
 ├── DefinitionError     a projection's file is wrong: correct the file (path and line are given)
 ├── DatabaseError       the database is not as refold needs it: migrate, grant, or look at the server
 │   ├── NotInstalled    the schema is missing or old: run `refold migrate`
-│   └── ForeignCluster  the cursors speak of another cluster: a restore happened
+│   └── ForeignCluster  the coordinates mean nothing here: a restore happened, run `refold recover`
 └── BuildError          a build cannot do this now: the message names what to do first
 """
 
@@ -47,7 +47,7 @@ class NotInstalled(DatabaseError):
 
 
 class ForeignCluster(DatabaseError):
-    """The cursors in this database speak of another cluster."""
+    """The coordinates in this database are another cluster's, or speak of transactions that this one has not had."""
 
 
 class BuildError(RefoldError):

@@ -77,7 +77,7 @@ def _embedded() -> str:
 
 @contextmanager
 def session(
-    url: str | None, role: Role | None = "refold_worker", *, name: str = "refold"
+    url: str | None, role: Role | None = "refold_worker", *, name: str = "refold", checked: bool = True
 ) -> Iterator[psycopg.Connection]:
     """A connection in autocommit mode to a database on which refold is installed.
 
@@ -85,6 +85,7 @@ def session(
         url: what the user gave.
         role: the role to act as.
         name: how the session shows up in pg_stat_activity.
+        checked: refuse a database whose coordinates mean nothing.
 
     Raises:
         refold.errors.DatabaseError: see `refold.database.check`.
@@ -92,7 +93,7 @@ def session(
     settings = WORKER_SETTINGS if role == "refold_worker" else None
     conn = connect(database(url), role, autocommit=True, application_name=name, settings=settings)
     try:
-        if role == "refold_worker":
+        if checked and role == "refold_worker":
             check(conn)
         yield conn
     finally:

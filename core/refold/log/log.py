@@ -12,6 +12,7 @@ from refold.database import connect
 from refold.events import Answer, SourceEvent
 from refold.log.append import Receipt, append
 from refold.retry import retrying
+from refold.silence import Watch
 
 T = TypeVar("T")
 
@@ -22,7 +23,8 @@ PESSIMISTIC_BATCHES = 20
 class Log:
     """Appends batches, each in a transaction of its own, with retries.
 
-    A batch whose reply was lost is sent again; the ledger answers `duplicate` for what had been stored.
+    A batch whose reply was lost, or does not come (see `refold.silence`), is sent again; the ledger answers
+    `duplicate` for what had been stored.
 
     Args:
         url: a libpq URL; the login role must be allowed to act as refold_producer.
@@ -33,6 +35,7 @@ class Log:
         self._url = url
         self._source = source
         self._conn: psycopg.Connection | None = None
+        self._watch: Watch | None = None
         self._pessimistic = 0
 
     def append(self, events: Iterable[SourceEvent | Mapping[str, Any]]) -> list[Receipt]:
@@ -78,11 +81,16 @@ class Log:
     def connection(self) -> psycopg.Connection:
         """The log's connection, opened when it is first needed or was lost."""
         if self._conn is None or self._conn.closed:
+            self.close()
             self._conn = connect(self._url, "refold_producer", application_name="refold log", autocommit=True)
+            self._watch = Watch(self._conn, self._url)
         return self._conn
 
     def close(self) -> None:
         """Closes the connection; a batch is either committed or not there."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
         if self._conn is not None:
             self._conn.close()
             self._conn = None

@@ -37,6 +37,8 @@ def heal(
     suspects: Suspects,
     since: datetime | None,
     report: Report,
+    *,
+    readers: bool = True,
 ) -> None:
     """Sets right what an audit found, and records it.
 
@@ -47,13 +49,14 @@ def heal(
         suspects: which of its keys differ.
         since: as in the audit.
         report: takes what was healed.
+        readers: also heal what stands on it. Not where the caller audits each of them afterwards.
 
     Raises:
         BuildError: the build was replaced meanwhile; its successor is right by construction.
     """
     with conn.transaction():
         conn.execute("SET LOCAL plan_cache_mode = force_custom_plan")
-        order = lock_downwards(conn, build)
+        order = lock_downwards(conn, build, readers=readers)
         if order is None:
             raise BuildError(f"{build.table_name} was replaced during the audit")
         keeper = upkeepers.of(conn, order[0])
@@ -64,7 +67,7 @@ def heal(
                 _heal_range(conn, upkeepers, keeper, order, part, since, report)
 
 
-def lock_downwards(conn: psycopg.Connection, build: Build) -> list[Build] | None:
+def lock_downwards(conn: psycopg.Connection, build: Build, *, readers: bool = True) -> list[Build] | None:
     """Locks a build and everything that reads it, at any depth; None when the build is no longer kept.
 
     Also readers in their first load: some of their steps may have read what is about to be healed.
@@ -78,8 +81,8 @@ def lock_downwards(conn: psycopg.Connection, build: Build) -> list[Build] | None
                 locked.append(one)
             elif build_id == build.build_id:
                 return None
-        readers = find(conn, "b.upstream_id = ANY (%s) AND b.state IN ('building', 'live')", level)
-        level = [reader.build_id for reader in readers]
+        below = find(conn, "b.upstream_id = ANY (%s) AND b.state IN ('building', 'live')", level) if readers else []
+        level = [reader.build_id for reader in below]
     return locked
 
 

@@ -16,6 +16,7 @@ from refold.builds.upkeeper import Upkeepers
 from refold.database import SESSION, check, connect
 from refold.pooling import insist_on_settings, proxied
 from refold.retry import transient
+from refold.silence import Watch
 from refold.worker.catch_up import Keeper
 from refold.worker.doorbell import POLL, Doorbell
 from refold.worker.latency import Latencies
@@ -35,7 +36,7 @@ whoever never rests keeps the producers from a processor."""
 FROZEN_AFTER = 60.0
 """Seconds for which a worker may do nothing in the middle of a page."""
 SEGMENTS_EVERY = 5.0
-"""Seconds between two looks at the log's spare segments."""
+"""Seconds between two looks at the log's spare segments, and at whether cursors still mean what they say."""
 
 SETTINGS = {
     # The plan must not depend on how far a cursor has got (see Stream.page).
@@ -116,9 +117,12 @@ class Worker:
                 self._run(drain)
 
     def _run(self, drain: bool) -> None:
-        with connect(
-            self._url, "refold_worker", autocommit=True, application_name="refold worker", settings=self._settings
-        ) as conn:
+        with (
+            connect(
+                self._url, "refold_worker", autocommit=True, application_name="refold worker", settings=self._settings
+            ) as conn,
+            Watch(conn, self._url),
+        ):
             check(conn)
             keeper = Keeper(conn, self._upkeepers)
             doorbell = Doorbell(conn, poll=self._poll)
@@ -128,6 +132,9 @@ class Worker:
             while not self._stopped():
                 self._latencies.write(conn)
                 if time.monotonic() >= segments_due:
+                    # A restore may come while this worker runs. Its pages are refused from then on (see
+                    # sql/functions/refuse_foreign.sql); here it learns why.
+                    check(conn)
                     conn.execute("SELECT refold.ensure_segments()")
                     segments_due = time.monotonic() + SEGMENTS_EVERY
                 if not drain:
@@ -200,7 +207,10 @@ class Worker:
             set_error(conn, build, message)
 
     def _test(self, conn: psycopg.Connection, doorbell: Doorbell) -> None:
-        with connect(self._url, autocommit=True, application_name="refold self-test") as other:
+        with (
+            connect(self._url, autocommit=True, application_name="refold self-test") as other,
+            Watch(other, self._url),
+        ):
             if not doorbell.self_test(other):
                 log.warning(
                     "NOTIFY does not arrive on this connection (a transaction-pooling proxy?): polling every %g s",

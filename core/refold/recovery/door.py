@@ -1,0 +1,73 @@
+"""The one door through the guards of the log, the ledger and the cursors, which stand against their owner too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import psycopg
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
+
+from refold.errors import BuildError, DatabaseError
+
+T = TypeVar("T")
+
+WRITERS_S = 60.0
+"""Seconds for which transactions that have written to the table are waited for."""
+
+
+def may_pass(conn: psycopg.Connection) -> None:
+    """Refuses a login that cannot act as the owner.
+
+    Raises:
+        DatabaseError: it cannot.
+    """
+    row = conn.execute("SELECT session_user, pg_has_role(session_user, 'refold_owner', 'MEMBER')").fetchone()
+    assert row is not None
+    if not row[1]:
+        raise DatabaseError(
+            f"{row[0]} may not act as refold_owner, who alone may rewrite the coordinates of the log",
+            remedy=f'Log in as who installed refold, or as a superuser: GRANT refold_owner TO "{row[0]}";',
+        )
+
+
+def through(conn: psycopg.Connection, table: str, guards: Sequence[str], work: Callable[[], T]) -> T:
+    """Runs some work as refold_owner, in a transaction in which the guards of a table stand aside.
+
+    DISABLE TRIGGER takes a lock that no writer of the table holds at the same time, and is undone with the
+    transaction, however that ends: nobody else ever sees the table unguarded.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
+        table: its qualified name.
+        guards: the triggers that stand aside.
+        work: what to do meanwhile.
+
+    Raises:
+        BuildError: a transaction that wrote to the table stays open.
+    """
+    attempts = Retrying(
+        retry=retry_if_exception_type(psycopg.errors.LockNotAvailable),
+        # Short, and again: behind a lock that waits in the queue all producers would wait too.
+        wait=wait_random(0.05, 0.3),
+        stop=stop_after_delay(WRITERS_S),
+        reraise=True,
+    )
+    try:
+        for attempt in attempts:
+            with attempt, conn.transaction():
+                conn.execute("SET LOCAL ROLE refold_owner")
+                conn.execute("SET LOCAL lock_timeout = '200ms'")
+                for guard in guards:
+                    conn.execute(f"ALTER TABLE {table} DISABLE TRIGGER {guard}".encode())
+                conn.execute("SET LOCAL lock_timeout = 0")
+                done = work()
+                for guard in guards:
+                    conn.execute(f"ALTER TABLE {table} ENABLE TRIGGER {guard}".encode())
+                return done
+    except psycopg.errors.LockNotAvailable as error:
+        raise BuildError(
+            f"a transaction that wrote to {table} has been open for {WRITERS_S:.0f} s",
+            remedy="End it (see pg_stat_activity for 'idle in transaction'), then run `refold recover` again.",
+        ) from error
+    raise AssertionError("unreachable: the retries end with a return or an exception")

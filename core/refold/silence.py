@@ -1,0 +1,121 @@
+"""Silence: an answer that never comes, over a connection that never breaks.
+
+A proxy that hangs acknowledges what it gets and passes nothing on, so TCP's own time-outs see nothing wrong. A long
+statement looks the same from here; so a second connection asks the server what became of the first. Only where it has
+nothing to do for us any more, or cannot be reached, the connection is ended, and the usual retry begins.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+PATIENCE_S = 60.0
+"""Seconds without an answer after which the server is asked."""
+ASK_S = 10
+"""Seconds that it may take to answer that."""
+LOOK_S = 1.0
+"""Seconds between two looks at the connection."""
+
+# A session that has finished our command some time ago, or waits for us to go on: what it said, or what we said,
+# is lost. One that has just done so is only quick.
+_WORKS = """
+SELECT (state = 'active' AND wait_event_type IS DISTINCT FROM 'Client')
+       OR clock_timestamp() - state_change < make_interval(secs => %s)
+FROM pg_stat_activity WHERE pid = %s
+"""
+
+
+class Watch:
+    """Watches over a connection in a thread of its own; a context manager.
+
+    Args:
+        conn: the connection. The watch never uses it, and only looks at its state.
+        url: how to reach the same server again.
+    """
+
+    def __init__(self, conn: psycopg.Connection, url: str) -> None:
+        self._conn = conn
+        self._url = url
+        self._pid = conn.info.backend_pid
+        self._socket = _socket_of(conn)
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, name="refold watch", daemon=True).start()
+
+    def close(self) -> None:
+        """Ends the watch; the connection stays as it is."""
+        self._ended.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        with self._socket:
+            asked = time.monotonic()
+            while not self._ended.wait(min(LOOK_S, PATIENCE_S / 4)) and not self._conn.closed:
+                if self._conn.info.transaction_status is not TransactionStatus.ACTIVE:
+                    asked = time.monotonic()
+                elif time.monotonic() - asked > PATIENCE_S:
+                    if not self._works():
+                        _end(self._socket)
+                        return
+                    asked = time.monotonic()
+
+    def _works(self) -> bool:
+        """Whether the server can be reached and has our statement in hand."""
+        try:
+            with (
+                psycopg.connect(
+                    self._url, autocommit=True, connect_timeout=ASK_S, application_name="refold watch"
+                ) as other,
+                answering(other, ASK_S),
+            ):
+                if other.execute("SELECT pg_backend_pid()").fetchone() != (other.info.backend_pid,):
+                    # A pooling proxy: nobody knows which session has our statement.
+                    return True
+                row = other.execute(_WORKS, (PATIENCE_S / 2, self._pid)).fetchone()
+        except psycopg.Error:
+            return False
+        return row is not None and row[0] is not False
+
+
+@contextmanager
+def answering(conn: psycopg.Connection, seconds: float) -> Iterator[None]:
+    """Ends a connection that has not done with a few quick statements after `seconds`."""
+    own = _socket_of(conn)
+    late = threading.Timer(seconds, _end, [own])
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
+        late.join()
+        own.close()
+
+
+def _socket_of(conn: psycopg.Connection) -> socket.socket:
+    # A descriptor of its own: that of the connection may be closed, and be another file's, at any time.
+    return socket.socket(fileno=os.dup(conn.fileno()))
+
+
+def _end(connection: socket.socket) -> None:
+    """Whoever waits for an answer on it reads the end of the stream."""
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        # It has ended already.
+        return

@@ -1,0 +1,206 @@
+"""Fault 24: no connection is left, no room for data, none for the WAL. With room again, all goes on by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from clusters import SETTINGS, cluster, make_database
+from live import make_live
+from load import Load, load, nothing_lost_or_doubled
+from making import events
+from refold import append
+from refold.database import connect, migrate
+from refold.embedded import EmbeddedServer
+from refold.embedded.account import account_for, let_reach
+from waiting import wait_until
+
+MB = 1024 * 1024
+pytestmark = pytest.mark.slow
+
+
+def shop(server: EmbeddedServer) -> str:
+    url = make_database(server, "shop")
+    migrate(url)
+    make_live(url)
+    return url
+
+
+def test_no_connection_is_left() -> None:
+    with cluster({"max_connections": "6", "superuser_reserved_connections": "0"}) as server:
+        url = shop(server)
+        with ExitStack() as taken:
+            while True:
+                try:
+                    taken.enter_context(psycopg.connect(url))
+                except psycopg.OperationalError as error:
+                    assert "too many clients" in str(error) or "connection slots" in str(error)
+                    break
+            # Neither can begin, and both go on trying.
+            producers = [Load(url, "0"), Load(url, "1")]
+            for producer in producers:
+                producer.start()
+            wait_until(lambda: _refused(server) > 4, deadline_s=30)
+            assert [producer.acknowledged for producer in producers] == [[], []]
+            assert [producer.error for producer in producers] == [None, None]
+        for producer in producers:
+            producer.goes_on()
+            producer.stop()
+        nothing_lost_or_doubled(url, producers)
+
+
+def test_the_connections_run_out_under_load() -> None:
+    """Sessions that others ended come back when there is room; a worker too."""
+    with cluster({"max_connections": "6", "superuser_reserved_connections": "1"}) as server:
+        url = shop(server)
+        with load(url) as producers:
+            producers[0].goes_on()
+            with ExitStack() as taken:
+                with psycopg.connect(url, autocommit=True) as admin:
+                    admin.execute(
+                        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                        " WHERE application_name IN ('refold log', 'refold worker')"
+                    )
+                for _ in range(6):
+                    try:
+                        taken.enter_context(psycopg.connect(url))
+                    except psycopg.OperationalError:
+                        break
+                before = _refused(server)
+                wait_until(lambda: _refused(server) > before, deadline_s=30)
+            for producer in producers:
+                producer.goes_on()
+        nothing_lost_or_doubled(url, producers)
+
+
+def _refused(server: EmbeddedServer) -> int:
+    """How many connections the server has refused."""
+    text = server.log_file.read_text(errors="replace")
+    return text.count("too many clients") + text.count("remaining connection slots")
+
+
+@contextmanager
+def small_disk(megabytes: int) -> Iterator[Path]:
+    """A file system of its own that is soon full."""
+    parent = Path(tempfile.mkdtemp(prefix="refold-disk-"))
+    place = parent / "disk"
+    place.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={megabytes}m,mode=0755", "tmpfs"]
+    mounted = subprocess.run(["mount", *options, place], capture_output=True, text=True)
+    if mounted.returncode:
+        shutil.rmtree(parent)
+        pytest.skip(f"needs the right to mount a file system: {mounted.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+        shutil.rmtree(parent)
+
+
+@contextmanager
+def filled(place: Path, leave: int) -> Iterator[Callable[[], None]]:
+    """Somebody else's file takes up the room but for some bytes; gives what removes it."""
+    ballast = place / "ballast"
+
+    def remove() -> None:
+        ballast.unlink(missing_ok=True)
+
+    with ballast.open("wb") as file:
+        # Others write meanwhile: what there is room for is found by trying.
+        with contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(64 * 1024))
+                file.flush()
+        file.truncate(max(os.fstat(file.fileno()).st_size - leave, 0))
+    try:
+        yield remove
+    finally:
+        remove()
+
+
+def test_the_disk_is_full_for_data() -> None:
+    """Of a tablespace: the server goes on, the statements fail (53100)."""
+    with small_disk(48) as place, cluster() as server:
+        space = place / "space"
+        space.mkdir()
+        account = account_for(server.data_dir)
+        if account is not None:
+            let_reach(space, account)
+            os.chown(space, account.pw_uid, account.pw_gid)
+        with psycopg.connect(server.url, autocommit=True) as admin:
+            admin.execute(f"CREATE TABLESPACE small LOCATION '{space}'".encode())
+            admin.execute("CREATE DATABASE shop TABLESPACE small")
+        url = server.url_of("shop")
+        migrate(url)
+        make_live(url)
+        with load(url) as producers:
+            producers[0].goes_on()
+            with filled(place, leave=256 * 1024) as remove:
+                _fill(url)
+                # Everybody is stuck by now, or nearly; nobody gives up.
+                stuck = [len(producer.acknowledged) for producer in producers]
+                assert all(producer.error is None for producer in producers)
+                remove()
+                wait_until(lambda: all(len(p.acknowledged) > n for p, n in zip(producers, stuck, strict=True)), 60)
+        nothing_lost_or_doubled(url, producers)
+        with psycopg.connect(url) as conn:
+            assert conn.execute("SELECT count(*) FROM refold.events WHERE event_id LIKE 'big%'").fetchone() == (0,)
+
+
+def _fill(url: str) -> None:
+    """Appends until the disk is full, and gives all of it up."""
+    with connect(url, "refold_producer") as conn:
+        with pytest.raises(psycopg.errors.DiskFull):
+            for number in range(200):
+                append(conn, events(100, f"big{number}-", metadata={"padding": os.urandom(500).hex()}))
+        conn.rollback()
+
+
+def test_the_disk_is_full_for_the_wal() -> None:
+    """The server panics: what was acknowledged is there when it is started with room again."""
+    with small_disk(160) as place:
+        directory = place / "server"
+        settings = {**SETTINGS, "min_wal_size": "32MB", "max_wal_size": "64MB", "checkpoint_timeout": "1h"}
+        server = EmbeddedServer.start(directory, settings, delete=True)
+        with server:
+            migrate(server.url)
+            url = shop(server)
+            with load(url) as producers:
+                producers[0].goes_on()
+                with filled(place, leave=64 * 1024) as remove:
+                    panicked = threading.Event()
+                    while not panicked.is_set():
+                        if _panics(url):
+                            panicked.set()
+                    remove()
+                # As a service manager does, in case that it could not even recover.
+                EmbeddedServer.start(directory, settings)
+                for producer in producers:
+                    producer.goes_on()
+            nothing_lost_or_doubled(url, producers)
+            assert "No space left on device" in _logs(server)
+
+
+def _panics(url: str) -> bool:
+    """Writes WAL that nobody needs, until the server is gone."""
+    try:
+        with psycopg.connect(url, autocommit=True) as conn:
+            conn.execute("SELECT pg_logical_emit_message(false, 'ballast', repeat('x', 1000000))")
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
+def _logs(server: EmbeddedServer) -> Any:
+    return "".join(path.read_text(errors="replace") for path in server.directory.glob("log*"))
