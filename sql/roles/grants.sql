@@ -8,8 +8,9 @@ GRANT USAGE ON SEQUENCE refold.events_position TO refold_producer;
 -- A worker reads the log and keeps builds; it cannot write the log.
 GRANT SELECT ON refold.events, refold.event_ids, refold.rejected, refold.settings, refold.segments TO refold_worker;
 GRANT SELECT, INSERT, UPDATE ON
-    refold.builds, refold.deployments, refold.repairs, refold.dead_letters, refold.incidents
+    refold.builds, refold.deployments, refold.repairs, refold.dead_letters, refold.incidents, refold.sealed
 TO refold_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON refold.figures, refold.audits TO refold_worker;
 
 -- Analysts read the metrics alone; this one tells them how far to trust the others.
 GRANT SELECT ON metrics.freshness TO refold_analyst, refold_worker;

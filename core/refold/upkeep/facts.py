@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from refold.projections.identifiers import ident
 from refold.projections.plan import Plan
+from refold.upkeep import figures
+from refold.upkeep.slices import by_position
 from refold.upkeep.statements import EVERYTHING, Relation, Statements, indent, literal, where
 from refold.upkeep.stream import Page, Stream
 
@@ -20,11 +22,27 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         selected += [f"{literal(column.sql)} AS {ident(column.name)}" for column in outputs]
         return "SELECT " + ",\n       ".join(selected) + f"\nFROM {source}" + where(scope, condition)
 
+    ordinal = "ordinal" if stream.ordinal else "0"
+    relation = Relation(
+        table=table,
+        columns=names,
+        key=("event_id",),
+        key_sql=("event_id",),
+        expected=lambda scope: rows(
+            stream.table, ordinal, stream.applied() + ("" if scope == EVERYTHING else f"\n  AND {scope}")
+        ),
+        slicing=by_position(),
+    )
+
     def page(of: Page) -> str:
         written = indent(rows("page", "ordinal", None))
-        return f"WITH {of.source},\nwritten AS (\n    INSERT INTO {table} ({columns})\n{written}\n)\n{of.answer}"
+        return (
+            f"WITH {of.source},\n"
+            f"written AS (\n    INSERT INTO {table} ({columns})\n{written}\n    {figures.returning(relation)}\n),\n"
+            f"{figures.moved([figures.change(0, 'written')])}\n"
+            f"{of.answer}"
+        )
 
-    ordinal = "ordinal" if stream.ordinal else "0"
     load = (f"INSERT INTO {table} ({columns})\n{rows(stream.table, ordinal, stream.run())}",)
     return Statements(
         create=(
@@ -39,26 +57,15 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         backlog=page(stream.settled_page(plan.reads)),
         load=load,
         load_next=load,
-        relations=(
-            Relation(
-                table=table,
-                columns=names,
-                key=("event_id",),
-                key_sql=("event_id",),
-                expected=lambda scope: rows(
-                    stream.table,
-                    ordinal,
-                    stream.applied() + ("" if scope == EVERYTHING else f"\n  AND {scope}"),
-                ),
-            ),
-        ),
+        relations=(relation,),
         view="SELECT " + ", ".join(ident(column.name) for column in plan.columns) + f" FROM {table}",
     )
 
 
 def event_grain_indexes(table: str, name: str) -> tuple[str, ...]:
-    """What makes a table a stream: an event gets in once, and readers find what is new."""
+    """What makes a table a stream: an event gets in once, and readers and audits find what they look for."""
     return (
         f"CREATE UNIQUE INDEX {ident(name + '__id')} ON {table} (event_id)",
         f"CREATE UNIQUE INDEX {ident(name + '__at')} ON {table} (txid, position, ordinal)",
+        f"SELECT refold.index_ranges('{table}', '{name}__range')",
     )

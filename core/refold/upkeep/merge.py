@@ -10,7 +10,9 @@ from collections.abc import Mapping
 
 from refold.projections.identifiers import ident
 from refold.projections.plan import Members, Partial, Plan
-from refold.upkeep.statements import EVERYTHING, Relation, Statements, indent, key_names, literal, where
+from refold.upkeep import figures
+from refold.upkeep.slices import by_key
+from refold.upkeep.statements import EVERYTHING, Relation, Statements, hash_of, indent, key_names, literal, where
 from refold.upkeep.stream import Page, Stream
 
 _COMBINED = {
@@ -47,6 +49,8 @@ class _Merge:
         self.columns = (*self.keys, *(partial.name for partial in plan.partials))
         self.column_list = ", ".join(map(ident, self.columns))
         self.groups = ", ".join(str(at) for at in range(1, len(self.keys) + 1))
+        slicing = by_key(plan.key, self.key_sql(), self.own_hash(), hash_of(self.key_sql()), indexed=False)
+        self.relation = Relation(table, self.columns, self.keys, self.key_sql(), self.whole, slicing)
         self.merged = [partial for partial in plan.partials if partial.sql is not None]
 
     def statements(self) -> Statements:
@@ -67,6 +71,7 @@ class _Merge:
                     f"CREATE TABLE {set_table} AS\n{self.distinct(self.stream.table, one, None)}\nWITH NO DATA"
                     for set_table, _, one in sets
                 ),
+                *([f"ALTER TABLE {table} ADD COLUMN {figures.BEFORE} bigint"] if plan.partials else []),
             ),
             keys=(f"CREATE UNIQUE INDEX {ident(self.name + '__key')} ON {table} ({self.key_list}) NULLS NOT DISTINCT",),
             indexes=tuple(_set_key(set_table, set_name, self.key_list) for set_table, set_name, _ in sets),
@@ -74,22 +79,24 @@ class _Merge:
             backlog=self.page(sets, self.stream.settled_page(plan.reads, uses=1 + len(sets))),
             load=self.load(sets, first=True),
             load_next=self.load(sets, first=False),
-            relations=(
-                Relation(table, self.columns, self.keys, self.key_sql(), self.whole),
-                *(
-                    Relation(
-                        set_table,
-                        (*self.keys, "member"),
-                        self.keys,
-                        self.key_sql(),
-                        lambda scope, one=one: self.distinct(self.stream.table, one, self.applied(scope)),  # type: ignore[misc]
-                        identity=(*self.keys, "member"),
-                    )
-                    for set_table, _, one in sets
-                ),
-            ),
+            relations=(self.relation, *(self.set_relation(set_table, one) for set_table, _, one in sets)),
             view=f"SELECT {view} FROM {table}{having}",
         )
+
+    def set_relation(self, set_table: str, one: Members) -> Relation:
+        columns = (*self.keys, "member")
+        return Relation(
+            set_table,
+            columns,
+            self.keys,
+            self.key_sql(),
+            lambda scope: self.distinct(self.stream.table, one, self.applied(scope)),
+            self.relation.slicing,
+            identity=columns,
+        )
+
+    def own_hash(self) -> str:
+        return hash_of([ident(key) for key in self.keys])
 
     def key_sql(self) -> tuple[str, ...]:
         return tuple(literal(part.sql) for part in self.plan.key)
@@ -174,27 +181,38 @@ class _Merge:
             f"{ident(partial.name)} = {_COMBINED[partial.combine].format(ident(partial.name))}"
             for partial in self.plan.partials
         )
+        if changes:
+            changes += f",\n    {figures.BEFORE} = {self.relation.row_hash('kept')}"
         action = f"DO UPDATE SET\n    {changes}" if changes else "DO NOTHING"
         return f"INSERT INTO {self.table} AS kept ({self.column_list})\n{rows}\nON CONFLICT ({self.key_list}) {action}"
 
-    def new_members(self, at: int, set_table: str, rows: str) -> str:
+    def written(self, rows: str) -> str:
+        """The CTE that folds rows into the table."""
+        returning = figures.returning(self.relation, before=bool(self.plan.partials))
+        return f"written AS (\n{indent(self.upsert(rows))}\n    {returning}\n)"
+
+    def new_members(self, at: int, set_table: str, one: Members, rows: str) -> str:
+        returning = figures.returning(self.set_relation(set_table, one))
         return (
             f"new_{at} AS (\n    INSERT INTO {set_table} ({self.key_list}, member)\n{indent(rows)}\n"
-            f"    ON CONFLICT DO NOTHING\n    RETURNING {self.key_list}\n)"
+            f"    ON CONFLICT DO NOTHING\n    {returning}, {self.key_list}\n)"
         )
 
     def page(self, sets: list[tuple[str, str, Members]], of: Page) -> str:
         parts = [of.source]
+        changes = [figures.change(0, "written", before=bool(self.plan.partials))]
         if not sets:
-            parts.append(f"written AS (\n{indent(self.upsert(self.delta('page', None)))}\n)")
+            parts.append(self.written(self.delta("page", None)))
         else:
             parts += [
-                self.new_members(at, set_table, self.distinct("page", one, None))
+                self.new_members(at, set_table, one, self.distinct("page", one, None))
                 for at, (set_table, _, one) in enumerate(sets, start=1)
             ]
             new = {at: f"new_{at}" for at in range(1, len(sets) + 1)}
             parts.append(f"delta AS (\n{indent(self.delta('page', None))}\n)")
-            parts.append(f"written AS (\n{indent(self.upsert(self.gathered(sets, new)))}\n)")
+            parts.append(self.written(self.gathered(sets, new)))
+            changes += [figures.change(at, name) for at, name in new.items()]
+        parts.append(figures.moved(changes))
         return "WITH " + ",\n".join(parts) + "\n" + of.answer
 
     def load(self, sets: list[tuple[str, str, Members]], *, first: bool) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from refold.projections.identifiers import ident
 from refold.projections.plan import KeyPart
+from refold.upkeep.slices import Slicing
 
 EVERYTHING = "true"
 
@@ -21,6 +22,7 @@ class Relation:
         key: the columns that identify a row (or the rows that are computed together).
         key_sql: the same over one row of the stream.
         expected: makes the query for what the table must hold, given a condition on the stream's rows.
+        slicing: how it is cut for audits.
         identity: the columns that name a single row in a report, where the key does not.
     """
 
@@ -29,6 +31,7 @@ class Relation:
     key: tuple[str, ...]
     key_sql: tuple[str, ...]
     expected: Callable[[str], str]
+    slicing: Slicing
     identity: tuple[str, ...] = ()
 
     @property
@@ -40,6 +43,10 @@ class Relation:
     def stream_hash(self) -> str:
         """The same hash over one row of the stream."""
         return hash_of(self.key_sql)
+
+    def row_hash(self, of: str = "") -> str:
+        """A 64-bit hash of a row, by the equality of its types; `of` names the table in the statement."""
+        return hash_of([f"{of}.{ident(name)}" if of else ident(name) for name in self.columns])
 
     def differences(self, stream_scope: str, table_scope: str) -> str:
         """Rows on one side alone: side, hash of the key, key, whole row."""
@@ -84,6 +91,7 @@ class Statements:
         view: the SELECT of the stable view.
         probe: evaluates the query over a range of events, where a step of the load is no such range; what it
             writes is thrown away.
+        figures: moves the figures by rows that Python has written, whose ids are the parameter `ids`.
     """
 
     create: tuple[str, ...]
@@ -96,6 +104,7 @@ class Statements:
     relations: tuple[Relation, ...]
     view: str
     probe: tuple[str, ...] = ()
+    figures: str = ""
 
 
 def within_keys(hash_sql: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from refold.projections.identifiers import ident
 from refold.projections.transform import Transform
+from refold.upkeep import figures
 from refold.upkeep.facts import event_grain_indexes
+from refold.upkeep.slices import by_position
 from refold.upkeep.statements import Relation, Statements, indent
 from refold.upkeep.stream import Page, Stream
 
@@ -39,6 +41,18 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
             f"ORDER BY {order}"
         )
 
+    relation = Relation(
+        table,
+        names,
+        ("event_id",),
+        ("event_id",),
+        lambda scope: f"SELECT {columns} FROM {EXPECTED}",
+        by_position(),
+    )
+    written = (
+        f"SELECT {relation.slicing.row} AS slice, {relation.row_hash()} AS new FROM {table}"
+        " WHERE event_id = ANY (%(ids)s::text[])"
+    )
     load = (f"COPY {table} ({columns}) FROM STDIN",)
     return Statements(
         create=(f"CREATE TABLE {table} ({declared})",),
@@ -48,10 +62,10 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
         backlog=read(stream.settled_page(reads)),
         load=load,
         load_next=load,
-        relations=(
-            Relation(table, names, ("event_id",), ("event_id",), lambda scope: f"SELECT {columns} FROM {EXPECTED}"),
-        ),
+        relations=(relation,),
         view="SELECT " + ", ".join(ident(column.name) for column in transform.plan.columns) + f" FROM {table}",
+        # COPY returns nothing, so the rows are looked up, by the ids that went in.
+        figures=figures.move([figures.change(0, f"(\n{indent(written)}\n) AS written")]),
     )
 
 

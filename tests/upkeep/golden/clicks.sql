@@ -23,6 +23,9 @@ CREATE UNIQUE INDEX clicks__1__id ON refold_builds.clicks__1 (event_id);
 -- indexes
 CREATE UNIQUE INDEX clicks__1__at ON refold_builds.clicks__1 (txid, position, ordinal);
 
+-- indexes
+SELECT refold.index_ranges('refold_builds.clicks__1', 'clicks__1__range');
+
 -- page
 WITH page AS MATERIALIZED (
     SELECT * FROM (
@@ -56,6 +59,17 @@ written AS (
            CAST((metadata ->> 'n') AS DECIMAL) AS n
     FROM page
     WHERE (action <> 'noise')
+    RETURNING (position >> 14)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
@@ -89,6 +103,17 @@ written AS (
            CAST((metadata ->> 'n') AS DECIMAL) AS n
     FROM page
     WHERE (action <> 'noise')
+    RETURNING (position >> 14)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
             ELSE (SELECT count(*) FROM page) END AS events,
@@ -157,3 +182,6 @@ WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
 
 -- view
 SELECT event_id, user_id, action, ts, n FROM refold_builds.clicks__1;
+
+-- figures
+;

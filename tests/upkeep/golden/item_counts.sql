@@ -10,6 +10,9 @@ FROM refold_builds.items__1
 GROUP BY 1
 WITH NO DATA;
 
+-- create
+ALTER TABLE refold_builds.item_counts__1 ADD COLUMN before__ bigint;
+
 -- keys
 CREATE UNIQUE INDEX item_counts__1__key ON refold_builds.item_counts__1 (item) NULLS NOT DISTINCT;
 
@@ -45,7 +48,19 @@ written AS (
     ON CONFLICT (item) DO UPDATE SET
         times = kept.times + excluded.times,
         furthest = greatest(kept.furthest, excluded.furthest),
-        first_at = least(kept.first_at, excluded.first_at)
+        first_at = least(kept.first_at, excluded.first_at),
+        before__ = hash_record_extended(ROW(kept.item, kept.times, kept.furthest, kept.first_at), 0)
+    RETURNING (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice, hash_record_extended(ROW(item, times, furthest, first_at), 0) AS new, before__ AS old
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
@@ -78,7 +93,19 @@ written AS (
     ON CONFLICT (item) DO UPDATE SET
         times = kept.times + excluded.times,
         furthest = greatest(kept.furthest, excluded.furthest),
-        first_at = least(kept.first_at, excluded.first_at)
+        first_at = least(kept.first_at, excluded.first_at),
+        before__ = hash_record_extended(ROW(kept.item, kept.times, kept.furthest, kept.first_at), 0)
+    RETURNING (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice, hash_record_extended(ROW(item, times, furthest, first_at), 0) AS new, before__ AS old
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
             ELSE (SELECT count(*) FROM page) END AS events,
@@ -102,7 +129,8 @@ SELECT item, times, furthest, first_at FROM delta WHERE true
 ON CONFLICT (item) DO UPDATE SET
     times = kept.times + excluded.times,
     furthest = greatest(kept.furthest, excluded.furthest),
-    first_at = least(kept.first_at, excluded.first_at);
+    first_at = least(kept.first_at, excluded.first_at),
+    before__ = hash_record_extended(ROW(kept.item, kept.times, kept.furthest, kept.first_at), 0);
 
 -- audit of refold_builds.item_counts__1
 WITH expected AS MATERIALIZED (
@@ -143,3 +171,6 @@ GROUP BY 1;
 
 -- view
 SELECT item, times, furthest, first_at FROM refold_builds.item_counts__1;
+
+-- figures
+;

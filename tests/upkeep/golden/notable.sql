@@ -22,6 +22,9 @@ CREATE UNIQUE INDEX notable__1__id ON refold_builds.notable__1 (event_id);
 -- indexes
 CREATE UNIQUE INDEX notable__1__at ON refold_builds.notable__1 (txid, position, ordinal);
 
+-- indexes
+SELECT refold.index_ranges('refold_builds.notable__1', 'notable__1__range');
+
 -- page
 WITH page AS MATERIALIZED (
     SELECT * FROM (
@@ -54,6 +57,17 @@ written AS (
            ts AS ts
     FROM page
     WHERE (item <> 'c')
+    RETURNING (position >> 14)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, item, ts), 0) AS new
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
@@ -86,6 +100,17 @@ written AS (
            ts AS ts
     FROM page
     WHERE (item <> 'c')
+    RETURNING (position >> 14)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, item, ts), 0) AS new
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
             ELSE (SELECT count(*) FROM page) END AS events,
@@ -151,3 +176,6 @@ WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
 
 -- view
 SELECT event_id, user_id, item, ts FROM refold_builds.notable__1;
+
+-- figures
+;

@@ -39,6 +39,17 @@ written AS (
     FROM page
     GROUP BY 1, 2
     ON CONFLICT (user_id, action) DO NOTHING
+    RETURNING (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, action), 0) AS new
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
@@ -67,6 +78,17 @@ written AS (
     FROM page
     GROUP BY 1, 2
     ON CONFLICT (user_id, action) DO NOTHING
+    RETURNING (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, action), 0) AS new
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
             ELSE (SELECT count(*) FROM page) END AS events,
@@ -122,3 +144,6 @@ GROUP BY 1, 2;
 
 -- view
 SELECT user_id, action FROM refold_builds.seen__1;
+
+-- figures
+;

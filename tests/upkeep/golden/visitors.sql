@@ -40,6 +40,9 @@ WHERE (user_id) IS NOT NULL
   AND (action <> 'noise')
 WITH NO DATA;
 
+-- create
+ALTER TABLE refold_builds.visitors__1 ADD COLUMN before__ bigint;
+
 -- keys
 CREATE UNIQUE INDEX visitors__1__key ON refold_builds.visitors__1 (place) NULLS NOT DISTINCT;
 
@@ -80,7 +83,7 @@ new_1 AS (
     WHERE (user_id) IS NOT NULL
       AND (action <> 'noise')
     ON CONFLICT DO NOTHING
-    RETURNING place
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, member), 0) AS new, place
 ),
 new_2 AS (
     INSERT INTO refold_builds.visitors__1__m2 (place, member)
@@ -89,7 +92,7 @@ new_2 AS (
     WHERE (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL
       AND (action <> 'noise')
     ON CONFLICT DO NOTHING
-    RETURNING place
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, member), 0) AS new, place
 ),
 new_3 AS (
     INSERT INTO refold_builds.visitors__1__m3 (place, member)
@@ -99,7 +102,7 @@ new_3 AS (
       AND (action = 'buy')
       AND (action <> 'noise')
     ON CONFLICT DO NOTHING
-    RETURNING place
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, member), 0) AS new, place
 ),
 delta AS (
     SELECT metadata ->> 'place' AS place,
@@ -131,7 +134,25 @@ written AS (
         buyers = kept.buyers + excluded.buyers,
         mean__sum = coalesce(kept.mean__sum + excluded.mean__sum, kept.mean__sum, excluded.mean__sum),
         mean__count = kept.mean__count + excluded.mean__count,
-        sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold)
+        sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold),
+        before__ = hash_record_extended(ROW(kept.place, kept.events, kept.users, kept.numbers, kept.buyers, kept.mean__sum, kept.mean__count, kept.sold), 0)
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, events, users, numbers, buyers, mean__sum, mean__count, sold), 0) AS new, before__ AS old
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        UNION ALL
+        SELECT 1 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_1 GROUP BY slice
+        UNION ALL
+        SELECT 2 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_2 GROUP BY slice
+        UNION ALL
+        SELECT 3 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_3 GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
@@ -160,7 +181,7 @@ new_1 AS (
     WHERE (user_id) IS NOT NULL
       AND (action <> 'noise')
     ON CONFLICT DO NOTHING
-    RETURNING place
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, member), 0) AS new, place
 ),
 new_2 AS (
     INSERT INTO refold_builds.visitors__1__m2 (place, member)
@@ -169,7 +190,7 @@ new_2 AS (
     WHERE (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL
       AND (action <> 'noise')
     ON CONFLICT DO NOTHING
-    RETURNING place
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, member), 0) AS new, place
 ),
 new_3 AS (
     INSERT INTO refold_builds.visitors__1__m3 (place, member)
@@ -179,7 +200,7 @@ new_3 AS (
       AND (action = 'buy')
       AND (action <> 'noise')
     ON CONFLICT DO NOTHING
-    RETURNING place
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, member), 0) AS new, place
 ),
 delta AS (
     SELECT metadata ->> 'place' AS place,
@@ -211,7 +232,25 @@ written AS (
         buyers = kept.buyers + excluded.buyers,
         mean__sum = coalesce(kept.mean__sum + excluded.mean__sum, kept.mean__sum, excluded.mean__sum),
         mean__count = kept.mean__count + excluded.mean__count,
-        sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold)
+        sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold),
+        before__ = hash_record_extended(ROW(kept.place, kept.events, kept.users, kept.numbers, kept.buyers, kept.mean__sum, kept.mean__count, kept.sold), 0)
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, events, users, numbers, buyers, mean__sum, mean__count, sold), 0) AS new, before__ AS old
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        UNION ALL
+        SELECT 1 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_1 GROUP BY slice
+        UNION ALL
+        SELECT 2 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_2 GROUP BY slice
+        UNION ALL
+        SELECT 3 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_3 GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
             ELSE (SELECT count(*) FROM page) END AS events,
@@ -279,7 +318,8 @@ ON CONFLICT (place) DO UPDATE SET
     buyers = kept.buyers + excluded.buyers,
     mean__sum = coalesce(kept.mean__sum + excluded.mean__sum, kept.mean__sum, excluded.mean__sum),
     mean__count = kept.mean__count + excluded.mean__count,
-    sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold);
+    sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold),
+    before__ = hash_record_extended(ROW(kept.place, kept.events, kept.users, kept.numbers, kept.buyers, kept.mean__sum, kept.mean__count, kept.sold), 0);
 
 -- load_next
 CREATE TEMPORARY TABLE fresh ON COMMIT DROP AS
@@ -358,7 +398,8 @@ ON CONFLICT (place) DO UPDATE SET
     buyers = kept.buyers + excluded.buyers,
     mean__sum = coalesce(kept.mean__sum + excluded.mean__sum, kept.mean__sum, excluded.mean__sum),
     mean__count = kept.mean__count + excluded.mean__count,
-    sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold);
+    sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold),
+    before__ = hash_record_extended(ROW(kept.place, kept.events, kept.users, kept.numbers, kept.buyers, kept.mean__sum, kept.mean__count, kept.sold), 0);
 
 -- audit of refold_builds.visitors__1
 WITH expected AS MATERIALIZED (
@@ -510,3 +551,6 @@ WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
 
 -- view
 SELECT place, events, users, numbers, buyers, (CAST(mean__sum AS DECIMAL) / NULLIF(mean__count, 0)) AS mean, sold FROM refold_builds.visitors__1 WHERE events > buyers;
+
+-- figures
+;
