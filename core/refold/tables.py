@@ -310,7 +310,7 @@ sealed = Table(
     Column("events", BigInteger),
     Column("hash", Numeric),
     CheckConstraint("num_nulls(sealed_at, events, hash) IN (0, 3)", "whole"),
-    comment="Segments of the log that are full, with the figures of their events once nothing can be written there.",
+    comment="Segments of the log that are full, with their events' figures once nothing can be written there.",
 )
 
 settings = Table(

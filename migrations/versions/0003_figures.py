@@ -52,7 +52,7 @@ def upgrade() -> None:
         sa.CheckConstraint("num_nulls(sealed_at, events, hash) IN (0, 3)", name=op.f("sealed_whole")),
         sa.PrimaryKeyConstraint("lower_position", name=op.f("sealed_pkey")),
         schema="refold",
-        comment="Segments of the log that are full, with the figures of their events once nothing can be written there.",
+        comment="Segments of the log that are full, with their events' figures once nothing can be written there.",
     )
     op.add_column(
         "settings",

@@ -7,6 +7,7 @@ GRANT USAGE ON SEQUENCE refold.events_position TO refold_producer;
 
 -- A worker reads the log and keeps builds; it cannot write the log.
 GRANT SELECT ON refold.events, refold.event_ids, refold.rejected, refold.settings, refold.segments TO refold_worker;
+GRANT SELECT ON SEQUENCE refold.events_position TO refold_worker;
 GRANT SELECT, INSERT, UPDATE ON
     refold.builds, refold.deployments, refold.repairs, refold.dead_letters, refold.incidents, refold.sealed
 TO refold_worker;

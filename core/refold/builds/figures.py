@@ -61,9 +61,7 @@ def disagreements(
     return found
 
 
-def set_right(
-    conn: psycopg.Connection, build_id: int, relations: Sequence[Relation], ranges: Sequence[Range]
-) -> None:
+def set_right(conn: psycopg.Connection, build_id: int, relations: Sequence[Relation], ranges: Sequence[Range]) -> None:
     """Makes the figures of some slices those of the rows.
 
     Only after the rows have been compared with the query, under the same lock: it would hide what is wrong.
@@ -91,9 +89,8 @@ def known_slices(conn: psycopg.Connection, build_id: int) -> list[int]:
 
 
 def _compared(relation: Relation, ranges: Sequence[Range]) -> bytes:
-    return (
-        f"SELECT %(at)s::integer AS relation, slice, kept, standing FROM ({_both(relation, ranges)}) AS b ORDER BY slice"
-    ).encode()
+    differ = _both(relation, ranges)
+    return f"SELECT %(at)s::integer AS relation, slice, kept, standing FROM ({differ}) AS b ORDER BY slice".encode()
 
 
 def _both(relation: Relation, ranges: Sequence[Range]) -> str:
@@ -111,4 +108,3 @@ def _both(relation: Relation, ranges: Sequence[Range]) -> str:
         ") AS k ON k.slice = s.slice\n"
         "WHERE (coalesce(s.rows, 0), coalesce(s.hash, 0)) <> (coalesce(k.rows, 0), coalesce(k.hash, 0))"
     )
-

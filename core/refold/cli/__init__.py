@@ -3,7 +3,20 @@
 Each module of commands registers them with `refold.cli.app.app` when it is imported.
 """
 
-from refold.cli import deadletters, demo, explain, ingest, metrics, query, reconcile, server, setup, status, worker
+from refold.cli import (
+    deadletters,
+    demo,
+    explain,
+    ingest,
+    metrics,
+    query,
+    reconcile,
+    scrub,
+    server,
+    setup,
+    status,
+    worker,
+)
 from refold.cli.app import app
 
 __all__ = [
@@ -16,6 +29,7 @@ __all__ = [
     "metrics",
     "query",
     "reconcile",
+    "scrub",
     "server",
     "setup",
     "status",

@@ -36,7 +36,7 @@ ORDER = (
     "demo", "init", "migrate",
     "deploy", "explain", "rebuild", "promote", "rollback",
     "ingest", "rejected", "query", "url",
-    "worker", "status", "reconcile", "deadletters",
+    "worker", "status", "reconcile", "scrub", "deadletters",
     "server",
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Kept figures: how many rows stand in a slice, and the sum of their hashes, moved by the statement that moves the rows.
+"""Kept figures: the rows that stand in a slice and the sum of their hashes, moved by the statement that moves them.
 
 An audit that takes the same figures of the rows themselves sees every change that came by another way. The hash is by
 type equality (1.0 is 1.00), 64 bits; the sum is exact, so nothing cancels out. Pure text.
@@ -39,7 +39,8 @@ def move(changes: Sequence[str]) -> str:
     together = "\nUNION ALL\n".join(changes)
     return (
         "INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)\n"
-        f"SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)\nFROM (\n{indent(together)}\n) AS changes\n"
+        "SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)\n"
+        f"FROM (\n{indent(together)}\n) AS changes\n"
         "GROUP BY relation, slice\n"
         "ON CONFLICT (build_id, relation, slice)\n"
         "    DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash"

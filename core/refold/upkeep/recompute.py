@@ -89,9 +89,9 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         changes = ", ".join(f"{value} = excluded.{value}" for value in values)
         kept, fresh = (", ".join(f"{side}.{value}" for value in values) for side in ("kept", "excluded"))
         # A row that stays as it was is not written again.
-        action = (
-            f"DO UPDATE SET {changes}, {figures.BEFORE} = {relation.row_hash('kept')}\n    WHERE ROW({kept}) IS DISTINCT FROM ROW({fresh})" if values else "DO NOTHING"
-        )
+        changes += f", {figures.BEFORE} = {relation.row_hash('kept')}"
+        differs = f"WHERE ROW({kept}) IS DISTINCT FROM ROW({fresh})"
+        action = f"DO UPDATE SET {changes}\n    {differs}" if values else "DO NOTHING"
         return (
             f"fresh AS NOT MATERIALIZED (\n{indent(query(events_of_touched))}\n),\n"
             f"written AS (\n"

@@ -114,7 +114,9 @@ def by_position() -> Slicing:
     return Slicing("position", slice_, slice_)
 
 
-def by_key(key: Sequence[KeyPart], key_sql: Sequence[str], table_hash: str, stream_hash: str, *, indexed: bool) -> Slicing:
+def by_key(
+    key: Sequence[KeyPart], key_sql: Sequence[str], table_hash: str, stream_hash: str, *, indexed: bool
+) -> Slicing:
     """The slices of a build with a key.
 
     Args:
@@ -145,7 +147,7 @@ def by_key(key: Sequence[KeyPart], key_sql: Sequence[str], table_hash: str, stre
 
 
 def day_unit(sql: str) -> str | None:
-    """How long the events of one value of a key's expression last, in whole days; None when it is no time of ts in UTC."""
+    """How long the events of one value of a key's expression last; None when it is no time of ts in UTC."""
     node = sqlglot.parse_one(sql, read="postgres")
     columns = list(node.find_all(exp.Column))
     if len(columns) != 1 or columns[0].name != "ts":

@@ -49,14 +49,15 @@ class Relation:
         return hash_of([f"{of}.{ident(name)}" if of else ident(name) for name in self.columns])
 
     def differences(self, stream_scope: str, table_scope: str) -> str:
-        """Rows on one side alone: side, hash of the key, key, whole row."""
+        """Rows on one side alone: side, hash of the key, slice, key, whole row."""
         columns = ", ".join(map(ident, self.columns))
         key = ", ".join(f"{quoted(name)}, d.{ident(name)}" for name in self.identity or self.key)
         side = (
-            "SELECT '{side}' AS side, {hash} AS hash, jsonb_build_object({key}) AS key, to_jsonb(d) AS row\n"
+            "SELECT '{side}' AS side, {hash} AS hash, {slice} AS slice,"
+            " jsonb_build_object({key}) AS key, to_jsonb(d) AS row\n"
             "FROM (SELECT {columns} FROM {one} EXCEPT ALL SELECT {columns} FROM {other}) AS d"
         )
-        fill = {"hash": self.hash, "key": key, "columns": columns}
+        fill = {"hash": self.hash, "slice": self.slicing.row, "key": key, "columns": columns}
         return (
             f"WITH expected AS MATERIALIZED (\n{indent(self.expected(stream_scope))}\n),\n"
             f"actual AS MATERIALIZED (\n    SELECT {columns} FROM {self.table} WHERE {table_scope}\n)\n"
@@ -65,14 +66,15 @@ class Relation:
             + side.format(side="actual", one="actual", other="expected", **fill)
         )
 
-    def delete(self) -> str:
+    def delete(self, table_scope: str = EVERYTHING) -> str:
         """Removes the rows of the keys whose hashes are in the parameter `keys`."""
-        return f"DELETE FROM {self.table} WHERE {within_keys(self.hash)}"
+        return f"DELETE FROM {self.table} WHERE ({table_scope}) AND {within_keys(self.hash)}"
 
-    def insert(self) -> str:
-        """Writes the rows that those keys must have."""
+    def insert(self, stream_scope: str = EVERYTHING) -> str:
+        """Writes the rows that those keys must have; all their events are in the scope."""
         columns = ", ".join(map(ident, self.columns))
-        return f"INSERT INTO {self.table} ({columns})\n{self.expected(within_keys(self.stream_hash))}"
+        scope = f"{stream_scope}\n  AND {within_keys(self.stream_hash)}"
+        return f"INSERT INTO {self.table} ({columns})\n{self.expected(scope)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,25 +69,22 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
     )
 
 
-def applied_rows(transform: Transform, stream: Stream, *, since: bool, condition: str | None = None) -> str:
+def applied_rows(transform: Transform, stream: Stream, *, since: bool, condition: str) -> str:
     """The stream's rows that a cursor has applied, in order.
 
     Args:
         transform: who reads.
         stream: what it reads.
         since: only events whose ts is not before the parameter `since`.
-        condition: which rows; None are those between the parameters `after` and `upto`, the first `limit` of
-            them, with all the rows of the last event.
+        condition: which rows.
     """
     reads = ["event_id", *(column for column in transform.plan.reads if column != "event_id")]
     ordinal = "ordinal" if stream.ordinal else "0 AS ordinal"
     recent = "\n  AND ts >= %(since)s::timestamptz" if since else ""
-    within = f"({stream.coordinates}) > {stream.bound('after')} AND ({stream.coordinates}) <= {stream.bound('upto')}"
     return (
         f"SELECT txid::text::bigint AS txid, position, {ordinal}, {', '.join(map(ident, reads))}\n"
         f"FROM {stream.table}\n"
         f"WHERE {stream.applied()}\n"
-        f"  AND {condition or within}{recent}\n"
-        f"ORDER BY txid, position" + ("" if condition else " FETCH FIRST (%(limit)s::bigint) ROWS WITH TIES")
-        # Ties: a range that ended inside an event would take the rest of its rows for orphans.
+        f"  AND {condition}{recent}\n"
+        f"ORDER BY txid, position"
     )

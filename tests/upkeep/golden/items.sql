@@ -54,14 +54,14 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM refold_builds.items__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, (position >> 14)::integer AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
 FROM (SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM expected EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, (position >> 14)::integer AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
 FROM (SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM actual EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM expected) AS d;
 
 -- healing of refold_builds.items__1: delete
-DELETE FROM refold_builds.items__1 WHERE hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.items__1 WHERE (true) AND hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.items__1: insert
 INSERT INTO refold_builds.items__1 (txid, position, ordinal, event_id, user_id, ts, item, place)
