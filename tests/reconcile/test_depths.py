@@ -15,8 +15,8 @@ from refold.builds.build import by_id, live
 from refold.builds.figures import disagreements
 from refold.builds.upkeeper import Upkeepers
 from refold.reconcile import deep
-from refold.reconcile import reconcile as reconcile_package
-from refold.reconcile.reconcile import reconcile
+from refold.reconcile import Report
+from refold.reconcile.reconcile import Depth, reconcile
 from refold.reconcile.rolling import deep_step, quick_audit
 
 from .test_tampering import CASES, by_kind, readers_of, rounds
@@ -35,8 +35,8 @@ def disagreeing(shop: Shop) -> dict[str, list[int]]:
     return found
 
 
-def at(shop: Shop, depth: reconcile_package.Depth, **options: bool) -> reconcile_package.Report:
-    return reconcile(shop.worker, SHOP, depth=depth, **options)
+def at(shop: Shop, depth: Depth, *, dry_run: bool = False) -> Report:
+    return reconcile(shop.worker, SHOP, depth=depth, dry_run=dry_run)
 
 
 def test_figures_follow_pages_and_first_loads(shop: Shop) -> None:
@@ -77,7 +77,7 @@ def test_what_was_tampered_with_is_found_and_healed_by_its_slices(shop: Shop) ->
 
 
 @pytest.mark.parametrize("depth", ["slice", "deep"])
-def test_truncated_tables(shop: Shop, depth: reconcile_package.Depth) -> None:
+def test_truncated_tables(shop: Shop, depth: Depth) -> None:
     for table in [*shop.tables.values(), *shop.members()]:
         shop.tamper(f"TRUNCATE {table}")
     report = at(shop, depth)
@@ -96,7 +96,7 @@ def test_sets_of_members_have_figures_too(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("depth", ["slice", "deep"])
-def test_a_damaged_figure_is_repaired_and_told_from_drift(shop: Shop, depth: reconcile_package.Depth) -> None:
+def test_a_damaged_figure_is_repaired_and_told_from_drift(shop: Shop, depth: Depth) -> None:
     shop.worker.execute("UPDATE refold.figures SET hash = hash + 1, rows = rows + 1")
     assert disagreeing(shop).keys() == shop.tables.keys()
     before = shop.content()

@@ -147,14 +147,14 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT item, times, furthest, first_at FROM refold_builds.item_counts__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(item), 0) AS hash, jsonb_build_object('item', d.item) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(item), 0) AS hash, (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice, jsonb_build_object('item', d.item) AS key, to_jsonb(d) AS row
 FROM (SELECT item, times, furthest, first_at FROM expected EXCEPT ALL SELECT item, times, furthest, first_at FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(item), 0) AS hash, jsonb_build_object('item', d.item) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(item), 0) AS hash, (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice, jsonb_build_object('item', d.item) AS key, to_jsonb(d) AS row
 FROM (SELECT item, times, furthest, first_at FROM actual EXCEPT ALL SELECT item, times, furthest, first_at FROM expected) AS d;
 
 -- healing of refold_builds.item_counts__1: delete
-DELETE FROM refold_builds.item_counts__1 WHERE hash_record_extended(ROW(item), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.item_counts__1 WHERE (true) AND hash_record_extended(ROW(item), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.item_counts__1: insert
 INSERT INTO refold_builds.item_counts__1 (item, times, furthest, first_at)
@@ -166,6 +166,7 @@ FROM refold_builds.items__1
 WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
   AND event_id <> ALL (%(dead)s::text[])
+  AND true
   AND hash_record_extended(ROW(item), 0) IN (SELECT unnest(%(keys)s::bigint[]))
 GROUP BY 1;
 

@@ -122,14 +122,14 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT user_id, action FROM refold_builds.seen__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(user_id, action), 0) AS hash, jsonb_build_object('user_id', d.user_id, 'action', d.action) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(user_id, action), 0) AS hash, (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id, 'action', d.action) AS key, to_jsonb(d) AS row
 FROM (SELECT user_id, action FROM expected EXCEPT ALL SELECT user_id, action FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(user_id, action), 0) AS hash, jsonb_build_object('user_id', d.user_id, 'action', d.action) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(user_id, action), 0) AS hash, (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id, 'action', d.action) AS key, to_jsonb(d) AS row
 FROM (SELECT user_id, action FROM actual EXCEPT ALL SELECT user_id, action FROM expected) AS d;
 
 -- healing of refold_builds.seen__1: delete
-DELETE FROM refold_builds.seen__1 WHERE hash_record_extended(ROW(user_id, action), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.seen__1 WHERE (true) AND hash_record_extended(ROW(user_id, action), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.seen__1: insert
 INSERT INTO refold_builds.seen__1 (user_id, action)
@@ -139,6 +139,7 @@ FROM refold.events
 WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
   AND event_id <> ALL (%(dead)s::text[])
+  AND true
   AND hash_record_extended(ROW(user_id, action), 0) IN (SELECT unnest(%(keys)s::bigint[]))
 GROUP BY 1, 2;
 

@@ -232,14 +232,14 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM refold_builds.totals__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(day, action), 0) AS hash, jsonb_build_object('day', d.day, 'action', d.action) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(day, action), 0) AS hash, refold.day_slice(day::date) AS slice, jsonb_build_object('day', d.day, 'action', d.action) AS key, to_jsonb(d) AS row
 FROM (SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM expected EXCEPT ALL SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(day, action), 0) AS hash, jsonb_build_object('day', d.day, 'action', d.action) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(day, action), 0) AS hash, refold.day_slice(day::date) AS slice, jsonb_build_object('day', d.day, 'action', d.action) AS key, to_jsonb(d) AS row
 FROM (SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM actual EXCEPT ALL SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM expected) AS d;
 
 -- healing of refold_builds.totals__1: delete
-DELETE FROM refold_builds.totals__1 WHERE hash_record_extended(ROW(day, action), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.totals__1 WHERE (true) AND hash_record_extended(ROW(day, action), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.totals__1: insert
 INSERT INTO refold_builds.totals__1 (day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13)
@@ -262,6 +262,7 @@ FROM refold.events
 WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
   AND event_id <> ALL (%(dead)s::text[])
+  AND true
   AND hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE), action), 0) IN (SELECT unnest(%(keys)s::bigint[]))
 GROUP BY 1, 2;
 

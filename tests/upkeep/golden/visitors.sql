@@ -421,14 +421,14 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM refold_builds.visitors__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place) AS key, to_jsonb(d) AS row
 FROM (SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM expected EXCEPT ALL SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place) AS key, to_jsonb(d) AS row
 FROM (SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM actual EXCEPT ALL SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM expected) AS d;
 
 -- healing of refold_builds.visitors__1: delete
-DELETE FROM refold_builds.visitors__1 WHERE hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.visitors__1 WHERE (true) AND hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.visitors__1: insert
 INSERT INTO refold_builds.visitors__1 (place, events, users, numbers, buyers, mean__sum, mean__count, sold)
@@ -444,6 +444,7 @@ FROM refold.events
 WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
   AND event_id <> ALL (%(dead)s::text[])
+  AND true
   AND hash_record_extended(ROW(metadata ->> 'place'), 0) IN (SELECT unnest(%(keys)s::bigint[]))
   AND (action <> 'noise')
 GROUP BY 1;
@@ -461,14 +462,14 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT place, member FROM refold_builds.visitors__1__m1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
 FROM (SELECT place, member FROM expected EXCEPT ALL SELECT place, member FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
 FROM (SELECT place, member FROM actual EXCEPT ALL SELECT place, member FROM expected) AS d;
 
 -- healing of refold_builds.visitors__1__m1: delete
-DELETE FROM refold_builds.visitors__1__m1 WHERE hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.visitors__1__m1 WHERE (true) AND hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.visitors__1__m1: insert
 INSERT INTO refold_builds.visitors__1__m1 (place, member)
@@ -477,6 +478,7 @@ FROM refold.events
 WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
   AND event_id <> ALL (%(dead)s::text[])
+  AND true
   AND hash_record_extended(ROW(metadata ->> 'place'), 0) IN (SELECT unnest(%(keys)s::bigint[]))
   AND (user_id) IS NOT NULL
   AND (action <> 'noise');
@@ -494,14 +496,14 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT place, member FROM refold_builds.visitors__1__m2 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
 FROM (SELECT place, member FROM expected EXCEPT ALL SELECT place, member FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
 FROM (SELECT place, member FROM actual EXCEPT ALL SELECT place, member FROM expected) AS d;
 
 -- healing of refold_builds.visitors__1__m2: delete
-DELETE FROM refold_builds.visitors__1__m2 WHERE hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.visitors__1__m2 WHERE (true) AND hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.visitors__1__m2: insert
 INSERT INTO refold_builds.visitors__1__m2 (place, member)
@@ -510,6 +512,7 @@ FROM refold.events
 WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
   AND event_id <> ALL (%(dead)s::text[])
+  AND true
   AND hash_record_extended(ROW(metadata ->> 'place'), 0) IN (SELECT unnest(%(keys)s::bigint[]))
   AND (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL
   AND (action <> 'noise');
@@ -528,14 +531,14 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT place, member FROM refold_builds.visitors__1__m3 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
 FROM (SELECT place, member FROM expected EXCEPT ALL SELECT place, member FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
 FROM (SELECT place, member FROM actual EXCEPT ALL SELECT place, member FROM expected) AS d;
 
 -- healing of refold_builds.visitors__1__m3: delete
-DELETE FROM refold_builds.visitors__1__m3 WHERE hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.visitors__1__m3 WHERE (true) AND hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.visitors__1__m3: insert
 INSERT INTO refold_builds.visitors__1__m3 (place, member)
@@ -544,6 +547,7 @@ FROM refold.events
 WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
   AND event_id <> ALL (%(dead)s::text[])
+  AND true
   AND hash_record_extended(ROW(metadata ->> 'place'), 0) IN (SELECT unnest(%(keys)s::bigint[]))
   AND (user_id) IS NOT NULL
   AND (action = 'buy')
