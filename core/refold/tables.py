@@ -19,7 +19,6 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
-    Interval,
     MetaData,
     Numeric,
     PrimaryKeyConstraint,
@@ -323,12 +322,13 @@ settings = Table(
     # More than this, and it is the projection that is broken, not the events.
     Column("max_dead_letters", Integer, nullable=False, server_default=text("100")),
     Column("dead_letter_share", Double, nullable=False, server_default=text("0.5")),
+    # In which the rolling deep audit comes round once.
+    Column("deep_audit_days", Integer, nullable=False, server_default=text("7")),
     CheckConstraint("singleton", "singleton"),
     CheckConstraint("segment_size > 0", "segment_size"),
-    Column("deep_audit_period", Interval, nullable=False, server_default=text("'7 days'::interval")),
     CheckConstraint("segments_ahead > 0", "segments_ahead"),
     CheckConstraint("max_dead_letters >= 0", "max_dead_letters"),
     CheckConstraint("dead_letter_share BETWEEN 0 AND 1", "dead_letter_share"),
-    CheckConstraint("deep_audit_period > '0'", "deep_audit_period"),
+    CheckConstraint("deep_audit_days > 0", "deep_audit_days"),
     comment="One row: which cluster the cursors speak of, and how the log is cut into segments.",
 )

@@ -56,12 +56,10 @@ def upgrade() -> None:
     )
     op.add_column(
         "settings",
-        sa.Column("deep_audit_period", sa.Interval(), server_default=sa.text("'7 days'::interval"), nullable=False),
+        sa.Column("deep_audit_days", sa.Integer(), server_default=sa.text("7"), nullable=False),
         schema="refold",
     )
-    op.create_check_constraint(
-        op.f("settings_deep_audit_period"), "settings", "deep_audit_period > '0'", schema="refold"
-    )
+    op.create_check_constraint(op.f("settings_deep_audit_days"), "settings", "deep_audit_days > 0", schema="refold")
     # An audit finds a range of positions or of time in the log. BRIN: next to nothing on insert, for both grow with
     # it; minmax_multi, so that a few late events do not make a range of blocks span years.
     op.execute(

@@ -9,15 +9,15 @@ import psycopg
 import pytest
 
 from live import SHOP
+from making import MONDAY_MS
 from reconcile_shop import Shop
 from refold import incidents
 from refold.builds.build import by_id, live
 from refold.builds.figures import disagreements
 from refold.builds.upkeeper import Upkeepers
-from refold.reconcile import deep
-from refold.reconcile import Report
+from refold.reconcile import Report, deep, rolling
+from refold.reconcile.background import quick_audit
 from refold.reconcile.reconcile import Depth, reconcile
-from refold.reconcile.rolling import deep_step, quick_audit
 
 from .test_tampering import CASES, by_kind, readers_of, rounds
 
@@ -134,37 +134,71 @@ def test_deep_sees_what_figures_cannot(shop: Shop) -> None:
 
 def test_a_deep_audit_goes_on_where_it_was_interrupted(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(deep.TOGETHER, "day", 1)
-    audited: list[object] = []
-
-    def interrupted(*arguments: object, **options: object) -> set[int]:
-        if len(audited) == 3:
-            raise KeyboardInterrupt
-        audited.append(options["ranges"])
-        return set()
-
     build = live(shop.worker, "daily")
     assert build is not None
-    monkeypatch.setattr("refold.reconcile.reconcile.audit", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        reconcile(shop.worker, SHOP, ["daily"], depth="deep")
-    first = audited.copy()
-    mark = deep.find_mark(shop.worker, build.build_id, rolling=False)
-    assert mark is not None and (mark.steps, mark.finished_at) == (3, None)
-    audited = [None] * 4
-    reconcile(shop.worker, SHOP, ["daily"], depth="deep")
     keeper = Upkeepers(SHOP).of(shop.worker, build)
     everything = [(one,) for one in deep.plan(shop.worker, keeper, None)]
-    assert [*first, *audited[4:]] == everything
+    interrupted = deep.steps(shop.worker, keeper, resume=True)
+    # The third is under way when it is interrupted: it has to be done again.
+    assert [next(interrupted) for _ in range(3)] == everything[:3]
+    mark = deep.find_mark(shop.worker, build.build_id, rolling=False)
+    assert mark is not None and (mark.steps, mark.finished_at) == (2, None)
+    assert list(deep.steps(shop.worker, keeper, resume=False)) == everything, "who only looks, looks at everything"
+    assert list(deep.steps(shop.worker, keeper, resume=True)) == everything[2:]
     mark = deep.find_mark(shop.worker, build.build_id, rolling=False)
     assert mark is not None and mark.finished_at is not None
+    assert list(deep.steps(shop.worker, keeper, resume=True)) == everything, "the next one starts anew"
+
+
+@pytest.mark.parametrize("projection", ["daily", "purchases"])
+def test_the_log_that_is_read_grows_with_the_slices_concerned(shop: Shop, projection: str) -> None:
+    days = 60
+    shop.append(
+        [
+            {"id": f"many{n}", "user_id": f"u{n % 50}", "action": "purchase", "ts": MONDAY_MS + n * days * 86_400}
+            for n in range(60_000)
+        ]
+    )
+    shop.drain()
+    with psycopg.connect(shop.url, autocommit=True) as owner:
+        owner.execute("VACUUM ANALYZE refold.events")
+    tamper = {
+        "daily": "UPDATE {daily} SET events = events + 1 WHERE day IN (SELECT DISTINCT day FROM {daily} ORDER BY day",
+        "purchases": "UPDATE {purchases} SET amount = 7 WHERE event_id IN (SELECT 'many' || n * 18000 FROM"
+        " generate_series(0, 2) AS n ORDER BY n",
+    }[projection]
+    portion = 60_000 / (days if projection == "daily" else 4)
+    read = {}
+    for slices in (1, 3):
+        assert shop.tamper(f"{tamper} LIMIT {slices})") >= slices
+        before = log_rows_read(shop)
+        assert reconcile(shop.worker, SHOP, [projection], depth="quick").slices
+        assert log_rows_read(shop) == before, "quick reads no log"
+        assert reconcile(shop.worker, SHOP, [projection], depth="slice").drift >= slices
+        read[slices] = log_rows_read(shop) - before
+    # A slice is read to compare it and to write it, and an index finds it by ranges of blocks.
+    assert 0 < read[1] < 5 * portion
+    assert read[3] < 5 * 3 * portion
+    assert shop.wrong() == {}
+
+
+def log_rows_read(shop: Shop) -> int:
+    """Rows of the log that anybody has read so far."""
+    shop.worker.execute("SELECT pg_stat_force_next_flush()")
+    row = shop.worker.execute(
+        "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) FROM pg_stat_user_tables"
+        " WHERE schemaname = 'refold' AND relname LIKE 'events\\_0%'"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def test_drift_leaves_an_incident(shop: Shop) -> None:
     shop.tamper("DELETE FROM {paths} WHERE user_id = 'u1'")
-    quick_audit(shop.worker, Upkeepers(SHOP), by="the duty")
+    quick_audit(shop.worker, Upkeepers(SHOP))
     (incident,) = incidents.find(shop.worker)
-    assert (incident.kind, incident.subject, incident.detected_by) == ("drift", "paths", "the duty")
-    assert incident.resolved_at is not None and incident.resolved_by == "the duty"
+    assert (incident.kind, incident.subject, incident.detected_by) == ("drift", "paths", "quick audit")
+    assert incident.resolved_at is not None and incident.resolved_by == "quick audit"
     assert incident.outcome is not None
     assert list(incident.outcome["healed"].values()) == [1]
     assert incident.outcome["keys"][0]["user_id"] == "u1"
@@ -178,7 +212,7 @@ def test_the_rolling_audit_covers_everything_within_its_period(
     shop.tamper("UPDATE {paths} SET path = NULL WHERE user_id = 'u1'")
     finished: set[str] = set()
     with connect(autocommit=True) as owner:
-        while (step := deep_step(shop.worker, upkeepers)) is not None:
+        while (step := rolling.step(shop.worker, upkeepers)) is not None:
             if step.finished:
                 finished.add(step.projection)
             # As if the time between two steps had passed.
@@ -187,15 +221,15 @@ def test_the_rolling_audit_covers_everything_within_its_period(
         assert finished == set(shop.tables)
         assert shop.wrong() == {}
         assert {incident.subject for incident in incidents.find(shop.worker)} == {"grades", "paths"}
-        assert deep_step(shop.worker, upkeepers) is None, "not before the period is over"
+        assert rolling.step(shop.worker, upkeepers) is None, "not before the period is over"
         owner.execute("UPDATE refold.audits SET began_at = began_at - %s", (timedelta(days=8),))
-        assert deep_step(shop.worker, upkeepers) is not None
+        assert rolling.step(shop.worker, upkeepers) is not None
 
 
 def test_steps_are_spread_over_the_period(shop: Shop) -> None:
     upkeepers = Upkeepers(SHOP)
     taken = 0
-    while deep_step(shop.worker, upkeepers) is not None:
+    while rolling.step(shop.worker, upkeepers) is not None:
         taken += 1
     # One of each build at once; the next of those that have several is due later.
     assert taken == len(shop.tables)

@@ -1,4 +1,4 @@
-"""The audits that run by themselves: quick ones often, and a deep one that goes round all of history."""
+"""The rolling deep audit: a step now and then, so that all of history is recomputed once in a period."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from refold.errors import BuildError
 from refold.reconcile.audit import audit
 from refold.reconcile.deep import advance, begin, find_mark, plan
 from refold.reconcile.finding import Report
-from refold.reconcile.reconcile import Reconciler, reconcile, streams_of
+from refold.reconcile.reconcile import Reconciler, streams_of
 from refold.upkeep.slices import Range
 
 
 @dataclass(frozen=True, slots=True)
-class DeepStep:
+class Step:
     """What a step of the rolling audit did.
 
     Args:
@@ -32,21 +32,8 @@ class DeepStep:
     report: Report
 
 
-def quick_audit(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str = "quick audit") -> Report:
-    """Compares all live tables with their kept figures, and heals the slices in which they disagree.
-
-    Reads all rows of the tables, and of the log only what belongs to those slices. Leaves incidents.
-
-    Args:
-        conn: a worker's, in autocommit mode.
-        upkeepers: the SQL of the builds, and the transforms that this process has.
-        by: who asks, for the incidents.
-    """
-    return reconcile(conn, upkeepers, depth="slice", by=by)
-
-
-def deep_step(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str = "rolling deep audit") -> DeepStep | None:
-    """The next step of the audit that recomputes all of history once in `refold.settings.deep_audit_period`.
+def step(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str = "rolling deep audit") -> Step | None:
+    """The next step of the audit that recomputes all of history once in `refold.settings.deep_audit_days`.
 
     A step is a portion of one build's slices. Steps are due evenly over the period, so that they cost the same all
     the time; the build that is most overdue comes first.
@@ -59,7 +46,9 @@ def deep_step(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str = "roll
     Returns:
         None when nothing is due.
     """
-    row = conn.execute("SELECT deep_audit_period, clock_timestamp() FROM refold.settings").fetchone()
+    row = conn.execute(
+        "SELECT make_interval(days => deep_audit_days), clock_timestamp() FROM refold.settings"
+    ).fetchone()
     assert row is not None
     period, now = row
     due: list[tuple[datetime, int, Build, Upkeeper, Range]] = []
@@ -90,7 +79,7 @@ def _due(conn: psycopg.Connection, keeper: Upkeeper, period: timedelta, now: dat
 
 def _step(
     conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, keeper: Upkeeper, ranges: Range, by: str
-) -> DeepStep:
+) -> Step:
     run = Reconciler(conn, upkeepers, "slice", None, False, by)
     mark = find_mark(conn, build.build_id, rolling=True)
     if mark is None or mark.finished_at is not None:
@@ -102,4 +91,4 @@ def _step(
             run.one(stream)
         run.heal(build, suspects, {"depth": "deep"})
     advance(conn, build.build_id, ranges, rolling=True)
-    return DeepStep(build.projection, ranges[1] is None, run.result)
+    return Step(build.projection, ranges[1] is None, run.result)
