@@ -13,7 +13,7 @@ from typing import Literal
 import psycopg
 
 from refold import incidents
-from refold.log.seal import Segment, figures, segments
+from refold.log.seal import WITHIN, Segment, figures, segments
 
 WHOLE_LOG = "refold.events"
 """Subject of damage that belongs to no segment: nobody knows where a lost event stood."""
@@ -97,17 +97,20 @@ def _segment(conn: psycopg.Connection, segment: Segment, kept: tuple[int, int] |
     """One segment, in a snapshot of its own."""
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        conn.execute("SET LOCAL enable_seqscan = on; SET LOCAL enable_sort = on")
+        conn.execute(
+            "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = on; SET LOCAL enable_sort = on"
+        )
         events, total = figures(conn, segment)
         result.events += events
         result.segments += 1
         rows = conn.execute(
             f"""
             SELECT e.event_id, e.position, i.event_id IS NULL
-            FROM {segment.name} AS e LEFT JOIN refold.event_ids AS i USING (event_id)
-            WHERE i.digest IS DISTINCT FROM refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version)
+            FROM refold.events AS e LEFT JOIN refold.event_ids AS i USING (event_id)
+            WHERE {WITHIN} AND i.digest IS DISTINCT FROM refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version)
             ORDER BY e.position LIMIT {NAMED}
-            """.encode()
+            """.encode(),
+            segment.bounds,
         ).fetchall()
     result.damage += [
         Damage(segment.name, "unknown" if unknown else "changed", str(event_id), int(position))
@@ -126,7 +129,9 @@ def _lost(conn: psycopg.Connection, result: Scrubbed) -> None:
     """The ids in the ledger whose events are not in the log."""
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        conn.execute("SET LOCAL enable_seqscan = on; SET LOCAL enable_sort = on")
+        conn.execute(
+            "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = on; SET LOCAL enable_sort = on"
+        )
         # They came in together, in one snapshot they are as many, and the same. Only else is there a need to join.
         same = conn.execute(
             """
