@@ -41,7 +41,12 @@ def damage(connect: Callable[..., Connection]) -> Callable[..., int]:
 def seal_all(worker: Connection) -> None:
     """Seals the three segments that are full, as soon as whoever else works on this server has nothing open."""
     sealed: list[Segment] = []
-    wait_until(lambda: sealed.extend(seal(worker)) or len(sealed) == 3, 60)
+
+    def all_of_them() -> bool:
+        sealed.extend(seal(worker))
+        return len(sealed) == 3
+
+    wait_until(all_of_them, 60)
 
 
 def test_sealing_takes_two_looks_and_waits_for_older_transactions(
