@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 
@@ -57,7 +57,7 @@ def step(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str = "rolling d
             keeper = upkeepers.of(conn, build)
         except BuildError:
             continue  # Its transform is not here; another worker has it.
-        at, ranges = _due(conn, keeper, period, now)
+        at, ranges = _due(conn, keeper, period)
         if at <= now:
             due.append((at, build.build_id, build, keeper, ranges))
     if not due:
@@ -66,13 +66,14 @@ def step(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str = "rolling d
     return _step(conn, upkeepers, build, keeper, ranges, by)
 
 
-def _due(conn: psycopg.Connection, keeper: Upkeeper, period: timedelta, now: datetime) -> tuple[datetime, Range]:
-    """When the next step of a build is due, and which it is."""
+def _due(conn: psycopg.Connection, keeper: Upkeeper, period: timedelta) -> tuple[datetime, Range]:
+    """When the next step of a build is due, and which it is; what was never audited comes first."""
     mark = find_mark(conn, keeper.build_id, rolling=True)
     if mark is None:
-        return now, plan(conn, keeper, None)[0]
+        return datetime.min.replace(tzinfo=UTC), plan(conn, keeper, None)[0]
     if mark.finished_at is not None:
-        return mark.began_at + period, plan(conn, keeper, None)[0]
+        # A round that took longer than the period does not push itself before the others'.
+        return max(mark.began_at + period, mark.finished_at), plan(conn, keeper, None)[0]
     left = plan(conn, keeper, mark.upto_slice)
     return mark.began_at + period * (mark.steps / (mark.steps + len(left))), left[0]
 
