@@ -11,6 +11,7 @@ from rich.console import Console
 from benchmarks import (
     appending,
     applying,
+    auditing,
     building,
     freshness,
     memory,
@@ -23,6 +24,7 @@ from benchmarks.server import Server, serve
 BENCHMARKS: dict[str, Callable[[Server, int], list[Figure]]] = {
     "appending": appending.measure,
     "applying": applying.measure,
+    "auditing": auditing.measure,
     "building": building.measure,
     "polling": polling.measure,
     "transforming": transforming.measure,

@@ -18,6 +18,7 @@ import psycopg
 from law import MONDAY, PROJECT, broken, project, worker_connection
 from refold import SourceEvent, append
 from refold.builds.build import Build, by_id, find, kept
+from refold.builds.figures import disagreements
 from refold.builds.upkeeper import Upkeeper, Upkeepers, stream_of
 from refold.database import connect
 from refold.events import Answer
@@ -125,6 +126,10 @@ class History:
         ):
             differences = broken(self.operator, self.upkeepers, build.build_id)
             assert not differences, f"{build.table_name} is not its query over what it has applied: {differences}"
+            if build.loaded:
+                relations = self.upkeepers.of(self.operator, build).statements.relations
+                wrong = disagreements(self.operator, build.build_id, relations)
+                assert not wrong, f"{build.table_name} is not what its figures say: {wrong}"
 
     # Producers
 

@@ -24,7 +24,6 @@ from refold.deployment.candidates import go_live
 from refold.deployment.deploy import deploy, rebuild
 from refold.errors import DefinitionError
 from refold.projections.definition import load_directory
-from refold.reconcile import recomputed
 from refold.reconcile.reconcile import reconcile
 from refold.worker.catch_up import Keeper
 from refold.worker.load import load_step
@@ -132,7 +131,6 @@ def test_what_arrives_between_audit_and_healing_is_not_taken_for_orphans(
 ) -> None:
     project.append(10)
     project.deploy(pairs=PAIRS, copies=COPIES, counts="SELECT a, count(*) AS n FROM pairs GROUP BY a")
-    monkeypatch.setattr(recomputed, "CHUNK", 7)
     module = import_module("refold.reconcile.reconcile")
     heal = module.heal
 
@@ -164,7 +162,6 @@ def test_a_transform_below_a_healed_stream_is_computed_again(project: Project) -
 def test_a_range_that_would_end_inside_an_event_is_no_drift(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.append(10)
     project.deploy(pairs=PAIRS, copies=COPIES)
-    monkeypatch.setattr(recomputed, "CHUNK", 7)
     assert reconcile(project.worker, project.folder, dry_run=True).drift == 0
 
 

@@ -20,8 +20,10 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Numeric,
     PrimaryKeyConstraint,
     Sequence,
+    SmallInteger,
     Table,
     Text,
     UniqueConstraint,
@@ -94,6 +96,15 @@ events = Table(
     CheckConstraint("ts >= '0001-01-01 00:00:00+00' AND ts < '10000-01-01 00:00:00+00'", "ts_range"),
     CheckConstraint("jsonb_typeof(metadata) = 'object'", "metadata_object"),
     CheckConstraint("version BETWEEN 1 AND 32767", "version_range"),
+    # Where an audit finds a range of positions or of time. BRIN costs next to nothing, for both grow with the log.
+    Index(
+        "events_range",
+        "position",
+        "ts",
+        postgresql_using="brin",
+        postgresql_ops={"ts": "timestamptz_minmax_multi_ops"},
+        postgresql_with={"pages_per_range": "32", "autosummarize": "on"},
+    ),
     postgresql_partition_by="RANGE (position)",
     comment="The log: every event once, append-only. The only truth, and the bus.",
 )
@@ -294,6 +305,51 @@ latencies = Table(
     comment="How long events took to reach a build: counts in buckets on a log scale, see refold.sketch.",
 )
 
+figures = Table(
+    "figures",
+    metadata,
+    Column("build_id", BigInteger, ForeignKey("refold.builds.build_id"), nullable=False),
+    # 0 the table that analysts see, 1 and on its sets of members.
+    Column("relation", SmallInteger, nullable=False),
+    Column("slice", Integer, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("hash", Numeric, nullable=False),
+    PrimaryKeyConstraint("build_id", "relation", "slice"),
+    # Every page moves a few of them: the new version finds room on the same block.
+    postgresql_with={"fillfactor": "50"},
+    comment="What stands in a slice of a build: rows, and the sum of their hashes; moved with the rows.",
+)
+
+audits = Table(
+    "audits",
+    metadata,
+    Column("build_id", BigInteger, ForeignKey("refold.builds.build_id"), nullable=False),
+    # The rolling audit of the workers, or one that somebody asked for.
+    Column("rolling", Boolean, nullable=False),
+    Column("began_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("stepped_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    # All slices up to this one have been audited since `began_at`; NULL: none yet.
+    Column("upto_slice", Integer),
+    Column("steps", Integer, nullable=False, server_default=text("0")),
+    Column("finished_at", TIME),
+    PrimaryKeyConstraint("build_id", "rolling"),
+    comment="How far the deep audit of a build has got, so that it resumes.",
+)
+
+sealed = Table(
+    "sealed",
+    metadata,
+    Column("lower_position", BigInteger, primary_key=True, autoincrement=False),
+    Column("upper_position", BigInteger, nullable=False),
+    # Taken after the sequence had passed the segment's end: see refold.log.seal.
+    Column("passed", PgSnapshot, nullable=False),
+    Column("sealed_at", TIME),
+    Column("events", BigInteger),
+    Column("hash", Numeric),
+    CheckConstraint("num_nulls(sealed_at, events, hash) IN (0, 3)", "whole"),
+    comment="Segments of the log that are full, with their events' figures once nothing can be written there.",
+)
+
 settings = Table(
     "settings",
     metadata,
@@ -311,6 +367,8 @@ settings = Table(
     # Events of each transform that are evaluated twice, every time that duty runs.
     Column("impure_sample", Integer, nullable=False, server_default=text("20")),
     Column("latency_days", Integer, nullable=False, server_default=text("30")),
+    # In which the rolling deep audit comes round once.
+    Column("deep_audit_days", Integer, nullable=False, server_default=text("7")),
     CheckConstraint("singleton", "singleton"),
     CheckConstraint("least(lag_limit, stalled_after, held_back_after, impure_sample) >= 0", "limits"),
     CheckConstraint("latency_days > 0", "latency_days"),
@@ -318,5 +376,6 @@ settings = Table(
     CheckConstraint("segments_ahead > 0", "segments_ahead"),
     CheckConstraint("max_dead_letters >= 0", "max_dead_letters"),
     CheckConstraint("dead_letter_share BETWEEN 0 AND 1", "dead_letter_share"),
+    CheckConstraint("deep_audit_days > 0", "deep_audit_days"),
     comment="One row: which cluster the cursors speak of, and how the log is cut into segments.",
 )

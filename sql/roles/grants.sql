@@ -9,9 +9,11 @@ GRANT USAGE ON SEQUENCE refold.events_position TO refold_producer;
 GRANT SELECT ON refold.events, refold.event_ids, refold.rejected, refold.settings, refold.segments,
     refold.alembic_version
 TO refold_worker;
+GRANT SELECT ON SEQUENCE refold.events_position TO refold_worker;
 GRANT SELECT, INSERT, UPDATE ON
-    refold.builds, refold.deployments, refold.repairs, refold.dead_letters, refold.incidents
+    refold.builds, refold.deployments, refold.repairs, refold.dead_letters, refold.incidents, refold.sealed
 TO refold_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON refold.figures, refold.audits TO refold_worker;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON refold.duties, refold.duplicates, refold.latencies TO refold_worker;
 

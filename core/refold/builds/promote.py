@@ -214,6 +214,8 @@ def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
                 "UPDATE refold.builds SET state = 'dropped' WHERE build_id = %s AND state = 'retired'", (build_id,)
             ).rowcount:
                 continue
+            conn.execute("DELETE FROM refold.figures WHERE build_id = %s", (build_id,))
+            conn.execute("DELETE FROM refold.audits WHERE build_id = %s", (build_id,))
             tables = conn.execute(
                 "SELECT tablename FROM pg_tables"
                 " WHERE schemaname = 'refold_builds' AND (tablename = %s OR tablename LIKE %s)",

@@ -38,7 +38,7 @@ ORDER = (
     "demo", "init", "migrate",
     "deploy", "explain", "rebuild", "promote", "rollback",
     "ingest", "rejected", "query", "url",
-    "worker", "status", "incidents", "report", "doctor", "reconcile", "deadletters", "recover",
+    "worker", "status", "incidents", "report", "doctor", "reconcile", "scrub", "deadletters", "recover",
     "server",
 )  # fmt: skip
 

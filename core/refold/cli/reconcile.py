@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json as json_text
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from difflib import get_close_matches
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -16,7 +18,9 @@ from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 from refold.errors import InputError
 from refold.reconcile import Finding, Report
 from refold.reconcile import reconcile as audit
+from refold.reconcile.reconcile import Depth
 
+DEPTHS: tuple[str, ...] = get_args(Depth)
 SHOWN = 50
 """Findings that are listed on the screen; --json gives all."""
 
@@ -35,6 +39,15 @@ def reconcile(
             show_default=False,
         ),
     ] = None,
+    depth: Annotated[
+        str | None,
+        typer.Option(
+            "--depth",
+            metavar="quick|slice|deep",
+            help="How far to look. Default: deep, the full proof.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what differs, and heal nothing.")] = False,
     projections: Projections = None,
     json: AsJson = False,
@@ -45,21 +58,29 @@ def reconcile(
     Each table is compared with its query over exactly the events that it has applied: lag is not drift. A row is
     missing, an orphan or drifted; healing recomputes just those, and refold.repairs keeps what stood there before.
 
+    Three depths. quick compares the rows with the figures that were kept while they were written: it reads no event
+    and heals nothing. slice does the same, evaluates the query again where they disagree, and heals: it costs what
+    the drift costs. deep (the default) evaluates everything again, in steps; run again after an interruption, it
+    goes on where it stopped.
+
     Exit status: 0 no drift, 1 drift was found (healed or not), 2 it could not be done.
 
     \b
     Examples:
       refold reconcile
+      refold reconcile --depth slice
       refold reconcile event_counts --dry-run
       refold reconcile --since 2026-01-01 --json
     """
     moment = None if since is None else instant(since)
+    chosen = how_deep(depth, since=since is not None)
     with session(database_url) as conn, progress() as bars:
         task = bars.add_task("auditing", total=len(names or find(conn, "b.state = 'live'")), note="")
         report = audit(
             conn,
             folder(projections, quiet=True),
             names or (),
+            depth=chosen,
             since=moment,
             dry_run=dry_run,
             report=lambda name, differ: bars.update(task, description=name, advance=1, note=f"{differ:,} differ"),
@@ -67,7 +88,10 @@ def reconcile(
     if json:
         as_json(
             {
+                "depth": chosen,
                 "drift": report.drift,
+                "slices": [asdict(one) for one in report.slices],
+                "figures": [asdict(one) for one in report.figures],
                 "counts": [
                     {"projection": name, "relation": relation, "kind": kind, "rows": count}
                     for (name, relation, kind), count in sorted(report.counts.items())
@@ -78,9 +102,28 @@ def reconcile(
             }
         )
     else:
-        _show(report, dry_run=dry_run)
-    if report.drift:
+        _show(report, chosen, dry_run=dry_run)
+    if not report.clean:
         raise typer.Exit(DRIFT)
+
+
+def how_deep(depth: str | None, *, since: bool) -> Depth:
+    """The depth that was asked for.
+
+    Raises:
+        InputError: there is none of that name, or it does not go with --since.
+    """
+    if depth is None:
+        return "deep"
+    if depth not in DEPTHS:
+        close = get_close_matches(depth, DEPTHS, 1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise InputError(f"--depth {depth}: there is no such depth.{hint}", remedy=f"One of {', '.join(DEPTHS)}.")
+    if since and depth != "deep":
+        raise InputError(
+            f"--since looks at the events, and --depth {depth} at the kept figures", remedy="Leave one of them out."
+        )
+    return depth  # type: ignore[return-value]
 
 
 def instant(text: str) -> datetime:
@@ -98,11 +141,26 @@ def instant(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _show(report: Report, *, dry_run: bool) -> None:
+def _show(report: Report, depth: Depth, *, dry_run: bool) -> None:
     for name, reason in report.skipped:
         note(f"{name} was not audited: {reason}")
+    for one in report.slices[:SHOWN]:
+        what = (
+            f"{one.standing:,} rows where {one.kept:,} were written"
+            if one.standing != one.kept
+            else "other rows than were written"
+        )
+        line(f"{one.relation}, {one.slice}: {what}")
+    for one in report.figures[:SHOWN]:
+        line(f"{one.relation}, {one.slice}: the rows are right, their kept figure was wrong")
+    if report.slices:
+        number = "1 slice differs" if len(report.slices) == 1 else f"{len(report.slices):,} slices differ"
+        line(f"drift: {number}; `refold reconcile --depth slice` says in which rows, and heals them")
+        return
     if not report.drift:
-        line(f"no drift: {', '.join(report.audited) or 'nothing was audited'}")
+        if not report.figures:
+            by = {"quick": " (by their figures)", "slice": " (by their figures; --depth deep recomputes everything)"}
+            line(f"no drift: {', '.join(report.audited) or 'nothing was audited'}{by.get(depth, '')}")
         return
     table(
         ("PROJECTION", "RELATION", "KIND", "KEY", "BEFORE", "AFTER"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from refold.duties import figures, held_back, impure, progress, wake_ups
+from refold.duties import held_back, impure, progress, tidying, wake_ups
+from refold.reconcile import background
 from refold.worker.schedule import Duty
 
 DUTIES: tuple[Duty, ...] = (
@@ -10,5 +11,8 @@ DUTIES: tuple[Duty, ...] = (
     Duty(held_back.NAME, 10.0, held_back.run),
     Duty(wake_ups.NAME, 60.0, wake_ups.run),
     Duty(impure.NAME, 60.0, impure.run),
-    Duty(figures.NAME, 60.0, figures.run),
+    Duty(tidying.NAME, 60.0, tidying.run),
+    Duty(background.QUICK, 60.0, background.quick_audit),
+    Duty(background.DEEP, 10.0, background.deep_step),
+    Duty(background.SEALING, 60.0, background.seal_segments),
 )

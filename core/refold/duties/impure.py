@@ -24,7 +24,6 @@ from refold.errors import BuildError
 from refold.incidents import detect, find, resolve
 from refold.projections.identifiers import ident
 from refold.projections.transform import Transform
-from refold.reconcile.recomputed import AT, events_parameters
 from refold.upkeep.transform import applied_rows
 from refold.worker.page import cursor_parameters
 from refold.worker.write_rows import write_rows
@@ -117,9 +116,13 @@ def _sample(conn: psycopg.Connection, keeper: Upkeeper, build: Build, size: int)
     ).fetchall()
     if not recent:
         return []
-    query = applied_rows(keeper.transform, keeper.stream, since=False, condition=AT)
+    among_them = "(txid, position) IN (SELECT * FROM unnest(%(txids)s::xid8[], %(positions)s::bigint[]))"
+    query = applied_rows(keeper.transform, keeper.stream, since=False, condition=among_them)
+    txids, positions = zip(*recent, strict=True)
     with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query.encode(), parameters | events_parameters(recent)).fetchall()
+        return cursor.execute(
+            query.encode(), parameters | {"txids": [str(txid) for txid in txids], "positions": list(positions)}
+        ).fetchall()
 
 
 def _rows(transform: Transform, row: dict[str, Any]) -> list[tuple[Any, ...]] | None:

@@ -8,46 +8,58 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 
 import psycopg
 
 from refold.builds.build import Build, by_id
 from refold.builds.dead_letters import left_out
+from refold.builds.figures import Disagreement, disagreements
 from refold.builds.upkeeper import Upkeeper
 from refold.errors import BuildError
-from refold.reconcile import recomputed
-from refold.reconcile.differences import compare, findings, hashes
+from refold.reconcile.differences import compare, findings, slices
 from refold.reconcile.finding import Finding, Kind, Report
-from refold.reconcile.scope import WHOLE
+from refold.reconcile.recomputed import AMONG_THEM, recompute
+from refold.reconcile.scope import WHOLE, Scope, both, within
 from refold.reconcile.scope import since as since_scope
+from refold.upkeep.slices import Range, runs
+from refold.upkeep.statements import EVERYTHING
 from refold.worker.page import cursor_parameters
 
-
-@dataclass(frozen=True, slots=True)
-class Suspects:
-    """Keys that differ: hashes of them, or for a transform the ranges of coordinates they lie in."""
-
-    hashes: tuple[int, ...] = ()
-    ranges: tuple[recomputed.Range, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.hashes or self.ranges)
+EVERY_SLICE: Sequence[Range] = ((None, None),)
 
 
-def audit(
-    conn: psycopg.Connection, keeper: Upkeeper, since: datetime | None, report: Report, *, keep: bool
-) -> Suspects:
-    """Compares one build with its query.
+def quick(conn: psycopg.Connection, keeper: Upkeeper) -> list[Disagreement]:
+    """The slices of a build whose rows are not what refold has written there. Reads no log.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
         keeper: the build's SQL.
-        since: only what events since then belong to.
+    """
+    with snapshot(conn):
+        return disagreements(conn, keeper.build_id, keeper.statements.relations)
+
+
+def audit(
+    conn: psycopg.Connection,
+    keeper: Upkeeper,
+    since: datetime | None,
+    report: Report,
+    *,
+    keep: bool,
+    ranges: Sequence[Range] = EVERY_SLICE,
+) -> set[int]:
+    """Compares one build with its query, and its rows with their figures; gives the slices in which something differs.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        keeper: the build's SQL.
+        since: only what events since then belong to; figures are not looked at then.
         report: takes the findings when `keep` is set; healing reports its own.
         keep: nothing will be healed, so report what the audit saw.
+        ranges: which slices.
     """
+    relations = keeper.statements.relations
     suspects: set[int] = set()
     with snapshot(conn):
         build = by_id(conn, keeper.build_id)
@@ -55,26 +67,57 @@ def audit(
             # With the new cursor and the old stream, what that never got would look like drift.
             raise BuildError(f"{build.table_name} was switched to another stream just now; reconcile again")
         parameters = parameters_of(conn, build, since)
-        if keeper.transform is not None:
-            ranges = []
-            for part in recomputed.ranges(conn, keeper, parameters, since is not None):
-                if compare(
-                    conn,
-                    keeper.statements.relations[0],
-                    part.scope(since is not None),
-                    parameters | part.parameters(),
-                ):
-                    ranges.append(part)
+        for part in _parts(conn, keeper, parameters, since, ranges):
+            for at, relation in enumerate(relations):
+                scope = WHOLE if part == EVERY_SLICE else within(relation, part)
+                if keeper.transform is not None:
+                    recompute(conn, keeper, parameters, scope.stream, since=since is not None)
+                    scope = Scope(EVERYTHING, scope.table)
+                    if since is not None:
+                        scope = both(scope, Scope(EVERYTHING, AMONG_THEM))
+                elif since is not None:
+                    scope = both(scope, since_scope(keeper.plan, relation, keeper.stream))
+                if compare(conn, relation, scope, parameters):
+                    suspects |= slices(conn)
                     if keep:
-                        _report(conn, build, keeper, 0, report)
-            return Suspects(ranges=tuple(ranges))
-        for at, relation in enumerate(keeper.statements.relations):
-            scope = WHOLE if since is None else since_scope(keeper.plan, relation, keeper.stream)
-            if compare(conn, relation, scope, parameters):
-                suspects.update(hashes(conn))
-                if keep:
-                    _report(conn, build, keeper, at, report)
-    return Suspects(hashes=tuple(suspects))
+                        _report(conn, build, keeper, at, report)
+        if since is None:
+            wrong = disagreements(conn, keeper.build_id, relations, ranges)
+            if keep:
+                # Where the rows are right, it is the figure that is wrong.
+                report.add_figures(keeper, build.projection, (one for one in wrong if one.slice not in suspects))
+            suspects |= {one.slice for one in wrong}
+    return suspects
+
+
+def parts(keeper: Upkeeper, numbers: set[int]) -> list[Sequence[Range]]:
+    """Slices in the portions in which to evaluate them.
+
+    Where an index finds a slice's events, each run of neighbours for itself: together they would span what lies
+    between. Else all at once, for each portion reads the whole stream. A transform holds a slice in memory.
+    """
+    if keeper.transform is not None:
+        return [((number, number),) for number in sorted(numbers)]
+    if keeper.statements.relations[0].slicing.indexed:
+        return [(run,) for run in runs(numbers)]
+    return [runs(numbers)] if numbers else []
+
+
+def _parts(
+    conn: psycopg.Connection,
+    keeper: Upkeeper,
+    parameters: Mapping[str, str],
+    since: datetime | None,
+    ranges: Sequence[Range],
+) -> list[Sequence[Range]]:
+    if keeper.transform is None or since is None:
+        return [ranges]
+    rows = conn.execute(
+        f"SELECT DISTINCT {keeper.statements.relations[0].slicing.event} FROM {keeper.stream.table}"
+        f" WHERE {keeper.stream.applied()} AND ts >= %(since)s::timestamptz".encode(),
+        parameters,
+    ).fetchall()
+    return parts(keeper, {int(number) for (number,) in rows})
 
 
 @contextmanager
@@ -82,8 +125,16 @@ def snapshot(conn: psycopg.Connection) -> Iterator[None]:
     """A transaction that sees the database as of one instant."""
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        conn.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+        plan_freely(conn)
         yield
+
+
+def plan_freely(conn: psycopg.Connection) -> None:
+    """Lets this transaction plan as its statements need it: a worker's session is set up for pages."""
+    conn.execute(
+        "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = on;"
+        "SET LOCAL enable_bitmapscan = on; SET LOCAL enable_sort = on"
+    )
 
 
 def parameters_of(conn: psycopg.Connection, build: Build, since: datetime | None = None) -> dict[str, str]:

@@ -51,6 +51,11 @@ def hashes(conn: psycopg.Connection) -> list[int]:
     return [int(value) for (value,) in conn.execute(f"SELECT DISTINCT hash FROM {FOUND}".encode()).fetchall()]
 
 
+def slices(conn: psycopg.Connection) -> set[int]:
+    """The slices that the rows which differ are in."""
+    return {int(number) for (number,) in conn.execute(f"SELECT DISTINCT slice FROM {FOUND}".encode()).fetchall()}
+
+
 def findings(
     conn: psycopg.Connection, build: Build, relation: Relation, *, healed: bool
 ) -> tuple[list[Finding], dict[Kind, int]]:

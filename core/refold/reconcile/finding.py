@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from refold.builds.figures import Disagreement
+from refold.builds.upkeeper import Upkeeper
 
 Kind = Literal["missing", "orphan", "drifted"]
 
@@ -33,6 +36,25 @@ class Finding:
     healed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A slice in which the rows are not what the kept figure says.
+
+    Args:
+        projection: whose.
+        relation: the table, without its schema.
+        slice: which part of it, in words.
+        kept: rows that refold has written there.
+        standing: rows that are there; of equal numbers the contents differ.
+    """
+
+    projection: str
+    relation: str
+    slice: str
+    kept: int
+    standing: int
+
+
 @dataclass(slots=True)
 class Report:
     """The outcome of a reconcile.
@@ -40,12 +62,16 @@ class Report:
     Args:
         findings: the first findings of each table, with their rows.
         counts: all of them, by (projection, relation, kind).
+        slices: where rows and kept figures disagree (quick), without a look at the log.
+        figures: slices whose rows were right and whose figure was wrong.
         audited: the projections that were compared.
         skipped: those that could not be, and why.
     """
 
     findings: list[Finding] = field(default_factory=list)
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    slices: list[Slice] = field(default_factory=list)
+    figures: list[Slice] = field(default_factory=list)
     audited: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
@@ -53,3 +79,30 @@ class Report:
     def drift(self) -> int:
         """How many keys differed."""
         return self.counts.total()
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing at all differed."""
+        return not (self.drift or self.slices or self.figures)
+
+    def add_slices(self, keeper: Upkeeper, projection: str, found: Iterable[Disagreement]) -> None:
+        """Adds what a quick audit found."""
+        self.slices += _in_words(keeper, projection, found)
+
+    def add_figures(self, keeper: Upkeeper, projection: str, found: Iterable[Disagreement]) -> None:
+        """Adds figures that were wrong."""
+        self.figures += _in_words(keeper, projection, found)
+
+
+def _in_words(keeper: Upkeeper, projection: str, found: Iterable[Disagreement]) -> list[Slice]:
+    relations = keeper.statements.relations
+    return [
+        Slice(
+            projection,
+            relations[one.relation].table.split(".", 1)[1].strip('"'),
+            relations[one.relation].slicing.name(one.slice),
+            one.kept,
+            one.standing,
+        )
+        for one in found
+    ]

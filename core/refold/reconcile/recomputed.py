@@ -1,113 +1,41 @@
-"""What a transform's table must hold: computed again by the function, a range of coordinates at a time."""
+"""What a transform's table must hold: computed again by the function, a slice at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 
 from refold.builds.upkeeper import Upkeeper
-from refold.cursor import LAST_ORDINAL, Key
 from refold.projections.identifiers import ident
-from refold.reconcile.scope import Scope
-from refold.upkeep.statements import EVERYTHING
 from refold.upkeep.transform import EXPECTED, applied_rows
-from refold.worker.page import key_parameters
 from refold.worker.write_rows import write_rows
 
-CHUNK = 20_000
-"""Rows of the stream in one range."""
-_FIRST = Key(0, 0, -1)
-_LAST = Key(2**63 - 1, 2**63 - 1, LAST_ORDINAL)
+AMONG_THEM = "(txid, position) IN (SELECT txid, position FROM pg_temp.recomputed_events)"
+"""Condition on a row of the table: it comes from one of the events that were recomputed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
-    """The log's coordinates from just after one key up to another.
-
-    Args:
-        after: the key before it.
-        upto: its last key; everything behind it, for the last range.
-    """
-
-    after: Key
-    upto: Key
-
-    def scope(self, since: bool) -> Scope:
-        """The table's rows of this range; with `since`, of the recomputed events only."""
-        within = (
-            "(txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)"
-            " AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)"
-        )
-        if since:
-            within += " AND (txid, position) IN (SELECT txid, position FROM pg_temp.recomputed_events)"
-        return Scope(EVERYTHING, within)
-
-    def parameters(self) -> dict[str, str]:
-        return {**key_parameters("after", self.after), **key_parameters("upto", self.upto)}
-
-
-EVERYWHERE = Range(_FIRST, _LAST)
-
-
-def ranges(
-    conn: psycopg.Connection,
-    keeper: Upkeeper,
-    parameters: dict[str, str],
-    since: bool,
-    within: Range = EVERYWHERE,
-) -> Iterator[Range]:
-    """Recomputes the stream range by range; at each, the expected rows are in a temporary table.
+def recompute(
+    conn: psycopg.Connection, keeper: Upkeeper, parameters: Mapping[str, str], condition: str, *, since: bool = False
+) -> None:
+    """Puts the rows that the function makes of some events into the temporary table of expectations.
 
     Args:
         conn: the caller's snapshot, or a transaction that holds the build's lock.
         keeper: the transform's build.
-        parameters: its cursor, and `since`.
+        parameters: its cursor, as far as which events count, and `since`.
+        condition: which rows of the stream: a slice or a few, for all of them are held in memory.
         since: only events since that parameter.
-        within: only this part; it may hold more events than when it was found, and is cut into ranges again.
     """
     assert keeper.transform is not None
-    query = applied_rows(keeper.transform, keeper.stream, since=since).encode()
-    after = within.after
-    while True:
-        bounds = Range(after, within.upto).parameters() | {"limit": str(CHUNK)}
-        with conn.cursor(row_factory=dict_row) as cursor:
-            rows = cursor.execute(query, parameters | bounds).fetchall()
-        fill(conn, keeper, rows)
-        if len(rows) < CHUNK:
-            yield Range(after, within.upto)
-            return
-        upto = _key(rows[-1])
-        yield Range(after, upto)
-        after = upto
-
-
-AT = "(txid, position) IN (SELECT * FROM unnest(%(txids)s::xid8[], %(positions)s::bigint[]))"
-"""Condition on a row: it comes from one of the log events in the parameters of `events_parameters`."""
-
-
-def events_parameters(events: Iterable[tuple[int, int]]) -> dict[str, str]:
-    """Log events, as (txid, position), for the condition `AT`."""
-    txids, positions = zip(*events, strict=True)
-    return {
-        "txids": "{" + ",".join(map(str, txids)) + "}",
-        "positions": "{" + ",".join(map(str, positions)) + "}",
-    }
-
-
-def fill_events(conn: psycopg.Connection, keeper: Upkeeper, parameters: dict[str, str]) -> None:
-    """Recomputes what some log events become, as far as the cursor has applied them."""
-    assert keeper.transform is not None
+    query = applied_rows(keeper.transform, keeper.stream, since=since, condition=condition)
     with conn.cursor(row_factory=dict_row) as cursor:
-        query = applied_rows(keeper.transform, keeper.stream, since=False, condition=AT)
-        fill(conn, keeper, cursor.execute(query.encode(), parameters).fetchall())
+        _fill(conn, keeper, cursor.execute(query.encode(), parameters).fetchall())
 
 
-def fill(conn: psycopg.Connection, keeper: Upkeeper, rows: list[dict[str, Any]]) -> None:
-    """Puts the rows that the function makes of these events into the temporary table of expectations."""
+def _fill(conn: psycopg.Connection, keeper: Upkeeper, rows: list[dict[str, Any]]) -> None:
     assert keeper.transform is not None
     relation = keeper.statements.relations[0]
     columns = ", ".join(map(ident, relation.columns))
@@ -120,7 +48,3 @@ def fill(conn: psycopg.Connection, keeper: Upkeeper, rows: list[dict[str, Any]])
         "COPY pg_temp.recomputed_events FROM STDIN",
         ((row["txid"], row["position"]) for row in rows),
     )
-
-
-def _key(row: dict[str, Any]) -> Key:
-    return Key(row["txid"], row["position"], LAST_ORDINAL)

@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import psycopg
 
+from refold import incidents
 from refold.builds.build import Build, by_id, find
 from refold.builds.dead_letters import described
 from refold.builds.lookup import known
-from refold.builds.upkeeper import Upkeepers
+from refold.builds.upkeeper import Upkeeper, Upkeepers
 from refold.errors import BuildError
 from refold.projections.plan import LOG_COLUMNS
-from refold.reconcile.audit import audit
+from refold.reconcile import deep
+from refold.reconcile.audit import audit, parts, quick
 from refold.reconcile.finding import Report
 from refold.reconcile.heal import heal
 from refold.worker.catch_up import by_depth
 from refold.worker.culprits import of_an_event
 
+Depth = Literal["quick", "slice", "deep"]
+
+COMMAND = "refold reconcile"
+KEYS = 20
+"""Keys and slices that an incident names."""
+
 
 def reconcile(
     conn: psycopg.Connection,
-    projections: Path | None,
+    projections: Path | Upkeepers | None,
     names: Sequence[str] = (),
     *,
+    depth: Depth = "deep",
     since: datetime | None = None,
     dry_run: bool = False,
+    by: str = COMMAND,
     report: Callable[[str, int], None] = lambda name, found: None,
 ) -> Report:
-    """Compares live projections with their query over the log, as of their cursors, and heals what differs.
+    """Audits live projections as of their cursors, and heals what differs.
 
     A reader is compared with its stream, so the stream comes first: a right reader of a damaged stream looks as if
     it had drifted, and "healing" it would spread the damage.
@@ -39,24 +50,29 @@ def reconcile(
         conn: acts as refold_worker, in autocommit mode.
         projections: the folder of transforms; they are recomputed by their functions.
         names: which projections, and with them the streams that they read; all when empty.
-        since: only what events since then belong to.
+        depth: `quick` compares the rows with the kept figures, reads no log and heals nothing; `slice` evaluates
+            the slices where they disagree again, and heals them; `deep` evaluates everything again, in steps, and
+            goes on where one that was interrupted has stopped.
+        since: only what events since then belong to; deep.
         dry_run: report, and change nothing.
+        by: who asks, for the incidents.
         report: told of each projection, with the number of keys that differed.
 
     Raises:
         BuildError: a name is not live.
     """
-    upkeepers = Upkeepers(projections)
+    upkeepers = projections if isinstance(projections, Upkeepers) else Upkeepers(projections)
     live = {build.projection: build for build in find(conn, "b.state = 'live'")}
     chosen = [known(name, live) for name in names] if names else list(live.values())
-    result = Report()
+    task = Reconciler(conn, upkeepers, depth, since, dry_run or depth == "quick", by)
+    result = task.result
     unsure: dict[int | None, str] = {}
     for build in by_depth(conn, _with_streams(conn, chosen)):
         before = result.drift
         try:
             if build.upstream_id in unsure:
                 raise BuildError(unsure[build.upstream_id])
-            _one(conn, upkeepers, build, since, dry_run, result)
+            task.one(build)
         except Exception as error:
             # One whose query or function fails now keeps nobody else from being audited.
             if not (isinstance(error, BuildError) or of_an_event(error)):
@@ -64,7 +80,7 @@ def reconcile(
             result.skipped.append((build.projection, str(error) if isinstance(error, BuildError) else described(error)))
             unsure[build.build_id] = f"it reads {build.projection}, which was not audited"
             continue
-        if dry_run and result.drift > before:
+        if dry_run and depth != "quick" and result.drift > before:
             unsure[build.build_id] = f"it reads {build.projection}, which has drifted and must be healed first"
         result.audited.append(build.projection)
         report(build.projection, result.drift - before)
@@ -75,11 +91,11 @@ def _with_streams(conn: psycopg.Connection, builds: Sequence[Build]) -> list[Bui
     """The builds and everything above them."""
     found = {build.build_id: build for build in builds}
     for build in builds:
-        found |= {stream.build_id: stream for stream in _streams(conn, build)}
+        found |= {stream.build_id: stream for stream in streams_of(conn, build)}
     return list(found.values())
 
 
-def _streams(conn: psycopg.Connection, build: Build) -> list[Build]:
+def streams_of(conn: psycopg.Connection, build: Build) -> list[Build]:
     """The builds between the log and this one, from the log down."""
     above: list[Build] = []
     upstream_id = build.upstream_id
@@ -89,30 +105,107 @@ def _streams(conn: psycopg.Connection, build: Build) -> list[Build]:
     return above
 
 
-def _one(
-    conn: psycopg.Connection,
-    upkeepers: Upkeepers,
-    build: Build,
-    since: datetime | None,
-    dry_run: bool,
-    result: Report,
-) -> None:
-    # A promote may have pointed it at another stream while the others were audited.
-    build = by_id(conn, build.build_id)
-    keeper = upkeepers.of(conn, build)
-    if since is not None and not _has_ts(conn, build):
-        raise BuildError(f"{keeper.plan.stream} has no column ts, so there is no `since`")
-    if since is not None and build.upstream_id is not None and audit(conn, keeper, since, Report(), keep=False):
-        # Its keys reach back to before `since`, and so may damage in its streams, which have been audited only
-        # from there on.
-        for stream in _streams(conn, build):
-            told = Report() if dry_run else result
-            _one(conn, upkeepers, stream, None, dry_run, told)
-            if dry_run and told.drift:
-                raise BuildError(f"it reads {stream.projection}, which has drifted and must be healed first")
-    suspects = audit(conn, keeper, since, result, keep=dry_run)
-    if suspects and not dry_run:
-        heal(conn, upkeepers, build, suspects, since, result)
+class Reconciler:
+    """One run over builds; the arguments are those of `reconcile`."""
+
+    def __init__(
+        self,
+        conn: psycopg.Connection,
+        upkeepers: Upkeepers,
+        depth: Depth,
+        since: datetime | None,
+        only_looks: bool,
+        by: str,
+    ) -> None:
+        self.conn = conn
+        self.upkeepers = upkeepers
+        self.depth = depth
+        self.since = since
+        self.heals = not only_looks
+        self.by = by
+        self.result = Report()
+
+    def one(self, build: Build) -> None:
+        """Audits a build, and heals it."""
+        # A promote may have pointed it at another stream while the others were audited.
+        build = by_id(self.conn, build.build_id)
+        keeper = self.upkeepers.of(self.conn, build)
+        if self.since is not None:
+            self._since(build, keeper, self.since)
+        elif self.depth == "deep":
+            self._deep(build, keeper)
+        else:
+            self._quick(build, keeper)
+
+    def _quick(self, build: Build, keeper: Upkeeper) -> None:
+        found = quick(self.conn, keeper)
+        suspects = {one.slice for one in found}
+        if self.depth == "quick":
+            self.result.add_slices(keeper, build.projection, found)
+        elif self.heals:
+            if found:
+                seen = Report()
+                seen.add_slices(keeper, build.projection, found)
+                evidence = {"depth": self.depth, "slices": [f"{s.relation}: {s.slice}" for s in seen.slices[:KEYS]]}
+                self.heal(build, suspects, evidence)
+            else:
+                self._agrees(build, "figures agree")
+        else:
+            for part in parts(keeper, suspects):
+                audit(self.conn, keeper, None, self.result, keep=True, ranges=part)
+
+    def _deep(self, build: Build, keeper: Upkeeper) -> None:
+        before = self.result.drift
+        for ranges in deep.steps(self.conn, keeper, resume=self.heals):
+            suspects = audit(self.conn, keeper, None, self.result, keep=not self.heals, ranges=ranges)
+            if suspects and self.heals:
+                self.heal(build, suspects, {"depth": self.depth})
+        if self.heals and self.result.drift == before:
+            self._agrees(build, "recomputed, and equal")
+
+    def _since(self, build: Build, keeper: Upkeeper, since: datetime) -> None:
+        if not _has_ts(self.conn, build):
+            raise BuildError(f"{keeper.plan.stream} has no column ts, so there is no `since`")
+        if build.upstream_id is not None and audit(self.conn, keeper, since, Report(), keep=False):
+            # Its keys reach back to before `since`, and so may damage in its streams, which have been audited only
+            # from there on.
+            for stream in streams_of(self.conn, build):
+                above = self.upkeepers.of(self.conn, stream)
+                told = self.result if self.heals else Report()
+                suspects = audit(self.conn, above, None, told, keep=not self.heals)
+                if suspects and self.heals:
+                    self.heal(stream, suspects, {"depth": "deep"})
+                elif suspects:
+                    raise BuildError(f"it reads {stream.projection}, which has drifted and must be healed first")
+        suspects = audit(self.conn, keeper, since, self.result, keep=not self.heals)
+        if suspects and self.heals:
+            self.heal(build, suspects, {"depth": "deep", "since": since.isoformat()})
+
+    def heal(self, build: Build, suspects: set[int], evidence: Mapping[str, object]) -> None:
+        """Heals slices of a build, and leaves an incident that says what, and how long it took."""
+        incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
+        told = Report()
+        with self.conn.transaction():
+            heal(self.conn, self.upkeepers, build, suspects, told)
+            incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=_outcome(told))
+        self.result.findings += told.findings
+        self.result.figures += told.figures
+        self.result.counts += told.counts
+
+    def _agrees(self, build: Build, because: str) -> None:
+        """Closes what an interrupted run has left open. What a deep audit saw, figures may not see."""
+        seen = "i.evidence ->> 'depth' IS DISTINCT FROM 'deep'" if self.depth != "deep" else "true"
+        condition = f"i.kind = 'drift' AND i.subject = %s AND i.resolved_at IS NULL AND {seen}"
+        if incidents.find(self.conn, condition, build.projection):
+            incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome={"found": because})
+
+
+def _outcome(healed: Report) -> dict[str, object]:
+    return {
+        "healed": {f"{relation}: {kind}": count for (_, relation, kind), count in sorted(healed.counts.items())},
+        "keys": [{"relation": one.relation, **one.key} for one in healed.findings[:KEYS]],
+        "figures": [f"{one.relation}: {one.slice}" for one in healed.figures[:KEYS]],
+    }
 
 
 def _has_ts(conn: psycopg.Connection, build: Build) -> bool:

@@ -21,6 +21,7 @@ from refold.errors import BuildError
 from refold.projections.identifiers import ident
 from refold.reconcile.audit import parameters_of
 from refold.reconcile.heal import load_again, lock_downwards
+from refold.upkeep import figures
 from refold.worker.culprits import of_an_event
 from refold.worker.page import apply_rows, key_parameters
 
@@ -155,9 +156,11 @@ def _recompute(conn: psycopg.Connection, keeper: Upkeeper, build: Build, key: Ke
     ).fetchone()
     if row is None:
         return
-    parameters = parameters_of(conn, build) | {"keys": f"{{{row[0]}}}"}
-    conn.execute(relation.delete().encode(), parameters)
-    conn.execute(relation.insert().encode(), parameters)
+    parameters = parameters_of(conn, build) | {"keys": f"{{{row[0]}}}", "build": str(build.build_id)}
+    for statement, gone in ((relation.delete(), True), (relation.insert(), False)):
+        written = f"{statement}\n{figures.returning(relation)}"
+        moved = figures.move([figures.change(0, "written", gone=gone)])
+        conn.execute(f"WITH written AS (\n{written}\n)\n{moved}".encode(), parameters)
 
 
 def _rows_at(conn: psycopg.Connection, keeper: Upkeeper, build: Build, key: Key) -> list[tuple[str, Key]]:

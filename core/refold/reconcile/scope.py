@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import sqlglot
-from sqlglot import exp
 
 from refold.projections.identifiers import ident
 from refold.projections.plan import Plan
+from refold.upkeep.slices import Range, day_unit
 from refold.upkeep.statements import EVERYTHING, Relation
 from refold.upkeep.stream import Stream
 
@@ -38,19 +37,19 @@ def since(plan: Plan, relation: Relation, stream: Stream) -> Scope:
     return Scope(f"{relation.stream_hash} {keys}", f"{relation.hash} {keys}")
 
 
+def within(relation: Relation, ranges: Sequence[Range]) -> Scope:
+    """The keys of some slices."""
+    return Scope(*relation.slicing.scope(ranges))
+
+
+def both(one: Scope, other: Scope) -> Scope:
+    """The keys in two scopes."""
+    return Scope(f"({one.stream})\n  AND {other.stream}", f"({one.table})\n  AND {other.table}")
+
+
 def _rounded(sql: str) -> str | None:
     """The parameter `since` rounded as a key's expression rounds ts; None when the key is something else."""
-    node = sqlglot.parse_one(sql, read="postgres")
-    columns = list(node.find_all(exp.Column))
-    if len(columns) != 1 or columns[0].name != "ts":
-        return None
-    inner: exp.Expr = node
-    while isinstance(inner, exp.Paren | exp.Cast | exp.TimestampTrunc | exp.DateTrunc):
-        if isinstance(inner, exp.Cast) and inner.to.this not in (exp.DType.DATE, exp.DType.TIMESTAMP):
-            return None
-        inner = inner.this
-    zone = inner.args.get("zone") if isinstance(inner, exp.AtTimeZone) else None
-    if not isinstance(zone, exp.Literal) or zone.this.upper() != "UTC" or inner.this is not columns[0]:
+    if day_unit(sql) is None:
         return None
     return sql.replace("(ts AT TIME ZONE", "(%(since)s::timestamptz AT TIME ZONE").replace(
         " ts AT TIME ZONE", " %(since)s::timestamptz AT TIME ZONE"

@@ -17,6 +17,7 @@ from psycopg import sql
 
 from refold.builds.build import Build, by_id, set_error
 from refold.builds.dead_letters import described
+from refold.builds.figures import take
 from refold.builds.promote import drop_superseded
 from refold.builds.upkeeper import Upkeepers
 from refold.builds.views import drop_view, switch_view
@@ -232,6 +233,10 @@ def _prove(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, result:
     lost = settle_dead_letters(conn, build, keeper.stream.table)
     if lost:
         result.dead_letters[build.table_name] = lost
+    if result.survey.decision.way == "rewrite":
+        # The rows have other coordinates than when their hashes were summed up.
+        with conn.transaction():
+            take(conn, build.build_id, keeper.statements.relations)
     for _ in range(ROUNDS):
         suspects = audit(conn, keeper, None, Drift(), keep=False)
         if not suspects:
@@ -241,7 +246,6 @@ def _prove(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, result:
             upkeepers,
             by_id(conn, build.build_id),
             suspects,
-            None,
             result.drift,
             # They come next. But where workers run, nobody may be left with a reader that differs for long.
             readers=result.survey.decision.way == "prove",

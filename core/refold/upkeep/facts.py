@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from refold.projections.identifiers import ident
 from refold.projections.plan import Plan
-from refold.upkeep.statements import EVERYTHING, Relation, Statements, in_order, indent, literal, where
+from refold.upkeep import figures
+from refold.upkeep.slices import by_position
+from refold.upkeep.statements import Relation, Statements, in_order, indent, literal, where
 from refold.upkeep.stream import Page, Stream
 
 
@@ -15,16 +17,30 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
     columns = ", ".join(map(ident, names))
     condition = None if plan.where is None else f"({literal(plan.where)})"
 
-    def rows(source: str, ordinal: str, scope: str | None) -> str:
+    def rows(source: str, ordinal: str, reach: str | None, scope: str | None = None) -> str:
         selected = ["txid", "position", f"{ordinal} AS ordinal", "event_id"]
         selected += [f"{literal(column.sql)} AS {ident(column.name)}" for column in outputs]
-        return "SELECT " + ",\n       ".join(selected) + f"\nFROM {source}" + where(in_order(scope, condition))
+        return "SELECT " + ",\n       ".join(selected) + f"\nFROM {source}" + where(scope, in_order(reach, condition))
+
+    ordinal = "ordinal" if stream.ordinal else "0"
+    relation = Relation(
+        table=table,
+        columns=names,
+        key=("event_id",),
+        key_sql=("event_id",),
+        expected=lambda scope: rows(stream.table, ordinal, stream.applied(), scope),
+        slicing=by_position(),
+    )
 
     def page(of: Page) -> str:
         written = indent(rows("page", "ordinal", None))
-        return f"WITH {of.source},\nwritten AS (\n    INSERT INTO {table} ({columns})\n{written}\n)\n{of.answer}"
+        return (
+            f"WITH {of.source},\n"
+            f"written AS (\n    INSERT INTO {table} ({columns})\n{written}\n    {figures.returning(relation)}\n),\n"
+            f"{figures.moved([figures.change(0, 'written')])}\n"
+            f"{of.answer}"
+        )
 
-    ordinal = "ordinal" if stream.ordinal else "0"
     load = (f"INSERT INTO {table} ({columns})\n{rows(stream.table, ordinal, stream.run())}",)
     return Statements(
         create=(
@@ -39,26 +55,15 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         backlog=page(stream.settled_page(plan.reads)),
         load=load,
         load_next=load,
-        relations=(
-            Relation(
-                table=table,
-                columns=names,
-                key=("event_id",),
-                key_sql=("event_id",),
-                expected=lambda scope: rows(
-                    stream.table,
-                    ordinal,
-                    stream.applied() + ("" if scope == EVERYTHING else f"\n  AND {scope}"),
-                ),
-            ),
-        ),
+        relations=(relation,),
         view="SELECT " + ", ".join(ident(column.name) for column in plan.columns) + f" FROM {table}",
     )
 
 
 def event_grain_indexes(table: str, name: str) -> tuple[str, ...]:
-    """What makes a table a stream: an event gets in once, and readers find what is new."""
+    """What makes a table a stream: an event gets in once, and readers and audits find what they look for."""
     return (
         f"CREATE UNIQUE INDEX {ident(name + '__id')} ON {table} (event_id)",
         f"CREATE UNIQUE INDEX {ident(name + '__at')} ON {table} (txid, position, ordinal)",
+        f"SELECT refold.index_ranges('{table}', '{name}__range')",
     )

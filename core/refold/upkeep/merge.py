@@ -10,8 +10,10 @@ from collections.abc import Mapping
 
 from refold.projections.identifiers import ident
 from refold.projections.plan import Members, Partial, Plan
-from refold.upkeep.statements import Relation, Statements, in_order, indent, key_names, literal, where
-from refold.upkeep.stream import ALIVE, Page, Stream
+from refold.upkeep import figures
+from refold.upkeep.slices import by_key
+from refold.upkeep.statements import Relation, Statements, hash_of, in_order, indent, key_names, literal, where
+from refold.upkeep.stream import Page, Stream
 
 _COMBINED = {
     "count": "kept.{0} + excluded.{0}",
@@ -47,6 +49,10 @@ class _Merge:
         self.columns = (*self.keys, *(partial.name for partial in plan.partials))
         self.column_list = ", ".join(map(ident, self.columns))
         self.groups = ", ".join(str(at) for at in range(1, len(self.keys) + 1))
+        guard = in_order(stream.applied(), self.own)
+        stream_hash = f"CASE WHEN {guard} THEN {hash_of(self.key_sql())} END"
+        slicing = by_key(plan.key, self.key_sql(), self.own_hash(), stream_hash, indexed=False)
+        self.relation = Relation(table, self.columns, self.keys, self.key_sql(), self.whole, slicing, guard=guard)
         self.merged = [partial for partial in plan.partials if partial.sql is not None]
 
     def statements(self) -> Statements:
@@ -55,7 +61,6 @@ class _Merge:
             (members_table(table, at), members_table(self.name, at), members)
             for at, members in enumerate(plan.members, start=1)
         ]
-        guard = in_order(ALIVE, self.own)
         having = "" if plan.having is None else f" WHERE {plan.having}"
         view = ", ".join(
             ident(column.name) if column.sql == column.name else f"{column.sql} AS {ident(column.name)}"
@@ -68,6 +73,7 @@ class _Merge:
                     f"CREATE TABLE {set_table} AS\n{self.distinct(self.stream.table, one, None)}\nWITH NO DATA"
                     for set_table, _, one in sets
                 ),
+                *([f"ALTER TABLE {table} ADD COLUMN {figures.BEFORE} bigint"] if plan.partials else []),
             ),
             keys=(f"CREATE UNIQUE INDEX {ident(self.name + '__key')} ON {table} ({self.key_list}) NULLS NOT DISTINCT",),
             indexes=tuple(_set_key(set_table, set_name, self.key_list) for set_table, set_name, _ in sets),
@@ -75,23 +81,25 @@ class _Merge:
             backlog=self.page(sets, self.stream.settled_page(plan.reads, uses=1 + len(sets))),
             load=self.load(sets, first=True),
             load_next=self.load(sets, first=False),
-            relations=(
-                Relation(table, self.columns, self.keys, self.key_sql(), self.whole, guard=guard),
-                *(
-                    Relation(
-                        set_table,
-                        (*self.keys, "member"),
-                        self.keys,
-                        self.key_sql(),
-                        lambda scope, one=one: self.distinct(self.stream.table, one, self.stream.applied(), scope),  # type: ignore[misc]
-                        identity=(*self.keys, "member"),
-                        guard=guard,
-                    )
-                    for set_table, _, one in sets
-                ),
-            ),
+            relations=(self.relation, *(self.set_relation(set_table, one) for set_table, _, one in sets)),
             view=f"SELECT {view} FROM {table}{having}",
         )
+
+    def set_relation(self, set_table: str, one: Members) -> Relation:
+        columns = (*self.keys, "member")
+        return Relation(
+            set_table,
+            columns,
+            self.keys,
+            self.key_sql(),
+            lambda scope: self.distinct(self.stream.table, one, self.stream.applied(), scope),
+            self.relation.slicing,
+            identity=columns,
+            guard=self.relation.guard,
+        )
+
+    def own_hash(self) -> str:
+        return hash_of([ident(key) for key in self.keys])
 
     def key_sql(self) -> tuple[str, ...]:
         return tuple(literal(part.sql) for part in self.plan.key)
@@ -101,9 +109,12 @@ class _Merge:
         """The projection's WHERE."""
         return None if self.plan.where is None else f"({literal(self.plan.where)})"
 
-    def where(self, reach: str | None, *conditions: str | None) -> str:
-        """Which rows: within reach, then by the projection's WHERE, then by what needs its expressions."""
-        return where(in_order(reach, self.own, *conditions))
+    def where(self, reach: str | None, *conditions: str | None, scope: str | None = None) -> str:
+        """Which rows: within reach, then by the projection's WHERE, then by what needs its expressions.
+
+        A scope is safe for any row, and stands apart, where the indexes see it.
+        """
+        return where(scope, in_order(reach, self.own, *conditions))
 
     def selected_keys(self) -> list[str]:
         return [f"{literal(part.sql)} AS {ident(part.name)}" for part in self.plan.key]
@@ -120,7 +131,7 @@ class _Merge:
         return (
             "SELECT "
             + ",\n       ".join([*self.selected_keys(), *outputs])
-            + f"\nFROM {self.stream.table}{self.where(reach, scope)}\nGROUP BY {self.groups}"
+            + f"\nFROM {self.stream.table}{self.where(reach, scope=scope)}\nGROUP BY {self.groups}"
         )
 
     def delta(self, source: str, condition: str | None) -> str:
@@ -137,7 +148,7 @@ class _Merge:
         selected = ", ".join([*self.selected_keys(), f"{literal(one.member)} AS member"])
         restriction = None if one.condition is None else f"({literal(one.condition)})"
         member = f"({literal(one.member)}) IS NOT NULL"
-        return f"SELECT DISTINCT {selected}\nFROM {source}{self.where(reach, scope, restriction, member)}"
+        return f"SELECT DISTINCT {selected}\nFROM {source}{self.where(reach, restriction, member, scope=scope)}"
 
     def gathered(self, sets: list[tuple[str, str, Members]], new: Mapping[int, str]) -> str:
         """The delta and the counts of new members as rows of one shape, put together by key.
@@ -176,27 +187,38 @@ class _Merge:
             f"{ident(partial.name)} = {_COMBINED[partial.combine].format(ident(partial.name))}"
             for partial in self.plan.partials
         )
+        if changes:
+            changes += f",\n    {figures.BEFORE} = {self.relation.row_hash('kept')}"
         action = f"DO UPDATE SET\n    {changes}" if changes else "DO NOTHING"
         return f"INSERT INTO {self.table} AS kept ({self.column_list})\n{rows}\nON CONFLICT ({self.key_list}) {action}"
 
-    def new_members(self, at: int, set_table: str, rows: str) -> str:
+    def written(self, rows: str) -> str:
+        """The CTE that folds rows into the table."""
+        returning = figures.returning(self.relation, before=bool(self.plan.partials))
+        return f"written AS (\n{indent(self.upsert(rows))}\n    {returning}\n)"
+
+    def new_members(self, at: int, set_table: str, one: Members, rows: str) -> str:
+        returning = figures.returning(self.set_relation(set_table, one))
         return (
             f"new_{at} AS (\n    INSERT INTO {set_table} ({self.key_list}, member)\n{indent(rows)}\n"
-            f"    ON CONFLICT DO NOTHING\n    RETURNING {self.key_list}\n)"
+            f"    ON CONFLICT DO NOTHING\n    {returning}, {self.key_list}\n)"
         )
 
     def page(self, sets: list[tuple[str, str, Members]], of: Page) -> str:
         parts = [of.source]
+        changes = [figures.change(0, "written", before=bool(self.plan.partials))]
         if not sets:
-            parts.append(f"written AS (\n{indent(self.upsert(self.delta('page', None)))}\n)")
+            parts.append(self.written(self.delta("page", None)))
         else:
             parts += [
-                self.new_members(at, set_table, self.distinct("page", one, None))
+                self.new_members(at, set_table, one, self.distinct("page", one, None))
                 for at, (set_table, _, one) in enumerate(sets, start=1)
             ]
             new = {at: f"new_{at}" for at in range(1, len(sets) + 1)}
             parts.append(f"delta AS (\n{indent(self.delta('page', None))}\n)")
-            parts.append(f"written AS (\n{indent(self.upsert(self.gathered(sets, new)))}\n)")
+            parts.append(self.written(self.gathered(sets, new)))
+            changes += [figures.change(at, name) for at, name in new.items()]
+        parts.append(figures.moved(changes))
         return "WITH " + ",\n".join(parts) + "\n" + of.answer
 
     def load(self, sets: list[tuple[str, str, Members]], *, first: bool) -> tuple[str, ...]:

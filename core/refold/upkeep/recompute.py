@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from refold.projections.identifiers import ident
 from refold.projections.plan import Plan
+from refold.upkeep import figures
+from refold.upkeep.slices import by_key
 from refold.upkeep.statements import EVERYTHING, Relation, Statements, hash_of, indent, key_names, literal
 from refold.upkeep.stream import ALIVE, Page, Stream
 
@@ -43,6 +45,11 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
     def expected(scope: str) -> str:
         return over(stream.applied() + ("" if scope == EVERYTHING else f"\n  AND {scope}"), apart=True)
 
+    key_sql = tuple(literal(part.sql) for part in plan.key)
+    slicing = by_key(plan.key, key_sql, own_hash, stream_hash, indexed=True)
+    relation = Relation(table, names, keys, key_sql, expected, slicing)
+    values = [ident(column) for column in names if column not in keys]
+
     upto = "(SELECT " + stream.coordinates + " FROM upto)"
     # Nested on purpose, and kept so by OFFSET 0: for each touched key the index finds its events.
     events_of_touched = (
@@ -69,24 +76,25 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         return (
             f"fresh AS MATERIALIZED (\n{indent(query(events_of_touched))}\n),\n"
             f"gone AS (\n"
-            f"    DELETE FROM {table} WHERE {own_hash} IN (SELECT hash FROM touched) RETURNING 1\n"
+            f"    DELETE FROM {table} WHERE {own_hash} IN (SELECT hash FROM touched)\n"
+            f"    {figures.returning(relation)}\n"
             f"),\n"
             f"written AS (\n"
             f"    INSERT INTO {table} ({columns})\n"
             f"    SELECT {columns} FROM fresh\n"
             # Counting what was deleted makes the deletion come first.
             f"    WHERE (SELECT count(*) FROM gone) >= 0\n"
-            f")"
+            f"    {figures.returning(relation)}\n"
+            f"),\n" + figures.moved([figures.change(0, "gone", gone=True), figures.change(0, "written")])
         )
 
     def upserted() -> str:
-        values = [ident(column) for column in names if column not in keys]
         changes = ", ".join(f"{value} = excluded.{value}" for value in values)
         kept, fresh = (", ".join(f"{side}.{value}" for value in values) for side in ("kept", "excluded"))
         # A row that stays as it was is not written again.
-        action = (
-            f"DO UPDATE SET {changes}\n    WHERE ROW({kept}) IS DISTINCT FROM ROW({fresh})" if values else "DO NOTHING"
-        )
+        changes += f", {figures.BEFORE} = {relation.row_hash('kept')}"
+        differs = f"WHERE ROW({kept}) IS DISTINCT FROM ROW({fresh})"
+        action = f"DO UPDATE SET {changes}\n    {differs}" if values else "DO NOTHING"
         return (
             f"fresh AS NOT MATERIALIZED (\n{indent(query(events_of_touched))}\n),\n"
             f"written AS (\n"
@@ -94,7 +102,8 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
             # WHERE true: without it the parser takes ON CONFLICT for a join condition.
             f"    SELECT {columns} FROM fresh WHERE true\n"
             f"    ON CONFLICT ({', '.join(map(ident, keys))}) {action}\n"
-            f")"
+            f"    {figures.returning(relation, before=bool(values))}\n"
+            f"),\n" + figures.moved([figures.change(0, "written", before=bool(values))])
         )
 
     bucket = f"({stream_hash} & 2147483647) %% %(steps)s::integer = %(step)s::integer"
@@ -106,7 +115,10 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
     # By it a page finds the rows that it replaces.
     by_hash = f"CREATE INDEX {ident(name + '__hash')} ON {table} (({own_hash}))"
     return Statements(
-        create=(f"CREATE TABLE {table} AS\n{over('true', apart=False)}\nWITH NO DATA",),
+        create=(
+            f"CREATE TABLE {table} AS\n{over('true', apart=False)}\nWITH NO DATA",
+            *([f"ALTER TABLE {table} ADD COLUMN {figures.BEFORE} bigint"] if plan.lasting and values else []),
+        ),
         keys=(),
         indexes=(unique_key,) if plan.lasting else (unique_key, by_hash),
         page=page(stream.page(plan.reads)),
@@ -115,6 +127,6 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         load_next=load,
         load_apart=(insert + over(step, apart=True),),
         probe=(insert + over(stream.run(), apart=True),),
-        relations=(Relation(table, names, keys, tuple(literal(part.sql) for part in plan.key), expected),),
+        relations=(relation,),
         view=f"SELECT {columns} FROM {table}",
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from refold.projections.identifiers import ident
 from refold.projections.plan import KeyPart
+from refold.upkeep.slices import Slicing
 
 EVERYTHING = "true"
 
@@ -21,6 +22,7 @@ class Relation:
         key: the columns that identify a row (or the rows that are computed together).
         key_sql: the same over one row of the stream.
         expected: makes the query for what the table must hold, given a condition on the stream's rows.
+        slicing: how it is cut for audits.
         identity: the columns that name a single row in a report, where the key does not.
         guard: condition on a row of the stream without which its key is not evaluated.
     """
@@ -30,6 +32,7 @@ class Relation:
     key: tuple[str, ...]
     key_sql: tuple[str, ...]
     expected: Callable[[str], str]
+    slicing: Slicing
     identity: tuple[str, ...] = ()
     guard: str = EVERYTHING
 
@@ -44,15 +47,20 @@ class Relation:
         hashed = hash_of(self.key_sql)
         return hashed if self.guard == EVERYTHING else f"CASE WHEN {self.guard} THEN {hashed} END"
 
+    def row_hash(self, of: str = "") -> str:
+        """A 64-bit hash of a row, by the equality of its types; `of` names the table in the statement."""
+        return hash_of([f"{of}.{ident(name)}" if of else ident(name) for name in self.columns])
+
     def differences(self, stream_scope: str, table_scope: str) -> str:
-        """Rows on one side alone: side, hash of the key, key, whole row."""
+        """Rows on one side alone: side, hash of the key, slice, key, whole row."""
         columns = ", ".join(map(ident, self.columns))
         key = ", ".join(f"{quoted(name)}, d.{ident(name)}" for name in self.identity or self.key)
         side = (
-            "SELECT '{side}' AS side, {hash} AS hash, jsonb_build_object({key}) AS key, to_jsonb(d) AS row\n"
+            "SELECT '{side}' AS side, {hash} AS hash, {slice} AS slice,"
+            " jsonb_build_object({key}) AS key, to_jsonb(d) AS row\n"
             "FROM (SELECT {columns} FROM {one} EXCEPT ALL SELECT {columns} FROM {other}) AS d"
         )
-        fill = {"hash": self.hash, "key": key, "columns": columns}
+        fill = {"hash": self.hash, "slice": self.slicing.row, "key": key, "columns": columns}
         return (
             f"WITH expected AS MATERIALIZED (\n{indent(self.expected(stream_scope))}\n),\n"
             f"actual AS MATERIALIZED (\n    SELECT {columns} FROM {self.table} WHERE {table_scope}\n)\n"
@@ -61,14 +69,15 @@ class Relation:
             + side.format(side="actual", one="actual", other="expected", **fill)
         )
 
-    def delete(self) -> str:
+    def delete(self, table_scope: str = EVERYTHING) -> str:
         """Removes the rows of the keys whose hashes are in the parameter `keys`."""
-        return f"DELETE FROM {self.table} WHERE {within_keys(self.hash)}"
+        return f"DELETE FROM {self.table} WHERE ({table_scope}) AND {within_keys(self.hash)}"
 
-    def insert(self) -> str:
-        """Writes the rows that those keys must have."""
+    def insert(self, stream_scope: str = EVERYTHING) -> str:
+        """Writes the rows that those keys must have; all their events are in the scope."""
         columns = ", ".join(map(ident, self.columns))
-        return f"INSERT INTO {self.table} ({columns})\n{self.expected(within_keys(self.stream_hash))}"
+        scope = f"{stream_scope}\n  AND {within_keys(self.stream_hash)}"
+        return f"INSERT INTO {self.table} ({columns})\n{self.expected(scope)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,7 @@ class Statements:
         load_apart: the load where events are left out, if that cannot be the same statement.
         probe: evaluates the query over a range of events, where a step of the load is no such range; what it
             writes is thrown away.
+        figures: moves the figures by rows that Python has written, whose ids are the parameter `ids`.
     """
 
     create: tuple[str, ...]
@@ -101,6 +111,7 @@ class Statements:
     view: str
     load_apart: tuple[str, ...] = ()
     probe: tuple[str, ...] = ()
+    figures: str = ""
 
 
 def within_keys(hash_sql: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from refold.projections.identifiers import ident
 from refold.projections.transform import Transform
+from refold.upkeep import figures
 from refold.upkeep.facts import event_grain_indexes
+from refold.upkeep.slices import by_position
 from refold.upkeep.statements import Relation, Statements, indent
 from refold.upkeep.stream import Page, Stream
 
@@ -39,6 +41,18 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
             f"ORDER BY {order}"
         )
 
+    relation = Relation(
+        table,
+        names,
+        ("event_id",),
+        ("event_id",),
+        lambda scope: f"SELECT {columns} FROM {EXPECTED}",
+        by_position(),
+    )
+    written = (
+        f"SELECT {relation.slicing.row} AS slice, {relation.row_hash()} AS new FROM {table}"
+        " WHERE event_id = ANY (%(ids)s::text[])"
+    )
     load = (f"COPY {table} ({columns}) FROM STDIN",)
     return Statements(
         create=(f"CREATE TABLE {table} ({declared})",),
@@ -48,32 +62,29 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
         backlog=read(stream.settled_page(reads)),
         load=load,
         load_next=load,
-        relations=(
-            Relation(table, names, ("event_id",), ("event_id",), lambda scope: f"SELECT {columns} FROM {EXPECTED}"),
-        ),
+        relations=(relation,),
         view="SELECT " + ", ".join(ident(column.name) for column in transform.plan.columns) + f" FROM {table}",
+        # COPY returns nothing, so the rows are looked up, by the ids that went in.
+        figures=figures.move([figures.change(0, f"(\n{indent(written)}\n) AS written")]),
     )
 
 
-def applied_rows(transform: Transform, stream: Stream, *, since: bool, condition: str | None = None) -> str:
+def applied_rows(transform: Transform, stream: Stream, *, since: bool, condition: str) -> str:
     """The stream's rows that a cursor has applied, in order.
 
     Args:
         transform: who reads.
         stream: what it reads.
         since: only events whose ts is not before the parameter `since`.
-        condition: which rows; None are those between the parameters `after` and `upto`, the first `limit` of
-            them, with all the rows of the last event.
+        condition: which rows.
     """
     reads = ["event_id", *(column for column in transform.plan.reads if column != "event_id")]
     ordinal = "ordinal" if stream.ordinal else "0 AS ordinal"
     recent = "\n  AND ts >= %(since)s::timestamptz" if since else ""
-    within = f"({stream.coordinates}) > {stream.bound('after')} AND ({stream.coordinates}) <= {stream.bound('upto')}"
     return (
         f"SELECT txid::text::bigint AS txid, position, {ordinal}, {', '.join(map(ident, reads))}\n"
         f"FROM {stream.table}\n"
         f"WHERE {stream.applied()}\n"
-        f"  AND {condition or within}{recent}\n"
-        f"ORDER BY txid, position" + ("" if condition else " FETCH FIRST (%(limit)s::bigint) ROWS WITH TIES")
-        # Ties: a range that ended inside an event would take the rest of its rows for orphans.
+        f"  AND {condition}{recent}\n"
+        f"ORDER BY txid, position"
     )

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg.rows import dict_row
 
 from refold.builds.build import Build, by_id, lock, move
 from refold.builds.dead_letters import left_out, set_aside
+from refold.builds.figures import take
 from refold.builds.upkeeper import Upkeeper
 from refold.crash import crash_point
 from refold.cursor import EMPTY, Cursor, Key, Read
@@ -102,6 +103,7 @@ def _load_step(conn: psycopg.Connection, keeper: Upkeeper, step: int, bucket: in
                 conn.execute(index.encode())
             # What analysts query; nothing is planned by the statistics of the sets behind it.
             conn.execute(f"ANALYZE {keeper.statements.relations[0].table}".encode())
+            take(conn, keeper.build_id, keeper.statements.relations)
             crash_point("load_indexes")
         # SQL loads do not count what they read, and an estimate has no place among the statistics.
         counted = events if keeper.transform else 0
@@ -166,7 +168,9 @@ def _load_range(
     assert run.target is not None
     read = Read(EMPTY, run.target, run.progress, None)
     if keeper.transform is not None:
-        events, last = apply(conn, keeper, build, read, step)
+        # The figures of all rows are taken at the end, when there is an index to find them by.
+        bare = replace(keeper, statements=replace(keeper.statements, figures=""))
+        events, last = apply(conn, bare, build, read, step)
         if events < step:
             return events, Cursor(run.target), True
         return events, Cursor(EMPTY, run.target, last), False

@@ -27,6 +27,8 @@ CAREFUL = 20_000
 ALIVE_EVERY = 0.2
 """Seconds between two signs of life in the middle of a page."""
 
+_EVENT_ID = 3
+"""Where a transform's rows have their id."""
 _FIRST = Key(0, 0, -1)
 LAST = Key(2**63 - 1, 2**63 - 1, LAST_ORDINAL)
 
@@ -299,7 +301,7 @@ def _end_of(txid: int) -> Key:
 def _apply(
     conn: psycopg.Connection, keeper: Upkeeper, statement: str, read: Read, limit: int, dead: Sequence[str]
 ) -> tuple[int, Key | None]:
-    parameters = read_parameters(read, limit, dead)
+    parameters = read_parameters(read, limit, dead) | {"build": str(keeper.build_id)}
     query = statement.encode()
     if keeper.transform is not None:
         with conn.cursor(row_factory=dict_row) as cursor:
@@ -310,6 +312,9 @@ def _apply(
         # worker that is frozen in the function would keep the build for ever.
         rows = list(keeper.transform.rows(_alive(conn, page)))
         write_rows(conn, keeper.statements.load[0], rows)
+        if keeper.statements.figures and rows:
+            ids = [row[_EVENT_ID] for row in rows]
+            conn.execute(keeper.statements.figures.encode(), parameters | {"ids": ids}, prepare=True)
         end = page[-1]
         return len(page), _key(keeper, end["txid"], end["position"], end["ordinal"])
     row = conn.execute(query, parameters, prepare=True).fetchone()

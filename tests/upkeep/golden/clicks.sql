@@ -23,6 +23,9 @@ CREATE UNIQUE INDEX clicks__1__id ON refold_builds.clicks__1 (event_id);
 -- indexes
 CREATE UNIQUE INDEX clicks__1__at ON refold_builds.clicks__1 (txid, position, ordinal);
 
+-- indexes
+SELECT refold.index_ranges('refold_builds.clicks__1', 'clicks__1__range');
+
 -- page
 WITH page AS MATERIALIZED (
     SELECT * FROM (
@@ -56,6 +59,17 @@ written AS (
            CAST((metadata ->> 'n') AS DECIMAL) AS n
     FROM page
     WHERE (action <> 'noise')
+    RETURNING (position >> 14)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
@@ -89,6 +103,17 @@ written AS (
            CAST((metadata ->> 'n') AS DECIMAL) AS n
     FROM page
     WHERE (action <> 'noise')
+    RETURNING (position >> 14)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
             ELSE (SELECT count(*) FROM page) END AS events,
@@ -127,14 +152,14 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM refold_builds.clicks__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, (position >> 14)::integer AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
 FROM (SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM expected EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, (position >> 14)::integer AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
 FROM (SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM actual EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM expected) AS d;
 
 -- healing of refold_builds.clicks__1: delete
-DELETE FROM refold_builds.clicks__1 WHERE hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.clicks__1 WHERE (true) AND hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.clicks__1: insert
 INSERT INTO refold_builds.clicks__1 (txid, position, ordinal, event_id, user_id, action, ts, n)
@@ -147,10 +172,14 @@ SELECT txid,
        ts AS ts,
        CAST((metadata ->> 'n') AS DECIMAL) AS n
 FROM refold.events
-WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+WHERE true
+  AND hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+  AND CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-  AND event_id <> ALL (%(dead)s::text[])
-  AND hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[])) THEN (action <> 'noise') END;
+  AND event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END;
 
 -- view
 SELECT event_id, user_id, action, ts, n FROM refold_builds.clicks__1;
+
+-- figures
+;

@@ -75,12 +75,26 @@ fresh AS MATERIALIZED (
       COUNT(*) %% 3 <> 0
 ),
 gone AS (
-    DELETE FROM refold_builds.days__1 WHERE hash_record_extended(ROW(day), 0) IN (SELECT hash FROM touched) RETURNING 1
+    DELETE FROM refold_builds.days__1 WHERE hash_record_extended(ROW(day), 0) IN (SELECT hash FROM touched)
+    RETURNING refold.day_slice(day::date) AS slice, hash_record_extended(ROW(day, usual, doings), 0) AS new
 ),
 written AS (
     INSERT INTO refold_builds.days__1 (day, usual, doings)
     SELECT day, usual, doings FROM fresh
     WHERE (SELECT count(*) FROM gone) >= 0
+    RETURNING refold.day_slice(day::date) AS slice, hash_record_extended(ROW(day, usual, doings), 0) AS new
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, -count(*) AS rows, -sum(new) AS hash FROM gone GROUP BY slice
+        UNION ALL
+        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
@@ -130,12 +144,26 @@ fresh AS MATERIALIZED (
       COUNT(*) %% 3 <> 0
 ),
 gone AS (
-    DELETE FROM refold_builds.days__1 WHERE hash_record_extended(ROW(day), 0) IN (SELECT hash FROM touched) RETURNING 1
+    DELETE FROM refold_builds.days__1 WHERE hash_record_extended(ROW(day), 0) IN (SELECT hash FROM touched)
+    RETURNING refold.day_slice(day::date) AS slice, hash_record_extended(ROW(day, usual, doings), 0) AS new
 ),
 written AS (
     INSERT INTO refold_builds.days__1 (day, usual, doings)
     SELECT day, usual, doings FROM fresh
     WHERE (SELECT count(*) FROM gone) >= 0
+    RETURNING refold.day_slice(day::date) AS slice, hash_record_extended(ROW(day, usual, doings), 0) AS new
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, -count(*) AS rows, -sum(new) AS hash FROM gone GROUP BY slice
+        UNION ALL
+        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
             ELSE (SELECT count(*) FROM page) END AS events,
@@ -186,14 +214,14 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT day, usual, doings FROM refold_builds.days__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(day), 0) AS hash, jsonb_build_object('day', d.day) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(day), 0) AS hash, refold.day_slice(day::date) AS slice, jsonb_build_object('day', d.day) AS key, to_jsonb(d) AS row
 FROM (SELECT day, usual, doings FROM expected EXCEPT ALL SELECT day, usual, doings FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(day), 0) AS hash, jsonb_build_object('day', d.day) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(day), 0) AS hash, refold.day_slice(day::date) AS slice, jsonb_build_object('day', d.day) AS key, to_jsonb(d) AS row
 FROM (SELECT day, usual, doings FROM actual EXCEPT ALL SELECT day, usual, doings FROM expected) AS d;
 
 -- healing of refold_builds.days__1: delete
-DELETE FROM refold_builds.days__1 WHERE hash_record_extended(ROW(day), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.days__1 WHERE (true) AND hash_record_extended(ROW(day), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.days__1: insert
 INSERT INTO refold_builds.days__1 (day, usual, doings)
@@ -210,6 +238,7 @@ FROM (
     WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
       AND event_id <> ALL (%(dead)s::text[])
+      AND true
       AND hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) IN (SELECT unnest(%(keys)s::bigint[]))
     OFFSET 0
 ) AS events
@@ -263,6 +292,9 @@ GROUP BY
   day
 HAVING
   COUNT(*) %% 3 <> 0;
+
+-- figures
+;
 
 -- the key's index on the stream
 CREATE INDEX IF NOT EXISTS key_index ON refold.events ((hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0)));

@@ -29,6 +29,9 @@ GROUP BY
   user_id
 WITH NO DATA;
 
+-- create
+ALTER TABLE refold_builds.funnels__1 ADD COLUMN before__ bigint;
+
 -- indexes
 CREATE UNIQUE INDEX funnels__1__key ON refold_builds.funnels__1 (user_id) NULLS NOT DISTINCT;
 
@@ -92,8 +95,19 @@ fresh AS NOT MATERIALIZED (
 written AS (
     INSERT INTO refold_builds.funnels__1 AS kept (user_id, level, reached_at, by_number)
     SELECT user_id, level, reached_at, by_number FROM fresh WHERE true
-    ON CONFLICT (user_id) DO UPDATE SET level = excluded.level, reached_at = excluded.reached_at, by_number = excluded.by_number
+    ON CONFLICT (user_id) DO UPDATE SET level = excluded.level, reached_at = excluded.reached_at, by_number = excluded.by_number, before__ = hash_record_extended(ROW(kept.user_id, kept.level, kept.reached_at, kept.by_number), 0)
     WHERE ROW(kept.level, kept.reached_at, kept.by_number) IS DISTINCT FROM ROW(excluded.level, excluded.reached_at, excluded.by_number)
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, level, reached_at, by_number), 0) AS new, before__ AS old
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
@@ -154,8 +168,19 @@ fresh AS NOT MATERIALIZED (
 written AS (
     INSERT INTO refold_builds.funnels__1 AS kept (user_id, level, reached_at, by_number)
     SELECT user_id, level, reached_at, by_number FROM fresh WHERE true
-    ON CONFLICT (user_id) DO UPDATE SET level = excluded.level, reached_at = excluded.reached_at, by_number = excluded.by_number
+    ON CONFLICT (user_id) DO UPDATE SET level = excluded.level, reached_at = excluded.reached_at, by_number = excluded.by_number, before__ = hash_record_extended(ROW(kept.user_id, kept.level, kept.reached_at, kept.by_number), 0)
     WHERE ROW(kept.level, kept.reached_at, kept.by_number) IS DISTINCT FROM ROW(excluded.level, excluded.reached_at, excluded.by_number)
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, level, reached_at, by_number), 0) AS new, before__ AS old
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
             ELSE (SELECT count(*) FROM page) END AS events,
@@ -224,14 +249,14 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT user_id, level, reached_at, by_number FROM refold_builds.funnels__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
 FROM (SELECT user_id, level, reached_at, by_number FROM expected EXCEPT ALL SELECT user_id, level, reached_at, by_number FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
 FROM (SELECT user_id, level, reached_at, by_number FROM actual EXCEPT ALL SELECT user_id, level, reached_at, by_number FROM expected) AS d;
 
 -- healing of refold_builds.funnels__1: delete
-DELETE FROM refold_builds.funnels__1 WHERE hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.funnels__1 WHERE (true) AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.funnels__1: insert
 INSERT INTO refold_builds.funnels__1 (user_id, level, reached_at, by_number)
@@ -259,6 +284,7 @@ FROM (
     WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
       AND event_id <> ALL (%(dead)s::text[])
+      AND true
       AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
     OFFSET 0
 ) AS clicks
@@ -328,6 +354,9 @@ FROM (
 ) AS clicks
 GROUP BY
   user_id;
+
+-- figures
+;
 
 -- the key's index on the stream
 CREATE INDEX IF NOT EXISTS key_index ON refold_builds.clicks__1 ((hash_record_extended(ROW(user_id), 0)));

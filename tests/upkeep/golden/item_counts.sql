@@ -10,6 +10,9 @@ FROM refold_builds.items__1
 GROUP BY 1
 WITH NO DATA;
 
+-- create
+ALTER TABLE refold_builds.item_counts__1 ADD COLUMN before__ bigint;
+
 -- keys
 CREATE UNIQUE INDEX item_counts__1__key ON refold_builds.item_counts__1 (item) NULLS NOT DISTINCT;
 
@@ -45,7 +48,19 @@ written AS (
     ON CONFLICT (item) DO UPDATE SET
         times = kept.times + excluded.times,
         furthest = greatest(kept.furthest, excluded.furthest),
-        first_at = least(kept.first_at, excluded.first_at)
+        first_at = least(kept.first_at, excluded.first_at),
+        before__ = hash_record_extended(ROW(kept.item, kept.times, kept.furthest, kept.first_at), 0)
+    RETURNING (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice, hash_record_extended(ROW(item, times, furthest, first_at), 0) AS new, before__ AS old
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
@@ -78,7 +93,19 @@ written AS (
     ON CONFLICT (item) DO UPDATE SET
         times = kept.times + excluded.times,
         furthest = greatest(kept.furthest, excluded.furthest),
-        first_at = least(kept.first_at, excluded.first_at)
+        first_at = least(kept.first_at, excluded.first_at),
+        before__ = hash_record_extended(ROW(kept.item, kept.times, kept.furthest, kept.first_at), 0)
+    RETURNING (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice, hash_record_extended(ROW(item, times, furthest, first_at), 0) AS new, before__ AS old
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
             ELSE (SELECT count(*) FROM page) END AS events,
@@ -102,7 +129,8 @@ SELECT item, times, furthest, first_at FROM delta WHERE true
 ON CONFLICT (item) DO UPDATE SET
     times = kept.times + excluded.times,
     furthest = greatest(kept.furthest, excluded.furthest),
-    first_at = least(kept.first_at, excluded.first_at);
+    first_at = least(kept.first_at, excluded.first_at),
+    before__ = hash_record_extended(ROW(kept.item, kept.times, kept.furthest, kept.first_at), 0);
 
 -- audit of refold_builds.item_counts__1
 WITH expected AS MATERIALIZED (
@@ -119,14 +147,14 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT item, times, furthest, first_at FROM refold_builds.item_counts__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(item), 0) AS hash, jsonb_build_object('item', d.item) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(item), 0) AS hash, (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice, jsonb_build_object('item', d.item) AS key, to_jsonb(d) AS row
 FROM (SELECT item, times, furthest, first_at FROM expected EXCEPT ALL SELECT item, times, furthest, first_at FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(item), 0) AS hash, jsonb_build_object('item', d.item) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(item), 0) AS hash, (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice, jsonb_build_object('item', d.item) AS key, to_jsonb(d) AS row
 FROM (SELECT item, times, furthest, first_at FROM actual EXCEPT ALL SELECT item, times, furthest, first_at FROM expected) AS d;
 
 -- healing of refold_builds.item_counts__1: delete
-DELETE FROM refold_builds.item_counts__1 WHERE hash_record_extended(ROW(item), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.item_counts__1 WHERE (true) AND hash_record_extended(ROW(item), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.item_counts__1: insert
 INSERT INTO refold_builds.item_counts__1 (item, times, furthest, first_at)
@@ -135,10 +163,17 @@ SELECT item AS item,
        MAX(place) AS furthest,
        MIN(ts) AS first_at
 FROM refold_builds.items__1
-WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+WHERE true
+  AND CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
-  AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN event_id <> ALL (%(dead)s::text[]) THEN hash_record_extended(ROW(item), 0) END IN (SELECT unnest(%(keys)s::bigint[])) END
+  AND event_id <> ALL (%(dead)s::text[]) THEN hash_record_extended(ROW(item), 0) END IN (SELECT unnest(%(keys)s::bigint[]))
+  AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
+  AND event_id <> ALL (%(dead)s::text[])
 GROUP BY 1;
 
 -- view
 SELECT item, times, furthest, first_at FROM refold_builds.item_counts__1;
+
+-- figures
+;

@@ -9,6 +9,9 @@ CREATE UNIQUE INDEX items__1__id ON refold_builds.items__1 (event_id);
 -- indexes
 CREATE UNIQUE INDEX items__1__at ON refold_builds.items__1 (txid, position, ordinal);
 
+-- indexes
+SELECT refold.index_ranges('refold_builds.items__1', 'items__1__range');
+
 -- page
 SELECT page.txid::text::bigint AS txid, position, ordinal, event_id, user_id, action, ts, metadata, version
 FROM (
@@ -51,14 +54,14 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM refold_builds.items__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, (position >> 14)::integer AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
 FROM (SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM expected EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, (position >> 14)::integer AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
 FROM (SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM actual EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM expected) AS d;
 
 -- healing of refold_builds.items__1: delete
-DELETE FROM refold_builds.items__1 WHERE hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.items__1 WHERE (true) AND hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.items__1: insert
 INSERT INTO refold_builds.items__1 (txid, position, ordinal, event_id, user_id, ts, item, place)
@@ -66,3 +69,15 @@ SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM pg_temp.
 
 -- view
 SELECT user_id, ts, item, place FROM refold_builds.items__1;
+
+-- figures
+INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+FROM (
+    SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM (
+        SELECT (position >> 14)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, ts, item, place), 0) AS new FROM refold_builds.items__1 WHERE event_id = ANY (%(ids)s::text[])
+    ) AS written GROUP BY slice
+) AS changes
+GROUP BY relation, slice
+ON CONFLICT (build_id, relation, slice)
+    DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash;

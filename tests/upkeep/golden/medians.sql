@@ -17,6 +17,9 @@ GROUP BY
   user_id
 WITH NO DATA;
 
+-- create
+ALTER TABLE refold_builds.medians__1 ADD COLUMN before__ bigint;
+
 -- indexes
 CREATE UNIQUE INDEX medians__1__key ON refold_builds.medians__1 (user_id) NULLS NOT DISTINCT;
 
@@ -68,8 +71,19 @@ fresh AS NOT MATERIALIZED (
 written AS (
     INSERT INTO refold_builds.medians__1 AS kept (user_id, events, middle, path)
     SELECT user_id, events, middle, path FROM fresh WHERE true
-    ON CONFLICT (user_id) DO UPDATE SET events = excluded.events, middle = excluded.middle, path = excluded.path
+    ON CONFLICT (user_id) DO UPDATE SET events = excluded.events, middle = excluded.middle, path = excluded.path, before__ = hash_record_extended(ROW(kept.user_id, kept.events, kept.middle, kept.path), 0)
     WHERE ROW(kept.events, kept.middle, kept.path) IS DISTINCT FROM ROW(excluded.events, excluded.middle, excluded.path)
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, events, middle, path), 0) AS new, before__ AS old
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
@@ -118,8 +132,19 @@ fresh AS NOT MATERIALIZED (
 written AS (
     INSERT INTO refold_builds.medians__1 AS kept (user_id, events, middle, path)
     SELECT user_id, events, middle, path FROM fresh WHERE true
-    ON CONFLICT (user_id) DO UPDATE SET events = excluded.events, middle = excluded.middle, path = excluded.path
+    ON CONFLICT (user_id) DO UPDATE SET events = excluded.events, middle = excluded.middle, path = excluded.path, before__ = hash_record_extended(ROW(kept.user_id, kept.events, kept.middle, kept.path), 0)
     WHERE ROW(kept.events, kept.middle, kept.path) IS DISTINCT FROM ROW(excluded.events, excluded.middle, excluded.path)
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, events, middle, path), 0) AS new, before__ AS old
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
             ELSE (SELECT count(*) FROM page) END AS events,
@@ -164,14 +189,14 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT user_id, events, middle, path FROM refold_builds.medians__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
 FROM (SELECT user_id, events, middle, path FROM expected EXCEPT ALL SELECT user_id, events, middle, path FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
 FROM (SELECT user_id, events, middle, path FROM actual EXCEPT ALL SELECT user_id, events, middle, path FROM expected) AS d;
 
 -- healing of refold_builds.medians__1: delete
-DELETE FROM refold_builds.medians__1 WHERE hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.medians__1 WHERE (true) AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.medians__1: insert
 INSERT INTO refold_builds.medians__1 (user_id, events, middle, path)
@@ -187,6 +212,7 @@ FROM (
     WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
       AND event_id <> ALL (%(dead)s::text[])
+      AND true
       AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
     OFFSET 0
 ) AS clicks
@@ -232,6 +258,9 @@ FROM (
 ) AS clicks
 GROUP BY
   user_id;
+
+-- figures
+;
 
 -- the key's index on the stream
 CREATE INDEX IF NOT EXISTS key_index ON refold_builds.clicks__1 ((hash_record_extended(ROW(user_id), 0)));

@@ -22,6 +22,9 @@ CREATE UNIQUE INDEX notable__1__id ON refold_builds.notable__1 (event_id);
 -- indexes
 CREATE UNIQUE INDEX notable__1__at ON refold_builds.notable__1 (txid, position, ordinal);
 
+-- indexes
+SELECT refold.index_ranges('refold_builds.notable__1', 'notable__1__range');
+
 -- page
 WITH page AS MATERIALIZED (
     SELECT * FROM (
@@ -54,6 +57,17 @@ written AS (
            ts AS ts
     FROM page
     WHERE (item <> 'c')
+    RETURNING (position >> 14)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, item, ts), 0) AS new
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
@@ -86,6 +100,17 @@ written AS (
            ts AS ts
     FROM page
     WHERE (item <> 'c')
+    RETURNING (position >> 14)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, item, ts), 0) AS new
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
             ELSE (SELECT count(*) FROM page) END AS events,
@@ -122,14 +147,14 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT txid, position, ordinal, event_id, user_id, item, ts FROM refold_builds.notable__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, (position >> 14)::integer AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
 FROM (SELECT txid, position, ordinal, event_id, user_id, item, ts FROM expected EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, item, ts FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, (position >> 14)::integer AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
 FROM (SELECT txid, position, ordinal, event_id, user_id, item, ts FROM actual EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, item, ts FROM expected) AS d;
 
 -- healing of refold_builds.notable__1: delete
-DELETE FROM refold_builds.notable__1 WHERE hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.notable__1 WHERE (true) AND hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.notable__1: insert
 INSERT INTO refold_builds.notable__1 (txid, position, ordinal, event_id, user_id, item, ts)
@@ -141,10 +166,14 @@ SELECT txid,
        UPPER(item) AS item,
        ts AS ts
 FROM refold_builds.items__1
-WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+WHERE true
+  AND hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+  AND CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
-  AND event_id <> ALL (%(dead)s::text[])
-  AND hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[])) THEN (item <> 'c') END;
+  AND event_id <> ALL (%(dead)s::text[]) THEN (item <> 'c') END;
 
 -- view
 SELECT event_id, user_id, item, ts FROM refold_builds.notable__1;
+
+-- figures
+;

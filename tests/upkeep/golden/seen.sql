@@ -39,6 +39,17 @@ written AS (
     FROM page
     GROUP BY 1, 2
     ON CONFLICT (user_id, action) DO NOTHING
+    RETURNING (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, action), 0) AS new
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
@@ -67,6 +78,17 @@ written AS (
     FROM page
     GROUP BY 1, 2
     ON CONFLICT (user_id, action) DO NOTHING
+    RETURNING (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, action), 0) AS new
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
             ELSE (SELECT count(*) FROM page) END AS events,
@@ -100,24 +122,31 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT user_id, action FROM refold_builds.seen__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(user_id, action), 0) AS hash, jsonb_build_object('user_id', d.user_id, 'action', d.action) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(user_id, action), 0) AS hash, (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id, 'action', d.action) AS key, to_jsonb(d) AS row
 FROM (SELECT user_id, action FROM expected EXCEPT ALL SELECT user_id, action FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(user_id, action), 0) AS hash, jsonb_build_object('user_id', d.user_id, 'action', d.action) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(user_id, action), 0) AS hash, (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id, 'action', d.action) AS key, to_jsonb(d) AS row
 FROM (SELECT user_id, action FROM actual EXCEPT ALL SELECT user_id, action FROM expected) AS d;
 
 -- healing of refold_builds.seen__1: delete
-DELETE FROM refold_builds.seen__1 WHERE hash_record_extended(ROW(user_id, action), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.seen__1 WHERE (true) AND hash_record_extended(ROW(user_id, action), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.seen__1: insert
 INSERT INTO refold_builds.seen__1 (user_id, action)
 SELECT user_id AS user_id,
        action AS action
 FROM refold.events
-WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+WHERE true
+  AND CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-  AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN event_id <> ALL (%(dead)s::text[]) THEN hash_record_extended(ROW(user_id, action), 0) END IN (SELECT unnest(%(keys)s::bigint[])) END
+  AND event_id <> ALL (%(dead)s::text[]) THEN hash_record_extended(ROW(user_id, action), 0) END IN (SELECT unnest(%(keys)s::bigint[]))
+  AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND event_id <> ALL (%(dead)s::text[])
 GROUP BY 1, 2;
 
 -- view
 SELECT user_id, action FROM refold_builds.seen__1;
+
+-- figures
+;

@@ -111,12 +111,26 @@ fresh AS MATERIALIZED (
       session
 ),
 gone AS (
-    DELETE FROM refold_builds.sessions__1 WHERE hash_record_extended(ROW(user_id), 0) IN (SELECT hash FROM touched) RETURNING 1
+    DELETE FROM refold_builds.sessions__1 WHERE hash_record_extended(ROW(user_id), 0) IN (SELECT hash FROM touched)
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, session, started_at, ended_at, events), 0) AS new
 ),
 written AS (
     INSERT INTO refold_builds.sessions__1 (user_id, session, started_at, ended_at, events)
     SELECT user_id, session, started_at, ended_at, events FROM fresh
     WHERE (SELECT count(*) FROM gone) >= 0
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, session, started_at, ended_at, events), 0) AS new
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, -count(*) AS rows, -sum(new) AS hash FROM gone GROUP BY slice
+        UNION ALL
+        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
@@ -184,12 +198,26 @@ fresh AS MATERIALIZED (
       session
 ),
 gone AS (
-    DELETE FROM refold_builds.sessions__1 WHERE hash_record_extended(ROW(user_id), 0) IN (SELECT hash FROM touched) RETURNING 1
+    DELETE FROM refold_builds.sessions__1 WHERE hash_record_extended(ROW(user_id), 0) IN (SELECT hash FROM touched)
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, session, started_at, ended_at, events), 0) AS new
 ),
 written AS (
     INSERT INTO refold_builds.sessions__1 (user_id, session, started_at, ended_at, events)
     SELECT user_id, session, started_at, ended_at, events FROM fresh
     WHERE (SELECT count(*) FROM gone) >= 0
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, session, started_at, ended_at, events), 0) AS new
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, -count(*) AS rows, -sum(new) AS hash FROM gone GROUP BY slice
+        UNION ALL
+        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
             ELSE (SELECT count(*) FROM page) END AS events,
@@ -276,14 +304,14 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT user_id, session, started_at, ended_at, events FROM refold_builds.sessions__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
 FROM (SELECT user_id, session, started_at, ended_at, events FROM expected EXCEPT ALL SELECT user_id, session, started_at, ended_at, events FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
 FROM (SELECT user_id, session, started_at, ended_at, events FROM actual EXCEPT ALL SELECT user_id, session, started_at, ended_at, events FROM expected) AS d;
 
 -- healing of refold_builds.sessions__1: delete
-DELETE FROM refold_builds.sessions__1 WHERE hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.sessions__1 WHERE (true) AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.sessions__1: insert
 INSERT INTO refold_builds.sessions__1 (user_id, session, started_at, ended_at, events)
@@ -303,6 +331,7 @@ WITH marked AS (
     WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
       AND event_id <> ALL (%(dead)s::text[])
+      AND true
       AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
     OFFSET 0
 ) AS events
@@ -407,6 +436,9 @@ FROM numbered
 GROUP BY
   user_id,
   session;
+
+-- figures
+;
 
 -- the key's index on the stream
 CREATE INDEX IF NOT EXISTS key_index ON refold.events ((hash_record_extended(ROW(user_id), 0)));

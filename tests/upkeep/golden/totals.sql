@@ -21,6 +21,9 @@ FROM refold.events
 GROUP BY 1, 2
 WITH NO DATA;
 
+-- create
+ALTER TABLE refold_builds.totals__1 ADD COLUMN before__ bigint;
+
 -- keys
 CREATE UNIQUE INDEX totals__1__key ON refold_builds.totals__1 (day, action) NULLS NOT DISTINCT;
 
@@ -77,7 +80,19 @@ written AS (
         anonymous = kept.anonymous + excluded.anonymous,
         mean_version__sum = coalesce(kept.mean_version__sum + excluded.mean_version__sum, kept.mean_version__sum, excluded.mean_version__sum),
         mean_version__count = kept.mean_version__count + excluded.mean_version__count,
-        span__13 = greatest(kept.span__13, excluded.span__13)
+        span__13 = greatest(kept.span__13, excluded.span__13),
+        before__ = hash_record_extended(ROW(kept.day, kept.action, kept.events, kept.known, kept.total, kept.first_at, kept.largest, kept.all_numbered, kept.all_positive, kept.any_large, kept.mean__count, kept.anonymous, kept.mean_version__sum, kept.mean_version__count, kept.span__13), 0)
+    RETURNING refold.day_slice(day::date) AS slice, hash_record_extended(ROW(day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13), 0) AS new, before__ AS old
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
@@ -131,7 +146,19 @@ written AS (
         anonymous = kept.anonymous + excluded.anonymous,
         mean_version__sum = coalesce(kept.mean_version__sum + excluded.mean_version__sum, kept.mean_version__sum, excluded.mean_version__sum),
         mean_version__count = kept.mean_version__count + excluded.mean_version__count,
-        span__13 = greatest(kept.span__13, excluded.span__13)
+        span__13 = greatest(kept.span__13, excluded.span__13),
+        before__ = hash_record_extended(ROW(kept.day, kept.action, kept.events, kept.known, kept.total, kept.first_at, kept.largest, kept.all_numbered, kept.all_positive, kept.any_large, kept.mean__count, kept.anonymous, kept.mean_version__sum, kept.mean_version__count, kept.span__13), 0)
+    RETURNING refold.day_slice(day::date) AS slice, hash_record_extended(ROW(day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13), 0) AS new, before__ AS old
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
             ELSE (SELECT count(*) FROM page) END AS events,
@@ -176,7 +203,8 @@ ON CONFLICT (day, action) DO UPDATE SET
     anonymous = kept.anonymous + excluded.anonymous,
     mean_version__sum = coalesce(kept.mean_version__sum + excluded.mean_version__sum, kept.mean_version__sum, excluded.mean_version__sum),
     mean_version__count = kept.mean_version__count + excluded.mean_version__count,
-    span__13 = greatest(kept.span__13, excluded.span__13);
+    span__13 = greatest(kept.span__13, excluded.span__13),
+    before__ = hash_record_extended(ROW(kept.day, kept.action, kept.events, kept.known, kept.total, kept.first_at, kept.largest, kept.all_numbered, kept.all_positive, kept.any_large, kept.mean__count, kept.anonymous, kept.mean_version__sum, kept.mean_version__count, kept.span__13), 0);
 
 -- audit of refold_builds.totals__1
 WITH expected AS MATERIALIZED (
@@ -204,14 +232,14 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM refold_builds.totals__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(day, action), 0) AS hash, jsonb_build_object('day', d.day, 'action', d.action) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(day, action), 0) AS hash, refold.day_slice(day::date) AS slice, jsonb_build_object('day', d.day, 'action', d.action) AS key, to_jsonb(d) AS row
 FROM (SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM expected EXCEPT ALL SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(day, action), 0) AS hash, jsonb_build_object('day', d.day, 'action', d.action) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(day, action), 0) AS hash, refold.day_slice(day::date) AS slice, jsonb_build_object('day', d.day, 'action', d.action) AS key, to_jsonb(d) AS row
 FROM (SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM actual EXCEPT ALL SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM expected) AS d;
 
 -- healing of refold_builds.totals__1: delete
-DELETE FROM refold_builds.totals__1 WHERE hash_record_extended(ROW(day, action), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.totals__1 WHERE (true) AND hash_record_extended(ROW(day, action), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.totals__1: insert
 INSERT INTO refold_builds.totals__1 (day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13)
@@ -231,10 +259,17 @@ SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
        COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
        MAX(ts) AS span__13
 FROM refold.events
-WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+WHERE true
+  AND CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-  AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN event_id <> ALL (%(dead)s::text[]) THEN hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE), action), 0) END IN (SELECT unnest(%(keys)s::bigint[])) END
+  AND event_id <> ALL (%(dead)s::text[]) THEN hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE), action), 0) END IN (SELECT unnest(%(keys)s::bigint[]))
+  AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND event_id <> ALL (%(dead)s::text[])
 GROUP BY 1, 2;
 
 -- view
 SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, (CAST(total AS DECIMAL) / NULLIF(mean__count, 0)) AS mean, anonymous, (CAST(mean_version__sum AS DECIMAL) / NULLIF(mean_version__count, 0)) AS mean_version, ROUND(100.0 * known / events, 1) AS known_percent, span__13 - first_at AS span FROM refold_builds.totals__1 WHERE events > 1 OR total > 0;
+
+-- figures
+;

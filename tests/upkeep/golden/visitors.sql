@@ -36,6 +36,9 @@ FROM refold.events
 WHERE CASE WHEN (action <> 'noise') THEN CASE WHEN (action = 'buy') THEN (user_id) IS NOT NULL END END
 WITH NO DATA;
 
+-- create
+ALTER TABLE refold_builds.visitors__1 ADD COLUMN before__ bigint;
+
 -- keys
 CREATE UNIQUE INDEX visitors__1__key ON refold_builds.visitors__1 (place) NULLS NOT DISTINCT;
 
@@ -75,7 +78,7 @@ new_1 AS (
     FROM page
     WHERE CASE WHEN (action <> 'noise') THEN (user_id) IS NOT NULL END
     ON CONFLICT DO NOTHING
-    RETURNING place
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, member), 0) AS new, place
 ),
 new_2 AS (
     INSERT INTO refold_builds.visitors__1__m2 (place, member)
@@ -83,7 +86,7 @@ new_2 AS (
     FROM page
     WHERE CASE WHEN (action <> 'noise') THEN (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL END
     ON CONFLICT DO NOTHING
-    RETURNING place
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, member), 0) AS new, place
 ),
 new_3 AS (
     INSERT INTO refold_builds.visitors__1__m3 (place, member)
@@ -91,7 +94,7 @@ new_3 AS (
     FROM page
     WHERE CASE WHEN (action <> 'noise') THEN CASE WHEN (action = 'buy') THEN (user_id) IS NOT NULL END END
     ON CONFLICT DO NOTHING
-    RETURNING place
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, member), 0) AS new, place
 ),
 delta AS (
     SELECT metadata ->> 'place' AS place,
@@ -123,7 +126,25 @@ written AS (
         buyers = kept.buyers + excluded.buyers,
         mean__sum = coalesce(kept.mean__sum + excluded.mean__sum, kept.mean__sum, excluded.mean__sum),
         mean__count = kept.mean__count + excluded.mean__count,
-        sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold)
+        sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold),
+        before__ = hash_record_extended(ROW(kept.place, kept.events, kept.users, kept.numbers, kept.buyers, kept.mean__sum, kept.mean__count, kept.sold), 0)
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, events, users, numbers, buyers, mean__sum, mean__count, sold), 0) AS new, before__ AS old
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        UNION ALL
+        SELECT 1 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_1 GROUP BY slice
+        UNION ALL
+        SELECT 2 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_2 GROUP BY slice
+        UNION ALL
+        SELECT 3 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_3 GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
@@ -151,7 +172,7 @@ new_1 AS (
     FROM page
     WHERE CASE WHEN (action <> 'noise') THEN (user_id) IS NOT NULL END
     ON CONFLICT DO NOTHING
-    RETURNING place
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, member), 0) AS new, place
 ),
 new_2 AS (
     INSERT INTO refold_builds.visitors__1__m2 (place, member)
@@ -159,7 +180,7 @@ new_2 AS (
     FROM page
     WHERE CASE WHEN (action <> 'noise') THEN (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL END
     ON CONFLICT DO NOTHING
-    RETURNING place
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, member), 0) AS new, place
 ),
 new_3 AS (
     INSERT INTO refold_builds.visitors__1__m3 (place, member)
@@ -167,7 +188,7 @@ new_3 AS (
     FROM page
     WHERE CASE WHEN (action <> 'noise') THEN CASE WHEN (action = 'buy') THEN (user_id) IS NOT NULL END END
     ON CONFLICT DO NOTHING
-    RETURNING place
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, member), 0) AS new, place
 ),
 delta AS (
     SELECT metadata ->> 'place' AS place,
@@ -199,7 +220,25 @@ written AS (
         buyers = kept.buyers + excluded.buyers,
         mean__sum = coalesce(kept.mean__sum + excluded.mean__sum, kept.mean__sum, excluded.mean__sum),
         mean__count = kept.mean__count + excluded.mean__count,
-        sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold)
+        sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold),
+        before__ = hash_record_extended(ROW(kept.place, kept.events, kept.users, kept.numbers, kept.buyers, kept.mean__sum, kept.mean__count, kept.sold), 0)
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, events, users, numbers, buyers, mean__sum, mean__count, sold), 0) AS new, before__ AS old
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        UNION ALL
+        SELECT 1 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_1 GROUP BY slice
+        UNION ALL
+        SELECT 2 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_2 GROUP BY slice
+        UNION ALL
+        SELECT 3 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_3 GROUP BY slice
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
             ELSE (SELECT count(*) FROM page) END AS events,
@@ -266,7 +305,8 @@ ON CONFLICT (place) DO UPDATE SET
     buyers = kept.buyers + excluded.buyers,
     mean__sum = coalesce(kept.mean__sum + excluded.mean__sum, kept.mean__sum, excluded.mean__sum),
     mean__count = kept.mean__count + excluded.mean__count,
-    sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold);
+    sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold),
+    before__ = hash_record_extended(ROW(kept.place, kept.events, kept.users, kept.numbers, kept.buyers, kept.mean__sum, kept.mean__count, kept.sold), 0);
 
 -- load_next
 CREATE TEMPORARY TABLE fresh ON COMMIT DROP AS
@@ -344,7 +384,8 @@ ON CONFLICT (place) DO UPDATE SET
     buyers = kept.buyers + excluded.buyers,
     mean__sum = coalesce(kept.mean__sum + excluded.mean__sum, kept.mean__sum, excluded.mean__sum),
     mean__count = kept.mean__count + excluded.mean__count,
-    sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold);
+    sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold),
+    before__ = hash_record_extended(ROW(kept.place, kept.events, kept.users, kept.numbers, kept.buyers, kept.mean__sum, kept.mean__count, kept.sold), 0);
 
 -- audit of refold_builds.visitors__1
 WITH expected AS MATERIALIZED (
@@ -365,14 +406,14 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM refold_builds.visitors__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place) AS key, to_jsonb(d) AS row
 FROM (SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM expected EXCEPT ALL SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place) AS key, to_jsonb(d) AS row
 FROM (SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM actual EXCEPT ALL SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM expected) AS d;
 
 -- healing of refold_builds.visitors__1: delete
-DELETE FROM refold_builds.visitors__1 WHERE hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.visitors__1 WHERE (true) AND hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.visitors__1: insert
 INSERT INTO refold_builds.visitors__1 (place, events, users, numbers, buyers, mean__sum, mean__count, sold)
@@ -385,9 +426,13 @@ SELECT metadata ->> 'place' AS place,
        COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
        BOOL_OR(action = 'buy') AS sold
 FROM refold.events
-WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+WHERE true
+  AND CASE WHEN CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-  AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN CASE WHEN CASE WHEN event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END THEN hash_record_extended(ROW(metadata ->> 'place'), 0) END IN (SELECT unnest(%(keys)s::bigint[])) END END
+  AND event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END THEN hash_record_extended(ROW(metadata ->> 'place'), 0) END IN (SELECT unnest(%(keys)s::bigint[]))
+  AND CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END
 GROUP BY 1;
 
 -- audit of refold_builds.visitors__1__m1
@@ -401,22 +446,26 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT place, member FROM refold_builds.visitors__1__m1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
 FROM (SELECT place, member FROM expected EXCEPT ALL SELECT place, member FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
 FROM (SELECT place, member FROM actual EXCEPT ALL SELECT place, member FROM expected) AS d;
 
 -- healing of refold_builds.visitors__1__m1: delete
-DELETE FROM refold_builds.visitors__1__m1 WHERE hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.visitors__1__m1 WHERE (true) AND hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.visitors__1__m1: insert
 INSERT INTO refold_builds.visitors__1__m1 (place, member)
 SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
 FROM refold.events
-WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+WHERE true
+  AND CASE WHEN CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-  AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN CASE WHEN CASE WHEN CASE WHEN event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END THEN hash_record_extended(ROW(metadata ->> 'place'), 0) END IN (SELECT unnest(%(keys)s::bigint[])) THEN (user_id) IS NOT NULL END END END;
+  AND event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END THEN hash_record_extended(ROW(metadata ->> 'place'), 0) END IN (SELECT unnest(%(keys)s::bigint[]))
+  AND CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN (user_id) IS NOT NULL END END;
 
 -- audit of refold_builds.visitors__1__m2
 WITH expected AS MATERIALIZED (
@@ -429,22 +478,26 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT place, member FROM refold_builds.visitors__1__m2 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
 FROM (SELECT place, member FROM expected EXCEPT ALL SELECT place, member FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
 FROM (SELECT place, member FROM actual EXCEPT ALL SELECT place, member FROM expected) AS d;
 
 -- healing of refold_builds.visitors__1__m2: delete
-DELETE FROM refold_builds.visitors__1__m2 WHERE hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.visitors__1__m2 WHERE (true) AND hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.visitors__1__m2: insert
 INSERT INTO refold_builds.visitors__1__m2 (place, member)
 SELECT DISTINCT metadata ->> 'place' AS place, CAST((metadata ->> 'n') AS DECIMAL) AS member
 FROM refold.events
-WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+WHERE true
+  AND CASE WHEN CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-  AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN CASE WHEN CASE WHEN CASE WHEN event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END THEN hash_record_extended(ROW(metadata ->> 'place'), 0) END IN (SELECT unnest(%(keys)s::bigint[])) THEN (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL END END END;
+  AND event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END THEN hash_record_extended(ROW(metadata ->> 'place'), 0) END IN (SELECT unnest(%(keys)s::bigint[]))
+  AND CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL END END;
 
 -- audit of refold_builds.visitors__1__m3
 WITH expected AS MATERIALIZED (
@@ -457,22 +510,29 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT place, member FROM refold_builds.visitors__1__m3 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
 FROM (SELECT place, member FROM expected EXCEPT ALL SELECT place, member FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
 FROM (SELECT place, member FROM actual EXCEPT ALL SELECT place, member FROM expected) AS d;
 
 -- healing of refold_builds.visitors__1__m3: delete
-DELETE FROM refold_builds.visitors__1__m3 WHERE hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+DELETE FROM refold_builds.visitors__1__m3 WHERE (true) AND hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.visitors__1__m3: insert
 INSERT INTO refold_builds.visitors__1__m3 (place, member)
 SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
 FROM refold.events
-WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+WHERE true
+  AND CASE WHEN CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-  AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN CASE WHEN CASE WHEN CASE WHEN event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END THEN hash_record_extended(ROW(metadata ->> 'place'), 0) END IN (SELECT unnest(%(keys)s::bigint[])) THEN CASE WHEN (action = 'buy') THEN (user_id) IS NOT NULL END END END END;
+  AND event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END THEN hash_record_extended(ROW(metadata ->> 'place'), 0) END IN (SELECT unnest(%(keys)s::bigint[]))
+  AND CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN CASE WHEN (action = 'buy') THEN (user_id) IS NOT NULL END END END;
 
 -- view
 SELECT place, events, users, numbers, buyers, (CAST(mean__sum AS DECIMAL) / NULLIF(mean__count, 0)) AS mean, sold FROM refold_builds.visitors__1 WHERE events > buyers;
+
+-- figures
+;

@@ -10,7 +10,7 @@ import psycopg
 from making import events
 from refold import append
 from refold.builds.upkeeper import Upkeepers
-from refold.duties.figures import run
+from refold.duties.tidying import run
 from refold.log.append import BULK
 
 Connection = psycopg.Connection[Any]

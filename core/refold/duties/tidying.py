@@ -1,4 +1,4 @@
-"""The figures of `refold report`: summed up, and removed when they are old."""
+"""What `refold report` counts: summed up, and removed when it is old."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import psycopg
 from refold.builds.upkeeper import Upkeepers
 from refold.duties.limits import limits
 
-NAME = "figures"
+NAME = "tidying"
 
 
 def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:

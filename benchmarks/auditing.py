@@ -1,0 +1,146 @@
+"""Audits: quick against a full recomputation, healing by slices, and what keeping the figures costs the pages."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import timedelta
+
+import psycopg
+
+from benchmarks.applying import KINDS, PAGE
+from benchmarks.dataset import START, STEP
+from benchmarks.report import Figure
+from benchmarks.rounds import alternate, seconds
+from benchmarks.server import Server
+from benchmarks.workbench import Workbench
+from refold.builds.build import live
+from refold.builds.upkeeper import Upkeeper, Upkeepers
+from refold.deployment.deploy import deploy
+from refold.projections.definition import load_directory
+from refold.reconcile.audit import audit
+from refold.reconcile.finding import Report
+from refold.reconcile.reconcile import reconcile
+from refold.resources import projections_dir
+from refold.worker.page import turn
+
+SPAN = timedelta(days=180)
+ROUNDS = 5
+CHANGED = (1, 10, 100)
+LOG = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) FROM pg_stat_user_tables WHERE relname LIKE 'events\\_0%'"
+
+
+def measure(server: Server, events: int) -> list[Figure]:
+    """Audits all delivered projections over half a year of events; then applies pages with and without figures."""
+    with server.database("auditing") as url:
+        bench = Workbench(url, events)
+        bench.hand.execute("UPDATE plain.events SET ts = %s + (ts - %s) * %s", (START, START, SPAN / (events * STEP)))
+        bench.fill(events)
+        folder = projections_dir()
+        definitions = load_directory(folder)
+        deploy(bench.worker, folder, definitions, lambda progress: None)
+        bench.hand.execute("VACUUM ANALYZE")
+        upkeepers = Upkeepers(folder)
+        figures = [_quick(bench, upkeepers, list(definitions)), *(_heal(bench, upkeepers, k) for k in CHANGED)]
+        bench.close()
+    with server.database("keeping") as url:
+        page = min(PAGE, max(1, events // 20))
+        half = events // page // 2 * page
+        bench = Workbench(url, events)
+        bench.fill(half)
+        bench.deploy(*(projection for projection, _ in KINDS.values()))
+        bench.fill(half + half)
+        figures += [_keep(bench, kind, projection, half, page) for kind, (projection, _) in KINDS.items()]
+        bench.close()
+    return figures
+
+
+def _quick(bench: Workbench, upkeepers: Upkeepers, names: list[str]) -> Figure:
+    def quick(at: int) -> None:
+        assert reconcile(bench.worker, upkeepers, depth="quick").clean
+
+    def everything(at: int) -> None:
+        for name in names:
+            build = live(bench.worker, name)
+            assert build is not None
+            assert not audit(bench.worker, upkeepers.of(bench.worker, build), None, Report(), keep=False)
+
+    compared = alternate(ROUNDS, 1.0, quick, everything)
+    return Figure(
+        "auditing",
+        f"quick audit of {len(names)} delivered projections, against recomputing everything",
+        1000 / compared.measured,
+        "ms",
+        1000 / compared.baseline,
+        compared.ratio,
+        at_least=20,
+    )
+
+
+def _heal(bench: Workbench, upkeepers: Upkeepers, changed: int) -> Figure:
+    build = live(bench.worker, "event_counts")
+    assert build is not None
+    table = upkeepers.of(bench.worker, build).statements.relations[0].table
+    bench.worker.execute(
+        f"UPDATE {table} SET events = events + 1"
+        f" WHERE ctid IN (SELECT ctid FROM {table} ORDER BY md5(ctid::text) LIMIT %s)".encode(),
+        (changed,),
+    )
+    before = _log_rows_read(bench.worker)
+    found: list[Report] = []
+    spent = seconds(lambda at: found.append(reconcile(bench.worker, upkeepers, ["event_counts"], depth="slice")), 0)
+    read = _log_rows_read(bench.worker) - before
+    assert found[0].drift == changed, found[0].counts
+    return Figure(
+        "auditing",
+        f"{changed} changed rows of event_counts found and healed by slices",
+        spent * 1000,
+        "ms",
+        note=f"log rows read: {read:,}, of {bench.events:,} in the log",
+    )
+
+
+def _log_rows_read(conn: psycopg.Connection) -> int:
+    conn.execute("SELECT pg_stat_force_next_flush()")
+    row = conn.execute(LOG.encode()).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _keep(bench: Workbench, kind: str, projection: str, half: int, page: int) -> Figure:
+    pages = half // page
+    together = max(1, pages // 20)
+    keeper = bench.upkeeper(projection)
+    bare = without_figures(keeper)
+
+    def apply(keeper: Upkeeper) -> None:
+        for _ in range(together):
+            applied = turn(bench.worker, keeper, page)
+            assert applied is not None and applied.events == page, applied
+
+    compared = alternate(pages // together // 2, together * page, lambda at: apply(keeper), lambda at: apply(bare))
+    return Figure(
+        "auditing",
+        f"{kind}: pages of {page:,} with figures, against pages that keep none",
+        compared.measured,
+        "events/s",
+        compared.baseline,
+        compared.ratio,
+        at_least=0.75,
+    )
+
+
+def without_figures(keeper: Upkeeper) -> Upkeeper:
+    """The same upkeep with nothing in its pages about figures."""
+    statements = keeper.statements
+    return replace(keeper, statements=replace(statements, page=_cut(statements.page), backlog=_cut(statements.backlog)))
+
+
+def _cut(sql: str) -> str:
+    sql = re.sub(r",\nfigures AS \(\n.*?\n\)(?=\nSELECT)", "", sql, flags=re.DOTALL)
+    sql = re.sub(r",\s*before__ = hash_record_extended\(ROW\([^()]*\), 0\)", "", sql)
+    # What is returned beside the figures' hashes, a set's keys, is still needed.
+    sql = re.sub(r"RETURNING .* AS slice, .*? AS new, (?!before__)", "RETURNING ", sql)
+    sql = re.sub(r"RETURNING .* AS slice, .* AS new(, before__ AS old)?$", "RETURNING 1", sql, flags=re.MULTILINE)
+    assert "figures" not in sql and "before__" not in sql and "slice" not in sql, sql
+    return sql

@@ -1,0 +1,36 @@
+"""What audits by itself: each is a duty of a worker, over its connection in autocommit mode.
+
+Quick audits are for every minute, steps of the deep audit for as often as there is one due, and sealing for as often
+as segments fill up.
+"""
+
+from __future__ import annotations
+
+import psycopg
+
+from refold.builds.upkeeper import Upkeepers
+from refold.log.seal import seal
+from refold.reconcile import rolling
+from refold.reconcile.reconcile import reconcile
+
+QUICK = "quick audit"
+DEEP = "rolling deep audit"
+SEALING = "sealing"
+
+
+def quick_audit(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+    """Compares all live tables with their kept figures, and heals the slices in which they disagree.
+
+    Reads all rows of the tables, and of the log only what belongs to those slices. Leaves incidents.
+    """
+    reconcile(conn, upkeepers, depth="slice", by=QUICK)
+
+
+def deep_step(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+    """Recomputes the next portion of history, when it is due, and heals it. Leaves incidents."""
+    rolling.step(conn, upkeepers, by=DEEP)
+
+
+def seal_segments(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+    """Takes the figures of the segments to which nothing can be written any more."""
+    seal(conn)

@@ -1,0 +1,95 @@
+"""The rolling deep audit: a step now and then, so that all of history is recomputed once in a period."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+
+from refold.builds.build import Build, find
+from refold.builds.upkeeper import Upkeeper, Upkeepers
+from refold.errors import BuildError
+from refold.reconcile.audit import audit
+from refold.reconcile.deep import advance, begin, find_mark, plan
+from refold.reconcile.finding import Report
+from refold.reconcile.reconcile import Reconciler, streams_of
+from refold.upkeep.slices import Range
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a step of the rolling audit did.
+
+    Args:
+        projection: whose slices were recomputed.
+        finished: they were the last of this round.
+        report: what was found and healed.
+    """
+
+    projection: str
+    finished: bool
+    report: Report
+
+
+def step(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str = "rolling deep audit") -> Step | None:
+    """The next step of the audit that recomputes all of history once in `refold.settings.deep_audit_days`.
+
+    A step is a portion of one build's slices. Steps are due evenly over the period, so that they cost the same all
+    the time; the build that is most overdue comes first.
+
+    Args:
+        conn: a worker's, in autocommit mode.
+        upkeepers: the SQL of the builds, and the transforms that this process has.
+        by: who asks, for the incidents.
+
+    Returns:
+        None when nothing is due.
+    """
+    row = conn.execute(
+        "SELECT make_interval(days => deep_audit_days), clock_timestamp() FROM refold.settings"
+    ).fetchone()
+    assert row is not None
+    period, now = row
+    due: list[tuple[datetime, int, Build, Upkeeper, Range]] = []
+    for build in find(conn, "b.state = 'live'"):
+        try:
+            keeper = upkeepers.of(conn, build)
+        except BuildError:
+            continue  # Its transform is not here; another worker has it.
+        at, ranges = _due(conn, keeper, period)
+        if at <= now:
+            due.append((at, build.build_id, build, keeper, ranges))
+    if not due:
+        return None
+    _, _, build, keeper, ranges = min(due, key=lambda one: one[:2])
+    return _step(conn, upkeepers, build, keeper, ranges, by)
+
+
+def _due(conn: psycopg.Connection, keeper: Upkeeper, period: timedelta) -> tuple[datetime, Range]:
+    """When the next step of a build is due, and which it is; what was never audited comes first."""
+    mark = find_mark(conn, keeper.build_id, rolling=True)
+    if mark is None:
+        return datetime.min.replace(tzinfo=UTC), plan(conn, keeper, None)[0]
+    if mark.finished_at is not None:
+        # A round that took longer than the period does not push itself before the others'.
+        return max(mark.began_at + period, mark.finished_at), plan(conn, keeper, None)[0]
+    left = plan(conn, keeper, mark.upto_slice)
+    return mark.began_at + period * (mark.steps / (mark.steps + len(left))), left[0]
+
+
+def _step(
+    conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, keeper: Upkeeper, ranges: Range, by: str
+) -> Step:
+    run = Reconciler(conn, upkeepers, "slice", None, False, by)
+    mark = find_mark(conn, build.build_id, rolling=True)
+    if mark is None or mark.finished_at is not None:
+        begin(conn, build.build_id, rolling=True)
+    suspects = audit(conn, keeper, None, Report(), keep=False, ranges=(ranges,))
+    if suspects:
+        # Compared with a damaged stream it would be made wrong.
+        for stream in streams_of(conn, build):
+            run.one(stream)
+        run.heal(build, suspects, {"depth": "deep"})
+    advance(conn, build.build_id, ranges, rolling=True)
+    return Step(build.projection, ranges[1] is None, run.result)

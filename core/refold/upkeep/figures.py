@@ -1,0 +1,55 @@
+"""Kept figures: the rows that stand in a slice and the sum of their hashes, moved by the statement that moves them.
+
+An audit that takes the same figures of the rows themselves sees every change that came by another way. The hash is by
+type equality (1.0 is 1.00), 64 bits; the sum is exact, so nothing cancels out. Pure text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from refold.upkeep.statements import Relation, indent
+
+BEFORE = "before__"
+"""Column of tables that are upserted: what the row hashed to before its last change. RETURNING shows only new rows
+(up to PostgreSQL 17), and a look beforehand would cost a second search for every key."""
+
+
+def returning(relation: Relation, *, before: bool = False) -> str:
+    """The RETURNING of a statement that writes rows: the slice, the hash of the row as it is, and as it was."""
+    old = f", {BEFORE} AS old" if before else ""
+    return f"RETURNING {relation.slicing.row} AS slice, {relation.row_hash()} AS new{old}"
+
+
+def change(at: int, source: str, *, before: bool = False, gone: bool = False) -> str:
+    """What rows that were written, or are gone, do to a relation's figures."""
+    sign = "-" if gone else ""
+    rows = "count(*) - count(old)" if before else f"{sign}count(*)"
+    hash_ = "sum(new) - coalesce(sum(old), 0)" if before else f"{sign}sum(new)"
+    return f"SELECT {at} AS relation, slice, {rows} AS rows, {hash_} AS hash FROM {source} GROUP BY slice"
+
+
+def moved(changes: Sequence[str]) -> str:
+    """The CTE that adds changes to the figures of the build in the parameter `build`."""
+    return f"figures AS (\n{indent(move(changes))}\n)"
+
+
+def move(changes: Sequence[str]) -> str:
+    """The statement itself."""
+    together = "\nUNION ALL\n".join(changes)
+    return (
+        "INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)\n"
+        "SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)\n"
+        f"FROM (\n{indent(together)}\n) AS changes\n"
+        "GROUP BY relation, slice\n"
+        "ON CONFLICT (build_id, relation, slice)\n"
+        "    DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash"
+    )
+
+
+def standing(relation: Relation, condition: str = "true") -> str:
+    """The figures of the rows that stand in a table: slice, rows, hash."""
+    return (
+        f"SELECT {relation.slicing.row} AS slice, count(*) AS rows, sum({relation.row_hash()}) AS hash\n"
+        f"FROM {relation.table} WHERE {condition} GROUP BY 1"
+    )

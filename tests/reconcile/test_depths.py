@@ -1,0 +1,236 @@
+"""Fault 20 at the three depths: hand edits disagree with the figures, and cost what they changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from live import SHOP
+from making import MONDAY_MS
+from reconcile_shop import Shop
+from refold import incidents
+from refold.builds.build import by_id, live
+from refold.builds.figures import disagreements
+from refold.builds.upkeeper import Upkeepers
+from refold.reconcile import Report, deep, rolling
+from refold.reconcile.background import quick_audit
+from refold.reconcile.reconcile import Depth, reconcile
+
+from .test_tampering import CASES, by_kind, readers_of, rounds
+
+
+def disagreeing(shop: Shop) -> dict[str, list[int]]:
+    """By projection, the slices in which figures and rows disagree."""
+    upkeepers = Upkeepers(SHOP)
+    found = {}
+    for projection in shop.tables:
+        build = live(shop.worker, projection)
+        assert build is not None
+        wrong = disagreements(shop.worker, build.build_id, upkeepers.of(shop.worker, build).statements.relations)
+        if wrong:
+            found[projection] = [one.slice for one in wrong]
+    return found
+
+
+def at(shop: Shop, depth: Depth, *, dry_run: bool = False) -> Report:
+    return reconcile(shop.worker, SHOP, depth=depth, dry_run=dry_run)
+
+
+def test_figures_follow_pages_and_first_loads(shop: Shop) -> None:
+    assert disagreeing(shop) == {}
+    shop.append([{"id": f"more{n}", "user_id": f"v{n}", "action": "purchase", "ts": n} for n in range(5)])
+    shop.drain()
+    assert disagreeing(shop) == {}
+    rows = shop.worker.execute(
+        "SELECT b.projection, sum(f.rows) FROM refold.figures AS f JOIN refold.builds AS b USING (build_id)"
+        " WHERE relation = 0 GROUP BY 1"
+    ).fetchall()
+    for projection, kept in rows:
+        count = shop.worker.execute(f"SELECT count(*) FROM {shop.tables[projection]}".encode()).fetchone()
+        assert count == (kept,), projection
+
+
+def test_what_was_tampered_with_is_found_and_healed_by_its_slices(shop: Shop) -> None:
+    for names in rounds():
+        expected: dict[tuple[str, str], int] = {}
+        for name in names:
+            statement, drift = CASES[name]
+            assert shop.tamper(statement) > 0, name
+            expected |= drift
+        tampered = shop.content()
+        seen = at(shop, "quick")
+        assert {one.projection for one in seen.slices} == {projection for projection, _ in expected}
+        looked = at(shop, "slice", dry_run=True)
+        assert by_kind(looked) == expected
+        assert {name for name, _ in looked.skipped} == readers_of(expected)
+        assert shop.content() == tampered, "neither changes anything"
+        healed = at(shop, "slice")
+        assert by_kind(healed) == expected
+        assert healed.figures == []
+        assert shop.wrong() == {}
+        assert disagreeing(shop) == {}
+    assert at(shop, "slice").clean
+    assert at(shop, "deep").clean
+
+
+@pytest.mark.parametrize("depth", ["slice", "deep"])
+def test_truncated_tables(shop: Shop, depth: Depth) -> None:
+    for table in [*shop.tables.values(), *shop.members()]:
+        shop.tamper(f"TRUNCATE {table}")
+    report = at(shop, depth)
+    assert {kind for _, _, kind in report.counts} == {"missing"}
+    assert shop.wrong() == {}
+    assert disagreeing(shop) == {}
+
+
+def test_sets_of_members_have_figures_too(shop: Shop) -> None:
+    for table in shop.members():
+        shop.tamper(f"DELETE FROM {table} WHERE member = 'u1'")
+        assert shop.wrong() == {}
+        assert {one.relation for one in at(shop, "quick").slices} == {table.removeprefix("refold_builds.")}
+        assert at(shop, "slice").drift > 0
+        assert disagreeing(shop) == {}
+
+
+@pytest.mark.parametrize("depth", ["slice", "deep"])
+def test_a_damaged_figure_is_repaired_and_told_from_drift(shop: Shop, depth: Depth) -> None:
+    shop.worker.execute("UPDATE refold.figures SET hash = hash + 1, rows = rows + 1")
+    assert disagreeing(shop).keys() == shop.tables.keys()
+    before = shop.content()
+    report = at(shop, depth)
+    assert report.drift == 0
+    assert {one.projection for one in report.figures} == set(shop.tables)
+    assert shop.content() == before
+    assert disagreeing(shop) == {}
+
+
+def test_lost_figures_are_taken_again(shop: Shop) -> None:
+    shop.worker.execute("DELETE FROM refold.figures")
+    at(shop, "deep")
+    assert disagreeing(shop) == {}
+
+
+def test_deep_sees_what_figures_cannot(shop: Shop) -> None:
+    """Rows and figures that agree and are both wrong."""
+    shop.tamper("UPDATE {daily} SET events = events + 1 WHERE day = '2026-03-03' AND action = 'view'")
+    build = live(shop.worker, "daily")
+    assert build is not None
+    keeper = Upkeepers(SHOP).of(shop.worker, build)
+    (wrong,) = disagreements(shop.worker, build.build_id, keeper.statements.relations)
+    hashed = f"SELECT sum({keeper.statements.relations[0].row_hash()}) FROM {shop.tables['daily']}"
+    shop.worker.execute(
+        f"UPDATE refold.figures SET hash = ({hashed} WHERE refold.day_slice(day) = %s)"
+        " WHERE build_id = %s AND relation = 0 AND slice = %s".encode(),
+        (wrong.slice, build.build_id, wrong.slice),
+    )
+    assert at(shop, "slice").clean
+    assert by_kind(at(shop, "deep")) == {("daily", "drifted"): 1}
+    assert shop.wrong() == {}
+    assert disagreeing(shop) == {}
+
+
+def test_a_deep_audit_goes_on_where_it_was_interrupted(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(deep.TOGETHER, "day", 1)
+    build = live(shop.worker, "daily")
+    assert build is not None
+    keeper = Upkeepers(SHOP).of(shop.worker, build)
+    everything = [(one,) for one in deep.plan(shop.worker, keeper, None)]
+    interrupted = deep.steps(shop.worker, keeper, resume=True)
+    # The third is under way when it is interrupted: it has to be done again.
+    assert [next(interrupted) for _ in range(3)] == everything[:3]
+    mark = deep.find_mark(shop.worker, build.build_id, rolling=False)
+    assert mark is not None and (mark.steps, mark.finished_at) == (2, None)
+    assert list(deep.steps(shop.worker, keeper, resume=False)) == everything, "who only looks, looks at everything"
+    assert list(deep.steps(shop.worker, keeper, resume=True)) == everything[2:]
+    mark = deep.find_mark(shop.worker, build.build_id, rolling=False)
+    assert mark is not None and mark.finished_at is not None
+    assert list(deep.steps(shop.worker, keeper, resume=True)) == everything, "the next one starts anew"
+
+
+# Of 60,000 events a day has 1,000, which an index finds by blocks of about 2,000 rows; a range of positions 16,384. The
+# slice is read to compare each table with it, and to write what differs.
+@pytest.mark.parametrize(("projection", "rows"), [("daily", 12_000), ("purchases", 45_000)])
+def test_the_log_that_is_read_grows_with_the_slices_concerned(shop: Shop, projection: str, rows: int) -> None:
+    days = 60
+    shop.append(
+        [
+            {"id": f"many{n}", "user_id": f"u{n % 50}", "action": "purchase", "ts": MONDAY_MS + n * days * 86_400}
+            for n in range(60_000)
+        ]
+    )
+    shop.drain()
+    with psycopg.connect(shop.url, autocommit=True) as owner:
+        owner.execute("VACUUM ANALYZE refold.events")
+    tamper = {
+        "daily": "UPDATE {daily} SET events = events + 1 WHERE day IN (SELECT DISTINCT day FROM {daily} ORDER BY day",
+        "purchases": "UPDATE {purchases} SET amount = 7 WHERE event_id IN (SELECT 'many' || n * 18000 FROM"
+        " generate_series(0, 2) AS n ORDER BY n",
+    }[projection]
+    read = {}
+    for slices in (1, 3):
+        assert shop.tamper(f"{tamper} LIMIT {slices})") >= slices
+        before = log_rows_read(shop)
+        assert reconcile(shop.worker, SHOP, [projection], depth="quick").slices
+        assert log_rows_read(shop) == before, "quick reads no log"
+        assert reconcile(shop.worker, SHOP, [projection], depth="slice").drift >= slices
+        read[slices] = log_rows_read(shop) - before
+    assert 0 < read[1] < rows
+    assert read[3] < 3 * rows
+    assert shop.wrong() == {}
+
+
+def log_rows_read(shop: Shop) -> int:
+    """Rows of the log that anybody has read so far."""
+    shop.worker.execute("SELECT pg_stat_force_next_flush()")
+    row = shop.worker.execute(
+        "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) FROM pg_stat_user_tables"
+        " WHERE schemaname = 'refold' AND relname LIKE 'events\\_0%'"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_drift_leaves_an_incident(shop: Shop) -> None:
+    shop.tamper("DELETE FROM {paths} WHERE user_id = 'u1'")
+    quick_audit(shop.worker, Upkeepers(SHOP))
+    (incident,) = incidents.find(shop.worker)
+    assert (incident.kind, incident.subject, incident.detected_by) == ("drift", "paths", "quick audit")
+    assert incident.resolved_at is not None and incident.resolved_by == "quick audit"
+    assert incident.outcome is not None
+    assert list(incident.outcome["healed"].values()) == [1]
+    assert incident.outcome["keys"][0]["user_id"] == "u1"
+
+
+def test_the_rolling_audit_covers_everything_within_its_period(
+    shop: Shop, connect: Callable[..., psycopg.Connection]
+) -> None:
+    upkeepers = Upkeepers(SHOP)
+    shop.tamper("UPDATE {grades} SET users = 99 WHERE grade = 'big'")
+    shop.tamper("UPDATE {paths} SET path = NULL WHERE user_id = 'u1'")
+    finished: set[str] = set()
+    with connect(autocommit=True) as owner:
+        while (step := rolling.step(shop.worker, upkeepers)) is not None:
+            if step.finished:
+                finished.add(step.projection)
+            # As if the time between two steps had passed.
+            owner.execute("UPDATE refold.audits SET began_at = began_at - %s WHERE finished_at IS NULL",
+                          (timedelta(days=7),))  # fmt: skip
+        assert finished == set(shop.tables)
+        assert shop.wrong() == {}
+        assert {incident.subject for incident in incidents.find(shop.worker)} == {"grades", "paths"}
+        assert rolling.step(shop.worker, upkeepers) is None, "not before the period is over"
+        owner.execute("UPDATE refold.audits SET began_at = began_at - %s", (timedelta(days=8),))
+        assert rolling.step(shop.worker, upkeepers) is not None
+
+
+def test_steps_are_spread_over_the_period(shop: Shop) -> None:
+    upkeepers = Upkeepers(SHOP)
+    taken = 0
+    while rolling.step(shop.worker, upkeepers) is not None:
+        taken += 1
+    # One of each build at once; the next of those that have several is due later.
+    assert taken == len(shop.tables)
+    assert by_id(shop.worker, 1).state == "live"
