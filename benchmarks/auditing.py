@@ -6,8 +6,6 @@ import re
 from dataclasses import replace
 from datetime import timedelta
 
-import psycopg
-
 from benchmarks.applying import KINDS, PAGE
 from benchmarks.dataset import START, STEP
 from benchmarks.report import Figure
@@ -27,7 +25,6 @@ from refold.worker.page import turn
 SPAN = timedelta(days=180)
 ROUNDS = 5
 CHANGED = (1, 10, 100)
-LOG = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) FROM pg_stat_user_tables WHERE relname LIKE 'events\\_0%'"
 
 
 def measure(server: Server, events: int) -> list[Figure]:
@@ -86,25 +83,15 @@ def _heal(bench: Workbench, upkeepers: Upkeepers, changed: int) -> Figure:
         f" WHERE ctid IN (SELECT ctid FROM {table} ORDER BY md5(ctid::text) LIMIT %s)".encode(),
         (changed,),
     )
-    before = _log_rows_read(bench.worker)
     found: list[Report] = []
     spent = seconds(lambda at: found.append(reconcile(bench.worker, upkeepers, ["event_counts"], depth="slice")), 0)
-    read = _log_rows_read(bench.worker) - before
     assert found[0].drift == changed, found[0].counts
     return Figure(
         "auditing",
         f"{changed} changed rows of event_counts found and healed by slices",
         spent * 1000,
         "ms",
-        note=f"log rows read: {read:,}, of {bench.events:,} in the log",
     )
-
-
-def _log_rows_read(conn: psycopg.Connection) -> int:
-    conn.execute("SELECT pg_stat_force_next_flush()")
-    row = conn.execute(LOG.encode()).fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 def _keep(bench: Workbench, kind: str, projection: str, half: int, page: int) -> Figure:
