@@ -230,6 +230,9 @@ def _insert(conn: psycopg.Connection, name: str, rows: int, table: sql.Identifie
 
 
 def _operator(stage: Stage, done: Injected, *arguments: str) -> None:
+    with stage.connect():
+        # Another fault may have taken the server away: there is nothing in asking for it then.
+        pass
     finished = stage.refold(*arguments)
     said = (finished.err or finished.out).strip().splitlines()
     done.note = f"refold {' '.join(arguments)} → {finished.status}" + (
@@ -287,12 +290,11 @@ def prepared_and_left(stage: Stage, how: dict[str, Any], done: Injected) -> None
     book = journal.Journal(stage.journals / f"{gid}.journal")
     events = _events(gid, 20)
     batch = book.attempted("faults", events)
-    with psycopg.connect(stage.url, application_name="chaos prepares") as conn:
+    with stage.connect() as conn:
         conn.execute("SET refold.doorbell = off")
-        conn.commit()
-        conn.tpc_begin(gid)
+        conn.execute("BEGIN")
         append(conn, events, source="faults")
-        conn.tpc_prepare()
+        conn.execute(sql.SQL("PREPARE TRANSACTION {}").format(sql.Literal(gid)))
     done.must_show = True
     done.shows = lambda sample: (
         sample.status is not None and any(holder.name == gid for holder in sample.status.prepared)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from random import Random
 from types import MappingProxyType
 
@@ -39,7 +40,8 @@ class Step:
 EXPOSED = ("exposed_purchases", "exposed_daily", "exposed_visitors", "exposed_paths", "exposed_spending")
 """The projections that are tampered with. All others are witnesses: nothing in them may ever need to be healed."""
 REBUILT = ("purchases", "daily", "visitors", "funnel", "graded", "exposed_purchases", "exposed_paths")
-VARIANTS = ("by_action", "by_month")
+VARIANTS = ("by_month", "by_action")
+"""Of `changing`, which is deployed by action at first."""
 
 
 _Drawn = dict[str, float | int | str]
@@ -53,35 +55,36 @@ def _seconds(random: Random, least: float, most: float) -> _Drawn:
     return {"seconds": round(random.uniform(least, most), 1)}
 
 
-def parameters(fault: str, random: Random) -> Parameters:
-    """Parameters for one fault of a kind, drawn from `random`."""
+def parameters(fault: str, random: Random, round_: int) -> Parameters:
+    """Parameters for the fault of a kind in a round, drawn from `random`."""
     drawn: _Drawn
     match fault:
         case "worker killed":
             drawn = _worker(random)
         case "worker frozen":
-            drawn = _worker(random) | _seconds(random, 2, 8)
+            drawn = {**_worker(random), **_seconds(random, 2, 8)}
         case "all workers frozen":
             drawn = _seconds(random, 4, 8)
         case "backend killed" | "session terminated":
             drawn = {"whose": random.choice(["refold worker", "chaos", "any"])}
         case "restart loop":
-            drawn = {"times": random.randint(2, 3)} | _seconds(random, 1, 3)
+            drawn = {"times": random.randint(2, 3), **_seconds(random, 1, 3)}
         case "connections cut":
-            drawn = {"after_bytes": random.choice([0, 1, 100, 1000, 10_000, 50_000])} | _seconds(random, 1, 4)
+            drawn = {"after_bytes": random.choice([0, 1, 100, 1000, 10_000, 50_000]), **_seconds(random, 1, 4)}
         case "reply lost":
             drawn = _seconds(random, 2, 5)
         case "peer silent":
             drawn = _seconds(random, 2, 8)
         case "network slow":
-            drawn = {"delay": round(random.uniform(0.01, 0.1), 3)} | _seconds(random, 3, 8)
+            drawn = {"delay": round(random.uniform(0.01, 0.1), 3), **_seconds(random, 3, 8)}
         case "tampered":
             kind = random.choice(["update", "delete", "insert", "truncate"])
             drawn = {"projection": random.choice(EXPOSED), "kind": kind, "rows": random.randint(1, 20)}
         case "rebuild":
             drawn = {"projection": random.choice(REBUILT)}
         case "deploy":
-            drawn = {"variant": random.choice(VARIANTS)}
+            # The definition before it may have come back by a rollback; then there is nothing to deploy.
+            drawn = {"variant": VARIANTS[round_ % 2]}
         case "transaction left open" | "prepared and left":
             drawn = _seconds(random, 4, 12)
         case "duplicate storm":
@@ -105,9 +108,10 @@ def schedule(seed: int, minutes: float, faults: tuple[str, ...]) -> list[Step]:
     steps: list[Step] = []
     end = minutes * 60 - TAIL_S
     at = min(QUIET_S, minutes * 60 / 6)
-    while True:
+    for round_ in count():
         for fault in random.sample(faults, len(faults)):
             if at > end:
                 return steps
-            steps.append(Step(round(at, 1), fault, parameters(fault, random)))
+            steps.append(Step(round(at, 1), fault, parameters(fault, random, round_)))
             at += random.uniform(*GAP_S)
+    raise AssertionError("unreachable: rounds go on until the time is over")

@@ -23,6 +23,7 @@ from chaos.wire import FAIR, Wire
 from refold.database import migrate
 from refold.embedded import EmbeddedServer
 from refold.embedded.server import PORT, SUPERUSER
+from refold.retry import retrying
 
 HERE = Path(__file__).parent
 SETTINGS = {
@@ -36,6 +37,8 @@ SETTINGS = {
 SEGMENT_SIZE = 20_000
 """Events in a segment of the log: small, so that a campaign goes through several."""
 WORKERS = 3
+PATIENCE_S = 20.0
+"""Seconds that a fault waits for a server which another has taken away."""
 COMMAND_S = 120.0
 """Seconds that a command of the operator may take."""
 PAUSES = {"bulk": 0.8, "single": 0.2, "sql": 0.4, "transactions": 0.3, "two phases": 1.0, "ingest": 5.0}
@@ -116,8 +119,10 @@ class Stage:
 
     @contextmanager
     def connect(self) -> Iterator[psycopg.Connection]:
-        """A superuser's connection in autocommit mode."""
-        conn = psycopg.connect(self.url, autocommit=True, application_name="chaos", connect_timeout=10)
+        """A superuser's connection in autocommit mode, as soon as the server is there."""
+        for attempt in retrying(PATIENCE_S):
+            with attempt:
+                conn = psycopg.connect(self.url, autocommit=True, application_name="chaos", connect_timeout=10)
         try:
             yield conn
         finally:
