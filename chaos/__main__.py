@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from random import SystemRandom
 from typing import Annotated
@@ -26,6 +27,9 @@ def main(
             "--break", metavar="VARIANT", help=f"Break refold first, which must be found: {', '.join(VARIANTS)}."
         ),
     ] = None,
+    poison: Annotated[
+        bool, typer.Option("--poison", help="Add a projection whose SQL fails on some events, and such events.")
+    ] = False,
     schedule: Annotated[bool, typer.Option("--schedule", help="Print the schedule, and do nothing.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     report: Annotated[
@@ -43,14 +47,17 @@ def main(
     chosen = SystemRandom().randrange(1_000_000) if seed is None else seed
     console = Console(stderr=json_)
     console.print(f"seed {chosen}, {minutes:g} minutes" + (f", broken: {breaking}" if breaking else ""))
-    for step in campaign.plan(chosen, minutes, breaking):
+    for step in campaign.plan(chosen, minutes, breaking, poison=poison):
         console.print(str(step), highlight=False, markup=False)
     if schedule:
         return
+    # Told to end, it ends what it has started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     result = campaign.run(
         chosen,
         minutes,
         breaking=breaking,
+        poison=poison,
         converges=15.0 if breaking else campaign.CONVERGES_S,
         keep=keep,
         tell=lambda line: console.print(line, highlight=False, markup=False),

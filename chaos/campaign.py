@@ -11,7 +11,7 @@ import psycopg
 
 from chaos import faults, invariants, journal
 from chaos.broken import break_database
-from chaos.faults import FAULTS, Injected, inject
+from chaos.faults import FAULTS, POISON, Injected, inject
 from chaos.invariants import Findings
 from chaos.probe import Probe
 from chaos.report import FaultLine, Report
@@ -33,9 +33,10 @@ BREAKING_FAULTS = {
 """What happens in a campaign with a broken product: enough to show it, and nothing that would hide it."""
 
 
-def plan(seed: int, minutes: float, breaking: str | None) -> list[Step]:
+def plan(seed: int, minutes: float, breaking: str | None = None, *, poison: bool = False) -> list[Step]:
     """The schedule of a campaign. Pure."""
-    return schedule(seed, minutes, tuple(FAULTS) if breaking is None else BREAKING_FAULTS[breaking])
+    kinds = tuple(FAULTS) if breaking is None else BREAKING_FAULTS[breaking]
+    return schedule(seed, minutes, kinds + (tuple(POISON) if poison else ()))
 
 
 def run(
@@ -43,6 +44,7 @@ def run(
     minutes: float,
     *,
     breaking: str | None = None,
+    poison: bool = False,
     converges: float = CONVERGES_S,
     keep: bool = False,
     tell: Callable[[str], None] = lambda line: None,
@@ -53,22 +55,24 @@ def run(
         seed: decides the schedule and the events.
         minutes: of load.
         breaking: how the product is broken on purpose; one of `chaos.broken.VARIANTS`.
+        poison: with a projection that fails on some events, and those events.
         converges: seconds that the metrics have after the load.
         keep: keep the directory also when all holds.
         tell: told what happens.
     """
     report = Report(seed, minutes, breaking=breaking)
     found = Findings()
-    stage = Stage(seed, breaking)
+    stage = Stage(seed, breaking, poison=poison)
     try:
         stage.install()
         with stage.connect() as conn:
             report.server = (conn.info.parameter_status("server_version") or "").split(" ")[0]
             if breaking is not None:
                 break_database(conn, breaking)
-        _load(stage, plan(seed, minutes, breaking), minutes, report, found, tell)
-        _settle(stage, converges, report, found, tell)
-        _count(stage, report, found, tell)
+        happened = _load(stage, plan(seed, minutes, breaking, poison=poison), minutes, report, found, tell)
+        stalled = _settle(stage, converges, report, found, tell)
+        _count(stage, stalled, report, found, tell)
+        _time_healing(stage, happened, report)
     finally:
         failed = bool(found.violations) or not report.attempted
         stage.close(keep=keep or failed)
@@ -81,7 +85,7 @@ def run(
 
 def _load(
     stage: Stage, steps: list[Step], minutes: float, report: Report, found: Findings, tell: Callable[[str], None]
-) -> None:
+) -> list[Injected]:
     """Producers, workers and faults, for as long as there is load."""
     started = time.monotonic()
     happened: list[Injected] = []
@@ -120,6 +124,7 @@ def _load(
         probe.close()
     report.faults = _by_kind(happened, probe, found)
     report.tampered = sum(done.drift for done in happened)
+    return happened
 
 
 def _by_kind(happened: list[Injected], probe: Probe, found: Findings) -> list[FaultLine]:
@@ -140,8 +145,8 @@ def _by_kind(happened: list[Injected], probe: Probe, found: Findings) -> list[Fa
     return sorted(lines.values(), key=lambda line: list(faults.FAULTS).index(line.fault))
 
 
-def _settle(stage: Stage, converges: float, report: Report, found: Findings, tell: Callable[[str], None]) -> None:
-    """I6: the workers, whom nobody helps, bring every metric up to date."""
+def _settle(stage: Stage, converges: float, report: Report, found: Findings, tell: Callable[[str], None]) -> set[str]:
+    """I6: the workers, whom nobody helps, bring every metric up to date. Answers those that are not."""
     with stage.connect() as conn:
         for (gid,) in conn.execute("SELECT gid FROM pg_prepared_xacts").fetchall():
             with suppress(psycopg.Error):
@@ -158,14 +163,14 @@ def _settle(stage: Stage, converges: float, report: Report, found: Findings, tel
             if not behind:
                 report.converged = round(time.monotonic() - started, 2)
                 tell(f"up to date after {report.converged:.1f} s")
-                return
+                return set()
             if time.monotonic() - started > converges:
                 found.add("I6", f"after {converges:.0f} s there is still to do: {behind}")
-                return
+                return {projection for projection, *_ in behind}
             time.sleep(0.1)
 
 
-def _count(stage: Stage, report: Report, found: Findings, tell: Callable[[str], None]) -> None:
+def _count(stage: Stage, stalled: set[str], report: Report, found: Findings, tell: Callable[[str], None]) -> None:
     """Everything is compared with the producers' files: before anything is healed, and after."""
     count = journal.read(sorted(stage.journals.glob("*.journal")))
     report.attempted, report.acknowledged = count.attempted, len(count.acknowledged)
@@ -175,7 +180,7 @@ def _count(stage: Stage, report: Report, found: Findings, tell: Callable[[str], 
         conn.execute("SET search_path = refold, pg_catalog")
         events = invariants.check_log(conn, count, found)
         witnesses = [name for name in names if name not in EXPOSED]
-        invariants.check_metrics(conn, witnesses, events, found, "before reconcile")
+        invariants.check_metrics(conn, witnesses, events, stalled, found, "before reconcile")
         if found.violations and report.breaking is not None:
             return
         first = stage.refold("reconcile", "--json")
@@ -186,8 +191,28 @@ def _count(stage: Stage, report: Report, found: Findings, tell: Callable[[str], 
             found.add("I3", f"a second reconcile found drift again: {(second.out or second.err)[:1000]}")
         report.found = invariants.check_repairs(conn, found)
         after = Findings()
-        invariants.check_metrics(conn, names, events, after, "after reconcile")
+        invariants.check_metrics(conn, names, events, stalled, after, "after reconcile")
         report.left = sum(len(told) for told in after.violations.values())
         for invariant, told in after.violations.items():
             for one in told:
                 found.add(invariant, one)
+
+
+def _time_healing(stage: Stage, happened: list[Injected], report: Report) -> None:
+    """How long what was tampered with stood wrong: until it was found and healed, which is one transaction."""
+    tampered = next((line for line in report.faults if line.fault == "tampered"), None)
+    if tampered is None:
+        return
+    # That everything was applied says nothing of rows that were changed behind it.
+    tampered.recovered.clear()
+    with stage.connect() as conn:
+        for done in happened:
+            if done.drift:
+                row = conn.execute(
+                    "SELECT extract(epoch FROM min(repaired_at) - %(began)s)::float8 FROM refold.repairs"
+                    " WHERE projection = %(name)s AND repaired_at > %(began)s",
+                    {"began": done.clock, "name": done.step.parameters["projection"]},
+                ).fetchone()
+                if row is not None and row[0] is not None:
+                    tampered.detected.append(round(row[0], 2))
+                    tampered.recovered.append(round(row[0], 2))

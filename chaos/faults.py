@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -31,15 +32,18 @@ class Injected:
     Args:
         step: as the schedule had it.
         began: monotonic seconds.
+        clock: when it began, as the database's clock says it.
         ended: monotonic seconds; from here on refold has to recover.
         note: what happened, in words.
         drift: rows that were tampered with.
         shows: whether a sample of `status` shows the fault; None where it need not.
-        detected: seconds, where the fault itself says how it was detected.
+        must_show: whether `status` has to show it, if it lasts.
+        wrong: what refold should not have done.
     """
 
     step: Step
     began: float
+    clock: datetime
     ended: float = 0.0
     note: str = ""
     drift: int = 0
@@ -334,6 +338,23 @@ def duplicate_storm(stage: Stage, how: dict[str, Any], done: Injected) -> None:
         done.wrong.append(f"events sent again were answered {answers}")
 
 
+def producer_killed(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """kill -9 of a producer and what it started; another takes its place, and numbers its events anew."""
+    done.note = stage.kill_producer(how["producer"])
+
+
+def poisoned(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """An event on which the SQL of one projection fails; no other may notice."""
+    label = f"poison-{done.began:.6f}"
+    book = journal.Journal(stage.journals / f"{label}.journal")
+    events = _events(label, how["events"])
+    for event in events:
+        event["metadata"]["number"] = "many"
+    batch = book.attempted("faults", events)
+    with Log(stage.url, source="faults") as log:
+        book.acknowledged(batch, [receipt.answer.value for receipt in log.append(events)])
+
+
 FAULTS: dict[str, Inject] = {
     "worker killed": worker_killed,
     "tampered": tampered,
@@ -354,15 +375,18 @@ FAULTS: dict[str, Inject] = {
     "transaction left open": transaction_left_open,
     "prepared and left": prepared_and_left,
     "duplicate storm": duplicate_storm,
+    "producer killed": producer_killed,
 }
-"""Every kind of fault."""
+"""Every kind of fault that every campaign has."""
+POISON: dict[str, Inject] = {"poison": poisoned}
+"""Only where the project has a projection that fails on it."""
 
 
 def inject(stage: Stage, step: Step) -> Injected:
     """Lets one fault happen; one that another fault keeps from happening is noted as such."""
-    done = Injected(step, began=time.monotonic())
+    done = Injected(step, began=time.monotonic(), clock=datetime.now(UTC))
     try:
-        FAULTS[step.fault](stage, dict(step.parameters), done)
+        (FAULTS | POISON)[step.fault](stage, dict(step.parameters), done)
     except (psycopg.Error, ProcessLookupError) as error:
         done.note += f" interrupted: {str(error).splitlines()[0][:100] if str(error) else type(error).__name__}"
         done.must_show = False

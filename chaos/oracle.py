@@ -24,12 +24,16 @@ class Event:
     action: str
     ts: datetime
     amount: Decimal | None
+    poison: bool = False
 
     @classmethod
     def of(cls, event: journal.Event) -> Event:
         amount = event["metadata"].get("amount")
         ts = datetime.fromisoformat(event["ts"])
-        return cls(event["id"], event["user_id"], event["action"], ts, None if amount is None else Decimal(amount))
+        poison = "number" in event["metadata"]
+        return cls(
+            event["id"], event["user_id"], event["action"], ts, None if amount is None else Decimal(amount), poison
+        )
 
     @property
     def day(self) -> date:
@@ -118,6 +122,11 @@ def by_month(events: Iterable[Event]) -> Rows:
     return {key: (len(group), len({e.user for e in group})) for key, group in groups.items()}
 
 
+def poisoned(events: Iterable[Event]) -> Rows:
+    groups = _groups((e for e in events if not e.poison), lambda e: (e.action,))
+    return {key: (len(group), None) for key, group in groups.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """A metric and what it must be.
@@ -150,6 +159,7 @@ METRICS: dict[str, Metric] = {
     "exposed_daily": _DAILY,
     "exposed_visitors": _VISITORS,
     "exposed_paths": Metric(("user_id", "path"), 1, paths),
+    "poisoned": Metric(("action", "events", "total"), 1, poisoned),
 }
 CHANGING: dict[tuple[str, ...], Metric] = {
     ("action", "events"): Metric(("action", "events"), 1, by_action),

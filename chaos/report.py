@@ -29,8 +29,10 @@ class FaultLine:
     Args:
         fault: the kind.
         times: how often it happened.
-        detected: seconds until `status` showed it, of those that it showed.
-        recovered: seconds from its end until every metric held everything that was in the log then.
+        detected: seconds until `status` showed it, of those that it showed; for rows that were tampered with until
+            an audit found them.
+        recovered: seconds from its end until every metric held everything that was in the log then; for rows that
+            were tampered with until they were healed.
     """
 
     fault: str
@@ -123,7 +125,7 @@ def show(console: Console, report: Report) -> None:
         figures.add_row(name, value)
     console.print(figures)
     faults = Table("fault")
-    for title in ("times", "shown by status after", "caught up after"):
+    for title in ("times", "detected after", "recovered after"):
         faults.add_column(title, justify="right")
     for row in _fault_rows(report):
         faults.add_row(*row)
@@ -141,7 +143,7 @@ def as_markdown(report: Report) -> str:
     """The report as a page."""
     lines = ["| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in _figures(report)]
-    lines += ["", "| fault | times | shown by `status` after (median, worst) | caught up after (median, worst) |"]
+    lines += ["", "| fault | times | detected after (median, worst) | recovered after (median, worst) |"]
     lines += ["|---|---|---|---|"]
     lines += [f"| {' | '.join(row)} |" for row in _fault_rows(report)]
     lines += ["", "| invariant | |", "|---|---|"]

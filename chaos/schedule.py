@@ -87,6 +87,10 @@ def parameters(fault: str, random: Random, round_: int) -> Parameters:
             drawn = {"variant": VARIANTS[round_ % 2]}
         case "transaction left open" | "prepared and left":
             drawn = _seconds(random, 4, 12)
+        case "producer killed":
+            drawn = {"producer": random.randrange(6)}
+        case "poison":
+            drawn = {"events": random.randint(1, 3)}
         case "duplicate storm":
             drawn = {"events": random.randint(200, 1000), "times": random.randint(2, 4)}
         case _:

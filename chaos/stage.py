@@ -61,9 +61,10 @@ class Stage:
     Args:
         seed: of the producers.
         breaking: a way in which the product is broken on purpose; see `chaos.broken`.
+        poison: one projection more, whose SQL fails on some events.
     """
 
-    def __init__(self, seed: int, breaking: str | None = None) -> None:
+    def __init__(self, seed: int, breaking: str | None = None, *, poison: bool = False) -> None:
         self.seed = seed
         self.breaking = breaking
         self.home = Path(tempfile.mkdtemp(prefix="refold-chaos-"))
@@ -72,6 +73,8 @@ class Stage:
         self.journals.mkdir()
         shutil.copytree(HERE / "projections", self.projections, ignore=shutil.ignore_patterns("__pycache__"))
         self.set_variant("by_action")
+        if poison:
+            shutil.copy(HERE / "variants" / "poisoned.sql", self.projections)
         self.server = self._start_server()
         self.server_lock = threading.Lock()
         self.wire = Wire(self.server.directory / f".s.PGSQL.{PORT}")
@@ -81,6 +84,8 @@ class Stage:
         self.producers: list[tuple[Orders, subprocess.Popen[bytes]]] = []
         self.deaths: list[str] = []
         self._stopping = threading.Event()
+        self._producing = threading.Lock()
+        self._ending = False
         self._supervisor = threading.Thread(target=self._supervise, daemon=True)
 
     def _start_server(self) -> EmbeddedServer:
@@ -140,9 +145,22 @@ class Stage:
             orders = Orders(name, door, url, str(self.journals), self.seed * 100 + number, PAUSES[door])
             self.producers.append((orders, orders.start()))
 
+    def kill_producer(self, number: int) -> str:
+        """Kills a producer and its children, and starts it again; answers who it was."""
+        with self._producing:
+            orders, process = self.producers[number]
+            if self._ending or process.poll() is not None:
+                return f"{orders.name} had ended"
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            self.producers[number] = orders, orders.start()
+            return f"{orders.name}, process {process.pid}"
+
     def stop_producing(self, seconds: float) -> list[str]:
         """Lets every producer bring its batch to an end; tells of those that ended otherwise."""
         found = []
+        with self._producing:
+            self._ending = True
         for _, process in self.producers:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
