@@ -177,6 +177,9 @@ def tampered(stage: Stage, how: dict[str, Any], done: Injected) -> None:
             "SELECT table_name FROM refold.builds WHERE projection = %s AND state = 'live'", (how["projection"],)
         ).fetchone()
         assert row is not None
+        if how["kind"] == "forget":
+            # Of the set behind a distinct count: what it lacks would be counted again.
+            row = (f"{row[0]}__m1",)
         table = sql.Identifier("refold_builds", row[0])
         columns = {
             "exposed_purchases": ("amount", "amount + 1"),
@@ -194,7 +197,7 @@ def tampered(stage: Stage, how: dict[str, Any], done: Injected) -> None:
                 query = sql.SQL("UPDATE {} SET {} = {} WHERE {}").format(
                     table, sql.Identifier(column), sql.SQL(value), some
                 )
-            case "delete":
+            case "delete" | "forget":
                 query = sql.SQL("DELETE FROM {} WHERE {}").format(table, some)
             case "insert":
                 query = _insert(conn, row[0], how["rows"], table)
@@ -221,6 +224,7 @@ def _insert(conn: psycopg.Connection, name: str, rows: int, table: sql.Identifie
     strange = {
         "event_id": "'nobody-' || gen_random_uuid()",
         "user_id": "'nobody-' || gen_random_uuid()",
+        "position": "position + 1000000000000",
         "day": "day + 40000 + (random() * 20000)::integer",
     }
     chosen = [sql.SQL(strange[c]) if c in strange else sql.Identifier(c) for c, _ in columns]

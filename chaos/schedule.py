@@ -78,8 +78,11 @@ def parameters(fault: str, random: Random, round_: int) -> Parameters:
         case "network slow":
             drawn = {"delay": round(random.uniform(0.01, 0.1), 3), **_seconds(random, 3, 8)}
         case "tampered":
-            kind = random.choice(["update", "delete", "insert", "truncate"])
-            drawn = {"projection": random.choice(EXPOSED), "kind": kind, "rows": random.randint(1, 20)}
+            exposed = random.choice(EXPOSED)
+            kinds = ["update", "delete", "insert", "truncate"]
+            if exposed == "exposed_visitors":
+                kinds.append("forget")
+            drawn = {"projection": exposed, "kind": random.choice(kinds), "rows": random.randint(1, 20)}
         case "rebuild":
             drawn = {"projection": random.choice(REBUILT)}
         case "deploy":
