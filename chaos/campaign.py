@@ -130,8 +130,8 @@ def _load(
 def _by_kind(happened: list[Injected], probe: Probe, found: Findings) -> list[FaultLine]:
     lines: dict[str, FaultLine] = {}
     for done in happened:
-        line = lines.setdefault(done.step.fault, FaultLine(done.step.fault, 0, [], []))
-        lines[done.step.fault] = FaultLine(line.fault, line.times + 1, line.detected, line.recovered)
+        line = lines.setdefault(done.step.fault, FaultLine(done.step.fault))
+        line.times += 1
         for told in done.wrong:
             found.add("I7" if done.step.fault == "duplicate storm" else "I6", told)
         if (recovered := probe.caught_up(done.ended)) is not None:

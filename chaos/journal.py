@@ -1,7 +1,7 @@
 """What producers attempted and what was acknowledged, kept in files that the database knows nothing of.
 
-A line is written before a batch is sent and another when the answers have come, each with one write: a producer
-that is killed leaves whole lines.
+A line is written before a batch is sent and another when the answers have come. What a producer that is killed leaves
+of a line counts as not written: then the batch was not sent, or its answer not known.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        # Beyond every number that is in the file already.
         self._batch = path.stat().st_size
+        if self._batch and not path.read_bytes().endswith(b"\n"):
+            os.write(self._file, b"\n")
 
     def attempted(self, source: str, events: Sequence[Event]) -> int:
         """Notes a batch that is about to be sent; answers its number."""
@@ -92,7 +95,10 @@ def read(paths: Iterable[Path]) -> Count:
     for path in paths:
         batches: dict[int, list[Offered]] = {}
         for text in path.read_text().splitlines():
-            line = json.loads(text)
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                continue
             if "events" in line:
                 batches[line["batch"]] = [Offered(line["source"], event, None) for event in line["events"]]
                 continue

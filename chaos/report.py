@@ -22,7 +22,7 @@ INVARIANTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FaultLine:
     """All faults of a kind.
 
@@ -36,9 +36,9 @@ class FaultLine:
     """
 
     fault: str
-    times: int
-    detected: list[float]
-    recovered: list[float]
+    times: int = 0
+    detected: list[float] = field(default_factory=list)
+    recovered: list[float] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -197,8 +197,9 @@ class Stage:
         if self._supervisor.ident is not None:
             self._supervisor.join(10)
         for process in [*(worker for worker in self.workers if worker), *(p for _, p in self.producers)]:
+            # Each leads a group of its own, with what it has started.
             if process.poll() is None:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self.wire.close()
         with self.server_lock:
