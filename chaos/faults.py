@@ -244,7 +244,7 @@ def _operator(stage: Stage, done: Injected, *arguments: str) -> None:
     finished = stage.refold(*arguments)
     said = (finished.err or finished.out).strip().splitlines()
     done.note = f"refold {' '.join(arguments)} → {finished.status}" + (
-        f" ({said[-1][:100]})" if finished.status not in (0, 1) and said else ""
+        f" ({said[0][:120]})" if finished.status not in (0, 1) and said else ""
     )
     if "Traceback" in finished.err:
         done.wrong.append(f"refold {' '.join(arguments)} ended in a traceback: {said[-1][:300]}")
