@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import psycopg
 
-from chaos import faults, invariants, journal
+from chaos import invariants, journal
 from chaos.broken import break_database
 from chaos.faults import FAULTS, POISON, Injected, inject
 from chaos.invariants import Findings
@@ -142,7 +142,7 @@ def _by_kind(happened: list[Injected], probe: Probe, found: Findings) -> list[Fa
             line.detected.append(round(shown, 2))
         elif done.must_show and lasted >= SHOWN_S and probe.asked(done.began, done.ended):
             found.add("I8", f"{done.step.fault}, {lasted:.0f} s from {done.step.at} s on: `status` never showed it")
-    return sorted(lines.values(), key=lambda line: list(faults.FAULTS).index(line.fault))
+    return sorted(lines.values(), key=lambda line: list(FAULTS | POISON).index(line.fault))
 
 
 def _settle(stage: Stage, converges: float, report: Report, found: Findings, tell: Callable[[str], None]) -> set[str]:
