@@ -1,0 +1,76 @@
+"""refold broken on purpose, to show that the campaign finds what it is made to find.
+
+`two-transactions`: a page's rows are committed in one transaction, the cursor in the next.
+`no-unique`: the ledger lets an id in more than once.
+`naive-cursor`: the cursor is one number, and what is below it counts as read, committed or not.
+
+`python -m chaos.broken VARIANT --database-url URL --projections DIR` is a worker in such a world.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import psycopg
+
+from refold.builds.build import Build, lock, move
+from refold.builds.upkeeper import Upkeeper
+from refold.cursor import EMPTY, Cursor, Snapshot, advance, next_read
+from refold.worker import catch_up, page
+from refold.worker.page import Applied, apply_read, upstream_cursor
+from refold.worker.pool import Orders, run
+
+VARIANTS = ("two-transactions", "no-unique", "naive-cursor")
+WINDOW_S = 0.05
+"""Seconds between the two transactions: what a busy machine makes of no time at all."""
+
+
+def break_database(conn: psycopg.Connection, variant: str) -> None:
+    """Breaks what a variant breaks in the database.
+
+    Args:
+        conn: a superuser's, in autocommit mode.
+        variant: one of `VARIANTS`.
+    """
+    if variant == "no-unique":
+        conn.execute("ALTER TABLE refold.event_ids DROP CONSTRAINT event_ids_pkey")
+        conn.execute("CREATE INDEX ON refold.event_ids (event_id)")
+
+
+def break_worker(variant: str) -> None:
+    """Breaks what a variant breaks in this process."""
+    if variant == "two-transactions":
+        # Where they are looked up by those that call them.
+        vars(catch_up)["turn"] = _turn_in_two
+    elif variant == "naive-cursor":
+        vars(page)["upstream_cursor"] = _everything_below
+
+
+def _turn_in_two(conn: psycopg.Connection, keeper: Upkeeper, limit: int) -> Applied | None:
+    with conn.transaction():
+        build = lock(conn, keeper.build_id)
+        if build is None or not build.loaded or build.upstream_id != keeper.upstream_id:
+            return None
+        read = next_read(build.cursor, upstream_cursor(conn, build))
+        if read is None:
+            return Applied(0, full=False)
+        events, last = apply_read(conn, keeper, read, limit)
+    time.sleep(WINDOW_S)
+    with conn.transaction():
+        if lock(conn, keeper.build_id) is not None:
+            cursor = advance(build.cursor, read, last, events >= limit)
+            move(conn, build, cursor, events=events, milliseconds=0.0)
+    return Applied(events, events >= limit)
+
+
+def _everything_below(conn: psycopg.Connection, build: Build, *, known: Snapshot = EMPTY) -> Cursor:
+    cursor = upstream_cursor(conn, build, known=known)
+    return Cursor(Snapshot(cursor.done.xmax, cursor.done.xmax, ()), cursor.target, cursor.progress)
+
+
+if __name__ == "__main__":
+    _, chosen, _, url, _, folder = sys.argv
+    break_worker(chosen)
+    run(Orders(url, Path(folder)))

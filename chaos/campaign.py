@@ -1,0 +1,218 @@
+"""A campaign: load, faults by the schedule, then silence, then the count."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import psycopg
+
+from chaos import invariants, journal
+from chaos.broken import break_database
+from chaos.faults import FAULTS, POISON, Injected, inject
+from chaos.invariants import Findings
+from chaos.probe import Probe
+from chaos.report import FaultLine, Report
+from chaos.schedule import EXPOSED, Step, schedule
+from chaos.stage import Stage
+
+CONVERGES_S = 90.0
+"""Seconds after the end of the load within which every metric must be up to date."""
+PRODUCERS_END_S = 75.0
+"""Seconds that a producer has for its last batch: longer than the retries of a Log."""
+SHOWN_S = 3.0
+"""A fault that lasts longer must be seen in `status`."""
+
+BREAKING_FAULTS = {
+    "two-transactions": ("worker killed",),
+    "no-unique": ("connections cut",),
+    "naive-cursor": ("transaction left open",),
+}
+"""What happens in a campaign with a broken product: enough to show it, and nothing that would hide it."""
+
+
+def plan(seed: int, minutes: float, breaking: str | None = None, *, poison: bool = False) -> list[Step]:
+    """The schedule of a campaign. Pure."""
+    kinds = tuple(FAULTS) if breaking is None else BREAKING_FAULTS[breaking]
+    return schedule(seed, minutes, kinds + (tuple(POISON) if poison else ()))
+
+
+def run(
+    seed: int,
+    minutes: float,
+    *,
+    breaking: str | None = None,
+    poison: bool = False,
+    converges: float = CONVERGES_S,
+    keep: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Report:
+    """Runs a campaign from the start of a server to the report.
+
+    Args:
+        seed: decides the schedule and the events.
+        minutes: of load.
+        breaking: how the product is broken on purpose; one of `chaos.broken.VARIANTS`.
+        poison: with a projection that fails on some events, and those events.
+        converges: seconds that the metrics have after the load.
+        keep: keep the directory also when all holds.
+        tell: told what happens.
+    """
+    report = Report(seed, minutes, breaking=breaking)
+    found = Findings()
+    stage = Stage(seed, breaking, poison=poison)
+    try:
+        stage.install()
+        with stage.connect() as conn:
+            report.server = (conn.info.parameter_status("server_version") or "").split(" ")[0]
+            if breaking is not None:
+                break_database(conn, breaking)
+        happened = _load(stage, plan(seed, minutes, breaking, poison=poison), minutes, report, found, tell)
+        stalled = _settle(stage, converges, report, found, tell)
+        _count(stage, stalled, report, found, tell)
+        _time_healing(stage, happened, report)
+    finally:
+        failed = bool(found.violations) or not report.attempted
+        stage.close(keep=keep or failed)
+    report.violations = dict(sorted(found.violations.items()))
+    report.lost, report.double = found.lost, found.double
+    if keep or failed:
+        report.directory = str(stage.home)
+    return report
+
+
+def _load(
+    stage: Stage, steps: list[Step], minutes: float, report: Report, found: Findings, tell: Callable[[str], None]
+) -> list[Injected]:
+    """Producers, workers and faults, for as long as there is load."""
+    started = time.monotonic()
+    happened: list[Injected] = []
+
+    def happen(step: Step) -> None:
+        try:
+            done = inject(stage, step)
+        except Exception as error:
+            # The campaign itself is wrong: no result is worth anything then.
+            found.add("I6", f"the fault {step} could not be made: {type(error).__name__}: {error}")
+            return
+        happened.append(done)
+        line = f"{done.began - started:7.1f}–{done.ended - started:.1f} {step.fault}: {done.note}".rstrip(": ")
+        report.events.append(line)
+        tell(line)
+
+    stage.work()
+    stage.produce()
+    probe = Probe(stage)
+    threads = []
+    try:
+        for step in steps:
+            time.sleep(max(0.0, started + step.at - time.monotonic()))
+            threads.append(threading.Thread(target=happen, args=(step,), name=step.fault))
+            threads[-1].start()
+        time.sleep(max(0.0, started + minutes * 60 - time.monotonic()))
+        tell("the load ends")
+        for thread in threads:
+            thread.join(200)
+        stage.calm()
+        for told in stage.stop_producing(PRODUCERS_END_S):
+            found.add("I7" if "refold ingest" in told else "I6", told)
+        # What happened last has yet to be recovered from.
+        time.sleep(3)
+    finally:
+        probe.close()
+    report.faults = _by_kind(happened, probe, found)
+    report.tampered = sum(done.drift for done in happened)
+    return happened
+
+
+def _by_kind(happened: list[Injected], probe: Probe, found: Findings) -> list[FaultLine]:
+    lines: dict[str, FaultLine] = {}
+    for done in happened:
+        line = lines.setdefault(done.step.fault, FaultLine(done.step.fault))
+        line.times += 1
+        for told in done.wrong:
+            found.add("I7" if done.step.fault == "duplicate storm" else "I6", told)
+        if (recovered := probe.caught_up(done.ended)) is not None:
+            line.recovered.append(round(recovered, 2))
+        shown = None if done.shows is None else probe.first(done.began, done.shows)
+        lasted = done.ended - done.began
+        if shown is not None and shown <= lasted + 1:
+            line.detected.append(round(shown, 2))
+        elif done.must_show and lasted >= SHOWN_S and probe.asked(done.began, done.ended):
+            found.add("I8", f"{done.step.fault}, {lasted:.0f} s from {done.step.at} s on: `status` never showed it")
+    return sorted(lines.values(), key=lambda line: list(FAULTS | POISON).index(line.fault))
+
+
+def _settle(stage: Stage, converges: float, report: Report, found: Findings, tell: Callable[[str], None]) -> set[str]:
+    """I6: the workers, whom nobody helps, bring every metric up to date. Answers those that are not."""
+    with stage.connect() as conn:
+        for (gid,) in conn.execute("SELECT gid FROM pg_prepared_xacts").fetchall():
+            with suppress(psycopg.Error):
+                conn.execute(f"COMMIT PREPARED '{gid}'".encode())
+        started = time.monotonic()
+        while True:
+            behind = conn.execute(
+                "SELECT b.projection, b.state, u.events, b.error FROM refold.builds AS b"
+                " CROSS JOIN LATERAL refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS u"
+                " JOIN refold.deployments AS d USING (deployment)"
+                " WHERE b.state = 'live' AND (u.events > 0 OR b.target IS NOT NULL)"
+                "    OR b.state = 'building' AND d.promote"
+            ).fetchall()
+            if not behind:
+                report.converged = round(time.monotonic() - started, 2)
+                tell(f"up to date after {report.converged:.1f} s")
+                return set()
+            if time.monotonic() - started > converges:
+                found.add("I6", f"after {converges:.0f} s there is still to do: {behind}")
+                return {projection for projection, *_ in behind}
+            time.sleep(0.1)
+
+
+def _count(stage: Stage, stalled: set[str], report: Report, found: Findings, tell: Callable[[str], None]) -> None:
+    """Everything is compared with the producers' files: before anything is healed, and after."""
+    count = journal.read(sorted(stage.journals.glob("*.journal")))
+    report.attempted, report.acknowledged = count.attempted, len(count.acknowledged)
+    tell(f"{report.attempted:,} events attempted, {report.acknowledged:,} acknowledged; counting")
+    names = invariants.live(stage)
+    with stage.connect() as conn:
+        conn.execute("SET search_path = refold, pg_catalog")
+        events = invariants.check_log(conn, count, found)
+        witnesses = [name for name in names if name not in EXPOSED]
+        invariants.check_metrics(conn, witnesses, events, stalled, found, "before reconcile")
+        if found.violations and report.breaking is not None:
+            return
+        first = stage.refold("reconcile", "--json")
+        if first.status not in (0, 1):
+            found.add("I6", f"refold reconcile ended with {first.status}: {first.err[-500:]}")
+        second = stage.refold("reconcile", "--json")
+        if second.status != 0:
+            found.add("I3", f"a second reconcile found drift again: {(second.out or second.err)[:1000]}")
+        report.found = invariants.check_repairs(conn, found)
+        after = Findings()
+        invariants.check_metrics(conn, names, events, stalled, after, "after reconcile")
+        report.left = sum(len(told) for told in after.violations.values())
+        for invariant, told in after.violations.items():
+            for one in told:
+                found.add(invariant, one)
+
+
+def _time_healing(stage: Stage, happened: list[Injected], report: Report) -> None:
+    """How long what was tampered with stood wrong: until it was found and healed, which is one transaction."""
+    tampered = next((line for line in report.faults if line.fault == "tampered"), None)
+    if tampered is None:
+        return
+    # That everything was applied says nothing of rows that were changed behind it.
+    tampered.recovered.clear()
+    with stage.connect() as conn:
+        for done in happened:
+            if done.drift:
+                row = conn.execute(
+                    "SELECT extract(epoch FROM min(repaired_at) - %(began)s)::float8 FROM refold.repairs"
+                    " WHERE projection = %(name)s AND repaired_at > %(began)s",
+                    {"began": done.clock, "name": done.step.parameters["projection"]},
+                ).fetchone()
+                if row is not None and row[0] is not None:
+                    tampered.detected.append(round(row[0], 2))
+                    tampered.recovered.append(round(row[0], 2))

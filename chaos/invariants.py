@@ -1,0 +1,223 @@
+"""The invariants, checked against the producers' files, and against each file's query over the log."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from chaos.journal import Count
+from chaos.oracle import CHANGING, METRICS, Event, Metric, Rows
+from chaos.schedule import EXPOSED
+from chaos.stage import HERE, Stage
+
+EXAMPLES = 3
+"""Of each violation, so many are told."""
+TRANSFORMS = {
+    "graded": """
+        SELECT event_id, user_id, ts,
+               CASE WHEN (metadata->>'amount')::numeric >= 100 THEN 'big' ELSE 'small' END AS grade
+        FROM events"""
+}
+"""What the transform does, said a second time, in SQL."""
+POISONED = """
+    SELECT action, count(*) AS events, sum((metadata->>'number')::numeric) AS total
+    FROM events
+    WHERE metadata->>'number' IS DISTINCT FROM 'many'
+    GROUP BY action"""
+"""The query of `poisoned` without the events on which it fails."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What does not hold.
+
+    Args:
+        violations: by invariant, what was seen.
+        lost: acknowledged events that are not in the log, or not in the metrics.
+        double: events that are in the log, or counted, more than once.
+    """
+
+    violations: dict[str, list[str]] = field(default_factory=dict)
+    lost: int = 0
+    double: int = 0
+
+    def add(self, invariant: str, what: str) -> None:
+        """Notes a violation."""
+        told = self.violations.setdefault(invariant, [])
+        if what not in told:
+            told.append(what)
+
+
+def _some(items: Any) -> str:
+    listed = sorted(items, key=str)
+    more = f" and {len(listed) - EXAMPLES} more" if len(listed) > EXAMPLES else ""
+    return ", ".join(str(one) for one in listed[:EXAMPLES]) + more
+
+
+def _row(row: tuple[Any, ...] | None) -> str:
+    return "no row" if row is None else "(" + ", ".join(str(value) for value in row) + ")"
+
+
+def check_log(conn: psycopg.Connection, count: Count, found: Findings) -> list[Event]:
+    """I1, I2, I5, I7: the log against the journals. Answers the events that are in the log, from the journals."""
+    stored: dict[str, list[str]] = {}
+    rows = conn.execute(
+        "SELECT event_id, user_id, action, ts, metadata->>'label', metadata->>'amount' FROM refold.events"
+    )
+    contents = {}
+    for event_id, user, action, ts, label, amount in rows:
+        stored.setdefault(event_id, []).append(label)
+        contents[label, event_id] = (user, action, ts, amount)
+    acknowledged = count.acknowledged
+    if lost := acknowledged - stored.keys():
+        found.lost += len(lost)
+        found.add("I1", f"{len(lost)} acknowledged events are not in the log: {_some(lost)}")
+    if twice := {name for name, labels in stored.items() if len(labels) > 1}:
+        found.double += sum(len(stored[name]) - 1 for name in twice)
+        found.add("I2", f"{len(twice)} events are in the log more than once: {_some(twice)}")
+    if strange := stored.keys() - count.by_id.keys():
+        found.add("I5", f"{len(strange)} events in the log were never sent: {_some(strange)}")
+    events: list[Event] = []
+    for name in stored.keys() & count.by_id.keys():
+        offers = {offer.event["metadata"]["label"]: offer for offer in count.by_id[name]}
+        told = {o.event["metadata"]["label"] for o in count.by_id[name] if o.answer in ("accepted", "duplicate")}
+        label = stored[name][0]
+        if label not in offers or (told and label not in told):
+            found.add("I5", f"{name} has a content that was not acknowledged: {label}, not {_some(told)}")
+            continue
+        event = offers[label].event
+        expected = Event.of(event)
+        if contents[label, name] != (event["user_id"], event["action"], expected.ts, event["metadata"].get("amount")):
+            found.add("I5", f"{name} stands altered in the log: {contents[label, name]}, sent was {event}")
+        events.append(expected)
+    _check_set_aside(conn, count, {label for labels in stored.values() for label in labels}, found)
+    return events
+
+
+def _check_set_aside(conn: psycopg.Connection, count: Count, stored: set[str], found: Findings) -> None:
+    """Per producer, what was received is stored, a duplicate of what is stored, or set aside."""
+    kept: dict[str, set[str]] = {}
+    for source, label in conn.execute(
+        'SELECT source, (regexp_match(raw, \'"label": ?"([^"]*)"\'))[1] FROM refold.rejected'
+    ):
+        kept.setdefault(source, set()).add(label)
+    received: Counter[str] = Counter()
+    accounted: Counter[str] = Counter()
+    examples: dict[str, list[str]] = {}
+    for offer in count.offered:
+        if offer.answer is None:
+            continue
+        label = offer.event["metadata"]["label"]
+        received[offer.source] += 1
+        aside = label in kept.get(offer.source, set())
+        if aside if offer.answer in ("invalid", "conflict") else label in stored:
+            accounted[offer.source] += 1
+        else:
+            examples.setdefault(offer.source, []).append(f"{offer.event['id']} answered {offer.answer}")
+    for source in received:
+        if received[source] != accounted[source]:
+            found.add(
+                "I7",
+                f"{source}: {received[source]} received, but {accounted[source]} stored or set aside: "
+                f"{_some(examples[source])}",
+            )
+
+
+def _rows(conn: psycopg.Connection, name: str) -> tuple[Metric, Rows, int]:
+    """A metric as analysts see it, by key; and how many rows share their key with another."""
+    cursor = conn.execute(sql.SQL("SELECT * FROM metrics.{}").format(sql.Identifier(name)))
+    assert cursor.description is not None
+    columns = tuple(column.name for column in cursor.description)
+    metric = CHANGING[columns] if name == "changing" else METRICS[name]
+    places = [columns.index(column) for column in metric.columns]
+    rows: Rows = {}
+    read = 0
+    for row in cursor:
+        values = [row[place] for place in places]
+        rows[tuple(values[: metric.key])] = tuple(values[metric.key :])
+        read += 1
+    return metric, rows, read - len(rows)
+
+
+def check_metrics(
+    conn: psycopg.Connection, names: list[str], events: list[Event], stalled: set[str], found: Findings, when: str
+) -> None:
+    """I3 (and I2, I4 for what is missing or counted twice): metrics against both other ways to compute them.
+
+    Args:
+        conn: a superuser's.
+        names: of the metrics.
+        events: what the log holds, as its producers sent it.
+        stalled: metrics that have not applied everything, so that nothing can be said of what they lack.
+        found: takes what does not hold.
+        when: told with it.
+    """
+    conn.execute("SET search_path = pg_temp, refold, pg_catalog; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'")
+    for name in names:
+        metric, rows, shared = _rows(conn, name)
+        expected = metric.rows(events)
+        if rows == expected and not shared:
+            continue
+        missing, extra = expected.keys() - rows.keys(), rows.keys() - expected.keys()
+        differ = [key for key in expected.keys() & rows.keys() if expected[key] != rows[key]]
+        found.add(
+            "I3",
+            f"{when}, {name} differs from the independent count: {len(missing)} rows missing, {len(extra)} too many, "
+            f"{len(differ)} wrong; "
+            + _some(f"{_row(k)}: {_row(rows.get(k))}, not {_row(expected.get(k))}" for k in [*missing, *differ]),
+        )
+        if name == "graded" and missing and name not in stalled:
+            found.add("I4", f"{len(missing)} events were skipped: {_some(key[0] for key in missing)}")
+        if name == "daily":
+            off = [rows.get(k, (0,))[0] - expected.get(k, (0,))[0] for k in expected.keys() | rows.keys()]
+            skipped = 0 if name in stalled else -sum(n for n in off if n < 0)
+            found.lost += skipped
+            found.double += (double := sum(n for n in off if n > 0))
+            if double:
+                found.add("I2", f"{name} counts {double} events too many")
+            if skipped:
+                found.add("I4", f"{name} counts {skipped} events too few")
+    check_queries(conn, names, found, when)
+
+
+def check_queries(conn: psycopg.Connection, names: list[str], found: Findings, when: str) -> None:
+    """I3: each metric is its file's query over the log."""
+    texts = {path.stem: path.read_text() for path in (HERE / "projections").glob("*.sql")} | TRANSFORMS
+    texts["changing"] = _changing(conn)
+    texts["poisoned"] = POISONED
+    with conn.transaction(force_rollback=True):
+        # The streams first, whichever are asked for.
+        for name in sorted(texts, key=lambda name: "FROM events" not in texts[name]):
+            conn.execute(f"CREATE TEMPORARY VIEW {name} AS {texts[name]}".encode())
+        for name in names:
+            query = sql.SQL(
+                "SELECT (SELECT count(*) FROM (TABLE metrics.{name} EXCEPT ALL TABLE pg_temp.{name}) AS a),"
+                "       (SELECT count(*) FROM (TABLE pg_temp.{name} EXCEPT ALL TABLE metrics.{name}) AS b)"
+            )
+            row = conn.execute(query.format(name=sql.Identifier(name))).fetchone()
+            if row != (0, 0):
+                found.add("I3", f"{when}, {name} differs from its query over the log: (too many, missing) = {row}")
+
+
+def _changing(conn: psycopg.Connection) -> str:
+    """The variant of `changing` that is live."""
+    columns = [c.name for c in conn.execute("SELECT * FROM metrics.changing LIMIT 0").description or ()]
+    return (HERE / "variants" / f"changing_by_{'month' if 'month' in columns else 'action'}.sql").read_text()
+
+
+def check_repairs(conn: psycopg.Connection, found: Findings) -> int:
+    """I3: nobody tampered with the witnesses, so nothing in them may have been healed. Answers all that was healed."""
+    rows = conn.execute("SELECT projection, count(*) FROM refold.repairs GROUP BY projection").fetchall()
+    for name, repaired in rows:
+        if name not in EXPOSED:
+            found.add("I3", f"{name} drifted by itself: {repaired} of its rows had to be healed")
+    return sum(repaired for _, repaired in rows)
+
+
+def live(stage: Stage) -> list[str]:
+    """The projections of the campaign."""
+    return sorted(path.stem for path in stage.projections.iterdir() if path.suffix in (".sql", ".py"))

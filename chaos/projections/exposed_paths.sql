@@ -1,0 +1,4 @@
+-- Tampered with. Recompute: what each user did, in order.
+SELECT user_id, array_agg(action ORDER BY ts, event_id) AS path
+FROM events
+GROUP BY user_id

@@ -1,0 +1,156 @@
+"""What a campaign found: as a table, as JSON, as Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+INVARIANTS = {
+    "I1": "no acknowledged event is lost",
+    "I2": "none is counted twice",
+    "I3": "every metric is its query over the log, and the independent count",
+    "I4": "no cursor passes an event that commits later",
+    "I5": "the log is unaltered",
+    "I6": "it converges by itself, in bounded time",
+    "I7": "a bad event stops no other; stored + set aside = received",
+    "I8": "while it lasts, status shows it",
+}
+
+
+@dataclass(slots=True)
+class FaultLine:
+    """All faults of a kind.
+
+    Args:
+        fault: the kind.
+        times: how often it happened.
+        detected: seconds until `status` showed it, of those that it showed; for rows that were tampered with until
+            an audit found them.
+        recovered: seconds from its end until every metric held everything that was in the log then; for rows that
+            were tampered with until they were healed.
+    """
+
+    fault: str
+    times: int = 0
+    detected: list[float] = field(default_factory=list)
+    recovered: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Report:
+    """The outcome of a campaign.
+
+    Args:
+        seed: decides the schedule.
+        minutes: of load.
+        server: its version.
+        attempted: different events that producers tried to append.
+        acknowledged: those they know to be in the log.
+        lost: acknowledged, and not in the log or not in the metrics.
+        double: in the log, or counted, more than once.
+        tampered: rows that were changed by hand.
+        found: rows that reconcile found to differ, and healed.
+        left: rows that differ after that.
+        converged: seconds from the end of the load until every metric was up to date.
+        faults: by kind.
+        violations: by invariant, what was seen.
+        events: what happened, in order.
+        directory: where everything still is, after a failure.
+    """
+
+    seed: int
+    minutes: float
+    server: str = ""
+    breaking: str | None = None
+    attempted: int = 0
+    acknowledged: int = 0
+    lost: int = 0
+    double: int = 0
+    tampered: int = 0
+    found: int = 0
+    left: int = 0
+    converged: float | None = None
+    faults: list[FaultLine] = field(default_factory=list)
+    violations: dict[str, list[str]] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
+    directory: str | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether every invariant holds."""
+        return not self.violations
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"held": self.held, **asdict(self)}
+
+
+def _seconds(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    if len(values) == 1:
+        return f"{values[0]:.1f} s"
+    return f"{statistics.median(values):.1f} s, at most {max(values):.1f} s"
+
+
+def _figures(report: Report) -> list[tuple[str, str]]:
+    return [
+        ("seed", str(report.seed)),
+        ("minutes under load", f"{report.minutes:g}"),
+        ("server", report.server),
+        ("events attempted", f"{report.attempted:,}"),
+        ("events acknowledged", f"{report.acknowledged:,}"),
+        ("events lost", f"{report.lost:,}"),
+        ("events double", f"{report.double:,}"),
+        ("rows tampered with", f"{report.tampered:,}"),
+        ("rows found and healed", f"{report.found:,}"),
+        ("rows that differ after that", f"{report.left:,}"),
+        ("up to date after the load", "never" if report.converged is None else f"{report.converged:.1f} s"),
+    ]
+
+
+def _fault_rows(report: Report) -> list[tuple[str, str, str, str]]:
+    return [(f.fault, str(f.times), _seconds(f.detected), _seconds(f.recovered)) for f in report.faults]
+
+
+def show(console: Console, report: Report) -> None:
+    """Prints a report."""
+    figures = Table(show_header=False)
+    for name, value in _figures(report):
+        figures.add_row(name, value)
+    console.print(figures)
+    faults = Table("fault")
+    for title in ("times", "detected after", "recovered after"):
+        faults.add_column(title, justify="right")
+    for row in _fault_rows(report):
+        faults.add_row(*row)
+    console.print(faults)
+    for name, meaning in INVARIANTS.items():
+        told = report.violations.get(name, [])
+        console.print(f"{'[red]violated[/]' if told else '[green]holds[/]   '} {name}: {meaning}")
+        for one in told:
+            console.print(f"           {one}", markup=False, highlight=False)
+    if report.directory is not None:
+        console.print(f"seed {report.seed}; the server, its log and the producers' files are in {report.directory}")
+
+
+def as_markdown(report: Report) -> str:
+    """The report as a page."""
+    lines = ["| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in _figures(report)]
+    lines += ["", "| fault | times | detected after (median, worst) | recovered after (median, worst) |"]
+    lines += ["|---|---|---|---|"]
+    lines += [f"| {' | '.join(row)} |" for row in _fault_rows(report)]
+    lines += ["", "| invariant | |", "|---|---|"]
+    for name, meaning in INVARIANTS.items():
+        told = report.violations.get(name, [])
+        lines.append(f"| {name}: {meaning} | {'**violated**: ' + '; '.join(told) if told else 'holds'} |")
+    lines += ["", "What happened, in seconds after the start:", "", "```"]
+    lines += report.events
+    lines += ["```"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,235 @@
+"""Where the campaign plays: a server of its own, workers that are started again, producers, and a proxy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from chaos.producer import DOORS, Orders
+from chaos.wire import FAIR, Wire
+from refold.database import migrate
+from refold.embedded import EmbeddedServer
+from refold.embedded.server import PORT, SUPERUSER
+from refold.retry import retrying
+
+HERE = Path(__file__).parent
+SETTINGS = {
+    "fsync": "on",
+    "max_connections": "60",
+    "max_prepared_transactions": "20",
+    "shared_buffers": "128MB",
+    "checkpoint_timeout": "1min",
+    "log_min_messages": "warning",
+}
+SEGMENT_SIZE = 20_000
+"""Events in a segment of the log: small, so that a campaign goes through several."""
+WORKERS = 3
+PATIENCE_S = 20.0
+"""Seconds that a fault waits for a server which another has taken away."""
+COMMAND_S = 120.0
+"""Seconds that a command of the operator may take."""
+PAUSES = {"bulk": 0.8, "single": 0.2, "sql": 0.4, "transactions": 0.3, "two phases": 1.0, "ingest": 5.0}
+"""Seconds between two batches of a producer: together some three hundred events a second."""
+PROXIED = ("bulk", "sql", "ingest")
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a command of the operator did."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Stage:
+    """The directory of a campaign, and the processes in it.
+
+    Args:
+        seed: of the producers.
+        breaking: a way in which the product is broken on purpose; see `chaos.broken`.
+        poison: one projection more, whose SQL fails on some events.
+    """
+
+    def __init__(self, seed: int, breaking: str | None = None, *, poison: bool = False) -> None:
+        self.seed = seed
+        self.breaking = breaking
+        self.home = Path(tempfile.mkdtemp(prefix="refold-chaos-"))
+        self.projections = self.home / "projections"
+        self.journals = self.home / "journals"
+        self.journals.mkdir()
+        shutil.copytree(HERE / "projections", self.projections, ignore=shutil.ignore_patterns("__pycache__"))
+        self.set_variant("by_action")
+        if poison:
+            shutil.copy(HERE / "variants" / "poisoned.sql", self.projections)
+        self.server = self._start_server()
+        self.server_lock = threading.Lock()
+        self.wire = Wire(self.server.directory / f".s.PGSQL.{PORT}")
+        self.url = self.server.url
+        self.proxied_url = self.wire.url(SUPERUSER, "postgres")
+        self.workers: list[subprocess.Popen[bytes] | None] = [None] * WORKERS
+        self.producers: list[tuple[Orders, subprocess.Popen[bytes]]] = []
+        self.deaths: list[str] = []
+        self._stopping = threading.Event()
+        self._producing = threading.Lock()
+        self._ending = False
+        self._supervisor = threading.Thread(target=self._supervise, daemon=True)
+
+    def _start_server(self) -> EmbeddedServer:
+        return EmbeddedServer.start(self.home / "postgres", SETTINGS)
+
+    def set_variant(self, variant: str) -> None:
+        """Changes the file of the projection `changing`."""
+        shutil.copy(HERE / "variants" / f"changing_{variant}.sql", self.projections / "changing.sql")
+
+    def install(self) -> None:
+        """refold's schema, and the campaign's projections live."""
+        migrate(self.url)
+        with psycopg.connect(self.url) as conn:
+            # Those that are there are empty, and larger than any campaign.
+            for (segment,) in conn.execute("SELECT segment::text FROM refold.segments").fetchall():
+                conn.execute(f"DROP TABLE {segment}".encode())
+            conn.execute("UPDATE refold.settings SET segment_size = %s", (SEGMENT_SIZE,))
+            conn.execute("SELECT refold.ensure_segments()")
+        done = self.refold("deploy")
+        if done.status != 0:
+            raise RuntimeError(f"refold deploy: {done.err}")
+
+    def refold(self, *arguments: str) -> Finished:
+        """Runs a command as an operator would."""
+        command = [sys.executable, "-m", "refold", *arguments]
+        environment = os.environ | {"REFOLD_DATABASE_URL": self.url}
+        if arguments[0] in ("deploy", "rebuild", "rollback", "reconcile"):
+            command += ["--projections", str(self.projections)]
+        try:
+            ran = subprocess.run(
+                command, env=environment, cwd=self.home, capture_output=True, text=True, timeout=COMMAND_S
+            )
+        except subprocess.TimeoutExpired:
+            return Finished(-1, "", f"refold {' '.join(arguments)}: not done after {COMMAND_S:.0f} s")
+        return Finished(ran.returncode, ran.stdout, ran.stderr)
+
+    @contextmanager
+    def connect(self) -> Iterator[psycopg.Connection]:
+        """A superuser's connection in autocommit mode, as soon as the server is there."""
+        for attempt in retrying(PATIENCE_S):
+            with attempt:
+                conn = psycopg.connect(self.url, autocommit=True, application_name="chaos", connect_timeout=10)
+        try:
+            yield conn
+        finally:
+            conn.close()
+
+    def work(self) -> None:
+        """Starts the workers, and whoever starts them again when they die."""
+        self._supervisor.start()
+
+    def produce(self, doors: Sequence[str] = tuple(DOORS)) -> None:
+        """Starts a producer for every door."""
+        for number, door in enumerate(doors):
+            url = self.proxied_url if door in PROXIED else self.url
+            name = door.replace(" ", "-")
+            orders = Orders(name, door, url, str(self.journals), self.seed * 100 + number, PAUSES[door])
+            self.producers.append((orders, orders.start()))
+
+    def kill_producer(self, number: int) -> str:
+        """Kills a producer and its children, and starts it again; answers who it was."""
+        with self._producing:
+            orders, process = self.producers[number]
+            if self._ending or process.poll() is not None:
+                return f"{orders.name} had ended"
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            self.producers[number] = orders, orders.start()
+            return f"{orders.name}, process {process.pid}"
+
+    def stop_producing(self, seconds: float) -> list[str]:
+        """Lets every producer bring its batch to an end; tells of those that ended otherwise."""
+        found = []
+        with self._producing:
+            self._ending = True
+        for _, process in self.producers:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        end = time.monotonic() + seconds
+        for orders, process in self.producers:
+            try:
+                process.wait(max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                found.append(f"producer {orders.name} did not come to an end within {seconds:.0f} s")
+                process.kill()
+                process.wait()
+            if process.returncode not in (0, -signal.SIGKILL):
+                log = (self.journals / f"{orders.name}.log").read_text().splitlines()
+                found.append(f"producer {orders.name} ended with {process.returncode}: {' | '.join(log[-3:])}")
+        return found
+
+    def calm(self) -> None:
+        """Lets go of everything: the network is fair, nobody is frozen, the server runs, nothing is prepared."""
+        self.wire.weather = FAIR
+        for worker in self.workers:
+            if worker is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    worker.send_signal(signal.SIGCONT)
+        with self.server_lock:
+            self._start_server()
+
+    def start_server(self) -> None:
+        """The server again, after it was stopped or killed."""
+        self.server = self._start_server()
+
+    def close(self, *, keep: bool) -> None:
+        """Ends every process; removes every file unless they are to be kept."""
+        self._stopping.set()
+        if self._supervisor.ident is not None:
+            self._supervisor.join(10)
+        for process in [*(worker for worker in self.workers if worker), *(p for _, p in self.producers)]:
+            # Each leads a group of its own, with what it has started.
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self.wire.close()
+        with self.server_lock:
+            self.server.stop(immediate=not keep)
+        if not keep:
+            shutil.rmtree(self.home, ignore_errors=True)
+
+    def _supervise(self) -> None:
+        """Starts workers again, as a service manager does."""
+        due = [0.0] * WORKERS
+        while not self._stopping.is_set():
+            for number, worker in enumerate(self.workers):
+                if worker is not None and worker.poll() is not None:
+                    self.deaths.append(f"worker {number}: {worker.returncode}")
+                    self.workers[number] = None
+                    due[number] = time.monotonic() + 0.5
+                if self.workers[number] is None and time.monotonic() >= due[number]:
+                    self.workers[number] = self._hire(number)
+            self._stopping.wait(0.1)
+
+    def _hire(self, number: int) -> subprocess.Popen[bytes]:
+        """The last of them reaches the server through the proxy."""
+        url = self.proxied_url if number == WORKERS - 1 else self.url
+        program = ["refold", "worker"] if self.breaking is None else ["chaos.broken", self.breaking]
+        with (self.home / f"worker-{number}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", *program, "--database-url", url, "--projections", str(self.projections)],
+                cwd=HERE.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )

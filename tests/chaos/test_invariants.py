@@ -1,0 +1,89 @@
+"""The count of the log finds what it is there to find: each kind of damage is done once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import psycopg
+import pytest
+from chaos.invariants import Findings, check_log
+from chaos.journal import Count, Journal, read
+from chaos.made import Maker
+
+from refold import append
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+@pytest.fixture
+def count(conn: Connection, tmp_path: Path) -> Iterator[Count]:
+    """Events that were appended and acknowledged, two of them set aside; the log's guards are off."""
+    maker = Maker("p", Random(1))
+    events = maker.clean(20)
+    conflict = {**events[0], "metadata": {"label": "p/other/"}}
+    invalid = {**events[1], "id": "p-wrong", "ts": "infinity", "metadata": {"label": "p/wrong/", "invalid": True}}
+    sent = [*events, events[3], conflict, invalid]
+    journal = Journal(tmp_path / "p")
+    batch = journal.attempted("p", sent)
+    journal.acknowledged(batch, [receipt.answer.value for receipt in append(conn, sent, source="p")])
+    conn.commit()
+    conn.execute("SET session_replication_role = replica")
+    yield read([tmp_path / "p"])
+    conn.rollback()
+
+
+def found_in(conn: Connection, count: Count) -> Findings:
+    found = Findings()
+    check_log(conn, count, found)
+    return found
+
+
+def test_nothing_is_found_in_a_log_that_is_right(conn: Connection, count: Count) -> None:
+    found = found_in(conn, count)
+    assert (found.violations, found.lost, found.double) == ({}, 0, 0)
+
+
+def _lose(conn: Connection) -> None:
+    conn.execute("DELETE FROM refold.events WHERE event_id = 'p-5'")
+
+
+def _double(conn: Connection) -> None:
+    conn.execute(
+        "INSERT INTO refold.events (event_id, user_id, action, ts, metadata)"
+        " SELECT event_id, user_id, action, ts, metadata FROM refold.events WHERE event_id = 'p-5'"
+    )
+
+
+def _alter(conn: Connection) -> None:
+    conn.execute("UPDATE refold.events SET user_id = 'somebody' WHERE event_id = 'p-5'")
+
+
+def _invent(conn: Connection) -> None:
+    conn.execute("INSERT INTO refold.events (event_id, action, ts) VALUES ('nobody-1', 'view', now())")
+
+
+def _let_the_conflict_win(conn: Connection) -> None:
+    conn.execute("UPDATE refold.events SET metadata = '{\"label\": \"p/other/\"}' WHERE event_id = 'p-1'")
+
+
+def _forget_what_was_set_aside(conn: Connection) -> None:
+    conn.execute("DELETE FROM refold.rejected WHERE answer = 'invalid'")
+
+
+@pytest.mark.parametrize(
+    ("damage", "invariant"),
+    [
+        (_lose, "I1"),
+        (_double, "I2"),
+        (_alter, "I5"),
+        (_invent, "I5"),
+        (_let_the_conflict_win, "I5"),
+        (_forget_what_was_set_aside, "I7"),
+    ],
+)
+def test_damage_is_found(conn: Connection, count: Count, damage: Callable[[Connection], None], invariant: str) -> None:
+    damage(conn)
+    assert invariant in found_in(conn, count).violations

@@ -1,0 +1,35 @@
+"""The schedule is a function of the seed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from chaos.faults import FAULTS
+from chaos.schedule import EXPOSED, schedule
+
+
+def test_the_same_seed_gives_the_same_faults() -> None:
+    assert schedule(7, 10, tuple(FAULTS)) == schedule(7, 10, tuple(FAULTS))
+    assert schedule(7, 10, tuple(FAULTS)) != schedule(8, 10, tuple(FAULTS))
+
+
+def test_a_longer_campaign_begins_as_a_shorter_one() -> None:
+    short = schedule(7, 2, tuple(FAULTS))
+    assert schedule(7, 10, tuple(FAULTS))[: len(short)] == short
+
+
+def test_every_kind_happens_before_any_happens_twice() -> None:
+    steps = schedule(7, 10, tuple(FAULTS))
+    assert {step.fault for step in steps[: len(FAULTS)]} == set(FAULTS)
+
+
+def test_faults_come_in_order_and_within_the_time() -> None:
+    for seed in range(50):
+        steps = schedule(seed, 3, tuple(FAULTS))
+        assert all(before.at < after.at for before, after in pairwise(steps))
+        assert steps[-1].at < 180
+
+
+def test_witnesses_are_never_tampered_with() -> None:
+    tampered = {s.parameters["projection"] for s in schedule(7, 500, tuple(FAULTS)) if s.fault == "tampered"}
+    assert tampered == set(EXPOSED)
