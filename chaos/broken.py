@@ -56,7 +56,7 @@ def _turn_in_two(conn: psycopg.Connection, keeper: Upkeeper, limit: int) -> Appl
         read = next_read(build.cursor, upstream_cursor(conn, build))
         if read is None:
             return Applied(0, full=False)
-        events, last = apply_read(conn, keeper, read, limit)
+        events, last = apply_read(conn, keeper, build, read, limit)
     time.sleep(WINDOW_S)
     with conn.transaction():
         if lock(conn, keeper.build_id) is not None:

@@ -8,6 +8,7 @@ from at_once import at_once
 from law import worker_connection
 from refold.builds.dead_letters import DeadLetter
 from refold.deployment.deploy import rebuild
+from refold.errors import BuildError
 from refold.incidents import find as incidents
 from refold.reconcile.release import Outcome, drop, release
 from refold.worker.page import turn
@@ -140,5 +141,19 @@ def test_an_event_that_reaches_a_reader_which_fails_becomes_its_letter(prices: P
     assert (letter.event_id, letter.error) == ("e3", "not this one")
     assert prices.reconcile().clean
     prices.admin.execute(f"DROP TRIGGER refuse ON refold_builds.{table}".encode())
+    release_all(prices)
+    assert prices.wrong() == {}
+
+
+def test_a_stream_that_is_built_anew_takes_its_readers_with_it(prices: Prices) -> None:
+    """A reader that has passed the event would never get the row that its new stream has."""
+    prices.sell(10, free=(3,))
+    prices.drain()
+    prices.mend()
+    with pytest.raises(BuildError, match="by_user has passed e3") as refused:
+        rebuild(prices.worker, FOLDER, ["paid"], lambda progress: None)
+    assert refused.value.remedy is not None and "--cascade" in refused.value.remedy
+    assert prices.reconcile().drift == 0
+    rebuild(prices.worker, FOLDER, ["paid"], lambda progress: None, cascade=True)
     release_all(prices)
     assert prices.wrong() == {}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 import psycopg
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
 from refold.builds.build import Build, by_id, find, lock
+from refold.builds.dead_letters import find as find_letters
 from refold.builds.upkeeper import Upkeepers
 from refold.builds.views import drop_view, switch_view
 from refold.crash import crash_point
@@ -116,6 +118,7 @@ def _switch(
             # It is kept by another deployment, or its file is gone: it cannot follow a changed upstream.
             _retire_reader(conn, reader, deployment)
             continue
+        _refuse_gaps(conn, reader, upstream, successor)
         conn.execute(
             "UPDATE refold.builds SET upstream_id = %s WHERE build_id = %s",
             (successor.build_id, reader.build_id),
@@ -123,6 +126,26 @@ def _switch(
     conn.execute("UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s", (deployment,))
     crash_point("views")
     return candidates
+
+
+def _refuse_gaps(conn: psycopg.Connection, reader: Build, upstream: Build, successor: Build) -> None:
+    """A reader that follows must not have passed an event that only one of the two streams has.
+
+    Raises:
+        BuildError: it has; what it counted and what it reads would never be the same again.
+    """
+    letters = find_letters(
+        conn, "d.build_id = ANY (%s) AND d.state <> 'released'", [upstream.build_id, successor.build_id]
+    )
+    times = Counter(letter.event_id for letter in letters)
+    cursor = by_id(conn, reader.build_id).cursor
+    for letter in letters:
+        if times[letter.event_id] == 1 and cursor.applied(letter.key._replace(ordinal=0)):
+            raise BuildError(
+                f"{reader.projection} has passed {letter.event_id}, which {letter.table_name} leaves out and its"
+                f" {'successor' if letter.build_id == upstream.build_id else 'predecessor'} does not",
+                remedy=f"Build both anew: `refold rebuild {upstream.projection} --cascade`.",
+            )
 
 
 def _readers(conn: psycopg.Connection, taken: set[int]) -> list[Build]:
