@@ -27,9 +27,6 @@ def main(
             "--break", metavar="VARIANT", help=f"Break refold first, which must be found: {', '.join(VARIANTS)}."
         ),
     ] = None,
-    poison: Annotated[
-        bool, typer.Option("--poison", help="Add a projection whose SQL fails on some events, and such events.")
-    ] = False,
     schedule: Annotated[bool, typer.Option("--schedule", help="Print the schedule, and do nothing.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     report: Annotated[
@@ -47,7 +44,7 @@ def main(
     chosen = SystemRandom().randrange(1_000_000) if seed is None else seed
     console = Console(stderr=json_)
     console.print(f"seed {chosen}, {minutes:g} minutes" + (f", broken: {breaking}" if breaking else ""))
-    for step in campaign.plan(chosen, minutes, breaking, poison=poison):
+    for step in campaign.plan(chosen, minutes, breaking):
         console.print(str(step), highlight=False, markup=False)
     if schedule:
         return
@@ -57,7 +54,6 @@ def main(
         chosen,
         minutes,
         breaking=breaking,
-        poison=poison,
         converges=15.0 if breaking else campaign.CONVERGES_S,
         keep=keep,
         tell=lambda line: console.print(line, highlight=False, markup=False),

@@ -11,7 +11,7 @@ import psycopg
 
 from chaos import invariants, journal
 from chaos.broken import break_database
-from chaos.faults import FAULTS, POISON, Injected, inject
+from chaos.faults import FAULTS, Injected, inject
 from chaos.invariants import Findings
 from chaos.probe import Probe
 from chaos.report import FaultLine, Report
@@ -33,10 +33,10 @@ BREAKING_FAULTS = {
 """What happens in a campaign with a broken product: enough to show it, and nothing that would hide it."""
 
 
-def plan(seed: int, minutes: float, breaking: str | None = None, *, poison: bool = False) -> list[Step]:
+def plan(seed: int, minutes: float, breaking: str | None = None) -> list[Step]:
     """The schedule of a campaign. Pure."""
     kinds = tuple(FAULTS) if breaking is None else BREAKING_FAULTS[breaking]
-    return schedule(seed, minutes, kinds + (tuple(POISON) if poison else ()))
+    return schedule(seed, minutes, kinds)
 
 
 def run(
@@ -44,7 +44,6 @@ def run(
     minutes: float,
     *,
     breaking: str | None = None,
-    poison: bool = False,
     converges: float = CONVERGES_S,
     keep: bool = False,
     tell: Callable[[str], None] = lambda line: None,
@@ -55,21 +54,20 @@ def run(
         seed: decides the schedule and the events.
         minutes: of load.
         breaking: how the product is broken on purpose; one of `chaos.broken.VARIANTS`.
-        poison: with a projection that fails on some events, and those events.
         converges: seconds that the metrics have after the load.
         keep: keep the directory also when all holds.
         tell: told what happens.
     """
     report = Report(seed, minutes, breaking=breaking)
     found = Findings()
-    stage = Stage(seed, breaking, poison=poison)
+    stage = Stage(seed, breaking)
     try:
         stage.install()
         with stage.connect() as conn:
             report.server = (conn.info.parameter_status("server_version") or "").split(" ")[0]
             if breaking is not None:
                 break_database(conn, breaking)
-        happened = _load(stage, plan(seed, minutes, breaking, poison=poison), minutes, report, found, tell)
+        happened = _load(stage, plan(seed, minutes, breaking), minutes, report, found, tell)
         stalled = _settle(stage, converges, report, found, tell)
         _count(stage, stalled, report, found, tell)
         _time_healing(stage, happened, report)
@@ -142,7 +140,7 @@ def _by_kind(happened: list[Injected], probe: Probe, found: Findings) -> list[Fa
             line.detected.append(round(shown, 2))
         elif done.must_show and lasted >= SHOWN_S and probe.asked(done.began, done.ended):
             found.add("I8", f"{done.step.fault}, {lasted:.0f} s from {done.step.at} s on: `status` never showed it")
-    return sorted(lines.values(), key=lambda line: list(FAULTS | POISON).index(line.fault))
+    return sorted(lines.values(), key=lambda line: list(FAULTS).index(line.fault))
 
 
 def _settle(stage: Stage, converges: float, report: Report, found: Findings, tell: Callable[[str], None]) -> set[str]:

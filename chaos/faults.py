@@ -380,17 +380,16 @@ FAULTS: dict[str, Inject] = {
     "prepared and left": prepared_and_left,
     "duplicate storm": duplicate_storm,
     "producer killed": producer_killed,
+    "poison": poisoned,
 }
-"""Every kind of fault that every campaign has."""
-POISON: dict[str, Inject] = {"poison": poisoned}
-"""Only where the project has a projection that fails on it."""
+"""Every kind of fault."""
 
 
 def inject(stage: Stage, step: Step) -> Injected:
     """Lets one fault happen; one that another fault keeps from happening is noted as such."""
     done = Injected(step, began=time.monotonic(), clock=datetime.now(UTC))
     try:
-        (FAULTS | POISON)[step.fault](stage, dict(step.parameters), done)
+        FAULTS[step.fault](stage, dict(step.parameters), done)
     except (psycopg.Error, ProcessLookupError) as error:
         done.note += f" interrupted: {str(error).splitlines()[0][:100] if str(error) else type(error).__name__}"
         done.must_show = False

@@ -61,10 +61,9 @@ class Stage:
     Args:
         seed: of the producers.
         breaking: a way in which the product is broken on purpose; see `chaos.broken`.
-        poison: one projection more, whose SQL fails on some events.
     """
 
-    def __init__(self, seed: int, breaking: str | None = None, *, poison: bool = False) -> None:
+    def __init__(self, seed: int, breaking: str | None = None) -> None:
         self.seed = seed
         self.breaking = breaking
         self.home = Path(tempfile.mkdtemp(prefix="refold-chaos-"))
@@ -73,8 +72,6 @@ class Stage:
         self.journals.mkdir()
         shutil.copytree(HERE / "projections", self.projections, ignore=shutil.ignore_patterns("__pycache__"))
         self.set_variant("by_action")
-        if poison:
-            shutil.copy(HERE / "variants" / "poisoned.sql", self.projections)
         self.server = self._start_server()
         self.server_lock = threading.Lock()
         self.wire = Wire(self.server.directory / f".s.PGSQL.{PORT}")
