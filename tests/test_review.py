@@ -311,6 +311,8 @@ KEY = "-- key: user_id\n"
         ("SELECT pg_postmaster_start_time() AS v FROM events", "more than its arguments"),
         ("SELECT action, stddev((metadata ->> 'x')::float) AS v FROM events GROUP BY action", "adds floats"),
         ("SELECT action, corr(version, version) AS v FROM events GROUP BY action", "adds floats"),
+        ("SELECT event_id, version::bit(4) AS v FROM events", "which has no hash"),
+        ("SELECT event_id, to_tsvector('simple', action) AS v FROM events", "v is tsvector, which has no hash"),
         ("SELECT action, avg(ts - timestamptz '2026-01-01Z') AS v FROM events GROUP BY action", "cannot cast"),
         ("SELECT (metadata ->> 'n')::int AS n, stddev(version) AS s FROM events GROUP BY n", "would refuse events"),
         ("SELECT date_trunc('day', ts, 'UTC') AS n, stddev(version) AS s FROM events GROUP BY n", "refuse events"),

@@ -9,6 +9,7 @@ import psycopg
 
 from refold.errors import DefinitionError
 from refold.projections.definition import Definition
+from refold.projections.identifiers import ident
 from refold.upkeep.statements import Statements
 
 _FLOATS = ("real", "double precision")
@@ -139,3 +140,18 @@ def _refuse_types(conn: psycopg.Connection, definition: Definition, table: str) 
             raise DefinitionError(
                 f"{name} is json, which cannot be compared", path=definition.path, remedy="Cast to jsonb."
             )
+        _refuse_unhashed(conn, definition, table, name, kind)
+
+
+def _refuse_unhashed(conn: psycopg.Connection, definition: Definition, table: str, name: str, kind: str) -> None:
+    """Keys are found, and rows compared, by their hashes."""
+    try:
+        with conn.transaction():
+            conn.execute(
+                f"SELECT hash_record_extended(ROW(t.{ident(name)}), 0)"
+                f" FROM (VALUES (1)) AS one LEFT JOIN {table} AS t ON false".encode()
+            )
+    except psycopg.errors.UndefinedFunction as error:
+        raise DefinitionError(
+            f"{name} is {kind}, which has no hash", path=definition.path, remedy="Cast it to numeric or to text."
+        ) from error

@@ -12,7 +12,7 @@ DUTIES: tuple[Duty, ...] = (
     Duty(wake_ups.NAME, 60.0, wake_ups.run),
     Duty(impure.NAME, 60.0, impure.run),
     Duty(tidying.NAME, 60.0, tidying.run),
-    Duty(background.QUICK, 60.0, background.quick_audit),
-    Duty(background.DEEP, 10.0, background.deep_step),
-    Duty(background.SEALING, 60.0, background.seal_segments),
+    Duty(background.QUICK, 60.0, background.quick_audit, patience=120.0),
+    Duty(background.DEEP, 10.0, background.deep_step, patience=120.0),
+    Duty(background.SEALING, 60.0, background.seal_segments, patience=120.0),
 )
