@@ -27,7 +27,11 @@ BOUND = 100
 EVERYTHING = Snapshot(BOUND, BOUND, ())
 """The cursor that has applied all restored events, and nothing that comes."""
 
-LOADED_FIRST = {"facts": ("__id", "__at"), "transform": ("__id", "__at"), "recompute": ("__key", "__hash")}
+LOADED_FIRST = {
+    "facts": ("__id", "__at", "__range"),
+    "transform": ("__id", "__at", "__range"),
+    "recompute": ("__key", "__hash"),
+}
 """Indexes that a first load makes after the rows, by the ends of their names."""
 
 
