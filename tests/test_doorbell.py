@@ -130,7 +130,8 @@ def test_an_event_that_comes_while_the_sleeper_looks(
 
     with sleeping(doorbell, work):
         pass
-    assert looks == 1
+    # More than one where a transaction is open in some other database of the server.
+    assert looks >= 1
 
 
 def test_the_flag_stays_up_between_two_sleeps(

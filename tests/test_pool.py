@@ -38,6 +38,13 @@ def project(tmp_path: Path, database_url: str) -> Path:
     return tmp_path
 
 
+def _works(child: psutil.Process) -> bool:
+    try:
+        return "spawn_main" in " ".join(child.cmdline())
+    except (psutil.ZombieProcess, psutil.NoSuchProcess):
+        return False
+
+
 class Running:
     """A worker command in a process of its own."""
 
@@ -46,8 +53,7 @@ class Running:
 
     def children(self) -> list[psutil.Process]:
         """The pool's worker processes."""
-        found = psutil.Process(self.process.pid).children()
-        return [child for child in found if "spawn_main" in " ".join(child.cmdline())]
+        return [child for child in psutil.Process(self.process.pid).children() if _works(child)]
 
     def tell(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(number)

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,12 @@ def test_as_a_module(database_url: str) -> None:
     assert "No such command 'nothing'" in done.stderr
 
 
+def at_a_keyboard() -> None:
+    """Makes standard input the terminal that controls this process; whoever runs the tests may ignore Ctrl-C."""
+    os.close(os.open(os.ttyname(0), os.O_RDWR))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_on_a_terminal_there_are_colours_and_ctrl_c_ends_it_with_130(database_url: str) -> None:
     """A real terminal: `status --watch` draws, SIGINT from the keyboard ends it."""
     leader, follower = pty.openpty()
@@ -97,7 +104,7 @@ def test_on_a_terminal_there_are_colours_and_ctrl_c_ends_it_with_130(database_ur
     process = subprocess.Popen(
         [sys.executable, "-m", "refold", "status", "--watch", "--every", "0.1"],
         stdin=follower, stdout=follower, stderr=follower, env=environment, start_new_session=True,
-        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
+        preexec_fn=at_a_keyboard,
     )  # fmt: skip
     os.close(follower)
     seen = b""
