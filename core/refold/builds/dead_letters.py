@@ -19,6 +19,7 @@ from refold import incidents
 from refold.builds.build import Build
 from refold.cursor import Key
 from refold.errors import BuildError
+from refold.log.append import storable
 
 State = Literal["waiting", "released", "dropped"]
 INCIDENT: incidents.Kind = "dead_letters"
@@ -149,7 +150,7 @@ def set_aside(conn: psycopg.Connection, build: Build, event_id: str, key: Key, e
     """
     cause = error.__cause__
     trace = None if cause is None else "".join(traceback.format_exception(cause))
-    row = conn.execute(
+    conn.execute(
         """
         INSERT INTO refold.dead_letters AS d
             (build_id, event_id, txid, position, ordinal, sqlstate, error, traceback)
@@ -160,7 +161,6 @@ def set_aside(conn: psycopg.Connection, build: Build, event_id: str, key: Key, e
             state = CASE d.state WHEN 'released' THEN 'waiting' ELSE d.state END,
             ended_at = CASE d.state WHEN 'released' THEN NULL ELSE d.ended_at END,
             ended_by = CASE d.state WHEN 'released' THEN NULL ELSE d.ended_by END
-        RETURNING dead_letter_id
         """,
         (
             build.build_id,
@@ -169,11 +169,10 @@ def set_aside(conn: psycopg.Connection, build: Build, event_id: str, key: Key, e
             key.position,
             key.ordinal,
             error.sqlstate if isinstance(error, psycopg.Error) else None,
-            _storable(described(error)),
-            None if trace is None else _storable(trace),
+            storable(described(error)),
+            None if trace is None else storable(trace),
         ),
-    ).fetchone()
-    assert row is not None
+    )
     count(conn, build.build_id)
 
 
@@ -206,7 +205,3 @@ def count(conn: psycopg.Connection, build_id: int) -> None:
         incidents.detect(conn, INCIDENT, table, by="worker", evidence=evidence, started_at=since)
     else:
         incidents.resolve(conn, INCIDENT, table, by="deadletters", outcome={"waiting": 0})
-
-
-def _storable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
