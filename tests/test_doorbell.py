@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -130,8 +131,8 @@ def test_an_event_that_comes_while_the_sleeper_looks(
 
     with sleeping(doorbell, work):
         pass
-    # More than one where a transaction is open in some other database of the server.
-    assert looks >= 1
+    # On a server that is shared, a transaction of another database can make it look again.
+    assert looks == 1 or (looks > 1 and "REFOLD_TEST_DATABASE_URL" in os.environ)
 
 
 def test_the_flag_stays_up_between_two_sleeps(
