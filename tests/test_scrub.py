@@ -11,21 +11,27 @@ import pytest
 from making import events, small_segments
 from refold import append, incidents
 from refold.database import connect as connect_as
-from refold.log.seal import Segment, seal
+from refold.log.seal import seal
 from refold.scrub.scrub import WHOLE_LOG, scrub
+from refold.upkeep.slices import POSITION_BITS
 from waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 
-SIZE = 10
+SLICE = 1 << POSITION_BITS
+EVENTS = 10
+"""In each slice; the other positions were drawn by transactions that were rolled back."""
 
 
 @pytest.fixture
 def worker(database_url: str, connect: Callable[..., Connection]) -> Iterator[Connection]:
-    """A worker's connection to a log of three and a half segments."""
+    """A worker's connection to a log of three and a half segments and slices; a slice ends one position earlier."""
     owner = connect(autocommit=True)
-    small_segments(owner, SIZE)
-    append(owner, events(35))
+    small_segments(owner, SLICE)
+    for number in range(4):
+        append(owner, events(EVENTS, "e" if number == 0 else f"e{number}-"))
+        if number < 3:
+            skip_to(owner, (number + 1) * SLICE)
     with connect_as(database_url, "refold_worker", autocommit=True) as one:
         yield one
 
@@ -38,9 +44,15 @@ def damage(connect: Callable[..., Connection]) -> Callable[..., int]:
     return lambda statement: owner.execute(statement).rowcount
 
 
+def skip_to(owner: Connection, position: int) -> None:
+    """Uses up the positions before one."""
+    owner.execute("SELECT setval('refold.events_position', %s, false)", (position,))
+    owner.execute("SELECT refold.ensure_segments()")
+
+
 def seal_all(worker: Connection) -> None:
-    """Seals the three segments that are full, as soon as whoever else works on this server has nothing open."""
-    sealed: list[Segment] = []
+    """Seals the three slices that are full, as soon as whoever else works on this server has nothing open."""
+    sealed: list[int] = []
 
     def all_of_them() -> bool:
         sealed.extend(seal(worker))
@@ -58,8 +70,7 @@ def test_sealing_takes_two_looks_and_waits_for_older_transactions(
     assert seal(worker) == []
     older.rollback()
     # Transactions of other databases on the server count too.
-    sealed = wait_until(lambda: seal(worker))
-    assert [(one.lower, one.upper) for one in sealed] == [(1, 11), (11, 21), (21, 31)]
+    assert wait_until(lambda: seal(worker)) == [0, 1, 2]
     assert seal(worker) == []
 
 
@@ -68,11 +79,29 @@ def test_a_writer_that_reserved_a_position_is_waited_for(
 ) -> None:
     slow = connect()
     append(slow, events(1, "slow"))
-    append(connect(autocommit=True), events(20, "quick"))
+    skip_to(connect(autocommit=True), 4 * SLICE)
     seal(worker)
-    assert 31 not in [one.lower for one in seal(worker)]
+    assert 3 not in seal(worker)
     slow.commit()
+    assert wait_until(lambda: 3 in seal(worker))
+    assert scrub(worker).damage == []
+
+
+def test_so_is_one_whose_id_no_snapshot_of_that_time_can_show(
+    worker: Connection, connect: Callable[..., Connection]
+) -> None:
+    """A snapshot ends behind the last transaction that is over; of two open ones the second is beyond it."""
+    first, second, third = connect(), connect(), connect()
+    first.execute("SELECT pg_current_xact_id()")
+    append(second, events(1, "second"))
+    # In an open transaction: one that ended here would take the snapshot beyond both.
+    third.execute("SELECT setval('refold.events_position', %s, false)", (4 * SLICE,))
     seal(worker)
+    third.rollback()
+    first.rollback()
+    assert 3 not in seal(worker)
+    second.commit()
+    assert wait_until(lambda: 3 in seal(worker))
     assert scrub(worker).damage == []
 
 
@@ -110,20 +139,22 @@ def test_each_event_is_named(
     assert worker.execute("SELECT e::text FROM refold.events AS e ORDER BY position").fetchall() == before
 
 
-def test_coordinates_are_in_the_figures_of_a_sealed_segment(worker: Connection, damage: Callable[..., int]) -> None:
+def test_coordinates_are_in_the_figures_of_a_sealed_slice(worker: Connection, damage: Callable[..., int]) -> None:
     seal_all(worker)
     assert damage("UPDATE refold.events SET recorded_at = recorded_at - interval '1 s' WHERE event_id = 'e5'") == 1
     (one,) = scrub(worker).damage
-    assert (one.segment, one.fault) == ("refold.events_000000000000001", "figures")
+    assert (one.segment, one.fault, one.position) == ("refold.events_000000000000001", "figures", 0)
+    assert one.detail == "positions 0 to 16,383: as many events as were sealed, and not the same"
 
 
 def test_a_segment_that_is_gone(worker: Connection, damage: Callable[..., int]) -> None:
+    name = f"refold.events_{1 + SLICE:015}"
     seal_all(worker)
-    damage("DROP TABLE refold.events_000000000000011")
+    damage(f"DROP TABLE {name}")
     found = scrub(worker)
     assert {one.fault for one in found.damage} == {"gone", "missing"}
-    assert {one.segment for one in found.damage} == {"refold.events_000000000000011"}
-    assert len([one for one in found.damage if one.fault == "missing"]) == SIZE
+    assert {one.segment for one in found.damage} == {name}
+    assert len([one for one in found.damage if one.fault == "missing"]) == EVENTS
 
 
 def test_what_a_person_has_put_back_closes_the_incident(worker: Connection, damage: Callable[..., int]) -> None:

@@ -309,7 +309,7 @@ figures = Table(
     "figures",
     metadata,
     Column("build_id", BigInteger, ForeignKey("refold.builds.build_id"), nullable=False),
-    # 0 the table that analysts see, 1 and on its sets of members.
+    # 0 the table that analysts see, 1 and on its sets of members; -1 what was read of the stream.
     Column("relation", SmallInteger, nullable=False),
     Column("slice", Integer, nullable=False),
     Column("rows", BigInteger, nullable=False),
@@ -317,7 +317,7 @@ figures = Table(
     PrimaryKeyConstraint("build_id", "relation", "slice"),
     # Every page moves a few of them: the new version finds room on the same block.
     postgresql_with={"fillfactor": "50"},
-    comment="What stands in a slice of a build: rows, and the sum of their hashes; moved with the rows.",
+    comment="What a build has written into a slice, and read: rows, and the sum of hashes; moved with the rows.",
 )
 
 audits = Table(
@@ -339,15 +339,16 @@ audits = Table(
 sealed = Table(
     "sealed",
     metadata,
-    Column("lower_position", BigInteger, primary_key=True, autoincrement=False),
-    Column("upper_position", BigInteger, nullable=False),
-    # Taken after the sequence had passed the segment's end: see refold.log.seal.
-    Column("passed", PgSnapshot, nullable=False),
+    # Of positions: see refold.upkeep.slices.
+    Column("slice", Integer, primary_key=True, autoincrement=False),
+    # A transaction that began after the sequence had passed the slice's end: see refold.log.seal.
+    Column("passed", Xid8, nullable=False),
     Column("sealed_at", TIME),
     Column("events", BigInteger),
+    Column("ids", Numeric),
     Column("hash", Numeric),
-    CheckConstraint("num_nulls(sealed_at, events, hash) IN (0, 3)", "whole"),
-    comment="Segments of the log that are full, with their events' figures once nothing can be written there.",
+    CheckConstraint("num_nulls(sealed_at, events, ids, hash) IN (0, 4)", "whole"),
+    comment="Slices of the log to which nothing can be written any more: how many events, which, and their hashes.",
 )
 
 settings = Table(

@@ -1,4 +1,4 @@
-"""Kept figures, deep audits that resume, sealed segments."""
+"""Kept figures, deep audits that resume, sealed slices of the log."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -23,7 +23,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("build_id", "relation", "slice", name=op.f("figures_pkey")),
         schema="refold",
         postgresql_with={"fillfactor": "50"},
-        comment="What stands in a slice of a build: rows, and the sum of their hashes; moved with the rows.",
+        comment="What a build has written into a slice, and read: rows, and the sum of hashes; moved with the rows.",
     )
     op.create_table(
         "audits",
@@ -43,16 +43,16 @@ def upgrade() -> None:
     )
     op.create_table(
         "sealed",
-        sa.Column("lower_position", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("upper_position", sa.BigInteger(), nullable=False),
-        sa.Column("passed", refold.tables.PgSnapshot(), nullable=False),
+        sa.Column("slice", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("passed", refold.tables.Xid8(), nullable=False),
         sa.Column("sealed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("events", sa.BigInteger(), nullable=True),
+        sa.Column("ids", sa.Numeric(), nullable=True),
         sa.Column("hash", sa.Numeric(), nullable=True),
-        sa.CheckConstraint("num_nulls(sealed_at, events, hash) IN (0, 3)", name=op.f("sealed_whole")),
-        sa.PrimaryKeyConstraint("lower_position", name=op.f("sealed_pkey")),
+        sa.CheckConstraint("num_nulls(sealed_at, events, ids, hash) IN (0, 4)", name=op.f("sealed_whole")),
+        sa.PrimaryKeyConstraint("slice", name=op.f("sealed_pkey")),
         schema="refold",
-        comment="Segments of the log that are full, with their events' figures once nothing can be written there.",
+        comment="Slices of the log to which nothing can be written any more: how many events, which, and their hashes.",
     )
     op.add_column(
         "settings",

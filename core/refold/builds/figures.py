@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -10,29 +10,51 @@ from psycopg.rows import class_row
 
 from refold.upkeep.figures import standing
 from refold.upkeep.slices import Range
-from refold.upkeep.statements import Relation
+from refold.upkeep.statements import EVERYTHING, Relation
 
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """A slice whose rows are not what refold has written there.
+    """A slice that is not what refold has written there, or read.
 
     Args:
-        relation: which table of the build, by its place among its relations.
+        relation: which table of the build, by its place among its relations; READ for its stream.
         slice: which slice.
-        kept: rows that refold has written.
+        kept: rows that refold has written, or read.
         standing: rows that are there. Equal numbers: the rows are others.
+        hash: what their hashes add up to, less what is kept.
     """
 
     relation: int
     slice: int
     kept: int
     standing: int
+    hash: int
+
+    @property
+    def missed(self) -> tuple[int, int, int]:
+        """What differs, whatever has been written or read since."""
+        return self.slice, self.standing - self.kept, self.hash
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What figures are compared with.
+
+    Args:
+        relation: of which table they are.
+        standing: a query for slice, rows and hash.
+        kept: condition on the figures that must be the same.
+    """
+
+    relation: int
+    standing: str
+    kept: str = EVERYTHING
 
 
 def take(conn: psycopg.Connection, build_id: int, relations: Sequence[Relation]) -> None:
     """Takes the figures of all rows of a build, in the transaction that has loaded them."""
-    conn.execute("DELETE FROM refold.figures WHERE build_id = %s", (build_id,))
+    conn.execute("DELETE FROM refold.figures WHERE build_id = %s AND relation >= 0", (build_id,))
     for at, relation in enumerate(relations):
         # By way of the client: what an INSERT reads is never read in parallel.
         found = conn.execute(standing(relation).encode(), {}).fetchall()
@@ -56,55 +78,52 @@ def disagreements(
     """
     found: list[Disagreement] = []
     for at, relation in enumerate(relations):
-        with conn.cursor(row_factory=class_row(Disagreement)) as cursor:
-            found += cursor.execute(_compared(relation, ranges), {"build": build_id, "at": at}).fetchall()
+        _, table = relation.slicing.scope(ranges)
+        everything = list(ranges) == [(None, None)]
+        rows = standing(relation, EVERYTHING if everything else table)
+        found += compared(conn, build_id, Side(at, rows, f"slice {relation.slicing.held(ranges)}"), {})
     return found
 
 
-def set_right(conn: psycopg.Connection, build_id: int, relations: Sequence[Relation], ranges: Sequence[Range]) -> None:
-    """Makes the figures of some slices those of the rows.
+def compared(
+    conn: psycopg.Connection, build_id: int, side: Side, parameters: Mapping[str, object]
+) -> list[Disagreement]:
+    """The slices in which kept figures differ from something; the arguments as for `disagreements`."""
+    query = (
+        "SELECT %(at)s::integer AS relation, coalesce(s.slice, k.slice) AS slice, coalesce(k.rows, 0) AS kept,\n"
+        "       coalesce(s.rows, 0) AS standing, coalesce(s.hash, 0) - coalesce(k.hash, 0) AS hash\n"
+        f"FROM (\n{side.standing}\n) AS s\n"
+        "FULL JOIN (\n"
+        "    SELECT slice, rows, hash FROM refold.figures\n"
+        f"    WHERE build_id = %(build)s::bigint AND relation = %(at)s::integer AND {side.kept}\n"
+        ") AS k ON k.slice = s.slice\n"
+        "WHERE (coalesce(s.rows, 0), coalesce(s.hash, 0)) <> (coalesce(k.rows, 0), coalesce(k.hash, 0))\n"
+        "ORDER BY 2"
+    )
+    with conn.cursor(row_factory=class_row(Disagreement)) as cursor:
+        return cursor.execute(query.encode(), {**parameters, "build": build_id, "at": side.relation}).fetchall()
 
-    Only after the rows have been compared with the query, under the same lock: it would hide what is wrong.
+
+def correct(conn: psycopg.Connection, build_id: int, wrong: Iterable[Disagreement]) -> None:
+    """Makes figures those of the rows.
+
+    Only after the rows have been compared with the query, and under the same lock as the disagreement was seen: it
+    would hide what is wrong.
     """
-    for at, relation in enumerate(relations):
-        conn.execute(
-            (
-                "MERGE INTO refold.figures AS f\n"
-                f"USING ({_both(relation, ranges)}) AS b\n"
-                "ON f.build_id = %(build)s::bigint AND f.relation = %(at)s::integer AND f.slice = b.slice\n"
-                "WHEN MATCHED THEN UPDATE SET rows = b.standing, hash = b.standing_hash\n"
-                "WHEN NOT MATCHED THEN INSERT (build_id, relation, slice, rows, hash)\n"
-                "    VALUES (%(build)s::bigint, %(at)s::integer, b.slice, b.standing, b.standing_hash)"
-            ).encode(),
-            {"build": build_id, "at": at},
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            """
+            INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash) VALUES (%s, %s, %s, %s, %s)
+            ON CONFLICT (build_id, relation, slice)
+                DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
+            """,
+            [(build_id, one.relation, one.slice, one.standing - one.kept, one.hash) for one in wrong],
         )
 
 
 def known_slices(conn: psycopg.Connection, build_id: int) -> list[int]:
     """The slices of a build that have figures, in order."""
     rows = conn.execute(
-        "SELECT DISTINCT slice FROM refold.figures WHERE build_id = %s ORDER BY 1", (build_id,)
+        "SELECT DISTINCT slice FROM refold.figures WHERE build_id = %s AND relation >= 0 ORDER BY 1", (build_id,)
     ).fetchall()
     return [int(number) for (number,) in rows]
-
-
-def _compared(relation: Relation, ranges: Sequence[Range]) -> bytes:
-    differ = _both(relation, ranges)
-    return f"SELECT %(at)s::integer AS relation, slice, kept, standing FROM ({differ}) AS b ORDER BY slice".encode()
-
-
-def _both(relation: Relation, ranges: Sequence[Range]) -> str:
-    """The slices that differ, with what is kept of them and what stands there."""
-    _, table = relation.slicing.scope(ranges)
-    everything = list(ranges) == [(None, None)]
-    held = relation.slicing.held(ranges)
-    return (
-        "SELECT coalesce(s.slice, k.slice) AS slice, coalesce(k.rows, 0) AS kept,\n"
-        "       coalesce(s.rows, 0) AS standing, coalesce(s.hash, 0) AS standing_hash\n"
-        f"FROM (\n{standing(relation, 'true' if everything else table)}\n) AS s\n"
-        "FULL JOIN (\n"
-        "    SELECT slice, rows, hash FROM refold.figures\n"
-        f"    WHERE build_id = %(build)s::bigint AND relation = %(at)s::integer AND slice {held}\n"
-        ") AS k ON k.slice = s.slice\n"
-        "WHERE (coalesce(s.rows, 0), coalesce(s.hash, 0)) <> (coalesce(k.rows, 0), coalesce(k.hash, 0))"
-    )

@@ -18,6 +18,7 @@ from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 from refold.errors import InputError
 from refold.reconcile import Finding, Report
 from refold.reconcile import reconcile as audit
+from refold.reconcile.finding import Slice
 from refold.reconcile.reconcile import Depth
 
 DEPTHS: tuple[str, ...] = get_args(Depth)
@@ -145,15 +146,15 @@ def _show(report: Report, depth: Depth, *, dry_run: bool) -> None:
     for name, reason in report.skipped:
         note(f"{name} was not audited: {reason}")
     for one in report.slices[:SHOWN]:
-        what = (
-            f"{one.standing:,} rows where {one.kept:,} were written"
-            if one.standing != one.kept
-            else "other rows than were written"
-        )
-        line(f"{one.relation}, {one.slice}: {what}")
+        line(_slice(one))
     for one in report.figures[:SHOWN]:
-        line(f"{one.relation}, {one.slice}: the rows are right, their kept figure was wrong")
-    if report.slices:
+        right = (
+            "what it has read is right, and was counted wrong"
+            if one.read
+            else "the rows are right, their kept figure was wrong"
+        )
+        line(f"{_where(one)}: {right}")
+    if report.slices and not report.drift:
         number = "1 slice differs" if len(report.slices) == 1 else f"{len(report.slices):,} slices differ"
         line(f"drift: {number}; `refold reconcile --depth slice` says in which rows, and heals them")
         return
@@ -182,6 +183,20 @@ def _show(report: Report, depth: Depth, *, dry_run: bool) -> None:
     for (_, relation, kind), count in sorted(report.counts.items()):
         line(f"{relation}: {count:,} {kind}")
     line(f"drift: {report.drift:,} {'row' if report.drift == 1 else 'rows'} differed, {fate}")
+
+
+def _where(one: Slice) -> str:
+    """A slice in words."""
+    return f"{one.projection}, {one.slice} of {one.relation}" if one.read else f"{one.relation}, {one.slice}"
+
+
+def _slice(one: Slice) -> str:
+    """How a slice disagrees with its figures."""
+    if one.read:
+        what = f"has read {one.kept:,} events where there are {one.standing:,}"
+        return f"{_where(one)}: {what if one.standing != one.kept else 'has read other events than there are'}"
+    what = f"{one.standing:,} rows where {one.kept:,} were written"
+    return f"{_where(one)}: {what if one.standing != one.kept else 'other rows than were written'}"
 
 
 def _differing(row: Any, other: Any) -> str:

@@ -19,13 +19,13 @@ SHOWN = 50
 
 @app.command(rich_help_panel=TRUST)
 def scrub(json: AsJson = False, database_url: DatabaseUrl = None) -> None:
-    """Verify the log itself: every event against the ledger, full segments against their sealed figures.
+    """Verify the log itself: every event against the ledger, full slices against their sealed figures.
 
     An event that was changed, lost or added behind refold's back is named, and is an incident (log_damage) until it
     is as it was. Nothing is healed: the log is the truth, and only a person can know where to get it from.
 
-    Segments that are full and to which nobody can write any more are sealed first: what is there is what counts from
-    then on.
+    Slices of 16,384 positions that are full and to which nobody can write any more are sealed first: what is there is
+    what counts from then on.
 
     Exit status: 0 the log is as it was written, 1 it is damaged, 2 it could not be verified.
 
@@ -47,7 +47,7 @@ def scrub(json: AsJson = False, database_url: DatabaseUrl = None) -> None:
 
 
 def _show(found: Scrubbed) -> None:
-    checked = f"{found.events:,} events in {found.segments:,} segments, {found.sealed:,} of them sealed"
+    checked = f"{found.events:,} events in {found.segments:,} segments, {found.sealed:,} events of them sealed"
     if not found.damage:
         line(f"the log is as it was written: {checked}")
         return

@@ -1,25 +1,32 @@
-"""Sealing: the figures of a segment, taken once nothing can be written to it any more.
+"""Sealing: the figures of a slice of the log's positions, taken once nothing can be written there any more.
 
-A transaction has its id before it draws a position. So whoever may still write into a segment had an id when the
-sequence passed the segment's end, and was in progress in a snapshot taken after that, or is over. Once the oldest
-transaction in progress is younger than everything in that snapshot, nobody is left.
+A transaction has its id before it draws a position. So whoever may still write into a slice had an id when the
+sequence passed the slice's end, a smaller one than whoever looks at the sequence and then gets his. Once every
+transaction up to that one is over, nobody is left. (A snapshot would not do: its xmax is one more than the last id
+that has *ended*, and beyond it there may be writers.)
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psycopg
+
+from refold.plans import plan_freely
+from refold.upkeep.figures import identity
+from refold.upkeep.slices import POSITION_BITS, position_slice
 
 ROW_HASH = (
     "hash_record_extended(ROW(txid, position, event_id, user_id, action, ts, metadata::text, version, recorded_at), 0)"
 )
 """Hash of all of an event. The metadata as text: here how a number was written counts too."""
 
-
-# By way of the parent, which is what a worker may read; the planner leaves out the other segments.
-WITHIN = "position >= %(lower)s::bigint AND position < %(upper)s::bigint"
-"""Condition on an event: it is in the segment whose `bounds` are the parameters."""
+SECONDS = 10.0
+"""For which sealing goes on, if there is so much to seal; the rest is for the next time."""
+TOGETHER = 64
+"""Slices that are sealed in one transaction: a million positions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,51 +43,99 @@ class Segment:
     lower: int
     upper: int
 
-    @property
-    def bounds(self) -> dict[str, int]:
-        """As the parameters of `WITHIN`."""
-        return {"lower": self.lower, "upper": self.upper}
 
-
-def seal(conn: psycopg.Connection) -> list[Segment]:
-    """Seals the segments that are ready, and notes those that will be; returns the ones that were sealed.
-
-    Call it now and then: of each segment it takes two looks, the second after all transactions of the first are over.
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a slice of positions holds.
 
     Args:
-        conn: acts as refold_worker, in autocommit mode: the snapshot must be younger than the look at the sequence.
+        events: how many.
+        ids: the sum of the hashes that say which they are.
+        hash: the sum of the hashes of all that is in them.
     """
-    row = conn.execute("SELECT last_value FROM refold.events_position").fetchone()
+
+    events: int = 0
+    ids: int = 0
+    hash: int = 0
+
+    def __add__(self, other: Figures) -> Figures:
+        return Figures(self.events + other.events, self.ids + other.ids, self.hash + other.hash)
+
+
+def seal(conn: psycopg.Connection, *, seconds: float = SECONDS) -> list[int]:
+    """Seals the slices that are ready, and notes those that will be; returns the ones that were sealed.
+
+    Call it now and then: each slice takes two looks, the second after all transactions of the first are over.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode: the id must be younger than the look at the sequence.
+        seconds: after which it stops, for the next call to go on.
+    """
+    until = time.monotonic() + seconds
+    row = conn.execute("SELECT last_value + is_called::integer FROM refold.events_position").fetchone()
     assert row is not None
     conn.execute(
         """
-        INSERT INTO refold.sealed (lower_position, upper_position, passed)
-        SELECT lower_position, upper_position, pg_current_snapshot()
-        FROM refold.segments WHERE upper_position <= %s
+        INSERT INTO refold.sealed (slice, passed)
+        SELECT slice, pg_current_xact_id()
+        FROM generate_series((SELECT coalesce(max(slice) + 1, 0) FROM refold.sealed), %s::bigint - 1) AS slice
         ON CONFLICT DO NOTHING
         """,
-        (row[0],),
+        (row[0] >> POSITION_BITS,),
     )
     ready = conn.execute(
-        """
-        SELECT format('refold.%I', c.relname), g.lower_position, g.upper_position
-        FROM refold.sealed AS s
-        JOIN refold.segments AS g USING (lower_position, upper_position)
-        JOIN pg_class AS c ON c.oid = g.segment
-        WHERE s.sealed_at IS NULL AND pg_snapshot_xmin(pg_current_snapshot()) > pg_snapshot_xmax(s.passed)
-        ORDER BY lower_position
-        """
+        "SELECT slice FROM refold.sealed"
+        " WHERE sealed_at IS NULL AND passed <= pg_snapshot_xmin(pg_current_snapshot()) ORDER BY slice"
     ).fetchall()
-    sealed = [Segment(*one) for one in ready]
-    for segment in sealed:
-        with conn.transaction():
-            events, total = figures(conn, segment)
-            conn.execute(
-                "UPDATE refold.sealed SET events = %s, hash = %s, sealed_at = clock_timestamp()"
-                " WHERE lower_position = %s AND sealed_at IS NULL",
-                (events, total, segment.lower),
-            )
+    sealed: list[int] = []
+    for together in _portions([int(number) for (number,) in ready]):
+        _seal(conn, together)
+        sealed += together
+        if time.monotonic() >= until:
+            break
     return sealed
+
+
+def _portions(numbers: list[int]) -> Iterator[range]:
+    """Neighbours together, so many at most."""
+    start = 0
+    for at in range(1, len(numbers) + 1):
+        if at == len(numbers) or numbers[at] != numbers[at - 1] + 1 or at - start == TOGETHER:
+            yield range(numbers[start], numbers[at - 1] + 1)
+            start = at
+
+
+def _seal(conn: psycopg.Connection, numbers: range) -> None:
+    with conn.transaction():
+        found = figures(conn, numbers.start << POSITION_BITS, numbers.stop << POSITION_BITS)
+        rows = [(number, found.get(number, Figures())) for number in numbers]
+        with conn.cursor() as cursor:
+            cursor.executemany(
+                "UPDATE refold.sealed SET events = %s, ids = %s, hash = %s, sealed_at = clock_timestamp()"
+                " WHERE slice = %s AND sealed_at IS NULL",
+                [(one.events, one.ids, one.hash, number) for number, one in rows],
+            )
+
+
+def figures(conn: psycopg.Connection, lower: int, upper: int) -> dict[int, Figures]:
+    """The figures of the events from one position to another, by slice.
+
+    Args:
+        conn: the caller's transaction.
+        lower: the first position.
+        upper: the first that is too far.
+    """
+    plan_freely(conn)
+    # By way of the parent, which is what a worker may read; the planner leaves out the other segments.
+    rows = conn.execute(
+        f"""
+        SELECT slice, count(*), sum({identity("0")}), sum({ROW_HASH})
+        FROM (SELECT {position_slice()} AS slice, * FROM refold.events WHERE position >= %s AND position < %s) AS e
+        GROUP BY slice
+        """.encode(),
+        (lower, upper),
+    ).fetchall()
+    return {int(slice_): Figures(int(events), int(ids), int(total)) for slice_, events, ids, total in rows}
 
 
 def segments(conn: psycopg.Connection) -> list[Segment]:
@@ -90,13 +145,3 @@ def segments(conn: psycopg.Connection) -> list[Segment]:
         " FROM refold.segments AS g JOIN pg_class AS c ON c.oid = g.segment ORDER BY g.lower_position"
     ).fetchall()
     return [Segment(*one) for one in rows]
-
-
-def figures(conn: psycopg.Connection, segment: Segment) -> tuple[int, int]:
-    """How many events a segment holds, and the sum of their hashes."""
-    row = conn.execute(
-        f"SELECT count(*), coalesce(sum({ROW_HASH}), 0) FROM refold.events WHERE {WITHIN}".encode(),
-        segment.bounds,
-    ).fetchone()
-    assert row is not None
-    return int(row[0]), int(row[1])

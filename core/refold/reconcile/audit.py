@@ -12,11 +12,13 @@ from datetime import datetime
 
 import psycopg
 
+from refold.builds import reads
 from refold.builds.build import Build, by_id
 from refold.builds.dead_letters import left_out
 from refold.builds.figures import Disagreement, disagreements
 from refold.builds.upkeeper import Upkeeper
 from refold.errors import BuildError
+from refold.plans import plan_freely
 from refold.reconcile.differences import compare, findings, slices
 from refold.reconcile.finding import Finding, Kind, Report
 from refold.reconcile.recomputed import AMONG_THEM, recompute
@@ -30,14 +32,36 @@ EVERY_SLICE: Sequence[Range] = ((None, None),)
 
 
 def quick(conn: psycopg.Connection, keeper: Upkeeper) -> list[Disagreement]:
-    """The slices of a build whose rows are not what refold has written there. Reads no log.
+    """The slices of a build whose rows are not what refold has written there, or of whose stream it missed something.
+
+    Reads of the log only what is not sealed yet.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
         keeper: the build's SQL.
+
+    Raises:
+        BuildError: the build was switched to another stream.
     """
     with snapshot(conn):
-        return disagreements(conn, keeper.build_id, keeper.statements.relations)
+        build = as_kept(conn, keeper)
+        return [
+            *disagreements(conn, keeper.build_id, keeper.statements.relations),
+            *reads.disagreements(conn, keeper, build, parameters_of(conn, build)),
+        ]
+
+
+def as_kept(conn: psycopg.Connection, keeper: Upkeeper) -> Build:
+    """A build as the snapshot shows it, if it still reads the stream that its SQL is for.
+
+    Raises:
+        BuildError: it was switched to another.
+    """
+    build = by_id(conn, keeper.build_id)
+    if build.upstream_id != keeper.upstream_id:
+        # With the new cursor and the old stream, what that never got would look like drift.
+        raise BuildError(f"{build.table_name} was switched to another stream just now; reconcile again")
+    return build
 
 
 def audit(
@@ -62,10 +86,7 @@ def audit(
     relations = keeper.statements.relations
     suspects: set[int] = set()
     with snapshot(conn):
-        build = by_id(conn, keeper.build_id)
-        if build.upstream_id != keeper.upstream_id:
-            # With the new cursor and the old stream, what that never got would look like drift.
-            raise BuildError(f"{build.table_name} was switched to another stream just now; reconcile again")
+        build = as_kept(conn, keeper)
         parameters = parameters_of(conn, build, since)
         for part in _parts(conn, keeper, parameters, since, ranges):
             for at, relation in enumerate(relations):
@@ -127,14 +148,6 @@ def snapshot(conn: psycopg.Connection) -> Iterator[None]:
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         plan_freely(conn)
         yield
-
-
-def plan_freely(conn: psycopg.Connection) -> None:
-    """Lets this transaction plan as its statements need it: a worker's session is set up for pages."""
-    conn.execute(
-        "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = on;"
-        "SET LOCAL enable_bitmapscan = on; SET LOCAL enable_sort = on"
-    )
 
 
 def parameters_of(conn: psycopg.Connection, build: Build, since: datetime | None = None) -> dict[str, str]:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from refold.builds.figures import Disagreement
 from refold.builds.upkeeper import Upkeeper
+from refold.upkeep.figures import READ
+from refold.upkeep.slices import by_position
 
 Kind = Literal["missing", "orphan", "drifted"]
 
@@ -46,6 +48,7 @@ class Slice:
         slice: which part of it, in words.
         kept: rows that refold has written there.
         standing: rows that are there; of equal numbers the contents differ.
+        read: it is a slice of the stream that the projection reads: what it has read of it, and what is there.
     """
 
     projection: str
@@ -53,6 +56,7 @@ class Slice:
     slice: str
     kept: int
     standing: int
+    read: bool = False
 
 
 @dataclass(slots=True)
@@ -95,14 +99,17 @@ class Report:
 
 
 def _in_words(keeper: Upkeeper, projection: str, found: Iterable[Disagreement]) -> list[Slice]:
-    relations = keeper.statements.relations
-    return [
-        Slice(
-            projection,
-            relations[one.relation].table.split(".", 1)[1].strip('"'),
-            relations[one.relation].slicing.name(one.slice),
-            one.kept,
-            one.standing,
-        )
-        for one in found
-    ]
+    return [_named(keeper, projection, one) for one in found]
+
+
+def _named(keeper: Upkeeper, projection: str, one: Disagreement) -> Slice:
+    if one.relation == READ:
+        which = by_position().name(one.slice) if keeper.statements.reads_by_slice else "all of it"
+        return Slice(projection, _bare(keeper.stream.table), which, one.kept, one.standing, read=True)
+    relation = keeper.statements.relations[one.relation]
+    return Slice(projection, _bare(relation.table), relation.slicing.name(one.slice), one.kept, one.standing)
+
+
+def _bare(table: str) -> str:
+    """A table without its schema."""
+    return table.split(".", 1)[1].strip('"')

@@ -11,17 +11,19 @@ from collections.abc import Mapping, Sequence, Set
 
 import psycopg
 
+from refold.builds import reads
 from refold.builds.build import Build, by_id, find, lock
-from refold.builds.figures import disagreements, set_right
+from refold.builds.figures import Disagreement, correct, disagreements
 from refold.builds.upkeeper import Upkeeper, Upkeepers
 from refold.errors import BuildError
+from refold.plans import plan_freely
 from refold.projections.identifiers import ident
-from refold.reconcile.audit import add, parameters_of, parts, plan_freely
+from refold.reconcile.audit import add, parameters_of, parts
 from refold.reconcile.differences import FOUND, compare, findings, hashes, record
 from refold.reconcile.finding import Report
 from refold.reconcile.recomputed import recompute
 from refold.reconcile.scope import Scope, within
-from refold.upkeep.slices import Range
+from refold.upkeep.slices import Range, runs
 from refold.upkeep.statements import EVERYTHING, Relation, within_keys
 from refold.upkeep.transform import EXPECTED
 
@@ -37,6 +39,7 @@ def heal(
     report: Report,
     *,
     readers: bool = True,
+    unread: Set[int] = frozenset(),
 ) -> None:
     """Sets right what an audit found, and records it.
 
@@ -47,6 +50,7 @@ def heal(
         suspects: in which of its slices something differs.
         report: takes what was healed.
         readers: also heal what stands on it. Not where the caller audits each of them afterwards.
+        unread: slices of its stream of which it has read something else than its cursor says.
 
     Raises:
         BuildError: the build was replaced meanwhile; its successor is right by construction.
@@ -56,7 +60,18 @@ def heal(
         order = lock_downwards(conn, build, readers=readers)
         if order is None:
             raise BuildError(f"{build.table_name} was replaced during the audit")
-        _heal_slices(conn, upkeepers, order[0], suspects, order, report, follows=False)
+        build = order[0]
+        missed: list[Disagreement] = []
+        keeper = upkeepers.of(conn, build)
+        if unread:
+            parameters, ranges = parameters_of(conn, build), runs(unread)
+            missed = reads.disagreements(conn, keeper, build, parameters, ranges)
+            suspects = suspects | reads.slices_behind(conn, keeper, parameters, ranges)
+        before = report.drift
+        _heal_slices(conn, upkeepers, build, suspects, order, report, follows=False)
+        correct(conn, build.build_id, missed)
+        if report.drift == before:
+            report.add_figures(keeper, build.projection, missed)
 
 
 def lock_downwards(conn: psycopg.Connection, build: Build, *, readers: bool = True) -> list[Build] | None:
@@ -98,10 +113,11 @@ def _heal_slices(
     for part in parts(keeper, set(numbers)):
         changed, before, after = _heal_part(conn, upkeepers, keeper, build, part, parameters, locked, report)
         relations = keeper.statements.relations
+        # Under the lock the rows are now what they must be: what still disagrees are wrong figures.
+        wrong = disagreements(conn, build.build_id, relations, part)
         if not follows:
-            # Under the lock the rows are now what they must be: what still disagrees are wrong figures.
-            report.add_figures(keeper, build.projection, disagreements(conn, build.build_id, relations, part))
-        set_right(conn, build.build_id, relations, part)
+            report.add_figures(keeper, build.projection, wrong)
+        correct(conn, build.build_id, wrong)
         if changed:
             _heal_readers(conn, upkeepers, build, locked, before, after, report)
 

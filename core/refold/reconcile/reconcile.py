@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -10,16 +10,20 @@ from typing import Literal
 import psycopg
 
 from refold import incidents
-from refold.builds.build import Build, by_id, find
+from refold.builds import reads
+from refold.builds.build import Build, by_id, find, lock
 from refold.builds.dead_letters import described
+from refold.builds.figures import Disagreement, correct
 from refold.builds.lookup import known
 from refold.builds.upkeeper import Upkeeper, Upkeepers
 from refold.errors import BuildError
 from refold.projections.plan import LOG_COLUMNS
 from refold.reconcile import deep
-from refold.reconcile.audit import audit, parts, quick
+from refold.reconcile.audit import as_kept, audit, parameters_of, parts, quick, snapshot
 from refold.reconcile.finding import Report
 from refold.reconcile.heal import heal
+from refold.upkeep.figures import READ
+from refold.upkeep.slices import runs
 from refold.worker.catch_up import by_depth
 from refold.worker.culprits import of_an_event
 
@@ -139,29 +143,75 @@ class Reconciler:
 
     def _quick(self, build: Build, keeper: Upkeeper) -> None:
         found = quick(self.conn, keeper)
-        suspects = {one.slice for one in found}
+        written = {one.slice for one in found if one.relation != READ}
+        unread = [one for one in found if one.relation == READ]
         if self.depth == "quick":
             self.result.add_slices(keeper, build.projection, found)
-        elif self.heals:
-            if found:
-                seen = Report()
-                seen.add_slices(keeper, build.projection, found)
-                evidence = {"depth": self.depth, "slices": [f"{s.relation}: {s.slice}" for s in seen.slices[:KEYS]]}
-                self.heal(build, suspects, evidence)
-            else:
+        elif not found:
+            if self.heals:
                 self._agrees(build, "figures agree")
+        elif not self.heals:
+            self._look(build, keeper, written, unread)
+        elif unread and not keeper.statements.reads_by_slice:
+            self._recount(build, keeper, unread, _evidence(self.depth, keeper, build, found))
         else:
-            for part in parts(keeper, suspects):
-                audit(self.conn, keeper, None, self.result, keep=True, ranges=part)
+            evidence = _evidence(self.depth, keeper, build, found)
+            self.heal(build, written, evidence, unread={one.slice for one in unread})
+
+    def _look(self, build: Build, keeper: Upkeeper, written: set[int], unread: Sequence[Disagreement]) -> None:
+        """What healing would find where figures disagree."""
+        self.result.add_slices(keeper, build.projection, unread)
+        suspects = parts(keeper, written)
+        if unread and not keeper.statements.reads_by_slice:
+            suspects = list(deep.steps(self.conn, keeper, resume=False))
+        elif unread:
+            with snapshot(self.conn):
+                parameters = parameters_of(self.conn, as_kept(self.conn, keeper))
+                behind = reads.slices_behind(self.conn, keeper, parameters, runs(one.slice for one in unread))
+            suspects = parts(keeper, written | behind)
+        for part in suspects:
+            audit(self.conn, keeper, None, self.result, keep=True, ranges=part)
 
     def _deep(self, build: Build, keeper: Upkeeper) -> None:
+        with snapshot(self.conn):
+            seen = as_kept(self.conn, keeper)
+            unread = reads.disagreements(self.conn, keeper, seen, parameters_of(self.conn, seen))
         before = self.result.drift
-        for ranges in deep.steps(self.conn, keeper, resume=self.heals):
+        if unread and self.heals:
+            self._recount(build, keeper, unread, _evidence(self.depth, keeper, build, unread))
+        else:
+            self.result.add_slices(keeper, build.projection, unread)
+            self._steps(build, keeper, resume=self.heals)
+        if self.heals and self.result.drift == before:
+            self._agrees(build, "recomputed, and equal")
+
+    def _steps(self, build: Build, keeper: Upkeeper, *, resume: bool) -> None:
+        for ranges in deep.steps(self.conn, keeper, resume=resume):
             suspects = audit(self.conn, keeper, None, self.result, keep=not self.heals, ranges=ranges)
             if suspects and self.heals:
                 self.heal(build, suspects, {"depth": self.depth})
-        if self.heals and self.result.drift == before:
-            self._agrees(build, "recomputed, and equal")
+
+    def _recount(
+        self, build: Build, keeper: Upkeeper, unread: Sequence[Disagreement], evidence: Mapping[str, object]
+    ) -> None:
+        """Evaluates all of a build again that has missed something of its stream, or read it twice."""
+        incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
+        before = self.result.drift
+        # From the start: a step of an audit that was interrupted may be older than what was missed.
+        self._steps(build, keeper, resume=False)
+        told = Report()
+        with self.conn.transaction():
+            locked = lock(self.conn, build.build_id, wait=True)
+            if locked is None or locked.upstream_id != keeper.upstream_id:
+                raise BuildError(f"{build.table_name} was replaced during the audit")
+            now = reads.disagreements(self.conn, keeper, locked, parameters_of(self.conn, locked))
+            # What was missed since then is for the next audit.
+            same = [one for one in now if one.missed in {other.missed for other in unread}]
+            correct(self.conn, build.build_id, same)
+            if self.result.drift == before:
+                told.add_figures(keeper, build.projection, same)
+            incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=_outcome(told))
+        self.result.figures += told.figures
 
     def _since(self, build: Build, keeper: Upkeeper, since: datetime) -> None:
         if not _has_ts(self.conn, build):
@@ -181,12 +231,14 @@ class Reconciler:
         if suspects and self.heals:
             self.heal(build, suspects, {"depth": "deep", "since": since.isoformat()})
 
-    def heal(self, build: Build, suspects: set[int], evidence: Mapping[str, object]) -> None:
+    def heal(
+        self, build: Build, suspects: set[int], evidence: Mapping[str, object], *, unread: Set[int] = frozenset()
+    ) -> None:
         """Heals slices of a build, and leaves an incident that says what, and how long it took."""
         incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
         told = Report()
         with self.conn.transaction():
-            heal(self.conn, self.upkeepers, build, suspects, told)
+            heal(self.conn, self.upkeepers, build, suspects, told, unread=unread)
             incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=_outcome(told))
         self.result.findings += told.findings
         self.result.figures += told.figures
@@ -198,6 +250,12 @@ class Reconciler:
         condition = f"i.kind = 'drift' AND i.subject = %s AND i.resolved_at IS NULL AND {seen}"
         if incidents.find(self.conn, condition, build.projection):
             incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome={"found": because})
+
+
+def _evidence(depth: Depth, keeper: Upkeeper, build: Build, found: Sequence[Disagreement]) -> dict[str, object]:
+    seen = Report()
+    seen.add_slices(keeper, build.projection, found)
+    return {"depth": depth, "slices": [f"{one.relation}: {one.slice}" for one in seen.slices[:KEYS]]}
 
 
 def _outcome(healed: Report) -> dict[str, object]:

@@ -156,10 +156,17 @@ def _recompute(conn: psycopg.Connection, keeper: Upkeeper, build: Build, key: Ke
     ).fetchone()
     if row is None:
         return
-    parameters = parameters_of(conn, build) | {"keys": f"{{{row[0]}}}", "build": str(build.build_id)}
+    parameters = (
+        parameters_of(conn, build) | key_parameters("at", key) | {"keys": f"{{{row[0]}}}", "build": str(build.build_id)}
+    )
     for statement, gone in ((relation.delete(), True), (relation.insert(), False)):
         written = f"{statement}\n{figures.returning(relation)}"
-        moved = figures.move([figures.change(0, "written", gone=gone)])
+        changes = [figures.change(0, "written", gone=gone)]
+        if not gone:
+            changes.append(
+                figures.read("(VALUES (%(at_position)s::bigint, %(at_ordinal)s::integer)) AS page (position, ordinal)")
+            )
+        moved = figures.move(changes)
         conn.execute(f"WITH written AS (\n{written}\n)\n{moved}".encode(), parameters)
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from refold.builds.build import Build, by_id, set_error
+from refold.builds import reads
+from refold.builds.build import Build, by_id, lock, set_error
 from refold.builds.dead_letters import described
 from refold.builds.figures import take
 from refold.builds.promote import drop_superseded
@@ -26,7 +27,8 @@ from refold.crash import crash_point
 from refold.deployment.deploy import _DEPLOY_LOCK
 from refold.errors import BuildError
 from refold.incidents import detect, resolve
-from refold.reconcile.audit import audit
+from refold.plans import plan_freely
+from refold.reconcile.audit import audit, parameters_of
 from refold.reconcile.finding import Report as Drift
 from refold.reconcile.heal import heal
 from refold.recovery import ledger
@@ -252,6 +254,11 @@ def _prove(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, result:
         )
     else:
         raise BuildError(f"{build.table_name} still differs from its query after it was healed")
+    with conn.transaction():
+        plan_freely(conn)
+        locked = lock(conn, build.build_id, wait=True)
+        if locked is not None:
+            reads.take(conn, keeper, parameters_of(conn, locked))
     result.drift.audited.append(build.projection)
     set_error(conn, build, None)
     shown = conn.execute(

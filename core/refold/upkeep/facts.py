@@ -37,7 +37,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         return (
             f"WITH {of.source},\n"
             f"written AS (\n    INSERT INTO {table} ({columns})\n{written}\n    {figures.returning(relation)}\n),\n"
-            f"{figures.moved([figures.change(0, 'written')])}\n"
+            f"{figures.moved([figures.change(0, 'written'), figures.read(of.coordinates)])}\n"
             f"{of.answer}"
         )
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from refold.upkeep.slices import position_slice
 from refold.upkeep.statements import Relation, indent
 
 BEFORE = "before__"
 """Column of tables that are upserted: what the row hashed to before its last change. RETURNING shows only new rows
 (up to PostgreSQL 17), and a look beforehand would cost a second search for every key."""
+
+READ = -1
+"""Stands for the build's stream where figures have the number of a relation: which rows the build has read of it."""
 
 
 def returning(relation: Relation, *, before: bool = False) -> str:
@@ -27,6 +31,24 @@ def change(at: int, source: str, *, before: bool = False, gone: bool = False) ->
     rows = "count(*) - count(old)" if before else f"{sign}count(*)"
     hash_ = "sum(new) - coalesce(sum(old), 0)" if before else f"{sign}sum(new)"
     return f"SELECT {at} AS relation, slice, {rows} AS rows, {hash_} AS hash FROM {source} GROUP BY slice"
+
+
+def identity(ordinal: str = "ordinal") -> str:
+    """A 64-bit hash of which row of a stream it is."""
+    return f"hashint8extended(position, {ordinal})"
+
+
+def read(source: str) -> str:
+    """What rows of the stream that were read add to the figure of what was, by slices of positions."""
+    return (
+        f"SELECT {READ} AS relation, {position_slice()} AS slice, count(*) AS rows, sum({identity()}) AS hash"
+        f" FROM {source} GROUP BY 2"
+    )
+
+
+def counted(events: str) -> str:
+    """The same where which rows they were would cost too much: how many, all in one."""
+    return f"SELECT {READ} AS relation, 0 AS slice, {events} AS rows, 0 AS hash"
 
 
 def moved(changes: Sequence[str]) -> str:

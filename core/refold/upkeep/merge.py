@@ -83,6 +83,8 @@ class _Merge:
             load_next=self.load(sets, first=False),
             relations=(self.relation, *(self.set_relation(set_table, one) for set_table, _, one in sets)),
             view=f"SELECT {view} FROM {table}{having}",
+            # To read a page's coordinates once more costs half of what it costs to aggregate the page.
+            reads_by_slice=bool(sets),
         )
 
     def set_relation(self, set_table: str, one: Members) -> Relation:
@@ -218,6 +220,7 @@ class _Merge:
             parts.append(f"delta AS (\n{indent(self.delta('page', None))}\n)")
             parts.append(self.written(self.gathered(sets, new)))
             changes += [figures.change(at, name) for at, name in new.items()]
+        changes.append(figures.read(of.coordinates) if sets else figures.counted(of.events))
         parts.append(figures.moved(changes))
         return "WITH " + ",\n".join(parts) + "\n" + of.answer
 

@@ -68,11 +68,11 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         return (
             f"WITH {of.source},\n"
             f"touched AS MATERIALIZED (\n    SELECT DISTINCT {stream_hash} AS hash FROM page\n),\n"
-            f"{upserted() if plan.lasting else replaced()}\n"
+            f"{upserted(of) if plan.lasting else replaced(of)}\n"
             f"{of.answer}"
         )
 
-    def replaced() -> str:
+    def replaced(of: Page) -> str:
         return (
             f"fresh AS MATERIALIZED (\n{indent(query(events_of_touched))}\n),\n"
             f"gone AS (\n"
@@ -85,10 +85,13 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
             # Counting what was deleted makes the deletion come first.
             f"    WHERE (SELECT count(*) FROM gone) >= 0\n"
             f"    {figures.returning(relation)}\n"
-            f"),\n" + figures.moved([figures.change(0, "gone", gone=True), figures.change(0, "written")])
+            f"),\n"
+            + figures.moved(
+                [figures.change(0, "gone", gone=True), figures.change(0, "written"), figures.read(of.coordinates)]
+            )
         )
 
-    def upserted() -> str:
+    def upserted(of: Page) -> str:
         changes = ", ".join(f"{value} = excluded.{value}" for value in values)
         kept, fresh = (", ".join(f"{side}.{value}" for value in values) for side in ("kept", "excluded"))
         # A row that stays as it was is not written again.
@@ -103,7 +106,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
             f"    SELECT {columns} FROM fresh WHERE true\n"
             f"    ON CONFLICT ({', '.join(map(ident, keys))}) {action}\n"
             f"    {figures.returning(relation, before=bool(values))}\n"
-            f"),\n" + figures.moved([figures.change(0, "written", before=bool(values))])
+            f"),\n" + figures.moved([figures.change(0, "written", before=bool(values)), figures.read(of.coordinates)])
         )
 
     bucket = f"({stream_hash} & 2147483647) %% %(steps)s::integer = %(step)s::integer"

@@ -110,8 +110,12 @@ class Slicing:
 
 def by_position() -> Slicing:
     """The slices of a build whose rows are events."""
-    slice_ = f"(position >> {POSITION_BITS})::integer"
-    return Slicing("position", slice_, slice_)
+    return Slicing("position", position_slice(), position_slice())
+
+
+def position_slice() -> str:
+    """The slice of a position, over a row that has one."""
+    return f"(position >> {POSITION_BITS})::integer"
 
 
 def by_key(

@@ -21,12 +21,19 @@ class Page:
     Args:
         rows: the rows themselves, in order.
         source: the CTEs `page` (the rows) and `upto` (the key that closes the page).
-        answer: the statement's SELECT: how many rows the page has, and its last key.
+        coordinates: a relation with the rows' position and ordinal.
+        events: how many rows the page has, as an expression.
     """
 
     rows: str
     source: str
-    answer: str
+    coordinates: str
+    events: str
+
+    @property
+    def answer(self) -> str:
+        """The statement's SELECT: how many rows the page has, and its last key."""
+        return f"SELECT {self.events} AS events,\n       {_UPTO}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,8 @@ class Stream:
             f"upto AS MATERIALIZED (\n"
             f"    SELECT txid, position, ordinal FROM page ORDER BY {descending} LIMIT 1\n"
             f")",
-            "SELECT (SELECT count(*) FROM page) AS events, " + _UPTO,
+            "page",
+            "(SELECT count(*) FROM page)",
         )
 
     def settled_page(self, columns: Sequence[str], *, uses: int = 1) -> Page:
@@ -116,8 +124,8 @@ class Stream:
         )
         upto = ", ".join(f"(SELECT {name} FROM upto)" for name in self.coordinates.split(", "))
         # The bound on txid alone is implied; it tells the planner that these are few rows.
-        page = (
-            f"SELECT {names}\nFROM {self.table}\nWHERE {after}\n"
+        within = (
+            f"FROM {self.table}\nWHERE {after}\n"
             f"  AND ({self.coordinates}) <= ({upto})\n  AND txid <= (SELECT txid FROM upto)"
         )
         kept = "NOT MATERIALIZED" if uses == 1 else "MATERIALIZED"
@@ -127,10 +135,10 @@ class Stream:
             f"WHERE {after}\n"
             f"  AND ({self.coordinates}) <= {self.bound('upto')}\n"
             f"ORDER BY {self.coordinates} LIMIT %(limit)s::bigint",
-            f"upto AS MATERIALIZED (\n{indent(end)}\n),\npage AS {kept} (\n{indent(page)}\n)",
-            "SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint\n"
-            "            ELSE (SELECT count(*) FROM page) END AS events,\n"
-            "       " + _UPTO,
+            f"upto AS MATERIALIZED (\n{indent(end)}\n),\npage AS {kept} (\n    SELECT {names}\n{indent(within)}\n)",
+            # From the index alone, where the page itself would have to be put aside to be read twice.
+            f"(\n    SELECT position, {'ordinal' if self.ordinal else '0 AS ordinal'}\n{indent(within)}\n) AS page",
+            "CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END",
         )
 
     def _carried(self, columns: Sequence[str]) -> str:

@@ -65,7 +65,12 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
         relations=(relation,),
         view="SELECT " + ", ".join(ident(column.name) for column in transform.plan.columns) + f" FROM {table}",
         # COPY returns nothing, so the rows are looked up, by the ids that went in.
-        figures=figures.move([figures.change(0, f"(\n{indent(written)}\n) AS written")]),
+        figures=figures.move(
+            [
+                figures.change(0, f"(\n{indent(written)}\n) AS written"),
+                figures.read("unnest(%(positions)s::bigint[], %(ordinals)s::integer[]) AS page (position, ordinal)"),
+            ]
+        ),
     )
 
 

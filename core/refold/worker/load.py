@@ -14,15 +14,25 @@ from dataclasses import dataclass, replace
 import psycopg
 from psycopg.rows import dict_row
 
+from refold.builds import reads
 from refold.builds.build import Build, by_id, lock, move
 from refold.builds.dead_letters import left_out, set_aside
 from refold.builds.figures import take
 from refold.builds.upkeeper import Upkeeper
 from refold.crash import crash_point
 from refold.cursor import EMPTY, Cursor, Key, Read
+from refold.plans import plan_freely
 from refold.worker.culprits import of_an_event
 from refold.worker.load_culprits import culprits_within
-from refold.worker.page import LAST, Apply, apply_carefully, apply_read, read_parameters, upstream_cursor
+from refold.worker.page import (
+    LAST,
+    Apply,
+    apply_carefully,
+    apply_read,
+    cursor_parameters,
+    read_parameters,
+    upstream_cursor,
+)
 
 STEP = 2_000_000
 """Rows of the stream in one step (merge, members, facts)."""
@@ -30,14 +40,6 @@ TRANSFORM_STEP = 20_000
 """Rows in one step through Python."""
 BUCKET = 10_000_000
 """Rows of the stream for each hash range of the key (recompute)."""
-
-# A load reads all of the stream, unlike the pages that a worker's session is set up for.
-_SETTINGS = """
-SET LOCAL plan_cache_mode = force_custom_plan;
-SET LOCAL enable_seqscan = on;
-SET LOCAL enable_bitmapscan = on;
-SET LOCAL enable_sort = on
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def _load_step(conn: psycopg.Connection, keeper: Upkeeper, step: int, bucket: in
         target = build.cursor.target or upstream_cursor(conn, build).done
         total = _estimate(conn, keeper)
         dead = left_out(conn, build)
-        conn.execute(_SETTINGS)
+        plan_freely(conn)
         if keeper.plan.upkeep == "recompute":
             events, cursor, finished = _load_bucket(conn, keeper, build, Cursor(EMPTY, target), total, bucket, dead)
         else:
@@ -104,6 +106,8 @@ def _load_step(conn: psycopg.Connection, keeper: Upkeeper, step: int, bucket: in
             # What analysts query; nothing is planned by the statistics of the sets behind it.
             conn.execute(f"ANALYZE {keeper.statements.relations[0].table}".encode())
             take(conn, keeper.build_id, keeper.statements.relations)
+            # Letters that this very step has set aside count too.
+            reads.take(conn, keeper, cursor_parameters(cursor, left_out(conn, by_id(conn, keeper.build_id))))
             crash_point("load_indexes")
         # SQL loads do not count what they read, and an estimate has no place among the statistics.
         counted = events if keeper.transform else 0
@@ -139,7 +143,7 @@ def _set_culprits_aside(conn: psycopg.Connection, keeper: Upkeeper, failure: Exc
         target = build.cursor.target or upstream_cursor(conn, build).done
         left = Read(EMPTY, target, build.cursor.progress, LAST)
         load = keeper.statements.load if build.cursor.progress is None else keeper.statements.load_next
-        conn.execute(_SETTINGS)
+        plan_freely(conn)
         culprits = culprits_within(
             conn,
             keeper,

@@ -312,9 +312,13 @@ def _apply(
         # worker that is frozen in the function would keep the build for ever.
         rows = list(keeper.transform.rows(_alive(conn, page)))
         write_rows(conn, keeper.statements.load[0], rows)
-        if keeper.statements.figures and rows:
-            ids = [row[_EVENT_ID] for row in rows]
-            conn.execute(keeper.statements.figures.encode(), parameters | {"ids": ids}, prepare=True)
+        if keeper.statements.figures:
+            moved = {
+                "ids": [row[_EVENT_ID] for row in rows],
+                "positions": [row["position"] for row in page],
+                "ordinals": [row["ordinal"] for row in page],
+            }
+            conn.execute(keeper.statements.figures.encode(), parameters | moved, prepare=True)
         end = page[-1]
         return len(page), _key(keeper, end["txid"], end["position"], end["ordinal"])
     row = conn.execute(query, parameters, prepare=True).fetchone()
