@@ -18,10 +18,10 @@ import psycopg
 from law import MONDAY, PROJECT, broken, project, worker_connection
 from refold import SourceEvent, append
 from refold.builds.build import Build, by_id, find, kept
-from refold.builds.figures import disagreements
 from refold.builds.upkeeper import Upkeeper, Upkeepers, stream_of
 from refold.database import connect
 from refold.events import Answer
+from refold.reconcile.audit import quick
 from refold.upkeep.generate import generate
 from refold.upkeep.transform import statements as transform_statements
 from refold.worker.catch_up import Keeper, by_depth
@@ -127,8 +127,8 @@ class History:
             differences = broken(self.operator, self.upkeepers, build.build_id)
             assert not differences, f"{build.table_name} is not its query over what it has applied: {differences}"
             if build.loaded:
-                relations = self.upkeepers.of(self.operator, build).statements.relations
-                wrong = disagreements(self.operator, build.build_id, relations)
+                keeper = self.upkeepers.of(self.operator, build)
+                wrong = quick(self.operator, keeper)
                 assert not wrong, f"{build.table_name} is not what its figures say: {wrong}"
 
     # Producers

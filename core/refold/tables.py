@@ -345,9 +345,11 @@ sealed = Table(
     Column("passed", Xid8, nullable=False),
     Column("sealed_at", TIME),
     Column("events", BigInteger),
+    # Nobody who wrote there has a greater id.
+    Column("upto", Xid8),
     Column("ids", Numeric),
     Column("hash", Numeric),
-    CheckConstraint("num_nulls(sealed_at, events, ids, hash) IN (0, 4)", "whole"),
+    CheckConstraint("num_nulls(sealed_at, events, upto, ids, hash) IN (0, 5)", "whole"),
     comment="Slices of the log to which nothing can be written any more: how many events, which, and their hashes.",
 )
 

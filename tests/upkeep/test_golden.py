@@ -57,8 +57,8 @@ def generated(name: str) -> str:
 def _sections(statements: Statements) -> Iterator[tuple[str, str]]:
     for field in fields(statements):
         value = getattr(statements, field.name)
-        if field.name == "load_next" and value == statements.load:
-            continue  # Every step is like the first.
+        if isinstance(value, bool) or (field.name == "load_next" and value == statements.load):
+            continue  # No statement, or every step is like the first.
         for one in (value,) if isinstance(value, str) else value:
             if isinstance(one, Relation):
                 yield f"audit of {one.table}", one.differences(EVERYTHING, EVERYTHING)

@@ -104,7 +104,7 @@ def _edge(conn: psycopg.Connection, keeper: Upkeeper, parameters: Mapping[str, s
     row = conn.execute(
         """
         SELECT coalesce(min(s.slice) FILTER (
-                   WHERE s.sealed_at IS NULL OR s.passed > pg_snapshot_xmin(%(done)s::pg_snapshot)),
+                   WHERE s.sealed_at IS NULL OR s.upto >= pg_snapshot_xmin(%(done)s::pg_snapshot)),
                    max(s.slice) + 1, 0),
                (SELECT last_value FROM refold.events_position)
         FROM refold.sealed AS s

@@ -50,16 +50,19 @@ class Figures:
 
     Args:
         events: how many.
+        upto: the greatest txid among them.
         ids: the sum of the hashes that say which they are.
         hash: the sum of the hashes of all that is in them.
     """
 
     events: int = 0
+    upto: int = 0
     ids: int = 0
     hash: int = 0
 
     def __add__(self, other: Figures) -> Figures:
-        return Figures(self.events + other.events, self.ids + other.ids, self.hash + other.hash)
+        upto = max(self.upto, other.upto)
+        return Figures(self.events + other.events, upto, self.ids + other.ids, self.hash + other.hash)
 
 
 def seal(conn: psycopg.Connection, *, seconds: float = SECONDS) -> list[int]:
@@ -111,9 +114,9 @@ def _seal(conn: psycopg.Connection, numbers: range) -> None:
         rows = [(number, found.get(number, Figures())) for number in numbers]
         with conn.cursor() as cursor:
             cursor.executemany(
-                "UPDATE refold.sealed SET events = %s, ids = %s, hash = %s, sealed_at = clock_timestamp()"
-                " WHERE slice = %s AND sealed_at IS NULL",
-                [(one.events, one.ids, one.hash, number) for number, one in rows],
+                "UPDATE refold.sealed SET events = %s, upto = %s::text::xid8, ids = %s, hash = %s,"
+                " sealed_at = clock_timestamp() WHERE slice = %s AND sealed_at IS NULL",
+                [(one.events, str(one.upto), one.ids, one.hash, number) for number, one in rows],
             )
 
 
@@ -129,13 +132,15 @@ def figures(conn: psycopg.Connection, lower: int, upper: int) -> dict[int, Figur
     # By way of the parent, which is what a worker may read; the planner leaves out the other segments.
     rows = conn.execute(
         f"""
-        SELECT slice, count(*), sum({identity("0")}), sum({ROW_HASH})
+        SELECT slice, count(*), max(txid)::text::bigint, sum({identity("0")}), sum({ROW_HASH})
         FROM (SELECT {position_slice()} AS slice, * FROM refold.events WHERE position >= %s AND position < %s) AS e
         GROUP BY slice
         """.encode(),
         (lower, upper),
     ).fetchall()
-    return {int(slice_): Figures(int(events), int(ids), int(total)) for slice_, events, ids, total in rows}
+    return {
+        int(number): Figures(int(events), int(upto), int(ids), int(total)) for number, events, upto, ids, total in rows
+    }
 
 
 def segments(conn: psycopg.Connection) -> list[Segment]:

@@ -113,9 +113,10 @@ def _heal_slices(
     for part in parts(keeper, set(numbers)):
         changed, before, after = _heal_part(conn, upkeepers, keeper, build, part, parameters, locked, report)
         relations = keeper.statements.relations
-        # Under the lock the rows are now what they must be: what still disagrees are wrong figures.
+        # Under the lock the rows are now what they must be: what still disagrees are figures, which were wrong if the
+        # rows were right.
         wrong = disagreements(conn, build.build_id, relations, part)
-        if not follows:
+        if not follows and not changed:
             report.add_figures(keeper, build.projection, wrong)
         correct(conn, build.build_id, wrong)
         if changed:

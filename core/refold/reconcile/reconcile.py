@@ -128,6 +128,7 @@ class Reconciler:
         self.heals = not only_looks
         self.by = by
         self.result = Report()
+        self.damaged: set[int] = set()
 
     def one(self, build: Build) -> None:
         """Audits a build, and heals it."""
@@ -144,9 +145,12 @@ class Reconciler:
     def _quick(self, build: Build, keeper: Upkeeper) -> None:
         found = quick(self.conn, keeper)
         written = {one.slice for one in found if one.relation != READ}
-        unread = [one for one in found if one.relation == READ]
+        # Of a stream that was tampered with, a reader has read something else than is there: rightly so.
+        unread = [one for one in found if one.relation == READ and build.upstream_id not in self.damaged]
+        if written and not self.heals:
+            self.damaged.add(build.build_id)
         if self.depth == "quick":
-            self.result.add_slices(keeper, build.projection, found)
+            self.result.add_slices(keeper, build.projection, [one for one in found if one.relation != READ] + unread)
         elif not found:
             if self.heals:
                 self._agrees(build, "figures agree")

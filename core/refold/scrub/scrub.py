@@ -90,8 +90,12 @@ def scrub(
 
 
 def _sealed(conn: psycopg.Connection) -> dict[int, Figures]:
-    rows = conn.execute("SELECT slice, events, ids, hash FROM refold.sealed WHERE sealed_at IS NOT NULL").fetchall()
-    return {int(number): Figures(int(events), int(ids), int(total)) for number, events, ids, total in rows}
+    rows = conn.execute(
+        "SELECT slice, events, upto::text::bigint, ids, hash FROM refold.sealed WHERE sealed_at IS NOT NULL"
+    ).fetchall()
+    return {
+        int(number): Figures(int(events), int(upto), int(ids), int(total)) for number, events, upto, ids, total in rows
+    }
 
 
 def _segment(conn: psycopg.Connection, segment: Segment, standing: dict[int, Figures], result: Scrubbed) -> None:

@@ -77,6 +77,8 @@ FROM (
     SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM (
         SELECT (position >> 14)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, ts, item, place), 0) AS new FROM refold_builds.items__1 WHERE event_id = ANY (%(ids)s::text[])
     ) AS written GROUP BY slice
+    UNION ALL
+    SELECT -1 AS relation, (position >> 14)::integer AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM unnest(%(positions)s::bigint[], %(ordinals)s::integer[]) AS page (position, ordinal) GROUP BY 2
 ) AS changes
 GROUP BY relation, slice
 ON CONFLICT (build_id, relation, slice)

@@ -80,12 +80,15 @@ figures AS (
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        UNION ALL
+        SELECT -1 AS relation, (position >> 14)::integer AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
     ON CONFLICT (build_id, relation, slice)
         DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
-SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+SELECT (SELECT count(*) FROM page) AS events,
+       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
 -- backlog
 WITH upto AS MATERIALIZED (
@@ -141,13 +144,20 @@ figures AS (
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        UNION ALL
+        SELECT -1 AS relation, (position >> 14)::integer AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
+            SELECT position, ordinal
+            FROM refold_builds.clicks__1
+            WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
+              AND (txid, position, ordinal) <= ((SELECT txid FROM upto), (SELECT position FROM upto), (SELECT ordinal FROM upto))
+              AND txid <= (SELECT txid FROM upto)
+        ) AS page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
     ON CONFLICT (build_id, relation, slice)
         DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
-SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
-            ELSE (SELECT count(*) FROM page) END AS events,
+SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
        (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
 -- load

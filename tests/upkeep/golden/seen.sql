@@ -46,12 +46,15 @@ figures AS (
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+        UNION ALL
+        SELECT -1 AS relation, 0 AS slice, (SELECT count(*) FROM page) AS rows, 0 AS hash
     ) AS changes
     GROUP BY relation, slice
     ON CONFLICT (build_id, relation, slice)
         DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
-SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+SELECT (SELECT count(*) FROM page) AS events,
+       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
 -- backlog
 WITH upto AS MATERIALIZED (
@@ -85,13 +88,14 @@ figures AS (
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+        UNION ALL
+        SELECT -1 AS relation, 0 AS slice, CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS rows, 0 AS hash
     ) AS changes
     GROUP BY relation, slice
     ON CONFLICT (build_id, relation, slice)
         DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
-SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
-            ELSE (SELECT count(*) FROM page) END AS events,
+SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
        (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
 -- load

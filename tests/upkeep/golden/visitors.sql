@@ -141,12 +141,15 @@ figures AS (
         SELECT 2 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_2 GROUP BY slice
         UNION ALL
         SELECT 3 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_3 GROUP BY slice
+        UNION ALL
+        SELECT -1 AS relation, (position >> 14)::integer AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
     ON CONFLICT (build_id, relation, slice)
         DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
-SELECT (SELECT count(*) FROM page) AS events, (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+SELECT (SELECT count(*) FROM page) AS events,
+       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
 -- backlog
 WITH upto AS MATERIALIZED (
@@ -235,13 +238,20 @@ figures AS (
         SELECT 2 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_2 GROUP BY slice
         UNION ALL
         SELECT 3 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_3 GROUP BY slice
+        UNION ALL
+        SELECT -1 AS relation, (position >> 14)::integer AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
+            SELECT position, 0 AS ordinal
+            FROM refold.events
+            WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+              AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
+              AND txid <= (SELECT txid FROM upto)
+        ) AS page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
     ON CONFLICT (build_id, relation, slice)
         DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
-SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint
-            ELSE (SELECT count(*) FROM page) END AS events,
+SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
        (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
 -- load
