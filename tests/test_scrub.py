@@ -49,6 +49,24 @@ def seal_all(worker: Connection) -> None:
     wait_until(all_of_them, 60)
 
 
+def test_sealing_waits_for_writers_that_no_snapshot_lists(
+    worker: Connection, connect: Callable[..., Connection]
+) -> None:
+    """Of the transactions in progress a snapshot names only those that are older than the last that has ended."""
+    for _ in range(2):
+        seal(worker)
+    first, second = connect(), connect()
+    first.execute("SELECT pg_current_xact_id()")
+    append(second, events(1, "late"))  # The 36th position, in the fourth segment.
+    append(first, events(5, "over"))  # Passes its end.
+    seal(worker)
+    first.commit()
+    for _ in range(3):
+        assert all(one.lower < 3 * SIZE for one in seal(worker)), "sealed beside an open writer"
+    second.commit()
+    assert scrub(worker).damage == []
+
+
 def test_sealing_takes_two_looks_and_waits_for_older_transactions(
     worker: Connection, connect: Callable[..., Connection]
 ) -> None:

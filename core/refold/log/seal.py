@@ -48,10 +48,14 @@ def seal(conn: psycopg.Connection) -> list[Segment]:
     Call it now and then: of each segment it takes two looks, the second after all transactions of the first are over.
 
     Args:
-        conn: acts as refold_worker, in autocommit mode: the snapshot must be younger than the look at the sequence.
+        conn: acts as refold_worker, in autocommit mode: each statement must be a transaction, and its snapshot
+            younger than the look at the sequence.
     """
     row = conn.execute("SELECT last_value FROM refold.events_position").fetchone()
     assert row is not None
+    # A snapshot goes as far as the last transaction that has *ended*, and says nothing of younger ones in progress, which
+    # may have drawn a position all the same. One that begins now, and ends, puts all of them below its bound.
+    conn.execute("SELECT pg_current_xact_id()")
     conn.execute(
         """
         INSERT INTO refold.sealed (lower_position, upper_position, passed)
