@@ -53,8 +53,8 @@ def seal(conn: psycopg.Connection) -> list[Segment]:
     """
     row = conn.execute("SELECT last_value FROM refold.events_position").fetchone()
     assert row is not None
-    # A snapshot goes as far as the last transaction that has *ended*, and says nothing of younger ones in progress, which
-    # may have drawn a position all the same. One that begins now, and ends, puts all of them below its bound.
+    # A snapshot goes as far as the last transaction that has *ended*, and says nothing of younger ones in progress,
+    # which may have drawn a position all the same. One that begins now, and ends, puts all of them below its bound.
     conn.execute("SELECT pg_current_xact_id()")
     conn.execute(
         """
