@@ -62,13 +62,14 @@ def heal(
 def lock_downwards(conn: psycopg.Connection, build: Build, *, readers: bool = True) -> list[Build] | None:
     """Locks a build and everything that reads it, at any depth; None when the build is no longer kept.
 
-    Also readers in their first load: some of their steps may have read what is about to be healed.
+    Also readers in their first load: some of their steps may have read what is about to be healed. And nobody makes
+    another reader meanwhile: it would load the rows as they were, and not be among those that get the new ones.
     """
     locked: list[Build] = []
     level = [build.build_id]
     while level:
         for build_id in sorted(level):
-            one = lock(conn, build_id, wait=True)
+            one = lock(conn, build_id, wait=True, readers=True)
             if one is not None:
                 locked.append(one)
             elif build_id == build.build_id:
