@@ -49,13 +49,15 @@ def heal(
         readers: also heal what stands on it. Not where the caller audits each of them afterwards.
 
     Raises:
-        BuildError: the build was replaced meanwhile; its successor is right by construction.
+        BuildError: the build was replaced meanwhile, or is loaded anew; that is right by construction.
     """
     with conn.transaction():
         plan_freely(conn)
         order = lock_downwards(conn, build, readers=readers)
         if order is None:
             raise BuildError(f"{build.table_name} was replaced during the audit")
+        if not order[0].loaded:
+            raise BuildError(f"{build.table_name} is being loaded anew since the audit")
         _heal_slices(conn, upkeepers, order[0], suspects, order, report, follows=False)
 
 
