@@ -9,14 +9,19 @@ from typing import Any
 import psycopg
 import pytest
 
+from dead_letters.prices import LENIENT, STRICT
 from law import worker_connection
 from refold import append
 from refold.builds.build import Build, find, live
+from refold.builds.dead_letters import find as letters
 from refold.builds.promote import drop_superseded
+from refold.builds.upkeeper import Upkeepers
 from refold.deployment.deploy import deploy, rebuild
 from refold.deployment.rollback import plan, rollback
 from refold.errors import BuildError
 from refold.projections.definition import load_directory
+from refold.reconcile import reconcile
+from refold.reconcile.release import release
 from refold.worker.loop import Worker
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -212,6 +217,53 @@ def test_a_revived_build_reads_the_rebuilt_upstream(project: Project) -> None:
     assert project.live("per_action").upstream_id == project.live("clicks").build_id
     project.drain()
     assert project.rows("per_action") == [("view", 3)]
+
+
+def test_a_revived_build_gets_what_was_healed_in_its_stream(project: Project) -> None:
+    """It had read the damaged rows; when they were healed it was retired, and nobody's reader."""
+    project.append("view", "buy")
+    project.deploy(clicks=CLICKS)
+    clicks = f"refold_builds.{project.live('clicks').table_name}"
+    project.worker.execute(f"UPDATE {clicks} SET action = 'buy' WHERE action = 'view'".encode())
+    project.deploy(per_action=PER_ACTION)
+    assert project.rows("per_action") == [("buy", 2)]
+    project.deploy(per_action=PER_ACTION_TWICE)
+    assert reconcile(project.worker, project.folder).drift > 0
+    project.append("view")
+    project.rollback("per_action")
+    project.drain()
+    assert project.rows("per_action") == [("buy", 1), ("view", 2)]
+    assert reconcile(project.worker, project.folder).clean
+
+
+def test_a_revived_build_gets_what_was_released_into_its_stream(project: Project, conn: Connection) -> None:
+    conn.autocommit = True
+    conn.execute(STRICT)
+    worth = "SELECT event_id, user_id, public.price(user_id) AS worth FROM events"
+    project.deploy(worth=worth, per_worth="SELECT worth, count(*) AS events FROM worth GROUP BY worth")
+    with psycopg.connect(project.url) as own:
+        append(own, [{"id": "f", "user_id": "free", "action": "a", "ts": 1}])
+    project.drain()
+    project.deploy(per_worth="SELECT worth, 2 * count(*) AS events FROM worth GROUP BY worth")
+    conn.execute(LENIENT)
+    (letter,) = letters(project.worker, "d.state = 'waiting'")
+    assert release(project.worker, Upkeepers(project.folder), letter).answer == "released"
+    assert project.rows("per_worth") == [(0, 2)]
+    project.rollback("per_worth")
+    assert project.rows("per_worth") == [(0, 1)]
+
+
+def test_a_revived_build_that_goes_on_with_another_stream_is_compared_with_it(project: Project) -> None:
+    project.append("view", "buy")
+    project.deploy(clicks=CLICKS)
+    clicks = f"refold_builds.{project.live('clicks').table_name}"
+    project.worker.execute(f"UPDATE {clicks} SET action = 'buy' WHERE action = 'view'".encode())
+    project.deploy(per_action=PER_ACTION)
+    project.deploy(per_action=PER_ACTION_TWICE)
+    project.rebuild("clicks")
+    project.rollback("per_action")
+    assert project.live("per_action").upstream_id == project.live("clicks").build_id
+    assert project.rows("per_action") == [("buy", 1), ("view", 1)]
 
 
 def test_an_event_in_flight_is_counted_once(project: Project, connect: Callable[..., Connection]) -> None:

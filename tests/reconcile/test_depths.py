@@ -14,9 +14,13 @@ from reconcile_shop import Shop
 from refold import incidents
 from refold.builds.build import by_id, live
 from refold.builds.figures import disagreements
+from refold.builds.promote import drop_superseded
 from refold.builds.upkeeper import Upkeepers
+from refold.deployment.deploy import rebuild
+from refold.errors import BuildError
 from refold.log.seal import seal
 from refold.reconcile import Report, deep, rolling
+from refold.reconcile.audit import audit
 from refold.reconcile.background import quick_audit
 from refold.reconcile.reconcile import Depth, reconcile
 from refold.upkeep.slices import POSITION_BITS
@@ -246,3 +250,18 @@ def test_steps_are_spread_over_the_period(shop: Shop) -> None:
     # One of each build at once; the next of those that have several is due later.
     assert taken == len(shop.tables)
     assert by_id(shop.worker, 1).state == "live"
+
+
+def test_a_deep_audit_of_a_build_that_is_replaced_meanwhile(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be dropped before the next step, and its incident would have nothing to be about."""
+    monkeypatch.setitem(deep.TOGETHER, "day", 1)
+    build = live(shop.worker, "daily")
+    assert build is not None
+    keeper = Upkeepers(SHOP).of(shop.worker, build)
+    steps = deep.steps(shop.worker, keeper, resume=True)
+    audit(shop.worker, keeper, None, Report(), keep=False, ranges=next(steps))
+    for _ in range(2):
+        rebuild(shop.worker, SHOP, ["daily"], lambda progress: None)
+    assert drop_superseded(shop.worker) == [build.table_name]
+    with pytest.raises(BuildError, match="was replaced"):
+        audit(shop.worker, keeper, None, Report(), keep=False, ranges=next(steps))

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import threading
+from typing import get_args
+
+import pytest
 
 from at_once import at_once
 from live import SHOP
 from making import events
 from reconcile_shop import Shop
 from refold import Log, append
+from refold.builds.build import live
+from refold.builds.upkeeper import Upkeepers
 from refold.database import connect as connect_as
+from refold.errors import BuildError
 from refold.log.append import BULK
-from refold.reconcile.reconcile import reconcile
+from refold.reconcile import Report, rolling
+from refold.reconcile.heal import heal
+from refold.reconcile.reconcile import Depth, reconcile
+from refold.recovery.coordinates import unload
+from refold.worker.load import load_step
 from refold.worker.loop import Worker
 
 ROUNDS = 6
+DEPTHS: tuple[Depth, ...] = get_args(Depth)
 
 
 def test_reconcile_under_load(shop: Shop) -> None:
@@ -82,3 +93,27 @@ def test_healing_under_load(shop: Shop) -> None:
     shop.drain()
     assert shop.wrong() == {}
     assert shop.reconcile().drift == 0
+
+
+def test_what_is_being_loaded_is_not_audited(shop: Shop) -> None:
+    """After a recovery a live metric may be loaded anew. Of the rows of such a step the cursor knows nothing."""
+    build = live(shop.worker, "paths")
+    assert build is not None
+    upkeepers = Upkeepers(SHOP)
+    keeper = upkeepers.of(shop.worker, build)
+    with connect_as(shop.url, autocommit=True) as owner:
+        owner.execute("SET ROLE refold_worker")
+        unload(owner, build)
+    steps = 0
+    while (step := load_step(shop.worker, keeper, bucket=20)) is not None and not step.finished:
+        steps += 1
+        for depth in DEPTHS:
+            assert [name for name, _ in reconcile(shop.worker, SHOP, ["paths"], depth=depth).skipped] == ["paths"]
+        with pytest.raises(BuildError, match="is being loaded anew"):
+            heal(shop.worker, upkeepers, build, set(range(-128, 128)), Report())
+        while (audited := rolling.step(shop.worker, upkeepers)) is not None:
+            assert audited.projection != "paths"
+    assert steps > 1
+    shop.drain()
+    assert shop.wrong() == {}
+    assert shop.reconcile().clean

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
+import psycopg
 import pytest
 
+from live import SHOP
 from reconcile_shop import Shop
+from refold.builds.build import find, live
+from refold.builds.upkeeper import Upkeepers
+from refold.database import connect as connect_as
+from refold.deployment.deploy import rebuild
+from refold.reconcile import Report
+from refold.reconcile.audit import audit
+from refold.reconcile.heal import heal
+from sessions import somebody_waits
+from waiting import wait_until
 
 STREAMS = {"purchases": ("amount", "1000", ("totals",)), "graded": ("grade", "'huge'", ("grades", "grade_paths"))}
 """Of each stream: a column, a wrong value for it, and who reads it."""
@@ -99,3 +113,32 @@ def test_one_reader_ahead_of_another(shop: Shop) -> None:
         shop.drain()
         assert shop.wrong() == {}, kind
         assert shop.reconcile().drift == 0, kind
+
+
+def test_a_reader_that_is_made_while_its_stream_is_healed(
+    shop: Shop, connect: Callable[..., psycopg.Connection]
+) -> None:
+    """It must not load the rows as they were: nobody would bring it the ones that come."""
+    shop.tamper("UPDATE {purchases} SET amount = 1000 WHERE event_id = 'e002'")
+    looker = connect(autocommit=True)
+
+    def rebuilding() -> None:
+        with connect_as(shop.url, "refold_worker", autocommit=True) as other:
+            rebuild(other, SHOP, ["totals"], lambda progress: None)
+
+    def waits_or_has_read() -> bool:
+        return somebody_waits(looker) or bool(find(looker, "b.projection = 'totals' AND b.number = 2 AND b.loaded"))
+
+    thread = threading.Thread(target=rebuilding)
+    upkeepers = Upkeepers(SHOP)
+    stream = live(shop.worker, "purchases")
+    assert stream is not None
+    suspects = audit(shop.worker, upkeepers.of(shop.worker, stream), None, Report(), keep=False)
+    with shop.worker.transaction():
+        heal(shop.worker, upkeepers, stream, suspects, Report())
+        thread.start()
+        wait_until(waits_or_has_read)
+    thread.join(60)
+    rebuilt = live(shop.worker, "totals")
+    assert rebuilt is not None and rebuilt.number == 2
+    assert shop.wrong() == {}

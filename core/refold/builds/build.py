@@ -100,7 +100,7 @@ def by_id(conn: psycopg.Connection, build_id: int) -> Build:
     return find(conn, "b.build_id = %s", build_id)[0]
 
 
-def lock(conn: psycopg.Connection, build_id: int, *, wait: bool = False) -> Build | None:
+def lock(conn: psycopg.Connection, build_id: int, *, wait: bool = False, readers: bool = False) -> Build | None:
     """Locks a build until the end of the transaction.
 
     This must be a statement of its own, before the one that looks at the stream: locking and looking in one
@@ -110,6 +110,7 @@ def lock(conn: psycopg.Connection, build_id: int, *, wait: bool = False) -> Buil
         conn: the caller's transaction, READ COMMITTED.
         build_id: which build.
         wait: wait for another's lock instead of passing over.
+        readers: also let nobody make a reader of it meanwhile (see `refold.builds.make`).
 
     Returns:
         The build as it is under the lock; None when somebody else has it, or it is not kept any more.
@@ -118,7 +119,7 @@ def lock(conn: psycopg.Connection, build_id: int, *, wait: bool = False) -> Buil
         return cursor.execute(
             f"SELECT {COLUMNS} FROM refold.builds AS b"
             " WHERE b.build_id = %s AND b.state IN ('building', 'live')"
-            f" FOR NO KEY UPDATE {'' if wait else 'SKIP LOCKED'}".encode(),
+            f" FOR {'' if readers else 'NO KEY '}UPDATE {'' if wait else 'SKIP LOCKED'}".encode(),
             (build_id,),
         ).fetchone()
 

@@ -1,19 +1,21 @@
 """`refold rollback`: back to the builds that were live before a deployment.
 
 A retired build still has its table and its cursor. It is kept again: it catches up from where it stopped and is
-promoted like any other build, so that going back loses no event that arrived since.
+promoted like any other build, so that going back loses no event that arrived since. While it is retired it is nobody's
+reader: what healing or a released dead letter has changed in the stream since, it gets here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 import psycopg
 
-from refold.builds.build import Build, find
+from refold.builds.build import Build, by_id, find, lock
 from refold.builds.key_indexes import key_indexes
 from refold.builds.lookup import known
 from refold.builds.make import new_deployment
@@ -21,6 +23,8 @@ from refold.builds.upkeeper import Upkeepers
 from refold.deployment.deploy import _DEPLOY_LOCK
 from refold.deployment.drive import Report, drive
 from refold.errors import BuildError
+from refold.reconcile.prove import prove
+from refold.worker.catch_up import by_depth
 
 Action = Literal["goes back", "comes back", "follows", "removed", "stays"]
 
@@ -101,6 +105,7 @@ def rollback(
             for build in decision.revived:
                 _check_code(conn, upkeepers, build)
             deployment = new_deployment(conn, "rollback", promote=True)
+            streams = _lock_streams(conn, decision.revived)
             for build in decision.revived:
                 conn.execute(
                     """
@@ -110,6 +115,7 @@ def rollback(
                     """,
                     (deployment, build.upstream_id, build.build_id),
                 )
+            _catch_up_with_changes(conn, upkeepers, before, decision.revived, streams)
         key_indexes(conn, upkeepers)
     finally:
         conn.execute("SELECT pg_advisory_unlock(%s)", (_DEPLOY_LOCK,))
@@ -121,6 +127,62 @@ def rollback(
             f"nothing was rolled back: {error}",
             remedy=f"End or drop what stands in the way, then `refold rollback {name}` again.",
         ) from error
+
+
+def _lock_streams(conn: psycopg.Connection, revived: Sequence[Build]) -> list[Build]:
+    """Locks the live streams that revived builds go on with: who changes them now has not seen these readers yet.
+
+    Raises:
+        BuildError: one was replaced just now.
+    """
+    own = {build.build_id for build in revived}
+    ids = {build.upstream_id for build in revived if build.upstream_id is not None} - own
+    streams = by_depth(conn, find(conn, "b.build_id = ANY (%s)", list(ids)))
+    for stream in streams:
+        if lock(conn, stream.build_id, wait=True) is None:
+            raise BuildError(f"{stream.table_name} was replaced just now", remedy="Run the command again.")
+    return streams
+
+
+def _catch_up_with_changes(
+    conn: psycopg.Connection,
+    upkeepers: Upkeepers,
+    before: Sequence[Build],
+    revived: Sequence[Build],
+    streams: Sequence[Build],
+) -> None:
+    """Brings revived builds what their streams have become, other than by new events, since they were retired."""
+    streams_then = {build.build_id: build.upstream_id for build in before}
+    retired_at = {build.build_id: build.retired_at for build in revived}
+    changed: set[int] = set()
+    for build in by_depth(conn, [by_id(conn, build.build_id) for build in revived]):
+        if build.upstream_id is None or not build.loaded:
+            continue
+        if (
+            build.upstream_id != streams_then[build.build_id]
+            or build.upstream_id in changed
+            or (
+                build.upstream_id in {stream.build_id for stream in streams}
+                and _changed_since(conn, build.upstream_id, retired_at[build.build_id])
+            )
+        ):
+            prove(conn, upkeepers, build)
+            changed.add(build.build_id)
+
+
+def _changed_since(conn: psycopg.Connection, stream_id: int, instant: datetime | None) -> bool:
+    """Whether rows of a stream were healed, or events released into it, after an instant or about then."""
+    # The times are those at which transactions began: the margin is longer than any of these.
+    row = conn.execute(
+        """
+        SELECT EXISTS (SELECT FROM refold.repairs
+                       WHERE build_id = %(stream)s AND repaired_at > %(instant)s - interval '1 day')
+            OR EXISTS (SELECT FROM refold.dead_letters
+                       WHERE build_id = %(stream)s AND state = 'released' AND ended_at > %(instant)s - interval '1 day')
+        """,
+        {"stream": stream_id, "instant": instant},
+    ).fetchone()
+    return row == (True,)
 
 
 def _put_back(conn: psycopg.Connection, builds: Sequence[Build]) -> None:

@@ -55,9 +55,12 @@ def as_kept(conn: psycopg.Connection, keeper: Upkeeper) -> Build:
     """A build as the snapshot shows it, if it still reads the stream that its SQL is for.
 
     Raises:
-        BuildError: it was switched to another.
+        BuildError: it was replaced, or switched to another.
     """
     build = by_id(conn, keeper.build_id)
+    if build.state not in ("building", "live"):
+        # Its stream may be gone already, and it will be.
+        raise BuildError(f"{build.table_name} was replaced just now; reconcile again")
     if build.upstream_id != keeper.upstream_id:
         # With the new cursor and the old stream, what that never got would look like drift.
         raise BuildError(f"{build.table_name} was switched to another stream just now; reconcile again")
@@ -82,6 +85,9 @@ def audit(
         report: takes the findings when `keep` is set; healing reports its own.
         keep: nothing will be healed, so report what the audit saw.
         ranges: which slices.
+
+    Raises:
+        BuildError: the build was replaced, or switched to another stream, since its SQL was made.
     """
     relations = keeper.statements.relations
     suspects: set[int] = set()

@@ -53,7 +53,7 @@ def heal(
         unread: slices of its stream of which it has read something else than its cursor says.
 
     Raises:
-        BuildError: the build was replaced meanwhile; its successor is right by construction.
+        BuildError: the build was replaced meanwhile, or is loaded anew; that is right by construction.
     """
     with conn.transaction():
         plan_freely(conn)
@@ -61,6 +61,8 @@ def heal(
         if order is None:
             raise BuildError(f"{build.table_name} was replaced during the audit")
         build = order[0]
+        if not build.loaded:
+            raise BuildError(f"{build.table_name} is being loaded anew since the audit")
         missed: list[Disagreement] = []
         keeper = upkeepers.of(conn, build)
         if unread:
@@ -77,13 +79,14 @@ def heal(
 def lock_downwards(conn: psycopg.Connection, build: Build, *, readers: bool = True) -> list[Build] | None:
     """Locks a build and everything that reads it, at any depth; None when the build is no longer kept.
 
-    Also readers in their first load: some of their steps may have read what is about to be healed.
+    Also readers in their first load: some of their steps may have read what is about to be healed. And nobody makes
+    another reader meanwhile: it would load the rows as they were, and not be among those that get the new ones.
     """
     locked: list[Build] = []
     level = [build.build_id]
     while level:
         for build_id in sorted(level):
-            one = lock(conn, build_id, wait=True)
+            one = lock(conn, build_id, wait=True, readers=True)
             if one is not None:
                 locked.append(one)
             elif build_id == build.build_id:

@@ -134,6 +134,9 @@ class Reconciler:
         """Audits a build, and heals it."""
         # A promote may have pointed it at another stream while the others were audited.
         build = by_id(self.conn, build.build_id)
+        if not build.loaded:
+            # A step of its load has written what the cursor knows nothing of, and healing would take it away.
+            raise BuildError(f"{build.table_name} is being loaded")
         keeper = self.upkeepers.of(self.conn, build)
         if self.since is not None:
             self._since(build, keeper, self.since)

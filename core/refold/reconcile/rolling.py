@@ -52,7 +52,7 @@ def step(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str = "rolling d
     assert row is not None
     period, now = row
     due: list[tuple[datetime, int, Build, Upkeeper, Range]] = []
-    for build in find(conn, "b.state = 'live'"):
+    for build in find(conn, "b.state = 'live' AND b.loaded"):
         try:
             keeper = upkeepers.of(conn, build)
         except BuildError:
