@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -53,3 +54,23 @@ def test_a_start_in_the_future_is_now(worker: psycopg.Connection[Any]) -> None:
 def test_the_database_refuses_an_unknown_kind(worker: psycopg.Connection[Any]) -> None:
     with pytest.raises(psycopg.errors.CheckViolation):
         detect(worker, "gremlins", "daily", by="watch", evidence={})  # type: ignore[arg-type]
+
+
+def test_seen_again_and_again_it_uses_up_no_numbers(worker: psycopg.Connection[Any]) -> None:
+    """Duties come by every few seconds: gaps in the numbers would look like incidents that somebody removed."""
+    first = detect(worker, "lag", "daily", by="watch", evidence={})
+    for _ in range(5):
+        detect(worker, "lag", "daily", by="watch", evidence={"events": 9})
+    assert detect(worker, "lag", "other", by="watch", evidence={}) == first + 1
+
+
+def test_workers_write_it_into_their_log(worker: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Once when it opens, and once when it is over."""
+    with caplog.at_level(logging.INFO, "refold.incidents"):
+        for _ in range(3):
+            detect(worker, "drift", "daily", by="quick audit", evidence={})
+        resolve(worker, "drift", "daily", by="quick audit")
+        resolve(worker, "drift", "daily", by="quick audit")
+    opened, over = caplog.messages
+    assert opened.startswith("incident: drift of daily, noticed by quick audit")
+    assert over == "over: drift of daily, ended by quick audit"

@@ -6,6 +6,7 @@ incident is open for a kind and a subject at a time; a fault that is seen again 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,8 @@ from typing import Any, Literal, get_args
 import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
+
+log = logging.getLogger("refold.incidents")
 
 Kind = Literal[
     "drift",
@@ -27,6 +30,20 @@ Kind = Literal[
     "foreign_cluster",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+ONLY_NOTICED: frozenset[Kind] = frozenset({"drift", "log_damage", "impure_transform", "foreign_cluster"})
+"""Kinds of which nobody can know when they began: `started_at` is when they were noticed."""
+REMEDIES: Mapping[Kind, str] = {
+    "drift": "it is being healed; when it stays open, `refold reconcile` says why.",
+    "dead_letters": "mend the cause (`refold deadletters list`), then `refold deadletters retry NAME`.",
+    "stalled": "read the error, start workers (`refold worker`), or end the session in `written_by`.",
+    "lag": "more workers (`refold worker --processes N`), if it comes back.",
+    "held_back": "end the session, SELECT pg_terminate_backend(PID); or COMMIT or ROLLBACK PREPARED 'GID'.",
+    "lost_wake_up": "nothing is late by more than `--poll`; `refold doctor` looks at what loses notifications.",
+    "log_damage": "restore the events that are named from a backup, then `refold scrub`.",
+    "impure_transform": "make the transform depend on its event alone, then `refold deploy`.",
+    "foreign_cluster": "run `refold recover` to its end.",
+}
+"""What a person can do about an open incident of each kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +96,29 @@ def detect(
     Returns:
         The incident's number.
     """
+    # Duties come by every few seconds while a fault lasts: an INSERT that conflicts would use up a number each time.
+    parameters = {"kind": kind, "subject": subject, "started": started_at, "by": by, "evidence": Jsonb(dict(evidence))}
     row = conn.execute(
         """
-        INSERT INTO refold.incidents AS open (kind, subject, started_at, detected_by, evidence)
-        VALUES (%s, %s, least(coalesce(%s, clock_timestamp()), clock_timestamp()), %s, %s)
-        ON CONFLICT (kind, subject) WHERE resolved_at IS NULL
-            DO UPDATE SET evidence = open.evidence || excluded.evidence
+        UPDATE refold.incidents SET evidence = evidence || %(evidence)s
+        WHERE kind = %(kind)s AND subject = %(subject)s AND resolved_at IS NULL
         RETURNING incident_id
         """,
-        (kind, subject, started_at, by, Jsonb(dict(evidence))),
+        parameters,
     ).fetchone()
+    if row is None:
+        row = conn.execute(
+            """
+            INSERT INTO refold.incidents AS open (kind, subject, started_at, detected_by, evidence)
+            VALUES (%(kind)s, %(subject)s, least(coalesce(%(started)s, clock_timestamp()), clock_timestamp()),
+                    %(by)s, %(evidence)s)
+            ON CONFLICT (kind, subject) WHERE resolved_at IS NULL
+                DO UPDATE SET evidence = open.evidence || excluded.evidence
+            RETURNING incident_id
+            """,
+            parameters,
+        ).fetchone()
+        log.info("incident: %s of %s, noticed by %s (`refold incidents --open`)", kind, subject, by)
     assert row is not None
     return int(row[0])
 
@@ -105,17 +135,17 @@ def resolve(
         by: the duty, command or person that ended it.
         outcome: what was done.
     """
-    return (
-        conn.execute(
-            """
-            UPDATE refold.incidents
-            SET resolved_at = greatest(clock_timestamp(), detected_at), resolved_by = %s, outcome = %s
-            WHERE kind = %s AND subject = %s AND resolved_at IS NULL
-            """,
-            (by, None if outcome is None else Jsonb(dict(outcome)), kind, subject),
-        ).rowcount
-        > 0
-    )
+    resolved = conn.execute(
+        """
+        UPDATE refold.incidents
+        SET resolved_at = greatest(clock_timestamp(), detected_at), resolved_by = %s, outcome = %s
+        WHERE kind = %s AND subject = %s AND resolved_at IS NULL
+        """,
+        (by, None if outcome is None else Jsonb(dict(outcome)), kind, subject),
+    ).rowcount
+    if resolved:
+        log.info("over: %s of %s, ended by %s", kind, subject, by)
+    return resolved > 0
 
 
 def find(conn: psycopg.Connection, condition: str = "true", *parameters: object) -> list[Incident]:

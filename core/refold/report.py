@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
+from refold.incidents import ONLY_NOTICED
 from refold.sketch import quantile
 
 STAGES = ("waiting", "applying", "fresh")
@@ -41,14 +42,14 @@ class Kind:
     Args:
         number: how many.
         still_open: how many of them are not over.
-        to_detect: from the start to when it was noticed, seconds, on average.
+        to_detect: from the start to when it was noticed, seconds, on average; None for kinds whose start nobody knows.
         to_recover: from when it was noticed to its end, seconds, on average; None while all are open.
     """
 
     kind: str
     number: int
     still_open: int
-    to_detect: float
+    to_detect: float | None
     to_recover: float | None
 
 
@@ -112,7 +113,8 @@ ORDER BY b.projection, l.stage
 
 _INCIDENTS = """
 SELECT kind, count(*) AS number, count(*) FILTER (WHERE resolved_at IS NULL) AS still_open,
-       avg(extract(epoch FROM detected_at - started_at))::float8 AS to_detect,
+       avg(extract(epoch FROM detected_at - started_at)) FILTER (WHERE kind <> ALL (%(only_noticed)s))::float8
+           AS to_detect,
        avg(extract(epoch FROM resolved_at - detected_at))::float8 AS to_recover
 FROM refold.incidents
 WHERE detected_at >= now() - %(span)s
@@ -126,10 +128,10 @@ def report(conn: psycopg.Connection, span: timedelta) -> Report:
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        span: how far back. Events are counted in the log itself, which is read for it; latencies and duplicates are
-            kept for `latency_days` (refold.settings).
+        span: how far back. Events are counted in the log itself, of which the part since then is read; latencies and
+            duplicates are kept for `latency_days` (refold.settings).
     """
-    parameters = {"span": span}
+    parameters = {"span": span, "only_noticed": sorted(ONLY_NOTICED)}
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         row = conn.execute(_FIGURES, parameters).fetchone()

@@ -96,11 +96,13 @@ events = Table(
     CheckConstraint("ts >= '0001-01-01 00:00:00+00' AND ts < '10000-01-01 00:00:00+00'", "ts_range"),
     CheckConstraint("jsonb_typeof(metadata) = 'object'", "metadata_object"),
     CheckConstraint("version BETWEEN 1 AND 32767", "version_range"),
-    # Where an audit finds a range of positions or of time. BRIN costs next to nothing, for both grow with the log.
+    # Where an audit finds a range of positions or of time, and a report what came since. BRIN costs next to nothing,
+    # for all of them grow with the log.
     Index(
         "events_range",
         "position",
         "ts",
+        "recorded_at",
         postgresql_using="brin",
         postgresql_ops={"ts": "timestamptz_minmax_multi_ops"},
         postgresql_with={"pages_per_range": "32", "autosummarize": "on"},

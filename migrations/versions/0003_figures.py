@@ -61,9 +61,11 @@ def upgrade() -> None:
         schema="refold",
     )
     op.create_check_constraint(op.f("settings_deep_audit_days"), "settings", "deep_audit_days > 0", schema="refold")
-    # An audit finds a range of positions or of time in the log. BRIN: next to nothing on insert, for both grow with
-    # it; minmax_multi, so that a few late events do not make a range of blocks span years.
+    # An audit finds a range of positions or of time in the log, a report what was recorded since. BRIN: next to
+    # nothing on insert, for all of them grow with it; minmax_multi, so that a few late events do not make a range of
+    # blocks span years.
     op.execute(
-        "CREATE INDEX events_range ON refold.events USING brin (position, ts timestamptz_minmax_multi_ops)"
+        "CREATE INDEX events_range ON refold.events"
+        " USING brin (position, ts timestamptz_minmax_multi_ops, recorded_at)"
         " WITH (pages_per_range = 32, autosummarize = on)"
     )

@@ -22,7 +22,8 @@ def worker(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 def test_nothing_happened(refold: Refold) -> None:
-    assert refold("incidents").out.startswith("no incidents")
+    assert refold("incidents").out == "no incident is open, and none was in the last 7d\n"
+    assert refold("incidents", "--open").out == "no incident is open\n"
     assert refold("incidents", "--open", "--json").json == []
     assert "incidents" not in refold("status").out
 
@@ -62,7 +63,50 @@ def test_since(refold: Refold, worker: psycopg.Connection[Any], conn: psycopg.Co
 def test_wrong_words(refold: Refold) -> None:
     done = refold("incidents", "--kind", "stalls")
     assert done.status == 2
-    assert "did you mean stalled?" in done.err
+    assert "Did you mean stalled?" in done.err
     done = refold("incidents", "--since", "yesterday")
     assert done.status == 2
     assert "7d" in done.err
+
+
+def test_the_first_line_counts_and_the_last_ones_say_what_to_do(
+    refold: Refold, worker: psycopg.Connection[Any]
+) -> None:
+    detect(worker, "dead_letters", "daily__1", by="worker", evidence={"waiting": 2})
+    detect(worker, "lag", "daily__1", by="progress", evidence={})
+    resolve(worker, "lag", "daily__1", by="progress")
+    lines = refold("incidents").out.splitlines()
+    assert lines[0] == "1 open, 1 over"
+    assert lines[-1].startswith("dead_letters: ") and "`refold deadletters retry NAME`" in lines[-1]
+    assert not any(one.startswith("lag: ") for one in lines), "what is over needs nobody"
+
+
+def test_what_was_seen_and_done_is_told_in_words(refold: Refold, worker: psycopg.Connection[Any]) -> None:
+    damage = [{"fault": "changed", "event_id": f"e{number}", "detail": ""} for number in range(8)]
+    detect(worker, "log_damage", "refold.events_1", by="refold scrub", evidence={"found": 8, "damage": damage})
+    detect(worker, "drift", "daily", by="quick audit", evidence={"depth": "slice"})
+    resolve(worker, "drift", "daily", by="quick audit", outcome={"healed": {"daily__1: missing": 3}, "figures": []})
+    shown = refold("incidents").out
+    assert (
+        "found 8, damage (fault changed, event_id e0)" in shown and "(fault changed, event_id e4) and 3 more" in shown
+    )
+    assert "done: healed (daily__1: missing 3)\n" in shown
+    assert "{" not in shown
+
+
+def test_of_drift_nobody_knows_since_when(refold: Refold, worker: psycopg.Connection[Any]) -> None:
+    """A time to detect of 0 ms would be a boast."""
+    detect(worker, "drift", "daily", by="quick audit", evidence={})
+    shown = refold("incidents").out
+    assert "noticed 20" in shown and " UTC, by quick audit" in shown
+    assert "noticed after" not in shown
+    [kind] = refold("report", "--json").json["incidents"]
+    assert kind["to_detect"] is None
+
+
+@pytest.mark.parametrize("span", ["0d", "99999w", "999999999w", "99999999999999999999s"])
+def test_spans_that_no_calendar_has(refold: Refold, span: str) -> None:
+    for command in ("incidents", "report"):
+        done = refold(command, "--since", span)
+        assert done.status == 2
+        assert "up to a century" in done.err

@@ -74,3 +74,21 @@ def test_the_span(refold: Refold, record: Callable[..., None], conn: psycopg.Con
     assert refold("report", "--since", "24h", "--json").json["events"] == 1
     assert refold("report", "--since", "3d", "--json").json["events"] == 2
     assert refold("report", "--since", "now").status == 2
+
+
+def test_a_short_span_reads_a_part_of_the_log(record: Callable[..., None], conn: psycopg.Connection[Any]) -> None:
+    """The log's BRIN index knows which blocks are that new; without it a report reads every event there is."""
+    record("view=ann", "view=bob")
+    conn.execute("SET enable_seqscan = off")
+    plan = conn.execute(
+        "EXPLAIN SELECT count(*) FROM refold.events WHERE recorded_at >= now() - interval '1 hour'"
+    ).fetchall()
+    assert any("Bitmap Index Scan" in line for (line,) in plan)
+
+
+def test_one_is_not_many(refold: Refold, database_url: str) -> None:
+    with psycopg.connect(database_url) as conn:
+        append(conn, [EVENT])
+        append(conn, [EVENT | {"action": "other"}])
+    assert "1 conflict, 0 invalid" in refold("report").out
+    assert "0 rows" in refold("report").out

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from conftest import ServerUnderTest
+
 from .conftest import Refold
 
 TRANSFORM = """
@@ -48,3 +50,10 @@ def test_a_transform_that_this_worker_does_not_have(refold: Refold, record: Call
 def test_options_out_of_range(refold: Refold) -> None:
     for options in (["--processes", "0"], ["--poll", "0"]):
         assert refold("worker", *options).status == 2
+
+
+def test_draining_a_database_without_refold(bare: Refold, server: ServerUnderTest) -> None:
+    """It is not installed; that is another thing than a schema that is too old."""
+    done = bare("worker", "--drain", "--database-url", server.url_of(server.maintenance_dbname))
+    assert done.status == 2
+    assert "refold is not installed" in done.err

@@ -69,6 +69,7 @@ def list_(
             for one in letters
         ],
         right=("ATTEMPTS",),
+        spare=("ATTEMPTS", "SINCE", "STATE"),
     )  # fmt: skip
 
 

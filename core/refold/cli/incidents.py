@@ -1,10 +1,10 @@
-"""`refold incidents`: what went wrong, when it began, was noticed and was over."""
+"""`refold incidents`: what went wrong, when it began, was noticed and was over, and what to do about it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Annotated, Any
 
@@ -12,11 +12,14 @@ import psycopg
 import typer
 
 from refold.cli.app import TRUST, app
-from refold.cli.output import as_json, line, table
+from refold.cli.output import as_json, line
 from refold.cli.session import AsJson, DatabaseUrl, session
 from refold.cli.span import duration, span
 from refold.errors import InputError
-from refold.incidents import KINDS, Incident, find
+from refold.incidents import KINDS, ONLY_NOTICED, REMEDIES, Incident, Kind, find
+
+LISTED = 5
+"""Things that a line names at most; --json has all."""
 
 
 @app.command(rich_help_panel=TRUST)
@@ -31,7 +34,7 @@ def incidents(
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """List what went wrong: since when, who noticed it and when, when it was over, and the evidence.
+    """List what went wrong: since when, who noticed it and when, when it was over, the evidence, and what to do.
 
     Workers open incidents and resolve them by themselves. Exit status 0, whether there are any or not.
 
@@ -46,8 +49,8 @@ def incidents(
         condition += " AND i.resolved_at IS NULL"
     if kind is not None:
         condition += " AND i.kind = %s"
+    given = [] if kind is None else [known_kind(kind)]
     with session(database_url) as conn:
-        given = [] if kind is None else [known_kind(kind)]
         found = find(conn, condition, *parameters, *given)
         now = _now(conn)
     if json:
@@ -55,56 +58,72 @@ def incidents(
     elif found:
         show(found, now)
     else:
-        line(f"no {'open ' if open_only else ''}incidents since {span(since)} ago")
+        line(f"no incident is open{'' if open_only else f', and none was in the last {since}'}")
 
 
-def known_kind(kind: str) -> str:
+def known_kind(kind: str) -> Kind:
     """A kind of incident by its name.
 
     Raises:
         InputError: there is none of that name.
     """
     name = kind.replace("-", "_")
-    if name not in KINDS:
-        near = get_close_matches(name, KINDS, n=1)
-        meant = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"no kind of incident is called {kind}", remedy=f"{meant}Kinds: {', '.join(KINDS)}.")
-    return name
+    for known in KINDS:
+        if known == name:
+            return known
+    near = get_close_matches(name, KINDS, n=1)
+    meant = f". Did you mean {near[0]}?" if near else ""
+    raise InputError(f"no kind of incident is called {kind}{meant}", remedy=f"Kinds: {', '.join(KINDS)}.")
 
 
-def show(found: list[Incident], now: datetime) -> None:
-    """Prints incidents for people, newest last."""
-    table(
-        ("NO", "KIND", "SUBJECT", "STARTED", "NOTICED", "OVER", "EVIDENCE"),
-        [
-            (
-                one.incident_id,
-                one.kind,
-                one.subject,
-                one.started_at,
-                "after " + duration((one.detected_at - one.started_at).total_seconds()),
-                _over(one, now),
-                told(one.evidence),
-            )
-            for one in found
-        ],
-        right=("NO",),
-    )
+def show(found: Sequence[Incident], now: datetime) -> None:
+    """Prints incidents: how many, each with its evidence, newest last, and what to do about those that are open."""
+    opened = [one for one in found if one.resolved_at is None]
+    line(f"{len(opened):,} open, {len(found) - len(opened):,} over")
+    for one in found:
+        line()
+        line(f"{one.incident_id}  {one.kind}  {one.subject}  {_over(one, now)}", "" if one.resolved_at else "red")
+        line(f"    {_times(one)}")
+        for name, evidence in (("seen", one.evidence), ("done", one.outcome or {})):
+            if text := told(evidence):
+                line(f"    {name}: {text}")
+    if opened:
+        line()
+    for kind in KINDS:
+        if any(one.kind == kind for one in opened):
+            line(f"{kind}: {REMEDIES[kind]}", "yellow")
 
 
 def _over(one: Incident, now: datetime) -> str:
     if one.resolved_at is None:
         return "open for " + duration((now - one.started_at).total_seconds())
-    return f"after {duration((one.resolved_at - one.started_at).total_seconds())}, by {one.resolved_by}"
+    return f"over after {duration((one.resolved_at - one.started_at).total_seconds())}, by {one.resolved_by}"
+
+
+def _times(one: Incident) -> str:
+    began = f"{one.started_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if one.kind in ONLY_NOTICED:
+        return f"noticed {began}, by {one.detected_by}"
+    after = duration((one.detected_at - one.started_at).total_seconds())
+    return f"since {began}, noticed after {after}, by {one.detected_by}"
 
 
 def told(evidence: Mapping[str, Any]) -> str:
-    """Evidence as a line; what is empty is left out."""
-    return ", ".join(
-        f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
-        for name, value in evidence.items()
-        if value not in (None, "", [])
-    )
+    """Evidence as a line; what is empty is left out, and of long lists the end."""
+    return ", ".join(f"{name} {_text(value)}" for name, value in evidence.items() if not _empty(value))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return f"({told(value)})"
+    if isinstance(value, list):
+        more = f" and {len(value) - LISTED:,} more" if len(value) > LISTED else ""
+        return " ".join(map(_text, value[:LISTED])) + more
+    return str(value)
+
+
+def _empty(value: object) -> bool:
+    return value is None or value in ("", [], {})
 
 
 def _now(conn: psycopg.Connection) -> datetime:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 from rich.console import Console
@@ -62,15 +62,28 @@ def text_of(value: object) -> str:
     return str(value)
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: `1 row`, `2,000 rows`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = (), title: str | None = None
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Iterable[str] = (),
+    spare: Sequence[str] = (),
+    title: str | None = None,
 ) -> None:
     """A table: rich on a terminal; elsewhere aligned columns of their full length, without frames.
+
+    On a terminal the last column takes the room that the others leave, and breaks into lines.
 
     Args:
         columns: the headings.
         rows: the cells; see `text_of`.
         right: headings of the columns that are aligned to the right.
+        spare: headings of the columns that a narrow terminal goes without, the first to go first; a note names them.
         title: a line above.
     """
     to_right = set(right)
@@ -78,14 +91,42 @@ def table(
     if not out.is_terminal:
         _plain_table(columns, cells, to_right, title)
         return
+    widths = [max(len(row[at]) for row in [list(columns), *cells]) for at in range(len(columns))]
+    shown = that_fit(columns, widths, spare, out.width)
+    # Where they do not fit even so, all of them break: better than cells that are cut off.
+    whole = taken(widths, shown) <= out.width
     drawn = Table(
         title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
     )
-    for column in columns:
-        drawn.add_column(column, justify="right" if column in to_right else "left", overflow="fold")
+    for at in shown:
+        justify: Literal["left", "right"] = "right" if columns[at] in to_right else "left"
+        drawn.add_column(columns[at], justify=justify, overflow="fold", no_wrap=whole and at != shown[-1])
     for row in cells:
-        drawn.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        drawn.add_row(*(Text(row[at], style=_STYLES.get(row[at], "")) for at in shown))
     out.print(drawn)
+    left_out = [column for at, column in enumerate(columns) if at not in shown]
+    if left_out:
+        note(f"not shown in {out.width} columns: {', '.join(left_out)}")
+
+
+LAST = 30
+"""Characters in a line that do for the last column, which breaks."""
+
+
+def that_fit(columns: Sequence[str], widths: Sequence[int], spare: Sequence[str], room: int) -> list[int]:
+    """Which columns fit into so much room: all but as many of the spare ones, in their order, as must go. Pure."""
+    shown = list(range(len(columns)))
+    for column in spare:
+        if taken(widths, shown) <= room:
+            break
+        shown.remove(list(columns).index(column))
+    return shown
+
+
+def taken(widths: Sequence[int], shown: Sequence[int]) -> int:
+    """The characters that columns take at least, the last of which may break. Pure."""
+    *others, last = (widths[at] for at in shown)
+    return sum(others) + min(last, LAST) + 2 * len(others)
 
 
 _STYLES = {"live": "green", "building": "yellow", "new": "green", "changed": "yellow", "drifted": "red",

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from refold.cli.app import TRUST, app
-from refold.cli.output import as_json, line, table
+from refold.cli.output import as_json, counted, line, table
 from refold.cli.session import AsJson, DatabaseUrl, session
 from refold.cli.span import duration, span
 from refold.report import Report
@@ -46,9 +46,9 @@ def show(found: Report) -> None:
     line()
     line(f"events        {found.events:,} accepted")
     line(f"duplicates    {found.duplicates:,} refused, {found.duplicate_rate:.1%} of what came")
-    line(f"set aside     {found.conflicts:,} conflicts, {found.invalid:,} invalid")
-    line(f"healed        {found.healed:,} rows")
-    line(f"dead letters  {found.dead_letters:,} waiting")
+    line(f"set aside     {counted(found.conflicts, 'conflict')}, {found.invalid:,} invalid")
+    line(f"healed        {counted(found.healed, 'row')}")
+    line(f"dead letters  {found.dead_letters:,} waiting now")
     line()
     if found.latencies:
         table(
@@ -60,7 +60,7 @@ def show(found: Report) -> None:
             right=("EVENTS", "P50", "P95", "P99"),
         )
     else:
-        line("no latencies: no worker has applied anything")
+        line("no latencies: no worker has applied anything in this time")
     line()
     if found.incidents:
         table(
@@ -70,7 +70,7 @@ def show(found: Report) -> None:
                     one.kind,
                     one.number,
                     one.still_open,
-                    duration(one.to_detect),
+                    None if one.to_detect is None else duration(one.to_detect),
                     None if one.to_recover is None else duration(one.to_recover),
                 )
                 for one in found.incidents

@@ -69,6 +69,7 @@ def show(now: Status) -> None:
             ("PROJECTION", "TABLE", "STATE", "UPKEEP", "READS", "LAG", "BEHIND", "APPLIED", "RATE", "VIEWS"),
             [_build(build) for build in now.builds],
             right=("LAG", "BEHIND", "APPLIED", "RATE"),
+            spare=("VIEWS", "UPKEEP", "READS", "RATE", "APPLIED", "TABLE"),
         )
     else:
         line("no metrics yet: `refold deploy` makes them")

@@ -14,11 +14,11 @@ import typer
 from refold.cli.app import TRUST, app
 from refold.cli.output import line, progress
 from refold.cli.session import DatabaseUrl, Projections, database, folder
-from refold.database import connect
+from refold.database import check, connect
 from refold.duties.every import DUTIES
 from refold.errors import BuildError
 from refold.worker.doorbell import POLL
-from refold.worker.pool import Orders, run
+from refold.worker.pool import LOGGERS, Orders, run
 
 log = logging.getLogger("refold.worker")
 
@@ -49,6 +49,8 @@ def worker(
       refold worker --drain             in a nightly job, or before a test looks
     """
     url = database(database_url)
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.INFO)
     orders = Orders(url, folder(projections, quiet=True), poll, drain, DUTIES)
     if not drain:
         log.info("working%s; Ctrl-C stops", f" in {processes} processes" if processes > 1 else "")
@@ -70,6 +72,7 @@ def _figures(url: str) -> Iterator[psycopg.Connection]:
     """A connection of its own, for the figures that are shown meanwhile."""
     conn = connect(url, "refold_worker", autocommit=True, application_name="refold worker figures")
     try:
+        check(conn)
         yield conn
     finally:
         conn.close()

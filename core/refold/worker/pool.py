@@ -28,6 +28,8 @@ from refold.worker.loop import Worker
 from refold.worker.schedule import Duty
 
 log = logging.getLogger("refold.worker")
+LOGGERS = ("refold.worker", "refold.incidents")
+"""What a worker writes about: its work, and the incidents that it opens and closes."""
 
 REFUSED = 78
 """Exit status of a child that cannot work here at all (EX_CONFIG of sysexits.h): starting it again is no use."""
@@ -208,7 +210,8 @@ def _child(orders: Orders, parent: int, log_level: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, handle)
     logging.basicConfig(format="%(asctime)s %(process)d %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
-    log.setLevel(log_level)
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(log_level)
     worker = Worker(
         orders.url,
         orders.projections,
