@@ -11,6 +11,7 @@ from psycopg.rows import dict_row
 from refold.builds.upkeeper import Upkeeper
 from refold.projections.identifiers import ident
 from refold.upkeep.transform import EXPECTED, applied_rows
+from refold.worker.page import alive
 from refold.worker.write_rows import write_rows
 
 AMONG_THEM = "(txid, position) IN (SELECT txid, position FROM pg_temp.recomputed_events)"
@@ -42,7 +43,9 @@ def _fill(conn: psycopg.Connection, keeper: Upkeeper, rows: list[dict[str, Any]]
     conn.execute(f"DROP TABLE IF EXISTS {EXPECTED}, pg_temp.recomputed_events".encode())
     conn.execute(f"CREATE TEMPORARY TABLE expected_rows (LIKE {relation.table}) ON COMMIT DROP".encode())
     conn.execute(b"CREATE TEMPORARY TABLE recomputed_events (txid xid8, position bigint) ON COMMIT DROP")
-    write_rows(conn, f"COPY {EXPECTED} ({columns}) FROM STDIN", keeper.transform.rows(rows))
+    # All of them before the COPY, as in a page: a process that is frozen in the function would keep its locks.
+    expected = list(keeper.transform.rows(alive(conn, rows)))
+    write_rows(conn, f"COPY {EXPECTED} ({columns}) FROM STDIN", expected)
     write_rows(
         conn,
         "COPY pg_temp.recomputed_events FROM STDIN",
