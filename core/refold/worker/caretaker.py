@@ -113,7 +113,7 @@ class Caretaker:
 
     def _run(self) -> None:
         schedule = Schedule(self._duties, stopped=self._told.is_set)
-        upkeepers = Upkeepers(self._projections)
+        upkeepers = Upkeepers(self._projections, gently=True)
         while not self._told.is_set():
             try:
                 self._attend(schedule, upkeepers)
