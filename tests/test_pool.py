@@ -128,6 +128,23 @@ def test_told_to_stop_it_ends_well(
     wait_until(lambda: workers(conn) == 0)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_told_to_stop_in_the_middle_of_a_duty(
+    project: Path, database_url: str, conn: Connection, connect: Callable[..., Connection], processes: int
+) -> None:
+    """It is cancelled; nobody waits for the end of an audit."""
+    conn.autocommit = True
+    holder = connect()
+    holder.execute("LOCK TABLE refold.duties IN ACCESS EXCLUSIVE MODE")
+    with worker(database_url, project, "--processes", str(processes)) as running:
+        wait_until(lambda: len(pids(conn, "refold duties", waiting=True)) == processes)
+        running.tell()
+        status, said = running.end()
+        wait_until(lambda: pids(conn, "refold duties") == [])
+    assert status == 0, said
+    assert "Traceback" not in said
+
+
 def test_a_worker_that_dies_is_replaced(project: Path, database_url: str, conn: Connection) -> None:
     conn.autocommit = True
     with worker(database_url, project, "--processes", "2") as running:
@@ -150,7 +167,7 @@ def test_workers_end_with_a_parent_that_was_killed(project: Path, database_url: 
         wait_until(lambda: workers(conn) == 2)
         running.tell(signal.SIGKILL)
         running.end()
-        wait_until(lambda: workers(conn) == 0)
+        wait_until(lambda: workers(conn) == 0 and pids(conn, "refold duties") == [])
 
 
 @pytest.mark.parametrize("processes", [1, 2])

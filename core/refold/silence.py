@@ -55,6 +55,10 @@ class Watch:
         """Ends the watch; the connection stays as it is."""
         self._ended.set()
 
+    def cut(self) -> None:
+        """Ends the connection: whoever waits for an answer on it gets an error instead."""
+        _end(self._socket)
+
     def __enter__(self) -> Self:
         return self
 

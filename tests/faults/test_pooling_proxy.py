@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,8 +19,10 @@ from processes import Process, worker
 from refold import append
 from refold.database import SESSION
 from refold.doctor.notifications import listens
+from refold.duties.every import DUTIES
 from refold.errors import DatabaseError
 from refold.worker.loop import Worker
+from refold.worker.schedule import Duty
 from sessions import advisory_locks
 from waiting import wait_until
 
@@ -102,3 +105,41 @@ def test_workers_say_so_and_poll(
             assert "transaction-pooling proxy" in told
             assert "Traceback" not in told
     assert advisory_locks(admin) == 0
+
+
+def test_duties_are_done_and_given_back(
+    proxied: str, database_url: str, admin: Connection, login: sql.Identifier
+) -> None:
+    """Each of their transactions may run in another session; who has a duty is not told by one."""
+    make_live(database_url)
+    with_settings(admin, login)
+    duties = [Duty(duty.name, 0.1, duty.run, duty.patience) for duty in DUTIES]
+    stop = threading.Event()
+    thread = threading.Thread(target=Worker(proxied, SHOP, duties=duties, poll=0.1, stopped=stop.is_set).run)
+    thread.start()
+    try:
+        for _ in range(3):
+            (now,) = admin.execute("SELECT clock_timestamp()").fetchone() or ()
+            seen: set[str] = set()
+
+            def done(now: object, seen: set[str]) -> bool:
+                rows = admin.execute(
+                    "SELECT name FROM refold.duties WHERE ended_at >= started_at AND started_at > %s AND error IS NULL",
+                    (now,),
+                )
+                seen.update(name for (name,) in rows)
+                return len(seen) == len(duties)
+
+            wait_until(lambda: done(now, seen), deadline_s=20)  # noqa: B023
+    finally:
+        stop.set()
+        thread.join(20)
+    assert not thread.is_alive()
+    # What the sessions that others get next were given.
+    with psycopg.connect(proxied, autocommit=True) as other:
+        assert other.execute(
+            "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')"
+        ).fetchone() == (
+            "0",
+            "0",
+        )

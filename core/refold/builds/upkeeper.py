@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
 
 from refold.builds.build import Build, by_id
+from refold.builds.gentle import gentle
 from refold.errors import BuildError
 from refold.projections.definition import Definition, from_source, load_directory
 from refold.projections.identifiers import ident
@@ -62,10 +63,12 @@ class Upkeepers:
 
     Args:
         projections: the folder of transforms; None when there is none here.
+        gently: transforms give way to other threads, see `refold.builds.gentle`.
     """
 
-    def __init__(self, projections: Path | None) -> None:
+    def __init__(self, projections: Path | None, *, gently: bool = False) -> None:
         self._folder = projections
+        self._gently = gently
         self._definitions: dict[str, Definition] = {}
         self._made: dict[tuple[int, int | None], Upkeeper] = {}
 
@@ -115,7 +118,8 @@ class Upkeepers:
                 f"{known.path} differs from the deployed build {build.table_name}",
                 remedy="Run `refold deploy`, or give this worker the deployed version of the file.",
             )
-        return known.transform
+        transform = known.transform
+        return replace(transform, function=gentle(transform.function)) if self._gently else transform
 
 
 def columns_of(conn: psycopg.Connection, build: Build) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import psycopg
@@ -11,6 +11,7 @@ from psycopg.rows import dict_row
 from refold.builds.upkeeper import Upkeeper
 from refold.projections.identifiers import ident
 from refold.upkeep.transform import EXPECTED, applied_rows
+from refold.worker.page import alive
 from refold.worker.write_rows import write_rows
 
 AMONG_THEM = "(txid, position) IN (SELECT txid, position FROM pg_temp.recomputed_events)"
@@ -31,20 +32,22 @@ def recompute(
     """
     assert keeper.transform is not None
     query = applied_rows(keeper.transform, keeper.stream, since=since, condition=condition)
-    with conn.cursor(row_factory=dict_row) as cursor:
-        _fill(conn, keeper, cursor.execute(query.encode(), parameters).fetchall())
-
-
-def _fill(conn: psycopg.Connection, keeper: Upkeeper, rows: list[dict[str, Any]]) -> None:
-    assert keeper.transform is not None
     relation = keeper.statements.relations[0]
     columns = ", ".join(map(ident, relation.columns))
     conn.execute(f"DROP TABLE IF EXISTS {EXPECTED}, pg_temp.recomputed_events".encode())
     conn.execute(f"CREATE TEMPORARY TABLE expected_rows (LIKE {relation.table}) ON COMMIT DROP".encode())
     conn.execute(b"CREATE TEMPORARY TABLE recomputed_events (txid xid8, position bigint) ON COMMIT DROP")
-    write_rows(conn, f"COPY {EXPECTED} ({columns}) FROM STDIN", keeper.transform.rows(rows))
-    write_rows(
-        conn,
-        "COPY pg_temp.recomputed_events FROM STDIN",
-        ((row["txid"], row["position"]) for row in rows),
-    )
+    events: list[tuple[int, int]] = []
+    with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(query.encode(), parameters)
+        # All of them before the COPY, as in a page: a process that is frozen in the function would keep its locks.
+        expected = list(keeper.transform.rows(alive(conn, _noted(cursor, events))))
+    write_rows(conn, f"COPY {EXPECTED} ({columns}) FROM STDIN", expected)
+    write_rows(conn, "COPY pg_temp.recomputed_events FROM STDIN", events)
+
+
+def _noted(rows: Iterable[dict[str, Any]], events: list[tuple[int, int]]) -> Iterator[dict[str, Any]]:
+    """The rows, as they come; notes which events they are."""
+    for row in rows:
+        events.append((row["txid"], row["position"]))
+        yield row

@@ -23,6 +23,8 @@ SETTLE = 0.25
 """Seconds at most for which a sleeper waits for transactions that were open when it raised the flag."""
 TICK = 0.005
 """Seconds between two looks in that time."""
+OBEY = 0.25
+"""Seconds after which a sleeper looks whether it has been told to stop."""
 
 
 class Doorbell:
@@ -75,7 +77,7 @@ class Doorbell:
             self._doze(seconds, stopped)
         elif self._up or self._raise_flag():
             if self._settled or self._settle(work, stopped):
-                if any(True for _ in self._conn.notifies(timeout=seconds, stop_after=1)):
+                if self._listen(seconds, stopped):
                     self._heard()
                 else:
                     self._listen_back()
@@ -113,6 +115,17 @@ class Doorbell:
                 self._settled = True
                 return True
             time.sleep(TICK)
+
+    def _listen(self, seconds: float, stopped: Callable[[], bool]) -> bool:
+        """Whether it rings within a time."""
+        until = time.monotonic() + seconds
+        while not stopped():
+            left = until - time.monotonic()
+            if any(True for _ in self._conn.notifies(timeout=max(0.0, min(left, OBEY)), stop_after=1)):
+                return True
+            if left <= OBEY:
+                break
+        return False
 
     def _heard(self) -> None:
         """It rang: whatever is read from now on may have rung too."""

@@ -17,13 +17,14 @@ from refold.database import SESSION, check, connect
 from refold.pooling import insist_on_settings, proxied
 from refold.retry import transient
 from refold.silence import Watch
+from refold.worker.caretaker import Caretaker
 from refold.worker.catch_up import Keeper
 from refold.worker.doorbell import POLL, Doorbell
 from refold.worker.latency import Latencies
 from refold.worker.load import Loaded
 from refold.worker.page import Applied
 from refold.worker.patience import Patience
-from refold.worker.schedule import Duty, Schedule
+from refold.worker.schedule import Duty
 from refold.worker.work import waiting
 
 log = logging.getLogger("refold.worker")
@@ -64,7 +65,7 @@ class Worker:
     Args:
         url: a libpq URL; the login role must be allowed to act as refold_worker.
         projections: the folder of Python transforms, if this worker has any.
-        duties: what it does between pages and while it waits for events; nothing of it when it drains.
+        duties: what it does beside its pages, see `Caretaker`; nothing of it when it drains.
         poll: seconds between two looks while nothing rings.
         frozen_after: seconds after which the server takes a worker that stopped in mid-page for dead.
         stopped: asked between pages whether to stop.
@@ -90,7 +91,7 @@ class Worker:
         self._stopped = stopped
         self._on_page = on_page
         self._patience = Patience()
-        self._schedule = Schedule(duties)
+        self._caretaker = Caretaker(url, projections, duties, frozen_after=frozen_after)
         self._latencies = Latencies()
         self._suspects: set[int] = set()
 
@@ -109,12 +110,15 @@ class Worker:
             before_sleep=self._report,
             reraise=True,
         )
-        for attempt in attempts:
-            if self._stopped():
-                # Told to stop while the server is away.
-                return
-            with attempt:
-                self._run(drain)
+        try:
+            for attempt in attempts:
+                if self._stopped():
+                    # Told to stop while the server is away.
+                    return
+                with attempt:
+                    self._run(drain)
+        finally:
+            self._caretaker.end()
 
     def _run(self, drain: bool) -> None:
         with (
@@ -128,6 +132,9 @@ class Worker:
             doorbell = Doorbell(conn, poll=self._poll)
             if not drain or proxied(conn):
                 self._test(conn, doorbell)
+            if not drain:
+                # The checks are passed: refold can work here.
+                self._caretaker.begin()
             segments_due = 0.0
             while not self._stopped():
                 self._latencies.write(conn)
@@ -137,8 +144,6 @@ class Worker:
                     check(conn)
                     conn.execute("SELECT refold.ensure_segments()")
                     segments_due = time.monotonic() + SEGMENTS_EVERY
-                if not drain:
-                    self._schedule.turn(conn, self._upkeepers)
                 todo = self._patience.due(waiting(conn))
                 # What cost this worker its connection comes last, or those behind it would never have their turn.
                 todo.sort(key=lambda build: build.build_id in self._suspects)
@@ -162,7 +167,9 @@ class Worker:
                     break
                 else:
                     doorbell.sleep(
-                        lambda: bool(self._patience.due(waiting(conn))), self._stopped, at_most=self._schedule.wait()
+                        lambda: bool(self._patience.due(waiting(conn))),
+                        self._stopped,
+                        at_most=max(0.0, segments_due - time.monotonic()),
                     )
             self._latencies.write(conn, now=True)
 

@@ -310,7 +310,7 @@ def _apply(
             return 0, None
         # All of them before the COPY: the server's time-out for idle transactions does not run inside one, and a
         # worker that is frozen in the function would keep the build for ever.
-        rows = list(keeper.transform.rows(_alive(conn, page)))
+        rows = list(keeper.transform.rows(alive(conn, page)))
         write_rows(conn, keeper.statements.load[0], rows)
         if keeper.statements.figures:
             moved = {
@@ -327,8 +327,8 @@ def _apply(
     return events, None if txid is None else _key(keeper, txid, position, ordinal)
 
 
-def _alive(conn: psycopg.Connection, page: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The rows of a page, with signs of life in between: the server would take a slow function for dead."""
+def alive(conn: psycopg.Connection, page: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows that a function is given, with signs of life in between: the server would take a slow one for dead."""
     due = time.monotonic() + ALIVE_EVERY
     for row in page:
         yield row
