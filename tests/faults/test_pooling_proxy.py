@@ -119,7 +119,9 @@ def test_duties_are_done_and_given_back(
     thread.start()
     try:
         for _ in range(3):
-            (now,) = admin.execute("SELECT clock_timestamp()").fetchone() or ()
+            row = admin.execute("SELECT clock_timestamp()").fetchone()
+            assert row is not None
+            now = row[0]
             seen: set[str] = set()
 
             def done(now: object, seen: set[str]) -> bool:

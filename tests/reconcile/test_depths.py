@@ -292,7 +292,8 @@ def test_one_that_cannot_be_audited_does_not_hold_up_the_rolling_audit(
     shop.tamper("ALTER TABLE {daily} RENAME COLUMN amount TO mount")
     owner = connect(autocommit=True)
     for _ in range(2):
-        done, failed = set(), 0
+        done: set[str] = set()
+        failed = 0
         while done != shop.tables.keys() - {"daily"} and failed < 5:
             try:
                 step = rolling.step(shop.worker, upkeepers)
