@@ -59,8 +59,8 @@ def reconcile(
     Each table is compared with its query over exactly the events that it has applied: lag is not drift. A row is
     missing, an orphan or drifted; healing recomputes just those, and refold.repairs keeps what stood there before.
 
-    Three depths. quick compares the rows with the figures that were kept while they were written: it reads no event
-    and heals nothing. slice does the same, evaluates the query again where they disagree, and heals: it costs what
+    Three depths. quick compares the rows, and what was read of the log, with the figures that were kept on the way:
+    it reads no event but the newest and heals nothing. slice does the same, evaluates the query again where they disagree, and heals: it costs what
     the drift costs. deep (the default) evaluates everything again, in steps; run again after an interruption, it
     goes on where it stopped.
 

@@ -47,7 +47,7 @@ def scrub(json: AsJson = False, database_url: DatabaseUrl = None) -> None:
 
 
 def _show(found: Scrubbed) -> None:
-    checked = f"{found.events:,} events in {found.segments:,} segments, {found.sealed:,} events of them sealed"
+    checked = f"{found.events:,} events in {found.segments:,} segments, {found.sealed:,} of the events sealed"
     if not found.damage:
         line(f"the log is as it was written: {checked}")
         return
