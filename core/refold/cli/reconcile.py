@@ -59,10 +59,10 @@ def reconcile(
     Each table is compared with its query over exactly the events that it has applied: lag is not drift. A row is
     missing, an orphan or drifted; healing recomputes just those, and refold.repairs keeps what stood there before.
 
-    Three depths. quick compares the rows, and what was read of the log, with the figures that were kept on the way:
-    it reads no event but the newest and heals nothing. slice does the same, evaluates the query again where they disagree, and heals: it costs what
-    the drift costs. deep (the default) evaluates everything again, in steps; run again after an interruption, it
-    goes on where it stopped.
+    Three depths. quick compares the rows, and what was read of the log, with the figures that were kept on the way: it
+    reads only the events that are not sealed yet, and heals nothing. slice does the same, evaluates the query again
+    where they disagree, and heals: it costs what the drift costs. deep (the default) evaluates everything again, in
+    steps; run again after an interruption, it goes on where it stopped.
 
     Exit status: 0 no drift, 1 drift was found (healed or not), 2 it could not be done.
 
