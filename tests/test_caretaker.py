@@ -42,7 +42,9 @@ class Counted:
 
 
 def at_the_gate(conn: Connection) -> None:
-    conn.execute("SELECT pg_advisory_xact_lock(%s)", (GATE,))
+    with conn.transaction():
+        conn.execute("SET LOCAL lock_timeout = 0")
+        conn.execute("SELECT pg_advisory_xact_lock(%s)", (GATE,))
 
 
 @pytest.fixture
