@@ -66,7 +66,7 @@ def parameters(fault: str, random: Random, round_: int) -> Parameters:
         case "all workers frozen":
             drawn = _seconds(random, 4, 8)
         case "backend killed" | "session terminated":
-            drawn = {"whose": random.choice(["refold worker", "chaos", "any"])}
+            drawn = {"whose": random.choice(["refold worker", "refold duties", "chaos", "any"])}
         case "restart loop":
             drawn = {"times": random.randint(2, 3), **_seconds(random, 1, 3)}
         case "connections cut":

@@ -15,6 +15,7 @@ from making import events
 from refold import append
 from refold.builds.build import find, lock
 from refold.builds.upkeeper import Upkeepers
+from refold.projections.transform import Transform
 from refold.worker.caretaker import NAME
 from refold.worker.loop import Worker
 from refold.worker.schedule import Duty
@@ -41,7 +42,9 @@ class Counted:
 
 
 def at_the_gate(conn: Connection) -> None:
-    conn.execute("SELECT pg_advisory_xact_lock(%s)", (GATE,))
+    with conn.transaction():
+        conn.execute("SET LOCAL lock_timeout = 0")
+        conn.execute("SELECT pg_advisory_xact_lock(%s)", (GATE,))
 
 
 @pytest.fixture
@@ -66,13 +69,13 @@ class Working:
     def __init__(self, url: str, *duties: Duty, **options: Any) -> None:
         self._stop = threading.Event()
         self.failure: BaseException | None = None
-        self._worker = Worker(url, SHOP, duties=duties, poll=0.05, stopped=self._stop.is_set, **options)
+        self.worker = Worker(url, SHOP, duties=duties, poll=0.05, stopped=self._stop.is_set, **options)
         self.thread = threading.Thread(target=self._work)
         self.thread.start()
 
     def _work(self) -> None:
         try:
-            self._worker.run()
+            self.worker.run()
         except BaseException as error:
             self.failure = error
 
@@ -295,6 +298,20 @@ def test_without_duties_there_is_neither_thread_nor_connection(database_url: str
     with working(database_url):
         wait_until(lambda: pids(admin, "refold worker"))
         assert caretakers() == 0 and pids(admin, NAME) == []
+
+
+def test_its_transforms_are_its_own_and_give_way(database_url: str, admin: Connection) -> None:
+    """A module that keeps something must not be met by two threads."""
+    make_live(database_url)
+    seen: list[Transform | None] = []
+    counted = Duty("look", 0.01, lambda conn, upkeepers: seen.append(upkeepers.of(conn, graded).transform))
+    (graded,) = find(admin, "b.projection = 'graded'")
+    with working(database_url, counted) as one:
+        wait_until(lambda: seen)
+        pages = one.worker._upkeepers.of(admin, graded).transform
+    assert pages is not None and seen[0] is not None
+    assert seen[0].gives is not pages.gives
+    assert hasattr(seen[0].function, "__wrapped__") and not hasattr(pages.function, "__wrapped__")
 
 
 def test_the_settings_are_those_of_audits(database_url: str, admin: Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from pathlib import Path
 
 import psutil
@@ -12,11 +13,14 @@ import pytest
 from law import PROJECT, broken, deploy_project, project, random_events, worker_connection, wrong_metrics
 from processes import deploying, rebuilding, worker
 from refold import Log
-from refold.builds.build import find, kept
+from refold.builds.build import find, kept, lock
 from refold.builds.upkeeper import Upkeepers
 from refold.crash import POINTS
+from refold.database import connect
+from refold.reconcile.finding import Report
+from refold.reconcile.heal import heal
 from refold.worker.loop import Worker
-from sessions import advisory_locks
+from sessions import advisory_locks, pids
 from waiting import wait_until
 
 PAGE_POINTS = [point for point in POINTS if not point.startswith(("load", "recover")) and point != "views"]
@@ -178,3 +182,53 @@ def test_a_worker_frozen_inside_a_transform_does_not_keep_its_build(database_url
     assert "retrying after 25P03" in said
     with psycopg.connect(database_url) as conn:
         assert conn.execute("SELECT count(*), count(DISTINCT event_id) FROM metrics.slow").fetchone() == (20, 20)
+
+
+HELD_TRANSFORM = (
+    FROZEN_TRANSFORM.partition("frozen = False")[0]
+    + """
+import time
+
+@transform()
+def slow(event: Event) -> Slow:
+    while "HOLD" in os.environ and os.path.exists(os.environ["HOLD"]):
+        time.sleep(0.01)
+    return Slow(event_id=event.event_id, action=event.action)
+"""
+)
+
+
+def test_a_heal_that_stands_still_inside_a_transform_does_not_keep_its_build(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, hold = tmp_path / "project", tmp_path / "hold"
+    project.mkdir()
+    (project / "slow.py").write_text(HELD_TRANSFORM)
+    (build,) = deploy_project(database_url, project)
+    append(database_url, 20)
+    drain(database_url, project)
+    hold.touch()
+    monkeypatch.setenv("HOLD", str(hold))
+    ended: list[str | None] = []
+
+    def healing() -> None:
+        settings = {"idle_in_transaction_session_timeout": "300ms"}
+        with (
+            pytest.raises(psycopg.Error) as error,
+            connect(
+                database_url, "refold_worker", autocommit=True, application_name="healer", settings=settings
+            ) as conn,
+        ):
+            heal(conn, Upkeepers(project), build, {0}, Report())
+        ended.append(error.value.sqlstate)
+
+    thread = threading.Thread(target=healing)
+    thread.start()
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        wait_until(lambda: pids(conn, "healer"), deadline_s=30)
+        wait_until(lambda: not pids(conn, "healer"))
+        assert hold.exists() and thread.is_alive()
+        assert lock(conn, build.build_id) is not None
+    hold.unlink()
+    thread.join(30)
+    assert ended == ["25P03"]

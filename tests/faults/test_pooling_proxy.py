@@ -119,15 +119,13 @@ def test_duties_are_done_and_given_back(
     thread.start()
     try:
         for _ in range(3):
-            row = admin.execute("SELECT clock_timestamp()").fetchone()
-            assert row is not None
-            now = row[0]
+            now = admin.execute("SELECT clock_timestamp()").fetchone()
             seen: set[str] = set()
 
-            def done(now: object, seen: set[str]) -> bool:
+            def done(now: tuple[Any, ...] | None, seen: set[str]) -> bool:
                 rows = admin.execute(
                     "SELECT name FROM refold.duties WHERE ended_at >= started_at AND started_at > %s AND error IS NULL",
-                    (now,),
+                    now,
                 )
                 seen.update(name for (name,) in rows)
                 return len(seen) == len(duties)

@@ -1,4 +1,4 @@
-"""What audits by itself: each is a duty of a worker, over its connection in autocommit mode.
+"""What audits by itself: each is a duty of a worker, over a connection in autocommit mode, beside its pages.
 
 Quick audits are for every minute, steps of the deep audit for as often as there is one due, and sealing for as often
 as segments fill up.
