@@ -24,6 +24,10 @@ log = logging.getLogger("refold.worker")
 ABANDONED_AFTER = 600.0
 """Seconds after which a duty that has not ended is taken for lost, whatever became of its session."""
 
+NEARLY = 0.95
+"""Part of a duty's interval after which it is due. Its row was written a little later than the worker's clock was
+read: without that, the worker would come a moment too early, and again only after a whole interval."""
+
 
 @dataclass(frozen=True, slots=True)
 class Duty:
@@ -90,7 +94,7 @@ def _claim(conn: psycopg.Connection, duty: Duty) -> bool:
                OR NOT EXISTS (SELECT FROM pg_stat_activity AS a
                               WHERE a.pid = d.pid AND a.datname = current_database()))
         """,
-        (duty.name, duty.every, max(ABANDONED_AFTER, 2 * duty.every)),
+        (duty.name, duty.every * NEARLY, max(ABANDONED_AFTER, 2 * duty.every)),
     )
     return taken.rowcount == 1
 
