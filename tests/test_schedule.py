@@ -61,6 +61,19 @@ def test_a_duty_runs_when_it_is_due(workers: Callable[[], Connection], conn: Con
     assert Schedule([], clock).wait() == float("inf")
 
 
+def test_a_worker_that_is_a_moment_early_does_not_wait_another_whole_interval(
+    workers: Callable[[], Connection], conn: Connection
+) -> None:
+    """The row in the database is always a little younger than the worker's clock."""
+    clock, counted, worker = Clock(), Counted(), workers()
+    schedule = Schedule([counted.duty], clock)
+    for now, seconds_ago, runs in ((0.0, 9.9, 1), (10.0, 5.0, 2), (20.0, 5.0, 2)):
+        clock.now = now
+        schedule.turn(worker, NOBODYS)
+        assert counted.runs == runs
+        last_run(conn, seconds_ago)
+
+
 def test_at_most_one_a_turn_and_the_one_that_waits_longest_first(workers: Callable[[], Connection]) -> None:
     clock, often, seldom, worker = Clock(), Counted("often", 1.0), Counted("seldom", 5.0), workers()
     schedule = Schedule([often.duty, seldom.duty], clock)

@@ -87,10 +87,11 @@ def connect(
         user = conn.info.user
         conn.close()
         raise DatabaseError(f"{user} may not act as {role}", remedy=f'GRANT {role} TO "{user}";') from error
-    except psycopg.errors.UndefinedObject as error:
+    except psycopg.errors.InvalidParameterValue as error:
+        # What SET ROLE says of a role that is not there.
         conn.close()
         raise NotInstalled(
-            f"the role {role} does not exist on this server", remedy="Run `refold migrate` first."
+            f"refold is not installed on this server: it has no role {role}", remedy="Run `refold migrate` first."
         ) from error
     except BaseException:
         conn.close()

@@ -164,6 +164,27 @@ def test_of_two_rebuilds_the_newer_is_promoted_and_the_older_ends(refold: Refold
     assert [build["table"] for build in refold("status", "--json").json["builds"]] == [promoted["table"]]
 
 
+def test_a_rebuild_that_was_interrupted_goes_on_when_it_is_run_again(
+    refold: Refold, metric: Metric, record: Record, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the one that was begun would be loaded and switched to by a worker, a second time."""
+    metric("counts", "SELECT action, count(*) AS events FROM events GROUP BY action")
+    record("view=ann")
+    refold("deploy")
+    with monkeypatch.context() as patched:
+        patched.setattr("refold.deployment.deploy.drive", interrupted)
+        assert refold("rebuild", "counts").status == 130
+    done = refold("rebuild", "counts", "--json")
+    assert (done.status, [one["table"][-3:] for one in done.json["builds"]]) == (0, ["__2"])
+    assert [one["state"] for one in refold("status", "--json").json["builds"]] == ["live"]
+    assert refold("rebuild", "counts", "--json").json["builds"][0]["table"].endswith("__3")
+
+
+def interrupted(*_: object, **__: object) -> None:
+    """Ctrl-C at the first step."""
+    raise KeyboardInterrupt
+
+
 def test_rebuild_with_everything_below(refold: Refold, metric: Metric, record: Record) -> None:
     metric("clicks", "SELECT user_id, action FROM events")
     metric("per_user", "SELECT user_id, count(*) AS clicks FROM clicks GROUP BY user_id")

@@ -35,3 +35,18 @@ def test_it_cannot_look(bare: Refold, database_url: str) -> None:
     with psycopg.connect(database_url) as conn:
         elsewhere = database_url.replace(f"/{conn.info.dbname}?", "/no_such_database?")
     assert bare("doctor", "--database-url", elsewhere).status == 2
+
+
+def test_the_first_line_is_the_verdict(refold: Refold, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        Check("disk", "fail", "full", "Make room."),
+        Check("schema", "unseen", "hidden", "GRANT it;"),
+        Check("roles", "warn", "none", "GRANT it;"),
+        Check("cluster", "unseen", "hidden", "GRANT it;"),
+    ]
+    monkeypatch.setattr("refold.cli.doctor.examine", lambda conn, url, folder: found)
+    lines = refold("doctor").out.splitlines()
+    assert lines[:2] == ["fail: disk", "warn: roles"]
+    assert "schema, cluster: GRANT it;" in lines, "one command that mends two is told once"
+    del found[0], found[1]
+    assert refold("doctor").out.splitlines()[0] == "nothing to do; 2 checks could not be done"

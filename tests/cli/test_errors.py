@@ -11,9 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from conftest import ServerUnderTest
+from refold.cli.complaints import describe
 
 from .conftest import Refold
 
@@ -45,12 +47,21 @@ def test_a_server_that_is_not_there(bare: Refold, tmp_path: Path) -> None:
     assert "hunter2" not in done.err + done.out
 
 
-@pytest.mark.parametrize("url", ["hunter2 hunter2", "postgresql://me:hunter2@[/shop", "postgresql://me:hun%ter2@/x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hunter2 hunter2",
+        "postgresql://me:hunter2@[/shop",
+        "postgresql://me:hun%ter2@/x",
+        "postgresql://me:hun@ter2@localhost:1/x",
+        "postgresql://me:@hunter2@localhost/x",
+    ],
+)
 def test_what_is_no_url_is_not_repeated(bare: Refold, url: str) -> None:
     done = bare("status", "--database-url", url)
     assert done.status == 2
     assert "not a libpq URL" in done.err
-    assert "hun" not in done.err + done.out
+    assert "hun" not in done.err + done.out and "ter2" not in done.err + done.out
 
 
 def test_a_database_without_refold(bare: Refold, server: ServerUnderTest, database_url: str) -> None:
@@ -59,6 +70,35 @@ def test_a_database_without_refold(bare: Refold, server: ServerUnderTest, databa
     assert done.status == 2
     assert "not installed" in done.err
     assert "refold migrate" in done.err
+
+
+def test_a_database_that_is_not_there(bare: Refold, server: ServerUnderTest) -> None:
+    """The server answers: that it may be down is no advice."""
+    done = bare("status", "--database-url", server.url_of("no_such_database"))
+    assert done.status == 2
+    assert done.err.startswith('error: the server refuses the session: database "no_such_database" does not exist')
+    assert "Check the database's name" in done.err
+
+
+@pytest.mark.parametrize(
+    "error", [psycopg.errors.AdminShutdown, psycopg.errors.CrashShutdown, psycopg.errors.CannotConnectNow]
+)
+def test_a_server_that_restarts_says_to_run_it_again(
+    refold: Refold, conn: psycopg.Connection[tuple[object, ...]], error: type[psycopg.Error]
+) -> None:
+    with pytest.raises(error) as raised:
+        conn.execute(f"DO $$ BEGIN RAISE EXCEPTION 'going down' USING ERRCODE = '{error.sqlstate}'; END $$".encode())
+    message, remedy = describe(raised.value)
+    assert message == "going down"
+    assert remedy is not None and "run the command again" in remedy
+
+
+def test_a_connection_that_breaks_says_to_run_it_again() -> None:
+    message, remedy = describe(
+        psycopg.OperationalError("consuming input failed: server closed the connection unexpectedly")
+    )
+    assert message.startswith("the connection broke")
+    assert remedy is not None and "run the command again" in remedy
 
 
 def test_an_unknown_metric_names_those_there_are(refold: Refold) -> None:

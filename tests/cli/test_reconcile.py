@@ -94,3 +94,39 @@ def test_what_cannot_be_audited_is_told(refold: Refold, metric: Callable[[str, s
     done = refold("reconcile", "--since", "2026-01-01")
     assert done.status == 0
     assert "counts was not audited: actions has no column ts" in done.err
+
+
+def test_the_first_line_is_the_verdict(drifted: Refold) -> None:
+    quick = drifted("reconcile", "counts", "--depth", "quick")
+    assert quick.out.startswith("drift: ") and "`refold reconcile --depth slice`" in quick.out.splitlines()[0]
+    healed = drifted("reconcile")
+    assert healed.out.splitlines()[0] == "drift: 3 rows differed, healed; refold.repairs keeps what stood there"
+    # What the key says already is not repeated.
+    assert '{"events": 1}' in healed.out and healed.out.count('"buy"') == 1
+
+
+def test_json_says_whether_it_is_clean(drifted: Refold) -> None:
+    """A quick audit counts slices and no rows: `drift` alone would read like a clean bill."""
+    quick = drifted("reconcile", "--depth", "quick", "--json")
+    assert (quick.status, quick.json["clean"], quick.json["drift"]) == (1, False, 0)
+    drifted("reconcile")
+    assert drifted("reconcile", "--depth", "quick", "--json").json["clean"] is True
+
+
+def test_what_a_clean_verdict_does_not_cover_is_told(
+    refold: Refold, metric: Callable[[str, str], Path], record: Callable[..., None], conn: Connection
+) -> None:
+    metric("tens", "SELECT action, sum(10 / (metadata->>'by')::integer) AS tens FROM events GROUP BY action")
+    refold("deploy")
+    record("view=ann", metadata={"by": 2})
+    record("view=bob", metadata={"by": 0})
+    refold("worker", "--drain")
+    clean = refold("reconcile")
+    assert (clean.status, clean.out) == (0, "no drift: tens\n")
+    assert "tens leaves 1 event out: `refold deadletters list tens --all`" in clean.err
+    assert "damaged" not in clean.err
+    conn.execute("SET session_replication_role = replica")
+    conn.execute("UPDATE refold.events SET action = 'other' WHERE event_id = '1'")
+    conn.commit()
+    assert refold("scrub").out.startswith("damaged: 1 found")
+    assert "the log itself is damaged" in refold("reconcile").err

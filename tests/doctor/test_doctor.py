@@ -87,6 +87,29 @@ def test_a_database_from_elsewhere(admin: Connection, examine: Examine) -> None:
     admin.execute("UPDATE refold.settings SET system_identifier = 42")
     assert examine()["cluster"].verdict == "fail"
     assert "42" in examine()["cluster"].found
+    assert "`refold recover --dry-run`" in examine()["cluster"].remedy
+
+
+def test_a_log_that_is_younger_than_its_cursors(admin: Connection, examine: Examine) -> None:
+    """After a partial restore the cluster is the same one, and workers refuse all the same."""
+    admin.execute("SET session_replication_role = replica")
+    admin.execute(
+        "INSERT INTO refold.events (event_id, action, ts, txid, position)"
+        " VALUES ('later', 'view', now(), '1000000000', 1)"
+    )
+    assert examine()["cluster"].verdict == "fail"
+    assert "has only come to" in examine()["cluster"].found
+
+
+def test_damage_to_the_log_is_no_mere_warning(admin: Connection, examine: Examine) -> None:
+    admin.execute(
+        "INSERT INTO refold.incidents (kind, subject, started_at, detected_by) VALUES ('lag', 'a', now(), 'x')"
+    )
+    assert examine()["incidents"].verdict == "warn"
+    admin.execute(
+        "INSERT INTO refold.incidents (kind, subject, started_at, detected_by) VALUES ('log_damage', 'a', now(), 'x')"
+    )
+    assert examine()["incidents"].verdict == "fail"
 
 
 def test_grants_that_are_gone(database_url: str, admin: Connection, examine: Examine) -> None:

@@ -9,6 +9,7 @@ import pytest
 from refold.doctor import notifications, room, server, transactions
 from refold.doctor.access import migrated
 from refold.doctor.check import graded
+from refold.status import Holder
 
 GIB = 2**30
 FINE = {
@@ -121,3 +122,11 @@ def test_old_transactions(rows: Any, verdicts: list[str]) -> None:
 @pytest.mark.parametrize(("here", "verdict"), [("0004", "ok"), ("0001", "fail"), ("0009", "fail"), (None, "fail")])
 def test_schema(here: str | None, verdict: str) -> None:
     assert migrated(here, "0004").verdict == verdict
+
+
+def test_the_remedy_for_who_holds_events_back_can_be_pasted() -> None:
+    old = Holder("it's mine", 90.0, "me", None, "me")
+    [prepared] = transactions.holding("prepared transactions", [old], "gid")
+    assert "ROLLBACK PREPARED 'it''s mine';" in prepared.remedy
+    [session] = transactions.holding("open writers", [Holder("17", 90.0, "psql", None, "me")], "pid")
+    assert "SELECT pg_terminate_backend(17);" in session.remedy

@@ -11,6 +11,22 @@ from refold.errors import RefoldError
 _MISSING = (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
 
 
+_FATAL = "FATAL:"
+_AGAIN = "The server may be restarting. What was committed stays; run the command again to go on."
+_SESSION = "Check the database's name, the user and the password in --database-url (or REFOLD_DATABASE_URL)."
+_BROKE = ("consuming input failed", "sending query failed", "the connection is closed", "the connection is lost")
+_ROLES = (
+    "refold_producer appends, refold_worker keeps the metrics, refold_analyst reads them, refold_owner owns the log: "
+    "GRANT the one that may to this login."
+)
+_ENDED = (
+    psycopg.errors.AdminShutdown,
+    psycopg.errors.CrashShutdown,
+    psycopg.errors.CannotConnectNow,
+    psycopg.errors.IdleSessionTimeout,
+)
+
+
 def complain(error: RefoldError | psycopg.Error) -> None:
     """Writes an error and its remedy to stderr."""
     message, remedy = describe(error)
@@ -30,9 +46,11 @@ def describe(error: RefoldError | psycopg.Error) -> tuple[str, str | None]:
     if diagnosis.message_detail:
         message += f" ({diagnosis.message_detail.rstrip('.')})"
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return message, diagnosis.message_hint or "Log in as a member of the role that may: see sql/roles/roles.sql."
+        return message, diagnosis.message_hint or _ROLES
     if isinstance(error, _MISSING) and "refold." in message:
         return message, "The schema is older than this program: run `refold migrate`."
+    if isinstance(error, _ENDED):
+        return message, _AGAIN
     if isinstance(error, psycopg.errors.QueryCanceled):
         return message, diagnosis.message_hint or "The server's statement_timeout ended it: raise it for this role."
     return message, diagnosis.message_hint
@@ -42,10 +60,17 @@ def _unreachable(error: psycopg.Error) -> tuple[str, str | None]:
     """libpq's own errors: they have no SQLSTATE, and one line for each address that was tried."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = lines[0] if lines else type(error).__name__
-    if isinstance(error, psycopg.OperationalError):
-        return (
-            f"cannot reach the database: {message}",
-            "Check --database-url (or REFOLD_DATABASE_URL) and that the server runs; without either, refold uses "
-            "its own embedded server.",
-        )
-    return message, None
+    if not isinstance(error, psycopg.OperationalError):
+        return message, None
+    refused = message.partition(_FATAL)[2].strip()
+    if refused:
+        # Without an SQLSTATE, the text is all there is; where it is another language's, the advice is the general one.
+        advice = _AGAIN if "starting up" in refused or "shutting down" in refused else _SESSION
+        return f"the server refuses the session: {refused}", advice
+    if any(sign in message for sign in _BROKE):
+        return f"the connection broke: {message}", _AGAIN
+    return (
+        f"cannot reach the database: {message}",
+        "Check --database-url (or REFOLD_DATABASE_URL) and that the server runs; without either, refold uses "
+        "its own embedded server.",
+    )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json as json_text
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
+from datetime import datetime
 from typing import Annotated
 
 import psycopg
@@ -13,7 +16,7 @@ from refold.builds.dead_letters import DeadLetter, find
 from refold.builds.lookup import known
 from refold.builds.upkeeper import Upkeepers
 from refold.cli.app import FAILED, TRUST, app
-from refold.cli.output import as_json, line, progress, table
+from refold.cli.output import as_json, line, plain, progress, table, text_of
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 from refold.errors import InputError
 from refold.reconcile.release import Outcome, release
@@ -96,12 +99,21 @@ def show(
     if json:
         as_json(found)
         return
+    line(f"{one.projection} could not process event {one.event_id}: {one.error}")
+    line()
     for name, value in found.items():
-        if value is not None and name != "traceback":
-            line(f"{name:<16}{value}")
+        if value is not None and name not in ("traceback", "projection", "event_id", "error", "event"):
+            line(f"{name:<16}{text_of(value) if isinstance(value, datetime) else value}")
+    line()
+    line("the event" if event is not None else "the event is not in the log any more")
+    if event is not None:
+        line(json_text.dumps(event[0], indent=2, ensure_ascii=False, default=plain))
     if one.traceback is not None:
         line()
         line(one.traceback.rstrip())
+    if one.state == "waiting":
+        line()
+        line(f"After its cause is mended: refold deadletters retry {one.dead_letter_id}")
 
 
 @deadletters.command()
@@ -197,11 +209,26 @@ def _chosen(conn: psycopg.Connection, which: list[str] | None, condition: str) -
     live = {build.projection: build for build in find_builds(conn, "b.state = 'live'")}
     for name in names:
         known(name, live)
-    letters = find(conn, f"({condition}) AND (d.dead_letter_id = ANY (%s) OR b.projection = ANY (%s))", numbers, names)
+    chosen = "(d.dead_letter_id = ANY (%s) OR b.projection = ANY (%s))"
+    letters = find(conn, f"({condition}) AND {chosen}", numbers, names)
     missing = set(numbers) - {letter.dead_letter_id for letter in letters}
     if missing:
-        raise InputError(
-            f"there is no such dead letter: {', '.join(map(str, sorted(missing)))}",
-            remedy="`refold deadletters list --all` shows all of them.",
-        )
+        raise _unknown(missing, {letter.dead_letter_id: letter for letter in find(conn, chosen, numbers, names)})
     return letters
+
+
+def _unknown(missing: Collection[int], known_letters: Mapping[int, DeadLetter]) -> InputError:
+    """Why numbers that somebody typed are not among those that wait."""
+    ended = [known_letters[number] for number in sorted(missing) if number in known_letters]
+    if ended:
+        told = ", ".join(
+            f"{letter.dead_letter_id} is {letter.state}"
+            if letter.state != "waiting"
+            else f"{letter.dead_letter_id} is of a build that is gone"
+            for letter in ended
+        )
+        return InputError(f"no longer waiting: {told}", remedy="`refold deadletters list` shows those that wait.")
+    return InputError(
+        f"there is no such dead letter: {', '.join(map(str, sorted(missing)))}",
+        remedy="`refold deadletters list --all` shows all of them.",
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from refold.cli.app import FOUND, TRUST, app
-from refold.cli.output import as_json, line, table
+from refold.cli.output import as_json, counted, line, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, database
 from refold.database import connection
 from refold.doctor.check import Check
@@ -45,10 +45,22 @@ def doctor(
 
 
 def show(checks: list[Check]) -> None:
-    """Prints checks for people: all of them, then what to do."""
+    """Prints checks for people: whether something is to be done, all of them, then what to do."""
+    for verdict in ("fail", "warn"):
+        names = list(dict.fromkeys(check.name for check in checks if check.verdict == verdict))
+        if names:
+            line(f"{verdict}: {', '.join(names)}", {"fail": "red", "warn": "yellow"}[verdict])
+    if all(check.verdict not in ("warn", "fail") for check in checks):
+        unseen = sum(check.verdict == "unseen" for check in checks)
+        line("nothing to do" + (f"; {counted(unseen, 'check')} could not be done" if unseen else ""), "green")
+    line()
     table(("CHECK", "VERDICT", "FOUND"), [(check.name, check.verdict, check.found) for check in checks])
-    advice = [check for check in checks if check.remedy]
+    # What is mended by one command is told once.
+    advice: dict[tuple[str, str], list[str]] = {}
+    for check in checks:
+        if check.remedy:
+            advice.setdefault((check.verdict, check.remedy), []).append(check.name)
     if advice:
         line()
-    for check in advice:
-        line(f"{check.name}: {check.remedy}", {"fail": "red", "warn": "yellow"}.get(check.verdict, ""))
+    for (verdict, remedy), names in advice.items():
+        line(f"{', '.join(names)}: {remedy}", {"fail": "red", "warn": "yellow"}.get(verdict, ""))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -11,11 +11,12 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from refold.builds.build import find
+from refold.builds.build import Build, find
 from refold.cli.app import DRIFT, TRUST, app
-from refold.cli.output import as_json, line, note, plain, progress, table
+from refold.cli.output import as_json, counted, line, note, plain, progress, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 from refold.errors import InputError
+from refold.incidents import find as find_incidents
 from refold.reconcile import Finding, Report
 from refold.reconcile import reconcile as audit
 from refold.reconcile.finding import Slice
@@ -86,10 +87,13 @@ def reconcile(
             dry_run=dry_run,
             report=lambda name, differ: bars.update(task, description=name, advance=1, note=f"{differ:,} differ"),
         )
+        audited = [build for build in find(conn, "b.state = 'live'") if build.projection in report.audited]
+        damaged = bool(find_incidents(conn, "i.kind = 'log_damage' AND i.resolved_at IS NULL"))
     if json:
         as_json(
             {
                 "depth": chosen,
+                "clean": report.clean,
                 "drift": report.drift,
                 "slices": [asdict(one) for one in report.slices],
                 "figures": [asdict(one) for one in report.figures],
@@ -104,6 +108,7 @@ def reconcile(
         )
     else:
         _show(report, chosen, dry_run=dry_run)
+        _qualify(audited, damaged=damaged)
     if not report.clean:
         raise typer.Exit(DRIFT)
 
@@ -143,46 +148,55 @@ def instant(text: str) -> datetime:
 
 
 def _show(report: Report, depth: Depth, *, dry_run: bool) -> None:
+    """Prints a report for people: the answer first."""
+    by = {"quick": " (by their figures)", "slice": " (by their figures; --depth deep recomputes everything)"}
+    if report.slices:
+        differ = "1 slice differs" if len(report.slices) == 1 else f"{len(report.slices):,} slices differ"
+        line(f"drift: {differ}; `refold reconcile --depth slice` says in which rows, and heals them")
+    elif report.drift:
+        fate = "nothing was healed (--dry-run)" if dry_run else "healed; refold.repairs keeps what stood there"
+        line(f"drift: {counted(report.drift, 'row')} differed, {fate}")
+    elif report.figures:
+        fate = "nothing was corrected (--dry-run)" if dry_run else "corrected"
+        line(f"no row differed, but {counted(len(report.figures), 'kept figure')} did, {fate}")
+    else:
+        line(f"no drift: {', '.join(report.audited) or 'nothing was audited'}{by.get(depth, '')}")
     for name, reason in report.skipped:
         note(f"{name} was not audited: {reason}")
     for one in report.slices[:SHOWN]:
         line(_slice(one))
-    for one in report.figures[:SHOWN]:
-        right = (
-            "what it has read is right, and was counted wrong"
-            if one.read
-            else "the rows are right, their kept figure was wrong"
-        )
-        line(f"{_where(one)}: {right}")
-    if report.slices and not report.drift:
-        number = "1 slice differs" if len(report.slices) == 1 else f"{len(report.slices):,} slices differ"
-        line(f"drift: {number}; `refold reconcile --depth slice` says in which rows, and heals them")
-        return
     if not report.drift:
-        if not report.figures:
-            by = {"quick": " (by their figures)", "slice": " (by their figures; --depth deep recomputes everything)"}
-            line(f"no drift: {', '.join(report.audited) or 'nothing was audited'}{by.get(depth, '')}")
+        for one in report.figures[:SHOWN]:
+            wrong = "what it has read was counted wrong" if one.read else "their kept figure was wrong"
+            line(f"{_where(one)}: the rows are right, {wrong}")
         return
+    for (_, relation, kind), count in sorted(report.counts.items()):
+        line(f"{relation}: {count:,} {kind}")
     table(
-        ("PROJECTION", "RELATION", "KIND", "KEY", "BEFORE", "AFTER"),
+        ("RELATION", "KIND", "KEY", "BEFORE", "AFTER"),
         [
             (
-                f.projection,
                 f.relation,
                 f.kind,
                 _text(f.key),
-                _differing(f.before, f.after),
-                _differing(f.after, f.before),
+                _differing(f.before, f.after or f.key),
+                _differing(f.after, f.before or f.key),
             )
             for f in report.findings[:SHOWN]
         ],
     )
     if report.drift > min(len(report.findings), SHOWN):
         note(f"the first {min(len(report.findings), SHOWN)} of {report.drift:,}; --json lists more")
-    fate = "nothing was healed (--dry-run)" if dry_run else "healed; refold.repairs keeps what stood there"
-    for (_, relation, kind), count in sorted(report.counts.items()):
-        line(f"{relation}: {count:,} {kind}")
-    line(f"drift: {report.drift:,} {'row' if report.drift == 1 else 'rows'} differed, {fate}")
+
+
+def _qualify(audited: Iterable[Build], *, damaged: bool) -> None:
+    """What an audit does not judge, and a reader of its verdict has to know."""
+    for build in audited:
+        if build.dead_letters:
+            left_out = counted(build.dead_letters, "event")
+            note(f"{build.projection} leaves {left_out} out: `refold deadletters list {build.projection} --all`")
+    if damaged:
+        note("the log itself is damaged, and that is what the metrics were compared with: `refold incidents --open`")
 
 
 def _where(one: Slice) -> str:
@@ -193,19 +207,19 @@ def _where(one: Slice) -> str:
 def _slice(one: Slice) -> str:
     """How a slice disagrees with its figures."""
     if one.read:
-        what = f"has read {one.kept:,} events where there are {one.standing:,}"
+        what = f"has read {counted(one.kept, 'event')} where there are {one.standing:,}"
         return f"{_where(one)}: {what if one.standing != one.kept else 'has read other events than there are'}"
-    what = f"{one.standing:,} rows where {one.kept:,} were written"
+    what = f"{counted(one.standing, 'row')} where {one.kept:,} were written"
     return f"{_where(one)}: {what if one.standing != one.kept else 'other rows than were written'}"
 
 
 def _differing(row: Any, other: Any) -> str:
-    """What a side says that the other does not."""
+    """What a side says that the other, or the key of the row, does not."""
     if row is None:
         return ""
     if not isinstance(row, Mapping) or not isinstance(other, Mapping):
         return _text(row)
-    return _text({name: value for name, value in row.items() if other.get(name) != value})
+    return _text({name: value for name, value in row.items() if name not in other or other[name] != value})
 
 
 def _text(values: object) -> str:

@@ -51,6 +51,7 @@ def _show(found: Scrubbed) -> None:
     if not found.damage:
         line(f"the log is as it was written: {checked}")
         return
+    line(f"damaged: {len(found.damage):,} found among {checked}. Nothing was healed: restore them from a backup.")
     table(
         ("SEGMENT", "FAULT", "EVENT", "POSITION", ""),
         [(one.segment, one.fault, one.event_id, one.position, one.detail) for one in found.damage[:SHOWN]],
@@ -58,4 +59,3 @@ def _show(found: Scrubbed) -> None:
     )
     if len(found.damage) > SHOWN:
         note(f"the first {SHOWN} of {len(found.damage):,}; --json lists more")
-    line(f"damaged: {len(found.damage):,} found among {checked}. Nothing was healed: restore them from a backup.")

@@ -44,6 +44,13 @@ WORKER_SETTINGS = {"plan_cache_mode": "force_generic_plan", "jit": "off"}
 """Plans must not depend on how far a cursor has got (see refold.upkeep.stream)."""
 
 
+_NO_URL = "the database URL is not a libpq URL"
+_A_URL = (
+    "It looks like postgresql://user:password@host:5432/database; special characters in the password are "
+    "percent-encoded, @ as %40."
+)
+
+
 def database(url: str | None) -> str:
     """The URL to work on: the one given, else that of the embedded server, which is started and installed.
 
@@ -53,13 +60,12 @@ def database(url: str | None) -> str:
     if url is None:
         return _embedded()
     try:
-        conninfo_to_dict(url)
+        hosts = str(conninfo_to_dict(url).get("host") or "")
     except psycopg.ProgrammingError as error:
-        raise InputError(
-            "the database URL is not a libpq URL",
-            remedy="It looks like postgresql://user:password@host:5432/database; special characters in the password "
-            "are percent-encoded.",
-        ) from error
+        raise InputError(_NO_URL, remedy=_A_URL) from error
+    # An @ that was not encoded: what stands before it is the end of the password, and must not be repeated.
+    if "@" in hosts and not hosts.startswith(("/", "@")):
+        raise InputError(_NO_URL, remedy=_A_URL)
     return url
 
 

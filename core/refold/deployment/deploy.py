@@ -105,14 +105,45 @@ def rebuild(
     conn.execute("SELECT pg_advisory_lock(%s)", (_DEPLOY_LOCK,))
     try:
         with conn.transaction():
-            deployment = new_deployment(conn, "rebuild", promote=promote)
             ordered = [build for build in by_depth(conn, list(live.values())) if build.projection in wanted]
-            definitions = [_definition(conn, upkeepers, build) for build in ordered]
-            make_builds(conn, definitions, deployment, resumed={})
+            begun = _begun(conn, ordered) if promote else None
+            if begun is None:
+                deployment = new_deployment(conn, "rebuild", promote=promote)
+                definitions = [_definition(conn, upkeepers, build) for build in ordered]
+                make_builds(conn, definitions, deployment, resumed={})
+            else:
+                deployment = begun
         key_indexes(conn, upkeepers)
     finally:
         conn.execute("SELECT pg_advisory_unlock(%s)", (_DEPLOY_LOCK,))
     return drive(conn, deployment, upkeepers, report, promote_them=promote)
+
+
+def _begun(conn: psycopg.Connection, live: Sequence[Build]) -> int | None:
+    """The rebuild of just these that was interrupted, or that somebody else is at; None if there is none.
+
+    To begin another would leave the first to the workers, who would load it and go live with it a second time.
+
+    Args:
+        conn: the caller's transaction, under the lock of deployments.
+        live: the builds that are to be rebuilt.
+    """
+    wanted = {build.projection: build for build in live}
+    standing = {build.build_id for build in find(conn, "b.state = 'live'")}
+    rows = conn.execute(
+        "SELECT deployment FROM refold.deployments"
+        " WHERE kind = 'rebuild' AND promote AND promoted_at IS NULL ORDER BY deployment DESC"
+    ).fetchall()
+    for (deployment,) in rows:
+        builds = {build.projection: build for build in find(conn, "b.deployment = %s", deployment)}
+        # What they read is rebuilt with them, or is live.
+        streams = standing | {build.build_id for build in builds.values()} | {None}
+        if builds.keys() == wanted.keys() and all(
+            build.state == "building" and build.fingerprint == wanted[name].fingerprint and build.upstream_id in streams
+            for name, build in builds.items()
+        ):
+            return int(deployment)
+    return None
 
 
 def _definition(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build) -> Definition:

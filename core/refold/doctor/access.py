@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
+from refold.cluster import bearings
 from refold.doctor.check import Check, acting_as
 from refold.resources import migrations_dir
 
@@ -58,22 +59,16 @@ def migrated(here: str | None, newest: str) -> Check:
 
 
 def cluster(conn: psycopg.Connection) -> list[Check]:
-    """Whether the cursors speak of this cluster."""
+    """Whether the cursors speak of this cluster, and of transactions that it has had."""
     with acting_as(conn, "refold_worker"):
-        row = conn.execute(
-            "SELECT s.system_identifier, c.system_identifier FROM refold.settings AS s, pg_control_system() AS c"
-        ).fetchone()
-    assert row is not None
-    if row[0] == row[1]:
-        return [Check("cluster", "ok", f"the cursors speak of this one ({row[1]})")]
-    return [
-        Check(
-            "cluster",
-            "fail",
-            f"this is {row[1]}, and the cursors speak of {row[0]}: the database was restored here from a dump",
-            "Workers refuse to run: the chapter on backups in docs/operating.md says what to do.",
-        )
-    ]
+        found = bearings(conn)
+    if found is None:
+        return [Check("cluster", "fail", "refold's settings are missing", "Run `refold migrate`.")]
+    why = found.why()
+    if why is None:
+        return [Check("cluster", "ok", f"the cursors speak of this one ({found.actual})")]
+    remedy = "Workers refuse to run: `refold recover --dry-run` says what it would do, `refold recover` does it."
+    return [Check("cluster", "fail", why, remedy)]
 
 
 def roles(conn: psycopg.Connection) -> list[Check]:

@@ -9,7 +9,7 @@ import psycopg
 
 from refold.builds.build import kept
 from refold.builds.changes import Change, changes
-from refold.doctor.check import Check, acting_as
+from refold.doctor.check import Check, Verdict, acting_as
 from refold.errors import RefoldError
 from refold.projections.definition import load_directory
 
@@ -66,7 +66,9 @@ def failing(conn: psycopg.Connection) -> list[Check]:
     ]
     told = ", ".join(f"{number} {kind}" for kind, number in opened)
     if told:
-        return [*checks, Check("incidents", "warn", f"open: {told}", "`refold incidents --open` has the evidence.")]
+        # All else can be made again from the log.
+        verdict: Verdict = "fail" if any(kind == "log_damage" for kind, _ in opened) else "warn"
+        return [*checks, Check("incidents", verdict, f"open: {told}", "`refold incidents --open` has the evidence.")]
     return [*checks, Check("incidents", "ok", "none is open")]
 
 

@@ -12,6 +12,7 @@ from refold.doctor.check import Check, acting_as, graded
 
 DISK = 0.9, 0.97
 """Share of the disk that may be used."""
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 DEAD = 0.5, 2.0
 """Dead rows for each live one."""
 DEAD_AT_LEAST = 100_000
@@ -60,10 +61,12 @@ def disk(conn: psycopg.Connection) -> list[Check]:
     found = conn.execute("SELECT setting FROM pg_settings WHERE name = 'data_directory'").fetchone()
     if found is None or not found[0]:
         told = f"{conn.info.user} may not see where the data is"
-        return [*checks, Check("disk", "unseen", told, "GRANT pg_read_all_settings to this login.")]
+        return [*checks, Check("disk", "unseen", told, f'GRANT pg_read_all_settings TO "{conn.info.user}";')]
     directory = Path(found[0])
-    if not conn.info.host.startswith("/") or not directory.exists():
-        return [*checks, Check("disk", "unseen", f"{directory} is on another machine", "Look there.")]
+    here = conn.info.host.startswith("/") or conn.info.host in _THIS_MACHINE
+    if not here or not directory.exists():
+        told = f"{directory} on the server cannot be seen from here"
+        return [*checks, Check("disk", "unseen", told, f"On the server: df -h {directory}")]
     usage = shutil.disk_usage(directory)
     return [*checks, filled(str(directory), usage.used, usage.used + usage.free)]
 

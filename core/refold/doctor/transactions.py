@@ -14,6 +14,8 @@ HELD = 60.0, 3600.0
 OPEN = 3600.0, 86_400.0
 """Seconds for which any transaction may be open: no vacuum removes what died since."""
 
+SEE_ALL = "GRANT pg_read_all_stats TO the login that looks here, if it is to see them."
+
 
 def writers(conn: psycopg.Connection) -> list[Check]:
     """Open and prepared transactions that have written to the log."""
@@ -34,11 +36,16 @@ def holding(name: str, found: Sequence[Holder], word: str) -> list[Check]:
         oldest = max(known, key=lambda one: one.seconds or 0.0)
         verdict = graded(oldest.seconds or 0.0, *HELD)
         told = f"{len(known)}, the oldest {word} {oldest.name} ({oldest.what or 'unnamed'}), {oldest.seconds:,.0f} s"
-        end = "COMMIT PREPARED or ROLLBACK PREPARED it." if word == "gid" else "End it: pg_terminate_backend(pid)."
-        checks.append(Check(name, verdict, told, "" if verdict == "ok" else f"Its events wait. {end}"))
+        quoted = oldest.name.replace("'", "''")
+        end = (
+            f"ROLLBACK PREPARED '{quoted}'; or COMMIT PREPARED '{quoted}'; in its database."
+            if word == "gid"
+            else f"SELECT pg_terminate_backend({oldest.name});"
+        )
+        checks.append(Check(name, verdict, told, "" if verdict == "ok" else f"Its events wait until it ends: {end}"))
     if unseen:
         told = f"pid {', '.join(unseen)}: of unknown age"
-        checks.append(Check(name, "unseen", told, "GRANT pg_read_all_stats to this login."))
+        checks.append(Check(name, "unseen", told, SEE_ALL))
     return checks
 
 
@@ -71,6 +78,6 @@ def long_open(rows: Sequence[tuple[str, float | None, bool]]) -> list[Check]:
     elif not hidden:
         checks.append(Check("oldest transaction", "ok", "none is open"))
     if hidden:
-        told = f"{hidden} sessions of other logins"
-        checks.append(Check("oldest transaction", "unseen", told, "GRANT pg_read_all_stats to this login."))
+        told = f"sessions of other logins: {hidden}"
+        checks.append(Check("oldest transaction", "unseen", told, SEE_ALL))
     return checks

@@ -141,6 +141,8 @@ def start_over(conn: psycopg.Connection, build: Build) -> None:
     with conn.transaction():
         for table in tables_of(conn, build):
             conn.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier("refold_builds", table)))
+        # Else an audit would take the rows that are yet to be loaded for rows that somebody deleted.
+        conn.execute("DELETE FROM refold.figures WHERE build_id = %s", (build.build_id,))
         conn.execute(
             """
             UPDATE refold.builds SET

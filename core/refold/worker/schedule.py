@@ -25,6 +25,10 @@ log = logging.getLogger("refold.worker")
 ABANDONED_AFTER = 600.0
 """Seconds after which a duty that has not ended is taken for lost, whatever became of its session."""
 
+NEARLY = 0.95
+"""Part of a duty's interval after which it is due. Its row was written a little later than the worker's clock was
+read: without that, the worker would come a moment too early, and again only after a whole interval."""
+
 
 @dataclass(frozen=True, slots=True)
 class Duty:
@@ -123,7 +127,7 @@ def _claim(conn: psycopg.Connection, duty: Duty) -> datetime | None:
                               WHERE a.pid = d.pid AND a.datname = current_database()))
         RETURNING d.started_at
         """,
-        (duty.name, duty.every, max(ABANDONED_AFTER, 2 * duty.every)),
+        (duty.name, duty.every * NEARLY, max(ABANDONED_AFTER, 2 * duty.every)),
     ).fetchone()
     return None if row is None else row[0]
 
