@@ -9,6 +9,7 @@ from __future__ import annotations
 import psycopg
 
 from refold.builds.upkeeper import Upkeepers
+from refold.errors import BuildError
 from refold.log.seal import seal
 from refold.reconcile import rolling
 from refold.reconcile.reconcile import reconcile
@@ -22,8 +23,14 @@ def quick_audit(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
     """Compares all live tables with their kept figures, and heals the slices in which they disagree.
 
     Reads all rows of the tables, and of the log only what belongs to those slices. Leaves incidents.
+
+    Raises:
+        BuildError: some could not be audited; all the others were.
     """
-    reconcile(conn, upkeepers, depth="slice", by=QUICK)
+    report = reconcile(conn, upkeepers, depth="slice", by=QUICK)
+    if report.failed:
+        reasons = dict(report.skipped)
+        raise BuildError("not audited: " + "; ".join(f"{name}: {reasons[name]}" for name in report.failed))
 
 
 def deep_step(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:

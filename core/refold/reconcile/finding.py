@@ -66,6 +66,7 @@ class Report:
         figures: slices whose rows were right and whose figure was wrong.
         audited: the projections that were compared.
         skipped: those that could not be, and why.
+        failed: those of them whose audit failed, which nobody expects.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -74,6 +75,7 @@ class Report:
     figures: list[Slice] = field(default_factory=list)
     audited: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
     @property
     def drift(self) -> int:

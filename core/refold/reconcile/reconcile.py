@@ -74,9 +74,13 @@ def reconcile(
                 raise BuildError(unsure[build.upstream_id])
             task.one(build)
         except Exception as error:
-            # One whose query or function fails now keeps nobody else from being audited.
-            if not (isinstance(error, BuildError) or of_an_event(error)):
+            # One whose query or function fails now, or that somebody has locked, or that takes longer than a duty may,
+            # keeps nobody else from being audited.
+            alone = isinstance(error, psycopg.Error) and not conn.closed
+            if not (isinstance(error, BuildError) or of_an_event(error) or alone):
                 raise
+            if not isinstance(error, BuildError):
+                result.failed.append(build.projection)
             result.skipped.append((build.projection, str(error) if isinstance(error, BuildError) else described(error)))
             unsure[build.build_id] = f"it reads {build.projection}, which was not audited"
             continue

@@ -11,7 +11,7 @@ from refold.builds.build import Build, find
 from refold.builds.upkeeper import Upkeeper, Upkeepers
 from refold.errors import BuildError
 from refold.reconcile.audit import audit
-from refold.reconcile.deep import advance, begin, find_mark, plan
+from refold.reconcile.deep import Mark, advance, begin, find_mark, plan
 from refold.reconcile.finding import Report
 from refold.reconcile.reconcile import Reconciler, streams_of
 from refold.upkeep.slices import Range
@@ -36,7 +36,8 @@ def step(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str = "rolling d
     """The next step of the audit that recomputes all of history once in `refold.settings.deep_audit_days`.
 
     A step is a portion of one build's slices. Steps are due evenly over the period, so that they cost the same all
-    the time; the build that is most overdue comes first.
+    the time; of the builds with a step due the one comes first that was tried longest ago. (Not the one that is most
+    overdue: where its audit fails, that would be the same one for ever.)
 
     Args:
         conn: a worker's, in autocommit mode.
@@ -52,23 +53,24 @@ def step(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str = "rolling d
     assert row is not None
     period, now = row
     due: list[tuple[datetime, int, Build, Upkeeper, Range]] = []
+    never = datetime.min.replace(tzinfo=UTC)
     for build in find(conn, "b.state = 'live' AND b.loaded"):
         try:
             keeper = upkeepers.of(conn, build)
         except BuildError:
             continue  # Its transform is not here; another worker has it.
-        at, ranges = _due(conn, keeper, period)
+        mark = find_mark(conn, build.build_id, rolling=True)
+        at, ranges = _due(conn, keeper, mark, period)
         if at <= now:
-            due.append((at, build.build_id, build, keeper, ranges))
+            due.append((mark.stepped_at if mark else never, build.build_id, build, keeper, ranges))
     if not due:
         return None
     _, _, build, keeper, ranges = min(due, key=lambda one: one[:2])
     return _step(conn, upkeepers, build, keeper, ranges, by)
 
 
-def _due(conn: psycopg.Connection, keeper: Upkeeper, period: timedelta) -> tuple[datetime, Range]:
-    """When the next step of a build is due, and which it is; what was never audited comes first."""
-    mark = find_mark(conn, keeper.build_id, rolling=True)
+def _due(conn: psycopg.Connection, keeper: Upkeeper, mark: Mark | None, period: timedelta) -> tuple[datetime, Range]:
+    """When the next step of a build is due, and which it is; what was never audited is due at once."""
     if mark is None:
         return datetime.min.replace(tzinfo=UTC), plan(conn, keeper, None)[0]
     if mark.finished_at is not None:
@@ -85,6 +87,10 @@ def _step(
     mark = find_mark(conn, build.build_id, rolling=True)
     if mark is None or mark.finished_at is not None:
         begin(conn, build.build_id, rolling=True)
+    else:
+        conn.execute(
+            "UPDATE refold.audits SET stepped_at = clock_timestamp() WHERE build_id = %s AND rolling", (build.build_id,)
+        )
     suspects = audit(conn, keeper, None, Report(), keep=False, ranges=(ranges,))
     if suspects:
         # Compared with a damaged stream it would be made wrong.
