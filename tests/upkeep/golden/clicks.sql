@@ -59,7 +59,7 @@ written AS (
            CAST((metadata ->> 'n') AS DECIMAL) AS n
     FROM page
     WHERE (action <> 'noise')
-    RETURNING (position >> 14)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new
+    RETURNING least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new
 ),
 figures AS (
     INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
@@ -103,7 +103,7 @@ written AS (
            CAST((metadata ->> 'n') AS DECIMAL) AS n
     FROM page
     WHERE (action <> 'noise')
-    RETURNING (position >> 14)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new
+    RETURNING least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new
 ),
 figures AS (
     INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
@@ -152,10 +152,10 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM refold_builds.clicks__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, (position >> 14)::integer AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
 FROM (SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM expected EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, (position >> 14)::integer AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
 FROM (SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM actual EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM expected) AS d;
 
 -- healing of refold_builds.clicks__1: delete
