@@ -22,7 +22,7 @@ from refold.log.seal import seal
 from refold.reconcile import Report, deep, rolling
 from refold.reconcile.audit import audit
 from refold.reconcile.background import quick_audit
-from refold.reconcile.reconcile import Depth, reconcile
+from refold.reconcile.reconcile import Depth, Reconciler, reconcile
 from refold.upkeep.slices import POSITION_BITS
 from waiting import wait_until
 
@@ -305,3 +305,52 @@ def test_one_that_cannot_be_audited_does_not_hold_up_the_rolling_audit(
         assert failed < 5, "it comes first again and again"
         # All are due once more, daily still for the longest time.
         owner.execute("UPDATE refold.audits SET began_at = began_at - interval '8 days', finished_at = NULL")
+
+
+@pytest.mark.parametrize("position", [9 * 10**18, -9 * 10**18])
+def test_a_position_that_no_slice_has(shop: Shop, position: int) -> None:
+    shop.tamper(f"UPDATE {{purchases}} SET position = {position} WHERE event_id = 'e002'")
+    report = at(shop, "slice")
+    assert report.skipped == [] and "purchases" in {projection for projection, _ in by_kind(report)}
+    assert shop.wrong() == {}
+    assert at(shop, "deep").clean
+    assert disagreeing(shop) == {}
+
+
+def open_drift(shop: Shop) -> list[str]:
+    return [one.subject for one in incidents.find(shop.worker, "i.kind = 'drift' AND i.resolved_at IS NULL")]
+
+
+def test_what_a_deep_audit_saw_is_not_closed_by_figures(shop: Shop, connect: Callable[..., psycopg.Connection]) -> None:
+    """It was killed before it healed; then figures find something else, and only that is healed."""
+    upkeepers = Upkeepers(SHOP)
+    incidents.detect(shop.worker, "drift", "daily", by="refold reconcile", evidence={"depth": "deep"})
+    shop.tamper("UPDATE {daily} SET events = events + 1 WHERE day = '2026-03-03'")
+    for _ in range(2):
+        quick_audit(shop.worker, upkeepers)
+        assert shop.wrong() == {}
+        assert open_drift(shop) == ["daily"]
+    while rolling.step(shop.worker, upkeepers) is not None:
+        pass
+    with connect(autocommit=True) as owner:
+        owner.execute("UPDATE refold.audits SET began_at = clock_timestamp() - interval '6 days 23 hours'"
+                      " WHERE finished_at IS NULL")  # fmt: skip
+        owner.execute("UPDATE refold.incidents SET started_at = started_at - interval '7 days',"
+                      " detected_at = detected_at - interval '7 days'")  # fmt: skip
+    while rolling.step(shop.worker, upkeepers) is not None:
+        pass
+    assert open_drift(shop) == []
+
+
+def test_drift_of_a_build_that_was_replaced_is_over(shop: Shop) -> None:
+    upkeepers = Upkeepers(SHOP)
+    build = live(shop.worker, "paths")
+    assert build is not None
+    run = Reconciler(shop.worker, upkeepers, "slice", None, False, "rolling deep audit")
+    # Seen, replaced before it was healed.
+    incidents.detect(shop.worker, "drift", "paths", by="rolling deep audit", evidence={"depth": "deep"})
+    rebuild(shop.worker, SHOP, ["paths"], lambda progress: None)
+    with pytest.raises(BuildError, match="was replaced"):
+        run.heal(build, {1}, {"depth": "deep"})
+    quick_audit(shop.worker, upkeepers)
+    assert open_drift(shop) == []

@@ -32,6 +32,8 @@ Depth = Literal["quick", "slice", "deep"]
 COMMAND = "refold reconcile"
 KEYS = 20
 """Keys and slices that an incident names."""
+_DEEP = 'evidence @> \'{"depth": "deep"}\''
+"""Condition on an incident: a deep audit saw it."""
 
 
 def reconcile(
@@ -200,7 +202,7 @@ class Reconciler:
         for ranges in deep.steps(self.conn, keeper, resume=resume):
             suspects = audit(self.conn, keeper, None, self.result, keep=not self.heals, ranges=ranges)
             if suspects and self.heals:
-                self.heal(build, suspects, {"depth": self.depth})
+                self.heal(build, suspects, {"depth": "deep"})
 
     def _recount(
         self, build: Build, keeper: Upkeeper, unread: Sequence[Disagreement], evidence: Mapping[str, object]
@@ -245,28 +247,47 @@ class Reconciler:
     def heal(
         self, build: Build, suspects: set[int], evidence: Mapping[str, object], *, unread: Set[int] = frozenset()
     ) -> None:
-        """Heals slices of a build, and leaves an incident that says what, and how long it took."""
+        """Heals slices of a build, and leaves an incident that says what, and how long it took.
+
+        Args:
+            build: which.
+            suspects: which slices.
+            unread: slices of its stream of which it has read something else than its cursor says.
+            evidence: what was seen. Only a deep audit says so, as `depth`: then what others add leaves that standing.
+        """
         incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
         told = Report()
         with self.conn.transaction():
             heal(self.conn, self.upkeepers, build, suspects, told, unread=unread)
-            incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=_outcome(told))
+            # What a deep audit saw and could not heal is perhaps not among what was healed here.
+            if "depth" in evidence or not self._open(build, f"i.{_DEEP}"):
+                incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=_outcome(told))
         self.result.findings += told.findings
         self.result.figures += told.figures
         self.result.counts += told.counts
 
     def _agrees(self, build: Build, because: str) -> None:
         """Closes what an interrupted run has left open. What a deep audit saw, figures may not see."""
-        seen = "i.evidence ->> 'depth' IS DISTINCT FROM 'deep'" if self.depth != "deep" else "true"
-        condition = f"i.kind = 'drift' AND i.subject = %s AND i.resolved_at IS NULL AND {seen}"
-        if incidents.find(self.conn, condition, build.projection):
+        # But a build that was made since has nothing of it.
+        seen = "true" if self.depth == "deep" else f"(NOT i.{_DEEP} OR i.detected_at < %s)"
+        if self._open(build, seen, *([] if self.depth == "deep" else [build.created_at])):
             incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome={"found": because})
+
+    def _open(self, build: Build, condition: str, *parameters: object) -> bool:
+        found = incidents.find(
+            self.conn,
+            f"i.kind = 'drift' AND i.subject = %s AND i.resolved_at IS NULL AND {condition}",
+            build.projection,
+            *parameters,
+        )
+        return bool(found)
 
 
 def _evidence(depth: Depth, keeper: Upkeeper, build: Build, found: Sequence[Disagreement]) -> dict[str, object]:
     seen = Report()
     seen.add_slices(keeper, build.projection, found)
-    return {"depth": depth, "slices": [f"{one.relation}: {one.slice}" for one in seen.slices[:KEYS]]}
+    slices = [f"{one.relation}: {one.slice}" for one in seen.slices[:KEYS]]
+    return {"slices": slices} | ({"depth": depth} if depth == "deep" else {})
 
 
 def _outcome(healed: Report) -> dict[str, object]:

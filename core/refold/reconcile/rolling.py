@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 
+from refold import incidents
 from refold.builds.build import Build, find
 from refold.builds.upkeeper import Upkeeper, Upkeepers
 from refold.errors import BuildError
@@ -98,4 +99,18 @@ def _step(
             run.one(stream)
         run.heal(build, suspects, {"depth": "deep"})
     advance(conn, build.build_id, ranges, rolling=True)
+    if ranges[1] is None:
+        _close(conn, build, by)
     return Step(build.projection, ranges[1] is None, run.result)
+
+
+def _close(conn: psycopg.Connection, build: Build, by: str) -> None:
+    """Closes what an interrupted audit has left open before this round began, which has looked at everything since."""
+    mark = find_mark(conn, build.build_id, rolling=True)
+    if mark is not None and incidents.find(
+        conn,
+        "i.kind = 'drift' AND i.subject = %s AND i.resolved_at IS NULL AND i.detected_at < %s",
+        build.projection,
+        mark.began_at,
+    ):
+        incidents.resolve(conn, "drift", build.projection, by=by, outcome={"found": "recomputed, and equal"})
