@@ -26,6 +26,7 @@ from refold.reconcile.scope import Scope, within
 from refold.upkeep.slices import Range, runs
 from refold.upkeep.statements import EVERYTHING, Relation, within_keys
 from refold.upkeep.transform import EXPECTED
+from refold.worker.culprits import of_an_event
 
 Touched = dict[int, set[int]]
 """For each direct reader, which of its slices have to be computed again."""
@@ -189,12 +190,38 @@ def _reader_slices(
         if reader.upstream_id != build.build_id or not reader.loaded:
             continue
         slice_ = upkeepers.of(conn, reader).statements.relations[0].slicing.event
-        rows = conn.execute(
-            f"SELECT DISTINCT {slice_} FROM {relation.table} WHERE {condition}".encode(),
-            {**parameters, **parameters_of(conn, reader)},
-        ).fetchall()
+        rows = _of_each(conn, relation, slice_, condition, {**parameters, **parameters_of(conn, reader)})
         # None: a row that the reader leaves out, or has yet to read.
         found[reader.build_id] = {int(number) for (number,) in rows if number is not None}
+    return found
+
+
+def _of_each(
+    conn: psycopg.Connection, relation: Relation, slice_: str, condition: str, parameters: Mapping[str, str]
+) -> list[tuple[int | None]]:
+    """The slices of some rows of a stream, less those rows for which a reader's key fails.
+
+    Somebody may have put there what the reader cannot process. It has nothing of such a row, and the damage must not
+    keep itself from being healed.
+    """
+    query = f"SELECT DISTINCT {slice_} FROM {relation.table} WHERE ({condition})"
+    try:
+        with conn.transaction():
+            return conn.execute(query.encode(), parameters).fetchall()
+    except Exception as error:
+        if not of_an_event(error):
+            raise
+    found: list[tuple[int | None]] = []
+    ids = conn.execute(f"SELECT event_id FROM {relation.table} WHERE {condition}".encode(), parameters)
+    for (event_id,) in ids.fetchall():
+        try:
+            with conn.transaction():
+                found += conn.execute(
+                    f"{query} AND event_id = %(event_id)s".encode(), {**parameters, "event_id": event_id}
+                ).fetchall()
+        except Exception as error:
+            if not of_an_event(error):
+                raise
     return found
 
 

@@ -1,0 +1,41 @@
+"""An incident about a build that was replaced does not stay open for ever; when the build comes back, so does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dead_letters.prices import LENIENT, STRICT
+from law import worker_connection
+from making import events
+from refold import append, incidents
+from refold.builds.upkeeper import Upkeepers
+from refold.deployment.deploy import rebuild
+from refold.deployment.rollback import rollback
+from refold.duties.gone import run
+from test_rollback import Connection, Project
+
+
+def open_incidents(worker: Connection) -> set[tuple[str, str]]:
+    return {(one.kind, one.subject) for one in incidents.find(worker, "i.resolved_at IS NULL")}
+
+
+def test_dead_letters_of_a_replaced_build(tmp_path: Path, database_url: str, conn: Connection) -> None:
+    conn.autocommit = True
+    conn.execute(STRICT)
+    with worker_connection(database_url) as worker:
+        project = Project(tmp_path, database_url, worker)
+        append(conn, [*events(3), {"id": "free", "user_id": "free", "action": "a", "ts": 1, "metadata": {"n": "free"}}])
+        worth = "SELECT public.price(metadata ->> 'n') AS worth, count(*) AS events FROM events GROUP BY worth"
+        project.deploy(worth=worth)
+        replaced = ("dead_letters", project.live("worth").table_name)
+        upkeepers = Upkeepers(tmp_path)
+        incidents.detect(worker, "drift", "long_gone", by="a test", evidence={})
+        incidents.detect(worker, "drift", "worth", by="a test", evidence={})
+        run(worker, upkeepers)
+        assert open_incidents(worker) == {replaced, ("drift", "worth")}
+        conn.execute(LENIENT)
+        rebuild(worker, tmp_path, ["worth"], lambda progress: None)
+        run(worker, upkeepers)
+        assert open_incidents(worker) == {("drift", "worth")}
+        rollback(worker, tmp_path, "worth", lambda progress: None)
+        assert open_incidents(worker) == {replaced, ("drift", "worth")}
