@@ -19,6 +19,8 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from pytest_postgresql import factories
 
+from refold.database import connect as connect_as
+
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=20)
 settings.load_profile("default")
@@ -108,3 +110,30 @@ def connect(database_url: str) -> Iterator[Callable[..., psycopg.Connection[tupl
     yield connect
     for connection in opened:
         connection.close()
+
+
+@pytest.fixture
+def producers(database_url: str) -> Iterator[Callable[..., psycopg.Connection[Any]]]:
+    """Makes connections that act as a producer."""
+    opened: list[psycopg.Connection[Any]] = []
+
+    def connect(**options: Any) -> psycopg.Connection[Any]:
+        opened.append(connect_as(database_url, "refold_producer", **options))
+        return opened[-1]
+
+    yield connect
+    for connection in opened:
+        connection.close()
+
+
+@pytest.fixture
+def producer(producers: Callable[..., psycopg.Connection[Any]]) -> psycopg.Connection[Any]:
+    """A connection that acts as a producer."""
+    return producers()
+
+
+@pytest.fixture
+def admin(conn: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    """A superuser's connection in autocommit mode."""
+    conn.autocommit = True
+    return conn

@@ -7,7 +7,6 @@ import psycopg
 import pytest
 
 from law import worker_connection
-from refold.database import connect as connect_as
 from refold.incidents import Incident, find
 
 Connection = psycopg.Connection[Any]
@@ -18,27 +17,6 @@ def worker(database_url: str) -> Iterator[Connection]:
     """A worker's connection, in autocommit mode."""
     with worker_connection(database_url) as conn:
         yield conn
-
-
-@pytest.fixture
-def producers(database_url: str) -> Iterator[Callable[..., Connection]]:
-    """Makes connections that act as a producer."""
-    opened: list[Connection] = []
-
-    def connect(**options: Any) -> Connection:
-        opened.append(connect_as(database_url, "refold_producer", **options))
-        return opened[-1]
-
-    yield connect
-    for conn in opened:
-        conn.close()
-
-
-@pytest.fixture
-def admin(conn: Connection) -> Connection:
-    """A superuser's connection in autocommit mode."""
-    conn.autocommit = True
-    return conn
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from refold.upkeep.figures import standing
-from refold.upkeep.slices import Range
+from refold.upkeep.slices import EVERY_SLICE, Range
 from refold.upkeep.statements import EVERYTHING, Relation
 
 
@@ -54,19 +54,24 @@ class Side:
 
 def take(conn: psycopg.Connection, build_id: int, relations: Sequence[Relation]) -> None:
     """Takes the figures of all rows of a build, in the transaction that has loaded them."""
-    conn.execute("DELETE FROM refold.figures WHERE build_id = %s AND relation >= 0", (build_id,))
     for at, relation in enumerate(relations):
-        # By way of the client: what an INSERT reads is never read in parallel.
-        found = conn.execute(standing(relation).encode(), {}).fetchall()
-        with conn.cursor() as cursor:
-            cursor.executemany(
-                "INSERT INTO refold.figures (build_id, relation, slice, rows, hash) VALUES (%s, %s, %s, %s, %s)",
-                [(build_id, at, *row) for row in found],
-            )
+        keep(conn, build_id, Side(at, standing(relation)), {})
+
+
+def keep(conn: psycopg.Connection, build_id: int, side: Side, parameters: Mapping[str, object]) -> None:
+    """Puts figures in place of those that are kept of a relation; the caller holds the build's lock."""
+    conn.execute("DELETE FROM refold.figures WHERE build_id = %s AND relation = %s", (build_id, side.relation))
+    # By way of the client: what an INSERT reads is never read in parallel.
+    found = conn.execute(side.standing.encode(), parameters).fetchall()
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO refold.figures (build_id, relation, slice, rows, hash) VALUES (%s, %s, %s, %s, %s)",
+            [(build_id, side.relation, *row) for row in found],
+        )
 
 
 def disagreements(
-    conn: psycopg.Connection, build_id: int, relations: Sequence[Relation], ranges: Sequence[Range] = ((None, None),)
+    conn: psycopg.Connection, build_id: int, relations: Sequence[Relation], ranges: Sequence[Range] = EVERY_SLICE
 ) -> list[Disagreement]:
     """The slices whose rows differ from their figures.
 
@@ -79,8 +84,7 @@ def disagreements(
     found: list[Disagreement] = []
     for at, relation in enumerate(relations):
         _, table = relation.slicing.scope(ranges)
-        everything = list(ranges) == [(None, None)]
-        rows = standing(relation, EVERYTHING if everything else table)
+        rows = standing(relation, EVERYTHING if ranges == EVERY_SLICE else table)
         found += compared(conn, build_id, Side(at, rows, f"slice {relation.slicing.held(ranges)}"), {})
     return found
 

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 import psycopg
 
 from refold.builds.build import Build
-from refold.builds.figures import Disagreement, Side, compared
+from refold.builds.figures import Disagreement, Side, compared, keep
 from refold.builds.upkeeper import Upkeeper
 from refold.upkeep.figures import READ, identity
-from refold.upkeep.slices import POSITION_BITS, Range, by_position, position_slice
+from refold.upkeep.slices import EVERY_SLICE, POSITION_BITS, Range, by_position, position_slice
 
 OPEN = 64
 """Slices at the log's end that are read although they are not sealed; if there are more, none of them."""
-EVERY_SLICE: Sequence[Range] = ((None, None),)
 
 
 def disagreements(
@@ -41,7 +40,7 @@ def disagreements(
         ranges: which slices of the stream; all for a build whose reads are counted as a whole.
     """
     edge = _edge(conn, keeper, parameters)
-    if edge.open > OPEN and list(ranges) == list(EVERY_SLICE):
+    if edge.open > OPEN and ranges == EVERY_SLICE:
         if not keeper.statements.reads_by_slice:
             return []
         edge = _Edge(edge.unsealed, 0)
@@ -58,15 +57,7 @@ def take(conn: psycopg.Connection, keeper: Upkeeper, parameters: Mapping[str, st
         parameters: its cursor and dead letters.
     """
     edge = _edge(conn, keeper, parameters)
-    conn.execute("DELETE FROM refold.figures WHERE build_id = %s AND relation = %s", (keeper.build_id, READ))
-    # By way of the client: what an INSERT reads is never read in parallel.
-    query = _side(keeper, edge, EVERY_SLICE).standing
-    rows = conn.execute(query.encode(), _with_edge(parameters, edge)).fetchall()
-    with conn.cursor() as cursor:
-        cursor.executemany(
-            "INSERT INTO refold.figures (build_id, relation, slice, rows, hash) VALUES (%s, %s, %s, %s, %s)",
-            [(keeper.build_id, READ, *row) for row in rows],
-        )
+    keep(conn, keeper.build_id, _side(keeper, edge, EVERY_SLICE), _with_edge(parameters, edge))
 
 
 def slices_behind(
@@ -125,7 +116,7 @@ def _side(keeper: Upkeeper, edge: _Edge, ranges: Sequence[Range]) -> Side:
     held = slicing.held(ranges)
     ordinal = "ordinal" if stream.ordinal else "0"
     condition = stream.applied()
-    if list(ranges) != list(EVERY_SLICE):
+    if ranges != EVERY_SLICE:
         condition = f"{slicing.scope(ranges)[0]}\n  AND {condition}"
     if not stream.ordinal:
         condition = f"position >= %(unsealed)s::bigint << {POSITION_BITS}\n  AND {condition}"

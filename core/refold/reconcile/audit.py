@@ -24,11 +24,9 @@ from refold.reconcile.finding import Finding, Kind, Report
 from refold.reconcile.recomputed import AMONG_THEM, recompute
 from refold.reconcile.scope import WHOLE, Scope, both, within
 from refold.reconcile.scope import since as since_scope
-from refold.upkeep.slices import Range, runs
+from refold.upkeep.slices import EVERY_SLICE, Range, runs
 from refold.upkeep.statements import EVERYTHING
 from refold.worker.page import cursor_parameters
-
-EVERY_SLICE: Sequence[Range] = ((None, None),)
 
 
 def quick(conn: psycopg.Connection, keeper: Upkeeper) -> list[Disagreement]:

@@ -30,6 +30,7 @@ LAST = 2**31 - 1
 
 Range = tuple[int | None, int | None]
 """From one slice to another, both included; None is no limit on that side."""
+EVERY_SLICE: Sequence[Range] = ((None, None),)
 
 _DAYS = {"WEEK": "7 days", "MONTH": "1 month", "QUARTER": "3 months", "YEAR": "1 year", "DECADE": "10 years",
          "CENTURY": "100 years", "MILLENNIUM": "1000 years"}  # fmt: skip
