@@ -53,7 +53,7 @@ def step(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str = "rolling d
     ).fetchone()
     assert row is not None
     period, now = row
-    due: list[tuple[datetime, int, Build, Upkeeper, Range]] = []
+    due: list[tuple[datetime, int, Build, Upkeeper, Mark | None, Range]] = []
     never = datetime.min.replace(tzinfo=UTC)
     for build in find(conn, "b.state = 'live' AND b.loaded"):
         try:
@@ -63,11 +63,11 @@ def step(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str = "rolling d
         mark = find_mark(conn, build.build_id, rolling=True)
         at, ranges = _due(conn, keeper, mark, period)
         if at <= now:
-            due.append((mark.stepped_at if mark else never, build.build_id, build, keeper, ranges))
+            due.append((mark.stepped_at if mark else never, build.build_id, build, keeper, mark, ranges))
     if not due:
         return None
-    _, _, build, keeper, ranges = min(due, key=lambda one: one[:2])
-    return _step(conn, upkeepers, build, keeper, ranges, by)
+    _, _, build, keeper, mark, ranges = min(due, key=lambda one: one[:2])
+    return _step(conn, upkeepers, build, keeper, mark, ranges, by)
 
 
 def _due(conn: psycopg.Connection, keeper: Upkeeper, mark: Mark | None, period: timedelta) -> tuple[datetime, Range]:
@@ -82,10 +82,15 @@ def _due(conn: psycopg.Connection, keeper: Upkeeper, mark: Mark | None, period: 
 
 
 def _step(
-    conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, keeper: Upkeeper, ranges: Range, by: str
+    conn: psycopg.Connection,
+    upkeepers: Upkeepers,
+    build: Build,
+    keeper: Upkeeper,
+    mark: Mark | None,
+    ranges: Range,
+    by: str,
 ) -> Step:
     run = Reconciler(conn, upkeepers, "slice", None, False, by)
-    mark = find_mark(conn, build.build_id, rolling=True)
     if mark is None or mark.finished_at is not None:
         begin(conn, build.build_id, rolling=True)
     else:
