@@ -48,7 +48,7 @@ def _measure_all(bench: Workbench, where: str) -> list[Figure]:
             time.measure(lambda at: waiting(conn), at)
         idle = _figure(time, f"an idle poll{where}")
         for at in range(WARM_UP + ROUNDS):
-            bench.fill(bench.filled + PAGE, vacuum=False)
+            bench.fill(bench.filled + PAGE, rest=False)
             time.measure(lambda at: turn(conn, keeper, PAGE * 2), at)
         return [idle, _figure(time, f"a page of {PAGE}{where}")]
 

@@ -14,6 +14,7 @@ from refold.builds.upkeeper import Upkeeper, Upkeepers
 from refold.database import connect
 from refold.deployment.deploy import deploy, rebuild
 from refold.exact_json import metadata_json
+from refold.log.seal import seal
 from refold.projections.definition import Definition, load_directory
 from refold.worker.loop import SETTINGS
 
@@ -67,8 +68,13 @@ class Workbench:
         self.hand.execute("CREATE INDEX ON plain.events (user_id)")
         self.hand.execute("VACUUM ANALYZE plain.events")
 
-    def fill(self, upto: int, *, vacuum: bool = True) -> None:
-        """Appends the plain table's events to the log, up to that position, a block for each transaction."""
+    def fill(self, upto: int, *, rest: bool = True) -> None:
+        """Appends the plain table's events to the log, up to that position, a block for each transaction.
+
+        Args:
+            upto: the position.
+            rest: leave the log as a minute of rest does, vacuumed and sealed by the worker's duty.
+        """
         while self.filled < upto:
             after, self.filled = self.filled, min(self.filled + BLOCK, upto)
             self.hand.execute("SELECT refold.ensure_segments(%s)", (self.filled - after,))
@@ -78,8 +84,10 @@ class Workbench:
                 " WHERE position > %s AND position <= %s ORDER BY position",
                 (after, self.filled),
             )
-        if vacuum:
+        if rest:
             self.hand.execute("VACUUM ANALYZE refold.events")
+            for _ in range(2):  # it looks twice
+                seal(self.worker)
 
     def deploy(self, *names: str) -> None:
         """Makes projections live."""
