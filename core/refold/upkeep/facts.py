@@ -6,7 +6,7 @@ from refold.projections.identifiers import ident
 from refold.projections.plan import Plan
 from refold.upkeep import figures
 from refold.upkeep.slices import by_position
-from refold.upkeep.statements import Relation, Statements, in_order, indent, literal, where
+from refold.upkeep.statements import Relation, Statements, in_order, indent, literal, slice_statistics, where
 from refold.upkeep.stream import Page, Stream
 
 
@@ -66,4 +66,5 @@ def event_grain_indexes(table: str, name: str) -> tuple[str, ...]:
         f"CREATE UNIQUE INDEX {ident(name + '__id')} ON {table} (event_id)",
         f"CREATE UNIQUE INDEX {ident(name + '__at')} ON {table} (txid, position, ordinal)",
         f"SELECT refold.index_ranges('{table}', '{name}__range')",
+        *slice_statistics(table, name, by_position()),
     )

@@ -12,7 +12,17 @@ from refold.projections.identifiers import ident
 from refold.projections.plan import Members, Partial, Plan
 from refold.upkeep import figures
 from refold.upkeep.slices import by_key
-from refold.upkeep.statements import Relation, Statements, hash_of, in_order, indent, key_names, literal, where
+from refold.upkeep.statements import (
+    Relation,
+    Statements,
+    hash_of,
+    in_order,
+    indent,
+    key_names,
+    literal,
+    slice_statistics,
+    where,
+)
 from refold.upkeep.stream import Page, Stream
 
 _COMBINED = {
@@ -76,7 +86,10 @@ class _Merge:
                 *([f"ALTER TABLE {table} ADD COLUMN {figures.BEFORE} bigint"] if plan.partials else []),
             ),
             keys=(f"CREATE UNIQUE INDEX {ident(self.name + '__key')} ON {table} ({self.key_list}) NULLS NOT DISTINCT",),
-            indexes=tuple(_set_key(set_table, set_name, self.key_list) for set_table, set_name, _ in sets),
+            indexes=(
+                *(_set_key(set_table, set_name, self.key_list) for set_table, set_name, _ in sets),
+                *slice_statistics(table, self.name, self.relation.slicing),
+            ),
             page=self.page(sets, self.stream.page(plan.reads)),
             backlog=self.page(sets, self.stream.settled_page(plan.reads, uses=1 + len(sets))),
             load=self.load(sets, first=True),

@@ -6,7 +6,16 @@ from refold.projections.identifiers import ident
 from refold.projections.plan import Plan
 from refold.upkeep import figures
 from refold.upkeep.slices import by_key
-from refold.upkeep.statements import EVERYTHING, Relation, Statements, hash_of, indent, key_names, literal
+from refold.upkeep.statements import (
+    EVERYTHING,
+    Relation,
+    Statements,
+    hash_of,
+    indent,
+    key_names,
+    literal,
+    slice_statistics,
+)
 from refold.upkeep.stream import ALIVE, Page, Stream
 
 
@@ -123,7 +132,11 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
             *([f"ALTER TABLE {table} ADD COLUMN {figures.BEFORE} bigint"] if plan.lasting and values else []),
         ),
         keys=(),
-        indexes=(unique_key,) if plan.lasting else (unique_key, by_hash),
+        indexes=(
+            unique_key,
+            *(() if plan.lasting else (by_hash,)),
+            *slice_statistics(table, name, slicing),
+        ),
         page=page(stream.page(plan.reads)),
         backlog=page(stream.settled_page(plan.reads)),
         load=load,

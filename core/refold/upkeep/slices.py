@@ -19,7 +19,7 @@ from refold.projections.identifiers import ident
 from refold.projections.plan import KeyPart
 
 POSITION_BITS = 14
-"""16,384 positions of the log are a slice of an event-grain build."""
+"""16,384 positions of the log are a slice of an event-grain build (`sql/functions/position_slice.sql`)."""
 HASH_BITS = 8
 """256 ranges of the key's hash are the slices of a build without a day in its key."""
 
@@ -118,8 +118,7 @@ def by_position() -> Slicing:
 
 def position_slice() -> str:
     """The slice of a position, over a row that has one."""
-    # Any number that somebody may have put there is in some slice: else the audit that would find it fails.
-    return f"least(greatest(position >> {POSITION_BITS}, {NO_DAY}), {LAST})::integer"
+    return "refold.position_slice(position)"
 
 
 def by_key(

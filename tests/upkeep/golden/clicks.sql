@@ -26,6 +26,9 @@ CREATE UNIQUE INDEX clicks__1__at ON refold_builds.clicks__1 (txid, position, or
 -- indexes
 SELECT refold.index_ranges('refold_builds.clicks__1', 'clicks__1__range');
 
+-- indexes
+CREATE STATISTICS refold_builds.clicks__1__slice ON (refold.position_slice(position)) FROM refold_builds.clicks__1;
+
 -- page
 WITH page AS MATERIALIZED (
     SELECT * FROM (
@@ -59,7 +62,7 @@ written AS (
            CAST((metadata ->> 'n') AS DECIMAL) AS n
     FROM page
     WHERE (action <> 'noise')
-    RETURNING least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new
+    RETURNING refold.position_slice(position) AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new
 ),
 figures AS (
     INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
@@ -67,7 +70,7 @@ figures AS (
     FROM (
         SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
         UNION ALL
-        SELECT -1 AS relation, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
+        SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
     ON CONFLICT (build_id, relation, slice)
@@ -106,7 +109,7 @@ written AS (
            CAST((metadata ->> 'n') AS DECIMAL) AS n
     FROM page
     WHERE (action <> 'noise')
-    RETURNING least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new
+    RETURNING refold.position_slice(position) AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new
 ),
 figures AS (
     INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
@@ -114,7 +117,7 @@ figures AS (
     FROM (
         SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
         UNION ALL
-        SELECT -1 AS relation, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
+        SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
             SELECT position, 0 AS ordinal
             FROM refold.events
             WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
@@ -162,10 +165,10 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM refold_builds.clicks__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, refold.position_slice(position) AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
 FROM (SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM expected EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, refold.position_slice(position) AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
 FROM (SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM actual EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM expected) AS d;
 
 -- healing of refold_builds.clicks__1: delete

@@ -92,7 +92,7 @@ figures AS (
         UNION ALL
         SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
         UNION ALL
-        SELECT -1 AS relation, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
+        SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
     ON CONFLICT (build_id, relation, slice)
@@ -164,7 +164,7 @@ figures AS (
         UNION ALL
         SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
         UNION ALL
-        SELECT -1 AS relation, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
+        SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
             SELECT position, 0 AS ordinal
             FROM refold.events
             WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)

@@ -35,6 +35,9 @@ ALTER TABLE refold_builds.funnels__1 ADD COLUMN before__ bigint;
 -- indexes
 CREATE UNIQUE INDEX funnels__1__key ON refold_builds.funnels__1 (user_id) NULLS NOT DISTINCT;
 
+-- indexes
+CREATE STATISTICS refold_builds.funnels__1__slice ON ((hash_record_extended(ROW(user_id), 0) >> 56)::integer) FROM refold_builds.funnels__1;
+
 -- page
 WITH page AS MATERIALIZED (
     SELECT * FROM (
@@ -105,7 +108,7 @@ figures AS (
     FROM (
         SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
         UNION ALL
-        SELECT -1 AS relation, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
+        SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
     ON CONFLICT (build_id, relation, slice)
@@ -181,7 +184,7 @@ figures AS (
     FROM (
         SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
         UNION ALL
-        SELECT -1 AS relation, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
+        SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
             SELECT position, ordinal
             FROM refold_builds.clicks__1
             WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)

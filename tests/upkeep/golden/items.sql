@@ -12,6 +12,9 @@ CREATE UNIQUE INDEX items__1__at ON refold_builds.items__1 (txid, position, ordi
 -- indexes
 SELECT refold.index_ranges('refold_builds.items__1', 'items__1__range');
 
+-- indexes
+CREATE STATISTICS refold_builds.items__1__slice ON (refold.position_slice(position)) FROM refold_builds.items__1;
+
 -- page
 SELECT page.txid::text::bigint AS txid, position, ordinal, event_id, user_id, action, ts, metadata, version
 FROM (
@@ -54,10 +57,10 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM refold_builds.items__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, refold.position_slice(position) AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
 FROM (SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM expected EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, refold.position_slice(position) AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
 FROM (SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM actual EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM expected) AS d;
 
 -- healing of refold_builds.items__1: delete
@@ -75,10 +78,10 @@ INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
 SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
 FROM (
     SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM (
-        SELECT least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, ts, item, place), 0) AS new FROM refold_builds.items__1 WHERE event_id = ANY (%(ids)s::text[])
+        SELECT refold.position_slice(position) AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, ts, item, place), 0) AS new FROM refold_builds.items__1 WHERE event_id = ANY (%(ids)s::text[])
     ) AS written GROUP BY slice
     UNION ALL
-    SELECT -1 AS relation, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM unnest(%(positions)s::bigint[], %(ordinals)s::integer[]) AS page (position, ordinal) GROUP BY 2
+    SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM unnest(%(positions)s::bigint[], %(ordinals)s::integer[]) AS page (position, ordinal) GROUP BY 2
 ) AS changes
 GROUP BY relation, slice
 ON CONFLICT (build_id, relation, slice)

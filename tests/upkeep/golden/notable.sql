@@ -25,6 +25,9 @@ CREATE UNIQUE INDEX notable__1__at ON refold_builds.notable__1 (txid, position, 
 -- indexes
 SELECT refold.index_ranges('refold_builds.notable__1', 'notable__1__range');
 
+-- indexes
+CREATE STATISTICS refold_builds.notable__1__slice ON (refold.position_slice(position)) FROM refold_builds.notable__1;
+
 -- page
 WITH page AS MATERIALIZED (
     SELECT * FROM (
@@ -57,7 +60,7 @@ written AS (
            ts AS ts
     FROM page
     WHERE (item <> 'c')
-    RETURNING least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, item, ts), 0) AS new
+    RETURNING refold.position_slice(position) AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, item, ts), 0) AS new
 ),
 figures AS (
     INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
@@ -65,7 +68,7 @@ figures AS (
     FROM (
         SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
         UNION ALL
-        SELECT -1 AS relation, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
+        SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
     ON CONFLICT (build_id, relation, slice)
@@ -103,7 +106,7 @@ written AS (
            ts AS ts
     FROM page
     WHERE (item <> 'c')
-    RETURNING least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, item, ts), 0) AS new
+    RETURNING refold.position_slice(position) AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, item, ts), 0) AS new
 ),
 figures AS (
     INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
@@ -111,7 +114,7 @@ figures AS (
     FROM (
         SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
         UNION ALL
-        SELECT -1 AS relation, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
+        SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
             SELECT position, ordinal
             FROM refold_builds.items__1
             WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
@@ -157,10 +160,10 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT txid, position, ordinal, event_id, user_id, item, ts FROM refold_builds.notable__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, refold.position_slice(position) AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
 FROM (SELECT txid, position, ordinal, event_id, user_id, item, ts FROM expected EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, item, ts FROM actual) AS d
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, refold.position_slice(position) AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
 FROM (SELECT txid, position, ordinal, event_id, user_id, item, ts FROM actual EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, item, ts FROM expected) AS d;
 
 -- healing of refold_builds.notable__1: delete

@@ -11,6 +11,9 @@ WITH NO DATA;
 -- keys
 CREATE UNIQUE INDEX seen__1__key ON refold_builds.seen__1 (user_id, action) NULLS NOT DISTINCT;
 
+-- indexes
+CREATE STATISTICS refold_builds.seen__1__slice ON ((hash_record_extended(ROW(user_id, action), 0) >> 56)::integer) FROM refold_builds.seen__1;
+
 -- page
 WITH page AS MATERIALIZED (
     SELECT * FROM (

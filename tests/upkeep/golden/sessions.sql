@@ -44,6 +44,9 @@ CREATE INDEX sessions__1__key ON refold_builds.sessions__1 (user_id);
 -- indexes
 CREATE INDEX sessions__1__hash ON refold_builds.sessions__1 ((hash_record_extended(ROW(user_id), 0)));
 
+-- indexes
+CREATE STATISTICS refold_builds.sessions__1__slice ON ((hash_record_extended(ROW(user_id), 0) >> 56)::integer) FROM refold_builds.sessions__1;
+
 -- page
 WITH page AS MATERIALIZED (
     SELECT * FROM (
@@ -128,7 +131,7 @@ figures AS (
         UNION ALL
         SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
         UNION ALL
-        SELECT -1 AS relation, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
+        SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
     ON CONFLICT (build_id, relation, slice)
@@ -218,7 +221,7 @@ figures AS (
         UNION ALL
         SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
         UNION ALL
-        SELECT -1 AS relation, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
+        SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
             SELECT position, 0 AS ordinal
             FROM refold.events
             WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)

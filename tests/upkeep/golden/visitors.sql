@@ -51,6 +51,9 @@ CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m2_key ON refold_builds.visitors_
 -- indexes
 CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m3_key ON refold_builds.visitors__1__m3 (place, member) NULLS NOT DISTINCT;
 
+-- indexes
+CREATE STATISTICS refold_builds.visitors__1__slice ON ((hash_record_extended(ROW(place), 0) >> 56)::integer) FROM refold_builds.visitors__1;
+
 -- page
 WITH page AS MATERIALIZED (
     SELECT * FROM (
@@ -142,7 +145,7 @@ figures AS (
         UNION ALL
         SELECT 3 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_3 GROUP BY slice
         UNION ALL
-        SELECT -1 AS relation, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
+        SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
     ON CONFLICT (build_id, relation, slice)
@@ -239,7 +242,7 @@ figures AS (
         UNION ALL
         SELECT 3 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_3 GROUP BY slice
         UNION ALL
-        SELECT -1 AS relation, least(greatest(position >> 14, -2147483648), 2147483647)::integer AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
+        SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
             SELECT position, 0 AS ordinal
             FROM refold.events
             WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
