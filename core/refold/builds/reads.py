@@ -16,6 +16,8 @@ import psycopg
 from refold.builds.build import Build
 from refold.builds.figures import Disagreement, Side, compared, keep
 from refold.builds.upkeeper import Upkeeper
+from refold.cursor import Key
+from refold.upkeep import figures
 from refold.upkeep.figures import READ, identity
 from refold.upkeep.slices import EVERY_SLICE, POSITION_BITS, Range, by_position, position_slice
 
@@ -73,6 +75,25 @@ def slices_behind(
     ).fetchall()
     # None: a row that the build leaves out.
     return {int(number) for (number,) in rows if number is not None}
+
+
+def forget(conn: psycopg.Connection, keeper: Upkeeper, key: Key) -> None:
+    """Takes a row that the build had read out of its figure: it is a dead letter from now on.
+
+    Args:
+        conn: a transaction that holds the build's lock.
+        keeper: the build's SQL.
+        key: the row's coordinates.
+    """
+    slice_, hash_ = (position_slice(), identity()) if keeper.statements.reads_by_slice else ("0", "0")
+    change = (
+        f"SELECT {READ} AS relation, {slice_} AS slice, -1 AS rows, -({hash_})::numeric AS hash"
+        " FROM (VALUES (%(position)s::bigint, %(ordinal)s::integer)) AS letter (position, ordinal)"
+    )
+    conn.execute(
+        figures.move([change]).encode(),
+        {"build": keeper.build_id, "position": key.position, "ordinal": key.ordinal},
+    )
 
 
 @dataclass(frozen=True, slots=True)

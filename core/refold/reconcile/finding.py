@@ -91,6 +91,12 @@ class Report:
         """Whether nothing at all differed."""
         return not (self.drift or self.slices or self.figures)
 
+    def add(self, other: Report) -> None:
+        """Adds what healing found and did."""
+        self.findings += other.findings
+        self.counts += other.counts
+        self.figures += other.figures
+
     def add_slices(self, keeper: Upkeeper, projection: str, found: Iterable[Disagreement]) -> None:
         """Adds what a quick audit found."""
         self.slices += _in_words(keeper, projection, found)

@@ -7,7 +7,8 @@ under the lock, so that afterwards their figures may be taken of the rows; what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 
 import psycopg
 
@@ -19,8 +20,9 @@ from refold.errors import BuildError
 from refold.plans import plan_freely
 from refold.projections.identifiers import ident
 from refold.reconcile.audit import add, parameters_of, parts
-from refold.reconcile.differences import FOUND, compare, findings, hashes, record
+from refold.reconcile.differences import FOUND, compare, findings, hashes, record, slices
 from refold.reconcile.finding import Report
+from refold.reconcile.poison import without_culprits
 from refold.reconcile.recomputed import recompute
 from refold.reconcile.scope import Scope, within
 from refold.upkeep.slices import Range, runs
@@ -64,14 +66,10 @@ def heal(
         build = order[0]
         if not build.loaded:
             raise BuildError(f"{build.table_name} is being loaded anew since the audit")
-        missed: list[Disagreement] = []
         keeper = upkeepers.of(conn, build)
-        if unread:
-            parameters, ranges = parameters_of(conn, build), runs(unread)
-            missed = reads.disagreements(conn, keeper, build, parameters, ranges)
-            suspects = suspects | reads.slices_behind(conn, keeper, parameters, ranges)
+        missed, behind = _missed(conn, keeper, build, unread)
         before = report.drift
-        _heal_slices(conn, upkeepers, build, suspects, order, report, follows=False)
+        _heal_slices(conn, upkeepers, build, suspects | behind, order, report, follows=False)
         correct(conn, build.build_id, missed)
         if report.drift == before:
             report.add_figures(keeper, build.projection, missed)
@@ -97,6 +95,23 @@ def lock_downwards(conn: psycopg.Connection, build: Build, *, readers: bool = Tr
     return locked
 
 
+def _missed(
+    conn: psycopg.Connection, keeper: Upkeeper, build: Build, positions: Set[int]
+) -> tuple[list[Disagreement], set[int]]:
+    """What a build has not read, or read twice, of some slices of its stream, and to which of its own that belongs."""
+    if not positions:
+        return [], set()
+    missed = reads.disagreements(conn, keeper, build, parameters_of(conn, build), runs(positions))
+    if not missed:
+        return [], set()
+    ranges = runs(one.slice for one in missed)
+
+    def behind(parameters: Mapping[str, str]) -> set[int]:
+        return reads.slices_behind(conn, keeper, parameters, ranges)
+
+    return missed, without_culprits(conn, keeper, build, behind, behind)
+
+
 def _heal_slices(
     conn: psycopg.Connection,
     upkeepers: Upkeepers,
@@ -113,18 +128,81 @@ def _heal_slices(
         follows: the stream's rows were healed, so that the build's change and its figures with them.
     """
     keeper = upkeepers.of(conn, build)
-    parameters = parameters_of(conn, build)
+    relations = keeper.statements.relations
     for part in parts(keeper, set(numbers)):
-        changed, before, after = _heal_part(conn, upkeepers, keeper, build, part, parameters, locked, report)
-        relations = keeper.statements.relations
+
+        def work(parameters: Mapping[str, str], part: Sequence[Range] = part) -> _Healed:
+            return _heal_part(conn, upkeepers, keeper, build, part, parameters, locked)
+
+        healed = without_culprits(conn, keeper, build, work, _evaluation(conn, keeper, part))
+        report.add(healed.report)
         # Under the lock the rows are now what they must be: what still disagrees are figures, which were wrong if the
         # rows were right.
         wrong = disagreements(conn, build.build_id, relations, part)
-        if not follows and not changed:
+        if not follows and not healed.report.drift:
             report.add_figures(keeper, build.projection, wrong)
         correct(conn, build.build_id, wrong)
-        if changed:
-            _heal_readers(conn, upkeepers, build, locked, before, after, report)
+        if healed.report.drift:
+            _heal_readers(conn, upkeepers, build, locked, healed, report)
+
+
+def leave_out_culprits(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, ranges: Sequence[Range]) -> None:
+    """Sets aside the events that fail in some slices of a build, so that these can be audited.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        upkeepers: the SQL of the builds.
+        build: the build, of which it is known that it has missed something.
+        ranges: which slices.
+
+    Raises:
+        BuildError: it was replaced, or too many fail.
+    """
+    with conn.transaction():
+        plan_freely(conn)
+        locked = lock(conn, build.build_id, wait=True)
+        if locked is None or not locked.loaded:
+            raise BuildError(f"{build.table_name} was replaced during the audit")
+        keeper = upkeepers.of(conn, locked)
+        evaluate = _evaluation(conn, keeper, ranges)
+        without_culprits(conn, keeper, locked, evaluate, evaluate)
+
+
+def _evaluation(
+    conn: psycopg.Connection, keeper: Upkeeper, part: Sequence[Range]
+) -> Callable[[Mapping[str, str]], None]:
+    """Evaluates what some slices of a build must hold."""
+
+    def evaluate(parameters: Mapping[str, str]) -> None:
+        for relation in keeper.statements.relations:
+            compare(conn, relation, _expected(conn, keeper, within(relation, part), parameters), parameters)
+
+    return evaluate
+
+
+@dataclass(slots=True)
+class _Healed:
+    """What healing a part of a build did.
+
+    Args:
+        report: the rows that were put right.
+        before: what of the direct readers stands on those rows as they were.
+        after: and as they are.
+        positions: of an event-grain build: the slices of positions that these rows are in.
+    """
+
+    report: Report
+    before: Touched
+    after: Touched
+    positions: set[int]
+
+
+def _expected(conn: psycopg.Connection, keeper: Upkeeper, scope: Scope, parameters: Mapping[str, str]) -> Scope:
+    """The scope to compare in; what a function must have made of it is computed first."""
+    if keeper.transform is None:
+        return scope
+    recompute(conn, keeper, parameters, scope.stream)
+    return Scope(EVERYTHING, scope.table)
 
 
 def _heal_part(
@@ -135,34 +213,27 @@ def _heal_part(
     part: Sequence[Range],
     parameters: Mapping[str, str],
     locked: Sequence[Build],
-    report: Report,
-) -> tuple[bool, Touched, Touched]:
-    """Puts the rows that some slices must have in place of those that differ.
-
-    Returns:
-        Whether any did, and what of the readers stands on the rows as they were and as they are.
-    """
-    changed = False
-    before: Touched = {}
-    after: Touched = {}
+) -> _Healed:
+    """Puts the rows that some slices must have in place of those that differ."""
+    healed = _Healed(Report(), {}, {}, set())
     for relation in keeper.statements.relations:
-        scope = within(relation, part)
-        if keeper.transform is not None:
-            recompute(conn, keeper, parameters, scope.stream)
-            scope = Scope(EVERYTHING, scope.table)
+        scope = _expected(conn, keeper, within(relation, part), parameters)
         if not compare(conn, relation, scope, parameters):
             continue
-        changed = True
         keys = {**parameters, "keys": "{" + ",".join(map(str, hashes(conn))) + "}"}
         record(conn, build, relation)
         shown, counts = findings(conn, build, relation, healed=True)
-        add(report, build, relation.table, shown, counts)
+        add(healed.report, build, relation.table, shown, counts)
         if keeper.plan.event_grain:
             # Wherever they stand: a row whose position was changed is in the way of the one that is missing here.
             own = f"event_id IN (SELECT row ->> 'event_id' FROM {FOUND})"
+            elsewhere = conn.execute(
+                f"SELECT DISTINCT {relation.slicing.row} FROM {relation.table} WHERE {own}".encode()
+            )
+            healed.positions = slices(conn).union(*elsewhere.fetchall())
         else:
             own = f"({scope.table}) AND {within_keys(relation.hash)}"
-        before = before or _reader_slices(conn, upkeepers, build, locked, relation, own, keys)
+        healed.before = healed.before or _reader_slices(conn, upkeepers, build, locked, relation, own, keys)
         conn.execute(f"DELETE FROM {relation.table} WHERE {own}".encode(), keys)
         if keeper.transform is None:
             conn.execute(relation.insert(scope.stream).encode(), keys)
@@ -171,8 +242,8 @@ def _heal_part(
             conn.execute(
                 f"INSERT INTO {relation.table} ({columns}) SELECT {columns} FROM {EXPECTED} WHERE {own}".encode()
             )
-        after = after or _reader_slices(conn, upkeepers, build, locked, relation, own, keys)
-    return changed, before, after
+        healed.after = healed.after or _reader_slices(conn, upkeepers, build, locked, relation, own, keys)
+    return healed
 
 
 def _reader_slices(
@@ -230,17 +301,25 @@ def _heal_readers(
     upkeepers: Upkeepers,
     build: Build,
     locked: Sequence[Build],
-    before: Touched,
-    after: Touched,
+    healed: _Healed,
     report: Report,
 ) -> None:
     """Recomputes in each reader the slices of the rows as they were and as they are now."""
     for reader in locked:
-        if reader.upstream_id == build.build_id and not reader.loaded:
+        if reader.upstream_id != build.build_id:
+            continue
+        if not reader.loaded:
             load_again(conn, upkeepers, reader)
-        touched = before.get(reader.build_id, set()) | after.get(reader.build_id, set())
+            continue
+        keeper = upkeepers.of(conn, reader)
+        # Rows that had been moved, or were not there when it read: it has read something else than there is now.
+        # (Where reads are only counted nobody knows which they were: the next audit evaluates all of the reader.)
+        positions = healed.positions if keeper.statements.reads_by_slice else set()
+        missed, behind = _missed(conn, keeper, reader, positions)
+        touched = healed.before.get(reader.build_id, set()) | healed.after.get(reader.build_id, set()) | behind
         if touched:
             _heal_slices(conn, upkeepers, by_id(conn, reader.build_id), touched, locked, report, follows=True)
+        correct(conn, reader.build_id, missed)
 
 
 def load_again(conn: psycopg.Connection, upkeepers: Upkeepers, reader: Build) -> None:

@@ -21,7 +21,7 @@ from refold.projections.plan import LOG_COLUMNS
 from refold.reconcile import deep
 from refold.reconcile.audit import as_kept, audit, parameters_of, parts, quick, snapshot
 from refold.reconcile.finding import Report
-from refold.reconcile.heal import heal
+from refold.reconcile.heal import heal, leave_out_culprits
 from refold.upkeep.figures import READ
 from refold.upkeep.slices import runs
 from refold.worker.catch_up import by_depth
@@ -198,9 +198,15 @@ class Reconciler:
         if self.heals and self.result.drift == before:
             self._agrees(build, "recomputed, and equal")
 
-    def _steps(self, build: Build, keeper: Upkeeper, *, resume: bool) -> None:
+    def _steps(self, build: Build, keeper: Upkeeper, *, resume: bool, goes_on: bool = False) -> None:
         for ranges in deep.steps(self.conn, keeper, resume=resume):
-            suspects = audit(self.conn, keeper, None, self.result, keep=not self.heals, ranges=ranges)
+            try:
+                suspects = audit(self.conn, keeper, None, self.result, keep=not self.heals, ranges=ranges)
+            except Exception as error:
+                if not (goes_on and of_an_event(error)):
+                    raise
+                leave_out_culprits(self.conn, self.upkeepers, build, ranges)
+                suspects = audit(self.conn, keeper, None, self.result, keep=not self.heals, ranges=ranges)
             if suspects and self.heals:
                 self.heal(build, suspects, {"depth": "deep"})
 
@@ -210,8 +216,9 @@ class Reconciler:
         """Evaluates all of a build again that has missed something of its stream, or read it twice."""
         incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
         before = self.result.drift
-        # From the start: a step of an audit that was interrupted may be older than what was missed.
-        self._steps(build, keeper, resume=False)
+        # From the start: a step of an audit that was interrupted may be older than what was missed. And to the end:
+        # what was missed may be what fails.
+        self._steps(build, keeper, resume=False, goes_on=True)
         told = Report()
         with self.conn.transaction():
             locked = lock(self.conn, build.build_id, wait=True)
@@ -262,9 +269,7 @@ class Reconciler:
             # What a deep audit saw and could not heal is perhaps not among what was healed here.
             if "depth" in evidence or not self._open(build, f"i.{_DEEP}"):
                 incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=_outcome(told))
-        self.result.findings += told.findings
-        self.result.figures += told.figures
-        self.result.counts += told.counts
+        self.result.add(told)
 
     def _agrees(self, build: Build, because: str) -> None:
         """Closes what an interrupted run has left open. What a deep audit saw, figures may not see."""

@@ -48,6 +48,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
             # A row without coordinates would be seen by no reader and by no audit of a range.
             f"ALTER TABLE {table} "
             + ", ".join(f"ALTER {column} SET NOT NULL" for column in ("txid", "position", "ordinal", "event_id")),
+            *slice_statistics(table, name, relation.slicing),
         ),
         keys=(),
         indexes=event_grain_indexes(table, name),
@@ -66,5 +67,4 @@ def event_grain_indexes(table: str, name: str) -> tuple[str, ...]:
         f"CREATE UNIQUE INDEX {ident(name + '__id')} ON {table} (event_id)",
         f"CREATE UNIQUE INDEX {ident(name + '__at')} ON {table} (txid, position, ordinal)",
         f"SELECT refold.index_ranges('{table}', '{name}__range')",
-        *slice_statistics(table, name, by_position()),
     )

@@ -84,12 +84,10 @@ class _Merge:
                     for set_table, _, one in sets
                 ),
                 *([f"ALTER TABLE {table} ADD COLUMN {figures.BEFORE} bigint"] if plan.partials else []),
-            ),
-            keys=(f"CREATE UNIQUE INDEX {ident(self.name + '__key')} ON {table} ({self.key_list}) NULLS NOT DISTINCT",),
-            indexes=(
-                *(_set_key(set_table, set_name, self.key_list) for set_table, set_name, _ in sets),
                 *slice_statistics(table, self.name, self.relation.slicing),
             ),
+            keys=(f"CREATE UNIQUE INDEX {ident(self.name + '__key')} ON {table} ({self.key_list}) NULLS NOT DISTINCT",),
+            indexes=tuple(_set_key(set_table, set_name, self.key_list) for set_table, set_name, _ in sets),
             page=self.page(sets, self.stream.page(plan.reads)),
             backlog=self.page(sets, self.stream.settled_page(plan.reads, uses=1 + len(sets))),
             load=self.load(sets, first=True),

@@ -130,13 +130,10 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         create=(
             f"CREATE TABLE {table} AS\n{over('true', apart=False)}\nWITH NO DATA",
             *([f"ALTER TABLE {table} ADD COLUMN {figures.BEFORE} bigint"] if plan.lasting and values else []),
-        ),
-        keys=(),
-        indexes=(
-            unique_key,
-            *(() if plan.lasting else (by_hash,)),
             *slice_statistics(table, name, slicing),
         ),
+        keys=(),
+        indexes=(unique_key,) if plan.lasting else (unique_key, by_hash),
         page=page(stream.page(plan.reads)),
         backlog=page(stream.settled_page(plan.reads)),
         load=load,

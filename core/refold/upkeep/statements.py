@@ -85,9 +85,9 @@ class Statements:
     """The life of a build in SQL.
 
     Args:
-        create: makes its tables; Postgres infers the types.
+        create: makes its tables, of which Postgres infers the types, and what the planner shall know of them.
         keys: indexes that exist from the start (the upserts need them).
-        indexes: indexes and statistics that are made after the first load.
+        indexes: indexes that are made after the first load.
         page: applies one page; answers the number of events and the last key.
         backlog: the same for the middle of a backlog (`Stream.settled_page`).
         load: applies the first step of the first load, in order.

@@ -7,7 +7,7 @@ from refold.projections.transform import Transform
 from refold.upkeep import figures
 from refold.upkeep.facts import event_grain_indexes
 from refold.upkeep.slices import by_position
-from refold.upkeep.statements import Relation, Statements, indent
+from refold.upkeep.statements import Relation, Statements, indent, slice_statistics
 from refold.upkeep.stream import Page, Stream
 
 EXPECTED = "pg_temp.expected_rows"
@@ -55,7 +55,7 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
     )
     load = (f"COPY {table} ({columns}) FROM STDIN",)
     return Statements(
-        create=(f"CREATE TABLE {table} ({declared})",),
+        create=(f"CREATE TABLE {table} ({declared})", *slice_statistics(table, name, relation.slicing)),
         keys=(),
         indexes=event_grain_indexes(table, name),
         page=read(stream.page(reads)),

@@ -17,6 +17,9 @@ WITH NO DATA;
 -- create
 ALTER TABLE refold_builds.clicks__1 ALTER txid SET NOT NULL, ALTER position SET NOT NULL, ALTER ordinal SET NOT NULL, ALTER event_id SET NOT NULL;
 
+-- create
+CREATE STATISTICS refold_builds.clicks__1__slice ON (refold.position_slice(position)) FROM refold_builds.clicks__1;
+
 -- indexes
 CREATE UNIQUE INDEX clicks__1__id ON refold_builds.clicks__1 (event_id);
 
@@ -25,9 +28,6 @@ CREATE UNIQUE INDEX clicks__1__at ON refold_builds.clicks__1 (txid, position, or
 
 -- indexes
 SELECT refold.index_ranges('refold_builds.clicks__1', 'clicks__1__range');
-
--- indexes
-CREATE STATISTICS refold_builds.clicks__1__slice ON (refold.position_slice(position)) FROM refold_builds.clicks__1;
 
 -- page
 WITH page AS MATERIALIZED (

@@ -32,11 +32,11 @@ WITH NO DATA;
 -- create
 ALTER TABLE refold_builds.funnels__1 ADD COLUMN before__ bigint;
 
--- indexes
-CREATE UNIQUE INDEX funnels__1__key ON refold_builds.funnels__1 (user_id) NULLS NOT DISTINCT;
+-- create
+CREATE STATISTICS refold_builds.funnels__1__slice ON ((hash_record_extended(ROW(user_id), 0) >> 56)::integer) FROM refold_builds.funnels__1;
 
 -- indexes
-CREATE STATISTICS refold_builds.funnels__1__slice ON ((hash_record_extended(ROW(user_id), 0) >> 56)::integer) FROM refold_builds.funnels__1;
+CREATE UNIQUE INDEX funnels__1__key ON refold_builds.funnels__1 (user_id) NULLS NOT DISTINCT;
 
 -- page
 WITH page AS MATERIALIZED (

@@ -13,11 +13,11 @@ WITH NO DATA;
 -- create
 ALTER TABLE refold_builds.item_counts__1 ADD COLUMN before__ bigint;
 
+-- create
+CREATE STATISTICS refold_builds.item_counts__1__slice ON ((hash_record_extended(ROW(item), 0) >> 56)::integer) FROM refold_builds.item_counts__1;
+
 -- keys
 CREATE UNIQUE INDEX item_counts__1__key ON refold_builds.item_counts__1 (item) NULLS NOT DISTINCT;
-
--- indexes
-CREATE STATISTICS refold_builds.item_counts__1__slice ON ((hash_record_extended(ROW(item), 0) >> 56)::integer) FROM refold_builds.item_counts__1;
 
 -- page
 WITH page AS MATERIALIZED (

@@ -3,6 +3,9 @@
 -- create
 CREATE TABLE refold_builds.items__1 (txid xid8 NOT NULL, position bigint NOT NULL, ordinal integer NOT NULL, event_id text COLLATE "C" NOT NULL, user_id text COLLATE "C", ts timestamptz, item text COLLATE "C", place bigint);
 
+-- create
+CREATE STATISTICS refold_builds.items__1__slice ON (refold.position_slice(position)) FROM refold_builds.items__1;
+
 -- indexes
 CREATE UNIQUE INDEX items__1__id ON refold_builds.items__1 (event_id);
 
@@ -11,9 +14,6 @@ CREATE UNIQUE INDEX items__1__at ON refold_builds.items__1 (txid, position, ordi
 
 -- indexes
 SELECT refold.index_ranges('refold_builds.items__1', 'items__1__range');
-
--- indexes
-CREATE STATISTICS refold_builds.items__1__slice ON (refold.position_slice(position)) FROM refold_builds.items__1;
 
 -- page
 SELECT page.txid::text::bigint AS txid, position, ordinal, event_id, user_id, action, ts, metadata, version

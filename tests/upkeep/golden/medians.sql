@@ -20,11 +20,11 @@ WITH NO DATA;
 -- create
 ALTER TABLE refold_builds.medians__1 ADD COLUMN before__ bigint;
 
--- indexes
-CREATE UNIQUE INDEX medians__1__key ON refold_builds.medians__1 (user_id) NULLS NOT DISTINCT;
+-- create
+CREATE STATISTICS refold_builds.medians__1__slice ON ((hash_record_extended(ROW(user_id), 0) >> 56)::integer) FROM refold_builds.medians__1;
 
 -- indexes
-CREATE STATISTICS refold_builds.medians__1__slice ON ((hash_record_extended(ROW(user_id), 0) >> 56)::integer) FROM refold_builds.medians__1;
+CREATE UNIQUE INDEX medians__1__key ON refold_builds.medians__1 (user_id) NULLS NOT DISTINCT;
 
 -- page
 WITH page AS MATERIALIZED (

@@ -16,6 +16,9 @@ WITH NO DATA;
 -- create
 ALTER TABLE refold_builds.notable__1 ALTER txid SET NOT NULL, ALTER position SET NOT NULL, ALTER ordinal SET NOT NULL, ALTER event_id SET NOT NULL;
 
+-- create
+CREATE STATISTICS refold_builds.notable__1__slice ON (refold.position_slice(position)) FROM refold_builds.notable__1;
+
 -- indexes
 CREATE UNIQUE INDEX notable__1__id ON refold_builds.notable__1 (event_id);
 
@@ -24,9 +27,6 @@ CREATE UNIQUE INDEX notable__1__at ON refold_builds.notable__1 (txid, position, 
 
 -- indexes
 SELECT refold.index_ranges('refold_builds.notable__1', 'notable__1__range');
-
--- indexes
-CREATE STATISTICS refold_builds.notable__1__slice ON (refold.position_slice(position)) FROM refold_builds.notable__1;
 
 -- page
 WITH page AS MATERIALIZED (

@@ -8,11 +8,11 @@ FROM refold.events
 GROUP BY 1, 2
 WITH NO DATA;
 
+-- create
+CREATE STATISTICS refold_builds.seen__1__slice ON ((hash_record_extended(ROW(user_id, action), 0) >> 56)::integer) FROM refold_builds.seen__1;
+
 -- keys
 CREATE UNIQUE INDEX seen__1__key ON refold_builds.seen__1 (user_id, action) NULLS NOT DISTINCT;
-
--- indexes
-CREATE STATISTICS refold_builds.seen__1__slice ON ((hash_record_extended(ROW(user_id, action), 0) >> 56)::integer) FROM refold_builds.seen__1;
 
 -- page
 WITH page AS MATERIALIZED (

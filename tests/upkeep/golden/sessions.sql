@@ -38,14 +38,14 @@ GROUP BY
   session
 WITH NO DATA;
 
+-- create
+CREATE STATISTICS refold_builds.sessions__1__slice ON ((hash_record_extended(ROW(user_id), 0) >> 56)::integer) FROM refold_builds.sessions__1;
+
 -- indexes
 CREATE INDEX sessions__1__key ON refold_builds.sessions__1 (user_id);
 
 -- indexes
 CREATE INDEX sessions__1__hash ON refold_builds.sessions__1 ((hash_record_extended(ROW(user_id), 0)));
-
--- indexes
-CREATE STATISTICS refold_builds.sessions__1__slice ON ((hash_record_extended(ROW(user_id), 0) >> 56)::integer) FROM refold_builds.sessions__1;
 
 -- page
 WITH page AS MATERIALIZED (

@@ -39,6 +39,9 @@ WITH NO DATA;
 -- create
 ALTER TABLE refold_builds.visitors__1 ADD COLUMN before__ bigint;
 
+-- create
+CREATE STATISTICS refold_builds.visitors__1__slice ON ((hash_record_extended(ROW(place), 0) >> 56)::integer) FROM refold_builds.visitors__1;
+
 -- keys
 CREATE UNIQUE INDEX visitors__1__key ON refold_builds.visitors__1 (place) NULLS NOT DISTINCT;
 
@@ -50,9 +53,6 @@ CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m2_key ON refold_builds.visitors_
 
 -- indexes
 CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m3_key ON refold_builds.visitors__1__m3 (place, member) NULLS NOT DISTINCT;
-
--- indexes
-CREATE STATISTICS refold_builds.visitors__1__slice ON ((hash_record_extended(ROW(place), 0) >> 56)::integer) FROM refold_builds.visitors__1;
 
 -- page
 WITH page AS MATERIALIZED (
