@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ from refold.builds.make import make_builds, new_deployment
 from refold.builds.promote import promote
 from refold.builds.upkeeper import Upkeepers
 from refold.database import connect as connect_as
-from refold.deployment.deploy import rebuild
+from refold.deployment.deploy import deploy, rebuild
 from refold.errors import BuildError
 from refold.projections.definition import load_directory
 from refold.worker.catch_up import Keeper, by_depth
 from refold.worker.load import load_step
 from refold.worker.loop import Worker
 from refold.worker.page import turn
+from sessions import somebody_waits
 from waiting import wait_until
 
 Connect = Callable[..., psycopg.Connection[Any]]
@@ -257,3 +259,27 @@ def test_a_load_that_saw_the_old_upstream_leaves_the_build_alone(url: str) -> No
         while load_step(conn, upkeepers.of(conn, build), step=10):
             pass
         assert broken(conn, upkeepers, build.build_id) == []
+
+
+def test_a_deploy_that_gets_into_a_deadlock_begins_again(url: str, folder: Path, connect: Connect) -> None:
+    """Healing has the stream locked and wants its readers; the deploy has given up a reader, and wants the stream."""
+    changed = folder / "item_counts.sql"
+    text = changed.read_text()
+
+    def deploy_with(column: str, *, promote: bool) -> None:
+        changed.write_text(text.replace("AS furthest", f"AS {column}"))
+        with worker_connection(url) as conn:
+            deploy(conn, folder, load_directory(folder), silent, promote=promote)
+
+    deploy_with("farthest", promote=False)
+    looker, healer = connect(autocommit=True), connect()
+    [unfinished] = find(looker, "b.projection = 'item_counts' AND b.state = 'building'")
+    with ThreadPoolExecutor() as pool:
+        healer.execute("SELECT FROM refold.builds WHERE build_id = %s FOR UPDATE", (unfinished.upstream_id,))
+        deploying = pool.submit(deploy_with, "last_place", promote=True)
+        wait_until(lambda: somebody_waits(looker))
+        healer.execute("SELECT FROM refold.builds WHERE build_id = %s FOR UPDATE", (unfinished.build_id,))
+        healer.commit()
+        deploying.result(60)
+    assert looker.execute("SELECT count(last_place) FROM metrics.item_counts").fetchone() != (0,)
+    check(url, folder)

@@ -8,7 +8,15 @@ error of the caller and is not tried again.
 from __future__ import annotations
 
 import psycopg
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random,
+    wait_random_exponential,
+)
 
 RETRIED_CLASSES = ("40", "08", "53")
 RETRIED_STATES = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "55P03"})
@@ -31,5 +39,15 @@ def retrying(seconds: float = 60.0) -> Retrying:
         retry=retry_if_exception(transient),
         wait=wait_random_exponential(multiplier=0.02, max=2.0),
         stop=stop_after_delay(seconds),
+        reraise=True,
+    )
+
+
+def after_deadlocks() -> Retrying:
+    """Five attempts at a transaction that Postgres may end to resolve a deadlock: whoever was in the way goes on."""
+    return Retrying(
+        retry=retry_if_exception_type(psycopg.errors.DeadlockDetected),
+        wait=wait_random(0.05, 0.3),
+        stop=stop_after_attempt(5),
         reraise=True,
     )

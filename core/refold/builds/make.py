@@ -12,6 +12,7 @@ from refold.builds.key_indexes import index_streams
 from refold.builds.upkeeper import stream_of, table_name
 from refold.errors import BuildError, DefinitionError
 from refold.projections.definition import Definition
+from refold.retry import transient
 from refold.upkeep.generate import generate
 from refold.upkeep.statements import Statements
 from refold.upkeep.transform import statements as transform_statements
@@ -118,6 +119,8 @@ def _create(conn: psycopg.Connection, definition: Definition, statements: Statem
             for statement in (*statements.create, *statements.keys):
                 conn.execute(statement.encode(), {})
     except psycopg.Error as error:
+        if transient(error):
+            raise
         raise DefinitionError(
             f"Postgres refuses it: {error.diag.message_primary or error}", path=definition.path
         ) from error

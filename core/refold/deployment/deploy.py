@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -15,6 +16,7 @@ from refold.builds.make import make_builds, new_deployment
 from refold.builds.upkeeper import Upkeepers
 from refold.deployment.drive import Report, drive
 from refold.projections.definition import Definition
+from refold.retry import after_deadlocks
 from refold.worker.catch_up import by_depth
 
 _DEPLOY_LOCK = 8246178264892741636
@@ -48,23 +50,15 @@ def deploy(
         BuildError: another deploy is at it, or the switch is not possible now.
         DefinitionError: Postgres refuses a definition.
     """
-    conn.execute("SELECT pg_advisory_lock(%s)", (_DEPLOY_LOCK,))
-    try:
-        with conn.transaction():
-            _drop_orphans(conn)
-            todo = plan(conn, definitions)
-            resumed = {c.projection: c.build for c in todo if c.action == "resumed" and c.build is not None}
-            fresh = [c.definition for c in todo if c.builds and c.definition is not None]
-            _drop_abandoned(conn, todo)
-            if not fresh and not resumed:
-                return []
-            deployment = new_deployment(conn, "deploy", promote=promote)
-            make_builds(conn, fresh, deployment, resumed=resumed)
-            _adopt(conn, resumed.values(), deployment)
-        upkeepers = Upkeepers(folder)
+    upkeepers = Upkeepers(folder)
+    with _one_at_a_time(conn):
+        deployment = None
+        for attempt in after_deadlocks():
+            with attempt, conn.transaction():
+                deployment = _begin(conn, definitions, promote=promote)
+        if deployment is None:
+            return []
         key_indexes(conn, upkeepers)
-    finally:
-        conn.execute("SELECT pg_advisory_unlock(%s)", (_DEPLOY_LOCK,))
     return drive(conn, deployment, upkeepers, report, promote_them=promote, recreate_foreign=recreate_foreign)
 
 
@@ -102,21 +96,46 @@ def rebuild(
         grown = not below <= wanted
         wanted |= below
     upkeepers = Upkeepers(folder)
+    with _one_at_a_time(conn):
+        ordered = [build for build in by_depth(conn, list(live.values())) if build.projection in wanted]
+        for attempt in after_deadlocks():
+            with attempt, conn.transaction():
+                begun = _begun(conn, ordered) if promote else None
+                deployment = begun or _begin_rebuild(conn, upkeepers, ordered, promote=promote)
+        key_indexes(conn, upkeepers)
+    return drive(conn, deployment, upkeepers, report, promote_them=promote)
+
+
+@contextmanager
+def _one_at_a_time(conn: psycopg.Connection) -> Iterator[None]:
+    """Waits until no other deployment is being begun."""
     conn.execute("SELECT pg_advisory_lock(%s)", (_DEPLOY_LOCK,))
     try:
-        with conn.transaction():
-            ordered = [build for build in by_depth(conn, list(live.values())) if build.projection in wanted]
-            begun = _begun(conn, ordered) if promote else None
-            if begun is None:
-                deployment = new_deployment(conn, "rebuild", promote=promote)
-                definitions = [_definition(conn, upkeepers, build) for build in ordered]
-                make_builds(conn, definitions, deployment, resumed={})
-            else:
-                deployment = begun
-        key_indexes(conn, upkeepers)
+        yield
     finally:
         conn.execute("SELECT pg_advisory_unlock(%s)", (_DEPLOY_LOCK,))
-    return drive(conn, deployment, upkeepers, report, promote_them=promote)
+
+
+def _begin(conn: psycopg.Connection, definitions: Mapping[str, Definition], *, promote: bool) -> int | None:
+    """Makes empty builds of what is new or changed; None where there is nothing to do."""
+    _drop_orphans(conn)
+    todo = plan(conn, definitions)
+    resumed = {c.projection: c.build for c in todo if c.action == "resumed" and c.build is not None}
+    fresh = [c.definition for c in todo if c.builds and c.definition is not None]
+    _drop_abandoned(conn, todo)
+    if not fresh and not resumed:
+        return None
+    deployment = new_deployment(conn, "deploy", promote=promote)
+    make_builds(conn, fresh, deployment, resumed=resumed)
+    _adopt(conn, resumed.values(), deployment)
+    return deployment
+
+
+def _begin_rebuild(conn: psycopg.Connection, upkeepers: Upkeepers, live: Sequence[Build], *, promote: bool) -> int:
+    """Makes an empty build beside each of these."""
+    deployment = new_deployment(conn, "rebuild", promote=promote)
+    make_builds(conn, [_definition(conn, upkeepers, build) for build in live], deployment, resumed={})
+    return deployment
 
 
 def _begun(conn: psycopg.Connection, live: Sequence[Build]) -> int | None:

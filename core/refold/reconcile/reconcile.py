@@ -22,6 +22,7 @@ from refold.reconcile import deep
 from refold.reconcile.audit import as_kept, audit, parameters_of, parts, quick, snapshot
 from refold.reconcile.finding import Report
 from refold.reconcile.heal import heal, leave_out_culprits
+from refold.retry import after_deadlocks
 from refold.upkeep.figures import READ
 from refold.upkeep.slices import runs
 from refold.worker.catch_up import by_depth
@@ -78,7 +79,9 @@ def reconcile(
         try:
             if build.upstream_id in unsure:
                 raise BuildError(unsure[build.upstream_id])
-            task.one(build)
+            for attempt in after_deadlocks():
+                with attempt:
+                    task.one(build)
         except Exception as error:
             # One whose query or function fails now, or that somebody has locked, or that takes longer than a duty may,
             # keeps nobody else from being audited.
