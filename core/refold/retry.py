@@ -7,6 +7,9 @@ error of the caller and is not tried again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import psycopg
 from tenacity import (
     Retrying,
@@ -17,6 +20,8 @@ from tenacity import (
     wait_random,
     wait_random_exponential,
 )
+
+T = TypeVar("T")
 
 RETRIED_CLASSES = ("40", "08", "53")
 RETRIED_STATES = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "55P03"})
@@ -51,3 +56,29 @@ def after_deadlocks() -> Retrying:
         stop=stop_after_attempt(5),
         reraise=True,
     )
+
+
+def in_short_attempts(conn: psycopg.Connection, seconds: float, work: Callable[[], T]) -> T:
+    """Runs a transaction that needs locks for which others may have to leave first.
+
+    It waits 200 ms for each, and then begins again: behind a lock that waits in the queue, everybody would wait.
+
+    Args:
+        conn: in autocommit mode.
+        seconds: for how long to try.
+        work: what to do in the transaction; it may run several times.
+
+    Raises:
+        psycopg.errors.LockNotAvailable: somebody held a lock all the time.
+    """
+    attempts = Retrying(
+        retry=retry_if_exception_type((psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)),
+        wait=wait_random(0.05, 0.3),
+        stop=stop_after_delay(seconds),
+        reraise=True,
+    )
+    for attempt in attempts:
+        with attempt, conn.transaction():
+            conn.execute("SET LOCAL lock_timeout = '200ms'")
+            return work()
+    raise AssertionError("unreachable: the retries end with a return or an exception")

@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Iterable
 
 import psycopg
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
 from refold.builds.build import Build, kept
 from refold.builds.upkeeper import Upkeepers, stream_of
 from refold.errors import BuildError
 from refold.projections.identifiers import ident
 from refold.projections.plan import Plan
+from refold.retry import in_short_attempts
 from refold.upkeep import recompute
 from refold.upkeep.stream import LOG_TABLE, Stream
 
@@ -123,17 +123,8 @@ def _index_log(conn: psycopg.Connection, statement: str, name: str) -> None:
 
 def _index_parent(conn: psycopg.Connection, statement: str) -> None:
     """The empty index on the log itself. It waits for open writers, and in its queue all others would wait too."""
-    attempts = Retrying(
-        retry=retry_if_exception_type(psycopg.errors.LockNotAvailable),
-        wait=wait_random(0.05, 0.3),
-        stop=stop_after_delay(WRITERS_S),
-        reraise=True,
-    )
     try:
-        for attempt in attempts:
-            with attempt, conn.transaction():
-                conn.execute("SET LOCAL lock_timeout = '200ms'")
-                conn.execute(statement.encode())
+        in_short_attempts(conn, WRITERS_S, lambda: conn.execute(statement.encode()))
     except psycopg.errors.LockNotAvailable as error:
         raise BuildError(
             f"the log needs an index, and a transaction that wrote to it has been open for {WRITERS_S:.0f} s",

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 import psycopg
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
 from refold.builds.build import Build, by_id, find, lock
 from refold.builds.dead_letters import find as find_letters
@@ -14,6 +13,7 @@ from refold.builds.upkeeper import Upkeepers
 from refold.builds.views import drop_view, switch_view
 from refold.crash import crash_point
 from refold.errors import BuildError
+from refold.retry import in_short_attempts
 
 Catch = Callable[[psycopg.Connection, Build, Build], bool]
 """catch_up(conn, fresh, current): applies pages to `fresh` until it covers `current`, inside the caller's
@@ -53,24 +53,15 @@ def promote(
         NotYet: a build is not loaded, or too far behind.
         BuildError: views of others stand in the way, or readers still hold the views after `seconds`.
     """
-    attempts = Retrying(
-        retry=retry_if_exception_type((psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)),
-        # One idle analyst holds the view; waiting in the queue would block every reader behind us.
-        wait=wait_random(0.05, 0.3),
-        stop=stop_after_delay(seconds),
-        reraise=True,
-    )
     try:
-        for attempt in attempts:
-            with attempt, conn.transaction():
-                conn.execute("SET LOCAL lock_timeout = '200ms'")
-                return _switch(conn, deployment, upkeepers, catch_up, recreate_foreign)
+        return in_short_attempts(
+            conn, seconds, lambda: _switch(conn, deployment, upkeepers, catch_up, recreate_foreign)
+        )
     except psycopg.errors.LockNotAvailable as error:
         raise BuildError(
             f"a session holds the views or builds for longer than {seconds:.0f} s",
             remedy="End its transaction (see pg_stat_activity for 'idle in transaction'), then `refold promote`.",
         ) from error
-    raise AssertionError("unreachable: the retries end with a return or an exception")
 
 
 def _switch(

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import psycopg
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
 from refold.errors import BuildError, DatabaseError
+from refold.retry import in_short_attempts
 
 T = TypeVar("T")
 
@@ -46,28 +46,21 @@ def through(conn: psycopg.Connection, table: str, guards: Sequence[str], work: C
     Raises:
         BuildError: a transaction that wrote to the table stays open.
     """
-    attempts = Retrying(
-        retry=retry_if_exception_type(psycopg.errors.LockNotAvailable),
-        # Short, and again: behind a lock that waits in the queue all producers would wait too.
-        wait=wait_random(0.05, 0.3),
-        stop=stop_after_delay(WRITERS_S),
-        reraise=True,
-    )
+
+    def unguarded() -> T:
+        conn.execute("SET LOCAL ROLE refold_owner")
+        for guard in guards:
+            conn.execute(f"ALTER TABLE {table} DISABLE TRIGGER {guard}".encode())
+        conn.execute("SET LOCAL lock_timeout = 0")
+        done = work()
+        for guard in guards:
+            conn.execute(f"ALTER TABLE {table} ENABLE TRIGGER {guard}".encode())
+        return done
+
     try:
-        for attempt in attempts:
-            with attempt, conn.transaction():
-                conn.execute("SET LOCAL ROLE refold_owner")
-                conn.execute("SET LOCAL lock_timeout = '200ms'")
-                for guard in guards:
-                    conn.execute(f"ALTER TABLE {table} DISABLE TRIGGER {guard}".encode())
-                conn.execute("SET LOCAL lock_timeout = 0")
-                done = work()
-                for guard in guards:
-                    conn.execute(f"ALTER TABLE {table} ENABLE TRIGGER {guard}".encode())
-                return done
+        return in_short_attempts(conn, WRITERS_S, unguarded)
     except psycopg.errors.LockNotAvailable as error:
         raise BuildError(
             f"a transaction that wrote to {table} has been open for {WRITERS_S:.0f} s",
             remedy="End it (see pg_stat_activity for 'idle in transaction'), then run `refold recover` again.",
         ) from error
-    raise AssertionError("unreachable: the retries end with a return or an exception")
