@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Literal
 
 import psycopg
 from psycopg import sql
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
 from refold.cluster import bearings
 from refold.errors import DatabaseError, ForeignCluster, NotInstalled
 from refold.pooling import look_for_proxy
 from refold.resources import migrations_dir, sql_dir
+from refold.retry import in_short_attempts
 from refold.silence import answering
 
 if TYPE_CHECKING:
@@ -144,16 +144,9 @@ def _install(conn: psycopg.Connection, url: str) -> None:
     conn.execute("GRANT USAGE, CREATE ON SCHEMA metrics TO refold_owner")
     conn.execute("GRANT USAGE ON SCHEMA metrics TO refold_analyst")
     _alembic_upgrade(url)
-    attempts = Retrying(
-        retry=retry_if_exception_type(psycopg.errors.LockNotAvailable),
-        wait=wait_random(0.1, 0.5),
-        stop=stop_after_delay(PATIENCE),
-        reraise=True,
-    )
     try:
-        for attempt in attempts:
-            with attempt:
-                _apply_objects(conn)
+        # A trigger on the log waits for every open writer.
+        in_short_attempts(conn, PATIENCE, lambda: _apply_objects(conn))
     except psycopg.errors.LockNotAvailable as error:
         raise DatabaseError(
             f"transactions have kept refold's tables from being changed for {PATIENCE:.0f} s",
@@ -163,15 +156,12 @@ def _install(conn: psycopg.Connection, url: str) -> None:
 
 def _apply_objects(conn: psycopg.Connection) -> None:
     """Makes functions, triggers, views and grants what `sql/` says."""
-    with conn.transaction():
-        # A trigger on the log waits for every open writer, and in the queue keeps all others out.
-        conn.execute("SET LOCAL lock_timeout = '200ms'")
-        conn.execute("SET LOCAL ROLE refold_owner")
-        for folder in _FOLDERS:
-            for path in sorted((sql_dir() / folder).glob("*.sql")):
-                _apply(conn, path)
-        _apply(conn, sql_dir() / "roles" / "grants.sql")
-        conn.execute("SELECT refold.ensure_segments()")
+    conn.execute("SET LOCAL ROLE refold_owner")
+    for folder in _FOLDERS:
+        for path in sorted((sql_dir() / folder).glob("*.sql")):
+            _apply(conn, path)
+    _apply(conn, sql_dir() / "roles" / "grants.sql")
+    conn.execute("SELECT refold.ensure_segments()")
 
 
 def check(conn: psycopg.Connection) -> None:
