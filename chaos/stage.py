@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psycopg
 
+from chaos.guardian import guard
 from chaos.producer import DOORS, Orders
 from chaos.wire import FAIR, Wire
 from refold.database import migrate
@@ -67,6 +68,7 @@ class Stage:
         self.seed = seed
         self.breaking = breaking
         self.home = Path(tempfile.mkdtemp(prefix="refold-chaos-"))
+        self.guardian = guard(self.home)
         self.projections = self.home / "projections"
         self.journals = self.home / "journals"
         self.journals.mkdir()
@@ -201,6 +203,7 @@ class Stage:
         self.wire.close()
         with self.server_lock:
             self.server.stop(immediate=not keep)
+        self.guardian.communicate()
         if not keep:
             shutil.rmtree(self.home, ignore_errors=True)
 
