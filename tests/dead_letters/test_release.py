@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from at_once import at_once
 from law import worker_connection
 from refold.builds.dead_letters import DeadLetter
-from refold.deployment.deploy import rebuild
+from refold.builds.make import make_builds, new_deployment
+from refold.builds.upkeeper import Upkeepers
+from refold.deployment.deploy import deploy, rebuild
 from refold.errors import BuildError
 from refold.incidents import find as incidents
+from refold.projections.definition import load_directory
 from refold.reconcile.release import Outcome, drop, release
+from refold.worker.load import load_step
 from refold.worker.page import turn
 
 from .prices import FAILING, FOLDER, Prices
@@ -158,3 +165,22 @@ def test_a_stream_that_is_built_anew_takes_its_readers_with_it(prices: Prices) -
     rebuild(prices.worker, FOLDER, ["paid"], lambda progress: None, cascade=True)
     release_all(prices)
     assert prices.wrong() == {}
+
+
+def test_a_reader_whose_load_is_half_done_has_passed_the_event_too(shop: Prices, tmp_path: Path) -> None:
+    """A load by ranges of the key reads the whole stream in each step; the rest would read another one."""
+    for name in ("graded.py", "history.sql"):
+        shutil.copy(FOLDER / name, tmp_path)
+    definitions = load_directory(tmp_path)
+    deploy(shop.worker, tmp_path, {"graded": definitions["graded"]}, lambda progress: None)
+    shop.sell(10, free=(3,))
+    shop.apply("graded")
+    with shop.worker.transaction():
+        deployment = new_deployment(shop.worker, "deploy", promote=True)
+        [reader] = make_builds(shop.worker, [definitions["history"]], deployment, resumed={})
+    upkeepers = Upkeepers(tmp_path)
+    loaded = load_step(shop.worker, upkeepers.of(shop.worker, reader), bucket=1)
+    assert loaded is not None and not loaded.finished
+    shop.mend()
+    with pytest.raises(BuildError, match="history has passed e3"):
+        rebuild(shop.worker, tmp_path, ["graded"], lambda progress: None)

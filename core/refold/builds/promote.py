@@ -12,6 +12,7 @@ from refold.builds.dead_letters import find as find_letters
 from refold.builds.upkeeper import Upkeepers
 from refold.builds.views import drop_view, switch_view
 from refold.crash import crash_point
+from refold.cursor import Cursor
 from refold.errors import BuildError
 from refold.retry import in_short_attempts
 
@@ -129,7 +130,7 @@ def _refuse_gaps(conn: psycopg.Connection, reader: Build, upstream: Build, succe
         conn, "d.build_id = ANY (%s) AND d.state <> 'released'", [upstream.build_id, successor.build_id]
     )
     times = Counter(letter.event_id for letter in letters)
-    cursor = by_id(conn, reader.build_id).cursor
+    cursor = _passed(by_id(conn, reader.build_id))
     for letter in letters:
         if times[letter.event_id] == 1 and cursor.applied(letter.key._replace(ordinal=0)):
             raise BuildError(
@@ -137,6 +138,13 @@ def _refuse_gaps(conn: psycopg.Connection, reader: Build, upstream: Build, succe
                 f" {'successor' if letter.build_id == upstream.build_id else 'predecessor'} does not",
                 remedy=f"Build both anew: `refold rebuild {upstream.projection} --cascade`.",
             )
+
+
+def _passed(reader: Build) -> Cursor:
+    """What a build has read some of: a load by ranges of the key reads all of its target in each step."""
+    if reader.load_step and not reader.loaded and reader.progress_txid is None and reader.cursor.target is not None:
+        return Cursor(reader.cursor.target)
+    return reader.cursor
 
 
 def _readers(conn: psycopg.Connection, taken: set[int]) -> list[Build]:
