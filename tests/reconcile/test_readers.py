@@ -101,6 +101,19 @@ def test_readers_that_had_folded_the_right_rows(shop: Shop, stream: str) -> None
         assert shop.wrong() == {}, kind
 
 
+def test_readers_of_a_damaged_stream_that_is_rebuilt_alone(shop: Shop) -> None:
+    for kind in DAMAGES:
+        bring(shop, kind)
+        shop.apply("graded")
+        damage(shop, "graded", kind)
+        shop.drain()
+        assert set(shop.wrong()) == {"graded", "grades", "grade_paths"}, kind
+        [build] = rebuild(shop.worker, SHOP, ["graded"], lambda progress: None)
+        shop.tables["graded"] = f"refold_builds.{build.table_name}"
+        assert shop.wrong() == {}, kind
+        assert shop.reconcile().drift == 0, kind
+
+
 def test_one_reader_ahead_of_another(shop: Shop) -> None:
     """Each is healed as of its own cursor."""
     stream, readers = "graded", STREAMS["graded"][2]

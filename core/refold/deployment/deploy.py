@@ -16,6 +16,7 @@ from refold.builds.make import make_builds, new_deployment
 from refold.builds.upkeeper import Upkeepers
 from refold.deployment.drive import Report, drive
 from refold.projections.definition import Definition
+from refold.reconcile.reconcile import reconcile
 from refold.retry import after_deadlocks
 from refold.worker.catch_up import by_depth
 
@@ -96,6 +97,12 @@ def rebuild(
         grown = not below <= wanted
         wanted |= below
     upkeepers = Upkeepers(folder)
+    stays = {build.upstream_id for build in live.values() if build.projection not in wanted}
+    streams = [name for name in wanted if live[name].build_id in stays]
+    if promote and streams:
+        # Rows that somebody has changed there would be right in the new build, and what they have made of its readers
+        # would stay.
+        reconcile(conn, upkeepers, streams, depth="slice", by="refold rebuild")
     with _one_at_a_time(conn):
         ordered = [build for build in by_depth(conn, list(live.values())) if build.projection in wanted]
         for attempt in after_deadlocks():
