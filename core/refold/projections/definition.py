@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import sqlglot
@@ -100,8 +101,7 @@ def from_source(
         fingerprints: of the projections it may read; a change up there is a change here.
         path: where it stands, for messages.
     """
-    plan = analyse(name, source, streams, path=path)
-    normal = sqlglot.parse_one(plain_intervals(source), read="postgres").sql(dialect="postgres", comments=False)
+    plan, normal = _analysed(name, source, tuple(streams.items()), path)
     keys = ",".join(part.name for part in plan.key)
     return Definition(
         name,
@@ -110,6 +110,16 @@ def from_source(
         plan,
         _fingerprint("sql", normal, keys, plan.upkeep, fingerprints.get(plan.stream, "")),
     )
+
+
+# Whoever meets a build again (a duty, a command of a long session) needs its plan again: the same for the same text.
+@lru_cache(maxsize=0)
+def _analysed(
+    name: str, source: str, streams: tuple[tuple[str, tuple[str, ...]], ...], path: Path | None
+) -> tuple[Plan, str]:
+    """The plan of a text, and the text without what makes no difference."""
+    plan = analyse(name, source, dict(streams), path=path)
+    return plan, sqlglot.parse_one(plain_intervals(source), read="postgres").sql(dialect="postgres", comments=False)
 
 
 def _load(path: Path, streams: Mapping[str, tuple[str, ...]], loaded: Mapping[str, Definition]) -> Definition:
