@@ -113,7 +113,7 @@ def from_source(
 
 
 # Whoever meets a build again (a duty, a command of a long session) needs its plan again: the same for the same text.
-@lru_cache(maxsize=0)
+@lru_cache(maxsize=256)
 def _analysed(
     name: str, source: str, streams: tuple[tuple[str, tuple[str, ...]], ...], path: Path | None
 ) -> tuple[Plan, str]:
