@@ -15,6 +15,7 @@ from refold.builds.build import find
 from refold.builds.upkeeper import Upkeepers
 from refold.reconcile.finding import Report
 from refold.reconcile.reconcile import reconcile
+from refold.retry import after_deadlocks
 from refold.worker.catch_up import Keeper
 
 Connection = psycopg.Connection[Any]
@@ -51,7 +52,10 @@ class Shop:
 
     def tamper(self, statement: str) -> int:
         """Changes tables by hand: `{daily}` stands for the table of that projection. Gives the number of rows."""
-        return self.worker.execute(statement.format(**self.tables).encode()).rowcount
+        for attempt in after_deadlocks():  # with a page that writes the same rows in another order
+            with attempt:
+                changed = self.worker.execute(statement.format(**self.tables).encode()).rowcount
+        return changed
 
     def reconcile(self, *names: str, dry_run: bool = False, since: datetime | None = None) -> Report:
         return reconcile(self.worker, SHOP, names, dry_run=dry_run, since=since)
