@@ -49,8 +49,13 @@ def clone(server: ServerUnderTest) -> Iterator[Callable[[], str]]:
 
 
 @given(script=steps.scripts)
-# Without Phase.shrink: that takes minutes; what fails is printed, and is short enough to read.
-@settings(max_examples=settings.default.max_examples * 3 // 10, phases=[Phase.explicit, Phase.reuse, Phase.generate], report_multiple_bugs=False)
+# A history takes two seconds. Without Phase.shrink: that takes minutes; what fails is printed, and is short enough to
+# read.
+@settings(
+    max_examples=settings().max_examples * 3 // 10,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    report_multiple_bugs=False,
+)
 def test_the_law_holds_at_every_step(clone: Callable[[], str], script: list[Step]) -> None:
     url = clone()
     with closing(History(url)) as history:
