@@ -99,7 +99,8 @@ SELECT now() - %(span)s AS since, now() AS until,
        (SELECT count(*) FROM refold.rejected WHERE answer = 'conflict' AND last_seen >= now() - %(span)s),
        (SELECT count(*) FROM refold.rejected WHERE answer = 'invalid' AND last_seen >= now() - %(span)s),
        (SELECT count(*) FROM refold.repairs WHERE repaired_at >= now() - %(span)s),
-       (SELECT count(*) FROM refold.dead_letters WHERE state = 'waiting')
+       (SELECT count(*) FROM refold.dead_letters AS l JOIN refold.builds AS b USING (build_id)
+        WHERE l.state = 'waiting' AND b.state IN ('building', 'live'))
 """
 
 _LATENCIES = """

@@ -66,6 +66,22 @@ def test_what_happened(
     assert "1 refused, 25.0% of what came" in shown and "10 min" in shown
 
 
+def test_dead_letters_of_builds_that_are_kept(
+    refold: Refold, metric: Callable[[str, str], Path], database_url: str
+) -> None:
+    """Whoever has deployed a mended metric has nothing waiting, whatever its predecessor left out."""
+    query = "SELECT action, sum({}) AS paid FROM events GROUP BY action"
+    metric("paid", query.format("(metadata ->> 'amount')::numeric"))
+    refold("deploy")
+    with psycopg.connect(database_url) as conn:
+        append(conn, [EVENT | {"metadata": {"amount": "nothing"}}])
+    refold("worker", "--drain")
+    assert refold("report", "--json").json["dead_letters"] == 1
+    metric("paid", query.format("nullif(metadata ->> 'amount', 'nothing')::numeric"))
+    refold("deploy")
+    assert refold("report", "--json").json["dead_letters"] == 0
+
+
 def test_the_span(refold: Refold, record: Callable[..., None], conn: psycopg.Connection[Any]) -> None:
     record("view=ann", "view=bob")
     conn.execute("SET session_replication_role = replica")
