@@ -14,6 +14,9 @@ from refold.builds.dead_letters import find as letters
 from refold.builds.key_indexes import key_indexes
 from refold.builds.make import make_builds, new_deployment
 from refold.projections.definition import Definition
+from refold.projections.identifiers import ident
+from refold.reconcile.finding import Report
+from refold.reconcile.reconcile import Depth, reconcile
 from refold.reconcile.release import release
 from refold.worker.catch_up import Keeper, by_depth
 from refold.worker.culprits import of_an_event
@@ -140,6 +143,45 @@ class Retry:
 
 
 @dataclass(frozen=True)
+class Tamper:
+    """Somebody takes rows out of a live table, or empties a column; its readers go on meanwhile; an audit heals."""
+
+    which: int
+    column: int | None
+    half: int
+    limit: int
+    depth: Depth
+
+    def __call__(self, history: History) -> None:
+        # It waits for pages in hand, which nobody else would end here.
+        for worker in range(WORKERS):
+            history.let_go(worker, commit=True)
+        live = by_depth(history.operator, find(history.operator, "b.state = 'live'"))
+        build = live[self.which % len(live)]
+        relation = history.upkeepers.of(history.operator, build).statements.relations[0]
+        some = f"{relation.row_hash()} & 1 = {self.half}"
+        columns = [name for name in relation.columns if name not in {*relation.key, "txid", "position", "ordinal"}]
+        if self.column is None or not columns:
+            history.operator.execute(f"DELETE FROM {relation.table} WHERE {some}".encode())
+        else:
+            emptied = ident(columns[self.column % len(columns)])
+            history.operator.execute(f"UPDATE {relation.table} SET {emptied} = NULL WHERE {some}".encode())
+        readers = {one.projection: one for one in live if one.upstream_id == build.build_id}
+        for reader in readers.values():
+            turn(history.operator, history.upkeepers.of(history.operator, reader), self.limit)
+        report = reconcile(history.operator, history.upkeepers, [build.projection], depth=self.depth)
+        assert report.skipped == []
+        # Its readers have been healed with it; of those that only count their reads an audit has to prove it.
+        again = reconcile(history.operator, history.upkeepers, list(readers), depth="slice") if readers else Report()
+        assert (again.skipped, again.drift) == ([], 0)
+        for told in again.figures:
+            keeper = history.upkeepers.of(history.operator, readers[told.projection])
+            assert told.read and not keeper.statements.reads_by_slice, told
+        for one in live:
+            history.check(one.build_id)
+
+
+@dataclass(frozen=True)
 class Rebuild:
     """New builds beside the live ones, which the workers then load."""
 
@@ -222,6 +264,14 @@ steps = st.one_of(
     st.builds(Look, worker=workers),
     st.builds(Hold, worker=workers, which=which, limit=limits, early=st.none() | appends),
     st.builds(Retry, which=st.integers(0, 4)),
+    st.builds(
+        Tamper,
+        which=which,
+        column=st.none() | st.integers(0, 5),
+        half=st.integers(0, 1),
+        limit=st.integers(1, 20),
+        depth=st.sampled_from(["slice", "deep"]),
+    ),
     st.builds(LetGo, worker=workers, commit=st.booleans()),
     st.builds(Rebuild, which=st.lists(which, min_size=1, max_size=3).map(tuple), cascade=st.booleans()),
     st.builds(Promote, finish=st.booleans()),
