@@ -157,8 +157,13 @@ class Tamper:
         for worker in range(WORKERS):
             history.let_go(worker, commit=True)
         live = by_depth(history.operator, find(history.operator, "b.state = 'live'"))
-        build = live[self.which % len(live)]
-        relation = history.upkeepers.of(history.operator, build).statements.relations[0]
+        read = {one.upstream_id for one in live}
+        # Streams as often as all others together.
+        streams = [one for one in live if one.build_id in read]
+        build = (streams if self.which % 2 else live)[self.which // 2 % len(streams if self.which % 2 else live)]
+        keeper = history.upkeepers.of(history.operator, build)
+        turn(history.operator, keeper, self.limit)
+        relation = keeper.statements.relations[0]
         some = f"{relation.row_hash()} & 1 = {self.half}"
         columns = [name for name in relation.columns if name not in {*relation.key, "txid", "position", "ordinal"}]
         if self.column is None or not columns:
@@ -175,8 +180,8 @@ class Tamper:
         again = reconcile(history.operator, history.upkeepers, list(readers), depth="slice") if readers else Report()
         assert (again.skipped, again.drift) == ([], 0)
         for told in again.figures:
-            keeper = history.upkeepers.of(history.operator, readers[told.projection])
-            assert told.read and not keeper.statements.reads_by_slice, told
+            statements = history.upkeepers.of(history.operator, readers[told.projection]).statements
+            assert told.read and not statements.reads_by_slice, told
         for one in live:
             history.check(one.build_id)
 
