@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 Parameters = Mapping[str, str]
 
+_NOTHING = Key(0, 0, -1)
+
 
 def without_culprits(
     conn: psycopg.Connection,
@@ -84,6 +86,8 @@ def _set_aside_first(
                 passes = middle
             else:
                 fails, found = middle, error
+        if fails == 1 and failure(Cursor(run.done, run.target, _NOTHING)) is not None:
+            return False  # It fails without any event.
         event_id, key = rows.at(fails)
         Bound.of(conn, by_id(conn, build.build_id), rows.count).take(found)
         set_aside(conn, build, event_id, key, found)
