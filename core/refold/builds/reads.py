@@ -85,11 +85,8 @@ def forget(conn: psycopg.Connection, keeper: Upkeeper, key: Key) -> None:
         keeper: the build's SQL.
         key: the row's coordinates.
     """
-    slice_, hash_ = (position_slice(), identity()) if keeper.statements.reads_by_slice else ("0", "0")
-    change = (
-        f"SELECT {READ} AS relation, {slice_} AS slice, -1 AS rows, -({hash_})::numeric AS hash"
-        " FROM (VALUES (%(position)s::bigint, %(ordinal)s::integer)) AS letter (position, ordinal)"
-    )
+    row = "(VALUES (%(position)s::bigint, %(ordinal)s::integer)) AS page (position, ordinal)"
+    change = figures.read(row, gone=True) if keeper.statements.reads_by_slice else figures.counted("-1")
     conn.execute(
         figures.move([change]).encode(),
         {"build": keeper.build_id, "position": key.position, "ordinal": key.ordinal},

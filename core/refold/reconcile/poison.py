@@ -18,13 +18,11 @@ from refold.builds.dead_letters import Bound, left_out, set_aside
 from refold.builds.upkeeper import Upkeeper
 from refold.cursor import EMPTY, Cursor, Key
 from refold.worker.culprits import of_an_event
-from refold.worker.page import LAST, cursor_parameters
+from refold.worker.page import FIRST, LAST, cursor_parameters
 
 T = TypeVar("T")
 
 Parameters = Mapping[str, str]
-
-_NOTHING = Key(0, 0, -1)
 
 
 def without_culprits(
@@ -74,9 +72,11 @@ def _set_aside_first(
         return None
 
     for run in _runs(build.cursor):
-        rows = _Rows(conn, keeper, run, dead)
         found = failure(run)
-        if found is None or not rows.count:
+        if found is None:
+            continue
+        rows = _Rows(conn, keeper, run, dead)
+        if not rows.count:
             continue
         passes, fails = 0, rows.count
         while fails - passes > 1:
@@ -86,7 +86,7 @@ def _set_aside_first(
                 passes = middle
             else:
                 fails, found = middle, error
-        if fails == 1 and failure(Cursor(run.done, run.target, _NOTHING)) is not None:
+        if fails == 1 and failure(Cursor(run.done, run.target, FIRST)) is not None:
             return False  # It fails without any event.
         event_id, key = rows.at(fails)
         Bound.of(conn, by_id(conn, build.build_id), rows.count).take(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -203,13 +204,14 @@ class Reconciler:
 
     def _steps(self, build: Build, keeper: Upkeeper, *, resume: bool, goes_on: bool = False) -> None:
         for ranges in deep.steps(self.conn, keeper, resume=resume):
+            look = partial(audit, self.conn, keeper, None, self.result, keep=not self.heals, ranges=ranges)
             try:
-                suspects = audit(self.conn, keeper, None, self.result, keep=not self.heals, ranges=ranges)
+                suspects = look()
             except Exception as error:
                 if not (goes_on and of_an_event(error)):
                     raise
                 leave_out_culprits(self.conn, self.upkeepers, build, ranges)
-                suspects = audit(self.conn, keeper, None, self.result, keep=not self.heals, ranges=ranges)
+                suspects = look()
             if suspects and self.heals:
                 self.heal(build, suspects, {"depth": "deep"})
 

@@ -38,11 +38,12 @@ def identity(ordinal: str = "ordinal") -> str:
     return f"hashint8extended(position, {ordinal})"
 
 
-def read(source: str) -> str:
-    """What rows of the stream that were read add to the figure of what was, by slices of positions."""
+def read(source: str, *, gone: bool = False) -> str:
+    """What rows of the stream that were read, or are unread again, do to the figure of that, by slices of positions."""
+    sign = "-" if gone else ""
     return (
-        f"SELECT {READ} AS relation, {position_slice()} AS slice, count(*) AS rows, sum({identity()}) AS hash"
-        f" FROM {source} GROUP BY 2"
+        f"SELECT {READ} AS relation, {position_slice()} AS slice,"
+        f" {sign}count(*) AS rows, {sign}sum({identity()}) AS hash FROM {source} GROUP BY 2"
     )
 
 

@@ -29,7 +29,7 @@ ALIVE_EVERY = 0.2
 
 _EVENT_ID = 3
 """Where a transform's rows have their id."""
-_FIRST = Key(0, 0, -1)
+FIRST = Key(0, 0, -1)
 LAST = Key(2**63 - 1, 2**63 - 1, LAST_ORDINAL)
 
 
@@ -143,7 +143,7 @@ def read_parameters(read: Read, limit: int, dead: Sequence[str] = ()) -> dict[st
         limit: rows at most.
         dead: the ids of the build's dead letters.
     """
-    after = read.after or _FIRST
+    after = read.after or FIRST
     upto = read.upto or LAST
     return {
         "open": "{" + ",".join(str(txid) for txid in read.done.xip if txid >= after.txid) + "}",
@@ -166,7 +166,7 @@ def cursor_parameters(cursor: Cursor, dead: Sequence[str] = ()) -> dict[str, str
         "dead": array(dead),
         "done": str(cursor.done),
         "target": str(cursor.target or cursor.done),
-        **key_parameters("progress", cursor.progress or _FIRST),
+        **key_parameters("progress", cursor.progress or FIRST),
     }
 
 
