@@ -152,7 +152,7 @@ def _settle(stage: Stage, converges: float, report: Report, found: Findings, tel
         started = time.monotonic()
         while True:
             behind = conn.execute(
-                "SELECT b.projection, b.state, u.events, b.error FROM refold.builds AS b"
+                "SELECT b.projection, b.state, u.events, b.error FROM refold.builds_now AS b"
                 " CROSS JOIN LATERAL refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS u"
                 " JOIN refold.deployments AS d USING (deployment)"
                 " WHERE b.state = 'live' AND (u.events > 0 OR b.target IS NOT NULL)"

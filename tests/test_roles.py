@@ -40,7 +40,8 @@ MAKE = [
 SEQUENCE = "SELECT setval('refold.events_position', 1)"
 LEDGER = ["INSERT INTO refold.event_ids VALUES ('x', 1)", "DELETE FROM refold.event_ids"]
 SETTINGS = "UPDATE refold.settings SET segment_size = 1"
-BUILDS = ["UPDATE refold.builds SET done = '1:1:'", "DELETE FROM refold.builds", "SELECT * FROM refold.builds"]
+MOVE = "UPDATE refold.cursors SET done = '1:1:'"
+BUILDS = [MOVE, "DELETE FROM refold.cursors", "DELETE FROM refold.builds", "SELECT * FROM refold.builds_now"]
 TABLES = ["SELECT * FROM {table}", "DELETE FROM {table}", "INSERT INTO {table} DEFAULT VALUES"]
 METRICS = ["DELETE FROM metrics.purchases", "UPDATE metrics.purchases SET amount = 0", "DROP VIEW metrics.daily"]
 
@@ -54,7 +55,7 @@ FORBIDDEN = {
         *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT, APPEND,
     ],
     "refold_worker": [
-        *CHANGES, *LEDGER, SEQUENCE, SETTINGS, INSERT, APPEND, "DELETE FROM refold.builds",
+        *CHANGES, *LEDGER, SEQUENCE, SETTINGS, INSERT, APPEND, MOVE, "DELETE FROM refold.builds",
         *(statement for statement in MAKE if "refold_builds" not in statement and "metrics" not in statement),
         "COPY refold.events (event_id, action, ts) FROM STDIN",
         "SELECT refold.admit('[]')", "SELECT refold.set_aside('a', 1, 'invalid', 'x', 'x')",

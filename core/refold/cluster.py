@@ -76,7 +76,7 @@ SELECT s.system_identifier AS recorded,
        coalesce((SELECT e.txid::text::bigint FROM refold.events AS e ORDER BY e.txid DESC LIMIT 1), 0) AS log,
        coalesce((
            SELECT max(greatest(pg_snapshot_xmax(done), pg_snapshot_xmax(target))::text::bigint)
-           FROM refold.builds WHERE state <> 'dropped'
+           FROM refold.builds_now WHERE state <> 'dropped'
        ), 0) AS cursors
 FROM refold.settings AS s, pg_control_system() AS c
 """

@@ -195,7 +195,7 @@ SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coale
        b.error,
        (SELECT count(*) FROM refold.dead_letters AS l WHERE l.build_id = b.build_id AND l.state = 'waiting')
            AS dead_letters
-FROM refold.builds AS b
+FROM refold.builds_now AS b
 JOIN refold.deployments AS d ON d.deployment = b.deployment
 LEFT JOIN refold.builds AS u ON u.build_id = b.upstream_id
 LEFT JOIN LATERAL (

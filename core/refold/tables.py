@@ -149,22 +149,10 @@ builds = Table(
     Column("definition", Text, nullable=False),
     Column("upkeep", Text, nullable=False),
     Column("upstream_id", BigInteger, ForeignKey("refold.builds.build_id")),
-    # The cursor, in the log's coordinates: see refold.cursor.
-    Column("done", PgSnapshot, nullable=False, server_default=text("'1:1:'::pg_snapshot")),
-    Column("target", PgSnapshot),
-    Column("progress_txid", Xid8),
-    Column("progress_position", BigInteger),
-    Column("progress_ordinal", Integer),
     # The first load: bulk steps without indexes; `loaded` once the table has its keys and takes pages.
     Column("loaded", Boolean, nullable=False, server_default=text("false")),
     Column("load_step", Integer, nullable=False, server_default=text("0")),
     Column("load_steps", Integer),
-    # Statistics, moved in the same transaction as the rows.
-    Column("events_applied", BigInteger, nullable=False, server_default=text("0")),
-    Column("pages_applied", BigInteger, nullable=False, server_default=text("0")),
-    Column("apply_ms", Double, nullable=False, server_default=text("0")),
-    Column("applied_at", TIME),
-    Column("moved_at", TIME),
     Column("deployment", BigInteger, ForeignKey("refold.deployments.deployment"), nullable=False),
     Column("created_at", TIME, nullable=False, server_default=func.now()),
     Column("promoted_at", TIME),
@@ -181,11 +169,34 @@ builds = Table(
         "upkeep IN ('facts', 'merge', 'members', 'recompute', 'transform')",
         "upkeep",
     ),
-    CheckConstraint("progress_txid IS NULL OR target IS NOT NULL", "progress_within_run"),
-    CheckConstraint("num_nulls(progress_txid, progress_position, progress_ordinal) IN (0, 3)", "progress_whole"),
     Index("builds_one_live", "projection", unique=True, postgresql_where=text("state = 'live'")),
     postgresql_with={"fillfactor": "50"},
-    comment="One row a build: a physical table that holds a projection at one fingerprint, and its cursor.",
+    comment="One row a build: a physical table that holds a projection at one fingerprint. Pages lock it.",
+)
+
+# Added, never updated: while somebody holds an old snapshot nothing can be vacuumed, and a row that every page
+# updates becomes slower with every version. The newest row of a build is its cursor: see refold.builds_now.
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("build_id", BigInteger, ForeignKey("refold.builds.build_id", ondelete="CASCADE"), nullable=False),
+    Column("number", BigInteger, nullable=False),
+    # In the log's coordinates: see refold.cursor.
+    Column("done", PgSnapshot, nullable=False, server_default=text("'1:1:'::pg_snapshot")),
+    Column("target", PgSnapshot),
+    Column("progress_txid", Xid8),
+    Column("progress_position", BigInteger),
+    Column("progress_ordinal", Integer),
+    # Statistics, all since the build was made, moved in the same transaction as the rows.
+    Column("events_applied", BigInteger, nullable=False, server_default=text("0")),
+    Column("pages_applied", BigInteger, nullable=False, server_default=text("0")),
+    Column("apply_ms", Double, nullable=False, server_default=text("0")),
+    Column("applied_at", TIME),
+    Column("moved_at", TIME),
+    PrimaryKeyConstraint("build_id", "number"),
+    CheckConstraint("progress_txid IS NULL OR target IS NOT NULL", "progress_within_run"),
+    CheckConstraint("num_nulls(progress_txid, progress_position, progress_ordinal) IN (0, 3)", "progress_whole"),
+    comment="Which events each build has applied: a row for every page, of which the newest counts.",
 )
 
 deployments = Table(

@@ -1,10 +1,93 @@
-"""Nothing yet."""
+"""Cursors in rows that are added."""
+
+import sqlalchemy as sa
+from alembic import op
+
+import refold.tables
 
 revision = "0011"
 down_revision = "0010"
 branch_labels = None
 depends_on = None
 
+MOVED = (
+    "done",
+    "target",
+    "progress_txid",
+    "progress_position",
+    "progress_ordinal",
+    "events_applied",
+    "pages_applied",
+    "apply_ms",
+    "applied_at",
+    "moved_at",
+)
+
 
 def upgrade() -> None:
-    pass
+    _cursors()
+
+
+def _cursors() -> None:
+    op.create_table(
+        "cursors",
+        sa.Column("build_id", sa.BigInteger(), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("done", refold.tables.PgSnapshot(), server_default=sa.text("'1:1:'::pg_snapshot"), nullable=False),
+        sa.Column("target", refold.tables.PgSnapshot(), nullable=True),
+        sa.Column("progress_txid", refold.tables.Xid8(), nullable=True),
+        sa.Column("progress_position", sa.BigInteger(), nullable=True),
+        sa.Column("progress_ordinal", sa.Integer(), nullable=True),
+        sa.Column("events_applied", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("pages_applied", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("apply_ms", sa.Double(), server_default=sa.text("0"), nullable=False),
+        sa.Column("applied_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("moved_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("progress_txid IS NULL OR target IS NOT NULL", name=op.f("cursors_progress_within_run")),
+        sa.CheckConstraint(
+            "num_nulls(progress_txid, progress_position, progress_ordinal) IN (0, 3)",
+            name=op.f("cursors_progress_whole"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["build_id"], ["refold.builds.build_id"], name=op.f("cursors_build_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("build_id", "number", name=op.f("cursors_pkey")),
+        schema="refold",
+        comment="Which events each build has applied: a row for every page, of which the newest counts.",
+    )
+    columns = ", ".join(MOVED)
+    # Whoever moves a cursor meanwhile waits, and finds no such column then.
+    op.execute("LOCK TABLE refold.builds IN ACCESS EXCLUSIVE MODE")
+    op.execute(
+        f"INSERT INTO refold.cursors (build_id, number, {columns}) SELECT build_id, 0, {columns} FROM refold.builds"
+    )
+    op.execute("DROP TRIGGER IF EXISTS guard_cursor ON refold.builds")
+    op.execute("DROP TRIGGER IF EXISTS refuse_foreign ON refold.builds")
+    _let_go_of_freshness()
+    for column in MOVED:
+        op.drop_column("builds", column, schema="refold")
+    op.execute(
+        "COMMENT ON TABLE refold.builds IS"
+        " 'One row a build: a physical table that holds a projection at one fingerprint. Pages lock it.'"
+    )
+
+
+def _let_go_of_freshness() -> None:
+    """The view stays, with what stands on it, but reads nothing until `sql/` is applied: a moment later."""
+    op.execute(
+        """
+        DO $$
+        DECLARE
+            columns text := (
+                SELECT string_agg(format('NULL::%s AS %I', format_type(atttypid, atttypmod), attname), ', '
+                                  ORDER BY attnum)
+                FROM pg_attribute
+                WHERE attrelid = to_regclass('metrics.freshness') AND attnum > 0 AND NOT attisdropped);
+        BEGIN
+            IF columns IS NOT NULL THEN
+                EXECUTE format('CREATE OR REPLACE VIEW metrics.freshness AS SELECT %s WHERE false', columns);
+            END IF;
+        END
+        $$
+        """
+    )

@@ -8,7 +8,7 @@ SELECT
     b.applied_at                                            AS last_applied_at,
     (SELECT count(*) FROM refold.dead_letters AS d
      WHERE d.build_id = b.build_id AND d.state = 'waiting') AS dead_letters
-FROM refold.builds AS b
+FROM refold.builds_now AS b
 CROSS JOIN LATERAL refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS u
 WHERE b.state = 'live';
 

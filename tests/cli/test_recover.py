@@ -39,7 +39,7 @@ def test_commands_refuse_and_say_what_to_do(foreign: Refold, command: tuple[str,
 
 def test_a_dry_run_tells_and_changes_nothing(foreign: Refold, conn: Connection) -> None:
     conn.rollback()
-    before = conn.execute("SELECT b::text FROM refold.builds AS b").fetchall()
+    before = conn.execute("SELECT b::text FROM refold.builds_now AS b").fetchall()
     # While a transaction is open anywhere on the server, the answer is to wait for it.
     done = wait_until(lambda: (told := foreign("recover", "--dry-run", "--json")).json["way"] != "wait" and told)
     assert done and done.status == 0
@@ -50,7 +50,7 @@ def test_a_dry_run_tells_and_changes_nothing(foreign: Refold, conn: Connection) 
     said = wait_until(lambda: "wait:" not in (told := foreign("recover", "--dry-run").out) and told)
     assert said and "adopt: every transaction below" in said
     assert "audited against the log" in said
-    assert conn.execute("SELECT b::text FROM refold.builds AS b").fetchall() == before
+    assert conn.execute("SELECT b::text FROM refold.builds_now AS b").fetchall() == before
     assert foreign("status").status == 2
 
 

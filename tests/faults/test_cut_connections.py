@@ -60,7 +60,7 @@ def test_a_page_whose_commit_was_not_confirmed(
     drained_through(server, admin.info.dbname, reply_lost("COMMIT", time))
     assert counted(admin) == 30
     assert wrong(database_url) == {}
-    pages = admin.execute("SELECT array_agg(DISTINCT pages_applied) FROM refold.builds").fetchone()
+    pages = admin.execute("SELECT array_agg(DISTINCT pages_applied) FROM refold.builds_now").fetchone()
     assert pages == ([1],)
 
 

@@ -94,7 +94,7 @@ def test_producers_may_append_before_and_after(restored: str) -> None:
     assert append(restored, 20, "before") == ["accepted"] * 20
     with superuser(restored) as conn:
         (row,) = conn.execute(
-            "SELECT bool_and(pg_visible_in_snapshot(e.txid, b.done)) FROM refold.events AS e, refold.builds AS b"
+            "SELECT bool_and(pg_visible_in_snapshot(e.txid, b.done)) FROM refold.events AS e, refold.builds_now AS b"
             " WHERE e.event_id LIKE 'before%' AND b.state = 'live'"
         ).fetchall()
         assert row == (True,), "a worker that trusted the cursors would read these"
@@ -140,7 +140,7 @@ def test_a_transaction_that_is_open_meanwhile(restored: str) -> None:
 
 def test_a_cluster_that_is_further_on_keeps_the_cursors(dumps: Dumps) -> None:
     """As after pg_upgrade: nothing is rewritten, and what was not applied yet is not drift."""
-    query = "SELECT table_name, done::text FROM refold.builds WHERE state = 'live' ORDER BY 1"
+    query = "SELECT table_name, done::text FROM refold.builds_now WHERE state = 'live' ORDER BY 1"
     with cluster() as server:
         advance(server, 2 * FAR)
         url = server.url
@@ -332,10 +332,10 @@ def test_a_sound_database_is_audited_and_left_alone(restored: str) -> None:
     bring_back(restored)
     drain(restored)
     with superuser(restored) as conn:
-        before = conn.execute("SELECT build_id, done::text, state FROM refold.builds ORDER BY 1").fetchall()
+        before = conn.execute("SELECT build_id, done::text, state FROM refold.builds_now ORDER BY 1").fetchall()
         report = bring_back(restored)
         assert (report.survey.decision.way, report.drift.drift) == ("prove", 0)
-        assert conn.execute("SELECT build_id, done::text, state FROM refold.builds ORDER BY 1").fetchall() == before
+        assert conn.execute("SELECT build_id, done::text, state FROM refold.builds_now ORDER BY 1").fetchall() == before
 
 
 def test_there_is_no_rollback_across_a_restore(restored: str) -> None:

@@ -19,7 +19,7 @@ EVENT_GRAIN = ("facts", "transform")
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """A row of `refold.builds`; the columns are described there."""
+    """A row of `refold.builds_now`; the columns are described in `refold.tables`."""
 
     build_id: int
     projection: str
@@ -54,11 +54,15 @@ class Build:
     @property
     def cursor(self) -> Cursor:
         """Which events it has applied."""
-        progress = None
-        if self.progress_txid is not None:
-            assert self.progress_position is not None and self.progress_ordinal is not None
-            progress = Key(self.progress_txid, self.progress_position, self.progress_ordinal)
-        return Cursor(Snapshot.parse(self.done), None if self.target is None else Snapshot.parse(self.target), progress)
+        return _cursor(self.done, self.target, self.progress_txid, self.progress_position, self.progress_ordinal)
+
+
+def _cursor(done: str, target: str | None, txid: int | None, position: int | None, ordinal: int | None) -> Cursor:
+    progress = None
+    if txid is not None:
+        assert position is not None and ordinal is not None
+        progress = Key(txid, position, ordinal)
+    return Cursor(Snapshot.parse(done), None if target is None else Snapshot.parse(target), progress)
 
 
 COLUMNS = """
@@ -68,14 +72,14 @@ COLUMNS = """
     b.pages_applied, b.apply_ms, b.applied_at, b.deployment, b.created_at, b.promoted_at, b.retired_at, b.retired_by,
     b.error, b.dead_letters
 """
-"""Of `refold.builds AS b`, for `class_row(Build)`."""
+"""Of `refold.builds_now AS b`, for `class_row(Build)`."""
 _ROW: BaseRowFactory[Build] = class_row(Build)
 
 
 def find(conn: psycopg.Connection, condition: str = "true", *parameters: object) -> list[Build]:
-    """Builds that satisfy an SQL condition over `b` (a row of refold.builds), oldest first."""
+    """Builds that satisfy an SQL condition over `b` (a row of refold.builds_now), oldest first."""
     with conn.cursor(row_factory=_ROW) as cursor:
-        query = f"SELECT {COLUMNS} FROM refold.builds AS b WHERE {condition} ORDER BY b.build_id"
+        query = f"SELECT {COLUMNS} FROM refold.builds_now AS b WHERE {condition} ORDER BY b.build_id"
         return cursor.execute(query.encode(), parameters).fetchall()
 
 
@@ -100,11 +104,52 @@ def by_id(conn: psycopg.Connection, build_id: int) -> Build:
     return find(conn, "b.build_id = %s", build_id)[0]
 
 
-def lock(conn: psycopg.Connection, build_id: int, *, wait: bool = False, readers: bool = False) -> Build | None:
-    """Locks a build until the end of the transaction.
+@dataclass(frozen=True, slots=True)
+class Locked(Build):
+    """A build under its lock, and how far its stream had come when it was seen there.
 
-    This must be a statement of its own, before the one that looks at the stream: locking and looking in one
-    statement gives the newest build row beside an older snapshot, and the cursor moves backwards.
+    Args:
+        upstream_done: the cursor of its upstream, as above; all None for a build on the log.
+        now: what had finished in the log's database.
+        own_txid: the id of the transaction that holds the lock.
+    """
+
+    upstream_done: str | None
+    upstream_target: str | None
+    upstream_txid: int | None
+    upstream_position: int | None
+    upstream_ordinal: int | None
+    now: str
+    own_txid: int
+
+    def upstream(self, known: Snapshot) -> Cursor:
+        """How far it may read; `known` as for `Snapshot.capped`."""
+        if self.upstream_done is None:
+            return Cursor(Snapshot.parse(self.now).capped(self.own_txid, known))
+        return _cursor(
+            self.upstream_done, self.upstream_target, self.upstream_txid, self.upstream_position, self.upstream_ordinal
+        )
+
+
+_LOOK = f"""
+SELECT {COLUMNS},
+    u.done::text AS upstream_done, u.target::text AS upstream_target, u.progress_txid::text::bigint AS upstream_txid,
+    u.progress_position AS upstream_position, u.progress_ordinal AS upstream_ordinal,
+    pg_current_snapshot()::text AS now, pg_current_xact_id()::text::bigint AS own_txid
+FROM refold.builds_now AS b
+LEFT JOIN LATERAL (
+    SELECT * FROM refold.cursors AS n WHERE n.build_id = b.upstream_id ORDER BY n.number DESC LIMIT 1
+) AS u ON true
+WHERE b.build_id = %s
+"""
+_LOCKED: BaseRowFactory[Locked] = class_row(Locked)
+
+
+def lock(conn: psycopg.Connection, build_id: int, *, wait: bool = False, readers: bool = False) -> Locked | None:
+    """Locks a build until the end of the transaction, then looks at it.
+
+    In two statements: locking and looking in one would show, beside the lock, what was there before the lock was
+    had, and the cursor would move backwards.
 
     Args:
         conn: the caller's transaction, READ COMMITTED.
@@ -115,17 +160,19 @@ def lock(conn: psycopg.Connection, build_id: int, *, wait: bool = False, readers
     Returns:
         The build as it is under the lock; None when somebody else has it, or it is not kept any more.
     """
-    with conn.cursor(row_factory=_ROW) as cursor:
-        return cursor.execute(
-            f"SELECT {COLUMNS} FROM refold.builds AS b"
-            " WHERE b.build_id = %s AND b.state IN ('building', 'live')"
-            f" FOR {'' if readers else 'NO KEY '}UPDATE {'' if wait else 'SKIP LOCKED'}".encode(),
-            (build_id,),
-        ).fetchone()
+    locked = conn.execute(
+        "SELECT FROM refold.builds WHERE build_id = %s AND state IN ('building', 'live')"
+        f" FOR {'' if readers else 'NO KEY '}UPDATE {'' if wait else 'SKIP LOCKED'}".encode(),
+        (build_id,),
+    )
+    if not locked.rowcount:
+        return None
+    with conn.cursor(row_factory=_LOCKED) as cursor:
+        return cursor.execute(_LOOK.encode(), (build_id,)).fetchone()
 
 
 def move(conn: psycopg.Connection, build: Build, cursor: Cursor, *, events: int = 0, milliseconds: float = 0.0) -> None:
-    """Writes the cursor and the statistics, in the transaction that wrote the rows.
+    """Adds the row of a cursor that has moved, with the statistics, in the transaction that wrote the rows.
 
     Args:
         conn: the caller's transaction, which holds the build's lock.
@@ -137,15 +184,16 @@ def move(conn: psycopg.Connection, build: Build, cursor: Cursor, *, events: int 
     progress = cursor.progress or (None, None, None)
     conn.execute(
         """
-        UPDATE refold.builds SET
-            done = %s::pg_snapshot, target = %s::pg_snapshot,
-            progress_txid = %s::text::xid8, progress_position = %s::bigint, progress_ordinal = %s::integer,
-            events_applied = events_applied + %s::bigint,
-            pages_applied = pages_applied + %s::integer,
-            apply_ms = apply_ms + %s::double precision,
-            applied_at = CASE WHEN %s::integer > 0 THEN clock_timestamp() ELSE applied_at END,
-            moved_at = clock_timestamp()
-        WHERE build_id = %s::bigint
+        INSERT INTO refold.cursors
+            (build_id, number, done, target, progress_txid, progress_position, progress_ordinal,
+             events_applied, pages_applied, apply_ms, applied_at, moved_at)
+        SELECT c.build_id, c.number + 1, %s::pg_snapshot, %s::pg_snapshot,
+               %s::text::xid8, %s::bigint, %s::integer,
+               c.events_applied + %s::bigint, c.pages_applied + %s::integer, c.apply_ms + %s::double precision,
+               CASE WHEN %s::integer > 0 THEN clock_timestamp() ELSE c.applied_at END, clock_timestamp()
+        FROM refold.cursors AS c
+        WHERE c.build_id = %s::bigint
+        ORDER BY c.number DESC LIMIT 1
         """,
         (
             str(cursor.done),

@@ -86,9 +86,12 @@ def _insert(conn: psycopg.Connection, definition: Definition, deployment: int, u
     number = int(row[0])
     row = conn.execute(
         """
-        INSERT INTO refold.builds
-            (projection, fingerprint, number, table_name, language, definition, upkeep, upstream_id, deployment)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING build_id
+        WITH made AS (
+            INSERT INTO refold.builds
+                (projection, fingerprint, number, table_name, language, definition, upkeep, upstream_id, deployment)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING build_id
+        )
+        INSERT INTO refold.cursors (build_id, number) SELECT build_id, 0 FROM made RETURNING build_id
         """,
         (
             definition.name,

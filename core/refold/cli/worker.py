@@ -80,7 +80,7 @@ def _figures(url: str) -> Iterator[psycopg.Connection]:
 
 def _applied(conn: psycopg.Connection) -> int:
     """Events that all builds have applied."""
-    row = conn.execute("SELECT coalesce(sum(events_applied), 0)::bigint FROM refold.builds").fetchone()
+    row = conn.execute("SELECT coalesce(sum(events_applied), 0)::bigint FROM refold.builds_now").fetchone()
     return 0 if row is None else int(row[0])
 
 
@@ -89,7 +89,7 @@ def _waiting(conn: psycopg.Connection) -> int:
     row = conn.execute(
         """
         SELECT coalesce(sum(u.events), 0)::bigint
-        FROM refold.builds AS b
+        FROM refold.builds_now AS b
         CROSS JOIN LATERAL refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS u
         WHERE b.state IN ('building', 'live') AND b.loaded
         """

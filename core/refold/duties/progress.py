@@ -53,7 +53,7 @@ SELECT b.build_id, b.projection, b.table_name, b.state, b.upstream_id, b.loaded,
                AND l.relation = to_regclass(format('refold_builds.%I', b.table_name))::oid
                AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
              ORDER BY 1) AS writers
-FROM refold.builds AS b
+FROM refold.builds_now AS b
 LEFT JOIN LATERAL refold.oldest_unread(b.done, b.target, b.progress_txid, b.progress_position) AS o ON true
 WHERE b.state IN ('building', 'live')
 ORDER BY b.build_id

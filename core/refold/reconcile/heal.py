@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import psycopg
 
 from refold.builds import reads
-from refold.builds.build import Build, by_id, find, lock
+from refold.builds.build import Build, by_id, find, lock, move
 from refold.builds.figures import Disagreement, correct, disagreements
 from refold.builds.upkeeper import Upkeeper, Upkeepers
+from refold.cursor import EMPTY, Cursor
 from refold.errors import BuildError
 from refold.plans import plan_freely
 from refold.projections.identifiers import ident
@@ -328,12 +329,8 @@ def load_again(conn: psycopg.Connection, upkeepers: Upkeepers, reader: Build) ->
         return
     for relation in upkeepers.of(conn, reader).statements.relations:
         conn.execute(f"TRUNCATE {relation.table}".encode())
+    move(conn, reader, Cursor(EMPTY))
     conn.execute(
-        """
-        UPDATE refold.builds SET
-            target = NULL, progress_txid = NULL, progress_position = NULL, progress_ordinal = NULL,
-            load_step = 0, load_steps = NULL
-        WHERE build_id = %s
-        """,
+        "UPDATE refold.builds SET load_step = 0, load_steps = NULL WHERE build_id = %s",
         (reader.build_id,),
     )

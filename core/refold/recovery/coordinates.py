@@ -12,10 +12,10 @@ from functools import partial
 import psycopg
 from psycopg import sql
 
-from refold.builds.build import EVENT_GRAIN, Build, lock
+from refold.builds.build import EVENT_GRAIN, Build, lock, move
 from refold.builds.dead_letters import count
 from refold.crash import crash_point
-from refold.cursor import EMPTY, Snapshot
+from refold.cursor import EMPTY, Cursor, Snapshot
 from refold.projections.identifiers import ident
 from refold.recovery.door import through
 from refold.upkeep.stream import LOG_TABLE
@@ -101,7 +101,7 @@ def rewrite_build(conn: psycopg.Connection, build: Build) -> None:
     with conn.transaction():
         if build.upkeep in EVENT_GRAIN:
             _rewrite(conn, f"refold_builds.{ident(build.table_name)}", "position, ordinal")
-        through(conn, "refold.builds", ["guard_cursor", "refuse_foreign"], lambda: _everything_applied(conn, build))
+        _put(conn, build, Cursor(EVERYTHING))
 
 
 def _rewrite(conn: psycopg.Connection, table: str, within: str) -> int:
@@ -119,18 +119,6 @@ def _rewrite(conn: psycopg.Connection, table: str, within: str) -> int:
     ).rowcount
 
 
-def _everything_applied(conn: psycopg.Connection, build: Build) -> None:
-    conn.execute(
-        """
-        UPDATE refold.builds SET
-            done = %s::pg_snapshot, target = NULL,
-            progress_txid = NULL, progress_position = NULL, progress_ordinal = NULL
-        WHERE build_id = %s
-        """,
-        (str(EVERYTHING), build.build_id),
-    )
-
-
 def start_over(conn: psycopg.Connection, build: Build) -> None:
     """Starts a first load over: what the steps that are done have read may not be what is in the log now.
 
@@ -139,19 +127,19 @@ def start_over(conn: psycopg.Connection, build: Build) -> None:
         build: a build that is not loaded.
     """
     with conn.transaction():
-        for table in tables_of(conn, build):
-            conn.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier("refold_builds", table)))
-        # Else an audit would take the rows that are yet to be loaded for rows that somebody deleted.
-        conn.execute("DELETE FROM refold.figures WHERE build_id = %s", (build.build_id,))
-        conn.execute(
-            """
-            UPDATE refold.builds SET
-                target = NULL, progress_txid = NULL, progress_position = NULL, progress_ordinal = NULL,
-                load_step = 0, load_steps = NULL, error = NULL
-            WHERE build_id = %s
-            """,
-            (build.build_id,),
-        )
+        _empty(conn, build)
+        move(conn, build, Cursor(EMPTY))
+
+
+def _empty(conn: psycopg.Connection, build: Build) -> None:
+    for table in tables_of(conn, build):
+        conn.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier("refold_builds", table)))
+    # Else an audit would take the rows that are yet to be loaded for rows that somebody deleted.
+    conn.execute("DELETE FROM refold.figures WHERE build_id = %s", (build.build_id,))
+    conn.execute(
+        "UPDATE refold.builds SET loaded = false, load_step = 0, load_steps = NULL, error = NULL WHERE build_id = %s",
+        (build.build_id,),
+    )
 
 
 def unload(conn: psycopg.Connection, build: Build) -> None:
@@ -161,19 +149,17 @@ def unload(conn: psycopg.Connection, build: Build) -> None:
         conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
         build: a loaded build.
     """
-
-    def from_nothing() -> None:
-        conn.execute(
-            "UPDATE refold.builds SET done = %s::pg_snapshot, loaded = false WHERE build_id = %s",
-            (str(EMPTY), build.build_id),
-        )
-
     with conn.transaction():
         for index in LOADED_FIRST.get(build.upkeep, ()):
             name = sql.Identifier("refold_builds", build.table_name + index)
             conn.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(name))
-        start_over(conn, build)
-        through(conn, "refold.builds", ["guard_cursor", "refuse_foreign"], from_nothing)
+        _empty(conn, build)
+        _put(conn, build, Cursor(EMPTY))
+
+
+def _put(conn: psycopg.Connection, build: Build, cursor: Cursor) -> None:
+    """Puts a cursor where it would not be allowed to go."""
+    through(conn, "refold.cursors", ["guard_cursor", "refuse_foreign"], lambda: move(conn, build, cursor))
 
 
 def tables_of(conn: psycopg.Connection, build: Build) -> list[str]:

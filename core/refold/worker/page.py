@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from refold.builds.build import Build, by_id, lock, move
+from refold.builds.build import Build, Locked, by_id, lock, move
 from refold.builds.dead_letters import Bound, left_out, set_aside
 from refold.builds.upkeeper import Upkeeper
 from refold.copy_text import array
@@ -125,9 +125,12 @@ def apply_page(
 def upstream_cursor(conn: psycopg.Connection, build: Build, *, known: Snapshot = EMPTY) -> Cursor:
     """How far the build may read: the upstream's cursor, or for the log the present snapshot.
 
-    A statement of its own after the lock, and before the rows are read. The snapshot of the log is capped at
-    this transaction's own id: see `Snapshot.capped`.
+    Seen after the lock was had, and before the rows are read: `lock` has looked; for a build that the transaction
+    has locked before, this is a statement of its own. The snapshot of the log is capped at this transaction's own id:
+    see `Snapshot.capped`.
     """
+    if isinstance(build, Locked):
+        return build.upstream(known)
     if build.upstream_id is not None:
         return by_id(conn, build.upstream_id).cursor
     row = conn.execute("SELECT pg_current_snapshot()::text, pg_current_xact_id()::text").fetchone()

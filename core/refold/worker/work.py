@@ -25,7 +25,7 @@ class _Kept(Build):
 
 _LOOK = f"""
 SELECT {COLUMNS}, CASE WHEN b.loaded AND b.upstream_id IS NULL THEN refold.has_unread(b.done) ELSE false END AS unread
-FROM refold.builds AS b
+FROM refold.builds_now AS b
 WHERE b.state IN ('building', 'live')
 """
 

@@ -1,0 +1,3 @@
+CREATE OR REPLACE TRIGGER keep_newest
+BEFORE UPDATE OR DELETE ON refold.cursors
+FOR EACH ROW EXECUTE FUNCTION refold.keep_newest();
