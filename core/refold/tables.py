@@ -196,6 +196,7 @@ cursors = Table(
     PrimaryKeyConstraint("build_id", "number"),
     CheckConstraint("progress_txid IS NULL OR target IS NOT NULL", "progress_within_run"),
     CheckConstraint("num_nulls(progress_txid, progress_position, progress_ordinal) IN (0, 3)", "progress_whole"),
+    postgresql_with={"autovacuum_vacuum_scale_factor": "0", "autovacuum_vacuum_threshold": "5000"},
     comment="Which events each build has applied: a row for every page, of which the newest counts.",
 )
 
@@ -328,9 +329,22 @@ figures = Table(
     Column("rows", BigInteger, nullable=False),
     Column("hash", Numeric, nullable=False),
     PrimaryKeyConstraint("build_id", "relation", "slice"),
-    # Every page moves a few of them: the new version finds room on the same block.
     postgresql_with={"fillfactor": "50"},
-    comment="What a build has written into a slice, and read: rows, and the sum of hashes; moved with the rows.",
+    comment="What a build has written into a slice, and read: rows, and the sum of hashes; figure_changes come on top.",
+)
+
+# No foreign key, which every page would check for each of its rows.
+figure_changes = Table(
+    "figure_changes",
+    metadata,
+    Column("build_id", BigInteger, nullable=False),
+    Column("relation", SmallInteger, nullable=False),
+    Column("slice", Integer, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("hash", Numeric, nullable=False),
+    Index("figure_changes_by_build", "build_id"),
+    postgresql_with={"autovacuum_vacuum_scale_factor": "0", "autovacuum_vacuum_threshold": "5000"},
+    comment="What pages have changed in figures since they were last added up.",
 )
 
 audits = Table(

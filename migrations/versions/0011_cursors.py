@@ -1,4 +1,4 @@
-"""Cursors in rows that are added."""
+"""Cursors, and changes of figures, in rows that are added."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -26,6 +26,7 @@ MOVED = (
 
 def upgrade() -> None:
     _cursors()
+    _figure_changes()
 
 
 def _cursors() -> None:
@@ -53,6 +54,7 @@ def _cursors() -> None:
         ),
         sa.PrimaryKeyConstraint("build_id", "number", name=op.f("cursors_pkey")),
         schema="refold",
+        postgresql_with={"autovacuum_vacuum_scale_factor": "0", "autovacuum_vacuum_threshold": "5000"},
         comment="Which events each build has applied: a row for every page, of which the newest counts.",
     )
     columns = ", ".join(MOVED)
@@ -90,4 +92,23 @@ def _let_go_of_freshness() -> None:
         END
         $$
         """
+    )
+
+
+def _figure_changes() -> None:
+    op.create_table(
+        "figure_changes",
+        sa.Column("build_id", sa.BigInteger(), nullable=False),
+        sa.Column("relation", sa.SmallInteger(), nullable=False),
+        sa.Column("slice", sa.Integer(), nullable=False),
+        sa.Column("rows", sa.BigInteger(), nullable=False),
+        sa.Column("hash", sa.Numeric(), nullable=False),
+        schema="refold",
+        postgresql_with={"autovacuum_vacuum_scale_factor": "0", "autovacuum_vacuum_threshold": "5000"},
+        comment="What pages have changed in figures since they were last added up.",
+    )
+    op.create_index("figure_changes_by_build", "figure_changes", ["build_id"], schema="refold")
+    op.execute(
+        "COMMENT ON TABLE refold.figures IS 'What a build has written into a slice, and read: rows, and the sum of"
+        " hashes; figure_changes come on top.'"
     )

@@ -1,4 +1,8 @@
-"""Kept figures against the rows that stand in the tables. Reads no log."""
+"""Kept figures against the rows that stand in the tables. Reads no log.
+
+A figure is its row in `refold.figures` and all its rows in `refold.figure_changes`, which `fold` adds up. Whoever reads
+both does it in one statement, or in one snapshot: then it makes no difference whether they have been added up.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +64,11 @@ def take(conn: psycopg.Connection, build_id: int, relations: Sequence[Relation])
 
 def keep(conn: psycopg.Connection, build_id: int, side: Side, parameters: Mapping[str, object]) -> None:
     """Puts figures in place of those that are kept of a relation; the caller holds the build's lock."""
-    conn.execute("DELETE FROM refold.figures WHERE build_id = %s AND relation = %s", (build_id, side.relation))
+    # The changes first: a `fold` that has them in hand is waited for, and the second statement sees what it wrote.
+    for table in ("figure_changes", "figures"):
+        conn.execute(
+            f"DELETE FROM refold.{table} WHERE build_id = %s AND relation = %s".encode(), (build_id, side.relation)
+        )
     # By way of the client: what an INSERT reads is never read in parallel.
     found = conn.execute(side.standing.encode(), parameters).fetchall()
     with conn.cursor() as cursor:
@@ -68,6 +76,43 @@ def keep(conn: psycopg.Connection, build_id: int, side: Side, parameters: Mappin
             "INSERT INTO refold.figures (build_id, relation, slice, rows, hash) VALUES (%s, %s, %s, %s, %s)",
             [(build_id, side.relation, *row) for row in found],
         )
+
+
+def forget(conn: psycopg.Connection, build_id: int) -> None:
+    """Removes all figures of a build, in the transaction that empties or drops its tables."""
+    for table in ("figure_changes", "figures"):
+        conn.execute(f"DELETE FROM refold.{table} WHERE build_id = %s".encode(), (build_id,))
+
+
+def fold(conn: psycopg.Connection, build_id: int, at_most: int) -> int:
+    """Adds changes to the figures that they change, in one statement; pages go on meanwhile.
+
+    Args:
+        conn: acts as refold_worker; no lock is needed.
+        build_id: whose.
+        at_most: how many changes.
+
+    Returns:
+        How many there were.
+    """
+    row = conn.execute(
+        """
+        WITH gone AS (
+            DELETE FROM refold.figure_changes
+            WHERE ctid = ANY (ARRAY(SELECT ctid FROM refold.figure_changes WHERE build_id = %(build)s LIMIT %(most)s))
+            RETURNING relation, slice, rows, hash
+        ), folded AS (
+            INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+            SELECT %(build)s, relation, slice, sum(rows)::bigint, sum(hash) FROM gone GROUP BY relation, slice
+            ON CONFLICT (build_id, relation, slice)
+                DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
+        )
+        SELECT count(*) FROM gone
+        """,
+        {"build": build_id, "most": at_most},
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def disagreements(
@@ -98,8 +143,12 @@ def compared(
         "       coalesce(s.rows, 0) AS standing, coalesce(s.hash, 0) - coalesce(k.hash, 0) AS hash\n"
         f"FROM (\n{side.standing}\n) AS s\n"
         "FULL JOIN (\n"
-        "    SELECT slice, rows, hash FROM refold.figures\n"
+        "    SELECT slice, sum(rows)::bigint AS rows, sum(hash) AS hash FROM (\n"
+        "        SELECT build_id, relation, slice, rows, hash FROM refold.figures\n"
+        "        UNION ALL SELECT build_id, relation, slice, rows, hash FROM refold.figure_changes\n"
+        "    ) AS f\n"
         f"    WHERE build_id = %(build)s::bigint AND relation = %(at)s::integer AND {side.kept}\n"
+        "    GROUP BY slice\n"
         ") AS k ON k.slice = s.slice\n"
         "WHERE (coalesce(s.rows, 0), coalesce(s.hash, 0)) <> (coalesce(k.rows, 0), coalesce(k.hash, 0))\n"
         "ORDER BY 2"
@@ -117,9 +166,7 @@ def correct(conn: psycopg.Connection, build_id: int, wrong: Iterable[Disagreemen
     with conn.cursor() as cursor:
         cursor.executemany(
             """
-            INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash) VALUES (%s, %s, %s, %s, %s)
-            ON CONFLICT (build_id, relation, slice)
-                DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
+            INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash) VALUES (%s, %s, %s, %s, %s)
             """,
             [(build_id, one.relation, one.slice, one.standing - one.kept, one.hash) for one in wrong],
         )
@@ -128,6 +175,12 @@ def correct(conn: psycopg.Connection, build_id: int, wrong: Iterable[Disagreemen
 def known_slices(conn: psycopg.Connection, build_id: int) -> list[int]:
     """The slices of a build that have figures, in order."""
     rows = conn.execute(
-        "SELECT DISTINCT slice FROM refold.figures WHERE build_id = %s AND relation >= 0 ORDER BY 1", (build_id,)
+        """
+        SELECT slice FROM refold.figures WHERE build_id = %(build)s AND relation >= 0
+        UNION
+        SELECT slice FROM refold.figure_changes WHERE build_id = %(build)s AND relation >= 0
+        ORDER BY 1
+        """,
+        {"build": build_id},
     ).fetchall()
     return [int(number) for (number,) in rows]

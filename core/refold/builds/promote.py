@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import psycopg
 
+from refold.builds import figures
 from refold.builds.build import Build, by_id, find, lock
 from refold.builds.dead_letters import find as find_letters
 from refold.builds.upkeeper import Upkeepers
@@ -236,7 +237,7 @@ def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
                 "UPDATE refold.builds SET state = 'dropped' WHERE build_id = %s AND state = 'retired'", (build_id,)
             ).rowcount:
                 continue
-            conn.execute("DELETE FROM refold.figures WHERE build_id = %s", (build_id,))
+            figures.forget(conn, build_id)
             conn.execute("DELETE FROM refold.audits WHERE build_id = %s", (build_id,))
             tables = conn.execute(
                 "SELECT tablename FROM pg_tables"

@@ -12,6 +12,7 @@ from functools import partial
 import psycopg
 from psycopg import sql
 
+from refold.builds import figures
 from refold.builds.build import EVENT_GRAIN, Build, lock, move
 from refold.builds.dead_letters import count
 from refold.crash import crash_point
@@ -135,7 +136,7 @@ def _empty(conn: psycopg.Connection, build: Build) -> None:
     for table in tables_of(conn, build):
         conn.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier("refold_builds", table)))
     # Else an audit would take the rows that are yet to be loaded for rows that somebody deleted.
-    conn.execute("DELETE FROM refold.figures WHERE build_id = %s", (build.build_id,))
+    figures.forget(conn, build.build_id)
     conn.execute(
         "UPDATE refold.builds SET loaded = false, load_step = 0, load_steps = NULL, error = NULL WHERE build_id = %s",
         (build.build_id,),

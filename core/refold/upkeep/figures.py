@@ -1,5 +1,9 @@
 """Kept figures: the rows that stand in a slice and the sum of their hashes, moved by the statement that moves them.
 
+They are moved by rows that are added to `refold.figure_changes`; a duty adds these up (refold.duties.folding), and
+whoever reads figures adds the rest. A row that every page updates gets slower with each of its versions while somebody
+holds an old snapshot.
+
 An audit that takes the same figures of the rows themselves sees every change that came by another way. The hash is by
 type equality (1.0 is 1.00), 64 bits; the sum is exact, so nothing cancels out. Pure text.
 """
@@ -53,7 +57,7 @@ def counted(events: str) -> str:
 
 
 def moved(changes: Sequence[str]) -> str:
-    """The CTE that adds changes to the figures of the build in the parameter `build`."""
+    """The CTE that changes the figures of the build in the parameter `build`."""
     return f"figures AS (\n{indent(move(changes))}\n)"
 
 
@@ -61,12 +65,10 @@ def move(changes: Sequence[str]) -> str:
     """The statement itself."""
     together = "\nUNION ALL\n".join(changes)
     return (
-        "INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)\n"
+        "INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)\n"
         "SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)\n"
         f"FROM (\n{indent(together)}\n) AS changes\n"
-        "GROUP BY relation, slice\n"
-        "ON CONFLICT (build_id, relation, slice)\n"
-        "    DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash"
+        "GROUP BY relation, slice"
     )
 
 

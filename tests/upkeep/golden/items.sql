@@ -74,7 +74,7 @@ SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM pg_temp.
 SELECT user_id, ts, item, place FROM refold_builds.items__1;
 
 -- figures
-INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
 SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
 FROM (
     SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM (
@@ -83,6 +83,4 @@ FROM (
     UNION ALL
     SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM unnest(%(positions)s::bigint[], %(ordinals)s::integer[]) AS page (position, ordinal) GROUP BY 2
 ) AS changes
-GROUP BY relation, slice
-ON CONFLICT (build_id, relation, slice)
-    DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash;
+GROUP BY relation, slice;

@@ -45,7 +45,7 @@ written AS (
     RETURNING (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, action), 0) AS new
 ),
 figures AS (
-    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
@@ -53,8 +53,6 @@ figures AS (
         SELECT -1 AS relation, 0 AS slice, (SELECT count(*) FROM page) AS rows, 0 AS hash
     ) AS changes
     GROUP BY relation, slice
-    ON CONFLICT (build_id, relation, slice)
-        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT (SELECT count(*) FROM page) AS events,
        (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
@@ -87,7 +85,7 @@ written AS (
     RETURNING (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, action), 0) AS new
 ),
 figures AS (
-    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
@@ -95,8 +93,6 @@ figures AS (
         SELECT -1 AS relation, 0 AS slice, CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS rows, 0 AS hash
     ) AS changes
     GROUP BY relation, slice
-    ON CONFLICT (build_id, relation, slice)
-        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
        (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
