@@ -12,6 +12,7 @@ from live import SHOP, drain, wrong
 from making import HOUR_MS, MONDAY_MS
 from refold import append
 from refold.builds.build import find
+from refold.builds.figures import fold
 from refold.builds.upkeeper import Upkeepers
 from refold.reconcile.finding import Report
 from refold.reconcile.reconcile import reconcile
@@ -49,6 +50,11 @@ class Shop:
     url: str
     tables: dict[str, str]
     worker: Connection
+
+    def fold(self) -> None:
+        """Adds up what has changed in figures: they are all in one table then."""
+        for build in find(self.worker):
+            fold(self.worker, build.build_id, 1_000_000)
 
     def tamper(self, statement: str) -> int:
         """Changes tables by hand: `{daily}` stands for the table of that projection. Gives the number of rows."""

@@ -271,8 +271,8 @@ incidents = Table(
     Column("evidence", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("outcome", JSONB),
     CheckConstraint(
-        "kind IN ('drift', 'dead_letters', 'stalled', 'lag', 'held_back', 'lost_wake_up', 'log_damage',"
-        " 'impure_transform', 'foreign_cluster')",
+        "kind IN ('drift', 'dead_letters', 'stalled', 'lag', 'held_back', 'held_snapshot', 'lost_wake_up',"
+        " 'log_damage', 'impure_transform', 'foreign_cluster')",
         "kind",
     ),
     CheckConstraint("started_at <= detected_at AND detected_at <= resolved_at", "in_order"),
@@ -394,6 +394,7 @@ settings = Table(
     Column("lag_limit", Integer, nullable=False, server_default=text("60")),
     Column("stalled_after", Integer, nullable=False, server_default=text("300")),
     Column("held_back_after", Integer, nullable=False, server_default=text("60")),
+    Column("held_snapshot_after", Integer, nullable=False, server_default=text("60")),
     # Events of each transform that are evaluated twice, every time that duty runs.
     Column("impure_sample", Integer, nullable=False, server_default=text("20")),
     Column("latency_days", Integer, nullable=False, server_default=text("30")),
@@ -401,6 +402,7 @@ settings = Table(
     Column("deep_audit_days", Integer, nullable=False, server_default=text("7")),
     CheckConstraint("singleton", "singleton"),
     CheckConstraint("least(lag_limit, stalled_after, held_back_after, impure_sample) >= 0", "limits"),
+    CheckConstraint("held_snapshot_after >= 0", "held_snapshot_after"),
     CheckConstraint("latency_days > 0", "latency_days"),
     CheckConstraint("segment_size > 0", "segment_size"),
     CheckConstraint("segments_ahead > 0", "segments_ahead"),

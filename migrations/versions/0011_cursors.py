@@ -27,6 +27,7 @@ MOVED = (
 def upgrade() -> None:
     _cursors()
     _figure_changes()
+    _held_snapshots()
 
 
 def _cursors() -> None:
@@ -111,4 +112,30 @@ def _figure_changes() -> None:
     op.execute(
         "COMMENT ON TABLE refold.figures IS 'What a build has written into a slice, and read: rows, and the sum of"
         " hashes; figure_changes come on top.'"
+    )
+
+
+def _held_snapshots() -> None:
+    # Others add kinds too: this one comes on top of what is there.
+    op.execute(
+        """
+        DO $$
+        DECLARE
+            had text := (SELECT pg_get_constraintdef(oid) FROM pg_constraint
+                         WHERE conrelid = 'refold.incidents'::regclass AND conname = 'incidents_kind');
+        BEGIN
+            ALTER TABLE refold.incidents DROP CONSTRAINT incidents_kind;
+            EXECUTE 'ALTER TABLE refold.incidents ADD CONSTRAINT incidents_kind '
+                || replace(had, $_$'held_back'::text$_$, $_$'held_back'::text, 'held_snapshot'::text$_$);
+        END
+        $$
+        """
+    )
+    op.add_column(
+        "settings",
+        sa.Column("held_snapshot_after", sa.Integer(), server_default=sa.text("60"), nullable=False),
+        schema="refold",
+    )
+    op.create_check_constraint(
+        op.f("settings_held_snapshot_after"), "settings", "held_snapshot_after >= 0", schema="refold"
     )

@@ -23,7 +23,7 @@ NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 
 def test_older_than_the_limit() -> None:
-    allowed = Limits(60, 300, 60, 20, 30)
+    allowed = Limits(60, 300, 60, 60, 20, 30)
     sessions = [
         Holder("1", 60.0, "shop", NOON, "app"),
         Holder("2", 60.1, "shop", NOON, "app"),

@@ -27,7 +27,9 @@ Connection = psycopg.Connection[Any]
 NOBODYS = Upkeepers(None)
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
-ALLOWED = Limits(lag_limit=60, stalled_after=300, held_back_after=60, impure_sample=20, latency_days=30)
+ALLOWED = Limits(
+    lag_limit=60, stalled_after=300, held_back_after=60, held_snapshot_after=60, impure_sample=20, latency_days=30
+)
 FINE = Standing(1, "daily", "daily__1", "live", None, True, NOON, None, None, NOON - timedelta(days=9), None, [])
 
 

@@ -104,6 +104,7 @@ def test_sets_of_members_have_figures_too(shop: Shop) -> None:
 
 @pytest.mark.parametrize("depth", ["slice", "deep"])
 def test_a_damaged_figure_is_repaired_and_told_from_drift(shop: Shop, depth: Depth) -> None:
+    shop.fold()
     shop.worker.execute("UPDATE refold.figures SET hash = hash + 1, rows = rows + 1")
     assert disagreeing(shop).keys() == shop.tables.keys()
     before = shop.content()
@@ -115,6 +116,7 @@ def test_a_damaged_figure_is_repaired_and_told_from_drift(shop: Shop, depth: Dep
 
 
 def test_lost_figures_are_taken_again(shop: Shop) -> None:
+    shop.fold()
     shop.worker.execute("DELETE FROM refold.figures")
     at(shop, "deep")
     assert disagreeing(shop) == {}
@@ -122,6 +124,7 @@ def test_lost_figures_are_taken_again(shop: Shop) -> None:
 
 def test_deep_sees_what_figures_cannot(shop: Shop) -> None:
     """Rows and figures that agree and are both wrong."""
+    shop.fold()
     shop.tamper("UPDATE {daily} SET events = events + 1 WHERE day = '2026-03-03' AND action = 'view'")
     build = live(shop.worker, "daily")
     assert build is not None

@@ -159,6 +159,7 @@ def test_a_reader_that_is_counted_as_a_whole(shop: Shop) -> None:
 
 
 def test_a_figure_that_is_wrong_itself_is_corrected(shop: Shop) -> None:
+    shop.fold()
     shop.worker.execute("UPDATE refold.figures SET rows = rows - 1 WHERE relation = -1")
     wrong = {name for name, *_ in said(shop, "quick")}
     assert wrong >= set(ON_THE_LOG)

@@ -34,6 +34,7 @@ def doctor(conn: psycopg.Connection, url: str, folder: Path | None) -> list[Chec
         Probe("notification queue", notifications.queue, installed=False),
         Probe("doorbell", notifications.silent, installed=False),
         Probe("oldest transaction", transactions.oldest, installed=False),
+        Probe("held snapshots", transactions.snapshots, installed=False),
         Probe("open writers", transactions.writers),
         Probe("segments", room.segments),
         Probe("autovacuum", room.vacuum),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import psycopg
 
 from refold.doctor.check import Check, graded
+from refold.horizon import Held, held
 from refold.status import Holder, holders
 
 HELD = 60.0, 3600.0
@@ -63,6 +64,27 @@ def oldest(conn: psycopg.Connection) -> list[Check]:
         """
     ).fetchall()
     return long_open(rows)
+
+
+def snapshots(conn: psycopg.Connection) -> list[Check]:
+    """Old snapshots, before which nothing can be vacuumed."""
+    with conn.transaction():
+        return holding_vacuum(held(conn))
+
+
+def holding_vacuum(found: Sequence[Held]) -> list[Check]:
+    """The verdict on who holds old snapshots. Pure."""
+    old = [one for one in found if one.old(HELD[0])]
+    if not old:
+        return [Check("held snapshots", "ok", "vacuum may remove what is dead")]
+    oldest = old[0]
+    verdict = graded(oldest.seconds or HELD[0], *HELD)
+    age = "" if oldest.seconds is None else f", {oldest.seconds:,.0f} s"
+    named = f" ({oldest.application})" if oldest.application else ""
+    told = f"{len(old)}, the oldest {oldest.subject}{named}{age}, {oldest.transactions:,} transactions"
+    return [
+        Check("held snapshots", verdict, told, f"Rows that change often become slower until it ends: {oldest.remedy}")
+    ]
 
 
 def long_open(rows: Sequence[tuple[str, float | None, bool]]) -> list[Check]:

@@ -16,6 +16,7 @@ class Limits:
         lag_limit: a live metric may be so far behind the log.
         stalled_after: a build with work may stand still for so long.
         held_back_after: a transaction that has written to the log may stay open for so long.
+        held_snapshot_after: a snapshot may be held for so long.
         impure_sample: events of each transform that are evaluated twice at a time.
         latency_days: how long latency figures are kept, days.
     """
@@ -23,6 +24,7 @@ class Limits:
     lag_limit: int
     stalled_after: int
     held_back_after: int
+    held_snapshot_after: int
     impure_sample: int
     latency_days: int
 
@@ -31,7 +33,10 @@ def limits(conn: psycopg.Connection) -> Limits:
     """The limits in force; `UPDATE refold.settings SET lag_limit = …` changes them for all workers."""
     with conn.cursor(row_factory=class_row(Limits)) as cursor:
         row = cursor.execute(
-            "SELECT lag_limit, stalled_after, held_back_after, impure_sample, latency_days FROM refold.settings"
+            """
+            SELECT lag_limit, stalled_after, held_back_after, held_snapshot_after, impure_sample, latency_days
+            FROM refold.settings
+            """
         ).fetchone()
     assert row is not None
     return row

@@ -14,6 +14,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 from refold.builds.build import EVENT_GRAIN, Build, readers_of, set_error
 from refold.builds.upkeeper import Upkeepers
 from refold.database import SESSION, check, connect
+from refold.horizon import old
 from refold.pooling import insist_on_settings, proxied
 from refold.retry import transient
 from refold.silence import Watch
@@ -22,6 +23,7 @@ from refold.worker.catch_up import Keeper
 from refold.worker.doorbell import POLL, Doorbell
 from refold.worker.latency import Latencies
 from refold.worker.load import Loaded
+from refold.worker.pace import Pace
 from refold.worker.page import Applied
 from refold.worker.patience import Patience
 from refold.worker.schedule import Duty
@@ -31,13 +33,11 @@ log = logging.getLogger("refold.worker")
 
 NAP = 0.005
 """Seconds between two looks while other workers hold what there is to do."""
-BREATH = 0.005
-"""Seconds from one round of small pages to the next: they cost the same whether they bring one event or fifty, and
-whoever never rests keeps the producers from a processor."""
 FROZEN_AFTER = 60.0
 """Seconds for which a worker may do nothing in the middle of a page."""
 SEGMENTS_EVERY = 5.0
-"""Seconds between two looks at the log's spare segments, and at whether cursors still mean what they say."""
+"""Seconds between two looks at the log's spare segments, at whether cursors still mean what they say, and at old
+snapshots."""
 
 SETTINGS = {
     # The plan must not depend on how far a cursor has got (see Stream.page).
@@ -135,6 +135,7 @@ class Worker:
             if not drain:
                 # The checks are passed: refold can work here.
                 self._caretaker.begin()
+            pace = Pace()
             segments_due = 0.0
             while not self._stopped():
                 self._latencies.write(conn)
@@ -143,6 +144,7 @@ class Worker:
                     # sql/functions/refuse_foreign.sql); here it learns why.
                     check(conn)
                     conn.execute("SELECT refold.ensure_segments()")
+                    pace.held(bool(old(conn)))
                     segments_due = time.monotonic() + SEGMENTS_EVERY
                 todo = self._patience.due(waiting(conn))
                 # What cost this worker its connection comes last, or those behind it would never have their turn.
@@ -153,7 +155,8 @@ class Worker:
                     swept = self._sweep(keeper, todo)
                     if swept.busy:
                         if not swept.full and not drain:
-                            time.sleep(max(0.0, started + BREATH - time.monotonic()))
+                            rest = pace.rest(time.monotonic() - started)
+                            time.sleep(max(0.0, started + rest - time.monotonic()))
                         continue
                 promoted = keeper.promote_ready()
                 for build in promoted:
