@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 
 from refold.builds.build import Build
 from refold.worker.pacing import Pacing
@@ -18,37 +17,7 @@ class Clock:
 
 def build(number: int) -> Build:
     """A build; nothing but its number matters."""
-    return Build(
-        build_id=number,
-        projection="counts",
-        fingerprint="",
-        number=number,
-        state="live",
-        table_name=f"counts__{number}",
-        language="sql",
-        definition="",
-        upkeep="recompute",
-        upstream_id=None,
-        done="1:1:",
-        target=None,
-        progress_txid=None,
-        progress_position=None,
-        progress_ordinal=None,
-        loaded=True,
-        load_step=0,
-        load_steps=None,
-        events_applied=0,
-        pages_applied=0,
-        apply_ms=0.0,
-        applied_at=None,
-        deployment=1,
-        created_at=datetime(2026, 3, 2, tzinfo=UTC),
-        promoted_at=None,
-        retired_at=None,
-        retired_by=None,
-        error=None,
-        dead_letters=0,
-    )
+    return Build(**dict.fromkeys(Build.__dataclass_fields__) | {"build_id": number})
 
 
 def paced() -> tuple[Pacing, Clock]:
