@@ -87,11 +87,13 @@ def pages(rows: list[Row], sizes: Sequence[int]) -> list[list[Row]]:
     rows=histories(6),
     sizes=st.lists(st.integers(0, 3), max_size=6),
     latest=st.integers(0, 4),
+    instants=st.integers(1, 5),
     times=st.booleans(),
 )
 def test_page_by_page_it_is_every_chain_tried(
-    conn: Conn, window: int | None, rows: list[Row], sizes: list[int], latest: int, times: bool
+    conn: Conn, window: int | None, rows: list[Row], sizes: list[int], latest: int, instants: int, times: bool
 ) -> None:
+    rows = [(None if ts is None else ts % instants, steps) for ts, steps in rows]
     kept = Kept(conn, window, len(rows[0][1]) if rows else 1, latest, times=times)
     for page in pages(rows, sizes):
         kept.page(page)
@@ -163,6 +165,13 @@ def test_a_key_with_few_events_never_asks_the_log_in_any_order(conn: Conn) -> No
         kept.page(page)
     assert kept.read_again == 0
     assert kept.answer() == ask(conn, 9, rows)
+
+
+def test_an_instant_stays_whole(conn: Conn) -> None:
+    """Its events compete for the steps: the one that matches both gives way to the one that comes later."""
+    kept = Kept(conn, 10, 2, 1, times=False)
+    kept.page(funnel("0:12 0:1", 2))
+    assert kept.level() == 2
 
 
 def test_late_by_a_little_is_not_late(conn: Conn) -> None:
