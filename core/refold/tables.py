@@ -178,7 +178,7 @@ builds = Table(
     CheckConstraint("state IN ('building', 'live', 'retired', 'dropped')", "state"),
     CheckConstraint("language IN ('sql', 'python')", "language"),
     CheckConstraint(
-        "upkeep IN ('facts', 'merge', 'members', 'recompute', 'transform')",
+        "upkeep IN ('facts', 'merge', 'members', 'funnel', 'recompute', 'transform')",
         "upkeep",
     ),
     CheckConstraint("progress_txid IS NULL OR target IS NOT NULL", "progress_within_run"),

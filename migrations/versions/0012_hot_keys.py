@@ -11,3 +11,10 @@ depends_on = None
 def upgrade() -> None:
     # It takes up where another pass has ended; beside the new one, a call with one argument would be ambiguous.
     op.execute("DROP FUNCTION IF EXISTS refold.window_funnel_scan(bytea, integer)")
+    op.drop_constraint(op.f("builds_upkeep"), "builds", schema="refold")
+    op.create_check_constraint(
+        op.f("builds_upkeep"),
+        "builds",
+        "upkeep IN ('facts', 'merge', 'members', 'funnel', 'recompute', 'transform')",
+        schema="refold",
+    )
