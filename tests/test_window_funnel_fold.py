@@ -152,7 +152,7 @@ def test_events_in_order_of_time_never_ask_the_log(conn: Conn, times: bool) -> N
     rows = funnel(" ".join(f"{ts // 2}:{chance.choice(['1', '2', '12', '-'])}" for ts in range(2000)), 3)
     for page in pages(rows, [7] * 250):
         kept.page(page)
-        assert kept.state is not None and len(kept.state) <= 2 + 3 * 8 + 4 * 8 + 33 * 20
+        assert kept.state is not None and len(kept.state) <= 2 + 3 * 8 + 2 * 4 * 8 + 33 * 20
     assert kept.read_again <= (2 if times else 0)
     assert kept.level() == ask(conn, 60, rows)[0] == 2
 
