@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import median
+
+import psycopg
 
 from benchmarks.dataset import START, STEP
 from benchmarks.report import Figure
 from benchmarks.server import Server
 from benchmarks.server_time import ServerTime, timed_worker
 from benchmarks.workbench import Workbench
+from refold.builds.upkeeper import Upkeeper
 from refold.worker.page import turn
 
 PAGE = 5_000
@@ -47,15 +51,19 @@ def measure(server: Server, events: int) -> list[Figure]:
                 for _ in range(calls):
                     visits += 1
                     _visit(bench, visits, visits)
-                    time.measure(lambda _: turn(conn, keeper, PAGE))
+                    time.measure(partial(_turn, conn, keeper))
                 figures.append(_figure(time, f"{upkeep}: a page of 1 of their events, {half:,} before", limit))
                 for of, many in (("1 event of another user", 1), (f"{page:,} events of others", page)):
                     for _ in range(calls):
                         bench.fill(bench.filled + many, rest=False)
-                        time.measure(lambda _: turn(conn, keeper, PAGE * 2))
+                        time.measure(partial(_turn, conn, keeper))
                     figures.append(_figure(time, f"{upkeep}: a page of {of}"))
         bench.close()
     return figures
+
+
+def _turn(conn: psycopg.Connection, keeper: Upkeeper, _: int) -> object:
+    return turn(conn, keeper, PAGE * 2)
 
 
 def _visit(bench: Workbench, first: int, last: int) -> None:

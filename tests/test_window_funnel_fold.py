@@ -212,7 +212,9 @@ def test_an_instant_that_thousands_share_is_kept_small(conn: Conn) -> None:
 def test_many_events_at_once(conn: Conn) -> None:
     """A first load, or a key that is read again: linear in its events."""
     chance = random.Random(1)
-    rows = funnel(" ".join(f"{chance.randrange(9000)}:{chance.choice(['1', '2', '23', '4'])}" for _ in range(20_000)), 4)
+    rows = funnel(
+        " ".join(f"{chance.randrange(9000)}:{chance.choice(['1', '2', '23', '4'])}" for _ in range(20_000)), 4
+    )
     kept = Kept(conn, 2, 4, 32)
     kept.page(rows)
     assert kept.answer() == ask(conn, 2, rows)

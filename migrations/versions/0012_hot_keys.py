@@ -18,3 +18,11 @@ def upgrade() -> None:
         "upkeep IN ('facts', 'merge', 'members', 'funnel', 'recompute', 'transform')",
         schema="refold",
     )
+    op.drop_constraint(op.f("incidents_kind"), "incidents", schema="refold")
+    op.create_check_constraint(
+        op.f("incidents_kind"),
+        "incidents",
+        "kind IN ('drift', 'dead_letters', 'stalled', 'lag', 'held_back', 'lost_wake_up', 'log_damage',"
+        " 'impure_transform', 'foreign_cluster', 'hot_key')",
+        schema="refold",
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from refold.duties import gone, held_back, impure, progress, tidying, wake_ups
+from refold.duties import gone, held_back, hot_keys, impure, progress, tidying, wake_ups
 from refold.reconcile import background
 from refold.worker.schedule import Duty
 
 DUTIES: tuple[Duty, ...] = (
     Duty(progress.NAME, 5.0, progress.run),
     Duty(held_back.NAME, 10.0, held_back.run),
+    Duty(hot_keys.NAME, 60.0, hot_keys.run),
     Duty(wake_ups.NAME, 60.0, wake_ups.run),
     Duty(impure.NAME, 60.0, impure.run),
     Duty(gone.NAME, 60.0, gone.run),

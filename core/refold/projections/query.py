@@ -315,9 +315,10 @@ class _Analysis:
         shown = {name for funnel in funnels for name in (*funnel.level, *funnel.times)}
         keys = {key.name for key in again.key}
         kept = Partials(self.error, {row_sql(node): name for name, node, _ in outputs if name in keys})
+        others = [(name, node) for name, node, _ in outputs if name not in shown | keys]
         try:
             # What is no aggregate by itself but made of some is left to the query.
-            plain = all(kept.rewrite(name, node) == ident(name) for name, node, _ in outputs if name not in shown | keys)
+            plain = all(kept.rewrite(name, node) == ident(name) for name, node in others)
         except Unmergeable:
             return None
         if not plain or kept.members:

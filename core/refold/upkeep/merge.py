@@ -201,9 +201,7 @@ class _Merge:
         return f"{_NOTHING.get(partial.combine, 'NULL')} AS {ident(partial.name)}"
 
     def upsert(self, rows: str) -> str:
-        changes = ",\n    ".join(
-            f"{ident(partial.name)} = {combined(partial)}" for partial in self.plan.partials
-        )
+        changes = ",\n    ".join(f"{ident(partial.name)} = {combined(partial)}" for partial in self.plan.partials)
         if changes:
             changes += f",\n    {figures.BEFORE} = {self.relation.row_hash('kept')}"
         action = f"DO UPDATE SET\n    {changes}" if changes else "DO NOTHING"
