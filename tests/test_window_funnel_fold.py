@@ -62,7 +62,8 @@ class Kept:
         parameters = {"window": self.window, "rows": as_json(rows), "kept": kept, "steps": self.steps}
         row = self.conn.execute(FOLD, parameters | {"times": self.times, "latest": self.latest}).fetchone()
         assert row is not None
-        return row[0]
+        state: bytes | None = row[0]
+        return state
 
     def answer(self) -> Answer:
         return as_answer(self.conn.execute(SAID, {"kept": self.state}).fetchone())
@@ -158,7 +159,7 @@ def test_events_in_order_of_time_never_ask_the_log(conn: Conn, times: bool) -> N
 
 
 def test_a_key_with_few_events_never_asks_the_log_in_any_order(conn: Conn) -> None:
-    rows = [(ts, (ts % 3 == 0, ts % 3 == 1, ts % 5 == 2, False)) for ts in range(30)]
+    rows: list[Row] = [(ts, (ts % 3 == 0, ts % 3 == 1, ts % 5 == 2, False)) for ts in range(30)]
     random.Random(7).shuffle(rows)
     kept = Kept(conn, 9, 4, 32)
     for page in pages(rows, [1] * 30):
