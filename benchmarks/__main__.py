@@ -14,6 +14,7 @@ from benchmarks import (
     auditing,
     building,
     freshness,
+    hot_key,
     memory,
     polling,
     transforming,
@@ -28,6 +29,7 @@ BENCHMARKS: dict[str, Callable[[Server, int], list[Figure]]] = {
     "building": building.measure,
     "polling": polling.measure,
     "transforming": transforming.measure,
+    "hot_key": hot_key.measure,
     "freshness": freshness.measure,
     "memory": memory.measure,
 }

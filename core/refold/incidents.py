@@ -29,9 +29,10 @@ Kind = Literal[
     "log_damage",
     "impure_transform",
     "foreign_cluster",
+    "hot_key",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-ONLY_NOTICED: frozenset[Kind] = frozenset({"drift", "log_damage", "impure_transform", "foreign_cluster"})
+ONLY_NOTICED: frozenset[Kind] = frozenset({"drift", "log_damage", "impure_transform", "foreign_cluster", "hot_key"})
 """Kinds of which nobody can know when they began: `started_at` is when they were noticed."""
 REMEDIES: Mapping[Kind, str] = {
     "drift": "it is being healed; when it stays open, `refold reconcile` says why.",
@@ -44,6 +45,7 @@ REMEDIES: Mapping[Kind, str] = {
     "log_damage": "restore the events that are named from a backup, then `refold scrub` and `refold reconcile`.",
     "impure_transform": "make the transform depend on its event alone, then `refold deploy`.",
     "foreign_cluster": "run `refold recover` to its end.",
+    "hot_key": "leave the key out, or write the query so that `refold explain NAME` says merge, members or funnel.",
 }
 """What a person can do about an open incident of each kind."""
 

@@ -166,7 +166,7 @@ builds = Table(
     CheckConstraint("state IN ('building', 'live', 'retired', 'dropped')", "state"),
     CheckConstraint("language IN ('sql', 'python')", "language"),
     CheckConstraint(
-        "upkeep IN ('facts', 'merge', 'members', 'recompute', 'transform')",
+        "upkeep IN ('facts', 'merge', 'members', 'funnel', 'recompute', 'transform')",
         "upkeep",
     ),
     Index("builds_one_live", "projection", unique=True, postgresql_where=text("state = 'live'")),
@@ -272,7 +272,7 @@ incidents = Table(
     Column("outcome", JSONB),
     CheckConstraint(
         "kind IN ('drift', 'dead_letters', 'stalled', 'lag', 'held_back', 'held_snapshot', 'lost_wake_up',"
-        " 'log_damage', 'impure_transform', 'foreign_cluster')",
+        " 'log_damage', 'impure_transform', 'foreign_cluster', 'hot_key')",
         "kind",
     ),
     CheckConstraint("started_at <= detected_at AND detected_at <= resolved_at", "in_order"),

@@ -1,7 +1,7 @@
 -- The funnel itself: when a chain of each length was first completed.
 --
 -- Result: reached[k] = the earliest end of a chain of k steps (microseconds since 2000-01-01 UTC), as many as
--- there are levels; and the events in the order in which they were taken, for refold.window_funnel_chain.
+-- there are levels; the events in the order in which they were taken, for refold.window_funnel_chain; and open_until.
 --
 -- One pass in order of time. open_until[k] is the latest deadline of all chains of k steps so far. A chain can go on
 -- at t exactly if t is not after its deadline, so of two chains of one length the one with the later deadline can do
@@ -12,15 +12,18 @@
 -- An event of several steps alone at its instant is taken for its last step first, so that it cannot follow itself.
 -- Where it is not alone, it takes a matching, and that is rare: stage 0 is the rows as they came, hopefully in order;
 -- 1 sorted by bytes; 2 sorted and resolved.
+--
+-- The pass can go on where another has ended, if all these events are later than those of that one: give it the
+-- open_until that was answered. `reached` has only what is new then, and the level is the length of open_until.
 CREATE OR REPLACE FUNCTION refold.window_funnel_scan(
-    INOUT events bytea, OUT reached bigint[], IN stage integer DEFAULT 0
+    INOUT events bytea, OUT reached bigint[], IN stage integer DEFAULT 0, INOUT open_until bigint[] DEFAULT '{}'
 )
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
 AS $$
 DECLARE
     bits CONSTANT varbit := ('x' || encode(events, 'hex'))::varbit;
-    open_until bigint[];
-    level integer := 0;
+    before CONSTANT bigint[] := open_until;
+    level integer := cardinality(open_until);
     ts bigint;
     code integer;
     deadline bigint;
@@ -35,9 +38,10 @@ BEGIN
            AND (ts < last_ts OR code < last_code OR code < 0 OR last_code < 0) THEN
             events := CASE stage WHEN 0 THEN refold.window_funnel_sort(events)
                                  ELSE refold.window_funnel_resolve(events) END;
-            again := refold.window_funnel_scan(events, stage + 1);
+            again := refold.window_funnel_scan(events, stage + 1, before);
             events := again.events;
             reached := again.reached;
+            open_until := again.open_until;
             RETURN;
         END IF;
         FOR step IN REVERSE CASE WHEN code > 0 THEN code ELSE least(level + 1, 31) END..greatest(code, 1) LOOP
@@ -62,5 +66,5 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION refold.window_funnel_scan(bytea, integer)
+COMMENT ON FUNCTION refold.window_funnel_scan(bytea, integer, bigint[])
     IS 'When a chain of each length was first completed (microseconds since 2000-01-01 UTC), and the events in order.';

@@ -30,7 +30,9 @@ SHOWN = (
     "medians",  # recompute, by its GROUP BY, over facts
     "days",  # recompute whose rows may go again
     "sessions",  # recompute by a declared key
-    "funnels",  # recompute, rewritten
+    "funnels",  # funnel: two of them, one with its times
+    "everybody",  # funnel, with what else can be merged, over the log
+    "bought",  # recompute, of funnels in their other form
     "items",  # transform
 )
 

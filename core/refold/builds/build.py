@@ -15,6 +15,8 @@ State = Literal["building", "live", "retired", "dropped"]
 
 EVENT_GRAIN = ("facts", "transform")
 """The upkeeps whose tables are streams."""
+BY_KEY = ("funnel", "recompute")
+"""The upkeeps that look up the events of a key, by an index on their stream, and are loaded by ranges of it."""
 
 
 @dataclass(frozen=True, slots=True)

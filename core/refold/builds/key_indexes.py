@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import psycopg
 
-from refold.builds.build import Build, kept
+from refold.builds.build import BY_KEY, Build, kept
 from refold.builds.upkeeper import Upkeepers, stream_of
 from refold.errors import BuildError
 from refold.projections.identifiers import ident
@@ -30,11 +30,11 @@ def index_streams(conn: psycopg.Connection, fresh: Iterable[Build]) -> None:
         conn: the caller's transaction, which made the builds.
         fresh: those builds.
     """
-    upkeepers = Upkeepers(None)  # Recompute is SQL: no transform is needed.
+    upkeepers = Upkeepers(None)  # They are SQL: no transform is needed.
     builds = kept(conn)
     fingerprints = {build.build_id: build.fingerprint for build in builds}
     for reader in builds:
-        if reader.upkeep != "recompute" or reader.upstream_id is None:
+        if reader.upkeep not in BY_KEY or reader.upstream_id is None:
             continue
         for build in fresh:
             # A changed stream may lack the key; its readers of now do not follow it.
@@ -57,7 +57,7 @@ def key_indexes(conn: psycopg.Connection, upkeepers: Upkeepers) -> list[str]:
     """
     made: list[str] = []
     for build in kept(conn):
-        if build.upkeep != "recompute":
+        if build.upkeep not in BY_KEY:
             continue
         keeper = upkeepers.of(conn, build)
         name = _index_name(keeper.plan, keeper.stream)

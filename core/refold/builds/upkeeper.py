@@ -99,7 +99,7 @@ class Upkeepers:
         streams: Mapping[str, tuple[str, ...]] = (
             {LOG: LOG_COLUMNS} if upstream is None else {upstream.projection: columns_of(conn, upstream)}
         )
-        plan = from_source(build.projection, build.definition, streams, {}).plan
+        plan = from_source(build.projection, build.definition, streams, {}).plan.kept_as(build.upkeep)
         statements = generate(plan, stream, build.table_name)
         return Upkeeper(build.build_id, build.upstream_id, plan, stream, statements)
 

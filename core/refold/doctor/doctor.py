@@ -41,5 +41,6 @@ def doctor(conn: psycopg.Connection, url: str, folder: Path | None) -> list[Chec
         Probe("projections", partial(metrics.files, folder)),
         Probe("workers", metrics.workers),
         Probe("metrics", metrics.failing),
+        Probe("hot keys", metrics.hot_keys),
     )
     return examine(conn, probes, installed=access.is_installed(conn))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -11,6 +12,7 @@ from refold.builds.build import kept
 from refold.builds.changes import Change, changes
 from refold.doctor.check import Check, Verdict, acting_as
 from refold.errors import RefoldError
+from refold.incidents import REMEDIES
 from refold.projections.definition import load_directory
 
 FAILED_OFTEN = 3
@@ -70,6 +72,28 @@ def failing(conn: psycopg.Connection) -> list[Check]:
         verdict: Verdict = "fail" if any(kind == "log_damage" for kind, _ in opened) else "warn"
         return [*checks, Check("incidents", verdict, f"open: {told}", "`refold incidents --open` has the evidence.")]
     return [*checks, Check("incidents", "ok", "none is open")]
+
+
+def hot_keys(conn: psycopg.Connection) -> list[Check]:
+    """The keys that make pages expensive, as workers found them."""
+    with acting_as(conn, "refold_worker"):
+        opened = conn.execute(
+            "SELECT subject, evidence FROM refold.incidents"
+            " WHERE kind = 'hot_key' AND resolved_at IS NULL ORDER BY incident_id"
+        ).fetchall()
+    return [hot_key(table, evidence) for table, evidence in opened] or [Check("hot keys", "ok", "none is known")]
+
+
+def hot_key(table: str, evidence: Mapping[str, Any]) -> Check:
+    """The verdict on one of them. Pure."""
+    key = ", ".join(f"{name} {'NULL' if value is None else value}" for name, value in evidence["key"].items())
+    return Check(
+        "hot keys",
+        "warn",
+        f"{table}: {key} has {evidence['events']:,} events, {evidence['share']:.0%} of all, and a page that brings one"
+        f" more reads them again: {evidence['page_seconds']:.1f} s",
+        REMEDIES["hot_key"],
+    )
 
 
 def workers(conn: psycopg.Connection) -> list[Check]:

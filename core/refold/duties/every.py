@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refold.duties import folding, gone, held_back, held_snapshots, impure, progress, tidying, wake_ups
+from refold.duties import folding, gone, held_back, held_snapshots, hot_keys, impure, progress, tidying, wake_ups
 from refold.reconcile import background
 from refold.worker.schedule import Duty
 
@@ -11,6 +11,7 @@ DUTIES: tuple[Duty, ...] = (
     Duty(held_back.NAME, 10.0, held_back.run),
     Duty(held_snapshots.NAME, 10.0, held_snapshots.run),
     Duty(folding.NAME, 30.0, folding.run),
+    Duty(hot_keys.NAME, 60.0, hot_keys.run),
     Duty(wake_ups.NAME, 60.0, wake_ups.run),
     Duty(impure.NAME, 60.0, impure.run),
     Duty(gone.NAME, 60.0, gone.run),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-Upkeep = Literal["facts", "merge", "members", "recompute", "transform"]
+Upkeep = Literal["facts", "merge", "members", "funnel", "recompute", "transform"]
 Combine = Literal["count", "sum", "min", "max", "bool_and", "bool_or", "members"]
 
 LOG = "events"
@@ -62,6 +62,25 @@ class Members:
 
 
 @dataclass(frozen=True, slots=True)
+class Funnel:
+    """A funnel whose state is kept in the row.
+
+    Args:
+        state: the column of the state.
+        events: the aggregate over the stream that gathers what the funnel needs of its rows.
+        steps: how many steps it has.
+        level: the columns that show the level.
+        times: the columns that show when each step was reached.
+    """
+
+    state: str
+    events: str
+    steps: int
+    level: tuple[str, ...] = ()
+    times: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How a projection is kept.
 
@@ -73,12 +92,13 @@ class Plan:
         key: the row's identity as SQL over one row of the stream.
         unique: whether a key has one row at most.
         lasting: whether a key that has a row keeps one, whatever happens next (recompute).
-        partials: aggregates kept in the table (merge and members).
+        partials: aggregates kept in the table (merge, members and funnel).
         members: the sets behind distinct counts.
+        funnels: the funnels kept in the table.
         columns: what analysts see.
         where: the query's WHERE, over one row of the stream.
         having: the query's HAVING over the table's columns; the view applies it.
-        query: the whole query; `{stream}` stands for what it reads (recompute).
+        query: the whole query; `{stream}` stands for what it reads (recompute and funnel).
         description: what the file's head says.
         because: why this upkeep was chosen.
     """
@@ -93,6 +113,7 @@ class Plan:
     lasting: bool = False
     partials: tuple[Partial, ...] = ()
     members: tuple[Members, ...] = ()
+    funnels: tuple[Funnel, ...] = ()
     where: str | None = None
     having: str | None = None
     query: str = ""
@@ -104,6 +125,17 @@ class Plan:
     def event_grain(self) -> bool:
         """Whether its rows are a stream that other projections can read."""
         return self.upkeep in ("facts", "transform")
+
+    def kept_as(self, upkeep: str) -> Plan:
+        """The plan of a build that was made with this upkeep.
+
+        What a later version of refold would keep as a funnel, an earlier one has made to be recomputed; it stays so
+        until the next deploy.
+        """
+        if (self.upkeep, upkeep) != ("funnel", "recompute"):
+            return self
+        columns = tuple(Column(column.name, column.name, column.comment) for column in self.columns)
+        return replace(self, upkeep="recompute", partials=(), funnels=(), where=None, columns=columns)
 
     @property
     def stream_columns(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import sqlglot
@@ -12,7 +13,8 @@ from sqlglot import exp
 
 from refold.errors import DefinitionError
 from refold.projections.determinism import refusals
-from refold.projections.funnels import made_linear
+from refold.projections.funnels import kept_funnels, made_linear
+from refold.projections.identifiers import ident
 from refold.projections.keys import check_recompute_key, declared_key, may_fail
 from refold.projections.partials import Partials, Unmergeable
 from refold.projections.plan import Column, KeyPart, Plan
@@ -66,7 +68,8 @@ class _Analysis:
             try:
                 return self._merge(outputs)
             except Unmergeable as reason:
-                return self._recompute(outputs, str(reason))
+                again = self._recompute(outputs, str(reason))
+                return self._funnel(outputs, again) or again
         return self._recompute(outputs, "the query has more than one level, a window or a join")
 
     # Reading the file
@@ -297,6 +300,36 @@ class _Analysis:
             because="count(DISTINCT …) needs the set of what it has counted"
             if members
             else "every aggregate can be merged",
+        )
+
+    def _funnel(self, outputs: list[tuple[str, exp.Expr, str | None]], again: Plan) -> Plan | None:
+        """The plan for a query of funnels and mergeable aggregates; None where it takes more than those.
+
+        Args:
+            outputs: the query's.
+            again: the plan by which its keys would be recomputed.
+        """
+        funnels = kept_funnels([(name, node) for name, node, _ in outputs])
+        if not funnels or not again.lasting or declared_key(self.source) is not None:
+            return None
+        shown = {name for funnel in funnels for name in (*funnel.level, *funnel.times)}
+        keys = {key.name for key in again.key}
+        kept = Partials(self.error, {row_sql(node): name for name, node, _ in outputs if name in keys})
+        others = [(name, node) for name, node, _ in outputs if name not in shown | keys]
+        try:
+            # What is no aggregate by itself but made of some is left to the query.
+            plain = all(kept.rewrite(name, node) == ident(name) for name, node in others)
+        except Unmergeable:
+            return None
+        if not plain or kept.members:
+            return None
+        return replace(
+            again,
+            upkeep="funnel",
+            partials=tuple(kept.partials),
+            funnels=funnels,
+            where=self._where(),
+            because="a funnel goes on from where it is, and what else there is can be merged",
         )
 
     def _recompute(self, outputs: list[tuple[str, exp.Expr, str | None]], because: str) -> Plan:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import psycopg
 
-from refold.builds.build import EVENT_GRAIN, Build, by_id
+from refold.builds.build import BY_KEY, EVENT_GRAIN, Build, by_id
 from refold.builds.dead_letters import DeadLetter, count, described, left_out, set_aside
 from refold.builds.upkeeper import Upkeeper, Upkeepers
 from refold.cursor import EMPTY, LAST_ORDINAL, Key, Read
@@ -118,7 +118,7 @@ def _reach(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, key: Ke
         return
     keeper = upkeepers.of(conn, build)
     before = _rows_at(conn, keeper, build, key)
-    if build.upkeep == "recompute":
+    if build.upkeep in BY_KEY:
         _recompute(conn, keeper, build, key)
     else:
         apply_rows(conn, keeper, _just(keeper, build, key), EVERY, left_out(conn, build))

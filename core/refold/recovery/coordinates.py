@@ -31,6 +31,7 @@ EVERYTHING = Snapshot(BOUND, BOUND, ())
 LOADED_FIRST = {
     "facts": ("__id", "__at", "__range"),
     "transform": ("__id", "__at", "__range"),
+    "funnel": ("__key", "__hash"),
     "recompute": ("__key", "__hash"),
 }
 """Indexes that a first load makes after the rows, by the ends of their names."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from refold.projections.identifiers import ident
 from refold.projections.plan import Plan
-from refold.upkeep import facts, merge, recompute
+from refold.upkeep import facts, funnel, merge, recompute
 from refold.upkeep.statements import Statements
 from refold.upkeep.stream import Stream
 
@@ -12,6 +12,7 @@ _KINDS = {
     "facts": facts.statements,
     "merge": merge.statements,
     "members": merge.statements,
+    "funnel": funnel.statements,
     "recompute": recompute.statements,
 }
 

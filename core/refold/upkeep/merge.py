@@ -38,6 +38,11 @@ _GATHERED = {"count": "sum", "members": "sum"}
 _NOTHING = {"count": "0", "members": "0"}
 
 
+def combined(partial: Partial) -> str:
+    """What a partial of the row that is `kept` and of the one that is `excluded` come to."""
+    return _COMBINED[partial.combine].format(ident(partial.name))
+
+
 def members_table(table: str, at: int) -> str:
     """The qualified name of the set behind the build's distinct count number `at` (from 1)."""
     return f"{table}__m{at}"
@@ -196,10 +201,7 @@ class _Merge:
         return f"{_NOTHING.get(partial.combine, 'NULL')} AS {ident(partial.name)}"
 
     def upsert(self, rows: str) -> str:
-        changes = ",\n    ".join(
-            f"{ident(partial.name)} = {_COMBINED[partial.combine].format(ident(partial.name))}"
-            for partial in self.plan.partials
-        )
+        changes = ",\n    ".join(f"{ident(partial.name)} = {combined(partial)}" for partial in self.plan.partials)
         if changes:
             changes += f",\n    {figures.BEFORE} = {self.relation.row_hash('kept')}"
         action = f"DO UPDATE SET\n    {changes}" if changes else "DO NOTHING"

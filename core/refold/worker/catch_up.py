@@ -40,7 +40,7 @@ class PageSize:
 
 def ceiling(upkeep: str) -> int:
     """The largest page of a kind, rows."""
-    return {"transform": 20_000, "recompute": 50_000}.get(upkeep, BEHIND)
+    return {"transform": 20_000, "funnel": 50_000, "recompute": 50_000}.get(upkeep, BEHIND)
 
 
 class Keeper:

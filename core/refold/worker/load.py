@@ -15,7 +15,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from refold.builds import reads
-from refold.builds.build import Build, by_id, lock, move
+from refold.builds.build import BY_KEY, Build, by_id, lock, move
 from refold.builds.dead_letters import left_out, set_aside
 from refold.builds.figures import take
 from refold.builds.upkeeper import Upkeeper
@@ -93,7 +93,7 @@ def _load_step(conn: psycopg.Connection, keeper: Upkeeper, step: int, bucket: in
         total = _estimate(conn, keeper)
         dead = left_out(conn, build)
         plan_freely(conn)
-        if keeper.plan.upkeep == "recompute":
+        if keeper.plan.upkeep in BY_KEY:
             events, cursor, finished = _load_bucket(conn, keeper, build, Cursor(EMPTY, target), total, bucket, dead)
         else:
             run = Cursor(EMPTY, target, build.cursor.progress)

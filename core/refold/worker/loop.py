@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from refold.worker.doorbell import POLL, Doorbell
 from refold.worker.latency import Latencies
 from refold.worker.load import Loaded
 from refold.worker.pace import Pace
+from refold.worker.pacing import Pacing
 from refold.worker.page import Applied
 from refold.worker.patience import Patience
 from refold.worker.schedule import Duty
@@ -91,6 +92,7 @@ class Worker:
         self._stopped = stopped
         self._on_page = on_page
         self._patience = Patience()
+        self._pacing = Pacing()
         self._caretaker = Caretaker(url, projections, duties, frozen_after=frozen_after)
         self._latencies = Latencies()
         self._suspects: set[int] = set()
@@ -146,7 +148,8 @@ class Worker:
                     conn.execute("SELECT refold.ensure_segments()")
                     pace.held(bool(old(conn)))
                     segments_due = time.monotonic() + SEGMENTS_EVERY
-                todo = self._patience.due(waiting(conn))
+                # Whoever waits for a drain waits for all of it.
+                todo = self._patience.due(waiting(conn)) if drain else self._due(waiting(conn))
                 # What cost this worker its connection comes last, or those behind it would never have their turn.
                 todo.sort(key=lambda build: build.build_id in self._suspects)
                 if todo:
@@ -170,9 +173,9 @@ class Worker:
                     break
                 else:
                     doorbell.sleep(
-                        lambda: bool(self._patience.due(waiting(conn))),
+                        lambda: bool(self._due(waiting(conn))),
                         self._stopped,
-                        at_most=max(0.0, segments_due - time.monotonic()),
+                        at_most=max(0.0, min(segments_due - time.monotonic(), self._pacing.wait())),
                     )
             self._latencies.write(conn, now=True)
 
@@ -201,14 +204,19 @@ class Worker:
                 busy = busy or done.events > 0 or not build.loaded
                 full = full or isinstance(done, Loaded) or done.full
                 if isinstance(done, Applied):
+                    self._pacing.took(build.build_id, done.seconds, full=done.full)
                     self._latencies.note(keeper.conn, build, done)
                 self._on_page(build, done.events)
                 if done.events > 0 and build.upkeep in EVENT_GRAIN:
                     # Its readers have work now, and need not wait for the next look.
                     queued = {one.build_id for one in queue}
-                    readers = self._patience.due(readers_of(keeper.conn, build))
+                    readers = self._due(readers_of(keeper.conn, build))
                     queue += [reader for reader in readers if reader.build_id not in queued]
         return _Swept(busy, full)
+
+    def _due(self, builds: Iterable[Build]) -> list[Build]:
+        """The builds that neither failed just now nor rest."""
+        return self._pacing.due(self._patience.due(builds))
 
     def _failed(self, conn: psycopg.Connection, build: Build, error: Exception) -> None:
         message = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

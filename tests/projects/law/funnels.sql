@@ -1,4 +1,4 @@
--- Recomputed by its GROUP BY, over facts: funnels, which refold keeps in another form than they are written.
+-- Funnels over facts, each kept in its row.
 SELECT
     user_id,
     window_funnel(interval '1 hour', ts, action = 'view', action = 'buy')               AS level,

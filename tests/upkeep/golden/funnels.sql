@@ -1,42 +1,38 @@
--- funnels: recompute, because: WINDOW_FUNNEL(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy') cannot be merged
+-- funnels: funnel, because: a funnel goes on from where it is, and what else there is can be merged
 
 -- create
 CREATE TABLE refold_builds.funnels__1 AS
-SELECT
-  user_id,
-  refold.window_funnel_level(
-    string_agg(
-      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
-      ''
-    )
-  ) AS level,
-  refold.window_funnel_chain(
-    string_agg(
-      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
-      ''
-    )
-  ) AS reached_at,
-  refold.window_funnel_level(
-    string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE
-      n IS NOT NULL)
-  ) AS by_number
+SELECT user_id AS user_id,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
 FROM (
     SELECT user_id, action, ts, n
     FROM refold_builds.clicks__1
     WHERE true
-) AS clicks
-GROUP BY
-  user_id
+) AS read
+GROUP BY 1
 WITH NO DATA;
 
 -- create
 ALTER TABLE refold_builds.funnels__1 ADD COLUMN before__ bigint;
 
 -- create
+ALTER TABLE refold_builds.funnels__1 ADD COLUMN level integer GENERATED ALWAYS AS (get_byte(level__state, 0)) STORED;
+
+-- create
+ALTER TABLE refold_builds.funnels__1 ADD COLUMN reached_at timestamptz[] GENERATED ALWAYS AS (refold.window_funnel_kept_times(level__state)) STORED;
+
+-- create
+ALTER TABLE refold_builds.funnels__1 ADD COLUMN by_number integer GENERATED ALWAYS AS (get_byte(by_number__state, 0)) STORED;
+
+-- create
 CREATE STATISTICS refold_builds.funnels__1__slice ON ((hash_record_extended(ROW(user_id), 0) >> 56)::integer) FROM refold_builds.funnels__1;
 
 -- indexes
 CREATE UNIQUE INDEX funnels__1__key ON refold_builds.funnels__1 (user_id) NULLS NOT DISTINCT;
+
+-- indexes
+CREATE INDEX funnels__1__hash ON refold_builds.funnels__1 ((hash_record_extended(ROW(user_id), 0)));
 
 -- page
 WITH page AS MATERIALIZED (
@@ -59,48 +55,57 @@ WITH page AS MATERIALIZED (
 upto AS MATERIALIZED (
     SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC, ordinal DESC LIMIT 1
 ),
-touched AS MATERIALIZED (
-    SELECT DISTINCT hash_record_extended(ROW(user_id), 0) AS hash FROM page
+arrived AS MATERIALIZED (
+    SELECT user_id AS user_id,
+           string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), '') AS level__state,
+           string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL) AS by_number__state
+    FROM page
+    GROUP BY 1
 ),
-fresh AS NOT MATERIALIZED (
-    SELECT
-      user_id,
-      refold.window_funnel_level(
-        string_agg(
-          refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
-          ''
-        )
-      ) AS level,
-      refold.window_funnel_chain(
-        string_agg(
-          refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
-          ''
-        )
-      ) AS reached_at,
-      refold.window_funnel_level(
-        string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE
-          n IS NOT NULL)
-      ) AS by_number
-    FROM (
-        SELECT e.user_id, e.action, e.ts, e.n
-        FROM touched
-        CROSS JOIN LATERAL (
+folded AS MATERIALIZED (
+    SELECT arrived.user_id,
+           refold.window_funnel_fold(kept.level__state, arrived.level__state, 2, true) AS level__state,
+           refold.window_funnel_fold(kept.by_number__state, arrived.by_number__state, 3, false) AS by_number__state
+    FROM arrived
+    LEFT JOIN LATERAL (
+        SELECT level__state, by_number__state FROM refold_builds.funnels__1 AS known
+        WHERE hash_record_extended(ROW(known.user_id), 0) = hash_record_extended(ROW(arrived.user_id), 0)
+          AND known.user_id IS NOT DISTINCT FROM arrived.user_id
+        OFFSET 0
+    ) AS kept ON true
+),
+written AS (
+    INSERT INTO refold_builds.funnels__1 AS kept (user_id, level__state, by_number__state)
+    SELECT folded.user_id,
+           coalesce(folded.level__state, (
+        SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true)
+        FROM (
             SELECT user_id, action, ts, n FROM refold_builds.clicks__1
-            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash AND event_id <> ALL (%(dead)s::text[])
+            WHERE hash_record_extended(ROW(user_id), 0) = hash_record_extended(ROW(folded.user_id), 0) AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
                    OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
             OFFSET 0
-        ) AS e
-    ) AS clicks
-    GROUP BY
-      user_id
-),
-written AS (
-    INSERT INTO refold_builds.funnels__1 AS kept (user_id, level, reached_at, by_number)
-    SELECT user_id, level, reached_at, by_number FROM fresh WHERE true
-    ON CONFLICT (user_id) DO UPDATE SET level = excluded.level, reached_at = excluded.reached_at, by_number = excluded.by_number, before__ = hash_record_extended(ROW(kept.user_id, kept.level, kept.reached_at, kept.by_number), 0)
-    WHERE ROW(kept.level, kept.reached_at, kept.by_number) IS DISTINCT FROM ROW(excluded.level, excluded.reached_at, excluded.by_number)
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, level, reached_at, by_number), 0) AS new, before__ AS old
+        ) AS read
+        WHERE (user_id) IS NOT DISTINCT FROM folded.user_id
+    )),
+           coalesce(folded.by_number__state, (
+        SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false)
+        FROM (
+            SELECT user_id, action, ts, n FROM refold_builds.clicks__1
+            WHERE hash_record_extended(ROW(user_id), 0) = hash_record_extended(ROW(folded.user_id), 0) AND event_id <> ALL (%(dead)s::text[])
+              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
+            OFFSET 0
+        ) AS read
+        WHERE (user_id) IS NOT DISTINCT FROM folded.user_id
+    ))
+    FROM folded WHERE true
+    ON CONFLICT (user_id) DO UPDATE SET
+        level__state = excluded.level__state,
+        by_number__state = excluded.by_number__state,
+        before__ = hash_record_extended(ROW(kept.user_id, kept.level__state, kept.by_number__state), 0)
+        WHERE ROW(kept.level__state, kept.by_number__state) IS DISTINCT FROM ROW(excluded.level__state, excluded.by_number__state)
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, level__state, by_number__state), 0) AS new, before__ AS old
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
@@ -133,48 +138,57 @@ page AS NOT MATERIALIZED (
       AND (txid, position, ordinal) <= ((SELECT txid FROM upto), (SELECT position FROM upto), (SELECT ordinal FROM upto))
       AND txid <= (SELECT txid FROM upto)
 ),
-touched AS MATERIALIZED (
-    SELECT DISTINCT hash_record_extended(ROW(user_id), 0) AS hash FROM page
+arrived AS MATERIALIZED (
+    SELECT user_id AS user_id,
+           string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), '') AS level__state,
+           string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL) AS by_number__state
+    FROM page
+    GROUP BY 1
 ),
-fresh AS NOT MATERIALIZED (
-    SELECT
-      user_id,
-      refold.window_funnel_level(
-        string_agg(
-          refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
-          ''
-        )
-      ) AS level,
-      refold.window_funnel_chain(
-        string_agg(
-          refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
-          ''
-        )
-      ) AS reached_at,
-      refold.window_funnel_level(
-        string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE
-          n IS NOT NULL)
-      ) AS by_number
-    FROM (
-        SELECT e.user_id, e.action, e.ts, e.n
-        FROM touched
-        CROSS JOIN LATERAL (
+folded AS MATERIALIZED (
+    SELECT arrived.user_id,
+           refold.window_funnel_fold(kept.level__state, arrived.level__state, 2, true) AS level__state,
+           refold.window_funnel_fold(kept.by_number__state, arrived.by_number__state, 3, false) AS by_number__state
+    FROM arrived
+    LEFT JOIN LATERAL (
+        SELECT level__state, by_number__state FROM refold_builds.funnels__1 AS known
+        WHERE hash_record_extended(ROW(known.user_id), 0) = hash_record_extended(ROW(arrived.user_id), 0)
+          AND known.user_id IS NOT DISTINCT FROM arrived.user_id
+        OFFSET 0
+    ) AS kept ON true
+),
+written AS (
+    INSERT INTO refold_builds.funnels__1 AS kept (user_id, level__state, by_number__state)
+    SELECT folded.user_id,
+           coalesce(folded.level__state, (
+        SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true)
+        FROM (
             SELECT user_id, action, ts, n FROM refold_builds.clicks__1
-            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash AND event_id <> ALL (%(dead)s::text[])
+            WHERE hash_record_extended(ROW(user_id), 0) = hash_record_extended(ROW(folded.user_id), 0) AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
                    OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
             OFFSET 0
-        ) AS e
-    ) AS clicks
-    GROUP BY
-      user_id
-),
-written AS (
-    INSERT INTO refold_builds.funnels__1 AS kept (user_id, level, reached_at, by_number)
-    SELECT user_id, level, reached_at, by_number FROM fresh WHERE true
-    ON CONFLICT (user_id) DO UPDATE SET level = excluded.level, reached_at = excluded.reached_at, by_number = excluded.by_number, before__ = hash_record_extended(ROW(kept.user_id, kept.level, kept.reached_at, kept.by_number), 0)
-    WHERE ROW(kept.level, kept.reached_at, kept.by_number) IS DISTINCT FROM ROW(excluded.level, excluded.reached_at, excluded.by_number)
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, level, reached_at, by_number), 0) AS new, before__ AS old
+        ) AS read
+        WHERE (user_id) IS NOT DISTINCT FROM folded.user_id
+    )),
+           coalesce(folded.by_number__state, (
+        SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false)
+        FROM (
+            SELECT user_id, action, ts, n FROM refold_builds.clicks__1
+            WHERE hash_record_extended(ROW(user_id), 0) = hash_record_extended(ROW(folded.user_id), 0) AND event_id <> ALL (%(dead)s::text[])
+              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
+            OFFSET 0
+        ) AS read
+        WHERE (user_id) IS NOT DISTINCT FROM folded.user_id
+    ))
+    FROM folded WHERE true
+    ON CONFLICT (user_id) DO UPDATE SET
+        level__state = excluded.level__state,
+        by_number__state = excluded.by_number__state,
+        before__ = hash_record_extended(ROW(kept.user_id, kept.level__state, kept.by_number__state), 0)
+        WHERE ROW(kept.level__state, kept.by_number__state) IS DISTINCT FROM ROW(excluded.level__state, excluded.by_number__state)
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, level__state, by_number__state), 0) AS new, before__ AS old
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
@@ -196,54 +210,23 @@ SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELEC
        (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
 
 -- load
-INSERT INTO refold_builds.funnels__1 (user_id, level, reached_at, by_number)
-SELECT
-  user_id,
-  refold.window_funnel_level(
-    string_agg(
-      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
-      ''
-    )
-  ) AS level,
-  refold.window_funnel_chain(
-    string_agg(
-      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
-      ''
-    )
-  ) AS reached_at,
-  refold.window_funnel_level(
-    string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE
-      n IS NOT NULL)
-  ) AS by_number
+INSERT INTO refold_builds.funnels__1 (user_id, level__state, by_number__state)
+SELECT user_id AS user_id,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
 FROM (
     SELECT user_id, action, ts, n
     FROM refold_builds.clicks__1
     WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
       AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
-) AS clicks
-GROUP BY
-  user_id;
+) AS read
+GROUP BY 1;
 
 -- audit of refold_builds.funnels__1
 WITH expected AS MATERIALIZED (
-    SELECT
-      user_id,
-      refold.window_funnel_level(
-        string_agg(
-          refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
-          ''
-        )
-      ) AS level,
-      refold.window_funnel_chain(
-        string_agg(
-          refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
-          ''
-        )
-      ) AS reached_at,
-      refold.window_funnel_level(
-        string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE
-          n IS NOT NULL)
-      ) AS by_number
+    SELECT user_id AS user_id,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
     FROM (
         SELECT user_id, action, ts, n
         FROM refold_builds.clicks__1
@@ -251,42 +234,26 @@ WITH expected AS MATERIALIZED (
              OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
           AND event_id <> ALL (%(dead)s::text[])
         OFFSET 0
-    ) AS clicks
-    GROUP BY
-      user_id
+    ) AS read
+    GROUP BY 1
 ),
 actual AS MATERIALIZED (
-    SELECT user_id, level, reached_at, by_number FROM refold_builds.funnels__1 WHERE true
+    SELECT user_id, level__state, by_number__state FROM refold_builds.funnels__1 WHERE true
 )
 SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
-FROM (SELECT user_id, level, reached_at, by_number FROM expected EXCEPT ALL SELECT user_id, level, reached_at, by_number FROM actual) AS d
+FROM (SELECT user_id, level__state, by_number__state FROM expected EXCEPT ALL SELECT user_id, level__state, by_number__state FROM actual) AS d
 UNION ALL
 SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
-FROM (SELECT user_id, level, reached_at, by_number FROM actual EXCEPT ALL SELECT user_id, level, reached_at, by_number FROM expected) AS d;
+FROM (SELECT user_id, level__state, by_number__state FROM actual EXCEPT ALL SELECT user_id, level__state, by_number__state FROM expected) AS d;
 
 -- healing of refold_builds.funnels__1: delete
 DELETE FROM refold_builds.funnels__1 WHERE (true) AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.funnels__1: insert
-INSERT INTO refold_builds.funnels__1 (user_id, level, reached_at, by_number)
-SELECT
-  user_id,
-  refold.window_funnel_level(
-    string_agg(
-      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
-      ''
-    )
-  ) AS level,
-  refold.window_funnel_chain(
-    string_agg(
-      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
-      ''
-    )
-  ) AS reached_at,
-  refold.window_funnel_level(
-    string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE
-      n IS NOT NULL)
-  ) AS by_number
+INSERT INTO refold_builds.funnels__1 (user_id, level__state, by_number__state)
+SELECT user_id AS user_id,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
 FROM (
     SELECT user_id, action, ts, n
     FROM refold_builds.clicks__1
@@ -296,63 +263,31 @@ FROM (
       AND true
       AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
     OFFSET 0
-) AS clicks
-GROUP BY
-  user_id;
+) AS read
+GROUP BY 1;
 
 -- view
 SELECT user_id, level, reached_at, by_number FROM refold_builds.funnels__1;
 
 -- load_apart
-INSERT INTO refold_builds.funnels__1 (user_id, level, reached_at, by_number)
-SELECT
-  user_id,
-  refold.window_funnel_level(
-    string_agg(
-      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
-      ''
-    )
-  ) AS level,
-  refold.window_funnel_chain(
-    string_agg(
-      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
-      ''
-    )
-  ) AS reached_at,
-  refold.window_funnel_level(
-    string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE
-      n IS NOT NULL)
-  ) AS by_number
+INSERT INTO refold_builds.funnels__1 (user_id, level__state, by_number__state)
+SELECT user_id AS user_id,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
 FROM (
     SELECT user_id, action, ts, n
     FROM refold_builds.clicks__1
     WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
       AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
     OFFSET 0
-) AS clicks
-GROUP BY
-  user_id;
+) AS read
+GROUP BY 1;
 
 -- probe
-INSERT INTO refold_builds.funnels__1 (user_id, level, reached_at, by_number)
-SELECT
-  user_id,
-  refold.window_funnel_level(
-    string_agg(
-      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
-      ''
-    )
-  ) AS level,
-  refold.window_funnel_chain(
-    string_agg(
-      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
-      ''
-    )
-  ) AS reached_at,
-  refold.window_funnel_level(
-    string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE
-      n IS NOT NULL)
-  ) AS by_number
+INSERT INTO refold_builds.funnels__1 (user_id, level__state, by_number__state)
+SELECT user_id AS user_id,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
 FROM (
     SELECT user_id, action, ts, n
     FROM refold_builds.clicks__1
@@ -360,12 +295,8 @@ FROM (
       AND (%(whole)s::boolean OR
            ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)))
     OFFSET 0
-) AS clicks
-GROUP BY
-  user_id;
+) AS read
+GROUP BY 1;
 
 -- figures
 ;
-
--- the key's index on the stream
-CREATE INDEX IF NOT EXISTS key_index ON refold_builds.clicks__1 ((hash_record_extended(ROW(user_id), 0)));

@@ -1,0 +1,295 @@
+-- bought: recompute, because: WINDOW_FUNNEL(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy') cannot be merged
+
+-- create
+CREATE TABLE refold_builds.bought__1 AS
+SELECT
+  user_id,
+  refold.window_funnel_level(
+    string_agg(
+      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+      ''
+    )
+  ) = 2 AS bought
+FROM (
+    SELECT user_id, action, ts
+    FROM refold_builds.clicks__1
+    WHERE true
+) AS clicks
+GROUP BY
+  user_id
+WITH NO DATA;
+
+-- create
+ALTER TABLE refold_builds.bought__1 ADD COLUMN before__ bigint;
+
+-- create
+CREATE STATISTICS refold_builds.bought__1__slice ON ((hash_record_extended(ROW(user_id), 0) >> 56)::integer) FROM refold_builds.bought__1;
+
+-- indexes
+CREATE UNIQUE INDEX bought__1__key ON refold_builds.bought__1 (user_id) NULLS NOT DISTINCT;
+
+-- page
+WITH page AS MATERIALIZED (
+    SELECT * FROM (
+        (SELECT txid, position, ordinal, user_id, action, ts
+         FROM refold_builds.clicks__1
+         WHERE txid = ANY (%(open)s::xid8[]) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+           AND (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
+           AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)
+         ORDER BY txid, position, ordinal LIMIT %(limit)s::bigint)
+        UNION ALL
+        (SELECT txid, position, ordinal, user_id, action, ts
+         FROM refold_builds.clicks__1
+         WHERE (txid, position, ordinal) > (%(from_txid)s::xid8, %(from_position)s::bigint, %(from_ordinal)s::integer)
+           AND (txid, position, ordinal) <= (%(to_txid)s::xid8, %(to_position)s::bigint, %(to_ordinal)s::integer) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+         ORDER BY txid, position, ordinal LIMIT %(limit)s::bigint)
+    ) AS unread
+    ORDER BY txid, position, ordinal LIMIT %(limit)s::bigint
+),
+upto AS MATERIALIZED (
+    SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC, ordinal DESC LIMIT 1
+),
+touched AS MATERIALIZED (
+    SELECT DISTINCT hash_record_extended(ROW(user_id), 0) AS hash FROM page
+),
+fresh AS NOT MATERIALIZED (
+    SELECT
+      user_id,
+      refold.window_funnel_level(
+        string_agg(
+          refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+          ''
+        )
+      ) = 2 AS bought
+    FROM (
+        SELECT e.user_id, e.action, e.ts
+        FROM touched
+        CROSS JOIN LATERAL (
+            SELECT user_id, action, ts FROM refold_builds.clicks__1
+            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash AND event_id <> ALL (%(dead)s::text[])
+              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
+            OFFSET 0
+        ) AS e
+    ) AS clicks
+    GROUP BY
+      user_id
+),
+written AS (
+    INSERT INTO refold_builds.bought__1 AS kept (user_id, bought)
+    SELECT user_id, bought FROM fresh WHERE true
+    ON CONFLICT (user_id) DO UPDATE SET bought = excluded.bought, before__ = hash_record_extended(ROW(kept.user_id, kept.bought), 0)
+    WHERE ROW(kept.bought) IS DISTINCT FROM ROW(excluded.bought)
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, bought), 0) AS new, before__ AS old
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        UNION ALL
+        SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
+)
+SELECT (SELECT count(*) FROM page) AS events,
+       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- backlog
+WITH upto AS MATERIALIZED (
+    (SELECT txid, position, ordinal AS ordinal, true AS full_page
+     FROM refold_builds.clicks__1
+     WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
+       AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)
+     ORDER BY txid, position, ordinal OFFSET %(limit)s::bigint - 1 LIMIT 1)
+    UNION ALL
+    SELECT %(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer, false
+    ORDER BY full_page DESC LIMIT 1
+),
+page AS NOT MATERIALIZED (
+    SELECT txid, position, ordinal, user_id, action, ts
+    FROM refold_builds.clicks__1
+    WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
+      AND (txid, position, ordinal) <= ((SELECT txid FROM upto), (SELECT position FROM upto), (SELECT ordinal FROM upto))
+      AND txid <= (SELECT txid FROM upto)
+),
+touched AS MATERIALIZED (
+    SELECT DISTINCT hash_record_extended(ROW(user_id), 0) AS hash FROM page
+),
+fresh AS NOT MATERIALIZED (
+    SELECT
+      user_id,
+      refold.window_funnel_level(
+        string_agg(
+          refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+          ''
+        )
+      ) = 2 AS bought
+    FROM (
+        SELECT e.user_id, e.action, e.ts
+        FROM touched
+        CROSS JOIN LATERAL (
+            SELECT user_id, action, ts FROM refold_builds.clicks__1
+            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash AND event_id <> ALL (%(dead)s::text[])
+              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
+            OFFSET 0
+        ) AS e
+    ) AS clicks
+    GROUP BY
+      user_id
+),
+written AS (
+    INSERT INTO refold_builds.bought__1 AS kept (user_id, bought)
+    SELECT user_id, bought FROM fresh WHERE true
+    ON CONFLICT (user_id) DO UPDATE SET bought = excluded.bought, before__ = hash_record_extended(ROW(kept.user_id, kept.bought), 0)
+    WHERE ROW(kept.bought) IS DISTINCT FROM ROW(excluded.bought)
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, bought), 0) AS new, before__ AS old
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        UNION ALL
+        SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
+            SELECT position, ordinal
+            FROM refold_builds.clicks__1
+            WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
+              AND (txid, position, ordinal) <= ((SELECT txid FROM upto), (SELECT position FROM upto), (SELECT ordinal FROM upto))
+              AND txid <= (SELECT txid FROM upto)
+        ) AS page GROUP BY 2
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
+)
+SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- load
+INSERT INTO refold_builds.bought__1 (user_id, bought)
+SELECT
+  user_id,
+  refold.window_funnel_level(
+    string_agg(
+      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+      ''
+    )
+  ) = 2 AS bought
+FROM (
+    SELECT user_id, action, ts
+    FROM refold_builds.clicks__1
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
+) AS clicks
+GROUP BY
+  user_id;
+
+-- audit of refold_builds.bought__1
+WITH expected AS MATERIALIZED (
+    SELECT
+      user_id,
+      refold.window_funnel_level(
+        string_agg(
+          refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+          ''
+        )
+      ) = 2 AS bought
+    FROM (
+        SELECT user_id, action, ts
+        FROM refold_builds.clicks__1
+        WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+             OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
+          AND event_id <> ALL (%(dead)s::text[])
+        OFFSET 0
+    ) AS clicks
+    GROUP BY
+      user_id
+),
+actual AS MATERIALIZED (
+    SELECT user_id, bought FROM refold_builds.bought__1 WHERE true
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
+FROM (SELECT user_id, bought FROM expected EXCEPT ALL SELECT user_id, bought FROM actual) AS d
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
+FROM (SELECT user_id, bought FROM actual EXCEPT ALL SELECT user_id, bought FROM expected) AS d;
+
+-- healing of refold_builds.bought__1: delete
+DELETE FROM refold_builds.bought__1 WHERE (true) AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+
+-- healing of refold_builds.bought__1: insert
+INSERT INTO refold_builds.bought__1 (user_id, bought)
+SELECT
+  user_id,
+  refold.window_funnel_level(
+    string_agg(
+      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+      ''
+    )
+  ) = 2 AS bought
+FROM (
+    SELECT user_id, action, ts
+    FROM refold_builds.clicks__1
+    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+         OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
+      AND event_id <> ALL (%(dead)s::text[])
+      AND true
+      AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+    OFFSET 0
+) AS clicks
+GROUP BY
+  user_id;
+
+-- view
+SELECT user_id, bought FROM refold_builds.bought__1;
+
+-- load_apart
+INSERT INTO refold_builds.bought__1 (user_id, bought)
+SELECT
+  user_id,
+  refold.window_funnel_level(
+    string_agg(
+      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+      ''
+    )
+  ) = 2 AS bought
+FROM (
+    SELECT user_id, action, ts
+    FROM refold_builds.clicks__1
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
+    OFFSET 0
+) AS clicks
+GROUP BY
+  user_id;
+
+-- probe
+INSERT INTO refold_builds.bought__1 (user_id, bought)
+SELECT
+  user_id,
+  refold.window_funnel_level(
+    string_agg(
+      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+      ''
+    )
+  ) = 2 AS bought
+FROM (
+    SELECT user_id, action, ts
+    FROM refold_builds.clicks__1
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+      AND (%(whole)s::boolean OR
+           ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)))
+    OFFSET 0
+) AS clicks
+GROUP BY
+  user_id;
+
+-- figures
+;
+
+-- the key's index on the stream
+CREATE INDEX IF NOT EXISTS key_index ON refold_builds.clicks__1 ((hash_record_extended(ROW(user_id), 0)));

@@ -1,0 +1,341 @@
+-- everybody: funnel, because: a funnel goes on from where it is, and what else there is can be merged
+
+-- create
+CREATE TABLE refold_builds.everybody__1 AS
+SELECT CAST('all' AS TEXT) AS scope,
+       COUNT(*) AS events,
+       MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false) AS level__state,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true) AS times__state
+FROM (
+    SELECT action, ts, version
+    FROM refold.events
+    WHERE true
+) AS read
+WHERE (action IN ('view', 'buy', 'noise'))
+GROUP BY 1
+WITH NO DATA;
+
+-- create
+ALTER TABLE refold_builds.everybody__1 ADD COLUMN before__ bigint;
+
+-- create
+ALTER TABLE refold_builds.everybody__1 ADD COLUMN level integer GENERATED ALWAYS AS (get_byte(level__state, 0)) STORED;
+
+-- create
+ALTER TABLE refold_builds.everybody__1 ADD COLUMN times timestamptz[] GENERATED ALWAYS AS (refold.window_funnel_kept_times(times__state)) STORED;
+
+-- create
+CREATE STATISTICS refold_builds.everybody__1__slice ON ((hash_record_extended(ROW(scope), 0) >> 56)::integer) FROM refold_builds.everybody__1;
+
+-- indexes
+CREATE UNIQUE INDEX everybody__1__key ON refold_builds.everybody__1 (scope) NULLS NOT DISTINCT;
+
+-- indexes
+CREATE INDEX everybody__1__hash ON refold_builds.everybody__1 ((hash_record_extended(ROW(scope), 0)));
+
+-- page
+WITH page AS MATERIALIZED (
+    SELECT * FROM (
+        (SELECT txid, position, 0 AS ordinal, action, ts, version
+         FROM refold.events
+         WHERE txid = ANY (%(open)s::xid8[]) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+           AND (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+           AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
+         ORDER BY txid, position LIMIT %(limit)s::bigint)
+        UNION ALL
+        (SELECT txid, position, 0 AS ordinal, action, ts, version
+         FROM refold.events
+         WHERE (txid, position) > (%(from_txid)s::xid8, %(from_position)s::bigint)
+           AND (txid, position) <= (%(to_txid)s::xid8, %(to_position)s::bigint) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+         ORDER BY txid, position LIMIT %(limit)s::bigint)
+    ) AS unread
+    ORDER BY txid, position LIMIT %(limit)s::bigint
+),
+upto AS MATERIALIZED (
+    SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC LIMIT 1
+),
+arrived AS MATERIALIZED (
+    SELECT CAST('all' AS TEXT) AS scope,
+           COUNT(*) AS events,
+           MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
+           string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), '') AS level__state,
+           string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), '') AS times__state
+    FROM page
+    WHERE (action IN ('view', 'buy', 'noise'))
+    GROUP BY 1
+),
+folded AS MATERIALIZED (
+    SELECT arrived.scope,
+           arrived.events,
+           arrived.bought_at,
+           refold.window_funnel_fold(kept.level__state, arrived.level__state, 8, false) AS level__state,
+           refold.window_funnel_fold(kept.times__state, arrived.times__state, 4, true) AS times__state
+    FROM arrived
+    LEFT JOIN LATERAL (
+        SELECT level__state, times__state FROM refold_builds.everybody__1 AS known
+        WHERE hash_record_extended(ROW(known.scope), 0) = hash_record_extended(ROW(arrived.scope), 0)
+          AND known.scope IS NOT DISTINCT FROM arrived.scope
+        OFFSET 0
+    ) AS kept ON true
+),
+written AS (
+    INSERT INTO refold_builds.everybody__1 AS kept (scope, events, bought_at, level__state, times__state)
+    SELECT folded.scope,
+           folded.events,
+           folded.bought_at,
+           coalesce(folded.level__state, (
+        SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false)
+        FROM (
+            SELECT action, ts, version FROM refold.events
+            WHERE hash_record_extended(ROW(CAST('all' AS TEXT)), 0) = hash_record_extended(ROW(folded.scope), 0) AND event_id <> ALL (%(dead)s::text[])
+              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto)))
+            OFFSET 0
+        ) AS read
+        WHERE (CAST('all' AS TEXT)) IS NOT DISTINCT FROM folded.scope
+          AND (action IN ('view', 'buy', 'noise'))
+    )),
+           coalesce(folded.times__state, (
+        SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true)
+        FROM (
+            SELECT action, ts, version FROM refold.events
+            WHERE hash_record_extended(ROW(CAST('all' AS TEXT)), 0) = hash_record_extended(ROW(folded.scope), 0) AND event_id <> ALL (%(dead)s::text[])
+              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto)))
+            OFFSET 0
+        ) AS read
+        WHERE (CAST('all' AS TEXT)) IS NOT DISTINCT FROM folded.scope
+          AND (action IN ('view', 'buy', 'noise'))
+    ))
+    FROM folded WHERE true
+    ON CONFLICT (scope) DO UPDATE SET
+        events = kept.events + excluded.events,
+        bought_at = greatest(kept.bought_at, excluded.bought_at),
+        level__state = excluded.level__state,
+        times__state = excluded.times__state,
+        before__ = hash_record_extended(ROW(kept.scope, kept.events, kept.bought_at, kept.level__state, kept.times__state), 0)
+    RETURNING (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice, hash_record_extended(ROW(scope, events, bought_at, level__state, times__state), 0) AS new, before__ AS old
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        UNION ALL
+        SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
+)
+SELECT (SELECT count(*) FROM page) AS events,
+       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- backlog
+WITH upto AS MATERIALIZED (
+    (SELECT txid, position, 0 AS ordinal, true AS full_page
+     FROM refold.events
+     WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+       AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
+     ORDER BY txid, position OFFSET %(limit)s::bigint - 1 LIMIT 1)
+    UNION ALL
+    SELECT %(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer, false
+    ORDER BY full_page DESC LIMIT 1
+),
+page AS NOT MATERIALIZED (
+    SELECT txid, position, 0 AS ordinal, action, ts, version
+    FROM refold.events
+    WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+      AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
+      AND txid <= (SELECT txid FROM upto)
+),
+arrived AS MATERIALIZED (
+    SELECT CAST('all' AS TEXT) AS scope,
+           COUNT(*) AS events,
+           MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
+           string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), '') AS level__state,
+           string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), '') AS times__state
+    FROM page
+    WHERE (action IN ('view', 'buy', 'noise'))
+    GROUP BY 1
+),
+folded AS MATERIALIZED (
+    SELECT arrived.scope,
+           arrived.events,
+           arrived.bought_at,
+           refold.window_funnel_fold(kept.level__state, arrived.level__state, 8, false) AS level__state,
+           refold.window_funnel_fold(kept.times__state, arrived.times__state, 4, true) AS times__state
+    FROM arrived
+    LEFT JOIN LATERAL (
+        SELECT level__state, times__state FROM refold_builds.everybody__1 AS known
+        WHERE hash_record_extended(ROW(known.scope), 0) = hash_record_extended(ROW(arrived.scope), 0)
+          AND known.scope IS NOT DISTINCT FROM arrived.scope
+        OFFSET 0
+    ) AS kept ON true
+),
+written AS (
+    INSERT INTO refold_builds.everybody__1 AS kept (scope, events, bought_at, level__state, times__state)
+    SELECT folded.scope,
+           folded.events,
+           folded.bought_at,
+           coalesce(folded.level__state, (
+        SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false)
+        FROM (
+            SELECT action, ts, version FROM refold.events
+            WHERE hash_record_extended(ROW(CAST('all' AS TEXT)), 0) = hash_record_extended(ROW(folded.scope), 0) AND event_id <> ALL (%(dead)s::text[])
+              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto)))
+            OFFSET 0
+        ) AS read
+        WHERE (CAST('all' AS TEXT)) IS NOT DISTINCT FROM folded.scope
+          AND (action IN ('view', 'buy', 'noise'))
+    )),
+           coalesce(folded.times__state, (
+        SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true)
+        FROM (
+            SELECT action, ts, version FROM refold.events
+            WHERE hash_record_extended(ROW(CAST('all' AS TEXT)), 0) = hash_record_extended(ROW(folded.scope), 0) AND event_id <> ALL (%(dead)s::text[])
+              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto)))
+            OFFSET 0
+        ) AS read
+        WHERE (CAST('all' AS TEXT)) IS NOT DISTINCT FROM folded.scope
+          AND (action IN ('view', 'buy', 'noise'))
+    ))
+    FROM folded WHERE true
+    ON CONFLICT (scope) DO UPDATE SET
+        events = kept.events + excluded.events,
+        bought_at = greatest(kept.bought_at, excluded.bought_at),
+        level__state = excluded.level__state,
+        times__state = excluded.times__state,
+        before__ = hash_record_extended(ROW(kept.scope, kept.events, kept.bought_at, kept.level__state, kept.times__state), 0)
+    RETURNING (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice, hash_record_extended(ROW(scope, events, bought_at, level__state, times__state), 0) AS new, before__ AS old
+),
+figures AS (
+    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
+    FROM (
+        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        UNION ALL
+        SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
+            SELECT position, 0 AS ordinal
+            FROM refold.events
+            WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+              AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
+              AND txid <= (SELECT txid FROM upto)
+        ) AS page GROUP BY 2
+    ) AS changes
+    GROUP BY relation, slice
+    ON CONFLICT (build_id, relation, slice)
+        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
+)
+SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+
+-- load
+INSERT INTO refold_builds.everybody__1 (scope, events, bought_at, level__state, times__state)
+SELECT CAST('all' AS TEXT) AS scope,
+       COUNT(*) AS events,
+       MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false) AS level__state,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true) AS times__state
+FROM (
+    SELECT action, ts, version
+    FROM refold.events
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(CAST('all' AS TEXT)), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
+) AS read
+WHERE (action IN ('view', 'buy', 'noise'))
+GROUP BY 1;
+
+-- audit of refold_builds.everybody__1
+WITH expected AS MATERIALIZED (
+    SELECT CAST('all' AS TEXT) AS scope,
+           COUNT(*) AS events,
+           MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false) AS level__state,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true) AS times__state
+    FROM (
+        SELECT action, ts, version
+        FROM refold.events
+        WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+             OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+          AND event_id <> ALL (%(dead)s::text[])
+        OFFSET 0
+    ) AS read
+    WHERE (action IN ('view', 'buy', 'noise'))
+    GROUP BY 1
+),
+actual AS MATERIALIZED (
+    SELECT scope, events, bought_at, level__state, times__state FROM refold_builds.everybody__1 WHERE true
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(scope), 0) AS hash, (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice, jsonb_build_object('scope', d.scope) AS key, to_jsonb(d) AS row
+FROM (SELECT scope, events, bought_at, level__state, times__state FROM expected EXCEPT ALL SELECT scope, events, bought_at, level__state, times__state FROM actual) AS d
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(scope), 0) AS hash, (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice, jsonb_build_object('scope', d.scope) AS key, to_jsonb(d) AS row
+FROM (SELECT scope, events, bought_at, level__state, times__state FROM actual EXCEPT ALL SELECT scope, events, bought_at, level__state, times__state FROM expected) AS d;
+
+-- healing of refold_builds.everybody__1: delete
+DELETE FROM refold_builds.everybody__1 WHERE (true) AND hash_record_extended(ROW(scope), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+
+-- healing of refold_builds.everybody__1: insert
+INSERT INTO refold_builds.everybody__1 (scope, events, bought_at, level__state, times__state)
+SELECT CAST('all' AS TEXT) AS scope,
+       COUNT(*) AS events,
+       MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false) AS level__state,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true) AS times__state
+FROM (
+    SELECT action, ts, version
+    FROM refold.events
+    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+         OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+      AND event_id <> ALL (%(dead)s::text[])
+      AND true
+      AND hash_record_extended(ROW(CAST('all' AS TEXT)), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+    OFFSET 0
+) AS read
+WHERE (action IN ('view', 'buy', 'noise'))
+GROUP BY 1;
+
+-- view
+SELECT scope, level, times, events, bought_at FROM refold_builds.everybody__1;
+
+-- load_apart
+INSERT INTO refold_builds.everybody__1 (scope, events, bought_at, level__state, times__state)
+SELECT CAST('all' AS TEXT) AS scope,
+       COUNT(*) AS events,
+       MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false) AS level__state,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true) AS times__state
+FROM (
+    SELECT action, ts, version
+    FROM refold.events
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(CAST('all' AS TEXT)), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
+    OFFSET 0
+) AS read
+WHERE (action IN ('view', 'buy', 'noise'))
+GROUP BY 1;
+
+-- probe
+INSERT INTO refold_builds.everybody__1 (scope, events, bought_at, level__state, times__state)
+SELECT CAST('all' AS TEXT) AS scope,
+       COUNT(*) AS events,
+       MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false) AS level__state,
+       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true) AS times__state
+FROM (
+    SELECT action, ts, version
+    FROM refold.events
+    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+      AND (%(whole)s::boolean OR
+           ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
+    OFFSET 0
+) AS read
+WHERE (action IN ('view', 'buy', 'noise'))
+GROUP BY 1;
+
+-- figures
+;
