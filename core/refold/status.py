@@ -158,9 +158,10 @@ def holders(conn: psycopg.Connection) -> tuple[list[Holder], list[Holder]]:
         conn: acts as refold_worker; the caller's transaction, in which it acts as the login role from then on: what
             others' sessions do is shown to that one, if to anybody.
     """
-    tables = _one(conn, _LOG_TABLES)
+    # The login role need not be allowed to look a name up in refold's schema.
+    log = _one(conn, "SELECT 'refold.events'::regclass::oid")
     conn.execute("SET LOCAL ROLE NONE")
-    return _holders(conn, _SESSIONS, tables), _holders(conn, _PREPARED, tables)
+    return _holders(conn, _SESSIONS, log), _holders(conn, _PREPARED, log)
 
 
 _BUILDS = """
@@ -213,27 +214,20 @@ FROM refold.segments
 LEFT JOIN (SELECT position FROM refold.events ORDER BY txid DESC, position DESC LIMIT 1) AS newest ON true
 """
 
-_LOG_TABLES = """
-SELECT array_agg(oid) FROM (
-    SELECT 'refold.events'::regclass::oid AS oid
-    UNION ALL
-    SELECT inhrelid FROM pg_inherits WHERE inhparent = 'refold.events'::regclass
-) AS tables
-"""
-
 _WORKERS = """
 SELECT count(*)::integer FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'refold worker'
 """
 
-# A transaction that has an id and has written to the log; a reader takes another lock.
+# A transaction that has an id and has written to the log; a reader takes another lock. Whoever writes locks the log
+# itself, beside the segment.
 _SESSIONS = """
 SELECT DISTINCT ON (a.xact_start, a.pid)
     a.pid::text AS name, extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds,
     coalesce(a.application_name, '') AS what, a.xact_start AS since, coalesce(a.usename, '')::text AS owner
 FROM pg_locks AS l
 JOIN pg_stat_activity AS a ON a.pid = l.pid
-WHERE l.locktype = 'relation' AND l.relation = ANY (%s) AND l.mode = 'RowExclusiveLock' AND l.granted
+WHERE l.locktype = 'relation' AND l.relation = %s::oid AND l.mode = 'RowExclusiveLock' AND l.granted
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND a.pid <> pg_backend_pid()
 ORDER BY a.xact_start, a.pid
@@ -249,7 +243,7 @@ WHERE p.database = current_database()
       SELECT FROM pg_locks AS own
       JOIN pg_locks AS l ON l.virtualtransaction = own.virtualtransaction AND l.pid IS NULL
       WHERE own.transactionid = p.transaction AND own.pid IS NULL
-        AND l.relation = ANY (%s) AND l.mode = 'RowExclusiveLock')
+        AND l.relation = %s::oid AND l.mode = 'RowExclusiveLock')
 ORDER BY p.prepared, p.gid
 """
 
@@ -259,9 +253,9 @@ def _builds(conn: psycopg.Connection) -> list[BuildStatus]:
         return cursor.execute(_BUILDS).fetchall()
 
 
-def _holders(conn: psycopg.Connection, query: str, tables: list[int]) -> list[Holder]:
+def _holders(conn: psycopg.Connection, query: str, log: int) -> list[Holder]:
     with conn.cursor(row_factory=class_row(Holder)) as cursor:
-        return cursor.execute(query.encode(), (tables,)).fetchall()
+        return cursor.execute(query.encode(), (log,)).fetchall()
 
 
 def _events(conn: psycopg.Connection) -> tuple[int, bool]:

@@ -363,6 +363,8 @@ sealed = Table(
     Column("ids", Numeric),
     Column("hash", Numeric),
     CheckConstraint("num_nulls(sealed_at, events, upto, ids, hash) IN (0, 5)", "whole"),
+    # Which positions a transaction cannot have (refold.positions_since).
+    Index("sealed_by_passed", "passed", "slice"),
     comment="Slices of the log to which nothing can be written any more: how many events, which, and their hashes.",
 )
 

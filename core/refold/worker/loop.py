@@ -14,6 +14,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 from refold.builds.build import EVENT_GRAIN, Build, readers_of, set_error
 from refold.builds.upkeeper import Upkeepers
 from refold.database import SESSION, check, connect
+from refold.log.seal import note
 from refold.pooling import insist_on_settings, proxied
 from refold.retry import transient
 from refold.silence import Watch
@@ -143,6 +144,9 @@ class Worker:
                     # sql/functions/refuse_foreign.sql); here it learns why.
                     check(conn)
                     conn.execute("SELECT refold.ensure_segments()")
+                    # By these marks looks find the end of the log. Sealing notes them too, a minute later, and not
+                    # where workers drain.
+                    note(conn)
                     segments_due = time.monotonic() + SEGMENTS_EVERY
                 todo = self._patience.due(waiting(conn))
                 # What cost this worker its connection comes last, or those behind it would never have their turn.

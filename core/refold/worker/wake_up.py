@@ -48,6 +48,11 @@ def first_silent(conn: psycopg.Connection, flag_txid: int) -> Silent | None:
         conn: acts as refold_worker, in autocommit mode.
         flag_txid: see `Silent`.
     """
+    above = (str(flag_txid + 1),)
+    look = "SELECT refold.newest_txid(%s::xid8) IS NOT NULL"
+    if conn.execute(look, above).fetchone() != (True,):
+        # What every poll finds; the statement below is planned over all segments.
+        return None
     with conn.cursor(row_factory=class_row(Silent)) as cursor:
         return cursor.execute(
             """
