@@ -7,10 +7,14 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import class_row
 
-EXACT_BELOW = 200_000
-"""Events up to which the log is counted; a longer one is estimated from the planner's statistics."""
+from refold.plans import plan_by_index
+
+EXACT_BELOW = 5_000
+"""Positions up to which the log's events are counted; the length of a longer one is estimated."""
+COUNTED = 1_000
+"""Records of a kind that are counted at most, where there may be any number of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,9 @@ class BuildStatus:
         loaded: whether the first load is done.
         load_step: steps of it that are done.
         load_steps: how many there are, where that is known.
-        lag_events: events of the log that it has yet to apply; None while it is loaded first.
+        lag_events: events of the log that it has yet to apply, beyond a thousand about how many; None while it is loaded
+            first.
+        lag_exact: whether they were counted; None while it is loaded first.
         lag_seconds: how long the oldest of them has waited, in seconds.
         events_applied: events applied page by page since it was made.
         rate: events a second while pages were applied (`since` gives the rate between two looks).
@@ -48,6 +54,7 @@ class BuildStatus:
     load_step: int
     load_steps: int | None
     lag_events: int | None
+    lag_exact: bool | None
     lag_seconds: float | None
     events_applied: int
     rate: float | None
@@ -89,7 +96,7 @@ class Status:
         events_exact: whether they were counted; an estimate otherwise.
         segments: segments of the log.
         segments_ahead: how many of them are still empty, ready for events to come.
-        rejected: rows of set-aside input by answer.
+        rejected: rows of set-aside input by answer; `COUNTED` + 1 where there are more.
         workers: sessions of workers.
         sessions: open transactions that hold events back, oldest first.
         prepared: prepared transactions that hold events back, oldest first.
@@ -134,13 +141,12 @@ def read(conn: psycopg.Connection) -> Status:
     """
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        plan_by_index(conn)
         at = _one(conn, "SELECT clock_timestamp()")
         builds = _builds(conn)
         events, exact = _events(conn)
         segments, ahead = _row(conn, _SEGMENTS)
-        rejected = conn.execute(
-            "SELECT answer, count(*) FROM refold.rejected GROUP BY answer ORDER BY answer"
-        ).fetchall()
+        rejected = conn.execute(_REJECTED.encode()).fetchall()
         incidents = conn.execute(
             "SELECT kind, count(*) FROM refold.incidents WHERE resolved_at IS NULL GROUP BY kind ORDER BY kind"
         ).fetchall()
@@ -182,7 +188,7 @@ WITH RECURSIVE standing (build_id, oid) AS (
     JOIN pg_class AS v ON v.oid = s.oid AND v.relkind IN ('v', 'm')
 )
 SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coalesce(u.projection, 'events') AS reads,
-       b.loaded, b.load_step, b.load_steps, unread.events AS lag_events,
+       b.loaded, b.load_step, b.load_steps, unread.events AS lag_events, unread.exact AS lag_exact,
        CASE WHEN b.loaded THEN coalesce(extract(epoch FROM clock_timestamp() - unread.oldest), 0)::float8 END
            AS lag_seconds,
        b.events_applied, nullif(b.events_applied, 0) / nullif(b.apply_ms, 0) * 1000 AS rate, b.applied_at,
@@ -200,18 +206,39 @@ FROM refold.builds_now AS b
 JOIN refold.deployments AS d ON d.deployment = b.deployment
 LEFT JOIN refold.builds AS u ON u.build_id = b.upstream_id
 LEFT JOIN LATERAL (
-    SELECT n.events, n.oldest FROM refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS n
+    SELECT n.events, n.oldest, n.exact FROM refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS n
     WHERE b.loaded
 ) AS unread ON true
 WHERE b.state IN ('building', 'live')
 ORDER BY b.projection, b.build_id
 """
 
-# The newest transaction's position is close to the end of the log; the sequence itself is the producers'.
+# Counted in the catalog's index. How many are empty follows from their size, as it is now.
 _SEGMENTS = """
-SELECT count(*)::integer, (count(*) FILTER (WHERE lower_position > coalesce(newest.position, 0)))::integer
-FROM refold.segments
-LEFT JOIN (SELECT position FROM refold.events ORDER BY txid DESC, position DESC LIMIT 1) AS newest ON true
+SELECT (SELECT count(*)::integer FROM pg_inherits WHERE inhparent = 'refold.events'::regclass),
+       greatest(0, (refold.log_end() - 1 - CASE WHEN p.is_called THEN p.last_value ELSE 0 END) / s.segment_size)::integer
+FROM refold.settings AS s, refold.events_position AS p
+"""
+
+# Slices that were sealed lately have been counted; the others are taken to be like them, and every position behind the
+# last of them to be an event.
+_ABOUT = """
+SELECT p.last_value - s.positions + (s.density * s.positions)::bigint
+FROM refold.events_position AS p, (
+    SELECT coalesce(avg(l.events) / 16384, 1) AS density, coalesce((max(l.slice) + 1)::bigint << 14, 0) AS positions
+    FROM (SELECT slice, events FROM refold.sealed WHERE sealed_at IS NOT NULL ORDER BY slice DESC LIMIT 256) AS l
+) AS s
+"""
+
+_REJECTED = f"""
+SELECT a.answer, c.number
+FROM unnest('{{conflict,invalid}}'::text[]) AS a (answer)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS number
+    FROM (SELECT FROM refold.rejected AS r WHERE r.answer = a.answer LIMIT {COUNTED + 1}) AS counted
+) AS c
+WHERE c.number > 0
+ORDER BY 1
 """
 
 _WORKERS = """
@@ -260,13 +287,10 @@ def _holders(conn: psycopg.Connection, query: str, log: int) -> list[Holder]:
 
 def _events(conn: psycopg.Connection) -> tuple[int, bool]:
     """How many events there are, and whether they were counted."""
-    counted = _one(conn, f"SELECT count(*) FROM (SELECT FROM refold.events LIMIT {EXACT_BELOW + 1}) AS counted")
-    if counted <= EXACT_BELOW:
-        return counted, True
-    with conn.cursor(row_factory=dict_row) as cursor:
-        plan = cursor.execute("EXPLAIN (FORMAT JSON) SELECT FROM refold.events").fetchone()
-    assert plan is not None
-    return max(counted, int(plan["QUERY PLAN"][0]["Plan"]["Plan Rows"])), False
+    last = _one(conn, "SELECT last_value FROM refold.events_position")
+    if last <= EXACT_BELOW:
+        return _one(conn, f"SELECT count(*) FROM refold.events WHERE position <= {last:d}"), True
+    return _one(conn, _ABOUT), False
 
 
 def _row(conn: psycopg.Connection, query: str) -> Any:

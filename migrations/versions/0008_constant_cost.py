@@ -13,6 +13,7 @@ def upgrade() -> None:
     # Which positions a transaction cannot have: see refold.positions_since.
     op.create_index("sealed_by_passed", "sealed", ["passed", "slice"], schema="refold")
     # What status and report count.
+    op.create_index("sealed_by_time", "sealed", ["sealed_at", "slice"], schema="refold")
     op.create_index(
         "dead_letters_waiting", "dead_letters", ["build_id"], schema="refold", postgresql_where=sa.text("state = 'waiting'")
     )
