@@ -50,14 +50,17 @@ Rows = list[tuple[Any, ...]]
 
 
 @contextmanager
-def database(server: ServerUnderTest, *, segment_size: int, segments: int) -> Iterator[str]:
-    """A database for the tests of a module, in which the law's project is live; gives its URL.
+def database(
+    server: ServerUnderTest, *, segment_size: int, segments: int, folder: Path = PROJECT
+) -> Iterator[str]:
+    """A database for the tests of a module, in which a project is live; gives its URL.
 
     Args:
         server: where.
         segment_size: positions in a segment of its log.
         segments: about how many segments there are from the start. While there is room nobody makes one, which
             takes a lock until the transaction ends.
+        folder: the project; by default the law's.
     """
     name = f"refold_law_{os.getpid()}_{segment_size}"
     url = server.url_of(name)
@@ -74,7 +77,7 @@ def database(server: ServerUnderTest, *, segment_size: int, segments: int) -> It
                     "SELECT setval('refold.events_position', (SELECT max(upper_position) FROM refold.segments))"
                 )
                 conn.execute("SELECT refold.ensure_segments()")
-            deploy_project(url)
+            deploy_project(url, folder)
             yield url
         finally:
             admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -67,13 +67,12 @@ class Bearings:
         return None
 
 
-# `e.txid`, not `txid`: that would be the output column, whose order no index has.
 _LOOK = """
 SELECT s.system_identifier AS recorded,
        c.system_identifier AS actual,
        pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS oldest,
        pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next,
-       coalesce((SELECT e.txid::text::bigint FROM refold.events AS e ORDER BY e.txid DESC LIMIT 1), 0) AS log,
+       coalesce(refold.last_txid()::text::bigint, 0) AS log,
        coalesce((
            SELECT max(greatest(pg_snapshot_xmax(done), pg_snapshot_xmax(target))::text::bigint)
            FROM refold.builds_now WHERE state <> 'dropped'

@@ -11,3 +11,8 @@ def plan_freely(conn: psycopg.Connection) -> None:
         "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = on;"
         "SET LOCAL enable_bitmapscan = on; SET LOCAL enable_sort = on"
     )
+
+
+def plan_by_index(conn: psycopg.Connection) -> None:
+    """Lets this transaction look things up by index, whatever the planner believes about how little a table holds."""
+    conn.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off")

@@ -11,6 +11,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from refold.incidents import ONLY_NOTICED
+from refold.plans import plan_by_index
 from refold.sketch import quantile
 
 STAGES = ("waiting", "applying", "fresh")
@@ -61,6 +62,7 @@ class Report:
         since: where it begins.
         until: where it ends.
         events: events that the log accepted.
+        events_exact: whether they were counted; of more than five thousand it is said about how many there are.
         duplicates: events that were refused because the log had them.
         conflicts: records that were set aside because the log had their id with other content.
         invalid: records that were set aside because they were no events.
@@ -73,6 +75,7 @@ class Report:
     since: datetime
     until: datetime
     events: int
+    events_exact: bool
     duplicates: int
     conflicts: int
     invalid: int
@@ -94,13 +97,14 @@ class Report:
 
 _FIGURES = """
 SELECT now() - %(span)s AS since, now() AS until,
-       (SELECT count(*) FROM refold.events WHERE recorded_at >= now() - %(span)s),
+       r.events, r.exact,
        (SELECT coalesce(sum(events), 0)::bigint FROM refold.duplicates WHERE at >= now() - %(span)s),
        (SELECT count(*) FROM refold.rejected WHERE answer = 'conflict' AND last_seen >= now() - %(span)s),
        (SELECT count(*) FROM refold.rejected WHERE answer = 'invalid' AND last_seen >= now() - %(span)s),
        (SELECT count(*) FROM refold.repairs WHERE repaired_at >= now() - %(span)s),
        (SELECT count(*) FROM refold.dead_letters AS l JOIN refold.builds AS b USING (build_id)
         WHERE l.state = 'waiting' AND b.state IN ('building', 'live'))
+FROM refold.recorded_since(now() - %(span)s) AS r
 """
 
 _LATENCIES = """
@@ -129,20 +133,21 @@ def report(conn: psycopg.Connection, span: timedelta) -> Report:
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        span: how far back. Events are counted in the log itself, of which the part since then is read; latencies and
+        span: how far back. A few thousand events are counted in the log itself, more are estimated; latencies and
             duplicates are kept for `latency_days` (refold.settings).
     """
     parameters = {"span": span, "only_noticed": sorted(ONLY_NOTICED)}
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        plan_by_index(conn)
         row = conn.execute(_FIGURES, parameters).fetchone()
         buckets = conn.execute(_LATENCIES, parameters).fetchall()
         with conn.cursor(row_factory=class_row(Kind)) as cursor:
             incidents = cursor.execute(_INCIDENTS, parameters).fetchall()
     assert row is not None
-    since, until, events, duplicates, conflicts, invalid, healed, dead_letters = row
+    since, until, events, exact, duplicates, conflicts, invalid, healed, dead_letters = row
     return Report(
-        since, until, events, duplicates, conflicts, invalid, latencies(buckets), incidents, healed, dead_letters
+        since, until, events, exact, duplicates, conflicts, invalid, latencies(buckets), incidents, healed, dead_letters
     )
 
 

@@ -7,10 +7,14 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import class_row
 
-EXACT_BELOW = 200_000
-"""Events up to which the log is counted; a longer one is estimated from the planner's statistics."""
+from refold.plans import plan_by_index
+
+EXACT_BELOW = 5_000
+"""Positions up to which the log's events are counted; the length of a longer one is estimated."""
+COUNTED = 1_000
+"""Records of a kind that are counted at most, where there may be any number of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,9 @@ class BuildStatus:
         loaded: whether the first load is done.
         load_step: steps of it that are done.
         load_steps: how many there are, where that is known.
-        lag_events: events of the log that it has yet to apply; None while it is loaded first.
+        lag_events: events of the log that it has yet to apply, beyond a thousand about how many; None while it is loaded
+            first.
+        lag_exact: whether they were counted; None while it is loaded first.
         lag_seconds: how long the oldest of them has waited, in seconds.
         events_applied: events applied page by page since it was made.
         rate: events a second while pages were applied (`since` gives the rate between two looks).
@@ -48,6 +54,7 @@ class BuildStatus:
     load_step: int
     load_steps: int | None
     lag_events: int | None
+    lag_exact: bool | None
     lag_seconds: float | None
     events_applied: int
     rate: float | None
@@ -89,7 +96,7 @@ class Status:
         events_exact: whether they were counted; an estimate otherwise.
         segments: segments of the log.
         segments_ahead: how many of them are still empty, ready for events to come.
-        rejected: rows of set-aside input by answer.
+        rejected: rows of set-aside input by answer; `COUNTED` + 1 where there are more.
         workers: sessions of workers.
         sessions: open transactions that hold events back, oldest first.
         prepared: prepared transactions that hold events back, oldest first.
@@ -134,13 +141,12 @@ def read(conn: psycopg.Connection) -> Status:
     """
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        plan_by_index(conn)
         at = _one(conn, "SELECT clock_timestamp()")
         builds = _builds(conn)
         events, exact = _events(conn)
         segments, ahead = _row(conn, _SEGMENTS)
-        rejected = conn.execute(
-            "SELECT answer, count(*) FROM refold.rejected GROUP BY answer ORDER BY answer"
-        ).fetchall()
+        rejected = conn.execute(_REJECTED.encode()).fetchall()
         incidents = conn.execute(
             "SELECT kind, count(*) FROM refold.incidents WHERE resolved_at IS NULL GROUP BY kind ORDER BY kind"
         ).fetchall()
@@ -158,9 +164,10 @@ def holders(conn: psycopg.Connection) -> tuple[list[Holder], list[Holder]]:
         conn: acts as refold_worker; the caller's transaction, in which it acts as the login role from then on: what
             others' sessions do is shown to that one, if to anybody.
     """
-    tables = _one(conn, _LOG_TABLES)
+    # The login role need not be allowed to look a name up in refold's schema.
+    log = _one(conn, "SELECT 'refold.events'::regclass::oid")
     conn.execute("SET LOCAL ROLE NONE")
-    return _holders(conn, _SESSIONS, tables), _holders(conn, _PREPARED, tables)
+    return _holders(conn, _SESSIONS, log), _holders(conn, _PREPARED, log)
 
 
 _BUILDS = """
@@ -181,7 +188,7 @@ WITH RECURSIVE standing (build_id, oid) AS (
     JOIN pg_class AS v ON v.oid = s.oid AND v.relkind IN ('v', 'm')
 )
 SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coalesce(u.projection, 'events') AS reads,
-       b.loaded, b.load_step, b.load_steps, unread.events AS lag_events,
+       b.loaded, b.load_step, b.load_steps, unread.events AS lag_events, unread.exact AS lag_exact,
        CASE WHEN b.loaded THEN coalesce(extract(epoch FROM clock_timestamp() - unread.oldest), 0)::float8 END
            AS lag_seconds,
        b.events_applied, nullif(b.events_applied, 0) / nullif(b.apply_ms, 0) * 1000 AS rate, b.applied_at,
@@ -199,26 +206,39 @@ FROM refold.builds_now AS b
 JOIN refold.deployments AS d ON d.deployment = b.deployment
 LEFT JOIN refold.builds AS u ON u.build_id = b.upstream_id
 LEFT JOIN LATERAL (
-    SELECT n.events, n.oldest FROM refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS n
+    SELECT n.events, n.oldest, n.exact FROM refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS n
     WHERE b.loaded
 ) AS unread ON true
 WHERE b.state IN ('building', 'live')
 ORDER BY b.projection, b.build_id
 """
 
-# The newest transaction's position is close to the end of the log; the sequence itself is the producers'.
+# Counted in the catalog's index. How many are empty follows from their size, as it is now.
 _SEGMENTS = """
-SELECT count(*)::integer, (count(*) FILTER (WHERE lower_position > coalesce(newest.position, 0)))::integer
-FROM refold.segments
-LEFT JOIN (SELECT position FROM refold.events ORDER BY txid DESC, position DESC LIMIT 1) AS newest ON true
+SELECT (SELECT count(*)::integer FROM pg_inherits WHERE inhparent = 'refold.events'::regclass),
+       greatest(0, (refold.log_end() - 1 - CASE WHEN p.is_called THEN p.last_value ELSE 0 END) / s.segment_size)::integer
+FROM refold.settings AS s, refold.events_position AS p
 """
 
-_LOG_TABLES = """
-SELECT array_agg(oid) FROM (
-    SELECT 'refold.events'::regclass::oid AS oid
-    UNION ALL
-    SELECT inhrelid FROM pg_inherits WHERE inhparent = 'refold.events'::regclass
-) AS tables
+# Slices that were sealed lately have been counted; the others are taken to be like them, and every position behind the
+# last of them to be an event.
+_ABOUT = """
+SELECT p.last_value - s.positions + (s.density * s.positions)::bigint
+FROM refold.events_position AS p, (
+    SELECT coalesce(avg(l.events) / 16384, 1) AS density, coalesce((max(l.slice) + 1)::bigint << 14, 0) AS positions
+    FROM (SELECT slice, events FROM refold.sealed WHERE sealed_at IS NOT NULL ORDER BY slice DESC LIMIT 256) AS l
+) AS s
+"""
+
+_REJECTED = f"""
+SELECT a.answer, c.number
+FROM unnest('{{conflict,invalid}}'::text[]) AS a (answer)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS number
+    FROM (SELECT FROM refold.rejected AS r WHERE r.answer = a.answer LIMIT {COUNTED + 1}) AS counted
+) AS c
+WHERE c.number > 0
+ORDER BY 1
 """
 
 _WORKERS = """
@@ -226,14 +246,15 @@ SELECT count(*)::integer FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'refold worker'
 """
 
-# A transaction that has an id and has written to the log; a reader takes another lock.
+# A transaction that has an id and has written to the log; a reader takes another lock. Whoever writes locks the log
+# itself, beside the segment.
 _SESSIONS = """
 SELECT DISTINCT ON (a.xact_start, a.pid)
     a.pid::text AS name, extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds,
     coalesce(a.application_name, '') AS what, a.xact_start AS since, coalesce(a.usename, '')::text AS owner
 FROM pg_locks AS l
 JOIN pg_stat_activity AS a ON a.pid = l.pid
-WHERE l.locktype = 'relation' AND l.relation = ANY (%s) AND l.mode = 'RowExclusiveLock' AND l.granted
+WHERE l.locktype = 'relation' AND l.relation = %s::oid AND l.mode = 'RowExclusiveLock' AND l.granted
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND a.pid <> pg_backend_pid()
 ORDER BY a.xact_start, a.pid
@@ -249,7 +270,7 @@ WHERE p.database = current_database()
       SELECT FROM pg_locks AS own
       JOIN pg_locks AS l ON l.virtualtransaction = own.virtualtransaction AND l.pid IS NULL
       WHERE own.transactionid = p.transaction AND own.pid IS NULL
-        AND l.relation = ANY (%s) AND l.mode = 'RowExclusiveLock')
+        AND l.relation = %s::oid AND l.mode = 'RowExclusiveLock')
 ORDER BY p.prepared, p.gid
 """
 
@@ -259,20 +280,17 @@ def _builds(conn: psycopg.Connection) -> list[BuildStatus]:
         return cursor.execute(_BUILDS).fetchall()
 
 
-def _holders(conn: psycopg.Connection, query: str, tables: list[int]) -> list[Holder]:
+def _holders(conn: psycopg.Connection, query: str, log: int) -> list[Holder]:
     with conn.cursor(row_factory=class_row(Holder)) as cursor:
-        return cursor.execute(query.encode(), (tables,)).fetchall()
+        return cursor.execute(query.encode(), (log,)).fetchall()
 
 
 def _events(conn: psycopg.Connection) -> tuple[int, bool]:
     """How many events there are, and whether they were counted."""
-    counted = _one(conn, f"SELECT count(*) FROM (SELECT FROM refold.events LIMIT {EXACT_BELOW + 1}) AS counted")
-    if counted <= EXACT_BELOW:
-        return counted, True
-    with conn.cursor(row_factory=dict_row) as cursor:
-        plan = cursor.execute("EXPLAIN (FORMAT JSON) SELECT FROM refold.events").fetchone()
-    assert plan is not None
-    return max(counted, int(plan["QUERY PLAN"][0]["Plan"]["Plan Rows"])), False
+    last = _one(conn, "SELECT last_value FROM refold.events_position")
+    if last <= EXACT_BELOW:
+        return _one(conn, f"SELECT count(*) FROM refold.events WHERE position <= {last:d}"), True
+    return _one(conn, _ABOUT), False
 
 
 def _row(conn: psycopg.Connection, query: str) -> Any:

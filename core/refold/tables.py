@@ -132,6 +132,7 @@ rejected = Table(
     Column("first_seen", TIME, nullable=False, server_default=func.now()),
     Column("last_seen", TIME, nullable=False, server_default=func.now()),
     CheckConstraint("answer IN ('conflict', 'invalid')", "answer"),
+    Index("rejected_by_answer", "answer", "last_seen"),
     Index("rejected_once", "source", "line", "answer", text("md5(raw)"), unique=True),
     comment="Input that was set aside: conflicts and invalid events, with raw text, reason, source and line.",
 )
@@ -227,6 +228,7 @@ repairs = Table(
     Column("repaired_by", Text, nullable=False, server_default=text("session_user")),
     Column("repaired_at", TIME, nullable=False, server_default=func.now()),
     CheckConstraint("kind IN ('missing', 'orphan', 'drifted')", "kind"),
+    Index("repairs_by_time", "repaired_at"),
     comment="What reconcile healed: who, when, what, before and after.",
 )
 
@@ -254,6 +256,8 @@ dead_letters = Table(
     CheckConstraint("state IN ('waiting', 'released', 'dropped')", "state"),
     CheckConstraint("(state = 'waiting') = (ended_at IS NULL)", "ended"),
     CheckConstraint("state <> 'dropped' OR reason IS NOT NULL", "dropped_for_a_reason"),
+    # Those that have ended stay, and are not counted again and again.
+    Index("dead_letters_waiting", "build_id", postgresql_where=text("state = 'waiting'")),
     comment="Events that one build could not process, set aside with the error; never dropped without a reason.",
 )
 
@@ -377,6 +381,9 @@ sealed = Table(
     Column("ids", Numeric),
     Column("hash", Numeric),
     CheckConstraint("num_nulls(sealed_at, events, upto, ids, hash) IN (0, 5)", "whole"),
+    # Which positions a transaction cannot have (refold.positions_since).
+    Index("sealed_by_passed", "passed", "slice"),
+    Index("sealed_by_time", "sealed_at", "slice"),
     comment="Slices of the log to which nothing can be written any more: how many events, which, and their hashes.",
 )
 

@@ -14,8 +14,7 @@ BEGIN
         RAISE EXCEPTION 'room for % events is more than 100 segments', incoming
             USING ERRCODE = 'program_limit_exceeded', HINT = 'Append in smaller batches.';
     END IF;
-    SELECT coalesce(max(s.upper_position), 1) - incoming INTO spare FROM refold.segments AS s;
-    SELECT spare - last_value INTO spare FROM refold.events_position;
+    SELECT refold.log_end() - incoming - last_value INTO spare FROM refold.events_position;
     IF spare <= config.segment_size * config.segments_ahead / 4 THEN
         PERFORM refold.ensure_segments(incoming);
     END IF;

@@ -13,7 +13,7 @@ DECLARE
 BEGIN
     SELECT * INTO config FROM refold.settings;
     SELECT last_value + incoming INTO needed FROM refold.events_position;
-    SELECT coalesce(max(upper_position), 1) INTO upper_end FROM refold.segments;
+    upper_end := refold.log_end();
     -- Half a reserve is left before anybody makes more, so that the usual append only looks.
     IF upper_end - needed > config.segment_size * config.segments_ahead / 2 THEN
         RETURN 0;
@@ -26,7 +26,7 @@ BEGIN
     ELSE
         PERFORM pg_advisory_xact_lock(refold.doorbell_key() + 1);
     END IF;
-    SELECT coalesce(max(upper_position), 1) INTO upper_end FROM refold.segments;
+    upper_end := refold.log_end();
     WHILE upper_end - needed <= config.segment_size * config.segments_ahead LOOP
         segment := format('events_%s', lpad(upper_end::text, 15, '0'));
         -- Under REPEATABLE READ this transaction's snapshot may not show a segment that is there.

@@ -1,24 +1,21 @@
--- The log events that a cursor has not applied yet: in two ranges, as the page reads them, so that the index
--- serves both however long the log is.
+-- How many log events a cursor has not applied yet. Up to five hundred they are counted. Of more it is only said about how
+-- many there are, by the positions between the first of them and the log's end, some of which may be of no event: what is
+-- asked every few seconds must not read more the further a metric is behind.
 CREATE OR REPLACE FUNCTION refold.unread(
     done pg_snapshot, target pg_snapshot, progress_txid xid8, progress_position bigint
-) RETURNS TABLE (events bigint, oldest timestamptz)
+) RETURNS TABLE (events bigint, oldest timestamptz, exact boolean)
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
-SET plan_cache_mode = force_generic_plan
 AS $$
-SELECT count(*), min(e.recorded_at)
+SELECT CASE WHEN f.found <= 500 THEN f.found
+            ELSE greatest(f.found, (SELECT s.last_value FROM refold.events_position AS s) - f.first + 1) END,
+       f.oldest,
+       f.found <= 500
 FROM (
-    SELECT w.txid, w.position, w.recorded_at FROM refold.events AS w
-    WHERE w.txid = ANY (ARRAY(SELECT pg_snapshot_xip(unread.done)))
-    UNION ALL
-    SELECT n.txid, n.position, n.recorded_at FROM refold.events AS n
-    WHERE n.txid >= pg_snapshot_xmax(unread.done)
-) AS e
-WHERE unread.progress_txid IS NULL
-   OR NOT pg_visible_in_snapshot(e.txid, unread.target)
-   OR (e.txid, e.position) > (unread.progress_txid, unread.progress_position)
+    SELECT count(*) AS found, min(e.recorded_at) AS oldest, min(e.position) FILTER (WHERE NOT e.late) AS first
+    FROM refold.first_unread(done, target, progress_txid, progress_position, 501) AS e
+) AS f
 $$;
 
 COMMENT ON FUNCTION refold.unread(pg_snapshot, pg_snapshot, xid8, bigint)
-    IS 'How many log events a cursor has yet to apply, and since when the oldest of them has been there.';
+    IS 'How many log events a cursor has yet to apply, since when the oldest has been there, and whether they were counted.';

@@ -7,13 +7,15 @@ SELECT
     coalesce(extract(epoch FROM now() - u.oldest), 0)::numeric(12, 3) AS lag_seconds,
     b.applied_at                                            AS last_applied_at,
     (SELECT count(*) FROM refold.dead_letters AS d
-     WHERE d.build_id = b.build_id AND d.state = 'waiting') AS dead_letters
+     WHERE d.build_id = b.build_id AND d.state = 'waiting') AS dead_letters,
+    u.exact                                                 AS lag_exact
 FROM refold.builds_now AS b
 CROSS JOIN LATERAL refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS u
 WHERE b.state = 'live';
 
 COMMENT ON VIEW metrics.freshness IS 'Per metric: as of when it stands, and how many events and seconds it is behind the log.';
 COMMENT ON COLUMN metrics.freshness.as_of IS 'Everything recorded before this instant is in the metric.';
-COMMENT ON COLUMN metrics.freshness.lag_events IS 'Events in the log that the metric does not hold yet.';
+COMMENT ON COLUMN metrics.freshness.lag_events IS 'Events in the log that the metric does not hold yet; beyond five hundred, about how many.';
 COMMENT ON COLUMN metrics.freshness.lag_seconds IS 'How long the oldest of them has been waiting, in seconds.';
 COMMENT ON COLUMN metrics.freshness.dead_letters IS 'Events that could not be processed and are not in the metric: known to be missing.';
+COMMENT ON COLUMN metrics.freshness.lag_exact IS 'Whether lag_events was counted; else it is an estimate.';

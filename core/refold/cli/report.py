@@ -44,7 +44,8 @@ def show(found: Report) -> None:
     """Prints a report for people."""
     line(f"from {found.since:%Y-%m-%d %H:%M:%S} to {found.until:%Y-%m-%d %H:%M:%S} UTC")
     line()
-    line(f"events        {found.events:,} accepted")
+    about = "" if found.events_exact else "about "
+    line(f"events        {about}{found.events:,} accepted")
     line(f"duplicates    {found.duplicates:,} refused, {found.duplicate_rate:.1%} of what came")
     line(f"set aside     {counted(found.conflicts, 'conflict')}, {found.invalid:,} invalid")
     line(f"healed        {counted(found.healed, 'row')}")

@@ -11,7 +11,7 @@ import typer
 from refold.cli.app import TRUST, app
 from refold.cli.output import as_json, line, out, table
 from refold.cli.session import AsJson, DatabaseUrl, session
-from refold.status import BuildStatus, Holder, Status, read
+from refold.status import COUNTED, BuildStatus, Holder, Status, read
 
 OLD = 1.0
 """Seconds after which an open transaction is worth a line."""
@@ -28,7 +28,7 @@ def status(
 ) -> None:
     """Show every build: state, lag, freshness, rate; and the log, and what holds events back.
 
-    LAG is in events of the log, BEHIND is how long the oldest of them has waited. RATE is events a second while
+    LAG is in events of the log (~ means about; up to 500 are counted), BEHIND is how long the oldest of them has waited. RATE is events a second while
     pages were applied; with --watch, since the last look.
 
     \b
@@ -89,13 +89,17 @@ def show(now: Status) -> None:
                 f"left out  {build.dead_letters:,} {events} by {build.projection} (`refold deadletters list`)", "yellow"
             )
     if now.rejected:
-        counts = ", ".join(f"{count:,} {answer}" for answer, count in now.rejected.items())
+        counts = ", ".join(f"{_counted(count)} {answer}" for answer, count in now.rejected.items())
         line(f"set aside {counts} (`refold rejected` lists them)")
     for one in now.sessions:
         if one.seconds is None or one.seconds >= OLD:
             line(f"waiting   for session {_holder(one)}: its events count when it commits", "yellow")
     for one in now.prepared:
         line(f"waiting   for prepared transaction {_holder(one)}: COMMIT or ROLLBACK PREPARED", "yellow")
+
+
+def _counted(number: int) -> str:
+    return f"{number:,}" if number <= COUNTED else f"more than {COUNTED:,}"
 
 
 def _holder(one: Holder) -> str:
@@ -110,7 +114,7 @@ def _build(build: BuildStatus) -> tuple[object, ...]:
         _state(build),
         build.upkeep,
         build.reads,
-        build.lag_events,
+        build.lag_events if build.lag_exact is not False else f"~{build.lag_events:,}",
         None if build.lag_seconds is None else _duration(build.lag_seconds),
         build.events_applied,
         None if build.rate is None else f"{build.rate:,.0f}/s",

@@ -27,11 +27,10 @@ def segments(conn: psycopg.Connection) -> list[Check]:
     with acting_as(conn, "refold_worker"):
         row = conn.execute(
             """
-            SELECT count(*)::bigint, coalesce(max(s.upper_position), 1), (SELECT segment_size FROM refold.settings),
-                   (SELECT segments_ahead FROM refold.settings),
-                   coalesce((SELECT e.position FROM refold.events AS e
-                             ORDER BY e.txid DESC, e.position DESC LIMIT 1), 0)
-            FROM refold.segments AS s
+            SELECT (SELECT count(*) FROM pg_inherits WHERE inhparent = 'refold.events'::regclass),
+                   refold.log_end(), s.segment_size, s.segments_ahead,
+                   CASE WHEN p.is_called THEN p.last_value ELSE 0 END
+            FROM refold.settings AS s, refold.events_position AS p
             """
         ).fetchone()
     assert row is not None

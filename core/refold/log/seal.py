@@ -75,17 +75,7 @@ def seal(conn: psycopg.Connection, *, seconds: float = SECONDS) -> list[int]:
         seconds: after which it stops, for the next call to go on.
     """
     until = time.monotonic() + seconds
-    row = conn.execute("SELECT last_value + is_called::integer FROM refold.events_position").fetchone()
-    assert row is not None
-    conn.execute(
-        """
-        INSERT INTO refold.sealed (slice, passed)
-        SELECT slice, pg_current_xact_id()
-        FROM generate_series((SELECT coalesce(max(slice) + 1, 0) FROM refold.sealed), %s::bigint - 1) AS slice
-        ON CONFLICT DO NOTHING
-        """,
-        (row[0] >> POSITION_BITS,),
-    )
+    note(conn)
     ready = conn.execute(
         "SELECT slice FROM refold.sealed"
         " WHERE sealed_at IS NULL AND passed <= pg_snapshot_xmin(pg_current_snapshot()) ORDER BY slice"
@@ -97,6 +87,25 @@ def seal(conn: psycopg.Connection, *, seconds: float = SECONDS) -> list[int]:
         if time.monotonic() >= until:
             break
     return sealed
+
+
+def note(conn: psycopg.Connection) -> None:
+    """Notes the slices whose ends the sequence has passed. Cheap when there is none.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode: the id must be younger than the look at the sequence.
+    """
+    row = conn.execute("SELECT last_value + is_called::integer FROM refold.events_position").fetchone()
+    assert row is not None
+    conn.execute(
+        """
+        INSERT INTO refold.sealed (slice, passed)
+        SELECT slice, pg_current_xact_id()
+        FROM generate_series((SELECT coalesce(max(slice) + 1, 0) FROM refold.sealed), %s::bigint - 1) AS slice
+        ON CONFLICT DO NOTHING
+        """,
+        (row[0] >> POSITION_BITS,),
+    )
 
 
 def _portions(numbers: list[int]) -> Iterator[range]:

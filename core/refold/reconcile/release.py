@@ -23,7 +23,7 @@ from refold.reconcile.audit import parameters_of
 from refold.reconcile.heal import load_again, lock_downwards
 from refold.upkeep import figures
 from refold.worker.culprits import of_an_event
-from refold.worker.page import apply_rows, key_parameters
+from refold.worker.page import apply_all, key_parameters
 
 EVERY = 2**31
 """Rows at most: the rows of one key are few."""
@@ -121,7 +121,7 @@ def _reach(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, key: Ke
     if build.upkeep in BY_KEY:
         _recompute(conn, keeper, build, key)
     else:
-        apply_rows(conn, keeper, _just(keeper, build, key), EVERY, left_out(conn, build))
+        apply_all(conn, keeper, _just(keeper, build, key), EVERY, left_out(conn, build))
     fresh = [row for row in _rows_at(conn, keeper, build, key) if row not in before]
     for reader in locked:
         if reader.upstream_id != build.build_id:

@@ -40,7 +40,8 @@ LOADED_FIRST = {
 def draw_from_the_end(conn: psycopg.Connection) -> None:
     """Puts the sequence behind the log's last position, where a restore left it before, and makes room there.
 
-    Only forward: whoever draws a position meanwhile draws one of the low ones, or one behind the end.
+    Only forward: whoever draws a position meanwhile draws one of the low ones, or one behind the end. What was noted about
+    which transactions have drawn which positions (refold.positions_since) is noted anew.
 
     Args:
         conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
@@ -55,6 +56,9 @@ def draw_from_the_end(conn: psycopg.Connection) -> None:
             """
         )
         conn.execute("SELECT refold.ensure_segments()")
+    # A transaction of its own, with an id that is younger than the sequence's new place: below the old one, whoever
+    # appended since the restore has drawn positions of slices that had been noted as passed.
+    conn.execute("UPDATE refold.sealed SET passed = pg_current_xact_id()")
 
 
 def rewrite_log(conn: psycopg.Connection) -> int:

@@ -11,6 +11,8 @@ from refold.upkeep.statements import Relation, Statements, indent, slice_statist
 from refold.upkeep.stream import Page, Stream
 
 EXPECTED = "pg_temp.expected_rows"
+BYTES_SO_FAR = "bytes__"
+"""In a row of a page: its size and that of all before it. No column of a user's is called like that."""
 
 
 def statements(transform: Transform, stream: Stream, name: str) -> Statements:
@@ -35,9 +37,17 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
     order = ", ".join(f"page.{name}" for name in stream.coordinates.split(", "))
 
     def read(of: Page) -> str:
+        # Rows are held in memory, so they are counted in bytes too. As a record all of a row is decompressed; OFFSET 0
+        # has its size taken once.
+        sized = (
+            f"SELECT *, pg_column_size(ROW({carried})) AS size\nFROM (\n{indent(of.rows)}\n) AS unread OFFSET 0"
+        )
+        running = f"sum(size) OVER (ORDER BY {stream.coordinates} ROWS UNBOUNDED PRECEDING)"
         return (
-            f"SELECT page.txid::text::bigint AS txid, position, ordinal, {carried}\n"
-            f"FROM (\n{indent(of.rows)}\n) AS page\n"
+            f"SELECT page.txid::text::bigint AS txid, position, ordinal, {carried}, {BYTES_SO_FAR}\n"
+            f"FROM (\n    SELECT *, {running} AS {BYTES_SO_FAR}\n    FROM (\n{indent(sized, 8)}\n    ) AS sized\n"
+            f") AS page\n"
+            f"WHERE {BYTES_SO_FAR} - size < %(bytes)s::bigint\n"
             f"ORDER BY {order}"
         )
 

@@ -24,6 +24,8 @@ SWITCH_PAGES = 50
 class PageSize:
     """Adaptive pages: twice as large after every full one, back to small when a page comes back short.
 
+    One that was full of bytes before it was full of rows is followed by one of twice its rows.
+
     Args:
         ceiling: rows at most. Python transforms and recomputation hold a page in memory or its keys in
             locks, so theirs is lower.
@@ -35,7 +37,8 @@ class PageSize:
 
     def learn(self, applied: Applied) -> None:
         """Takes the outcome of a page into account."""
-        self.rows = min(self.rows * 2, self._ceiling) if applied.full else min(FRESH, self._ceiling)
+        asked = min(self.rows, applied.events) if applied.full else 0
+        self.rows = min(max(asked * 2, 1), self._ceiling) if applied.full else min(FRESH, self._ceiling)
 
 
 def ceiling(upkeep: str) -> int:

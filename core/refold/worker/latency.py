@@ -53,10 +53,12 @@ class Latencies:
             return
         self._looked[build.build_id] = now
         # Both times are the server's: no difference of clocks comes into it.
+        # The position stands in the statement, so that the planner looks at its segment alone.
         row = conn.execute(
             "SELECT extract(epoch FROM clock_timestamp() - recorded_at)::float8 FROM refold.events"
-            " WHERE txid = %s::text::xid8 AND position = %s::text::bigint",
-            (str(applied.last.txid), str(applied.last.position)),
+            f" WHERE txid = %s::text::xid8 AND position = {applied.last.position:d}".encode(),
+            (str(applied.last.txid),),
+            prepare=False,
         ).fetchone()
         events = self._unseen.pop(build.build_id)
         if row is None:

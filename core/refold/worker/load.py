@@ -174,8 +174,8 @@ def _load_range(
     if keeper.transform is not None:
         # The figures of all rows are taken at the end, when there is an index to find them by.
         bare = replace(keeper, statements=replace(keeper.statements, figures=""))
-        events, last = apply(conn, bare, build, read, step)
-        if events < step:
+        events, last, full = apply(conn, bare, build, read, step)
+        if not full:
             return events, Cursor(run.target), True
         return events, Cursor(EMPTY, run.target, last), False
     upto = None

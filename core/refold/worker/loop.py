@@ -15,6 +15,7 @@ from refold.builds.build import EVENT_GRAIN, Build, readers_of, set_error
 from refold.builds.upkeeper import Upkeepers
 from refold.database import SESSION, check, connect
 from refold.horizon import old
+from refold.log.seal import note
 from refold.pooling import insist_on_settings, proxied
 from refold.retry import transient
 from refold.silence import Watch
@@ -147,6 +148,9 @@ class Worker:
                     check(conn)
                     conn.execute("SELECT refold.ensure_segments()")
                     pace.held(bool(old(conn)))
+                    # By these marks looks find the end of the log. Sealing notes them too, a minute later, and not
+                    # where workers drain.
+                    note(conn)
                     segments_due = time.monotonic() + SEGMENTS_EVERY
                 # Whoever waits for a drain waits for all of it.
                 todo = self._patience.due(waiting(conn)) if drain else self._due(waiting(conn))

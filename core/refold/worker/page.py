@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.rows import dict_row
@@ -16,14 +16,36 @@ from refold.builds.upkeeper import Upkeeper
 from refold.copy_text import array
 from refold.crash import crash_point
 from refold.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
+from refold.upkeep.transform import BYTES_SO_FAR
 from refold.worker.culprits import bisect, of_an_event
 from refold.worker.write_rows import write_rows
 
-Apply = Callable[[psycopg.Connection, Upkeeper, Build, Read, int], tuple[int, Key | None]]
-"""apply(conn, keeper, build, read, limit): writes the rows of a read; the number of events, and the last key."""
+
+
+class Written(NamedTuple):
+    """What was written of a read.
+
+    Args:
+        events: rows of the stream.
+        last: key of the last of them.
+        full: there may be more of the read: its limit was reached, in rows or in bytes.
+    """
+
+    events: int
+    last: Key | None
+    full: bool
+
+
+Apply = Callable[[psycopg.Connection, Upkeeper, Build, Read, int], Written]
+"""apply(conn, keeper, build, read, limit): writes the rows of a read."""
 
 CAREFUL = 20_000
 """Rows at most of a page in which an event fails."""
+BYTES = 16 * 2**20
+"""Bytes of its stream that a transform is given at once: they are held in memory, several times as large there."""
+PORTION = 1_000
+"""Rows that a transform is given at first; if they are not too many bytes, four times as many each time. The server
+takes the size of all rows of a portion to find those that fit."""
 ALIVE_EVERY = 0.2
 """Seconds between two signs of life in the middle of a page."""
 
@@ -112,9 +134,8 @@ def apply_page(
     if read is None:
         return Applied(0, full=False)
     crash_point("looked")
-    events, last = (apply or apply_read)(conn, keeper, build, read, limit)
+    events, last, full = (apply or apply_read)(conn, keeper, build, read, limit)
     crash_point("rows")
-    full = events >= limit
     cursor = advance(build.cursor, read, last, full)
     if events or cursor != build.cursor:
         move(conn, build, cursor, events=events, milliseconds=(time.perf_counter() - started) * 1000)
@@ -154,6 +175,7 @@ def read_parameters(read: Read, limit: int, dead: Sequence[str] = ()) -> dict[st
         "target": str(read.target),
         "settled": str(_settled(read.target)),
         "limit": str(limit),
+        "bytes": str(BYTES),
         "dead": array(dead),
         "whole": str(read.after is None and read.upto is None),
         **key_parameters("after", after),
@@ -182,16 +204,12 @@ def key_parameters(name: str, key: Key) -> dict[str, str]:
     }
 
 
-def apply_read(
-    conn: psycopg.Connection, keeper: Upkeeper, build: Build, read: Read, limit: int
-) -> tuple[int, Key | None]:
-    """Reads a page and writes its rows; answers the number of events and the last key."""
+def apply_read(conn: psycopg.Connection, keeper: Upkeeper, build: Build, read: Read, limit: int) -> Written:
+    """Reads a page and writes its rows."""
     return apply_rows(conn, keeper, read, limit, left_out(conn, build))
 
 
-def apply_carefully(
-    conn: psycopg.Connection, keeper: Upkeeper, build: Build, read: Read, limit: int
-) -> tuple[int, Key | None]:
+def apply_carefully(conn: psycopg.Connection, keeper: Upkeeper, build: Build, read: Read, limit: int) -> Written:
     """The same when an event of the page fails: it becomes a dead letter, and the others are applied.
 
     Raises:
@@ -199,7 +217,7 @@ def apply_carefully(
     """
     rows = _coordinates(conn, keeper, read, limit)
     if not rows:
-        return 0, None
+        return Written(0, None, False)
     dead = left_out(conn, build)
     bound = Bound.of(conn, build, len(rows))
 
@@ -208,7 +226,7 @@ def apply_carefully(
         within = Read(read.done, read.target, after, rows[part.stop - 1][1])
         try:
             with conn.transaction():
-                apply_rows(conn, keeper, within, len(part), dead)
+                apply_all(conn, keeper, within, len(part), dead)
         except Exception as error:
             if not of_an_event(error):
                 raise
@@ -227,7 +245,7 @@ def apply_carefully(
         dead.append(event_id)
 
     bisect(range(len(rows)), attempt=attempt, halves=halves, blame=blame)
-    return len(rows), rows[-1][1]
+    return Written(len(rows), rows[-1][1], len(rows) >= limit)
 
 
 def _coordinates(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int) -> list[tuple[str, Key]]:
@@ -245,9 +263,16 @@ def stored_key(keeper: Upkeeper, key: Key) -> Key:
     return key if keeper.stream.ordinal else Key(key.txid, key.position, 0)
 
 
-def apply_rows(
-    conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int, dead: Sequence[str]
-) -> tuple[int, Key | None]:
+def apply_all(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int, dead: Sequence[str]) -> None:
+    """Writes all rows of a read, however many bytes they are; the arguments are those of `apply_rows`."""
+    while limit > 0:
+        events, last, full = apply_rows(conn, keeper, read, limit, dead)
+        if not full:
+            break
+        read, limit = replace(read, after=last), limit - events
+
+
+def apply_rows(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int, dead: Sequence[str]) -> Written:
     """Writes the rows of a read.
 
     Args:
@@ -256,19 +281,34 @@ def apply_rows(
         read: which rows.
         limit: how many at most.
         dead: the ids of the build's dead letters.
-
-    Returns:
-        The number of events, and the last key.
     """
     settled = settled_part(read)
     if settled is None:
-        return _apply(conn, keeper, keeper.statements.page, read, limit, dead)
-    events, last = _apply(conn, keeper, keeper.statements.backlog, settled, limit, dead)
-    if events >= limit or settled.upto == (read.upto or _end_of(read.target.xmax - 1)):
-        return events, last
+        return _in_portions(conn, keeper, keeper.statements.page, read, limit, dead)
+    written = _in_portions(conn, keeper, keeper.statements.backlog, settled, limit, dead)
+    if written.full or settled.upto == (read.upto or _end_of(read.target.xmax - 1)):
+        return written
     rest = Read(read.done, read.target, settled.upto, read.upto)
-    more, end = _apply(conn, keeper, keeper.statements.page, rest, limit - events, dead)
-    return events + more, end or last
+    more = _in_portions(conn, keeper, keeper.statements.page, rest, limit - written.events, dead)
+    return Written(written.events + more.events, more.last or written.last, more.full)
+
+
+def _in_portions(
+    conn: psycopg.Connection, keeper: Upkeeper, statement: str, read: Read, limit: int, dead: Sequence[str]
+) -> Written:
+    """A read by one statement; that of a transform a portion at a time, up to its bound in bytes."""
+    if keeper.transform is None:
+        return _apply(conn, keeper, statement, read, limit, dead)
+    events, portion = 0, PORTION
+    while True:
+        step = min(portion, limit - events)
+        written = _apply(conn, keeper, statement, read, step, dead)
+        events += written.events
+        last = written.last or read.after
+        # Short of its rows and full: the bytes were too many, and the page ends here.
+        if not written.full or events >= limit or written.events < step:
+            return Written(events, last if events else None, written.full)
+        read, portion = replace(read, after=last), portion * 4
 
 
 def settled_part(read: Read) -> Read | None:
@@ -303,14 +343,14 @@ def _end_of(txid: int) -> Key:
 
 def _apply(
     conn: psycopg.Connection, keeper: Upkeeper, statement: str, read: Read, limit: int, dead: Sequence[str]
-) -> tuple[int, Key | None]:
+) -> Written:
     parameters = read_parameters(read, limit, dead) | {"build": str(keeper.build_id)}
     query = statement.encode()
     if keeper.transform is not None:
         with conn.cursor(row_factory=dict_row) as cursor:
             page = cursor.execute(query, parameters, prepare=True).fetchall()
         if not page:
-            return 0, None
+            return Written(0, None, False)
         # All of them before the COPY: the server's time-out for idle transactions does not run inside one, and a
         # worker that is frozen in the function would keep the build for ever.
         rows = list(keeper.transform.rows(alive(conn, page)))
@@ -323,11 +363,12 @@ def _apply(
             }
             conn.execute(keeper.statements.figures.encode(), parameters | moved, prepare=True)
         end = page[-1]
-        return len(page), _key(keeper, end["txid"], end["position"], end["ordinal"])
+        full = len(page) >= limit or end[BYTES_SO_FAR] >= BYTES
+        return Written(len(page), _key(keeper, end["txid"], end["position"], end["ordinal"]), full)
     row = conn.execute(query, parameters, prepare=True).fetchone()
     assert row is not None
     events, txid, position, ordinal = row
-    return events, None if txid is None else _key(keeper, txid, position, ordinal)
+    return Written(events, None if txid is None else _key(keeper, txid, position, ordinal), events >= limit)
 
 
 def alive(conn: psycopg.Connection, page: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import psycopg
 from psycopg.rows import class_row
 
+from refold.cursor import Snapshot
 from refold.incidents import detect, resolve
 
 GRACE = 0.5
@@ -53,13 +54,11 @@ def first_silent(conn: psycopg.Connection, flag_txid: int) -> Silent | None:
             """
             SELECT event_id, recorded_at, txid::text::bigint AS txid, %s::bigint AS flag_txid,
                    pg_notification_queue_usage() AS queue_usage
-            FROM refold.events
-            WHERE txid > %s::text::xid8
-              -- Who turned it off for a role (for two-phase commit) has chosen to wait for the poll.
-              AND NOT EXISTS (SELECT FROM pg_db_role_setting AS s WHERE 'refold.doorbell=off' = ANY (s.setconfig))
-            ORDER BY txid, position LIMIT 1
+            FROM refold.first_unread(%s::pg_snapshot, NULL, NULL, NULL, 1)
+            -- Who turned it off for a role (for two-phase commit) has chosen to wait for the poll.
+            WHERE NOT EXISTS (SELECT FROM pg_db_role_setting AS s WHERE 'refold.doorbell=off' = ANY (s.setconfig))
             """,
-            (str(flag_txid), str(flag_txid)),
+            (str(flag_txid), str(Snapshot(flag_txid + 1, flag_txid + 1, ()))),
         ).fetchone()
 
 

@@ -23,10 +23,17 @@ class _Kept(Build):
     unread: bool
 
 
+# The newest event is looked for once, for all of them.
 _LOOK = f"""
-SELECT {COLUMNS}, CASE WHEN b.loaded AND b.upstream_id IS NULL THEN refold.has_unread(b.done) ELSE false END AS unread
-FROM refold.builds_now AS b
-WHERE b.state IN ('building', 'live')
+WITH kept AS MATERIALIZED (
+    SELECT * FROM refold.builds_now WHERE state IN ('building', 'live')
+), newest AS MATERIALIZED (
+    SELECT refold.newest_txid(min(pg_snapshot_xmax(done))) AS txid FROM kept WHERE loaded AND upstream_id IS NULL
+)
+SELECT {COLUMNS}, CASE WHEN b.loaded AND b.upstream_id IS NULL THEN refold.has_unread(b.done, newest.txid) ELSE false END
+           AS unread
+FROM kept AS b
+CROSS JOIN newest
 """
 
 

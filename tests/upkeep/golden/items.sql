@@ -16,35 +16,49 @@ CREATE UNIQUE INDEX items__1__at ON refold_builds.items__1 (txid, position, ordi
 SELECT refold.index_ranges('refold_builds.items__1', 'items__1__range');
 
 -- page
-SELECT page.txid::text::bigint AS txid, position, ordinal, event_id, user_id, action, ts, metadata, version
+SELECT page.txid::text::bigint AS txid, position, ordinal, event_id, user_id, action, ts, metadata, version, bytes__
 FROM (
-    SELECT * FROM (
-        (SELECT txid, position, 0 AS ordinal, event_id, user_id, action, ts, metadata, version
-         FROM refold.events
-         WHERE txid = ANY (%(open)s::xid8[]) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
-           AND (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
-           AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
-         ORDER BY txid, position LIMIT %(limit)s::bigint)
-        UNION ALL
-        (SELECT txid, position, 0 AS ordinal, event_id, user_id, action, ts, metadata, version
-         FROM refold.events
-         WHERE (txid, position) > (%(from_txid)s::xid8, %(from_position)s::bigint)
-           AND (txid, position) <= (%(to_txid)s::xid8, %(to_position)s::bigint) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
-         ORDER BY txid, position LIMIT %(limit)s::bigint)
-    ) AS unread
-    ORDER BY txid, position LIMIT %(limit)s::bigint
+    SELECT *, sum(size) OVER (ORDER BY txid, position ROWS UNBOUNDED PRECEDING) AS bytes__
+    FROM (
+        SELECT *, pg_column_size(ROW(event_id, user_id, action, ts, metadata, version)) AS size
+        FROM (
+            SELECT * FROM (
+                (SELECT txid, position, 0 AS ordinal, event_id, user_id, action, ts, metadata, version
+                 FROM refold.events
+                 WHERE txid = ANY (%(open)s::xid8[]) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+                   AND (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+                   AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
+                 ORDER BY txid, position LIMIT %(limit)s::bigint)
+                UNION ALL
+                (SELECT txid, position, 0 AS ordinal, event_id, user_id, action, ts, metadata, version
+                 FROM refold.events
+                 WHERE (txid, position) > (%(from_txid)s::xid8, %(from_position)s::bigint)
+                   AND (txid, position) <= (%(to_txid)s::xid8, %(to_position)s::bigint) AND (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))
+                 ORDER BY txid, position LIMIT %(limit)s::bigint)
+            ) AS unread
+            ORDER BY txid, position LIMIT %(limit)s::bigint
+        ) AS unread OFFSET 0
+    ) AS sized
 ) AS page
+WHERE bytes__ - size < %(bytes)s::bigint
 ORDER BY page.txid, page.position;
 
 -- backlog
-SELECT page.txid::text::bigint AS txid, position, ordinal, event_id, user_id, action, ts, metadata, version
+SELECT page.txid::text::bigint AS txid, position, ordinal, event_id, user_id, action, ts, metadata, version, bytes__
 FROM (
-    SELECT txid, position, 0 AS ordinal, event_id, user_id, action, ts, metadata, version
-    FROM refold.events
-    WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
-      AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
-    ORDER BY txid, position LIMIT %(limit)s::bigint
+    SELECT *, sum(size) OVER (ORDER BY txid, position ROWS UNBOUNDED PRECEDING) AS bytes__
+    FROM (
+        SELECT *, pg_column_size(ROW(event_id, user_id, action, ts, metadata, version)) AS size
+        FROM (
+            SELECT txid, position, 0 AS ordinal, event_id, user_id, action, ts, metadata, version
+            FROM refold.events
+            WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
+              AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)
+            ORDER BY txid, position LIMIT %(limit)s::bigint
+        ) AS unread OFFSET 0
+    ) AS sized
 ) AS page
+WHERE bytes__ - size < %(bytes)s::bigint
 ORDER BY page.txid, page.position;
 
 -- load

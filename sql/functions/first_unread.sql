@@ -1,0 +1,44 @@
+-- The first log events that a cursor has not applied yet, at most `most`, with the oldest among them: one range of the
+-- index for each late transaction, and one for all that comes behind `done` and behind the progress of the run. Planned
+-- each time, over the segments in which they can be, and the same whatever the planner knows about these.
+CREATE OR REPLACE FUNCTION refold.first_unread(
+    done pg_snapshot, target pg_snapshot, progress_txid xid8, progress_position bigint, most bigint
+) RETURNS TABLE (txid xid8, "position" bigint, event_id text, recorded_at timestamptz, late boolean)
+LANGUAGE plpgsql STABLE
+SET search_path = refold, pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+AS $$
+DECLARE
+    beyond xid8 := greatest(pg_snapshot_xmax(done), progress_txid);
+    after bigint := CASE WHEN progress_txid >= pg_snapshot_xmax(done) THEN progress_position ELSE -1 END;
+    late_txids xid8[];
+    late_after bigint[];
+    high bigint;
+BEGIN
+    SELECT array_agg(l.txid ORDER BY l.txid), array_agg(l.after ORDER BY l.txid) INTO late_txids, late_after
+    FROM refold.late_unread(done, target, progress_txid, progress_position) AS l;
+    -- Read after the snapshot was taken: nothing that it shows has a greater position.
+    SELECT s.last_value INTO high FROM refold.events_position AS s;
+    IF late_txids IS NOT NULL THEN
+        RETURN QUERY EXECUTE format(
+            'SELECT e.txid, e.position, e.event_id, e.recorded_at, true'
+            ' FROM unnest($1, $2) AS l (txid, after)'
+            ' CROSS JOIN LATERAL ('
+            '     SELECT * FROM refold.events AS e'
+            '     WHERE e.txid = l.txid AND e.position > l.after AND e.position BETWEEN %s AND %s'
+            '     ORDER BY e.txid, e.position LIMIT $3) AS e'
+            ' LIMIT $3', refold.positions_since(late_txids[1]), high)
+        USING late_txids, late_after, most;
+    END IF;
+    RETURN QUERY EXECUTE format(
+        'SELECT e.txid, e.position, e.event_id, e.recorded_at, false FROM refold.events AS e'
+        ' WHERE (e.txid, e.position) > ($1, $2) AND e.position BETWEEN %s AND %s'
+        ' ORDER BY e.txid, e.position LIMIT $3', refold.positions_since(beyond), high)
+    USING beyond, after, most;
+END
+$$;
+
+COMMENT ON FUNCTION refold.first_unread(pg_snapshot, pg_snapshot, xid8, bigint, bigint)
+    IS 'The first events that a cursor has yet to apply.';

@@ -1,0 +1,42 @@
+-- How many events the log has taken in since an instant. Up to five thousand they are counted, from the end of the log
+-- backwards. Of more it is only said about how many there are: by the positions behind the first slice that was sealed
+-- since then, as full as slices were lately.
+CREATE OR REPLACE FUNCTION refold.recorded_since(since timestamptz) RETURNS TABLE (events bigint, exact boolean)
+LANGUAGE plpgsql STABLE
+SET search_path = refold, pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+AS $$
+DECLARE
+    most CONSTANT bigint := 5000;
+    high bigint;
+    mark xid8;
+    seen bigint;
+    first_slice bigint;
+BEGIN
+    SELECT s.last_value INTO high FROM refold.events_position AS s;
+    -- Where the newest events are; a few positions more, for not every one is an event.
+    SELECT s.passed INTO mark FROM refold.sealed AS s WHERE s.slice < (high - 4 * most) >> 14 ORDER BY s.slice DESC LIMIT 1;
+    mark := coalesce(mark, '0');
+    EXECUTE format(
+        'SELECT count(*) FILTER (WHERE n.recorded_at >= $2), count(*) FROM ('
+        '    SELECT e.recorded_at FROM refold.events AS e WHERE e.txid >= $1 AND e.position BETWEEN %s AND %s'
+        '    ORDER BY e.txid DESC, e.position DESC LIMIT $3) AS n', refold.positions_since(mark), high)
+    INTO events, seen USING mark, since, most + 1;
+    exact := events < seen OR (mark = '0' AND seen <= most);
+    IF NOT exact THEN
+        SELECT s.slice INTO first_slice FROM refold.sealed AS s
+        WHERE s.sealed_at >= since ORDER BY s.sealed_at, s.slice LIMIT 1;
+        SELECT greatest(recorded_since.events, (coalesce(avg(l.events) / 16384, 1)
+                   * (high - (coalesce(first_slice, max(l.slice) + 1, 0)::bigint << 14)))::bigint)
+        INTO events
+        FROM (SELECT s.slice, s.events FROM refold.sealed AS s WHERE s.sealed_at IS NOT NULL
+              ORDER BY s.slice DESC LIMIT 256) AS l;
+    END IF;
+    RETURN NEXT;
+END
+$$;
+
+COMMENT ON FUNCTION refold.recorded_since(timestamptz)
+    IS 'How many events the log has taken in since an instant, and whether they were counted.';
