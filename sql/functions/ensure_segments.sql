@@ -19,12 +19,8 @@ BEGIN
         RETURN 0;
     END IF;
     -- One makes segments at a time. Another is at it: wait only if this call cannot do without.
-    IF upper_end - needed > 0 THEN
-        IF NOT pg_try_advisory_xact_lock(refold.doorbell_key() + 1) THEN
-            RETURN 0;
-        END IF;
-    ELSE
-        PERFORM pg_advisory_xact_lock(refold.doorbell_key() + 1);
+    IF NOT refold.lock_segments(upper_end - needed <= 0) THEN
+        RETURN 0;
     END IF;
     SELECT coalesce(max(upper_position), 1) INTO upper_end FROM refold.segments;
     WHILE upper_end - needed <= config.segment_size * config.segments_ahead LOOP
