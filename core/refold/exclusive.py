@@ -37,9 +37,10 @@ SELECT coalesce('pid ' || l.pid, 'the prepared transaction ' || p.gid, 'somebody
        to_char(coalesce(a.xact_start, p.prepared) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
 FROM pg_locks AS l
 LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
-LEFT JOIN pg_prepared_xacts AS p
-    ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text
-WHERE l.locktype = 'relation' AND l.granted AND l.mode = ANY (%s) AND l.relation = %s::regclass
+LEFT JOIN pg_locks AS own
+    ON l.pid IS NULL AND own.locktype = 'transactionid' AND own.virtualtransaction = l.virtualtransaction
+LEFT JOIN pg_prepared_xacts AS p ON p.transaction = own.transactionid
+WHERE l.locktype = 'relation' AND l.granted AND l.mode = ANY (%s) AND l.relation = to_regclass(%s)
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 ORDER BY l.pid
 """
@@ -52,7 +53,10 @@ def holder(conn: psycopg.Connection, table: str) -> str | None:
         conn: in autocommit mode.
         table: which one, qualified.
     """
-    rows = conn.execute(_HOLDERS, (_CONFLICTS, table)).fetchall()
+    with conn.transaction():
+        # The login may see more of other sessions than the role it acts as.
+        conn.execute("SET LOCAL ROLE NONE")
+        rows = conn.execute(_HOLDERS, (_CONFLICTS, table)).fetchall()
     return "; ".join(_named(*row) for row in rows) or None
 
 
