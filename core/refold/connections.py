@@ -63,6 +63,8 @@ _TEXT = {
 _OBJECTS = {
     "row_security": "on",
     "check_function_bodies": "on",
+    # A partitioned log is in none, and a segment that a producer makes belongs to who owns the log.
+    "default_tablespace": "",
     "default_table_access_method": "heap",
     "restrict_nonsystem_relation_kind": "",
     "createrole_self_grant": "",
@@ -118,7 +120,9 @@ SELECT pg_catalog.pg_backend_pid() = %(pid)s,
            WHERE pg_catalog.current_setting(s.name, true) IS DISTINCT FROM s.value
              AND (s.name = 'role' OR pg_catalog.current_setting(s.name, true) IS NOT NULL)
              AND (s.name <> '{_REPLICA}' OR pg_catalog.current_setting('is_superuser') = 'on')
-       ) END
+       ) END,
+       pg_catalog.current_setting('is_superuser') = 'on',
+       pg_catalog.current_setting('{_REPLICA}')
 """
 
 
@@ -197,7 +201,14 @@ def _settle(conn: psycopg.Connection, role: Role | None, settings: Mapping[str, 
             f"refold is not installed on this server: it has no role {role}", remedy="Run `refold migrate` first."
         ) from error
     assert row is not None
-    if not row[0]:
+    own, _, superuser, replication = row
+    if replication != "origin" and not superuser:
+        # For a superuser it was set right a moment ago.
+        raise DatabaseError(
+            f"sessions of {conn.info.user} apply changes as a replica does: what guards the log does not fire in them",
+            remedy=f"As a superuser: ALTER DATABASE … RESET {_REPLICA}; or the same of the role.",
+        )
+    if not own:
         look_for_proxy(conn)
         assert proxied(conn)
         if role == "refold_producer":

@@ -3,6 +3,9 @@
 CREATE OR REPLACE FUNCTION refold.ensure_segments(incoming bigint DEFAULT 0) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
+-- A producer's session makes some too: they are like the others, whatever it is set up for.
+SET default_tablespace = ''
+SET default_table_access_method = heap
 AS $$
 DECLARE
     config refold.settings;
