@@ -222,7 +222,10 @@ def test_a_sleeper_that_cannot_raise_its_flag_does_not_look_all_the_time(
     stranger: Connection, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     stranger.execute("SELECT pg_advisory_lock(%s)", (OLD_KEYS[0],))
-    with psycopg.connect(database_url, autocommit=True) as conn, psycopg.connect(database_url, autocommit=True) as other:
+    with (
+        psycopg.connect(database_url, autocommit=True) as conn,
+        psycopg.connect(database_url, autocommit=True) as other,
+    ):
         bell = Doorbell(conn, poll=60.0)
         assert bell.self_test(other)
         while not any("holds the doorbell" in message for message in caplog.messages):

@@ -56,6 +56,16 @@ def insist_on_settings(conn: psycopg.Connection, settings: Mapping[str, str], ro
             remedy=f"Connect directly or in session mode; or, for a login that only {who} use: {statements}",
         )
 
+    # These a proxy tracks for each client, and begins with what it has seen of the server: perhaps long ago.
+    tracked = {name: conn.info.parameter_status(name) for name in settings}
+    stale = [name for name, value in tracked.items() if value is not None and _plain(value) != _plain(settings[name])]
+    if stale:
+        raise DatabaseError(
+            f"there is a proxy that pools transactions, and it gives its clients another {', '.join(stale)} than this"
+            " login has by now",
+            remedy="Let it forget its sessions: RECONNECT; in the console of pgbouncer, or start it anew.",
+        )
+
 
 def _inherits(conn: psycopg.Connection, role: str) -> bool:
     """Whether the login has a role's privileges without acting as it."""
