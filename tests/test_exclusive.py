@@ -176,11 +176,14 @@ def test_one_that_waits_goes_on_when_the_other_has_ended(admin: Connection, data
 
 
 def test_who_dies_lets_go(admin: Connection, database_url: str) -> None:
-    with connect_as(database_url, "refold_worker", autocommit=True, application_name="killed") as conn:
-        with pytest.raises(psycopg.OperationalError), one_at_a_time(conn):
-            for pid in pids(admin, "killed"):
-                admin.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
-            conn.execute("SELECT 1")
+    with (
+        connect_as(database_url, "refold_worker", autocommit=True, application_name="killed") as conn,
+        pytest.raises(psycopg.OperationalError),
+        one_at_a_time(conn),
+    ):
+        for pid in pids(admin, "killed"):
+            admin.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+        conn.execute("SELECT 1")
     assert holder(admin, DEPLOYMENTS) is None
 
 

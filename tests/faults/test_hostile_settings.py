@@ -345,6 +345,8 @@ def test_a_database_that_is_not_in_utf8_is_refused(encoding: str, server: Server
 
 def test_a_producer_that_may_not_write_is_told_so(admin: Connection, database_url: str) -> None:
     """The default of a login is its own; what Postgres says is what there is to say."""
-    with psycopg.connect(database_url, options="-c default_transaction_read_only=on") as conn:
-        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-            append(conn, offered("e"))
+    with (
+        psycopg.connect(database_url, options="-c default_transaction_read_only=on") as conn,
+        pytest.raises(psycopg.errors.ReadOnlySqlTransaction),
+    ):
+        append(conn, offered("e"))
