@@ -7,7 +7,6 @@ REFOLD_DATABASE_URL.
 import os
 from typing import Any
 
-import psycopg
 from alembic import context
 from alembic.ddl.postgresql import PostgresqlImpl
 from alembic.util import CommandError
@@ -15,6 +14,7 @@ from sqlalchemy import Column, Connection, Engine, create_engine, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.pool import NullPool
 
+from refold.database import for_alembic
 from refold.tables import SCHEMA, PgSnapshot, Xid8, metadata
 
 # Types that SQLAlchemy would warn about when it reads them back.
@@ -28,7 +28,7 @@ def engine() -> Engine:
     url = os.environ.get("REFOLD_DATABASE_URL")
     if url is None:
         raise CommandError("REFOLD_DATABASE_URL names no database")
-    return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
+    return create_engine("postgresql+psycopg://", creator=lambda: for_alembic(url), poolclass=NullPool)
 
 
 def partitions(connection: Connection) -> set[str]:

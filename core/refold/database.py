@@ -7,125 +7,61 @@ got there.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg import sql
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from refold.cluster import bearings
+from refold.connections import CONNECT_S, SESSION, Role, connect, connection
 from refold.errors import DatabaseError, ForeignCluster, NotInstalled
-from refold.pooling import look_for_proxy
+from refold.exclusive import WAIT_S, alone
+from refold.replicas import give_identities
 from refold.resources import migrations_dir, sql_dir
 from refold.retry import in_short_attempts
-from refold.silence import answering
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-Role = Literal["refold_owner", "refold_producer", "refold_worker", "refold_analyst"]
+__all__ = ["CONNECT_S", "SESSION", "Role", "alembic_config", "check", "connect", "connection", "for_alembic", "migrate"]
 
 # Applied in this order; within a folder, functions may refer to each other freely.
 _FOLDERS = ("functions", "aggregates", "monitoring", "triggers")
 PATIENCE = 60.0
 """Seconds for which a migration tries to get its short locks."""
-_MIGRATION_LOCK = 8246178264892741635
+_VERSION = "refold.alembic_version"
+"""Whoever migrates has a lock on it."""
 
-CONNECT_S = 10
-"""Seconds that a server may take to let a session in."""
-
-# What a session of refold's own needs: days are UTC days whatever the server says, plans must not depend on
-# how far a cursor has got, and a worker frozen in mid-transaction must not hold its build for ever.
-SESSION = {
-    "TimeZone": "UTC",
-    "DateStyle": "ISO, YMD",
-    "IntervalStyle": "postgres",
-    "extra_float_digits": "1",
-    "search_path": "refold, pg_catalog, pg_temp",
-}
+# What Postgres says to the second of two that make the same thing at once, "tuple concurrently updated" among it.
+_AT_ONCE = (
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.DuplicateSchema,
+    psycopg.errors.DuplicateTable,
+    psycopg.errors.DuplicateObject,
+    psycopg.errors.InternalError_,
+)
 
 
-def connect(
-    url: str,
-    role: Role | None = None,
-    *,
-    autocommit: bool = False,
-    application_name: str = "refold",
-    settings: dict[str, str] | None = None,
-) -> psycopg.Connection:
-    """Opens a connection that acts as one of refold's roles.
-
-    Args:
-        url: a libpq URL or connection string.
-        role: the role to act as; None stays the login role.
-        settings: further session settings by name.
-
-    Raises:
-        DatabaseError: the login role may not act as `role`.
-        psycopg.OperationalError: the server cannot be reached.
-    """
-    conn = psycopg.connect(
-        url,
-        autocommit=True,
-        application_name=application_name,
-        connect_timeout=CONNECT_S,
-        keepalives_idle=10,
-        keepalives_interval=5,
-        keepalives_count=3,
-        tcp_user_timeout=30_000,
-    )
-    try:
-        with answering(conn, CONNECT_S):
-            look_for_proxy(conn)
-            if role is not None:
-                conn.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
-            for name, value in {**SESSION, **(settings or {})}.items():
-                conn.execute("SELECT set_config(%s, %s, false)", (name, value))
-    except psycopg.errors.InsufficientPrivilege as error:
-        user = conn.info.user
-        conn.close()
-        raise DatabaseError(f"{user} may not act as {role}", remedy=f'GRANT {role} TO "{user}";') from error
-    except psycopg.errors.InvalidParameterValue as error:
-        # What SET ROLE says of a role that is not there.
-        conn.close()
-        raise NotInstalled(
-            f"refold is not installed on this server: it has no role {role}", remedy="Run `refold migrate` first."
-        ) from error
-    except BaseException:
-        conn.close()
-        raise
-    conn.autocommit = autocommit
-    return conn
-
-
-@contextmanager
-def connection(
-    url: str, role: Role | None = None, *, autocommit: bool = False, application_name: str = "refold"
-) -> Iterator[psycopg.Connection]:
-    """`connect` for a with statement; closes without commit (whoever opens a transaction owns it)."""
-    conn = connect(url, role, autocommit=autocommit, application_name=application_name)
-    try:
-        yield conn
-    finally:
-        conn.close()
-
-
-def migrate(url: str) -> None:
+def migrate(url: str, *, seconds: float = WAIT_S) -> None:
     """Installs refold's schema, or brings it up to this version; safe to run again and at once from many places.
 
     Args:
         url: a libpq URL; its login role must be a superuser, or own the database and have CREATEROLE.
+        seconds: for how long to wait for another migration.
 
     Raises:
-        DatabaseError: the server is older than PostgreSQL 15.
+        DatabaseError: the server is older than PostgreSQL 15; the database is not in UTF-8; a proxy stands in between.
+        BuildError: another migration is at it.
     """
     with connection(url, autocommit=True, application_name="refold migrate") as conn:
         if conn.info.server_version < 150000:
             raise DatabaseError(f"PostgreSQL {conn.info.server_version // 10000} is too old: refold needs 15 or newer")
+        _insist_on_utf8(conn)
         try:
-            _install(conn, url)
+            _begin(conn)
+            with alone(conn, _VERSION, "migrate", "refold_owner", seconds=seconds):
+                _install(conn, url)
         except psycopg.errors.InsufficientPrivilege as error:
             roles = "refold_owner, refold_producer, refold_worker, refold_analyst"
             raise DatabaseError(
@@ -134,9 +70,36 @@ def migrate(url: str) -> None:
             ) from error
 
 
+def _insist_on_utf8(conn: psycopg.Connection) -> None:
+    """Refuses a database that cannot hold every text of an event, or does not know what it holds."""
+    encoding = conn.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise DatabaseError(
+            f"the database {conn.info.dbname} is in {encoding}, and refold needs UTF8: not every event could be stored",
+            remedy="Make one for it: CREATE DATABASE refold TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8';",
+        )
+
+
+def _begin(conn: psycopg.Connection) -> None:
+    """Makes what there must be before there can be a lock; many may do so at once."""
+    if conn.execute("SELECT to_regclass(%s)", (_VERSION,)).fetchone() != (None,):
+        return
+    attempts = Retrying(
+        retry=retry_if_exception_type(_AT_ONCE), wait=wait_random(0.05, 0.3), stop=stop_after_attempt(20), reraise=True
+    )
+    for attempt in attempts:
+        with attempt, conn.transaction():
+            _apply(conn, sql_dir() / "roles" / "roles.sql")
+            conn.execute("CREATE SCHEMA IF NOT EXISTS refold AUTHORIZATION refold_owner")
+            conn.execute("SET LOCAL ROLE refold_owner")
+            # As alembic makes it.
+            conn.execute(
+                f"CREATE TABLE IF NOT EXISTS {_VERSION} ("
+                "version_num character varying(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+            )
+
+
 def _install(conn: psycopg.Connection, url: str) -> None:
-    # A session lock: alembic works on a connection of its own.
-    conn.execute("SELECT pg_advisory_lock(%s)", (_MIGRATION_LOCK,))
     _apply(conn, sql_dir() / "roles" / "roles.sql")
     conn.execute("CREATE SCHEMA IF NOT EXISTS refold AUTHORIZATION refold_owner")
     conn.execute("CREATE SCHEMA IF NOT EXISTS refold_builds AUTHORIZATION refold_worker")
@@ -147,6 +110,7 @@ def _install(conn: psycopg.Connection, url: str) -> None:
     try:
         # A trigger on the log waits for every open writer.
         in_short_attempts(conn, PATIENCE, lambda: _apply_objects(conn))
+        give_identities(conn, PATIENCE)
     except psycopg.errors.LockNotAvailable as error:
         raise DatabaseError(
             f"transactions have kept refold's tables from being changed for {PATIENCE:.0f} s",
@@ -190,7 +154,7 @@ def _apply(conn: psycopg.Connection, path: Path) -> None:
     """Runs one file of `sql/`."""
     try:
         conn.execute(path.read_text(encoding="utf-8").encode())
-    except psycopg.errors.LockNotAvailable:
+    except (psycopg.errors.LockNotAvailable, *_AT_ONCE):
         raise
     except psycopg.Error as error:
         raise DatabaseError(f"{path}: {error}") from error
@@ -200,6 +164,11 @@ def _alembic_upgrade(url: str) -> None:
     from alembic import command
 
     command.upgrade(alembic_config(url), "head")
+
+
+def for_alembic(url: str) -> psycopg.Connection:
+    """A connection for alembic, which takes what the search path shows for unqualified."""
+    return connect(url, application_name="refold migrate", settings={"search_path": "public"})
 
 
 def alembic_config(url: str) -> Config:
@@ -212,6 +181,6 @@ def alembic_config(url: str) -> Config:
     config = Config()
     config.set_main_option("script_location", os.fspath(migrations_dir()).replace("%", "%%"))
     config.attributes["engine"] = create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool
+        "postgresql+psycopg://", creator=lambda: for_alembic(url), poolclass=NullPool
     )
     return config

@@ -92,6 +92,9 @@ class Watch:
                     # A pooling proxy: nobody knows which session has our statement.
                     return True
                 row = other.execute(_WORKS, (PATIENCE_S / 2, self._pid)).fetchone()
+        except psycopg.errors.QueryCanceled:
+            # Somebody bounds the login's statements. It can be reached, and more was not to be learnt.
+            return True
         except psycopg.Error:
             return False
         return row is not None and row[0] is not False

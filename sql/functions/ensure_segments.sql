@@ -3,6 +3,9 @@
 CREATE OR REPLACE FUNCTION refold.ensure_segments(incoming bigint DEFAULT 0) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
+-- A producer's session makes some too: they are like the others, whatever it is set up for.
+SET default_tablespace = ''
+SET default_table_access_method = heap
 AS $$
 DECLARE
     config refold.settings;
@@ -19,12 +22,8 @@ BEGIN
         RETURN 0;
     END IF;
     -- One makes segments at a time. Another is at it: wait only if this call cannot do without.
-    IF upper_end - needed > 0 THEN
-        IF NOT pg_try_advisory_xact_lock(refold.doorbell_key() + 1) THEN
-            RETURN 0;
-        END IF;
-    ELSE
-        PERFORM pg_advisory_xact_lock(refold.doorbell_key() + 1);
+    IF NOT refold.lock_segments(upper_end - needed <= 0) THEN
+        RETURN 0;
     END IF;
     upper_end := refold.log_end();
     WHILE upper_end - needed <= config.segment_size * config.segments_ahead LOOP

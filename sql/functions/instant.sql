@@ -23,7 +23,7 @@ BEGIN
     END IF;
     written := value #>> '{}';
     IF written !~ ('^(?!0000)[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])[T ]'
-                   '(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]+)?)?'
+                   '(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:[.][0-9]+)?)?'
                    '(?:Z|[+-](?:0[0-9]|1[0-5])(?::?[0-5][0-9]|:[0-5][0-9]:[0-5][0-9])?)$') THEN
         RETURN NULL;
     END IF;
@@ -33,8 +33,9 @@ BEGIN
                                            + interval '1 month - 1 day') THEN
         RETURN NULL;
     END IF;
-    -- The cast would round what is below a microsecond; it is cut off.
-    RETURN regexp_replace(written, '(\.[0-9]{6})[0-9]+', '\1')::timestamptz;
+    -- The cast would round what is below a microsecond; it is cut off. No backslashes: a body is parsed in the caller's
+    -- session, where they may mean something else (standard_conforming_strings).
+    RETURN regexp_replace(written, '(?<=[.][0-9]{6})[0-9]+', '')::timestamptz;
 END
 $$;
 

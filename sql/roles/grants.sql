@@ -43,3 +43,6 @@ GRANT EXECUTE ON FUNCTION refold.ensure_segments(bigint) TO refold_worker;
 -- Whoever may make a trigger of it on a table of their own could write ids into the ledger, whose events would
 -- then be taken for duplicates. A trigger that exists fires without this privilege.
 REVOKE ALL ON FUNCTION refold.let_in() FROM PUBLIC;
+
+-- The lock is for whoever makes segments, and keeps all others from it until the transaction ends.
+REVOKE ALL ON FUNCTION refold.lock_segments(boolean) FROM PUBLIC;

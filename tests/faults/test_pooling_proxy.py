@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
+from typer.testing import CliRunner
 
 from conftest import ServerUnderTest
 from live import SHOP, make_live, wrong
 from making import events
 from pgbouncer import BINARY, pgbouncer
 from processes import Process, worker
-from refold import append
-from refold.database import SESSION
+from refold import Log, append
+from refold.cli import app
+from refold.database import SESSION, migrate
+from refold.database import connect as connect_as
+from refold.deployment.deploy import deploy
 from refold.doctor.notifications import listens
 from refold.duties.every import DUTIES
 from refold.errors import DatabaseError
+from refold.projections.definition import load_directory
 from refold.worker.loop import Worker
 from refold.worker.schedule import Duty
 from sessions import advisory_locks
@@ -41,19 +49,26 @@ def login(admin: Connection, database_url: str) -> Iterator[sql.Identifier]:
     admin.execute(sql.SQL("DROP ROLE {}").format(name))
 
 
-@pytest.fixture
-def proxied(server: ServerUnderTest, admin: Connection, login: sql.Identifier) -> Iterator[str]:
-    """The worker login's URL, through the proxy."""
+@contextmanager
+def reached(server: ServerUnderTest, admin: Connection) -> Iterator[str]:
+    """The worker login's URL, through a proxy."""
     user = f"refold_pooled_{os.getpid()}"
     with pgbouncer(server, admin.info.dbname, user) as url:
         yield url.replace(f"//{server.user}@", f"//{user}@")
 
 
+@pytest.fixture
+def proxied(server: ServerUnderTest, admin: Connection, login: sql.Identifier) -> Iterator[str]:
+    with reached(server, admin) as url:
+        yield url
+
+
 def with_settings(admin: Connection, login: sql.Identifier) -> None:
     """What the refusal tells one to do."""
-    for name, value in (SESSION | {"role": "refold_worker"}).items():
-        text = sql.SQL(value) if name == "search_path" else sql.Literal(value)
+    for name in ("TimeZone", "DateStyle", "search_path"):
+        text = sql.SQL(SESSION[name]) if name == "search_path" else sql.Literal(SESSION[name])
         admin.execute(sql.SQL("ALTER ROLE {} SET {} = {}").format(login, sql.Identifier(name), text))
+    admin.execute(sql.SQL("ALTER ROLE {} SET role = refold_worker").format(login))
 
 
 def said(process: Process) -> str:
@@ -72,14 +87,92 @@ def test_the_doctor_says_so(proxied: str, database_url: str) -> None:
 
 @pytest.mark.parametrize("drain", [True, False])
 def test_a_login_without_settings_is_refused_with_the_remedy(
-    proxied: str, admin: Connection, login: sql.Identifier, drain: bool
+    proxied: str, server: ServerUnderTest, admin: Connection, login: sql.Identifier, drain: bool
 ) -> None:
     """SET would hold for whichever session the next transaction gets, or not."""
     with pytest.raises(DatabaseError, match="pools transactions") as refused:
         Worker(proxied, SHOP).run(drain=drain)
     statements = (refused.value.remedy or "").partition("use: ")[2]
     admin.execute(statements.encode())
-    Worker(proxied, SHOP).run(drain=True)
+    with pytest.raises(DatabaseError, match=r"gives its clients another .*DateStyle"):
+        Worker(proxied, SHOP).run(drain=drain)
+    with reached(server, admin) as url:
+        Worker(url, SHOP).run(drain=True)
+    # What somebody does to the database is as good as what the login lacks.
+    admin.execute(f"ALTER DATABASE \"{admin.info.dbname}\" SET statement_timeout = '500ms'".encode())
+    with pytest.raises(DatabaseError, match="pools transactions") as refused:
+        Worker(proxied, SHOP).run(drain=drain)
+    assert "SET statement_timeout = '0'" in (refused.value.remedy or "")
+
+
+STARTS_WITH = """
+    SELECT array_agg((name, setting) ORDER BY name) FILTER (WHERE setting IS DISTINCT FROM reset_val),
+           current_user::text = session_user::text
+    FROM pg_settings WHERE context IN ('user', 'superuser') AND name NOT IN ('application_name', 'client_encoding')
+"""
+
+
+def test_nothing_that_a_command_sets_is_left_to_the_next_client(
+    server: ServerUnderTest, database_url: str, admin: Connection, login: sql.Identifier, tmp_path: Path
+) -> None:
+    make_live(database_url)
+    events_file = tmp_path / "events.jsonl"
+    events_file.write_text("".join(json.dumps(event) + "\n" for event in events(30)))
+    commands = (
+        ("status",), ("reconcile",), ("query", "TABLE daily"), ("scrub",), ("deploy",), ("rebuild", "daily"),
+        ("rollback", "daily"), ("recover", "--yes"), ("migrate",), ("doctor",), ("worker", "--drain"), ("incidents",),
+        ("report",), ("rejected",), ("ingest", str(events_file)), ("deadletters", "list"),
+    )  # fmt: skip
+    for settings in (False, True):
+        if settings:
+            with_settings(admin, login)
+        with reached(server, admin) as proxied:
+            _leaves_nothing(proxied, commands, acts=settings)
+        assert advisory_locks(admin) == 0
+
+
+def _leaves_nothing(proxied: str, commands: Sequence[Sequence[str]], *, acts: bool) -> None:
+    for command in commands:
+        arguments = [*command, "--database-url", proxied]
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code in (0, 1, 2), (command, done.output, done.exception)
+        assert done.exception is None or isinstance(done.exception, SystemExit), command
+        with psycopg.connect(proxied, autocommit=True) as a, psycopg.connect(proxied, autocommit=True) as b:
+            for other in (a, b):
+                left, own = other.execute(STARTS_WITH).fetchone() or (None, None)
+                assert left is None, command
+                assert own is not acts, command
+
+
+@pytest.mark.parametrize("inherits", [True, False])
+def test_a_producer_needs_no_settings(
+    proxied: str, database_url: str, admin: Connection, login: sql.Identifier, inherits: bool
+) -> None:
+    """Many short sessions of producers are what such a proxy is for."""
+    admin.execute(sql.SQL("GRANT refold_producer TO {}").format(login))
+    if not inherits:
+        admin.execute(sql.SQL("ALTER ROLE {} NOINHERIT").format(login))
+        if admin.info.server_version >= 160000:
+            admin.execute(sql.SQL("GRANT refold_producer TO {} WITH INHERIT FALSE").format(login))
+        with pytest.raises(DatabaseError, match="pools transactions") as refused, Log(proxied) as log:
+            log.append(events(3))
+        admin.execute((refused.value.remedy or "").partition("use: ")[2].encode())
+        admin.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s", (
+            f"refold_pooled_{os.getpid()}",))  # fmt: skip
+    with Log(proxied) as log:
+        assert {receipt.answer.value for receipt in log.append(events(100))} == {"accepted"}
+        assert {receipt.answer.value for receipt in log.append(events(100))} == {"duplicate"}
+
+
+def test_what_needs_a_session_of_its_own_says_so(proxied: str, admin: Connection, login: sql.Identifier) -> None:
+    with_settings(admin, login)
+    with (
+        connect_as(proxied, "refold_worker", autocommit=True) as conn,
+        pytest.raises(DatabaseError, match="needs a session of its own, and there is a proxy"),
+    ):
+        deploy(conn, SHOP, load_directory(SHOP), lambda progress: None)
+    with pytest.raises(DatabaseError, match="needs a session of its own, and there is a proxy"):
+        migrate(proxied)
 
 
 def test_workers_say_so_and_poll(

@@ -21,6 +21,7 @@ from refold.builds.build import find, kept
 from refold.builds.upkeeper import Upkeepers
 from refold.crash import POINTS
 from refold.database import check, connect, migrate
+from refold.deployment.deploy import one_at_a_time
 from refold.embedded import EmbeddedServer
 from refold.errors import BuildError, DatabaseError, ForeignCluster
 from refold.incidents import find as incidents
@@ -508,10 +509,8 @@ def test_without_a_transforms_code_nothing_is_begun(restored: str, tmp_path: Any
 
 def test_one_at_a_time(restored: str) -> None:
     with acting(restored) as conn, superuser(restored) as other:
-        other.execute("SELECT pg_advisory_lock(8246178264892741636)")
-        with pytest.raises(BuildError, match="another deploy is at work"):
+        with one_at_a_time(other), pytest.raises(BuildError, match="only one may deploy or recover at a time"):
             recover(conn, SHOP)
-        other.execute("SELECT pg_advisory_unlock_all()")
         recover(conn, SHOP)
     lawful(restored, LATE + LAG)
 

@@ -12,6 +12,7 @@ from refold.builds.key_indexes import index_streams
 from refold.builds.upkeeper import stream_of, table_name
 from refold.errors import BuildError, DefinitionError
 from refold.projections.definition import Definition
+from refold.replicas import IDENTITY
 from refold.retry import transient
 from refold.upkeep.generate import generate
 from refold.upkeep.statements import Statements
@@ -121,6 +122,8 @@ def _create(conn: psycopg.Connection, definition: Definition, statements: Statem
         with conn.transaction():
             for statement in (*statements.create, *statements.keys):
                 conn.execute(statement.encode(), {})
+            for relation in statements.relations:
+                conn.execute(f"ALTER TABLE {relation.table} {IDENTITY}".encode())
     except psycopg.Error as error:
         if transient(error):
             raise

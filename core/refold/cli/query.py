@@ -69,10 +69,9 @@ def query(
 def _reading(url: str | None) -> Iterator[psycopg.Connection]:
     """A read-only transaction of an analyst."""
     with session(url, "refold_analyst", name="refold query") as conn:
-        conn.execute("SET search_path = metrics, pg_catalog")
         try:
             with conn.transaction():
-                conn.execute("SET TRANSACTION READ ONLY")
+                conn.execute("SET TRANSACTION READ ONLY; SET LOCAL search_path = metrics, pg_catalog")
                 yield conn
         except psycopg.errors.UndefinedTable as error:
             raise _no_such_metric(conn, error) from error

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psycopg
@@ -15,12 +15,14 @@ from refold.builds.lookup import known
 from refold.builds.make import make_builds, new_deployment
 from refold.builds.upkeeper import Upkeepers
 from refold.deployment.drive import Report, drive
+from refold.exclusive import WAIT_S, alone
 from refold.projections.definition import Definition
 from refold.reconcile.reconcile import reconcile
 from refold.retry import after_deadlocks
 from refold.worker.catch_up import by_depth
 
-_DEPLOY_LOCK = 8246178264892741636
+DEPLOYMENTS = "refold.deployments"
+"""Whoever begins a deployment, or recovers, has a lock on it."""
 
 
 def plan(conn: psycopg.Connection, definitions: Mapping[str, Definition]) -> list[Change]:
@@ -52,7 +54,7 @@ def deploy(
         DefinitionError: Postgres refuses a definition.
     """
     upkeepers = Upkeepers(folder)
-    with _one_at_a_time(conn):
+    with one_at_a_time(conn):
         deployment = None
         for attempt in after_deadlocks():
             with attempt, conn.transaction():
@@ -103,7 +105,7 @@ def rebuild(
         # Rows that somebody has changed there would be right in the new build, and what they have made of its readers
         # would stay.
         reconcile(conn, upkeepers, streams, depth="slice", by="refold rebuild")
-    with _one_at_a_time(conn):
+    with one_at_a_time(conn):
         ordered = [build for build in by_depth(conn, list(live.values())) if build.projection in wanted]
         for attempt in after_deadlocks():
             with attempt, conn.transaction():
@@ -113,14 +115,20 @@ def rebuild(
     return drive(conn, deployment, upkeepers, report, promote_them=promote)
 
 
-@contextmanager
-def _one_at_a_time(conn: psycopg.Connection) -> Iterator[None]:
-    """Waits until no other deployment is being begun."""
-    conn.execute("SELECT pg_advisory_lock(%s)", (_DEPLOY_LOCK,))
-    try:
-        yield
-    finally:
-        conn.execute("SELECT pg_advisory_unlock(%s)", (_DEPLOY_LOCK,))
+def one_at_a_time(
+    conn: psycopg.Connection, what: str = "begin a deployment", seconds: float = WAIT_S
+) -> AbstractContextManager[None]:
+    """Waits until no other deployment is being begun.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        what: what comes in the block.
+        seconds: for how long to wait.
+
+    Raises:
+        BuildError: one is; it is named.
+    """
+    return alone(conn, DEPLOYMENTS, what, "refold_worker", seconds=seconds)
 
 
 def _begin(conn: psycopg.Connection, definitions: Mapping[str, Definition], *, promote: bool) -> int | None:

@@ -21,7 +21,7 @@ from refold.builds.key_indexes import key_indexes
 from refold.builds.lookup import known
 from refold.builds.make import new_deployment
 from refold.builds.upkeeper import Upkeepers
-from refold.deployment.deploy import _DEPLOY_LOCK
+from refold.deployment.deploy import one_at_a_time
 from refold.deployment.drive import Report, drive
 from refold.errors import BuildError
 from refold.reconcile.prove import prove
@@ -98,8 +98,7 @@ def rollback(
         BuildError: nothing to go back to, a transform's earlier version is missing, or the switch is not possible.
     """
     upkeepers = Upkeepers(folder)
-    conn.execute("SELECT pg_advisory_lock(%s)", (_DEPLOY_LOCK,))
-    try:
+    with one_at_a_time(conn, "begin a rollback"):
         with conn.transaction():
             before = find(conn)
             decision = decide(before, name)
@@ -121,8 +120,6 @@ def rollback(
                     count(conn, build.build_id)
             _catch_up_with_changes(conn, upkeepers, before, decision.revived, streams)
         key_indexes(conn, upkeepers)
-    finally:
-        conn.execute("SELECT pg_advisory_unlock(%s)", (_DEPLOY_LOCK,))
     try:
         return drive(conn, deployment, upkeepers, report, recreate_foreign=recreate_foreign)
     except BuildError as error:

@@ -7,6 +7,7 @@ ledger refuses it (a known id), the batch goes event by event through `refold.ad
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -30,7 +31,8 @@ CHUNK = 1000
 _ADMIT_COLUMNS = """
 SELECT answer, reason
 FROM refold.admit_parsed(ARRAY(
-    SELECT ROW(ordinal, event_id, user_id, action, ts, metadata, version, NULL)::refold.parsed_event
+    -- No user is the empty text, which no user can be: what NULL means in an array is the session's to say.
+    SELECT ROW(ordinal, event_id, nullif(user_id, ''), action, ts, metadata, version, NULL)::refold.parsed_event
     FROM ROWS FROM (
         unnest(%s::text[]), unnest(%s::text[]), unnest(%s::text[]),
         unnest(%s::timestamptz[]), unnest(%s::jsonb[]), unnest(%s::integer[])
@@ -38,6 +40,7 @@ FROM refold.admit_parsed(ARRAY(
 ))
 """
 _ADMIT_JSON = "SELECT answer, reason FROM refold.admit(%s::jsonb)"
+_FOREIGN = re.compile("[^\x00-\x7f]+")
 _COPY = "COPY refold.events (event_id, user_id, action, ts, metadata, version) FROM STDIN"
 
 
@@ -118,23 +121,46 @@ def store(conn: psycopg.Connection, events: Sequence[SourceEvent], *, optimistic
     """
     if not events:
         return []
-    if optimistic and len(events) >= BULK and _copy(conn, events):
+    # The caller's session may speak an encoding in which not every text can be sent.
+    plain = conn.info.encoding == "utf-8"
+    if plain and optimistic and len(events) >= BULK and _copy(conn, events):
         return [Receipt(event.id, Answer.accepted) for event in events]
-    if len(events) < BULK:
-        query, parameters = _ADMIT_JSON, ["[" + ",".join(map(_json, events)) + "]"]
+    if len(events) < BULK or not plain:
+        query, parameters = _ADMIT_JSON, [_sendable(conn, "[" + ",".join(map(_json, events)) + "]")]
     else:
         query, parameters = _ADMIT_COLUMNS, _columns(events)
     with conn.cursor(row_factory=tuple_row) as cursor:
         rows = cursor.execute(query.encode(), parameters).fetchall()
-    return [Receipt(event.id, Answer(answer), reason) for event, (answer, reason) in zip(events, rows, strict=True)]
+    return [
+        Receipt(event.id, Answer(_text(answer)), _text(reason))
+        for event, (answer, reason) in zip(events, rows, strict=True)
+    ]
 
 
 def set_aside(conn: psycopg.Connection, source: str, line: int, receipt: Receipt, raw: str) -> None:
     """Keeps rejected input with its raw text, reason, source and line (or place in the batch, from 1)."""
     conn.execute(
         "SELECT refold.set_aside(%s, %s, %s, %s, %s)",
-        (source, line, receipt.answer.value, receipt.reason, storable(raw)),
+        (
+            _sendable(conn, source),
+            line,
+            receipt.answer.value,
+            _sendable(conn, receipt.reason or ""),
+            _sendable(conn, storable(raw)),
+        ),
     )
+
+
+def _sendable(conn: psycopg.Connection, text: str) -> str:
+    """A text as it can be sent in any encoding of a client: of JSON, the same JSON."""
+    if conn.info.encoding == "utf-8" or text.isascii():
+        return text
+    return _FOREIGN.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def _text(value: str | bytes | None) -> Any:
+    """What a session without an encoding (SQL_ASCII) gives as bytes."""
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def storable(raw: str) -> str:
@@ -197,7 +223,7 @@ def _columns(events: Sequence[SourceEvent]) -> list[str]:
     """The events as six array literals: ids, users, actions, instants, metadata, versions."""
     columns: tuple[Iterable[str], ...] = (
         [quoted(event.id) for event in events],
-        ["NULL" if event.user_id is None else quoted(event.user_id) for event in events],
+        [quoted(event.user_id or "") for event in events],
         [quoted(event.action) for event in events],
         [f'"{event.ts.isoformat()}"' for event in events],
         [quoted(metadata_json(event.metadata)) for event in events],

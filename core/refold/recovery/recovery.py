@@ -24,7 +24,7 @@ from refold.builds.upkeeper import Upkeepers
 from refold.builds.views import drop_view, switch_view
 from refold.cluster import BEGUN
 from refold.crash import crash_point
-from refold.deployment.deploy import _DEPLOY_LOCK
+from refold.deployment.deploy import one_at_a_time
 from refold.errors import BuildError
 from refold.incidents import detect, resolve
 from refold.plans import plan_freely
@@ -42,7 +42,7 @@ from refold.recovery.coordinates import (
     unload,
 )
 from refold.recovery.door import may_pass
-from refold.recovery.survey import Survey, survey
+from refold.recovery.survey import Survey, insist_on_schema, survey
 from refold.worker.culprits import of_an_event
 
 BY = "refold recover"
@@ -50,7 +50,6 @@ ROUNDS = 3
 """Audits of a build, each after the healing of what the one before it found."""
 OPEN_S = 30.0
 """Seconds for which a transaction is waited for that was open before."""
-_LOCK = 8246178264892741637
 
 
 @dataclass(slots=True)
@@ -108,16 +107,10 @@ def recover(
             way. What was done stays; the same command goes on from there.
     """
     may_pass(conn)
-    held: list[int] = []
-    try:
-        for lock, who in ((_LOCK, "recovery"), (_DEPLOY_LOCK, "deploy")):
-            if conn.execute("SELECT pg_try_advisory_lock(%s)", (lock,)).fetchone() != (True,):
-                raise BuildError(f"another {who} is at work in this database", remedy="Wait for its end.")
-            held.append(lock)
+    insist_on_schema(conn)
+    # A deploy that is being begun is not waited for: what was restored is not what it thinks.
+    with one_at_a_time(conn, "deploy or recover", seconds=0):
         return _recover(conn, projections, report)
-    finally:
-        if not conn.closed:
-            conn.execute("SELECT pg_advisory_unlock(lock) FROM unnest(%s::bigint[]) AS lock", (held,))
 
 
 def _recover(conn: psycopg.Connection, projections: Path | None, report: Callable[[str], None]) -> Report:

@@ -55,17 +55,11 @@ class Survey:
         }
 
 
-def survey(conn: psycopg.Connection, projections: Path | None) -> Survey:
-    """Looks at everything that a recovery depends on.
-
-    Args:
-        conn: acts as refold_worker, in autocommit mode.
-        projections: the folder of transforms: without their code their tables cannot be audited.
+def insist_on_schema(conn: psycopg.Connection) -> Bearings:
+    """Where the coordinates stand.
 
     Raises:
         NotInstalled: the schema is not whole.
-        DatabaseError: the log holds an event twice.
-        BuildError: a transform's file is not here, or not as it was deployed.
     """
     # A schema that was restored by itself comes without its grants.
     usable = conn.execute(
@@ -78,6 +72,22 @@ def survey(conn: psycopg.Connection, projections: Path | None) -> Survey:
             "the schemas of refold are not all in this database",
             remedy="Run `refold migrate`: it adds what is missing.",
         )
+    return found
+
+
+def survey(conn: psycopg.Connection, projections: Path | None) -> Survey:
+    """Looks at everything that a recovery depends on.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        projections: the folder of transforms: without their code their tables cannot be audited.
+
+    Raises:
+        NotInstalled: the schema is not whole.
+        DatabaseError: the log holds an event twice.
+        BuildError: a transform's file is not here, or not as it was deployed.
+    """
+    found = insist_on_schema(conn)
     decision = decide(found)
     builds = by_depth(conn, find(conn, "b.state <> 'dropped'"))
     tables = {

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+
 import psycopg
 
 from refold.builds.build import Build, by_id, find
 from refold.builds.promote import NotYet, depths, promote
-from refold.builds.upkeeper import Upkeepers
+from refold.builds.upkeeper import Upkeeper, Upkeepers
 from refold.cursor import Cursor, next_read
 from refold.errors import BuildError
 from refold.retry import transient
-from refold.worker.load import Loaded, load_step
+from refold.worker.load import BUCKET, STEP, TRANSFORM_STEP, Loaded, load_step
 from refold.worker.page import Applied, apply_page, turn
+
+log = logging.getLogger("refold.worker")
 
 FRESH = 10_000
 """Rows of the stream in a page of a build that is up to date."""
@@ -19,6 +23,10 @@ BEHIND = 200_000
 """Rows in a page of a build that is far behind."""
 SWITCH_PAGES = 50
 """Pages that the switch itself may take under its locks."""
+
+
+FORGIVE = 50
+"""Pages after which one that was cancelled may be tried in twice the size again."""
 
 
 class PageSize:
@@ -32,13 +40,27 @@ class PageSize:
     """
 
     def __init__(self, ceiling: int = BEHIND) -> None:
-        self._ceiling = ceiling
+        self._highest = self._ceiling = ceiling
+        self._since = 0
         self.rows = min(FRESH, ceiling)
 
     def learn(self, applied: Applied) -> None:
         """Takes the outcome of a page into account."""
+        self._since += 1
+        if self._since >= FORGIVE and self._ceiling < self._highest:
+            self._since = 0
+            self._ceiling = min(self._ceiling * 2, self._highest)
+        # Fewer than were asked for: the page was cut by its bytes.
         asked = min(self.rows, applied.events) if applied.full else 0
         self.rows = min(max(asked * 2, 1), self._ceiling) if applied.full else min(FRESH, self._ceiling)
+
+    def cancelled(self) -> bool:
+        """Takes into account that a page of this size was cancelled; whether a smaller one can be tried."""
+        if self.rows == 1:
+            return False
+        self._ceiling = self.rows = self.rows // 2
+        self._since = 0
+        return True
 
 
 def ceiling(upkeep: str) -> int:
@@ -58,6 +80,7 @@ class Keeper:
         self.conn = conn
         self.upkeepers = upkeepers
         self._sizes: dict[int, PageSize] = {}
+        self._parts: dict[int, int] = {}
 
     def step(self, build: Build) -> Applied | Loaded | None:
         """One page of a build, or one step of its first load; None when another worker has it.
@@ -67,12 +90,31 @@ class Keeper:
         """
         keeper = self.upkeepers.of(self.conn, build)
         if not build.loaded:
-            return load_step(self.conn, keeper)
+            return self._load(build, keeper)
         size = self._sizes.setdefault(build.build_id, PageSize(ceiling(build.upkeep)))
-        applied = turn(self.conn, keeper, size.rows)
+        try:
+            applied = turn(self.conn, keeper, size.rows)
+        except psycopg.errors.QueryCanceled:
+            # Somebody, or a proxy, bounds what a statement may take: smaller ones still get through.
+            log.warning("%s: a page of %d rows was cancelled; trying half of it", build.table_name, size.rows)
+            if not size.cancelled():
+                raise
+            return Applied(0, full=True)
         if applied is not None:
             size.learn(applied)
         return applied
+
+    def _load(self, build: Build, keeper: Upkeeper) -> Loaded | None:
+        parts = self._parts.get(build.build_id, 1)
+        step = TRANSFORM_STEP if keeper.transform else STEP
+        try:
+            return load_step(self.conn, keeper, step=max(1, step // parts), bucket=max(1, BUCKET // parts))
+        except psycopg.errors.QueryCanceled:
+            log.warning("%s: a step of its load was cancelled; trying half of it", build.table_name)
+            if parts >= step:
+                raise
+            self._parts[build.build_id] = parts * 2
+            return Loaded(0, finished=False, total=0)
 
     def promote_ready(self) -> list[Build]:
         """Makes deployments live whose builds have caught up; those that are not there yet go on."""

@@ -7,6 +7,7 @@ ring.sql) tries that lock and notifies only when somebody sleeps. Polling stays 
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,8 @@ import psycopg
 
 from refold.cursor import Snapshot
 from refold.worker.wake_up import GRACE, Silent, first_silent, heard, lost
+
+log = logging.getLogger("refold.worker")
 
 CHANNEL = "refold"
 POLL = 1.0
@@ -25,6 +28,24 @@ TICK = 0.005
 """Seconds between two looks in that time."""
 OBEY = 0.25
 """Seconds after which a sleeper looks whether it has been told to stop."""
+
+# The key is the same for everybody who may connect. Whoever holds it exclusively keeps workers from raising their flag,
+# and they poll; whoever holds it shared is taken for a sleeper, and each append notifies. Neither does harm; both are
+# told (here, and by `refold doctor`).
+_HOLDERS = """
+SELECT l.pid, coalesce(a.usename::text, '?'), coalesce(a.application_name, ''), l.mode = 'ExclusiveLock'
+FROM pg_locks AS l
+LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+  AND (l.classid::bigint << 32) | l.objid::bigint = refold.doorbell_key()
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+ORDER BY l.pid
+"""
+
+
+def holders(conn: psycopg.Connection) -> list[tuple[int, str, str, bool]]:
+    """Who holds the flag: pid, user, application, and whether exclusively."""
+    return [(pid, user, name, alone) for pid, user, name, alone in conn.execute(_HOLDERS).fetchall()]
 
 
 class Doorbell:
@@ -44,6 +65,8 @@ class Doorbell:
         self._flag_txid: int | None = None
         self._silent: tuple[Silent, float] | None = None
         self._lost = False
+        self._refused: float | None = None
+        self._told = False
 
     def self_test(self, other: psycopg.Connection, *, seconds: float = 1.0) -> bool:
         """Finds out whether a NOTIFY arrives here: behind a transaction-pooling proxy it never does.
@@ -81,6 +104,8 @@ class Doorbell:
                     self._heard()
                 else:
                     self._listen_back()
+        elif self._kept_from_it():
+            self._doze(seconds, stopped)
         else:
             self._doze(TICK, stopped)
 
@@ -95,7 +120,24 @@ class Doorbell:
         # `try`: a producer holds the lock for the moment in which it tries it.
         row = self._conn.execute("SELECT pg_try_advisory_lock_shared(refold.doorbell_key())").fetchone()
         self._up = row is not None and bool(row[0])
+        if self._up:
+            self._refused, self._told = None, False
         return self._up
+
+    def _kept_from_it(self) -> bool:
+        """Whether somebody holds the flag for longer than a producer tries it; looking again at once is of no use."""
+        now = time.monotonic()
+        self._refused = self._refused or now
+        if now - self._refused < SETTLE:
+            return False
+        if not self._told:
+            self._told = True
+            who = [f"pid {pid} ({user}, {name})" for pid, user, name, alone in holders(self._conn) if alone]
+            log.warning(
+                "somebody else holds the doorbell's lock, so that events cannot wake this worker: %s; polling",
+                ", ".join(who) or "gone by now",
+            )
+        return True
 
     def _settle(self, work: Callable[[], bool], stopped: Callable[[], bool]) -> bool:
         """Looks until every transaction is over that may have missed the flag; False when there is work."""

@@ -97,7 +97,7 @@ def _load_step(conn: psycopg.Connection, keeper: Upkeeper, step: int, bucket: in
             events, cursor, finished = _load_bucket(conn, keeper, build, Cursor(EMPTY, target), total, bucket, dead)
         else:
             run = Cursor(EMPTY, target, build.cursor.progress)
-            rows = TRANSFORM_STEP if keeper.transform else step
+            rows = min(TRANSFORM_STEP, step) if keeper.transform else step
             events, cursor, finished = _load_range(conn, keeper, build, run, rows, total, dead, apply)
         crash_point("load_rows")
         if finished:

@@ -13,10 +13,10 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 
 from refold.builds.build import EVENT_GRAIN, Build, readers_of, set_error
 from refold.builds.upkeeper import Upkeepers
-from refold.database import SESSION, check, connect
+from refold.database import check, connect
 from refold.horizon import old
 from refold.log.seal import note
-from refold.pooling import insist_on_settings, proxied
+from refold.pooling import proxied
 from refold.retry import transient
 from refold.silence import Watch
 from refold.worker.caretaker import Caretaker
@@ -239,8 +239,6 @@ class Worker:
                     "NOTIFY does not arrive on this connection (a transaction-pooling proxy?): polling every %g s",
                     self._poll,
                 )
-                if proxied(conn):
-                    insist_on_settings(conn, SESSION | {"role": "refold_worker"})
 
     @staticmethod
     def _report(state: RetryCallState) -> None:

@@ -1,0 +1,117 @@
+"""Fault 30: somebody captures changes. CREATE PUBLICATION … FOR ALL TABLES asks an identity of every table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from conftest import ServerUnderTest
+from live import SHOP, drain, make_live, wrong
+from making import events
+from refold import Log, append
+from refold.builds.upkeeper import Upkeepers
+from refold.database import connect as connect_as
+from refold.database import migrate
+from refold.deployment.deploy import rebuild
+from refold.deployment.rollback import rollback
+from refold.duties import tidying
+from refold.duties.every import DUTIES
+from refold.reconcile.reconcile import reconcile
+from refold.replicas import lacking
+from refold.worker.schedule import Schedule
+
+Connection = psycopg.Connection[Any]
+
+FACELESS = """
+SELECT c.oid::regclass::text FROM pg_class AS c
+WHERE c.relnamespace IN ('refold'::regnamespace, 'refold_builds'::regnamespace) AND c.relkind IN ('r', 'p')
+  AND c.relreplident <> 'f'
+  AND NOT (c.relreplident = 'd'
+           AND EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid))
+ORDER BY 1
+"""
+
+
+def everything(url: str) -> None:
+    """All that writes into refold's tables: producers, pages, audits, healing, duties, a rebuild, a rollback."""
+    with Log(url) as log:
+        log.append(events(60))
+        log.append(events(60))
+        log.append([*events(1), {"id": "e1", "action": "other", "ts": 0}, {"id": "bad"}, {"id": "bad"}])
+    drain(url)
+    with psycopg.connect(url, autocommit=True) as admin:
+        tables = [
+            name
+            for (name,) in admin.execute(
+                "SELECT table_name FROM refold.builds WHERE state = 'live' AND projection IN ('daily', 'paths')"
+            ).fetchall()
+        ]
+        for table in tables:
+            admin.execute(f"DELETE FROM refold_builds.{table}".encode())
+    with connect_as(url, "refold_worker", autocommit=True) as conn:
+        reconcile(conn, SHOP, depth="slice")
+        assert reconcile(conn, SHOP).drift == 0
+        schedule = Schedule(DUTIES)
+        for _ in DUTIES:
+            schedule.turn(conn, Upkeepers(SHOP))
+        tidying.run(conn, Upkeepers(None))
+        assert conn.execute("SELECT name, error FROM refold.duties WHERE error IS NOT NULL").fetchall() == []
+        rebuild(conn, SHOP, ["purchases", "daily"], lambda progress: None, cascade=True)
+        rollback(conn, SHOP, "daily", lambda progress: None)
+    with Log(url) as log:
+        log.append(events(60, "late-"))
+    drain(url)
+    assert wrong(url) == {}
+
+
+def test_installed_and_deployed_beside_a_publication(server: ServerUnderTest, admin: Connection) -> None:
+    name = f"{admin.info.dbname}_published"
+    admin.execute(f"CREATE DATABASE {name}".encode())
+    url = server.url_of(name)
+    try:
+        with psycopg.connect(url, autocommit=True) as other:
+            other.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+        migrate(url)
+        make_live(url)
+        everything(url)
+    finally:
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def test_published_when_builds_are_live(database_url: str, admin: Connection) -> None:
+    make_live(database_url)
+    admin.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+    everything(database_url)
+    assert admin.execute(FACELESS).fetchall() == []
+
+
+@pytest.mark.parametrize("publication", [False, True])
+def test_builds_of_an_older_version_get_their_identity_by_migrate(
+    database_url: str, admin: Connection, publication: bool
+) -> None:
+    make_live(database_url)
+    tables = admin.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'refold_builds'").fetchall()
+    for (table,) in tables:
+        admin.execute(f"ALTER TABLE refold_builds.{table} REPLICA IDENTITY DEFAULT".encode())
+    if publication:
+        admin.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+    with connect_as(database_url, "refold_worker", autocommit=True) as conn:
+        assert [one.name for one in lacking(conn)] == sorted(f"refold_builds.{table}" for (table,) in tables)
+    migrate(database_url)
+    assert admin.execute(FACELESS).fetchall() == []
+    with connect_as(database_url, "refold_worker", autocommit=True) as conn:
+        assert lacking(conn) == []
+    everything(database_url)
+
+
+def test_no_table_is_without_an_identity(database_url: str, admin: Connection) -> None:
+    """Segments and tables of builds among them, also those that come later."""
+    make_live(database_url)
+    with psycopg.connect(database_url) as producer:
+        append(producer, events(10))
+    with connect_as(database_url, "refold_worker", autocommit=True) as conn:
+        rebuild(conn, SHOP, ["daily"], lambda progress: None, promote=False)
+        assert lacking(conn) == []
+    assert admin.execute(FACELESS).fetchall() == []
