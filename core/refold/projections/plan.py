@@ -78,6 +78,8 @@ class Plan:
         columns: what analysts see.
         where: the query's WHERE, over one row of the stream.
         having: the query's HAVING over the table's columns; the view applies it.
+        evaluated: a condition over a row of the table, named `new`, that is never true: to evaluate it fails where the
+            view would fail. None where the view cannot.
         query: the whole query; `{stream}` stands for what it reads (recompute).
         description: what the file's head says.
         because: why this upkeep was chosen.
@@ -95,6 +97,7 @@ class Plan:
     members: tuple[Members, ...] = ()
     where: str | None = None
     having: str | None = None
+    evaluated: str | None = None
     query: str = ""
     alias: str = ""
     description: str = ""

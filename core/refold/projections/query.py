@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import sqlglot
@@ -20,6 +21,8 @@ from refold.projections.spelling import fold_case, plain_intervals, row_sql
 
 _RESERVED = {"txid", "position", "ordinal"}
 STREAM = "{stream}"
+_HAVING = "having__"
+"""As what HAVING is rewritten: no column has this name."""
 
 
 def analyse(name: str, source: str, streams: Mapping[str, tuple[str, ...]], *, path: Path | None = None) -> Plan:
@@ -280,7 +283,15 @@ class _Analysis:
             for name, node, comment in outputs
         )
         having = self.query.args.get("having")
-        condition = None if having is None else kept.rewrite("having", having.this)
+        condition = None if having is None else kept.rewrite(_HAVING, having.this)
+        if condition is not None:
+            # Readers have conditions of their own, which Postgres may evaluate before the view's.
+            columns = tuple(
+                replace(column, sql=f"CASE WHEN {condition} THEN {column.sql} END")
+                if kept.may_fail(column.name)
+                else column
+                for column in columns
+            )
         members = tuple(kept.members)
         return Plan(
             name=self.name,
@@ -293,6 +304,7 @@ class _Analysis:
             members=members,
             where=self._where(),
             having=condition,
+            evaluated=kept.evaluated(None if condition is None else _HAVING),
             description=self._description(),
             because="count(DISTINCT …) needs the set of what it has counted"
             if members

@@ -62,7 +62,7 @@ class _Merge:
         guard = in_order(stream.applied(), self.own)
         stream_hash = f"CASE WHEN {guard} THEN {hash_of(self.key_sql())} END"
         slicing = by_key(plan.key, self.key_sql(), self.own_hash(), stream_hash, indexed=False)
-        self.relation = Relation(table, self.columns, self.keys, self.key_sql(), self.whole, slicing, guard=guard)
+        self.relation = Relation(table, self.columns, self.keys, self.key_sql(), self.expected, slicing, guard=guard)
         self.merged = [partial for partial in plan.partials if partial.sql is not None]
 
     def statements(self) -> Statements:
@@ -78,12 +78,13 @@ class _Merge:
         )
         return Statements(
             create=(
-                f"CREATE TABLE {table} AS\n{self.whole(None)}\nWITH NO DATA",
+                f"CREATE TABLE {table} AS\n{self.whole()}\nWITH NO DATA",
                 *(
                     f"CREATE TABLE {set_table} AS\n{self.distinct(self.stream.table, one, None)}\nWITH NO DATA"
                     for set_table, _, one in sets
                 ),
                 *([f"ALTER TABLE {table} ADD COLUMN {figures.BEFORE} bigint"] if plan.partials else []),
+                *self.trigger(),
                 *slice_statistics(table, self.name, self.relation.slicing),
             ),
             keys=(f"CREATE UNIQUE INDEX {ident(self.name + '__key')} ON {table} ({self.key_list}) NULLS NOT DISTINCT",),
@@ -132,7 +133,26 @@ class _Merge:
     def selected_keys(self) -> list[str]:
         return [f"{literal(part.sql)} AS {ident(part.name)}" for part in self.plan.key]
 
-    def whole(self, scope: str | None) -> str:
+    def trigger(self) -> tuple[str, ...]:
+        """What lets no row be written for which the view would fail; for each row as it is in the end."""
+        if self.plan.evaluated is None:
+            return ()
+        return (
+            f"CREATE TRIGGER evaluated AFTER INSERT OR UPDATE ON {self.table} FOR EACH ROW\n"
+            f"WHEN ({literal(self.plan.evaluated)}) EXECUTE FUNCTION refold.evaluated()",
+        )
+
+    def expected(self, scope: str) -> str:
+        """What the table must hold; an audit that evaluates it also evaluates what the view makes of it."""
+        whole = self.whole(scope)
+        if self.plan.evaluated is None:
+            return whole
+        return (
+            f"SELECT {self.column_list} FROM (\n{indent(whole)}\n) AS new\n"
+            f"WHERE ({literal(self.plan.evaluated)}) IS NOT TRUE"
+        )
+
+    def whole(self, scope: str | None = None) -> str:
         """The metric itself over the stream; with a scope, over what the cursor has applied of it."""
         counted = {one.partial: one for one in self.plan.members}
         outputs = [
