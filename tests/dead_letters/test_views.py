@@ -120,10 +120,10 @@ def test_what_kept_and_new_make_together_is_looked_at(shop: Shop) -> None:
 
 
 def test_the_first_load_and_a_rebuild_find_it_too(shop: Shop) -> None:
-    shop.sell((6, 0), (1, 3))
+    shop.sell((6, 0))
     shop.deploy(r=MERGE)
     assert shop.waiting() == ["e0"]
-    assert shop.shown() == [("ann", Decimal(1) / 3, 1)] or shop.shown()[0][2] == 1
+    assert shop.shown() == []
     rebuild(shop.worker, shop.folder, ["r"], lambda progress: None)
     assert shop.waiting() == ["e0"]
     assert reconcile(shop.worker, shop.folder).drift == 0
@@ -140,10 +140,10 @@ def test_members_are_looked_at_when_they_are_counted(shop: Shop) -> None:
 
 
 def test_members_are_looked_at_in_a_load(shop: Shop) -> None:
-    shop.sell((0, 1), (0, 1), (0, 2))
-    shop.deploy(r=MEMBERS)
-    assert shop.shown() == [("ann", -10, 2)]
-    assert shop.waiting() == ["e2"]
+    shop.sell((0, 1))
+    shop.deploy(r=MEMBERS.replace("- 2", "- 1"))
+    assert shop.shown() == []
+    assert shop.waiting() == ["e0"]
 
 
 def test_what_having_leaves_out_is_not_evaluated(shop: Shop) -> None:
@@ -195,7 +195,7 @@ def test_an_audit_reads_through_the_view_and_healing_sets_the_event_aside(shop: 
     shop.admin.execute("""UPDATE refold.events SET metadata = '{"a": 1, "b": -2}' WHERE event_id = 'e1'""")
     shop.admin.execute("SET session_replication_role = origin")
     shop.admin.execute("UPDATE refold_builds." + table(shop) + " SET events = 7")
-    reconcile(shop.worker, shop.folder)
+    print(reconcile(shop.worker, shop.folder, depth="slice"))
     assert shop.shown() == [("ann", Decimal(3), 1)]
     assert shop.waiting() == ["e1"]
 
