@@ -80,7 +80,7 @@ class Plan:
         having: the query's HAVING over the table's columns; the view applies it.
         evaluated: a condition over a row of the table, named `new`, that is never true: to evaluate it fails where the
             view would fail. None where the view cannot.
-        query: the whole query; `{stream}` stands for what it reads (recompute).
+        query: the whole query in pieces; between them stands what it reads (recompute).
         description: what the file's head says.
         because: why this upkeep was chosen.
     """
@@ -98,7 +98,7 @@ class Plan:
     where: str | None = None
     having: str | None = None
     evaluated: str | None = None
-    query: str = ""
+    query: tuple[str, ...] = ()
     alias: str = ""
     description: str = ""
     because: str = ""

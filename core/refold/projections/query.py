@@ -20,7 +20,6 @@ from refold.projections.plan import Column, KeyPart, Plan
 from refold.projections.spelling import fold_case, plain_intervals, row_sql
 
 _RESERVED = {"txid", "position", "ordinal"}
-STREAM = "{stream}"
 _HAVING = "having__"
 """As what HAVING is rewritten: no column has this name."""
 
@@ -142,6 +141,12 @@ class _Analysis:
                 raise self.error(
                     f"{table.sql('postgres')} gives other names to columns", table, "Use the names they have."
                 )
+        for cte in self.query.find_all(exp.CTE):
+            if "__" in cte.alias:
+                # It would come before what refold reads by such a name.
+                raise self.error(
+                    f"a query in WITH cannot be named {cte.alias}", cte, "Names have no double underscore."
+                )
         group = self.query.args.get("group")
         if group is not None and not group.expressions:
             raise self.error(f"{group.sql('postgres').strip()} names no column", group, "Name the columns.")
@@ -177,11 +182,11 @@ class _Analysis:
         for name in names:
             if names.count(name) > 1:
                 raise self.error(f"two columns are named {name}", self.query, "Give each its own name.")
-            if name in _RESERVED or "__" in name or "%" in name or len(name.encode()) > 55:
+            if name in _RESERVED or "__" in name or "%" in name or len(name.encode()) > 50:
                 raise self.error(
                     f"a column cannot be named {name}",
                     self.query,
-                    "Names have no double underscore and no percent sign, at most 55 bytes, and are not "
+                    "Names have no double underscore and no percent sign, at most 50 bytes, and are not "
                     + ", ".join(sorted(_RESERVED))
                     + ".",
                 )
@@ -343,14 +348,15 @@ class _Analysis:
                 )
         query = self.query.copy()
         made_linear(query)
+        here = "stream__here"
+        while here in self.source:
+            here += "_"
         for table in list(query.find_all(exp.Table)):
             if table.name == self.stream:
-                placeholder = exp.Table(this=exp.to_identifier("stream__here", quoted=False))
+                placeholder = exp.Table(this=exp.to_identifier(here, quoted=False))
                 placeholder.set("alias", exp.TableAlias(this=exp.to_identifier(table.alias_or_name)))
                 table.replace(placeholder)
-        text = query.sql(dialect="postgres", pretty=True, comments=False, normalize_functions=False).replace(
-            "stream__here", STREAM
-        )
+        text = query.sql(dialect="postgres", pretty=True, comments=False, normalize_functions=False)
         return Plan(
             name=self.name,
             upkeep="recompute",
@@ -360,7 +366,7 @@ class _Analysis:
             unique=unique,
             lasting=unique and self.query.args.get("having") is None,
             columns=tuple(Column(name, name, comment) for name, _, comment in outputs),
-            query=text,
+            query=tuple(text.split(here)),
             description=self._description(),
             because=because,
         )

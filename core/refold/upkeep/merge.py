@@ -34,6 +34,8 @@ _COMBINED = {
     "bool_and": "coalesce(kept.{0} AND excluded.{0}, kept.{0}, excluded.{0})",
     "bool_or": "coalesce(kept.{0} OR excluded.{0}, kept.{0}, excluded.{0})",
 }
+MEMBER = "member__"
+"""Column of the sets: what was counted."""
 _GATHERED = {"count": "sum", "members": "sum"}
 _NOTHING = {"count": "0", "members": "0"}
 
@@ -100,7 +102,7 @@ class _Merge:
         )
 
     def set_relation(self, set_table: str, one: Members) -> Relation:
-        columns = (*self.keys, "member")
+        columns = (*self.keys, MEMBER)
         return Relation(
             set_table,
             columns,
@@ -178,7 +180,7 @@ class _Merge:
 
     def distinct(self, source: str, one: Members, reach: str | None, scope: str | None = None) -> str:
         """The members that events bring."""
-        selected = ", ".join([*self.selected_keys(), f"{literal(one.member)} AS member"])
+        selected = ", ".join([*self.selected_keys(), f"{literal(one.member)} AS {MEMBER}"])
         restriction = None if one.condition is None else f"({literal(one.condition)})"
         member = f"({literal(one.member)}) IS NOT NULL"
         return f"SELECT DISTINCT {selected}\nFROM {source}{self.where(reach, restriction, member, scope=scope)}"
@@ -192,7 +194,7 @@ class _Merge:
         """
         parts = [
             "SELECT "
-            + ", ".join([self.key_list, *(self._column(p, of="delta") for p in self.plan.partials)])
+            + ", ".join([self.key_list, *(self._column(p) for p in self.plan.partials)])
             + " FROM delta"
         ]
         parts += [
@@ -208,10 +210,11 @@ class _Merge:
             + f"\n) AS arrived\nGROUP BY {self.groups}"
         )
 
-    def _column(self, partial: Partial, of: str) -> str:
+    def _column(self, partial: Partial, of: str | None = None) -> str:
+        """A partial in the rows of the set that it counts, of another's set, or (None) of the delta."""
         if partial.name == of:
             return f"count(*) AS {ident(partial.name)}"
-        if of == "delta" and partial.sql is not None:
+        if of is None and partial.sql is not None:
             return ident(partial.name)
         return f"{_NOTHING.get(partial.combine, 'NULL')} AS {ident(partial.name)}"
 
@@ -233,7 +236,7 @@ class _Merge:
     def new_members(self, at: int, set_table: str, one: Members, rows: str) -> str:
         returning = figures.returning(self.set_relation(set_table, one))
         return (
-            f"new_{at} AS (\n    INSERT INTO {set_table} ({self.key_list}, member)\n{indent(rows)}\n"
+            f"new_{at} AS (\n    INSERT INTO {set_table} ({self.key_list}, {MEMBER})\n{indent(rows)}\n"
             f"    ON CONFLICT DO NOTHING\n    {returning}, {self.key_list}\n)"
         )
 
@@ -275,7 +278,7 @@ class _Merge:
         for at, (set_table, set_name, _) in enumerate(sets, start=1):
             member = f"member__{at}"
             rows = f"{distinct} {self.key_list}, {member} FROM fresh WHERE {member} IS NOT NULL"
-            into = f"INSERT INTO {set_table} ({self.key_list}, member)\n{rows}"
+            into = f"INSERT INTO {set_table} ({self.key_list}, {MEMBER})\n{rows}"
             if first:
                 steps += [into, _set_key(set_table, set_name, self.key_list)]
                 continue
@@ -308,7 +311,7 @@ class _Merge:
 def _set_key(set_table: str, set_name: str, key_list: str) -> str:
     return (
         f"CREATE UNIQUE INDEX IF NOT EXISTS {ident(set_name + '_key')}"
-        f" ON {set_table} ({key_list}, member) NULLS NOT DISTINCT"
+        f" ON {set_table} ({key_list}, {MEMBER}) NULLS NOT DISTINCT"
     )
 
 
