@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from sqlglot import exp
 
 from refold.errors import DefinitionError
+from refold.projections.equals import plain, plain_argument
 from refold.projections.identifiers import must_quote
 from refold.projections.plan import Combine, Members, Partial
 from refold.projections.spelling import row_sql
@@ -57,11 +58,18 @@ class Partials:
     Args:
         error: makes the error for a part of the query that is wrong.
         keys: the names of the key's columns by their expression over a row of the stream.
+        texts: columns of the stream of which equal values are identical.
     """
 
-    def __init__(self, error: Callable[[str, exp.Expr], DefinitionError], keys: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        error: Callable[[str, exp.Expr], DefinitionError],
+        keys: Mapping[str, str],
+        texts: Collection[str],
+    ) -> None:
         self._error = error
         self._keys = keys
+        self._texts = texts
         self.partials: list[Partial] = []
         self.members: list[Members] = []
         self._known: dict[str, str] = {}
@@ -143,13 +151,17 @@ class Partials:
             self._known[text] = name
             condition = row_sql(node.expression.this) if isinstance(node, exp.Filter) else None
             self.partials.append(Partial(name, None, "members"))
-            self.members.append(Members(name, row_sql(call.this.expressions[0]), condition))
+            member = plain(row_sql(call.this.expressions[0]), self._texts)
+            self.members.append(Members(name, member, condition))
             return _kept(name)
         combine = _MERGEABLE.get(type(call))
         if combine is None or call.find(exp.Distinct, exp.Order) or (isinstance(call, exp.Count) and call.expressions):
             raise Unmergeable(f"{text} cannot be merged")
         if any(inner is not call for inner in call.find_all(exp.AggFunc)):
             raise self._error(f"{text} nests aggregates", node)
+        if isinstance(call, exp.Min | exp.Max):
+            plain_argument(call, self._texts)
+            text = row_sql(node)
         return _kept(self._keep(self._name(output, direct), text, combine))
 
     def _name(self, output: str, direct: bool) -> str:
