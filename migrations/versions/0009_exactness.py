@@ -1,4 +1,6 @@
-"""Nothing yet."""
+"""Sets of members: what was counted stands in a column whose name no key can have."""
+
+from alembic import op
 
 revision = "0009"
 down_revision = "0008"
@@ -7,4 +9,20 @@ depends_on = None
 
 
 def upgrade() -> None:
-    pass
+    op.execute("""
+        DO $$
+        DECLARE
+            found regclass;
+        BEGIN
+            FOR found IN
+                SELECT c.oid
+                FROM pg_class AS c
+                JOIN refold.builds AS b ON c.relname ~ ('^' || b.table_name || '__m[0-9]+$')
+                JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'member' AND NOT a.attisdropped
+                WHERE c.relnamespace = 'refold_builds'::regnamespace AND c.relkind = 'r' AND b.upkeep = 'members'
+            LOOP
+                EXECUTE format('ALTER TABLE %s RENAME COLUMN member TO member__', found);
+            END LOOP;
+        END
+        $$
+    """)

@@ -95,7 +95,7 @@ def test_truncated_tables(shop: Shop, depth: Depth) -> None:
 
 def test_sets_of_members_have_figures_too(shop: Shop) -> None:
     for table in shop.members():
-        shop.tamper(f"DELETE FROM {table} WHERE member = 'u1'")
+        shop.tamper(f"DELETE FROM {table} WHERE member__ = 'u1'")
         assert shop.wrong() == {}
         assert {one.relation for one in at(shop, "quick").slices} == {table.removeprefix("refold_builds.")}
         assert at(shop, "slice").drift > 0

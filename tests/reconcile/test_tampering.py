@@ -143,12 +143,12 @@ def test_the_members_are_audited_too(shop: Shop) -> None:
     """Damage there would stay latent until the next event of a member is counted wrongly."""
     for table in shop.members():
         for statement, kind in [
-            (f"DELETE FROM {table} WHERE member = 'u1'", "missing"),
+            (f"DELETE FROM {table} WHERE member__ = 'u1'", "missing"),
             (
                 f"INSERT INTO {table} SELECT * FROM (SELECT (t).* FROM (SELECT t FROM {table} AS t LIMIT 1) AS s) AS r",
                 None,
             ),
-            (f"UPDATE {table} SET member = 'somebody else' WHERE member = 'u2'", "orphan"),
+            (f"UPDATE {table} SET member__ = 'somebody else' WHERE member__ = 'u2'", "orphan"),
         ]:
             if kind is None:
                 with pytest.raises(psycopg.errors.UniqueViolation):

@@ -9,6 +9,7 @@ import psycopg
 from refold.builds.build import Build, by_id, find
 from refold.builds.exactness import refuse_inexact
 from refold.builds.key_indexes import index_streams
+from refold.builds.readings import refuse_misread
 from refold.builds.upkeeper import stream_of, table_name
 from refold.errors import BuildError, DefinitionError
 from refold.projections.definition import Definition
@@ -54,6 +55,8 @@ def make_builds(
         if definition.upstream is not None:
             upstream = made.get(definition.upstream) or _live(conn, definition.upstream)
         build = _insert(conn, definition, deployment, upstream)
+        if definition.transform is None:
+            refuse_misread(conn, definition, stream_of(upstream))
         statements = _statements(definition, build, upstream)
         _create(conn, definition, statements)
         made[definition.name] = build

@@ -21,7 +21,7 @@ from refold.projections.spelling import plain_intervals
 from refold.projections.transform import Transform
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-_GENERATION = 1
+_GENERATION = 2
 """Part of every fingerprint: raised when generated tables change their shape."""
 
 

@@ -216,6 +216,9 @@ def _breaks_ties(order: exp.Expr, aggregate: exp.Expr | None) -> bool:
     if aggregate is None or not terms:
         return False
     inner = order.this if isinstance(order.this, exp.Expr) else aggregate.this
+    separator = aggregate.args.get("separator")
+    if separator is not None and not isinstance(separator, exp.Literal):
+        return False
     if isinstance(inner, exp.Distinct) and len(inner.expressions) == 1:
         inner = inner.expressions[0]
     return bool(isinstance(inner, exp.Expr) and inner.sql() == terms[0].sql())

@@ -98,7 +98,9 @@ class Plan:
         columns: what analysts see.
         where: the query's WHERE, over one row of the stream.
         having: the query's HAVING over the table's columns; the view applies it.
-        query: the whole query; `{stream}` stands for what it reads (recompute and funnel).
+        evaluated: a condition over a row of the table, named `new`, that is never true: to evaluate it fails where the
+            view would fail. None where the view cannot.
+        query: the whole query in pieces; between them stands what it reads (recompute and funnel).
         description: what the file's head says.
         because: why this upkeep was chosen.
     """
@@ -116,7 +118,8 @@ class Plan:
     funnels: tuple[Funnel, ...] = ()
     where: str | None = None
     having: str | None = None
-    query: str = ""
+    evaluated: str | None = None
+    query: tuple[str, ...] = ()
     alias: str = ""
     description: str = ""
     because: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import sqlglot
@@ -13,15 +13,17 @@ from sqlglot import exp
 
 from refold.errors import DefinitionError
 from refold.projections.determinism import refusals
+from refold.projections.equals import Choice, made_plain, plain
 from refold.projections.funnels import kept_funnels, made_linear
 from refold.projections.identifiers import ident
 from refold.projections.keys import check_recompute_key, declared_key, may_fail
 from refold.projections.partials import Partials, Unmergeable
-from refold.projections.plan import Column, KeyPart, Plan
+from refold.projections.plan import LOG, LOG_COLUMNS, Column, KeyPart, Plan
 from refold.projections.spelling import fold_case, plain_intervals, row_sql
 
 _RESERVED = {"txid", "position", "ordinal"}
-STREAM = "{stream}"
+_HAVING = "having__"
+"""As what HAVING is rewritten: no column has this name."""
 
 
 def analyse(name: str, source: str, streams: Mapping[str, tuple[str, ...]], *, path: Path | None = None) -> Plan:
@@ -37,6 +39,60 @@ def analyse(name: str, source: str, streams: Mapping[str, tuple[str, ...]], *, p
         DefinitionError: the query cannot be kept exactly; with line and remedy.
     """
     return _Analysis(name, source, streams, path).plan()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A query as sqlglot has read it.
+
+    Args:
+        query: its tree.
+        texts: the columns of which equal values are identical.
+        choices: where one of several equals is kept.
+        lines: the line of each output; under '' that of the first part behind them.
+    """
+
+    query: exp.Select
+    texts: frozenset[str]
+    choices: tuple[Choice, ...]
+    lines: Mapping[str, int | None]
+
+    @property
+    def text(self) -> str:
+        """As it is written again."""
+        return _written(self.query)
+
+    def plain(self, only: int | None = None) -> str:
+        """The same where one spelling is kept: at one of the choices, or at all."""
+        query = self.query.copy()
+        made_plain(query, self.texts, only=only)
+        return _written(query)
+
+    def line(self, choice: Choice) -> int | None:
+        return _line(choice.node)
+
+
+def reading(name: str, source: str, stream: str, columns: tuple[str, ...], path: Path | None) -> Reading:
+    """How refold reads a query, for Postgres to compare.
+
+    Args:
+        name: the projection.
+        source: the text of its file.
+        stream: what it reads.
+        columns: the columns of that.
+        path: where it stands, for messages.
+    """
+    analysis = _Analysis(name, source, {stream: columns}, path)
+    query = analysis.query
+    texts = frozenset(analysis._texts())
+    lines: dict[str, int | None] = {item.alias_or_name: _line(item) for item in query.expressions}
+    behind = [query.args[part] for part in ("where", "group", "having") if query.args.get(part) is not None]
+    lines[""] = _line(behind[0]) if behind else None
+    return Reading(query, texts, tuple(made_plain(query.copy(), texts)), lines)
+
+
+def _written(query: exp.Expr) -> str:
+    return str(query.sql(dialect="postgres", pretty=True, comments=False, normalize_functions=False))
 
 
 class _Analysis:
@@ -142,6 +198,12 @@ class _Analysis:
                 raise self.error(
                     f"{table.sql('postgres')} gives other names to columns", table, "Use the names they have."
                 )
+        for cte in self.query.find_all(exp.CTE):
+            if "__" in cte.alias:
+                # It would come before what refold reads by such a name.
+                raise self.error(
+                    f"a query in WITH cannot be named {cte.alias}", cte, "Names have no double underscore."
+                )
         group = self.query.args.get("group")
         if group is not None and not group.expressions:
             raise self.error(f"{group.sql('postgres').strip()} names no column", group, "Name the columns.")
@@ -177,11 +239,11 @@ class _Analysis:
         for name in names:
             if names.count(name) > 1:
                 raise self.error(f"two columns are named {name}", self.query, "Give each its own name.")
-            if name in _RESERVED or "__" in name or "%" in name or len(name.encode()) > 55:
+            if name in _RESERVED or "__" in name or "%" in name or len(name.encode()) > 50:
                 raise self.error(
                     f"a column cannot be named {name}",
                     self.query,
-                    "Names have no double underscore and no percent sign, at most 55 bytes, and are not "
+                    "Names have no double underscore and no percent sign, at most 50 bytes, and are not "
                     + ", ".join(sorted(_RESERVED))
                     + ".",
                 )
@@ -210,6 +272,17 @@ class _Analysis:
 
     def _aggregates(self) -> bool:
         return self.query.find(exp.AggFunc) is not None
+
+    def _texts(self) -> set[str]:
+        """The columns of the log of which equal values are identical, unless the query gives their names away."""
+        if self.stream != LOG:
+            return set()
+        given = {
+            alias.alias
+            for alias in self.query.find_all(exp.Alias)
+            if not (isinstance(alias.this, exp.Column) and alias.this.name == alias.alias)
+        }
+        return set(LOG_COLUMNS) - {"metadata"} - given
 
     def _where(self) -> str | None:
         where = self.query.args.get("where")
@@ -277,25 +350,36 @@ class _Analysis:
     def _merge(self, outputs: list[tuple[str, exp.Expr, str | None]]) -> Plan:
         keys = self._group_keys(outputs)
         key_names = {key.name for key in keys}
-        kept = Partials(self.error, {row_sql(node): name for name, node, _ in outputs if name in key_names})
+        kept = Partials(
+            self.error, {row_sql(node): name for name, node, _ in outputs if name in key_names}, self._texts()
+        )
         columns = tuple(
             Column(name, name if name in key_names else kept.rewrite(name, node), comment)
             for name, node, comment in outputs
         )
         having = self.query.args.get("having")
-        condition = None if having is None else kept.rewrite("having", having.this)
+        condition = None if having is None else kept.rewrite(_HAVING, having.this)
+        if condition is not None:
+            # Readers have conditions of their own, which Postgres may evaluate before the view's.
+            columns = tuple(
+                replace(column, sql=f"CASE WHEN {condition} THEN {column.sql} END")
+                if kept.may_fail(column.name)
+                else column
+                for column in columns
+            )
         members = tuple(kept.members)
         return Plan(
             name=self.name,
             upkeep="members" if members else "merge",
             stream=self.stream,
             reads=self._reads(),
-            key=tuple(keys),
+            key=tuple(replace(key, sql=plain(key.sql, self._texts())) for key in keys),
             columns=columns,
             partials=tuple(kept.partials),
             members=members,
             where=self._where(),
             having=condition,
+            evaluated=kept.evaluated(None if condition is None else _HAVING),
             description=self._description(),
             because="count(DISTINCT …) needs the set of what it has counted"
             if members
@@ -314,7 +398,7 @@ class _Analysis:
             return None
         shown = {name for funnel in funnels for name in (*funnel.level, *funnel.times)}
         keys = {key.name for key in again.key}
-        kept = Partials(self.error, {row_sql(node): name for name, node, _ in outputs if name in keys})
+        kept = Partials(self.error, {row_sql(node): name for name, node, _ in outputs if name in keys}, self._texts())
         others = [(name, node) for name, node, _ in outputs if name not in shown | keys]
         try:
             # What is no aggregate by itself but made of some is left to the query.
@@ -363,15 +447,17 @@ class _Analysis:
                     "Make it a column of an event-grain projection, and group by that column there.",
                 )
         query = self.query.copy()
+        made_plain(query, self._texts())
         made_linear(query)
+        here = "stream__here"
+        while here in self.source:
+            here += "_"
         for table in list(query.find_all(exp.Table)):
             if table.name == self.stream:
-                placeholder = exp.Table(this=exp.to_identifier("stream__here", quoted=False))
+                placeholder = exp.Table(this=exp.to_identifier(here, quoted=False))
                 placeholder.set("alias", exp.TableAlias(this=exp.to_identifier(table.alias_or_name)))
                 table.replace(placeholder)
-        text = query.sql(dialect="postgres", pretty=True, comments=False, normalize_functions=False).replace(
-            "stream__here", STREAM
-        )
+        text = _written(query)
         return Plan(
             name=self.name,
             upkeep="recompute",
@@ -381,7 +467,7 @@ class _Analysis:
             unique=unique,
             lasting=unique and self.query.args.get("having") is None,
             columns=tuple(Column(name, name, comment) for name, _, comment in outputs),
-            query=text,
+            query=tuple(text.split(here)),
             description=self._description(),
             because=because,
         )

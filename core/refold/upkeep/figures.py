@@ -25,16 +25,16 @@ READ = -1
 
 def returning(relation: Relation, *, before: bool = False) -> str:
     """The RETURNING of a statement that writes rows: the slice, the hash of the row as it is, and as it was."""
-    old = f", {BEFORE} AS old" if before else ""
-    return f"RETURNING {relation.slicing.row} AS slice, {relation.row_hash()} AS new{old}"
+    old = f", {BEFORE} AS old__" if before else ""
+    return f"RETURNING {relation.slicing.row} AS slice__, {relation.row_hash()} AS new__{old}"
 
 
 def change(at: int, source: str, *, before: bool = False, gone: bool = False) -> str:
     """What rows that were written, or are gone, do to a relation's figures."""
     sign = "-" if gone else ""
-    rows = "count(*) - count(old)" if before else f"{sign}count(*)"
-    hash_ = "sum(new) - coalesce(sum(old), 0)" if before else f"{sign}sum(new)"
-    return f"SELECT {at} AS relation, slice, {rows} AS rows, {hash_} AS hash FROM {source} GROUP BY slice"
+    rows = "count(*) - count(old__)" if before else f"{sign}count(*)"
+    hash_ = "sum(new__) - coalesce(sum(old__), 0)" if before else f"{sign}sum(new__)"
+    return f"SELECT {at} AS relation, slice__ AS slice, {rows} AS rows, {hash_} AS hash FROM {source} GROUP BY slice__"
 
 
 def identity(ordinal: str = "ordinal") -> str:

@@ -162,7 +162,7 @@ class _Funnels:
 
     def again(self, one: Funnel) -> str:
         """The state of a folded key out of all its events."""
-        upto = f"(SELECT {self.stream.coordinates} FROM upto)"
+        upto = f"(SELECT {self.stream.coordinates} FROM upto__)"
         same = [f"({part.sql}) IS NOT DISTINCT FROM folded.{ident(part.name)}" for part in self.plan.key]
         events = (
             f"SELECT {self.carried} FROM {self.stream.table}\n"

@@ -34,6 +34,8 @@ _COMBINED = {
     "bool_and": "coalesce(kept.{0} AND excluded.{0}, kept.{0}, excluded.{0})",
     "bool_or": "coalesce(kept.{0} OR excluded.{0}, kept.{0}, excluded.{0})",
 }
+MEMBER = "member__"
+"""Column of the sets: what was counted."""
 _GATHERED = {"count": "sum", "members": "sum"}
 _NOTHING = {"count": "0", "members": "0"}
 
@@ -67,7 +69,7 @@ class _Merge:
         guard = in_order(stream.applied(), self.own)
         stream_hash = f"CASE WHEN {guard} THEN {hash_of(self.key_sql())} END"
         slicing = by_key(plan.key, self.key_sql(), self.own_hash(), stream_hash, indexed=False)
-        self.relation = Relation(table, self.columns, self.keys, self.key_sql(), self.whole, slicing, guard=guard)
+        self.relation = Relation(table, self.columns, self.keys, self.key_sql(), self.expected, slicing, guard=guard)
         self.merged = [partial for partial in plan.partials if partial.sql is not None]
 
     def statements(self) -> Statements:
@@ -83,12 +85,13 @@ class _Merge:
         )
         return Statements(
             create=(
-                f"CREATE TABLE {table} AS\n{self.whole(None)}\nWITH NO DATA",
+                f"CREATE TABLE {table} AS\n{self.whole()}\nWITH NO DATA",
                 *(
                     f"CREATE TABLE {set_table} AS\n{self.distinct(self.stream.table, one, None)}\nWITH NO DATA"
                     for set_table, _, one in sets
                 ),
                 *([f"ALTER TABLE {table} ADD COLUMN {figures.BEFORE} bigint"] if plan.partials else []),
+                *self.trigger(),
                 *slice_statistics(table, self.name, self.relation.slicing),
             ),
             keys=(f"CREATE UNIQUE INDEX {ident(self.name + '__key')} ON {table} ({self.key_list}) NULLS NOT DISTINCT",),
@@ -104,7 +107,7 @@ class _Merge:
         )
 
     def set_relation(self, set_table: str, one: Members) -> Relation:
-        columns = (*self.keys, "member")
+        columns = (*self.keys, MEMBER)
         return Relation(
             set_table,
             columns,
@@ -137,7 +140,26 @@ class _Merge:
     def selected_keys(self) -> list[str]:
         return [f"{literal(part.sql)} AS {ident(part.name)}" for part in self.plan.key]
 
-    def whole(self, scope: str | None) -> str:
+    def trigger(self) -> tuple[str, ...]:
+        """What lets no row be written for which the view would fail; for each row as it is in the end."""
+        if self.plan.evaluated is None:
+            return ()
+        return (
+            f"CREATE TRIGGER evaluated AFTER INSERT OR UPDATE ON {self.table} FOR EACH ROW\n"
+            f"WHEN ({literal(self.plan.evaluated)}) EXECUTE FUNCTION refold.evaluated()",
+        )
+
+    def expected(self, scope: str) -> str:
+        """What the table must hold; an audit that evaluates it also evaluates what the view makes of it."""
+        whole = self.whole(scope)
+        if self.plan.evaluated is None:
+            return whole
+        return (
+            f"SELECT {self.column_list} FROM (\n{indent(whole)}\n) AS new\n"
+            f"WHERE ({literal(self.plan.evaluated)}) IS NOT TRUE"
+        )
+
+    def whole(self, scope: str | None = None) -> str:
         """The metric itself over the stream; with a scope, over what the cursor has applied of it."""
         counted = {one.partial: one for one in self.plan.members}
         outputs = [
@@ -163,7 +185,7 @@ class _Merge:
 
     def distinct(self, source: str, one: Members, reach: str | None, scope: str | None = None) -> str:
         """The members that events bring."""
-        selected = ", ".join([*self.selected_keys(), f"{literal(one.member)} AS member"])
+        selected = ", ".join([*self.selected_keys(), f"{literal(one.member)} AS {MEMBER}"])
         restriction = None if one.condition is None else f"({literal(one.condition)})"
         member = f"({literal(one.member)}) IS NOT NULL"
         return f"SELECT DISTINCT {selected}\nFROM {source}{self.where(reach, restriction, member, scope=scope)}"
@@ -177,7 +199,7 @@ class _Merge:
         """
         parts = [
             "SELECT "
-            + ", ".join([self.key_list, *(self._column(p, of="delta") for p in self.plan.partials)])
+            + ", ".join([self.key_list, *(self._column(p) for p in self.plan.partials)])
             + " FROM delta"
         ]
         parts += [
@@ -193,10 +215,11 @@ class _Merge:
             + f"\n) AS arrived\nGROUP BY {self.groups}"
         )
 
-    def _column(self, partial: Partial, of: str) -> str:
+    def _column(self, partial: Partial, of: str | None = None) -> str:
+        """A partial in the rows of the set that it counts, of another's set, or (None) of the delta."""
         if partial.name == of:
             return f"count(*) AS {ident(partial.name)}"
-        if of == "delta" and partial.sql is not None:
+        if of is None and partial.sql is not None:
             return ident(partial.name)
         return f"{_NOTHING.get(partial.combine, 'NULL')} AS {ident(partial.name)}"
 
@@ -215,7 +238,7 @@ class _Merge:
     def new_members(self, at: int, set_table: str, one: Members, rows: str) -> str:
         returning = figures.returning(self.set_relation(set_table, one))
         return (
-            f"new_{at} AS (\n    INSERT INTO {set_table} ({self.key_list}, member)\n{indent(rows)}\n"
+            f"new_{at} AS (\n    INSERT INTO {set_table} ({self.key_list}, {MEMBER})\n{indent(rows)}\n"
             f"    ON CONFLICT DO NOTHING\n    {returning}, {self.key_list}\n)"
         )
 
@@ -257,7 +280,7 @@ class _Merge:
         for at, (set_table, set_name, _) in enumerate(sets, start=1):
             member = f"member__{at}"
             rows = f"{distinct} {self.key_list}, {member} FROM fresh WHERE {member} IS NOT NULL"
-            into = f"INSERT INTO {set_table} ({self.key_list}, member)\n{rows}"
+            into = f"INSERT INTO {set_table} ({self.key_list}, {MEMBER})\n{rows}"
             if first:
                 steps += [into, _set_key(set_table, set_name, self.key_list)]
                 continue
@@ -290,7 +313,7 @@ class _Merge:
 def _set_key(set_table: str, set_name: str, key_list: str) -> str:
     return (
         f"CREATE UNIQUE INDEX IF NOT EXISTS {ident(set_name + '_key')}"
-        f" ON {set_table} ({key_list}, member) NULLS NOT DISTINCT"
+        f" ON {set_table} ({key_list}, {MEMBER}) NULLS NOT DISTINCT"
     )
 
 

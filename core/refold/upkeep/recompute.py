@@ -43,7 +43,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
     distinct = " NULLS NOT DISTINCT" if plan.unique else ""
 
     def query(source: str) -> str:
-        return literal(plan.query).replace("{stream}", f"(\n{indent(source)}\n)")
+        return f"(\n{indent(source)}\n)".join(map(literal, plan.query))
 
     def over(condition: str, *, apart: bool) -> str:
         # OFFSET 0 keeps the query's own conditions from being evaluated for the rows that this one excludes. Without
@@ -59,14 +59,14 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
     relation = Relation(table, names, keys, key_sql, expected, slicing)
     values = [ident(column) for column in names if column not in keys]
 
-    upto = "(SELECT " + stream.coordinates + " FROM upto)"
+    upto = "(SELECT " + stream.coordinates + " FROM upto__)"
     # Nested on purpose, and kept so by OFFSET 0: for each touched key the index finds its events.
     events_of_touched = (
         f"SELECT {', '.join('e.' + ident(column) for column in plan.reads)}\n"
-        f"FROM touched\n"
+        f"FROM touched__\n"
         f"CROSS JOIN LATERAL (\n"
         f"    SELECT {carried} FROM {stream.table}\n"
-        f"    WHERE {stream_hash} = touched.hash AND {ALIVE}\n"
+        f"    WHERE {stream_hash} = touched__.hash__ AND {ALIVE}\n"
         f"      AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)\n"
         f"           OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND ({stream.coordinates}) <= {upto}))\n"
         f"    OFFSET 0\n"
@@ -76,7 +76,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
     def page(of: Page) -> str:
         return (
             f"WITH {of.source},\n"
-            f"touched AS MATERIALIZED (\n    SELECT DISTINCT {stream_hash} AS hash FROM page\n),\n"
+            f"touched__ AS MATERIALIZED (\n    SELECT DISTINCT {stream_hash} AS hash__ FROM page\n),\n"
             f"{upserted(of) if plan.lasting else replaced(of)}\n"
             f"{of.answer}"
         )
@@ -85,7 +85,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         return (
             f"fresh AS MATERIALIZED (\n{indent(query(events_of_touched))}\n),\n"
             f"gone AS (\n"
-            f"    DELETE FROM {table} WHERE {own_hash} IN (SELECT hash FROM touched)\n"
+            f"    DELETE FROM {table} WHERE {own_hash} IN (SELECT hash__ FROM touched__)\n"
             f"    {figures.returning(relation)}\n"
             f"),\n"
             f"written AS (\n"

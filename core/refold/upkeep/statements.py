@@ -54,11 +54,11 @@ class Relation:
     def differences(self, stream_scope: str, table_scope: str) -> str:
         """Rows on one side alone: side, hash of the key, slice, key, whole row."""
         columns = ", ".join(map(ident, self.columns))
-        key = ", ".join(f"{quoted(name)}, d.{ident(name)}" for name in self.identity or self.key)
+        key = ", ".join(f"{quoted(name)}, d__.{ident(name)}" for name in self.identity or self.key)
         side = (
             "SELECT '{side}' AS side, {hash} AS hash, {slice} AS slice,"
-            " jsonb_build_object({key}) AS key, to_jsonb(d) AS row\n"
-            "FROM (SELECT {columns} FROM {one} EXCEPT ALL SELECT {columns} FROM {other}) AS d"
+            " jsonb_build_object({key}) AS key, to_jsonb(d__) AS row\n"
+            "FROM (SELECT {columns} FROM {one} EXCEPT ALL SELECT {columns} FROM {other}) AS d__"
         )
         fill = {"hash": self.hash, "slice": self.slicing.row, "key": key, "columns": columns}
         return (

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from refold.projections.identifiers import ident
 from refold.upkeep.statements import indent
 
 LOG_TABLE = "refold.events"
 ALIVE = "event_id <> ALL (%(dead)s::text[])"
 """Condition on a row: it is none of the build's dead letters. Pages need it only where they read behind the cursor."""
 
-_UPTO = "(SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto)"
+_UPTO = "(SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Page:
 
     Args:
         rows: the rows themselves, in order.
-        source: the CTEs `page` (the rows) and `upto` (the key that closes the page).
+        source: the CTEs `page` (the rows) and `upto__` (the key that closes the page).
         coordinates: a relation with the rows' position and ordinal.
         events: how many rows the page has, as an expression.
     """
@@ -92,7 +93,7 @@ class Stream:
         return Page(
             rows,
             f"page AS MATERIALIZED (\n{indent(rows)}\n),\n"
-            f"upto AS MATERIALIZED (\n"
+            f"upto__ AS MATERIALIZED (\n"
             f"    SELECT txid, position, ordinal FROM page ORDER BY {descending} LIMIT 1\n"
             f")",
             "page",
@@ -122,11 +123,11 @@ class Stream:
             f"SELECT %(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer, false\n"
             f"ORDER BY full_page DESC LIMIT 1"
         )
-        upto = ", ".join(f"(SELECT {name} FROM upto)" for name in self.coordinates.split(", "))
+        upto = ", ".join(f"(SELECT {name} FROM upto__)" for name in self.coordinates.split(", "))
         # The bound on txid alone is implied; it tells the planner that these are few rows.
         within = (
             f"FROM {self.table}\nWHERE {after}\n"
-            f"  AND ({self.coordinates}) <= ({upto})\n  AND txid <= (SELECT txid FROM upto)"
+            f"  AND ({self.coordinates}) <= ({upto})\n  AND txid <= (SELECT txid FROM upto__)"
         )
         kept = "NOT MATERIALIZED" if uses == 1 else "MATERIALIZED"
         return Page(
@@ -135,14 +136,14 @@ class Stream:
             f"WHERE {after}\n"
             f"  AND ({self.coordinates}) <= {self.bound('upto')}\n"
             f"ORDER BY {self.coordinates} LIMIT %(limit)s::bigint",
-            f"upto AS MATERIALIZED (\n{indent(end)}\n),\npage AS {kept} (\n    SELECT {names}\n{indent(within)}\n)",
+            f"upto__ AS MATERIALIZED (\n{indent(end)}\n),\npage AS {kept} (\n    SELECT {names}\n{indent(within)}\n)",
             # From the index alone, where the page itself would have to be put aside to be read twice.
             f"(\n    SELECT position, {'ordinal' if self.ordinal else '0 AS ordinal'}\n{indent(within)}\n) AS page",
-            "CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END",
+            "CASE WHEN (SELECT full_page FROM upto__) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END",
         )
 
     def _carried(self, columns: Sequence[str]) -> str:
-        carried = [column for column in columns if column not in ("txid", "position", "ordinal")]
+        carried = [ident(column) for column in columns if column not in ("txid", "position", "ordinal")]
         return ", ".join(["txid", "position", "ordinal" if self.ordinal else "0 AS ordinal", *carried])
 
     def applied(self) -> str:

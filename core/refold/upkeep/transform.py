@@ -60,7 +60,7 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
         by_position(),
     )
     written = (
-        f"SELECT {relation.slicing.row} AS slice, {relation.row_hash()} AS new FROM {table}"
+        f"SELECT {relation.slicing.row} AS slice__, {relation.row_hash()} AS new__ FROM {table}"
         " WHERE event_id = ANY (%(ids)s::text[])"
     )
     load = (f"COPY {table} ({columns}) FROM STDIN",)

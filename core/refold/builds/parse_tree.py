@@ -1,0 +1,126 @@
+"""A query as Postgres has read it: the tree that it stores for a view, without what is mere spelling. Pure.
+
+Trees are nested tuples, so that two are compared with `==`. sqlglot writes `x NOT IN (…)` as `NOT x IN (…)`; there, and
+wherever else Postgres' planner would do it too, NOT is moved inwards.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Tree = Any
+"""A node is ("{", name, ((field, values), …)), a list ("(", items), anything else its text."""
+
+_TOKEN = re.compile(r"[{}()]|\[[^\]]*\]|(?:\\.|[^\s{}()\\])+", re.DOTALL)
+# Where in the text it stood, and how it was written: CAST(x AS t) or x::t, f(x) or a syntax of its own.
+_SPELLING = re.compile(r":(?:\w*location|stmt_len|list_start|list_end|\w+format)$")
+
+_TESTS = {"0": "1", "1": "0", "2": "3", "3": "2", "4": "5", "5": "4"}
+"""IS TRUE and IS NOT TRUE, and so on."""
+
+
+def read(text: str, negators: Mapping[str, tuple[str, str]], own: Mapping[str, str]) -> Tree:
+    """Reads a tree.
+
+    Args:
+        text: `pg_rewrite.ev_action` of a view.
+        negators: for the oid of each operator the oid and the function's oid of its negator.
+        own: oids that differ between any two views, and what stands for them.
+    """
+    tokens = iter(_TOKEN.findall(text))
+    return _negated_inwards(_node(next(tokens), tokens, own), negators)
+
+
+def nodes(tree: Tree) -> Iterator[Tree]:
+    """All nodes of a tree."""
+    if isinstance(tree, tuple):
+        if tree[0] == "{":
+            yield tree
+            for _, values in tree[2]:
+                yield from nodes(("(", values))
+        else:
+            for item in tree[1]:
+                yield from nodes(item)
+
+
+def field(node: Tree, name: str) -> Tree:
+    """A field's value; None where the node has no such field."""
+    for found, values in node[2]:
+        if found == name:
+            return values[0] if len(values) == 1 else values
+    return None
+
+
+def _node(token: str, tokens: Iterator[str], own: Mapping[str, str]) -> Tree:
+    if token == "(":
+        items = []
+        while (token := next(tokens)) != ")":
+            items.append(_node(token, tokens, own))
+        return ("(", tuple(items))
+    if token != "{":
+        return token
+    name = next(tokens)
+    fields: list[tuple[str, tuple[Tree, ...]]] = []
+    label, values = "", []
+    while True:
+        token = next(tokens)
+        if token == "}" or token.startswith(":"):
+            if label and not _SPELLING.match(label):
+                fields.append((label, tuple(values)))
+            if token == "}":
+                return ("{", name, tuple(fields))
+            label, values = token, []
+        else:
+            value = _node(token, tokens, own)
+            values.append(own.get(value, value) if label == ":relid" and isinstance(value, str) else value)
+
+
+def _negated_inwards(tree: Tree, negators: Mapping[str, tuple[str, str]]) -> Tree:
+    if not isinstance(tree, tuple):
+        return tree
+    if tree[0] == "(":
+        return ("(", tuple(_negated_inwards(item, negators) for item in tree[1]))
+    if tree[1] == "BOOLEXPR" and field(tree, ":boolop") == "not":
+        inner = field(tree, ":args")[1][0]
+        negated = _negation(inner, negators)
+        if negated is not None:
+            return _negated_inwards(negated, negators)
+    return (
+        "{",
+        tree[1],
+        tuple((name, tuple(_negated_inwards(value, negators) for value in values)) for name, values in tree[2]),
+    )
+
+
+def _negation(node: Tree, negators: Mapping[str, tuple[str, str]]) -> Tree | None:
+    """NOT of a node as another node, where there is one."""
+    kind = node[1]
+    if kind == "BOOLEXPR":
+        operator, arguments = field(node, ":boolop"), field(node, ":args")[1]
+        if operator == "not":
+            return arguments[0]
+        turned = tuple(_not(argument) for argument in arguments)
+        return _with(node, {":boolop": "or" if operator == "and" else "and", ":args": ("(", turned)})
+    if kind in ("OPEXPR", "SCALARARRAYOPEXPR"):
+        negator = negators.get(field(node, ":opno"))
+        if negator is None:
+            return None
+        changed: dict[str, Tree] = {":opno": negator[0], ":opfuncid": negator[1]}
+        if kind == "SCALARARRAYOPEXPR":
+            changed[":useOr"] = "false" if field(node, ":useOr") == "true" else "true"
+        return _with(node, changed)
+    if kind == "BOOLEANTEST":
+        return _with(node, {":booltesttype": _TESTS[field(node, ":booltesttype")]})
+    if kind == "NULLTEST" and field(node, ":argisrow") == "false":
+        return _with(node, {":nulltesttype": "1" if field(node, ":nulltesttype") == "0" else "0"})
+    return None
+
+
+def _not(node: Tree) -> Tree:
+    return ("{", "BOOLEXPR", ((":boolop", ("not",)), (":args", (("(", (node,)),))))
+
+
+def _with(node: Tree, changed: Mapping[str, Tree]) -> Tree:
+    return (node[0], node[1], tuple((name, (changed[name],) if name in changed else values) for name, values in node[2]))

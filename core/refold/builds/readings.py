@@ -1,0 +1,217 @@
+"""What a query means to Postgres, before refold generates anything from it.
+
+refold reads a projection with sqlglot and runs what sqlglot writes; for a few spellings that is another query (`|/ x`,
+`to_hex(x)`, `0x1F`). So Postgres reads both, and they must be the same tree. And only Postgres knows the types of what
+a query keeps one of several equals of.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from refold.builds import parse_tree
+from refold.errors import DefinitionError
+from refold.projections.definition import Definition
+from refold.projections.equals import PLAIN
+from refold.projections.identifiers import ident
+from refold.projections.query import Reading, reading
+from refold.upkeep.stream import Stream
+
+_ALIKE = frozenset(
+    """
+    bool int2 int4 int8 oid text varchar name char bytea uuid date time timetz timestamp timestamptz inet cidr
+    macaddr macaddr8 bit varbit money pg_lsn xid xid8 int4range int8range daterange tsrange tstzrange
+    int4multirange int8multirange datemultirange tsmultirange tstzmultirange
+    """.split()  # noqa: SIM905
+)
+"""Types of pg_catalog of which equal values are identical; enums are, too."""
+
+_TYPE = """
+WITH RECURSIVE inner_type AS (
+    SELECT t.* FROM pg_type AS t WHERE t.oid = %(type)s::text::oid
+    UNION ALL
+    SELECT t.* FROM inner_type AS i
+    JOIN pg_type AS t ON t.oid = CASE WHEN i.typtype = 'd' THEN i.typbasetype
+                                      WHEN i.typcategory = 'A' AND i.typelem <> 0 THEN i.typelem END
+)
+SELECT format_type(%(type)s::text::oid, NULL),
+       (SELECT t.typtype::text = 'e' OR t.typnamespace = 'pg_catalog'::regnamespace AND t.typname::text = ANY (%(alike)s)
+        FROM inner_type AS t WHERE NOT (t.typtype = 'd' OR t.typcategory = 'A' AND t.typelem <> 0)),
+       coalesce((SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = %(collation)s::text::oid), true)
+"""
+
+
+def refuse_misread(conn: psycopg.Connection, definition: Definition, stream: Stream) -> None:
+    """Refuses a query that refold would run as another, or that keeps one of several equals that can be told apart.
+
+    Args:
+        conn: the caller's transaction, as refold_worker.
+        definition: an SQL projection.
+        stream: what it reads.
+
+    Raises:
+        DefinitionError: with the line, as far as it is known, and a remedy.
+    """
+    plan = definition.plan
+    columns = _columns(conn, stream)
+    read = reading(definition.name, definition.source, plan.stream, columns, definition.path)
+    with _beside(conn, plan.stream, stream, columns):
+        meant = _Probe(conn, definition, _as_written(definition.source))
+        try:
+            run = _Probe(conn, definition, read.text)
+        except DefinitionError as error:
+            raise DefinitionError(
+                f"refold reads this query otherwise than Postgres: it would run {error}",
+                path=definition.path,
+                remedy="Say it with other words, those of the SQL standard where there are some.",
+            ) from error
+        if meant.tree != run.tree:
+            raise _misread(definition, read, meant, run)
+        if plan.upkeep != "facts":
+            _refuse_choices(conn, definition, read)
+
+
+def _as_written(source: str) -> str:
+    return source.rstrip().rstrip(";")
+
+
+class _Probe:
+    """A query as a view that Postgres has read, and that is gone again."""
+
+    def __init__(self, conn: psycopg.Connection, definition: Definition, query: str) -> None:
+        try:
+            with conn.transaction():
+                # Prepared: by that protocol it is one statement, whatever the text.
+                conn.execute(f"CREATE TEMPORARY VIEW refold_reading AS\n{query}".encode(), prepare=True)
+                row = conn.execute(
+                    "SELECT ev_class::text, ev_action::text, pg_get_viewdef(ev_class)"
+                    " FROM pg_rewrite WHERE ev_class = 'pg_temp.refold_reading'::regclass"
+                ).fetchone()
+                conn.execute("DROP VIEW pg_temp.refold_reading")
+        except psycopg.Error as error:
+            raise _refused(definition, query, error) from error
+        assert row is not None
+        own, action, self.words = row
+        self.tree = parse_tree.read(action, _negators(conn), {own: "own"})
+
+
+def _refused(definition: Definition, query: str, error: psycopg.Error) -> DefinitionError:
+    line = None
+    if error.diag.statement_position is not None and query == _as_written(definition.source):
+        before = f"CREATE TEMPORARY VIEW refold_reading AS\n{query}"[: int(error.diag.statement_position) - 1]
+        line = before.count("\n") or None
+    return DefinitionError(
+        f"Postgres refuses it: {error.diag.message_primary or error}", path=definition.path, line=line
+    )
+
+
+def _negators(conn: psycopg.Connection) -> dict[str, tuple[str, str]]:
+    rows = conn.execute(
+        "SELECT o.oid::text, n.oid::text, n.oprcode::oid::text"
+        " FROM pg_operator AS o JOIN pg_operator AS n ON n.oid = o.oprnegate"
+    ).fetchall()
+    return {operator: (negator, function) for operator, negator, function in rows}
+
+
+def _columns(conn: psycopg.Connection, stream: Stream) -> tuple[str, ...]:
+    """The columns of a stream that a query may use."""
+    rows = conn.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
+        " AND attname <> ALL (%s) ORDER BY attnum",
+        (stream.table, ["txid", "position", "ordinal", "recorded_at"]),
+    ).fetchall()
+    return tuple(str(name) for (name,) in rows)
+
+
+@contextmanager
+def _beside(conn: psycopg.Connection, name: str, stream: Stream, columns: tuple[str, ...]) -> Iterator[None]:
+    """The stream under the name that projections know it by, until the block is left."""
+    with conn.transaction(force_rollback=True):
+        conn.execute("SET LOCAL search_path = pg_temp, refold, pg_catalog")
+        conn.execute(
+            f"CREATE TEMPORARY VIEW {ident(name)} AS SELECT {', '.join(map(ident, columns))} FROM {stream.table}".encode()
+        )
+        yield
+
+
+def _misread(definition: Definition, read: Reading, meant: _Probe, run: _Probe) -> DefinitionError:
+    here, there = _difference(meant.words, run.words)
+    return DefinitionError(
+        f"refold reads this query otherwise than Postgres, to which it is {here}, and would run {there}",
+        path=definition.path,
+        line=_line(read, meant.tree, run.tree),
+        remedy="Say it with other words, those of the SQL standard where there are some.",
+    )
+
+
+def _line(read: Reading, meant: parse_tree.Tree, run: parse_tree.Tree) -> int | None:
+    """Where the first column stands that differs; else where what stands behind the columns does."""
+
+    def outputs(tree: parse_tree.Tree) -> dict[str, parse_tree.Tree]:
+        [query] = tree[1]
+        return {parse_tree.field(one, ":resname"): one for one in parse_tree.field(query, ":targetList")[1]}
+
+    theirs = outputs(run)
+    for name, one in outputs(meant).items():
+        if theirs.get(name) != one:
+            return read.lines.get(name)
+    return read.lines.get("")
+
+
+def _difference(meant: str, run: str) -> tuple[str, str]:
+    """The first words in which two texts differ, with one on either side."""
+    one, other = meant.split(), run.split()
+    for kind, a, b, c, d in difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
+        if kind != "equal":
+            return " ".join(one[max(0, a - 1) : b + 1]), " ".join(other[max(0, c - 1) : d + 1])
+    return "something else in types", "this"
+
+
+def _refuse_choices(conn: psycopg.Connection, definition: Definition, read: Reading) -> None:
+    """Refuses to keep one of several equals where these can be told apart."""
+    if read.choices and _told_apart(conn, definition, read.plain()):
+        for at, choice in enumerate(read.choices):
+            found = _told_apart(conn, definition, read.plain(at))
+            if found is not None:
+                kind, remedy = found
+                raise DefinitionError(
+                    f"{choice.what} over {choice.node.sql('postgres', normalize_functions=False)} keeps one of several"
+                    f" equals, and equal values of {kind} can be told apart",
+                    path=definition.path,
+                    line=read.line(choice),
+                    remedy=remedy,
+                )
+
+
+def _told_apart(conn: psycopg.Connection, definition: Definition, query: str) -> tuple[str, str] | None:
+    """A type that cannot be brought into one spelling, and what to do about it; None where all can."""
+    tree = _Probe(conn, definition, query).tree
+    row = conn.execute(f"SELECT '{PLAIN}(anyelement)'::regprocedure::oid::text").fetchone()
+    assert row is not None
+    for node in parse_tree.nodes(tree):
+        if node[1] != "FUNCEXPR" or parse_tree.field(node, ":funcid") != row[0]:
+            continue
+        collation = parse_tree.field(node, ":inputcollid")
+        found = conn.execute(
+            _TYPE,
+            {"type": parse_tree.field(node, ":funcresulttype"), "collation": collation, "alike": sorted(_ALIKE)},
+        ).fetchone()
+        assert found is not None
+        kind, alike, deterministic = found
+        if not deterministic:
+            return f"{kind} under a nondeterministic collation", 'Give it a collation: … COLLATE "C".'
+        if not alike:
+            return str(kind), _remedy(str(kind))
+    return None
+
+
+def _remedy(kind: str) -> str:
+    if kind == "interval":
+        return "Use its length: extract(epoch FROM …)."
+    if kind == "jsonb":
+        return "Use its text: metadata ->> 'name', or cast to numeric what is a number."
+    return "Cast it to text."
