@@ -180,7 +180,8 @@ builds = Table(
 cursors = Table(
     "cursors",
     metadata,
-    Column("build_id", BigInteger, ForeignKey("refold.builds.build_id", ondelete="CASCADE"), nullable=False),
+    # No foreign key: every page would check it. See sql/functions/forget_build.sql.
+    Column("build_id", BigInteger, nullable=False),
     Column("number", BigInteger, nullable=False),
     # In the log's coordinates: see refold.cursor.
     Column("done", PgSnapshot, nullable=False, server_default=text("'1:1:'::pg_snapshot")),
@@ -337,7 +338,6 @@ figures = Table(
     comment="What a build has written into a slice, and read: rows, and the sum of hashes; figure_changes come on top.",
 )
 
-# No foreign key, which every page would check for each of its rows.
 figure_changes = Table(
     "figure_changes",
     metadata,

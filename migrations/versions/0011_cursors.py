@@ -50,9 +50,6 @@ def _cursors() -> None:
             "num_nulls(progress_txid, progress_position, progress_ordinal) IN (0, 3)",
             name=op.f("cursors_progress_whole"),
         ),
-        sa.ForeignKeyConstraint(
-            ["build_id"], ["refold.builds.build_id"], name=op.f("cursors_build_id_fkey"), ondelete="CASCADE"
-        ),
         sa.PrimaryKeyConstraint("build_id", "number", name=op.f("cursors_pkey")),
         schema="refold",
         postgresql_with={"autovacuum_vacuum_scale_factor": "0", "autovacuum_vacuum_threshold": "5000"},
