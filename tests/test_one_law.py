@@ -21,7 +21,6 @@ from refold.builds.build import kept
 from refold.builds.dead_letters import find as letters
 from steps import Step
 
-
 FOLD = Path(__file__).parents[1] / "sql" / "functions" / "window_funnel_fold.sql"
 
 
