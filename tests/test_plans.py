@@ -32,8 +32,8 @@ SEGMENT, SEGMENTS = 1_500, 8
 SHORT, LONG = 1_000, 10_000
 """Events in the log at the first and at the second measurement."""
 PAGE = 50
-ON_THE_LOG = ("everything", "totals", "visitors", "seen", "clicks", "tagged", "items", "sessions")
-ON_STREAMS = ("doubles", "numbers", "medians", "notable", "letters")
+ON_THE_LOG = ("everything", "totals", "visitors", "seen", "clicks", "tagged", "items", "sessions", "everybody")
+ON_STREAMS = ("doubles", "numbers", "medians", "notable", "letters", "funnels", "bought")
 LOG = "events_0"
 """How the names of the log's segments begin."""
 

@@ -57,19 +57,15 @@ BEGIN
             chain := substr(kept, at, 8 * level);
             at := at + 8 * level;
         END IF;
-    END IF;
-
-    bits := ('x' || encode(events, 'hex'))::varbit;
-    FOR start IN 1..length(bits) BY 160 LOOP
-        ts := substring(bits, start, 64)::bit(64)::bigint;
-        in_order := in_order AND (last IS NULL OR ts > last);
-        IF ts < earliest IS NOT FALSE THEN
-            earliest := ts;
-        END IF;
-        last := ts;
-    END LOOP;
-
-    IF kept IS NOT NULL THEN
+        bits := ('x' || encode(events, 'hex'))::varbit;
+        FOR start IN 1..length(bits) BY 160 LOOP
+            ts := substring(bits, start, 64)::bit(64)::bigint;
+            in_order := in_order AND (last IS NULL OR ts > last);
+            IF ts < earliest IS NOT FALSE THEN
+                earliest := ts;
+            END IF;
+            last := ts;
+        END LOOP;
         -- From its end on, the chain can only be another if it is longer.
         IF chain <> '' THEN
             chain_may_change := earliest < ('x' || encode(substr(chain, 8 * level - 7), 'hex'))::bit(64)::bigint;
@@ -105,7 +101,12 @@ BEGIN
         END IF;
     END IF;
 
-    IF in_order THEN
+    IF kept IS NULL THEN
+        scanned := refold.window_funnel_scan(events);
+        IF scanned.disordered THEN
+            events := refold.window_funnel_reduced(events);
+        END IF;
+    ELSIF in_order THEN
         scanned := refold.window_funnel_scan(events, 0, open_until);
         events := latest || events;
     ELSE

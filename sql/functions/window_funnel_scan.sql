@@ -1,7 +1,8 @@
 -- The funnel itself: when a chain of each length was first completed.
 --
 -- Result: reached[k] = the earliest end of a chain of k steps (microseconds since 2000-01-01 UTC), as many as
--- there are levels; the events in the order in which they were taken, for refold.window_funnel_chain; and open_until.
+-- there are levels; the events in the order in which they were taken, for refold.window_funnel_chain; open_until; and
+-- whether the rows were anything but one instant after the other (else NULL).
 --
 -- One pass in order of time. open_until[k] is the latest deadline of all chains of k steps so far. A chain can go on
 -- at t exactly if t is not after its deadline, so of two chains of one length the one with the later deadline can do
@@ -16,7 +17,8 @@
 -- The pass can go on where another has ended, if all these events are later than those of that one: give it the
 -- open_until that was answered. `reached` has only what is new then, and the level is the length of open_until.
 CREATE OR REPLACE FUNCTION refold.window_funnel_scan(
-    INOUT events bytea, OUT reached bigint[], IN stage integer DEFAULT 0, INOUT open_until bigint[] DEFAULT '{}'
+    INOUT events bytea, OUT reached bigint[], IN stage integer DEFAULT 0, INOUT open_until bigint[] DEFAULT '{}',
+    OUT disordered boolean
 )
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
 AS $$
@@ -34,6 +36,9 @@ BEGIN
     FOR start IN 1..length(bits) BY 160 LOOP
         ts := substring(bits, start, 64)::bit(64)::bigint;
         code := substring(bits, start + 64, 32)::bit(32)::integer;
+        IF ts <= last_ts THEN
+            disordered := true;
+        END IF;
         IF ts <= last_ts AND stage < 2
            AND (ts < last_ts OR code < last_code OR code < 0 OR last_code < 0) THEN
             events := CASE stage WHEN 0 THEN refold.window_funnel_sort(events)

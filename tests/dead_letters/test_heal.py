@@ -20,6 +20,8 @@ READERS = {
     "key": "SELECT public.price(price) AS worth, count(*) AS events FROM raw GROUP BY worth",
     "members": "SELECT public.price(price) AS worth, count(DISTINCT user_id) AS users FROM raw GROUP BY worth",
     "recompute": "SELECT user_id, array_agg(public.price(price) ORDER BY ts, event_id) AS p FROM raw GROUP BY user_id",
+    "funnel": "SELECT user_id, window_funnel(NULL, ts, public.price(price) > 0, public.price(price) > 1) AS level,"
+    " count(*) AS events FROM raw GROUP BY user_id",
     "facts": "SELECT event_id, public.price(price) AS worth FROM raw",
 }
 

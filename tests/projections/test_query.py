@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from refold.errors import DefinitionError
-from refold.projections.plan import LOG_COLUMNS, KeyPart, Members, Partial, Plan
+from refold.projections.plan import LOG_COLUMNS, Funnel, KeyPart, Members, Partial, Plan
 from refold.projections.query import analyse
 
 STREAMS = {"events": LOG_COLUMNS, "orders": ("event_id", "user_id", "amount", "paid_at")}
@@ -131,6 +131,57 @@ def test_only_rows_that_may_go_are_deleted_by_recompute() -> None:
     assert plan(lasting).lasting
     assert not plan(lasting + " HAVING count(*) < 3").lasting
     assert not plan("-- key: user_id\nSELECT DISTINCT user_id, action FROM events").lasting
+
+
+CALL = "window_funnel(interval '1 day', ts, action = 'view', action = 'buy')"
+CALLED_TIMES = CALL.replace("window_funnel", "window_funnel_times")
+
+
+@pytest.mark.parametrize(
+    ("query", "upkeep"),
+    [
+        (f"SELECT user_id, {CALL} AS level FROM events GROUP BY user_id", "funnel"),
+        (f"SELECT user_id, refold.{CALL} AS level FROM events GROUP BY 1", "funnel"),
+        (f"SELECT user_id, {CALLED_TIMES} FILTER (WHERE version = 1) AS at FROM events GROUP BY 1", "funnel"),
+        (f"SELECT user_id, {CALL} AS level, count(*) AS n, min(ts) AS first FROM events GROUP BY 1", "funnel"),
+        (f"SELECT coalesce(user_id, '-') AS who, {CALL} AS level FROM events WHERE version = 1 GROUP BY who", "funnel"),
+        # What the row keeps does not say it, or it would be evaluated for everybody who looks.
+        (f"SELECT user_id, {CALL} = 2 AS bought FROM events GROUP BY 1", "recompute"),
+        (f"SELECT user_id, {CALL} AS level FROM events GROUP BY 1 HAVING {CALL} > 0", "recompute"),
+        (f"SELECT user_id, {CALL} AS level, avg(version) AS mean FROM events GROUP BY 1", "recompute"),
+        (f"SELECT user_id, {CALL} AS level, count(DISTINCT action) AS n FROM events GROUP BY 1", "recompute"),
+        (f"SELECT user_id, {CALL} AS level, stddev(version) AS n FROM events GROUP BY 1", "recompute"),
+        ("SELECT user_id, window_funnel(NULL, ts, VARIADIC ARRAY[true]) AS n FROM events GROUP BY 1", "recompute"),
+        (f"SELECT user_id, window_funnel(NULL, ts{', true' * 32}) AS n FROM events GROUP BY 1", "recompute"),
+    ],
+)
+def test_a_funnel_is_kept_where_its_rows_can_go_on(query: str, upkeep: str) -> None:
+    assert plan(query).upkeep == upkeep
+
+
+def test_funnels_over_the_same_events_share_what_is_kept() -> None:
+    query = (
+        f"SELECT user_id, {CALL} AS level, {CALLED_TIMES} AS at, {CALL} FILTER (WHERE version > 1) AS late,"
+        " count(*) AS n FROM events WHERE version < 9 GROUP BY user_id"
+    )
+    kept = plan(query)
+    events = (
+        "string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy'), '')"
+    )
+    assert kept.funnels == (
+        Funnel("level__state", events, 2, level=("level",), times=("at",)),
+        Funnel("late__state", f"{events} FILTER(WHERE version > 1)", 2, level=("late",)),
+    )
+    assert kept.partials == (Partial("n", "COUNT(*)", "count"),)
+    assert (kept.where, kept.key) == ("version < 9", (KeyPart("user_id", "user_id"),))
+
+
+def test_a_build_that_was_made_to_be_recomputed_has_that_plan() -> None:
+    query = f"SELECT user_id, {CALL} AS level FROM events GROUP BY user_id"
+    again = plan(query).kept_as("recompute")
+    assert (again.upkeep, again.funnels, again.partials) == ("recompute", (), ())
+    assert "refold.window_funnel_level" in again.query
+    assert plan(query).kept_as("funnel") == plan(query)
 
 
 # ---------------------------------------------------------------- the key, resolved as Postgres does
