@@ -50,9 +50,7 @@ Rows = list[tuple[Any, ...]]
 
 
 @contextmanager
-def database(
-    server: ServerUnderTest, *, segment_size: int, segments: int, folder: Path = PROJECT
-) -> Iterator[str]:
+def database(server: ServerUnderTest, *, segment_size: int, segments: int, folder: Path = PROJECT) -> Iterator[str]:
     """A database for the tests of a module, in which a project is live; gives its URL.
 
     Args:

@@ -1,5 +1,5 @@
-"""What is asked again and again reads a few pages: however long the log is, however far a metric is behind, and whatever
-the planner believes."""
+"""What is asked again and again reads a few pages: however long the log is, however far a metric is behind, and
+whatever the planner believes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ PROJECT = {
 FILL = """
 INSERT INTO refold.events (event_id, user_id, action, ts, metadata)
 SELECT 'e' || n, 'u' || mod(n, 5000), CASE mod(n, 10) WHEN 0 THEN 'view' ELSE 'scroll' END,
-       '2026-03-02 00:00:00+00'::timestamptz + n * interval '1 s', jsonb_build_object('n', n, 'page', '/' || mod(n, 300))
+       '2026-03-02 00:00:00+00'::timestamptz + n * interval '1 s',
+       jsonb_build_object('n', n, 'page', '/' || mod(n, 300))
 FROM generate_series(%s::bigint, %s::bigint) AS n
 """
 NO_STATISTICS = """
@@ -53,10 +54,13 @@ DELETE FROM pg_statistic AS s USING pg_class AS c
 WHERE c.oid = s.starelid AND c.relnamespace IN ('refold'::regnamespace, 'refold_builds'::regnamespace)
 """
 # As after an ANALYZE of tables that had a page.
-WRONG_STATISTICS = NO_STATISTICS + """;
+WRONG_STATISTICS = (
+    NO_STATISTICS
+    + """;
 UPDATE pg_class SET reltuples = 3, relpages = 1
 WHERE relnamespace IN ('refold'::regnamespace, 'refold_builds'::regnamespace) AND relkind IN ('r', 'i')
 """
+)
 STATISTICS = {"fresh": "ANALYZE", "none": NO_STATISTICS, "wrong": WRONG_STATISTICS}
 
 

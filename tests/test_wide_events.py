@@ -45,9 +45,7 @@ def graded(conn: Connection) -> Build:
     return build
 
 
-def test_a_page_of_wide_events_ends_with_its_bytes(
-    database_url: str, producer: Connection, worker: Connection
-) -> None:
+def test_a_page_of_wide_events_ends_with_its_bytes(database_url: str, producer: Connection, worker: Connection) -> None:
     make_live(database_url)
     for part in (wide(50), events(PORTION + 700, "narrow", metadata={"amount": 200})):
         append(producer, part)

@@ -30,7 +30,7 @@ class BuildStatus:
         loaded: whether the first load is done.
         load_step: steps of it that are done.
         load_steps: how many there are, where that is known.
-        lag_events: events of the log that it has yet to apply, beyond a thousand about how many; None while it is loaded
+        lag_events: events of the log that it has yet to apply, beyond 500 about how many; None while it is loaded
             first.
         lag_exact: whether they were counted; None while it is loaded first.
         lag_seconds: how long the oldest of them has waited, in seconds.
@@ -216,8 +216,10 @@ ORDER BY b.projection, b.build_id
 # Counted in the catalog's index. How many are empty follows from their size, as it is now.
 _SEGMENTS = """
 SELECT (SELECT count(*)::integer FROM pg_inherits WHERE inhparent = 'refold.events'::regclass),
-       greatest(0, (refold.log_end() - 1 - CASE WHEN p.is_called THEN p.last_value ELSE 0 END) / s.segment_size)::integer
-FROM refold.settings AS s, refold.events_position AS p
+       greatest(0, (refold.log_end() - 1 - p.drawn) / s.segment_size)::integer
+FROM refold.settings AS s, (
+    SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS drawn FROM refold.events_position
+) AS p
 """
 
 # Slices that were sealed lately have been counted; the others are taken to be like them, and every position behind the

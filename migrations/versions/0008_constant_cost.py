@@ -15,7 +15,11 @@ def upgrade() -> None:
     # What status and report count.
     op.create_index("sealed_by_time", "sealed", ["sealed_at", "slice"], schema="refold")
     op.create_index(
-        "dead_letters_waiting", "dead_letters", ["build_id"], schema="refold", postgresql_where=sa.text("state = 'waiting'")
+        "dead_letters_waiting",
+        "dead_letters",
+        ["build_id"],
+        schema="refold",
+        postgresql_where=sa.text("state = 'waiting'"),
     )
     op.create_index("rejected_by_answer", "rejected", ["answer", "last_seen"], schema="refold")
     op.create_index("repairs_by_time", "repairs", ["repaired_at"], schema="refold")

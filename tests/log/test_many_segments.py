@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -15,9 +17,10 @@ from live import SHOP
 from making import events, small_segments
 from refold import append
 from refold.cluster import bearings
-from refold.database import connect
 from refold.cursor import Snapshot
+from refold.database import connect
 from refold.log.seal import note
+from refold.recovery.coordinates import draw_from_the_end
 from refold.worker.loop import SETTINGS, Worker
 from refold.worker.wake_up import first_silent
 from refold.worker.work import waiting
@@ -64,6 +67,7 @@ def cost(conn: Connection, act: Callable[[], object]) -> tuple[int, int]:
 def test_it_costs_the_same(admin: Connection, database_url: str, worker: Connection) -> None:
     small_segments(admin, SIZE)
     deploy_project(database_url, SHOP)
+    numbers = count()
     figures: list[dict[str, tuple[int, int]]] = []
     for length in (FEW, MANY):
         lengthen(admin, length)
@@ -71,19 +75,17 @@ def test_it_costs_the_same(admin: Connection, database_url: str, worker: Connect
         append(admin, events(3, f"last{length}-"))
         Worker(database_url, SHOP).run(drain=True)
         assert waiting(worker) == []
-        numbers = iter(range(100))
         flag = worker.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
         assert flag is not None
-        figures.append(
-            {
-                "append": cost(admin, lambda: append(admin, events(1, f"{length}.{next(numbers)}-"))),
-                "room": cost(worker, lambda: worker.execute("SELECT refold.ensure_segments()")),
-                "look": cost(worker, lambda: waiting(worker)),
-                "bearings": cost(worker, lambda: bearings(worker)),
-                "wake-up": cost(worker, lambda: first_silent(worker, flag[0])),
-                "marks": cost(worker, lambda: note(worker)),
-            }
-        )
+        acts: dict[str, tuple[Connection, Callable[[], object]]] = {
+            "append": (admin, lambda: append(admin, events(1, f"more{next(numbers)}-"))),
+            "room": (worker, lambda: worker.execute("SELECT refold.ensure_segments()")),
+            "look": (worker, partial(waiting, worker)),
+            "bearings": (worker, partial(bearings, worker)),
+            "wake-up": (worker, partial(first_silent, worker, flag[0])),
+            "marks": (worker, partial(note, worker)),
+        }
+        figures.append({name: cost(conn, act) for name, (conn, act) in acts.items()})
     few, many = figures
     assert {name: locks for name, (locks, _) in many.items()} == {name: locks for name, (locks, _) in few.items()}
     # An index of the catalog is a level deeper.
@@ -142,3 +144,20 @@ def test_no_event_is_below_the_marks(
     assert answers == {True, False}
     marked = admin.execute("SELECT count(DISTINCT passed) FROM refold.sealed").fetchone()
     assert marked is not None and marked[0] > 2
+
+
+def test_a_sequence_that_was_behind_takes_the_marks_with_it(admin: Connection, worker: Connection) -> None:
+    """After a restore without its value: whoever appends before `refold recover` draws positions of passed slices."""
+    admin.execute("UPDATE refold.settings SET segments_ahead = 10")
+    small_segments(admin, SIZE)
+    admin.execute("SELECT setval('refold.events_position', %s)", (5 * SIZE,))
+    append(admin, events(1))
+    note(worker)
+    row = admin.execute("SELECT pg_current_snapshot()::text").fetchone()
+    assert row is not None
+    admin.execute("SELECT setval('refold.events_position', 10)")
+    append(admin, events(1, "low"))
+    assert worker.execute(UNREAD, {"done": row[0]}).fetchone() == (False, True)
+    draw_from_the_end(worker)
+    assert worker.execute(UNREAD, {"done": row[0]}).fetchone() == (True, True)
+    assert admin.execute(BROKEN_MARKS).fetchall() == []

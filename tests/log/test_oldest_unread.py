@@ -53,5 +53,15 @@ def test_it_is_the_first_that_the_cursor_has_not_applied(conn: Connection) -> No
         ).fetchone()
         unread = [event_id for event_id, key in keys.items() if not cursor.applied(key)]
         assert (row and row[0]) == (unread[0] if unread else None), cursor
+        counted = conn.execute(
+            "SELECT events, exact FROM refold.unread("
+            "%s::pg_snapshot, %s::pg_snapshot, %s::text::xid8, %s::text::bigint)",
+            (
+                str(done),
+                None if cursor.target is None else str(cursor.target),
+                *(None if part is None else str(part) for part in progress[:2]),
+            ),
+        ).fetchone()
+        assert counted == (len(unread), True), cursor
         shapes.add((cursor.target is None, cursor.progress is None, bool(unread)))
     assert len(shapes) >= 5

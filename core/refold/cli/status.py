@@ -28,8 +28,8 @@ def status(
 ) -> None:
     """Show every build: state, lag, freshness, rate; and the log, and what holds events back.
 
-    LAG is in events of the log (~ means about; up to 500 are counted), BEHIND is how long the oldest of them has waited. RATE is events a second while
-    pages were applied; with --watch, since the last look.
+    LAG is in events of the log (up to 500 are counted, ~ means about), BEHIND is how long the oldest has waited. RATE
+    is events a second while pages were applied; with --watch, since the last look.
 
     \b
     Examples:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import psycopg
 from psycopg.rows import dict_row
@@ -14,6 +13,8 @@ from refold.upkeep.transform import EXPECTED, applied_rows
 from refold.worker.page import alive
 from refold.worker.write_rows import write_rows
 
+TOGETHER = 100
+"""Rows of the stream that are held in memory: an event may have a megabyte."""
 AMONG_THEM = "(txid, position) IN (SELECT txid, position FROM pg_temp.recomputed_events)"
 """Condition on a row of the table: it comes from one of the events that were recomputed."""
 
@@ -27,7 +28,7 @@ def recompute(
         conn: the caller's snapshot, or a transaction that holds the build's lock.
         keeper: the transform's build.
         parameters: its cursor, as far as which events count, and `since`.
-        condition: which rows of the stream: a slice or a few, for all of them are held in memory.
+        condition: which rows of the stream: a slice or a few. A hundred at a time are held in memory.
         since: only events since that parameter.
     """
     assert keeper.transform is not None
@@ -37,17 +38,13 @@ def recompute(
     conn.execute(f"DROP TABLE IF EXISTS {EXPECTED}, pg_temp.recomputed_events".encode())
     conn.execute(f"CREATE TEMPORARY TABLE expected_rows (LIKE {relation.table}) ON COMMIT DROP".encode())
     conn.execute(b"CREATE TEMPORARY TABLE recomputed_events (txid xid8, position bigint) ON COMMIT DROP")
-    events: list[tuple[int, int]] = []
-    with conn.cursor(row_factory=dict_row) as cursor:
+    # Else the planner takes it that only the first tenth of the rows is wanted.
+    conn.execute("SET LOCAL cursor_tuple_fraction = 1")
+    with conn.cursor("recomputed", row_factory=dict_row) as cursor:
         cursor.execute(query.encode(), parameters)
-        # All of them before the COPY, as in a page: a process that is frozen in the function would keep its locks.
-        expected = list(keeper.transform.rows(alive(conn, _noted(cursor, events))))
-    write_rows(conn, f"COPY {EXPECTED} ({columns}) FROM STDIN", expected)
-    write_rows(conn, "COPY pg_temp.recomputed_events FROM STDIN", events)
-
-
-def _noted(rows: Iterable[dict[str, Any]], events: list[tuple[int, int]]) -> Iterator[dict[str, Any]]:
-    """The rows, as they come; notes which events they are."""
-    for row in rows:
-        events.append((row["txid"], row["position"]))
-        yield row
+        while page := cursor.fetchmany(TOGETHER):
+            # All of them before the COPY, as in a page: a process that is frozen in the function would keep its locks.
+            expected = list(keeper.transform.rows(alive(conn, page)))
+            write_rows(conn, f"COPY {EXPECTED} ({columns}) FROM STDIN", expected)
+            events = [(row["txid"], row["position"]) for row in page]
+            write_rows(conn, "COPY pg_temp.recomputed_events FROM STDIN", events)

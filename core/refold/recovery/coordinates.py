@@ -40,8 +40,8 @@ LOADED_FIRST = {
 def draw_from_the_end(conn: psycopg.Connection) -> None:
     """Puts the sequence behind the log's last position, where a restore left it before, and makes room there.
 
-    Only forward: whoever draws a position meanwhile draws one of the low ones, or one behind the end. What was noted about
-    which transactions have drawn which positions (refold.positions_since) is noted anew.
+    Only forward: whoever draws a position meanwhile draws one of the low ones, or one behind the end. What is known
+    about who has drawn which positions (refold.positions_since) is noted anew.
 
     Args:
         conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.

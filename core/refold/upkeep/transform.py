@@ -39,9 +39,7 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
     def read(of: Page) -> str:
         # Rows are held in memory, so they are counted in bytes too. As a record all of a row is decompressed; OFFSET 0
         # has its size taken once.
-        sized = (
-            f"SELECT *, pg_column_size(ROW({carried})) AS size\nFROM (\n{indent(of.rows)}\n) AS unread OFFSET 0"
-        )
+        sized = f"SELECT *, pg_column_size(ROW({carried})) AS size\nFROM (\n{indent(of.rows)}\n) AS unread OFFSET 0"
         running = f"sum(size) OVER (ORDER BY {stream.coordinates} ROWS UNBOUNDED PRECEDING)"
         return (
             f"SELECT page.txid::text::bigint AS txid, position, ordinal, {carried}, {BYTES_SO_FAR}\n"

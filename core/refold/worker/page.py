@@ -21,7 +21,6 @@ from refold.worker.culprits import bisect, of_an_event
 from refold.worker.write_rows import write_rows
 
 
-
 class Written(NamedTuple):
     """What was written of a read.
 

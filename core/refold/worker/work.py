@@ -30,8 +30,8 @@ WITH kept AS MATERIALIZED (
 ), newest AS MATERIALIZED (
     SELECT refold.newest_txid(min(pg_snapshot_xmax(done))) AS txid FROM kept WHERE loaded AND upstream_id IS NULL
 )
-SELECT {COLUMNS}, CASE WHEN b.loaded AND b.upstream_id IS NULL THEN refold.has_unread(b.done, newest.txid) ELSE false END
-           AS unread
+SELECT {COLUMNS},
+       CASE WHEN b.loaded AND b.upstream_id IS NULL THEN refold.has_unread(b.done, newest.txid) ELSE false END AS unread
 FROM kept AS b
 CROSS JOIN newest
 """
