@@ -278,9 +278,9 @@ class Reconciler:
 
     def _agrees(self, build: Build, because: str) -> None:
         """Closes what an interrupted run has left open. What a deep audit saw, figures may not see."""
-        # But a build that was made since has nothing of it.
-        seen = "true" if self.depth == "deep" else f"(NOT i.{_DEEP} OR i.detected_at < %s)"
-        if self._open(build, seen, *([] if self.depth == "deep" else [build.created_at])):
+        # But a build that was made since has nothing of it; one that says it was made in the future does not know.
+        seen = "true" if self.depth == "deep" else f"(NOT i.{_DEEP} OR i.detected_at < %s AND %s <= clock_timestamp())"
+        if self._open(build, seen, *([] if self.depth == "deep" else [build.created_at] * 2)):
             incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome={"found": because})
 
     def _open(self, build: Build, condition: str, *parameters: object) -> bool:
