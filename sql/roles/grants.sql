@@ -13,7 +13,7 @@ GRANT SELECT ON SEQUENCE refold.events_position TO refold_worker;
 GRANT SELECT, INSERT, UPDATE ON
     refold.builds, refold.deployments, refold.repairs, refold.dead_letters, refold.incidents, refold.sealed
 TO refold_worker;
-GRANT SELECT, INSERT, UPDATE, DELETE ON refold.figures, refold.audits TO refold_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON refold.figures, refold.audits, refold.quick_audits TO refold_worker;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON refold.duties, refold.duplicates, refold.latencies TO refold_worker;
 
