@@ -6,10 +6,8 @@ import psycopg
 
 from refold.database import connect
 from refold.doctor.check import Check, graded
-from refold.worker.doorbell import Doorbell
+from refold.worker.doorbell import Doorbell, holders
 
-KEY = 8246178264892741632
-"""Of the doorbell: `sql/functions/doorbell_key.sql`, which a login without a role may not call."""
 QUEUE = 0.1, 0.5
 """How full the cluster's queue may be; from a half on producers do not ring, so that no commit of theirs fails."""
 
@@ -69,18 +67,7 @@ def silent(conn: psycopg.Connection) -> list[Check]:
 
 def held(conn: psycopg.Connection) -> list[Check]:
     """Whether somebody else holds the lock by which sleeping workers are known: whoever may connect can."""
-    found = conn.execute(
-        """
-        SELECT l.pid, coalesce(a.usename::text, '?'), coalesce(a.application_name, ''), l.mode = 'ExclusiveLock'
-        FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
-        WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-          AND (l.classid::bigint << 32) | l.objid::bigint = %s
-          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-        ORDER BY l.pid
-        """,
-        (KEY,),
-    ).fetchall()
-    return strangers(found)
+    return strangers(holders(conn))
 
 
 def strangers(found: list[tuple[int, str, str, bool]]) -> list[Check]:

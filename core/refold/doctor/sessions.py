@@ -41,7 +41,9 @@ def told(found: Sequence[tuple[str, str, str]]) -> list[Check]:
     for whose, name, value in found:
         bad, otherwise = _PRODUCERS.get(name, ("", ""))
         if value == bad or (bad in _SERIAL and value in _SERIAL):
-            remedy = f"ALTER {whose.upper().split()[0]} … RESET {name}; if producers use it."
+            kind, _, of = whose.partition(" ")
+            where = f"{kind.upper()} {of}" if of else "ROLE ALL"
+            remedy = f"If producers use it: ALTER {where} RESET {name};"
             checks.append(Check("settings of logins", "warn", f"{whose}: {name} = {value}: {otherwise}", remedy))
     harmless = [f"{name} of {whose}" for whose, name, _ in found if name in SESSION]
     if not checks and harmless:
