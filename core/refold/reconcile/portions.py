@@ -187,6 +187,8 @@ def _sums(
     """
     sums: Sums = {}
     first, end = 0, max(_blocks(conn, table), 1)
+    if blocks is not None and blocks >= end:
+        blocks = None
     while first < end:
         last = end if blocks is None else first + blocks
         condition = f"({scope})"
