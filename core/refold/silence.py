@@ -30,7 +30,8 @@ LOOK_S = 1.0
 # is lost. One that has just done so is only quick.
 _WORKS = """
 SELECT (state = 'active' AND wait_event_type IS DISTINCT FROM 'Client')
-       OR clock_timestamp() - state_change < make_interval(secs => %s)
+       -- On either side of now: a clock that was ahead would vouch for it until it is caught up with.
+       OR abs(extract(epoch FROM clock_timestamp() - state_change)) < %s
 FROM pg_stat_activity WHERE pid = %s
 """
 

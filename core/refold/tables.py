@@ -367,6 +367,19 @@ audits = Table(
     comment="How far the deep audit of a build has got, so that it resumes.",
 )
 
+quick_audits = Table(
+    "quick_audits",
+    metadata,
+    Column("build_id", BigInteger, ForeignKey("refold.builds.build_id"), primary_key=True, autoincrement=False),
+    # Slices in a portion, and blocks of the table in a statement (NULL: all of them): see refold.reconcile.portions.
+    Column("together", Integer, nullable=False),
+    Column("blocks", BigInteger),
+    # All slices up to this one have been audited in this round; NULL: none yet.
+    Column("upto_slice", Integer),
+    Column("clean", Boolean, nullable=False),
+    comment="How far the quick audit has got of builds whose tables are too large for one statement.",
+)
+
 sealed = Table(
     "sealed",
     metadata,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from refold.doctor import notifications, room, server, transactions
+from refold.doctor import notifications, room, server, sessions, transactions
 from refold.doctor.access import migrated
 from refold.doctor.check import graded
 from refold.status import Holder
@@ -130,3 +130,37 @@ def test_the_remedy_for_who_holds_events_back_can_be_pasted() -> None:
     assert "ROLLBACK PREPARED 'it''s mine';" in prepared.remedy
     [session] = transactions.holding("open writers", [Holder("17", 90.0, "psql", None, "me")], "pid")
     assert "SELECT pg_terminate_backend(17);" in session.remedy
+
+
+@pytest.mark.parametrize(
+    ("publications", "faceless", "verdict"),
+    [([], [], "ok"), (["cdc"], [], "ok"), ([], ["refold_builds.daily"], "warn"), (["cdc"], ["refold.x"], "fail")],
+)
+def test_publications(publications: list[str], faceless: list[str], verdict: str) -> None:
+    check = sessions.published(publications, faceless)
+    assert (check.verdict, "migrate" in check.remedy) == (verdict, bool(faceless))
+
+
+@pytest.mark.parametrize(
+    ("found", "verdicts"),
+    [
+        ([], ["ok"]),
+        ([("role app", "statement_timeout", "500ms")], ["ok"]),
+        ([("role app", "default_transaction_read_only", "off")], ["ok"]),
+        ([("role app", "default_transaction_read_only", "on"), ("all", "jit", "off")], ["warn"]),
+        ([("database shop", "default_transaction_isolation", "repeatable read")], ["warn"]),
+        ([("all", "session_replication_role", "replica")], ["warn"]),
+    ],
+)
+def test_settings_of_logins(found: list[tuple[str, str, str]], verdicts: list[str]) -> None:
+    checks = sessions.told(found)
+    assert [check.verdict for check in checks] == verdicts
+    for check in checks:
+        assert check.verdict == "ok" or "RESET" in check.remedy
+
+
+def test_strangers_at_the_doorbell() -> None:
+    workers = (1, "w", "refold worker", False)
+    assert notifications.strangers([workers]) == []
+    alone, shared = notifications.strangers([workers, (2, "x", "psql", True), (3, "x", "psql", False)])
+    assert "poll" in alone.found and "notifies" in shared.found and "terminate_backend(2)" in alone.remedy

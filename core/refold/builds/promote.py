@@ -239,6 +239,7 @@ def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
                 continue
             figures.forget(conn, build_id)
             conn.execute("DELETE FROM refold.audits WHERE build_id = %s", (build_id,))
+            conn.execute("DELETE FROM refold.quick_audits WHERE build_id = %s", (build_id,))
             tables = conn.execute(
                 "SELECT tablename FROM pg_tables"
                 " WHERE schemaname = 'refold_builds' AND (tablename = %s OR tablename LIKE %s)",

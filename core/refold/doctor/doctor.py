@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 
-from refold.doctor import access, metrics, notifications, room, server, transactions
+from refold.doctor import access, metrics, notifications, room, server, sessions, transactions
 from refold.doctor.check import Check, Probe, examine
 
 
@@ -33,6 +33,9 @@ def doctor(conn: psycopg.Connection, url: str, folder: Path | None) -> list[Chec
         Probe("wake-ups", partial(notifications.listens, url), installed=False),
         Probe("notification queue", notifications.queue, installed=False),
         Probe("doorbell", notifications.silent, installed=False),
+        Probe("doorbell", notifications.held),
+        Probe("settings of logins", sessions.settings, installed=False),
+        Probe("publications", sessions.publications),
         Probe("oldest transaction", transactions.oldest, installed=False),
         Probe("held snapshots", transactions.snapshots, installed=False),
         Probe("open writers", transactions.writers),

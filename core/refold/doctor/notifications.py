@@ -6,7 +6,7 @@ import psycopg
 
 from refold.database import connect
 from refold.doctor.check import Check, graded
-from refold.worker.doorbell import Doorbell
+from refold.worker.doorbell import Doorbell, holders
 
 QUEUE = 0.1, 0.5
 """How full the cluster's queue may be; from a half on producers do not ring, so that no commit of theirs fails."""
@@ -63,6 +63,27 @@ def silent(conn: psycopg.Connection) -> list[Check]:
     ).fetchall()
     two_phase = conn.execute("SHOW max_prepared_transactions").fetchone() != ("0",)
     return [quiet([name for (name,) in rows], two_phase)]
+
+
+def held(conn: psycopg.Connection) -> list[Check]:
+    """Whether somebody else holds the lock by which sleeping workers are known: whoever may connect can."""
+    return strangers(holders(conn))
+
+
+def strangers(found: list[tuple[int, str, str, bool]]) -> list[Check]:
+    """The verdict on who holds the lock: pid, user, application, whether exclusively. Pure."""
+    return [
+        Check(
+            "doorbell",
+            "warn",
+            f"pid {pid} ({user}, {name}) holds its lock: "
+            + ("workers cannot be woken, and poll" if alone else "each append notifies, as if a worker slept"),
+            f"SELECT pg_terminate_backend({pid});",
+        )
+        for pid, user, name, alone in found
+        # For a moment producers try it.
+        if name != "refold worker" and (not alone or user != "?")
+    ]
 
 
 def quiet(roles: list[str], two_phase: bool) -> Check:

@@ -26,7 +26,8 @@ def held_back(sessions: Sequence[Holder], prepared: Sequence[Holder], allowed: L
     """Those that are older than the limit. One whose age the login role may not see is not judged. Pure."""
 
     def old(one: Holder) -> bool:
-        return one.seconds is not None and one.seconds > allowed.held_back_after
+        # Before zero: it began while the clock was ahead.
+        return one.seconds is not None and abs(one.seconds) > allowed.held_back_after
 
     return [
         Finding(

@@ -29,6 +29,7 @@ class Standing:
         moved_at: when its cursor last moved, or it was made.
         error: why a worker could not apply its next page.
         writers: the process ids of sessions that are writing to its table.
+        created_at: when it was made.
     """
 
     build_id: int
@@ -43,6 +44,23 @@ class Standing:
     moved_at: datetime
     error: str | None
     writers: list[int]
+    created_at: datetime | None = None
+
+    @property
+    def waiting_since(self) -> datetime | None:
+        """Since when the oldest event has waited; None when nothing waits.
+
+        What a clock that was ahead has written down is no time at all: then since it moved last, or was made.
+        Too long ago is told for a moment; too short would be silence until the clock is caught up with.
+        """
+        if self.oldest_at is None or self.oldest_at <= self.at:
+            return self.oldest_at
+        return self.still_since
+
+    @property
+    def still_since(self) -> datetime:
+        """Since when it has not moved, as far as that is known."""
+        return self.moved_at if self.moved_at <= self.at else min(self.created_at or self.at, self.at)
 
 
 _LOOK = """
@@ -52,7 +70,7 @@ SELECT b.build_id, b.projection, b.table_name, b.state, b.upstream_id, b.loaded,
              WHERE l.locktype = 'relation' AND l.granted AND l.mode = 'RowExclusiveLock' AND l.pid IS NOT NULL
                AND l.relation = to_regclass(format('refold_builds.%I', b.table_name))::oid
                AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-             ORDER BY 1) AS writers
+             ORDER BY 1) AS writers, b.created_at
 FROM refold.builds_now AS b
 LEFT JOIN LATERAL refold.oldest_unread(b.done, b.target, b.progress_txid, b.progress_position) AS o ON true
 WHERE b.state IN ('building', 'live')
@@ -74,17 +92,17 @@ def lagging(builds: Sequence[Standing], allowed: Limits) -> list[Finding]:
     return [
         Finding(
             build.table_name,
-            build.oldest_at,
+            since,
             {
                 "projection": build.projection,
-                "seconds": round(_seconds(build.at, build.oldest_at), 3),
+                "seconds": round(_seconds(build.at, since), 3),
                 "limit": allowed.lag_limit,
                 "oldest_event": build.oldest_id,
-                "recorded_at": build.oldest_at.isoformat(),
+                "recorded_at": (build.oldest_at or since).isoformat(),
             },
         )
         for build in builds
-        if build.state == "live" and build.oldest_at and _seconds(build.at, build.oldest_at) > allowed.lag_limit
+        if build.state == "live" and (since := build.waiting_since) and _seconds(build.at, since) > allowed.lag_limit
     ]
 
 
@@ -113,9 +131,10 @@ def stalled(builds: Sequence[Standing], allowed: Limits) -> list[Finding]:
 def _idle_since(build: Standing) -> datetime | None:
     """From when on it had work and did not move; None while it has none."""
     if not build.loaded:
-        return build.moved_at
+        return build.still_since
+    waiting = build.waiting_since
     # Before the event came there was nothing to do.
-    return None if build.oldest_at is None else max(build.moved_at, build.oldest_at)
+    return None if waiting is None else max(build.still_since, waiting)
 
 
 def _patience(build: Standing, allowed: Limits) -> int:

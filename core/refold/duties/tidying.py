@@ -18,11 +18,25 @@ def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
         conn.execute(
             """
             WITH gone AS (
-                DELETE FROM refold.duplicates WHERE NOT folded AND at < date_trunc('minute', clock_timestamp())
+                DELETE FROM refold.duplicates
+                WHERE (NOT folded AND at < date_trunc('minute', clock_timestamp()))
+                   OR at > clock_timestamp() + interval '1 minute'
                 RETURNING at, events
             )
             INSERT INTO refold.duplicates (at, events, folded)
-            SELECT date_trunc('minute', at), sum(events), true FROM gone GROUP BY 1
+            SELECT date_trunc('minute', least(at, clock_timestamp())), sum(events), true FROM gone GROUP BY 1
+            """
+        )
+        # What a clock that was ahead has counted belongs to no later day: it came before now.
+        conn.execute(
+            """
+            WITH gone AS (
+                DELETE FROM refold.latencies WHERE minute > clock_timestamp() + interval '1 minute' RETURNING *
+            )
+            INSERT INTO refold.latencies AS l (minute, build_id, stage, bucket, events)
+            SELECT date_trunc('minute', clock_timestamp()), build_id, stage, bucket, sum(events)
+            FROM gone GROUP BY build_id, stage, bucket ORDER BY build_id, stage, bucket
+            ON CONFLICT (minute, build_id, stage, bucket) DO UPDATE SET events = l.events + excluded.events
             """
         )
         for table, column in (("latencies", "minute"), ("duplicates", "at")):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -44,11 +44,11 @@ def steps(conn: psycopg.Connection, keeper: Upkeeper, *, resume: bool) -> Iterat
     """
     mark = find_mark(conn, keeper.build_id, rolling=False) if resume else None
     if resume and (mark is None or mark.finished_at is not None or _stale(conn, mark)):
-        mark = begin(conn, keeper.build_id, rolling=False)
+        mark = begin(conn, keeper.build_id, mark, rolling=False)
     for one in plan(conn, keeper, mark.upto_slice if mark else None):
         yield (one,)
-        if resume:
-            advance(conn, keeper.build_id, one, rolling=False)
+        # Somebody else may be at the same audit by now; then the mark is theirs.
+        mark = mark and advance(conn, mark, one)
 
 
 def plan(conn: psycopg.Connection, keeper: Upkeeper, after: int | None) -> list[Range]:
@@ -78,39 +78,88 @@ def find_mark(conn: psycopg.Connection, build_id: int, *, rolling: bool) -> Mark
         ).fetchone()
 
 
-def begin(conn: psycopg.Connection, build_id: int, *, rolling: bool) -> Mark:
-    """Starts a deep audit from the first slice."""
+def begin(conn: psycopg.Connection, build_id: int, instead: Mark | None, *, rolling: bool) -> Mark | None:
+    """Starts a deep audit from the first slice.
+
+    Args:
+        conn: acts as refold_worker.
+        build_id: of which build.
+        instead: the mark that was found, which this puts an end to.
+        rolling: whose audit.
+
+    Returns:
+        None when somebody else has moved the mark meanwhile: theirs stands.
+    """
     with conn.cursor(row_factory=class_row(Mark)) as cursor:
-        mark = cursor.execute(
+        return cursor.execute(
             """
-            INSERT INTO refold.audits AS a (build_id, rolling) VALUES (%s, %s)
+            INSERT INTO refold.audits AS a (build_id, rolling) VALUES (%(build)s, %(rolling)s)
             ON CONFLICT (build_id, rolling) DO UPDATE SET
                 began_at = clock_timestamp(), stepped_at = clock_timestamp(), upto_slice = NULL, steps = 0,
                 finished_at = NULL
+            WHERE (a.began_at, a.steps) = (%(began)s::timestamptz, %(steps)s::integer)
             RETURNING *
             """,
-            (build_id, rolling),
+            {
+                "build": build_id,
+                "rolling": rolling,
+                "began": None if instead is None else instead.began_at,
+                "steps": None if instead is None else instead.steps,
+            },
         ).fetchone()
-    assert mark is not None
-    return mark
 
 
-def advance(conn: psycopg.Connection, build_id: int, done: Range, *, rolling: bool) -> None:
-    """Notes that a step is done; the one without an end was the last."""
-    conn.execute(
-        """
-        UPDATE refold.audits SET
-            upto_slice = %(upto)s::integer, steps = steps + 1, stepped_at = clock_timestamp(),
-            finished_at = CASE WHEN %(upto)s::integer IS NULL THEN clock_timestamp() END
-        WHERE build_id = %(build)s AND rolling = %(rolling)s
-        """,
-        {"upto": done[1], "build": build_id, "rolling": rolling},
-    )
+def touch(conn: psycopg.Connection, mark: Mark) -> Mark | None:
+    """Notes that the next step is tried now; None when somebody else has moved the mark meanwhile."""
+    # A beginning in the future was written by a clock that was ahead: steps would be due when that has come.
+    return _moved(conn, mark, "stepped_at = clock_timestamp(), began_at = least(began_at, clock_timestamp())", {})
+
+
+def advance(conn: psycopg.Connection, mark: Mark, done: Range) -> Mark | None:
+    """Notes that a step is done; the one without an end was the last.
+
+    Who was taken for lost, and whose step another has done meanwhile, must not move the mark: the next step would be
+    skipped, or done again.
+
+    Args:
+        conn: acts as refold_worker.
+        mark: as it was when the step began.
+        done: the slices of the step.
+
+    Returns:
+        None when somebody else has moved the mark meanwhile.
+    """
+    changes = """
+        upto_slice = %(upto)s::integer, steps = steps + 1, stepped_at = clock_timestamp(),
+        finished_at = CASE WHEN %(upto)s::integer IS NULL THEN clock_timestamp() END
+    """
+    return _moved(conn, mark, changes, {"upto": done[1]})
+
+
+def _moved(conn: psycopg.Connection, mark: Mark, changes: str, parameters: Mapping[str, object]) -> Mark | None:
+    """Changes a mark, if it is still the one that was read."""
+    with conn.cursor(row_factory=class_row(Mark)) as cursor:
+        return cursor.execute(
+            f"""
+            UPDATE refold.audits SET {changes}
+            WHERE build_id = %(build)s AND rolling = %(rolling)s
+              AND (began_at, steps) = (%(began)s, %(steps)s) AND finished_at IS NULL
+            RETURNING *
+            """.encode(),
+            {
+                **parameters,
+                "build": mark.build_id,
+                "rolling": mark.rolling,
+                "began": mark.began_at,
+                "steps": mark.steps,
+            },
+        ).fetchone()
 
 
 def _stale(conn: psycopg.Connection, mark: Mark) -> bool:
+    # On either side of now: see `touch`.
     row = conn.execute(
-        "SELECT clock_timestamp() - %s > make_interval(hours => %s)", (mark.began_at, STALE_H)
+        "SELECT abs(extract(epoch FROM clock_timestamp() - %s)) > %s", (mark.began_at, STALE_H * 3600)
     ).fetchone()
     return row is not None and bool(row[0])
 

@@ -23,6 +23,7 @@ from refold.reconcile import deep
 from refold.reconcile.audit import as_kept, audit, parameters_of, parts, quick, snapshot
 from refold.reconcile.finding import Report
 from refold.reconcile.heal import heal, leave_out_culprits
+from refold.reconcile.portions import Portion, next_portion
 from refold.retry import after_deadlocks
 from refold.upkeep.figures import READ
 from refold.upkeep.slices import runs
@@ -48,6 +49,7 @@ def reconcile(
     dry_run: bool = False,
     by: str = COMMAND,
     report: Callable[[str, int], None] = lambda name, found: None,
+    in_portions: bool = False,
 ) -> Report:
     """Audits live projections as of their cursors, and heals what differs.
 
@@ -65,6 +67,7 @@ def reconcile(
         dry_run: report, and change nothing.
         by: who asks, for the incidents.
         report: told of each projection, with the number of keys that differed.
+        in_portions: of a table that is too large for one statement of this session, look at the next portion only.
 
     Raises:
         BuildError: a name is not live.
@@ -72,7 +75,7 @@ def reconcile(
     upkeepers = projections if isinstance(projections, Upkeepers) else Upkeepers(projections)
     live = {build.projection: build for build in find(conn, "b.state = 'live'")}
     chosen = [known(name, live) for name in names] if names else list(live.values())
-    task = Reconciler(conn, upkeepers, depth, since, dry_run or depth == "quick", by)
+    task = Reconciler(conn, upkeepers, depth, since, dry_run or depth == "quick", by, in_portions=in_portions)
     result = task.result
     unsure: dict[int | None, str] = {}
     for build in by_depth(conn, _with_streams(conn, chosen)):
@@ -130,6 +133,8 @@ class Reconciler:
         since: datetime | None,
         only_looks: bool,
         by: str,
+        *,
+        in_portions: bool = False,
     ) -> None:
         self.conn = conn
         self.upkeepers = upkeepers
@@ -137,6 +142,7 @@ class Reconciler:
         self.since = since
         self.heals = not only_looks
         self.by = by
+        self.in_portions = in_portions
         self.result = Report()
         self.damaged: set[int] = set()
 
@@ -156,7 +162,9 @@ class Reconciler:
             self._quick(build, keeper)
 
     def _quick(self, build: Build, keeper: Upkeeper) -> None:
-        found = quick(self.conn, keeper)
+        whole = not self.in_portions
+        portion = Portion(quick(self.conn, keeper), whole) if whole else next_portion(self.conn, keeper)
+        found = portion.found
         written = {one.slice for one in found if one.relation != READ}
         # Of a stream that was tampered with, a reader has read something else than is there: rightly so.
         unread = [one for one in found if one.relation == READ and build.upstream_id not in self.damaged]
@@ -165,7 +173,7 @@ class Reconciler:
         if self.depth == "quick":
             self.result.add_slices(keeper, build.projection, [one for one in found if one.relation != READ] + unread)
         elif not found:
-            if self.heals:
+            if self.heals and portion.whole:
                 self._agrees(build, "figures agree")
         elif not self.heals:
             self._look(build, keeper, written, unread)
@@ -278,9 +286,9 @@ class Reconciler:
 
     def _agrees(self, build: Build, because: str) -> None:
         """Closes what an interrupted run has left open. What a deep audit saw, figures may not see."""
-        # But a build that was made since has nothing of it.
-        seen = "true" if self.depth == "deep" else f"(NOT i.{_DEEP} OR i.detected_at < %s)"
-        if self._open(build, seen, *([] if self.depth == "deep" else [build.created_at])):
+        # But a build that was made since has nothing of it; one that says it was made in the future does not know.
+        seen = "true" if self.depth == "deep" else f"(NOT i.{_DEEP} OR i.detected_at < %s AND %s <= clock_timestamp())"
+        if self._open(build, seen, *([] if self.depth == "deep" else [build.created_at] * 2)):
             incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome={"found": because})
 
     def _open(self, build: Build, condition: str, *parameters: object) -> bool:

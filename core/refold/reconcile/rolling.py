@@ -12,7 +12,7 @@ from refold.builds.build import Build, find
 from refold.builds.upkeeper import Upkeeper, Upkeepers
 from refold.errors import BuildError
 from refold.reconcile.audit import audit
-from refold.reconcile.deep import Mark, advance, begin, find_mark, plan
+from refold.reconcile.deep import Mark, advance, begin, find_mark, plan, touch
 from refold.reconcile.finding import Report
 from refold.reconcile.reconcile import Reconciler, streams_of
 from refold.upkeep.slices import Range
@@ -61,23 +61,33 @@ def step(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str = "rolling d
         except BuildError:
             continue  # Its transform is not here; another worker has it.
         mark = find_mark(conn, build.build_id, rolling=True)
-        at, ranges = _due(conn, keeper, mark, period)
+        at, ranges = _due(conn, keeper, mark, period, now)
         if at <= now:
-            due.append((mark.stepped_at if mark else never, build.build_id, build, keeper, mark, ranges))
+            # One that was tried in the future, by a clock that was ahead, would come after all others for as long.
+            tried = mark.stepped_at if mark and mark.stepped_at <= now else never
+            due.append((tried, build.build_id, build, keeper, mark, ranges))
     if not due:
         return None
     _, _, build, keeper, mark, ranges = min(due, key=lambda one: one[:2])
     return _step(conn, upkeepers, build, keeper, mark, ranges, by)
 
 
-def _due(conn: psycopg.Connection, keeper: Upkeeper, mark: Mark | None, period: timedelta) -> tuple[datetime, Range]:
-    """When the next step of a build is due, and which it is; what was never audited is due at once."""
+def _due(
+    conn: psycopg.Connection, keeper: Upkeeper, mark: Mark | None, period: timedelta, now: datetime
+) -> tuple[datetime, Range]:
+    """When the next step of a build is due, and which it is; what was never audited is due at once.
+
+    So is what was begun or finished in the future: the clock that said so was ahead.
+    """
     if mark is None:
         return datetime.min.replace(tzinfo=UTC), plan(conn, keeper, None)[0]
     if mark.finished_at is not None:
         # A round that took longer than the period does not push itself before the others'.
-        return max(mark.began_at + period, mark.finished_at), plan(conn, keeper, None)[0]
+        late = max(mark.began_at, mark.finished_at) > now
+        return now if late else max(mark.began_at + period, mark.finished_at), plan(conn, keeper, None)[0]
     left = plan(conn, keeper, mark.upto_slice)
+    if mark.began_at > now:
+        return now, left[0]
     return mark.began_at + period * (mark.steps / (mark.steps + len(left))), left[0]
 
 
@@ -89,22 +99,22 @@ def _step(
     mark: Mark | None,
     ranges: Range,
     by: str,
-) -> Step:
+) -> Step | None:
     run = Reconciler(conn, upkeepers, "slice", None, False, by)
     if mark is None or mark.finished_at is not None:
-        begin(conn, build.build_id, rolling=True)
+        mark = begin(conn, build.build_id, mark, rolling=True)
     else:
-        conn.execute(
-            "UPDATE refold.audits SET stepped_at = clock_timestamp() WHERE build_id = %s AND rolling", (build.build_id,)
-        )
+        mark = touch(conn, mark)
+    if mark is None:
+        # Somebody else is at it, who took this worker for lost.
+        return None
     suspects = audit(conn, keeper, None, Report(), keep=False, ranges=(ranges,))
     if suspects:
         # Compared with a damaged stream it would be made wrong.
         for stream in streams_of(conn, build):
             run.one(stream)
         run.heal(build, suspects, {"depth": "deep"})
-    advance(conn, build.build_id, ranges, rolling=True)
-    if ranges[1] is None:
+    if advance(conn, mark, ranges) is not None and ranges[1] is None:
         _close(conn, build, by)
     return Step(build.projection, ranges[1] is None, run.result)
 
@@ -114,7 +124,8 @@ def _close(conn: psycopg.Connection, build: Build, by: str) -> None:
     mark = find_mark(conn, build.build_id, rolling=True)
     if mark is not None and incidents.find(
         conn,
-        "i.kind = 'drift' AND i.subject = %s AND i.resolved_at IS NULL AND i.detected_at < %s",
+        "i.kind = 'drift' AND i.subject = %s AND i.resolved_at IS NULL"
+        " AND (i.detected_at < %s OR i.detected_at > clock_timestamp())",
         build.projection,
         mark.began_at,
     ):

@@ -19,6 +19,8 @@ from refold.worker.wake_up import GRACE, Silent, first_silent, heard, lost
 
 log = logging.getLogger("refold.worker")
 
+KEY = 8246178264892741632
+"""Of the lock: `sql/functions/doorbell_key.sql`, which a login without a role may not call."""
 CHANNEL = "refold"
 POLL = 1.0
 """Seconds between two looks while nothing rings."""
@@ -37,7 +39,7 @@ SELECT l.pid, coalesce(a.usename::text, '?'), coalesce(a.application_name, ''), 
 FROM pg_locks AS l
 LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-  AND (l.classid::bigint << 32) | l.objid::bigint = refold.doorbell_key()
+  AND (l.classid::bigint << 32) | l.objid::bigint = %s
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 ORDER BY l.pid
 """
@@ -45,7 +47,7 @@ ORDER BY l.pid
 
 def holders(conn: psycopg.Connection) -> list[tuple[int, str, str, bool]]:
     """Who holds the flag: pid, user, application, and whether exclusively."""
-    return [(pid, user, name, alone) for pid, user, name, alone in conn.execute(_HOLDERS).fetchall()]
+    return [(pid, user, name, alone) for pid, user, name, alone in conn.execute(_HOLDERS, (KEY,)).fetchall()]
 
 
 class Doorbell:

@@ -115,14 +115,15 @@ class Schedule:
 
 def _claim(conn: psycopg.Connection, duty: Duty) -> datetime | None:
     """Takes a duty, if it is due in the whole database and nobody is at it: since when it is this worker's."""
-    # One statement: whoever waits for the row looks at the conditions again when it gets it.
+    # One statement: whoever waits for the row looks at the conditions again when it gets it. A start that lies in the
+    # future was written by a clock that was ahead: it is as old as it is far, or nobody would ever be due again.
     row = conn.execute(
         """
         INSERT INTO refold.duties AS d (name) VALUES (%s)
         ON CONFLICT (name) DO UPDATE SET started_at = clock_timestamp(), ended_at = NULL, pid = pg_backend_pid()
-        WHERE d.started_at <= clock_timestamp() - make_interval(secs => %s::double precision)
+        WHERE abs(extract(epoch FROM clock_timestamp() - d.started_at)) >= %s::double precision
           AND (d.ended_at IS NOT NULL
-               OR d.started_at <= clock_timestamp() - make_interval(secs => %s::double precision)
+               OR abs(extract(epoch FROM clock_timestamp() - d.started_at)) >= %s::double precision
                OR NOT EXISTS (SELECT FROM pg_stat_activity AS a
                               WHERE a.pid = d.pid AND a.datname = current_database()))
         RETURNING d.started_at
