@@ -21,7 +21,13 @@ from refold.projections.query import reading
 from refold.upkeep.stream import LOG_STREAM
 
 EXPRESSIONS = [line for line in (Path(__file__).parent / "expressions.txt").read_text().splitlines() if line]
-MISREAD = ("|/ (metadata ->> 'n')::numeric", "@ version", "0x1F", "to_hex(version)", "date_part('hour', ts AT TIME ZONE 'UTC')")
+MISREAD = (
+    "|/ (metadata ->> 'n')::numeric",
+    "@ version",
+    "0x1F",
+    "to_hex(version)",
+    "date_part('hour', ts AT TIME ZONE 'UTC')",
+)
 """What sqlglot is known to take for something else."""
 
 
@@ -53,7 +59,10 @@ def values(conn: psycopg.Connection[Any], query: str) -> object:
     try:
         with conn.transaction(force_rollback=True):
             conn.execute("CREATE TEMPORARY TABLE said AS " + query)  # type: ignore[operator]
-            types = conn.execute("SELECT atttypid::regtype::text FROM pg_attribute WHERE attrelid = 'pg_temp.said'::regclass AND attname = 'x'")
+            types = conn.execute(
+                "SELECT atttypid::regtype::text FROM pg_attribute"
+                " WHERE attrelid = 'pg_temp.said'::regclass AND attname = 'x'"
+            )
             return types.fetchall(), conn.execute("SELECT event_id, x::text FROM pg_temp.said ORDER BY 1").fetchall()
     except psycopg.Error as error:
         return error.sqlstate
@@ -79,8 +88,8 @@ def test_every_expression_is_the_same_or_refused(worker: psycopg.Connection[Any]
     ("query", "line", "says"),
     [
         ("SELECT event_id,\n  user_id,\n  to_hex(version) AS x\nFROM events", 3, "to_hex"),
-        ("SELECT event_id,\n  user_id\nFROM events\nWHERE version > date_part('hour', ts AT TIME ZONE 'UTC')", 4, "date_part"),
-        ("SELECT user_id,\n  sum(version) AS n\nFROM events\nGROUP BY user_id\nHAVING sum(to_hex(version)::numeric) > 0", 5, "to_hex"),
+        ("SELECT event_id\nFROM events\nWHERE version > date_part('hour', ts AT TIME ZONE 'UTC')", 3, "date_part"),
+        ("SELECT user_id\nFROM events\nGROUP BY user_id\nHAVING sum(to_hex(version)::numeric) > 0", 4, "to_hex"),
         ("SELECT event_id,\n  nothing(version) AS x\nFROM events", 2, "nothing(integer) does not exist"),
     ],
 )  # fmt: skip

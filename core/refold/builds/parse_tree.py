@@ -154,9 +154,7 @@ def _lower(constant: Tree) -> Tree:
     return (
         constant[0],
         constant[1],
-        tuple(
-            (name, tuple(map(lower, values)) if name == ":constvalue" else values) for name, values in constant[2]
-        ),
+        tuple((name, tuple(map(lower, values)) if name == ":constvalue" else values) for name, values in constant[2]),
     )
 
 
@@ -189,4 +187,8 @@ def _not(node: Tree) -> Tree:
 
 
 def _with(node: Tree, changed: Mapping[str, Tree]) -> Tree:
-    return (node[0], node[1], tuple((name, (changed[name],) if name in changed else values) for name, values in node[2]))
+    return (
+        node[0],
+        node[1],
+        tuple((name, (changed[name],) if name in changed else values) for name, values in node[2]),
+    )

@@ -43,7 +43,8 @@ WITH RECURSIVE inner_type AS (
                                       WHEN i.typcategory = 'A' AND i.typelem <> 0 THEN i.typelem END
 )
 SELECT format_type(%(type)s::text::oid, NULL),
-       (SELECT t.typtype::text = 'e' OR t.typnamespace = 'pg_catalog'::regnamespace AND t.typname::text = ANY (%(alike)s)
+       (SELECT t.typtype::text = 'e'
+               OR t.typnamespace = 'pg_catalog'::regnamespace AND t.typname::text = ANY (%(alike)s)
         FROM inner_type AS t WHERE NOT (t.typtype = 'd' OR t.typcategory = 'A' AND t.typelem <> 0)),
        coalesce((SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = %(collation)s::text::oid), true)
 """
@@ -72,7 +73,9 @@ def refuse_misread(conn: psycopg.Connection, definition: Definition, stream: Str
         try:
             run = _Probe(conn, catalog, read.text)
         except _Refused as error:
-            raise _misread(definition, read.line(read.holding(error.word)), f"and what it would run: {error}") from error
+            raise _misread(
+                definition, read.line(read.holding(error.word)), f"and what it would run: {error}"
+            ) from error
         if meant.tree != run.tree:
             here, there = _difference(meant.words, run.words)
             line = read.line(_differing(read, meant.tree, run.tree))
@@ -139,7 +142,8 @@ def _beside(conn: psycopg.Connection, name: str, stream: Stream, columns: tuple[
     with conn.transaction(force_rollback=True):
         conn.execute("SET LOCAL search_path = pg_temp, refold, pg_catalog")
         conn.execute(
-            f"CREATE TEMPORARY VIEW {ident(name)} AS SELECT {', '.join(map(ident, columns))} FROM {stream.table}".encode()
+            f"CREATE TEMPORARY VIEW {ident(name)} AS\n"
+            f"SELECT {', '.join(map(ident, columns))} FROM {stream.table}".encode()
         )
         yield
 
