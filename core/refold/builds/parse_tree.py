@@ -88,7 +88,8 @@ def _node(token: str, tokens: Iterator[str], own: Mapping[str, str]) -> Tree:
         return token
     name = next(tokens)
     fields: list[tuple[str, tuple[Tree, ...]]] = []
-    label, values = "", []
+    label = ""
+    values: list[Tree] = []
     while True:
         token = next(tokens)
         if token == "}" or token.startswith(":"):
