@@ -64,15 +64,14 @@ def shown(url: str) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def play(url: str, folder: Path, numbers: tuple[str, ...], limit: int) -> dict[str, list[tuple[Any, ...]]]:
-    """What is shown after events with these numbers, read in pages of so many; nothing is left of it then."""
+    """What is shown after events with these numbers, read in pages of so many, and nothing else."""
     with psycopg.connect(url, autocommit=True) as admin:
-        # A rebuild of nothing is the shortest way to nothing.
         for (table,) in admin.execute("SELECT table_name FROM refold.builds WHERE state = 'live'").fetchall():
             admin.execute(f"TRUNCATE refold_builds.{table}".encode())
-            for number in (1, 2):
+            for at in (1, 2):
                 admin.execute(
-                    f"DO $$ BEGIN IF to_regclass('refold_builds.{table}__m{number}') IS NOT NULL"
-                    f" THEN TRUNCATE refold_builds.{table}__m{number}; END IF; END $$".encode()
+                    f"DO $$ BEGIN IF to_regclass('refold_builds.{table}__m{at}') IS NOT NULL"
+                    f" THEN TRUNCATE refold_builds.{table}__m{at}; END IF; END $$".encode()
                 )
         before = admin.execute("SELECT count(*) FROM refold.events").fetchone()
         assert before is not None

@@ -58,7 +58,7 @@ def values(conn: psycopg.Connection[Any], query: str) -> object:
     """What a query says, as text; or that it fails."""
     try:
         with conn.transaction(force_rollback=True):
-            conn.execute("CREATE TEMPORARY TABLE said AS " + query)  # type: ignore[operator]
+            conn.execute(f"CREATE TEMPORARY TABLE said AS {query}".encode())
             types = conn.execute(
                 "SELECT atttypid::regtype::text FROM pg_attribute"
                 " WHERE attrelid = 'pg_temp.said'::regclass AND attname = 'x'"
