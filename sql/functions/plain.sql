@@ -4,17 +4,3 @@
 CREATE OR REPLACE FUNCTION refold.plain(anyelement) RETURNS anyelement
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS 'SELECT $1';
-
--- 1.00 as 1.
-CREATE OR REPLACE FUNCTION refold.plain(numeric) RETURNS numeric
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS 'SELECT pg_catalog.trim_scale($1)';
-
--- -0 as 0.
-CREATE OR REPLACE FUNCTION refold.plain(double precision) RETURNS double precision
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS 'SELECT $1 + 0.0::double precision';
-
-CREATE OR REPLACE FUNCTION refold.plain(real) RETURNS real
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS 'SELECT $1 + 0.0::real';

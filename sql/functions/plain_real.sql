@@ -1,0 +1,4 @@
+-- -0 as 0.
+CREATE OR REPLACE FUNCTION refold.plain(real) RETURNS real
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS 'SELECT $1 + 0.0::real';
