@@ -37,6 +37,7 @@ FAILING = {
     "clicks": ("view", "buy"),
     "tagged": ("view", "buy"),
     "totals": ("view", "buy", "noise"),
+    "unspoilt": ("view", "buy"),
     "visitors": ("view", "buy"),
 }
 """The projections that fail for poison, and the actions for which they look at it."""

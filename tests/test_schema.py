@@ -243,7 +243,9 @@ def test_a_file_is_one_object_and_has_its_name(path: Path) -> None:
 
 
 def test_the_database_has_the_files_objects_and_no_others(conn: Connection) -> None:
-    functions = {path.stem for path in FILES if path.parent.name in ("functions", "aggregates")}
+    functions = [path.stem for path in FILES if path.parent.name in ("functions", "aggregates")]
     rows = conn.execute("SELECT proname FROM pg_proc WHERE pronamespace = 'refold'::regnamespace").fetchall()
-    assert {name for (name,) in rows} == functions
+    # A function that has a form for some types has a file for each: plain, plain_numeric, …
+    names = {name for (name,) in rows}
+    assert names == {"plain" if stem.startswith("plain_") else stem for stem in functions}
     assert len(rows) == len(functions)

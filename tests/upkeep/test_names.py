@@ -23,6 +23,7 @@ from refold.projections.plan import LOG_COLUMNS
 from refold.projections.query import analyse
 from refold.reconcile.differences import _BY_KEY
 from refold.reconcile.reconcile import reconcile
+
 from .test_golden import SHOWN, generated
 
 KEYS = 24
@@ -88,9 +89,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-TRANSFORMS = {
-    "made": "SELECT " + ", ".join(f"{value(name)} AS {ident(name)}" for name in MODEL) + " FROM events"
-}
+TRANSFORMS = {"made": "SELECT " + ", ".join(f"{value(name)} AS {ident(name)}" for name in MODEL) + " FROM events"}
 
 
 @pytest.fixture

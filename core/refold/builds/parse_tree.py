@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+CALL = "CALL"
+"""The kind of node that stands for an operator or a function."""
 
 Tree = Any
 """A node is ("{", name, ((field, values), …)), a list ("(", items), anything else its text."""
@@ -21,16 +25,37 @@ _TESTS = {"0": "1", "1": "0", "2": "3", "3": "2", "4": "5", "5": "4"}
 """IS TRUE and IS NOT TRUE, and so on."""
 
 
-def read(text: str, negators: Mapping[str, tuple[str, str]], own: Mapping[str, str]) -> Tree:
+# Of these the first argument is a word, in any case.
+_UNITS = frozenset(
+    {"timestamp_trunc", "timestamptz_trunc", "timestamptz_trunc_zone", "interval_trunc", "timestamp_part",
+     "timestamptz_part", "interval_part", "time_part", "timetz_part", "extract_date", "extract_time",
+     "extract_timetz", "extract_timestamp", "extract_timestamptz", "extract_interval"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What the oids in a tree mean.
+
+    Args:
+        negators: for each operator its negator and the function of that.
+        functions: for each function that is part of the server the name of its code: ceil and ceiling share it.
+    """
+
+    negators: Mapping[str, tuple[str, str]]
+    functions: Mapping[str, str]
+
+
+def read(text: str, catalog: Catalog, own: Mapping[str, str]) -> Tree:
     """Reads a tree.
 
     Args:
         text: `pg_rewrite.ev_action` of a view.
-        negators: for the oid of each operator the oid and the function's oid of its negator.
+        catalog: the database's.
         own: oids that differ between any two views, and what stands for them.
     """
     tokens = iter(_TOKEN.findall(text))
-    return _negated_inwards(_node(next(tokens), tokens, own), negators)
+    return _negated_inwards(_node(next(tokens), tokens, own), catalog)
 
 
 def nodes(tree: Tree) -> Iterator[Tree]:
@@ -63,7 +88,8 @@ def _node(token: str, tokens: Iterator[str], own: Mapping[str, str]) -> Tree:
         return token
     name = next(tokens)
     fields: list[tuple[str, tuple[Tree, ...]]] = []
-    label, values = "", []
+    label = ""
+    values: list[Tree] = []
     while True:
         token = next(tokens)
         if token == "}" or token.startswith(":"):
@@ -77,24 +103,63 @@ def _node(token: str, tokens: Iterator[str], own: Mapping[str, str]) -> Tree:
             values.append(own.get(value, value) if label == ":relid" and isinstance(value, str) else value)
 
 
-def _negated_inwards(tree: Tree, negators: Mapping[str, tuple[str, str]]) -> Tree:
+def _negated_inwards(tree: Tree, catalog: Catalog) -> Tree:
     if not isinstance(tree, tuple):
         return tree
     if tree[0] == "(":
-        return ("(", tuple(_negated_inwards(item, negators) for item in tree[1]))
+        return ("(", tuple(_negated_inwards(item, catalog) for item in tree[1]))
     if tree[1] == "BOOLEXPR" and field(tree, ":boolop") == "not":
         inner = field(tree, ":args")[1][0]
-        negated = _negation(inner, negators)
+        negated = _negation(inner, catalog)
         if negated is not None:
-            return _negated_inwards(negated, negators)
-    return (
+            return _negated_inwards(negated, catalog)
+    whole = (
         "{",
         tree[1],
-        tuple((name, tuple(_negated_inwards(value, negators) for value in values)) for name, values in tree[2]),
+        tuple((name, tuple(_negated_inwards(value, catalog) for value in values)) for name, values in tree[2]),
+    )
+    return _call(whole, catalog) if whole[1] in ("OPEXPR", "FUNCEXPR") else whole
+
+
+def _call(node: Tree, catalog: Catalog) -> Tree:
+    """An operator or a function as what it calls."""
+    prefix, number = (":op", ":opfuncid") if node[1] == "OPEXPR" else (":func", ":funcid")
+    function = field(node, number)
+    code = catalog.functions.get(function, function)
+    arguments = field(node, ":args")
+    if code in _UNITS and isinstance(arguments, tuple) and arguments[1][0][1] == "CONST":
+        arguments = ("(", (_lower(arguments[1][0]), *arguments[1][1:]))
+    return (
+        "{",
+        CALL,
+        (
+            (":function", (code,)),
+            (":result", (field(node, f"{prefix}resulttype"),)),
+            (":set", (field(node, f"{prefix}retset"),)),
+            (":collation", (field(node, f"{prefix}collid"),)),
+            (":inputcollid", (field(node, ":inputcollid"),)),
+            (":args", (arguments,)),
+        ),
     )
 
 
-def _negation(node: Tree, negators: Mapping[str, tuple[str, str]]) -> Tree | None:
+def _lower(constant: Tree) -> Tree:
+    """A text in lower case; its bytes stand behind four of its length."""
+
+    def lower(value: Tree) -> Tree:
+        if not (isinstance(value, str) and value.startswith("[")):
+            return value
+        numbers = [int(number) for number in value.strip("[] ").split()]
+        return str(numbers[:4] + [number + 32 if 65 <= number <= 90 else number for number in numbers[4:]])
+
+    return (
+        constant[0],
+        constant[1],
+        tuple((name, tuple(map(lower, values)) if name == ":constvalue" else values) for name, values in constant[2]),
+    )
+
+
+def _negation(node: Tree, catalog: Catalog) -> Tree | None:
     """NOT of a node as another node, where there is one."""
     kind = node[1]
     if kind == "BOOLEXPR":
@@ -104,7 +169,7 @@ def _negation(node: Tree, negators: Mapping[str, tuple[str, str]]) -> Tree | Non
         turned = tuple(_not(argument) for argument in arguments)
         return _with(node, {":boolop": "or" if operator == "and" else "and", ":args": ("(", turned)})
     if kind in ("OPEXPR", "SCALARARRAYOPEXPR"):
-        negator = negators.get(field(node, ":opno"))
+        negator = catalog.negators.get(field(node, ":opno"))
         if negator is None:
             return None
         changed: dict[str, Tree] = {":opno": negator[0], ":opfuncid": negator[1]}
@@ -123,4 +188,8 @@ def _not(node: Tree) -> Tree:
 
 
 def _with(node: Tree, changed: Mapping[str, Tree]) -> Tree:
-    return (node[0], node[1], tuple((name, (changed[name],) if name in changed else values) for name, values in node[2]))
+    return (
+        node[0],
+        node[1],
+        tuple((name, (changed[name],) if name in changed else values) for name, values in node[2]),
+    )

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
+from sqlglot import exp
 
 from refold.builds import parse_tree
+from refold.builds.parse_tree import Catalog
 from refold.errors import DefinitionError
 from refold.projections.definition import Definition
 from refold.projections.equals import PLAIN
@@ -30,6 +32,8 @@ _ALIKE = frozenset(
 )
 """Types of pg_catalog of which equal values are identical; enums are, too."""
 
+_HEAD = "CREATE TEMPORARY VIEW refold_reading AS\n"
+
 _TYPE = """
 WITH RECURSIVE inner_type AS (
     SELECT t.* FROM pg_type AS t WHERE t.oid = %(type)s::text::oid
@@ -39,7 +43,8 @@ WITH RECURSIVE inner_type AS (
                                       WHEN i.typcategory = 'A' AND i.typelem <> 0 THEN i.typelem END
 )
 SELECT format_type(%(type)s::text::oid, NULL),
-       (SELECT t.typtype::text = 'e' OR t.typnamespace = 'pg_catalog'::regnamespace AND t.typname::text = ANY (%(alike)s)
+       (SELECT t.typtype::text = 'e'
+               OR t.typnamespace = 'pg_catalog'::regnamespace AND t.typname::text = ANY (%(alike)s)
         FROM inner_type AS t WHERE NOT (t.typtype = 'd' OR t.typcategory = 'A' AND t.typelem <> 0)),
        coalesce((SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = %(collation)s::text::oid), true)
 """
@@ -60,61 +65,65 @@ def refuse_misread(conn: psycopg.Connection, definition: Definition, stream: Str
     columns = _columns(conn, stream)
     read = reading(definition.name, definition.source, plan.stream, columns, definition.path)
     with _beside(conn, plan.stream, stream, columns):
-        meant = _Probe(conn, definition, _as_written(definition.source))
+        catalog = _catalog(conn)
         try:
-            run = _Probe(conn, definition, read.text)
-        except DefinitionError as error:
-            raise DefinitionError(
-                f"refold reads this query otherwise than Postgres: it would run {error}",
-                path=definition.path,
-                remedy="Say it with other words, those of the SQL standard where there are some.",
+            meant = _Probe(conn, catalog, definition.source.rstrip().rstrip(";"))
+        except _Refused as error:
+            raise DefinitionError(f"Postgres refuses it: {error}", path=definition.path, line=error.line) from error
+        try:
+            run = _Probe(conn, catalog, read.text)
+        except _Refused as error:
+            raise _misread(
+                definition, read.line(read.holding(error.word)), f"and what it would run: {error}"
             ) from error
         if meant.tree != run.tree:
-            raise _misread(definition, read, meant, run)
+            here, there = _difference(meant.words, run.words)
+            line = read.line(_differing(read, meant.tree, run.tree))
+            raise _misread(definition, line, f"to which it is {here}, and would run {there}")
         if plan.upkeep != "facts":
-            _refuse_choices(conn, definition, read)
+            _refuse_choices(conn, catalog, definition, read)
 
 
-def _as_written(source: str) -> str:
-    return source.rstrip().rstrip(";")
+class _Refused(Exception):
+    """Postgres refuses a query; says which line of it, and at which word."""
+
+    def __init__(self, query: str, error: psycopg.Error) -> None:
+        super().__init__(error.diag.message_primary or str(error))
+        at = int(error.diag.statement_position or 0) - len(_HEAD) - 1
+        self.line = query[:at].count("\n") + 1 if at >= 0 else None
+        self.word = (query[at:].split() or [""])[0] if at >= 0 else "\0"
 
 
 class _Probe:
     """A query as a view that Postgres has read, and that is gone again."""
 
-    def __init__(self, conn: psycopg.Connection, definition: Definition, query: str) -> None:
+    def __init__(self, conn: psycopg.Connection, catalog: Catalog, query: str) -> None:
         try:
             with conn.transaction():
                 # Prepared: by that protocol it is one statement, whatever the text.
-                conn.execute(f"CREATE TEMPORARY VIEW refold_reading AS\n{query}".encode(), prepare=True)
+                conn.execute((_HEAD + query).encode(), prepare=True)
                 row = conn.execute(
                     "SELECT ev_class::text, ev_action::text, pg_get_viewdef(ev_class)"
                     " FROM pg_rewrite WHERE ev_class = 'pg_temp.refold_reading'::regclass"
                 ).fetchone()
                 conn.execute("DROP VIEW pg_temp.refold_reading")
         except psycopg.Error as error:
-            raise _refused(definition, query, error) from error
+            raise _Refused(query, error) from error
         assert row is not None
         own, action, self.words = row
-        self.tree = parse_tree.read(action, _negators(conn), {own: "own"})
+        self.tree = parse_tree.read(action, catalog, {own: "own"})
 
 
-def _refused(definition: Definition, query: str, error: psycopg.Error) -> DefinitionError:
-    line = None
-    if error.diag.statement_position is not None and query == _as_written(definition.source):
-        before = f"CREATE TEMPORARY VIEW refold_reading AS\n{query}"[: int(error.diag.statement_position) - 1]
-        line = before.count("\n") or None
-    return DefinitionError(
-        f"Postgres refuses it: {error.diag.message_primary or error}", path=definition.path, line=line
-    )
-
-
-def _negators(conn: psycopg.Connection) -> dict[str, tuple[str, str]]:
-    rows = conn.execute(
+def _catalog(conn: psycopg.Connection) -> Catalog:
+    negators = conn.execute(
         "SELECT o.oid::text, n.oid::text, n.oprcode::oid::text"
         " FROM pg_operator AS o JOIN pg_operator AS n ON n.oid = o.oprnegate"
     ).fetchall()
-    return {operator: (negator, function) for operator, negator, function in rows}
+    functions = conn.execute(
+        "SELECT p.oid::text, p.prosrc FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang"
+        " WHERE l.lanname = 'internal'"
+    ).fetchall()
+    return Catalog({operator: (negator, code) for operator, negator, code in negators}, dict(functions))
 
 
 def _columns(conn: psycopg.Connection, stream: Stream) -> tuple[str, ...]:
@@ -133,23 +142,24 @@ def _beside(conn: psycopg.Connection, name: str, stream: Stream, columns: tuple[
     with conn.transaction(force_rollback=True):
         conn.execute("SET LOCAL search_path = pg_temp, refold, pg_catalog")
         conn.execute(
-            f"CREATE TEMPORARY VIEW {ident(name)} AS SELECT {', '.join(map(ident, columns))} FROM {stream.table}".encode()
+            f"CREATE TEMPORARY VIEW {ident(name)} AS\n"
+            f"SELECT {', '.join(map(ident, columns))} FROM {stream.table}".encode()
         )
         yield
 
 
-def _misread(definition: Definition, read: Reading, meant: _Probe, run: _Probe) -> DefinitionError:
-    here, there = _difference(meant.words, run.words)
+def _misread(definition: Definition, line: int | None, how: str) -> DefinitionError:
+    words = "this query" if line is None else definition.source.splitlines()[line - 1].strip()
     return DefinitionError(
-        f"refold reads this query otherwise than Postgres, to which it is {here}, and would run {there}",
+        f"refold reads `{words}` otherwise than Postgres, {how}",
         path=definition.path,
-        line=_line(read, meant.tree, run.tree),
+        line=line,
         remedy="Say it with other words, those of the SQL standard where there are some.",
     )
 
 
-def _line(read: Reading, meant: parse_tree.Tree, run: parse_tree.Tree) -> int | None:
-    """Where the first column stands that differs; else where what stands behind the columns does."""
+def _differing(read: Reading, meant: parse_tree.Tree, run: parse_tree.Tree) -> exp.Expr | None:
+    """The first part of the query in which two trees differ, None within WITH."""
 
     def outputs(tree: parse_tree.Tree) -> dict[str, parse_tree.Tree]:
         [query] = tree[1]
@@ -158,8 +168,11 @@ def _line(read: Reading, meant: parse_tree.Tree, run: parse_tree.Tree) -> int | 
     theirs = outputs(run)
     for name, one in outputs(meant).items():
         if theirs.get(name) != one:
-            return read.lines.get(name)
-    return read.lines.get("")
+            return read.parts.get(name)
+    for clause, name in ((":jointree", "WHERE"), (":havingQual", "HAVING")):
+        if parse_tree.field(meant[1][0], clause) != parse_tree.field(run[1][0], clause):
+            return read.parts.get(name)
+    return None
 
 
 def _difference(meant: str, run: str) -> tuple[str, str]:
@@ -171,34 +184,34 @@ def _difference(meant: str, run: str) -> tuple[str, str]:
     return "something else in types", "this"
 
 
-def _refuse_choices(conn: psycopg.Connection, definition: Definition, read: Reading) -> None:
+def _refuse_choices(conn: psycopg.Connection, catalog: Catalog, definition: Definition, read: Reading) -> None:
     """Refuses to keep one of several equals where these can be told apart."""
-    if read.choices and _told_apart(conn, definition, read.plain()):
+    if read.choices and _told_apart(conn, catalog, read.plain()):
         for at, choice in enumerate(read.choices):
-            found = _told_apart(conn, definition, read.plain(at))
+            found = _told_apart(conn, catalog, read.plain(at))
             if found is not None:
                 kind, remedy = found
                 raise DefinitionError(
                     f"{choice.what} over {choice.node.sql('postgres', normalize_functions=False)} keeps one of several"
                     f" equals, and equal values of {kind} can be told apart",
                     path=definition.path,
-                    line=read.line(choice),
+                    line=read.line(choice.node),
                     remedy=remedy,
                 )
 
 
-def _told_apart(conn: psycopg.Connection, definition: Definition, query: str) -> tuple[str, str] | None:
+def _told_apart(conn: psycopg.Connection, catalog: Catalog, query: str) -> tuple[str, str] | None:
     """A type that cannot be brought into one spelling, and what to do about it; None where all can."""
-    tree = _Probe(conn, definition, query).tree
+    tree = _Probe(conn, catalog, query).tree
     row = conn.execute(f"SELECT '{PLAIN}(anyelement)'::regprocedure::oid::text").fetchone()
     assert row is not None
     for node in parse_tree.nodes(tree):
-        if node[1] != "FUNCEXPR" or parse_tree.field(node, ":funcid") != row[0]:
+        if node[1] != parse_tree.CALL or parse_tree.field(node, ":function") != row[0]:
             continue
         collation = parse_tree.field(node, ":inputcollid")
         found = conn.execute(
             _TYPE,
-            {"type": parse_tree.field(node, ":funcresulttype"), "collation": collation, "alike": sorted(_ALIKE)},
+            {"type": parse_tree.field(node, ":result"), "collation": collation, "alike": sorted(_ALIKE)},
         ).fetchone()
         assert found is not None
         kind, alike, deterministic = found

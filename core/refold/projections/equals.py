@@ -56,7 +56,7 @@ def alike(node: exp.Expr, texts: Collection[str] = ()) -> bool:
     """
     if isinstance(node, exp.Column):
         return node.name in texts
-    if isinstance(node, exp.Paren | exp.TimestampTrunc | exp.DateTrunc | exp.AtTimeZone):
+    if isinstance(node, exp.Paren | exp.Upper | exp.Lower | exp.TimestampTrunc | exp.DateTrunc | exp.AtTimeZone):
         return alike(node.this, {"ts", *texts} if isinstance(node, exp.AtTimeZone) else texts)
     if isinstance(node, exp.Cast):
         return node.to.this in _ALIKE

@@ -49,13 +49,13 @@ class Reading:
         query: its tree.
         texts: the columns of which equal values are identical.
         choices: where one of several equals is kept.
-        lines: the line of each output; under '' that of the first part behind them.
+        parts: each output by its name, and what stands behind them under WHERE and HAVING.
     """
 
     query: exp.Select
     texts: frozenset[str]
     choices: tuple[Choice, ...]
-    lines: Mapping[str, int | None]
+    parts: Mapping[str, exp.Expr]
 
     @property
     def text(self) -> str:
@@ -68,8 +68,13 @@ class Reading:
         made_plain(query, self.texts, only=only)
         return _written(query)
 
-    def line(self, choice: Choice) -> int | None:
-        return _line(choice.node)
+    def line(self, node: exp.Expr | None) -> int | None:
+        """Where in the file a part of it stands."""
+        return _line(node)
+
+    def holding(self, word: str) -> exp.Expr | None:
+        """The first part in which a word is written."""
+        return next((part for part in self.parts.values() if word in _written(part)), None)
 
 
 def reading(name: str, source: str, stream: str, columns: tuple[str, ...], path: Path | None) -> Reading:
@@ -85,10 +90,11 @@ def reading(name: str, source: str, stream: str, columns: tuple[str, ...], path:
     analysis = _Analysis(name, source, {stream: columns}, path)
     query = analysis.query
     texts = frozenset(analysis._texts())
-    lines: dict[str, int | None] = {item.alias_or_name: _line(item) for item in query.expressions}
-    behind = [query.args[part] for part in ("where", "group", "having") if query.args.get(part) is not None]
-    lines[""] = _line(behind[0]) if behind else None
-    return Reading(query, texts, tuple(made_plain(query.copy(), texts)), lines)
+    parts: dict[str, exp.Expr] = {item.alias_or_name: item for item in query.expressions}
+    for clause in ("where", "having"):
+        if query.args.get(clause) is not None:
+            parts[clause.upper()] = query.args[clause]
+    return Reading(query, texts, tuple(made_plain(query.copy(), texts)), parts)
 
 
 def _written(query: exp.Expr) -> str:

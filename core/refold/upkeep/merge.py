@@ -197,11 +197,7 @@ class _Merge:
             sets: the sets behind the distinct counts.
             new: for each set (from 1) the relation of the keys of its new members.
         """
-        parts = [
-            "SELECT "
-            + ", ".join([self.key_list, *(self._column(p) for p in self.plan.partials)])
-            + " FROM delta"
-        ]
+        parts = ["SELECT " + ", ".join([self.key_list, *(self._column(p) for p in self.plan.partials)]) + " FROM delta"]
         parts += [
             "SELECT "
             + ", ".join([self.key_list, *(self._column(p, of=one.partial) for p in self.plan.partials)])

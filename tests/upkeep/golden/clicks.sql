@@ -47,7 +47,7 @@ WITH page AS MATERIALIZED (
     ) AS unread
     ORDER BY txid, position LIMIT %(limit)s::bigint
 ),
-upto AS MATERIALIZED (
+upto__ AS MATERIALIZED (
     SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC LIMIT 1
 ),
 written AS (
@@ -62,23 +62,23 @@ written AS (
            CAST((metadata ->> 'n') AS DECIMAL) AS n
     FROM page
     WHERE (action <> 'noise')
-    RETURNING refold.position_slice(position) AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new
+    RETURNING refold.position_slice(position) AS slice__, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM written GROUP BY slice__
         UNION ALL
         SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
 )
 SELECT (SELECT count(*) FROM page) AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- backlog
-WITH upto AS MATERIALIZED (
+WITH upto__ AS MATERIALIZED (
     (SELECT txid, position, 0 AS ordinal, true AS full_page
      FROM refold.events
      WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
@@ -92,8 +92,8 @@ page AS NOT MATERIALIZED (
     SELECT txid, position, 0 AS ordinal, event_id, user_id, action, ts, metadata
     FROM refold.events
     WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
-      AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
-      AND txid <= (SELECT txid FROM upto)
+      AND (txid, position) <= ((SELECT txid FROM upto__), (SELECT position FROM upto__))
+      AND txid <= (SELECT txid FROM upto__)
 ),
 written AS (
     INSERT INTO refold_builds.clicks__1 (txid, position, ordinal, event_id, user_id, action, ts, n)
@@ -107,26 +107,26 @@ written AS (
            CAST((metadata ->> 'n') AS DECIMAL) AS n
     FROM page
     WHERE (action <> 'noise')
-    RETURNING refold.position_slice(position) AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new
+    RETURNING refold.position_slice(position) AS slice__, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM written GROUP BY slice__
         UNION ALL
         SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
             SELECT position, 0 AS ordinal
             FROM refold.events
             WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
-              AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
-              AND txid <= (SELECT txid FROM upto)
+              AND (txid, position) <= ((SELECT txid FROM upto__), (SELECT position FROM upto__))
+              AND txid <= (SELECT txid FROM upto__)
         ) AS page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
 )
-SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+SELECT CASE WHEN (SELECT full_page FROM upto__) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- load
 INSERT INTO refold_builds.clicks__1 (txid, position, ordinal, event_id, user_id, action, ts, n)
@@ -161,11 +161,11 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM refold_builds.clicks__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, refold.position_slice(position) AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
-FROM (SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM expected EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM actual) AS d
+SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, refold.position_slice(position) AS slice, jsonb_build_object('event_id', d__.event_id) AS key, to_jsonb(d__) AS row
+FROM (SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM expected EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM actual) AS d__
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, refold.position_slice(position) AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
-FROM (SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM actual EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM expected) AS d;
+SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, refold.position_slice(position) AS slice, jsonb_build_object('event_id', d__.event_id) AS key, to_jsonb(d__) AS row
+FROM (SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM actual EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM expected) AS d__;
 
 -- healing of refold_builds.clicks__1: delete
 DELETE FROM refold_builds.clicks__1 WHERE (true) AND hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));

@@ -44,11 +44,11 @@ WITH page AS MATERIALIZED (
     ) AS unread
     ORDER BY txid, position LIMIT %(limit)s::bigint
 ),
-upto AS MATERIALIZED (
+upto__ AS MATERIALIZED (
     SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC LIMIT 1
 ),
-touched AS MATERIALIZED (
-    SELECT DISTINCT hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) AS hash FROM page
+touched__ AS MATERIALIZED (
+    SELECT DISTINCT hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) AS hash__ FROM page
 ),
 fresh AS MATERIALIZED (
     SELECT
@@ -60,12 +60,12 @@ fresh AS MATERIALIZED (
       COUNT(DISTINCT (user_id, action)) AS doings
     FROM (
         SELECT e.user_id, e.action, e.ts
-        FROM touched
+        FROM touched__
         CROSS JOIN LATERAL (
             SELECT user_id, action, ts FROM refold.events
-            WHERE hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) = touched.hash AND event_id <> ALL (%(dead)s::text[])
+            WHERE hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) = touched__.hash__ AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto)))
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto__)))
             OFFSET 0
         ) AS e
     ) AS events
@@ -75,32 +75,32 @@ fresh AS MATERIALIZED (
       COUNT(*) %% 3 <> 0
 ),
 gone AS (
-    DELETE FROM refold_builds.days__1 WHERE hash_record_extended(ROW(day), 0) IN (SELECT hash FROM touched)
-    RETURNING refold.day_slice(day::date) AS slice, hash_record_extended(ROW(day, usual, doings), 0) AS new
+    DELETE FROM refold_builds.days__1 WHERE hash_record_extended(ROW(day), 0) IN (SELECT hash__ FROM touched__)
+    RETURNING refold.day_slice(day::date) AS slice__, hash_record_extended(ROW(day, usual, doings), 0) AS new__
 ),
 written AS (
     INSERT INTO refold_builds.days__1 (day, usual, doings)
     SELECT day, usual, doings FROM fresh
     WHERE (SELECT count(*) FROM gone) >= 0
-    RETURNING refold.day_slice(day::date) AS slice, hash_record_extended(ROW(day, usual, doings), 0) AS new
+    RETURNING refold.day_slice(day::date) AS slice__, hash_record_extended(ROW(day, usual, doings), 0) AS new__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, -count(*) AS rows, -sum(new) AS hash FROM gone GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, -count(*) AS rows, -sum(new__) AS hash FROM gone GROUP BY slice__
         UNION ALL
-        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM written GROUP BY slice__
         UNION ALL
         SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
 )
 SELECT (SELECT count(*) FROM page) AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- backlog
-WITH upto AS MATERIALIZED (
+WITH upto__ AS MATERIALIZED (
     (SELECT txid, position, 0 AS ordinal, true AS full_page
      FROM refold.events
      WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
@@ -114,11 +114,11 @@ page AS NOT MATERIALIZED (
     SELECT txid, position, 0 AS ordinal, user_id, action, ts
     FROM refold.events
     WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
-      AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
-      AND txid <= (SELECT txid FROM upto)
+      AND (txid, position) <= ((SELECT txid FROM upto__), (SELECT position FROM upto__))
+      AND txid <= (SELECT txid FROM upto__)
 ),
-touched AS MATERIALIZED (
-    SELECT DISTINCT hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) AS hash FROM page
+touched__ AS MATERIALIZED (
+    SELECT DISTINCT hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) AS hash__ FROM page
 ),
 fresh AS MATERIALIZED (
     SELECT
@@ -130,12 +130,12 @@ fresh AS MATERIALIZED (
       COUNT(DISTINCT (user_id, action)) AS doings
     FROM (
         SELECT e.user_id, e.action, e.ts
-        FROM touched
+        FROM touched__
         CROSS JOIN LATERAL (
             SELECT user_id, action, ts FROM refold.events
-            WHERE hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) = touched.hash AND event_id <> ALL (%(dead)s::text[])
+            WHERE hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) = touched__.hash__ AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto)))
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto__)))
             OFFSET 0
         ) AS e
     ) AS events
@@ -145,35 +145,35 @@ fresh AS MATERIALIZED (
       COUNT(*) %% 3 <> 0
 ),
 gone AS (
-    DELETE FROM refold_builds.days__1 WHERE hash_record_extended(ROW(day), 0) IN (SELECT hash FROM touched)
-    RETURNING refold.day_slice(day::date) AS slice, hash_record_extended(ROW(day, usual, doings), 0) AS new
+    DELETE FROM refold_builds.days__1 WHERE hash_record_extended(ROW(day), 0) IN (SELECT hash__ FROM touched__)
+    RETURNING refold.day_slice(day::date) AS slice__, hash_record_extended(ROW(day, usual, doings), 0) AS new__
 ),
 written AS (
     INSERT INTO refold_builds.days__1 (day, usual, doings)
     SELECT day, usual, doings FROM fresh
     WHERE (SELECT count(*) FROM gone) >= 0
-    RETURNING refold.day_slice(day::date) AS slice, hash_record_extended(ROW(day, usual, doings), 0) AS new
+    RETURNING refold.day_slice(day::date) AS slice__, hash_record_extended(ROW(day, usual, doings), 0) AS new__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, -count(*) AS rows, -sum(new) AS hash FROM gone GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, -count(*) AS rows, -sum(new__) AS hash FROM gone GROUP BY slice__
         UNION ALL
-        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM written GROUP BY slice__
         UNION ALL
         SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
             SELECT position, 0 AS ordinal
             FROM refold.events
             WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
-              AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
-              AND txid <= (SELECT txid FROM upto)
+              AND (txid, position) <= ((SELECT txid FROM upto__), (SELECT position FROM upto__))
+              AND txid <= (SELECT txid FROM upto__)
         ) AS page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
 )
-SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+SELECT CASE WHEN (SELECT full_page FROM upto__) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- load
 INSERT INTO refold_builds.days__1 (day, usual, doings)
@@ -220,11 +220,11 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT day, usual, doings FROM refold_builds.days__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(day), 0) AS hash, refold.day_slice(day::date) AS slice, jsonb_build_object('day', d.day) AS key, to_jsonb(d) AS row
-FROM (SELECT day, usual, doings FROM expected EXCEPT ALL SELECT day, usual, doings FROM actual) AS d
+SELECT 'expected' AS side, hash_record_extended(ROW(day), 0) AS hash, refold.day_slice(day::date) AS slice, jsonb_build_object('day', d__.day) AS key, to_jsonb(d__) AS row
+FROM (SELECT day, usual, doings FROM expected EXCEPT ALL SELECT day, usual, doings FROM actual) AS d__
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(day), 0) AS hash, refold.day_slice(day::date) AS slice, jsonb_build_object('day', d.day) AS key, to_jsonb(d) AS row
-FROM (SELECT day, usual, doings FROM actual EXCEPT ALL SELECT day, usual, doings FROM expected) AS d;
+SELECT 'actual' AS side, hash_record_extended(ROW(day), 0) AS hash, refold.day_slice(day::date) AS slice, jsonb_build_object('day', d__.day) AS key, to_jsonb(d__) AS row
+FROM (SELECT day, usual, doings FROM actual EXCEPT ALL SELECT day, usual, doings FROM expected) AS d__;
 
 -- healing of refold_builds.days__1: delete
 DELETE FROM refold_builds.days__1 WHERE (true) AND hash_record_extended(ROW(day), 0) IN (SELECT unnest(%(keys)s::bigint[]));

@@ -2,10 +2,10 @@
 
 -- create
 CREATE TABLE refold_builds.item_counts__1 AS
-SELECT item AS item,
+SELECT refold.plain(item) AS item,
        COUNT(*) AS times,
-       MAX(place) AS furthest,
-       MIN(ts) AS first_at
+       MAX(refold.plain(place)) AS furthest,
+       MIN(refold.plain(ts)) AS first_at
 FROM refold_builds.items__1
 GROUP BY 1
 WITH NO DATA;
@@ -37,15 +37,15 @@ WITH page AS MATERIALIZED (
     ) AS unread
     ORDER BY txid, position, ordinal LIMIT %(limit)s::bigint
 ),
-upto AS MATERIALIZED (
+upto__ AS MATERIALIZED (
     SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC, ordinal DESC LIMIT 1
 ),
 written AS (
     INSERT INTO refold_builds.item_counts__1 AS kept (item, times, furthest, first_at)
-    SELECT item AS item,
+    SELECT refold.plain(item) AS item,
            COUNT(*) AS times,
-           MAX(place) AS furthest,
-           MIN(ts) AS first_at
+           MAX(refold.plain(place)) AS furthest,
+           MIN(refold.plain(ts)) AS first_at
     FROM page
     GROUP BY 1
     ON CONFLICT (item) DO UPDATE SET
@@ -53,23 +53,23 @@ written AS (
         furthest = greatest(kept.furthest, excluded.furthest),
         first_at = least(kept.first_at, excluded.first_at),
         before__ = hash_record_extended(ROW(kept.item, kept.times, kept.furthest, kept.first_at), 0)
-    RETURNING (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice, hash_record_extended(ROW(item, times, furthest, first_at), 0) AS new, before__ AS old
+    RETURNING (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(item, times, furthest, first_at), 0) AS new__, before__ AS old__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
         UNION ALL
         SELECT -1 AS relation, 0 AS slice, (SELECT count(*) FROM page) AS rows, 0 AS hash
     ) AS changes
     GROUP BY relation, slice
 )
 SELECT (SELECT count(*) FROM page) AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- backlog
-WITH upto AS MATERIALIZED (
+WITH upto__ AS MATERIALIZED (
     (SELECT txid, position, ordinal AS ordinal, true AS full_page
      FROM refold_builds.items__1
      WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
@@ -83,15 +83,15 @@ page AS NOT MATERIALIZED (
     SELECT txid, position, ordinal, ts, item, place
     FROM refold_builds.items__1
     WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
-      AND (txid, position, ordinal) <= ((SELECT txid FROM upto), (SELECT position FROM upto), (SELECT ordinal FROM upto))
-      AND txid <= (SELECT txid FROM upto)
+      AND (txid, position, ordinal) <= ((SELECT txid FROM upto__), (SELECT position FROM upto__), (SELECT ordinal FROM upto__))
+      AND txid <= (SELECT txid FROM upto__)
 ),
 written AS (
     INSERT INTO refold_builds.item_counts__1 AS kept (item, times, furthest, first_at)
-    SELECT item AS item,
+    SELECT refold.plain(item) AS item,
            COUNT(*) AS times,
-           MAX(place) AS furthest,
-           MIN(ts) AS first_at
+           MAX(refold.plain(place)) AS furthest,
+           MIN(refold.plain(ts)) AS first_at
     FROM page
     GROUP BY 1
     ON CONFLICT (item) DO UPDATE SET
@@ -99,27 +99,27 @@ written AS (
         furthest = greatest(kept.furthest, excluded.furthest),
         first_at = least(kept.first_at, excluded.first_at),
         before__ = hash_record_extended(ROW(kept.item, kept.times, kept.furthest, kept.first_at), 0)
-    RETURNING (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice, hash_record_extended(ROW(item, times, furthest, first_at), 0) AS new, before__ AS old
+    RETURNING (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(item, times, furthest, first_at), 0) AS new__, before__ AS old__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
         UNION ALL
-        SELECT -1 AS relation, 0 AS slice, CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS rows, 0 AS hash
+        SELECT -1 AS relation, 0 AS slice, CASE WHEN (SELECT full_page FROM upto__) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS rows, 0 AS hash
     ) AS changes
     GROUP BY relation, slice
 )
-SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+SELECT CASE WHEN (SELECT full_page FROM upto__) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- load
 CREATE TEMPORARY TABLE delta ON COMMIT DROP AS
-SELECT item AS item,
+SELECT refold.plain(item) AS item,
        COUNT(*) AS times,
-       MAX(place) AS furthest,
-       MIN(ts) AS first_at
+       MAX(refold.plain(place)) AS furthest,
+       MIN(refold.plain(ts)) AS first_at
 FROM refold_builds.items__1
 WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
   AND (%(whole)s::boolean OR
@@ -137,10 +137,10 @@ ON CONFLICT (item) DO UPDATE SET
 
 -- audit of refold_builds.item_counts__1
 WITH expected AS MATERIALIZED (
-    SELECT item AS item,
+    SELECT refold.plain(item) AS item,
            COUNT(*) AS times,
-           MAX(place) AS furthest,
-           MIN(ts) AS first_at
+           MAX(refold.plain(place)) AS furthest,
+           MIN(refold.plain(ts)) AS first_at
     FROM refold_builds.items__1
     WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
@@ -150,26 +150,26 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT item, times, furthest, first_at FROM refold_builds.item_counts__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(item), 0) AS hash, (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice, jsonb_build_object('item', d.item) AS key, to_jsonb(d) AS row
-FROM (SELECT item, times, furthest, first_at FROM expected EXCEPT ALL SELECT item, times, furthest, first_at FROM actual) AS d
+SELECT 'expected' AS side, hash_record_extended(ROW(item), 0) AS hash, (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice, jsonb_build_object('item', d__.item) AS key, to_jsonb(d__) AS row
+FROM (SELECT item, times, furthest, first_at FROM expected EXCEPT ALL SELECT item, times, furthest, first_at FROM actual) AS d__
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(item), 0) AS hash, (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice, jsonb_build_object('item', d.item) AS key, to_jsonb(d) AS row
-FROM (SELECT item, times, furthest, first_at FROM actual EXCEPT ALL SELECT item, times, furthest, first_at FROM expected) AS d;
+SELECT 'actual' AS side, hash_record_extended(ROW(item), 0) AS hash, (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice, jsonb_build_object('item', d__.item) AS key, to_jsonb(d__) AS row
+FROM (SELECT item, times, furthest, first_at FROM actual EXCEPT ALL SELECT item, times, furthest, first_at FROM expected) AS d__;
 
 -- healing of refold_builds.item_counts__1: delete
 DELETE FROM refold_builds.item_counts__1 WHERE (true) AND hash_record_extended(ROW(item), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.item_counts__1: insert
 INSERT INTO refold_builds.item_counts__1 (item, times, furthest, first_at)
-SELECT item AS item,
+SELECT refold.plain(item) AS item,
        COUNT(*) AS times,
-       MAX(place) AS furthest,
-       MIN(ts) AS first_at
+       MAX(refold.plain(place)) AS furthest,
+       MIN(refold.plain(ts)) AS first_at
 FROM refold_builds.items__1
 WHERE true
   AND CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
-  AND event_id <> ALL (%(dead)s::text[]) THEN hash_record_extended(ROW(item), 0) END IN (SELECT unnest(%(keys)s::bigint[]))
+  AND event_id <> ALL (%(dead)s::text[]) THEN hash_record_extended(ROW(refold.plain(item)), 0) END IN (SELECT unnest(%(keys)s::bigint[]))
   AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
   AND event_id <> ALL (%(dead)s::text[])

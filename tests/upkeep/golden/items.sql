@@ -71,11 +71,11 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM refold_builds.items__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, refold.position_slice(position) AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
-FROM (SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM expected EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM actual) AS d
+SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, refold.position_slice(position) AS slice, jsonb_build_object('event_id', d__.event_id) AS key, to_jsonb(d__) AS row
+FROM (SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM expected EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM actual) AS d__
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, refold.position_slice(position) AS slice, jsonb_build_object('event_id', d.event_id) AS key, to_jsonb(d) AS row
-FROM (SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM actual EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM expected) AS d;
+SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, refold.position_slice(position) AS slice, jsonb_build_object('event_id', d__.event_id) AS key, to_jsonb(d__) AS row
+FROM (SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM actual EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM expected) AS d__;
 
 -- healing of refold_builds.items__1: delete
 DELETE FROM refold_builds.items__1 WHERE (true) AND hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
@@ -91,9 +91,9 @@ SELECT user_id, ts, item, place FROM refold_builds.items__1;
 INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
 SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
 FROM (
-    SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM (
-        SELECT refold.position_slice(position) AS slice, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, ts, item, place), 0) AS new FROM refold_builds.items__1 WHERE event_id = ANY (%(ids)s::text[])
-    ) AS written GROUP BY slice
+    SELECT 0 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM (
+        SELECT refold.position_slice(position) AS slice__, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, ts, item, place), 0) AS new__ FROM refold_builds.items__1 WHERE event_id = ANY (%(ids)s::text[])
+    ) AS written GROUP BY slice__
     UNION ALL
     SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM unnest(%(positions)s::bigint[], %(ordinals)s::integer[]) AS page (position, ordinal) GROUP BY 2
 ) AS changes

@@ -3,10 +3,10 @@
 -- create
 CREATE TABLE refold_builds.medians__1 AS
 SELECT
-  user_id,
+  refold.plain(user_id) AS user_id,
   COUNT(*) AS events,
   PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY
-    n) AS middle,
+    refold.plain(n)) AS middle,
   ARRAY_AGG(action ORDER BY ts, event_id) AS path
 FROM (
     SELECT event_id, user_id, action, ts, n
@@ -44,27 +44,27 @@ WITH page AS MATERIALIZED (
     ) AS unread
     ORDER BY txid, position, ordinal LIMIT %(limit)s::bigint
 ),
-upto AS MATERIALIZED (
+upto__ AS MATERIALIZED (
     SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC, ordinal DESC LIMIT 1
 ),
-touched AS MATERIALIZED (
-    SELECT DISTINCT hash_record_extended(ROW(user_id), 0) AS hash FROM page
+touched__ AS MATERIALIZED (
+    SELECT DISTINCT hash_record_extended(ROW(user_id), 0) AS hash__ FROM page
 ),
 fresh AS NOT MATERIALIZED (
     SELECT
-      user_id,
+      refold.plain(user_id) AS user_id,
       COUNT(*) AS events,
       PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY
-        n) AS middle,
+        refold.plain(n)) AS middle,
       ARRAY_AGG(action ORDER BY ts, event_id) AS path
     FROM (
         SELECT e.event_id, e.user_id, e.action, e.ts, e.n
-        FROM touched
+        FROM touched__
         CROSS JOIN LATERAL (
             SELECT event_id, user_id, action, ts, n FROM refold_builds.clicks__1
-            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash AND event_id <> ALL (%(dead)s::text[])
+            WHERE hash_record_extended(ROW(user_id), 0) = touched__.hash__ AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto__)))
             OFFSET 0
         ) AS e
     ) AS clicks
@@ -76,23 +76,23 @@ written AS (
     SELECT user_id, events, middle, path FROM fresh WHERE true
     ON CONFLICT (user_id) DO UPDATE SET events = excluded.events, middle = excluded.middle, path = excluded.path, before__ = hash_record_extended(ROW(kept.user_id, kept.events, kept.middle, kept.path), 0)
     WHERE ROW(kept.events, kept.middle, kept.path) IS DISTINCT FROM ROW(excluded.events, excluded.middle, excluded.path)
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, events, middle, path), 0) AS new, before__ AS old
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, events, middle, path), 0) AS new__, before__ AS old__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
         UNION ALL
         SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
 )
 SELECT (SELECT count(*) FROM page) AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- backlog
-WITH upto AS MATERIALIZED (
+WITH upto__ AS MATERIALIZED (
     (SELECT txid, position, ordinal AS ordinal, true AS full_page
      FROM refold_builds.clicks__1
      WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
@@ -106,27 +106,27 @@ page AS NOT MATERIALIZED (
     SELECT txid, position, ordinal, event_id, user_id, action, ts, n
     FROM refold_builds.clicks__1
     WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
-      AND (txid, position, ordinal) <= ((SELECT txid FROM upto), (SELECT position FROM upto), (SELECT ordinal FROM upto))
-      AND txid <= (SELECT txid FROM upto)
+      AND (txid, position, ordinal) <= ((SELECT txid FROM upto__), (SELECT position FROM upto__), (SELECT ordinal FROM upto__))
+      AND txid <= (SELECT txid FROM upto__)
 ),
-touched AS MATERIALIZED (
-    SELECT DISTINCT hash_record_extended(ROW(user_id), 0) AS hash FROM page
+touched__ AS MATERIALIZED (
+    SELECT DISTINCT hash_record_extended(ROW(user_id), 0) AS hash__ FROM page
 ),
 fresh AS NOT MATERIALIZED (
     SELECT
-      user_id,
+      refold.plain(user_id) AS user_id,
       COUNT(*) AS events,
       PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY
-        n) AS middle,
+        refold.plain(n)) AS middle,
       ARRAY_AGG(action ORDER BY ts, event_id) AS path
     FROM (
         SELECT e.event_id, e.user_id, e.action, e.ts, e.n
-        FROM touched
+        FROM touched__
         CROSS JOIN LATERAL (
             SELECT event_id, user_id, action, ts, n FROM refold_builds.clicks__1
-            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash AND event_id <> ALL (%(dead)s::text[])
+            WHERE hash_record_extended(ROW(user_id), 0) = touched__.hash__ AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto__)))
             OFFSET 0
         ) AS e
     ) AS clicks
@@ -138,34 +138,34 @@ written AS (
     SELECT user_id, events, middle, path FROM fresh WHERE true
     ON CONFLICT (user_id) DO UPDATE SET events = excluded.events, middle = excluded.middle, path = excluded.path, before__ = hash_record_extended(ROW(kept.user_id, kept.events, kept.middle, kept.path), 0)
     WHERE ROW(kept.events, kept.middle, kept.path) IS DISTINCT FROM ROW(excluded.events, excluded.middle, excluded.path)
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, events, middle, path), 0) AS new, before__ AS old
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, events, middle, path), 0) AS new__, before__ AS old__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
         UNION ALL
         SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
             SELECT position, ordinal
             FROM refold_builds.clicks__1
             WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
-              AND (txid, position, ordinal) <= ((SELECT txid FROM upto), (SELECT position FROM upto), (SELECT ordinal FROM upto))
-              AND txid <= (SELECT txid FROM upto)
+              AND (txid, position, ordinal) <= ((SELECT txid FROM upto__), (SELECT position FROM upto__), (SELECT ordinal FROM upto__))
+              AND txid <= (SELECT txid FROM upto__)
         ) AS page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
 )
-SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+SELECT CASE WHEN (SELECT full_page FROM upto__) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- load
 INSERT INTO refold_builds.medians__1 (user_id, events, middle, path)
 SELECT
-  user_id,
+  refold.plain(user_id) AS user_id,
   COUNT(*) AS events,
   PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY
-    n) AS middle,
+    refold.plain(n)) AS middle,
   ARRAY_AGG(action ORDER BY ts, event_id) AS path
 FROM (
     SELECT event_id, user_id, action, ts, n
@@ -179,10 +179,10 @@ GROUP BY
 -- audit of refold_builds.medians__1
 WITH expected AS MATERIALIZED (
     SELECT
-      user_id,
+      refold.plain(user_id) AS user_id,
       COUNT(*) AS events,
       PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY
-        n) AS middle,
+        refold.plain(n)) AS middle,
       ARRAY_AGG(action ORDER BY ts, event_id) AS path
     FROM (
         SELECT event_id, user_id, action, ts, n
@@ -198,11 +198,11 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT user_id, events, middle, path FROM refold_builds.medians__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
-FROM (SELECT user_id, events, middle, path FROM expected EXCEPT ALL SELECT user_id, events, middle, path FROM actual) AS d
+SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d__.user_id) AS key, to_jsonb(d__) AS row
+FROM (SELECT user_id, events, middle, path FROM expected EXCEPT ALL SELECT user_id, events, middle, path FROM actual) AS d__
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
-FROM (SELECT user_id, events, middle, path FROM actual EXCEPT ALL SELECT user_id, events, middle, path FROM expected) AS d;
+SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d__.user_id) AS key, to_jsonb(d__) AS row
+FROM (SELECT user_id, events, middle, path FROM actual EXCEPT ALL SELECT user_id, events, middle, path FROM expected) AS d__;
 
 -- healing of refold_builds.medians__1: delete
 DELETE FROM refold_builds.medians__1 WHERE (true) AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
@@ -210,10 +210,10 @@ DELETE FROM refold_builds.medians__1 WHERE (true) AND hash_record_extended(ROW(u
 -- healing of refold_builds.medians__1: insert
 INSERT INTO refold_builds.medians__1 (user_id, events, middle, path)
 SELECT
-  user_id,
+  refold.plain(user_id) AS user_id,
   COUNT(*) AS events,
   PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY
-    n) AS middle,
+    refold.plain(n)) AS middle,
   ARRAY_AGG(action ORDER BY ts, event_id) AS path
 FROM (
     SELECT event_id, user_id, action, ts, n
@@ -234,10 +234,10 @@ SELECT user_id, events, middle, path FROM refold_builds.medians__1;
 -- load_apart
 INSERT INTO refold_builds.medians__1 (user_id, events, middle, path)
 SELECT
-  user_id,
+  refold.plain(user_id) AS user_id,
   COUNT(*) AS events,
   PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY
-    n) AS middle,
+    refold.plain(n)) AS middle,
   ARRAY_AGG(action ORDER BY ts, event_id) AS path
 FROM (
     SELECT event_id, user_id, action, ts, n
@@ -252,10 +252,10 @@ GROUP BY
 -- probe
 INSERT INTO refold_builds.medians__1 (user_id, events, middle, path)
 SELECT
-  user_id,
+  refold.plain(user_id) AS user_id,
   COUNT(*) AS events,
   PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY
-    n) AS middle,
+    refold.plain(n)) AS middle,
   ARRAY_AGG(action ORDER BY ts, event_id) AS path
 FROM (
     SELECT event_id, user_id, action, ts, n

@@ -32,7 +32,7 @@ WITH page AS MATERIALIZED (
     ) AS unread
     ORDER BY txid, position LIMIT %(limit)s::bigint
 ),
-upto AS MATERIALIZED (
+upto__ AS MATERIALIZED (
     SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC LIMIT 1
 ),
 written AS (
@@ -42,23 +42,23 @@ written AS (
     FROM page
     GROUP BY 1, 2
     ON CONFLICT (user_id, action) DO NOTHING
-    RETURNING (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, action), 0) AS new
+    RETURNING (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, action), 0) AS new__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM written GROUP BY slice__
         UNION ALL
         SELECT -1 AS relation, 0 AS slice, (SELECT count(*) FROM page) AS rows, 0 AS hash
     ) AS changes
     GROUP BY relation, slice
 )
 SELECT (SELECT count(*) FROM page) AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- backlog
-WITH upto AS MATERIALIZED (
+WITH upto__ AS MATERIALIZED (
     (SELECT txid, position, 0 AS ordinal, true AS full_page
      FROM refold.events
      WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
@@ -72,8 +72,8 @@ page AS NOT MATERIALIZED (
     SELECT txid, position, 0 AS ordinal, user_id, action
     FROM refold.events
     WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
-      AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
-      AND txid <= (SELECT txid FROM upto)
+      AND (txid, position) <= ((SELECT txid FROM upto__), (SELECT position FROM upto__))
+      AND txid <= (SELECT txid FROM upto__)
 ),
 written AS (
     INSERT INTO refold_builds.seen__1 AS kept (user_id, action)
@@ -82,20 +82,20 @@ written AS (
     FROM page
     GROUP BY 1, 2
     ON CONFLICT (user_id, action) DO NOTHING
-    RETURNING (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, action), 0) AS new
+    RETURNING (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, action), 0) AS new__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM written GROUP BY slice__
         UNION ALL
-        SELECT -1 AS relation, 0 AS slice, CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS rows, 0 AS hash
+        SELECT -1 AS relation, 0 AS slice, CASE WHEN (SELECT full_page FROM upto__) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS rows, 0 AS hash
     ) AS changes
     GROUP BY relation, slice
 )
-SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+SELECT CASE WHEN (SELECT full_page FROM upto__) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- load
 CREATE TEMPORARY TABLE delta ON COMMIT DROP AS
@@ -125,11 +125,11 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT user_id, action FROM refold_builds.seen__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(user_id, action), 0) AS hash, (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id, 'action', d.action) AS key, to_jsonb(d) AS row
-FROM (SELECT user_id, action FROM expected EXCEPT ALL SELECT user_id, action FROM actual) AS d
+SELECT 'expected' AS side, hash_record_extended(ROW(user_id, action), 0) AS hash, (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d__.user_id, 'action', d__.action) AS key, to_jsonb(d__) AS row
+FROM (SELECT user_id, action FROM expected EXCEPT ALL SELECT user_id, action FROM actual) AS d__
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(user_id, action), 0) AS hash, (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id, 'action', d.action) AS key, to_jsonb(d) AS row
-FROM (SELECT user_id, action FROM actual EXCEPT ALL SELECT user_id, action FROM expected) AS d;
+SELECT 'actual' AS side, hash_record_extended(ROW(user_id, action), 0) AS hash, (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d__.user_id, 'action', d__.action) AS key, to_jsonb(d__) AS row
+FROM (SELECT user_id, action FROM actual EXCEPT ALL SELECT user_id, action FROM expected) AS d__;
 
 -- healing of refold_builds.seen__1: delete
 DELETE FROM refold_builds.seen__1 WHERE (true) AND hash_record_extended(ROW(user_id, action), 0) IN (SELECT unnest(%(keys)s::bigint[]));

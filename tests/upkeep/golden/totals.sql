@@ -8,7 +8,7 @@ SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
        COUNT(user_id) AS known,
        SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS total,
        MIN(ts) AS first_at,
-       MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
+       MAX(refold.plain(CAST((metadata ->> 'n') AS DECIMAL))) AS largest,
        BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
        BOOL_AND(CAST((metadata ->> 'n') AS DECIMAL) > 0) AS all_positive,
        BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
@@ -23,6 +23,10 @@ WITH NO DATA;
 
 -- create
 ALTER TABLE refold_builds.totals__1 ADD COLUMN before__ bigint;
+
+-- create
+CREATE TRIGGER evaluated AFTER INSERT OR UPDATE ON refold_builds.totals__1 FOR EACH ROW
+WHEN (CASE WHEN new.events > 1 OR new.total > 0 THEN num_nulls(ROUND(100.0 * new.known / new.events, 1), new.span__13 - new.first_at) < 0 END) EXECUTE FUNCTION refold.evaluated();
 
 -- keys
 CREATE UNIQUE INDEX totals__1__key ON refold_builds.totals__1 (day, action) NULLS NOT DISTINCT;
@@ -45,7 +49,7 @@ WITH page AS MATERIALIZED (
     ) AS unread
     ORDER BY txid, position LIMIT %(limit)s::bigint
 ),
-upto AS MATERIALIZED (
+upto__ AS MATERIALIZED (
     SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC LIMIT 1
 ),
 written AS (
@@ -56,7 +60,7 @@ written AS (
            COUNT(user_id) AS known,
            SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS total,
            MIN(ts) AS first_at,
-           MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
+           MAX(refold.plain(CAST((metadata ->> 'n') AS DECIMAL))) AS largest,
            BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
            BOOL_AND(CAST((metadata ->> 'n') AS DECIMAL) > 0) AS all_positive,
            BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
@@ -82,23 +86,23 @@ written AS (
         mean_version__count = kept.mean_version__count + excluded.mean_version__count,
         span__13 = greatest(kept.span__13, excluded.span__13),
         before__ = hash_record_extended(ROW(kept.day, kept.action, kept.events, kept.known, kept.total, kept.first_at, kept.largest, kept.all_numbered, kept.all_positive, kept.any_large, kept.mean__count, kept.anonymous, kept.mean_version__sum, kept.mean_version__count, kept.span__13), 0)
-    RETURNING refold.day_slice(day::date) AS slice, hash_record_extended(ROW(day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13), 0) AS new, before__ AS old
+    RETURNING refold.day_slice(day::date) AS slice__, hash_record_extended(ROW(day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13), 0) AS new__, before__ AS old__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
         UNION ALL
         SELECT -1 AS relation, 0 AS slice, (SELECT count(*) FROM page) AS rows, 0 AS hash
     ) AS changes
     GROUP BY relation, slice
 )
 SELECT (SELECT count(*) FROM page) AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- backlog
-WITH upto AS MATERIALIZED (
+WITH upto__ AS MATERIALIZED (
     (SELECT txid, position, 0 AS ordinal, true AS full_page
      FROM refold.events
      WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
@@ -112,8 +116,8 @@ page AS NOT MATERIALIZED (
     SELECT txid, position, 0 AS ordinal, user_id, action, ts, metadata, version
     FROM refold.events
     WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
-      AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
-      AND txid <= (SELECT txid FROM upto)
+      AND (txid, position) <= ((SELECT txid FROM upto__), (SELECT position FROM upto__))
+      AND txid <= (SELECT txid FROM upto__)
 ),
 written AS (
     INSERT INTO refold_builds.totals__1 AS kept (day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13)
@@ -123,7 +127,7 @@ written AS (
            COUNT(user_id) AS known,
            SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS total,
            MIN(ts) AS first_at,
-           MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
+           MAX(refold.plain(CAST((metadata ->> 'n') AS DECIMAL))) AS largest,
            BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
            BOOL_AND(CAST((metadata ->> 'n') AS DECIMAL) > 0) AS all_positive,
            BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
@@ -149,20 +153,20 @@ written AS (
         mean_version__count = kept.mean_version__count + excluded.mean_version__count,
         span__13 = greatest(kept.span__13, excluded.span__13),
         before__ = hash_record_extended(ROW(kept.day, kept.action, kept.events, kept.known, kept.total, kept.first_at, kept.largest, kept.all_numbered, kept.all_positive, kept.any_large, kept.mean__count, kept.anonymous, kept.mean_version__sum, kept.mean_version__count, kept.span__13), 0)
-    RETURNING refold.day_slice(day::date) AS slice, hash_record_extended(ROW(day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13), 0) AS new, before__ AS old
+    RETURNING refold.day_slice(day::date) AS slice__, hash_record_extended(ROW(day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13), 0) AS new__, before__ AS old__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
         UNION ALL
-        SELECT -1 AS relation, 0 AS slice, CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS rows, 0 AS hash
+        SELECT -1 AS relation, 0 AS slice, CASE WHEN (SELECT full_page FROM upto__) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS rows, 0 AS hash
     ) AS changes
     GROUP BY relation, slice
 )
-SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+SELECT CASE WHEN (SELECT full_page FROM upto__) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- load
 CREATE TEMPORARY TABLE delta ON COMMIT DROP AS
@@ -172,7 +176,7 @@ SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
        COUNT(user_id) AS known,
        SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS total,
        MIN(ts) AS first_at,
-       MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
+       MAX(refold.plain(CAST((metadata ->> 'n') AS DECIMAL))) AS largest,
        BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
        BOOL_AND(CAST((metadata ->> 'n') AS DECIMAL) > 0) AS all_positive,
        BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
@@ -208,13 +212,52 @@ ON CONFLICT (day, action) DO UPDATE SET
 
 -- audit of refold_builds.totals__1
 WITH expected AS MATERIALIZED (
+    SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM (
+        SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
+               action AS action,
+               COUNT(*) AS events,
+               COUNT(user_id) AS known,
+               SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS total,
+               MIN(ts) AS first_at,
+               MAX(refold.plain(CAST((metadata ->> 'n') AS DECIMAL))) AS largest,
+               BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
+               BOOL_AND(CAST((metadata ->> 'n') AS DECIMAL) > 0) AS all_positive,
+               BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
+               COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
+               COUNT(*) FILTER(WHERE user_id IS NULL) AS anonymous,
+               SUM(version) FILTER(WHERE action = 'buy') AS mean_version__sum,
+               COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
+               MAX(ts) AS span__13
+        FROM refold.events
+        WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+             OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+          AND event_id <> ALL (%(dead)s::text[])
+        GROUP BY 1, 2
+    ) AS new
+    WHERE (CASE WHEN new.events > 1 OR new.total > 0 THEN num_nulls(ROUND(100.0 * new.known / new.events, 1), new.span__13 - new.first_at) < 0 END) IS NOT TRUE
+),
+actual AS MATERIALIZED (
+    SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM refold_builds.totals__1 WHERE true
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(day, action), 0) AS hash, refold.day_slice(day::date) AS slice, jsonb_build_object('day', d__.day, 'action', d__.action) AS key, to_jsonb(d__) AS row
+FROM (SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM expected EXCEPT ALL SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM actual) AS d__
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(day, action), 0) AS hash, refold.day_slice(day::date) AS slice, jsonb_build_object('day', d__.day, 'action', d__.action) AS key, to_jsonb(d__) AS row
+FROM (SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM actual EXCEPT ALL SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM expected) AS d__;
+
+-- healing of refold_builds.totals__1: delete
+DELETE FROM refold_builds.totals__1 WHERE (true) AND hash_record_extended(ROW(day, action), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+
+-- healing of refold_builds.totals__1: insert
+INSERT INTO refold_builds.totals__1 (day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13)
+SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM (
     SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
            action AS action,
            COUNT(*) AS events,
            COUNT(user_id) AS known,
            SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS total,
            MIN(ts) AS first_at,
-           MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
+           MAX(refold.plain(CAST((metadata ->> 'n') AS DECIMAL))) AS largest,
            BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
            BOOL_AND(CAST((metadata ->> 'n') AS DECIMAL) > 0) AS all_positive,
            BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
@@ -224,52 +267,19 @@ WITH expected AS MATERIALIZED (
            COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
            MAX(ts) AS span__13
     FROM refold.events
-    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+    WHERE true
+      AND CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+         OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+      AND event_id <> ALL (%(dead)s::text[]) THEN hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE), action), 0) END IN (SELECT unnest(%(keys)s::bigint[]))
+      AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
       AND event_id <> ALL (%(dead)s::text[])
     GROUP BY 1, 2
-),
-actual AS MATERIALIZED (
-    SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM refold_builds.totals__1 WHERE true
-)
-SELECT 'expected' AS side, hash_record_extended(ROW(day, action), 0) AS hash, refold.day_slice(day::date) AS slice, jsonb_build_object('day', d.day, 'action', d.action) AS key, to_jsonb(d) AS row
-FROM (SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM expected EXCEPT ALL SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM actual) AS d
-UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(day, action), 0) AS hash, refold.day_slice(day::date) AS slice, jsonb_build_object('day', d.day, 'action', d.action) AS key, to_jsonb(d) AS row
-FROM (SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM actual EXCEPT ALL SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13 FROM expected) AS d;
-
--- healing of refold_builds.totals__1: delete
-DELETE FROM refold_builds.totals__1 WHERE (true) AND hash_record_extended(ROW(day, action), 0) IN (SELECT unnest(%(keys)s::bigint[]));
-
--- healing of refold_builds.totals__1: insert
-INSERT INTO refold_builds.totals__1 (day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13)
-SELECT CAST((ts AT TIME ZONE 'UTC') AS DATE) AS day,
-       action AS action,
-       COUNT(*) AS events,
-       COUNT(user_id) AS known,
-       SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS total,
-       MIN(ts) AS first_at,
-       MAX(CAST((metadata ->> 'n') AS DECIMAL)) AS largest,
-       BOOL_AND((metadata ->> 'n') IS NOT NULL) AS all_numbered,
-       BOOL_AND(CAST((metadata ->> 'n') AS DECIMAL) > 0) AS all_positive,
-       BOOL_OR(CAST((metadata ->> 'n') AS DECIMAL) > 5) AS any_large,
-       COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
-       COUNT(*) FILTER(WHERE user_id IS NULL) AS anonymous,
-       SUM(version) FILTER(WHERE action = 'buy') AS mean_version__sum,
-       COUNT(version) FILTER(WHERE action = 'buy') AS mean_version__count,
-       MAX(ts) AS span__13
-FROM refold.events
-WHERE true
-  AND CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-  AND event_id <> ALL (%(dead)s::text[]) THEN hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE), action), 0) END IN (SELECT unnest(%(keys)s::bigint[]))
-  AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-  AND event_id <> ALL (%(dead)s::text[])
-GROUP BY 1, 2;
+) AS new
+WHERE (CASE WHEN new.events > 1 OR new.total > 0 THEN num_nulls(ROUND(100.0 * new.known / new.events, 1), new.span__13 - new.first_at) < 0 END) IS NOT TRUE;
 
 -- view
-SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, (CAST(total AS DECIMAL) / NULLIF(mean__count, 0)) AS mean, anonymous, (CAST(mean_version__sum AS DECIMAL) / NULLIF(mean_version__count, 0)) AS mean_version, ROUND(100.0 * known / events, 1) AS known_percent, span__13 - first_at AS span FROM refold_builds.totals__1 WHERE events > 1 OR total > 0;
+SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, (CAST(total AS DECIMAL) / NULLIF(mean__count, 0)) AS mean, anonymous, (CAST(mean_version__sum AS DECIMAL) / NULLIF(mean_version__count, 0)) AS mean_version, CASE WHEN events > 1 OR total > 0 THEN ROUND(100.0 * known / events, 1) END AS known_percent, CASE WHEN events > 1 OR total > 0 THEN span__13 - first_at END AS span FROM refold_builds.totals__1 WHERE events > 1 OR total > 0;
 
 -- figures
 ;

@@ -5,7 +5,7 @@ CREATE TABLE refold_builds.visitors__1 AS
 SELECT metadata ->> 'place' AS place,
        COUNT(*) AS events,
        count(DISTINCT user_id) AS users,
-       count(DISTINCT CAST((metadata ->> 'n') AS DECIMAL)) AS numbers,
+       count(DISTINCT refold.plain(CAST((metadata ->> 'n') AS DECIMAL))) AS numbers,
        count(DISTINCT user_id) FILTER (WHERE action = 'buy') AS buyers,
        SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__sum,
        COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
@@ -17,21 +17,21 @@ WITH NO DATA;
 
 -- create
 CREATE TABLE refold_builds.visitors__1__m1 AS
-SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member__
 FROM refold.events
 WHERE CASE WHEN (action <> 'noise') THEN (user_id) IS NOT NULL END
 WITH NO DATA;
 
 -- create
 CREATE TABLE refold_builds.visitors__1__m2 AS
-SELECT DISTINCT metadata ->> 'place' AS place, CAST((metadata ->> 'n') AS DECIMAL) AS member
+SELECT DISTINCT metadata ->> 'place' AS place, refold.plain(CAST((metadata ->> 'n') AS DECIMAL)) AS member__
 FROM refold.events
-WHERE CASE WHEN (action <> 'noise') THEN (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL END
+WHERE CASE WHEN (action <> 'noise') THEN (refold.plain(CAST((metadata ->> 'n') AS DECIMAL))) IS NOT NULL END
 WITH NO DATA;
 
 -- create
 CREATE TABLE refold_builds.visitors__1__m3 AS
-SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member__
 FROM refold.events
 WHERE CASE WHEN (action <> 'noise') THEN CASE WHEN (action = 'buy') THEN (user_id) IS NOT NULL END END
 WITH NO DATA;
@@ -46,13 +46,13 @@ CREATE STATISTICS refold_builds.visitors__1__slice ON ((hash_record_extended(ROW
 CREATE UNIQUE INDEX visitors__1__key ON refold_builds.visitors__1 (place) NULLS NOT DISTINCT;
 
 -- indexes
-CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m1_key ON refold_builds.visitors__1__m1 (place, member) NULLS NOT DISTINCT;
+CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m1_key ON refold_builds.visitors__1__m1 (place, member__) NULLS NOT DISTINCT;
 
 -- indexes
-CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m2_key ON refold_builds.visitors__1__m2 (place, member) NULLS NOT DISTINCT;
+CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m2_key ON refold_builds.visitors__1__m2 (place, member__) NULLS NOT DISTINCT;
 
 -- indexes
-CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m3_key ON refold_builds.visitors__1__m3 (place, member) NULLS NOT DISTINCT;
+CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m3_key ON refold_builds.visitors__1__m3 (place, member__) NULLS NOT DISTINCT;
 
 -- page
 WITH page AS MATERIALIZED (
@@ -72,32 +72,32 @@ WITH page AS MATERIALIZED (
     ) AS unread
     ORDER BY txid, position LIMIT %(limit)s::bigint
 ),
-upto AS MATERIALIZED (
+upto__ AS MATERIALIZED (
     SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC LIMIT 1
 ),
 new_1 AS (
-    INSERT INTO refold_builds.visitors__1__m1 (place, member)
-    SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+    INSERT INTO refold_builds.visitors__1__m1 (place, member__)
+    SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member__
     FROM page
     WHERE CASE WHEN (action <> 'noise') THEN (user_id) IS NOT NULL END
     ON CONFLICT DO NOTHING
-    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, member), 0) AS new, place
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(place, member__), 0) AS new__, place
 ),
 new_2 AS (
-    INSERT INTO refold_builds.visitors__1__m2 (place, member)
-    SELECT DISTINCT metadata ->> 'place' AS place, CAST((metadata ->> 'n') AS DECIMAL) AS member
+    INSERT INTO refold_builds.visitors__1__m2 (place, member__)
+    SELECT DISTINCT metadata ->> 'place' AS place, refold.plain(CAST((metadata ->> 'n') AS DECIMAL)) AS member__
     FROM page
-    WHERE CASE WHEN (action <> 'noise') THEN (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL END
+    WHERE CASE WHEN (action <> 'noise') THEN (refold.plain(CAST((metadata ->> 'n') AS DECIMAL))) IS NOT NULL END
     ON CONFLICT DO NOTHING
-    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, member), 0) AS new, place
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(place, member__), 0) AS new__, place
 ),
 new_3 AS (
-    INSERT INTO refold_builds.visitors__1__m3 (place, member)
-    SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+    INSERT INTO refold_builds.visitors__1__m3 (place, member__)
+    SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member__
     FROM page
     WHERE CASE WHEN (action <> 'noise') THEN CASE WHEN (action = 'buy') THEN (user_id) IS NOT NULL END END
     ON CONFLICT DO NOTHING
-    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, member), 0) AS new, place
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(place, member__), 0) AS new__, place
 ),
 delta AS (
     SELECT metadata ->> 'place' AS place,
@@ -131,29 +131,29 @@ written AS (
         mean__count = kept.mean__count + excluded.mean__count,
         sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold),
         before__ = hash_record_extended(ROW(kept.place, kept.events, kept.users, kept.numbers, kept.buyers, kept.mean__sum, kept.mean__count, kept.sold), 0)
-    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, events, users, numbers, buyers, mean__sum, mean__count, sold), 0) AS new, before__ AS old
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(place, events, users, numbers, buyers, mean__sum, mean__count, sold), 0) AS new__, before__ AS old__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
         UNION ALL
-        SELECT 1 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_1 GROUP BY slice
+        SELECT 1 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM new_1 GROUP BY slice__
         UNION ALL
-        SELECT 2 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_2 GROUP BY slice
+        SELECT 2 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM new_2 GROUP BY slice__
         UNION ALL
-        SELECT 3 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_3 GROUP BY slice
+        SELECT 3 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM new_3 GROUP BY slice__
         UNION ALL
         SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
 )
 SELECT (SELECT count(*) FROM page) AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- backlog
-WITH upto AS MATERIALIZED (
+WITH upto__ AS MATERIALIZED (
     (SELECT txid, position, 0 AS ordinal, true AS full_page
      FROM refold.events
      WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
@@ -167,32 +167,32 @@ page AS MATERIALIZED (
     SELECT txid, position, 0 AS ordinal, user_id, action, metadata
     FROM refold.events
     WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
-      AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
-      AND txid <= (SELECT txid FROM upto)
+      AND (txid, position) <= ((SELECT txid FROM upto__), (SELECT position FROM upto__))
+      AND txid <= (SELECT txid FROM upto__)
 ),
 new_1 AS (
-    INSERT INTO refold_builds.visitors__1__m1 (place, member)
-    SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+    INSERT INTO refold_builds.visitors__1__m1 (place, member__)
+    SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member__
     FROM page
     WHERE CASE WHEN (action <> 'noise') THEN (user_id) IS NOT NULL END
     ON CONFLICT DO NOTHING
-    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, member), 0) AS new, place
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(place, member__), 0) AS new__, place
 ),
 new_2 AS (
-    INSERT INTO refold_builds.visitors__1__m2 (place, member)
-    SELECT DISTINCT metadata ->> 'place' AS place, CAST((metadata ->> 'n') AS DECIMAL) AS member
+    INSERT INTO refold_builds.visitors__1__m2 (place, member__)
+    SELECT DISTINCT metadata ->> 'place' AS place, refold.plain(CAST((metadata ->> 'n') AS DECIMAL)) AS member__
     FROM page
-    WHERE CASE WHEN (action <> 'noise') THEN (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL END
+    WHERE CASE WHEN (action <> 'noise') THEN (refold.plain(CAST((metadata ->> 'n') AS DECIMAL))) IS NOT NULL END
     ON CONFLICT DO NOTHING
-    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, member), 0) AS new, place
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(place, member__), 0) AS new__, place
 ),
 new_3 AS (
-    INSERT INTO refold_builds.visitors__1__m3 (place, member)
-    SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+    INSERT INTO refold_builds.visitors__1__m3 (place, member__)
+    SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member__
     FROM page
     WHERE CASE WHEN (action <> 'noise') THEN CASE WHEN (action = 'buy') THEN (user_id) IS NOT NULL END END
     ON CONFLICT DO NOTHING
-    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, member), 0) AS new, place
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(place, member__), 0) AS new__, place
 ),
 delta AS (
     SELECT metadata ->> 'place' AS place,
@@ -226,38 +226,38 @@ written AS (
         mean__count = kept.mean__count + excluded.mean__count,
         sold = coalesce(kept.sold OR excluded.sold, kept.sold, excluded.sold),
         before__ = hash_record_extended(ROW(kept.place, kept.events, kept.users, kept.numbers, kept.buyers, kept.mean__sum, kept.mean__count, kept.sold), 0)
-    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, hash_record_extended(ROW(place, events, users, numbers, buyers, mean__sum, mean__count, sold), 0) AS new, before__ AS old
+    RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(place, events, users, numbers, buyers, mean__sum, mean__count, sold), 0) AS new__, before__ AS old__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
         UNION ALL
-        SELECT 1 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_1 GROUP BY slice
+        SELECT 1 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM new_1 GROUP BY slice__
         UNION ALL
-        SELECT 2 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_2 GROUP BY slice
+        SELECT 2 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM new_2 GROUP BY slice__
         UNION ALL
-        SELECT 3 AS relation, slice, count(*) AS rows, sum(new) AS hash FROM new_3 GROUP BY slice
+        SELECT 3 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM new_3 GROUP BY slice__
         UNION ALL
         SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
             SELECT position, 0 AS ordinal
             FROM refold.events
             WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
-              AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
-              AND txid <= (SELECT txid FROM upto)
+              AND (txid, position) <= ((SELECT txid FROM upto__), (SELECT position FROM upto__))
+              AND txid <= (SELECT txid FROM upto__)
         ) AS page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
 )
-SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+SELECT CASE WHEN (SELECT full_page FROM upto__) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- load
 CREATE TEMPORARY TABLE fresh ON COMMIT DROP AS
 SELECT metadata ->> 'place' AS place,
        user_id AS member__1,
-       CAST((metadata ->> 'n') AS DECIMAL) AS member__2,
+       refold.plain(CAST((metadata ->> 'n') AS DECIMAL)) AS member__2,
        CASE WHEN action = 'buy' THEN user_id END AS member__3,
        COUNT(*) AS events,
        SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__sum,
@@ -270,25 +270,25 @@ WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(targ
 GROUP BY 1, 2, 3, 4;
 
 -- load
-INSERT INTO refold_builds.visitors__1__m1 (place, member)
+INSERT INTO refold_builds.visitors__1__m1 (place, member__)
 SELECT DISTINCT place, member__1 FROM fresh WHERE member__1 IS NOT NULL;
 
 -- load
-CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m1_key ON refold_builds.visitors__1__m1 (place, member) NULLS NOT DISTINCT;
+CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m1_key ON refold_builds.visitors__1__m1 (place, member__) NULLS NOT DISTINCT;
 
 -- load
-INSERT INTO refold_builds.visitors__1__m2 (place, member)
+INSERT INTO refold_builds.visitors__1__m2 (place, member__)
 SELECT DISTINCT place, member__2 FROM fresh WHERE member__2 IS NOT NULL;
 
 -- load
-CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m2_key ON refold_builds.visitors__1__m2 (place, member) NULLS NOT DISTINCT;
+CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m2_key ON refold_builds.visitors__1__m2 (place, member__) NULLS NOT DISTINCT;
 
 -- load
-INSERT INTO refold_builds.visitors__1__m3 (place, member)
+INSERT INTO refold_builds.visitors__1__m3 (place, member__)
 SELECT DISTINCT place, member__3 FROM fresh WHERE member__3 IS NOT NULL;
 
 -- load
-CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m3_key ON refold_builds.visitors__1__m3 (place, member) NULLS NOT DISTINCT;
+CREATE UNIQUE INDEX IF NOT EXISTS visitors__1__m3_key ON refold_builds.visitors__1__m3 (place, member__) NULLS NOT DISTINCT;
 
 -- load
 CREATE TEMPORARY TABLE delta ON COMMIT DROP AS
@@ -321,7 +321,7 @@ ON CONFLICT (place) DO UPDATE SET
 CREATE TEMPORARY TABLE fresh ON COMMIT DROP AS
 SELECT metadata ->> 'place' AS place,
        user_id AS member__1,
-       CAST((metadata ->> 'n') AS DECIMAL) AS member__2,
+       refold.plain(CAST((metadata ->> 'n') AS DECIMAL)) AS member__2,
        CASE WHEN action = 'buy' THEN user_id END AS member__3,
        COUNT(*) AS events,
        SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__sum,
@@ -338,7 +338,7 @@ CREATE TEMPORARY TABLE new_1 ON COMMIT DROP AS SELECT place FROM fresh WITH NO D
 
 -- load_next
 WITH new AS (
-    INSERT INTO refold_builds.visitors__1__m1 (place, member)
+    INSERT INTO refold_builds.visitors__1__m1 (place, member__)
     SELECT DISTINCT place, member__1 FROM fresh WHERE member__1 IS NOT NULL
     ON CONFLICT DO NOTHING
     RETURNING place
@@ -350,7 +350,7 @@ CREATE TEMPORARY TABLE new_2 ON COMMIT DROP AS SELECT place FROM fresh WITH NO D
 
 -- load_next
 WITH new AS (
-    INSERT INTO refold_builds.visitors__1__m2 (place, member)
+    INSERT INTO refold_builds.visitors__1__m2 (place, member__)
     SELECT DISTINCT place, member__2 FROM fresh WHERE member__2 IS NOT NULL
     ON CONFLICT DO NOTHING
     RETURNING place
@@ -362,7 +362,7 @@ CREATE TEMPORARY TABLE new_3 ON COMMIT DROP AS SELECT place FROM fresh WITH NO D
 
 -- load_next
 WITH new AS (
-    INSERT INTO refold_builds.visitors__1__m3 (place, member)
+    INSERT INTO refold_builds.visitors__1__m3 (place, member__)
     SELECT DISTINCT place, member__3 FROM fresh WHERE member__3 IS NOT NULL
     ON CONFLICT DO NOTHING
     RETURNING place
@@ -401,7 +401,7 @@ WITH expected AS MATERIALIZED (
     SELECT metadata ->> 'place' AS place,
            COUNT(*) AS events,
            count(DISTINCT user_id) AS users,
-           count(DISTINCT CAST((metadata ->> 'n') AS DECIMAL)) AS numbers,
+           count(DISTINCT refold.plain(CAST((metadata ->> 'n') AS DECIMAL))) AS numbers,
            count(DISTINCT user_id) FILTER (WHERE action = 'buy') AS buyers,
            SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__sum,
            COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
@@ -415,11 +415,11 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM refold_builds.visitors__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place) AS key, to_jsonb(d) AS row
-FROM (SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM expected EXCEPT ALL SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM actual) AS d
+SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d__.place) AS key, to_jsonb(d__) AS row
+FROM (SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM expected EXCEPT ALL SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM actual) AS d__
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place) AS key, to_jsonb(d) AS row
-FROM (SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM actual EXCEPT ALL SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM expected) AS d;
+SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d__.place) AS key, to_jsonb(d__) AS row
+FROM (SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM actual EXCEPT ALL SELECT place, events, users, numbers, buyers, mean__sum, mean__count, sold FROM expected) AS d__;
 
 -- healing of refold_builds.visitors__1: delete
 DELETE FROM refold_builds.visitors__1 WHERE (true) AND hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
@@ -429,7 +429,7 @@ INSERT INTO refold_builds.visitors__1 (place, events, users, numbers, buyers, me
 SELECT metadata ->> 'place' AS place,
        COUNT(*) AS events,
        count(DISTINCT user_id) AS users,
-       count(DISTINCT CAST((metadata ->> 'n') AS DECIMAL)) AS numbers,
+       count(DISTINCT refold.plain(CAST((metadata ->> 'n') AS DECIMAL))) AS numbers,
        count(DISTINCT user_id) FILTER (WHERE action = 'buy') AS buyers,
        SUM(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__sum,
        COUNT(CAST((metadata ->> 'n') AS DECIMAL)) AS mean__count,
@@ -446,27 +446,27 @@ GROUP BY 1;
 
 -- audit of refold_builds.visitors__1__m1
 WITH expected AS MATERIALIZED (
-    SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+    SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member__
     FROM refold.events
     WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
       AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN (user_id) IS NOT NULL END END
 ),
 actual AS MATERIALIZED (
-    SELECT place, member FROM refold_builds.visitors__1__m1 WHERE true
+    SELECT place, member__ FROM refold_builds.visitors__1__m1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
-FROM (SELECT place, member FROM expected EXCEPT ALL SELECT place, member FROM actual) AS d
+SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d__.place, 'member__', d__.member__) AS key, to_jsonb(d__) AS row
+FROM (SELECT place, member__ FROM expected EXCEPT ALL SELECT place, member__ FROM actual) AS d__
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
-FROM (SELECT place, member FROM actual EXCEPT ALL SELECT place, member FROM expected) AS d;
+SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d__.place, 'member__', d__.member__) AS key, to_jsonb(d__) AS row
+FROM (SELECT place, member__ FROM actual EXCEPT ALL SELECT place, member__ FROM expected) AS d__;
 
 -- healing of refold_builds.visitors__1__m1: delete
 DELETE FROM refold_builds.visitors__1__m1 WHERE (true) AND hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.visitors__1__m1: insert
-INSERT INTO refold_builds.visitors__1__m1 (place, member)
-SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+INSERT INTO refold_builds.visitors__1__m1 (place, member__)
+SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member__
 FROM refold.events
 WHERE true
   AND CASE WHEN CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
@@ -478,27 +478,27 @@ WHERE true
 
 -- audit of refold_builds.visitors__1__m2
 WITH expected AS MATERIALIZED (
-    SELECT DISTINCT metadata ->> 'place' AS place, CAST((metadata ->> 'n') AS DECIMAL) AS member
+    SELECT DISTINCT metadata ->> 'place' AS place, refold.plain(CAST((metadata ->> 'n') AS DECIMAL)) AS member__
     FROM refold.events
     WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-      AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL END END
+      AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN (refold.plain(CAST((metadata ->> 'n') AS DECIMAL))) IS NOT NULL END END
 ),
 actual AS MATERIALIZED (
-    SELECT place, member FROM refold_builds.visitors__1__m2 WHERE true
+    SELECT place, member__ FROM refold_builds.visitors__1__m2 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
-FROM (SELECT place, member FROM expected EXCEPT ALL SELECT place, member FROM actual) AS d
+SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d__.place, 'member__', d__.member__) AS key, to_jsonb(d__) AS row
+FROM (SELECT place, member__ FROM expected EXCEPT ALL SELECT place, member__ FROM actual) AS d__
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
-FROM (SELECT place, member FROM actual EXCEPT ALL SELECT place, member FROM expected) AS d;
+SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d__.place, 'member__', d__.member__) AS key, to_jsonb(d__) AS row
+FROM (SELECT place, member__ FROM actual EXCEPT ALL SELECT place, member__ FROM expected) AS d__;
 
 -- healing of refold_builds.visitors__1__m2: delete
 DELETE FROM refold_builds.visitors__1__m2 WHERE (true) AND hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.visitors__1__m2: insert
-INSERT INTO refold_builds.visitors__1__m2 (place, member)
-SELECT DISTINCT metadata ->> 'place' AS place, CAST((metadata ->> 'n') AS DECIMAL) AS member
+INSERT INTO refold_builds.visitors__1__m2 (place, member__)
+SELECT DISTINCT metadata ->> 'place' AS place, refold.plain(CAST((metadata ->> 'n') AS DECIMAL)) AS member__
 FROM refold.events
 WHERE true
   AND CASE WHEN CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
@@ -506,31 +506,31 @@ WHERE true
   AND event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END THEN hash_record_extended(ROW(metadata ->> 'place'), 0) END IN (SELECT unnest(%(keys)s::bigint[]))
   AND CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
      OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-  AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN (CAST((metadata ->> 'n') AS DECIMAL)) IS NOT NULL END END;
+  AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN (refold.plain(CAST((metadata ->> 'n') AS DECIMAL))) IS NOT NULL END END;
 
 -- audit of refold_builds.visitors__1__m3
 WITH expected AS MATERIALIZED (
-    SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+    SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member__
     FROM refold.events
     WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
          OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
       AND event_id <> ALL (%(dead)s::text[]) THEN CASE WHEN (action <> 'noise') THEN CASE WHEN (action = 'buy') THEN (user_id) IS NOT NULL END END END
 ),
 actual AS MATERIALIZED (
-    SELECT place, member FROM refold_builds.visitors__1__m3 WHERE true
+    SELECT place, member__ FROM refold_builds.visitors__1__m3 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
-FROM (SELECT place, member FROM expected EXCEPT ALL SELECT place, member FROM actual) AS d
+SELECT 'expected' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d__.place, 'member__', d__.member__) AS key, to_jsonb(d__) AS row
+FROM (SELECT place, member__ FROM expected EXCEPT ALL SELECT place, member__ FROM actual) AS d__
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d.place, 'member', d.member) AS key, to_jsonb(d) AS row
-FROM (SELECT place, member FROM actual EXCEPT ALL SELECT place, member FROM expected) AS d;
+SELECT 'actual' AS side, hash_record_extended(ROW(place), 0) AS hash, (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice, jsonb_build_object('place', d__.place, 'member__', d__.member__) AS key, to_jsonb(d__) AS row
+FROM (SELECT place, member__ FROM actual EXCEPT ALL SELECT place, member__ FROM expected) AS d__;
 
 -- healing of refold_builds.visitors__1__m3: delete
 DELETE FROM refold_builds.visitors__1__m3 WHERE (true) AND hash_record_extended(ROW(place), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.visitors__1__m3: insert
-INSERT INTO refold_builds.visitors__1__m3 (place, member)
-SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member
+INSERT INTO refold_builds.visitors__1__m3 (place, member__)
+SELECT DISTINCT metadata ->> 'place' AS place, user_id AS member__
 FROM refold.events
 WHERE true
   AND CASE WHEN CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)

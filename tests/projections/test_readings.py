@@ -1,0 +1,153 @@
+"""What refold runs is what Postgres reads in the author's text; else the text is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from law import worker_connection
+from live import make_live
+from making import events
+from refold import append
+from refold.builds.readings import refuse_misread
+from refold.errors import DefinitionError
+from refold.projections.definition import from_source
+from refold.projections.plan import LOG_COLUMNS
+from refold.projections.query import reading
+from refold.upkeep.stream import LOG_STREAM
+
+EXPRESSIONS = [line for line in (Path(__file__).parent / "expressions.txt").read_text().splitlines() if line]
+MISREAD = (
+    "|/ (metadata ->> 'n')::numeric",
+    "@ version",
+    "0x1F",
+    "to_hex(version)",
+    "date_part('hour', ts AT TIME ZONE 'UTC')",
+)
+"""What sqlglot is known to take for something else."""
+
+
+@pytest.fixture
+def worker(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(database_url) as conn:
+        batch = events(6)
+        for at, event in enumerate(batch):
+            event["metadata"] = {"n": at, "a": {"b": "c"}}
+            event["version"] = at + 1
+        append(conn, batch)
+    with worker_connection(database_url) as conn:
+        yield conn
+
+
+def refusal(conn: psycopg.Connection[Any], query: str) -> DefinitionError | None:
+    """What is said to a query, if it is refused."""
+    try:
+        definition = from_source("metric", query, {"events": LOG_COLUMNS}, {}, Path("metric.sql"))
+        with conn.transaction():
+            refuse_misread(conn, definition, LOG_STREAM)
+    except DefinitionError as error:
+        return error
+    return None
+
+
+def values(conn: psycopg.Connection[Any], query: str) -> object:
+    """What a query says, as text; or that it fails."""
+    try:
+        with conn.transaction(force_rollback=True):
+            conn.execute(f"CREATE TEMPORARY TABLE said AS {query}".encode())
+            types = conn.execute(
+                "SELECT atttypid::regtype::text FROM pg_attribute"
+                " WHERE attrelid = 'pg_temp.said'::regclass AND attname = 'x'"
+            )
+            return types.fetchall(), conn.execute("SELECT event_id, x::text FROM pg_temp.said ORDER BY 1").fetchall()
+    except psycopg.Error as error:
+        return error.sqlstate
+
+
+def test_every_expression_is_the_same_or_refused(worker: psycopg.Connection[Any]) -> None:
+    assert len(EXPRESSIONS) > 350
+    refused = []
+    for expression in EXPRESSIONS:
+        query = f"SELECT event_id, {expression} AS x FROM events"
+        if refusal(worker, query) is not None:
+            refused.append(expression)
+            continue
+        again = reading("metric", query, "events", LOG_COLUMNS, None).text
+        assert values(worker, query) == values(worker, again), expression
+    assert set(MISREAD) <= set(refused)
+    # Few, else it would be in everybody's way.
+    print(refused)
+    assert len(refused) < len(EXPRESSIONS) // 10
+
+
+@pytest.mark.parametrize(
+    ("query", "line", "says"),
+    [
+        ("SELECT event_id,\n  user_id,\n  to_hex(version) AS x\nFROM events", 3, "to_hex"),
+        ("SELECT event_id\nFROM events\nWHERE version > date_part('hour', ts AT TIME ZONE 'UTC')", 3, "date_part"),
+        ("SELECT user_id\nFROM events\nGROUP BY user_id\nHAVING sum(to_hex(version)::numeric) > 0", 4, "to_hex"),
+        ("SELECT event_id,\n  nothing(version) AS x\nFROM events", 2, "nothing(integer) does not exist"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_where_and_in_whose_words(
+    worker: psycopg.Connection[Any], query: str, line: int, says: str
+) -> None:
+    refused = refusal(worker, query)
+    assert refused is not None
+    assert refused.line == line
+    assert says in str(refused)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT user_id, max(interval '1 day' * version) AS x\nFROM events GROUP BY user_id",
+        "SELECT metadata -> 'n' AS x, count(*) AS n\nFROM events GROUP BY x",
+        "SELECT user_id, array_agg((metadata -> 'n') ORDER BY (metadata -> 'n')) AS x\nFROM events GROUP BY user_id",
+        "SELECT user_id, percentile_disc(0.5) WITHIN GROUP (ORDER BY ts - timestamptz '2026-01-01Z') AS x\n"
+        "FROM events GROUP BY user_id",
+        "SELECT ARRAY[version::numeric] AS x, count(*) AS n\nFROM events GROUP BY 1",
+        "SELECT numrange(version, 9) AS x, count(*) AS n\nFROM events GROUP BY x",
+        "SELECT action::bpchar AS x, count(*) AS n\nFROM events GROUP BY x",
+        "SELECT user_id, min(action COLLATE blind) AS x\nFROM events GROUP BY user_id",
+    ],
+)
+def test_equals_that_can_be_told_apart_are_not_kept(
+    admin: psycopg.Connection[Any], worker: psycopg.Connection[Any], query: str
+) -> None:
+    if "blind" in query:
+        try:
+            admin.execute("CREATE COLLATION refold.blind (provider = icu, locale = 'und', deterministic = false)")
+        except psycopg.errors.FeatureNotSupported:
+            pytest.skip("without ICU there is no such collation")
+    refused = refusal(worker, query)
+    assert refused is not None
+    assert "equal" in str(refused) and "told apart" in str(refused)
+    assert refused.line == 1
+    assert refused.remedy
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT user_id, sum(interval '1 day' * version) AS x FROM events GROUP BY user_id",
+        "SELECT user_id, count(DISTINCT metadata -> 'n') AS x FROM events GROUP BY user_id",
+        "SELECT user_id, array_agg((metadata -> 'n') ORDER BY ts, event_id) AS x FROM events GROUP BY user_id",
+        "SELECT (metadata ->> 'n')::numeric AS x, count(*) AS n FROM events GROUP BY x",
+        "SELECT (metadata ->> 'n')::float AS x, count(*) AS n FROM events GROUP BY x",
+        "SELECT ARRAY[action] AS x, count(*) AS n FROM events GROUP BY x",
+        "SELECT user_id, max(ts) - min(ts) AS x FROM events GROUP BY user_id",
+    ],
+)
+def test_what_has_one_spelling_may_stay(worker: psycopg.Connection[Any], query: str) -> None:
+    assert refusal(worker, query) is None
+
+
+def test_a_stream_may_be_named_like_a_table_of_refolds(database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "figures.sql").write_text("SELECT event_id, version AS n FROM events")
+    (tmp_path / "top.sql").write_text("SELECT n, count(*) AS times FROM figures GROUP BY n")
+    assert set(make_live(database_url, tmp_path)) == {"figures", "top"}
