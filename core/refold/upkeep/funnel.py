@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from refold.projections.equals import plain
 from refold.projections.identifiers import ident
 from refold.projections.plan import Funnel, Plan
 from refold.upkeep import figures
@@ -95,7 +96,7 @@ class _Funnels:
         return self.grouped(f"(\n{indent(source)}\n) AS read", whole)
 
     def grouped(self, source: str, states: Sequence[str]) -> str:
-        selected = [f"{literal(part.sql)} AS {ident(part.name)}" for part in self.plan.key]
+        selected = [f"{literal(plain(part.sql))} AS {ident(part.name)}" for part in self.plan.key]
         selected += [f"{literal(partial.sql or '')} AS {ident(partial.name)}" for partial in self.plan.partials]
         groups = ", ".join(str(at) for at in range(1, len(self.keys) + 1))
         return (
