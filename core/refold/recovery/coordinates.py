@@ -14,6 +14,7 @@ from psycopg import sql
 
 from refold.builds.build import EVENT_GRAIN, Build, lock
 from refold.builds.dead_letters import count
+from refold.builds.first_load import start_over
 from refold.crash import crash_point
 from refold.cursor import EMPTY, Snapshot
 from refold.projections.identifiers import ident
@@ -131,29 +132,6 @@ def _everything_applied(conn: psycopg.Connection, build: Build) -> None:
     )
 
 
-def start_over(conn: psycopg.Connection, build: Build) -> None:
-    """Starts a first load over: what the steps that are done have read may not be what is in the log now.
-
-    Args:
-        conn: acts as refold_worker, in autocommit mode.
-        build: a build that is not loaded.
-    """
-    with conn.transaction():
-        for table in tables_of(conn, build):
-            conn.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier("refold_builds", table)))
-        # Else an audit would take the rows that are yet to be loaded for rows that somebody deleted.
-        conn.execute("DELETE FROM refold.figures WHERE build_id = %s", (build.build_id,))
-        conn.execute(
-            """
-            UPDATE refold.builds SET
-                target = NULL, progress_txid = NULL, progress_position = NULL, progress_ordinal = NULL,
-                load_step = 0, load_steps = NULL, error = NULL
-            WHERE build_id = %s
-            """,
-            (build.build_id,),
-        )
-
-
 def unload(conn: psycopg.Connection, build: Build) -> None:
     """Makes a loaded build one that is loaded for the first time.
 
@@ -174,21 +152,6 @@ def unload(conn: psycopg.Connection, build: Build) -> None:
             conn.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(name))
         start_over(conn, build)
         through(conn, "refold.builds", ["guard_cursor", "refuse_foreign"], from_nothing)
-
-
-def tables_of(conn: psycopg.Connection, build: Build) -> list[str]:
-    """A build's table and the sets beside it, as far as they are there."""
-    rows = conn.execute(
-        """
-        SELECT tablename FROM pg_tables
-        WHERE schemaname = 'refold_builds'
-          AND (tablename = %(name)s
-               OR (starts_with(tablename, %(name)s || '__m')
-                   AND substr(tablename, length(%(name)s || '__m') + 1) ~ '^[0-9]+$'))
-        """,
-        {"name": build.table_name},
-    ).fetchall()
-    return [str(name) for (name,) in rows]
 
 
 def settle_dead_letters(conn: psycopg.Connection, build: Build, stream: str) -> list[str]:
