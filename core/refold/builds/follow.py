@@ -64,9 +64,7 @@ def follow(
                 if reader.loaded:
                     raise
                 start_over(conn, reader)
-    conn.execute(
-        "UPDATE refold.builds SET upstream_id = %s WHERE build_id = %s", (successor.build_id, reader.build_id)
-    )
+    conn.execute("UPDATE refold.builds SET upstream_id = %s WHERE build_id = %s", (successor.build_id, reader.build_id))
     if prove is not None and reader.loaded:
         prove(by_id(conn, reader.build_id))
 
@@ -82,9 +80,7 @@ def _passed(reader: Build) -> Cursor:
     return reader.cursor
 
 
-def _refuse_gaps(
-    conn: psycopg.Connection, reader: Build, passed: Cursor, upstream: Build, successor: Build
-) -> None:
+def _refuse_gaps(conn: psycopg.Connection, reader: Build, passed: Cursor, upstream: Build, successor: Build) -> None:
     """A reader that follows must not have passed an event that only one of the two streams has."""
     letters = find_letters(
         conn, "d.build_id = ANY (%s) AND d.state <> 'released'", [upstream.build_id, successor.build_id]
