@@ -3,7 +3,7 @@
 CREATE OR REPLACE FUNCTION refold.unread(
     done pg_snapshot, target pg_snapshot, progress_txid xid8, progress_position bigint
 ) RETURNS TABLE (events bigint, oldest timestamptz)
-LANGUAGE sql STABLE SECURITY DEFINER
+LANGUAGE sql STABLE
 SET search_path = refold, pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 AS $$

@@ -73,8 +73,8 @@ def attacked(refold: Refold, metric: Callable[[str, str], Path], database_url: s
 def commands(file: str) -> list[tuple[str, ...]]:
     return [
         ("status",), ("incidents",), ("report",), ("doctor",), ("rejected",), ("scrub",),
-        ("deadletters", "list"), ("deadletters", "show", "1"), ("deadletters", "drop", "1", "--reason", "x", "--dry-run"),
-        ("deadletters", "retry", "--all"), ("deadletters", "show", EVIL),
+        ("deadletters", "list"), ("deadletters", "show", "1"), ("deadletters", "retry", "--all"),
+        ("deadletters", "drop", "1", "--reason", "x", "--dry-run"), ("deadletters", "show", EVIL),
         ("reconcile", "--dry-run"), ("reconcile", "--depth", "quick"), ("reconcile",),
         ("query", "TABLE counts"), ("query", f"SELECT 1 AS \"{EVIL}\""),
         ("query", f"SELECT '{EVIL}'::int"), ("query", f"SELECT * FROM \"{EVIL}\""),
