@@ -94,6 +94,7 @@ def _refused(server: EmbeddedServer) -> int:
 def small_disk(megabytes: int) -> Iterator[Path]:
     """A file system of its own that is soon full."""
     parent = Path(tempfile.mkdtemp(prefix="refold-disk-"))
+    parent.chmod(0o711)
     place = parent / "disk"
     place.mkdir()
     options = ["-t", "tmpfs", "-o", f"size={megabytes}m,mode=0755", "tmpfs"]
