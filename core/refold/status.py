@@ -89,7 +89,7 @@ class Status:
         events_exact: whether they were counted; an estimate otherwise.
         segments: segments of the log.
         segments_ahead: how many of them are still empty, ready for events to come.
-        rejected: rows of set-aside input by answer.
+        rejected: how much input was ever set aside, by answer.
         workers: sessions of workers.
         sessions: open transactions that hold events back, oldest first.
         prepared: prepared transactions that hold events back, oldest first.
@@ -139,7 +139,13 @@ def read(conn: psycopg.Connection) -> Status:
         events, exact = _events(conn)
         segments, ahead = _row(conn, _SEGMENTS)
         rejected = conn.execute(
-            "SELECT answer, count(*) FROM refold.rejected GROUP BY answer ORDER BY answer"
+            """
+            SELECT answer, sum(number)::bigint FROM (
+                SELECT answer, count(*) AS number FROM refold.rejected GROUP BY answer
+                UNION ALL
+                SELECT kind, number FROM refold.forgotten WHERE what = 'rejected'
+            ) AS counted GROUP BY answer ORDER BY answer
+            """
         ).fetchall()
         incidents = conn.execute(
             "SELECT kind, count(*) FROM refold.incidents WHERE resolved_at IS NULL GROUP BY kind ORDER BY kind"

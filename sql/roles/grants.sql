@@ -7,7 +7,7 @@ GRANT USAGE ON SEQUENCE refold.events_position TO refold_producer;
 
 -- A worker reads the log and keeps builds; it cannot write the log.
 GRANT SELECT ON refold.events, refold.event_ids, refold.rejected, refold.settings, refold.segments,
-    refold.alembic_version
+    refold.alembic_version, refold.forgotten
 TO refold_worker;
 GRANT SELECT ON SEQUENCE refold.events_position TO refold_worker;
 GRANT SELECT, INSERT, UPDATE ON
@@ -28,7 +28,9 @@ REVOKE ALL ON FUNCTION
     refold.ensure_room(bigint),
     refold.ensure_segments(bigint),
     refold.unread(pg_snapshot, pg_snapshot, xid8, bigint),
-    refold.unread_of(bigint)
+    refold.unread_of(bigint),
+    refold.forget(text, bigint, integer),
+    refold.forget_builds(integer)
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     refold.append(jsonb, text),
@@ -39,7 +41,9 @@ GRANT EXECUTE ON FUNCTION
 TO refold_producer;
 GRANT EXECUTE ON FUNCTION
     refold.ensure_segments(bigint),
-    refold.unread(pg_snapshot, pg_snapshot, xid8, bigint)
+    refold.unread(pg_snapshot, pg_snapshot, xid8, bigint),
+    refold.forget(text, bigint, integer),
+    refold.forget_builds(integer)
 TO refold_worker;
 -- What metrics.freshness calls, with the rights of whoever reads it.
 GRANT EXECUTE ON FUNCTION refold.unread_of(bigint) TO refold_analyst, refold_worker;

@@ -211,11 +211,16 @@ def _tampered_with(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build)
 
 
 def _changed_since(conn: psycopg.Connection, stream_id: int, instant: datetime | None) -> bool:
-    """Whether rows of a stream were healed, or events released into it, after an instant or about then."""
+    """Whether rows of a stream were healed, or events released into it, after an instant or about then.
+
+    Also where nobody knows any more, because the records of then are gone.
+    """
     # The times are those at which transactions began: the margin is longer than any of these.
     row = conn.execute(
         """
-        SELECT EXISTS (SELECT FROM refold.repairs
+        SELECT %(instant)s - interval '1 day' <= clock_timestamp() - (
+                   SELECT make_interval(days => repair_days) FROM refold.settings)
+            OR EXISTS (SELECT FROM refold.repairs
                        WHERE build_id = %(stream)s AND repaired_at > %(instant)s - interval '1 day')
             OR EXISTS (SELECT FROM refold.dead_letters
                        WHERE build_id = %(stream)s AND state = 'released' AND ended_at > %(instant)s - interval '1 day')
