@@ -23,7 +23,7 @@ from making import events
 from refold import append
 from refold.database import connect, migrate
 from refold.embedded import EmbeddedServer
-from refold.embedded.account import account_for, let_reach
+from refold.embedded.account import account_for
 from waiting import wait_until
 
 MB = 1024 * 1024
@@ -137,7 +137,6 @@ def test_the_disk_is_full_for_data() -> None:
         space.mkdir()
         account = account_for(server.data_dir)
         if account is not None:
-            let_reach(space, account)
             os.chown(space, account.pw_uid, account.pw_gid)
         with psycopg.connect(server.url, autocommit=True) as admin:
             admin.execute(f"CREATE TABLESPACE small LOCATION '{space}'".encode())

@@ -45,7 +45,7 @@ def query(
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Look at the metrics, as an analyst: read-only, in the schema `metrics`.
+    """Look at the metrics, as an analyst: one statement, read-only, in the schema `metrics`.
 
     \b
     Examples:
@@ -163,7 +163,7 @@ def _table(conn: psycopg.Connection, text: str) -> None:
 @app.command(rich_help_panel=DATA)
 def url(
     role: Annotated[
-        Role | None, typer.Option("--role", help="Act as this role; an analyst also looks into `metrics` first.")
+        Role | None, typer.Option("--role", help="Act as this role; an analyst also finds the metrics by their names.")
     ] = None,
     database_url: DatabaseUrl = None,
 ) -> None:
