@@ -158,6 +158,13 @@ class EmbeddedServer:
 
     def _claim(self) -> None:
         """Makes the directory, or checks that it is one of ours; private to the server's user."""
+        found = self.directory.iterdir() if self.directory.exists() else ()
+        strangers = sorted(path.name for path in found if not _OURS.fullmatch(path.name))
+        if strangers:
+            raise InputError(
+                f"{self.directory} is in use for something else ({', '.join(strangers[:3])})",
+                remedy="Name a directory that is empty or does not exist yet.",
+            )
         if self._account and (wall := closed(self.directory, self._account)) is not None:
             raise InputError(
                 f"PostgreSQL does not run as root, and {self._account.pw_name}, who runs it, cannot enter {wall}",
@@ -165,12 +172,6 @@ class EmbeddedServer:
             )
         make_parents(self.directory, self._account)
         self.directory.mkdir(mode=0o700, exist_ok=True)
-        strangers = sorted(path.name for path in self.directory.iterdir() if not _OURS.fullmatch(path.name))
-        if strangers:
-            raise InputError(
-                f"{self.directory} is in use for something else ({', '.join(strangers[:3])})",
-                remedy="Name a directory that is empty or does not exist yet.",
-            )
         give(self.directory, self._account)
         if stat.S_IMODE(self.directory.stat().st_mode) != 0o700:
             self.directory.chmod(0o700)
