@@ -32,6 +32,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The only place where the demo may leave files; it must leave none."""
     # Not below pytest's own directory, which pytest closes to the user that runs the server.
     directory = Path(tempfile.mkdtemp(prefix="refold-test-"))
+    directory.chmod(0o711)
     monkeypatch.setenv("TMPDIR", str(directory))
     monkeypatch.setattr(tempfile, "tempdir", None)
     # The demo has a server of its own, whatever is configured.

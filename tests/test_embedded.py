@@ -17,6 +17,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from refold.embedded import EmbeddedServer, default_directory
+from refold.embedded.binaries import Binaries
 from refold.errors import RefoldError
 from waiting import wait_until
 
@@ -36,6 +37,7 @@ def shared() -> Iterator[EmbeddedServer]:
 def directory() -> Iterator[Path]:
     """An absent directory; what a test leaves running there is stopped."""
     parent = Path(tempfile.mkdtemp(prefix="refold-embedded-"))
+    parent.chmod(0o711)
     yield parent / "server"
     for pid_file in parent.rglob("postmaster.pid"):
         EmbeddedServer.start(pid_file.parent.parent).stop(immediate=True)
@@ -247,11 +249,56 @@ def umask() -> Iterator[Callable[[int], int]]:
     os.umask(before)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run the server as another user")
-def test_root_opens_no_more_than_the_way(directory: Path, umask: Callable[[int], int]) -> None:
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run the server as another user")
+
+
+@only_root
+def test_root_opens_what_it_makes_itself(directory: Path, umask: Callable[[int], int]) -> None:
     umask(0o077)
     deep = directory / "closed" / "server"
     with EmbeddedServer.start(deep, FAST, delete=True) as server:
         assert psutil.Process(server.pid).uids().effective != 0
         assert stat.S_IMODE((directory / "closed").stat().st_mode) == 0o701
         assert stat.S_IMODE(deep.stat().st_mode) == 0o700
+
+
+@only_root
+def test_root_opens_nothing_that_was_there(directory: Path) -> None:
+    directory.mkdir(mode=0o700)
+    with pytest.raises(RefoldError, match=f"embedded_postgres, who runs it, cannot enter {directory}") as refused:
+        EmbeddedServer.start(directory / "deep" / "server", FAST)
+    assert refused.value.remedy is not None and f"chmod o+x {directory}" in refused.value.remedy
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert list(directory.iterdir()) == []
+
+
+@only_root
+def test_root_s_own_directory_may_be_closed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REFOLD_HOME", raising=False)
+    directory.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_DATA_HOME", str(directory))
+    assert default_directory() == Path("/var/lib/refold/postgres")
+    # A server that is there already stays where it is.
+    (directory / "refold" / "postgres").mkdir(parents=True)
+    assert default_directory() == directory / "refold" / "postgres"
+    shutil.rmtree(directory / "refold")
+    directory.chmod(0o711)
+    assert default_directory() == directory / "refold" / "postgres"
+
+
+@only_root
+def test_binaries_that_the_account_cannot_run_are_copied(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Binaries.find(None)
+    root, installation = found.package()
+    package = directory.parent / "package"
+    package.mkdir(mode=0o700)
+    for folder in installation:
+        shutil.copytree(folder, package / folder.relative_to(root), symlinks=True)
+    hidden = package / found.directory.relative_to(root)
+    monkeypatch.setattr("refold.embedded.binaries._package", lambda: hidden)
+    with EmbeddedServer.start(directory, FAST, delete=True) as server:
+        (copied,) = directory.glob("postgresql-*")
+        assert Path(psutil.Process(server.pid).exe()).is_relative_to(copied)
+        assert stat.S_IMODE(package.stat().st_mode) == 0o700
+        # Whoever comes later finds the copy.
+        assert EmbeddedServer.start(directory).pid == server.pid

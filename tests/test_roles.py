@@ -43,16 +43,23 @@ SETTINGS = "UPDATE refold.settings SET segment_size = 1"
 MOVE = "UPDATE refold.cursors SET done = '1:1:'"
 BUILDS = [MOVE, "DELETE FROM refold.cursors", "DELETE FROM refold.builds", "SELECT * FROM refold.builds_now"]
 TABLES = ["SELECT * FROM {table}", "DELETE FROM {table}", "INSERT INTO {table} DEFAULT VALUES"]
+COUNTING = [
+    "SELECT * FROM refold.unread('1:1:', NULL, NULL, NULL)",
+    "SELECT * FROM refold.oldest_unread('1:1:', NULL, NULL, NULL)",
+    "SELECT refold.has_unread('1:1:')",
+]
+"""The log with cursors of one's own making."""
 METRICS = ["DELETE FROM metrics.purchases", "UPDATE metrics.purchases SET amount = 0", "DROP VIEW metrics.daily"]
 
 FORBIDDEN = {
     "refold_producer": [
         *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS,
         "SELECT * FROM metrics.daily", "SELECT refold.ensure_segments()", "INSERT INTO refold.rejected DEFAULT VALUES",
-        INSERT + " RETURNING txid", "COPY refold.events TO STDOUT",
+        INSERT + " RETURNING txid", "COPY refold.events TO STDOUT", *COUNTING, "SELECT * FROM refold.unread_of(1)",
     ],
     "refold_analyst": [
         *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT, APPEND,
+        *COUNTING,
     ],
     "refold_worker": [
         *CHANGES, *LEDGER, SEQUENCE, SETTINGS, INSERT, APPEND, MOVE, "DELETE FROM refold.builds",
@@ -184,8 +191,8 @@ def test_functions_that_run_as_the_owner_are_fenced(admin: Connection) -> None:
     }
     for name, config, public in rows:
         assert "search_path=refold, pg_catalog, pg_temp" in config, name
-        # One is a trigger's, the other counts what is unread, for metrics.freshness.
-        assert not public or name in ("let_in", "unread"), name
+        # It is a trigger's.
+        assert not public or name == "let_in", name
 
 
 def test_everything_belongs_to_the_owner(admin: Connection) -> None:

@@ -19,6 +19,7 @@ from refold.builds.upkeeper import Upkeepers
 from refold.deployment.deploy import deploy, rebuild
 from refold.deployment.rollback import plan, rollback
 from refold.errors import BuildError
+from refold.incidents import find as incidents
 from refold.projections.definition import load_directory
 from refold.reconcile import reconcile
 from refold.reconcile.release import release
@@ -265,6 +266,49 @@ def test_a_revived_build_that_goes_on_with_another_stream_is_compared_with_it(pr
     project.rollback("per_action")
     assert project.live("per_action").upstream_id == project.live("clicks").build_id
     assert project.rows("per_action") == [("buy", 1), ("view", 1)]
+
+
+def table(build: Build) -> str:
+    return f"refold_builds.{build.table_name}"
+
+
+def test_what_was_changed_by_hand_in_a_retired_table_is_not_shown(project: Project) -> None:
+    """Nobody audits it while it is retired; and the first who looks after the switch must see it right."""
+    project.append("a", "b")
+    project.deploy(total=EVENTS)
+    before = project.live("total")
+    project.deploy(total=EVENTS_CHANGED)
+    project.worker.execute(f"UPDATE {table(before)} SET events = 99".encode())
+    project.rollback("total")
+    assert project.rows("total") == [(1, 2)]
+    assert [(one.kind, one.detected_by, one.resolved_by) for one in incidents(project.worker)] == [
+        ("drift", "refold rollback", "refold rollback")
+    ]
+    assert reconcile(project.worker, project.folder).clean
+
+
+def test_a_retired_stream_that_lost_a_row_and_what_reads_it(project: Project) -> None:
+    project.append("view", "buy", "ping")
+    project.deploy(clicks=CLICKS, per_action=PER_ACTION)
+    before = project.live("clicks")
+    project.deploy(clicks=CLICKS_ALL)
+    project.worker.execute(f"DELETE FROM {table(before)} WHERE action = 'buy'".encode())
+    project.append("view")
+    project.rollback("clicks")
+    assert project.rows("per_action") == [("buy", 1), ("view", 2)]
+    assert len(project.rows("clicks")) == 3
+    assert reconcile(project.worker, project.folder).clean
+
+
+def test_a_retired_metric_that_was_emptied(project: Project) -> None:
+    project.append("a", "b")
+    project.deploy(users="SELECT user_id, count(*) AS events, min(ts) AS first FROM events GROUP BY user_id")
+    before = project.live("users")
+    project.deploy(users="SELECT user_id, count(*) AS events, max(ts) AS last FROM events GROUP BY user_id")
+    project.worker.execute(f"DELETE FROM {table(before)}".encode())
+    project.append("c")
+    project.rollback("users")
+    assert [(user, events) for user, events, _ in project.rows("users")] == [("u", 3)]
 
 
 def test_an_event_in_flight_is_counted_once(project: Project, connect: Callable[..., Connection]) -> None:

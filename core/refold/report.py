@@ -96,12 +96,18 @@ class Report:
 
 
 _FIGURES = """
+WITH forgotten AS (
+    SELECT what, kind, number FROM refold.forgotten WHERE day >= ((now() - %(span)s) AT TIME ZONE 'UTC')::date
+)
 SELECT now() - %(span)s AS since, now() AS until,
        r.events, r.exact,
        (SELECT coalesce(sum(events), 0)::bigint FROM refold.duplicates WHERE at >= now() - %(span)s),
-       (SELECT count(*) FROM refold.rejected WHERE answer = 'conflict' AND last_seen >= now() - %(span)s),
-       (SELECT count(*) FROM refold.rejected WHERE answer = 'invalid' AND last_seen >= now() - %(span)s),
-       (SELECT count(*) FROM refold.repairs WHERE repaired_at >= now() - %(span)s),
+       (SELECT count(*) FROM refold.rejected WHERE answer = 'conflict' AND last_seen >= now() - %(span)s)
+           + (SELECT coalesce(sum(number), 0)::bigint FROM forgotten WHERE (what, kind) = ('rejected', 'conflict')),
+       (SELECT count(*) FROM refold.rejected WHERE answer = 'invalid' AND last_seen >= now() - %(span)s)
+           + (SELECT coalesce(sum(number), 0)::bigint FROM forgotten WHERE (what, kind) = ('rejected', 'invalid')),
+       (SELECT count(*) FROM refold.repairs WHERE repaired_at >= now() - %(span)s)
+           + (SELECT coalesce(sum(number), 0)::bigint FROM forgotten WHERE what = 'repairs'),
        (SELECT count(*) FROM refold.dead_letters AS l JOIN refold.builds AS b USING (build_id)
         WHERE l.state = 'waiting' AND b.state IN ('building', 'live'))
 FROM refold.recorded_since(now() - %(span)s) AS r
@@ -117,12 +123,19 @@ ORDER BY b.projection, l.stage
 """
 
 _INCIDENTS = """
-SELECT kind, count(*) AS number, count(*) FILTER (WHERE resolved_at IS NULL) AS still_open,
-       avg(extract(epoch FROM detected_at - started_at)) FILTER (WHERE kind <> ALL (%(only_noticed)s))::float8
-           AS to_detect,
-       avg(extract(epoch FROM resolved_at - detected_at))::float8 AS to_recover
-FROM refold.incidents
-WHERE detected_at >= now() - %(span)s
+SELECT kind, sum(number)::bigint AS number, sum(still_open)::bigint AS still_open,
+       CASE WHEN kind <> ALL (%(only_noticed)s) THEN (sum(detecting) / sum(number))::float8 END AS to_detect,
+       (sum(recovering) / nullif(sum(number) - sum(still_open), 0))::float8 AS to_recover
+FROM (
+    SELECT kind, 1 AS number, (resolved_at IS NULL)::integer AS still_open,
+           extract(epoch FROM detected_at - started_at)::float8 AS detecting,
+           extract(epoch FROM resolved_at - detected_at)::float8 AS recovering
+    FROM refold.incidents
+    WHERE detected_at >= now() - %(span)s
+    UNION ALL
+    SELECT kind, number, 0, detecting, recovering FROM refold.forgotten
+    WHERE what = 'incidents' AND day >= ((now() - %(span)s) AT TIME ZONE 'UTC')::date
+) AS incidents
 GROUP BY kind
 ORDER BY kind
 """
@@ -134,7 +147,7 @@ def report(conn: psycopg.Connection, span: timedelta) -> Report:
     Args:
         conn: acts as refold_worker, in autocommit mode.
         span: how far back. A few thousand events are counted in the log itself, more are estimated; latencies and
-            duplicates are kept for `latency_days` (refold.settings).
+            duplicates are kept for `latency_days` (refold.settings). Records that are gone count by the whole day.
     """
     parameters = {"span": span, "only_noticed": sorted(ONLY_NOTICED)}
     with conn.transaction():

@@ -96,7 +96,7 @@ class Status:
         events_exact: whether they were counted; an estimate otherwise.
         segments: segments of the log.
         segments_ahead: how many of them are still empty, ready for events to come.
-        rejected: rows of set-aside input by answer; `COUNTED` + 1 where there are more.
+        rejected: how much input was ever set aside, by answer; where more than `COUNTED` rows are kept, at least.
         workers: sessions of workers.
         sessions: open transactions that hold events back, oldest first.
         prepared: prepared transactions that hold events back, oldest first.
@@ -233,13 +233,17 @@ FROM refold.events_position AS p, (
 """
 
 _REJECTED = f"""
-SELECT a.answer, c.number
+SELECT a.answer, c.number + f.number
 FROM unnest('{{conflict,invalid}}'::text[]) AS a (answer)
 CROSS JOIN LATERAL (
     SELECT count(*) AS number
     FROM (SELECT FROM refold.rejected AS r WHERE r.answer = a.answer LIMIT {COUNTED + 1}) AS counted
 ) AS c
-WHERE c.number > 0
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(g.number), 0)::bigint AS number
+    FROM refold.forgotten AS g WHERE g.what = 'rejected' AND g.kind = a.answer
+) AS f
+WHERE c.number + f.number > 0
 ORDER BY 1
 """
 

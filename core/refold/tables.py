@@ -13,6 +13,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Double,
     ForeignKey,
@@ -230,6 +231,8 @@ repairs = Table(
     Column("repaired_at", TIME, nullable=False, server_default=func.now()),
     CheckConstraint("kind IN ('missing', 'orphan', 'drifted')", "kind"),
     Index("repairs_by_time", "repaired_at"),
+    # What a rollback asks, and whoever removes a build.
+    Index("repairs_by_build", "build_id", "repaired_at"),
     comment="What reconcile healed: who, when, what, before and after.",
 )
 
@@ -285,6 +288,21 @@ incidents = Table(
     Index("incidents_one_open", "kind", "subject", unique=True, postgresql_where=text("resolved_at IS NULL")),
     Index("incidents_by_time", "detected_at"),
     comment="What went wrong, when it started, was detected and resolved, by whom or what, and the evidence.",
+)
+
+forgotten = Table(
+    "forgotten",
+    metadata,
+    Column("day", Date, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    # Of incidents: seconds until they were noticed, and from then until they were over.
+    Column("detecting", Double, nullable=False, server_default=text("0")),
+    Column("recovering", Double, nullable=False, server_default=text("0")),
+    PrimaryKeyConstraint("day", "what", "kind"),
+    CheckConstraint("what IN ('rejected', 'repairs', 'incidents')", "what"),
+    comment="How many rows were removed because they were old, by day (UTC) and kind: reports count them all the same.",
 )
 
 duties = Table(
@@ -420,6 +438,12 @@ settings = Table(
     Column("latency_days", Integer, nullable=False, server_default=text("30")),
     # In which the rolling deep audit comes round once.
     Column("deep_audit_days", Integer, nullable=False, server_default=text("7")),
+    # After which records are removed: set-aside input since it was seen last, repairs and letters that were released,
+    # incidents since they were over, builds since they were retired (of those whose tables were dropped).
+    Column("rejected_days", Integer, nullable=False, server_default=text("90")),
+    Column("repair_days", Integer, nullable=False, server_default=text("400")),
+    Column("incident_days", Integer, nullable=False, server_default=text("400")),
+    Column("build_days", Integer, nullable=False, server_default=text("90")),
     CheckConstraint("singleton", "singleton"),
     CheckConstraint("least(lag_limit, stalled_after, held_back_after, impure_sample) >= 0", "limits"),
     CheckConstraint("held_snapshot_after >= 0", "held_snapshot_after"),
@@ -429,5 +453,6 @@ settings = Table(
     CheckConstraint("max_dead_letters >= 0", "max_dead_letters"),
     CheckConstraint("dead_letter_share BETWEEN 0 AND 1", "dead_letter_share"),
     CheckConstraint("deep_audit_days > 0", "deep_audit_days"),
+    CheckConstraint("least(rejected_days, repair_days, incident_days, build_days) > 0", "retention"),
     comment="One row: which cluster the cursors speak of, and how the log is cut into segments.",
 )

@@ -4,7 +4,7 @@
 CREATE OR REPLACE FUNCTION refold.unread(
     done pg_snapshot, target pg_snapshot, progress_txid xid8, progress_position bigint
 ) RETURNS TABLE (events bigint, oldest timestamptz, exact boolean)
-LANGUAGE sql STABLE SECURITY DEFINER
+LANGUAGE sql STABLE
 SET search_path = refold, pg_catalog, pg_temp
 AS $$
 SELECT CASE WHEN f.found <= 500 THEN f.found

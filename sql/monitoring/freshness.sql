@@ -1,5 +1,5 @@
 -- How far each metric can be trusted right now.
-CREATE OR REPLACE VIEW metrics.freshness AS
+CREATE OR REPLACE VIEW metrics.freshness WITH (security_barrier) AS
 SELECT
     b.projection                                            AS metric,
     coalesce(u.oldest, now())                               AS as_of,
@@ -10,7 +10,7 @@ SELECT
      WHERE d.build_id = b.build_id AND d.state = 'waiting') AS dead_letters,
     u.exact                                                 AS lag_exact
 FROM refold.builds_now AS b
-CROSS JOIN LATERAL refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS u
+CROSS JOIN LATERAL refold.unread_of(b.build_id) AS u
 WHERE b.state = 'live';
 
 COMMENT ON VIEW metrics.freshness IS 'Per metric: as of when it stands, and how many events and seconds it is behind the log.';

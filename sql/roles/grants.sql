@@ -7,7 +7,7 @@ GRANT USAGE ON SEQUENCE refold.events_position TO refold_producer;
 
 -- A worker reads the log and keeps builds; it cannot write the log.
 GRANT SELECT ON refold.events, refold.event_ids, refold.rejected, refold.settings, refold.segments,
-    refold.alembic_version
+    refold.alembic_version, refold.forgotten
 TO refold_worker;
 GRANT SELECT ON SEQUENCE refold.events_position TO refold_worker;
 GRANT SELECT, INSERT, UPDATE ON
@@ -29,7 +29,11 @@ REVOKE ALL ON FUNCTION
     refold.admit_parsed(refold.parsed_event[]),
     refold.set_aside(text, bigint, text, text, text),
     refold.ensure_room(bigint),
-    refold.ensure_segments(bigint)
+    refold.ensure_segments(bigint),
+    refold.unread(pg_snapshot, pg_snapshot, xid8, bigint),
+    refold.unread_of(bigint),
+    refold.forget(text, bigint, integer),
+    refold.forget_builds(integer)
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     refold.append(jsonb, text),
@@ -38,7 +42,14 @@ GRANT EXECUTE ON FUNCTION
     refold.set_aside(text, bigint, text, text, text),
     refold.ensure_room(bigint)
 TO refold_producer;
-GRANT EXECUTE ON FUNCTION refold.ensure_segments(bigint) TO refold_worker;
+GRANT EXECUTE ON FUNCTION
+    refold.ensure_segments(bigint),
+    refold.unread(pg_snapshot, pg_snapshot, xid8, bigint),
+    refold.forget(text, bigint, integer),
+    refold.forget_builds(integer)
+TO refold_worker;
+-- What metrics.freshness calls, with the rights of whoever reads it.
+GRANT EXECUTE ON FUNCTION refold.unread_of(bigint) TO refold_analyst, refold_worker;
 
 -- Whoever may make a trigger of it on a table of their own could write ids into the ledger, whose events would
 -- then be taken for duplicates. A trigger that exists fires without this privilege.

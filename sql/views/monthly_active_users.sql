@@ -1,5 +1,5 @@
 -- Users who did anything, per month; counted over the events, for the reason given in weekly_active_users.sql.
-CREATE OR REPLACE VIEW metrics.monthly_active_users AS
+CREATE OR REPLACE VIEW metrics.monthly_active_users WITH (security_barrier) AS
 SELECT month, count(*) AS users
 FROM (
     SELECT DISTINCT date_trunc('month', ts AT TIME ZONE 'UTC')::date AS month, user_id

@@ -1,6 +1,6 @@
 -- Who comes back: users by the week in which they were first seen, and how many of them were there n weeks later.
 -- Both weeks come from one stream, so that they agree at every moment; users without an event in a week have no row.
-CREATE OR REPLACE VIEW metrics.retention_by_cohort AS
+CREATE OR REPLACE VIEW metrics.retention_by_cohort WITH (security_barrier) AS
 WITH active AS (
     SELECT DISTINCT user_id, cohort AS week FROM metrics.enriched_events WHERE user_id IS NOT NULL
 ), since AS (

@@ -88,6 +88,43 @@ def test_it_acts_as_an_analyst_who_only_reads(deployed: Refold) -> None:
     assert deployed("query", "SELECT set_config('a.b', 'c', false)", "--csv", "--json").status == 2
 
 
+SEVERAL = [
+    "COMMIT; RESET ROLE; CREATE TABLE public.pwned AS SELECT * FROM refold.events",
+    "SELECT 1; COMMIT; RESET ROLE; CREATE TABLE public.pwned AS SELECT 1",
+    "SELECT 1) AS q; COMMIT; RESET ROLE; CREATE TABLE public.pwned AS (SELECT 1",
+    "SELECT 1) TO STDOUT; COMMIT; RESET ROLE; CREATE TABLE public.pwned AS SELECT 1; COPY (SELECT 1",
+]
+WRITING = [
+    "COMMIT AND CHAIN",
+    "SET TRANSACTION READ WRITE",
+    "DO $$ BEGIN RESET ROLE; SET TRANSACTION READ WRITE; CREATE TABLE public.pwned (n int); END $$",
+    "WITH made AS (INSERT INTO metrics.counts VALUES ('x', 1) RETURNING 1) SELECT * FROM made",
+]
+
+
+@pytest.mark.parametrize("options", [(), ("--json",), ("--csv",)])
+def test_one_statement_that_only_reads(deployed: Refold, conn: Connection, options: tuple[str, ...]) -> None:
+    for text in SEVERAL + WRITING:
+        done = deployed("query", text, *options)
+        assert (done.status, done.out) == (2, "") or text == "COMMIT AND CHAIN", text
+        assert conn.execute("SELECT to_regclass('public.pwned')").fetchone() == (None,), text
+    refused = deployed("query", "SELECT 1; SELECT 2", *options)
+    assert (refused.status, refused.out) == (2, "")
+    assert "more than one statement" in refused.err
+
+
+def test_what_is_made_in_metrics_does_not_pass_for_what_is_built_in(deployed: Refold, conn: Connection) -> None:
+    conn.autocommit = True
+    conn.execute("CREATE FUNCTION metrics.upper(text) RETURNS text LANGUAGE sql AS $$ SELECT 'shadow' $$")
+    conn.execute("CREATE FUNCTION metrics.count(bigint) RETURNS text LANGUAGE sql AS $$ SELECT 'shadow' $$")
+    conn.execute("CREATE VIEW metrics.pg_class AS SELECT 'shadow' AS relname")
+    asked = "SELECT upper('x') AS u, (SELECT count(*) FROM pg_class WHERE relname = 'shadow') AS n"
+    assert deployed("query", asked, "--csv").out == "u,n\nX,0\n"
+    with psycopg.connect(deployed("url", "--role", "analyst").out.strip(), autocommit=True) as analyst:
+        analyst.execute("CREATE TEMP VIEW counts AS SELECT 'shadow' AS action")
+        assert analyst.execute("SELECT upper('x'), (SELECT min(action) FROM counts)").fetchone() == ("X", "buy")
+
+
 def test_an_error_in_the_statement_is_postgres_s_own(deployed: Refold) -> None:
     done = deployed("query", "SELEKT 1")
     assert (done.status, done.err) == (2, 'error: syntax error at or near "SELEKT"\n')

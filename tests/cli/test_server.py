@@ -18,6 +18,7 @@ from .conftest import Refold
 def at_home(bare: Refold, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refold]:
     """The command line with a home of its own. Not below pytest's directory: root's server runs as another user."""
     home = Path(tempfile.mkdtemp(prefix="refold-home-"))
+    home.chmod(0o711)
     monkeypatch.setenv("REFOLD_HOME", str(home))
     yield bare
     bare("server", "stop")

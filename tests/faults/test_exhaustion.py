@@ -23,7 +23,7 @@ from making import events
 from refold import append
 from refold.database import connect, migrate
 from refold.embedded import EmbeddedServer
-from refold.embedded.account import account_for, let_reach
+from refold.embedded.account import account_for
 from waiting import wait_until
 
 MB = 1024 * 1024
@@ -94,6 +94,7 @@ def _refused(server: EmbeddedServer) -> int:
 def small_disk(megabytes: int) -> Iterator[Path]:
     """A file system of its own that is soon full."""
     parent = Path(tempfile.mkdtemp(prefix="refold-disk-"))
+    parent.chmod(0o711)
     place = parent / "disk"
     place.mkdir()
     options = ["-t", "tmpfs", "-o", f"size={megabytes}m,mode=0755", "tmpfs"]
@@ -136,7 +137,6 @@ def test_the_disk_is_full_for_data() -> None:
         space.mkdir()
         account = account_for(server.data_dir)
         if account is not None:
-            let_reach(space, account)
             os.chown(space, account.pw_uid, account.pw_gid)
         with psycopg.connect(server.url, autocommit=True) as admin:
             admin.execute(f"CREATE TABLESPACE small LOCATION '{space}'".encode())

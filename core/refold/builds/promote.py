@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 
 import psycopg
 
 from refold.builds import figures
 from refold.builds.build import Build, by_id, find, lock
-from refold.builds.dead_letters import find as find_letters
+from refold.builds.first_load import tables_of
+from refold.builds.follow import Behind, follow
 from refold.builds.upkeeper import Upkeepers
 from refold.builds.views import drop_view, switch_view
 from refold.crash import crash_point
-from refold.cursor import Cursor
 from refold.errors import BuildError
 from refold.retry import in_short_attempts
 
@@ -111,41 +110,13 @@ def _switch(
             # It is kept by another deployment, or its file is gone: it cannot follow a changed upstream.
             _retire_reader(conn, reader, deployment)
             continue
-        _refuse_gaps(conn, reader, upstream, successor)
-        conn.execute(
-            "UPDATE refold.builds SET upstream_id = %s WHERE build_id = %s",
-            (successor.build_id, reader.build_id),
-        )
+        try:
+            follow(conn, reader, successor)
+        except Behind as error:
+            raise NotYet from error
     conn.execute("UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s", (deployment,))
     crash_point("views")
     return candidates
-
-
-def _refuse_gaps(conn: psycopg.Connection, reader: Build, upstream: Build, successor: Build) -> None:
-    """A reader that follows must not have passed an event that only one of the two streams has.
-
-    Raises:
-        BuildError: it has; what it counted and what it reads would never be the same again.
-    """
-    letters = find_letters(
-        conn, "d.build_id = ANY (%s) AND d.state <> 'released'", [upstream.build_id, successor.build_id]
-    )
-    times = Counter(letter.event_id for letter in letters)
-    cursor = _passed(by_id(conn, reader.build_id))
-    for letter in letters:
-        if times[letter.event_id] == 1 and cursor.applied(letter.key._replace(ordinal=0)):
-            raise BuildError(
-                f"{reader.projection} has passed {letter.event_id}, which {letter.table_name} leaves out and its"
-                f" {'successor' if letter.build_id == upstream.build_id else 'predecessor'} does not",
-                remedy=f"Build both anew: `refold rebuild {upstream.projection} --cascade`.",
-            )
-
-
-def _passed(reader: Build) -> Cursor:
-    """What a build has read some of: a load by ranges of the key reads all of its target in each step."""
-    if reader.load_step and not reader.loaded and reader.progress_txid is None and reader.cursor.target is not None:
-        return Cursor(reader.cursor.target)
-    return reader.cursor
 
 
 def _readers(conn: psycopg.Connection, taken: set[int]) -> list[Build]:
@@ -240,12 +211,7 @@ def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
             figures.forget(conn, build_id)
             conn.execute("DELETE FROM refold.audits WHERE build_id = %s", (build_id,))
             conn.execute("DELETE FROM refold.quick_audits WHERE build_id = %s", (build_id,))
-            tables = conn.execute(
-                "SELECT tablename FROM pg_tables"
-                " WHERE schemaname = 'refold_builds' AND (tablename = %s OR tablename LIKE %s)",
-                (table, str(table).replace("_", r"\_") + r"\_\_m%"),
-            ).fetchall()
-            for (name,) in tables:
+            for name in tables_of(conn, table):
                 conn.execute(psycopg.sql.SQL("DROP TABLE {}").format(psycopg.sql.Identifier("refold_builds", name)))
         dropped.append(str(table))
     return dropped

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,10 @@ from refold.builds.upkeeper import Upkeeper
 from refold.errors import BuildError
 
 METRICS_SCHEMA = "metrics"
+BARRIER = "security_barrier=true"
+"""Option of a view that leaves rows out. Without it Postgres may evaluate an analyst's condition first, and a cheap
+function in that prints the rows that the view was to hide."""
+_HIDES = re.compile(r"(?<!FILTER \()\b(WHERE|HAVING)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,7 @@ class Dependant:
     name: str
     kind: str
     definition: str
+    options: tuple[str, ...]
     comment: str | None
     owner: str
     grants: tuple[Grant, ...]
@@ -47,10 +54,10 @@ def switch_view(conn: psycopg.Connection, name: str, keeper: Upkeeper, *, recrea
         psycopg.errors.LockNotAvailable: a reader holds the view; try the whole promote again.
     """
     view = sql.Identifier(METRICS_SCHEMA, name)
-    select = sql.SQL(keeper.statements.view)
+    body = _body([BARRIER] if keeper.statements.view_hides else [], keeper.statements.view)
     try:
         with conn.transaction():
-            conn.execute(sql.SQL("CREATE OR REPLACE VIEW {} AS {}").format(view, select))
+            conn.execute(sql.SQL("CREATE OR REPLACE VIEW {} {}").format(view, body))
     except psycopg.errors.InvalidTableDefinition:
         # Columns went, or changed type or order: what stands on the view must be made again around it.
         dependants = dependants_of(conn, name)
@@ -63,7 +70,7 @@ def switch_view(conn: psycopg.Connection, name: str, keeper: Upkeeper, *, recrea
             ) from None
         grants = grants_on(conn, METRICS_SCHEMA, name)
         conn.execute(sql.SQL("DROP VIEW {} CASCADE").format(view))
-        conn.execute(sql.SQL("CREATE VIEW {} AS {}").format(view, select))
+        conn.execute(sql.SQL("CREATE VIEW {} {}").format(view, body))
         grant(conn, METRICS_SCHEMA, name, grants)
         for one in dependants:
             _recreate(conn, one)
@@ -95,8 +102,8 @@ def dependants_of(conn: psycopg.Connection, name: str) -> list[Dependant]:
             JOIN pg_depend AS d ON d.refobjid = above.oid AND d.classid = 'pg_rewrite'::regclass
             JOIN pg_rewrite AS r ON r.oid = d.objid AND r.ev_class <> above.oid
         )
-        SELECT n.nspname, c.relname, c.relkind, pg_get_viewdef(c.oid), obj_description(c.oid, 'pg_class'),
-               pg_get_userbyid(c.relowner)
+        SELECT n.nspname, c.relname, c.relkind, pg_get_viewdef(c.oid), coalesce(c.reloptions, '{}'),
+               obj_description(c.oid, 'pg_class'), pg_get_userbyid(c.relowner)
         FROM (SELECT oid, max(depth) AS depth FROM above WHERE depth > 0 GROUP BY oid) AS found
         JOIN pg_class AS c ON c.oid = found.oid
         JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -105,8 +112,8 @@ def dependants_of(conn: psycopg.Connection, name: str) -> list[Dependant]:
         (f'{METRICS_SCHEMA}."{name}"',),
     ).fetchall()
     return [
-        Dependant(schema, view, _text(kind), body, comment, owner, tuple(grants_on(conn, schema, view)))
-        for schema, view, kind, body, comment, owner in rows
+        Dependant(schema, view, _text(kind), body, tuple(options), comment, owner, tuple(grants_on(conn, schema, view)))
+        for schema, view, kind, body, options, comment, owner in rows
     ]
 
 
@@ -140,6 +147,28 @@ def apply_analyst_views(conn: psycopg.Connection, folder: Path) -> list[tuple[st
         left = [path for path, _ in skipped]
 
 
+def without_barrier(conn: psycopg.Connection, names: Iterable[str]) -> list[str]:
+    """Those of some views in `metrics` that leave rows out, which whoever reads the view can make out all the same."""
+    rows = conn.execute(
+        """
+        SELECT viewname, definition FROM pg_views AS v
+        WHERE schemaname = %s AND viewname = ANY (%s) AND NOT EXISTS (
+            SELECT FROM pg_class AS c CROSS JOIN LATERAL pg_options_to_table(c.reloptions) AS o
+            WHERE c.oid = format('%%I.%%I', schemaname, viewname)::regclass
+              AND o.option_name = 'security_barrier' AND coalesce(o.option_value, 'true')::boolean)
+        ORDER BY 1
+        """,
+        (METRICS_SCHEMA, list(names)),
+    ).fetchall()
+    return [str(name) for name, definition in rows if _HIDES.search(definition)]
+
+
+def _body(options: Iterable[str], select: str) -> sql.Composable:
+    """What follows a view's name; options are as the catalog has them."""
+    given = ", ".join(options)
+    return sql.SQL(f"{f'WITH ({given}) ' if given else ''}AS {select}")
+
+
 def _apply_view(conn: psycopg.Connection, path: Path) -> None:
     conn.execute("SET LOCAL lock_timeout = '2s'")
     statement = path.read_text(encoding="utf-8").encode()
@@ -159,7 +188,7 @@ def _apply_view(conn: psycopg.Connection, path: Path) -> None:
 def _recreate(conn: psycopg.Connection, one: Dependant) -> None:
     view = sql.Identifier(one.schema, one.name)
     try:
-        conn.execute(sql.SQL("CREATE VIEW {} AS {}").format(view, sql.SQL(one.definition)))
+        conn.execute(sql.SQL("CREATE VIEW {} {}").format(view, _body(one.options, one.definition)))
     except psycopg.errors.UndefinedColumn as error:
         raise BuildError(
             f"{one.schema}.{one.name} uses a column that goes: {error.diag.message_primary}",

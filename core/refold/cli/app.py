@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from refold.cli.complaints import complain
 from refold.cli.output import err
 from refold.errors import RefoldError
+from refold.visible import log_on_stderr
 
 FAILED = 2
 """Exit status of a command that could not do what was asked."""
@@ -107,5 +108,5 @@ def refold(
     Your own project:   refold init shop && cd shop && refold deploy
     Any database:       export REFOLD_DATABASE_URL=postgresql://…
     """
-    logging.basicConfig(format="%(asctime)s %(process)d %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    log_on_stderr()
     logging.getLogger("refold.worker").setLevel(logging.INFO)

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from refold.cli.output import err
 from refold.errors import RefoldError
+from refold.visible import visible
 
 _MISSING = (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
 
@@ -30,9 +31,14 @@ _ENDED = (
 def complain(error: RefoldError | psycopg.Error) -> None:
     """Writes an error and its remedy to stderr."""
     message, remedy = describe(error)
-    err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    err.print(Text.assemble(("error: ", "bold red"), _within(message)), soft_wrap=True)
     if remedy:
-        err.print(Text.assemble(("  try: ", "bold"), remedy), soft_wrap=True)
+        err.print(Text.assemble(("  try: ", "bold"), _within(remedy)), soft_wrap=True)
+
+
+def _within(text: str) -> str:
+    """Further lines stand further in: none of them can be taken for an error or a remedy of its own."""
+    return visible(text, lines=True).replace("\n", "\n    ")
 
 
 def describe(error: RefoldError | psycopg.Error) -> tuple[str, str | None]:

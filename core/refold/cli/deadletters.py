@@ -16,11 +16,12 @@ from refold.builds.dead_letters import DeadLetter, find
 from refold.builds.lookup import known
 from refold.builds.upkeeper import Upkeepers
 from refold.cli.app import FAILED, TRUST, app
-from refold.cli.output import as_json, line, plain, progress, table, text_of
+from refold.cli.output import as_json, block, line, plain, progress, table, text_of
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 from refold.errors import InputError
 from refold.reconcile.release import Outcome, release
 from refold.reconcile.release import drop as drop_letter
+from refold.visible import visible_json
 
 LEFT = 1
 """Exit status of `retry` when an event failed again."""
@@ -107,10 +108,10 @@ def show(
     line()
     line("the event" if event is not None else "the event is not in the log any more")
     if event is not None:
-        line(json_text.dumps(event[0], indent=2, ensure_ascii=False, default=plain))
+        block(visible_json(json_text.dumps(event[0], indent=2, ensure_ascii=False, default=plain)))
     if one.traceback is not None:
         line()
-        line(one.traceback.rstrip())
+        block(one.traceback.rstrip())
     if one.state == "waiting":
         line()
         line(f"After its cause is mended: refold deadletters retry {one.dead_letter_id}")

@@ -14,7 +14,7 @@ from refold.builds.build import by_id, find
 from refold.builds.lookup import known
 from refold.builds.upkeeper import Upkeepers, stream_of, table_name
 from refold.cli.app import METRICS, app
-from refold.cli.output import as_json, line, out, table
+from refold.cli.output import as_json, block, line, out, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 from refold.errors import DefinitionError
 from refold.projections.definition import Definition, load_directory
@@ -23,6 +23,7 @@ from refold.upkeep.generate import generate
 from refold.upkeep.statements import EVERYTHING, Statements
 from refold.upkeep.stream import LOG_STREAM, Stream
 from refold.upkeep.transform import statements as transform_statements
+from refold.visible import visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +147,16 @@ def _facts(explanation: Explanation) -> list[tuple[str, object]]:
 def _show(explanation: Explanation) -> None:
     for label, value in _facts(explanation):
         if value:
-            line(f"{label:<12}{value}")
+            block(f"{label:<12}{value}")
     line()
     table(("COLUMN", "KEPT AS", "WHAT"), [(c.name, c.sql, c.comment) for c in explanation.plan.columns])
     for name, purpose, sql in explanation.sections():
         line()
         line(f"-- {name}: {purpose}", "bold cyan")
         if out.is_terminal:
-            out.print(Syntax(sql, "postgresql", background_color="default", word_wrap=True))
+            out.print(Syntax(visible(sql, lines=True), "postgresql", background_color="default", word_wrap=True))
         else:
-            line(sql)
+            block(sql)
 
 
 def _as_dict(explanation: Explanation) -> dict[str, object]:

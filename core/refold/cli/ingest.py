@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from refold.cli.app import DATA, app
 from refold.cli.ingest_report import FileReport, counts_of, print_json, print_summary
-from refold.cli.output import err
+from refold.cli.output import PlainColumn, err
 from refold.cli.patient_log import PatientLog, patience
 from refold.cli.session import AsJson, DatabaseUrl, database
 from refold.errors import InputError, NotInstalled
@@ -235,9 +235,9 @@ def _bar(source: Source) -> Iterator[Callable[[Tally], None]]:
     """A bar by bytes, with counts and rate, on stderr; nothing where that is no terminal."""
     bar = Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        PlainColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.fields[counts]}"),
+        PlainColumn("{task.fields[counts]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=err,

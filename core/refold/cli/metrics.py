@@ -14,7 +14,7 @@ from rich.progress import TaskID
 from refold.builds.build import Build
 from refold.builds.changes import Change
 from refold.builds.promote import drop_superseded
-from refold.builds.views import apply_analyst_views
+from refold.builds.views import apply_analyst_views, without_barrier
 from refold.cli.app import METRICS, app
 from refold.cli.output import as_json, line, note, progress, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
@@ -211,6 +211,11 @@ def _analysts_views(
         line(f"views: {', '.join(applied)}")
     for name, reason in skipped:
         note(f"view {name} left out: {reason}")
+    for name in [] if quiet else without_barrier(conn, applied):
+        note(
+            f"view {name} leaves rows out, and whoever reads it can make them out by a function in WHERE: if they are "
+            "nobody's business, CREATE OR REPLACE VIEW … WITH (security_barrier) AS …"
+        )
     return applied, [{"view": name.removesuffix(".sql"), "because": reason} for name, reason in skipped]
 
 

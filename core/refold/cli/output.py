@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+
+from refold.visible import visible, visible_json
 
 out = Console(highlight=False)
 """Standard output."""
@@ -23,17 +25,22 @@ err = Console(stderr=True, highlight=False)
 
 def note(message: str) -> None:
     """Something to know, on stderr."""
-    err.print(Text(message, style="dim" if err.is_terminal else ""), soft_wrap=True)
+    err.print(Text(visible(message), style="dim" if err.is_terminal else ""), soft_wrap=True)
 
 
 def line(message: str = "", style: str = "") -> None:
-    """A line of output; nothing in it is taken for markup."""
-    out.print(Text(message, style=style), soft_wrap=True)
+    """One line of output; nothing in it is taken for markup, or does anything to a terminal."""
+    out.print(Text(visible(message), style=style), soft_wrap=True)
+
+
+def block(text: str) -> None:
+    """Text that has lines of its own."""
+    out.print(Text(visible(text, lines=True)), soft_wrap=True)
 
 
 def as_json(value: object) -> None:
     """One JSON document on stdout."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=plain))
+    typer.echo(visible_json(json.dumps(value, indent=2, ensure_ascii=False, default=plain)))
 
 
 def plain(value: object) -> Any:
@@ -86,8 +93,9 @@ def table(
         spare: headings of the columns that a narrow terminal goes without, the first to go first; a note names them.
         title: a line above.
     """
-    to_right = set(right)
-    cells = [[text_of(value) for value in row] for row in rows]
+    to_right = {visible(column) for column in right}
+    columns = [visible(column) for column in columns]
+    cells = [[visible(text_of(value)) for value in row] for row in rows]
     if not out.is_terminal:
         _plain_table(columns, cells, to_right, title)
         return
@@ -146,14 +154,21 @@ def _plain_table(columns: Sequence[str], cells: list[list[str]], to_right: set[s
         typer.echo("  ".join(parts).rstrip())
 
 
+class PlainColumn(TextColumn):
+    """Text beside a bar, from which nothing is taken for markup."""
+
+    def render(self, task: Task) -> Text:
+        return Text(visible(self.text_format.format(task=task)), style=self.style)
+
+
 def progress() -> Progress:
     """Progress bars on stderr; they draw nothing where stderr is no terminal."""
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        PlainColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        PlainColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
         console=err,
         transient=True,

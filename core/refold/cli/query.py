@@ -19,6 +19,7 @@ from refold.cli.app import DATA, app
 from refold.cli.output import as_json, note, table
 from refold.cli.session import AsJson, DatabaseUrl, database, session
 from refold.errors import InputError
+from refold.visible import visible, visible_json
 
 SHOWN = 1000
 """Rows of a table on the screen; --csv and --json give all."""
@@ -44,7 +45,7 @@ def query(
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Look at the metrics, as an analyst: read-only, in the schema `metrics`.
+    """Look at the metrics, as an analyst: one statement, read-only, in the schema `metrics`.
 
     \b
     Examples:
@@ -57,6 +58,7 @@ def query(
         raise InputError("--csv and --json exclude each other")
     text = _statement(sys.stdin.read() if sql == "-" else sql)
     with _reading(database_url) as conn:
+        _parsed(conn, text)
         if csv:
             _csv(conn, text)
         elif json:
@@ -71,7 +73,12 @@ def _reading(url: str | None) -> Iterator[psycopg.Connection]:
     with session(url, "refold_analyst", name="refold query") as conn:
         try:
             with conn.transaction():
-                conn.execute("SET TRANSACTION READ ONLY; SET LOCAL search_path = metrics, pg_catalog")
+                conn.execute("SET TRANSACTION READ ONLY")
+                # What somebody calls `round` in `metrics` must not be taken for Postgres' own, nor what is temporary
+                # for either.
+                conn.execute("SET LOCAL search_path = pg_catalog, metrics, pg_temp")
+                # With its first snapshot a transaction has made up its mind: no statement makes it writable again.
+                conn.execute("SELECT 1")
                 yield conn
         except psycopg.errors.UndefinedTable as error:
             raise _no_such_metric(conn, error) from error
@@ -96,13 +103,30 @@ def _statement(text: str) -> str:
     return stripped
 
 
+def _parsed(conn: psycopg.Connection, text: str) -> None:
+    """Lets Postgres parse the text as one statement, which is all that the extended protocol takes.
+
+    Else `COMMIT; RESET ROLE; CREATE TABLE …` would be three, and the first would end our transaction. What is one
+    statement by itself is one within another, too.
+    """
+    result = conn.pgconn.prepare(b"", text.encode())
+    if result.status == psycopg.pq.ExecStatus.COMMAND_OK:
+        return
+    error = psycopg.errors.error_from_result(result, encoding="utf-8")
+    if isinstance(error, psycopg.errors.SyntaxError) and "multiple commands" in str(error):
+        raise InputError("that is more than one statement", remedy="One at a time; psql takes more.")
+    raise error
+
+
 def _csv(conn: psycopg.Connection, text: str) -> None:
     """COPY: the server writes the CSV and streams it; memory stays flat."""
     # The line breaks: the statement may end in a comment.
     with conn.cursor() as cursor, cursor.copy(f"COPY (\n{text}\n) TO STDOUT (FORMAT csv, HEADER)".encode()) as copy:
         stdout = typer.get_binary_stream("stdout")
+        shown = stdout.isatty()
         for block in copy:
-            stdout.write(block)
+            # A row a block. A file gets it as it is; to a terminal it must do nothing.
+            stdout.write(visible(bytes(block).decode(), lines=True).encode() if shown else block)
         stdout.flush()
 
 
@@ -113,7 +137,7 @@ def _json(conn: psycopg.Connection, text: str) -> None:
     with conn.cursor("refold_query") as cursor:
         cursor.itersize = BATCH
         for (row,) in cursor.execute(f"SELECT row_to_json(q)::text FROM (\n{text}\n) AS q".encode()):
-            stdout.write(between + row)
+            stdout.write(between + visible_json(row))
             between = ",\n  "
     stdout.write("[]\n" if between.startswith("[") else "\n]\n")
     stdout.flush()
@@ -139,7 +163,7 @@ def _table(conn: psycopg.Connection, text: str) -> None:
 @app.command(rich_help_panel=DATA)
 def url(
     role: Annotated[
-        Role | None, typer.Option("--role", help="Act as this role; an analyst also looks into `metrics` first.")
+        Role | None, typer.Option("--role", help="Act as this role; an analyst also finds the metrics by their names.")
     ] = None,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -165,7 +189,7 @@ def acting_as(given: str, role: Role) -> str:
     parts = {name: str(value) for name, value in conninfo_to_dict(given).items()}
     settings = [f"-c role=refold_{role.value}", "-c TimeZone=UTC"]
     if role is Role.analyst:
-        settings.append("-c search_path=metrics")
+        settings.append("-c search_path=pg_catalog,metrics,pg_temp")
     parts["options"] = " ".join([*([parts["options"]] if "options" in parts else []), *settings])
     user = quote(parts.pop("user", ""), safe="")
     password = parts.pop("password", None)
@@ -209,6 +233,6 @@ def rejected(
 
 
 def _short(raw: str, width: int = 80) -> str:
-    """One line of raw text, control characters shown."""
-    shown = raw.strip("\r\n").encode("unicode_escape").decode() if not raw.isprintable() else raw
+    """The beginning of raw text."""
+    shown = raw.strip("\r\n")
     return shown if len(shown) <= width else shown[: width - 1] + "…"

@@ -58,6 +58,8 @@ class Stage:
 
     def __init__(self, *, keep: bool) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="refold-demo-"))
+        # It is ours. For root, the server runs as somebody else, who has to pass through.
+        self.home.chmod(0o711)
         self.projections = projections_dir()
         self.hands: list[Hand] = []
         self._hired = 0

@@ -8,12 +8,21 @@ from pathlib import Path
 
 import psycopg
 
-from refold.builds.build import Build, find
-from refold.builds.make import new_deployment
+from refold.builds import reads
+from refold.builds.build import Build, by_id, find, lock
+from refold.builds.follow import Gap, follow
+from refold.builds.key_indexes import key_indexes
+from refold.builds.make import make_builds, new_deployment
 from refold.builds.upkeeper import Upkeepers
+from refold.deployment.deploy import definition_of
 from refold.deployment.drive import Report, drive
 from refold.errors import BuildError
-from refold.worker.catch_up import by_depth
+from refold.projections.definition import Definition
+from refold.reconcile.audit import parameters_of
+from refold.reconcile.reconcile import Reconciler
+from refold.worker.catch_up import Keeper, by_depth
+
+BY = "refold promote"
 
 
 def candidates(conn: psycopg.Connection) -> list[Build]:
@@ -45,13 +54,19 @@ def go_live(
     Raises:
         BuildError: a name has no candidate, or the switch is not possible now.
     """
+    upkeepers = Upkeepers(folder)
+    for build in together(candidates(conn), names):
+        if build.loaded:
+            # Nobody has audited it while it stood beside the live one.
+            Reconciler(conn, upkeepers, "slice", None, False, BY).one(build)
     with conn.transaction():
         waiting = candidates(conn)
         chosen = together(waiting, names)
         if not chosen:
             return []
-        deployment = _gather(conn, chosen)
-    return drive(conn, deployment, Upkeepers(folder), report, recreate_foreign=recreate_foreign)
+        deployment = _gather(conn, upkeepers, chosen)
+    key_indexes(conn, upkeepers)
+    return drive(conn, deployment, upkeepers, report, recreate_foreign=recreate_foreign)
 
 
 def together(waiting: Sequence[Build], names: Iterable[str]) -> list[Build]:
@@ -89,34 +104,59 @@ def together(waiting: Sequence[Build], names: Iterable[str]) -> list[Build]:
     return [build for build in waiting if build.build_id in wanted]
 
 
-def _gather(conn: psycopg.Connection, chosen: Sequence[Build]) -> int:
+def _gather(conn: psycopg.Connection, upkeepers: Upkeepers, chosen: Sequence[Build]) -> int:
     """Puts candidates under one deployment, and ends older ones of the same projections."""
-    ids = [build.build_id for build in chosen]
     conn.execute(
         "UPDATE refold.builds SET state = 'retired', retired_at = now()"
         " WHERE state = 'building' AND projection = ANY (%s) AND build_id <> ALL (%s)",
-        ([build.projection for build in chosen], ids),
+        ([build.projection for build in chosen], [build.build_id for build in chosen]),
     )
-    for build in chosen:
-        _follow(conn, build, chosen)
+    anew = _orphans(conn, upkeepers, chosen)
     # What another `refold deploy` drives at this moment stays under the number that it knows.
     together_already = find(conn, "b.state = 'building' AND b.deployment = ANY (%s)", [b.deployment for b in chosen])
-    if len({b.deployment for b in together_already}) == 1 and len(together_already) == len(chosen):
+    if not anew and len({b.deployment for b in together_already}) == 1 and len(together_already) == len(chosen):
         deployment = chosen[0].deployment
         conn.execute("UPDATE refold.deployments SET promote = true WHERE deployment = %s", (deployment,))
         return deployment
     deployment = new_deployment(conn, "promote", promote=True)
-    conn.execute("UPDATE refold.builds SET deployment = %s WHERE build_id = ANY (%s)", (deployment, ids))
+    stay = {build.projection: build for build in chosen if build.projection not in anew}
+    conn.execute(
+        "UPDATE refold.builds SET deployment = %s WHERE build_id = ANY (%s)",
+        (deployment, [build.build_id for build in stay.values()]),
+    )
+    make_builds(conn, anew.values(), deployment, resumed=stay)
     return deployment
 
 
-def _follow(conn: psycopg.Connection, build: Build, chosen: Sequence[Build]) -> None:
-    """A candidate whose upstream has just been ended goes on from the one that takes its place."""
-    if build.upstream_id is None:
-        return
-    (upstream,) = find(conn, "b.build_id = %s", build.upstream_id)
-    if upstream.state in ("building", "live"):
-        return
+def _orphans(conn: psycopg.Connection, upkeepers: Upkeepers, chosen: Sequence[Build]) -> dict[str, Definition]:
+    """The candidates, upstream first, that can only be built anew: what they have read is not kept any more.
+
+    What can follow another build of its stream does. The others are ended here.
+    """
+    anew: dict[str, Definition] = {}
+    for build in chosen:
+        if build.upstream_id is None:
+            continue
+        upstream = by_id(conn, build.upstream_id)
+        if upstream.projection not in anew:
+            if upstream.state in ("building", "live"):
+                continue
+            successor = _successor(conn, build, upstream, chosen)
+            if _follows(conn, upkeepers, build, successor):
+                continue
+        anew[build.projection] = definition_of(conn, upkeepers, build)
+        conn.execute(
+            "UPDATE refold.builds SET state = 'retired', retired_at = now() WHERE build_id = %s", (build.build_id,)
+        )
+    return anew
+
+
+def _successor(conn: psycopg.Connection, build: Build, upstream: Build, chosen: Sequence[Build]) -> Build:
+    """The build that takes the place of a candidate's upstream, which has just been ended.
+
+    Raises:
+        BuildError: there is none of the same definition.
+    """
     taking_over = [
         *(other for other in chosen if other.projection == upstream.projection),
         *find(conn, "b.state = 'live' AND b.projection = %s", upstream.projection),
@@ -127,4 +167,24 @@ def _follow(conn: psycopg.Connection, build: Build, chosen: Sequence[Build]) -> 
             f"{build.table_name} reads {upstream.table_name}, which is no longer kept",
             remedy=f"Build it anew: `refold rebuild {build.projection}`, or `refold deploy`.",
         )
-    conn.execute("UPDATE refold.builds SET upstream_id = %s WHERE build_id = %s", (successor.build_id, build.build_id))
+    return successor
+
+
+def _follows(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, successor: Build) -> bool:
+    """Lets a candidate go on from another build of its stream, if it has read just what that holds."""
+    for one in (successor, build):
+        if lock(conn, one.build_id, wait=True) is None:
+            raise BuildError(f"{one.table_name} was replaced just now", remedy="Run the command again.")
+    try:
+        with conn.transaction():
+            successor = by_id(conn, successor.build_id)
+            if successor.loaded:
+                Keeper(conn, upkeepers).catch_up(conn, successor, by_id(conn, build.build_id))
+            follow(conn, build, successor)
+            now = by_id(conn, build.build_id)
+            keeper = upkeepers.of(conn, now)
+            if now.loaded and reads.disagreements(conn, keeper, now, parameters_of(conn, now)):
+                raise Gap(f"{now.table_name} has not read what {successor.table_name} holds")
+    except Gap:
+        return False
+    return True

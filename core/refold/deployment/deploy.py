@@ -149,7 +149,7 @@ def _begin(conn: psycopg.Connection, definitions: Mapping[str, Definition], *, p
 def _begin_rebuild(conn: psycopg.Connection, upkeepers: Upkeepers, live: Sequence[Build], *, promote: bool) -> int:
     """Makes an empty build beside each of these."""
     deployment = new_deployment(conn, "rebuild", promote=promote)
-    make_builds(conn, [_definition(conn, upkeepers, build) for build in live], deployment, resumed={})
+    make_builds(conn, [definition_of(conn, upkeepers, build) for build in live], deployment, resumed={})
     return deployment
 
 
@@ -180,8 +180,8 @@ def _begun(conn: psycopg.Connection, live: Sequence[Build]) -> int | None:
     return None
 
 
-def _definition(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build) -> Definition:
-    """The definition of a live build, with the fingerprint it has."""
+def definition_of(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build) -> Definition:
+    """The definition of a build, with the fingerprint it has."""
     keeper = upkeepers.of(conn, build)
     return Definition(build.projection, None, build.definition, keeper.plan, build.fingerprint, keeper.transform)
 

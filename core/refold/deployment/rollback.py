@@ -2,7 +2,8 @@
 
 A retired build still has its table and its cursor. It is kept again: it catches up from where it stopped and is
 promoted like any other build, so that going back loses no event that arrived since. While it is retired it is nobody's
-reader: what healing or a released dead letter has changed in the stream since, it gets here.
+reader, and nobody audits it: what healing or a released dead letter has changed in the stream since, it gets here, and
+what somebody has changed in its table is healed before anybody sees it.
 """
 
 from __future__ import annotations
@@ -15,20 +16,30 @@ from typing import Literal
 
 import psycopg
 
+from refold import incidents
+from refold.builds import reads
 from refold.builds.build import Build, by_id, find, lock
 from refold.builds.dead_letters import count
+from refold.builds.figures import disagreements
+from refold.builds.follow import follow
 from refold.builds.key_indexes import key_indexes
 from refold.builds.lookup import known
 from refold.builds.make import new_deployment
+from refold.builds.promote import depths
 from refold.builds.upkeeper import Upkeepers
 from refold.deployment.deploy import one_at_a_time
 from refold.deployment.drive import Report, drive
 from refold.errors import BuildError
+from refold.reconcile.audit import parameters_of
+from refold.reconcile.finding import Report as Drift
+from refold.reconcile.heal import heal
 from refold.reconcile.prove import prove
+from refold.reconcile.reconcile import KEYS, outcome
 from refold.worker.catch_up import by_depth
 
 Action = Literal["goes back", "comes back", "follows", "removed", "stays"]
 
+BY = "refold rollback"
 _FORWARD = "Change its file back and run `refold deploy`."
 
 
@@ -105,20 +116,17 @@ def rollback(
             for build in decision.revived:
                 _check_code(conn, upkeepers, build)
             deployment = new_deployment(conn, "rollback", promote=True)
-            streams = _lock_streams(conn, decision.revived)
+            _lock_streams(conn, decision.revived)
             for build in decision.revived:
                 conn.execute(
-                    """
-                    UPDATE refold.builds SET
-                        state = 'building', deployment = %s, upstream_id = %s, retired_at = NULL, retired_by = NULL
-                    WHERE build_id = %s
-                    """,
-                    (deployment, build.upstream_id, build.build_id),
+                    "UPDATE refold.builds SET state = 'building', deployment = %s, retired_at = NULL, retired_by = NULL"
+                    " WHERE build_id = %s",
+                    (deployment, build.build_id),
                 )
                 if build.dead_letters:
                     # They wait again, and somebody should know.
                     count(conn, build.build_id)
-            _catch_up_with_changes(conn, upkeepers, before, decision.revived, streams)
+            _set_right(conn, upkeepers, before, decision.revived)
         key_indexes(conn, upkeepers)
     try:
         return drive(conn, deployment, upkeepers, report, recreate_foreign=recreate_foreign)
@@ -130,7 +138,7 @@ def rollback(
         ) from error
 
 
-def _lock_streams(conn: psycopg.Connection, revived: Sequence[Build]) -> list[Build]:
+def _lock_streams(conn: psycopg.Connection, revived: Sequence[Build]) -> None:
     """Locks the live streams that revived builds go on with: who changes them now has not seen these readers yet.
 
     Raises:
@@ -138,45 +146,78 @@ def _lock_streams(conn: psycopg.Connection, revived: Sequence[Build]) -> list[Bu
     """
     own = {build.build_id for build in revived}
     ids = {build.upstream_id for build in revived if build.upstream_id is not None} - own
-    streams = by_depth(conn, find(conn, "b.build_id = ANY (%s)", list(ids)))
-    for stream in streams:
+    for stream in by_depth(conn, find(conn, "b.build_id = ANY (%s)", list(ids))):
         if lock(conn, stream.build_id, wait=True) is None:
             raise BuildError(f"{stream.table_name} was replaced just now", remedy="Run the command again.")
-    return streams
 
 
-def _catch_up_with_changes(
+def _set_right(
     conn: psycopg.Connection,
     upkeepers: Upkeepers,
     before: Sequence[Build],
     revived: Sequence[Build],
-    streams: Sequence[Build],
 ) -> None:
-    """Brings revived builds what their streams have become, other than by new events, since they were retired."""
+    """Makes revived builds what they must be as of their cursors, before anybody sees them.
+
+    Nobody has audited them while they were retired, and what their streams have become since, other than by new
+    events, has not reached them.
+    """
     streams_then = {build.build_id: build.upstream_id for build in before}
-    retired_at = {build.build_id: build.retired_at for build in revived}
+    own = {build.build_id: build for build in revived}
+    order = depths((build.build_id, own.get(build.build_id, build).upstream_id) for build in before)
     changed: set[int] = set()
-    for build in by_depth(conn, [by_id(conn, build.build_id) for build in revived]):
-        if build.upstream_id is None or not build.loaded:
+
+    def proved(build: Build) -> None:
+        if prove(conn, upkeepers, build).drift:
+            changed.add(build.build_id)
+
+    for build in sorted(revived, key=lambda build: (order[build.build_id], build.build_id)):
+        now = by_id(conn, build.build_id)
+        if build.upstream_id is not None and build.upstream_id != streams_then[build.build_id]:
+            follow(conn, now, by_id(conn, build.upstream_id), prove=proved)
+        elif not now.loaded:
             continue
-        if (
-            build.upstream_id != streams_then[build.build_id]
-            or build.upstream_id in changed
-            or (
-                build.upstream_id in {stream.build_id for stream in streams}
-                and _changed_since(conn, build.upstream_id, retired_at[build.build_id])
-            )
+        elif build.upstream_id is not None and (
+            build.upstream_id in changed or _changed_since(conn, build.upstream_id, build.retired_at)
         ):
-            prove(conn, upkeepers, build)
+            proved(now)
+        elif _tampered_with(conn, upkeepers, now):
             changed.add(build.build_id)
 
 
+def _tampered_with(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build) -> bool:
+    """Compares a build with its figures, in the caller's transaction, and heals what differs; whether rows did."""
+    keeper = upkeepers.of(conn, build)
+    written = disagreements(conn, build.build_id, keeper.statements.relations)
+    unread = reads.disagreements(conn, keeper, build, parameters_of(conn, build))
+    if not written and not unread:
+        return False
+    seen = Drift()
+    seen.add_slices(keeper, build.projection, [*written, *unread])
+    evidence = {"table": build.table_name, "slices": [f"{one.relation}: {one.slice}" for one in seen.slices[:KEYS]]}
+    incidents.detect(conn, "drift", build.projection, by=BY, evidence=evidence)
+    healed = Drift()
+    if unread and not keeper.statements.reads_by_slice:
+        # Which rows they were that it has not read, or twice, nobody knows.
+        healed = prove(conn, upkeepers, build)
+    else:
+        suspects = {one.slice for one in written}
+        heal(conn, upkeepers, build, suspects, healed, readers=False, unread={one.slice for one in unread})
+    incidents.resolve(conn, "drift", build.projection, by=BY, outcome=outcome(healed))
+    return healed.drift > 0
+
+
 def _changed_since(conn: psycopg.Connection, stream_id: int, instant: datetime | None) -> bool:
-    """Whether rows of a stream were healed, or events released into it, after an instant or about then."""
+    """Whether rows of a stream were healed, or events released into it, after an instant or about then.
+
+    Also where nobody knows any more, because the records of then are gone.
+    """
     # The times are those at which transactions began: the margin is longer than any of these.
     row = conn.execute(
         """
         SELECT %(instant)s > clock_timestamp() -- by a clock that was ahead: nobody knows what came later
+            OR %(instant)s - interval '1 day' <= clock_timestamp() - (
+                   SELECT make_interval(days => repair_days) FROM refold.settings)
             OR EXISTS (SELECT FROM refold.repairs
                        WHERE build_id = %(stream)s AND repaired_at > %(instant)s - interval '1 day')
             OR EXISTS (SELECT FROM refold.dead_letters

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from refold.duties import folding, gone, held_back, held_snapshots, hot_keys, impure, progress, tidying, wake_ups
+from refold.duties import (
+    folding,
+    gone,
+    held_back,
+    held_snapshots,
+    hot_keys,
+    impure,
+    progress,
+    retention,
+    tidying,
+    wake_ups,
+)
 from refold.reconcile import background
 from refold.worker.schedule import Duty
 
@@ -16,6 +27,7 @@ DUTIES: tuple[Duty, ...] = (
     Duty(impure.NAME, 60.0, impure.run),
     Duty(gone.NAME, 60.0, gone.run),
     Duty(tidying.NAME, 60.0, tidying.run),
+    Duty(retention.NAME, 600.0, retention.run),
     Duty(background.QUICK, 60.0, background.quick_audit, patience=120.0),
     Duty(background.DEEP, 10.0, background.deep_step, patience=120.0),
     Duty(background.SEALING, 60.0, background.seal_segments, patience=120.0),

@@ -1,20 +1,18 @@
 """Who runs the server when root starts it, and what that user must be able to reach."""
 
 import fcntl
-import logging
 import os
 import pwd
+import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from refold.errors import DatabaseError
 
 SYSTEM_USER = "embedded_postgres"
-
-_logger = logging.getLogger(__name__)
 
 
 def account_for(data_dir: Path) -> pwd.struct_passwd | None:
@@ -58,26 +56,75 @@ def give(path: Path, account: pwd.struct_passwd | None) -> None:
         os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
 
 
-def let_reach(path: Path, account: pwd.struct_passwd) -> None:
-    """Lets the account pass the directories above a path."""
-    for parent in path.resolve().parents:
-        if parent.stat().st_uid != account.pw_uid:
-            _permit(parent, stat.S_IXOTH)
+def make_parents(path: Path, account: pwd.struct_passwd | None) -> None:
+    """Makes the missing directories above a path, and lets the account pass through those.
+
+    Args:
+        path: what will stand there.
+        account: who has to reach it; None: this process.
+    """
+    missing = [parent for parent in path.parents if not parent.exists()]
+    for parent in reversed(missing):
+        parent.mkdir(exist_ok=True)
+        if account is not None:
+            parent.chmod(stat.S_IMODE(parent.stat().st_mode) | stat.S_IXOTH)
 
 
-def let_run(installation: Path, account: pwd.struct_passwd) -> None:
-    """Lets the account run what root installed for itself, below a directory."""
-    let_reach(installation, account)
-    for folder, _, files in os.walk(installation):
-        _permit(Path(folder), stat.S_IROTH | stat.S_IXOTH)
+def closed(path: Path, account: pwd.struct_passwd | None = None) -> Path | None:
+    """The first directory above a path that an account cannot pass; None: it can reach the path.
+
+    Args:
+        path: need not exist.
+        account: without one, whoever is neither owner nor of the group.
+    """
+    for parent in reversed(path.resolve().parents):
+        if parent.exists() and not _may(parent, account, stat.S_IXOTH):
+            return parent
+    return None
+
+
+def runnable(installation: Sequence[Path], account: pwd.struct_passwd) -> bool:
+    """Whether the account can run what is installed in some directories."""
+    return all(closed(folder, account) is None and _readable(folder, account) for folder in installation)
+
+
+def _readable(folder: Path, account: pwd.struct_passwd) -> bool:
+    for place, _, files in os.walk(folder):
+        if not _may(Path(place), account, stat.S_IROTH | stat.S_IXOTH):
+            return False
         for name in files:
-            path = Path(folder, name)
+            path = Path(place, name)
             executable = path.stat().st_mode & stat.S_IXUSR
-            _permit(path, stat.S_IROTH | (stat.S_IXOTH if executable else 0))
+            if not _may(path, account, stat.S_IROTH | (stat.S_IXOTH if executable else 0)):
+                return False
+    return True
 
 
-def _permit(path: Path, bits: int) -> None:
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & bits != bits:
-        path.chmod(mode | bits)
-        _logger.info("changed the mode of %s from %o to %o", path, mode, mode | bits)
+def copy_to(installation: Sequence[Path], root: Path, place: Path, account: pwd.struct_passwd) -> None:
+    """Puts a copy of an installation, the account's own, into a place that is absent.
+
+    Args:
+        installation: directories that find each other by their places below `root`.
+        root: becomes `place`.
+        place: made when all of it is there.
+        account: whose it will be.
+    """
+    new = place.with_name("postgresql.new")
+    shutil.rmtree(new, ignore_errors=True)
+    for folder in installation:
+        shutil.copytree(folder, new / folder.relative_to(root), symlinks=True)
+    for inside, _, files in os.walk(new):
+        give(Path(inside), account)
+        for name in files:
+            give(Path(inside, name), account)
+    new.rename(place)
+
+
+def _may(path: Path, account: pwd.struct_passwd | None, bits: int) -> bool:
+    """Whether an account has permissions, which are given as those of others."""
+    found = path.stat()
+    if account is not None and found.st_uid == account.pw_uid:
+        bits <<= 6
+    elif account is not None and found.st_gid == account.pw_gid:
+        bits <<= 3
+    return found.st_mode & bits == bits

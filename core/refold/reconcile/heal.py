@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import psycopg
 
 from refold.builds import reads
-from refold.builds.build import Build, by_id, find, lock, move
+from refold.builds.build import Build, by_id, find, lock
 from refold.builds.figures import Disagreement, correct, disagreements
+from refold.builds.first_load import start_over
 from refold.builds.upkeeper import Upkeeper, Upkeepers
-from refold.cursor import EMPTY, Cursor
 from refold.errors import BuildError
 from refold.plans import plan_freely
 from refold.projections.identifiers import ident
@@ -310,7 +310,7 @@ def _heal_readers(
         if reader.upstream_id != build.build_id:
             continue
         if not reader.loaded:
-            load_again(conn, upkeepers, reader)
+            start_over(conn, reader)
             continue
         keeper = upkeepers.of(conn, reader)
         # Rows that had been moved, or were not there when it read: it has read something else than there is now.
@@ -321,16 +321,3 @@ def _heal_readers(
         if touched:
             _heal_slices(conn, upkeepers, by_id(conn, reader.build_id), touched, locked, report, follows=True)
         correct(conn, reader.build_id, missed)
-
-
-def load_again(conn: psycopg.Connection, upkeepers: Upkeepers, reader: Build) -> None:
-    """Starts a first load over: the steps that are done may have read what its stream has become since."""
-    if reader.target is None:
-        return
-    for relation in upkeepers.of(conn, reader).statements.relations:
-        conn.execute(f"TRUNCATE {relation.table}".encode())
-    move(conn, reader, Cursor(EMPTY))
-    conn.execute(
-        "UPDATE refold.builds SET load_step = 0, load_steps = NULL WHERE build_id = %s",
-        (reader.build_id,),
-    )

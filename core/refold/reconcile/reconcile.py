@@ -243,7 +243,7 @@ class Reconciler:
             correct(self.conn, build.build_id, same)
             if self.result.drift == before:
                 told.add_figures(keeper, build.projection, same)
-            incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=_outcome(told))
+            incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=outcome(told))
         self.result.figures += told.figures
 
     def _since(self, build: Build, keeper: Upkeeper, since: datetime) -> None:
@@ -281,7 +281,7 @@ class Reconciler:
             heal(self.conn, self.upkeepers, build, suspects, told, unread=unread)
             # What a deep audit saw and could not heal is perhaps not among what was healed here.
             if "depth" in evidence or not self._open(build, f"i.{_DEEP}"):
-                incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=_outcome(told))
+                incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=outcome(told))
         self.result.add(told)
 
     def _agrees(self, build: Build, because: str) -> None:
@@ -308,7 +308,8 @@ def _evidence(depth: Depth, keeper: Upkeeper, build: Build, found: Sequence[Disa
     return {"slices": slices} | ({"depth": depth} if depth == "deep" else {})
 
 
-def _outcome(healed: Report) -> dict[str, object]:
+def outcome(healed: Report) -> dict[str, object]:
+    """What was healed, as an incident keeps it."""
     return {
         "healed": {f"{relation}: {kind}": count for (_, relation, kind), count in sorted(healed.counts.items())},
         "keys": [{"relation": one.relation, **one.key} for one in healed.findings[:KEYS]],

@@ -15,12 +15,13 @@ import psycopg
 
 from refold.builds.build import BY_KEY, EVENT_GRAIN, Build, by_id
 from refold.builds.dead_letters import DeadLetter, count, described, left_out, set_aside
+from refold.builds.first_load import start_over
 from refold.builds.upkeeper import Upkeeper, Upkeepers
 from refold.cursor import EMPTY, LAST_ORDINAL, Key, Read
 from refold.errors import BuildError
 from refold.projections.identifiers import ident
 from refold.reconcile.audit import parameters_of
-from refold.reconcile.heal import load_again, lock_downwards
+from refold.reconcile.heal import lock_downwards
 from refold.upkeep import figures
 from refold.worker.culprits import of_an_event
 from refold.worker.page import apply_all, key_parameters
@@ -112,7 +113,7 @@ def _reach(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, key: Ke
     """Applies the row of its stream at a key to a build that has passed it, and what comes of that to its readers."""
     build = by_id(conn, build.build_id)
     if not build.loaded:
-        load_again(conn, upkeepers, build)
+        start_over(conn, build)
         return
     if not build.cursor.applied(key):
         return

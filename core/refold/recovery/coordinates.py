@@ -12,9 +12,9 @@ from functools import partial
 import psycopg
 from psycopg import sql
 
-from refold.builds import figures
 from refold.builds.build import EVENT_GRAIN, Build, lock, move
 from refold.builds.dead_letters import count
+from refold.builds.first_load import empty
 from refold.crash import crash_point
 from refold.cursor import EMPTY, Cursor, Snapshot
 from refold.projections.identifiers import ident
@@ -125,29 +125,6 @@ def _rewrite(conn: psycopg.Connection, table: str, within: str) -> int:
     ).rowcount
 
 
-def start_over(conn: psycopg.Connection, build: Build) -> None:
-    """Starts a first load over: what the steps that are done have read may not be what is in the log now.
-
-    Args:
-        conn: acts as refold_worker, in autocommit mode.
-        build: a build that is not loaded.
-    """
-    with conn.transaction():
-        _empty(conn, build)
-        move(conn, build, Cursor(EMPTY))
-
-
-def _empty(conn: psycopg.Connection, build: Build) -> None:
-    for table in tables_of(conn, build):
-        conn.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier("refold_builds", table)))
-    # Else an audit would take the rows that are yet to be loaded for rows that somebody deleted.
-    figures.forget(conn, build.build_id)
-    conn.execute(
-        "UPDATE refold.builds SET loaded = false, load_step = 0, load_steps = NULL, error = NULL WHERE build_id = %s",
-        (build.build_id,),
-    )
-
-
 def unload(conn: psycopg.Connection, build: Build) -> None:
     """Makes a loaded build one that is loaded for the first time.
 
@@ -159,28 +136,13 @@ def unload(conn: psycopg.Connection, build: Build) -> None:
         for index in LOADED_FIRST.get(build.upkeep, ()):
             name = sql.Identifier("refold_builds", build.table_name + index)
             conn.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(name))
-        _empty(conn, build)
+        empty(conn, build)
         _put(conn, build, Cursor(EMPTY))
 
 
 def _put(conn: psycopg.Connection, build: Build, cursor: Cursor) -> None:
     """Puts a cursor where it would not be allowed to go."""
     through(conn, "refold.cursors", ["guard_cursor", "refuse_foreign"], lambda: move(conn, build, cursor))
-
-
-def tables_of(conn: psycopg.Connection, build: Build) -> list[str]:
-    """A build's table and the sets beside it, as far as they are there."""
-    rows = conn.execute(
-        """
-        SELECT tablename FROM pg_tables
-        WHERE schemaname = 'refold_builds'
-          AND (tablename = %(name)s
-               OR (starts_with(tablename, %(name)s || '__m')
-                   AND substr(tablename, length(%(name)s || '__m') + 1) ~ '^[0-9]+$'))
-        """,
-        {"name": build.table_name},
-    ).fetchall()
-    return [str(name) for (name,) in rows]
 
 
 def settle_dead_letters(conn: psycopg.Connection, build: Build, stream: str) -> list[str]:

@@ -19,6 +19,7 @@ from refold.builds import reads
 from refold.builds.build import Build, by_id, lock, set_error
 from refold.builds.dead_letters import described
 from refold.builds.figures import take
+from refold.builds.first_load import start_over, tables_of
 from refold.builds.promote import drop_superseded
 from refold.builds.upkeeper import Upkeepers
 from refold.builds.views import drop_view, switch_view
@@ -37,8 +38,6 @@ from refold.recovery.coordinates import (
     rewrite_build,
     rewrite_log,
     settle_dead_letters,
-    start_over,
-    tables_of,
     unload,
 )
 from refold.recovery.door import may_pass
@@ -177,14 +176,15 @@ def _part(conn: psycopg.Connection, plan: Survey) -> None:
         with conn.transaction():
             if build.state == "live":
                 _drop_view(conn, build)
-            for table in tables_of(conn, build):
+            for table in tables_of(conn, build.table_name):
                 conn.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier("refold_builds", table)))
             conn.execute("UPDATE refold.builds SET state = 'dropped' WHERE build_id = %s", (build.build_id,))
     if plan.of("dropped"):
         drop_superseded(conn, keep=0)
     if plan.decision.way != "prove":
         for build in plan.of("loaded again"):
-            start_over(conn, build)
+            with conn.transaction():
+                start_over(conn, build)
 
 
 def _drop_view(conn: psycopg.Connection, build: Build) -> None:

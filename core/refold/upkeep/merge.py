@@ -102,6 +102,7 @@ class _Merge:
             load_next=self.load(sets, first=False),
             relations=(self.relation, *(self.set_relation(set_table, one) for set_table, _, one in sets)),
             view=f"SELECT {view} FROM {table}{having}",
+            view_hides=bool(having),
             # To read a page's coordinates once more costs half of what it costs to aggregate the page.
             reads_by_slice=bool(sets),
         )

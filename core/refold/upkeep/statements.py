@@ -94,6 +94,7 @@ class Statements:
         load_next: applies every further one.
         relations: what the audit compares; the first is the table that analysts see.
         view: the SELECT of the stable view.
+        view_hides: whether the view leaves rows of the table out.
         load_apart: the load where events are left out, if that cannot be the same statement.
         probe: evaluates the query over a range of events, where a step of the load is no such range; what it
             writes is thrown away.
@@ -111,6 +112,7 @@ class Statements:
     load_next: tuple[str, ...]
     relations: tuple[Relation, ...]
     view: str
+    view_hides: bool = False
     load_apart: tuple[str, ...] = ()
     probe: tuple[str, ...] = ()
     figures: str = ""

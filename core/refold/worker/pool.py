@@ -23,6 +23,7 @@ from types import FrameType
 from refold.builds.build import Build
 from refold.database import check, connect
 from refold.errors import BuildError, DatabaseError, RefoldError
+from refold.visible import log_on_stderr
 from refold.worker.doorbell import POLL
 from refold.worker.loop import Worker
 from refold.worker.schedule import Duty
@@ -209,7 +210,7 @@ def _child(orders: Orders, parent: int, log_level: int) -> None:
     # with SIGTERM, and then it arrives twice.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, handle)
-    logging.basicConfig(format="%(asctime)s %(process)d %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    log_on_stderr()
     for name in LOGGERS:
         logging.getLogger(name).setLevel(log_level)
     worker = Worker(

@@ -1,0 +1,62 @@
+"""Text of events on a terminal: what it would do there is shown instead of done.
+
+Ids, actions, keys, errors and file names come from whoever appends. On a terminal an escape sequence renames its
+window, writes over what stands above, or answers as if somebody had typed; a line break forges a line of ours; a mark
+of direction turns what follows around.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+_BREAKS = re.compile(r"(\r\n|[\n\t])")
+_HIDDEN = re.compile(
+    # C0 and DEL, C1; marks of direction; separators that terminals take for line breaks; bytes that are no UTF-8.
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+_SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    r"""The text with control characters as they are written in Python: `\n`, `\x1b`, `\u202e`. Pure.
+
+    Args:
+        text: from anywhere.
+        lines: line breaks and tabs stay: for text that has lines of its own.
+    """
+    if lines:
+        return "".join(part if part in ("\n", "\t") else visible(part) for part in _BREAKS.split(text))
+    return _HIDDEN.sub(_written, text)
+
+
+def visible_json(document: str) -> str:
+    """A JSON document with the same characters escaped as JSON does; what it says stays the same. Pure.
+
+    Outside of strings JSON has none of them but line breaks and tabs.
+    """
+    parts = _BREAKS.split(document)
+    return "".join(
+        part if part in ("\n", "\t") else _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", part) for part in parts
+    )
+
+
+def _written(found: re.Match[str]) -> str:
+    character = found[0]
+    return _SHORT.get(character) or (f"\\x{ord(character):02x}" if character < "\u0100" else f"\\u{ord(character):04x}")
+
+
+def log_on_stderr() -> None:
+    """The log of a command and of its processes: time, process and message."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(asctime)s %(process)d %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+
+
+class _Formatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return visible(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return visible(super().formatException(ei), lines=True)
