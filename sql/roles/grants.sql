@@ -7,13 +7,15 @@ GRANT USAGE ON SEQUENCE refold.events_position TO refold_producer;
 
 -- A worker reads the log and keeps builds; it cannot write the log.
 GRANT SELECT ON refold.events, refold.event_ids, refold.rejected, refold.settings, refold.segments,
-    refold.alembic_version
+    refold.alembic_version, refold.acceptances, refold.lost_events
 TO refold_worker;
 GRANT SELECT ON SEQUENCE refold.events_position TO refold_worker;
 GRANT SELECT, INSERT, UPDATE ON
     refold.builds, refold.deployments, refold.repairs, refold.dead_letters, refold.incidents, refold.sealed
 TO refold_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON refold.figures, refold.audits TO refold_worker;
+-- Slices in which nobody wrote anything are forgotten.
+GRANT DELETE ON refold.sealed TO refold_worker;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON refold.duties, refold.duplicates, refold.latencies TO refold_worker;
 
