@@ -62,4 +62,6 @@ def upgrade() -> None:
     )
     op.create_check_constraint(op.f("settings_scrub_days"), "settings", "scrub_days > 0", schema="refold")
     # NULL until `sql/` has brought the function that fills it.
-    op.add_column("settings", sa.Column("hash_probe", postgresql.ARRAY(sa.BigInteger()), nullable=True), schema="refold")
+    op.add_column(
+        "settings", sa.Column("hash_probe", postgresql.ARRAY(sa.BigInteger()), nullable=True), schema="refold"
+    )

@@ -171,9 +171,9 @@ def test_a_segment_is_like_the_log(admin: Connection) -> None:
     for (segment,) in admin.execute("SELECT segment::text FROM refold.segments").fetchall():
         assert shape(segment) == shape("refold.events")
         guards = admin.execute(
-            "SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass ORDER BY 1", (segment,)
+            "SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = %s::regclass ORDER BY 1", (segment,)
         ).fetchall()
-        assert guards == [("refuse_change",), ("refuse_forgery",)]
+        assert guards == [(name, "A") for name in ("refuse_change", "refuse_change_of_row", "refuse_forgery")]
         owner = admin.execute(
             "SELECT relowner::regrole::text FROM pg_class WHERE oid = %s::regclass", (segment,)
         ).fetchone()

@@ -129,7 +129,7 @@ def test_a_transaction_that_is_open_meanwhile(restored: str) -> None:
     with connect(restored, "refold_producer") as producer:
         append_in(producer, [{"id": "slow", "action": "view", "ts": 0}])
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("refold.recovery.door.WRITERS_S", 0.3)
+            patch.setattr("refold.log.door.WRITERS_S", 0.3)
             with pytest.raises(BuildError, match="has been open"):
                 bring_back(restored)
         refused(restored)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refold.duties import gone, held_back, impure, progress, tidying, wake_ups
+from refold.duties import gone, held_back, impure, progress, scrubbing, tidying, wake_ups
 from refold.reconcile import background
 from refold.worker.schedule import Duty
 
@@ -15,5 +15,6 @@ DUTIES: tuple[Duty, ...] = (
     Duty(tidying.NAME, 60.0, tidying.run),
     Duty(background.QUICK, 60.0, background.quick_audit, patience=120.0),
     Duty(background.DEEP, 10.0, background.deep_step, patience=120.0),
+    Duty(scrubbing.NAME, 60.0, scrubbing.run, patience=120.0),
     Duty(background.SEALING, 60.0, background.seal_segments, patience=120.0),
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg.rows import class_row
 
-from refold.recovery.door import through
+from refold.log.door import GUARDS, through
 
 NAMED = 50
 """Ids that a report names."""
@@ -76,7 +76,7 @@ def bring_in_order(conn: psycopg.Connection, found: Ledger) -> None:
         found: how they differ.
     """
     if found.lost or found.changed:
-        through(conn, "refold.event_ids", ["refuse_change"], lambda: _correct(conn))
+        through(conn, "refold.event_ids", GUARDS, lambda: _correct(conn))
     if found.unknown:
         with conn.transaction():
             conn.execute("SET LOCAL ROLE refold_owner")

@@ -27,6 +27,7 @@ from refold.crash import crash_point
 from refold.deployment.deploy import _DEPLOY_LOCK
 from refold.errors import BuildError
 from refold.incidents import detect, resolve
+from refold.log.door import may_pass
 from refold.plans import plan_freely
 from refold.reconcile.audit import audit, parameters_of
 from refold.reconcile.finding import Report as Drift
@@ -41,7 +42,6 @@ from refold.recovery.coordinates import (
     tables_of,
     unload,
 )
-from refold.recovery.door import may_pass
 from refold.recovery.survey import Survey, survey
 from refold.worker.culprits import of_an_event
 

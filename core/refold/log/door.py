@@ -12,6 +12,10 @@ from refold.retry import in_short_attempts
 
 T = TypeVar("T")
 
+GUARDS = ("refuse_change", "refuse_change_of_row")
+"""Of the ledger, the log and its segments: they keep statements and rows."""
+_IN_EVERY_ROLE = ("refold.event",)
+"""Tables whose guards stand in the role of a replica too (`refold.arm_guards`)."""
 WRITERS_S = 60.0
 """Seconds for which transactions that have written to the table are waited for."""
 
@@ -53,8 +57,9 @@ def through(conn: psycopg.Connection, table: str, guards: Sequence[str], work: C
             conn.execute(f"ALTER TABLE {table} DISABLE TRIGGER {guard}".encode())
         conn.execute("SET LOCAL lock_timeout = 0")
         done = work()
+        always = "ALWAYS " if table.startswith(_IN_EVERY_ROLE) else ""
         for guard in guards:
-            conn.execute(f"ALTER TABLE {table} ENABLE TRIGGER {guard}".encode())
+            conn.execute(f"ALTER TABLE {table} ENABLE {always}TRIGGER {guard}".encode())
         return done
 
     try:
