@@ -4,8 +4,9 @@ CREATE OR REPLACE FUNCTION refold.refuse_replicated() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    -- `pg_restore --disable-triggers` leaves a trigger for replicas behind as one for everybody.
-    IF current_setting('session_replication_role') <> 'replica' THEN
+    -- What the log's own trigger brings has come with its event. And `pg_restore --disable-triggers` leaves a trigger
+    -- for replicas behind as one for everybody.
+    IF pg_trigger_depth() > 1 OR current_setting('session_replication_role') <> 'replica' THEN
         RETURN NEW;
     END IF;
     RAISE EXCEPTION '%.% takes no replicated rows', TG_TABLE_SCHEMA, TG_TABLE_NAME

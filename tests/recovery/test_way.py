@@ -11,7 +11,7 @@ from refold.builds.build import Build
 from refold.cluster import BEGUN, Bearings
 from refold.recovery.way import Way, decide, fates
 
-SOUND = Bearings(recorded=1, actual=1, oldest=900, next=1000, log=999, cursors=1000)
+SOUND = Bearings(recorded=1, actual=1, oldest=900, next=1000, log=999, cursors=1000, rehashed=False)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from refold.reconcile.finding import Report
 from refold.reconcile.heal import heal, leave_out_culprits
 from refold.reconcile.proof import LogProof
 from refold.retry import after_deadlocks
-from refold.scrub.damage import leave
+from refold.scrub.damage import leave, refuse_known
 from refold.upkeep.figures import READ
 from refold.upkeep.slices import runs
 from refold.worker.catch_up import by_depth
@@ -294,6 +294,12 @@ class Reconciler:
                 why = {"not_healed": str(error)}
                 incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=why)
             self.result.unhealed.append(build.projection)
+            raise
+        except Exception as error:
+            if of_an_event(error):
+                # What a damaged log has twice, say, cannot even be written. (Quickly: it fails at every attempt.)
+                with self._nothing_from_damage(build), self.conn.transaction():
+                    refuse_known(self.conn)
             raise
 
     def _agrees(self, build: Build, because: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 
 import psycopg
 
-from refold.log.integrity import edge, look, portions
-from refold.scrub.damage import leave, look_again
+from refold.log.integrity import LogDamaged, edge, look, portions
+from refold.log.seal import TOGETHER
+from refold.scrub.damage import leave, look_again, refuse_known
 from refold.upkeep.slices import Range
 
 NAME = "scrub"
@@ -40,6 +42,51 @@ def step(conn: psycopg.Connection) -> None:
         conn.execute("UPDATE refold.sealed SET scrubbed_at = clock_timestamp() WHERE slice = ANY (%s)", (due,))
         if time.monotonic() >= until:
             break
+
+
+def scrubbed_since(conn: psycopg.Connection, moment: datetime, *, by: str, seconds: float) -> bool:
+    """Whether all of the log has been looked at since some time, and is as it was written; looks at what has not.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        moment: since when.
+        by: who asks, for the incidents.
+        seconds: after which it stops, for the next call to go on.
+
+    Returns:
+        False when there is more to look at.
+
+    Raises:
+        LogDamaged: it is not as it was written.
+    """
+    refuse_known(conn)
+    until = time.monotonic() + seconds
+    while True:
+        rows = conn.execute(
+            "SELECT slice FROM refold.sealed WHERE sealed_at IS NOT NULL AND coalesce(scrubbed_at, '-infinity') < %s"
+            " ORDER BY slice LIMIT %s",
+            (moment, TOGETHER),
+        ).fetchall()
+        if not rows:
+            break
+        numbers = [int(number) for (number,) in rows]
+        for part in portions(numbers):
+            _refuse(conn, part, by)
+        conn.execute("UPDATE refold.sealed SET scrubbed_at = clock_timestamp() WHERE slice = ANY (%s)", (numbers,))
+        if time.monotonic() >= until:
+            return False
+    unsealed, last = edge(conn)
+    for part in portions(range(unsealed, last + 1)):
+        _refuse(conn, part, by)
+    return True
+
+
+def _refuse(conn: psycopg.Connection, part: Range, by: str) -> None:
+    with conn.transaction():
+        found = look(conn, part)
+        leave(conn, found.damage, found.slices, by=by)
+    if found.damage:
+        raise LogDamaged(found.damage, found.slices)
 
 
 def _due(conn: psycopg.Connection) -> list[int]:

@@ -9,6 +9,7 @@ from refold.builds.promote import NotYet, depths, promote
 from refold.builds.upkeeper import Upkeepers
 from refold.cursor import Cursor, next_read
 from refold.errors import BuildError
+from refold.log.integrity import LogDamaged
 from refold.retry import transient
 from refold.worker.load import Loaded, load_step
 from refold.worker.page import Applied, apply_page, turn
@@ -88,6 +89,8 @@ class Keeper:
         for (deployment,) in rows:
             try:
                 promoted += promote(self.conn, deployment, self.upkeepers, self.catch_up, seconds=2.0)
+            except LogDamaged as error:
+                self._refused(deployment, error)
             except (NotYet, BuildError):
                 continue
             except Exception as error:
