@@ -65,9 +65,7 @@ def test_coordinates_of_another_log_are_refused(replica: Connection) -> None:
 
 
 def test_an_id_without_its_event_is_refused(replica: Connection) -> None:
-    with pytest.raises(
-        psycopg.errors.ObjectNotInPrerequisiteState, match=r"refold\.event_ids takes no replicated rows"
-    ):
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="takes no replicated rows"):
         replica.execute("INSERT INTO refold.event_ids (event_id, digest, position) VALUES ('x', 1, 1)")
 
 
@@ -81,8 +79,8 @@ def test_guards_that_a_restore_has_left_as_ordinary_ones(database_url: str, admi
         admin.execute(f"ALTER TABLE {table} ENABLE TRIGGER ALL".encode())
     assert [one.answer for one in append(admin, events(26))] == ["duplicate"] * 25 + ["accepted"]
     migrate(database_url)
-    states = "SELECT DISTINCT tgname, tgenabled FROM pg_trigger WHERE tgname ~ '^(refuse_change|refuse_fo.*y|a_|b_|refuse_r)'"
-    assert {state for _, state in admin.execute(states).fetchall()} == {"A", "R"}
+    states = "SELECT DISTINCT tgenabled FROM pg_trigger WHERE tgname ~ '^(refuse_change|refuse_forgery|a_|b_)'"
+    assert admin.execute(states).fetchall() == [("A",)]
 
 
 def test_only_who_may_act_as_the_owner_puts_events_back(producer: Connection, admin: Connection) -> None:
@@ -98,7 +96,7 @@ def test_what_is_put_back_is_what_the_ledger_knows(admin: Connection) -> None:
     admin.execute("CREATE TABLE kept AS SELECT * FROM refold.events")
     admin.execute("SET refold.restoring = on")
     admin.execute("DELETE FROM refold.events WHERE event_id <> 'e0'")
-    for change in ("event_id = 'other'", "action = 'other'", "position = position + 1"):
+    for change in ("event_id = 'other'", "action = 'other'", "position = position + 100"):
         with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="the ledger knows no such event"):
             with admin.transaction():
                 admin.execute(f"UPDATE kept SET {change} WHERE event_id = 'e1'".encode())

@@ -11,12 +11,18 @@ import pytest
 from live import SHOP
 from reconcile_shop import Shop, shopping
 from refold import append, incidents
+from refold.builds.build import find
+from refold.builds.dead_letters import find as letters
+from refold.builds.dead_letters import set_aside
 from refold.builds.upkeeper import Upkeepers
+from refold.cursor import Key
+from refold.deployment.deploy import rebuild
 from refold.duties import scrubbing
 from refold.log.integrity import LogDamaged
 from refold.log.seal import seal
 from refold.reconcile.background import quick_audit
 from refold.reconcile.reconcile import reconcile
+from refold.reconcile.release import release
 from refold.scrub.accept import accept
 from refold.scrub.scrub import scrub
 from refold.upkeep.slices import POSITION_BITS
@@ -43,7 +49,6 @@ DAMAGE = {
     "moved to another slice": f"UPDATE refold.events SET position = position + {1 << POSITION_BITS}"
     " WHERE event_id = 'e005'",
 }
-CONTENT = {name for name in DAMAGE if "deleted" not in name and "row" not in name and "moved" not in name}
 
 
 @pytest.fixture
@@ -141,6 +146,8 @@ def test_what_was_accepted_is_healed(shop: Shop, owner: Connection) -> None:
         assert opened(shop, "log_damage") == []
         quick_audit(shop.worker, Upkeepers(SHOP))
         assert shop.wrong() == {}
+        # What a deep audit saw, a deep one closes.
+        assert shop.reconcile().clean
         assert opened(shop, "drift") == []
         assert scrub(shop.worker).damage == []
         with psycopg.connect(shop.url) as conn:
@@ -155,7 +162,7 @@ def test_what_was_accepted_is_healed(shop: Shop, owner: Connection) -> None:
 
 
 @pytest.mark.parametrize("sealed", [False, True], ids=["unsealed", "sealed"])
-@pytest.mark.parametrize("name", [name for name in DAMAGE if name != "a row doubled"])
+@pytest.mark.parametrize("name", ["an event deleted", "its day changed", "a row forged", "moved to another slice"])
 def test_every_kind_can_be_accepted_but_one(shop: Shop, owner: Connection, name: str, sealed: bool) -> None:
     if sealed:
         seal_first(shop, owner)
@@ -189,19 +196,80 @@ def test_an_event_that_comes_back_by_the_door_for_it(shop: Shop, owner: Connecti
 
 
 def test_a_dead_letter_is_not_released_from_damage(shop: Shop, owner: Connection) -> None:
-    from refold.builds.build import find
-    from refold.builds.dead_letters import DeadLetter, set_aside
-    from refold.builds.dead_letters import find as letters
-    from refold.cursor import Key
-    from refold.reconcile.release import release
-
     (daily,) = find(shop.worker, "b.projection = 'daily'")
     row = owner.execute("SELECT txid::text::bigint, position FROM refold.events WHERE event_id = 'e005'").fetchone()
     assert row is not None
     set_aside(shop.worker, daily, "e005", Key(row[0], row[1], 2**31 - 1), ValueError("bad"))
     tamper(owner, DAMAGE["its content changed"])
-    letter: DeadLetter
     (letter,) = letters(shop.worker, "d.event_id = 'e005'")
     with pytest.raises(LogDamaged, match="e005"):
         release(shop.worker, Upkeepers(SHOP), letter)
     assert [one.state for one in letters(shop.worker, "d.event_id = 'e005'")] == ["waiting"]
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["unsealed", "sealed"])
+def test_a_build_made_from_damage_replaces_nothing(shop: Shop, owner: Connection, sealed: bool) -> None:
+    if sealed:
+        seal_first(shop, owner)
+    before = metrics(shop)
+    owner.execute("CREATE TABLE public.kept AS SELECT * FROM refold.events WHERE event_id = 'e005'")
+    tamper(owner, DAMAGE["its content changed"])
+    with pytest.raises(LogDamaged, match="e005"):
+        rebuild(shop.worker, SHOP, ["daily"], lambda progress: None)
+    shop.drain()
+    assert metrics(shop) == before
+    (fresh,) = find(shop.worker, "b.state = 'building'")
+    assert "the log is damaged" in (fresh.error or "")
+    (damage,) = opened(shop, "log_damage")
+    assert (damage.subject, damage.detected_by) == (SEGMENT, "promote")
+    with owner.transaction():
+        owner.execute("SET LOCAL refold.restoring = on")
+        owner.execute("DELETE FROM refold.events WHERE event_id = 'e005'")
+        owner.execute("INSERT INTO refold.events SELECT * FROM public.kept")
+    shop.drain()
+    assert [build.number for build in find(shop.worker, "b.state = 'live' AND b.projection = 'daily'")] == [2]
+
+
+def test_the_duty_looks_at_what_is_new_and_at_the_rest_in_time(
+    shop: Shop, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal_first(shop, owner)
+    tamper(owner, "DELETE FROM refold.events WHERE event_id = 'next003'")
+    scrubbing.run(shop.worker, Upkeepers(None))
+    (damage,) = opened(shop, "log_damage")
+    assert [one["event_id"] for one in damage.evidence["damage"]] == ["next003"]
+    # What was sealed has been looked at when it was.
+    tamper(owner, "DELETE FROM refold.events WHERE event_id = 'e003'")
+    scrubbing.run(shop.worker, Upkeepers(None))
+    assert opened(shop, "log_damage")[0].evidence["found"] == 1
+    owner.execute("UPDATE refold.sealed SET scrubbed_at = now() - interval '8 days'")
+    scrubbing.run(shop.worker, Upkeepers(None))
+    assert opened(shop, "log_damage")[0].evidence["slices"] == "{[0,1]}"
+    row = owner.execute("SELECT min(scrubbed_at) > now() - interval '1 hour' FROM refold.sealed").fetchone()
+    assert row == (True,)
+
+
+def test_the_duty_does_a_portion_at_a_time(shop: Shop, owner: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(1, 8):
+        owner.execute("SELECT setval('refold.events_position', %s)", (number << POSITION_BITS,))
+        shop.append(shopping(1, f"n{number}-"))
+    wait_until(lambda: seal(shop.worker) or None, 60)
+    wait_until(lambda: owner.execute("SELECT bool_and(sealed_at IS NOT NULL) FROM refold.sealed").fetchone(), 60)
+    owner.execute("UPDATE refold.sealed SET scrubbed_at = now() - interval '8 days'")
+    monkeypatch.setattr("refold.scrub.rolling.SECONDS", 0)
+    left = "SELECT count(*) FROM refold.sealed WHERE scrubbed_at < now() - interval '7 days'"
+    counts = []
+    for _ in range(2):
+        scrubbing.run(shop.worker, Upkeepers(None))
+        counts += owner.execute(left).fetchall()
+    assert counts == [(3,), (0,)]
+
+
+def test_damage_is_not_sealed(shop: Shop, owner: Connection) -> None:
+    """What stands there when a slice is sealed would count as what was written."""
+    tamper(owner, DAMAGE["its content changed"])
+    owner.execute("SELECT setval('refold.events_position', %s)", (2 << POSITION_BITS,))
+    shop.append(shopping(1, "next"))
+    assert wait_until(lambda: seal(shop.worker), 60) == [1]
+    assert owner.execute("SELECT slice FROM refold.sealed WHERE sealed_at IS NULL").fetchall() == [(0,)]
+    assert [one.event_id for one in scrub(shop.worker).damage] == ["e005"]
