@@ -92,9 +92,8 @@ def test_nothing_is_healed_from_a_damaged_log(shop: Shop, owner: Connection, nam
     assert opened(shop, "drift")
     assert all("the log is damaged" in one.evidence["not_healed"] for one in opened(shop, "drift"))
     # Somebody puts it back: everything closes by itself.
-    restore = "DELETE FROM refold.events; INSERT INTO refold.events SELECT * FROM public.kept"
-    for statement in restore.split("; "):
-        tamper(owner, statement)
+    tamper(owner, "DELETE FROM refold.events")
+    tamper(owner, "INSERT INTO refold.events SELECT * FROM public.kept")
     scrubbing.run(shop.worker, Upkeepers(SHOP))
     assert opened(shop, "log_damage") == []
     assert shop.reconcile().drift == 0
