@@ -241,8 +241,13 @@ def test_burned_slices_fill_no_table(admin: Connection, database_url: str) -> No
     admin.execute("SELECT setval('refold.events_position', %s)", (500 << POSITION_BITS,))
     append(admin, events(10, "after"))
     with connect_as(database_url, "refold_worker", autocommit=True) as worker:
-        sealed: list[int] = []
-        wait_until(lambda: sealed.extend(seal(worker)) or len(sealed) == 500, 60)
+        sealed: set[int] = set()
+
+        def all_of_them() -> bool:
+            sealed.update(seal(worker))
+            return len(sealed) == 500
+
+        wait_until(all_of_them, 60)
         assert admin.execute("SELECT slice FROM refold.sealed ORDER BY 1").fetchall() == [(0,), (499,)]
         assert scrub(worker).damage == []
         assert seal(worker) == []

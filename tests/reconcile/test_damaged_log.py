@@ -112,6 +112,13 @@ def test_within_a_minute(shop: Shop, owner: Connection) -> None:
     assert {one.subject for one in opened(shop, "drift")} >= {"daily", "graded", "purchases"}
 
 
+def test_what_was_read_is_not_corrected_either(shop: Shop, owner: Connection) -> None:
+    """Of an event that gave no row there is nothing but the figure to say that it was read."""
+    tamper(owner, "DELETE FROM refold.events WHERE event_id = 'e006'")
+    quick_audit(shop.worker, Upkeepers(SHOP))
+    assert "purchases" in {one.subject for one in opened(shop, "drift")}
+
+
 def test_a_hand_edit_is_healed_beside_damage_that_does_not_touch_it(shop: Shop, owner: Connection) -> None:
     """What it is healed to is what refold wrote: for that the whole log need not be right."""
     before = metrics(shop)
