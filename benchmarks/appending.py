@@ -47,8 +47,8 @@ SINGLE = """
 LEDGER = """
             ),
             ledger AS (
-                INSERT INTO refold.event_ids (event_id, digest)
-                SELECT f.event_id, refold.digest(f.user_id, f.action, f.ts, f.metadata, f.version)
+                INSERT INTO refold.event_ids (event_id, digest, position)
+                SELECT f.event_id, refold.digest(f.user_id, f.action, f.ts, f.metadata, f.version), 0
                 FROM fresh AS f
                 ORDER BY f.event_id
             )

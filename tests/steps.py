@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import LiteralString
 
 from hypothesis import strategies as st
 
@@ -13,11 +14,13 @@ from refold.builds.build import Build, by_id, find, kept, lock
 from refold.builds.dead_letters import find as letters
 from refold.builds.key_indexes import key_indexes
 from refold.builds.make import make_builds, new_deployment
+from refold.incidents import find as find_incidents
 from refold.projections.definition import Definition
 from refold.projections.identifiers import ident
 from refold.reconcile.finding import Report
 from refold.reconcile.reconcile import Depth, reconcile
 from refold.reconcile.release import release
+from refold.scrub.damage import look_again
 from refold.worker.catch_up import Keeper, by_depth
 from refold.worker.culprits import of_an_event
 from refold.worker.load import load_step
@@ -187,6 +190,57 @@ class Tamper:
 
 
 @dataclass(frozen=True)
+class Harm:
+    """Somebody takes an event out of the log, or changes it; no audit heals from that; then it is put back."""
+
+    which: int
+    changed: bool
+    depth: Depth
+
+    def __call__(self, history: History) -> None:
+        # An audit that heals waits for pages in hand, which nobody else would end here.
+        for worker in range(WORKERS):
+            history.let_go(worker, commit=True)
+        known = sorted(history.committed)
+        if not known:
+            return
+        conn, event_id = history.operator, known[self.which % len(known)]
+        before = self._content(history)
+        row = conn.execute("SELECT e::text FROM refold.events AS e WHERE event_id = %s", (event_id,)).fetchone()
+        assert row is not None
+        if self.changed:
+            self._by_hand(history, "UPDATE refold.events SET action = 'forged' WHERE event_id = %s", event_id)
+        else:
+            self._by_hand(history, "DELETE FROM refold.events WHERE event_id = %s", event_id)
+        reconcile(conn, history.upkeepers, depth=self.depth)
+        assert self._content(history) == before
+        if self.changed:
+            self._by_hand(history, "DELETE FROM refold.events WHERE event_id = %s", event_id)
+        self._by_hand(history, "INSERT INTO refold.events SELECT (e).* FROM (SELECT %s::refold.events) AS t (e)", *row)
+        look_again(conn, by="the test")
+        report = reconcile(conn, history.upkeepers, depth="deep")
+        assert (report.drift, report.unhealed) == (0, [])
+        assert find_incidents(conn, "i.kind IN ('drift', 'log_damage') AND i.resolved_at IS NULL") == []
+        for one in find(conn, "b.state = 'live'"):
+            history.check(one.build_id)
+
+    @staticmethod
+    def _by_hand(history: History, statement: LiteralString, *parameters: object) -> None:
+        with history.operator.transaction():
+            history.operator.execute("SET LOCAL ROLE NONE")
+            history.operator.execute("SET LOCAL refold.restoring = on")
+            assert history.operator.execute(statement, parameters).rowcount == 1
+
+    @staticmethod
+    def _content(history: History) -> list[object]:
+        return [
+            history.operator.execute(f"SELECT t::text FROM {relation.table} AS t ORDER BY 1".encode()).fetchall()
+            for build in find(history.operator, "b.state = 'live'")
+            for relation in history.upkeepers.of(history.operator, build).statements.relations
+        ]
+
+
+@dataclass(frozen=True)
 class Rebuild:
     """New builds beside the live ones, which the workers then load."""
 
@@ -277,6 +331,7 @@ steps = st.one_of(
         limit=st.integers(1, 20),
         depth=st.sampled_from(["slice", "deep"]),
     ),
+    st.builds(Harm, which=which, changed=st.booleans(), depth=st.sampled_from(["slice", "deep"])),
     st.builds(LetGo, worker=workers, commit=st.booleans()),
     st.builds(Rebuild, which=st.lists(which, min_size=1, max_size=3).map(tuple), cascade=st.booleans()),
     st.builds(Promote, finish=st.booleans()),

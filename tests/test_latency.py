@@ -17,6 +17,7 @@ from refold.cursor import LAST_ORDINAL, Key
 from refold.sketch import ACCURACY, quantile
 from refold.worker.latency import LOOK_EVERY, WRITE_EVERY, Latencies
 from refold.worker.page import Applied
+from tampering import tamper
 
 Connection = psycopg.Connection[Any]
 
@@ -45,8 +46,7 @@ def last(build: Build, connect: Callable[..., Connection]) -> Key:
     """An event of an hour ago."""
     admin = connect(autocommit=True)
     append(admin, events(1))
-    admin.execute("SET session_replication_role = replica")
-    admin.execute("UPDATE refold.events SET recorded_at = clock_timestamp() - interval '1 hour'")
+    tamper(admin, "UPDATE refold.events SET recorded_at = clock_timestamp() - interval '1 hour'")
     row = admin.execute("SELECT txid::text::bigint, position FROM refold.events").fetchone()
     assert row is not None
     return Key(row[0], row[1], LAST_ORDINAL)

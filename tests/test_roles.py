@@ -38,7 +38,7 @@ MAKE = [
     "CREATE TRIGGER mine BEFORE INSERT ON refold.events EXECUTE FUNCTION refold.ring()",
 ]
 SEQUENCE = "SELECT setval('refold.events_position', 1)"
-LEDGER = ["INSERT INTO refold.event_ids VALUES ('x', 1)", "DELETE FROM refold.event_ids"]
+LEDGER = ["INSERT INTO refold.event_ids VALUES ('x', 1, 1)", "DELETE FROM refold.event_ids"]
 SETTINGS = "UPDATE refold.settings SET segment_size = 1"
 MOVE = "UPDATE refold.cursors SET done = '1:1:'"
 BUILDS = [MOVE, "DELETE FROM refold.cursors", "DELETE FROM refold.builds", "SELECT * FROM refold.builds_now"]

@@ -26,6 +26,7 @@ class Bearings:
         next: no transaction from it on has been seen to end.
         log: the greatest txid in the log; 0 when it is empty.
         cursors: below it are all the txids that any cursor calls done, or goes towards; 0 without cursors.
+        rehashed: this server's hash functions are others than those of the hashes that are kept.
     """
 
     recorded: int
@@ -34,6 +35,7 @@ class Bearings:
     next: int
     log: int
     cursors: int
+    rehashed: bool
 
     @property
     def foreign(self) -> bool:
@@ -64,6 +66,11 @@ class Bearings:
                 f"{what} of transactions up to {max(self.log, self.cursors - 1)}, but this cluster has only come to "
                 f"{self.next}: after a partial restore or pg_resetwal, a cursor would skip what comes in between"
             )
+        if self.rehashed:
+            return (
+                "this server's hash functions are others than those of the hashes that are kept here: every repeated "
+                "event would be a conflict, and every slice would differ"
+            )
         return None
 
 
@@ -76,7 +83,8 @@ SELECT s.system_identifier AS recorded,
        coalesce((
            SELECT max(greatest(pg_snapshot_xmax(done), pg_snapshot_xmax(target))::text::bigint)
            FROM refold.builds_now WHERE state <> 'dropped'
-       ), 0) AS cursors
+       ), 0) AS cursors,
+       coalesce(s.hash_probe <> refold.hash_probe(), false) AS rehashed
 FROM refold.settings AS s, pg_control_system() AS c
 """
 

@@ -125,6 +125,8 @@ def _apply_objects(conn: psycopg.Connection) -> None:
         for path in sorted((sql_dir() / folder).glob("*.sql")):
             _apply(conn, path)
     _apply(conn, sql_dir() / "roles" / "grants.sql")
+    conn.execute("SELECT refold.arm_guards()")
+    conn.execute("UPDATE refold.settings SET hash_probe = refold.hash_probe() WHERE hash_probe IS NULL")
     conn.execute("SELECT refold.ensure_segments()")
 
 

@@ -42,7 +42,7 @@ REMEDIES: Mapping[Kind, str] = {
     "held_back": "end the session, SELECT pg_terminate_backend(PID); or COMMIT or ROLLBACK PREPARED 'GID'.",
     "held_snapshot": "end who holds it: `remedy` says how. Until then rows that change often become slower.",
     "lost_wake_up": "nothing is late by more than `--poll`; `refold doctor` looks at what loses notifications.",
-    "log_damage": "restore the events that are named from a backup, then `refold scrub` and `refold reconcile`.",
+    "log_damage": "restore the events that are named from a backup, or `refold scrub accept SEGMENT --reason …`.",
     "impure_transform": "make the transform depend on its event alone, then `refold deploy`.",
     "foreign_cluster": "run `refold recover` to its end.",
     "hot_key": "leave the key out, or write the query so that `refold explain NAME` says merge, members or funnel.",

@@ -31,7 +31,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.types import UserDefinedType
 
 SCHEMA = "refold"
@@ -117,7 +117,42 @@ event_ids = Table(
     metadata,
     Column("event_id", BYTEWISE, primary_key=True),
     Column("digest", BigInteger, nullable=False),
+    # Where its event stands in the log, so that one that is missing is missing somewhere; 0: nobody knows.
+    Column("position", BigInteger, nullable=False),
+    # Rows come in the order of positions, or nearly.
+    Index(
+        "event_ids_range",
+        "position",
+        postgresql_using="brin",
+        postgresql_with={"pages_per_range": "32", "autosummarize": "on"},
+    ),
     comment="The idempotence ledger: an event id gets in once; the digest tells a duplicate from a conflict.",
+)
+
+acceptances = Table(
+    "acceptances",
+    metadata,
+    Column("acceptance", BigInteger, Identity(always=True), primary_key=True),
+    Column("segment", Text, nullable=False),
+    Column("accepted_by", Text, nullable=False, server_default=text("session_user")),
+    Column("accepted_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("reason", Text, nullable=False),
+    Column("missing", BigInteger, nullable=False),
+    Column("changed", BigInteger, nullable=False),
+    Column("unknown", BigInteger, nullable=False),
+    # The first events of each kind, and the sealed figures before and after.
+    Column("details", JSONB, nullable=False),
+    CheckConstraint("reason <> ''", "reason"),
+    comment="Damage to the log that a person has accepted: who, when, why, and what was lost.",
+)
+
+lost_events = Table(
+    "lost_events",
+    metadata,
+    # No foreign key: the ledger is append-only, and its own guard says so better.
+    Column("event_id", BYTEWISE, primary_key=True),
+    Column("acceptance", BigInteger, ForeignKey("refold.acceptances.acceptance"), nullable=False),
+    comment="Events that are not in the log any more, which somebody has accepted. Their ids stay in the ledger.",
 )
 
 rejected = Table(
@@ -411,6 +446,8 @@ sealed = Table(
     Column("upto", Xid8),
     Column("ids", Numeric),
     Column("hash", Numeric),
+    # When its events were last compared with these figures and with the ledger.
+    Column("scrubbed_at", TIME),
     CheckConstraint("num_nulls(sealed_at, events, upto, ids, hash) IN (0, 5)", "whole"),
     # Which positions a transaction cannot have (refold.positions_since).
     Index("sealed_by_passed", "passed", "slice"),
@@ -444,6 +481,10 @@ settings = Table(
     Column("repair_days", Integer, nullable=False, server_default=text("400")),
     Column("incident_days", Integer, nullable=False, server_default=text("400")),
     Column("build_days", Integer, nullable=False, server_default=text("90")),
+    # In which all of the log is scrubbed once.
+    Column("scrub_days", Integer, nullable=False, server_default=text("7")),
+    # What this server's hash functions made of some values when they hashed what is kept: see refold.hash_probe.
+    Column("hash_probe", ARRAY(BigInteger)),
     CheckConstraint("singleton", "singleton"),
     CheckConstraint("least(lag_limit, stalled_after, held_back_after, impure_sample) >= 0", "limits"),
     CheckConstraint("held_snapshot_after >= 0", "held_snapshot_after"),
@@ -454,5 +495,6 @@ settings = Table(
     CheckConstraint("dead_letter_share BETWEEN 0 AND 1", "dead_letter_share"),
     CheckConstraint("deep_audit_days > 0", "deep_audit_days"),
     CheckConstraint("least(rejected_days, repair_days, incident_days, build_days) > 0", "retention"),
+    CheckConstraint("scrub_days > 0", "scrub_days"),
     comment="One row: which cluster the cursors speak of, and how the log is cut into segments.",
 )

@@ -11,6 +11,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     stored integer[];
+    same integer[] := '{}';
     rounds integer := 0;
     violated text;
 BEGIN
@@ -51,6 +52,18 @@ BEGIN
             PERFORM refold.ensure_segments(cardinality(parsed)::bigint * (rounds + 1));
         END;
     END LOOP;
+    IF coalesce(cardinality(stored), 0) < cardinality(parsed)
+       AND (SELECT s.hash_probe <> refold.hash_probe() FROM refold.settings AS s) THEN
+        -- The ledger's digests are another server's (after pg_upgrade, until `refold recover`): the log itself tells
+        -- what the content was.
+        SELECT coalesce(array_agg(p.ordinal), '{}') INTO same
+        FROM unnest(parsed) AS p
+        JOIN refold.event_ids AS known ON known.event_id = p.event_id
+        JOIN refold.events AS e ON e.position = known.position AND e.event_id = known.event_id
+        WHERE p.reason IS NULL
+          AND (e.user_id, e.action, e.ts, e.metadata, e.version)
+              IS NOT DISTINCT FROM (p.user_id, p.action, p.ts, p.metadata, p.version);
+    END IF;
     RETURN QUERY
     WITH answered AS MATERIALIZED (
         SELECT
@@ -59,18 +72,25 @@ BEGIN
             CASE
                 WHEN p.reason IS NOT NULL THEN 'invalid'
                 WHEN s.ordinal IS NOT NULL THEN 'accepted'
-                WHEN known.digest = refold.digest(p.user_id, p.action, p.ts, p.metadata, p.version) THEN 'duplicate'
+                WHEN lost.event_id IS NOT NULL THEN 'conflict'
+                WHEN known.digest = refold.digest(p.user_id, p.action, p.ts, p.metadata, p.version)
+                     OR p.ordinal = ANY (same) THEN 'duplicate'
                 ELSE 'conflict'
             END AS answer,
             CASE
                 WHEN p.reason IS NOT NULL THEN p.reason
+                -- A duplicate would tell its producer that it is in the log.
+                WHEN s.ordinal IS NULL AND lost.event_id IS NOT NULL
+                    THEN 'the log has lost the event with this id, and the id stays taken: append it under another'
                 WHEN s.ordinal IS NULL
                      AND known.digest <> refold.digest(p.user_id, p.action, p.ts, p.metadata, p.version)
+                     AND p.ordinal <> ALL (same)
                     THEN 'the log holds an event with this id and other content'
             END AS reason
         FROM unnest(parsed) AS p
         LEFT JOIN unnest(stored) AS s (ordinal) ON s.ordinal = p.ordinal
         LEFT JOIN refold.event_ids AS known ON known.event_id = p.event_id AND p.reason IS NULL
+        LEFT JOIN refold.lost_events AS lost ON lost.event_id = known.event_id
     ),
     -- A row of its own: producers that all counted in one row would wait for one another.
     counted AS (

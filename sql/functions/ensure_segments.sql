@@ -12,6 +12,8 @@ DECLARE
     needed bigint;
     upper_end bigint;
     segment text;
+    burned integer;
+    width bigint;
     made integer := 0;
 BEGIN
     SELECT * INTO config FROM refold.settings;
@@ -26,6 +28,21 @@ BEGIN
         RETURN 0;
     END IF;
     upper_end := refold.log_end();
+    -- Positions can be drawn without an event (an INSERT that fails has drawn its own), by a producer a million times a
+    -- second. So for each segment in a row that the sequence has passed and that has stayed empty, the next are twice as
+    -- wide: burned positions make few tables. (By its size: what is in it may belong to a transaction that is open.)
+    SELECT count(*) INTO burned
+    FROM (
+        SELECT bool_and(p.bytes * 10 < p.width) OVER (ORDER BY p.upper_position DESC) AS empty
+        FROM (
+            SELECT s.upper_position, s.upper_position - s.lower_position AS width, pg_relation_size(s.segment) AS bytes
+            FROM refold.segments AS s, refold.events_position AS drawn
+            WHERE s.upper_position <= drawn.last_value
+            ORDER BY s.upper_position DESC LIMIT 13
+        ) AS p
+    ) AS passed
+    WHERE passed.empty;
+    width := config.segment_size << greatest(burned - 1, 0);
     WHILE upper_end - needed <= config.segment_size * config.segments_ahead LOOP
         segment := format('events_%s', lpad(upper_end::text, 15, '0'));
         -- Under REPEATABLE READ this transaction's snapshot may not show a segment that is there.
@@ -34,11 +51,12 @@ BEGIN
             EXECUTE format(
                 'CREATE TRIGGER refuse_change BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON refold.%I
                  FOR EACH STATEMENT EXECUTE FUNCTION refold.refuse_change()', segment);
+            EXECUTE format('ALTER TABLE refold.%I ENABLE ALWAYS TRIGGER refuse_change', segment);
             EXECUTE format('ALTER TABLE refold.events ATTACH PARTITION refold.%I FOR VALUES FROM (%s) TO (%s)',
-                           segment, upper_end, upper_end + config.segment_size);
+                           segment, upper_end, upper_end + width);
             made := made + 1;
         END IF;
-        upper_end := upper_end + config.segment_size;
+        upper_end := upper_end + width;
     END LOOP;
     RETURN made;
 END

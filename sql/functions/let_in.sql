@@ -4,12 +4,29 @@ CREATE OR REPLACE FUNCTION refold.let_in() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
 AS $$
+DECLARE
+    stranger text;
 BEGIN
     IF TG_RELID <> 'refold.events'::regclass THEN
         RAISE EXCEPTION 'refold.let_in is the trigger of refold.events' USING ERRCODE = 'insufficient_privilege';
     END IF;
-    INSERT INTO refold.event_ids (event_id, digest)
-    SELECT n.event_id, refold.digest(n.user_id, n.action, n.ts, n.metadata, n.version)
+    IF current_setting('refold.restoring', true) = 'on' AND refold.restoring() THEN
+        -- What comes back is what the ledger knows, where it stood: nothing else gets in by this door.
+        SELECT n.event_id INTO stranger
+        FROM arrived AS n LEFT JOIN refold.event_ids AS k USING (event_id)
+        WHERE (k.digest, k.position)
+              IS DISTINCT FROM (refold.digest(n.user_id, n.action, n.ts, n.metadata, n.version), n.position)
+        LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'the ledger knows no such event: %', stranger
+                USING ERRCODE = 'integrity_constraint_violation',
+                      HINT = 'Copy the rows as they were, with txid, position and recorded_at.';
+        END IF;
+        DELETE FROM refold.lost_events AS l USING arrived AS n WHERE l.event_id = n.event_id;
+        RETURN NULL;
+    END IF;
+    INSERT INTO refold.event_ids (event_id, digest, position)
+    SELECT n.event_id, refold.digest(n.user_id, n.action, n.ts, n.metadata, n.version), n.position
     FROM arrived AS n
     ORDER BY n.event_id;
     RETURN NULL;

@@ -1,8 +1,12 @@
--- The log is append-only, for its owner too.
+-- The log is append-only, for its owner too. On rows as well as on statements: a subscription applies rows, and
+-- fires nothing else.
 CREATE OR REPLACE FUNCTION refold.refuse_change() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
+    IF TG_OP IN ('UPDATE', 'DELETE') AND refold.restoring() THEN
+        RETURN coalesce(NEW, OLD);
+    END IF;
     RAISE EXCEPTION '% on %.% refused: the log is append-only', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
         USING ERRCODE = 'object_not_in_prerequisite_state',
               HINT = CASE TG_OP

@@ -3,7 +3,14 @@ CREATE OR REPLACE FUNCTION refold.refuse_forgery() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
+    IF refold.restoring() THEN
+        RETURN NEW;
+    END IF;
     RAISE EXCEPTION 'txid and position of an event are given by the database'
-        USING ERRCODE = 'generated_always', HINT = 'Leave both columns out of the INSERT or COPY.';
+        USING ERRCODE = 'generated_always',
+              HINT = CASE current_setting('session_replication_role')
+                  WHEN 'replica' THEN 'The log takes no replicated rows: append through refold.append(jsonb).'
+                  ELSE 'Leave both columns out of the INSERT or COPY.'
+              END;
 END
 $$;

@@ -7,7 +7,7 @@ GRANT USAGE ON SEQUENCE refold.events_position TO refold_producer;
 
 -- A worker reads the log and keeps builds; it cannot write the log.
 GRANT SELECT ON refold.events, refold.event_ids, refold.rejected, refold.settings, refold.segments,
-    refold.alembic_version, refold.forgotten
+    refold.alembic_version, refold.forgotten, refold.acceptances, refold.lost_events
 TO refold_worker;
 GRANT SELECT ON SEQUENCE refold.events_position TO refold_worker;
 GRANT SELECT, INSERT, UPDATE ON
@@ -17,6 +17,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON refold.figures, refold.audits, refold.qu
 -- Cursors and changes of figures are added, and old ones deleted.
 GRANT SELECT, INSERT, DELETE ON refold.cursors, refold.figure_changes TO refold_worker;
 GRANT SELECT ON refold.builds_now TO refold_worker;
+-- Slices in which nobody wrote anything are forgotten.
+GRANT DELETE ON refold.sealed TO refold_worker;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON refold.duties, refold.duplicates, refold.latencies TO refold_worker;
 

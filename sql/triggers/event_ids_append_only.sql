@@ -2,3 +2,4 @@
 CREATE OR REPLACE TRIGGER refuse_change
 BEFORE UPDATE OR DELETE OR TRUNCATE ON refold.event_ids
 FOR EACH STATEMENT EXECUTE FUNCTION refold.refuse_change();
+ALTER TABLE refold.event_ids ENABLE ALWAYS TRIGGER refuse_change;

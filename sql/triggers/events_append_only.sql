@@ -3,3 +3,4 @@
 CREATE OR REPLACE TRIGGER refuse_change
 BEFORE UPDATE OR DELETE OR TRUNCATE ON refold.events
 FOR EACH STATEMENT EXECUTE FUNCTION refold.refuse_change();
+ALTER TABLE refold.events ENABLE ALWAYS TRIGGER refuse_change;

@@ -4,3 +4,4 @@ BEFORE INSERT ON refold.events
 FOR EACH ROW
 WHEN (NEW.txid <> pg_current_xact_id() OR NEW.position <> currval('refold.events_position'))
 EXECUTE FUNCTION refold.refuse_forgery();
+ALTER TABLE refold.events ENABLE ALWAYS TRIGGER refuse_forgery;

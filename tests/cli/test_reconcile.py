@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from refold.builds.build import find
+from tampering import tamper
 
 from .conftest import Refold
 
@@ -125,8 +126,7 @@ def test_what_a_clean_verdict_does_not_cover_is_told(
     assert (clean.status, clean.out) == (0, "no drift: tens\n")
     assert "tens leaves 1 event out: `refold deadletters list tens --all`" in clean.err
     assert "damaged" not in clean.err
-    conn.execute("SET session_replication_role = replica")
-    conn.execute("UPDATE refold.events SET action = 'other' WHERE event_id = '1'")
+    tamper(conn, "UPDATE refold.events SET action = 'other' WHERE event_id = '1'")
     conn.commit()
     assert refold("scrub").out.startswith("damaged: 1 found")
     assert "the log itself is damaged" in refold("reconcile").err

@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tampering import tamper
 from waiting import wait_until
 
 from .conftest import Refold
@@ -76,8 +77,7 @@ def test_it_is_recovered_and_goes_on(foreign: Refold, conn: Connection) -> None:
 
 
 def test_lost_events_are_named(foreign: Refold, conn: Connection) -> None:
-    conn.execute("SET session_replication_role = replica")
-    conn.execute("DELETE FROM refold.events WHERE event_id IN ('2', '4')")
+    tamper(conn, "DELETE FROM refold.events WHERE event_id IN ('2', '4')")
     conn.commit()
     done = foreign("recover", "--yes")
     assert "lost: 2 events" in done.out

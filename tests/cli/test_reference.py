@@ -24,6 +24,8 @@ def commands() -> Iterator[tuple[str, Any]]:
         if below is None:
             yield words, command
             return
+        if command.invoke_without_command and command.callback is not None and words != "refold":
+            yield words, command
         for name, one in below.items():
             yield from walk(f"{words} {name}", one)
 

@@ -13,6 +13,7 @@ import pytest
 from law import worker_connection
 from refold import append
 from refold.incidents import detect, resolve
+from tampering import tamper
 
 from .conftest import Refold
 
@@ -84,8 +85,7 @@ def test_dead_letters_of_builds_that_are_kept(
 
 def test_the_span(refold: Refold, record: Callable[..., None], conn: psycopg.Connection[Any]) -> None:
     record("view=ann", "view=bob")
-    conn.execute("SET session_replication_role = replica")
-    conn.execute("UPDATE refold.events SET recorded_at = now() - interval '2 days' WHERE event_id = '1'")
+    tamper(conn, "UPDATE refold.events SET recorded_at = now() - interval '2 days' WHERE event_id = '1'")
     conn.commit()
     assert refold("report", "--since", "24h", "--json").json["events"] == 1
     assert refold("report", "--since", "3d", "--json").json["events"] == 2

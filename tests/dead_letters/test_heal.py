@@ -11,6 +11,7 @@ from refold.builds.build import by_id
 from refold.builds.upkeeper import Upkeepers
 from refold.reconcile import reconcile
 from refold.reconcile.release import release
+from tampering import bring_late
 
 from .prices import FAILING, FOLDER, LENIENT, Prices
 
@@ -80,12 +81,11 @@ def test_events_behind_the_cursor_that_fail(prices: Prices) -> None:
     """Who can process them gets them; the others have dead letters, as if they had come in time."""
     prices.sell(6)
     prices.drain()
-    prices.admin.execute("SET session_replication_role = replica")
-    prices.admin.execute(
-        "INSERT INTO refold.events (txid, position, event_id, user_id, action, ts, metadata)"
-        " SELECT txid, nextval('refold.events_position'), 'late' || event_id, user_id, action, ts,"
+    bring_late(
+        prices.admin,
+        "SELECT txid, 'late' || event_id, user_id, action, ts,"
         "        CASE event_id WHEN 'e4' THEN metadata ELSE '{\"price\": \"free\"}' END"
-        " FROM refold.events WHERE event_id IN ('e2', 'e4', 'e5')"
+        " FROM refold.events WHERE event_id IN ('e2', 'e4', 'e5')",
     )
     report = reconcile(prices.worker, FOLDER, depth="slice")
     assert report.skipped == []

@@ -20,6 +20,7 @@ from refold import append
 from refold.doctor.check import Check
 from refold.doctor.doctor import doctor
 from refold.incidents import detect
+from tampering import tamper
 
 Connection = psycopg.Connection[Any]
 Examine = Callable[..., dict[str, Check]]
@@ -92,10 +93,10 @@ def test_a_database_from_elsewhere(admin: Connection, examine: Examine) -> None:
 
 def test_a_log_that_is_younger_than_its_cursors(admin: Connection, examine: Examine) -> None:
     """After a partial restore the cluster is the same one, and workers refuse all the same."""
-    admin.execute("SET session_replication_role = replica")
-    admin.execute(
+    tamper(
+        admin,
         "INSERT INTO refold.events (event_id, action, ts, txid, position)"
-        " VALUES ('later', 'view', now(), '1000000000', 1)"
+        " VALUES ('later', 'view', now(), '1000000000', 1)",
     )
     assert examine()["cluster"].verdict == "fail"
     assert "has only come to" in examine()["cluster"].found

@@ -9,9 +9,14 @@ import pytest
 
 from making import events, ids, small_segments, stored
 from refold import Log, append
+from refold.database import connect as connect_as
 from refold.log.append import BULK
+from refold.log.seal import seal
+from refold.scrub.scrub import scrub
+from refold.upkeep.slices import POSITION_BITS
 from refold.worker.loop import Worker
 from sessions import somebody_waits
+from tampering import tamper
 from waiting import wait_until
 
 Connection = psycopg.Connection[Any]
@@ -171,9 +176,9 @@ def test_a_segment_is_like_the_log(admin: Connection) -> None:
     for (segment,) in admin.execute("SELECT segment::text FROM refold.segments").fetchall():
         assert shape(segment) == shape("refold.events")
         guards = admin.execute(
-            "SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass ORDER BY 1", (segment,)
+            "SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = %s::regclass ORDER BY 1", (segment,)
         ).fetchall()
-        assert guards == [("refuse_change",), ("refuse_forgery",)]
+        assert guards == [(name, "A") for name in ("refuse_change", "refuse_change_of_row", "refuse_forgery")]
         owner = admin.execute(
             "SELECT relowner::regrole::text FROM pg_class WHERE oid = %s::regclass", (segment,)
         ).fetchone()
@@ -207,3 +212,48 @@ def test_a_producer_cannot_ask_for_room_without_end(producers: Callable[..., Con
     with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="100 segments"):
         producers(autocommit=True).execute("SELECT refold.ensure_room(1001)")
     assert ranges(admin) == before
+
+
+def test_burned_positions_make_few_segments(admin: Connection, producer: Connection) -> None:
+    """Whoever may insert may draw a position and leave it: that cannot be kept from a producer, so it is made cheap."""
+    small_segments(admin, 1000)
+    producer.autocommit = True
+    for _ in range(60):
+        producer.execute("SELECT max(nextval('refold.events_position')) FROM generate_series(1, 5000)")
+        admin.execute("SELECT refold.ensure_segments()")
+    drawn = admin.execute("SELECT last_value FROM refold.events_position").fetchone()
+    made = admin.execute("SELECT count(*) FROM refold.segments").fetchone()
+    assert drawn == (300_000,)
+    assert made is not None and made[0] < 20
+    # Where events come again, segments are as wide as ever.
+    append(producer, events(1000, "first"))
+    widths = "SELECT upper_position - lower_position FROM refold.segments ORDER BY lower_position DESC LIMIT 1"
+    for number in range(600):
+        producer.execute("SELECT max(nextval('refold.events_position')) FROM generate_series(1, 500)")
+        append(producer, events(100, f"more{number}-"))
+        if admin.execute(widths).fetchone() == (1000,):
+            break
+    assert admin.execute(widths).fetchone() == (1000,)
+
+
+def test_burned_slices_fill_no_table(admin: Connection, database_url: str) -> None:
+    append(admin, events(10))
+    admin.execute("SELECT setval('refold.events_position', %s)", (500 << POSITION_BITS,))
+    append(admin, events(10, "after"))
+    with connect_as(database_url, "refold_worker", autocommit=True) as worker:
+        sealed: set[int] = set()
+
+        def all_of_them() -> bool:
+            sealed.update(seal(worker))
+            return len(sealed) == 500
+
+        wait_until(all_of_them, 60)
+        assert admin.execute("SELECT slice FROM refold.sealed ORDER BY 1").fetchall() == [(0,), (499,)]
+        assert scrub(worker).damage == []
+        assert seal(worker) == []
+        tamper(
+            admin,
+            "INSERT INTO refold.events (txid, position, event_id, action, ts)"
+            f" SELECT txid, {300 << POSITION_BITS}, 'forged', action, ts FROM refold.events LIMIT 1",
+        )
+        assert {one.fault for one in scrub(worker).damage} == {"figures", "unknown"}

@@ -21,6 +21,7 @@ from refold.reconcile.background import quick_audit
 from refold.reconcile.reconcile import Depth, reconcile
 from refold.upkeep.slices import POSITION_BITS
 from refold.worker.page import apply_read
+from tampering import bring_late, tamper
 from waiting import wait_until
 
 ON_THE_LOG = ["daily", "graded", "paths", "purchases"]
@@ -33,11 +34,8 @@ def late(shop: Shop, connect: Callable[..., psycopg.Connection[Any]]) -> Callabl
 
     def bring() -> None:
         owner = connect(autocommit=True)
-        owner.execute("SET session_replication_role = replica")
-        owner.execute(
-            "INSERT INTO refold.events (txid, position, event_id, user_id, action, ts, metadata)"
-            " SELECT txid, nextval('refold.events_position'), 'late', 'u1', 'purchase', ts, metadata"
-            " FROM refold.events WHERE event_id = 'e002'"
+        bring_late(
+            owner, "SELECT txid, 'late', 'u1', 'purchase', ts, metadata FROM refold.events WHERE event_id = 'e002'"
         )
 
     return bring
@@ -102,8 +100,7 @@ def test_sealed_slices_stand_for_the_log(
     shop.append(shopping(1, "next"))
     shop.drain()
     # Behind the seal nothing is read of the log: what was sealed is what a reader must have read.
-    owner.execute("SET session_replication_role = replica")
-    owner.execute("DELETE FROM refold.events WHERE event_id = 'late'")
+    tamper(owner, "DELETE FROM refold.events WHERE event_id = 'late'")
     assert {one[0] for one in said(shop, "quick")} == set(ON_THE_LOG)
     owner.execute("UPDATE refold.sealed SET sealed_at = NULL, events = NULL, upto = NULL, ids = NULL, hash = NULL")
     assert said(shop, "quick") == set()

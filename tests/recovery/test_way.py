@@ -11,7 +11,7 @@ from refold.builds.build import Build
 from refold.cluster import BEGUN, Bearings
 from refold.recovery.way import Way, decide, fates
 
-SOUND = Bearings(recorded=1, actual=1, oldest=900, next=1000, log=999, cursors=1000)
+SOUND = Bearings(recorded=1, actual=1, oldest=900, next=1000, log=999, cursors=1000, rehashed=False)
 
 
 @pytest.mark.parametrize(
@@ -27,10 +27,11 @@ SOUND = Bearings(recorded=1, actual=1, oldest=900, next=1000, log=999, cursors=1
         ({"cursors": 1001}, "rewrite", "cursors speak of transactions up to 1000"),
         ({"recorded": BEGUN, "log": 2, "cursors": 100}, "rewrite", "was begun"),
         ({"log": 0, "cursors": 0}, "prove", None),
+        ({"rehashed": True}, "prove", "hash functions"),
         ({"recorded": 2, "log": 0, "cursors": 0}, "adopt", "another cluster"),
     ],
 )
-def test_the_way(changed: dict[str, int], way: Way, why: str | None) -> None:
+def test_the_way(changed: dict[str, Any], way: Way, why: str | None) -> None:
     found = replace(SOUND, **changed)
     assert decide(found).way == way
     # Workers are refused exactly where there is something to be done.

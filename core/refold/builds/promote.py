@@ -15,6 +15,7 @@ from refold.builds.views import drop_view, switch_view
 from refold.crash import crash_point
 from refold.errors import BuildError
 from refold.retry import in_short_attempts
+from refold.scrub.rolling import scrubbed_since
 
 Catch = Callable[[psycopg.Connection, Build, Build], bool]
 """catch_up(conn, fresh, current): applies pages to `fresh` until it covers `current`, inside the caller's
@@ -53,7 +54,9 @@ def promote(
     Raises:
         NotYet: a build is not loaded, or too far behind.
         BuildError: views of others stand in the way, or readers still hold the views after `seconds`.
+        LogDamaged: a new build would replace a right one, and was made from a damaged log.
     """
+    _refuse_damage(conn, deployment, seconds)
     try:
         return in_short_attempts(
             conn, seconds, lambda: _switch(conn, deployment, upkeepers, catch_up, recreate_foreign)
@@ -63,6 +66,31 @@ def promote(
             f"a session holds the views or builds for longer than {seconds:.0f} s",
             remedy="End its transaction (see pg_stat_activity for 'idle in transaction'), then `refold promote`.",
         ) from error
+
+
+def _refuse_damage(conn: psycopg.Connection, deployment: int, seconds: float) -> None:
+    """A build must not replace another before the log has been proved since the new one began to read it.
+
+    For one that replaces nothing there is nothing right to lose; and who rolls back wants what was made before.
+
+    Raises:
+        LogDamaged: the log is damaged.
+        NotYet: there is more to look at than can be in that time.
+    """
+    row = conn.execute(
+        """
+        SELECT min(b.created_at), bool_and(b.loaded)
+        FROM refold.builds AS b
+        JOIN refold.deployments AS d USING (deployment)
+        JOIN refold.builds AS old ON old.projection = b.projection AND old.state = 'live'
+        WHERE d.deployment = %s AND d.kind <> 'rollback' AND b.state = 'building'
+        """,
+        (deployment,),
+    ).fetchone()
+    if row is None or row[0] is None or not row[1]:
+        return
+    if not scrubbed_since(conn, row[0], by="promote", seconds=seconds):
+        raise NotYet
 
 
 def _switch(

@@ -102,6 +102,7 @@ def reconcile(
                     for (name, relation, kind), count in sorted(report.counts.items())
                 ],
                 "audited": report.audited,
+                "unhealed": report.unhealed,
                 "skipped": [{"projection": name, "because": reason} for name, reason in report.skipped],
                 "findings": [_as_dict(finding) for finding in report.findings],
             }
@@ -159,8 +160,10 @@ def _show(report: Report, depth: Depth, *, dry_run: bool) -> None:
     elif report.figures:
         fate = "nothing was corrected (--dry-run)" if dry_run else "corrected"
         line(f"no row differed, but {counted(len(report.figures), 'kept figure')} did, {fate}")
-    else:
+    elif report.audited or not report.unhealed:
         line(f"no drift: {', '.join(report.audited) or 'nothing was audited'}{by.get(depth, '')}")
+    if report.unhealed:
+        line(f"not healed: {', '.join(report.unhealed)}: the log is damaged, `refold scrub` names the events")
     for name, reason in report.skipped:
         note(f"{name} was not audited: {reason}")
     for one in report.slices[:SHOWN]:

@@ -103,12 +103,15 @@ def _show_plan(found: Survey) -> None:
 def _show_ledger(found: Survey, done: str) -> None:
     ledger = found.ledger
     if ledger.lost:
+        stay = "would stay" if done == "would be" else "stay"
         more = f" and {ledger.lost - SHOWN:,} more" if ledger.lost > SHOWN else ""
-        line(f"lost: {ledger.lost:,} events that the ledger knows are not in the log; send them again if you have them")
+        line(f"lost: {ledger.lost:,} events that the ledger knows are not in the log; their ids {stay} taken")
         line(f"  {', '.join(ledger.lost_ids[:SHOWN])}{more}")
     if ledger.unknown:
         line(f"ledger: {ledger.unknown:,} events of the log {done} entered")
-    if ledger.changed:
+    if found.bearings.rehashed:
+        line(f"hashes: this server has other hash functions; digests and figures {done} taken anew")
+    elif ledger.changed:
         line(f"ledger: {ledger.changed:,} digests {done} made anew")
 
 

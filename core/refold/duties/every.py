@@ -11,6 +11,7 @@ from refold.duties import (
     impure,
     progress,
     retention,
+    scrubbing,
     tidying,
     wake_ups,
 )
@@ -30,5 +31,6 @@ DUTIES: tuple[Duty, ...] = (
     Duty(retention.NAME, 600.0, retention.run),
     Duty(background.QUICK, 60.0, background.quick_audit, patience=120.0),
     Duty(background.DEEP, 10.0, background.deep_step, patience=120.0),
+    Duty(scrubbing.NAME, 60.0, scrubbing.run, patience=120.0),
     Duty(background.SEALING, 60.0, background.seal_segments, patience=120.0),
 )

@@ -29,6 +29,21 @@ TOGETHER = 64
 """Slices that are sealed in one transaction: a million positions."""
 
 
+PAIRED = """
+    SELECT k.event_id AS known, e.event_id AS standing, k.position AS was, e.position AS stands,
+           k.digest, refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version) AS content,
+           count(e.event_id) OVER (PARTITION BY e.event_id, e.position) AS times
+    FROM (SELECT * FROM refold.events WHERE position >= %(lower)s AND position < %(upper)s) AS e
+    FULL JOIN (SELECT * FROM refold.event_ids WHERE position >= %(lower)s AND position < %(upper)s) AS k
+        ON k.event_id = e.event_id AND k.position = e.position
+"""
+"""The events between two positions beside what the ledger says that must be there."""
+LOST = "standing IS NULL AND EXISTS (SELECT FROM refold.lost_events AS l WHERE l.event_id = known)"
+"""Condition on such a pair: somebody has accepted that the event is not in the log any more."""
+DIFFERS = f"(known IS NULL OR standing IS NULL OR digest <> content OR times > 1) AND NOT ({LOST})"
+"""Condition on such a pair: the log is not what was written."""
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A partition of the log.
@@ -82,8 +97,7 @@ def seal(conn: psycopg.Connection, *, seconds: float = SECONDS) -> list[int]:
     ).fetchall()
     sealed: list[int] = []
     for together in _portions([int(number) for (number,) in ready]):
-        _seal(conn, together)
-        sealed += together
+        sealed += _seal(conn, together)
         if time.monotonic() >= until:
             break
     return sealed
@@ -117,16 +131,48 @@ def _portions(numbers: list[int]) -> Iterator[range]:
             start = at
 
 
-def _seal(conn: psycopg.Connection, numbers: range) -> None:
+def _seal(conn: psycopg.Connection, numbers: range) -> list[int]:
     with conn.transaction():
-        found = figures(conn, numbers.start << POSITION_BITS, numbers.stop << POSITION_BITS)
-        rows = [(number, found.get(number, Figures())) for number in numbers]
+        lower, upper = numbers.start << POSITION_BITS, numbers.stop << POSITION_BITS
+        # What stands there counts from now on. Damage would be taken for what was written.
+        damaged = differing(conn, lower, upper)
+        found = figures(conn, lower, upper)
+        rows = [(number, found.get(number, Figures())) for number in numbers if number not in damaged]
         with conn.cursor() as cursor:
             cursor.executemany(
                 "UPDATE refold.sealed SET events = %s, upto = %s::text::xid8, ids = %s, hash = %s,"
-                " sealed_at = clock_timestamp() WHERE slice = %s AND sealed_at IS NULL",
+                " sealed_at = clock_timestamp(), scrubbed_at = clock_timestamp()"
+                " WHERE slice = %s AND sealed_at IS NULL",
                 [(one.events, str(one.upto), one.ids, one.hash, number) for number, one in rows],
             )
+        # Whoever burns positions must not fill this table. A slice that is not here is empty; the last one stays, for
+        # it says how far this has got.
+        conn.execute(
+            "DELETE FROM refold.sealed WHERE slice >= %s AND slice < %s AND events = 0"
+            " AND slice < (SELECT max(slice) FROM refold.sealed)",
+            (numbers.start, numbers.stop),
+        )
+    return [number for number, _ in rows]
+
+
+def differing(conn: psycopg.Connection, lower: int, upper: int) -> set[int]:
+    """The slices between two positions in which log and ledger differ (see `refold.log.integrity`, which says how).
+
+    Args:
+        conn: the caller's transaction.
+        lower: the first position.
+        upper: the first that is too far.
+    """
+    plan_freely(conn)
+    rows = conn.execute(
+        f"""
+        SELECT DISTINCT {position_slice()}
+        FROM ({PAIRED}) AS k CROSS JOIN LATERAL (SELECT coalesce(stands, was) AS position) AS at
+        WHERE {DIFFERS}
+        """.encode(),
+        {"lower": lower, "upper": upper},
+    ).fetchall()
+    return {int(number) for (number,) in rows}
 
 
 def figures(conn: psycopg.Connection, lower: int, upper: int) -> dict[int, Figures]:

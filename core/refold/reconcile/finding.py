@@ -71,6 +71,7 @@ class Report:
         audited: the projections that were compared.
         skipped: those that could not be, and why.
         failed: those of them whose audit failed, which nobody expects.
+        unhealed: those of them that differ and were not healed, because the log is damaged.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -80,6 +81,7 @@ class Report:
     audited: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    unhealed: list[str] = field(default_factory=list)
 
     @property
     def drift(self) -> int:
@@ -89,7 +91,7 @@ class Report:
     @property
     def clean(self) -> bool:
         """Whether nothing at all differed."""
-        return not (self.drift or self.slices or self.figures)
+        return not (self.drift or self.slices or self.figures or self.unhealed)
 
     def add(self, other: Report) -> None:
         """Adds what healing found and did."""

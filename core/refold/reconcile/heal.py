@@ -24,6 +24,7 @@ from refold.reconcile.audit import add, parameters_of, parts
 from refold.reconcile.differences import FOUND, compare, findings, hashes, record, slices
 from refold.reconcile.finding import Report
 from refold.reconcile.poison import without_culprits
+from refold.reconcile.proof import LogProof
 from refold.reconcile.recomputed import recompute
 from refold.reconcile.scope import Scope, within
 from refold.upkeep.slices import Range, runs
@@ -44,6 +45,7 @@ def heal(
     *,
     readers: bool = True,
     unread: Set[int] = frozenset(),
+    proof: LogProof | None = None,
 ) -> None:
     """Sets right what an audit found, and records it.
 
@@ -55,10 +57,13 @@ def heal(
         report: takes what was healed.
         readers: also heal what stands on it. Not where the caller audits each of them afterwards.
         unread: slices of its stream of which it has read something else than its cursor says.
+        proof: what of the log has been proved in this run.
 
     Raises:
         BuildError: the build was replaced meanwhile, or is loaded anew; that is right by construction.
+        LogDamaged: what would be healed contradicts what was written, and so does the log; nothing was healed.
     """
+    proof = proof or LogProof()
     with conn.transaction():
         plan_freely(conn)
         order = lock_downwards(conn, build, readers=readers)
@@ -69,8 +74,10 @@ def heal(
             raise BuildError(f"{build.table_name} is being loaded anew since the audit")
         keeper = upkeepers.of(conn, build)
         missed, behind = _missed(conn, keeper, build, unread)
+        if missed:
+            proof.read(conn, keeper, (one.slice for one in missed))
         before = report.drift
-        _heal_slices(conn, upkeepers, build, suspects | behind, order, report, follows=False)
+        _heal_slices(conn, upkeepers, build, suspects | behind, order, report, proof)
         correct(conn, build.build_id, missed)
         if report.drift == before:
             report.add_figures(keeper, build.projection, missed)
@@ -120,13 +127,13 @@ def _heal_slices(
     numbers: Set[int],
     locked: Sequence[Build],
     report: Report,
-    *,
-    follows: bool,
+    proof: LogProof | None,
 ) -> None:
     """Recomputes some slices of a build as of its cursor, and of its readers what depends on the rows that change.
 
     Args:
-        follows: the stream's rows were healed, so that the build's change and its figures with them.
+        proof: of the log, before figures give way; None where the stream's rows were healed, so that the build's
+            change and its figures with them.
     """
     keeper = upkeepers.of(conn, build)
     relations = keeper.statements.relations
@@ -140,7 +147,9 @@ def _heal_slices(
         # Under the lock the rows are now what they must be: what still disagrees are figures, which were wrong if the
         # rows were right.
         wrong = disagreements(conn, build.build_id, relations, part)
-        if not follows and not healed.report.drift:
+        if wrong and proof is not None:
+            proof.rows(conn, keeper, part)
+        if proof is not None and not healed.report.drift:
             report.add_figures(keeper, build.projection, wrong)
         correct(conn, build.build_id, wrong)
         if healed.report.drift:
@@ -319,5 +328,5 @@ def _heal_readers(
         missed, behind = _missed(conn, keeper, reader, positions)
         touched = healed.before.get(reader.build_id, set()) | healed.after.get(reader.build_id, set()) | behind
         if touched:
-            _heal_slices(conn, upkeepers, by_id(conn, reader.build_id), touched, locked, report, follows=True)
+            _heal_slices(conn, upkeepers, by_id(conn, reader.build_id), touched, locked, report, None)
         correct(conn, reader.build_id, missed)

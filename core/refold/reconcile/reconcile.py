@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -18,13 +19,16 @@ from refold.builds.figures import Disagreement, correct
 from refold.builds.lookup import known
 from refold.builds.upkeeper import Upkeeper, Upkeepers
 from refold.errors import BuildError
+from refold.log.integrity import LogDamaged
 from refold.projections.plan import LOG_COLUMNS
 from refold.reconcile import deep
 from refold.reconcile.audit import as_kept, audit, parameters_of, parts, quick, snapshot
 from refold.reconcile.finding import Report
 from refold.reconcile.heal import heal, leave_out_culprits
 from refold.reconcile.portions import Portion, next_portion
+from refold.reconcile.proof import LogProof
 from refold.retry import after_deadlocks
+from refold.scrub.damage import leave, refuse_known
 from refold.upkeep.figures import READ
 from refold.upkeep.slices import runs
 from refold.worker.catch_up import by_depth
@@ -145,6 +149,7 @@ class Reconciler:
         self.in_portions = in_portions
         self.result = Report()
         self.damaged: set[int] = set()
+        self.proof = LogProof()
 
     def one(self, build: Build) -> None:
         """Audits a build, and heals it."""
@@ -228,6 +233,8 @@ class Reconciler:
     ) -> None:
         """Evaluates all of a build again that has missed something of its stream, or read it twice."""
         incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
+        with self._nothing_from_damage(build):
+            self.proof.read(self.conn, keeper, (one.slice for one in unread))
         before = self.result.drift
         # From the start: a step of an audit that was interrupted may be older than what was missed. And to the end:
         # what was missed may be what fails.
@@ -277,12 +284,31 @@ class Reconciler:
         """
         incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
         told = Report()
-        with self.conn.transaction():
-            heal(self.conn, self.upkeepers, build, suspects, told, unread=unread)
+        with self._nothing_from_damage(build), self.conn.transaction():
+            heal(self.conn, self.upkeepers, build, suspects, told, unread=unread, proof=self.proof)
             # What a deep audit saw and could not heal is perhaps not among what was healed here.
             if "depth" in evidence or not self._open(build, f"i.{_DEEP}"):
                 incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=outcome(told))
         self.result.add(told)
+
+    @contextmanager
+    def _nothing_from_damage(self, build: Build) -> Iterator[None]:
+        """Where the log is damaged, says so, and lets the incident of what differs stay open."""
+        try:
+            yield
+        except LogDamaged as error:
+            with self.conn.transaction():
+                leave(self.conn, error.damage, error.slices, by=self.by)
+                why = {"not_healed": str(error)}
+                incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=why)
+            self.result.unhealed.append(build.projection)
+            raise
+        except Exception as error:
+            if of_an_event(error):
+                # What a damaged log has twice, say, cannot even be written. (Quickly: it fails at every attempt.)
+                with self._nothing_from_damage(build), self.conn.transaction():
+                    refuse_known(self.conn)
+            raise
 
     def _agrees(self, build: Build, because: str) -> None:
         """Closes what an interrupted run has left open. What a deep audit saw, figures may not see."""

@@ -22,7 +22,9 @@ from refold.errors import BuildError
 from refold.projections.identifiers import ident
 from refold.reconcile.audit import parameters_of
 from refold.reconcile.heal import lock_downwards
+from refold.reconcile.proof import LogProof
 from refold.upkeep import figures
+from refold.upkeep.slices import POSITION_BITS
 from refold.worker.culprits import of_an_event
 from refold.worker.page import apply_all, key_parameters
 
@@ -55,6 +57,7 @@ def release(conn: psycopg.Connection, upkeepers: Upkeepers, letter: DeadLetter) 
 
     Raises:
         BuildError: the build is not kept any more, or a transform's code is missing here.
+        LogDamaged: the event stands in a part of the log that is damaged.
     """
     with conn.transaction():
         conn.execute("SET LOCAL plan_cache_mode = force_custom_plan")
@@ -68,6 +71,8 @@ def release(conn: psycopg.Connection, upkeepers: Upkeepers, letter: DeadLetter) 
             with conn.transaction():
                 if not _released(conn, letter):
                     return Outcome(letter, "ended")
+                if locked[0].upstream_id is None:
+                    LogProof().slices(conn, [letter.key.position >> POSITION_BITS])
                 count(conn, letter.build_id)
                 _reach(conn, upkeepers, locked[0], letter.key, locked)
         except Exception as error:

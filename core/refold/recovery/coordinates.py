@@ -17,8 +17,8 @@ from refold.builds.dead_letters import count
 from refold.builds.first_load import empty
 from refold.crash import crash_point
 from refold.cursor import EMPTY, Cursor, Snapshot
+from refold.log.door import GUARDS, through
 from refold.projections.identifiers import ident
-from refold.recovery.door import through
 from refold.upkeep.stream import LOG_TABLE
 
 RESTORED = 2
@@ -86,7 +86,7 @@ def rewrite_log(conn: psycopg.Connection) -> int:
         ).fetchone()
         if found != (True,):
             continue
-        changed += through(conn, segment, ["refuse_change"], partial(_rewrite, conn, segment, "position"))
+        changed += through(conn, segment, GUARDS, partial(_rewrite, conn, segment, "position"))
         crash_point("recover_segment")
         conn.execute("SET ROLE refold_owner")
         try:

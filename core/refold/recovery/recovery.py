@@ -28,6 +28,8 @@ from refold.crash import crash_point
 from refold.deployment.deploy import one_at_a_time
 from refold.errors import BuildError
 from refold.incidents import detect, resolve
+from refold.log.door import may_pass
+from refold.log.integrity import LogDamaged
 from refold.plans import plan_freely
 from refold.reconcile.audit import audit, parameters_of
 from refold.reconcile.finding import Report as Drift
@@ -40,8 +42,8 @@ from refold.recovery.coordinates import (
     settle_dead_letters,
     unload,
 )
-from refold.recovery.door import may_pass
 from refold.recovery.survey import Survey, insist_on_schema, survey
+from refold.scrub.damage import look_again
 from refold.worker.culprits import of_an_event
 
 BY = "refold recover"
@@ -125,11 +127,18 @@ def _recover(conn: psycopg.Connection, projections: Path | None, report: Callabl
         _identify(conn, BEGUN)
     crash_point("recover_begun")
     draw_from_the_end(conn)
+    _arm(conn)
+    if plan.bearings.rehashed:
+        report("the digests")
+        ledger.rehash(conn)
     if way == "rewrite":
         report("the log's coordinates")
         result.rewritten = rewrite_log(conn)
     report("the ledger")
-    ledger.bring_in_order(conn, plan.ledger if way != "rewrite" else ledger.compare(conn))
+    again = way == "rewrite" or plan.bearings.rehashed
+    ledger.bring_in_order(conn, ledger.compare(conn) if again else plan.ledger)
+    ledger.settle_lost(conn)
+    look_again(conn, by=BY)
     crash_point("recover_ledger")
     upkeepers = Upkeepers(projections)
     _part(conn, plan)
@@ -166,8 +175,17 @@ def _identify(conn: psycopg.Connection, identifier: int) -> None:
     with conn.transaction():
         conn.execute("SET LOCAL ROLE refold_owner")
         conn.execute("UPDATE refold.settings SET system_identifier = %s", (identifier,))
+        if identifier != BEGUN:
+            conn.execute("UPDATE refold.settings SET hash_probe = refold.hash_probe()")
         # To the caller's transaction, where this is a part of one.
         conn.execute("SET LOCAL ROLE refold_worker")
+
+
+def _arm(conn: psycopg.Connection) -> None:
+    """Puts the guards of the log back as they must stand: a restore of its rows alone leaves them otherwise."""
+    with conn.transaction():
+        conn.execute("SET LOCAL ROLE refold_owner")
+        conn.execute("SELECT refold.arm_guards()")
 
 
 def _part(conn: psycopg.Connection, plan: Survey) -> None:
@@ -211,7 +229,8 @@ def _audit(conn: psycopg.Connection, upkeepers: Upkeepers, result: Report, repor
                 raise BuildError(f"it reads {unloaded[build.upstream_id]}, which is loaded anew")
             _prove(conn, upkeepers, build, result)
         except Exception as error:
-            if not (isinstance(error, BuildError) or of_an_event(error)):
+            if isinstance(error, LogDamaged) or not (isinstance(error, BuildError) or of_an_event(error)):
+                # From a damaged log it must not be loaded either.
                 raise
             unload(conn, build)
             unloaded[build.build_id] = build.projection
@@ -228,8 +247,8 @@ def _prove(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, result:
     lost = settle_dead_letters(conn, build, keeper.stream.table)
     if lost:
         result.dead_letters[build.table_name] = lost
-    if result.survey.decision.way == "rewrite":
-        # The rows have other coordinates than when their hashes were summed up.
+    if result.survey.decision.way == "rewrite" or result.survey.bearings.rehashed:
+        # The rows have other coordinates, or hashes, than when those were summed up.
         with conn.transaction():
             take(conn, build.build_id, keeper.statements.relations)
     for _ in range(ROUNDS):

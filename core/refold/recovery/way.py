@@ -46,7 +46,8 @@ def decide(found: Bearings) -> Decision:
             f"has come to {found.next}",
         )
     if not found.foreign:
-        return Decision("prove", "the coordinates are this cluster's own")
+        because = ", but kept hashes are those of other hash functions" if found.rehashed else ""
+        return Decision("prove", f"the coordinates are this cluster's own{because}")
     if found.cursors > found.oldest:
         return Decision(
             "wait",

@@ -11,6 +11,7 @@ from refold.builds.promote import NotYet, depths, promote
 from refold.builds.upkeeper import Upkeeper, Upkeepers
 from refold.cursor import Cursor, next_read
 from refold.errors import BuildError
+from refold.log.integrity import LogDamaged
 from refold.retry import transient
 from refold.worker.load import BUCKET, STEP, TRANSFORM_STEP, Loaded, load_step
 from refold.worker.page import Applied, apply_page, turn
@@ -133,6 +134,8 @@ class Keeper:
         for (deployment,) in rows:
             try:
                 promoted += promote(self.conn, deployment, self.upkeepers, self.catch_up, seconds=2.0)
+            except LogDamaged as error:
+                self._refused(deployment, error)
             except (NotYet, BuildError):
                 continue
             except Exception as error:

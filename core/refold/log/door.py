@@ -12,6 +12,10 @@ from refold.retry import in_short_attempts
 
 T = TypeVar("T")
 
+GUARDS = ("refuse_change", "refuse_change_of_row")
+"""Of the ledger, the log and its segments: they keep statements and rows."""
+_AGAIN = {"O": "ENABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA", "D": "DISABLE"}
+"""How a trigger stands again as it stood."""
 WRITERS_S = 60.0
 """Seconds for which transactions that have written to the table are waited for."""
 
@@ -49,12 +53,16 @@ def through(conn: psycopg.Connection, table: str, guards: Sequence[str], work: C
 
     def unguarded() -> T:
         conn.execute("SET LOCAL ROLE refold_owner")
-        for guard in guards:
+        stood = conn.execute(
+            "SELECT tgname, tgenabled::text FROM pg_trigger WHERE tgrelid = %s::regclass AND tgname = ANY (%s)",
+            (table, list(guards)),
+        ).fetchall()
+        for guard, _ in stood:
             conn.execute(f"ALTER TABLE {table} DISABLE TRIGGER {guard}".encode())
         conn.execute("SET LOCAL lock_timeout = 0")
         done = work()
-        for guard in guards:
-            conn.execute(f"ALTER TABLE {table} ENABLE TRIGGER {guard}".encode())
+        for guard, role in stood:
+            conn.execute(f"ALTER TABLE {table} {_AGAIN[role]} TRIGGER {guard}".encode())
         return done
 
     try:

@@ -1,0 +1,28 @@
+-- The guards of the log and the ledger stand in every role of a session, also in that of a replica. `pg_restore
+-- --disable-triggers` leaves them as triggers like any other, and segments of an older version have such ones.
+CREATE OR REPLACE FUNCTION refold.arm_guards() RETURNS integer
+LANGUAGE plpgsql
+SET search_path = pg_catalog
+AS $$
+DECLARE
+    guard record;
+    armed integer := 0;
+BEGIN
+    FOR guard IN
+        SELECT t.tgrelid::regclass AS relation, t.tgname AS name,
+               CASE t.tgname WHEN 'refuse_replicated' THEN 'REPLICA' ELSE 'ALWAYS' END AS role
+        FROM pg_trigger AS t
+        WHERE t.tgname IN ('a_let_in', 'b_ring', 'refuse_forgery', 'refuse_change', 'refuse_change_of_row',
+                           'refuse_replicated')
+          AND t.tgenabled <> CASE t.tgname WHEN 'refuse_replicated' THEN 'R' ELSE 'A' END
+          AND (t.tgrelid IN ('refold.events'::regclass, 'refold.event_ids'::regclass)
+               OR t.tgrelid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'refold.events'::regclass))
+    LOOP
+        EXECUTE format('ALTER TABLE %s ENABLE %s TRIGGER %I', guard.relation, guard.role, guard.name);
+        armed := armed + 1;
+    END LOOP;
+    RETURN armed;
+END
+$$;
+
+COMMENT ON FUNCTION refold.arm_guards() IS 'Makes the guards of the log stand in every role; returns how many did not.';

@@ -1,0 +1,24 @@
+-- What this server's hash functions make of some values, one of each type that the log, the ledger and most keys have.
+-- They are not promised to stay the same from one major version of Postgres to the next. Whoever keeps hashes keeps
+-- this beside them (`refold.settings.hash_probe`): where it differs, they are another server's.
+CREATE OR REPLACE FUNCTION refold.hash_probe() RETURNS bigint[]
+LANGUAGE sql STABLE PARALLEL SAFE
+SET search_path = pg_catalog
+AS $$
+SELECT ARRAY[
+    hashtextextended('refold' COLLATE "C", 0),
+    hash_record_extended(ROW(NULL::text, 'view'::text COLLATE "C"), 0),
+    hash_record_extended(ROW(1::smallint, 2::integer, 3::bigint), 0),
+    hash_record_extended(ROW(1.50::numeric, -2::numeric), 0),
+    hash_record_extended(ROW(1.5::float4, 2.5::float8), 0),
+    hash_record_extended(ROW('2026-03-02 10:00:00+00'::timestamptz, '2026-03-02 10:00:00'::timestamp), 0),
+    hash_record_extended(ROW('2026-03-02'::date, '10:00'::time, '36 hours'::interval), 0),
+    hash_record_extended(ROW('{"a": [1.0, "x", true, null], "b": {}}'::jsonb), 0),
+    hash_record_extended(ROW(true, '\xc0de'::bytea, '6f8f2a4e-0000-4000-8000-000000000001'::uuid), 0),
+    hash_record_extended(ROW(ARRAY['a', 'b'], ARRAY[1, 2], '10.0.0.1'::inet), 0),
+    hash_record_extended(ROW('726'::xid8), 0),
+    hashint8extended(726, 1)
+]
+$$;
+
+COMMENT ON FUNCTION refold.hash_probe() IS 'Tells whether kept hashes are of this server''s hash functions.';

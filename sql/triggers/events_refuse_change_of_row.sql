@@ -1,0 +1,5 @@
+-- A subscription changes rows without a statement. (It costs an INSERT nothing.)
+CREATE OR REPLACE TRIGGER refuse_change_of_row
+BEFORE UPDATE OR DELETE ON refold.events
+FOR EACH ROW EXECUTE FUNCTION refold.refuse_change();
+ALTER TABLE refold.events ENABLE ALWAYS TRIGGER refuse_change_of_row;
