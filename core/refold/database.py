@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Literal
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import set_json_loads
 
 from refold.cluster import bearings
 from refold.errors import DatabaseError, ForeignCluster, NotInstalled
+from refold.exact_json import readable
 from refold.pooling import look_for_proxy
 from refold.resources import migrations_dir, sql_dir
 from refold.retry import in_short_attempts
@@ -96,6 +98,8 @@ def connect(
     except BaseException:
         conn.close()
         raise
+    # What people are shown must not fail because of one value.
+    set_json_loads(readable, conn)
     conn.autocommit = autocommit
     return conn
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import psycopg
-from psycopg.rows import dict_row
 
 from refold.builds.upkeeper import Upkeeper
 from refold.projections.identifiers import ident
 from refold.upkeep.transform import EXPECTED, applied_rows
+from refold.worker.decoding import decoded
 from refold.worker.page import alive
 from refold.worker.write_rows import write_rows
 
@@ -38,10 +38,8 @@ def recompute(
     conn.execute(f"CREATE TEMPORARY TABLE expected_rows (LIKE {relation.table}) ON COMMIT DROP".encode())
     conn.execute(b"CREATE TEMPORARY TABLE recomputed_events (txid xid8, position bigint) ON COMMIT DROP")
     events: list[tuple[int, int]] = []
-    with conn.cursor(row_factory=dict_row) as cursor:
-        cursor.execute(query.encode(), parameters)
-        # All of them before the COPY, as in a page: a process that is frozen in the function would keep its locks.
-        expected = list(keeper.transform.rows(alive(conn, _noted(cursor, events))))
+    # All of them before the COPY, as in a page: a process that is frozen in the function would keep its locks.
+    expected = list(keeper.transform.rows(alive(conn, _noted(decoded(conn, query, parameters), events))))
     write_rows(conn, f"COPY {EXPECTED} ({columns}) FROM STDIN", expected)
     write_rows(conn, "COPY pg_temp.recomputed_events FROM STDIN", events)
 

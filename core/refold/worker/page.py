@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
-from psycopg.rows import dict_row
 
 from refold.builds.build import Build, by_id, lock, move
 from refold.builds.dead_letters import Bound, left_out, set_aside
@@ -17,6 +16,7 @@ from refold.copy_text import array
 from refold.crash import crash_point
 from refold.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
 from refold.worker.culprits import bisect, of_an_event
+from refold.worker.decoding import decoded
 from refold.worker.write_rows import write_rows
 
 Apply = Callable[[psycopg.Connection, Upkeeper, Build, Read, int], tuple[int, Key | None]]
@@ -302,10 +302,8 @@ def _apply(
     conn: psycopg.Connection, keeper: Upkeeper, statement: str, read: Read, limit: int, dead: Sequence[str]
 ) -> tuple[int, Key | None]:
     parameters = read_parameters(read, limit, dead) | {"build": str(keeper.build_id)}
-    query = statement.encode()
     if keeper.transform is not None:
-        with conn.cursor(row_factory=dict_row) as cursor:
-            page = cursor.execute(query, parameters, prepare=True).fetchall()
+        page = list(decoded(conn, statement, parameters))
         if not page:
             return 0, None
         # All of them before the COPY: the server's time-out for idle transactions does not run inside one, and a
@@ -321,7 +319,7 @@ def _apply(
             conn.execute(keeper.statements.figures.encode(), parameters | moved, prepare=True)
         end = page[-1]
         return len(page), _key(keeper, end["txid"], end["position"], end["ordinal"])
-    row = conn.execute(query, parameters, prepare=True).fetchone()
+    row = conn.execute(statement.encode(), parameters, prepare=True).fetchone()
     assert row is not None
     events, txid, position, ordinal = row
     return events, None if txid is None else _key(keeper, txid, position, ordinal)
