@@ -35,7 +35,7 @@ def nested(levels: int, *, lists: bool) -> dict[str, Any]:
         {"a": Decimal("1E-1999")},
         {"a": Decimal("0E+400000")},
         {"a": 10**1999},
-        {"a": Decimal(5e-324)},
+        {"a": Decimal.from_float(5e-324)},
         {"a": 2**4096},
         {"a": "9" * 5000},
         {"a": [5e-324, 1.7976931348623157e308]},

@@ -173,6 +173,8 @@ builds = Table(
     Column("error", Text),
     # How many events it leaves out (waiting or dropped): whoever holds its lock knows by this one number.
     Column("dead_letters", Integer, nullable=False, server_default=text("0")),
+    # And how many of those wait.
+    Column("waiting_letters", Integer, nullable=False, server_default=text("0")),
     UniqueConstraint("projection", "number"),
     UniqueConstraint("table_name"),
     CheckConstraint("state IN ('building', 'live', 'retired', 'dropped')", "state"),
@@ -242,6 +244,7 @@ dead_letters = Table(
     CheckConstraint("state IN ('waiting', 'released', 'dropped')", "state"),
     CheckConstraint("(state = 'waiting') = (ended_at IS NULL)", "ended"),
     CheckConstraint("state <> 'dropped' OR reason IS NOT NULL", "dropped_for_a_reason"),
+    Index("dead_letters_waiting", "build_id", "first_failed_at", postgresql_where=text("state = 'waiting'")),
     comment="Events that one build could not process, set aside with the error; never dropped without a reason.",
 )
 
@@ -362,9 +365,11 @@ settings = Table(
     Column("system_identifier", BigInteger, nullable=False),
     Column("segment_size", BigInteger, nullable=False, server_default=text("1000000")),
     Column("segments_ahead", Integer, nullable=False, server_default=text("2")),
-    # More than this, and it is the projection that is broken, not the events.
+    # More than this wait, or fail of a page, and it is the projection that is broken, not the events. Then a live build
+    # goes on, or stops.
     Column("max_dead_letters", Integer, nullable=False, server_default=text("100")),
     Column("dead_letter_share", Double, nullable=False, server_default=text("0.5")),
+    Column("too_many_dead_letters", Text, nullable=False, server_default=text("'go on'")),
     # When a duty opens an incident, seconds.
     Column("lag_limit", Integer, nullable=False, server_default=text("60")),
     Column("stalled_after", Integer, nullable=False, server_default=text("300")),
@@ -380,6 +385,7 @@ settings = Table(
     CheckConstraint("segment_size > 0", "segment_size"),
     CheckConstraint("segments_ahead > 0", "segments_ahead"),
     CheckConstraint("max_dead_letters >= 0", "max_dead_letters"),
+    CheckConstraint("too_many_dead_letters IN ('go on', 'stop')", "too_many_dead_letters"),
     CheckConstraint("dead_letter_share BETWEEN 0 AND 1", "dead_letter_share"),
     CheckConstraint("deep_audit_days > 0", "deep_audit_days"),
     comment="One row: which cluster the cursors speak of, and how the log is cut into segments.",

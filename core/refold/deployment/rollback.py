@@ -16,7 +16,7 @@ from typing import Literal
 import psycopg
 
 from refold.builds.build import Build, by_id, find, lock
-from refold.builds.dead_letters import count
+from refold.builds.dead_letters import recount
 from refold.builds.key_indexes import key_indexes
 from refold.builds.lookup import known
 from refold.builds.make import new_deployment
@@ -118,7 +118,7 @@ def rollback(
                 )
                 if build.dead_letters:
                     # They wait again, and somebody should know.
-                    count(conn, build.build_id)
+                    recount(conn, build.build_id)
             _catch_up_with_changes(conn, upkeepers, before, decision.revived, streams)
         key_indexes(conn, upkeepers)
     finally:

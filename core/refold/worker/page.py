@@ -15,12 +15,28 @@ from refold.builds.upkeeper import Upkeeper
 from refold.copy_text import array
 from refold.crash import crash_point
 from refold.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
-from refold.worker.culprits import bisect, of_an_event
+from refold.worker.culprits import Culprit, Portion, of_an_event, sift
 from refold.worker.decoding import decoded
 from refold.worker.write_rows import write_rows
 
-Apply = Callable[[psycopg.Connection, Upkeeper, Build, Read, int], tuple[int, Key | None]]
-"""apply(conn, keeper, build, read, limit): writes the rows of a read; the number of events, and the last key."""
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How far a read was applied.
+
+    Args:
+        events: rows of the stream.
+        last: key of the last of them.
+        full: the read may hold more.
+    """
+
+    events: int
+    last: Key | None
+    full: bool
+
+
+Apply = Callable[[psycopg.Connection, Upkeeper, Build, Read, int], Part]
+"""apply(conn, keeper, build, read, limit): writes the rows of a read."""
 
 CAREFUL = 20_000
 """Rows at most of a page in which an event fails."""
@@ -112,14 +128,13 @@ def apply_page(
     if read is None:
         return Applied(0, full=False)
     crash_point("looked")
-    events, last = (apply or apply_read)(conn, keeper, build, read, limit)
+    part = (apply or apply_read)(conn, keeper, build, read, limit)
     crash_point("rows")
-    full = events >= limit
-    cursor = advance(build.cursor, read, last, full)
-    if events or cursor != build.cursor:
-        move(conn, build, cursor, events=events, milliseconds=(time.perf_counter() - started) * 1000)
+    cursor = advance(build.cursor, read, part.last, part.full)
+    if part.events or cursor != build.cursor:
+        move(conn, build, cursor, events=part.events, milliseconds=(time.perf_counter() - started) * 1000)
     crash_point("cursor")
-    return Applied(events, full, last)
+    return Applied(part.events, part.full, part.last)
 
 
 def upstream_cursor(conn: psycopg.Connection, build: Build, *, known: Snapshot = EMPTY) -> Cursor:
@@ -179,52 +194,58 @@ def key_parameters(name: str, key: Key) -> dict[str, str]:
     }
 
 
-def apply_read(
-    conn: psycopg.Connection, keeper: Upkeeper, build: Build, read: Read, limit: int
-) -> tuple[int, Key | None]:
-    """Reads a page and writes its rows; answers the number of events and the last key."""
-    return apply_rows(conn, keeper, read, limit, left_out(conn, build))
+def apply_read(conn: psycopg.Connection, keeper: Upkeeper, build: Build, read: Read, limit: int) -> Part:
+    """Reads a page and writes its rows."""
+    events, last = apply_rows(conn, keeper, read, limit, _left_out(conn, keeper, build))
+    return Part(events, last, events >= limit)
 
 
-def apply_carefully(
-    conn: psycopg.Connection, keeper: Upkeeper, build: Build, read: Read, limit: int
-) -> tuple[int, Key | None]:
+def _left_out(conn: psycopg.Connection, keeper: Upkeeper, build: Build) -> list[str]:
+    """The dead letters that a page could meet: only where it reads the events of its keys once more."""
+    return left_out(conn, build) if keeper.plan.upkeep == "recompute" else []
+
+
+def apply_carefully(conn: psycopg.Connection, keeper: Upkeeper, build: Build, read: Read, limit: int) -> Part:
     """The same when an event of the page fails: it becomes a dead letter, and the others are applied.
+
+    Where many fail, the page ends behind the first portion of them.
 
     Raises:
         BuildError: too many fail.
     """
     rows = _coordinates(conn, keeper, read, limit)
     if not rows:
-        return 0, None
-    dead = left_out(conn, build)
+        return Part(0, None, False)
+    dead = _left_out(conn, keeper, build)
     bound = Bound.of(conn, build, len(rows))
+    culprits: list[Culprit] = []
+    at = 0
 
-    def attempt(part: range) -> Exception | None:
-        after = rows[part.start - 1][1] if part.start else read.after
-        within = Read(read.done, read.target, after, rows[part.stop - 1][1])
+    def attempt(count: int) -> Exception | None:
+        nonlocal at
+        within = Read(read.done, read.target, rows[at - 1][1] if at else read.after, rows[at + count - 1][1])
         try:
             with conn.transaction():
-                apply_rows(conn, keeper, within, len(part), dead)
+                apply_rows(conn, keeper, within, count, dead)
         except Exception as error:
             if not of_an_event(error):
                 raise
             return error
+        at += count
         return None
 
-    def halves(part: range) -> tuple[range, range] | None:
-        middle = len(part) // 2
-        return (part[:middle], part[middle:]) if middle else None
-
-    def blame(part: range, error: Exception) -> None:
-        event_id, key = rows[part.start]
+    def blame(error: Exception) -> None:
+        nonlocal at
         bound.take(error)
-        set_aside(conn, build, event_id, stored_key(keeper, key), error)
+        event_id, key = rows[at]
+        culprits.append(Culprit(event_id, stored_key(keeper, key), error))
         # Another event of its key would evaluate it again.
         dead.append(event_id)
+        at += 1
 
-    bisect(range(len(rows)), attempt=attempt, halves=halves, blame=blame)
-    return len(rows), rows[-1][1]
+    done = sift(len(rows), attempt=attempt, blame=blame, enough=Portion(culprits).enough)
+    set_aside(conn, build, culprits, beyond=bound.beyond)
+    return Part(done, rows[done - 1][1], done < len(rows) or len(rows) >= limit)
 
 
 def _coordinates(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int) -> list[tuple[str, Key]]:
