@@ -130,7 +130,8 @@ class Bound:
         ).fetchone()
         assert found is not None
         most, share, beyond, waiting, state, known = found
-        return cls(most + known - waiting, max(cls.FEW, int(rows * share)), beyond == "stop" or state != "live")
+        few = max(cls.FEW, int(rows * share), known)
+        return cls(most + known - waiting, few, beyond == "stop" or state != "live")
 
     @property
     def beyond(self) -> bool:
