@@ -250,7 +250,7 @@ def _heal_part(
 
 
 def _try_again(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, locked: Sequence[Build]) -> None:
-    """Ends the dead letters of direct readers for the rows that are being healed: what stood there may have caused them.
+    """Ends the dead letters of direct readers for rows that are being healed: what stood there may have caused them.
 
     The healing of the reader, which follows, sets aside again what still fails.
     """
