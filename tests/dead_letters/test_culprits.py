@@ -85,9 +85,8 @@ def test_what_fails_no_more_is_applied() -> None:
 def test_the_shortest_prefix_that_fails() -> None:
     for size, first in ((1, 1), (2, 2), (100, 1), (100, 37), (100, 100)):
         for passes in {0, first - 1}:
-            number, _ = first_failing(
-                size, lambda count, first=first: ValueError("no") if count >= first else None, passes=passes
-            )
+            fails = {count: ValueError("no") for count in range(first, size + 1)}
+            number, _ = first_failing(size, fails.get, passes=passes)
             assert number == first
 
 

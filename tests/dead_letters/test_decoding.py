@@ -102,8 +102,9 @@ def test_it_can_be_shown(shop: Prices, enriched: Path, metadata: str) -> None:
     assert shown.exit_code == 0, shown.output
     assert "enriched could not process event x" in shown.output
     told = run.invoke(app, ["deadletters", "show", str(letter.dead_letter_id), "--json", "--database-url", shop.url])
-    event: dict[str, Any] = json.loads(told.stdout)["event"]
-    assert (event["event_id"] if isinstance(event, dict) else event).count("x")
+    event: Any = json.loads(told.stdout)["event"]
+    # What is too deep for a document is shown as text.
+    assert event["event_id"] == "x" if isinstance(event, dict) else '"event_id": "x"' in event
     query = run.invoke(app, ["query", "SELECT * FROM metrics.raw", "--database-url", shop.url])
     assert query.exit_code == 0, query.output
 

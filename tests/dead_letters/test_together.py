@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psycopg
@@ -43,7 +44,7 @@ def project(folder: Path, *names: str) -> Path:
     return folder
 
 
-def tell(shop: Prices, metadata: list[dict[str, object]], prefix: str = "e", user: str = "u") -> None:
+def tell(shop: Prices, metadata: Sequence[Mapping[str, object]], prefix: str = "e", user: str = "u") -> None:
     with psycopg.connect(shop.url) as conn:
         append(conn, [
             {"id": f"{prefix}{at}", "user_id": user, "action": "view", "ts": at, "metadata": one}
@@ -57,7 +58,7 @@ def tell(shop: Prices, metadata: list[dict[str, object]], prefix: str = "e", use
     ids=["a divisor of 0", "more than a numeric holds", "the same with members"],
 )
 def test_those_that_fail_only_together(
-    shop: Prices, tmp_path: Path, name: str, metadata: list[dict[str, object]]
+    shop: Prices, tmp_path: Path, name: str, metadata: Sequence[Mapping[str, object]]
 ) -> None:
     folder = project(tmp_path, name)
     shop.deploy(folder)
