@@ -33,6 +33,10 @@ PRODUCERS = 3
 WORKERS = 2
 POISON = "poison"
 """A number that is none."""
+HALF = "half"
+"""Another; and where two of one user are evaluated together, they fail though neither fails alone."""
+TOGETHER = "halves"
+"""The projection that does."""
 FAILING = {
     "clicks": ("view", "buy"),
     "tagged": ("view", "buy"),
@@ -46,7 +50,17 @@ FAILING = {
 def poisoned(projection: str, events: Iterable[SourceEvent]) -> set[str]:
     """The ids of the events that a projection cannot process."""
     looked_at = FAILING.get(projection, ())
-    return {event.id for event in events if event.metadata.get("n") == POISON and event.action in looked_at}
+    return {event.id for event in events if event.metadata.get("n") in (POISON, HALF) and event.action in looked_at}
+
+
+def left_out_together(events: Iterable[SourceEvent], waiting: set[str]) -> bool:
+    """Whether those that wait are all halves of each user but one."""
+    halves: dict[str | None, set[str]] = {}
+    for event in events:
+        if event.metadata.get("n") == HALF:
+            halves.setdefault(event.user_id, set()).add(event.id)
+    applied = [ids - waiting for ids in halves.values()]
+    return waiting <= set().union(*halves.values()) and all(len(ids) == 1 for ids in applied)
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,7 @@ class Event:
     def under(self, number: int) -> SourceEvent:
         metadata: dict[str, Any] = {"items": self.items.split()}
         if self.n is not None:
-            metadata["n"] = self.n if self.n == POISON else Decimal(self.n)
+            metadata["n"] = self.n if self.n in (POISON, HALF) else Decimal(self.n)
         if self.place is not None:
             metadata["place"] = self.place
         return SourceEvent(

@@ -9,7 +9,7 @@ from typing import LiteralString
 
 from hypothesis import strategies as st
 
-from histories import POISON, PRODUCERS, WORKERS, Event, History
+from histories import HALF, POISON, PRODUCERS, WORKERS, Event, History
 from refold.builds.build import Build, by_id, find, kept, lock
 from refold.builds.dead_letters import find as letters
 from refold.builds.key_indexes import key_indexes
@@ -302,7 +302,7 @@ events = st.builds(
     user_id=st.sampled_from([None, "u1", "u2", "user-3"]),
     action=st.sampled_from(["view", "buy", "noise"]),
     minute=st.one_of(st.integers(0, 90), st.integers(-3000, 3000)),
-    n=st.sampled_from([None, None, "1.0", "1.00", "2.5", "7", "-3", POISON]),
+    n=st.sampled_from([None, None, "1.0", "1.00", "2.5", "7", "-3", POISON, HALF]),
     place=st.sampled_from([None, "x", "y"]),
     items=st.sampled_from(["", "a", "bb", "a bb c", "bb a bb"]),
     version=st.sampled_from([1, 2]),

@@ -194,7 +194,10 @@ def test_a_half_loaded_reader_of_a_healed_stream_starts_over(project: Project) -
 
 
 def test_a_build_that_cannot_go_live_stops_no_worker(project: Project) -> None:
-    project.worker.execute("SET ROLE NONE; UPDATE refold.settings SET max_dead_letters = 0; SET ROLE refold_worker")
+    project.worker.execute(
+        "SET ROLE NONE; UPDATE refold.settings SET max_dead_letters = 0, too_many_dead_letters = 'stop';"
+        " SET ROLE refold_worker"
+    )
     project.deploy(sums="SELECT action, sum((metadata ->> 'n')::int) AS s FROM events GROUP BY action")
     project.deploy(live=False, sums="SELECT action, sum((metadata ->> 'm')::int) AS s FROM events GROUP BY action")
     project.worker.execute("UPDATE refold.deployments SET promote = true")

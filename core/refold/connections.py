@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from typing import Literal
 
 import psycopg
+from psycopg.types.json import set_json_loads
 
 from refold.errors import DatabaseError, NotInstalled
+from refold.exact_json import readable
 from refold.pooling import insist_on_settings, look_for_proxy, proxied
 from refold.silence import answering
 
@@ -166,6 +168,8 @@ def connect(
     except BaseException:
         conn.close()
         raise
+    # What people are shown must not fail because of one value.
+    set_json_loads(readable, conn)
     conn.autocommit = autocommit
     return conn
 

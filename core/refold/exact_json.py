@@ -12,6 +12,7 @@ from math import isfinite
 from typing import Any
 
 _INT64_DIGITS = 18
+_DEEP = 500
 
 
 def parse_json_line(text: str) -> dict[str, Any]:
@@ -29,6 +30,32 @@ def parse_json_line(text: str) -> dict[str, Any]:
     if type(value) is not dict:
         raise ValueError(f"must be a JSON object, not {kind(value)}")
     return value
+
+
+def readable(text: str | bytes) -> Any:
+    """Read JSON for somebody to look at; never fails.
+
+    An integer that is too long for `int` becomes a Decimal, and what is too deep to be written again remains text.
+    """
+    shown = text if isinstance(text, str) else bytes(text).decode()
+    if shown.count("[") + shown.count("{") > _DEEP and _depth(shown) > _DEEP:
+        return shown
+    try:
+        return json.loads(shown)
+    except ValueError:
+        return json.loads(shown, parse_int=_integer)
+
+
+def _depth(text: str) -> int:
+    """How many brackets are open at once, at most; those within strings count too."""
+    deepest = now = 0
+    for character in text:
+        if character in "[{":
+            now += 1
+            deepest = max(deepest, now)
+        elif character in "]}":
+            now -= 1
+    return deepest
 
 
 def metadata_json(metadata: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ An event that Postgres refuses would take its whole batch with it, so metadata i
 with a reason that names the place.
 """
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from json.encoder import encode_basestring
@@ -18,15 +19,20 @@ MAX_DEPTH = 100
 MAX_BYTES = 1024 * 1024
 """Size of metadata in bytes of the text that Postgres prints for it, `octet_length(metadata::text)`."""
 
-MAX_DIGITS_BEFORE_POINT = 131_072
-MAX_DIGITS_AFTER_POINT = 16_383
-"""Limits of Postgres' `numeric`, in which `jsonb` keeps numbers (its documentation, "Numeric Types")."""
+MAX_DIGITS = 2000
+"""Digits of a number as Postgres prints it, before and after the point together, zeros included.
+
+`numeric`, in which `jsonb` keeps numbers, holds 131,072; but readers of JSON do not: Python's `int` stops at 4,300.
+Every double written out exactly has at most 1,075 digits, a key of 4,096 bits has 1,234.
+"""
 
 _MAX_EXPONENT_OF_ZERO = 2**30 - 2  # beyond it numeric_in refuses even a zero
 
-# Compact text below this cannot exceed MAX_BYTES once printed, nor hold a number with too many digits: at
-# worst it is full of 5e-324, each printed with all its zeros.
+# Compact text below this cannot exceed MAX_BYTES once printed: at worst it is full of 5e-324, each printed with all
+# its zeros.
 _SURELY_SMALL = 16_000
+# What is longer than MAX_DIGITS once printed has this, if its exponent is no larger than those of _is_plain.
+_MANY_DIGITS = re.compile(r"[0-9]{250}")
 
 _TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep: flatten it"
 _TOO_LARGE = f"is larger than {MAX_BYTES} bytes: keep large content elsewhere and refer to it"
@@ -44,6 +50,8 @@ def problem(metadata: dict[str, Any]) -> str | None:
     except (TypeError, ValueError, RecursionError):
         return _find_problem(metadata)
     if len(text) > _SURELY_SMALL or "\\u0000" in text or not _is_plain(metadata):
+        return _find_problem(metadata)
+    if len(text) > 250 and _MANY_DIGITS.search(text):
         return _find_problem(metadata)
     return None
 
@@ -150,9 +158,8 @@ def _scalar_problem(value: object) -> str | None:
     finite = value.is_finite() if isinstance(value, Decimal) else isinstance(value, int) or isfinite(value)
     if not finite:
         return f"holds {value}, which is not a JSON number: use null or leave it out"
-    before, after = _digits(value)
-    if before > MAX_DIGITS_BEFORE_POINT or after > MAX_DIGITS_AFTER_POINT:
-        return "holds a number that is out of range for Postgres: send it as a string"
+    if sum(_digits(value)) > MAX_DIGITS:
+        return f"holds a number of more than {MAX_DIGITS} digits: send it as a string"
     return None
 
 

@@ -198,6 +198,8 @@ builds = Table(
     Column("error", Text),
     # How many events it leaves out (waiting or dropped): whoever holds its lock knows by this one number.
     Column("dead_letters", Integer, nullable=False, server_default=text("0")),
+    # And how many of those wait.
+    Column("waiting_letters", Integer, nullable=False, server_default=text("0")),
     UniqueConstraint("projection", "number"),
     UniqueConstraint("table_name"),
     CheckConstraint("state IN ('building', 'live', 'retired', 'dropped')", "state"),
@@ -296,7 +298,7 @@ dead_letters = Table(
     CheckConstraint("(state = 'waiting') = (ended_at IS NULL)", "ended"),
     CheckConstraint("state <> 'dropped' OR reason IS NOT NULL", "dropped_for_a_reason"),
     # Those that have ended stay, and are not counted again and again.
-    Index("dead_letters_waiting", "build_id", postgresql_where=text("state = 'waiting'")),
+    Index("dead_letters_waiting", "build_id", "first_failed_at", postgresql_where=text("state = 'waiting'")),
     comment="Events that one build could not process, set aside with the error; never dropped without a reason.",
 )
 
@@ -462,9 +464,11 @@ settings = Table(
     Column("system_identifier", BigInteger, nullable=False),
     Column("segment_size", BigInteger, nullable=False, server_default=text("1000000")),
     Column("segments_ahead", Integer, nullable=False, server_default=text("2")),
-    # More than this, and it is the projection that is broken, not the events.
+    # More than this wait, or fail of a page, and it is the projection that is broken, not the events. Then a live build
+    # goes on, or stops.
     Column("max_dead_letters", Integer, nullable=False, server_default=text("100")),
     Column("dead_letter_share", Double, nullable=False, server_default=text("0.5")),
+    Column("too_many_dead_letters", Text, nullable=False, server_default=text("'go on'")),
     # When a duty opens an incident, seconds.
     Column("lag_limit", Integer, nullable=False, server_default=text("60")),
     Column("stalled_after", Integer, nullable=False, server_default=text("300")),
@@ -492,6 +496,7 @@ settings = Table(
     CheckConstraint("segment_size > 0", "segment_size"),
     CheckConstraint("segments_ahead > 0", "segments_ahead"),
     CheckConstraint("max_dead_letters >= 0", "max_dead_letters"),
+    CheckConstraint("too_many_dead_letters IN ('go on', 'stop')", "too_many_dead_letters"),
     CheckConstraint("dead_letter_share BETWEEN 0 AND 1", "dead_letter_share"),
     CheckConstraint("deep_audit_days > 0", "deep_audit_days"),
     CheckConstraint("least(rejected_days, repair_days, incident_days, build_days) > 0", "retention"),

@@ -1,6 +1,5 @@
 """What is asked often costs the same however long the log is."""
 
-import sqlalchemy as sa
 from alembic import op
 
 revision = "0008"
@@ -14,13 +13,6 @@ def upgrade() -> None:
     op.create_index("sealed_by_passed", "sealed", ["passed", "slice"], schema="refold")
     # What status and report count.
     op.create_index("sealed_by_time", "sealed", ["sealed_at", "slice"], schema="refold")
-    op.create_index(
-        "dead_letters_waiting",
-        "dead_letters",
-        ["build_id"],
-        schema="refold",
-        postgresql_where=sa.text("state = 'waiting'"),
-    )
     op.create_index("rejected_by_answer", "rejected", ["answer", "last_seen"], schema="refold")
     op.create_index("repairs_by_time", "repairs", ["repaired_at"], schema="refold")
     # Others of these names follow, which take or answer something else.

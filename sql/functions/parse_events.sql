@@ -38,10 +38,8 @@ SELECT
                  || left((e.event -> 'ts')::text, 50)
         WHEN jsonb_typeof(e.event -> 'metadata') <> 'object'
             THEN 'metadata: must be an object, not ' || refold.json_kind(e.event -> 'metadata')
-        WHEN octet_length((e.event -> 'metadata')::text) > 1048576
-            THEN 'metadata: is larger than 1048576 bytes: keep large content elsewhere and refer to it'
-        WHEN jsonb_path_exists(e.event -> 'metadata', 'strict $.**{100} ? (@.type() == "object" || @.type() == "array")')
-            THEN 'metadata: is nested more than 100 levels deep: flatten it'
+        WHEN refold.metadata_problem(e.event -> 'metadata') IS NOT NULL
+            THEN 'metadata: ' || refold.metadata_problem(e.event -> 'metadata')
         WHEN v.version IS NULL OR v.version NOT BETWEEN 1 AND 32767
             THEN 'version: must be a whole number from 1 to 32767, not ' || left((e.event -> 'version')::text, 50)
     END

@@ -1,5 +1,6 @@
 -- Keeps input that did not get in. The same input seen again (a retry, a second run of a file) is counted,
--- not kept twice.
+-- not kept twice. A source that is too long for the index is known by its start and its hash: else what is kept of a
+-- bad event would keep the good ones of its call from the log.
 CREATE OR REPLACE FUNCTION refold.set_aside(
     source text, line bigint, answer text, reason text, raw text
 ) RETURNS void
@@ -7,7 +8,10 @@ LANGUAGE sql SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
 AS $$
 INSERT INTO refold.rejected AS kept (source, line, answer, reason, raw)
-VALUES (set_aside.source, set_aside.line, set_aside.answer, set_aside.reason, set_aside.raw)
+VALUES (
+    CASE WHEN char_length(set_aside.source) <= 255 THEN set_aside.source
+         ELSE left(set_aside.source, 222) || ' ' || md5(set_aside.source) END,
+    set_aside.line, set_aside.answer, set_aside.reason, set_aside.raw)
 ON CONFLICT (source, line, answer, md5(raw))
     DO UPDATE SET times = kept.times + 1, last_seen = now(), reason = EXCLUDED.reason
 $$;

@@ -114,7 +114,7 @@ def test_forgotten_prepared_transactions(refold: Refold, connect: Callable[..., 
 
 
 def test_a_metric_that_fails_is_named(refold: Refold, metric: Metric, record: Record, conn: Connection) -> None:
-    conn.execute("UPDATE refold.settings SET max_dead_letters = 0")
+    conn.execute("UPDATE refold.settings SET max_dead_letters = 0, too_many_dead_letters = 'stop'")
     conn.commit()
     metric("ratio", "SELECT action, max(1 / (version - 1)) AS ratio FROM events GROUP BY action")
     metric("counts", COUNTS)

@@ -110,7 +110,30 @@ def test_more_than_there_may_be_are_no_poison(shop: Prices, tmp_path: Path) -> N
     shop.apply("raw")
     damage(shop, "e3", "5")
     shop.apply("reader")
-    shop.admin.execute("UPDATE refold.settings SET max_dead_letters = 0")
+    shop.admin.execute("UPDATE refold.settings SET max_dead_letters = 0, too_many_dead_letters = 'stop'")
     report = reconcile(shop.worker, tmp_path, depth="slice")
     assert report.drift == 0 and "too many of its events fail" in report.skipped[0][1]
     assert shop.waiting() == []
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_row_that_had_been_damaged_is_no_dead_letter_when_it_is_healed(
+    shop: Prices, tmp_path: Path, kind: str
+) -> None:
+    """Its reader failed for what somebody had put there; nobody else would try it again."""
+    (tmp_path / "raw.sql").write_text(RAW)
+    (tmp_path / "reader.sql").write_text(READERS[kind])
+    shop.deploy(tmp_path)
+    shop.sell(10, free=(5,))
+    shop.apply("raw")
+    damage(shop, "e3", "free")
+    damage(shop, "e8", "free")
+    shop.upkeepers = Upkeepers(tmp_path)
+    shop.apply("reader")
+    assert shop.waiting() == [("reader", "e3"), ("reader", "e5"), ("reader", "e8")]
+    report = reconcile(shop.worker, tmp_path, depth="slice")
+    assert report.skipped == []
+    assert shop.waiting() == [("reader", "e5")]
+    assert reconcile(shop.worker, tmp_path, depth="quick").clean
+    assert reconcile(shop.worker, tmp_path).clean
+    assert shop.build("reader").dead_letters == 1

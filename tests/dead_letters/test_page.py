@@ -88,7 +88,7 @@ def test_a_page_without_such_events_costs_no_more(prices: Prices) -> None:
 
 
 def test_more_than_the_bound_fail_the_build_and_no_other(prices: Prices) -> None:
-    prices.admin.execute("UPDATE refold.settings SET max_dead_letters = 3")
+    prices.admin.execute("UPDATE refold.settings SET max_dead_letters = 3, too_many_dead_letters = 'stop'")
     prices.sell(20, free=(1, 4, 6, 15))
     keeper = prices.upkeepers.of(prices.worker, prices.build("sums"))
     before = prices.build("sums").cursor
@@ -101,7 +101,7 @@ def test_more_than_the_bound_fail_the_build_and_no_other(prices: Prices) -> None
 
 
 def test_a_share_of_a_page_is_too_much_as_well(prices: Prices) -> None:
-    prices.admin.execute("UPDATE refold.settings SET dead_letter_share = 0.2")
+    prices.admin.execute("UPDATE refold.settings SET dead_letter_share = 0.2, too_many_dead_letters = 'stop'")
     prices.sell(100, free=tuple(range(0, 100, 4)))
     keeper = prices.upkeepers.of(prices.worker, prices.build("paid"))
     with pytest.raises(BuildError, match="too many"):
@@ -110,7 +110,7 @@ def test_a_share_of_a_page_is_too_much_as_well(prices: Prices) -> None:
 
 
 def test_a_failed_build_goes_on_by_itself_when_the_cause_is_gone(prices: Prices) -> None:
-    prices.admin.execute("UPDATE refold.settings SET max_dead_letters = 0")
+    prices.admin.execute("UPDATE refold.settings SET max_dead_letters = 0, too_many_dead_letters = 'stop'")
     prices.sell(20, free=(1,))
     keeper = prices.upkeepers.of(prices.worker, prices.build("sums"))
     with pytest.raises(BuildError):
@@ -161,7 +161,7 @@ def test_a_first_load_and_a_rebuild_set_aside_too(shop: Prices) -> None:
 
 
 def test_a_first_load_of_nothing_but_such_events_fails(shop: Prices) -> None:
-    shop.admin.execute("UPDATE refold.settings SET max_dead_letters = 5")
+    shop.admin.execute("UPDATE refold.settings SET max_dead_letters = 5, too_many_dead_letters = 'stop'")
     shop.sell(20, free=tuple(range(20)))
     with pytest.raises(BuildError, match="too many of its events fail"):
         make_live(shop.url, FOLDER)

@@ -207,7 +207,7 @@ def test_files_and_builds(database_url: str, examine: Examine, tmp_path: Path) -
 def test_what_fails(database_url: str, admin: Connection, examine: Examine) -> None:
     table = make_live(database_url)["daily"]
     # Else the event would be set aside.
-    admin.execute("UPDATE refold.settings SET max_dead_letters = 0")
+    admin.execute("UPDATE refold.settings SET max_dead_letters = 0, too_many_dead_letters = 'stop'")
     admin.execute(f"ALTER TABLE {table} ADD CONSTRAINT broken CHECK (false) NOT VALID".encode())
     append(admin, events(1))
     drain(database_url)

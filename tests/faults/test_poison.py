@@ -37,8 +37,12 @@ POISON: list[tuple[str, dict[str, Any], str]] = [
     ("half a character in a key", {"metadata": {"\ude00": 1}}, "metadata: contains a lone surrogate"),
     ("NaN", {"metadata": {"a": float("nan")}}, "metadata: holds nan, which is not a JSON number"),
     ("infinity", {"metadata": {"a": float("-inf")}}, "metadata: holds -inf, which is not a JSON number"),
-    ("too large a number", {"metadata": {"a": Decimal("1e400000")}}, "metadata: holds a number that is out of range"),
-    ("too many digits", {"metadata": {"a": 10**131_073}}, "metadata: holds a number that is out of range"),
+    (
+        "too large a number",
+        {"metadata": {"a": Decimal("1e400000")}},
+        "metadata: holds a number of more than 2000",
+    ),
+    ("too many digits", {"metadata": {"a": 10**2_000}}, "metadata: holds a number of more than 2000"),
     ("9,000 characters of id", {"id": "x" * 9_000}, "id: must have 1 to 255 characters, not 9000"),
     ("year 300000", {"ts": "300000-01-01T00:00:00Z"}, "ts: '300000-01-01T00:00:00Z' is not an ISO 8601 time"),
     ("year 300000 in milliseconds", {"ts": 9_404_899_200_000_000}, "ts: 9404899200000000 is out of range"),
@@ -81,7 +85,7 @@ def test_json_lines(database_url: str, admin: Connection) -> None:
     start = b'{"id": "bad", "action": "view", "ts": 0, "metadata": '
     bad: list[tuple[bytes, str]] = [
         (start + b'{"a": NaN}}', "holds NaN, which is not a JSON number"),
-        (start + b'{"a": 1e400000}}', "holds a number that is out of range"),
+        (start + b'{"a": 1e400000}}', "holds a number of more than 2000 digits"),
         (start + b'{"a": 1, "a": 2}}', "has the key 'a' twice"),
         (start + b'{"a": "\\u0000"}}', "contains a NUL character"),
         (start + b'{"a": "\\ud800"}}', "contains a lone surrogate"),

@@ -56,7 +56,7 @@ def twice(shop: Shop) -> Callable[[], None]:
             assert found is not None
             read = Read(EMPTY, build.cursor.done, Key(found[0], found[1], LAST_ORDINAL), None)
             keeper = Upkeepers(SHOP).of(shop.worker, build)
-            assert apply_read(shop.worker, keeper, build, read, 10)[0] == 2
+            assert apply_read(shop.worker, keeper, build, read, 10).events == 2
 
     return again
 
@@ -147,7 +147,7 @@ def test_a_reader_that_is_counted_as_a_whole(shop: Shop) -> None:
     keeper = Upkeepers(SHOP).of(shop.worker, build)
     with shop.worker.transaction():
         read = Read(EMPTY, build.cursor.done, None, None)
-        assert apply_read(shop.worker, keeper, build, read, 100)[0] == 16
+        assert apply_read(shop.worker, keeper, build, read, 100).events == 16
     assert said(shop, "quick") == {("totals", "all of it", 32, 16)}
     report = reconcile(shop.worker, SHOP, depth="slice")
     assert {name for name, *_ in report.counts} == {"totals"} and report.figures == []

@@ -85,8 +85,25 @@ def forget(conn: psycopg.Connection, keeper: Upkeeper, key: Key) -> None:
         keeper: the build's SQL.
         key: the row's coordinates.
     """
+    _change(conn, keeper, key, gone=True)
+
+
+def remember(conn: psycopg.Connection, keeper: Upkeeper, key: Key) -> None:
+    """Puts a row back into the figure: it is a dead letter no longer.
+
+    Args:
+        conn: a transaction that holds the build's lock.
+        keeper: the build's SQL.
+        key: the row's coordinates.
+    """
+    _change(conn, keeper, key, gone=False)
+
+
+def _change(conn: psycopg.Connection, keeper: Upkeeper, key: Key, *, gone: bool) -> None:
     row = "(VALUES (%(position)s::bigint, %(ordinal)s::integer)) AS page (position, ordinal)"
-    change = figures.read(row, gone=True) if keeper.statements.reads_by_slice else figures.counted("-1")
+    change = (
+        figures.read(row, gone=gone) if keeper.statements.reads_by_slice else figures.counted("-1" if gone else "1")
+    )
     conn.execute(
         figures.move([change]).encode(),
         {"build": keeper.build_id, "position": key.position, "ordinal": key.ordinal},

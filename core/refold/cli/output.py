@@ -47,6 +47,9 @@ def plain(value: object) -> Any:
     """A value that JSON does not know, as one that it does."""
     if isinstance(value, datetime | date):
         return value.isoformat()
+    if isinstance(value, Decimal) and value.adjusted() > 1000:
+        # An event of the time before there was a limit: no reader would take so long a number.
+        return str(value)
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, Path):

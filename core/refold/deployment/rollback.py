@@ -19,7 +19,7 @@ import psycopg
 from refold import incidents
 from refold.builds import reads
 from refold.builds.build import Build, by_id, find, lock
-from refold.builds.dead_letters import count
+from refold.builds.dead_letters import recount
 from refold.builds.figures import disagreements
 from refold.builds.follow import follow
 from refold.builds.key_indexes import key_indexes
@@ -125,7 +125,7 @@ def rollback(
                 )
                 if build.dead_letters:
                     # They wait again, and somebody should know.
-                    count(conn, build.build_id)
+                    recount(conn, build.build_id)
             _set_right(conn, upkeepers, before, decision.revived)
         key_indexes(conn, upkeepers)
     try:

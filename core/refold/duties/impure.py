@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import class_row
 
 from refold.builds.build import Build, kept
+from refold.builds.dead_letters import left_out
 from refold.builds.upkeeper import Upkeeper, Upkeepers
 from refold.duties.findings import Finding
 from refold.duties.limits import limits
@@ -25,6 +26,7 @@ from refold.incidents import detect, find, resolve
 from refold.projections.identifiers import ident
 from refold.projections.transform import Transform
 from refold.upkeep.transform import applied_rows
+from refold.worker.decoding import decoded
 from refold.worker.page import cursor_parameters
 from refold.worker.write_rows import write_rows
 
@@ -107,7 +109,8 @@ def _differences(conn: psycopg.Connection, keeper: Upkeeper, build: Build, size:
 def _sample(conn: psycopg.Connection, keeper: Upkeeper, build: Build, size: int) -> list[dict[str, Any]]:
     """The rows of the stream that the last applied events gave."""
     assert keeper.transform is not None
-    parameters: dict[str, Any] = cursor_parameters(build.cursor)
+    # Its dead letters may be such as cannot even be read.
+    parameters: dict[str, Any] = cursor_parameters(build.cursor, left_out(conn, build))
     recent = conn.execute(
         f"SELECT DISTINCT txid::text::bigint, position FROM ("
         f"SELECT txid, position FROM {keeper.stream.table} WHERE {keeper.stream.applied()}"
@@ -119,10 +122,8 @@ def _sample(conn: psycopg.Connection, keeper: Upkeeper, build: Build, size: int)
     among_them = "(txid, position) IN (SELECT * FROM unnest(%(txids)s::xid8[], %(positions)s::bigint[]))"
     query = applied_rows(keeper.transform, keeper.stream, since=False, condition=among_them)
     txids, positions = zip(*recent, strict=True)
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            query.encode(), parameters | {"txids": [str(txid) for txid in txids], "positions": list(positions)}
-        ).fetchall()
+    chosen = {"txids": [str(txid) for txid in txids], "positions": list(positions)}
+    return list(decoded(conn, query, parameters | chosen))
 
 
 def _rows(transform: Transform, row: dict[str, Any]) -> list[tuple[Any, ...]] | None:

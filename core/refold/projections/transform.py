@@ -52,7 +52,7 @@ _TYPES: dict[type, str] = {
 
 
 class FunctionFailed(Exception):
-    """A transform failed for an event; the cause is what it raised."""
+    """An event cannot be read, its function fails, or its rows cannot be written; the cause is what was raised."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(f"{type(cause).__name__}: {cause}")

@@ -14,9 +14,11 @@ import psycopg
 
 from refold.builds import reads
 from refold.builds.build import Build, by_id, find, lock
+from refold.builds.dead_letters import moved
 from refold.builds.figures import Disagreement, correct, disagreements
 from refold.builds.first_load import start_over
 from refold.builds.upkeeper import Upkeeper, Upkeepers
+from refold.cursor import Key
 from refold.errors import BuildError
 from refold.plans import plan_freely
 from refold.projections.identifiers import ident
@@ -241,6 +243,7 @@ def _heal_part(
                 f"SELECT DISTINCT {relation.slicing.row} FROM {relation.table} WHERE {own}".encode()
             )
             healed.positions = slices(conn).union(*elsewhere.fetchall())
+            _try_again(conn, upkeepers, build, locked)
         else:
             own = f"({scope.table}) AND {within_keys(relation.hash)}"
         healed.before = healed.before or _reader_slices(conn, upkeepers, build, locked, relation, own, keys)
@@ -254,6 +257,29 @@ def _heal_part(
             )
         healed.after = healed.after or _reader_slices(conn, upkeepers, build, locked, relation, own, keys)
     return healed
+
+
+def _try_again(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, locked: Sequence[Build]) -> None:
+    """Ends the dead letters of direct readers for rows that are being healed: what stood there may have caused them.
+
+    The healing of the reader, which follows, sets aside again what still fails.
+    """
+    for reader in locked:
+        if reader.upstream_id != build.build_id:
+            continue
+        released = conn.execute(
+            "UPDATE refold.dead_letters SET state = 'released', ended_at = now(), ended_by = session_user"
+            f" WHERE build_id = %s AND state = 'waiting' AND event_id IN (SELECT row ->> 'event_id' FROM {FOUND})"
+            " RETURNING txid::text::bigint, position, ordinal".encode(),
+            (reader.build_id,),
+        ).fetchall()
+        if not released:
+            continue
+        moved(conn, reader.build_id, left_out=-len(released), waiting=-len(released))
+        if not reader.loaded:
+            continue
+        for key in released:
+            reads.remember(conn, upkeepers.of(conn, reader), Key(*key))
 
 
 def _reader_slices(

@@ -16,9 +16,10 @@ from refold.builds import reads
 from refold.builds.build import Build, by_id
 from refold.builds.dead_letters import Bound, left_out, set_aside
 from refold.builds.upkeeper import Upkeeper
-from refold.cursor import EMPTY, Cursor, Key
+from refold.cursor import EMPTY, Cursor
 from refold.worker.culprits import of_an_event
-from refold.worker.page import FIRST, LAST, cursor_parameters
+from refold.worker.page import LAST, cursor_parameters
+from refold.worker.prefix import first_culprit
 
 T = TypeVar("T")
 
@@ -60,38 +61,15 @@ def _set_aside_first(
 ) -> bool:
     """Sets the first event aside, in the order of the stream, without which all before it can be evaluated."""
     dead = left_out(conn, by_id(conn, build.build_id))
-
-    def failure(cursor: Cursor) -> Exception | None:
-        try:
-            with conn.transaction(force_rollback=True):
-                evaluate(cursor_parameters(cursor, dead))
-        except Exception as error:
-            if not of_an_event(error):
-                raise
-            return error
-        return None
-
     for run in _runs(build.cursor):
-        found = failure(run)
+        found = first_culprit(conn, keeper, run, dead, lambda cursor: evaluate(cursor_parameters(cursor, dead)))
         if found is None:
             continue
-        rows = _Rows(conn, keeper, run, dead)
-        if not rows.count:
-            continue
-        passes, fails = 0, rows.count
-        while fails - passes > 1:
-            middle = (passes + fails) // 2
-            error = failure(Cursor(run.done, run.target, rows.at(middle)[1]))
-            if error is None:
-                passes = middle
-            else:
-                fails, found = middle, error
-        if fails == 1 and failure(Cursor(run.done, run.target, FIRST)) is not None:
-            return False  # It fails without any event.
-        event_id, key = rows.at(fails)
-        Bound.of(conn, by_id(conn, build.build_id), rows.count).take(found)
-        set_aside(conn, build, event_id, key, found)
-        reads.forget(conn, keeper, key)
+        number, culprit = found
+        bound = Bound.of(conn, build, number)
+        bound.take(culprit.error)
+        set_aside(conn, build, [culprit], beyond=bound.beyond)
+        reads.forget(conn, keeper, culprit.key)
         return True
     return False
 
@@ -101,27 +79,3 @@ def _runs(cursor: Cursor) -> Iterator[Cursor]:
     yield Cursor(EMPTY, cursor.done, LAST)
     if cursor.target is not None and cursor.progress is not None:
         yield cursor
-
-
-class _Rows:
-    """The rows of a stream that a run has applied, in order."""
-
-    def __init__(self, conn: psycopg.Connection, keeper: Upkeeper, run: Cursor, dead: list[str]) -> None:
-        self._conn = conn
-        ordinal = "ordinal" if keeper.stream.ordinal else "0"
-        self._query = (
-            f"SELECT event_id, txid::text::bigint, position, {ordinal} FROM {keeper.stream.table}\n"
-            f"WHERE NOT pg_visible_in_snapshot(txid, %(done)s::pg_snapshot) AND {keeper.stream.applied()}\n"
-            f"ORDER BY {keeper.stream.coordinates}"
-        )
-        self._parameters = cursor_parameters(run, dead)
-        row = conn.execute(f"SELECT count(*) FROM (\n{self._query}\n) AS r".encode(), self._parameters).fetchone()
-        assert row is not None
-        self.count = int(row[0])
-
-    def at(self, number: int) -> tuple[str, Key]:
-        """The row of that number, from 1: its id and key."""
-        row = self._conn.execute(f"{self._query} OFFSET {number - 1} LIMIT 1".encode(), self._parameters).fetchone()
-        assert row is not None
-        event_id, *key = row
-        return event_id, Key(*key)

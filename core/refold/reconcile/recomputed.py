@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 
 import psycopg
-from psycopg.rows import dict_row
 
 from refold.builds.upkeeper import Upkeeper
 from refold.projections.identifiers import ident
 from refold.upkeep.transform import EXPECTED, applied_rows
+from refold.worker.decoding import decoded
 from refold.worker.page import alive
 from refold.worker.write_rows import write_rows
 
@@ -38,13 +39,10 @@ def recompute(
     conn.execute(f"DROP TABLE IF EXISTS {EXPECTED}, pg_temp.recomputed_events".encode())
     conn.execute(f"CREATE TEMPORARY TABLE expected_rows (LIKE {relation.table}) ON COMMIT DROP".encode())
     conn.execute(b"CREATE TEMPORARY TABLE recomputed_events (txid xid8, position bigint) ON COMMIT DROP")
-    # Else the planner takes it that only the first tenth of the rows is wanted.
-    conn.execute("SET LOCAL cursor_tuple_fraction = 1")
-    with conn.cursor("recomputed", row_factory=dict_row) as cursor:
-        cursor.execute(query.encode(), parameters)
-        while page := cursor.fetchmany(TOGETHER):
-            # All of them before the COPY, as in a page: a process that is frozen in the function would keep its locks.
-            expected = list(keeper.transform.rows(alive(conn, page)))
-            write_rows(conn, f"COPY {EXPECTED} ({columns}) FROM STDIN", expected)
-            events = [(row["txid"], row["position"]) for row in page]
-            write_rows(conn, "COPY pg_temp.recomputed_events FROM STDIN", events)
+    rows = decoded(conn, query, parameters, portion=TOGETHER)
+    while page := list(islice(rows, TOGETHER)):
+        # All of them before the COPY, as in a page: a process that is frozen in the function would keep its locks.
+        expected = list(keeper.transform.rows(alive(conn, page)))
+        write_rows(conn, f"COPY {EXPECTED} ({columns}) FROM STDIN", expected)
+        events = [(row["txid"], row["position"]) for row in page]
+        write_rows(conn, "COPY pg_temp.recomputed_events FROM STDIN", events)

@@ -14,7 +14,7 @@ from typing import Literal
 import psycopg
 
 from refold.builds.build import BY_KEY, EVENT_GRAIN, Build, by_id
-from refold.builds.dead_letters import DeadLetter, count, described, left_out, set_aside
+from refold.builds.dead_letters import DeadLetter, described, left_out, moved, set_aside
 from refold.builds.first_load import start_over
 from refold.builds.upkeeper import Upkeeper, Upkeepers
 from refold.cursor import EMPTY, LAST_ORDINAL, Key, Read
@@ -25,7 +25,7 @@ from refold.reconcile.heal import lock_downwards
 from refold.reconcile.proof import LogProof
 from refold.upkeep import figures
 from refold.upkeep.slices import POSITION_BITS
-from refold.worker.culprits import of_an_event
+from refold.worker.culprits import Culprit, of_an_event
 from refold.worker.page import apply_all, key_parameters
 
 EVERY = 2**31
@@ -73,12 +73,12 @@ def release(conn: psycopg.Connection, upkeepers: Upkeepers, letter: DeadLetter) 
                     return Outcome(letter, "ended")
                 if locked[0].upstream_id is None:
                     LogProof().slices(conn, [letter.key.position >> POSITION_BITS])
-                count(conn, letter.build_id)
+                moved(conn, letter.build_id, left_out=-1, waiting=-1)
                 _reach(conn, upkeepers, locked[0], letter.key, locked)
         except Exception as error:
             if not of_an_event(error):
                 raise
-            set_aside(conn, locked[0], letter.event_id, letter.key, error)
+            set_aside(conn, locked[0], [Culprit(letter.event_id, letter.key, error)])
             return Outcome(letter, "failed", described(error))
     return Outcome(letter, "released")
 
@@ -98,7 +98,7 @@ def drop(conn: psycopg.Connection, letter: DeadLetter, reason: str) -> bool:
             " WHERE dead_letter_id = %s AND state = 'waiting'",
             (reason, letter.dead_letter_id),
         ).rowcount
-        count(conn, letter.build_id)
+        moved(conn, letter.build_id, waiting=-done)
     return done > 0
 
 
@@ -139,7 +139,7 @@ def _reach(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, key: Ke
             except Exception as error:
                 if not of_an_event(error):
                     raise
-                set_aside(conn, by_id(conn, reader.build_id), event_id, at, error)
+                set_aside(conn, reader, [Culprit(event_id, at, error)])
 
 
 def _just(keeper: Upkeeper, build: Build, key: Key) -> Read:

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from refold.builds.build import EVENT_GRAIN, Build, lock, move
-from refold.builds.dead_letters import count
+from refold.builds.dead_letters import recount
 from refold.builds.first_load import empty
 from refold.crash import crash_point
 from refold.cursor import EMPTY, Cursor, Snapshot
@@ -187,5 +187,5 @@ def settle_dead_letters(conn: psycopg.Connection, build: Build, stream: str) -> 
                 "DELETE FROM refold.dead_letters WHERE build_id = %s AND event_id = ANY (%s)", (build.build_id, names)
             )
             conn.execute("SET LOCAL ROLE refold_worker")
-            count(conn, build.build_id)
+            recount(conn, build.build_id)
     return names

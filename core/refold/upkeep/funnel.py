@@ -20,6 +20,7 @@ from refold.upkeep.statements import (
     Relation,
     Statements,
     hash_of,
+    in_order,
     indent,
     key_names,
     literal,
@@ -54,8 +55,9 @@ class _Funnels:
     def statements(self) -> Statements:
         plan, stream, table = self.plan, self.stream, self.table
         insert = f"INSERT INTO {table} ({_list(self.columns)})\n"
-        bucket = f"({self.stream_hash} & 2147483647) %% %(steps)s::integer = %(step)s::integer"
-        step = f"{stream.seen} AND {ALIVE}\n  AND (%(steps)s::integer = 1 OR {bucket})"
+        part = f"({self.stream_hash} & 2147483647) %% %(steps)s::integer"
+        left = in_order(stream.run(), f"(%(steps)s::integer = 1 OR {part} >= %(step)s::integer)")
+        step = f"{stream.seen} AND {ALIVE}\n  AND (%(steps)s::integer = 1 OR {part} = %(step)s::integer)"
         load = (insert + self.over(step, apart=False),)
         key = f"CREATE UNIQUE INDEX {ident(self.name + '__key')} ON {table} ({_list(self.keys)}) NULLS NOT DISTINCT"
         # By it a page finds what is kept of its keys: IS NOT DISTINCT FROM uses no index.
@@ -79,7 +81,8 @@ class _Funnels:
             load=load,
             load_next=load,
             load_apart=(insert + self.over(step, apart=True),),
-            probe=(insert + self.over(stream.run(), apart=True),),
+            # Of the ranges that are left, with the keys: what is too long for an index fails there.
+            probe=(insert + self.over(left, apart=True), key, by_hash),
             relations=(self.relation,),
             view="SELECT " + ", ".join(ident(column.name) for column in plan.columns) + f" FROM {table}",
         )

@@ -11,6 +11,7 @@ from refold.upkeep.statements import (
     Relation,
     Statements,
     hash_of,
+    in_order,
     indent,
     key_names,
     literal,
@@ -118,14 +119,17 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
             f"),\n" + figures.moved([figures.change(0, "written", before=bool(values)), figures.read(of.coordinates)])
         )
 
-    bucket = f"({stream_hash} & 2147483647) %% %(steps)s::integer = %(step)s::integer"
+    part = f"({stream_hash} & 2147483647) %% %(steps)s::integer"
+    bucket = f"{part} = %(step)s::integer"
     insert = f"INSERT INTO {table} ({columns})\n"
+    left = in_order(stream.run(), f"(%(steps)s::integer = 1 OR {part} >= %(step)s::integer)")
     step = f"{stream.seen} AND {ALIVE}\n  AND (%(steps)s::integer = 1 OR {bucket})"
     load = (insert + over(step, apart=False),)
     key_columns = ", ".join(map(ident, keys))
     unique_key = f"CREATE {unique}INDEX {ident(name + '__key')} ON {table} ({key_columns}){distinct}"
     # By it a page finds the rows that it replaces.
     by_hash = f"CREATE INDEX {ident(name + '__hash')} ON {table} (({own_hash}))"
+    indexes = (unique_key,) if plan.lasting else (unique_key, by_hash)
     return Statements(
         create=(
             f"CREATE TABLE {table} AS\n{over('true', apart=False)}\nWITH NO DATA",
@@ -133,13 +137,14 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
             *slice_statistics(table, name, slicing),
         ),
         keys=(),
-        indexes=(unique_key,) if plan.lasting else (unique_key, by_hash),
+        indexes=indexes,
         page=page(stream.page(plan.reads)),
         backlog=page(stream.settled_page(plan.reads)),
         load=load,
         load_next=load,
         load_apart=(insert + over(step, apart=True),),
-        probe=(insert + over(stream.run(), apart=True),),
+        # Of the ranges that are left, with the keys: what is too long for an index fails there.
+        probe=(insert + over(left, apart=True), *indexes),
         relations=(relation,),
         view=f"SELECT {columns} FROM {table}",
     )

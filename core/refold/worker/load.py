@@ -10,20 +10,20 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 
 from refold.builds import reads
 from refold.builds.build import BY_KEY, Build, by_id, lock, move
-from refold.builds.dead_letters import left_out, set_aside
+from refold.builds.dead_letters import Bound, left_out, set_aside
 from refold.builds.figures import take
 from refold.builds.upkeeper import Upkeeper
 from refold.crash import crash_point
 from refold.cursor import EMPTY, Cursor, Key, Read
 from refold.plans import plan_freely
-from refold.worker.culprits import of_an_event
-from refold.worker.load_culprits import culprits_within
+from refold.worker.culprits import Culprit, Portion, of_an_event, sift
 from refold.worker.page import (
     LAST,
     Apply,
@@ -33,6 +33,7 @@ from refold.worker.page import (
     read_parameters,
     upstream_cursor,
 )
+from refold.worker.prefix import first_culprit
 
 STEP = 2_000_000
 """Rows of the stream in one step (merge, members, facts)."""
@@ -73,17 +74,17 @@ def load_step(conn: psycopg.Connection, keeper: Upkeeper, *, step: int = STEP, b
         BuildError: too many of its events fail.
     """
     try:
-        return _load_step(conn, keeper, step, bucket, apply_read)
+        return _load_step(conn, keeper, step, bucket, careful=False)
     except Exception as error:
         if not of_an_event(error):
             raise
         failure = error
-    if keeper.transform is not None:
-        return _load_step(conn, keeper, step, bucket, apply_carefully)
-    return _set_culprits_aside(conn, keeper, failure)
+    if keeper.plan.upkeep in BY_KEY:
+        return _set_culprits_aside(conn, keeper, failure)
+    return _load_step(conn, keeper, step, bucket, careful=True)
 
 
-def _load_step(conn: psycopg.Connection, keeper: Upkeeper, step: int, bucket: int, apply: Apply) -> Loaded | None:
+def _load_step(conn: psycopg.Connection, keeper: Upkeeper, step: int, bucket: int, *, careful: bool) -> Loaded | None:
     with conn.transaction():
         build = _locked(conn, keeper)
         if build is None:
@@ -97,8 +98,13 @@ def _load_step(conn: psycopg.Connection, keeper: Upkeeper, step: int, bucket: in
             events, cursor, finished = _load_bucket(conn, keeper, build, Cursor(EMPTY, target), total, bucket, dead)
         else:
             run = Cursor(EMPTY, target, build.cursor.progress)
-            rows = min(TRANSFORM_STEP, step) if keeper.transform else step
-            events, cursor, finished = _load_range(conn, keeper, build, run, rows, total, dead, apply)
+            if keeper.transform is not None:
+                apply = apply_carefully if careful else apply_read
+                events, cursor, finished = _load_function(conn, keeper, build, run, min(TRANSFORM_STEP, step), apply)
+            elif careful:
+                events, cursor, finished = _load_carefully(conn, keeper, build, run, step, dead)
+            else:
+                events, cursor, finished = _load_range(conn, keeper, run, step, total, dead)
         crash_point("load_rows")
         if finished:
             for index in keeper.statements.indexes:
@@ -141,45 +147,54 @@ def _set_culprits_aside(conn: psycopg.Connection, keeper: Upkeeper, failure: Exc
         if build is None:
             return None
         target = build.cursor.target or upstream_cursor(conn, build).done
-        left = Read(EMPTY, target, build.cursor.progress, LAST)
-        load = keeper.statements.load if build.cursor.progress is None else keeper.statements.load_next
         plan_freely(conn)
-        culprits = culprits_within(
-            conn,
-            keeper,
-            build,
-            left,
-            lambda part: _execute(conn, keeper.statements.probe or load, part),
-        )
+        dead = left_out(conn, build)
+        bound = Bound.of(conn, build, _estimate(conn, keeper))
+        culprits: list[Culprit] = []
+        portion = Portion(culprits)
+        ranges = {"steps": str(build.load_steps or 1), "step": str(build.load_step)}
+
+        def evaluate(cursor: Cursor) -> None:
+            read = Read(EMPTY, target, None, None if cursor.progress == LAST else cursor.progress)
+            _execute(conn, keeper.statements.probe, read_parameters(read, 0, dead) | ranges)
+
+        passes = 0
+        while not portion.enough():
+            found = first_culprit(conn, keeper, Cursor(EMPTY, target, LAST), dead, evaluate, passes=passes)
+            if found is None:
+                break
+            number, culprit = found
+            bound.take(culprit.error)
+            culprits.append(culprit)
+            dead.append(culprit.event_id)
+            passes = number - 1
         if not culprits:
             raise failure
-        for culprit in culprits:
-            set_aside(conn, build, culprit.event_id, culprit.key, culprit.error)
+        set_aside(conn, build, culprits, beyond=bound.beyond)
     return Loaded(0, False, 0)
 
 
+def _load_function(
+    conn: psycopg.Connection, keeper: Upkeeper, build: Build, run: Cursor, step: int, apply: Apply
+) -> tuple[int, Cursor, bool]:
+    """Lets a function see the next rows."""
+    assert run.target is not None
+    # The figures of all rows are taken at the end, when there is an index to find them by.
+    bare = replace(keeper, statements=replace(keeper.statements, figures=""))
+    part = apply(conn, bare, build, Read(EMPTY, run.target, run.progress, None), step)
+    if part.full:
+        return part.events, Cursor(EMPTY, run.target, part.last), False
+    return part.events, Cursor(run.target), True
+
+
 def _load_range(
-    conn: psycopg.Connection,
-    keeper: Upkeeper,
-    build: Build,
-    run: Cursor,
-    step: int,
-    total: int,
-    dead: Sequence[str],
-    apply: Apply,
+    conn: psycopg.Connection, keeper: Upkeeper, run: Cursor, step: int, total: int, dead: Sequence[str]
 ) -> tuple[int, Cursor, bool]:
     """Applies the next `step` rows, all that is left where that is not much more."""
     assert run.target is not None
-    read = Read(EMPTY, run.target, run.progress, None)
-    if keeper.transform is not None:
-        # The figures of all rows are taken at the end, when there is an index to find them by.
-        bare = replace(keeper, statements=replace(keeper.statements, figures=""))
-        events, last, full = apply(conn, bare, build, read, step)
-        if not full:
-            return events, Cursor(run.target), True
-        return events, Cursor(EMPTY, run.target, last), False
     upto = None
     if total > step:
+        read = Read(EMPTY, run.target, run.progress, None)
         found = conn.execute(keeper.stream.boundary().encode(), read_parameters(read, step, dead)).fetchone()
         upto = None if found is None else Key(*found)
     bounded = Read(EMPTY, run.target, run.progress, upto)
@@ -188,6 +203,65 @@ def _load_range(
     if upto is None:
         return total % step if run.progress else total, Cursor(run.target), True
     return step, Cursor(EMPTY, run.target, upto), False
+
+
+def _load_carefully(
+    conn: psycopg.Connection, keeper: Upkeeper, build: Build, run: Cursor, step: int, dead: list[str]
+) -> tuple[int, Cursor, bool]:
+    """The same when an event of them fails: it becomes a dead letter, and the others are applied.
+
+    Raises:
+        BuildError: too many fail.
+    """
+    assert run.target is not None
+    target, at = run.target, run.progress
+    stream = keeper.stream
+
+    def row(query: str, limit: int) -> tuple[Any, ...] | None:
+        return conn.execute(query.encode(), read_parameters(Read(EMPTY, target, at, None), limit, dead)).fetchone()
+
+    counted = row(f"SELECT count(*) FROM (SELECT FROM {stream.table} WHERE {stream.run()} LIMIT %(limit)s) AS r", step)
+    assert counted is not None
+    rows = int(counted[0])
+    bound = Bound.of(conn, build, rows)
+    culprits: list[Culprit] = []
+
+    def attempt(count: int) -> Exception | None:
+        nonlocal at
+        found = row(stream.boundary(), count)
+        assert found is not None
+        upto = Key(*found)
+        statements = keeper.statements.load if at is None else keeper.statements.load_next
+        try:
+            with conn.transaction():
+                _execute(conn, statements, read_parameters(Read(EMPTY, target, at, upto), 0, dead))
+                # Of the same names are those of the next attempt.
+                conn.execute("DISCARD TEMPORARY")
+        except Exception as error:
+            if not of_an_event(error):
+                raise
+            return error
+        at = upto
+        return None
+
+    def blame(error: Exception) -> None:
+        bound.take(error)
+        ordinal = "ordinal" if stream.ordinal else "0"
+        found = row(
+            f"SELECT event_id, txid::text::bigint, position, {ordinal} FROM {stream.table}\n"
+            f"WHERE {stream.run()} ORDER BY {stream.coordinates} LIMIT 1",
+            0,
+        )
+        assert found is not None
+        event_id, *key = found
+        culprits.append(Culprit(event_id, Key(*key), error))
+        dead.append(event_id)
+
+    done = sift(rows, attempt=attempt, blame=blame, enough=Portion(culprits).enough)
+    set_aside(conn, build, culprits, beyond=bound.beyond)
+    if done < rows or rows == step:
+        return done, Cursor(EMPTY, target, at), False
+    return done, Cursor(target), True
 
 
 def _load_bucket(

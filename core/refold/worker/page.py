@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import psycopg
-from psycopg.rows import dict_row
 
-from refold.builds.build import Build, Locked, by_id, lock, move
+from refold.builds.build import BY_KEY, Build, Locked, by_id, lock, move
 from refold.builds.dead_letters import Bound, left_out, set_aside
 from refold.builds.upkeeper import Upkeeper
 from refold.copy_text import array
 from refold.crash import crash_point
 from refold.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
 from refold.upkeep.transform import BYTES_SO_FAR
-from refold.worker.culprits import bisect, of_an_event
+from refold.worker.culprits import Culprit, Portion, of_an_event, sift
+from refold.worker.decoding import decoded
 from refold.worker.write_rows import write_rows
 
 
@@ -205,11 +205,18 @@ def key_parameters(name: str, key: Key) -> dict[str, str]:
 
 def apply_read(conn: psycopg.Connection, keeper: Upkeeper, build: Build, read: Read, limit: int) -> Written:
     """Reads a page and writes its rows."""
-    return apply_rows(conn, keeper, read, limit, left_out(conn, build))
+    return apply_rows(conn, keeper, read, limit, _left_out(conn, keeper, build))
+
+
+def _left_out(conn: psycopg.Connection, keeper: Upkeeper, build: Build) -> list[str]:
+    """The dead letters that a page could meet: only where it reads the events of its keys once more."""
+    return left_out(conn, build) if keeper.plan.upkeep in BY_KEY else []
 
 
 def apply_carefully(conn: psycopg.Connection, keeper: Upkeeper, build: Build, read: Read, limit: int) -> Written:
     """The same when an event of the page fails: it becomes a dead letter, and the others are applied.
+
+    Where many fail, the page ends behind the first portion of them.
 
     Raises:
         BuildError: too many fail.
@@ -217,34 +224,36 @@ def apply_carefully(conn: psycopg.Connection, keeper: Upkeeper, build: Build, re
     rows = _coordinates(conn, keeper, read, limit)
     if not rows:
         return Written(0, None, False)
-    dead = left_out(conn, build)
+    dead = _left_out(conn, keeper, build)
     bound = Bound.of(conn, build, len(rows))
+    culprits: list[Culprit] = []
+    at = 0
 
-    def attempt(part: range) -> Exception | None:
-        after = rows[part.start - 1][1] if part.start else read.after
-        within = Read(read.done, read.target, after, rows[part.stop - 1][1])
+    def attempt(count: int) -> Exception | None:
+        nonlocal at
+        within = Read(read.done, read.target, rows[at - 1][1] if at else read.after, rows[at + count - 1][1])
         try:
             with conn.transaction():
-                apply_all(conn, keeper, within, len(part), dead)
+                apply_all(conn, keeper, within, count, dead)
         except Exception as error:
             if not of_an_event(error):
                 raise
             return error
+        at += count
         return None
 
-    def halves(part: range) -> tuple[range, range] | None:
-        middle = len(part) // 2
-        return (part[:middle], part[middle:]) if middle else None
-
-    def blame(part: range, error: Exception) -> None:
-        event_id, key = rows[part.start]
+    def blame(error: Exception) -> None:
+        nonlocal at
         bound.take(error)
-        set_aside(conn, build, event_id, stored_key(keeper, key), error)
+        event_id, key = rows[at]
+        culprits.append(Culprit(event_id, stored_key(keeper, key), error))
         # Another event of its key would evaluate it again.
         dead.append(event_id)
+        at += 1
 
-    bisect(range(len(rows)), attempt=attempt, halves=halves, blame=blame)
-    return Written(len(rows), rows[-1][1], len(rows) >= limit)
+    done = sift(len(rows), attempt=attempt, blame=blame, enough=Portion(culprits).enough)
+    set_aside(conn, build, culprits, beyond=bound.beyond)
+    return Written(done, rows[done - 1][1], done < len(rows) or len(rows) >= limit)
 
 
 def _coordinates(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int) -> list[tuple[str, Key]]:
@@ -344,10 +353,8 @@ def _apply(
     conn: psycopg.Connection, keeper: Upkeeper, statement: str, read: Read, limit: int, dead: Sequence[str]
 ) -> Written:
     parameters = read_parameters(read, limit, dead) | {"build": str(keeper.build_id)}
-    query = statement.encode()
     if keeper.transform is not None:
-        with conn.cursor(row_factory=dict_row) as cursor:
-            page = cursor.execute(query, parameters, prepare=True).fetchall()
+        page = list(decoded(conn, statement, parameters))
         if not page:
             return Written(0, None, False)
         # All of them before the COPY: the server's time-out for idle transactions does not run inside one, and a
@@ -364,7 +371,7 @@ def _apply(
         end = page[-1]
         full = len(page) >= limit or end[BYTES_SO_FAR] >= BYTES
         return Written(len(page), _key(keeper, end["txid"], end["position"], end["ordinal"]), full)
-    row = conn.execute(query, parameters, prepare=True).fetchone()
+    row = conn.execute(statement.encode(), parameters, prepare=True).fetchone()
     assert row is not None
     events, txid, position, ordinal = row
     return Written(events, None if txid is None else _key(keeper, txid, position, ordinal), events >= limit)

@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 
 from refold.copy_text import NULL, escaped
 from refold.exact_json import metadata_json
+from refold.projections.transform import FunctionFailed
 
 TOGETHER = 500
 """Rows that are handed over at once."""
@@ -46,6 +47,9 @@ def write_rows(conn: psycopg.Connection, copy_statement: str, rows: Iterable[tup
         conn: the caller's connection and transaction.
         copy_statement: COPY … FROM STDIN, in text format.
         rows: values in the order of its columns.
+
+    Raises:
+        FunctionFailed: a value has no text, such as an integer of 5,000 digits.
     """
     with conn.cursor() as cursor, cursor.copy(copy_statement.encode()) as copy:
         lines: list[str] = []
@@ -55,10 +59,21 @@ def write_rows(conn: psycopg.Connection, copy_statement: str, rows: Iterable[tup
             except KeyError:
                 # A type that psycopg knows more about, or a subclass with a text of its own.
                 _flush(copy, lines)
-                copy.write_row([Jsonb(v) if isinstance(v, dict | list) else v for v in row])
+                _write(copy, row)
+            except Exception as error:
+                raise FunctionFailed(error) from error
             if len(lines) >= TOGETHER:
                 _flush(copy, lines)
         _flush(copy, lines)
+
+
+def _write(copy: psycopg.Copy, row: tuple[Any, ...]) -> None:
+    try:
+        copy.write_row([Jsonb(v) if isinstance(v, dict | list) else v for v in row])
+    except psycopg.OperationalError:
+        raise
+    except Exception as error:
+        raise FunctionFailed(error) from error
 
 
 def _flush(copy: psycopg.Copy, lines: list[str]) -> None:

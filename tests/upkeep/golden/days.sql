@@ -289,15 +289,21 @@ SELECT
 FROM (
     SELECT user_id, action, ts
     FROM refold.events
-    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+    WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
       AND (%(whole)s::boolean OR
-           ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
+           ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint))) THEN (%(steps)s::integer = 1 OR (hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) & 2147483647) %% %(steps)s::integer >= %(step)s::integer) END
     OFFSET 0
 ) AS events
 GROUP BY
   day
 HAVING
   COUNT(*) %% 3 <> 0;
+
+-- probe
+CREATE UNIQUE INDEX days__1__key ON refold_builds.days__1 (day) NULLS NOT DISTINCT;
+
+-- probe
+CREATE INDEX days__1__hash ON refold_builds.days__1 ((hash_record_extended(ROW(day), 0)));
 
 -- figures
 ;

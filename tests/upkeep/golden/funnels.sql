@@ -291,12 +291,15 @@ SELECT user_id AS user_id,
 FROM (
     SELECT user_id, action, ts, n
     FROM refold_builds.clicks__1
-    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+    WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
       AND (%(whole)s::boolean OR
-           ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)))
+           ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer))) THEN (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer >= %(step)s::integer) END
     OFFSET 0
 ) AS read
 GROUP BY 1;
+
+-- probe
+CREATE UNIQUE INDEX funnels__1__key ON refold_builds.funnels__1 (user_id) NULLS NOT DISTINCT;
 
 -- figures
 ;

@@ -421,9 +421,9 @@ WITH marked AS (
   FROM (
     SELECT event_id, user_id, ts
     FROM refold.events
-    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+    WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
       AND (%(whole)s::boolean OR
-           ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
+           ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint))) THEN (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer >= %(step)s::integer) END
     OFFSET 0
 ) AS events
   WHERE
@@ -445,6 +445,12 @@ FROM numbered
 GROUP BY
   user_id,
   session;
+
+-- probe
+CREATE INDEX sessions__1__key ON refold_builds.sessions__1 (user_id);
+
+-- probe
+CREATE INDEX sessions__1__hash ON refold_builds.sessions__1 ((hash_record_extended(ROW(user_id), 0)));
 
 -- figures
 ;
