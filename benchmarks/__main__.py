@@ -14,6 +14,7 @@ from benchmarks import (
     auditing,
     building,
     freshness,
+    held_snapshot,
     memory,
     polling,
     transforming,
@@ -30,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[Server, int], list[Figure]]] = {
     "transforming": transforming.measure,
     "freshness": freshness.measure,
     "memory": memory.measure,
+    "held_snapshot": held_snapshot.measure,
 }
 
 
