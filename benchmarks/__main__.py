@@ -14,6 +14,7 @@ from benchmarks import (
     auditing,
     building,
     freshness,
+    held_snapshot,
     hot_key,
     memory,
     polling,
@@ -32,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[Server, int], list[Figure]]] = {
     "hot_key": hot_key.measure,
     "freshness": freshness.measure,
     "memory": memory.measure,
+    "held_snapshot": held_snapshot.measure,
 }
 
 

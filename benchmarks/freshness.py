@@ -77,7 +77,7 @@ def _kept(url: str, folder: Path, metric: str, processes: int, seconds: float) -
     """Delays in ms of a metric that workers keep."""
     with connect(url, "refold_worker", autocommit=True) as conn:
         deploy(conn, folder, load_directory(folder), lambda progress: None)
-    with _refold_workers(url, folder, processes):
+    with refold_workers(url, folder, processes):
         return _delays(url, f"SELECT coalesce(max(events), 0) FROM metrics.{metric}", seconds)
 
 
@@ -111,7 +111,7 @@ def _bare_loop(url: str) -> None:
 
 
 @contextmanager
-def _refold_workers(url: str, folder: Path, processes: int) -> Iterator[None]:
+def refold_workers(url: str, folder: Path, processes: int) -> Iterator[None]:
     command = [
         sys.executable,
         "-m",

@@ -31,7 +31,9 @@ Connection = psycopg.Connection[Any]
 NOBODYS = Upkeepers(None)
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 AHEAD = NOON + timedelta(days=365)
-ALLOWED = Limits(lag_limit=60, stalled_after=300, held_back_after=60, impure_sample=20, latency_days=30)
+ALLOWED = Limits(
+    lag_limit=60, stalled_after=300, held_back_after=60, held_snapshot_after=60, impure_sample=20, latency_days=30
+)
 FUTURE = "clock_timestamp() + interval '1 year'"
 
 

@@ -70,6 +70,7 @@ def test_a_page_with_an_event_that_fails_holds_no_more(
     producer.commit()
     keeper = Upkeepers(SHOP).of(worker, graded(worker))
     given: list[int] = []
+    assert keeper.transform is not None
     rows = type(keeper.transform).rows
 
     def counted(transform: Transform, page: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:

@@ -205,7 +205,7 @@ def test_a_dead_letter_is_not_released_from_damage(shop: Shop, owner: Connection
     (daily,) = find(shop.worker, "b.projection = 'daily'")
     row = owner.execute("SELECT txid::text::bigint, position FROM refold.events WHERE event_id = 'e005'").fetchone()
     assert row is not None
-    set_aside(shop.worker, daily, "e005", Key(row[0], row[1], 2**31 - 1), ValueError("bad"))
+    set_aside(shop.worker, daily, [Culprit("e005", Key(row[0], row[1], 2**31 - 1), ValueError("bad"))])
     tamper(owner, DAMAGE["its content changed"])
     (letter,) = letters(shop.worker, "d.event_id = 'e005'")
     with pytest.raises(LogDamaged, match="e005"):

@@ -46,7 +46,7 @@ def decoded(
 
 
 def _read_exactly(cursor: psycopg.Cursor[Any] | psycopg.ServerCursor[Any]) -> None:
-    """Not as a session shows it to people: there a value that cannot be read becomes another, which a function takes."""
+    """Not as people are shown it: there what cannot be read becomes another value, which a function might take."""
     cursor.adapters.register_loader("jsonb", JsonbLoader)
     cursor.adapters.register_loader("json", JsonLoader)
 
