@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -61,17 +62,11 @@ def test_a_page_of_wide_events_ends_with_its_bytes(database_url: str, producer: 
     assert wrong(database_url) == {}
 
 
-def test_a_page_with_an_event_that_fails_holds_no_more(
-    database_url: str, producer: Connection, worker: Connection
-) -> None:
-    make_live(database_url)
-    bad = events(1, "bad", metadata={"amount": "no number", "padding": "x" * WIDE})
-    append(producer, [*wide(15, "before"), *bad, *wide(25, "behind")])
-    producer.commit()
-    keeper = Upkeepers(SHOP).of(worker, graded(worker))
+@contextmanager
+def portions() -> Iterator[list[int]]:
+    """How many rows functions are given at once in this block."""
     given: list[int] = []
-    assert keeper.transform is not None
-    rows = type(keeper.transform).rows
+    rows = Transform.rows
 
     def counted(transform: Transform, page: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
         portion = list(page)
@@ -80,6 +75,18 @@ def test_a_page_with_an_event_that_fails_holds_no_more(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Transform, "rows", counted)
+        yield given
+
+
+def test_a_page_with_an_event_that_fails_holds_no_more(
+    database_url: str, producer: Connection, worker: Connection
+) -> None:
+    make_live(database_url)
+    bad = events(1, "bad", metadata={"amount": "no number", "padding": "x" * WIDE})
+    append(producer, [*wide(15, "before"), *bad, *wide(25, "behind")])
+    producer.commit()
+    keeper = Upkeepers(SHOP).of(worker, graded(worker))
+    with portions() as given:
         page = turn(worker, keeper, FRESH)
     assert page is not None and page.events == 41
     assert max(given) == FITS
@@ -91,16 +98,19 @@ def test_a_page_with_an_event_that_fails_holds_no_more(
 def test_a_first_load_goes_on_behind_a_step_that_was_full_of_bytes(
     database_url: str, producer: Connection, worker: Connection
 ) -> None:
-    append(producer, [*wide(FITS + 3), *events(5, metadata={"amount": 200})])
+    append(producer, [*wide(2 * FITS + 3), *events(5, metadata={"amount": 200})])
     producer.commit()
     with worker.transaction():
         deployment = new_deployment(worker, "deploy", promote=True)
         [build] = make_builds(worker, [load_directory(SHOP)["graded"]], deployment, resumed={})
     keeper = Upkeepers(SHOP).of(worker, build)
-    steps = []
-    while step := load_step(worker, keeper):
-        steps.append((step.events, step.finished))
-    assert steps == [(FITS, False), (8, True)]
+    with portions() as given, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("refold.worker.page.CUTS", 1)
+        steps = []
+        while step := load_step(worker, keeper):
+            steps.append((step.events, step.finished))
+    assert steps == [(2 * FITS, False), (8, True)]
+    assert given == [FITS, FITS, 8]
 
 
 def test_a_page_that_was_full_of_bytes_is_followed_by_a_small_one() -> None:

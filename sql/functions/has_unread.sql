@@ -27,4 +27,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.has_unread(pg_snapshot, xid8)
-    IS 'Whether the log holds an event that a cursor has not read; `newest` is its greatest txid, as far as it matters.';
+    IS 'Whether the log holds an event that a cursor has not read; `newest` is its greatest txid (refold.last_txid).';

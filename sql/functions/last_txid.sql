@@ -1,5 +1,7 @@
--- The greatest txid in the log; NULL when it is empty. Looked for behind the slice that was passed last, then twice as
--- far back each time: usually the first look finds it.
+-- The greatest txid in the log; NULL when it is empty. It is what an idle worker asks, so it must not touch all segments:
+-- bounds stand in the statement, for a plan that is made without knowing them holds all segments, and takes a lock on each
+-- of them and on each of their indexes. Looked for behind the slice that was passed last, then twice as far back each time:
+-- usually the first look finds it.
 CREATE OR REPLACE FUNCTION refold.last_txid() RETURNS xid8
 LANGUAGE plpgsql STABLE
 SET search_path = refold, pg_catalog, pg_temp

@@ -26,6 +26,7 @@ from refold.reconcile.release import release
 from refold.scrub.accept import accept
 from refold.scrub.scrub import scrub
 from refold.upkeep.slices import POSITION_BITS
+from refold.worker.culprits import Culprit
 from tampering import tamper
 from waiting import wait_until
 

@@ -45,6 +45,8 @@ BYTES = 16 * 2**20
 PORTION = 1_000
 """Rows that a transform is given at first; if they are not too many bytes, four times as many each time. The server
 takes the size of all rows of a portion to find those that fit."""
+CUTS = 64
+"""Portions of a step of a first load that may be full of bytes."""
 ALIVE_EVERY = 0.2
 """Seconds between two signs of life in the middle of a page."""
 
@@ -307,16 +309,21 @@ def _in_portions(
     """A read by one statement; that of a transform a portion at a time, up to its bound in bytes."""
     if keeper.transform is None:
         return _apply(conn, keeper, statement, read, limit, dead)
-    events, portion = 0, PORTION
+    # A first load may read all of its stream for each statement. It goes on behind a portion of few rows for a while, so
+    # that it does not take the sizes of as many again each time.
+    loads = read.done == EMPTY
+    events, portion, cuts = 0, limit if loads else PORTION, 0
     while True:
         step = min(portion, limit - events)
         written = _apply(conn, keeper, statement, read, step, dead)
         events += written.events
         last = written.last or read.after
-        # Short of its rows and full: the bytes were too many, and the page ends here.
-        if not written.full or events >= limit or written.events < step:
+        cut = written.full and written.events < step
+        cuts += cut
+        if not written.full or events >= limit or cuts > (CUTS if loads else 0):
+            # Full of bytes: a page ends here.
             return Written(events, last if events else None, written.full)
-        read, portion = replace(read, after=last), portion * 4
+        read, portion = replace(read, after=last), 2 * written.events if cut else portion * 4
 
 
 def settled_part(read: Read) -> Read | None:

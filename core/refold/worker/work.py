@@ -25,15 +25,12 @@ class _Kept(Build):
 
 # The newest event is looked for once, for all of them.
 _LOOK = f"""
-WITH kept AS MATERIALIZED (
-    SELECT * FROM refold.builds_now WHERE state IN ('building', 'live')
-), newest AS MATERIALIZED (
-    SELECT refold.newest_txid(min(pg_snapshot_xmax(done))) AS txid FROM kept WHERE loaded AND upstream_id IS NULL
-)
+WITH newest AS MATERIALIZED (SELECT refold.last_txid() AS txid)
 SELECT {COLUMNS},
        CASE WHEN b.loaded AND b.upstream_id IS NULL THEN refold.has_unread(b.done, newest.txid) ELSE false END AS unread
-FROM kept AS b
+FROM refold.builds_now AS b
 CROSS JOIN newest
+WHERE b.state IN ('building', 'live')
 """
 
 
