@@ -3,7 +3,7 @@
 -- create
 CREATE TABLE refold_builds.bought__1 AS
 SELECT
-  user_id,
+  refold.plain(user_id) AS user_id,
   refold.window_funnel_level(
     string_agg(
       refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
@@ -46,15 +46,15 @@ WITH page AS MATERIALIZED (
     ) AS unread
     ORDER BY txid, position, ordinal LIMIT %(limit)s::bigint
 ),
-upto AS MATERIALIZED (
+upto__ AS MATERIALIZED (
     SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC, ordinal DESC LIMIT 1
 ),
-touched AS MATERIALIZED (
-    SELECT DISTINCT hash_record_extended(ROW(user_id), 0) AS hash FROM page
+touched__ AS MATERIALIZED (
+    SELECT DISTINCT hash_record_extended(ROW(user_id), 0) AS hash__ FROM page
 ),
 fresh AS NOT MATERIALIZED (
     SELECT
-      user_id,
+      refold.plain(user_id) AS user_id,
       refold.window_funnel_level(
         string_agg(
           refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
@@ -63,12 +63,12 @@ fresh AS NOT MATERIALIZED (
       ) = 2 AS bought
     FROM (
         SELECT e.user_id, e.action, e.ts
-        FROM touched
+        FROM touched__
         CROSS JOIN LATERAL (
             SELECT user_id, action, ts FROM refold_builds.clicks__1
-            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash AND event_id <> ALL (%(dead)s::text[])
+            WHERE hash_record_extended(ROW(user_id), 0) = touched__.hash__ AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto__)))
             OFFSET 0
         ) AS e
     ) AS clicks
@@ -80,25 +80,23 @@ written AS (
     SELECT user_id, bought FROM fresh WHERE true
     ON CONFLICT (user_id) DO UPDATE SET bought = excluded.bought, before__ = hash_record_extended(ROW(kept.user_id, kept.bought), 0)
     WHERE ROW(kept.bought) IS DISTINCT FROM ROW(excluded.bought)
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, bought), 0) AS new, before__ AS old
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, bought), 0) AS new__, before__ AS old__
 ),
 figures AS (
-    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
         UNION ALL
         SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
-    ON CONFLICT (build_id, relation, slice)
-        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT (SELECT count(*) FROM page) AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- backlog
-WITH upto AS MATERIALIZED (
+WITH upto__ AS MATERIALIZED (
     (SELECT txid, position, ordinal AS ordinal, true AS full_page
      FROM refold_builds.clicks__1
      WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
@@ -112,15 +110,15 @@ page AS NOT MATERIALIZED (
     SELECT txid, position, ordinal, user_id, action, ts
     FROM refold_builds.clicks__1
     WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
-      AND (txid, position, ordinal) <= ((SELECT txid FROM upto), (SELECT position FROM upto), (SELECT ordinal FROM upto))
-      AND txid <= (SELECT txid FROM upto)
+      AND (txid, position, ordinal) <= ((SELECT txid FROM upto__), (SELECT position FROM upto__), (SELECT ordinal FROM upto__))
+      AND txid <= (SELECT txid FROM upto__)
 ),
-touched AS MATERIALIZED (
-    SELECT DISTINCT hash_record_extended(ROW(user_id), 0) AS hash FROM page
+touched__ AS MATERIALIZED (
+    SELECT DISTINCT hash_record_extended(ROW(user_id), 0) AS hash__ FROM page
 ),
 fresh AS NOT MATERIALIZED (
     SELECT
-      user_id,
+      refold.plain(user_id) AS user_id,
       refold.window_funnel_level(
         string_agg(
           refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
@@ -129,12 +127,12 @@ fresh AS NOT MATERIALIZED (
       ) = 2 AS bought
     FROM (
         SELECT e.user_id, e.action, e.ts
-        FROM touched
+        FROM touched__
         CROSS JOIN LATERAL (
             SELECT user_id, action, ts FROM refold_builds.clicks__1
-            WHERE hash_record_extended(ROW(user_id), 0) = touched.hash AND event_id <> ALL (%(dead)s::text[])
+            WHERE hash_record_extended(ROW(user_id), 0) = touched__.hash__ AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto__)))
             OFFSET 0
         ) AS e
     ) AS clicks
@@ -146,33 +144,31 @@ written AS (
     SELECT user_id, bought FROM fresh WHERE true
     ON CONFLICT (user_id) DO UPDATE SET bought = excluded.bought, before__ = hash_record_extended(ROW(kept.user_id, kept.bought), 0)
     WHERE ROW(kept.bought) IS DISTINCT FROM ROW(excluded.bought)
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, bought), 0) AS new, before__ AS old
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, bought), 0) AS new__, before__ AS old__
 ),
 figures AS (
-    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
         UNION ALL
         SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
             SELECT position, ordinal
             FROM refold_builds.clicks__1
             WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
-              AND (txid, position, ordinal) <= ((SELECT txid FROM upto), (SELECT position FROM upto), (SELECT ordinal FROM upto))
-              AND txid <= (SELECT txid FROM upto)
+              AND (txid, position, ordinal) <= ((SELECT txid FROM upto__), (SELECT position FROM upto__), (SELECT ordinal FROM upto__))
+              AND txid <= (SELECT txid FROM upto__)
         ) AS page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
-    ON CONFLICT (build_id, relation, slice)
-        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
-SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+SELECT CASE WHEN (SELECT full_page FROM upto__) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- load
 INSERT INTO refold_builds.bought__1 (user_id, bought)
 SELECT
-  user_id,
+  refold.plain(user_id) AS user_id,
   refold.window_funnel_level(
     string_agg(
       refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
@@ -191,7 +187,7 @@ GROUP BY
 -- audit of refold_builds.bought__1
 WITH expected AS MATERIALIZED (
     SELECT
-      user_id,
+      refold.plain(user_id) AS user_id,
       refold.window_funnel_level(
         string_agg(
           refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
@@ -212,11 +208,11 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT user_id, bought FROM refold_builds.bought__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
-FROM (SELECT user_id, bought FROM expected EXCEPT ALL SELECT user_id, bought FROM actual) AS d
+SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d__.user_id) AS key, to_jsonb(d__) AS row
+FROM (SELECT user_id, bought FROM expected EXCEPT ALL SELECT user_id, bought FROM actual) AS d__
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
-FROM (SELECT user_id, bought FROM actual EXCEPT ALL SELECT user_id, bought FROM expected) AS d;
+SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d__.user_id) AS key, to_jsonb(d__) AS row
+FROM (SELECT user_id, bought FROM actual EXCEPT ALL SELECT user_id, bought FROM expected) AS d__;
 
 -- healing of refold_builds.bought__1: delete
 DELETE FROM refold_builds.bought__1 WHERE (true) AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
@@ -224,7 +220,7 @@ DELETE FROM refold_builds.bought__1 WHERE (true) AND hash_record_extended(ROW(us
 -- healing of refold_builds.bought__1: insert
 INSERT INTO refold_builds.bought__1 (user_id, bought)
 SELECT
-  user_id,
+  refold.plain(user_id) AS user_id,
   refold.window_funnel_level(
     string_agg(
       refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
@@ -250,7 +246,7 @@ SELECT user_id, bought FROM refold_builds.bought__1;
 -- load_apart
 INSERT INTO refold_builds.bought__1 (user_id, bought)
 SELECT
-  user_id,
+  refold.plain(user_id) AS user_id,
   refold.window_funnel_level(
     string_agg(
       refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
@@ -270,7 +266,7 @@ GROUP BY
 -- probe
 INSERT INTO refold_builds.bought__1 (user_id, bought)
 SELECT
-  user_id,
+  refold.plain(user_id) AS user_id,
   refold.window_funnel_level(
     string_agg(
       refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
@@ -280,13 +276,16 @@ SELECT
 FROM (
     SELECT user_id, action, ts
     FROM refold_builds.clicks__1
-    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+    WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
       AND (%(whole)s::boolean OR
-           ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer)))
+           ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer))) THEN (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer >= %(step)s::integer) END
     OFFSET 0
 ) AS clicks
 GROUP BY
   user_id;
+
+-- probe
+CREATE UNIQUE INDEX bought__1__key ON refold_builds.bought__1 (user_id) NULLS NOT DISTINCT;
 
 -- figures
 ;

@@ -52,7 +52,7 @@ WITH page AS MATERIALIZED (
     ) AS unread
     ORDER BY txid, position LIMIT %(limit)s::bigint
 ),
-upto AS MATERIALIZED (
+upto__ AS MATERIALIZED (
     SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC LIMIT 1
 ),
 arrived AS MATERIALIZED (
@@ -90,7 +90,7 @@ written AS (
             SELECT action, ts, version FROM refold.events
             WHERE hash_record_extended(ROW(CAST('all' AS TEXT)), 0) = hash_record_extended(ROW(folded.scope), 0) AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto)))
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto__)))
             OFFSET 0
         ) AS read
         WHERE (CAST('all' AS TEXT)) IS NOT DISTINCT FROM folded.scope
@@ -102,7 +102,7 @@ written AS (
             SELECT action, ts, version FROM refold.events
             WHERE hash_record_extended(ROW(CAST('all' AS TEXT)), 0) = hash_record_extended(ROW(folded.scope), 0) AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto)))
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto__)))
             OFFSET 0
         ) AS read
         WHERE (CAST('all' AS TEXT)) IS NOT DISTINCT FROM folded.scope
@@ -115,25 +115,23 @@ written AS (
         level__state = excluded.level__state,
         times__state = excluded.times__state,
         before__ = hash_record_extended(ROW(kept.scope, kept.events, kept.bought_at, kept.level__state, kept.times__state), 0)
-    RETURNING (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice, hash_record_extended(ROW(scope, events, bought_at, level__state, times__state), 0) AS new, before__ AS old
+    RETURNING (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(scope, events, bought_at, level__state, times__state), 0) AS new__, before__ AS old__
 ),
 figures AS (
-    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
         UNION ALL
         SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
-    ON CONFLICT (build_id, relation, slice)
-        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
 SELECT (SELECT count(*) FROM page) AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- backlog
-WITH upto AS MATERIALIZED (
+WITH upto__ AS MATERIALIZED (
     (SELECT txid, position, 0 AS ordinal, true AS full_page
      FROM refold.events
      WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
@@ -147,8 +145,8 @@ page AS NOT MATERIALIZED (
     SELECT txid, position, 0 AS ordinal, action, ts, version
     FROM refold.events
     WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
-      AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
-      AND txid <= (SELECT txid FROM upto)
+      AND (txid, position) <= ((SELECT txid FROM upto__), (SELECT position FROM upto__))
+      AND txid <= (SELECT txid FROM upto__)
 ),
 arrived AS MATERIALIZED (
     SELECT CAST('all' AS TEXT) AS scope,
@@ -185,7 +183,7 @@ written AS (
             SELECT action, ts, version FROM refold.events
             WHERE hash_record_extended(ROW(CAST('all' AS TEXT)), 0) = hash_record_extended(ROW(folded.scope), 0) AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto)))
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto__)))
             OFFSET 0
         ) AS read
         WHERE (CAST('all' AS TEXT)) IS NOT DISTINCT FROM folded.scope
@@ -197,7 +195,7 @@ written AS (
             SELECT action, ts, version FROM refold.events
             WHERE hash_record_extended(ROW(CAST('all' AS TEXT)), 0) = hash_record_extended(ROW(folded.scope), 0) AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto)))
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto__)))
             OFFSET 0
         ) AS read
         WHERE (CAST('all' AS TEXT)) IS NOT DISTINCT FROM folded.scope
@@ -210,28 +208,26 @@ written AS (
         level__state = excluded.level__state,
         times__state = excluded.times__state,
         before__ = hash_record_extended(ROW(kept.scope, kept.events, kept.bought_at, kept.level__state, kept.times__state), 0)
-    RETURNING (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice, hash_record_extended(ROW(scope, events, bought_at, level__state, times__state), 0) AS new, before__ AS old
+    RETURNING (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(scope, events, bought_at, level__state, times__state), 0) AS new__, before__ AS old__
 ),
 figures AS (
-    INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
         UNION ALL
         SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
             SELECT position, 0 AS ordinal
             FROM refold.events
             WHERE (txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint)
-              AND (txid, position) <= ((SELECT txid FROM upto), (SELECT position FROM upto))
-              AND txid <= (SELECT txid FROM upto)
+              AND (txid, position) <= ((SELECT txid FROM upto__), (SELECT position FROM upto__))
+              AND txid <= (SELECT txid FROM upto__)
         ) AS page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
-    ON CONFLICT (build_id, relation, slice)
-        DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
 )
-SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+SELECT CASE WHEN (SELECT full_page FROM upto__) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- load
 INSERT INTO refold_builds.everybody__1 (scope, events, bought_at, level__state, times__state)
@@ -270,11 +266,11 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT scope, events, bought_at, level__state, times__state FROM refold_builds.everybody__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(scope), 0) AS hash, (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice, jsonb_build_object('scope', d.scope) AS key, to_jsonb(d) AS row
-FROM (SELECT scope, events, bought_at, level__state, times__state FROM expected EXCEPT ALL SELECT scope, events, bought_at, level__state, times__state FROM actual) AS d
+SELECT 'expected' AS side, hash_record_extended(ROW(scope), 0) AS hash, (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice, jsonb_build_object('scope', d__.scope) AS key, to_jsonb(d__) AS row
+FROM (SELECT scope, events, bought_at, level__state, times__state FROM expected EXCEPT ALL SELECT scope, events, bought_at, level__state, times__state FROM actual) AS d__
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(scope), 0) AS hash, (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice, jsonb_build_object('scope', d.scope) AS key, to_jsonb(d) AS row
-FROM (SELECT scope, events, bought_at, level__state, times__state FROM actual EXCEPT ALL SELECT scope, events, bought_at, level__state, times__state FROM expected) AS d;
+SELECT 'actual' AS side, hash_record_extended(ROW(scope), 0) AS hash, (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice, jsonb_build_object('scope', d__.scope) AS key, to_jsonb(d__) AS row
+FROM (SELECT scope, events, bought_at, level__state, times__state FROM actual EXCEPT ALL SELECT scope, events, bought_at, level__state, times__state FROM expected) AS d__;
 
 -- healing of refold_builds.everybody__1: delete
 DELETE FROM refold_builds.everybody__1 WHERE (true) AND hash_record_extended(ROW(scope), 0) IN (SELECT unnest(%(keys)s::bigint[]));
@@ -329,13 +325,19 @@ SELECT CAST('all' AS TEXT) AS scope,
 FROM (
     SELECT action, ts, version
     FROM refold.events
-    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+    WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
       AND (%(whole)s::boolean OR
-           ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint)))
+           ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint))) THEN (%(steps)s::integer = 1 OR (hash_record_extended(ROW(CAST('all' AS TEXT)), 0) & 2147483647) %% %(steps)s::integer >= %(step)s::integer) END
     OFFSET 0
 ) AS read
 WHERE (action IN ('view', 'buy', 'noise'))
 GROUP BY 1;
+
+-- probe
+CREATE UNIQUE INDEX everybody__1__key ON refold_builds.everybody__1 (scope) NULLS NOT DISTINCT;
+
+-- probe
+CREATE INDEX everybody__1__hash ON refold_builds.everybody__1 ((hash_record_extended(ROW(scope), 0)));
 
 -- figures
 ;

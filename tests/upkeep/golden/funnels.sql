@@ -2,7 +2,7 @@
 
 -- create
 CREATE TABLE refold_builds.funnels__1 AS
-SELECT user_id AS user_id,
+SELECT refold.plain(user_id) AS user_id,
        refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
        refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
 FROM (
@@ -52,11 +52,11 @@ WITH page AS MATERIALIZED (
     ) AS unread
     ORDER BY txid, position, ordinal LIMIT %(limit)s::bigint
 ),
-upto AS MATERIALIZED (
+upto__ AS MATERIALIZED (
     SELECT txid, position, ordinal FROM page ORDER BY txid DESC, position DESC, ordinal DESC LIMIT 1
 ),
 arrived AS MATERIALIZED (
-    SELECT user_id AS user_id,
+    SELECT refold.plain(user_id) AS user_id,
            string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), '') AS level__state,
            string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL) AS by_number__state
     FROM page
@@ -83,7 +83,7 @@ written AS (
             SELECT user_id, action, ts, n FROM refold_builds.clicks__1
             WHERE hash_record_extended(ROW(user_id), 0) = hash_record_extended(ROW(folded.user_id), 0) AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto__)))
             OFFSET 0
         ) AS read
         WHERE (user_id) IS NOT DISTINCT FROM folded.user_id
@@ -94,7 +94,7 @@ written AS (
             SELECT user_id, action, ts, n FROM refold_builds.clicks__1
             WHERE hash_record_extended(ROW(user_id), 0) = hash_record_extended(ROW(folded.user_id), 0) AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto__)))
             OFFSET 0
         ) AS read
         WHERE (user_id) IS NOT DISTINCT FROM folded.user_id
@@ -105,23 +105,23 @@ written AS (
         by_number__state = excluded.by_number__state,
         before__ = hash_record_extended(ROW(kept.user_id, kept.level__state, kept.by_number__state), 0)
         WHERE ROW(kept.level__state, kept.by_number__state) IS DISTINCT FROM ROW(excluded.level__state, excluded.by_number__state)
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, level__state, by_number__state), 0) AS new, before__ AS old
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, level__state, by_number__state), 0) AS new__, before__ AS old__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
         UNION ALL
         SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
 )
 SELECT (SELECT count(*) FROM page) AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- backlog
-WITH upto AS MATERIALIZED (
+WITH upto__ AS MATERIALIZED (
     (SELECT txid, position, ordinal AS ordinal, true AS full_page
      FROM refold_builds.clicks__1
      WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
@@ -135,11 +135,11 @@ page AS NOT MATERIALIZED (
     SELECT txid, position, ordinal, user_id, action, ts, n
     FROM refold_builds.clicks__1
     WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
-      AND (txid, position, ordinal) <= ((SELECT txid FROM upto), (SELECT position FROM upto), (SELECT ordinal FROM upto))
-      AND txid <= (SELECT txid FROM upto)
+      AND (txid, position, ordinal) <= ((SELECT txid FROM upto__), (SELECT position FROM upto__), (SELECT ordinal FROM upto__))
+      AND txid <= (SELECT txid FROM upto__)
 ),
 arrived AS MATERIALIZED (
-    SELECT user_id AS user_id,
+    SELECT refold.plain(user_id) AS user_id,
            string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), '') AS level__state,
            string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL) AS by_number__state
     FROM page
@@ -166,7 +166,7 @@ written AS (
             SELECT user_id, action, ts, n FROM refold_builds.clicks__1
             WHERE hash_record_extended(ROW(user_id), 0) = hash_record_extended(ROW(folded.user_id), 0) AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto__)))
             OFFSET 0
         ) AS read
         WHERE (user_id) IS NOT DISTINCT FROM folded.user_id
@@ -177,7 +177,7 @@ written AS (
             SELECT user_id, action, ts, n FROM refold_builds.clicks__1
             WHERE hash_record_extended(ROW(user_id), 0) = hash_record_extended(ROW(folded.user_id), 0) AND event_id <> ALL (%(dead)s::text[])
               AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto)))
+                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto__)))
             OFFSET 0
         ) AS read
         WHERE (user_id) IS NOT DISTINCT FROM folded.user_id
@@ -188,30 +188,30 @@ written AS (
         by_number__state = excluded.by_number__state,
         before__ = hash_record_extended(ROW(kept.user_id, kept.level__state, kept.by_number__state), 0)
         WHERE ROW(kept.level__state, kept.by_number__state) IS DISTINCT FROM ROW(excluded.level__state, excluded.by_number__state)
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, hash_record_extended(ROW(user_id, level__state, by_number__state), 0) AS new, before__ AS old
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, level__state, by_number__state), 0) AS new__, before__ AS old__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
-        SELECT 0 AS relation, slice, count(*) - count(old) AS rows, sum(new) - coalesce(sum(old), 0) AS hash FROM written GROUP BY slice
+        SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
         UNION ALL
         SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM (
             SELECT position, ordinal
             FROM refold_builds.clicks__1
             WHERE (txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer)
-              AND (txid, position, ordinal) <= ((SELECT txid FROM upto), (SELECT position FROM upto), (SELECT ordinal FROM upto))
-              AND txid <= (SELECT txid FROM upto)
+              AND (txid, position, ordinal) <= ((SELECT txid FROM upto__), (SELECT position FROM upto__), (SELECT ordinal FROM upto__))
+              AND txid <= (SELECT txid FROM upto__)
         ) AS page GROUP BY 2
     ) AS changes
     GROUP BY relation, slice
 )
-SELECT CASE WHEN (SELECT full_page FROM upto) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
-       (SELECT txid::text::bigint FROM upto) AS txid, (SELECT position FROM upto), (SELECT ordinal FROM upto);
+SELECT CASE WHEN (SELECT full_page FROM upto__) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END AS events,
+       (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- load
 INSERT INTO refold_builds.funnels__1 (user_id, level__state, by_number__state)
-SELECT user_id AS user_id,
+SELECT refold.plain(user_id) AS user_id,
        refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
        refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
 FROM (
@@ -224,7 +224,7 @@ GROUP BY 1;
 
 -- audit of refold_builds.funnels__1
 WITH expected AS MATERIALIZED (
-    SELECT user_id AS user_id,
+    SELECT refold.plain(user_id) AS user_id,
            refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
            refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
     FROM (
@@ -240,18 +240,18 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT user_id, level__state, by_number__state FROM refold_builds.funnels__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
-FROM (SELECT user_id, level__state, by_number__state FROM expected EXCEPT ALL SELECT user_id, level__state, by_number__state FROM actual) AS d
+SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d__.user_id) AS key, to_jsonb(d__) AS row
+FROM (SELECT user_id, level__state, by_number__state FROM expected EXCEPT ALL SELECT user_id, level__state, by_number__state FROM actual) AS d__
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d.user_id) AS key, to_jsonb(d) AS row
-FROM (SELECT user_id, level__state, by_number__state FROM actual EXCEPT ALL SELECT user_id, level__state, by_number__state FROM expected) AS d;
+SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d__.user_id) AS key, to_jsonb(d__) AS row
+FROM (SELECT user_id, level__state, by_number__state FROM actual EXCEPT ALL SELECT user_id, level__state, by_number__state FROM expected) AS d__;
 
 -- healing of refold_builds.funnels__1: delete
 DELETE FROM refold_builds.funnels__1 WHERE (true) AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
 
 -- healing of refold_builds.funnels__1: insert
 INSERT INTO refold_builds.funnels__1 (user_id, level__state, by_number__state)
-SELECT user_id AS user_id,
+SELECT refold.plain(user_id) AS user_id,
        refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
        refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
 FROM (
@@ -271,7 +271,7 @@ SELECT user_id, level, reached_at, by_number FROM refold_builds.funnels__1;
 
 -- load_apart
 INSERT INTO refold_builds.funnels__1 (user_id, level__state, by_number__state)
-SELECT user_id AS user_id,
+SELECT refold.plain(user_id) AS user_id,
        refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
        refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
 FROM (
@@ -285,7 +285,7 @@ GROUP BY 1;
 
 -- probe
 INSERT INTO refold_builds.funnels__1 (user_id, level__state, by_number__state)
-SELECT user_id AS user_id,
+SELECT refold.plain(user_id) AS user_id,
        refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
        refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
 FROM (
@@ -300,6 +300,9 @@ GROUP BY 1;
 
 -- probe
 CREATE UNIQUE INDEX funnels__1__key ON refold_builds.funnels__1 (user_id) NULLS NOT DISTINCT;
+
+-- probe
+CREATE INDEX funnels__1__hash ON refold_builds.funnels__1 ((hash_record_extended(ROW(user_id), 0)));
 
 -- figures
 ;
