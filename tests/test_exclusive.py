@@ -240,16 +240,7 @@ def test_a_sleeper_that_cannot_raise_its_flag_does_not_look_all_the_time(
             return len(asked) == 10
 
         # One sleep lasts until it is told to stop, or until the poll.
-<<<<<<< HEAD
-
-        def told() -> bool:
-            asked.append(True)
-            return len(asked) == 10
-
-        bell.sleep(lambda: False, told)
-=======
         bell.sleep(lambda: False, stopped)
->>>>>>> sessions
         assert len(asked) == 10
         stranger.execute("SELECT pg_advisory_unlock_all()")
         bell.sleep(lambda: True, lambda: False)
