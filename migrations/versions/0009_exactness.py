@@ -21,7 +21,10 @@ def upgrade() -> None:
                 JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'member' AND NOT a.attisdropped
                 WHERE c.relnamespace = 'refold_builds'::regnamespace AND c.relkind = 'r' AND b.upkeep = 'members'
             LOOP
+                -- The tables are the worker's.
+                SET LOCAL ROLE refold_worker;
                 EXECUTE format('ALTER TABLE %s RENAME COLUMN member TO member__', found);
+                SET LOCAL ROLE refold_owner;
             END LOOP;
         END
         $$
