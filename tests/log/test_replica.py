@@ -97,10 +97,10 @@ def test_what_is_put_back_is_what_the_ledger_knows(admin: Connection) -> None:
     admin.execute("SET refold.restoring = on")
     admin.execute("DELETE FROM refold.events WHERE event_id <> 'e0'")
     for change in ("event_id = 'other'", "action = 'other'", "position = position + 100"):
-        with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="the ledger knows no such event"):
-            with admin.transaction():
-                admin.execute(f"UPDATE kept SET {change} WHERE event_id = 'e1'".encode())
-                admin.execute("INSERT INTO refold.events SELECT * FROM kept WHERE event_id <> 'e0'")
+        refused = pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="the ledger knows no such event")
+        with refused, admin.transaction():
+            admin.execute(f"UPDATE kept SET {change} WHERE event_id = 'e1'".encode())
+            admin.execute("INSERT INTO refold.events SELECT * FROM kept WHERE event_id <> 'e0'")
     admin.execute("INSERT INTO refold.events SELECT * FROM kept WHERE event_id <> 'e0'")
     assert (
         admin.execute("SELECT * FROM refold.events ORDER BY 2").fetchall()
