@@ -19,7 +19,7 @@ def upgrade() -> None:
                 FROM pg_class AS c
                 JOIN refold.builds AS b ON c.relname ~ ('^' || b.table_name || '__m[0-9]+$')
                 JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'member' AND NOT a.attisdropped
-                WHERE c.relnamespace = 'refold_builds'::regnamespace AND c.relkind = 'r' AND b.upkeep = 'members'
+                WHERE c.relnamespace = to_regnamespace('refold_builds') AND c.relkind = 'r' AND b.upkeep = 'members'
             LOOP
                 -- The tables are the worker's.
                 SET LOCAL ROLE refold_worker;

@@ -1,13 +1,16 @@
 -- The same for one live metric, for those who may not read the log: with a cursor of their own making they could count
--- in it whatever they like.
+-- in it whatever they like. (In PL/pgSQL: the view that it reads is made after the functions.)
 CREATE OR REPLACE FUNCTION refold.unread_of(build bigint) RETURNS TABLE (events bigint, oldest timestamptz, exact boolean)
-LANGUAGE sql STABLE SECURITY DEFINER
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
 AS $$
-SELECT u.events, u.oldest, u.exact
-FROM refold.builds_now AS b
-CROSS JOIN LATERAL refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS u
-WHERE b.build_id = unread_of.build AND b.state = 'live'
+BEGIN
+    RETURN QUERY
+    SELECT u.events, u.oldest, u.exact
+    FROM refold.builds_now AS b
+    CROSS JOIN LATERAL refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS u
+    WHERE b.build_id = unread_of.build AND b.state = 'live';
+END
 $$;
 
 COMMENT ON FUNCTION refold.unread_of(bigint)
