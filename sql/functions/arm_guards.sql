@@ -13,7 +13,7 @@ BEGIN
                CASE t.tgname WHEN 'refuse_replicated' THEN 'REPLICA' ELSE 'ALWAYS' END AS role
         FROM pg_trigger AS t
         WHERE t.tgname IN ('a_let_in', 'b_ring', 'refuse_forgery', 'refuse_change', 'refuse_change_of_row',
-                           'refuse_replicated')
+                           'refuse_replicated', 'within_limits')
           AND t.tgenabled <> CASE t.tgname WHEN 'refuse_replicated' THEN 'R' ELSE 'A' END
           AND (t.tgrelid IN ('refold.events'::regclass, 'refold.event_ids'::regclass)
                OR t.tgrelid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'refold.events'::regclass))

@@ -178,7 +178,8 @@ def test_a_segment_is_like_the_log(admin: Connection) -> None:
         guards = admin.execute(
             "SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = %s::regclass ORDER BY 1", (segment,)
         ).fetchall()
-        assert guards == [(name, "A") for name in ("refuse_change", "refuse_change_of_row", "refuse_forgery")]
+        names = ("refuse_change", "refuse_change_of_row", "refuse_forgery", "within_limits")
+        assert guards == [(name, "A") for name in names]
         owner = admin.execute(
             "SELECT relowner::regrole::text FROM pg_class WHERE oid = %s::regclass", (segment,)
         ).fetchone()

@@ -47,6 +47,8 @@ SETTINGS = {
     # Rows and cursor share a transaction: a crash that loses one loses both, and the page is done again.
     "synchronous_commit": "off",
     "jit": "off",
+    # Somebody may have one build's table locked: the worker begins again with the others.
+    "lock_timeout": "2s",
     # A generic plan knows neither the size of a page nor that a segment which was empty is filling.
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
