@@ -127,7 +127,7 @@ def _cut(sql: str) -> str:
     sql = re.sub(r",\nfigures AS \(\n.*?\n\)(?=\nSELECT)", "", sql, flags=re.DOTALL)
     sql = re.sub(r",\s*before__ = hash_record_extended\(ROW\([^()]*\), 0\)", "", sql)
     # What is returned beside the figures' hashes, a set's keys, is still needed.
-    sql = re.sub(r"RETURNING .* AS slice, .*? AS new, (?!before__)", "RETURNING ", sql)
-    sql = re.sub(r"RETURNING .* AS slice, .* AS new(, before__ AS old)?$", "RETURNING 1", sql, flags=re.MULTILINE)
+    sql = re.sub(r"RETURNING .* AS slice__, .*? AS new__, (?!before__)", "RETURNING ", sql)
+    sql = re.sub(r"RETURNING .* AS slice__, .* AS new__(, before__ AS old__)?$", "RETURNING 1", sql, flags=re.MULTILINE)
     assert "figures" not in sql and "before__" not in sql and "slice" not in sql, sql
     return sql
