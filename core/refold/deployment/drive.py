@@ -91,6 +91,8 @@ def drive(
         if not promote_them:
             return builds
         try:
-            return promote(conn, deployment, upkeepers, keeper.catch_up, recreate_foreign=recreate_foreign)
+            if live := promote(conn, deployment, upkeepers, keeper.catch_up, recreate_foreign=recreate_foreign):
+                return live
+            # A worker was quicker by a moment.
         except NotYet:
             time.sleep(0.02)

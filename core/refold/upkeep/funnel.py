@@ -50,7 +50,10 @@ class _Funnels:
         self.stream_hash = hash_of(key_sql)
         self.own_hash = hash_of([ident(key) for key in self.keys])
         slicing = by_key(plan.key, key_sql, self.own_hash, self.stream_hash, indexed=True)
-        self.relation = Relation(table, self.columns, self.keys, key_sql, self.expected, slicing)
+        # People are shown what the metric says, not what it goes on from.
+        shown = [(name, ident(name)) for name in (*self.keys, *self.partials)]
+        shown += [(column, sql) for funnel in plan.funnels for column, _, sql in _shown(funnel)]
+        self.relation = Relation(table, self.columns, self.keys, key_sql, self.expected, slicing, shown=tuple(shown))
 
     def statements(self) -> Statements:
         plan, stream, table = self.plan, self.stream, self.table

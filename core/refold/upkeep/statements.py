@@ -25,6 +25,7 @@ class Relation:
         slicing: how it is cut for audits.
         identity: the columns that name a single row in a report, where the key does not.
         guard: condition on a row of the stream without which its key is not evaluated.
+        shown: what a report shows of a row, as SQL by name, where that is not its columns.
     """
 
     table: str
@@ -35,6 +36,7 @@ class Relation:
     slicing: Slicing
     identity: tuple[str, ...] = ()
     guard: str = EVERYTHING
+    shown: tuple[tuple[str, str], ...] = ()
 
     @property
     def hash(self) -> str:
@@ -55,9 +57,11 @@ class Relation:
         """Rows on one side alone: side, hash of the key, slice, key, whole row."""
         columns = ", ".join(map(ident, self.columns))
         key = ", ".join(f"{quoted(name)}, d__.{ident(name)}" for name in self.identity or self.key)
+        pairs = ", ".join(f"{quoted(name)}, {sql}" for name, sql in self.shown)
+        row = f"jsonb_build_object({pairs})" if pairs else "to_jsonb(d__)"
         side = (
             "SELECT '{side}' AS side, {hash} AS hash, {slice} AS slice,"
-            " jsonb_build_object({key}) AS key, to_jsonb(d__) AS row\n"
+            f" jsonb_build_object({{key}}) AS key, {row} AS row\n"
             "FROM (SELECT {columns} FROM {one} EXCEPT ALL SELECT {columns} FROM {other}) AS d__"
         )
         fill = {"hash": self.hash, "slice": self.slicing.row, "key": key, "columns": columns}
