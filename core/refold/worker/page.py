@@ -300,8 +300,8 @@ def _in_portions(
     """A read by one statement; that of a transform a portion at a time, up to its bound in bytes."""
     if keeper.transform is None:
         return _apply(conn, keeper, statement, read, limit, dead)
-    # A first load may read all of its stream for each statement. It goes on behind a portion of few rows for a while, so
-    # that it does not take the sizes of as many again each time.
+    # A first load may read all of its stream for each statement. It goes on behind a portion of few rows for a while,
+    # so that it does not take the sizes of as many again each time.
     loads = read.done == EMPTY
     events, portion, cuts = 0, limit if loads else PORTION, 0
     while True:
