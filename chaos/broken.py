@@ -56,13 +56,13 @@ def _turn_in_two(conn: psycopg.Connection, keeper: Upkeeper, limit: int) -> Appl
         read = next_read(build.cursor, upstream_cursor(conn, build))
         if read is None:
             return Applied(0, full=False)
-        events, last = apply_read(conn, keeper, build, read, limit)
+        events, last, full = apply_read(conn, keeper, build, read, limit)
     time.sleep(WINDOW_S)
     with conn.transaction():
         if lock(conn, keeper.build_id) is not None:
-            cursor = advance(build.cursor, read, last, events >= limit)
+            cursor = advance(build.cursor, read, last, full)
             move(conn, build, cursor, events=events, milliseconds=0.0)
-    return Applied(events, events >= limit)
+    return Applied(events, full)
 
 
 def _everything_below(conn: psycopg.Connection, build: Build, *, known: Snapshot = EMPTY) -> Cursor:
