@@ -126,6 +126,15 @@ VALUES ('run', 'f', 1, 'live', 'run', 'sql', '', 'merge', 1, '5:9:5,7', '9:12:10
 """
 """What the version before had: cursors in `builds`, and what stood on its columns."""
 
+HAVING = """
+INSERT INTO refold.deployments (kind) VALUES ('deploy');
+INSERT INTO refold.builds (projection, fingerprint, number, state, table_name, language, definition, upkeep, deployment)
+VALUES ('many', 'f', 1, 'live', 'many', 'sql', '', 'merge', 1);
+CREATE VIEW metrics.many AS SELECT number FROM generate_series(1, 9) AS number WHERE number > 5;
+ALTER VIEW metrics.many OWNER TO refold_worker;
+"""
+"""A live metric that leaves rows out, in the version before that."""
+
 
 @pytest.fixture
 def older(server: ServerUnderTest) -> Iterator[str]:
@@ -158,3 +167,23 @@ def test_cursors_come_along_from_the_version_before(older: str) -> None:
         assert conn.execute(moved.format("builds_now").encode()).fetchall() == before
         assert conn.execute("SELECT metric FROM metrics.watched").fetchall() == [("run",)]
         command.check(alembic_config(older))
+
+
+def test_a_metric_of_having_comes_along_with_a_barrier(server: ServerUnderTest) -> None:
+    """Its view belongs to the worker, whom the migration is not."""
+    name = "refold_older_having"
+    url = server.url_of(name)
+    with psycopg.connect(server.url_of(server.maintenance_dbname), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        try:
+            with psycopg.connect(url, autocommit=True) as conn:
+                for schema in ("refold", "metrics"):
+                    conn.execute(f"CREATE SCHEMA {schema} AUTHORIZATION refold_owner".encode())
+                conn.execute("GRANT USAGE, CREATE ON SCHEMA metrics TO refold_worker")
+                command.upgrade(alembic_config(url), "0009")
+                conn.execute(HAVING)
+                command.upgrade(alembic_config(url), "0010")
+                found = conn.execute("SELECT reloptions FROM pg_class WHERE oid = 'metrics.many'::regclass").fetchone()
+                assert found == (["security_barrier"],) or found == (["security_barrier=true"],)
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

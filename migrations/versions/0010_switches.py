@@ -46,7 +46,10 @@ def upgrade() -> None:
                 WHERE v.schemaname = 'metrics' AND b.state = 'live' AND b.upkeep IN ('merge', 'members')
                   AND v.definition ~ '\mWHERE\M'
             LOOP
+                -- The views are the worker's.
+                SET LOCAL ROLE refold_worker;
                 EXECUTE format('ALTER VIEW metrics.%I SET (security_barrier)', found.viewname);
+                SET LOCAL ROLE refold_owner;
             END LOOP;
         END
         $$

@@ -137,3 +137,18 @@ def test_a_row_that_had_been_damaged_is_no_dead_letter_when_it_is_healed(
     assert reconcile(shop.worker, tmp_path, depth="quick").clean
     assert reconcile(shop.worker, tmp_path).clean
     assert shop.build("reader").dead_letters == 1
+
+
+def test_a_function_that_fails_in_the_middle_of_a_slice(prices: Prices) -> None:
+    """The slice is read in portions, by a cursor that must not outlive the failure: hundreds of events follow."""
+    prices.mend()
+    prices.sell(300, free=(3, 5, 7, 9))
+    prices.drain()
+    prices.environment.delenv("REFOLD_TEST_MENDED")
+    prices.admin.execute(
+        f"DELETE FROM refold_builds.{prices.build('graded').table_name} WHERE event_id = 'e1'".encode()
+    )
+    report = reconcile(prices.worker, FOLDER, depth="slice")
+    assert (report.skipped, report.unhealed) == ([], [])
+    assert prices.waiting() == [("graded", f"e{number}") for number in (3, 5, 7, 9)]
+    assert reconcile(prices.worker, FOLDER).clean

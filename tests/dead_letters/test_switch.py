@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from refold.builds.build import Build, find
 from refold.deployment.candidates import go_live
 from refold.deployment.deploy import rebuild
+from refold.deployment.rollback import rollback
+from refold.worker.page import turn
 
 from .prices import FOLDER, STRICT, Prices
 
@@ -81,3 +85,19 @@ def test_a_candidate_that_was_changed_by_hand_is_healed_before_it_is_shown(price
         candidate.build_id
     ]
     assert prices.wrong() == {}
+
+
+@pytest.mark.parametrize("name", ["buyers", "dearest", "graded", "paid", "sums"])
+def test_a_switch_that_meets_an_event_that_fails(prices: Prices, name: str) -> None:
+    """A build that was retired in the middle of a run first ends that one, and is behind after it."""
+    prices.sell(10)
+    old = prices.build(name)
+    turn(prices.worker, prices.upkeepers.of(prices.worker, old), 5)
+    assert prices.build(name).target is not None
+    rebuild(prices.worker, FOLDER, [name], lambda progress: None)
+    prices.sell(10, "later", free=(3,))
+    prices.drain()
+    rollback(prices.worker, FOLDER, name, lambda progress: None)
+    assert prices.build(name).build_id == old.build_id
+    assert (name, "later3") in prices.waiting()
+    assert prices.reconcile().clean

@@ -16,7 +16,7 @@ from refold.errors import BuildError
 from refold.incidents import find as incidents
 from refold.reconcile.reconcile import reconcile
 from refold.reconcile.release import drop
-from refold.worker import load
+from refold.worker import catch_up, load
 from refold.worker.culprits import PORTION
 from refold.worker.page import turn
 
@@ -31,6 +31,9 @@ FILES = {
     "distinct_huge": "SELECT user_id, count(DISTINCT action) AS actions, sum((metadata->>'n')::numeric) AS total\n"
     "FROM events WHERE metadata ? 'n' GROUP BY user_id",
     "long_key": "SELECT metadata->>'key' AS key, array_agg(event_id ORDER BY ts, event_id) AS ids\n"
+    "FROM events GROUP BY key",
+    "long_funnel": "SELECT metadata->>'key' AS key, count(*) AS events,\n"
+    "       window_funnel(NULL, ts, action = 'view', action = 'buy') AS level\n"
     "FROM events GROUP BY key",
     "paid": "SELECT event_id, (metadata->>'price')::numeric AS price FROM events WHERE metadata ? 'price'",
 }
@@ -97,6 +100,22 @@ def test_a_key_that_no_index_can_hold(shop: Prices, tmp_path: Path) -> None:
     shop.deploy(folder)
     assert shop.waiting() == [("long_key", "e1")]
     assert shop.admin.execute("SELECT * FROM metrics.long_key").fetchall() == [("a", ["e0", "e2"])]
+    assert reconcile(shop.worker, folder).clean
+
+
+@pytest.mark.parametrize("name", ["long_key", "long_funnel"])
+def test_a_key_that_no_index_can_hold_in_whichever_range(
+    shop: Prices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The index comes with the last range; the key may have come with the first."""
+    folder = project(tmp_path, name)
+    keys = ["".join(chr(0x4E00 + first + number) for number in range(6000)) for first in range(8)]
+    tell(shop, [{"key": key} for pair in zip(keys, "abcdefgh", strict=True) for key in pair])
+    shop.admin.execute("ANALYZE refold.events")
+    monkeypatch.setattr(catch_up, "BUCKET", 4)
+    shop.deploy(folder)
+    assert shop.waiting() == sorted((name, f"e{at}") for at in range(0, 16, 2))
+    assert shop.admin.execute(f"SELECT count(*) FROM metrics.{name}".encode()).fetchone() == (8,)
     assert reconcile(shop.worker, folder).clean
 
 

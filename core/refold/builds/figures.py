@@ -64,7 +64,10 @@ def take(conn: psycopg.Connection, build_id: int, relations: Sequence[Relation])
 
 def keep(conn: psycopg.Connection, build_id: int, side: Side, parameters: Mapping[str, object]) -> None:
     """Puts figures in place of those that are kept of a relation; the caller holds the build's lock."""
-    # The changes first: a `fold` that has them in hand is waited for, and the second statement sees what it wrote.
+    # All changes of the build, in whichever relation: a `fold` that has one in hand might wait for a figure that this
+    # transaction has deleted, and this one for that change.
+    conn.execute(b"SELECT FROM refold.figure_changes WHERE build_id = %s FOR UPDATE", (build_id,))
+    # The changes first: a `fold` that had them in hand is over, and the second statement sees what it wrote.
     for table in ("figure_changes", "figures"):
         conn.execute(
             f"DELETE FROM refold.{table} WHERE build_id = %s AND relation = %s".encode(), (build_id, side.relation)
@@ -99,11 +102,13 @@ def fold(conn: psycopg.Connection, build_id: int, at_most: int) -> int:
         """
         WITH gone AS (
             DELETE FROM refold.figure_changes
-            WHERE ctid = ANY (ARRAY(SELECT ctid FROM refold.figure_changes WHERE build_id = %(build)s LIMIT %(most)s))
+            WHERE ctid = ANY (ARRAY(SELECT ctid FROM refold.figure_changes WHERE build_id = %(build)s LIMIT %(most)s
+                                    FOR UPDATE SKIP LOCKED))
             RETURNING relation, slice, rows, hash
         ), folded AS (
             INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
             SELECT %(build)s, relation, slice, sum(rows)::bigint, sum(hash) FROM gone GROUP BY relation, slice
+            ORDER BY relation, slice -- for two who do this at once
             ON CONFLICT (build_id, relation, slice)
                 DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from itertools import islice
 
 import psycopg
@@ -39,10 +40,12 @@ def recompute(
     conn.execute(f"DROP TABLE IF EXISTS {EXPECTED}, pg_temp.recomputed_events".encode())
     conn.execute(f"CREATE TEMPORARY TABLE expected_rows (LIKE {relation.table}) ON COMMIT DROP".encode())
     conn.execute(b"CREATE TEMPORARY TABLE recomputed_events (txid xid8, position bigint) ON COMMIT DROP")
-    rows = decoded(conn, query, parameters, portion=TOGETHER)
-    while page := list(islice(rows, TOGETHER)):
-        # All of them before the COPY, as in a page: a process that is frozen in the function would keep its locks.
-        expected = list(keeper.transform.rows(alive(conn, page)))
-        write_rows(conn, f"COPY {EXPECTED} ({columns}) FROM STDIN", expected)
-        events = [(row["txid"], row["position"]) for row in page]
-        write_rows(conn, "COPY pg_temp.recomputed_events FROM STDIN", events)
+    # Closed at once, also where the function fails: its cursor is gone with the savepoint, and to close it later, when
+    # nobody refers to the error any more, would make whatever transaction there is then fail.
+    with closing(decoded(conn, query, parameters, portion=TOGETHER)) as rows:
+        while page := list(islice(rows, TOGETHER)):
+            # All of them before the COPY, as in a page: a process that is frozen in the function would keep its locks.
+            expected = list(keeper.transform.rows(alive(conn, page)))
+            write_rows(conn, f"COPY {EXPECTED} ({columns}) FROM STDIN", expected)
+            events = [(row["txid"], row["position"]) for row in page]
+            write_rows(conn, "COPY pg_temp.recomputed_events FROM STDIN", events)

@@ -13,8 +13,9 @@ from refold.cursor import Cursor, next_read
 from refold.errors import BuildError
 from refold.log.integrity import LogDamaged
 from refold.retry import transient
+from refold.worker.culprits import of_an_event
 from refold.worker.load import BUCKET, STEP, TRANSFORM_STEP, Loaded, load_step
-from refold.worker.page import Applied, apply_page, turn
+from refold.worker.page import Applied, apply_carefully, apply_page, turn
 
 log = logging.getLogger("refold.worker")
 
@@ -161,7 +162,13 @@ class Keeper:
             if fresh.cursor.covers(current.cursor):
                 return True
             before = fresh.cursor
-            apply_page(conn, keeper, fresh, FRESH, known=current.cursor.done)
+            try:
+                with conn.transaction():
+                    apply_page(conn, keeper, fresh, FRESH, known=current.cursor.done)
+            except Exception as error:
+                if not of_an_event(error):
+                    raise
+                apply_page(conn, keeper, fresh, FRESH, known=current.cursor.done, apply=apply_carefully)
             fresh = by_id(conn, fresh.build_id)
             if fresh.cursor == before:
                 return False

@@ -6,7 +6,7 @@ Python cannot read: an integer of 5,000 digits, a structure of 3,000 levels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 import psycopg
@@ -18,7 +18,7 @@ from refold.projections.transform import FunctionFailed
 
 def decoded(
     conn: psycopg.Connection, query: str, parameters: Mapping[str, Any], *, portion: int | None = None
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any]]:
     """The rows of a statement, in order.
 
     Args:
@@ -54,7 +54,8 @@ def _read_exactly(cursor: psycopg.Cursor[Any] | psycopg.ServerCursor[Any]) -> No
 def _rows(cursor: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     try:
         yield from cursor
-    except psycopg.OperationalError:
+    except psycopg.Error:
+        # What the server said of a FETCH: its SQLSTATE tells whose fault it is.
         raise
     except Exception as error:
         raise FunctionFailed(error) from error

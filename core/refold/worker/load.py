@@ -19,6 +19,7 @@ from refold.builds import reads
 from refold.builds.build import BY_KEY, Build, by_id, lock, move
 from refold.builds.dead_letters import Bound, left_out, set_aside
 from refold.builds.figures import take
+from refold.builds.first_load import start_over
 from refold.builds.upkeeper import Upkeeper
 from refold.crash import crash_point
 from refold.cursor import EMPTY, Cursor, Key, Read
@@ -158,16 +159,24 @@ def _set_culprits_aside(conn: psycopg.Connection, keeper: Upkeeper, failure: Exc
             read = Read(EMPTY, target, None, None if cursor.progress == LAST else cursor.progress)
             _execute(conn, keeper.statements.probe, read_parameters(read, 0, dead) | ranges)
 
-        passes = 0
-        while not portion.enough():
-            found = first_culprit(conn, keeper, Cursor(EMPTY, target, LAST), dead, evaluate, passes=passes)
-            if found is None:
-                break
-            number, culprit = found
-            bound.take(culprit.error)
-            culprits.append(culprit)
-            dead.append(culprit.event_id)
-            passes = number - 1
+        def search() -> None:
+            passes = 0
+            while not portion.enough():
+                found = first_culprit(conn, keeper, Cursor(EMPTY, target, LAST), dead, evaluate, passes=passes)
+                if found is None:
+                    break
+                number, culprit = found
+                bound.take(culprit.error)
+                culprits.append(culprit)
+                dead.append(culprit.event_id)
+                passes = number - 1
+
+        search()
+        if not culprits and build.load_step:
+            # What no index can hold fails when the last range is there, and may have come with any before it.
+            start_over(conn, build)
+            ranges |= {"step": "0"}
+            search()
         if not culprits:
             raise failure
         set_aside(conn, build, culprits, beyond=bound.beyond)

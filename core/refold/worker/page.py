@@ -211,8 +211,9 @@ def apply_read(conn: psycopg.Connection, keeper: Upkeeper, build: Build, read: R
 
 
 def _left_out(conn: psycopg.Connection, keeper: Upkeeper, build: Build) -> list[str]:
-    """The dead letters that a page could meet: only where it reads the events of its keys once more."""
-    return left_out(conn, build) if keeper.plan.upkeep in BY_KEY else []
+    """The dead letters that a page could meet: where it reads the events of its keys once more, and in a first load
+    that was started over."""
+    return left_out(conn, build) if keeper.plan.upkeep in BY_KEY or not build.loaded else []
 
 
 def apply_carefully(conn: psycopg.Connection, keeper: Upkeeper, build: Build, read: Read, limit: int) -> Written:
@@ -366,13 +367,14 @@ def _apply(
             return Written(0, None, False)
         # All of them before the COPY: the server's time-out for idle transactions does not run inside one, and a
         # worker that is frozen in the function would keep the build for ever.
-        rows = list(keeper.transform.rows(alive(conn, page)))
+        read_on = [row for row in page if row["event_id"] not in dead] if dead else page
+        rows = list(keeper.transform.rows(alive(conn, read_on)))
         write_rows(conn, keeper.statements.load[0], rows)
         if keeper.statements.figures:
             moved = {
                 "ids": [row[_EVENT_ID] for row in rows],
-                "positions": [row["position"] for row in page],
-                "ordinals": [row["ordinal"] for row in page],
+                "positions": [row["position"] for row in read_on],
+                "ordinals": [row["ordinal"] for row in read_on],
             }
             conn.execute(keeper.statements.figures.encode(), parameters | moved, prepare=True)
         end = page[-1]
