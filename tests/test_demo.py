@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,12 +18,13 @@ import pytest
 from typer.testing import CliRunner
 
 from refold.cli import app
-from refold.demo import play
+from refold.demo import edits, play
 from refold.demo.shop import day
 from refold.demo.stage import Stage
 from refold.demo.tally import tally
 from refold.events import Answer
 from refold.reconcile import reconcile
+from waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -144,3 +146,18 @@ def test_a_start_that_fails_leaves_nothing(home: Path, monkeypatch: pytest.Monke
     done = CliRunner().invoke(app, ["demo"])
     assert done.exit_code == 130
     assert left_behind(home) == []
+
+
+def test_what_workers_heal_before_it_is_found_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    perform = edits.perform
+
+    def healed_at_once(conn: psycopg.Connection, planned: Sequence[edits.Edit]) -> Counter[edits.Drift]:
+        expected = perform(conn, planned)
+        conn.execute("UPDATE refold.duties SET started_at = started_at - interval '1 day' WHERE name LIKE '%audit%'")
+        wait_until(lambda: conn.execute("SELECT count(*) FROM refold.repairs").fetchone() == (expected.total(),), 60.0)
+        return expected
+
+    monkeypatch.setattr(edits, "perform", healed_at_once)
+    done = CliRunner().invoke(app, ["demo", "--events", "500", "--processes", "1"])
+    assert "✓  exactly those 7 rows, and no other; healed, and recorded in refold.repairs" in done.output
+    assert done.exit_code == 0

@@ -6,7 +6,7 @@ AS $$
 DECLARE
     problem text := refold.metadata_problem(NEW.metadata);
 BEGIN
-    -- What is put back may be older than a limit.
+    -- What is put back is what the ledger knows, also of the time before a limit.
     IF problem IS NOT NULL AND NOT refold.restoring() THEN
         RAISE EXCEPTION 'metadata of event % %', quote_literal(left(NEW.event_id, 60)), problem
             USING ERRCODE = 'check_violation', CONSTRAINT = 'events_metadata_limits',

@@ -130,3 +130,22 @@ def test_what_a_clean_verdict_does_not_cover_is_told(
     conn.commit()
     assert refold("scrub").out.startswith("damaged: 1 found")
     assert "the log itself is damaged" in refold("reconcile").err
+
+
+def test_a_funnel_is_told_by_what_analysts_see_of_it(
+    refold: Refold, metric: Callable[[str, str], Path], record: Callable[..., None], conn: Connection
+) -> None:
+    metric(
+        "steps",
+        "SELECT user_id, window_funnel(NULL, ts, action = 'view', action = 'buy') AS level"
+        " FROM events GROUP BY user_id",
+    )
+    record("view=ann", "buy=ann", "view=bob")
+    assert refold("deploy").status == 0
+    (build,) = find(conn, "b.projection = 'steps'")
+    conn.execute(f"DELETE FROM refold_builds.{build.table_name} WHERE user_id = 'ann'".encode())
+    conn.execute(f"UPDATE refold_builds.{build.table_name} SET level = 2 WHERE user_id = 'bob'".encode())
+    conn.commit()
+    findings = {one["key"]["user_id"]: one for one in refold("reconcile", "--json").json["findings"]}
+    assert (findings["ann"]["before"], findings["ann"]["after"]["level"]) == (None, 2)
+    assert (findings["bob"]["before"]["level"], findings["bob"]["after"]["level"]) == (2, 1)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from conftest import ServerUnderTest
-from live import SHOP, drain, make_live, wrong
+from live import PROJECTS, SHOP, drain, make_live, wrong
 from making import events
 from refold import Log, append
 from refold.builds.upkeeper import Upkeepers
@@ -23,6 +23,9 @@ from refold.replicas import lacking
 from refold.worker.schedule import Schedule
 
 Connection = psycopg.Connection[Any]
+
+LAW = PROJECTS / "law"
+"""Every kind of upkeep, funnels that are kept in their rows among them."""
 
 FACELESS = """
 SELECT c.oid::regclass::text FROM pg_class AS c
@@ -78,6 +81,27 @@ def test_installed_and_deployed_beside_a_publication(server: ServerUnderTest, ad
         everything(url)
     finally:
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["published before", "published after"])
+def test_each_kind_of_upkeep(database_url: str, admin: Connection, before: bool) -> None:
+    publish = b"CREATE PUBLICATION everything FOR ALL TABLES"
+    if before:
+        admin.execute(publish)
+    make_live(database_url, LAW)
+    if not before:
+        admin.execute(publish)
+    with Log(database_url) as log:
+        for prefix in ("", "more-"):
+            log.append(events(20, prefix))
+            drain(database_url, LAW)
+    assert admin.execute("SELECT count(DISTINCT upkeep) FROM refold.builds").fetchone() == (6,)
+    with connect_as(database_url, "refold_worker", autocommit=True) as conn:
+        for table in conn.execute("SELECT table_name FROM refold.builds WHERE upkeep <> 'transform'").fetchall():
+            conn.execute(f"DELETE FROM refold_builds.{table[0]}".encode())
+        assert reconcile(conn, LAW).drift > 0
+        assert reconcile(conn, LAW).clean
+        assert lacking(conn) == []
 
 
 def test_published_when_builds_are_live(database_url: str, admin: Connection) -> None:

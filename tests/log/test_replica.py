@@ -34,6 +34,9 @@ CHANGES = [
 ]
 
 
+HUGE = "INSERT INTO refold.events (event_id, action, ts, metadata) VALUES ('huge', 'x', now(), '{\"a\": 1e5000}')"
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_nothing_is_changed(replica: Connection, change: str) -> None:
     for table in ("refold.events", "refold.events_000000000000001", "refold.events_000000000000011"):
@@ -53,6 +56,24 @@ def test_whoever_appends_passes_the_ledger(replica: Connection) -> None:
     with replica.cursor() as cursor, cursor.copy("COPY refold.events (event_id, action, ts) FROM STDIN") as copy:
         copy.write_row(["copied", "x", "2026-03-02"])
     assert replica.execute("SELECT count(*) FROM refold.event_ids").fetchone() == (28,)
+
+
+def test_the_limits_hold(replica: Connection) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation, match="more than 2000 digits"):
+        replica.execute(HUGE)
+
+
+def test_what_is_older_than_a_limit_can_be_put_back(replica: Connection) -> None:
+    replica.execute("ALTER TABLE refold.events DISABLE TRIGGER within_limits")
+    replica.execute(HUGE)
+    replica.execute("ALTER TABLE refold.events ENABLE ALWAYS TRIGGER within_limits")
+    before = stored(replica)
+    with replica.transaction():
+        replica.execute("SET LOCAL refold.restoring = on")
+        replica.execute("CREATE TEMPORARY TABLE backup AS SELECT * FROM refold.events WHERE event_id = 'huge'")
+        replica.execute("DELETE FROM refold.events WHERE event_id = 'huge'")
+        replica.execute("INSERT INTO refold.events OVERRIDING SYSTEM VALUE SELECT * FROM backup")
+    assert stored(replica) == before
 
 
 def test_coordinates_of_another_log_are_refused(replica: Connection) -> None:

@@ -90,6 +90,19 @@ def drift(conn: psycopg.Connection, findings: Sequence[Finding]) -> Counter[Drif
     return Counter((one.projection, one.kind, text(one, one.before), text(one, one.after)) for one in findings)
 
 
+def healed_by_workers(conn: psycopg.Connection) -> list[Finding]:
+    """What workers have found and healed by themselves.
+
+    Args:
+        conn: of another login than theirs.
+    """
+    rows = conn.execute(
+        "SELECT projection, relation, kind, key, before, after FROM refold.repairs"
+        " WHERE repaired_by <> session_user ORDER BY repair_id"
+    ).fetchall()
+    return [Finding(*row, healed=True) for row in rows]
+
+
 def describe(finding: Finding, arrow: str) -> tuple[str, str]:
     """A finding's key, and what is healed: before and after, in short."""
     key = ", ".join(str(value) for value in finding.key.values())
