@@ -44,7 +44,11 @@ class _Funnels:
         self.keys = key_names(plan.key)
         self.partials = tuple(partial.name for partial in plan.partials)
         self.states = tuple(funnel.state for funnel in plan.funnels)
-        self.columns = (*self.keys, *self.partials, *self.states)
+        # What is shown of a state stands beside it: who reads the metric calls nothing. No generated columns: as long
+        # as a publication of all tables leaves those out, no row of such a table can be changed.
+        self.shown = [one for funnel in plan.funnels for one in _shown(funnel)]
+        self.kept = (*self.keys, *self.partials, *self.states)
+        self.columns = (*self.kept, *(column for column, _ in self.shown))
         self.carried = ", ".join(map(ident, plan.reads))
         key_sql = tuple(literal(part.sql) for part in plan.key)
         self.stream_hash = hash_of(key_sql)
@@ -62,16 +66,10 @@ class _Funnels:
         key = f"CREATE UNIQUE INDEX {ident(self.name + '__key')} ON {table} ({_list(self.keys)}) NULLS NOT DISTINCT"
         # By it a page finds what is kept of its keys: IS NOT DISTINCT FROM uses no index.
         by_hash = f"CREATE INDEX {ident(self.name + '__hash')} ON {table} (({self.own_hash}))"
-        shown = [
-            f"ALTER TABLE {table} ADD COLUMN {ident(column)} {kind} GENERATED ALWAYS AS ({sql}) STORED"
-            for funnel in plan.funnels
-            for column, kind, sql in _shown(funnel)
-        ]
         return Statements(
             create=(
                 f"CREATE TABLE {table} AS\n{self.over('true', apart=False)}\nWITH NO DATA",
                 f"ALTER TABLE {table} ADD COLUMN {figures.BEFORE} bigint",
-                *shown,
                 *slice_statistics(table, self.name, self.relation.slicing),
             ),
             keys=(),
@@ -96,7 +94,12 @@ class _Funnels:
         """The metric itself over some rows of the stream; `apart`: nothing is evaluated for the others."""
         source = f"SELECT {self.carried}\nFROM {self.stream.table}\nWHERE {condition}" + ("\nOFFSET 0" if apart else "")
         whole = [f"{_folded('NULL', literal(one.events), one)} AS {ident(one.state)}" for one in self.plan.funnels]
-        return self.grouped(f"(\n{indent(source)}\n) AS read", whole)
+        return self.showing(self.grouped(f"(\n{indent(source)}\n) AS read", whole))
+
+    def showing(self, rows: str) -> str:
+        """Rows with what is shown of their states."""
+        shown = [f"{sql} AS {ident(column)}" for column, sql in self.shown]
+        return "SELECT " + ", ".join([_list(self.kept), *shown]) + f"\nFROM (\n{indent(rows)}\n) AS fresh"
 
     def grouped(self, source: str, states: Sequence[str]) -> str:
         selected = [f"{literal(plain(part.sql))} AS {ident(part.name)}" for part in self.plan.key]
@@ -148,18 +151,22 @@ class _Funnels:
 
     def upsert(self) -> str:
         known = [f"folded.{ident(column)}" for column in (*self.keys, *self.partials)]
-        states = [f"coalesce(folded.{ident(one.state)}, (\n{indent(self.again(one))}\n))" for one in self.plan.funnels]
+        states = [
+            f"coalesce(folded.{ident(one.state)}, (\n{indent(self.again(one))}\n)) AS {ident(one.state)}"
+            for one in self.plan.funnels
+        ]
         changes = [f"{ident(partial.name)} = {combined(partial)}" for partial in self.plan.partials]
-        changes += [f"{ident(state)} = excluded.{ident(state)}" for state in self.states]
+        changes += [f"{ident(column)} = excluded.{ident(column)}" for column in self.columns[len(known) :]]
         changes.append(f"{figures.BEFORE} = {self.relation.row_hash('kept')}")
         kept, fresh = (", ".join(f"{side}.{ident(state)}" for state in self.states) for side in ("kept", "excluded"))
         # A row that stays as it was is not written again.
         differs = "" if self.partials else f"\n    WHERE ROW({kept}) IS DISTINCT FROM ROW({fresh})"
+        # OFFSET 0: else each use of a state would evaluate it once more.
+        rows = "SELECT " + ",\n       ".join([*known, *states]) + "\nFROM folded\nOFFSET 0"
         return (
             f"INSERT INTO {self.table} AS kept ({_list(self.columns)})\n"
-            "SELECT " + ",\n       ".join([*known, *states]) + "\n"
             # WHERE true: without it the parser takes ON CONFLICT for a join condition.
-            "FROM folded WHERE true\n"
+            f"{self.showing(rows)}\nWHERE true\n"
             f"ON CONFLICT ({_list(self.keys)}) DO UPDATE SET\n"
             f"    " + ",\n    ".join(changes) + differs
         )
@@ -191,11 +198,11 @@ def _folded(kept: str, events: str, one: Funnel) -> str:
     return f"refold.window_funnel_fold({kept}, {events}, {one.steps}, {'true' if one.times else 'false'})"
 
 
-def _shown(one: Funnel) -> list[tuple[str, str, str]]:
-    """The columns that are made of a state: name, type, SQL. Who reads the metric calls nothing."""
+def _shown(one: Funnel) -> list[tuple[str, str]]:
+    """The columns that are made of a state: name, SQL."""
     state = ident(one.state)
-    return [(column, "integer", f"get_byte({state}, 0)") for column in one.level] + [
-        (column, "timestamptz[]", f"refold.window_funnel_kept_times({state})") for column in one.times
+    return [(column, f"get_byte({state}, 0)") for column in one.level] + [
+        (column, f"refold.window_funnel_kept_times({state})") for column in one.times
     ]
 
 

@@ -2,28 +2,25 @@
 
 -- create
 CREATE TABLE refold_builds.everybody__1 AS
-SELECT CAST('all' AS TEXT) AS scope,
-       COUNT(*) AS events,
-       MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false) AS level__state,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true) AS times__state
+SELECT scope, events, bought_at, level__state, times__state, get_byte(level__state, 0) AS level, refold.window_funnel_kept_times(times__state) AS times
 FROM (
-    SELECT action, ts, version
-    FROM refold.events
-    WHERE true
-) AS read
-WHERE (action IN ('view', 'buy', 'noise'))
-GROUP BY 1
+    SELECT CAST('all' AS TEXT) AS scope,
+           COUNT(*) AS events,
+           MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false) AS level__state,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true) AS times__state
+    FROM (
+        SELECT action, ts, version
+        FROM refold.events
+        WHERE true
+    ) AS read
+    WHERE (action IN ('view', 'buy', 'noise'))
+    GROUP BY 1
+) AS fresh
 WITH NO DATA;
 
 -- create
 ALTER TABLE refold_builds.everybody__1 ADD COLUMN before__ bigint;
-
--- create
-ALTER TABLE refold_builds.everybody__1 ADD COLUMN level integer GENERATED ALWAYS AS (get_byte(level__state, 0)) STORED;
-
--- create
-ALTER TABLE refold_builds.everybody__1 ADD COLUMN times timestamptz[] GENERATED ALWAYS AS (refold.window_funnel_kept_times(times__state)) STORED;
 
 -- create
 CREATE STATISTICS refold_builds.everybody__1__slice ON ((hash_record_extended(ROW(scope), 0) >> 56)::integer) FROM refold_builds.everybody__1;
@@ -80,42 +77,49 @@ folded AS MATERIALIZED (
     ) AS kept ON true
 ),
 written AS (
-    INSERT INTO refold_builds.everybody__1 AS kept (scope, events, bought_at, level__state, times__state)
-    SELECT folded.scope,
-           folded.events,
-           folded.bought_at,
-           coalesce(folded.level__state, (
-        SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false)
-        FROM (
-            SELECT action, ts, version FROM refold.events
-            WHERE hash_record_extended(ROW(CAST('all' AS TEXT)), 0) = hash_record_extended(ROW(folded.scope), 0) AND event_id <> ALL (%(dead)s::text[])
-              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto__)))
-            OFFSET 0
-        ) AS read
-        WHERE (CAST('all' AS TEXT)) IS NOT DISTINCT FROM folded.scope
-          AND (action IN ('view', 'buy', 'noise'))
-    )),
-           coalesce(folded.times__state, (
-        SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true)
-        FROM (
-            SELECT action, ts, version FROM refold.events
-            WHERE hash_record_extended(ROW(CAST('all' AS TEXT)), 0) = hash_record_extended(ROW(folded.scope), 0) AND event_id <> ALL (%(dead)s::text[])
-              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto__)))
-            OFFSET 0
-        ) AS read
-        WHERE (CAST('all' AS TEXT)) IS NOT DISTINCT FROM folded.scope
-          AND (action IN ('view', 'buy', 'noise'))
-    ))
-    FROM folded WHERE true
+    INSERT INTO refold_builds.everybody__1 AS kept (scope, events, bought_at, level__state, times__state, level, times)
+    SELECT scope, events, bought_at, level__state, times__state, get_byte(level__state, 0) AS level, refold.window_funnel_kept_times(times__state) AS times
+    FROM (
+        SELECT folded.scope,
+               folded.events,
+               folded.bought_at,
+               coalesce(folded.level__state, (
+            SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false)
+            FROM (
+                SELECT action, ts, version FROM refold.events
+                WHERE hash_record_extended(ROW(CAST('all' AS TEXT)), 0) = hash_record_extended(ROW(folded.scope), 0) AND event_id <> ALL (%(dead)s::text[])
+                  AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                       OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto__)))
+                OFFSET 0
+            ) AS read
+            WHERE (CAST('all' AS TEXT)) IS NOT DISTINCT FROM folded.scope
+              AND (action IN ('view', 'buy', 'noise'))
+        )) AS level__state,
+               coalesce(folded.times__state, (
+            SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true)
+            FROM (
+                SELECT action, ts, version FROM refold.events
+                WHERE hash_record_extended(ROW(CAST('all' AS TEXT)), 0) = hash_record_extended(ROW(folded.scope), 0) AND event_id <> ALL (%(dead)s::text[])
+                  AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                       OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto__)))
+                OFFSET 0
+            ) AS read
+            WHERE (CAST('all' AS TEXT)) IS NOT DISTINCT FROM folded.scope
+              AND (action IN ('view', 'buy', 'noise'))
+        )) AS times__state
+        FROM folded
+        OFFSET 0
+    ) AS fresh
+    WHERE true
     ON CONFLICT (scope) DO UPDATE SET
         events = kept.events + excluded.events,
         bought_at = greatest(kept.bought_at, excluded.bought_at),
         level__state = excluded.level__state,
         times__state = excluded.times__state,
-        before__ = hash_record_extended(ROW(kept.scope, kept.events, kept.bought_at, kept.level__state, kept.times__state), 0)
-    RETURNING (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(scope, events, bought_at, level__state, times__state), 0) AS new__, before__ AS old__
+        level = excluded.level,
+        times = excluded.times,
+        before__ = hash_record_extended(ROW(kept.scope, kept.events, kept.bought_at, kept.level__state, kept.times__state, kept.level, kept.times), 0)
+    RETURNING (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(scope, events, bought_at, level__state, times__state, level, times), 0) AS new__, before__ AS old__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
@@ -173,42 +177,49 @@ folded AS MATERIALIZED (
     ) AS kept ON true
 ),
 written AS (
-    INSERT INTO refold_builds.everybody__1 AS kept (scope, events, bought_at, level__state, times__state)
-    SELECT folded.scope,
-           folded.events,
-           folded.bought_at,
-           coalesce(folded.level__state, (
-        SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false)
-        FROM (
-            SELECT action, ts, version FROM refold.events
-            WHERE hash_record_extended(ROW(CAST('all' AS TEXT)), 0) = hash_record_extended(ROW(folded.scope), 0) AND event_id <> ALL (%(dead)s::text[])
-              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto__)))
-            OFFSET 0
-        ) AS read
-        WHERE (CAST('all' AS TEXT)) IS NOT DISTINCT FROM folded.scope
-          AND (action IN ('view', 'buy', 'noise'))
-    )),
-           coalesce(folded.times__state, (
-        SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true)
-        FROM (
-            SELECT action, ts, version FROM refold.events
-            WHERE hash_record_extended(ROW(CAST('all' AS TEXT)), 0) = hash_record_extended(ROW(folded.scope), 0) AND event_id <> ALL (%(dead)s::text[])
-              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto__)))
-            OFFSET 0
-        ) AS read
-        WHERE (CAST('all' AS TEXT)) IS NOT DISTINCT FROM folded.scope
-          AND (action IN ('view', 'buy', 'noise'))
-    ))
-    FROM folded WHERE true
+    INSERT INTO refold_builds.everybody__1 AS kept (scope, events, bought_at, level__state, times__state, level, times)
+    SELECT scope, events, bought_at, level__state, times__state, get_byte(level__state, 0) AS level, refold.window_funnel_kept_times(times__state) AS times
+    FROM (
+        SELECT folded.scope,
+               folded.events,
+               folded.bought_at,
+               coalesce(folded.level__state, (
+            SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false)
+            FROM (
+                SELECT action, ts, version FROM refold.events
+                WHERE hash_record_extended(ROW(CAST('all' AS TEXT)), 0) = hash_record_extended(ROW(folded.scope), 0) AND event_id <> ALL (%(dead)s::text[])
+                  AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                       OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto__)))
+                OFFSET 0
+            ) AS read
+            WHERE (CAST('all' AS TEXT)) IS NOT DISTINCT FROM folded.scope
+              AND (action IN ('view', 'buy', 'noise'))
+        )) AS level__state,
+               coalesce(folded.times__state, (
+            SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true)
+            FROM (
+                SELECT action, ts, version FROM refold.events
+                WHERE hash_record_extended(ROW(CAST('all' AS TEXT)), 0) = hash_record_extended(ROW(folded.scope), 0) AND event_id <> ALL (%(dead)s::text[])
+                  AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                       OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (SELECT txid, position FROM upto__)))
+                OFFSET 0
+            ) AS read
+            WHERE (CAST('all' AS TEXT)) IS NOT DISTINCT FROM folded.scope
+              AND (action IN ('view', 'buy', 'noise'))
+        )) AS times__state
+        FROM folded
+        OFFSET 0
+    ) AS fresh
+    WHERE true
     ON CONFLICT (scope) DO UPDATE SET
         events = kept.events + excluded.events,
         bought_at = greatest(kept.bought_at, excluded.bought_at),
         level__state = excluded.level__state,
         times__state = excluded.times__state,
-        before__ = hash_record_extended(ROW(kept.scope, kept.events, kept.bought_at, kept.level__state, kept.times__state), 0)
-    RETURNING (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(scope, events, bought_at, level__state, times__state), 0) AS new__, before__ AS old__
+        level = excluded.level,
+        times = excluded.times,
+        before__ = hash_record_extended(ROW(kept.scope, kept.events, kept.bought_at, kept.level__state, kept.times__state, kept.level, kept.times), 0)
+    RETURNING (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(scope, events, bought_at, level__state, times__state, level, times), 0) AS new__, before__ AS old__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
@@ -230,23 +241,61 @@ SELECT CASE WHEN (SELECT full_page FROM upto__) THEN %(limit)s::bigint ELSE (SEL
        (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- load
-INSERT INTO refold_builds.everybody__1 (scope, events, bought_at, level__state, times__state)
-SELECT CAST('all' AS TEXT) AS scope,
-       COUNT(*) AS events,
-       MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false) AS level__state,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true) AS times__state
+INSERT INTO refold_builds.everybody__1 (scope, events, bought_at, level__state, times__state, level, times)
+SELECT scope, events, bought_at, level__state, times__state, get_byte(level__state, 0) AS level, refold.window_funnel_kept_times(times__state) AS times
 FROM (
-    SELECT action, ts, version
-    FROM refold.events
-    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
-      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(CAST('all' AS TEXT)), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
-) AS read
-WHERE (action IN ('view', 'buy', 'noise'))
-GROUP BY 1;
+    SELECT CAST('all' AS TEXT) AS scope,
+           COUNT(*) AS events,
+           MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false) AS level__state,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true) AS times__state
+    FROM (
+        SELECT action, ts, version
+        FROM refold.events
+        WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+          AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(CAST('all' AS TEXT)), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
+    ) AS read
+    WHERE (action IN ('view', 'buy', 'noise'))
+    GROUP BY 1
+) AS fresh;
 
 -- audit of refold_builds.everybody__1
 WITH expected AS MATERIALIZED (
+    SELECT scope, events, bought_at, level__state, times__state, get_byte(level__state, 0) AS level, refold.window_funnel_kept_times(times__state) AS times
+    FROM (
+        SELECT CAST('all' AS TEXT) AS scope,
+               COUNT(*) AS events,
+               MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
+               refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false) AS level__state,
+               refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true) AS times__state
+        FROM (
+            SELECT action, ts, version
+            FROM refold.events
+            WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                 OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+              AND event_id <> ALL (%(dead)s::text[])
+            OFFSET 0
+        ) AS read
+        WHERE (action IN ('view', 'buy', 'noise'))
+        GROUP BY 1
+    ) AS fresh
+),
+actual AS MATERIALIZED (
+    SELECT scope, events, bought_at, level__state, times__state, level, times FROM refold_builds.everybody__1 WHERE true
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(scope), 0) AS hash, (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice, jsonb_build_object('scope', d__.scope) AS key, to_jsonb(d__) AS row
+FROM (SELECT scope, events, bought_at, level__state, times__state, level, times FROM expected EXCEPT ALL SELECT scope, events, bought_at, level__state, times__state, level, times FROM actual) AS d__
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(scope), 0) AS hash, (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice, jsonb_build_object('scope', d__.scope) AS key, to_jsonb(d__) AS row
+FROM (SELECT scope, events, bought_at, level__state, times__state, level, times FROM actual EXCEPT ALL SELECT scope, events, bought_at, level__state, times__state, level, times FROM expected) AS d__;
+
+-- healing of refold_builds.everybody__1: delete
+DELETE FROM refold_builds.everybody__1 WHERE (true) AND hash_record_extended(ROW(scope), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+
+-- healing of refold_builds.everybody__1: insert
+INSERT INTO refold_builds.everybody__1 (scope, events, bought_at, level__state, times__state, level, times)
+SELECT scope, events, bought_at, level__state, times__state, get_byte(level__state, 0) AS level, refold.window_funnel_kept_times(times__state) AS times
+FROM (
     SELECT CAST('all' AS TEXT) AS scope,
            COUNT(*) AS events,
            MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
@@ -258,80 +307,57 @@ WITH expected AS MATERIALIZED (
         WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
              OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
           AND event_id <> ALL (%(dead)s::text[])
+          AND true
+          AND hash_record_extended(ROW(CAST('all' AS TEXT)), 0) IN (SELECT unnest(%(keys)s::bigint[]))
         OFFSET 0
     ) AS read
     WHERE (action IN ('view', 'buy', 'noise'))
     GROUP BY 1
-),
-actual AS MATERIALIZED (
-    SELECT scope, events, bought_at, level__state, times__state FROM refold_builds.everybody__1 WHERE true
-)
-SELECT 'expected' AS side, hash_record_extended(ROW(scope), 0) AS hash, (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice, jsonb_build_object('scope', d__.scope) AS key, to_jsonb(d__) AS row
-FROM (SELECT scope, events, bought_at, level__state, times__state FROM expected EXCEPT ALL SELECT scope, events, bought_at, level__state, times__state FROM actual) AS d__
-UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(scope), 0) AS hash, (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice, jsonb_build_object('scope', d__.scope) AS key, to_jsonb(d__) AS row
-FROM (SELECT scope, events, bought_at, level__state, times__state FROM actual EXCEPT ALL SELECT scope, events, bought_at, level__state, times__state FROM expected) AS d__;
-
--- healing of refold_builds.everybody__1: delete
-DELETE FROM refold_builds.everybody__1 WHERE (true) AND hash_record_extended(ROW(scope), 0) IN (SELECT unnest(%(keys)s::bigint[]));
-
--- healing of refold_builds.everybody__1: insert
-INSERT INTO refold_builds.everybody__1 (scope, events, bought_at, level__state, times__state)
-SELECT CAST('all' AS TEXT) AS scope,
-       COUNT(*) AS events,
-       MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false) AS level__state,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true) AS times__state
-FROM (
-    SELECT action, ts, version
-    FROM refold.events
-    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-         OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
-      AND event_id <> ALL (%(dead)s::text[])
-      AND true
-      AND hash_record_extended(ROW(CAST('all' AS TEXT)), 0) IN (SELECT unnest(%(keys)s::bigint[]))
-    OFFSET 0
-) AS read
-WHERE (action IN ('view', 'buy', 'noise'))
-GROUP BY 1;
+) AS fresh;
 
 -- view
 SELECT scope, level, times, events, bought_at FROM refold_builds.everybody__1;
 
 -- load_apart
-INSERT INTO refold_builds.everybody__1 (scope, events, bought_at, level__state, times__state)
-SELECT CAST('all' AS TEXT) AS scope,
-       COUNT(*) AS events,
-       MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false) AS level__state,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true) AS times__state
+INSERT INTO refold_builds.everybody__1 (scope, events, bought_at, level__state, times__state, level, times)
+SELECT scope, events, bought_at, level__state, times__state, get_byte(level__state, 0) AS level, refold.window_funnel_kept_times(times__state) AS times
 FROM (
-    SELECT action, ts, version
-    FROM refold.events
-    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
-      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(CAST('all' AS TEXT)), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
-    OFFSET 0
-) AS read
-WHERE (action IN ('view', 'buy', 'noise'))
-GROUP BY 1;
+    SELECT CAST('all' AS TEXT) AS scope,
+           COUNT(*) AS events,
+           MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false) AS level__state,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true) AS times__state
+    FROM (
+        SELECT action, ts, version
+        FROM refold.events
+        WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+          AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(CAST('all' AS TEXT)), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
+        OFFSET 0
+    ) AS read
+    WHERE (action IN ('view', 'buy', 'noise'))
+    GROUP BY 1
+) AS fresh;
 
 -- probe
-INSERT INTO refold_builds.everybody__1 (scope, events, bought_at, level__state, times__state)
-SELECT CAST('all' AS TEXT) AS scope,
-       COUNT(*) AS events,
-       MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false) AS level__state,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true) AS times__state
+INSERT INTO refold_builds.everybody__1 (scope, events, bought_at, level__state, times__state, level, times)
+SELECT scope, events, bought_at, level__state, times__state, get_byte(level__state, 0) AS level, refold.window_funnel_kept_times(times__state) AS times
 FROM (
-    SELECT action, ts, version
-    FROM refold.events
-    WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
-      AND (%(whole)s::boolean OR
-           ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint))) THEN (%(steps)s::integer = 1 OR (hash_record_extended(ROW(CAST('all' AS TEXT)), 0) & 2147483647) %% %(steps)s::integer >= %(step)s::integer) END
-    OFFSET 0
-) AS read
-WHERE (action IN ('view', 'buy', 'noise'))
-GROUP BY 1;
+    SELECT CAST('all' AS TEXT) AS scope,
+           COUNT(*) AS events,
+           MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false) AS level__state,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true) AS times__state
+    FROM (
+        SELECT action, ts, version
+        FROM refold.events
+        WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+          AND (%(whole)s::boolean OR
+               ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint))) THEN (%(steps)s::integer = 1 OR (hash_record_extended(ROW(CAST('all' AS TEXT)), 0) & 2147483647) %% %(steps)s::integer >= %(step)s::integer) END
+        OFFSET 0
+    ) AS read
+    WHERE (action IN ('view', 'buy', 'noise'))
+    GROUP BY 1
+) AS fresh;
 
 -- probe
 CREATE UNIQUE INDEX everybody__1__key ON refold_builds.everybody__1 (scope) NULLS NOT DISTINCT;

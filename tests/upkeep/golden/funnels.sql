@@ -2,28 +2,22 @@
 
 -- create
 CREATE TABLE refold_builds.funnels__1 AS
-SELECT refold.plain(user_id) AS user_id,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
+SELECT user_id, level__state, by_number__state, get_byte(level__state, 0) AS level, refold.window_funnel_kept_times(level__state) AS reached_at, get_byte(by_number__state, 0) AS by_number
 FROM (
-    SELECT user_id, action, ts, n
-    FROM refold_builds.clicks__1
-    WHERE true
-) AS read
-GROUP BY 1
+    SELECT refold.plain(user_id) AS user_id,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
+    FROM (
+        SELECT user_id, action, ts, n
+        FROM refold_builds.clicks__1
+        WHERE true
+    ) AS read
+    GROUP BY 1
+) AS fresh
 WITH NO DATA;
 
 -- create
 ALTER TABLE refold_builds.funnels__1 ADD COLUMN before__ bigint;
-
--- create
-ALTER TABLE refold_builds.funnels__1 ADD COLUMN level integer GENERATED ALWAYS AS (get_byte(level__state, 0)) STORED;
-
--- create
-ALTER TABLE refold_builds.funnels__1 ADD COLUMN reached_at timestamptz[] GENERATED ALWAYS AS (refold.window_funnel_kept_times(level__state)) STORED;
-
--- create
-ALTER TABLE refold_builds.funnels__1 ADD COLUMN by_number integer GENERATED ALWAYS AS (get_byte(by_number__state, 0)) STORED;
 
 -- create
 CREATE STATISTICS refold_builds.funnels__1__slice ON ((hash_record_extended(ROW(user_id), 0) >> 56)::integer) FROM refold_builds.funnels__1;
@@ -75,37 +69,45 @@ folded AS MATERIALIZED (
     ) AS kept ON true
 ),
 written AS (
-    INSERT INTO refold_builds.funnels__1 AS kept (user_id, level__state, by_number__state)
-    SELECT folded.user_id,
-           coalesce(folded.level__state, (
-        SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true)
-        FROM (
-            SELECT user_id, action, ts, n FROM refold_builds.clicks__1
-            WHERE hash_record_extended(ROW(user_id), 0) = hash_record_extended(ROW(folded.user_id), 0) AND event_id <> ALL (%(dead)s::text[])
-              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto__)))
-            OFFSET 0
-        ) AS read
-        WHERE (user_id) IS NOT DISTINCT FROM folded.user_id
-    )),
-           coalesce(folded.by_number__state, (
-        SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false)
-        FROM (
-            SELECT user_id, action, ts, n FROM refold_builds.clicks__1
-            WHERE hash_record_extended(ROW(user_id), 0) = hash_record_extended(ROW(folded.user_id), 0) AND event_id <> ALL (%(dead)s::text[])
-              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto__)))
-            OFFSET 0
-        ) AS read
-        WHERE (user_id) IS NOT DISTINCT FROM folded.user_id
-    ))
-    FROM folded WHERE true
+    INSERT INTO refold_builds.funnels__1 AS kept (user_id, level__state, by_number__state, level, reached_at, by_number)
+    SELECT user_id, level__state, by_number__state, get_byte(level__state, 0) AS level, refold.window_funnel_kept_times(level__state) AS reached_at, get_byte(by_number__state, 0) AS by_number
+    FROM (
+        SELECT folded.user_id,
+               coalesce(folded.level__state, (
+            SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true)
+            FROM (
+                SELECT user_id, action, ts, n FROM refold_builds.clicks__1
+                WHERE hash_record_extended(ROW(user_id), 0) = hash_record_extended(ROW(folded.user_id), 0) AND event_id <> ALL (%(dead)s::text[])
+                  AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                       OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto__)))
+                OFFSET 0
+            ) AS read
+            WHERE (user_id) IS NOT DISTINCT FROM folded.user_id
+        )) AS level__state,
+               coalesce(folded.by_number__state, (
+            SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false)
+            FROM (
+                SELECT user_id, action, ts, n FROM refold_builds.clicks__1
+                WHERE hash_record_extended(ROW(user_id), 0) = hash_record_extended(ROW(folded.user_id), 0) AND event_id <> ALL (%(dead)s::text[])
+                  AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                       OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto__)))
+                OFFSET 0
+            ) AS read
+            WHERE (user_id) IS NOT DISTINCT FROM folded.user_id
+        )) AS by_number__state
+        FROM folded
+        OFFSET 0
+    ) AS fresh
+    WHERE true
     ON CONFLICT (user_id) DO UPDATE SET
         level__state = excluded.level__state,
         by_number__state = excluded.by_number__state,
-        before__ = hash_record_extended(ROW(kept.user_id, kept.level__state, kept.by_number__state), 0)
+        level = excluded.level,
+        reached_at = excluded.reached_at,
+        by_number = excluded.by_number,
+        before__ = hash_record_extended(ROW(kept.user_id, kept.level__state, kept.by_number__state, kept.level, kept.reached_at, kept.by_number), 0)
         WHERE ROW(kept.level__state, kept.by_number__state) IS DISTINCT FROM ROW(excluded.level__state, excluded.by_number__state)
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, level__state, by_number__state), 0) AS new__, before__ AS old__
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, level__state, by_number__state, level, reached_at, by_number), 0) AS new__, before__ AS old__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
@@ -158,37 +160,45 @@ folded AS MATERIALIZED (
     ) AS kept ON true
 ),
 written AS (
-    INSERT INTO refold_builds.funnels__1 AS kept (user_id, level__state, by_number__state)
-    SELECT folded.user_id,
-           coalesce(folded.level__state, (
-        SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true)
-        FROM (
-            SELECT user_id, action, ts, n FROM refold_builds.clicks__1
-            WHERE hash_record_extended(ROW(user_id), 0) = hash_record_extended(ROW(folded.user_id), 0) AND event_id <> ALL (%(dead)s::text[])
-              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto__)))
-            OFFSET 0
-        ) AS read
-        WHERE (user_id) IS NOT DISTINCT FROM folded.user_id
-    )),
-           coalesce(folded.by_number__state, (
-        SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false)
-        FROM (
-            SELECT user_id, action, ts, n FROM refold_builds.clicks__1
-            WHERE hash_record_extended(ROW(user_id), 0) = hash_record_extended(ROW(folded.user_id), 0) AND event_id <> ALL (%(dead)s::text[])
-              AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-                   OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto__)))
-            OFFSET 0
-        ) AS read
-        WHERE (user_id) IS NOT DISTINCT FROM folded.user_id
-    ))
-    FROM folded WHERE true
+    INSERT INTO refold_builds.funnels__1 AS kept (user_id, level__state, by_number__state, level, reached_at, by_number)
+    SELECT user_id, level__state, by_number__state, get_byte(level__state, 0) AS level, refold.window_funnel_kept_times(level__state) AS reached_at, get_byte(by_number__state, 0) AS by_number
+    FROM (
+        SELECT folded.user_id,
+               coalesce(folded.level__state, (
+            SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true)
+            FROM (
+                SELECT user_id, action, ts, n FROM refold_builds.clicks__1
+                WHERE hash_record_extended(ROW(user_id), 0) = hash_record_extended(ROW(folded.user_id), 0) AND event_id <> ALL (%(dead)s::text[])
+                  AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                       OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto__)))
+                OFFSET 0
+            ) AS read
+            WHERE (user_id) IS NOT DISTINCT FROM folded.user_id
+        )) AS level__state,
+               coalesce(folded.by_number__state, (
+            SELECT refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false)
+            FROM (
+                SELECT user_id, action, ts, n FROM refold_builds.clicks__1
+                WHERE hash_record_extended(ROW(user_id), 0) = hash_record_extended(ROW(folded.user_id), 0) AND event_id <> ALL (%(dead)s::text[])
+                  AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                       OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (SELECT txid, position, ordinal FROM upto__)))
+                OFFSET 0
+            ) AS read
+            WHERE (user_id) IS NOT DISTINCT FROM folded.user_id
+        )) AS by_number__state
+        FROM folded
+        OFFSET 0
+    ) AS fresh
+    WHERE true
     ON CONFLICT (user_id) DO UPDATE SET
         level__state = excluded.level__state,
         by_number__state = excluded.by_number__state,
-        before__ = hash_record_extended(ROW(kept.user_id, kept.level__state, kept.by_number__state), 0)
+        level = excluded.level,
+        reached_at = excluded.reached_at,
+        by_number = excluded.by_number,
+        before__ = hash_record_extended(ROW(kept.user_id, kept.level__state, kept.by_number__state, kept.level, kept.reached_at, kept.by_number), 0)
         WHERE ROW(kept.level__state, kept.by_number__state) IS DISTINCT FROM ROW(excluded.level__state, excluded.by_number__state)
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, level__state, by_number__state), 0) AS new__, before__ AS old__
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, level__state, by_number__state, level, reached_at, by_number), 0) AS new__, before__ AS old__
 ),
 figures AS (
     INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
@@ -210,20 +220,55 @@ SELECT CASE WHEN (SELECT full_page FROM upto__) THEN %(limit)s::bigint ELSE (SEL
        (SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__);
 
 -- load
-INSERT INTO refold_builds.funnels__1 (user_id, level__state, by_number__state)
-SELECT refold.plain(user_id) AS user_id,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
+INSERT INTO refold_builds.funnels__1 (user_id, level__state, by_number__state, level, reached_at, by_number)
+SELECT user_id, level__state, by_number__state, get_byte(level__state, 0) AS level, refold.window_funnel_kept_times(level__state) AS reached_at, get_byte(by_number__state, 0) AS by_number
 FROM (
-    SELECT user_id, action, ts, n
-    FROM refold_builds.clicks__1
-    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
-      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
-) AS read
-GROUP BY 1;
+    SELECT refold.plain(user_id) AS user_id,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
+    FROM (
+        SELECT user_id, action, ts, n
+        FROM refold_builds.clicks__1
+        WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+          AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
+    ) AS read
+    GROUP BY 1
+) AS fresh;
 
 -- audit of refold_builds.funnels__1
 WITH expected AS MATERIALIZED (
+    SELECT user_id, level__state, by_number__state, get_byte(level__state, 0) AS level, refold.window_funnel_kept_times(level__state) AS reached_at, get_byte(by_number__state, 0) AS by_number
+    FROM (
+        SELECT refold.plain(user_id) AS user_id,
+               refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
+               refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
+        FROM (
+            SELECT user_id, action, ts, n
+            FROM refold_builds.clicks__1
+            WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+                 OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
+              AND event_id <> ALL (%(dead)s::text[])
+            OFFSET 0
+        ) AS read
+        GROUP BY 1
+    ) AS fresh
+),
+actual AS MATERIALIZED (
+    SELECT user_id, level__state, by_number__state, level, reached_at, by_number FROM refold_builds.funnels__1 WHERE true
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d__.user_id) AS key, to_jsonb(d__) AS row
+FROM (SELECT user_id, level__state, by_number__state, level, reached_at, by_number FROM expected EXCEPT ALL SELECT user_id, level__state, by_number__state, level, reached_at, by_number FROM actual) AS d__
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d__.user_id) AS key, to_jsonb(d__) AS row
+FROM (SELECT user_id, level__state, by_number__state, level, reached_at, by_number FROM actual EXCEPT ALL SELECT user_id, level__state, by_number__state, level, reached_at, by_number FROM expected) AS d__;
+
+-- healing of refold_builds.funnels__1: delete
+DELETE FROM refold_builds.funnels__1 WHERE (true) AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
+
+-- healing of refold_builds.funnels__1: insert
+INSERT INTO refold_builds.funnels__1 (user_id, level__state, by_number__state, level, reached_at, by_number)
+SELECT user_id, level__state, by_number__state, get_byte(level__state, 0) AS level, refold.window_funnel_kept_times(level__state) AS reached_at, get_byte(by_number__state, 0) AS by_number
+FROM (
     SELECT refold.plain(user_id) AS user_id,
            refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
            refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
@@ -233,70 +278,50 @@ WITH expected AS MATERIALIZED (
         WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
              OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
           AND event_id <> ALL (%(dead)s::text[])
+          AND true
+          AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
         OFFSET 0
     ) AS read
     GROUP BY 1
-),
-actual AS MATERIALIZED (
-    SELECT user_id, level__state, by_number__state FROM refold_builds.funnels__1 WHERE true
-)
-SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d__.user_id) AS key, to_jsonb(d__) AS row
-FROM (SELECT user_id, level__state, by_number__state FROM expected EXCEPT ALL SELECT user_id, level__state, by_number__state FROM actual) AS d__
-UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d__.user_id) AS key, to_jsonb(d__) AS row
-FROM (SELECT user_id, level__state, by_number__state FROM actual EXCEPT ALL SELECT user_id, level__state, by_number__state FROM expected) AS d__;
-
--- healing of refold_builds.funnels__1: delete
-DELETE FROM refold_builds.funnels__1 WHERE (true) AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]));
-
--- healing of refold_builds.funnels__1: insert
-INSERT INTO refold_builds.funnels__1 (user_id, level__state, by_number__state)
-SELECT refold.plain(user_id) AS user_id,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
-FROM (
-    SELECT user_id, action, ts, n
-    FROM refold_builds.clicks__1
-    WHERE (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
-         OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position, ordinal) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint, %(progress_ordinal)s::integer)))
-      AND event_id <> ALL (%(dead)s::text[])
-      AND true
-      AND hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
-    OFFSET 0
-) AS read
-GROUP BY 1;
+) AS fresh;
 
 -- view
 SELECT user_id, level, reached_at, by_number FROM refold_builds.funnels__1;
 
 -- load_apart
-INSERT INTO refold_builds.funnels__1 (user_id, level__state, by_number__state)
-SELECT refold.plain(user_id) AS user_id,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
+INSERT INTO refold_builds.funnels__1 (user_id, level__state, by_number__state, level, reached_at, by_number)
+SELECT user_id, level__state, by_number__state, get_byte(level__state, 0) AS level, refold.window_funnel_kept_times(level__state) AS reached_at, get_byte(by_number__state, 0) AS by_number
 FROM (
-    SELECT user_id, action, ts, n
-    FROM refold_builds.clicks__1
-    WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
-      AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
-    OFFSET 0
-) AS read
-GROUP BY 1;
+    SELECT refold.plain(user_id) AS user_id,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
+    FROM (
+        SELECT user_id, action, ts, n
+        FROM refold_builds.clicks__1
+        WHERE (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+          AND (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer = %(step)s::integer)
+        OFFSET 0
+    ) AS read
+    GROUP BY 1
+) AS fresh;
 
 -- probe
-INSERT INTO refold_builds.funnels__1 (user_id, level__state, by_number__state)
-SELECT refold.plain(user_id) AS user_id,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
-       refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
+INSERT INTO refold_builds.funnels__1 (user_id, level__state, by_number__state, level, reached_at, by_number)
+SELECT user_id, level__state, by_number__state, get_byte(level__state, 0) AS level, refold.window_funnel_kept_times(level__state) AS reached_at, get_byte(by_number__state, 0) AS by_number
 FROM (
-    SELECT user_id, action, ts, n
-    FROM refold_builds.clicks__1
-    WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
-      AND (%(whole)s::boolean OR
-           ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer))) THEN (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer >= %(step)s::integer) END
-    OFFSET 0
-) AS read
-GROUP BY 1;
+    SELECT refold.plain(user_id) AS user_id,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
+    FROM (
+        SELECT user_id, action, ts, n
+        FROM refold_builds.clicks__1
+        WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+          AND (%(whole)s::boolean OR
+               ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer))) THEN (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer >= %(step)s::integer) END
+        OFFSET 0
+    ) AS read
+    GROUP BY 1
+) AS fresh;
 
 -- probe
 CREATE UNIQUE INDEX funnels__1__key ON refold_builds.funnels__1 (user_id) NULLS NOT DISTINCT;
