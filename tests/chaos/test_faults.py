@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import psycopg
 import pytest
@@ -10,7 +11,7 @@ from chaos.faults import inject
 from chaos.invariants import Findings, check_dead_letters, check_log, check_metrics, live
 from chaos.journal import read
 from chaos.oracle import left_out
-from chaos.schedule import EXPOSED, HOSTILE, UNREADABLE, Step
+from chaos.schedule import EXPOSED, HOSTILE, UNREADABLE, Parameters, Step
 from chaos.stage import HELD_SNAPSHOT_AFTER, OWN, Stage
 
 from waiting import wait_until
@@ -70,7 +71,11 @@ def purchases(stage: Stage, condition: str) -> int:
     return int(row[0])
 
 
-POISON = {
+def grown(stage: Stage, before: int) -> bool:
+    return rows(stage, "purchases") > before
+
+
+POISON: dict[str, Parameters] = {
     "poison": {"events": 2},
     "poison in decoding": {"kind": "exponent"},
     "poison together": {"first": -1, "users": 2},
@@ -133,7 +138,7 @@ def test_hostile_settings_are_set_and_reset_and_everything_is_published(stage: S
         assert done.wrong == [] and "interrupted" not in done.note, done
         with stage.connect() as conn:
             assert conn.execute("SELECT FROM pg_db_role_setting").rowcount == 0
-        wait_until(lambda before=before: rows(stage, "purchases") > before, deadline_s=60)
+        wait_until(partial(grown, stage, before), deadline_s=60)
         seen.add(done.note)
     assert len(seen) == len(HOSTILE)
     with stage.connect() as conn:
