@@ -241,7 +241,9 @@ def test_a_build_made_from_damage_replaces_nothing(shop: Shop, owner: Connection
     assert opened(shop, "log_damage") == []
     deep_step(shop.worker, Upkeepers(SHOP))
     shop.drain()
-    assert [build.number for build in find(shop.worker, "b.state = 'live' AND b.projection = 'daily'")] == [2]
+    assert [
+        (build.number, build.error) for build in find(shop.worker, "b.state = 'live' AND b.projection = 'daily'")
+    ] == [(2, None)]
     assert metrics(shop) == before
 
 

@@ -139,7 +139,9 @@ def _switch(
         )
     for build in candidates:
         conn.execute(
-            "UPDATE refold.builds SET state = 'live', promoted_at = now(), retired_at = NULL, retired_by = NULL"
+            # Why it did not go live before: nothing else clears that while no event comes.
+            "UPDATE refold.builds"
+            " SET state = 'live', promoted_at = now(), retired_at = NULL, retired_by = NULL, error = NULL"
             " WHERE build_id = %s",
             (build.build_id,),
         )
