@@ -18,10 +18,14 @@ from chaos.report import FaultLine, Report
 from chaos.schedule import EXPOSED, Step, schedule
 from chaos.stage import Stage
 
+JOIN_S = 400.0
+"""Seconds that a fault may go on after the load: damage is waited for until somebody has noticed it."""
 CONVERGES_S = 90.0
 """Seconds after the end of the load within which every metric must be up to date."""
 PRODUCERS_END_S = 75.0
 """Seconds that a producer has for its last batch: longer than the retries of a Log."""
+CLOSES_S = 90.0
+"""Seconds after the last audit within which every incident must be over: duties run every minute."""
 SHOWN_S = 3.0
 """A fault that lasts longer must be seen in `status`."""
 
@@ -112,7 +116,7 @@ def _load(
         time.sleep(max(0.0, started + minutes * 60 - time.monotonic()))
         tell("the load ends")
         for thread in threads:
-            thread.join(200)
+            thread.join(JOIN_S)
         stage.calm()
         for told in stage.stop_producing(PRODUCERS_END_S):
             found.add("I7" if "refold ingest" in told else "I6", told)
@@ -130,13 +134,15 @@ def _by_kind(happened: list[Injected], probe: Probe, found: Findings) -> list[Fa
     for done in happened:
         line = lines.setdefault(done.step.fault, FaultLine(done.step.fault))
         line.times += 1
-        for told in done.wrong:
-            found.add("I7" if done.step.fault == "duplicate storm" else "I6", told)
+        for invariant, told in done.wrong:
+            found.add(invariant, told)
         if (recovered := probe.caught_up(done.ended)) is not None:
             line.recovered.append(round(recovered, 2))
         shown = None if done.shows is None else probe.first(done.began, done.shows)
         lasted = done.ended - done.began
-        if shown is not None and shown <= lasted + 1:
+        if done.detected is not None:
+            line.detected.append(round(done.detected, 2))
+        elif shown is not None and shown <= lasted + 1:
             line.detected.append(round(shown, 2))
         elif done.must_show and lasted >= SHOWN_S and probe.asked(done.began, done.ended):
             found.add("I8", f"{done.step.fault}, {lasted:.0f} s from {done.step.at} s on: `status` never showed it")
@@ -188,6 +194,11 @@ def _count(stage: Stage, stalled: set[str], report: Report, found: Findings, tel
         if second.status != 0:
             found.add("I3", f"a second reconcile found drift again: {(second.out or second.err)[:1000]}")
         report.found = invariants.check_repairs(conn, found)
+        invariants.check_dead_letters(conn, events, stalled, found)
+        scrubbed = stage.refold("scrub", "--json")
+        if scrubbed.status != 0:
+            found.add("I5", f"refold scrub ended with {scrubbed.status}: {(scrubbed.out or scrubbed.err)[:1000]}")
+        invariants.check_incidents(conn, found, seconds=CLOSES_S)
         after = Findings()
         invariants.check_metrics(conn, names, events, stalled, after, "after reconcile")
         report.left = sum(len(told) for told in after.violations.values())

@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -19,10 +19,18 @@ from psycopg import sql
 from chaos import journal
 from chaos.made import Maker
 from chaos.probe import Sample
-from chaos.schedule import Step
-from chaos.stage import Stage
+from chaos.schedule import HOSTILE, Step
+from chaos.stage import Finished, Stage
 from chaos.wire import FAIR, Weather
 from refold import Log, append
+
+LOOK_S = 0.5
+"""Seconds between two looks at what refold shows."""
+SHOWN_WITHIN_S = 90.0
+"""Seconds within which pages must have come to an event, whatever else goes wrong meanwhile."""
+DUTY_S = 180.0
+"""Seconds within which duties must have noticed something: they run every minute, in workers that may be frozen."""
+ATTEMPTS = 30
 
 
 @dataclass(slots=True)
@@ -38,7 +46,8 @@ class Injected:
         drift: rows that were tampered with.
         shows: whether a sample of `status` shows the fault; None where it need not.
         must_show: whether `status` has to show it, if it lasts.
-        wrong: what refold should not have done.
+        detected: seconds until it was shown, where the fault itself has looked.
+        wrong: what refold should not have done, with the invariant.
     """
 
     step: Step
@@ -49,7 +58,8 @@ class Injected:
     drift: int = 0
     shows: Callable[[Sample], bool] | None = None
     must_show: bool = False
-    wrong: list[str] = field(default_factory=list)
+    detected: float | None = None
+    wrong: list[tuple[str, str]] = field(default_factory=list)
 
 
 Inject = Callable[[Stage, dict[str, Any], Injected], None]
@@ -237,7 +247,7 @@ def _insert(conn: psycopg.Connection, name: str, rows: int, table: sql.Identifie
     )
 
 
-def _operator(stage: Stage, done: Injected, *arguments: str) -> None:
+def _operator(stage: Stage, done: Injected, *arguments: str) -> Finished:
     with stage.connect():
         # Another fault may have taken the server away: there is nothing in asking for it then.
         pass
@@ -247,7 +257,8 @@ def _operator(stage: Stage, done: Injected, *arguments: str) -> None:
         f" ({said[0][:120]})" if finished.status not in (0, 1) and said else ""
     )
     if "Traceback" in finished.err:
-        done.wrong.append(f"refold {' '.join(arguments)} ended in a traceback: {said[-1][:300]}")
+        done.wrong.append(("I6", f"refold {' '.join(arguments)} ended in a traceback: {said[-1][:300]}"))
+    return finished
 
 
 def rebuild(stage: Stage, how: dict[str, Any], done: Injected) -> None:
@@ -277,7 +288,7 @@ def transaction_left_open(stage: Stage, how: dict[str, Any], done: Injected) -> 
     book = journal.Journal(stage.journals / f"{label}.journal")
     events = _events(label, 20)
     batch = book.attempted("faults", events)
-    with psycopg.connect(stage.url, application_name="chaos left open") as conn:
+    with stage.connect("chaos left open", autocommit=False) as conn:
         append(conn, events, source="faults")
         done.must_show = True
         done.shows = lambda sample: (
@@ -329,7 +340,12 @@ def _events(label: str, count: int) -> list[journal.Event]:
 def duplicate_storm(stage: Stage, how: dict[str, Any], done: Injected) -> None:
     """Acknowledged events once more, shuffled, several times; each must be answered `duplicate`."""
     count = journal.read(stage.journals.glob("*.journal"))
-    known = [offer.event for offer in count.offered if offer.answer == "accepted"][-how["events"] :]
+    known = [
+        offer.event
+        for offer in count.offered
+        # What was smuggled in cannot be written down, and so not sent again.
+        if offer.answer == "accepted" and "smuggled" not in offer.event["metadata"]
+    ][-how["events"] :]
     answers: dict[str, int] = {}
     order = random.Random(done.step.at)
     with Log(stage.url, source="storm") as log:
@@ -339,7 +355,7 @@ def duplicate_storm(stage: Stage, how: dict[str, Any], done: Injected) -> None:
                 answers[receipt.answer.value] = answers.get(receipt.answer.value, 0) + 1
     done.note = json.dumps(answers)
     if set(answers) - {"duplicate"}:
-        done.wrong.append(f"events sent again were answered {answers}")
+        done.wrong.append(("I7", f"events sent again were answered {answers}"))
 
 
 def producer_killed(stage: Stage, how: dict[str, Any], done: Injected) -> None:
@@ -350,13 +366,316 @@ def producer_killed(stage: Stage, how: dict[str, Any], done: Injected) -> None:
 def poisoned(stage: Stage, how: dict[str, Any], done: Injected) -> None:
     """An event on which the SQL of one projection fails; no other may notice."""
     label = f"poison-{done.began:.6f}"
-    book = journal.Journal(stage.journals / f"{label}.journal")
     events = _events(label, how["events"])
     for event in events:
         event["metadata"]["number"] = "many"
+    _send(stage, label, events)
+    _until_set_aside(stage, done, ("poisoned",), events)
+
+
+def _send(stage: Stage, label: str, events: list[journal.Event]) -> None:
+    """Appends events, all in one transaction."""
+    book = journal.Journal(stage.journals / f"{label}.journal")
     batch = book.attempted("faults", events)
     with Log(stage.url, source="faults") as log:
         book.acknowledged(batch, [receipt.answer.value for receipt in log.append(events)])
+
+
+def _watch(stage: Stage, seconds: float, look: Callable[[psycopg.Connection], bool]) -> bool:
+    """Looks until something is so, for some time at most; a server that is away is waited for."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            with stage.connect() as conn:
+                while time.monotonic() < end:
+                    if look(conn):
+                        return True
+                    time.sleep(LOOK_S)
+        except psycopg.OperationalError:
+            time.sleep(LOOK_S)
+    return False
+
+
+def _until_set_aside(
+    stage: Stage, done: Injected, names: Sequence[str], events: Sequence[journal.Event], *, reading: bool = False
+) -> None:
+    """Waits until events are dead letters of some live metrics, with an open incident for each.
+
+    Args:
+        names: the metrics.
+        events: those that they cannot process.
+        reading: whether the metrics are read meanwhile: that must not fail.
+    """
+    ids = [event["id"] for event in events]
+
+    def look(conn: psycopg.Connection) -> bool:
+        for name in names if reading else ():
+            try:
+                conn.execute(sql.SQL("SELECT * FROM metrics.{}").format(sql.Identifier(name))).fetchall()
+            except psycopg.DataError as error:
+                done.wrong.append(("I7", f"who reads metrics.{name} is told: {error.diag.message_primary}"))
+        row = conn.execute(
+            "SELECT count(*) FROM refold.dead_letters AS d JOIN refold.builds AS b USING (build_id)"
+            " JOIN refold.incidents AS i"
+            "   ON i.kind = 'dead_letters' AND i.subject = b.table_name AND i.resolved_at IS NULL"
+            " WHERE b.state = 'live' AND b.projection = ANY (%s) AND d.state = 'waiting' AND d.event_id = ANY (%s)",
+            (list(names), ids),
+        ).fetchone()
+        return row == (len(names) * len(ids),)
+
+    _detect(stage, done, SHOWN_WITHIN_S, look, f"{ids} are dead letters of {', '.join(names)}")
+
+
+def _detect(
+    stage: Stage, done: Injected, seconds: float, look: Callable[[psycopg.Connection], bool], what: str
+) -> bool:
+    """I8: waits until refold shows something."""
+    if _watch(stage, seconds, look):
+        done.detected = time.monotonic() - done.began
+        return True
+    done.wrong.append(
+        ("I8", f"{done.step.fault} at {done.step.at} s: nothing has shown within {seconds:.0f} s that {what}")
+    )
+    return False
+
+
+SMUGGLED = {
+    "digits": "7" * 5000,
+    "exponent": "1e131000",
+    "depth": "[" * 3000 + "]" * 3000,
+}
+"""JSON that Postgres holds and prints, and Python cannot read."""
+
+
+def poisoned_in_decoding(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """A superuser turns the limits off for an event that no Python function can be given."""
+    label = f"unreadable-{done.began:.6f}"
+    [event] = Maker(label, random.Random(label)).purchases(label, [1])
+    event["metadata"]["smuggled"] = how["kind"]
+    book = journal.Journal(stage.journals / f"{label}.journal")
+    batch = book.attempted("faults", [event])
+    with stage.connect() as conn:
+        for attempt in range(ATTEMPTS):
+            try:
+                _smuggle(conn, event, SMUGGLED[how["kind"]])
+                break
+            except psycopg.errors.LockNotAvailable:
+                # Producers have it. Who waits for long keeps all of them waiting.
+                if attempt == ATTEMPTS - 1:
+                    raise
+                time.sleep(LOOK_S)
+    book.acknowledged(batch, ["accepted"])
+    _until_set_aside(stage, done, ("graded",), [event])
+    with stage.connect() as conn:
+        row = conn.execute(
+            "SELECT max(dead_letter_id) FROM refold.dead_letters WHERE event_id = %s", (event["id"],)
+        ).fetchone()
+    if row is not None and row[0] is not None:
+        _operator(stage, done, "deadletters", "show", str(row[0]))
+
+
+def _smuggle(conn: psycopg.Connection, event: journal.Event, value: str) -> None:
+    with conn.transaction():
+        conn.execute("SET LOCAL lock_timeout = '1s'")
+        conn.execute("ALTER TABLE refold.events DISABLE TRIGGER within_limits")
+        conn.execute(
+            "INSERT INTO refold.events (event_id, user_id, action, ts, metadata)"
+            " VALUES (%s, %s, %s, %s, %s::jsonb || jsonb_build_object('smuggled', %s::jsonb))",
+            (event["id"], event["user_id"], event["action"], event["ts"], json.dumps(event["metadata"]), value),
+        )
+        conn.execute("ALTER TABLE refold.events ENABLE TRIGGER within_limits")
+
+
+def poisoned_together(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """Two events of a user, each of which can be counted, and both together make the divisor 0: the second must go."""
+    label = f"together-{done.began:.6f}"
+    maker = Maker(label, random.Random(label))
+    pairs = [maker.purchases(f"{label}-{user}", [how["first"], -how["first"]]) for user in range(how["users"])]
+    for _, second in pairs:
+        second["metadata"]["spoils"] = True
+    _send(stage, label, [event for pair in pairs for event in pair])
+    _until_set_aside(stage, done, ("shares", "ratios"), [second for _, second in pairs], reading=True)
+
+
+def poisoned_in_the_view(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """An event that the table of a metric can hold, and its view cannot show: whoever reads it must not notice."""
+    label = f"zero-{done.began:.6f}"
+    maker = Maker(label, random.Random(label))
+    events = [event for user in range(how["users"]) for event in maker.purchases(f"{label}-{user}", [0])]
+    for event in events:
+        event["metadata"]["spoils"] = True
+    _send(stage, label, events)
+    _until_set_aside(stage, done, ("shares", "ratios"), events, reading=True)
+
+
+def log_damaged(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """A superuser deletes or changes an event. Metrics stay, it is an incident; then the event is restored."""
+    label = f"damaged-{done.began:.6f}"
+    events = Maker(label, random.Random(label)).purchases(label, [1, 2, 3])
+    _send(stage, label, events)
+    lost = events[1]["id"]
+    right = {"purchases": (3,), "spending": (1,), "shares": (1,), "ratios": (1,), "funnel": (1,)}
+    if not _watch(stage, SHOWN_WITHIN_S, lambda conn: {n: r[:1] for n, r in _shown(conn, label).items()} == right):
+        done.wrong.append(("I6", f"the metrics do not show the events of {label} after {SHOWN_WITHIN_S:.0f} s"))
+        return
+    with stage.connect() as conn:
+        before = _shown(conn, label)
+        with conn.cursor().copy("COPY (SELECT * FROM refold.events WHERE event_id = %s) TO STDOUT", (lost,)) as copy:
+            kept = b"".join(bytes(part) for part in copy)
+        with conn.transaction():
+            # The door of whoever restores: no lock, and nobody checks what is taken out by it.
+            conn.execute("SET LOCAL refold.restoring = on")
+            conn.execute(
+                "DELETE FROM refold.events WHERE event_id = %s"
+                if how["kind"] == "delete"
+                else 'UPDATE refold.events SET metadata = metadata || \'{"amount": "0.01"}\' WHERE event_id = %s',
+                (lost,),
+            )
+    try:
+        if how["found_by"] == "scrub":
+            _operator(stage, done, "scrub")
+
+        def named(conn: psycopg.Connection) -> bool:
+            if (now := _shown(conn, label)) != before:
+                done.wrong.append(("I3", f"metrics were changed from a damaged log: {now}, not {before}"))
+            return _open_damage(conn, lost)
+
+        _detect(stage, done, DUTY_S, named, f"{lost} is damaged")
+        _watch(stage, how["seconds"], lambda conn: not named(conn))
+    finally:
+        if not _watch(stage, DUTY_S, lambda conn: _restore(conn, lost, kept)):
+            raise RuntimeError(f"{lost} could not be restored")
+    _operator(stage, done, "scrub")
+    if not _watch(stage, DUTY_S, lambda conn: not _open_damage(conn, lost)):
+        done.wrong.append(("I8", f"the incident of {lost} is open, though it was restored {DUTY_S:.0f} s ago"))
+    _operator(stage, done, "reconcile", "--json")
+
+
+def _shown(conn: psycopg.Connection, user: str) -> dict[str, tuple[int, str | None]]:
+    """What some metrics show of a user: how many rows, and which."""
+    found = {}
+    for name in ("purchases", "spending", "shares", "ratios", "funnel"):
+        row = conn.execute(
+            sql.SQL(
+                "SELECT count(*), string_agg(m::text, ' ' ORDER BY m::text) FROM metrics.{} AS m WHERE user_id = %s"
+            ).format(sql.Identifier(name)),
+            (user,),
+        ).fetchone()
+        assert row is not None
+        found[name] = row
+    return found
+
+
+def _open_damage(conn: psycopg.Connection, event_id: str) -> bool:
+    """Whether an open incident names an event."""
+    return bool(
+        conn.execute(
+            "SELECT FROM refold.incidents"
+            " WHERE kind = 'log_damage' AND resolved_at IS NULL AND strpos(evidence::text, %s) > 0",
+            (f'"{event_id}"',),
+        ).rowcount
+    )
+
+
+def _restore(conn: psycopg.Connection, event_id: str, kept: bytes) -> bool:
+    """Puts an event back as the documentation says."""
+    with conn.transaction():
+        conn.execute("SET LOCAL refold.restoring = on")
+        conn.execute("DELETE FROM refold.events WHERE event_id = %s", (event_id,))
+        with conn.cursor().copy("COPY refold.events FROM STDIN") as copy:
+            copy.write(kept)
+    return True
+
+
+def settings_turned_hostile(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """Somebody sets something for all sessions of the database, and all sessions are new ones."""
+    name = how["setting"]
+    done.note = f"{name} = {HOSTILE[name]}"
+
+    def alter(conn: psycopg.Connection, change: sql.Composable) -> bool:
+        database = sql.Identifier(conn.info.dbname)
+        conn.execute(sql.SQL("ALTER DATABASE {} {}").format(database, change))
+        conn.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            "   AND (application_name LIKE 'refold%' OR application_name IN ('chaos producer', 'chaos probe'))"
+        )
+        return True
+
+    value = sql.Literal(HOSTILE[name]) if name != "search_path" else sql.Identifier(HOSTILE[name])
+    try:
+        with stage.connect() as conn:
+            alter(conn, sql.SQL("SET {} = {}").format(sql.Identifier(name), value))
+        time.sleep(how["seconds"])
+        said = _operator(stage, done, "doctor", "--json")
+        if said.status in (0, 1) and name not in said.out and name != "client_encoding":
+            done.wrong.append(("I8", f"refold doctor does not know of {done.note}"))
+    finally:
+        reset = sql.SQL("RESET {}").format(sql.Identifier(name))
+        if not _watch(stage, DUTY_S, lambda conn: alter(conn, reset)):
+            raise RuntimeError(f"{name} could not be reset")
+
+
+def published(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """Everything is published, from now on: no row can be changed of a table without a replica identity."""
+    with stage.connect() as conn:
+        if not conn.execute("SELECT FROM pg_publication").rowcount:
+            conn.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+        else:
+            done.note = "it was there"
+    said = _operator(stage, done, "doctor", "--json")
+    if said.status in (0, 1) and '"publications"' not in said.out:
+        done.wrong.append(("I8", "refold doctor says nothing of publications"))
+
+
+def snapshot_held(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """A transaction that has read something once, and now does nothing; an incident must name its session."""
+    with stage.connect("chaos held", autocommit=False) as holder:
+        holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        holder.execute("SELECT count(*) FROM refold.builds")
+        subject = f"session {holder.info.backend_pid}"
+        with stage.connect() as conn:
+            conn.execute("SET synchronous_commit = off")
+            # As many transactions as it takes to make it a nuisance.
+            conn.execute("DO $$ BEGIN FOR n IN 1..2000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
+
+        def named(conn: psycopg.Connection) -> bool:
+            try:
+                holder.execute("SELECT")
+            except psycopg.OperationalError as error:
+                # Another fault has ended it, and with it this one.
+                raise ProcessLookupError(f"{subject} was ended") from error
+            return _open_incident(conn, "held_snapshot", subject)
+
+        _detect(stage, done, DUTY_S, named, f"{subject} holds a snapshot")
+        time.sleep(how["seconds"])
+    if not _watch(stage, DUTY_S, lambda conn: not _open_incident(conn, "held_snapshot", subject)):
+        done.wrong.append(("I8", f"the incident of {subject} is open, though it ended {DUTY_S:.0f} s ago"))
+
+
+def _open_incident(conn: psycopg.Connection, kind: str, subject: str) -> bool:
+    return bool(
+        conn.execute(
+            "SELECT FROM refold.incidents WHERE kind = %s AND subject = %s AND resolved_at IS NULL", (kind, subject)
+        ).rowcount
+    )
+
+
+def hot_key(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """One user does as much as all others together; always the same."""
+    label = f"hot-{done.began:.6f}"
+    maker = Maker(label, random.Random(label))
+    book = journal.Journal(stage.journals / f"{label}.journal")
+    sent = 0
+    with Log(stage.url, source="faults") as log:
+        while sent < how["events"]:
+            events = maker.clean(250)
+            for event in events:
+                event["user_id"] = "hot"
+            batch = book.attempted("faults", events)
+            book.acknowledged(batch, [receipt.answer.value for receipt in log.append(events)])
+            sent += len(events)
+    done.note = f"{sent} events"
 
 
 FAULTS: dict[str, Inject] = {
@@ -381,6 +700,14 @@ FAULTS: dict[str, Inject] = {
     "duplicate storm": duplicate_storm,
     "producer killed": producer_killed,
     "poison": poisoned,
+    "poison in decoding": poisoned_in_decoding,
+    "poison together": poisoned_together,
+    "poison in the view": poisoned_in_the_view,
+    "log damaged": log_damaged,
+    "settings turned hostile": settings_turned_hostile,
+    "published": published,
+    "snapshot held": snapshot_held,
+    "hot key": hot_key,
 }
 """Every kind of fault."""
 

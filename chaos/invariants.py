@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from chaos.journal import Count
-from chaos.oracle import CHANGING, METRICS, Event, Metric, Rows
+from chaos.oracle import CHANGING, METRICS, Event, Metric, Rows, left_out
 from chaos.schedule import EXPOSED
 from chaos.stage import HERE, Stage
 
@@ -23,12 +24,13 @@ TRANSFORMS = {
         FROM events"""
 }
 """What the transform does, said a second time, in SQL."""
-POISONED = """
-    SELECT action, count(*) AS events, sum((metadata->>'number')::numeric) AS total
-    FROM events
-    WHERE metadata->>'number' IS DISTINCT FROM 'many'
-    GROUP BY action"""
-"""The query of `poisoned` without the events on which it fails."""
+FIT = {
+    "poisoned": "metadata->>'number' IS DISTINCT FROM 'many'",
+    "graded": "NOT metadata ? 'smuggled'",
+    "shares": "NOT metadata ? 'spoils'",
+    "ratios": "NOT metadata ? 'spoils'",
+}
+"""Conditions on the events on which a query does not fail."""
 
 
 @dataclass(slots=True)
@@ -66,11 +68,14 @@ def check_log(conn: psycopg.Connection, count: Count, found: Findings) -> list[E
     """I1, I2, I5, I7: the log against the journals. Answers the events that are in the log, from the journals."""
     stored: dict[str, list[str]] = {}
     rows = conn.execute(
-        "SELECT event_id, user_id, action, ts, metadata->>'label', metadata->>'amount' FROM refold.events"
+        "SELECT event_id, user_id, action, ts, metadata->>'label', metadata->>'amount', txid::text::bigint, position"
+        " FROM refold.events"
     )
     contents = {}
-    for event_id, user, action, ts, label, amount in rows:
+    places = {}
+    for event_id, user, action, ts, label, amount, txid, position in rows:
         stored.setdefault(event_id, []).append(label)
+        places[event_id] = txid, position
         contents[label, event_id] = (user, action, ts, amount)
     acknowledged = count.acknowledged
     if lost := acknowledged - stored.keys():
@@ -93,7 +98,7 @@ def check_log(conn: psycopg.Connection, count: Count, found: Findings) -> list[E
         expected = Event.of(event)
         if contents[label, name] != (event["user_id"], event["action"], expected.ts, event["metadata"].get("amount")):
             found.add("I5", f"{name} stands altered in the log: {contents[label, name]}, sent was {event}")
-        events.append(expected)
+        events.append(replace(expected, place=places[name]))
     _check_set_aside(conn, count, {label for labels in stored.values() for label in labels}, found)
     return events
 
@@ -188,7 +193,8 @@ def check_queries(conn: psycopg.Connection, names: list[str], found: Findings, w
     """I3: each metric is its file's query over the log."""
     texts = {path.stem: path.read_text() for path in (HERE / "projections").glob("*.sql")} | TRANSFORMS
     texts["changing"] = _changing(conn)
-    texts["poisoned"] = POISONED
+    for name, condition in FIT.items():
+        texts[name] = texts[name].replace("FROM events", f"FROM (SELECT * FROM events WHERE {condition}) AS events")
     with conn.transaction(force_rollback=True):
         # The streams first, whichever are asked for.
         for name in sorted(texts, key=lambda name: "FROM events" not in texts[name]):
@@ -216,6 +222,43 @@ def check_repairs(conn: psycopg.Connection, found: Findings) -> int:
         if name not in EXPOSED:
             found.add("I3", f"{name} drifted by itself: {repaired} of its rows had to be healed")
     return sum(repaired for _, repaired in rows)
+
+
+def check_dead_letters(conn: psycopg.Connection, events: list[Event], stalled: set[str], found: Findings) -> None:
+    """I7: each metric has set aside the events on which it fails, and nothing else."""
+    rows = conn.execute(
+        "SELECT b.projection, d.event_id FROM refold.dead_letters AS d JOIN refold.builds AS b USING (build_id)"
+        " WHERE b.state = 'live' AND d.state = 'waiting'"
+    ).fetchall()
+    aside: dict[str, set[str]] = {}
+    for name, event_id in rows:
+        aside.setdefault(name, set()).add(event_id)
+    must = left_out(events)
+    for name in (must.keys() | aside.keys()) - stalled:
+        expected, there = must.get(name, set()), aside.get(name, set())
+        if there - expected:
+            found.add("I7", f"{name} leaves out events that it could count: {_some(there - expected)}")
+        if expected - there:
+            found.add("I7", f"{name} has not set aside events on which it fails: {_some(expected - there)}")
+
+
+OVER = ("log_damage", "held_snapshot", "held_back", "stalled", "lag", "drift")
+"""Kinds of incident that must be over when nothing goes wrong any more."""
+
+
+def check_incidents(conn: psycopg.Connection, found: Findings, *, seconds: float) -> None:
+    """I8: incidents close when what they tell of is over."""
+    end = time.monotonic() + seconds
+    while open_ones := conn.execute(
+        "SELECT kind, subject, evidence::text FROM refold.incidents WHERE resolved_at IS NULL AND kind = ANY (%s)"
+        " ORDER BY incident_id",
+        (list(OVER),),
+    ).fetchall():
+        if time.monotonic() > end:
+            for kind, subject, evidence in open_ones:
+                found.add("I8", f"the incident {kind} of {subject} is still open: {evidence[:300]}")
+            return
+        time.sleep(0.5)
 
 
 def live(stage: Stage) -> list[str]:

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 Event = dict[str, Any]
-"""An event as it was sent: id, user_id, action, ts, metadata."""
+"""An event as it was sent: id, user_id, action, ts, metadata.
+
+`metadata` also says what cannot be written down here, and what an event was made for: `invalid`, `smuggled`, `spoils`.
+"""
 
 
 class Journal:

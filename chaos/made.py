@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
 
@@ -45,6 +46,15 @@ class Maker:
         """New events, all of them good."""
         return [self.event() for _ in range(size)]
 
+    def purchases(self, user: str, weights: Sequence[int]) -> list[Event]:
+        """What one user buys, one thing of each weight, now."""
+        made = self.clean(len(weights))
+        for event, weight in zip(made, weights, strict=True):
+            amount = f"{self._random.randint(1, 30_000) / 100:.2f}"
+            event |= {"user_id": user, "action": "purchase", "ts": datetime.now(UTC).isoformat()}
+            event["metadata"] |= {"amount": amount, "weight": weight}
+        return made
+
     def remember(self, events: list[Event]) -> None:
         """Takes note of events that are in the log, of which duplicates and conflicts can be made."""
         self._sent = (self._sent + [e for e in events if not e["metadata"].get("invalid")])[-500:]
@@ -59,9 +69,10 @@ class Maker:
             happened -= timedelta(seconds=random.randint(1, 400 * 86_400))
         elif drawn < 0.12:
             happened += timedelta(seconds=random.randint(1, 3 * 86_400))
-        metadata: dict[str, str | bool] = {"label": self._label()}
+        metadata: dict[str, str | int] = {"label": self._label()}
         if action == "purchase":
             metadata["amount"] = f"{random.randint(1, 30_000) / 100:.2f}"
+            metadata["weight"] = random.randint(1, 9)
         return {
             "id": f"{self._producer}-{self._made}",
             "user_id": f"user-{random.randrange(USERS)}",

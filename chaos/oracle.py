@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from chaos import journal
@@ -17,7 +18,14 @@ Rows = dict[tuple[Any, ...], tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event, with its values as Postgres gives them."""
+    """An event, with its values as Postgres gives them.
+
+    Args:
+        poison: `number` is none.
+        weight: the divisor of what is divided.
+        unreadable: it holds what Python cannot read.
+        place: its transaction and position, the order of the log.
+    """
 
     id: str
     user: str
@@ -25,14 +33,23 @@ class Event:
     ts: datetime
     amount: Decimal | None
     poison: bool = False
+    weight: int | None = None
+    unreadable: bool = False
+    place: tuple[int, int] = (0, 0)
 
     @classmethod
     def of(cls, event: journal.Event) -> Event:
-        amount = event["metadata"].get("amount")
-        ts = datetime.fromisoformat(event["ts"])
-        poison = "number" in event["metadata"]
+        metadata = event["metadata"]
+        amount = metadata.get("amount")
         return cls(
-            event["id"], event["user_id"], event["action"], ts, None if amount is None else Decimal(amount), poison
+            event["id"],
+            event["user_id"],
+            event["action"],
+            datetime.fromisoformat(event["ts"]),
+            None if amount is None else Decimal(amount),
+            poison="number" in metadata,
+            weight=metadata.get("weight"),
+            unreadable="smuggled" in metadata,
         )
 
     @property
@@ -86,9 +103,10 @@ def _level(events: list[Event]) -> int:
     for first in times["view"]:
         level, at = 1, first
         for step in ("cart", "purchase"):
-            following = next((ts for ts in times[step] if ts >= at), None)
-            if following is None or following > first + timedelta(days=1):
+            place = bisect_left(times[step], at)
+            if place == len(times[step]) or times[step][place] > first + timedelta(days=1):
                 break
+            following = times[step][place]
             level, at = level + 1, following
         best = max(best, level)
     return best
@@ -99,11 +117,12 @@ def _grade(event: Event) -> str:
 
 
 def graded(events: Iterable[Event]) -> Rows:
-    return {(e.id,): (e.user, e.ts, _grade(e)) for e in events}
+    return {(e.id,): (e.user, e.ts, _grade(e)) for e in events if not e.unreadable}
 
 
 def grades(events: Iterable[Event]) -> Rows:
-    return {k: (len(g), len({e.user for e in g})) for k, g in _groups(events, lambda e: (_grade(e),)).items()}
+    groups = _groups((e for e in events if not e.unreadable), lambda e: (_grade(e),))
+    return {key: (len(group), len({e.user for e in group})) for key, group in groups.items()}
 
 
 def paths(events: Iterable[Event]) -> Rows:
@@ -125,6 +144,46 @@ def by_month(events: Iterable[Event]) -> Rows:
 def poisoned(events: Iterable[Event]) -> Rows:
     groups = _groups((e for e in events if not e.poison), lambda e: (e.action,))
     return {key: (len(group), None) for key, group in groups.items()}
+
+
+def _divisible(events: Iterable[Event]) -> dict[tuple[Any, ...], list[Event]]:
+    """The purchases of each user, less each that makes the divisor 0 next to those before it in the log."""
+    bought = _groups((e for e in events if e.action == "purchase"), lambda e: (e.user,))
+    kept: dict[tuple[Any, ...], list[Event]] = defaultdict(list)
+    for key, group in bought.items():
+        divisor = 0
+        for event in sorted(group, key=lambda e: e.place):
+            if divisor + (event.weight or 0) != 0:
+                divisor += event.weight or 0
+                kept[key].append(event)
+    return kept
+
+
+def _price(group: list[Event]) -> Decimal:
+    amount = sum((e.amount or Decimal(0) for e in group), Decimal(0))
+    return (amount / sum(e.weight or 0 for e in group)).quantize(Decimal("0.01"), ROUND_HALF_UP)
+
+
+def shares(events: Iterable[Event]) -> Rows:
+    return {key: (len(group), _price(group)) for key, group in _divisible(events).items()}
+
+
+def ratios(events: Iterable[Event]) -> Rows:
+    return {
+        key: (min(group, key=lambda e: (e.ts, e.id)).id, _price(group)) for key, group in _divisible(events).items()
+    }
+
+
+def left_out(events: list[Event]) -> dict[str, set[str]]:
+    """The ids of the events that each metric must leave out, and no others."""
+    divided = {e.id for group in _divisible(events).values() for e in group}
+    indivisible = {e.id for e in events if e.action == "purchase"} - divided
+    return {
+        "poisoned": {e.id for e in events if e.poison},
+        "graded": {e.id for e in events if e.unreadable},
+        "shares": indivisible,
+        "ratios": indivisible,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +218,8 @@ METRICS: dict[str, Metric] = {
     "exposed_daily": _DAILY,
     "exposed_visitors": _VISITORS,
     "exposed_paths": Metric(("user_id", "path"), 1, paths),
+    "shares": Metric(("user_id", "purchases", "price"), 1, shares),
+    "ratios": Metric(("user_id", "first_purchase", "price"), 1, ratios),
     "poisoned": Metric(("action", "events", "total"), 1, poisoned),
 }
 CHANGING: dict[tuple[str, ...], Metric] = {

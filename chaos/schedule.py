@@ -39,10 +39,41 @@ class Step:
 
 EXPOSED = ("exposed_purchases", "exposed_daily", "exposed_visitors", "exposed_paths", "exposed_spending")
 """The projections that are tampered with. All others are witnesses: nothing in them may ever need to be healed."""
-REBUILT = ("purchases", "daily", "visitors", "funnel", "graded", "exposed_purchases", "exposed_paths")
+REBUILT = (
+    "purchases",
+    "daily",
+    "visitors",
+    "funnel",
+    "graded",
+    "shares",
+    "ratios",
+    "poisoned",
+    "exposed_purchases",
+    "exposed_paths",
+)
 VARIANTS = ("by_month", "by_action")
 """Of `changing`, which is deployed by action at first."""
-
+UNREADABLE = ("digits", "exponent", "depth")
+HOSTILE: Mapping[str, str] = MappingProxyType(
+    {
+        "statement_timeout": "500ms",
+        "lock_timeout": "20ms",
+        "idle_in_transaction_session_timeout": "300ms",
+        "default_transaction_isolation": "serializable",
+        "default_transaction_read_only": "on",
+        "DateStyle": "German, DMY",
+        "IntervalStyle": "sql_standard",
+        "TimeZone": "Asia/Kathmandu",
+        "extra_float_digits": "-15",
+        "standard_conforming_strings": "off",
+        "client_encoding": "LATIN1",
+        "search_path": "nowhere",
+        "row_security": "off",
+        "enable_indexscan": "off",
+        "plan_cache_mode": "force_generic_plan",
+    }
+)
+"""What somebody sets for all sessions of the database, each at its time."""
 
 _Drawn = dict[str, float | int | str]
 
@@ -94,6 +125,24 @@ def parameters(fault: str, random: Random, round_: int) -> Parameters:
             drawn = {"producer": random.randrange(6)}
         case "poison":
             drawn = {"events": random.randint(1, 3)}
+        case "poison in decoding":
+            drawn = {"kind": random.choice(UNREADABLE)}
+        case "poison together":
+            drawn = {"first": random.choice([1, -1]), "users": random.randint(1, 3)}
+        case "poison in the view":
+            drawn = {"users": random.randint(1, 3)}
+        case "log damaged":
+            drawn = {
+                "kind": random.choice(["delete", "change"]),
+                "found_by": random.choice(["worker", "scrub"]),
+                **_seconds(random, 2, 6),
+            }
+        case "settings turned hostile":
+            drawn = {"setting": random.choice(sorted(HOSTILE)), **_seconds(random, 5, 10)}
+        case "snapshot held":
+            drawn = _seconds(random, 8, 15)
+        case "hot key":
+            drawn = {"events": random.randint(4000, 10_000)}
         case "duplicate storm":
             drawn = {"events": random.randint(200, 1000), "times": random.randint(2, 4)}
         case _:

@@ -35,8 +35,29 @@ SETTINGS = {
     "checkpoint_timeout": "1min",
     "log_min_messages": "warning",
 }
+HELD_SNAPSHOT_AFTER = 3
+"""Seconds after which a snapshot that is held is an incident."""
 SEGMENT_SIZE = 20_000
 """Events in a segment of the log: small, so that a campaign goes through several."""
+OWN = {
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "default_transaction_isolation": r"read\ committed",
+    "default_transaction_read_only": "off",
+    "DateStyle": "ISO,MDY",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "client_encoding": "UTF8",
+    "search_path": "public",
+    "row_security": "on",
+    "enable_indexscan": "on",
+    "plan_cache_mode": "auto",
+}
+"""What the campaign's own sessions have, whatever somebody sets for all of them."""
+OPTIONS = " ".join(f"-c {name}={value}" for name, value in OWN.items())
 WORKERS = 3
 PATIENCE_S = 20.0
 """Seconds that a fault waits for a server which another has taken away."""
@@ -68,6 +89,8 @@ class Stage:
         self.seed = seed
         self.breaking = breaking
         self.home = Path(tempfile.mkdtemp(prefix="refold-chaos-"))
+        # For root the server runs as another user, who has to get in.
+        self.home.chmod(0o755)
         self.guardian = guard(self.home)
         self.projections = self.home / "projections"
         self.journals = self.home / "journals"
@@ -101,7 +124,10 @@ class Stage:
             # Those that are there are empty, and larger than any campaign.
             for (segment,) in conn.execute("SELECT segment::text FROM refold.segments").fetchall():
                 conn.execute(f"DROP TABLE {segment}".encode())
-            conn.execute("UPDATE refold.settings SET segment_size = %s", (SEGMENT_SIZE,))
+            conn.execute(
+                "UPDATE refold.settings SET segment_size = %s, held_snapshot_after = %s",
+                (SEGMENT_SIZE, HELD_SNAPSHOT_AFTER),
+            )
             conn.execute("SELECT refold.ensure_segments()")
         done = self.refold("deploy")
         if done.status != 0:
@@ -122,11 +148,22 @@ class Stage:
         return Finished(ran.returncode, ran.stdout, ran.stderr)
 
     @contextmanager
-    def connect(self) -> Iterator[psycopg.Connection]:
-        """A superuser's connection in autocommit mode, as soon as the server is there."""
+    def connect(self, name: str = "chaos", *, autocommit: bool = True) -> Iterator[psycopg.Connection]:
+        """A superuser's connection, as soon as the server is there; what is set for all sessions is not its business.
+
+        Args:
+            name: of the application.
+            autocommit: whether each statement is a transaction.
+        """
         for attempt in retrying(PATIENCE_S):
             with attempt:
-                conn = psycopg.connect(self.url, autocommit=True, application_name="chaos", connect_timeout=10)
+                conn = psycopg.connect(
+                    self.url,
+                    autocommit=autocommit,
+                    application_name=name,
+                    connect_timeout=10,
+                    options=OPTIONS,
+                )
         try:
             yield conn
         finally:

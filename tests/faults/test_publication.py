@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -109,6 +110,29 @@ def test_published_when_builds_are_live(database_url: str, admin: Connection) ->
     admin.execute("CREATE PUBLICATION everything FOR ALL TABLES")
     everything(database_url)
     assert admin.execute(FACELESS).fetchall() == []
+
+
+def test_funnels_are_kept_beside_a_publication(database_url: str, admin: Connection, tmp_path: Path) -> None:
+    """A publication of all tables leaves generated columns out, and what has one is not told by its whole row."""
+    (tmp_path / "reached.sql").write_text(
+        "SELECT user_id, window_funnel(NULL, ts, action = 'view', action = 'purchase') AS level,"
+        " window_funnel_times(NULL, ts, action = 'view', action = 'purchase') AS times FROM events GROUP BY user_id"
+    )
+    make_live(database_url, tmp_path)
+    assert admin.execute("SELECT upkeep FROM refold.builds WHERE state = 'live'").fetchall() == [("funnel",)]
+    admin.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+    for name in ("one-", "two-"):
+        with psycopg.connect(database_url) as producer:
+            append(producer, events(10, name))
+        drain(database_url, tmp_path)
+    assert wrong(database_url, tmp_path, {}) == {}
+    assert admin.execute("SELECT error FROM refold.builds").fetchall() == [(None,)]
+    assert (
+        admin.execute(
+            "SELECT attname FROM pg_attribute WHERE attgenerated <> '' AND attrelid::regclass::text LIKE 'refold%'"
+        ).fetchall()
+        == []
+    )
 
 
 @pytest.mark.parametrize("publication", [False, True])

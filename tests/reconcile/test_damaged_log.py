@@ -14,13 +14,14 @@ from refold import append, incidents
 from refold.builds.build import find
 from refold.builds.dead_letters import find as letters
 from refold.builds.dead_letters import set_aside
+from refold.builds.suspects import suspects
 from refold.builds.upkeeper import Upkeepers
 from refold.cursor import Key
 from refold.deployment.deploy import rebuild
 from refold.duties import scrubbing
 from refold.log.integrity import LogDamaged
 from refold.log.seal import seal
-from refold.reconcile.background import quick_audit
+from refold.reconcile.background import deep_step, quick_audit
 from refold.reconcile.reconcile import reconcile
 from refold.reconcile.release import release
 from refold.scrub.accept import accept
@@ -233,8 +234,53 @@ def test_a_build_made_from_damage_replaces_nothing(shop: Shop, owner: Connection
         owner.execute("SET LOCAL refold.restoring = on")
         owner.execute("DELETE FROM refold.events WHERE event_id = 'e005'")
         owner.execute("INSERT INTO refold.events SELECT * FROM public.kept")
+    # It has read what was damaged, and nothing about it says so any more.
     shop.drain()
+    (fresh,) = find(shop.worker, "b.state = 'building'")
+    assert "the log was damaged while" in (fresh.error or "")
+    assert opened(shop, "log_damage") == []
+    deep_step(shop.worker, Upkeepers(SHOP))
+    shop.drain()
+    assert [
+        (build.number, build.error) for build in find(shop.worker, "b.state = 'live' AND b.projection = 'daily'")
+    ] == [(2, None)]
+    assert metrics(shop) == before
+
+
+def test_who_deploys_proves_it_without_a_worker(shop: Shop, owner: Connection) -> None:
+    before = metrics(shop)
+    owner.execute("CREATE TABLE public.kept AS SELECT * FROM refold.events WHERE event_id = 'e005'")
+    tamper(owner, DAMAGE["its content changed"])
+    with pytest.raises(LogDamaged, match="e005"):
+        rebuild(shop.worker, SHOP, ["daily"], lambda progress: None)
+    with owner.transaction():
+        owner.execute("SET LOCAL refold.restoring = on")
+        owner.execute("DELETE FROM refold.events WHERE event_id = 'e005'")
+        owner.execute("INSERT INTO refold.events SELECT * FROM public.kept")
+    rebuild(shop.worker, SHOP, ["daily"], lambda progress: None)
     assert [build.number for build in find(shop.worker, "b.state = 'live' AND b.projection = 'daily'")] == [2]
+    assert metrics(shop) == before
+
+
+def test_what_pages_have_read_of_a_damaged_log_is_proved_when_it_is_restored(shop: Shop, owner: Connection) -> None:
+    """What is recomputed by key reads the events of a key again with every page that has one of them."""
+    owner.execute("CREATE TABLE public.kept AS SELECT * FROM refold.events WHERE event_id = 'e005'")
+    (user,) = owner.execute("SELECT user_id FROM public.kept").fetchone() or (None,)
+    tamper(owner, DAMAGE["an event deleted"])
+    scrubbing.run(shop.worker, Upkeepers(SHOP))
+    shop.append([{**one, "id": "later", "user_id": user} for one in shopping() if one["id"] == "e006"])
+    shop.drain()
+    with owner.transaction():
+        owner.execute("SET LOCAL refold.restoring = on")
+        owner.execute("INSERT INTO refold.events SELECT * FROM public.kept")
+    scrubbing.run(shop.worker, Upkeepers(SHOP))
+    assert opened(shop, "log_damage") == []
+    deep_step(shop.worker, Upkeepers(SHOP))
+    rows = shop.worker.execute("SELECT projection, kind FROM refold.repairs").fetchall()
+    assert rows == [("paths", "drifted")]
+    assert reconcile(shop.worker, SHOP).drift == 0
+    # Once is enough.
+    assert suspects(shop.worker) == []
 
 
 def test_the_duty_looks_at_what_is_new_and_at_the_rest_in_time(

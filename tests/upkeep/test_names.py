@@ -186,6 +186,6 @@ def test_a_text_that_looks_like_a_place_for_the_stream_stays_what_it_is(
 
 def test_the_law_speaks_of_every_kind() -> None:
     assert {definition.plan.upkeep for definition in project().values()} == {
-        "facts", "merge", "members", "recompute", "transform",
+        "facts", "merge", "members", "funnel", "recompute", "transform",
     }  # fmt: skip
     assert PROJECT.is_dir()

@@ -10,11 +10,13 @@ from refold.builds import figures
 from refold.builds.build import Build, by_id, find, lock
 from refold.builds.first_load import tables_of
 from refold.builds.follow import Behind, follow
+from refold.builds.suspects import suspects
 from refold.builds.upkeeper import Upkeepers
 from refold.builds.views import drop_view, switch_view
 from refold.crash import crash_point
 from refold.errors import BuildError
 from refold.retry import in_short_attempts
+from refold.scrub.damage import look_again
 from refold.scrub.rolling import scrubbed_since
 
 Catch = Callable[[psycopg.Connection, Build, Build], bool]
@@ -24,6 +26,10 @@ transaction; False when that is more than a moment's work."""
 
 class NotYet(Exception):
     """The new build is too far behind to be switched to in one transaction; let it catch up first."""
+
+
+class Unproved(NotYet):
+    """The log was damaged while the new build read it, and is not now; let an audit come first."""
 
 
 def promote(
@@ -53,6 +59,7 @@ def promote(
 
     Raises:
         NotYet: a build is not loaded, or too far behind.
+        Unproved: the log was damaged while a new build read it.
         BuildError: views of others stand in the way, or readers still hold the views after `seconds`.
         LogDamaged: a new build would replace a right one, and was made from a damaged log.
     """
@@ -76,10 +83,11 @@ def _refuse_damage(conn: psycopg.Connection, deployment: int, seconds: float) ->
     Raises:
         LogDamaged: the log is damaged.
         NotYet: there is more to look at than can be in that time.
+        Unproved: it was damaged meanwhile.
     """
     row = conn.execute(
         """
-        SELECT min(b.created_at), bool_and(b.loaded)
+        SELECT min(b.created_at), bool_and(b.loaded), array_agg(b.build_id)
         FROM refold.builds AS b
         JOIN refold.deployments AS d USING (deployment)
         JOIN refold.builds AS old ON old.projection = b.projection AND old.state = 'live'
@@ -91,6 +99,12 @@ def _refuse_damage(conn: psycopg.Connection, deployment: int, seconds: float) ->
         return
     if not scrubbed_since(conn, row[0], by="promote", seconds=seconds):
         raise NotYet
+    # It may have been damaged before that look.
+    look_again(conn, by="promote")
+    if unproved := [build for build in suspects(conn) if build.build_id in row[2]]:
+        raise Unproved(
+            f"the log was damaged while {unproved[0].table_name} read it: a worker proves it first, within a minute"
+        )
 
 
 def _switch(
@@ -125,7 +139,9 @@ def _switch(
         )
     for build in candidates:
         conn.execute(
-            "UPDATE refold.builds SET state = 'live', promoted_at = now(), retired_at = NULL, retired_by = NULL"
+            # Why it did not go live before: nothing else clears that while no event comes.
+            "UPDATE refold.builds"
+            " SET state = 'live', promoted_at = now(), retired_at = NULL, retired_by = NULL, error = NULL"
             " WHERE build_id = %s",
             (build.build_id,),
         )

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import psycopg
 
 from refold.builds.build import Build, find
-from refold.builds.promote import NotYet, promote
+from refold.builds.promote import NotYet, Unproved, promote
 from refold.builds.upkeeper import Upkeepers
+from refold.reconcile.rolling import prove_suspects
 from refold.worker.catch_up import Keeper, by_depth
 from refold.worker.load import Loaded
 
@@ -94,5 +95,8 @@ def drive(
             if live := promote(conn, deployment, upkeepers, keeper.catch_up, recreate_foreign=recreate_foreign):
                 return live
             # A worker was quicker by a moment.
+        except Unproved:
+            # Nobody else need be there who would.
+            prove_suspects(conn, upkeepers, by="deployment")
         except NotYet:
             time.sleep(0.02)

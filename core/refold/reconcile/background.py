@@ -35,7 +35,11 @@ def quick_audit(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
 
 
 def deep_step(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
-    """Recomputes the next portion of history, when it is due, and heals it. Leaves incidents."""
+    """Recomputes the next portion of history, when it is due, and heals it. Leaves incidents.
+
+    What was kept while the log was damaged comes first.
+    """
+    rolling.prove_suspects(conn, upkeepers, by=DEEP)
     rolling.step(conn, upkeepers, by=DEEP)
 
 

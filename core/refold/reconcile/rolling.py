@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +10,7 @@ import psycopg
 
 from refold import incidents
 from refold.builds.build import Build, find
+from refold.builds.suspects import suspects
 from refold.builds.upkeeper import Upkeeper, Upkeepers
 from refold.errors import BuildError
 from refold.reconcile.audit import audit
@@ -16,6 +18,10 @@ from refold.reconcile.deep import Mark, advance, begin, find_mark, plan, touch
 from refold.reconcile.finding import Report
 from refold.reconcile.reconcile import Reconciler, streams_of
 from refold.upkeep.slices import Range
+from refold.worker.catch_up import by_depth
+
+SECONDS = 5.0
+"""For which suspects are proved at a time, if there is so much; the rest is for the next time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,54 @@ def step(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str = "rolling d
         return None
     _, _, build, keeper, mark, ranges = min(due, key=lambda one: one[:2])
     return _step(conn, upkeepers, build, keeper, mark, ranges, by)
+
+
+def prove_suspects(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str) -> None:
+    """Audits what was kept while the log was damaged, upstream first: a new round of each, in steps without a pause.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        upkeepers: the SQL of the builds, and the transforms that this process has.
+        by: who asks, for the incidents.
+
+    Raises:
+        BuildError: one could not be audited; the others were.
+    """
+    until = time.monotonic() + SECONDS
+    failed: BuildError | None = None
+    for build in by_depth(conn, suspects(conn)):
+        try:
+            keeper = upkeepers.of(conn, build)
+        except BuildError:
+            continue  # Its transform is not here; another worker has it.
+        try:
+            _prove(conn, upkeepers, build, keeper, by, until)
+        except BuildError as error:
+            failed = failed or error
+        if time.monotonic() >= until:
+            break
+    if failed is not None:
+        raise failed
+
+
+def _prove(
+    conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, keeper: Upkeeper, by: str, until: float
+) -> None:
+    row = conn.execute(
+        "SELECT max(resolved_at) FROM refold.incidents WHERE kind = 'log_damage' AND resolved_at <= clock_timestamp()"
+    ).fetchone()
+    assert row is not None
+    while True:
+        mark = find_mark(conn, build.build_id, rolling=True)
+        # A round that began before may have read what was damaged.
+        if mark is not None and mark.began_at <= row[0]:
+            mark = begin(conn, build.build_id, mark, rolling=True)
+            if mark is None:
+                return
+        ranges = plan(conn, keeper, None if mark is None else mark.upto_slice)[0]
+        done = _step(conn, upkeepers, build, keeper, mark, ranges, by)
+        if done is None or done.finished or time.monotonic() >= until:
+            return
 
 
 def _due(

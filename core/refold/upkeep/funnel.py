@@ -54,9 +54,8 @@ class _Funnels:
         self.own_hash = hash_of([ident(key) for key in self.keys])
         slicing = by_key(plan.key, key_sql, self.own_hash, self.stream_hash, indexed=True)
         # People are shown what the metric says, not what it goes on from.
-        shown = [(name, ident(name)) for name in (*self.keys, *self.partials)]
-        shown += [(column, sql) for funnel in plan.funnels for column, _, sql in _shown(funnel)]
-        self.relation = Relation(table, self.columns, self.keys, key_sql, self.expected, slicing, shown=tuple(shown))
+        told = tuple(column for column in self.columns if column not in self.states)
+        self.relation = Relation(table, self.columns, self.keys, key_sql, self.expected, slicing, shown=told)
 
     def statements(self) -> Statements:
         plan, stream, table = self.plan, self.stream, self.table
@@ -166,6 +165,8 @@ class _Funnels:
         kept, fresh = (", ".join(f"{side}.{ident(state)}" for state in self.states) for side in ("kept", "excluded"))
         # A row that stays as it was is not written again.
         differs = "" if self.partials else f"\n    WHERE ROW({kept}) IS DISTINCT FROM ROW({fresh})"
+        # OFFSET 0: else each use of a state would evaluate it once more.
+        rows = "SELECT " + ",\n       ".join([*known, *states]) + "\nFROM folded\nOFFSET 0"
         return (
             f"INSERT INTO {self.table} AS kept ({_list(self.columns)})\n"
             # WHERE true: without it the parser takes ON CONFLICT for a join condition.

@@ -25,7 +25,7 @@ class Relation:
         slicing: how it is cut for audits.
         identity: the columns that name a single row in a report, where the key does not.
         guard: condition on a row of the stream without which its key is not evaluated.
-        shown: what a report shows of a row, as SQL by name, where that is not its columns.
+        shown: the columns that a report shows of a row, where that is not all of them.
     """
 
     table: str
@@ -36,7 +36,7 @@ class Relation:
     slicing: Slicing
     identity: tuple[str, ...] = ()
     guard: str = EVERYTHING
-    shown: tuple[tuple[str, str], ...] = ()
+    shown: tuple[str, ...] = ()
 
     @property
     def hash(self) -> str:
@@ -57,7 +57,7 @@ class Relation:
         """Rows on one side alone: side, hash of the key, slice, key, whole row."""
         columns = ", ".join(map(ident, self.columns))
         key = ", ".join(f"{quoted(name)}, d__.{ident(name)}" for name in self.identity or self.key)
-        pairs = ", ".join(f"{quoted(name)}, {sql}" for name, sql in self.shown)
+        pairs = ", ".join(f"{quoted(name)}, {ident(name)}" for name in self.shown)
         row = f"jsonb_build_object({pairs})" if pairs else "to_jsonb(d__)"
         side = (
             "SELECT '{side}' AS side, {hash} AS hash, {slice} AS slice,"
