@@ -314,10 +314,10 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT scope, events, bought_at, level__state, times__state, level, times FROM refold_builds.everybody__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(scope), 0) AS hash, (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice, jsonb_build_object('scope', d__.scope) AS key, to_jsonb(d__) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(scope), 0) AS hash, (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice, jsonb_build_object('scope', d__.scope) AS key, jsonb_build_object('scope', scope, 'events', events, 'bought_at', bought_at, 'level', level, 'times', times) AS row
 FROM (SELECT scope, events, bought_at, level__state, times__state, level, times FROM expected EXCEPT ALL SELECT scope, events, bought_at, level__state, times__state, level, times FROM actual) AS d__
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(scope), 0) AS hash, (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice, jsonb_build_object('scope', d__.scope) AS key, to_jsonb(d__) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(scope), 0) AS hash, (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice, jsonb_build_object('scope', d__.scope) AS key, jsonb_build_object('scope', scope, 'events', events, 'bought_at', bought_at, 'level', level, 'times', times) AS row
 FROM (SELECT scope, events, bought_at, level__state, times__state, level, times FROM actual EXCEPT ALL SELECT scope, events, bought_at, level__state, times__state, level, times FROM expected) AS d__;
 
 -- healing of refold_builds.everybody__1: delete

@@ -282,10 +282,10 @@ WITH expected AS MATERIALIZED (
 actual AS MATERIALIZED (
     SELECT user_id, level__state, by_number__state, level, reached_at, by_number FROM refold_builds.funnels__1 WHERE true
 )
-SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d__.user_id) AS key, to_jsonb(d__) AS row
+SELECT 'expected' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d__.user_id) AS key, jsonb_build_object('user_id', user_id, 'level', level, 'reached_at', reached_at, 'by_number', by_number) AS row
 FROM (SELECT user_id, level__state, by_number__state, level, reached_at, by_number FROM expected EXCEPT ALL SELECT user_id, level__state, by_number__state, level, reached_at, by_number FROM actual) AS d__
 UNION ALL
-SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d__.user_id) AS key, to_jsonb(d__) AS row
+SELECT 'actual' AS side, hash_record_extended(ROW(user_id), 0) AS hash, (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice, jsonb_build_object('user_id', d__.user_id) AS key, jsonb_build_object('user_id', user_id, 'level', level, 'reached_at', reached_at, 'by_number', by_number) AS row
 FROM (SELECT user_id, level__state, by_number__state, level, reached_at, by_number FROM actual EXCEPT ALL SELECT user_id, level__state, by_number__state, level, reached_at, by_number FROM expected) AS d__;
 
 -- healing of refold_builds.funnels__1: delete
