@@ -100,7 +100,10 @@ def healed_by_workers(conn: psycopg.Connection) -> list[Finding]:
         "SELECT projection, relation, kind, key, before, after FROM refold.repairs"
         " WHERE repaired_by <> session_user ORDER BY repair_id"
     ).fetchall()
-    return [Finding(*row, healed=True) for row in rows]
+    return [
+        Finding(projection, relation, kind, key, before, after, True)
+        for projection, relation, kind, key, before, after in rows
+    ]
 
 
 def describe(finding: Finding, arrow: str) -> tuple[str, str]:

@@ -165,8 +165,6 @@ class _Funnels:
         kept, fresh = (", ".join(f"{side}.{ident(state)}" for state in self.states) for side in ("kept", "excluded"))
         # A row that stays as it was is not written again.
         differs = "" if self.partials else f"\n    WHERE ROW({kept}) IS DISTINCT FROM ROW({fresh})"
-        # OFFSET 0: else each use of a state would evaluate it once more.
-        rows = "SELECT " + ",\n       ".join([*known, *states]) + "\nFROM folded\nOFFSET 0"
         return (
             f"INSERT INTO {self.table} AS kept ({_list(self.columns)})\n"
             # WHERE true: without it the parser takes ON CONFLICT for a join condition.
