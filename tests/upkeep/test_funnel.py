@@ -137,7 +137,7 @@ def test_a_state_that_somebody_changed_is_healed(database_url: str, conn: psycop
     append(conn, doings(range(100), range(100)))
     conn.commit()
     tables = make_live(database_url, folder)
-    conn.execute(f"UPDATE {tables['alone']} SET level__state = '\\x02ff'".encode())
+    conn.execute(f"UPDATE {tables['alone']} SET level__state = '\\x02ff', level = 2".encode())
     conn.commit()
     assert set(wrong(database_url, folder, {})) == {"alone"}
     with connect(database_url, "refold_worker", autocommit=True) as worker:
