@@ -46,7 +46,7 @@ TABLES = ["SELECT * FROM {table}", "DELETE FROM {table}", "INSERT INTO {table} D
 COUNTING = [
     "SELECT * FROM refold.unread('1:1:', NULL, NULL, NULL)",
     "SELECT * FROM refold.oldest_unread('1:1:', NULL, NULL, NULL)",
-    "SELECT refold.has_unread('1:1:')",
+    "SELECT refold.has_unread('1:1:', '1')",
 ]
 """The log with cursors of one's own making."""
 METRICS = ["DELETE FROM metrics.purchases", "UPDATE metrics.purchases SET amount = 0", "DROP VIEW metrics.daily"]
