@@ -590,7 +590,7 @@ def _restore(conn: psycopg.Connection, event_id: str, kept: bytes) -> bool:
 def settings_turned_hostile(stage: Stage, how: dict[str, Any], done: Injected) -> None:
     """Somebody sets something for all sessions of the database, and all sessions are new ones."""
     name = how["setting"]
-    done.note = f"{name} = {HOSTILE[name]}"
+    what = f"{name} = {HOSTILE[name]}"
 
     def alter(conn: psycopg.Connection, change: sql.Composable) -> bool:
         database = sql.Identifier(conn.info.dbname)
@@ -608,8 +608,9 @@ def settings_turned_hostile(stage: Stage, how: dict[str, Any], done: Injected) -
             alter(conn, sql.SQL("SET {} = {}").format(sql.Identifier(name), value))
         time.sleep(how["seconds"])
         said = _operator(stage, done, "doctor", "--json")
+        done.note = f"{what}; {done.note}"
         if said.status in (0, 1) and name not in said.out and name != "client_encoding":
-            done.wrong.append(("I8", f"refold doctor does not know of {done.note}"))
+            done.wrong.append(("I8", f"refold doctor does not know of {what}"))
     finally:
         reset = sql.SQL("RESET {}").format(sql.Identifier(name))
         if not _watch(stage, DUTY_S, lambda conn: alter(conn, reset)):

@@ -131,16 +131,13 @@ def test_hostile_settings_are_set_and_reset_and_everything_is_published(stage: S
     assert set(OWN) == set(HOSTILE)
     stage.work()
     stage.produce()
-    seen: set[str] = set()
-    for setting in HOSTILE:
+    for setting in ("statement_timeout", "default_transaction_read_only", "client_encoding", "search_path"):
         before = rows(stage, "purchases")
         done = inject(stage, Step(0, "settings turned hostile", {"setting": setting, "seconds": 1}))
-        assert done.wrong == [] and "interrupted" not in done.note, done
+        assert done.wrong == [] and done.note.startswith(f"{setting} = "), done
         with stage.connect() as conn:
             assert conn.execute("SELECT FROM pg_db_role_setting").rowcount == 0
         wait_until(partial(grown, stage, before), deadline_s=60)
-        seen.add(done.note)
-    assert len(seen) == len(HOSTILE)
     with stage.connect() as conn:
         conn.execute("CREATE TABLE public.faceless (n integer); INSERT INTO public.faceless VALUES (1)")
         assert inject(stage, Step(0, "published", {})).wrong == []
