@@ -35,6 +35,7 @@ REVOKE ALL ON FUNCTION
     refold.ensure_room(bigint),
     refold.ensure_segments(bigint),
     refold.unread(pg_snapshot, pg_snapshot, xid8, bigint),
+    refold.has_unread(pg_snapshot, xid8),
     refold.unread_of(bigint),
     refold.forget(text, bigint, integer),
     refold.forget_builds(integer)
@@ -49,6 +50,7 @@ TO refold_producer;
 GRANT EXECUTE ON FUNCTION
     refold.ensure_segments(bigint),
     refold.unread(pg_snapshot, pg_snapshot, xid8, bigint),
+    refold.has_unread(pg_snapshot, xid8),
     refold.forget(text, bigint, integer),
     refold.forget_builds(integer)
 TO refold_worker;
