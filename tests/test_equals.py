@@ -124,3 +124,21 @@ def test_a_rebuild_shows_the_same(project: tuple[str, Path], numbers: tuple[str,
     one = str(Decimal(numbers[0]).normalize() + 0)
     assert live["largest"] == [(f"(u,{one},{one},{one})",)]
     assert live["keyed"] == [(f"({one},4,1)",)]
+
+
+def test_the_one_spelling_of_a_value_has_its_type(admin: psycopg.Connection[Any]) -> None:
+    """Postgres would rather take an integer for a double than for anyelement."""
+    types = admin.execute("SELECT oid::regtype::text FROM pg_type WHERE typtype = 'b' AND typname !~ '^_'").fetchall()
+    assert len(types) > 50
+    for (name,) in types:
+        query = f"SELECT pg_typeof(refold.plain(NULL::{name})) = '{name}'::regtype"
+        assert admin.execute(query.encode()).fetchone() == (True,), name
+
+
+def test_integers_stay_integers(database_url: str, admin: psycopg.Connection[Any], tmp_path: Path) -> None:
+    (tmp_path / "named.sql").write_text("SELECT event_id, version, 9007199254740992 + version AS big FROM events")
+    (tmp_path / "made.sql").write_text("SELECT big, 10 / (max(version) + 1) AS share FROM named GROUP BY big")
+    append(admin, [{"id": f"e{at}", "action": "a", "ts": 0, "version": at} for at in (1, 2)])
+    make_live(database_url, tmp_path)
+    rows = admin.execute("SELECT *, pg_typeof(big)::text, pg_typeof(share)::text FROM metrics.made ORDER BY big")
+    assert rows.fetchall() == [(2**53 + 1, 5, "bigint", "integer"), (2**53 + 2, 3, "bigint", "integer")]
