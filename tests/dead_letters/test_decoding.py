@@ -46,12 +46,15 @@ WRITTEN = ENRICHED.replace('price = event.metadata.get("price")', "price = 10 **
 
 def store(prices: Prices, event_id: str, metadata: str) -> None:
     """What a superuser can."""
-    prices.admin.execute("SET session_replication_role = replica")
-    prices.admin.execute(
-        "INSERT INTO refold.events (event_id, action, ts, metadata) VALUES (%s, 'view', now(), %s)",
-        (event_id, metadata),
-    )
-    prices.admin.execute("RESET session_replication_role")
+    with prices.admin.transaction():
+        prices.admin.execute("ALTER TABLE refold.events DISABLE TRIGGER within_limits")
+        prices.admin.execute(
+            "INSERT INTO refold.events (event_id, action, ts, metadata) VALUES (%s, 'view', now(), %s)",
+            (event_id, metadata),
+        )
+        # Else the table cannot be altered: triggers of this transaction are pending.
+        prices.admin.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        prices.admin.execute("ALTER TABLE refold.events ENABLE ALWAYS TRIGGER within_limits")
 
 
 @pytest.fixture
