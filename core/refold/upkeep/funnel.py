@@ -20,14 +20,13 @@ from refold.upkeep.statements import (
     Relation,
     Statements,
     hash_of,
-    in_order,
     indent,
     key_names,
     literal,
     slice_statistics,
     where,
 )
-from refold.upkeep.stream import ALIVE, Page, Stream
+from refold.upkeep.stream import Page, Stream
 
 
 def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
@@ -60,9 +59,7 @@ class _Funnels:
     def statements(self) -> Statements:
         plan, stream, table = self.plan, self.stream, self.table
         insert = f"INSERT INTO {table} ({_list(self.columns)})\n"
-        part = f"({self.stream_hash} & 2147483647) %% %(steps)s::integer"
-        left = in_order(stream.run(), f"(%(steps)s::integer = 1 OR {part} >= %(step)s::integer)")
-        step = f"{stream.seen} AND {ALIVE}\n  AND (%(steps)s::integer = 1 OR {part} = %(step)s::integer)"
+        step, left = stream.ranges(self.stream_hash)
         load = (insert + self.over(step, apart=False),)
         key = f"CREATE UNIQUE INDEX {ident(self.name + '__key')} ON {table} ({_list(self.keys)}) NULLS NOT DISTINCT"
         # By it a page finds what is kept of its keys: IS NOT DISTINCT FROM uses no index.
@@ -175,17 +172,8 @@ class _Funnels:
 
     def again(self, one: Funnel) -> str:
         """The state of a folded key out of all its events."""
-        upto = f"(SELECT {self.stream.coordinates} FROM upto__)"
         same = [f"({part.sql}) IS NOT DISTINCT FROM folded.{ident(part.name)}" for part in self.plan.key]
-        events = (
-            f"SELECT {self.carried} FROM {self.stream.table}\n"
-            f"WHERE {self.stream_hash} = {self.hash('folded')} AND {ALIVE}\n"
-            f"  AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)\n"
-            f"       OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)"
-            f" AND ({self.stream.coordinates}) <= {upto}))\n"
-            # What else the projection says is not evaluated for other events.
-            f"OFFSET 0"
-        )
+        events = self.stream.known(self.carried, f"{self.stream_hash} = {self.hash('folded')}")
         return (
             f"SELECT {_folded('NULL', literal(one.events), one)}\n"
             f"FROM (\n{indent(events)}\n) AS read{where(*map(literal, same), self.own)}"

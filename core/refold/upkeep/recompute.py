@@ -11,13 +11,12 @@ from refold.upkeep.statements import (
     Relation,
     Statements,
     hash_of,
-    in_order,
     indent,
     key_names,
     literal,
     slice_statistics,
 )
-from refold.upkeep.stream import ALIVE, Page, Stream
+from refold.upkeep.stream import Page, Stream
 
 
 def key_index(plan: Plan, stream: Stream, name: str) -> str:
@@ -60,18 +59,11 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
     relation = Relation(table, names, keys, key_sql, expected, slicing)
     values = [ident(column) for column in names if column not in keys]
 
-    upto = "(SELECT " + stream.coordinates + " FROM upto__)"
-    # Nested on purpose, and kept so by OFFSET 0: for each touched key the index finds its events.
+    # Nested on purpose, and kept so: for each touched key the index finds its events.
     events_of_touched = (
         f"SELECT {', '.join('e.' + ident(column) for column in plan.reads)}\n"
         f"FROM touched__\n"
-        f"CROSS JOIN LATERAL (\n"
-        f"    SELECT {carried} FROM {stream.table}\n"
-        f"    WHERE {stream_hash} = touched__.hash__ AND {ALIVE}\n"
-        f"      AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)\n"
-        f"           OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND ({stream.coordinates}) <= {upto}))\n"
-        f"    OFFSET 0\n"
-        f") AS e"
+        f"CROSS JOIN LATERAL (\n{indent(stream.known(carried, f'{stream_hash} = touched__.hash__'))}\n) AS e"
     )
 
     def page(of: Page) -> str:
@@ -119,11 +111,8 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
             f"),\n" + figures.moved([figures.change(0, "written", before=bool(values)), figures.read(of.coordinates)])
         )
 
-    part = f"({stream_hash} & 2147483647) %% %(steps)s::integer"
-    bucket = f"{part} = %(step)s::integer"
     insert = f"INSERT INTO {table} ({columns})\n"
-    left = in_order(stream.run(), f"(%(steps)s::integer = 1 OR {part} >= %(step)s::integer)")
-    step = f"{stream.seen} AND {ALIVE}\n  AND (%(steps)s::integer = 1 OR {bucket})"
+    step, left = stream.ranges(stream_hash)
     load = (insert + over(step, apart=False),)
     key_columns = ", ".join(map(ident, keys))
     unique_key = f"CREATE {unique}INDEX {ident(name + '__key')} ON {table} ({key_columns}){distinct}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from refold.projections.identifiers import ident
-from refold.upkeep.statements import indent
+from refold.upkeep.statements import in_order, indent
 
 LOG_TABLE = "refold.events"
 ALIVE = "event_id <> ALL (%(dead)s::text[])"
@@ -167,6 +167,32 @@ class Stream:
             f"  AND (%(whole)s::boolean OR\n"
             f"       (({self.coordinates}) > {self.bound('after')}"
             f" AND ({self.coordinates}) <= {self.bound('upto')}))"
+        )
+
+    def known(self, columns: str, condition: str) -> str:
+        """The rows of a key as of the end of a page, whose last key is in `upto__`.
+
+        OFFSET 0: the index finds them, and what else the projection says is not evaluated for other rows.
+
+        Args:
+            columns: what is read of each row.
+            condition: which key.
+        """
+        upto = f"(SELECT {self.coordinates} FROM upto__)"
+        return (
+            f"SELECT {columns} FROM {self.table}\n"
+            f"WHERE {condition} AND {ALIVE}\n"
+            f"  AND (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)\n"
+            f"       OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND ({self.coordinates}) <= {upto}))\n"
+            f"OFFSET 0"
+        )
+
+    def ranges(self, key_hash: str) -> tuple[str, str]:
+        """Conditions on a row where a first load goes by ranges of its key's hash: in this step, and in those left."""
+        part = f"({key_hash} & 2147483647) %% %(steps)s::integer"
+        return (
+            f"{self.seen} AND {ALIVE}\n  AND (%(steps)s::integer = 1 OR {part} = %(step)s::integer)",
+            in_order(self.run(), f"(%(steps)s::integer = 1 OR {part} >= %(step)s::integer)"),
         )
 
     def boundary(self) -> str:
