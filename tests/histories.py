@@ -44,13 +44,16 @@ FAILING = {
     "unspoilt": ("view", "buy"),
     "visitors": ("view", "buy"),
 }
-"""The projections that fail for poison, and the actions for which they look at it."""
+"""The projections that fail for what is no number, and the actions for which they look at it."""
+ONLY_POISON = ("unspoilt",)
+"""Those of them that fail for poison alone."""
 
 
 def poisoned(projection: str, events: Iterable[SourceEvent]) -> set[str]:
     """The ids of the events that a projection cannot process."""
     looked_at = FAILING.get(projection, ())
-    return {event.id for event in events if event.metadata.get("n") in (POISON, HALF) and event.action in looked_at}
+    fails_for = (POISON,) if projection in ONLY_POISON else (POISON, HALF)
+    return {event.id for event in events if event.metadata.get("n") in fails_for and event.action in looked_at}
 
 
 def left_out_together(events: Iterable[SourceEvent], waiting: set[str]) -> bool:

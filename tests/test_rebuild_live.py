@@ -17,7 +17,7 @@ from law import PROJECT, broken, deploy_project, project, random_events, worker_
 from processes import worker
 from producers import Producer
 from refold import Log, append
-from refold.builds.build import find, live
+from refold.builds.build import BY_KEY, find, live
 from refold.builds.make import make_builds, new_deployment
 from refold.builds.promote import promote
 from refold.builds.upkeeper import Upkeepers
@@ -35,8 +35,6 @@ from waiting import wait_until
 Connect = Callable[..., psycopg.Connection[Any]]
 
 WRITERS = 8
-ON_THE_LOG_BY_KEY = ("days.sql", "sessions.sql")
-"""The projections for which the log itself gets an index."""
 
 
 def silent(progress: object) -> None:
@@ -54,8 +52,9 @@ def url(database_url: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The law's project without what needs an index on the log."""
-    shutil.copytree(PROJECT, tmp_path / "projections", ignore=shutil.ignore_patterns(*ON_THE_LOG_BY_KEY))
+    """The law's project without what needs an index on the log, which waits for writers."""
+    by_key = [f"{name}.sql" for name, one in project().items() if one.upstream is None and one.plan.upkeep in BY_KEY]
+    shutil.copytree(PROJECT, tmp_path / "projections", ignore=shutil.ignore_patterns(*by_key))
     return tmp_path / "projections"
 
 

@@ -117,12 +117,12 @@ def filled(place: Path, leave: int) -> Iterator[Callable[[], None]]:
     def remove() -> None:
         ballast.unlink(missing_ok=True)
 
-    with ballast.open("wb") as file:
+    # Without a buffer, which would still want to be written after the disk is full.
+    with ballast.open("wb", buffering=0) as file:
         # Others write meanwhile: what there is room for is found by trying.
         with contextlib.suppress(OSError):
             while True:
                 file.write(bytes(64 * 1024))
-                file.flush()
         file.truncate(max(os.fstat(file.fileno()).st_size - leave, 0))
     try:
         yield remove

@@ -87,7 +87,8 @@ def test_it_costs_the_same(admin: Connection, database_url: str, worker: Connect
         }
         figures.append({name: cost(conn, act) for name, (conn, act) in acts.items()})
     few, many = figures
-    assert {name: locks for name, (locks, _) in many.items()} == {name: locks for name, (locks, _) in few.items()}
+    # What a session has to look up in the catalog once more depends on what others have changed there.
+    assert [name for name, (locks, _) in many.items() if locks > few[name][0] + 3] == []
     # An index of the catalog is a level deeper.
     assert [name for name, (_, pages) in many.items() if pages > few[name][1] + 12] == []
     assert max(locks for locks, _ in many.values()) < 60
