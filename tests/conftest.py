@@ -23,6 +23,7 @@ from refold.database import connect as connect_as
 
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=20)
+settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=1000)
 settings.load_profile("default")
 
 SERVER_SETTINGS = {"max_connections": "100", "max_prepared_transactions": "5", "fsync": "off"}

@@ -23,8 +23,9 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from conftest import ServerUnderTest
+from making import small_segments
 from refold import SourceEvent
-from refold.builds.build import Build, by_id
+from refold.builds.build import BY_KEY, Build, by_id
 from refold.builds.dead_letters import left_out
 from refold.builds.upkeeper import Upkeepers
 from refold.database import connect, migrate
@@ -66,15 +67,9 @@ def database(server: ServerUnderTest, *, segment_size: int, segments: int, folde
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         try:
             migrate(url)
-            with psycopg.connect(url) as conn:
-                conn.execute(
-                    "UPDATE refold.settings SET segment_size = %s, segments_ahead = %s", (segment_size, segments)
-                )
-                # The first one has been made already, in the usual size.
-                conn.execute(
-                    "SELECT setval('refold.events_position', (SELECT max(upper_position) FROM refold.segments))"
-                )
-                conn.execute("SELECT refold.ensure_segments()")
+            with psycopg.connect(url, autocommit=True) as conn:
+                conn.execute("UPDATE refold.settings SET segments_ahead = %s", (segments,))
+                small_segments(conn, segment_size)
             deploy_project(url, folder)
             yield url
         finally:
@@ -131,7 +126,7 @@ def broken(conn: psycopg.Connection, upkeepers: Upkeepers, build_id: int) -> lis
         report = Report()
         audit(conn, keeper, None, report, keep=True)
         return list(report.findings)
-    if not build.loaded and build.upkeep == "recompute":
+    if not build.loaded and build.upkeep in BY_KEY:
         return []  # It is loaded by hash ranges of the key, of which the cursor says nothing.
     found: list[object] = []
     for relation in keeper.statements.relations:

@@ -12,7 +12,16 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["applying", "auditing", "building", "hot_key", "transforming"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "applying",
+        pytest.param("auditing", marks=pytest.mark.exhaustive),
+        pytest.param("building", marks=pytest.mark.exhaustive),
+        "hot_key",
+        "transforming",
+    ],
+)
 def test_it_runs_and_reports(name: str, database_url: str) -> None:
     ran = subprocess.run(
         [

@@ -67,6 +67,7 @@ def test_a_worker_killed_at_any_step_of_a_page(live_url: str, point: str) -> Non
     check(live_url)
 
 
+@pytest.mark.exhaustive
 def test_workers_killed_again_and_again(live_url: str) -> None:
     """Each lives for two pages, and dies in the third, until there are not three left."""
     lives = 0
@@ -88,6 +89,7 @@ def test_killed_again_while_recovering(live_url: str, points: list[str]) -> None
     check(live_url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "points", [["load_rows"], ["load_indexes:4"], ["views"], ["load_indexes", "views"], ["views", "views"]]
 )
@@ -107,6 +109,7 @@ def test_a_first_deploy_that_is_killed_is_resumed_by_the_next(database_url: str,
     check(database_url)
 
 
+@pytest.mark.slow
 def test_a_worker_completes_a_deploy_that_was_killed(database_url: str) -> None:
     append(database_url, 150)
     with deploying(database_url, PROJECT, env={"REFOLD_CRASH_AT": "load_rows:5"}) as process:
@@ -117,6 +120,7 @@ def test_a_worker_completes_a_deploy_that_was_killed(database_url: str) -> None:
     check(database_url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["load_rows:2", "load_indexes:3", "views"])
 def test_a_rebuild_that_is_killed_leaves_the_old_builds_live(live_url: str, point: str) -> None:
     drain(live_url)
@@ -134,6 +138,7 @@ def test_a_rebuild_that_is_killed_leaves_the_old_builds_live(live_url: str, poin
     check(live_url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["locked", "rows", "cursor"])
 def test_a_frozen_worker_that_wakes_up_late_is_refused(live_url: str, point: str) -> None:
     with worker(live_url, PROJECT, frozen_after=0.3, env={"REFOLD_FREEZE_AT": point}) as frozen:

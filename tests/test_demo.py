@@ -117,6 +117,7 @@ def test_ctrl_c_leaves_nothing(home: Path) -> None:
     assert left_behind(home) == []
 
 
+@pytest.mark.exhaustive
 def test_keep_leaves_a_server_that_can_be_used_and_removed_as_it_says(home: Path) -> None:
     done = subprocess.run(command("--keep"), capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
@@ -148,6 +149,7 @@ def test_a_start_that_fails_leaves_nothing(home: Path, monkeypatch: pytest.Monke
     assert left_behind(home) == []
 
 
+@pytest.mark.exhaustive
 def test_what_workers_heal_before_it_is_found_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     perform = edits.perform
 

@@ -77,6 +77,7 @@ def sleeping(bell: Doorbell, work: Callable[[], bool]) -> Iterator[threading.Thr
 # ---------------------------------------------------------------- what a worker hears
 
 
+@pytest.mark.slow
 def test_events_are_visible_at_once_through_the_whole_graph(
     database_url: str, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from making import MONDAY_MS
 from refold import append
@@ -40,6 +41,7 @@ def blocks(conn: Connection) -> dict[str, int]:
     return {name: int(read) for name, read in rows}
 
 
+@pytest.mark.slow
 def test_pages_and_looks_read_no_more_than_at_first(
     database_url: str, connect: Callable[..., Connection], tmp_path: Path
 ) -> None:

@@ -128,6 +128,7 @@ def test_told_to_stop_it_ends_well(
     wait_until(lambda: workers(conn) == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_told_to_stop_in_the_middle_of_a_duty(
     project: Path, database_url: str, conn: Connection, connect: Callable[..., Connection], processes: int
@@ -145,6 +146,7 @@ def test_told_to_stop_in_the_middle_of_a_duty(
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced(project: Path, database_url: str, conn: Connection) -> None:
     conn.autocommit = True
     with worker(database_url, project, "--processes", "2") as running:
@@ -161,6 +163,7 @@ def test_a_worker_that_dies_is_replaced(project: Path, database_url: str, conn: 
     assert said.count("ended by signal 9") == 2
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_parent_that_was_killed(project: Path, database_url: str, conn: Connection) -> None:
     conn.autocommit = True
     with worker(database_url, project, "--processes", "2") as running:
@@ -228,6 +231,7 @@ def test_a_database_without_refold_is_refused_at_once(server: ServerUnderTest, t
         run(Orders(server.url_of(server.maintenance_dbname), tmp_path), processes=2)
 
 
+@pytest.mark.slow
 def test_draining_is_given_up_when_workers_keep_dying(
     project: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,7 @@ def overlapping(lines: list[str], separator: str) -> list[list[str]]:
     return parts
 
 
+@pytest.mark.slow
 def test_the_shop_fed_twice(shop: Path, database_url: str, conn: Connection) -> None:
     conn.autocommit = True
     make_live(database_url, PROJECT)
@@ -136,7 +137,7 @@ def test_the_shop_fed_twice(shop: Path, database_url: str, conn: Connection) -> 
     check_shop(conn, database_url)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_shop_shuffled_from_eight_processes_at_once(
     shop: Path, database_url: str, conn: Connection, tmp_path: Path
 ) -> None:
@@ -157,6 +158,7 @@ def test_the_shop_shuffled_from_eight_processes_at_once(
     check_shop(conn, database_url)
 
 
+@pytest.mark.slow
 def test_cdnow_fed_twice(cdnow: Path, database_url: str, conn: Connection, tmp_path: Path) -> None:
     conn.autocommit = True
     arguments = (cdnow, "--map", CDNOW_MAP, "--id-from", "row", *CDNOW)
@@ -176,7 +178,7 @@ def test_cdnow_fed_twice(cdnow: Path, database_url: str, conn: Connection, tmp_p
     check_cdnow(conn, database_url)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_cdnow_shuffled_from_eight_processes_at_once(
     cdnow: Path, database_url: str, conn: Connection, tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ def test_a_first_build_with_writers_in_flight(database_url: str, folder: Path, c
     assert stored(paused) == acknowledged | {f"paused-{number}" for number in range(5)}
 
 
+@pytest.mark.slow
 def test_a_rebuild_of_everything_with_writers_in_flight(url: str, connect: Connect) -> None:
     paused = connect()
     append(paused, random_events(5, prefix="paused-"))
@@ -156,6 +157,7 @@ def analysing(url: str) -> Iterator[Analyst]:
     assert analyst.complaints == []
 
 
+@pytest.mark.slow
 def test_readers_never_see_an_empty_or_half_built_metric(url: str) -> None:
     producers = writing(url)
     with analysing(url), worker_connection(url) as conn, worker(url, PROJECT, drain=False, poll=0.05):

@@ -161,6 +161,7 @@ def run(*urls: str) -> list[tuple[int, str]]:
     return [(process.wait(120), process.communicate()[1]) for process in processes]
 
 
+@pytest.mark.exhaustive
 def test_six_first_starts_at_once(empty: Callable[..., str], conn: Connection) -> None:
     """Fault 25. Roles are the cluster's, so two databases at once is another case."""
     one, other = empty(), empty()

@@ -34,7 +34,7 @@ def report_of(campaign: subprocess.Popen[str], *, status: int) -> dict[str, Any]
     return report
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_invariant_holds(tmp_path: Path) -> None:
     campaign = start("--seed", "14", "--minutes", "0.3", "--report", str(tmp_path / "report.md"))
     report = report_of(campaign, status=0)
@@ -46,7 +46,7 @@ def test_every_invariant_holds(tmp_path: Path) -> None:
     assert "| I1: no acknowledged event is lost | holds |" in (tmp_path / "report.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_broken_products_are_found_out() -> None:
     """All of them at once: most of a campaign is waiting."""
     broken = {"two-transactions": ("double", "I2"), "no-unique": ("double", "I2"), "naive-cursor": ("lost", "I4")}

@@ -34,7 +34,7 @@ def rows(stage: Stage, name: str) -> int:
     return int(row[0])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_tampering_changes_rows_that_reconcile_finds(stage: Stage) -> None:
     stage.work()
     stage.produce()
@@ -126,7 +126,7 @@ def test_a_held_snapshot_is_named(stage: Stage) -> None:
     assert done.wrong == [] and done.detected is not None and done.detected > HELD_SNAPSHOT_AFTER, done
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_hostile_settings_are_set_and_reset_and_everything_is_published(stage: Stage) -> None:
     assert set(OWN) == set(HOSTILE)
     stage.work()

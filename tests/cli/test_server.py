@@ -25,6 +25,7 @@ def at_home(bare: Refold, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refold]:
     shutil.rmtree(home)
 
 
+@pytest.mark.slow
 def test_the_first_command_starts_and_installs_it_and_it_goes_on_running(
     at_home: Refold, metric: Callable[[str, str], Path]
 ) -> None:

@@ -84,6 +84,7 @@ def commands(file: str) -> list[tuple[str, ...]]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terminal", [False, True])
 def test_no_command_hands_the_terminal_what_an_event_says(
     attacked: Refold, terminal: bool, monkeypatch: pytest.MonkeyPatch

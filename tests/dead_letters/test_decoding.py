@@ -95,6 +95,7 @@ def test_it_is_set_aside_and_the_others_are_applied(shop: Prices, enriched: Path
     assert reconcile(shop.worker, enriched).clean
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metadata", UNREADABLE.values(), ids=UNREADABLE)
 def test_it_can_be_shown(shop: Prices, enriched: Path, metadata: str) -> None:
     store(shop, "x", metadata)

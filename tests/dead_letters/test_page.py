@@ -137,6 +137,7 @@ def test_pages_of_any_size_find_the_same(prices: Prices) -> None:
     assert prices.waiting() == sorted((name, f"e{at}") for name in FAILING for at in (0, 1, 19, 20, 39))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", PAGE_POINTS)
 def test_a_worker_killed_at_any_step_leaves_one_letter_each(prices: Prices, point: str) -> None:
     prices.sell(20, free=(3, 11))

@@ -38,6 +38,7 @@ def bound(admin: Connection, table: str, rows: int) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("projection", ["purchases", "graded", "paths"])
 def test_a_page_that_is_cancelled_is_halved(
     projection: str, admin: Connection, database_url: str, producer: Connection

@@ -64,6 +64,7 @@ def test_a_page_whose_commit_was_not_confirmed(
     assert pages == ([1],)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["to server", "to client"])
 def test_a_worker_cut_off_anywhere(
     server: ServerUnderTest, database_url: str, more: Append, admin: Connection, direction: Any
@@ -83,6 +84,7 @@ def test_a_worker_cut_off_anywhere(
     wait_until(lambda: advisory_locks(admin) == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(1, 8))
 def test_a_rebuild_cut_off_anywhere(
     server: ServerUnderTest, database_url: str, more: Append, admin: Connection, part: int

@@ -189,6 +189,7 @@ def producing(url: str) -> psycopg.Connection[Any]:
     return conn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_the_whole_way(way: str, server: ServerUnderTest, tmp_path: Path) -> None:
     with database_with(server, WAYS[way]) as url:

@@ -175,6 +175,7 @@ def test_what_needs_a_session_of_its_own_says_so(proxied: str, admin: Connection
         migrate(proxied)
 
 
+@pytest.mark.slow
 def test_workers_say_so_and_poll(
     proxied: str, database_url: str, admin: Connection, login: sql.Identifier, producers: Callable[..., Connection]
 ) -> None:
@@ -200,6 +201,7 @@ def test_workers_say_so_and_poll(
     assert advisory_locks(admin) == 0
 
 
+@pytest.mark.slow
 def test_duties_are_done_and_given_back(
     proxied: str, database_url: str, admin: Connection, login: sql.Identifier
 ) -> None:

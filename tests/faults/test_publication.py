@@ -70,6 +70,7 @@ def everything(url: str) -> None:
     assert wrong(url) == {}
 
 
+@pytest.mark.slow
 def test_installed_and_deployed_beside_a_publication(server: ServerUnderTest, admin: Connection) -> None:
     name = f"{admin.info.dbname}_published"
     admin.execute(f"CREATE DATABASE {name}".encode())
@@ -84,6 +85,7 @@ def test_installed_and_deployed_beside_a_publication(server: ServerUnderTest, ad
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [True, False], ids=["published before", "published after"])
 def test_each_kind_of_upkeep(database_url: str, admin: Connection, before: bool) -> None:
     publish = b"CREATE PUBLICATION everything FOR ALL TABLES"

@@ -30,6 +30,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("refold.database.CONNECT_S", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [3, BULK + 1], ids=str)
 @pytest.mark.parametrize("direction", ["to server", "to client"])
 def test_a_producer(server: ServerUnderTest, admin: Connection, size: int, direction: Any) -> None:
@@ -69,6 +70,7 @@ def test_a_worker(
     wait_until(lambda: advisory_locks(admin) == 0)
 
 
+@pytest.mark.slow
 def test_a_server_that_lets_nobody_in(server: ServerUnderTest, admin: Connection) -> None:
     """Silent from the first byte: the attempt ends, and the next one gets through."""
     with Proxy(server, silent_after(1)) as proxy, Log(proxy.url_of(admin.info.dbname)) as log:

@@ -156,6 +156,7 @@ def in_sql(conn: Connection, event: SourceEvent, offset: timedelta) -> Receipt:
 DOORS = (in_python, in_bulk, in_sql)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(event=valid_events, first=st.sampled_from(DOORS), minutes=st.integers(-15 * 60, 15 * 60))
 def test_a_valid_event_is_the_same_through_all_doors(

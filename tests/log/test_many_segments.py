@@ -64,6 +64,7 @@ def cost(conn: Connection, act: Callable[[], object]) -> tuple[int, int]:
     return int(row[0]), max((plan.buffers for plan in plans), default=0)
 
 
+@pytest.mark.slow
 def test_it_costs_the_same(admin: Connection, database_url: str, worker: Connection) -> None:
     small_segments(admin, SIZE)
     deploy_project(database_url, SHOP)

@@ -68,6 +68,7 @@ def values(conn: psycopg.Connection[Any], query: str) -> object:
         return error.sqlstate
 
 
+@pytest.mark.slow
 def test_every_expression_is_the_same_or_refused(worker: psycopg.Connection[Any]) -> None:
     assert len(EXPRESSIONS) > 350
     refused = []

@@ -160,6 +160,7 @@ def test_a_deep_audit_goes_on_where_it_was_interrupted(shop: Shop, monkeypatch: 
     assert list(deep.steps(shop.worker, keeper, resume=True)) == everything, "the next one starts anew"
 
 
+@pytest.mark.slow
 # Of 60,000 events a day has 1,000, which an index finds by blocks of about 2,000 rows; a range of positions 16,384. The
 # slice is read to compare each table with it, and to write what differs.
 # A slice of purchases is 16,384 events: of a log that is not much longer the planner rightly reads everything.

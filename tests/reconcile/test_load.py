@@ -28,6 +28,7 @@ ROUNDS = 6
 DEPTHS: tuple[Depth, ...] = get_args(Depth)
 
 
+@pytest.mark.exhaustive
 def test_reconcile_under_load(shop: Shop) -> None:
     done = threading.Event()
     reports = []
@@ -64,6 +65,7 @@ def test_reconcile_under_load(shop: Shop) -> None:
     assert shop.repairs() == []
 
 
+@pytest.mark.exhaustive
 def test_healing_under_load(shop: Shop) -> None:
     """What is healed while new events arrive is right afterwards, and nothing was counted twice."""
     done = threading.Event()

@@ -118,6 +118,7 @@ def test_slices_are_taken_a_few_at_a_time_and_the_mark_goes_on(worker: Connectio
     assert not any(portion.whole for portion in portions)
 
 
+@pytest.mark.slow
 def test_the_duty_heals_what_it_finds(worker: Connection, admin: Connection) -> None:
     upkeepers = Upkeepers(SHOP)
     build = build_of(worker, "purchases")

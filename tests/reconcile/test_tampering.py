@@ -109,6 +109,7 @@ def rounds() -> list[list[str]]:
     return planned
 
 
+@pytest.mark.slow
 def test_what_was_tampered_with_is_found_exactly_and_healed(shop: Shop) -> None:
     for names in rounds():
         expected: dict[tuple[str, str], int] = {}

@@ -371,6 +371,7 @@ def test_the_incident_tells_what_happened(restored: str) -> None:
         assert incident.outcome is not None and incident.outcome["rewritten"] == LATE + LAG
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("points", [[point] for point in RECOVER_POINTS] + [["recover_build:3", "recover_audited:2"]])
 def test_killed_at_any_point_it_is_run_again(restored: str, points: list[str]) -> None:
     append(restored, 5, "before")

@@ -106,6 +106,7 @@ def record(url: str, number: int, prefix: str) -> None:
         append(conn, batch)
 
 
+@pytest.mark.exhaustive
 def test_every_name_in_every_kind_through_its_whole_life(
     database_url: str, admin: psycopg.Connection[Any], worker: psycopg.Connection[Any], folder: Path
 ) -> None:
