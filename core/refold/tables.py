@@ -186,6 +186,9 @@ builds = Table(
     Column("definition", Text, nullable=False),
     Column("upkeep", Text, nullable=False),
     Column("upstream_id", BigInteger, ForeignKey("refold.builds.build_id")),
+    # The columns of its stream that its query reads, as Postgres says. NULL: it was made before that was asked, or is
+    # a function.
+    Column("reads", ARRAY(Text)),
     # The first load: bulk steps without indexes; `loaded` once the table has its keys and takes pages.
     Column("loaded", Boolean, nullable=False, server_default=text("false")),
     Column("load_step", Integer, nullable=False, server_default=text("0")),

@@ -17,7 +17,7 @@ from refold.errors import DefinitionError
 from refold.projections import transform as transforms
 from refold.projections.plan import LOG, LOG_COLUMNS, Plan
 from refold.projections.query import analyse
-from refold.projections.spelling import plain_intervals
+from refold.projections.spelling import expression, plain_intervals
 from refold.projections.transform import Transform
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -119,7 +119,7 @@ def _analysed(
 ) -> tuple[Plan, str]:
     """The plan of a text, and the text without what makes no difference."""
     plan = analyse(name, source, dict(streams), path=path)
-    return plan, sqlglot.parse_one(plain_intervals(source), read="postgres").sql(dialect="postgres", comments=False)
+    return plan, expression(plain_intervals(source)).sql(dialect="postgres", comments=False)
 
 
 def _load(path: Path, streams: Mapping[str, tuple[str, ...]], loaded: Mapping[str, Definition]) -> Definition:
@@ -156,7 +156,7 @@ def _reads(path: Path) -> str:
     if path.suffix == ".py":
         return _transform_reads(text, path)
     try:
-        tree = sqlglot.parse_one(text, read="postgres")
+        tree = expression(text)
     except sqlglot.errors.SqlglotError:
         return LOG
     inner = {cte.alias for cte in tree.find_all(sqlglot.exp.CTE)}

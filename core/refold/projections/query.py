@@ -19,7 +19,7 @@ from refold.projections.identifiers import ident
 from refold.projections.keys import check_recompute_key, declared_key, may_fail
 from refold.projections.partials import Partials, Unmergeable
 from refold.projections.plan import LOG, LOG_COLUMNS, Column, KeyPart, Plan
-from refold.projections.spelling import fold_case, plain_intervals, row_sql
+from refold.projections.spelling import fold_case, plain_intervals, row_sql, statements
 
 _RESERVED = {"txid", "position", "ordinal"}
 _HAVING = "having__"
@@ -138,8 +138,7 @@ class _Analysis:
 
     def _parse(self) -> exp.Select:
         try:
-            source = plain_intervals(self.source)
-            statements = [s for s in sqlglot.parse(source, read="postgres") if s is not None]
+            found = statements(plain_intervals(self.source))
         except sqlglot.errors.ParseError as error:
             first = error.errors[0] if error.errors else {}
             raise DefinitionError(
@@ -147,13 +146,13 @@ class _Analysis:
             ) from error
         except sqlglot.errors.TokenError as error:
             raise DefinitionError(f"not valid SQL: {error}", path=self.path) from error
-        if len(statements) != 1:
+        if len(found) != 1:
             raise DefinitionError(
-                f"a projection is one SELECT; this file has {len(statements)} statements",
+                f"a projection is one SELECT; this file has {len(found)} statements",
                 path=self.path,
                 remedy="Make a file for each.",
             )
-        query = statements[0]
+        query = found[0]
         if not isinstance(query, exp.Select):
             raise DefinitionError(f"a projection is one SELECT, not {query.key.upper()}", path=self.path, line=1)
         fold_case(query)
