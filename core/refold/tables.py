@@ -252,6 +252,8 @@ deployments = Table(
     Column("requested_at", TIME, nullable=False, server_default=func.now()),
     Column("promote", Boolean, nullable=False, server_default=text("true")),
     Column("promoted_at", TIME),
+    # The command has ended with an error: no worker makes these builds live.
+    Column("given_up_at", TIME),
     CheckConstraint("kind IN ('deploy', 'rebuild', 'promote', 'rollback')", "kind"),
     comment="Builds that were asked for together and go live together, in one transaction.",
 )

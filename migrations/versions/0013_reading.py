@@ -1,4 +1,4 @@
-"""What a build's query reads of its stream, as Postgres says."""
+"""What a build's query reads of its stream, as Postgres says; deployments that were given up."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,3 +12,4 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("builds", sa.Column("reads", ARRAY(sa.Text)), schema="refold")
+    op.add_column("deployments", sa.Column("given_up_at", sa.DateTime(timezone=True)), schema="refold")

@@ -161,7 +161,13 @@ def _switch(
             follow(conn, reader, successor)
         except Behind as error:
             raise NotYet from error
-    conn.execute("UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s", (deployment,))
+    if not conn.execute(
+        "UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s AND given_up_at IS NULL", (deployment,)
+    ).rowcount:
+        raise BuildError(
+            "another command was at the same builds, and has failed",
+            remedy="Its message says why. `refold deploy` goes on from there.",
+        )
     crash_point("views")
     return candidates
 

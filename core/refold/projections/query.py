@@ -295,6 +295,8 @@ class _Analysis:
 
     def _reads(self) -> tuple[str, ...]:
         used = {column.name for column in self.query.find_all(exp.Column)}
+        # sqlglot takes the last argument of date_bin for a unit.
+        used |= {word.name.lower() for word in self.query.find_all(exp.Var)}
         # * and alias.*, but not the star of count(*).
         if any(isinstance(star.parent, exp.Select | exp.Column) for star in self.query.find_all(exp.Star)):
             used |= set(self.columns)

@@ -124,7 +124,7 @@ class Keeper:
         rows = self.conn.execute(
             """
             SELECT deployment FROM refold.deployments AS d
-            WHERE d.promote AND d.promoted_at IS NULL
+            WHERE d.promote AND d.promoted_at IS NULL AND d.given_up_at IS NULL
               AND EXISTS (SELECT FROM refold.builds AS b WHERE b.deployment = d.deployment AND b.state = 'building')
               AND NOT EXISTS (
                   SELECT FROM refold.builds AS b
