@@ -142,6 +142,8 @@ def test_equals_that_can_be_told_apart_are_not_kept(
         "SELECT (metadata ->> 'n')::float AS x, count(*) AS n FROM events GROUP BY x",
         "SELECT ARRAY[action] AS x, count(*) AS n FROM events GROUP BY x",
         "SELECT user_id, max(ts) - min(ts) AS x FROM events GROUP BY user_id",
+        "SELECT user_id, action, count(*) AS x FROM events GROUP BY (user_id, action)",
+        "SELECT user_id, mode() WITHIN GROUP (ORDER BY version) AS x FROM events GROUP BY ((user_id))",
     ],
 )
 def test_what_has_one_spelling_may_stay(worker: psycopg.Connection[Any], query: str) -> None:

@@ -21,6 +21,7 @@ from refold.projections.definition import Definition
 from refold.projections.equals import PLAIN
 from refold.projections.identifiers import ident
 from refold.projections.query import Reading, reading
+from refold.projections.spelling import in_words_of
 from refold.upkeep.stream import Stream
 
 _ALIKE = frozenset(
@@ -223,7 +224,7 @@ def _refuse_choices(conn: psycopg.Connection, catalog: Catalog, definition: Defi
             if found is not None:
                 kind, remedy = found
                 raise DefinitionError(
-                    f"{choice.what} over {choice.node.sql('postgres', normalize_functions=False)} keeps one of several"
+                    f"{choice.what} over {in_words_of(definition.source, choice.node)} keeps one of several"
                     f" equals, and equal values of {kind} can be told apart",
                     path=definition.path,
                     line=read.line(choice.node),

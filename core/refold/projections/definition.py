@@ -6,7 +6,7 @@ import ast
 import difflib
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -75,7 +75,7 @@ def load_directory(folder: Path) -> dict[str, Definition]:
             raise DefinitionError(f"{paths[path.stem].name} has the same name", path=path)
         _check_name(path)
         paths[path.stem] = path
-    reads = {name: _reads(path) for name, path in paths.items()}
+    reads = {name: _reads(path, {*paths, LOG}) for name, path in paths.items()}
     loaded: dict[str, Definition] = {}
     streams: dict[str, tuple[str, ...]] = {LOG: LOG_COLUMNS}
     for name in _upstream_first(reads, paths):
@@ -150,8 +150,8 @@ def _check_name(path: Path) -> None:
         raise DefinitionError(f"the name {path.stem} is taken by refold itself", path=path)
 
 
-def _reads(path: Path) -> str:
-    """The stream that a file reads, found without checking anything else."""
+def _reads(path: Path, known: Collection[str]) -> str:
+    """The stream that a file reads, found without checking anything else; of several names one that is known."""
     text = path.read_text(encoding="utf-8", errors="replace")
     if path.suffix == ".py":
         return _transform_reads(text, path)
@@ -161,7 +161,7 @@ def _reads(path: Path) -> str:
         return LOG
     inner = {cte.alias for cte in tree.find_all(sqlglot.exp.CTE)}
     names = [table.name for table in tree.find_all(sqlglot.exp.Table) if table.name not in inner]
-    return names[0] if names else LOG
+    return next((name for name in names if name in known), names[0] if names else LOG)
 
 
 def _transform_reads(text: str, path: Path) -> str:
