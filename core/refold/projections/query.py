@@ -518,7 +518,7 @@ class _Analysis:
         made_plain(query, self._texts())
         made_linear(query)
         here = "stream__here"
-        while here in self.source:
+        while here in _written(query):
             here += "_"
         for table in list(query.find_all(exp.Table)):
             if table.name == self.stream:
