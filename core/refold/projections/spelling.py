@@ -23,7 +23,7 @@ class _Postgres(Postgres):
     """sqlglot's dialect without lambdas: it reads the argument `metadata -> 'items'` as one whose parameter is
     `metadata`, and nobody sees that a column is read."""
 
-    class Parser(Postgres.Parser):
+    class Parser(Postgres.Parser):  # type: ignore[misc,valid-type]
         LAMBDAS: ClassVar = {
             word: made for word, made in Postgres.Parser.LAMBDAS.items() if word is not TokenType.ARROW
         }
