@@ -170,7 +170,7 @@ def test_views_of_analysts_are_not_taken_away_with_a_metric(project: Project) ->
 
 
 def test_an_interrupted_rollback_is_finished_by_a_worker(project: Project) -> None:
-    class Interrupted(Exception):
+    class Interrupted(BaseException):
         pass
 
     def interrupt(progress: object) -> None:

@@ -186,6 +186,9 @@ builds = Table(
     Column("definition", Text, nullable=False),
     Column("upkeep", Text, nullable=False),
     Column("upstream_id", BigInteger, ForeignKey("refold.builds.build_id")),
+    # The columns of its stream that its query reads, as Postgres says. NULL: it was made before that was asked, or is
+    # a function.
+    Column("reads", ARRAY(Text)),
     # The first load: bulk steps without indexes; `loaded` once the table has its keys and takes pages.
     Column("loaded", Boolean, nullable=False, server_default=text("false")),
     Column("load_step", Integer, nullable=False, server_default=text("0")),
@@ -249,6 +252,8 @@ deployments = Table(
     Column("requested_at", TIME, nullable=False, server_default=func.now()),
     Column("promote", Boolean, nullable=False, server_default=text("true")),
     Column("promoted_at", TIME),
+    # The command has ended with an error: no worker makes these builds live.
+    Column("given_up_at", TIME),
     CheckConstraint("kind IN ('deploy', 'rebuild', 'promote', 'rollback')", "kind"),
     comment="Builds that were asked for together and go live together, in one transaction.",
 )

@@ -195,11 +195,17 @@ def test_a_build_that_was_made_to_be_recomputed_has_that_plan() -> None:
         ("SELECT upper(action) AS act FROM events GROUP BY 1", ("act", "UPPER(action)")),
         ("SELECT upper(action) AS act FROM events GROUP BY upper(action)", ("act", "UPPER(action)")),
         ("SELECT e.action FROM events AS e GROUP BY e.action", ("action", "action")),
+        ("SELECT action FROM events GROUP BY ((action))", ("action", "action")),
         ("SELECT 'all' AS scope FROM events GROUP BY scope", ("scope", "CAST('all' AS TEXT)")),
     ],
 )
 def test_a_group_is_found_by_name_number_or_text(query: str, key: tuple[str, str]) -> None:
     assert plan(query).key == (KeyPart(*key),)
+
+
+def test_groups_may_stand_in_parentheses() -> None:
+    grouped = plan("SELECT action, version, user_id FROM events GROUP BY (action, version), (user_id)")
+    assert [part.name for part in grouped.key] == ["action", "version", "user_id"]
 
 
 def test_a_column_of_the_stream_goes_before_a_new_name() -> None:
@@ -227,7 +233,7 @@ def test_comments_describe_the_metric_and_its_columns() -> None:
     ("query", "line", "message", "remedy"),
     [
         ("SELECT event_id\nFROM event", 2, "no stream named event. Did you mean events?", "Streams: events, orders."),
-        ("SELECT event_id\nFROM public.events", 2, "public.events is not a stream", "by its plain name"),
+        ("SELECT event_id\nFROM public.events", 2, "public.events is not a stream", "Read events by its plain name."),
         (
             "SELECT\n  event_id,\n  usr_id\nFROM events",
             3,
@@ -235,8 +241,63 @@ def test_comments_describe_the_metric_and_its_columns() -> None:
             "Columns:",
         ),
         ("SELECT a.user_id\nFROM events a\nJOIN orders o USING (user_id)", 2, "reads one stream", "Join in a view"),
+        (
+            "SELECT p.name, count(*) AS n\nFROM products AS p\nJOIN events ON p.id = metadata->>'p' GROUP BY 1",
+            2,
+            "products is not a stream: a projection reads events",
+            "in a view in sql/views/: … FROM metrics.metric JOIN products",
+        ),
+        (
+            "SELECT action\nFROM events\nJOIN shop.products AS p USING (id)",
+            3,
+            "shop.products is not a stream",
+            "in a view",
+        ),
+        (
+            "SELECT action FROM events WHERE action IN (SELECT a FROM allowed)",
+            1,
+            "allowed is not a stream",
+            "in a view",
+        ),
+        *(
+            (
+                f"SELECT t, count(*) AS n FROM events{comma}\n{call} AS {alias} GROUP BY t",
+                2,
+                f"{call.removeprefix('shop.')} in FROM",
+                "a list",
+            )
+            for comma in (",", ", LATERAL", " CROSS JOIN LATERAL")
+            for call in (
+                "unnest(string_to_array(action, ','))",
+                "jsonb_array_elements(metadata->'items')",
+                "shop.f(ts)",
+            )
+            for alias in ("t", "x (t)")
+        ),
+        *(
+            (
+                f"SELECT action, version AS v, count(*) AS n FROM events\nGROUP BY {how}",
+                2,
+                f"{word} puts totals",
+                "in a view",
+            )
+            for word, how in {
+                "ROLLUP": "ROLLUP (action, version)",
+                "CUBE": "action, CUBE (version)",
+                "GROUPING SETS": "GROUPING SETS ((action), (version), ())",
+            }.items()
+        ),
+        (
+            "SELECT action, count(*) AS n FROM events\nGROUP BY ()",
+            None,
+            "GROUP BY names no column",
+            "Name the columns.",
+        ),
+        ("EXPLAIN SELECT action FROM events", 1, "one SELECT, not EXPLAIN", "`refold explain`"),
+        ("-- Tidy.\nVACUUM events", 1, "one SELECT, not VACUUM", None),
+        ("(SELECT event_id FROM events)", 1, "without parentheses around it", None),
         ("SELECT 1 AS one", None, "reads no stream", "Add FROM events."),
-        ("SELECT\n  action,\n  count(*)\nFROM events GROUP BY action", None, "COUNT(*) has no name", "AS name"),
+        ("SELECT\n  action,\n  count(*)\nFROM events GROUP BY action", None, "count(*) has no name", "AS name"),
         ("SELECT 1\nFROM events", None, "1 has no name", "AS name"),
         ("SELECT action AS a, ts AS a FROM events", 1, "two columns are named a", "its own name"),
         ("SELECT ts AS position FROM events", 1, "cannot be named position", "not ordinal, position, txid"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlglot.dialects.postgres import Postgres
 
 from law import worker_connection
 from live import make_live
@@ -142,10 +143,99 @@ def test_equals_that_can_be_told_apart_are_not_kept(
         "SELECT (metadata ->> 'n')::float AS x, count(*) AS n FROM events GROUP BY x",
         "SELECT ARRAY[action] AS x, count(*) AS n FROM events GROUP BY x",
         "SELECT user_id, max(ts) - min(ts) AS x FROM events GROUP BY user_id",
+        "SELECT user_id, action, count(*) AS x FROM events GROUP BY (user_id, action)",
+        "SELECT user_id, mode() WITHIN GROUP (ORDER BY version) AS x FROM events GROUP BY ((user_id))",
     ],
 )
 def test_what_has_one_spelling_may_stay(worker: psycopg.Connection[Any], query: str) -> None:
     assert refusal(worker, query) is None
+
+
+@pytest.mark.parametrize(
+    ("query", "columns"),
+    [
+        ("SELECT jsonb_array_length(metadata->'items') AS items, count(*) AS n FROM events GROUP BY 1", ["metadata"]),
+        ("SELECT action, count(e.metadata -> 'a') AS n FROM events AS e GROUP BY 1", ["action", "metadata"]),
+        ("SELECT event_id, num_nulls(user_id, metadata->'a') AS n FROM events", ["event_id", "user_id", "metadata"]),
+        ("SELECT user_id, count(DISTINCT e.*) AS n FROM events AS e GROUP BY user_id", list(LOG_COLUMNS)),
+        ("SELECT event_id, date_bin('1 hour', '2026-01-01Z'::timestamptz, ts) AS x FROM events", ["event_id", "ts"]),
+        ("SELECT 'all' AS scope, count(*) AS n FROM events GROUP BY scope", []),
+    ],
+)
+def test_postgres_says_which_columns_are_read(worker: psycopg.Connection[Any], query: str, columns: list[str]) -> None:
+    definition = from_source("metric", query, {"events": LOG_COLUMNS}, {}, Path("metric.sql"))
+    with worker.transaction():
+        assert list(refuse_misread(worker, definition, LOG_STREAM)) == columns
+
+
+ARGUMENTS = {
+    "text": ("action", "user_id"),
+    "integer": ("version",),
+    "bigint": ("version::bigint",),
+    "numeric": ("version::numeric",),
+    "double precision": ("version::float",),
+    "boolean": ("(version > 1)",),
+    "jsonb": ("metadata -> 'a'",),
+    "json": ("metadata::json -> 'a'",),
+    "bytea": ("action::bytea", "user_id::bytea"),
+    "date": ("(ts AT TIME ZONE 'UTC')::date",),
+    "timestamp with time zone": ("ts",),
+    "timestamp without time zone": ("(ts AT TIME ZONE 'UTC')",),
+    "interval": ("(ts - ts)",),
+    "text[]": ("ARRAY[action]", "ARRAY[user_id]"),
+    "anyarray": ("ARRAY[action]",),
+    "anycompatiblearray": ("ARRAY[action]", "ARRAY[user_id]"),
+    "anycompatible": ("user_id",),
+    "anyelement": ("user_id",),
+}
+"""What a function is given of a type; where it takes several, the next one each time."""
+
+
+def calls(conn: psycopg.Connection[Any]) -> dict[str, set[str]]:
+    """Calls of all functions that both Postgres and sqlglot know, each with the columns that it reads."""
+    known = sorted({*Postgres.Parser.FUNCTIONS, *Postgres.Parser.FUNCTION_PARSERS})
+    found = conn.execute(
+        """
+        SELECT p.proname, array_agg(format_type(a.type, NULL) ORDER BY a.at)
+        FROM pg_proc AS p CROSS JOIN unnest(p.proargtypes) WITH ORDINALITY AS a (type, at)
+        WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.prokind = 'f' AND p.provolatile = 'i'
+          AND NOT p.proretset AND p.provariadic = 0 AND upper(p.proname) = ANY (%s)
+        GROUP BY p.oid, p.proname
+        ORDER BY 1, 2
+        """,
+        (known,),
+    ).fetchall()
+    made: dict[str, set[str]] = {}
+    for name, types in found:
+        if all(kind in ARGUMENTS for kind in types):
+            given = {kind: iter(2 * ARGUMENTS[kind]) for kind in types}
+            arguments = [next(given[kind], ARGUMENTS[kind][0]) for kind in types]
+            read = {column for column in LOG_COLUMNS if any(column in argument for argument in arguments)}
+            made[f"{name}({', '.join(arguments)})"] = read
+    return made
+
+
+def test_no_function_hides_a_column(worker: psycopg.Connection[Any], database_url: str, tmp_path: Path) -> None:
+    accepted = []
+    for call, read in calls(worker).items():
+        try:
+            query = f"SELECT event_id, {call} AS x FROM events"
+            definition = from_source("metric", query, {"events": LOG_COLUMNS}, {}, Path("metric.sql"))
+            with worker.transaction():
+                columns = refuse_misread(worker, definition, LOG_STREAM)
+        except DefinitionError:
+            continue
+        assert set(columns) == {"event_id", *read}, call
+        accepted.append(call)
+    assert len(accepted) > 80
+    worker.rollback()
+    # Their pages are read by Postgres, too, before anything is live.
+    counted = ", ".join(f"count({call}) AS n{at}" for at, call in enumerate(accepted))
+    (tmp_path / "merged.sql").write_text(f"SELECT user_id, {counted} FROM events WHERE version < 0 GROUP BY user_id")
+    ranked = f"rank() OVER (PARTITION BY user_id ORDER BY count(*)) AS r, {counted}"
+    again = f"-- key: user_id\nSELECT user_id, {ranked} FROM events WHERE version < 0 GROUP BY user_id"
+    (tmp_path / "again.sql").write_text(again)
+    assert set(make_live(database_url, tmp_path)) == {"merged", "again"}
 
 
 def test_a_stream_may_be_named_like_a_table_of_refolds(database_url: str, tmp_path: Path) -> None:

@@ -210,6 +210,12 @@ def move(conn: psycopg.Connection, build: Build, cursor: Cursor, *, events: int 
     )
 
 
+def kept_reads(conn: psycopg.Connection, build_id: int) -> list[str] | None:
+    """The columns of its stream that a build's query reads; None where nobody has asked Postgres (a transform)."""
+    row = conn.execute("SELECT reads FROM refold.builds WHERE build_id = %s", (build_id,)).fetchone()
+    return None if row is None else row[0]
+
+
 def set_error(conn: psycopg.Connection, build: Build, message: str | None) -> None:
     """Notes why a build does not move, or that it does again."""
     conn.execute("UPDATE refold.builds SET error = %s WHERE build_id = %s", (message, build.build_id))

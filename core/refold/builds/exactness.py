@@ -10,6 +10,7 @@ import psycopg
 from refold.errors import DefinitionError
 from refold.projections.definition import Definition
 from refold.projections.identifiers import ident
+from refold.projections.spelling import expression, in_words_of
 from refold.upkeep.statements import Statements
 
 _FLOATS = ("real", "double precision")
@@ -129,9 +130,12 @@ def _refuse_types(conn: psycopg.Connection, definition: Definition, table: str) 
         ).fetchall()
     }
     for partial in definition.plan.partials:
-        if partial.combine == "sum" and types[partial.name] in _FLOATS:
+        if partial.sql is not None and partial.combine == "sum" and types[partial.name] in _FLOATS:
+            written = in_words_of(definition.source, expression(partial.sql))
+            # What is kept of an average stands nowhere in the file.
+            what = partial.name.partition("__")[0] if written == partial.sql else written
             raise DefinitionError(
-                f"{partial.sql} adds floats, whose sum depends on the order of the events",
+                f"{what} adds floats, whose sum depends on the order of the events",
                 path=definition.path,
                 remedy="Cast to numeric instead of double precision.",
             )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import psycopg
 
@@ -10,6 +11,7 @@ from refold.builds.build import Build, by_id, find
 from refold.builds.exactness import refuse_inexact
 from refold.builds.key_indexes import index_streams
 from refold.builds.readings import refuse_misread
+from refold.builds.trial import Unkeepable, refuse_unkeepable
 from refold.builds.upkeeper import stream_of, table_name
 from refold.errors import BuildError, DefinitionError
 from refold.projections.definition import Definition
@@ -54,9 +56,11 @@ def make_builds(
         upstream = None
         if definition.upstream is not None:
             upstream = made.get(definition.upstream) or _live(conn, definition.upstream)
-        build = _insert(conn, definition, deployment, upstream)
+        columns = None
         if definition.transform is None:
-            refuse_misread(conn, definition, stream_of(upstream))
+            columns = refuse_misread(conn, definition, stream_of(upstream))
+            definition = replace(definition, plan=definition.plan.reading(columns))
+        build = _insert(conn, definition, deployment, upstream, columns)
         statements = _statements(definition, build, upstream)
         _create(conn, definition, statements)
         made[definition.name] = build
@@ -82,7 +86,13 @@ def _live(conn: psycopg.Connection, projection: str) -> Build:
             return found[0]
 
 
-def _insert(conn: psycopg.Connection, definition: Definition, deployment: int, upstream: Build | None) -> Build:
+def _insert(
+    conn: psycopg.Connection,
+    definition: Definition,
+    deployment: int,
+    upstream: Build | None,
+    columns: Sequence[str] | None,
+) -> Build:
     row = conn.execute(
         "SELECT coalesce(max(number), 0) + 1 FROM refold.builds WHERE projection = %s", (definition.name,)
     ).fetchone()
@@ -92,8 +102,9 @@ def _insert(conn: psycopg.Connection, definition: Definition, deployment: int, u
         """
         WITH made AS (
             INSERT INTO refold.builds
-                (projection, fingerprint, number, table_name, language, definition, upkeep, upstream_id, deployment)
-            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING build_id
+                (projection, fingerprint, number, table_name, language, definition, upkeep, upstream_id, reads,
+                 deployment)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING build_id
         )
         INSERT INTO refold.cursors (build_id, number) SELECT build_id, 0 FROM made RETURNING build_id
         """,
@@ -106,6 +117,7 @@ def _insert(conn: psycopg.Connection, definition: Definition, deployment: int, u
             definition.source,
             definition.plan.upkeep,
             None if upstream is None else upstream.build_id,
+            None if columns is None else list(columns),
             deployment,
         ),
     ).fetchone()
@@ -139,6 +151,10 @@ def _create(conn: psycopg.Connection, definition: Definition, statements: Statem
             f"CREATE TRIGGER ring AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION refold.ring()".encode()
         )
     refuse_inexact(conn, definition, statements)
+    try:
+        refuse_unkeepable(conn, statements, audited=definition.transform is None)
+    except Unkeepable as error:
+        raise DefinitionError(str(error), path=definition.path, remedy=error.remedy) from error
     if definition.plan.description:
         conn.execute(psycopg.sql.SQL("COMMENT ON TABLE {} IS {}").format(
             psycopg.sql.SQL(table), psycopg.sql.Literal(definition.plan.description)))  # fmt: skip

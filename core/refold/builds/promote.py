@@ -11,6 +11,7 @@ from refold.builds.build import Build, by_id, find, lock
 from refold.builds.first_load import tables_of
 from refold.builds.follow import Behind, follow
 from refold.builds.suspects import suspects
+from refold.builds.trial import refuse_unkeepable
 from refold.builds.upkeeper import Upkeepers
 from refold.builds.views import drop_view, switch_view
 from refold.crash import crash_point
@@ -145,7 +146,9 @@ def _switch(
             " WHERE build_id = %s",
             (build.build_id,),
         )
-        switch_view(conn, build.projection, upkeepers.of(conn, build), recreate_foreign=recreate_foreign)
+        keeper = upkeepers.of(conn, build)
+        refuse_unkeepable(conn, keeper.statements, audited=keeper.transform is None)
+        switch_view(conn, build.projection, keeper, recreate_foreign=recreate_foreign)
     fresh_of = {build.projection: build for build in candidates}
     for reader in readers:
         upstream = next(b for b in replaced.values() if b.build_id == reader.upstream_id)
@@ -158,7 +161,13 @@ def _switch(
             follow(conn, reader, successor)
         except Behind as error:
             raise NotYet from error
-    conn.execute("UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s", (deployment,))
+    if not conn.execute(
+        "UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s AND given_up_at IS NULL", (deployment,)
+    ).rowcount:
+        raise BuildError(
+            "another command was at the same builds, and has failed",
+            remedy="Its message says why. `refold deploy` goes on from there.",
+        )
     crash_point("views")
     return candidates
 

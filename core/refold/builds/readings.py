@@ -1,8 +1,8 @@
 """What a query means to Postgres, before refold generates anything from it.
 
 refold reads a projection with sqlglot and runs what sqlglot writes; for a few spellings that is another query (`|/ x`,
-`to_hex(x)`, `0x1F`). So Postgres reads both, and they must be the same tree. And only Postgres knows the types of what
-a query keeps one of several equals of.
+`to_hex(x)`, `0x1F`). So Postgres reads both, and they must be the same tree. Postgres also says which columns are read:
+in sqlglot's tree some are hidden. And only Postgres knows the types of what a query keeps one of several equals of.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from refold.projections.definition import Definition
 from refold.projections.equals import PLAIN
 from refold.projections.identifiers import ident
 from refold.projections.query import Reading, reading
+from refold.projections.spelling import in_words_of
 from refold.upkeep.stream import Stream
 
 _ALIKE = frozenset(
@@ -50,13 +51,27 @@ SELECT format_type(%(type)s::text::oid, NULL),
 """
 
 
-def refuse_misread(conn: psycopg.Connection, definition: Definition, stream: Stream) -> None:
+_READS = """
+SELECT a.attname
+FROM pg_rewrite AS r
+JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND (a.attnum = d.refobjsubid OR %(all)s AND a.attnum > 0)
+WHERE r.ev_class = 'pg_temp.refold_reading'::regclass AND d.refobjid = %(stream)s::regclass
+GROUP BY a.attname
+ORDER BY min(a.attnum)
+"""
+
+
+def refuse_misread(conn: psycopg.Connection, definition: Definition, stream: Stream) -> tuple[str, ...]:
     """Refuses a query that refold would run as another, or that keeps one of several equals that can be told apart.
 
     Args:
         conn: the caller's transaction, as refold_worker.
         definition: an SQL projection.
         stream: what it reads.
+
+    Returns:
+        The columns of the stream that it reads, in the stream's order.
 
     Raises:
         DefinitionError: with the line, as far as it is known, and a remedy.
@@ -71,7 +86,7 @@ def refuse_misread(conn: psycopg.Connection, definition: Definition, stream: Str
         except _Refused as error:
             raise DefinitionError(f"Postgres refuses it: {error}", path=definition.path, line=error.line) from error
         try:
-            run = _Probe(conn, catalog, read.text)
+            run = _Probe(conn, catalog, read.text, plan.stream)
         except _Refused as error:
             raise _misread(
                 definition, read.line(read.holding(error.word)), f"and what it would run: {error}"
@@ -82,6 +97,7 @@ def refuse_misread(conn: psycopg.Connection, definition: Definition, stream: Str
             raise _misread(definition, line, f"to which it is {here}, and would run {there}")
         if plan.upkeep != "facts":
             _refuse_choices(conn, catalog, definition, read)
+    return run.reads
 
 
 class _Refused(Exception):
@@ -95,9 +111,16 @@ class _Refused(Exception):
 
 
 class _Probe:
-    """A query as a view that Postgres has read, and that is gone again."""
+    """A query as a view that Postgres has read, and that is gone again.
 
-    def __init__(self, conn: psycopg.Connection, catalog: Catalog, query: str) -> None:
+    Args:
+        conn: where the stream stands under its own name.
+        catalog: of this database.
+        query: the query.
+        stream: whose columns are wanted in `reads`.
+    """
+
+    def __init__(self, conn: psycopg.Connection, catalog: Catalog, query: str, stream: str | None = None) -> None:
         try:
             with conn.transaction():
                 # Prepared: by that protocol it is one statement, whatever the text.
@@ -106,12 +129,21 @@ class _Probe:
                     "SELECT ev_class::text, ev_action::text, pg_get_viewdef(ev_class)"
                     " FROM pg_rewrite WHERE ev_class = 'pg_temp.refold_reading'::regclass"
                 ).fetchone()
+                assert row is not None
+                own, action, self.words = row
+                self.tree = parse_tree.read(action, catalog, {own: "own"})
+                self.reads = () if stream is None else self._reads(conn, stream)
                 conn.execute("DROP VIEW pg_temp.refold_reading")
         except psycopg.Error as error:
             raise _Refused(query, error) from error
-        assert row is not None
-        own, action, self.words = row
-        self.tree = parse_tree.read(action, catalog, {own: "own"})
+
+    def _reads(self, conn: psycopg.Connection, stream: str) -> tuple[str, ...]:
+        # A row as a whole depends on no column of it.
+        whole = any(
+            node[1] == "VAR" and parse_tree.field(node, ":varattno") == "0" for node in parse_tree.nodes(self.tree)
+        )
+        found = conn.execute(_READS, {"all": whole, "stream": f"pg_temp.{ident(stream)}"}).fetchall()
+        return tuple(str(name) for (name,) in found)
 
 
 def _catalog(conn: psycopg.Connection) -> Catalog:
@@ -192,7 +224,7 @@ def _refuse_choices(conn: psycopg.Connection, catalog: Catalog, definition: Defi
             if found is not None:
                 kind, remedy = found
                 raise DefinitionError(
-                    f"{choice.what} over {choice.node.sql('postgres', normalize_functions=False)} keeps one of several"
+                    f"{choice.what} over {in_words_of(definition.source, choice.node)} keeps one of several"
                     f" equals, and equal values of {kind} can be told apart",
                     path=definition.path,
                     line=read.line(choice.node),

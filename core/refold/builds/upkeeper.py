@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 
-from refold.builds.build import Build, by_id
+from refold.builds.build import Build, by_id, kept_reads
 from refold.builds.gentle import gentle
 from refold.errors import BuildError
 from refold.projections.definition import Definition, from_source, load_directory
@@ -100,6 +100,9 @@ class Upkeepers:
             {LOG: LOG_COLUMNS} if upstream is None else {upstream.projection: columns_of(conn, upstream)}
         )
         plan = from_source(build.projection, build.definition, streams, {}).plan.kept_as(build.upkeep)
+        columns = kept_reads(conn, build.build_id)
+        if columns is not None:
+            plan = plan.reading(columns)
         statements = generate(plan, stream, build.table_name)
         return Upkeeper(build.build_id, build.upstream_id, plan, stream, statements)
 

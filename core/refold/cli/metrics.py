@@ -69,6 +69,8 @@ def deploy(
         if dry_run:
             if json:
                 as_json({"plan": [_change(one) for one in todo]})
+            else:
+                _show_left_alone(todo)
             return
         with _bars() as report:
             builds = deploy_builds(
@@ -76,6 +78,7 @@ def deploy(
             )
         if not json:
             _show_outcome(builds, promoted=not no_promote, nothing="Everything is as the files say.")
+            _show_left_alone(todo)
         views, skipped = _analysts_views(conn, chosen, quiet=json)
         _tidy(conn)
     if json:
@@ -230,9 +233,17 @@ def _tidy(conn: psycopg.Connection) -> None:
 def _show_plan(todo: Sequence[Change]) -> None:
     rows = []
     for one in todo:
-        plan = None if one.definition is None else one.definition.plan
-        rows.append((one.projection, one.action, plan and plan.upkeep, plan and plan.stream, one.because))
+        if one.definition is not None:
+            plan = one.definition.plan
+            rows.append((one.projection, one.action, plan.upkeep, plan.stream, one.because))
     table(("PROJECTION", "ACTION", "UPKEEP", "READS", "WHY"), rows)
+
+
+def _show_left_alone(todo: Sequence[Change]) -> None:
+    """What is live without a file, in one line behind everything else: it may be many, and nothing is done to it."""
+    left = [one.projection for one in todo if one.definition is None]
+    if left:
+        note(f"left alone, for no file here defines it: {', '.join(left)}")
 
 
 def _show_outcome(builds: Sequence[Build], *, promoted: bool, nothing: str) -> None:

@@ -16,6 +16,7 @@ from refold.builds.make import make_builds, new_deployment
 from refold.builds.upkeeper import Upkeepers
 from refold.deployment.deploy import definition_of
 from refold.deployment.drive import Report, drive
+from refold.deployment.give_up import given_up_on_errors
 from refold.errors import BuildError
 from refold.projections.definition import Definition
 from refold.reconcile.audit import parameters_of
@@ -65,7 +66,8 @@ def go_live(
         if not chosen:
             return []
         deployment = _gather(conn, upkeepers, chosen)
-    key_indexes(conn, upkeepers)
+    with given_up_on_errors(conn, deployment):
+        key_indexes(conn, upkeepers)
     return drive(conn, deployment, upkeepers, report, recreate_foreign=recreate_foreign)
 
 
@@ -116,7 +118,9 @@ def _gather(conn: psycopg.Connection, upkeepers: Upkeepers, chosen: Sequence[Bui
     together_already = find(conn, "b.state = 'building' AND b.deployment = ANY (%s)", [b.deployment for b in chosen])
     if not anew and len({b.deployment for b in together_already}) == 1 and len(together_already) == len(chosen):
         deployment = chosen[0].deployment
-        conn.execute("UPDATE refold.deployments SET promote = true WHERE deployment = %s", (deployment,))
+        conn.execute(
+            "UPDATE refold.deployments SET promote = true, given_up_at = NULL WHERE deployment = %s", (deployment,)
+        )
         return deployment
     deployment = new_deployment(conn, "promote", promote=True)
     stay = {build.projection: build for build in chosen if build.projection not in anew}

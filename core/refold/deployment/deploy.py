@@ -15,6 +15,7 @@ from refold.builds.lookup import known
 from refold.builds.make import make_builds, new_deployment
 from refold.builds.upkeeper import Upkeepers
 from refold.deployment.drive import Report, drive
+from refold.deployment.give_up import given_up_on_errors, retire_orphans
 from refold.exclusive import WAIT_S, alone
 from refold.projections.definition import Definition
 from refold.reconcile.reconcile import reconcile
@@ -61,7 +62,8 @@ def deploy(
                 deployment = _begin(conn, definitions, promote=promote)
         if deployment is None:
             return []
-        key_indexes(conn, upkeepers)
+        with given_up_on_errors(conn, deployment):
+            key_indexes(conn, upkeepers)
     return drive(conn, deployment, upkeepers, report, promote_them=promote, recreate_foreign=recreate_foreign)
 
 
@@ -111,7 +113,8 @@ def rebuild(
             with attempt, conn.transaction():
                 begun = _begun(conn, ordered) if promote else None
                 deployment = begun or _begin_rebuild(conn, upkeepers, ordered, promote=promote)
-        key_indexes(conn, upkeepers)
+        with given_up_on_errors(conn, deployment):
+            key_indexes(conn, upkeepers)
     return drive(conn, deployment, upkeepers, report, promote_them=promote)
 
 
@@ -133,7 +136,7 @@ def one_at_a_time(
 
 def _begin(conn: psycopg.Connection, definitions: Mapping[str, Definition], *, promote: bool) -> int | None:
     """Makes empty builds of what is new or changed; None where there is nothing to do."""
-    _drop_orphans(conn)
+    retire_orphans(conn)
     todo = plan(conn, definitions)
     resumed = {c.projection: c.build for c in todo if c.action == "resumed" and c.build is not None}
     fresh = [c.definition for c in todo if c.builds and c.definition is not None]
@@ -176,6 +179,7 @@ def _begun(conn: psycopg.Connection, live: Sequence[Build]) -> int | None:
             build.state == "building" and build.fingerprint == wanted[name].fingerprint and build.upstream_id in streams
             for name, build in builds.items()
         ):
+            conn.execute("UPDATE refold.deployments SET given_up_at = NULL WHERE deployment = %s", (deployment,))
             return int(deployment)
     return None
 
@@ -195,24 +199,14 @@ def _adopt(conn: psycopg.Connection, builds: Iterable[Build], deployment: int) -
 def _drop_abandoned(conn: psycopg.Connection, todo: Sequence[Change]) -> None:
     """Unfinished builds of a definition that has changed again, or back, are of no use to anybody.
 
-    A worker would make them live as soon as they have caught up.
+    A worker would make them live as soon as they have caught up. Nor are those of a deployment that has failed, once
+    their file is gone.
     """
     names = [change.projection for change in todo if change.builds or change.action == "unchanged"]
     conn.execute(
         "UPDATE refold.builds SET state = 'retired', retired_at = now()"
-        " WHERE state = 'building' AND projection = ANY (%s)",
-        (names,),
+        " WHERE state = 'building' AND (projection = ANY (%s) OR projection <> ALL (%s) AND deployment IN"
+        " (SELECT d.deployment FROM refold.deployments AS d WHERE d.given_up_at IS NOT NULL))",
+        (names, [change.projection for change in todo if change.definition is not None]),
     )
-    _drop_orphans(conn)
-
-
-def _drop_orphans(conn: psycopg.Connection) -> None:
-    """Unfinished builds that nobody feeds any more: what they read is retired, and perhaps their file is gone."""
-    while conn.execute(
-        """
-        UPDATE refold.builds AS b SET state = 'retired', retired_at = now()
-        FROM refold.builds AS u
-        WHERE b.state = 'building' AND u.build_id = b.upstream_id AND u.state IN ('retired', 'dropped')
-        """
-    ).rowcount:
-        pass
+    retire_orphans(conn)

@@ -11,6 +11,7 @@ import psycopg
 from refold.builds.build import Build, find
 from refold.builds.promote import NotYet, Unproved, promote
 from refold.builds.upkeeper import Upkeepers
+from refold.deployment.give_up import given_up_on_errors, retired_on_errors
 from refold.reconcile.rolling import prove_suspects
 from refold.worker.catch_up import Keeper, by_depth
 from refold.worker.load import Loaded
@@ -57,7 +58,23 @@ def drive(
 
     Returns:
         The builds, upstream first.
+
+    Raises:
+        BuildError: a build cannot be made or kept, or the switch is not possible now. Nothing goes live then, and no
+            worker makes it live.
     """
+    with given_up_on_errors(conn, deployment):
+        return _drive(conn, deployment, upkeepers, report, promote_them, recreate_foreign)
+
+
+def _drive(
+    conn: psycopg.Connection,
+    deployment: int,
+    upkeepers: Upkeepers,
+    report: Report,
+    promote_them: bool,
+    recreate_foreign: bool,
+) -> list[Build]:
     keeper = Keeper(conn, upkeepers)
     applied: dict[int, int] = {}
     totals: dict[int, int] = {}
@@ -68,7 +85,8 @@ def drive(
             return by_depth(conn, find(conn, "b.deployment = %s AND b.state = 'live'", deployment))
         busy = False
         for build in builds:
-            done = keeper.step(build)
+            with retired_on_errors(conn, build):
+                done = keeper.step(build)
             if done is None:
                 continue
             if isinstance(done, Loaded):

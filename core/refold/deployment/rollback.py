@@ -9,6 +9,7 @@ what somebody has changed in its table is healed before anybody sees it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -130,8 +131,12 @@ def rollback(
         key_indexes(conn, upkeepers)
     try:
         return drive(conn, deployment, upkeepers, report, recreate_foreign=recreate_foreign)
-    except BuildError as error:
-        _put_back(conn, [build for build in before if any(build.build_id == b.build_id for b in decision.revived)])
+    except Exception as error:
+        # Without a connection nothing can be put back, and the deployment was not given up either.
+        with suppress(psycopg.OperationalError, psycopg.InterfaceError):
+            _put_back(conn, [build for build in before if any(build.build_id == b.build_id for b in decision.revived)])
+        if not isinstance(error, BuildError):
+            raise
         raise BuildError(
             f"nothing was rolled back: {error}",
             remedy=f"End or drop what stands in the way, then `refold rollback {name}` again.",

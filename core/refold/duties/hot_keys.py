@@ -95,8 +95,11 @@ def hottest(conn: psycopg.Connection, keeper: Upkeeper) -> HotKey | None:
     named = ", ".join(f"{quoted(part.name)}, {part.sql}" for part in key)
     latest_first = ", ".join(f"{name} DESC" for name in stream.coordinates.split(", "))
     columns = ", ".join(map(ident, keeper.plan.reads)) or "event_id"
-    # The index finds a key's events, and no more of them than are asked for.
-    counted = f"SELECT count(*) FROM (SELECT FROM {stream.table} WHERE {hashed} = {{}} LIMIT {{}}) AS e"
+
+    def counted(hash_: str, most: int) -> str:
+        # The index finds a key's events, and no more of them than are asked for.
+        return f"SELECT count(*) FROM (SELECT FROM {stream.table} WHERE {hashed} = {hash_} LIMIT {most}) AS e"
+
     row = conn.execute(
         f"""
         SELECT touched.hash, touched.key, counted.events
@@ -107,7 +110,7 @@ def hottest(conn: psycopg.Connection, keeper: Upkeeper) -> HotKey | None:
             ORDER BY count(*) DESC
             OFFSET 0
         ) AS touched
-        CROSS JOIN LATERAL ({counted.format("touched.hash", HOT)}) AS counted (events)
+        CROSS JOIN LATERAL ({counted("touched.hash", HOT)}) AS counted (events)
         WHERE counted.events >= {HOT}
         LIMIT 1
         """.encode()
@@ -115,7 +118,7 @@ def hottest(conn: psycopg.Connection, keeper: Upkeeper) -> HotKey | None:
     if row is None:
         return None
     hash_, found, _ = row
-    [events] = conn.execute(counted.format("%s::bigint", COUNTED).replace("%s", str(hash_)).encode()).fetchone() or (0,)
+    [events] = conn.execute(counted(f"'{hash_}'::bigint", COUNTED).encode()).fetchone() or (0,)
     [total] = conn.execute(_TOTAL, (stream.table,)).fetchone() or (0,)
     return HotKey(found, events, max(total, events))
 

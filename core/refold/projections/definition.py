@@ -6,7 +6,7 @@ import ast
 import difflib
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from refold.errors import DefinitionError
 from refold.projections import transform as transforms
 from refold.projections.plan import LOG, LOG_COLUMNS, Plan
 from refold.projections.query import analyse
-from refold.projections.spelling import plain_intervals
+from refold.projections.spelling import expression, plain_intervals
 from refold.projections.transform import Transform
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -75,7 +75,7 @@ def load_directory(folder: Path) -> dict[str, Definition]:
             raise DefinitionError(f"{paths[path.stem].name} has the same name", path=path)
         _check_name(path)
         paths[path.stem] = path
-    reads = {name: _reads(path) for name, path in paths.items()}
+    reads = {name: _reads(path, {*paths, LOG}) for name, path in paths.items()}
     loaded: dict[str, Definition] = {}
     streams: dict[str, tuple[str, ...]] = {LOG: LOG_COLUMNS}
     for name in _upstream_first(reads, paths):
@@ -119,7 +119,7 @@ def _analysed(
 ) -> tuple[Plan, str]:
     """The plan of a text, and the text without what makes no difference."""
     plan = analyse(name, source, dict(streams), path=path)
-    return plan, sqlglot.parse_one(plain_intervals(source), read="postgres").sql(dialect="postgres", comments=False)
+    return plan, expression(plain_intervals(source)).sql(dialect="postgres", comments=False)
 
 
 def _load(path: Path, streams: Mapping[str, tuple[str, ...]], loaded: Mapping[str, Definition]) -> Definition:
@@ -150,18 +150,18 @@ def _check_name(path: Path) -> None:
         raise DefinitionError(f"the name {path.stem} is taken by refold itself", path=path)
 
 
-def _reads(path: Path) -> str:
-    """The stream that a file reads, found without checking anything else."""
+def _reads(path: Path, known: Collection[str]) -> str:
+    """The stream that a file reads, found without checking anything else; of several names one that is known."""
     text = path.read_text(encoding="utf-8", errors="replace")
     if path.suffix == ".py":
         return _transform_reads(text, path)
     try:
-        tree = sqlglot.parse_one(text, read="postgres")
+        tree = expression(text)
     except sqlglot.errors.SqlglotError:
         return LOG
     inner = {cte.alias for cte in tree.find_all(sqlglot.exp.CTE)}
     names = [table.name for table in tree.find_all(sqlglot.exp.Table) if table.name not in inner]
-    return names[0] if names else LOG
+    return next((name for name in names if name in known), names[0] if names else LOG)
 
 
 def _transform_reads(text: str, path: Path) -> str:

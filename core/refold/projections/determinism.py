@@ -7,10 +7,12 @@ are added. Each refusal names the line and a way to say the same thing that hold
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from sqlglot import exp
+
+Words = Callable[[exp.Expr], str]
 
 
 class Refusal(NamedTuple):
@@ -78,15 +80,15 @@ _POSTGRES_NAMES = {
 """Where sqlglot calls a function otherwise."""
 
 
-def refusals(query: exp.Expr) -> Iterator[Refusal]:
-    """All reasons why `query` cannot be kept exactly."""
+def refusals(query: exp.Expr, words: Words) -> Iterator[Refusal]:
+    """All reasons why `query` cannot be kept exactly; `words` says a part of it as its author wrote it."""
     for node in query.walk():
-        yield from _clock_or_chance(node)
+        yield from _clock_or_chance(node, words)
         yield from _limits(node)
-        yield from _session_dates(node)
-        yield from _moving_dates(node)
-        yield from _unordered(node)
-        yield from _float_sums(node)
+        yield from _session_dates(node, words)
+        yield from _moving_dates(node, words)
+        yield from _unordered(node, words)
+        yield from _float_sums(node, words)
 
 
 def function_name(node: exp.Expr) -> str:
@@ -99,21 +101,21 @@ def function_name(node: exp.Expr) -> str:
     return ""
 
 
-def _clock_or_chance(node: exp.Expr) -> Iterator[Refusal]:
+def _clock_or_chance(node: exp.Expr, words: Words) -> Iterator[Refusal]:
     name = function_name(node)
     if isinstance(node, _CLOCKS):
         yield Refusal(
             node,
-            f"{node.sql('postgres')} depends on the time of evaluation",
+            f"{words(node)} depends on the time of evaluation",
             "Compare with the event's own ts, or put the condition into a view in sql/views/.",
         )
     elif isinstance(node, _SESSION):
-        yield Refusal(node, f"{node.sql('postgres')} depends on the session", "Leave it out of the projection.")
+        yield Refusal(node, f"{words(node)} depends on the session", "Leave it out of the projection.")
     elif isinstance(node, exp.Rand) or name in _VOLATILE:
         if name == "age" and len(node.expressions) != 1:
             return
         cause = _VOLATILE.get(name, "chance")
-        yield Refusal(node, f"{name or 'random'}() depends on {cause}", "A projection may depend on its events alone.")
+        yield Refusal(node, f"{words(node)} depends on {cause}", "A projection may depend on its events alone.")
 
 
 def _limits(node: exp.Expr) -> Iterator[Refusal]:
@@ -127,24 +129,24 @@ def _limits(node: exp.Expr) -> Iterator[Refusal]:
         yield Refusal(node, "TABLESAMPLE depends on chance", "Filter on a hash of event_id instead.")
 
 
-def _session_dates(node: exp.Expr) -> Iterator[Refusal]:
+def _session_dates(node: exp.Expr, words: Words) -> Iterator[Refusal]:
     remedy = "Say whose day it is: (ts AT TIME ZONE 'UTC')."
     if isinstance(node, exp.Cast | exp.TryCast) and _is_instant(node.this):
         kind = node.to.this
         if kind in (exp.DType.DATE, exp.DType.TIME, exp.DType.TIMESTAMP, exp.DType.TEXT, exp.DType.VARCHAR):
-            yield Refusal(node, f"{node.sql('postgres')} depends on the session's time zone", remedy)
+            yield Refusal(node, f"{words(node)} depends on the session's time zone", remedy)
     elif isinstance(node, exp.TimestampTrunc | exp.DateTrunc) and not node.args.get("zone") and _is_instant(node.this):
-        yield Refusal(node, f"{node.sql('postgres')} depends on the session's time zone", remedy)
+        yield Refusal(node, f"{words(node)} depends on the session's time zone", remedy)
     elif isinstance(node, exp.Extract) and _is_instant(node.expression):
         if str(node.this).lower() not in ("epoch",):
-            yield Refusal(node, f"{node.sql('postgres')} depends on the session's time zone", remedy)
+            yield Refusal(node, f"{words(node)} depends on the session's time zone", remedy)
     elif function_name(node) in ("to_char", "time_to_str", "date_part", "date", "date_bin_local") and any(
         _is_instant(argument) for argument in node.iter_expressions()
     ):
-        yield Refusal(node, f"{node.sql('postgres')} depends on the session's time zone", remedy)
+        yield Refusal(node, f"{words(node)} depends on the session's time zone", remedy)
 
 
-def _moving_dates(node: exp.Expr) -> Iterator[Refusal]:
+def _moving_dates(node: exp.Expr, words: Words) -> Iterator[Refusal]:
     """'now', 'today' and the like, where Postgres reads them as a time."""
     if not (isinstance(node, exp.Literal) and node.is_string and _MOVING.match(node.this)):
         return
@@ -162,7 +164,7 @@ def _moving_dates(node: exp.Expr) -> Iterator[Refusal]:
     if dated:
         yield Refusal(
             node,
-            f"{node.sql('postgres')} depends on the time of evaluation",
+            f"{words(node)} depends on the time of evaluation",
             "Compare with the event's own ts, or put the condition into a view in sql/views/.",
         )
 
@@ -173,7 +175,7 @@ def _is_instant(node: exp.Expr | None) -> bool:
     return isinstance(node, exp.Column) and node.name.lower() in _INSTANTS
 
 
-def _unordered(node: exp.Expr) -> Iterator[Refusal]:
+def _unordered(node: exp.Expr, words: Words) -> Iterator[Refusal]:
     name = function_name(node)
     if isinstance(node, _ORDERED_AGGREGATES) or name in _ORDERED_AGGREGATE_NAMES:
         inner = node.find(exp.Order)
@@ -191,7 +193,7 @@ def _unordered(node: exp.Expr) -> Iterator[Refusal]:
         if order is None or not _breaks_ties(order, None):
             yield Refusal(
                 node,
-                f"{node.this.sql('postgres')} depends on how ties are ordered",
+                f"{words(node.this)} depends on how ties are ordered",
                 "End the window's ORDER BY with event_id.",
             )
     elif isinstance(node, exp.Distinct) and node.args.get("on") is not None:
@@ -224,7 +226,7 @@ def _breaks_ties(order: exp.Expr, aggregate: exp.Expr | None) -> bool:
     return bool(isinstance(inner, exp.Expr) and inner.sql() == terms[0].sql())
 
 
-def _float_sums(node: exp.Expr) -> Iterator[Refusal]:
+def _float_sums(node: exp.Expr, words: Words) -> Iterator[Refusal]:
     if not isinstance(node, exp.Sum | exp.Avg):
         return
     argument = node.this
@@ -233,6 +235,6 @@ def _float_sums(node: exp.Expr) -> Iterator[Refusal]:
     if isinstance(argument, exp.Cast) and argument.to.this in _FLOATS:
         yield Refusal(
             node,
-            f"{node.sql('postgres')} adds floats, whose sum depends on the order of the events",
+            f"{words(node)} adds floats, whose sum depends on the order of the events",
             "Cast to numeric instead of double precision.",
         )

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-import sqlglot
 from sqlglot import exp
 
 from refold.projections.identifiers import must_quote
-from refold.projections.spelling import row_sql
+from refold.projections.spelling import expression, row_sql
 
 PLAIN = "refold.plain"
 
@@ -67,7 +66,7 @@ def alike(node: exp.Expr, texts: Collection[str] = ()) -> bool:
 
 def plain(sql: str, texts: Collection[str] = ()) -> str:
     """An expression in the one spelling of its value."""
-    return sql if alike(sqlglot.parse_one(sql, read="postgres"), texts) else f"{PLAIN}({sql})"
+    return sql if alike(expression(sql), texts) else f"{PLAIN}({sql})"
 
 
 def plain_argument(call: exp.Expr, texts: Collection[str] = ()) -> None:

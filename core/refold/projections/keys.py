@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 from zoneinfo import available_timezones
 
-import sqlglot
 from sqlglot import exp
 
 from refold.errors import DefinitionError
+from refold.projections.spelling import expression
 
 _DECLARATION = re.compile(r"^\s*--\s*key\s*:\s*(.+?)\s*$", re.MULTILINE | re.IGNORECASE)
 
@@ -199,7 +199,7 @@ _TOTAL = (
 
 def may_fail(sql: str) -> str | None:
     """The first part of a key's expression that may fail for some event or differ between sessions, or None."""
-    for node in sqlglot.parse_one(sql, read="postgres").walk():
+    for node in expression(sql).walk():
         if isinstance(node, exp.AtTimeZone):
             zone = node.args.get("zone")
             total = isinstance(zone, exp.Literal) and (zone.this in available_timezones())

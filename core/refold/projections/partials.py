@@ -59,6 +59,7 @@ class Partials:
         error: makes the error for a part of the query that is wrong.
         keys: the names of the key's columns by their expression over a row of the stream.
         texts: columns of the stream of which equal values are identical.
+        words: a part of the query as its author wrote it.
     """
 
     def __init__(
@@ -66,10 +67,12 @@ class Partials:
         error: Callable[[str, exp.Expr], DefinitionError],
         keys: Mapping[str, str],
         texts: Collection[str],
+        words: Callable[[exp.Expr], str],
     ) -> None:
         self._error = error
         self._keys = keys
         self._texts = texts
+        self._words = words
         self.partials: list[Partial] = []
         self.members: list[Members] = []
         self._known: dict[str, str] = {}
@@ -158,7 +161,7 @@ class Partials:
         if combine is None or call.find(exp.Distinct, exp.Order) or (isinstance(call, exp.Count) and call.expressions):
             raise Unmergeable(f"{text} cannot be merged")
         if any(inner is not call for inner in call.find_all(exp.AggFunc)):
-            raise self._error(f"{text} nests aggregates", node)
+            raise self._error(f"{self._words(node)} nests aggregates", node)
         if isinstance(call, exp.Min | exp.Max):
             plain_argument(call, self._texts)
             text = row_sql(node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -139,6 +140,15 @@ class Plan:
             return self
         columns = tuple(Column(column.name, column.name, column.comment) for column in self.columns)
         return replace(self, upkeep="recompute", partials=(), funnels=(), where=None, columns=columns)
+
+    def reading(self, columns: Sequence[str]) -> Plan:
+        """The plan where Postgres has said what the query reads: here a column may be hidden in sqlglot's tree.
+
+        Args:
+            columns: of the stream, in its order.
+        """
+        needed = ("event_id",) if self.upkeep == "facts" and "event_id" not in columns else ()
+        return replace(self, reads=(*needed, *columns))
 
     @property
     def stream_columns(self) -> tuple[str, ...]:

@@ -19,7 +19,15 @@ from refold.projections.identifiers import ident
 from refold.projections.keys import check_recompute_key, declared_key, may_fail
 from refold.projections.partials import Partials, Unmergeable
 from refold.projections.plan import LOG, LOG_COLUMNS, Column, KeyPart, Plan
-from refold.projections.spelling import fold_case, plain_intervals, row_sql
+from refold.projections.spelling import (
+    expression,
+    flatten_groups,
+    fold_case,
+    in_words_of,
+    plain_intervals,
+    row_sql,
+    statements,
+)
 
 _RESERVED = {"txid", "position", "ordinal"}
 _HAVING = "having__"
@@ -112,7 +120,7 @@ class _Analysis:
         self.columns = streams[self.stream]
 
     def plan(self) -> Plan:
-        for refusal in refusals(self.query):
+        for refusal in refusals(self.query, self.words):
             raise self.error(refusal.message, refusal.node, refusal.remedy)
         self._check_form()
         self._check_columns()
@@ -138,8 +146,7 @@ class _Analysis:
 
     def _parse(self) -> exp.Select:
         try:
-            source = plain_intervals(self.source)
-            statements = [s for s in sqlglot.parse(source, read="postgres") if s is not None]
+            found = statements(plain_intervals(self.source))
         except sqlglot.errors.ParseError as error:
             first = error.errors[0] if error.errors else {}
             raise DefinitionError(
@@ -147,38 +154,52 @@ class _Analysis:
             ) from error
         except sqlglot.errors.TokenError as error:
             raise DefinitionError(f"not valid SQL: {error}", path=self.path) from error
-        if len(statements) != 1:
+        if len(found) != 1:
             raise DefinitionError(
-                f"a projection is one SELECT; this file has {len(statements)} statements",
+                f"a projection is one SELECT; this file has {len(found)} statements",
                 path=self.path,
                 remedy="Make a file for each.",
             )
-        query = statements[0]
+        query = found[0]
+        if not isinstance(query, exp.Query):
+            word = sqlglot.tokenize(self.source, read="postgres")[0].text.upper()
+            raise DefinitionError(
+                f"a projection is one SELECT, not {word}",
+                path=self.path,
+                line=1,
+                remedy="Leave it out: `refold explain` shows how a projection is kept." if word == "EXPLAIN" else None,
+            )
+        if isinstance(query, exp.Subquery):
+            raise DefinitionError("a projection is one SELECT, without parentheses around it", path=self.path, line=1)
         if not isinstance(query, exp.Select):
             raise DefinitionError(f"a projection is one SELECT, not {query.key.upper()}", path=self.path, line=1)
         fold_case(query)
+        flatten_groups(query)
         return query
+
+    def words(self, node: exp.Expr) -> str:
+        """A part of the query as its author wrote it."""
+        return in_words_of(self.source, node)
 
     def error(self, message: str, node: exp.Expr | None, remedy: str | None = None) -> DefinitionError:
         return DefinitionError(message, path=self.path, line=_line(node), remedy=remedy)
 
     def _stream(self) -> str:
+        self._refuse_functions()
         inner = {cte.alias for cte in self.query.find_all(exp.CTE)}
         found: dict[str, exp.Table] = {}
         for table in self.query.find_all(exp.Table):
             if table.name in inner and not table.db:
                 continue
             if table.db not in ("", "refold") or (table.db and table.name != "events"):
-                raise self.error(
-                    f"{table.sql('postgres')} is not a stream",
-                    table,
-                    "Read events or an event-grain projection, by its plain name.",
-                )
+                raise self._not_a_stream(table)
             found[table.name] = table
         if not found:
             raise self.error("the query reads no stream", self.query, "Add FROM events.")
         for name, table in found.items():
             if name not in self.streams:
+                if found.keys() & self.streams.keys():
+                    raise self._not_a_stream(table)
                 close = difflib.get_close_matches(name, self.streams, 1)
                 hint = f" Did you mean {close[0]}?" if close else ""
                 raise self.error(
@@ -193,6 +214,30 @@ class _Analysis:
                 "Join in a view in sql/views/, or bring both into one transform.",
             )
         return next(iter(found))
+
+    def _not_a_stream(self, table: exp.Table) -> DefinitionError:
+        name = ".".join(part.name for part in table.parts)
+        if table.name in self.streams:
+            return self.error(f"{name} is not a stream", table, f"Read {table.name} by its plain name.")
+        return self.error(
+            f"{name} is not a stream: a projection reads events, or an event-grain projection, and nothing else",
+            table,
+            f"Keep the column that {name} is joined by, and join it in a view in sql/views/: … FROM"
+            f" metrics.{self.name} JOIN {name} ….",
+        )
+
+    def _refuse_functions(self) -> None:
+        """A function in FROM, and unnest, which sqlglot takes for something of its own."""
+        for node in self.query.find_all(exp.Table, exp.Lateral, exp.Unnest):
+            call = node if isinstance(node, exp.Unnest) else node.this
+            if isinstance(call, exp.Func | exp.Unnest | exp.Dot):
+                bare = call.copy()
+                bare.set("alias", None)
+                raise self.error(
+                    f"{self.words(bare)} in FROM makes several rows of one event",
+                    node,
+                    "Write a transform that returns a list: its rows are a stream, which other projections read.",
+                )
 
     def _check_form(self) -> None:
         """What is a SELECT, and still no query over a stream."""
@@ -210,9 +255,20 @@ class _Analysis:
                 raise self.error(
                     f"a query in WITH cannot be named {cte.alias}", cte, "Names have no double underscore."
                 )
-        group = self.query.args.get("group")
-        if group is not None and not group.expressions:
-            raise self.error(f"{group.sql('postgres').strip()} names no column", group, "Name the columns.")
+        for group in self.query.find_all(exp.Group):
+            several = group.find(exp.Rollup, exp.Cube, exp.GroupingSets)
+            if several is not None:
+                word = "GROUPING SETS" if isinstance(several, exp.GroupingSets) else several.key.upper()
+                raise self.error(
+                    f"{word} puts totals beside the groups that they are made of, and rows of different keys into one"
+                    " table",
+                    several,
+                    "Keep the finest groups here, and make the totals in a view in sql/views/: … FROM"
+                    f" metrics.{self.name} GROUP BY {word} (…). What cannot be added up (distinct counts) is a metric"
+                    " for each level.",
+                )
+            if not any(term.find(exp.Column, exp.Literal) for term in group.expressions):
+                raise self.error("GROUP BY names no column", group, "Name the columns.")
 
     def _check_columns(self) -> None:
         known = set(self.columns)
@@ -238,7 +294,7 @@ class _Analysis:
             plain = item.this if isinstance(item, exp.Cast) else item
             name = item.alias if isinstance(item, exp.Alias) else plain.name if isinstance(plain, exp.Column) else ""
             if not name:
-                raise self.error(f"{item.sql('postgres')} has no name", item, "Name the column: … AS name.")
+                raise self.error(f"{self.words(item)} has no name", item, "Name the column: … AS name.")
             comment = " ".join(text.strip() for text in item.comments or []) or None
             outputs.append((name, item.unalias(), comment))
         names = [name for name, _, _ in outputs]
@@ -296,6 +352,8 @@ class _Analysis:
 
     def _reads(self) -> tuple[str, ...]:
         used = {column.name for column in self.query.find_all(exp.Column)}
+        # sqlglot takes the last argument of date_bin for a unit.
+        used |= {word.name.lower() for word in self.query.find_all(exp.Var)}
         # * and alias.*, but not the star of count(*).
         if any(isinstance(star.parent, exp.Select | exp.Column) for star in self.query.find_all(exp.Star)):
             used |= set(self.columns)
@@ -342,7 +400,7 @@ class _Analysis:
             name = by_sql.get(row_sql(node))
             if name is None:
                 raise self.error(
-                    f"GROUP BY {row_sql(node)} is not selected, so rows could not be told apart",
+                    f"GROUP BY {self.words(term)} is not selected, so rows could not be told apart",
                     term,
                     "Select it too.",
                 )
@@ -357,7 +415,10 @@ class _Analysis:
         keys = self._group_keys(outputs)
         key_names = {key.name for key in keys}
         kept = Partials(
-            self.error, {row_sql(node): name for name, node, _ in outputs if name in key_names}, self._texts()
+            self.error,
+            {row_sql(node): name for name, node, _ in outputs if name in key_names},
+            self._texts(),
+            self.words,
         )
         columns = tuple(
             Column(name, name if name in key_names else kept.rewrite(name, node), comment)
@@ -404,7 +465,8 @@ class _Analysis:
             return None
         shown = {name for funnel in funnels for name in (*funnel.level, *funnel.times)}
         keys = {key.name for key in again.key}
-        kept = Partials(self.error, {row_sql(node): name for name, node, _ in outputs if name in keys}, self._texts())
+        by_sql = {row_sql(node): name for name, node, _ in outputs if name in keys}
+        kept = Partials(self.error, by_sql, self._texts(), self.words)
         others = [(name, node) for name, node, _ in outputs if name not in shown | keys]
         try:
             # What is no aggregate by itself but made of some is left to the query.
@@ -447,8 +509,8 @@ class _Analysis:
             cause = may_fail(part.sql)
             if cause is not None:
                 raise self.error(
-                    f"{because}, by its key; but {cause} may fail or change, and the key is indexed on"
-                    f" {self.stream}, which would refuse events then",
+                    f"its rows are computed again from their events, by a key; but {self.words(expression(cause))} may"
+                    f" fail or change, and the key is indexed on {self.stream}, which would refuse events then",
                     self.query,
                     "Make it a column of an event-grain projection, and group by that column there.",
                 )
@@ -456,7 +518,7 @@ class _Analysis:
         made_plain(query, self._texts())
         made_linear(query)
         here = "stream__here"
-        while here in self.source:
+        while here in _written(query):
             here += "_"
         for table in list(query.find_all(exp.Table)):
             if table.name == self.stream:

@@ -2,10 +2,49 @@
 
 from __future__ import annotations
 
+import logging
+from typing import ClassVar
+
 import sqlglot
 from sqlglot import TokenType, exp
+from sqlglot.dialects.postgres import Postgres
 
+# It logs whatever it takes for no query of its own; refold says that itself, with file, line and remedy.
+logging.getLogger("sqlglot").setLevel(logging.CRITICAL)
+
+_LONGEST = 80
+"""Tokens of the longest piece of a text that is looked at."""
+_ATTEMPTS = 1_000
+"""Pieces that are read to find one: they take a quarter of a second."""
 _UNITS = frozenset({"YEAR", "MONTH", "DAY", "HOUR", "MINUTE", "SECOND"})
+
+
+class _Postgres(Postgres):
+    """sqlglot's dialect without lambdas: it reads the argument `metadata -> 'items'` as one whose parameter is
+    `metadata`, and nobody sees that a column is read."""
+
+    class Parser(Postgres.Parser):  # type: ignore[misc,valid-type]
+        LAMBDAS: ClassVar = {
+            word: made for word, made in Postgres.Parser.LAMBDAS.items() if word is not TokenType.ARROW
+        }
+
+
+def statements(source: str) -> list[exp.Expr]:
+    """The statements of a text as trees.
+
+    Raises:
+        sqlglot.errors.SqlglotError: it is none that sqlglot can read.
+    """
+    return [one for one in sqlglot.parse(source, read=_Postgres) if one is not None]
+
+
+def expression(sql: str) -> exp.Expr:
+    """One statement or expression as a tree.
+
+    Raises:
+        sqlglot.errors.SqlglotError: it is none that sqlglot can read.
+    """
+    return sqlglot.parse_one(sql, read=_Postgres)
 
 
 def plain_intervals(source: str) -> str:
@@ -33,6 +72,57 @@ def fold_case(query: exp.Expr) -> None:
     for identifier in query.find_all(exp.Identifier):
         if not identifier.args.get("quoted") and identifier.this.isascii():
             identifier.set("this", identifier.this.lower())
+
+
+def flatten_groups(query: exp.Expr) -> None:
+    """`GROUP BY (a, b), (c)` as what it means, in place: a, b, c."""
+    for group in query.find_all(exp.Group):
+        group.set("expressions", [one for term in group.expressions for one in _flat(term)])
+
+
+def _flat(term: exp.Expr) -> list[exp.Expr]:
+    if isinstance(term, exp.Tuple):
+        return [one for part in term.expressions for one in _flat(part)]
+    return _flat(term.this) if isinstance(term, exp.Paren) else [term]
+
+
+def in_words_of(source: str, node: exp.Expr) -> str:
+    """A part of a query as its author wrote it: the shortest piece of the text that is read as just that.
+
+    sqlglot writes `now()` as CURRENT_TIMESTAMP, and `x::date` as a CAST.
+
+    Args:
+        source: the text of the file.
+        node: a part of its tree; qualifiers make no difference.
+
+    Returns:
+        The piece on one line; where none is read so, what sqlglot writes.
+    """
+    wanted = row_sql(node)
+    tokens = sqlglot.tokenize(source, read=_Postgres)
+    names = {part.name.lower() for part in node.find_all(exp.Identifier)}
+    attempts = 0
+    for length in range(1, min(len(tokens), _LONGEST) + 1):
+        for first, last in zip(tokens, tokens[length - 1 :], strict=False):
+            piece = source[first.start : last.end + 1]
+            if piece.count("(") != piece.count(")") or not all(name in piece.lower() for name in names):
+                continue
+            attempts += 1
+            if attempts > _ATTEMPTS:
+                return wanted
+            if _read_again(piece) == wanted:
+                return " ".join(piece.split())
+    return wanted
+
+
+def _read_again(piece: str) -> str | None:
+    try:
+        tree = expression(plain_intervals(piece))
+        fold_case(tree)
+        return row_sql(tree)
+    except (sqlglot.errors.SqlglotError, ValueError, TypeError, AttributeError):
+        # Pieces are what nobody writes, and sqlglot stumbles over some.
+        return None
 
 
 def row_sql(node: exp.Expr) -> str:

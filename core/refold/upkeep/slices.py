@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal
 
-import sqlglot
 from sqlglot import exp
 
 from refold.projections.identifiers import ident
 from refold.projections.plan import KeyPart
+from refold.projections.spelling import expression
 
 POSITION_BITS = 14
 """16,384 positions of the log are a slice of an event-grain build (`sql/functions/position_slice.sql`)."""
@@ -155,7 +155,7 @@ def by_key(
 
 def day_unit(sql: str) -> str | None:
     """How long the events of one value of a key's expression last; None when it is no time of ts in UTC."""
-    node = sqlglot.parse_one(sql, read="postgres")
+    node = expression(sql)
     columns = list(node.find_all(exp.Column))
     if len(columns) != 1 or columns[0].name != "ts":
         return None

@@ -59,18 +59,20 @@ class Relation:
         key = ", ".join(f"{quoted(name)}, d__.{ident(name)}" for name in self.identity or self.key)
         pairs = ", ".join(f"{quoted(name)}, {ident(name)}" for name in self.shown)
         row = f"jsonb_build_object({pairs})" if pairs else "to_jsonb(d__)"
-        side = (
-            "SELECT '{side}' AS side, {hash} AS hash, {slice} AS slice,"
-            f" jsonb_build_object({{key}}) AS key, {row} AS row\n"
-            "FROM (SELECT {columns} FROM {one} EXCEPT ALL SELECT {columns} FROM {other}) AS d__"
-        )
-        fill = {"hash": self.hash, "slice": self.slicing.row, "key": key, "columns": columns}
+
+        def only_in(one: str, other: str) -> str:
+            return (
+                f"SELECT '{one}' AS side, {self.hash} AS hash, {self.slicing.row} AS slice,"
+                f" jsonb_build_object({key}) AS key, {row} AS row\n"
+                f"FROM (SELECT {columns} FROM {one} EXCEPT ALL SELECT {columns} FROM {other}) AS d__"
+            )
+
         return (
             f"WITH expected AS MATERIALIZED (\n{indent(self.expected(stream_scope))}\n),\n"
             f"actual AS MATERIALIZED (\n    SELECT {columns} FROM {self.table} WHERE {table_scope}\n)\n"
-            + side.format(side="expected", one="expected", other="actual", **fill)
+            + only_in("expected", "actual")
             + "\nUNION ALL\n"
-            + side.format(side="actual", one="actual", other="expected", **fill)
+            + only_in("actual", "expected")
         )
 
     def delete(self, table_scope: str = EVERYTHING) -> str:

@@ -8,6 +8,7 @@ import psycopg
 
 from refold.builds.build import Build, by_id, find
 from refold.builds.promote import NotYet, Unproved, depths, promote
+from refold.builds.trial import Unkeepable
 from refold.builds.upkeeper import Upkeeper, Upkeepers
 from refold.cursor import Cursor, next_read
 from refold.errors import BuildError
@@ -123,7 +124,7 @@ class Keeper:
         rows = self.conn.execute(
             """
             SELECT deployment FROM refold.deployments AS d
-            WHERE d.promote AND d.promoted_at IS NULL
+            WHERE d.promote AND d.promoted_at IS NULL AND d.given_up_at IS NULL
               AND EXISTS (SELECT FROM refold.builds AS b WHERE b.deployment = d.deployment AND b.state = 'building')
               AND NOT EXISTS (
                   SELECT FROM refold.builds AS b
@@ -135,7 +136,7 @@ class Keeper:
         for (deployment,) in rows:
             try:
                 promoted += promote(self.conn, deployment, self.upkeepers, self.catch_up, seconds=2.0)
-            except (LogDamaged, Unproved) as error:
+            except (LogDamaged, Unproved, Unkeepable) as error:
                 self._refused(deployment, error)
             except (NotYet, BuildError):
                 continue
