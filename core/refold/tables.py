@@ -249,6 +249,7 @@ deployments = Table(
     Column("requested_at", TIME, nullable=False, server_default=func.now()),
     Column("promote", Boolean, nullable=False, server_default=text("true")),
     Column("promoted_at", TIME),
+    Column("views", JSONB, comment="analysts' views that go live in the same transaction: name and text of each file"),
     CheckConstraint("kind IN ('deploy', 'rebuild', 'promote', 'rollback')", "kind"),
     comment="Builds that were asked for together and go live together, in one transaction.",
 )

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import psycopg
 
 from refold.builds import figures
+from refold.builds.analyst_views import make_views
 from refold.builds.build import Build, by_id, find, lock
 from refold.builds.first_load import tables_of
 from refold.builds.follow import Behind, follow
 from refold.builds.suspects import suspects
 from refold.builds.upkeeper import Upkeepers
-from refold.builds.views import drop_view, switch_view
+from refold.builds.views import Dependant, drop_view, switch_view
 from refold.crash import crash_point
 from refold.errors import BuildError
+from refold.projections.view_file import ViewFile, view_file
 from refold.retry import in_short_attempts
 from refold.scrub.damage import look_again
 from refold.scrub.rolling import scrubbed_since
@@ -61,6 +64,7 @@ def promote(
         NotYet: a build is not loaded, or too far behind.
         Unproved: the log was damaged while a new build read it.
         BuildError: views of others stand in the way, or readers still hold the views after `seconds`.
+        ViewError: a view that goes live with the builds cannot be made.
         LogDamaged: a new build would replace a right one, and was made from a damaged log.
     """
     _refuse_damage(conn, deployment, seconds)
@@ -132,6 +136,7 @@ def _switch(
         current = replaced.get(fresh.projection)
         if current is not None and not catch_up(conn, by_id(conn, fresh.build_id), by_id(conn, current.build_id)):
             raise NotYet
+    dropped: list[Dependant] = []
     for build in replaced.values():
         conn.execute(
             "UPDATE refold.builds SET state = 'retired', retired_at = now(), retired_by = %s WHERE build_id = %s",
@@ -145,7 +150,9 @@ def _switch(
             " WHERE build_id = %s",
             (build.build_id,),
         )
-        switch_view(conn, build.projection, upkeepers.of(conn, build), recreate_foreign=recreate_foreign)
+        switch_view(
+            conn, build.projection, upkeepers.of(conn, build), recreate_foreign=recreate_foreign, dropped=dropped
+        )
     fresh_of = {build.projection: build for build in candidates}
     for reader in readers:
         upstream = next(b for b in replaced.values() if b.build_id == reader.upstream_id)
@@ -158,9 +165,17 @@ def _switch(
             follow(conn, reader, successor)
         except Behind as error:
             raise NotYet from error
+    make_views(conn, _views(conn, deployment), dropped, recreate_foreign=recreate_foreign)
     conn.execute("UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s", (deployment,))
     crash_point("views")
     return candidates
+
+
+def _views(conn: psycopg.Connection, deployment: int) -> list[ViewFile]:
+    """The views that go live with a deployment."""
+    row = conn.execute("SELECT views FROM refold.deployments WHERE deployment = %s", (deployment,)).fetchone()
+    texts = {} if row is None or row[0] is None else dict(row[0])
+    return [view_file(name, text, Path("sql/views") / f"{name}.sql") for name, text in sorted(texts.items())]
 
 
 def _readers(conn: psycopg.Connection, taken: set[int]) -> list[Build]:
