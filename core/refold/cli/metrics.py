@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -13,6 +13,7 @@ from rich.progress import TaskID
 from refold.builds.build import Build, kept
 from refold.builds.changes import Change
 from refold.builds.promote import drop_superseded
+from refold.builds.silent import Silence, missing_actions, silent
 from refold.builds.views import without_barrier
 from refold.cli.app import METRICS, app
 from refold.cli.output import as_json, line, note, progress, table
@@ -26,7 +27,10 @@ from refold.deployment.deploy import refused
 from refold.deployment.drive import Progress
 from refold.errors import RefoldError, at_once
 from refold.projections.definition import load
+from refold.projections.hints import actions_of
+from refold.projections.plan import LOG
 from refold.projections.view_file import load_views
+from refold.upkeep.stream import LOG_STREAM
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 NoPromote = Annotated[
@@ -80,6 +84,8 @@ def deploy(
         if dry_run:
             if json:
                 as_json({"plan": [_change(one) for one in todo]})
+            else:
+                _show_silent(conn, todo)
             return
         with _bars() as report:
             builds = deploy_builds(
@@ -94,7 +100,9 @@ def deploy(
         waiting = bool(builds) and no_promote
         shown = [] if waiting else [view.name for view in views]
         if not json:
-            _show_outcome(conn, builds, promoted=not no_promote, nothing="Everything is as the files say.")
+            _show_outcome(
+                builds, promoted=not no_promote, silent=silent(conn, builds), nothing="Everything is as the files say."
+            )
             _show_views(conn, shown)
         _tidy(conn)
     if json:
@@ -128,7 +136,7 @@ def rebuild(
     if json:
         as_json({"builds": [_build(build) for build in builds]})
     else:
-        _show_outcome(conn, builds, promoted=not no_promote, nothing="Nothing to rebuild.")
+        _show_outcome(builds, promoted=not no_promote, nothing="Nothing to rebuild.")
 
 
 @app.command(rich_help_panel=METRICS)
@@ -158,7 +166,7 @@ def promote(
             builds = go_live(conn, chosen, names or (), report, recreate_foreign=recreate_views)
         views = views_of(conn, builds)
         if not json:
-            _show_outcome(conn, builds, promoted=True, nothing="No build waits to be promoted.")
+            _show_outcome(builds, promoted=True, silent=silent(conn, builds), nothing="No build waits to be promoted.")
             _show_views(conn, views)
         _tidy(conn)
     if json:
@@ -246,11 +254,28 @@ def _show_plan(todo: Sequence[Change]) -> None:
     table(("PROJECTION", "ACTION", "UPKEEP", "READS", "WHY"), rows)
 
 
-def _show_outcome(conn: psycopg.Connection, builds: Sequence[Build], *, promoted: bool, nothing: str) -> None:
+def _show_silent(conn: psycopg.Connection, todo: Sequence[Change]) -> None:
+    """Names the actions that new metrics on the log ask for, and that it does not have."""
+    for one in todo:
+        definition = one.definition
+        if one.builds and definition is not None and definition.language == "sql" and definition.plan.stream == LOG:
+            wanted = actions_of(definition.source)
+            why = missing_actions(conn, LOG_STREAM.table, wanted) if wanted else None
+            if why is not None:
+                note(f"{one.projection}: {why}")
+
+
+def _show_outcome(
+    builds: Sequence[Build], *, promoted: bool, nothing: str, silent: Mapping[int, Silence] | None = None
+) -> None:
     if not builds:
         line(nothing)
     for build in builds:
-        line(f"{'live' if promoted else 'built'}: {build.projection}  ({build.table_name})")
+        found = (silent or {}).get(build.build_id)
+        what = f"{'live' if promoted else 'built'}: {build.projection}"
+        line(f"{what}, 0 rows: {found.why}" if found is not None and found.empty else f"{what}  ({build.table_name})")
+        if found is not None and not found.empty:
+            note(f"{build.projection}: {found.why}")
         if build.dead_letters:
             note(f"{build.projection} leaves {build.dead_letters:,} out: `refold deadletters list {build.projection}`")
     if builds and not promoted:

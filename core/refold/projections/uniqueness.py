@@ -96,14 +96,12 @@ def _keys(select: exp.Select) -> list[frozenset[str]]:
         return []
     outputs = {item.alias_or_name: item.unalias() for item in select.expressions}
     if select.args.get("group") is not None:
-        keys = [
-            frozenset(name for name, node in outputs.items() if _text(node) == _text(one)) for one in _groups(select)
-        ]
-        # Each group may be shown more than once; one of its names will do.
-        return [frozenset(min(names) for names in keys)] if keys and all(keys) else []
+        names = {_text(node): name for name, node in outputs.items()}
+        shown = [names.get(_text(one)) for one in _groups(select)]
+        return [frozenset(name for name in shown if name)] if shown and all(shown) else []
     if select.args.get("distinct") is not None:
         return [] if select.args["distinct"].args.get("on") is not None else [frozenset(outputs)]
-    if select.find(exp.AggFunc) is not None and not select.find(exp.Window):
+    if any(one.find_ancestor(exp.Window) is None for item in select.expressions for one in item.find_all(exp.AggFunc)):
         return []
     passed = {node.name: name for name, node in outputs.items() if isinstance(node, exp.Column)}
     return [frozenset(passed[name] for name in key) for key in _keys_below(select) if key <= passed.keys()]
