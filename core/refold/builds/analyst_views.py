@@ -286,7 +286,7 @@ def _replaceable(conn: psycopg.Connection, name: str) -> bool:
 
 def _made(conn: psycopg.Connection, file: ViewFile, grants: list[Grant], *, recreate_foreign: bool) -> list[Dependant]:
     """Makes a view, if it does not stand as its file says; what had to be dropped for it comes back."""
-    if _stands(conn, file):
+    if _stands(conn, file) and all(one.verb not in ("GRANT", "REVOKE") for one in file.statements):
         return []
     view = sql.Identifier(METRICS_SCHEMA, file.name)
     dropped: list[Dependant] = []
@@ -307,9 +307,7 @@ def _made(conn: psycopg.Connection, file: ViewFile, grants: list[Grant], *, recr
 
 
 def _stands(conn: psycopg.Connection, file: ViewFile) -> bool:
-    """Whether a view is what its file makes. Tried in pg_temp, which takes no lock that a reader waits for."""
-    if any(statement.verb not in ("CREATE", "COMMENT", "DROP") for statement in file.statements):
-        return False
+    """Whether a view is what its file makes, whoever may read it; tried in pg_temp, without a lock on the view."""
     try:
         with conn.transaction(force_rollback=True):
             _run(conn, file, {file.name})

@@ -5,10 +5,10 @@ from __future__ import annotations
 import psycopg
 from psycopg import sql
 
-from refold.builds.build import Build
+from refold.builds.build import Build, find
 from refold.builds.upkeeper import Upkeeper, Upkeepers
-from refold.builds.views import METRICS_SCHEMA, switch_view
-from refold.errors import BuildError
+from refold.builds.views import METRICS_SCHEMA, stands, switch_view
+from refold.errors import BuildError, RefoldError
 from refold.retry import in_short_attempts
 
 PATIENCE = 10.0
@@ -34,6 +34,26 @@ def is_shown(conn: psycopg.Connection, name: str, keeper: Upkeeper) -> bool:
     return row == (True,)
 
 
+def hidden(conn: psycopg.Connection, upkeepers: Upkeepers) -> list[str]:
+    """The live metrics that their views do not show; as far as their code is here.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode; or the caller's transaction, which may write.
+        upkeepers: the SQL of builds.
+    """
+    found: list[str] = []
+    for build in find(conn, "b.state = 'live'"):
+        try:
+            keeper = upkeepers.of(conn, build)
+        except RefoldError:
+            # Its transform is not here, or is another: that is told with the files.
+            shown = stands(conn, build.projection)
+        else:
+            shown = is_shown(conn, build.projection, keeper)
+        found += [] if shown else [build.projection]
+    return found
+
+
 def shown_again(
     conn: psycopg.Connection, build: Build, upkeepers: Upkeepers, *, recreate_foreign: bool = False
 ) -> bool:
@@ -50,7 +70,7 @@ def shown_again(
     """
     try:
         keeper = upkeepers.of(conn, build)
-    except BuildError:
+    except RefoldError:
         # A transform that is not here: whoever has it can look.
         return False
     if is_shown(conn, build.projection, keeper):

@@ -79,7 +79,7 @@ def missing_actions(conn: psycopg.Connection, stream: str, wanted: Sequence[str]
             ]
             if not missing:
                 return None
-            sample = sql.SQL("SELECT DISTINCT action FROM (SELECT action FROM {} LIMIT {}) AS some")
+            sample = sql.SQL("SELECT DISTINCT action FROM (SELECT action FROM {} LIMIT {}) AS sample")
             known = [str(name) for (name,) in conn.execute(sample.format(table, sql.Literal(SAMPLE))).fetchall()]
     except psycopg.errors.QueryCanceled:
         return None

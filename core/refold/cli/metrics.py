@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import psycopg
@@ -13,7 +15,9 @@ from rich.progress import TaskID
 from refold.builds.build import Build, kept
 from refold.builds.changes import Change
 from refold.builds.promote import drop_superseded
+from refold.builds.shown import hidden
 from refold.builds.silent import Silence, missing_actions, silent
+from refold.builds.upkeeper import Upkeepers
 from refold.builds.views import without_barrier
 from refold.cli.app import METRICS, app
 from refold.cli.output import as_json, line, note, progress, table
@@ -25,7 +29,7 @@ from refold.deployment.deploy import plan as plan_of
 from refold.deployment.deploy import rebuild as rebuild_builds
 from refold.deployment.deploy import refused
 from refold.deployment.drive import Progress
-from refold.errors import RefoldError, at_once
+from refold.errors import DefinitionError, RefoldError, at_once
 from refold.projections.definition import load
 from refold.projections.hints import actions_of
 from refold.projections.plan import LOG
@@ -44,6 +48,8 @@ RecreateViews = Annotated[
         help="Where a metric's columns change: also drop and make again views outside the schema `metrics`.",
     ),
 ]
+
+_AGAIN = "its view was dropped or replaced, and is made again"
 
 
 @app.command(rich_help_panel=METRICS)
@@ -73,12 +79,14 @@ def deploy(
     mistakes: list[RefoldError] = [*loading.mistakes]
     with session(database_url) as conn:
         live = {build.projection for build in kept(conn)}
-        views = load_views(chosen.resolve().parent / "sql" / "views", loading.names | live, mistakes)
+        views = load_views(_views_beside(chosen), loading.names | live, mistakes)
         if mistakes or dry_run:
             mistakes += refused(conn, loading.definitions, views, loading.unknown, recreate_foreign=recreate_views)
         if mistakes:
-            raise at_once(mistakes)
+            raise at_once(sorted(mistakes, key=_place))
         todo = plan_of(conn, loading.definitions)
+        lost = set(hidden(conn, Upkeepers(chosen)))
+        todo = [replace(one, because=one.because or _AGAIN) if one.projection in lost else one for one in todo]
         if not json:
             _show_plan(todo)
         if dry_run:
@@ -226,6 +234,18 @@ def _bars() -> Iterator[Callable[[Progress], None]]:
             bars.update(tasks[key], completed=step.events, total=total, note=step.stage)
 
         yield report
+
+
+def _views_beside(projections: Path) -> Path:
+    """The folder of views that belongs to one of projections; as one would type it."""
+    folder = projections.resolve().parent / "sql" / "views"
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def _place(error: RefoldError) -> tuple[bool, str, int]:
+    """Where a mistake is, to be said in this order; what is in no file comes last."""
+    path = error.path if isinstance(error, DefinitionError) else None
+    return path is None, str(path), (error.line or 0) if isinstance(error, DefinitionError) else 0
 
 
 def _show_views(conn: psycopg.Connection, names: Sequence[str]) -> None:
