@@ -13,7 +13,7 @@ RefoldError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -53,9 +53,14 @@ class Mistakes(DefinitionError):
         self.errors = tuple(errors)
 
 
-def at_once(errors: Sequence[RefoldError]) -> RefoldError:
+def each(errors: Iterable[RefoldError]) -> list[RefoldError]:
+    """All of these, with every mistake of several by itself."""
+    return [one for error in errors for one in (error.errors if isinstance(error, Mistakes) else (error,))]
+
+
+def at_once(errors: Iterable[RefoldError]) -> RefoldError:
     """All mistakes as one error; one alone is itself. There is one at least."""
-    flat = [one for error in errors for one in (error.errors if isinstance(error, Mistakes) else (error,))]
+    flat = each(errors)
     return flat[0] if len(flat) == 1 else Mistakes(flat)
 
 

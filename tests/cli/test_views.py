@@ -110,6 +110,18 @@ def test_views_wait_for_promote_with_their_metric(
     assert csv(deployed, "top") == ["action,m", "view,1"]
 
 
+def test_a_rollback_takes_a_view_back_that_uses_what_its_metric_has_got_since(
+    deployed: Refold, metric: Metric, view: Callable[[str, str], None]
+) -> None:
+    metric("counts", "SELECT action, count(*) AS n, max(version) AS v FROM events GROUP BY action")
+    view("top", "SELECT action, v AS m FROM metrics.counts")
+    assert deployed("deploy").status == 0
+    assert csv(deployed, "a_last") == ["action,more", "view,2"]
+    done = deployed("rollback", "counts")
+    assert done.status == 0, done.err
+    assert csv(deployed, "a_last") == ["action,more", "view,3"]
+
+
 def test_a_view_alone_is_changed_and_what_stands_is_left_alone(
     deployed: Refold, view: Callable[[str, str], None], admin: psycopg.Connection[Any]
 ) -> None:

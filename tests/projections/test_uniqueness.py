@@ -26,7 +26,7 @@ def analysed(query: str) -> None:
         *(f"SELECT user_id, day, {LEAD} FROM ({DAYS.format(term)}) AS d" for term in ("day", "2", DAY)),
         f"SELECT d.user_id, lag(d.day) OVER (PARTITION BY d.user_id ORDER BY d.day DESC) AS x FROM ({GROUPED}) AS d",
         f"WITH days AS ({DAYS.format('day')}) SELECT user_id, {LEAD} FROM days",
-        f"WITH a AS ({DAYS.format('day')}), b AS (SELECT user_id, day FROM a WHERE n > 1) SELECT user_id, {LEAD} FROM b",
+        f"WITH a AS ({GROUPED}), b AS (SELECT user_id, day FROM a WHERE n > 1) SELECT user_id, {LEAD} FROM b",
         f"SELECT user_id, {LEAD} FROM (SELECT DISTINCT user_id, {DAY} AS day FROM events) AS d",
         f"SELECT user_id, sum(n) OVER (PARTITION BY user_id ORDER BY day ROWS 2 PRECEDING) AS x FROM ({GROUPED}) AS d",
         f"SELECT user_id, {DAY} AS day, lag(count(*)) OVER (PARTITION BY user_id ORDER BY {DAY}) AS x"

@@ -93,6 +93,7 @@ def make_views(
     files: Iterable[ViewFile],
     dropped: Iterable[Dependant],
     *,
+    earlier: Iterable[ViewFile] = (),
     recreate_foreign: bool = False,
 ) -> None:
     """Makes views what their files say, and again what a switch has dropped; in the caller's transaction.
@@ -103,6 +104,7 @@ def make_views(
         conn: acts as refold_worker; has a short lock_timeout.
         files: the views that have a file.
         dropped: what stood on a metric and was dropped with it. What has a file is made from that.
+        earlier: files as they were when a metric was, to which that goes back: for views that use what it lacks.
         recreate_foreign: where the columns change, also drop and make again views outside `metrics`.
 
     Raises:
@@ -111,6 +113,7 @@ def make_views(
         psycopg.errors.LockNotAvailable: a reader holds one.
     """
     by_name = {file.name: file for file in files}
+    before = {file.name: file for file in earlier}
     grants: dict[str, list[Grant]] = {}
     left: list[ViewFile | Dependant] = list(by_name.values())
 
@@ -142,6 +145,10 @@ def make_views(
             except BuildError as error:
                 if not isinstance(error.__cause__, _LATER):
                     raise
+                if isinstance(one, Dependant) and not one.foreign and one.name in before:
+                    by_name[one.name] = before.pop(one.name)
+                    again([one])
+                    continue
                 refused.append(error)
                 left.append(one)
             except psycopg.errors.UndefinedTable as error:

@@ -165,17 +165,21 @@ def _switch(
             follow(conn, reader, successor)
         except Behind as error:
             raise NotYet from error
-    make_views(conn, _views(conn, deployment), dropped, recreate_foreign=recreate_foreign)
+    files, back = _views(conn, deployment)
+    make_views(
+        conn, () if back else files, dropped, earlier=files if back else (), recreate_foreign=recreate_foreign
+    )
     conn.execute("UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s", (deployment,))
     crash_point("views")
     return candidates
 
 
-def _views(conn: psycopg.Connection, deployment: int) -> list[ViewFile]:
-    """The views that go live with a deployment."""
-    row = conn.execute("SELECT views FROM refold.deployments WHERE deployment = %s", (deployment,)).fetchone()
-    texts = {} if row is None or row[0] is None else dict(row[0])
-    return [view_file(name, text, Path("sql/views") / f"{name}.sql") for name, text in sorted(texts.items())]
+def _views(conn: psycopg.Connection, deployment: int) -> tuple[list[ViewFile], bool]:
+    """The views that go live with a deployment; and whether it is one that goes back."""
+    row = conn.execute("SELECT views, kind FROM refold.deployments WHERE deployment = %s", (deployment,)).fetchone()
+    texts, kind = ({}, "") if row is None else (dict(row[0] or {}), row[1])
+    files = [view_file(name, text, Path("sql/views") / f"{name}.sql") for name, text in sorted(texts.items())]
+    return files, kind == "rollback"
 
 
 def _readers(conn: psycopg.Connection, taken: set[int]) -> list[Build]:

@@ -29,7 +29,7 @@ from refold.deployment.deploy import plan as plan_of
 from refold.deployment.deploy import rebuild as rebuild_builds
 from refold.deployment.deploy import refused
 from refold.deployment.drive import Progress
-from refold.errors import DefinitionError, RefoldError, at_once
+from refold.errors import DefinitionError, RefoldError, at_once, each
 from refold.projections.definition import load
 from refold.projections.hints import actions_of
 from refold.projections.plan import LOG
@@ -83,7 +83,7 @@ def deploy(
         if mistakes or dry_run:
             mistakes += refused(conn, loading.definitions, views, loading.unknown, recreate_foreign=recreate_views)
         if mistakes:
-            raise at_once(sorted(mistakes, key=_place))
+            raise at_once(sorted(each(mistakes), key=_place))
         todo = plan_of(conn, loading.definitions)
         lost = set(hidden(conn, Upkeepers(chosen)))
         todo = [replace(one, because=one.because or _AGAIN) if one.projection in lost else one for one in todo]

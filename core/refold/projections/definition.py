@@ -13,7 +13,7 @@ from pathlib import Path
 
 import sqlglot
 
-from refold.errors import DefinitionError, Mistakes, at_once
+from refold.errors import DefinitionError, at_once
 from refold.projections import transform as transforms
 from refold.projections.hints import refuse_metrics
 from refold.projections.plan import LOG, LOG_COLUMNS, Plan
@@ -133,7 +133,7 @@ def load(folder: Path) -> Loading:
             refuse_metrics(paths[name], {other for other in loaded if other not in streams})
             loaded[name] = _load(paths[name], streams, loaded)
         except DefinitionError as error:
-            mistakes += error.errors if isinstance(error, Mistakes) else [error]
+            mistakes.append(error)
             continue
         if loaded[name].plan.event_grain:
             streams[name] = loaded[name].plan.stream_columns

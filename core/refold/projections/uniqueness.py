@@ -74,13 +74,13 @@ def _cte(node: exp.Expr, name: str) -> exp.Select | None:
     within: list[exp.Expr] = []
     while above is not None:
         scope = above.args.get("with_") or above.args.get("with")
-        for cte in scope.expressions if scope is not None else ():
+        for cte in () if scope is None else scope.expressions:
             if any(cte is one for one in within):
                 # Itself, and what comes after it, cannot be seen from within.
                 break
             if cte.alias == name:
                 plain = isinstance(cte.this, exp.Select) and not cte.args["alias"].args.get("columns")
-                return cte.this if plain and not scope.args.get("recursive") else None
+                return cte.this if plain and not cte.parent.args.get("recursive") else None
         within.append(above)
         above = above.parent
     return None

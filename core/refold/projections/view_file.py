@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlglot
-from sqlglot import TokenType, exp
-from sqlglot.tokens import Token
+from sqlglot import Token, TokenType, exp
 
 from refold.errors import RefoldError, ViewError
 
