@@ -166,9 +166,7 @@ def _switch(
         except Behind as error:
             raise NotYet from error
     files, back = _views(conn, deployment)
-    make_views(
-        conn, () if back else files, dropped, earlier=files if back else (), recreate_foreign=recreate_foreign
-    )
+    make_views(conn, () if back else files, dropped, earlier=files if back else (), recreate_foreign=recreate_foreign)
     conn.execute("UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s", (deployment,))
     crash_point("views")
     return candidates
