@@ -16,8 +16,8 @@ from psycopg import sql
 
 from law import deploy_project, worker_connection
 from refold import append
-from refold.builds.views import apply_analyst_views
-from refold.errors import BuildError
+from refold.builds.analyst_views import apply_analyst_views
+from refold.errors import ViewError
 from refold.resources import projections_dir, sql_dir
 from refold.worker.loop import Worker
 
@@ -31,7 +31,7 @@ def worker(database_url: str) -> Iterator[psycopg.Connection]:
     """A worker's connection to a database with the delivered metrics and views."""
     deploy_project(database_url, projections_dir())
     with worker_connection(database_url) as conn:
-        assert apply_analyst_views(conn, sql_dir() / "views") == []
+        assert apply_analyst_views(conn, sql_dir() / "views") == VIEWS
         yield conn
 
 
@@ -169,7 +169,7 @@ def test_every_view_and_column_is_described(analyst: psycopg.Connection) -> None
 def test_views_stand_on_views_whatever_their_names(worker: psycopg.Connection, tmp_path: Path) -> None:
     (tmp_path / "a_first.sql").write_text("CREATE OR REPLACE VIEW metrics.a_first AS SELECT * FROM metrics.b_second")
     (tmp_path / "b_second.sql").write_text("CREATE OR REPLACE VIEW metrics.b_second AS SELECT 1 AS one")
-    assert apply_analyst_views(worker, tmp_path) == []
+    assert apply_analyst_views(worker, tmp_path) == ["a_first", "b_second"]
     assert rows_of_one(worker, "a_first") == (1,)
 
 
@@ -188,15 +188,27 @@ def test_a_view_may_change_its_columns_and_keeps_its_grants(worker: psycopg.Conn
     assert granted == [(True,), (True,)]
 
 
-def test_a_view_without_its_metric_is_left_out_and_a_wrong_one_is_refused(
-    worker: psycopg.Connection, tmp_path: Path
+@pytest.mark.parametrize(
+    ("text", "message", "remedy"),
+    [
+        ("SELECT * FROM metrics.nothing", 'mine.sql:2: relation "metrics.nothing" does not exist', "There are: "),
+        ("SELECT * FROM metrics.active_user", "does not exist", "Write metrics.active_users."),
+        (
+            "SELECT dya FROM metrics.active_users",
+            'mine.sql:2: column "dya" does not exist',
+            "Name the columns",
+        ),
+        ("SELEKT", "mine.sql:2: syntax error", "Correct the file"),
+    ],
+)
+def test_a_view_that_cannot_be_made_is_an_error_with_place_and_remedy(
+    worker: psycopg.Connection, tmp_path: Path, text: str, message: str, remedy: str
 ) -> None:
-    file = tmp_path / "mine.sql"
-    file.write_text("CREATE OR REPLACE VIEW metrics.mine AS SELECT * FROM metrics.nothing")
-    assert apply_analyst_views(worker, tmp_path) == [("mine.sql", 'relation "metrics.nothing" does not exist')]
-    file.write_text("CREATE OR REPLACE VIEW metrics.mine AS SELEKT")
-    with pytest.raises(BuildError, match=r"mine\.sql: syntax error"):
+    (tmp_path / "mine.sql").write_text(f"CREATE OR REPLACE VIEW metrics.mine AS\n{text}")
+    with pytest.raises(ViewError) as refused:
         apply_analyst_views(worker, tmp_path)
+    assert message in str(refused.value)
+    assert remedy in (refused.value.remedy or "")
 
 
 def rows_of_one(conn: psycopg.Connection, view: str) -> tuple[Any, ...] | None:

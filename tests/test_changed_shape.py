@@ -27,9 +27,9 @@ def changing(database_url: str, tmp_path: Path) -> Iterator[Callable[..., None]]
     """Deploys a metric `doings` with this text."""
     with worker_connection(database_url) as conn:
 
-        def deploy_text(text: str, **options: bool) -> None:
+        def deploy_text(text: str, *, recreate_foreign: bool = False) -> None:
             (tmp_path / "doings.sql").write_text(text)
-            deploy(conn, tmp_path, load_directory(tmp_path), lambda progress: None, **options)
+            deploy(conn, tmp_path, load_directory(tmp_path), lambda progress: None, recreate_foreign=recreate_foreign)
 
         deploy_text(BY_TEXT)
         yield deploy_text

@@ -3,6 +3,8 @@
 RefoldError
 ├── InputError          a file, an option or a mapping is wrong: correct the call
 ├── DefinitionError     a projection's file is wrong: correct the file (path and line are given)
+│   ├── ViewError       a file in sql/views is: correct it
+│   └── Mistakes        several files are: all that is wrong with them, at once
 ├── DatabaseError       the database is not as refold needs it: migrate, grant, or look at the server
 │   ├── NotInstalled    the schema is missing or old: run `refold migrate`
 │   └── ForeignCluster  the coordinates mean nothing here: a restore happened, run `refold recover`
@@ -11,6 +13,7 @@ RefoldError
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -36,6 +39,29 @@ class DefinitionError(RefoldError):
         super().__init__(where + message, remedy=remedy)
         self.path = path
         self.line = line
+
+
+class ViewError(DefinitionError):
+    """A file in sql/views makes more than its view, or its view cannot be made."""
+
+
+class Mistakes(DefinitionError):
+    """Several files cannot be kept; what is wrong with each is in `errors`."""
+
+    def __init__(self, errors: Sequence[RefoldError]) -> None:
+        super().__init__("\n".join(map(str, errors)))
+        self.errors = tuple(errors)
+
+
+def each(errors: Iterable[RefoldError]) -> list[RefoldError]:
+    """All of these, with every mistake of several by itself."""
+    return [one for error in errors for one in (error.errors if isinstance(error, Mistakes) else (error,))]
+
+
+def at_once(errors: Iterable[RefoldError]) -> RefoldError:
+    """All mistakes as one error; one alone is itself. There is one at least."""
+    flat = each(errors)
+    return flat[0] if len(flat) == 1 else Mistakes(flat)
 
 
 class DatabaseError(RefoldError):

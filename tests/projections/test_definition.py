@@ -75,7 +75,7 @@ def test_a_stream_that_is_not_there_is_guessed(folder: Path) -> None:
 
 def test_a_grouped_projection_is_no_stream(folder: Path) -> None:
     write(folder, counts=COUNT.format("events"), more="SELECT action, sum(n) AS n FROM counts GROUP BY action")
-    assert "no stream named counts" in str(refused(folder))
+    assert "counts is a metric" in str(refused(folder))
     assert refused(folder).path == folder / "more.sql"
 
 

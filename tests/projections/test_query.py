@@ -315,7 +315,7 @@ def test_comments_describe_the_metric_and_its_columns() -> None:
         ("DELETE FROM events", 1, "one SELECT, not DELETE", None),
         ("SELECT event_id FROM events UNION SELECT event_id FROM events", 1, "one SELECT, not UNION", None),
         ("SELECT event_id FROM events; SELECT 1 AS one", None, "has 2 statements", "a file for each"),
-        ("-- Nothing yet.", None, "has 0 statements", None),
+        ("-- Nothing yet.", 1, "the file is empty", "Write one SELECT"),
         ("SELECT event_id,\nFROM WHERE", 2, "not valid SQL", None),
         ("SELECT 'open FROM events", None, "not valid SQL", None),
     ],

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from refold.builds.build import Build, by_id, find
 from refold.builds.exactness import refuse_inexact
@@ -13,7 +14,7 @@ from refold.builds.key_indexes import index_streams
 from refold.builds.readings import refuse_misread
 from refold.builds.trial import Unkeepable, refuse_unkeepable
 from refold.builds.upkeeper import stream_of, table_name
-from refold.errors import BuildError, DefinitionError
+from refold.errors import BuildError, DefinitionError, RefoldError
 from refold.projections.definition import Definition
 from refold.replicas import IDENTITY
 from refold.retry import transient
@@ -22,10 +23,20 @@ from refold.upkeep.statements import Statements
 from refold.upkeep.transform import statements as transform_statements
 
 
-def new_deployment(conn: psycopg.Connection, kind: str, *, promote: bool) -> int:
-    """Records that builds were asked for; they go live together."""
+def new_deployment(
+    conn: psycopg.Connection, kind: str, *, promote: bool, views: Mapping[str, str] | None = None
+) -> int:
+    """Records that builds were asked for; they go live together, and views of analysts with them.
+
+    Args:
+        conn: a connection that acts as refold_worker.
+        kind: deploy, rebuild, promote or rollback.
+        promote: whether they go live by themselves.
+        views: the text of the file of each view.
+    """
     row = conn.execute(
-        "INSERT INTO refold.deployments (kind, promote) VALUES (%s, %s) RETURNING deployment", (kind, promote)
+        "INSERT INTO refold.deployments (kind, promote, views) VALUES (%s, %s, %s) RETURNING deployment",
+        (kind, promote, None if views is None else Jsonb(dict(views))),
     ).fetchone()
     assert row is not None
     return int(row[0])
@@ -37,6 +48,7 @@ def make_builds(
     deployment: int,
     *,
     resumed: Mapping[str, Build],
+    mistakes: list[RefoldError] | None = None,
 ) -> list[Build]:
     """Makes an empty build for each definition, upstream first, in the caller's transaction.
 
@@ -47,26 +59,41 @@ def make_builds(
         definitions: what to build, upstream first.
         deployment: the builds go live together under this number.
         resumed: unfinished builds of this deployment's projections, by name.
+        mistakes: gets what is wrong with definitions, which are left out then, with all that read them.
 
     Raises:
-        DefinitionError: Postgres refuses a definition, or it sums floats.
+        DefinitionError: Postgres refuses a definition, or it sums floats, and there is no list of mistakes.
     """
     made: dict[str, Build] = dict(resumed)
+    wrong: set[str] = set()
     for definition in definitions:
-        upstream = None
-        if definition.upstream is not None:
-            upstream = made.get(definition.upstream) or _live(conn, definition.upstream)
-        columns = None
-        if definition.transform is None:
-            columns = refuse_misread(conn, definition, stream_of(upstream))
-            definition = replace(definition, plan=definition.plan.reading(columns))
-        build = _insert(conn, definition, deployment, upstream, columns)
-        statements = _statements(definition, build, upstream)
-        _create(conn, definition, statements)
-        made[definition.name] = build
+        if definition.upstream in wrong:
+            wrong.add(definition.name)
+            continue
+        try:
+            with conn.transaction():
+                made[definition.name] = _make(conn, definition, deployment, made)
+        except DefinitionError as error:
+            if mistakes is None:
+                raise
+            mistakes.append(error)
+            wrong.add(definition.name)
     fresh = [build for name, build in made.items() if name not in resumed]
     index_streams(conn, fresh)
     return fresh
+
+
+def _make(conn: psycopg.Connection, definition: Definition, deployment: int, made: Mapping[str, Build]) -> Build:
+    upstream = None
+    if definition.upstream is not None:
+        upstream = made.get(definition.upstream) or _live(conn, definition.upstream)
+    columns = None
+    if definition.transform is None:
+        columns = refuse_misread(conn, definition, stream_of(upstream))
+        definition = replace(definition, plan=definition.plan.reading(columns))
+    build = _insert(conn, definition, deployment, upstream, columns)
+    _create(conn, definition, statements_of(definition, build, upstream))
+    return build
 
 
 def _live(conn: psycopg.Connection, projection: str) -> Build:
@@ -125,7 +152,8 @@ def _insert(
     return by_id(conn, int(row[0]))
 
 
-def _statements(definition: Definition, build: Build, upstream: Build | None) -> Statements:
+def statements_of(definition: Definition, build: Build, upstream: Build | None) -> Statements:
+    """The SQL of a build that was made of a definition."""
     stream = stream_of(upstream)
     if definition.transform is not None:
         return transform_statements(definition.transform, stream, build.table_name)

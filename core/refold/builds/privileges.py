@@ -39,10 +39,12 @@ def grants_on(conn: psycopg.Connection, schema: str, name: str) -> list[Grant]:
             SELECT attname::text, attacl FROM pg_attribute WHERE attrelid = c.oid AND NOT attisdropped
         ) AS held
         CROSS JOIN LATERAL aclexplode(held.acl) AS a
-        WHERE c.oid = %s::regclass AND a.grantee <> c.relowner
+        JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        -- By its names: to look it up as a regclass takes USAGE on its schema.
+        WHERE n.nspname = %s AND c.relname = %s AND a.grantee <> c.relowner
         ORDER BY 3 NULLS FIRST, 1, 2
         """,
-        (sql.Identifier(schema, name).as_string(conn),),
+        (schema, name),
     ).fetchall()
     # regrole quotes a name that needs it; the identifier is made again where the grant is.
     return [Grant(privilege, _plain(grantee), column, grantable) for privilege, grantee, column, grantable in rows]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import psycopg
 
 from refold.builds import figures
+from refold.builds.analyst_views import make_views
 from refold.builds.build import Build, by_id, find, lock
 from refold.builds.first_load import tables_of
 from refold.builds.follow import Behind, follow
 from refold.builds.suspects import suspects
 from refold.builds.trial import refuse_unkeepable
 from refold.builds.upkeeper import Upkeepers
-from refold.builds.views import drop_view, switch_view
+from refold.builds.views import Dependant, drop_view, switch_view
 from refold.crash import crash_point
 from refold.errors import BuildError
+from refold.projections.view_file import ViewFile, view_file
 from refold.retry import in_short_attempts
 from refold.scrub.damage import look_again
 from refold.scrub.rolling import scrubbed_since
@@ -62,6 +65,7 @@ def promote(
         NotYet: a build is not loaded, or too far behind.
         Unproved: the log was damaged while a new build read it.
         BuildError: views of others stand in the way, or readers still hold the views after `seconds`.
+        ViewError: a view that goes live with the builds cannot be made.
         LogDamaged: a new build would replace a right one, and was made from a damaged log.
     """
     _refuse_damage(conn, deployment, seconds)
@@ -133,6 +137,7 @@ def _switch(
         current = replaced.get(fresh.projection)
         if current is not None and not catch_up(conn, by_id(conn, fresh.build_id), by_id(conn, current.build_id)):
             raise NotYet
+    dropped: list[Dependant] = []
     for build in replaced.values():
         conn.execute(
             "UPDATE refold.builds SET state = 'retired', retired_at = now(), retired_by = %s WHERE build_id = %s",
@@ -148,7 +153,7 @@ def _switch(
         )
         keeper = upkeepers.of(conn, build)
         refuse_unkeepable(conn, keeper.statements, audited=keeper.transform is None)
-        switch_view(conn, build.projection, keeper, recreate_foreign=recreate_foreign)
+        switch_view(conn, build.projection, keeper, recreate_foreign=recreate_foreign, dropped=dropped)
     fresh_of = {build.projection: build for build in candidates}
     for reader in readers:
         upstream = next(b for b in replaced.values() if b.build_id == reader.upstream_id)
@@ -161,6 +166,8 @@ def _switch(
             follow(conn, reader, successor)
         except Behind as error:
             raise NotYet from error
+    files, back = _views(conn, deployment)
+    make_views(conn, () if back else files, dropped, earlier=files if back else (), recreate_foreign=recreate_foreign)
     if not conn.execute(
         "UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s AND given_up_at IS NULL", (deployment,)
     ).rowcount:
@@ -170,6 +177,14 @@ def _switch(
         )
     crash_point("views")
     return candidates
+
+
+def _views(conn: psycopg.Connection, deployment: int) -> tuple[list[ViewFile], bool]:
+    """The views that go live with a deployment; and whether it is one that goes back."""
+    row = conn.execute("SELECT views, kind FROM refold.deployments WHERE deployment = %s", (deployment,)).fetchone()
+    texts, kind = ({}, "") if row is None else (dict(row[0] or {}), row[1])
+    files = [view_file(name, text, Path("sql/views") / f"{name}.sql") for name, text in sorted(texts.items())]
+    return files, kind == "rollback"
 
 
 def _readers(conn: psycopg.Connection, taken: set[int]) -> list[Build]:

@@ -16,6 +16,7 @@ from sqlglot import exp
 
 from refold.builds import parse_tree
 from refold.builds.parse_tree import Catalog
+from refold.builds.remedies import remedy_of
 from refold.errors import DefinitionError
 from refold.projections.definition import Definition
 from refold.projections.equals import PLAIN
@@ -84,7 +85,12 @@ def refuse_misread(conn: psycopg.Connection, definition: Definition, stream: Str
         try:
             meant = _Probe(conn, catalog, definition.source.rstrip().rstrip(";"))
         except _Refused as error:
-            raise DefinitionError(f"Postgres refuses it: {error}", path=definition.path, line=error.line) from error
+            raise DefinitionError(
+                f"Postgres refuses it: {error}",
+                path=definition.path,
+                line=error.line,
+                remedy=remedy_of(conn, error.cause),
+            ) from error
         try:
             run = _Probe(conn, catalog, read.text, plan.stream)
         except _Refused as error:
@@ -105,6 +111,7 @@ class _Refused(Exception):
 
     def __init__(self, query: str, error: psycopg.Error) -> None:
         super().__init__(error.diag.message_primary or str(error))
+        self.cause = error
         at = int(error.diag.statement_position or 0) - len(_HEAD) - 1
         self.line = query[:at].count("\n") + 1 if at >= 0 else None
         self.word = (query[at:].split() or [""])[0] if at >= 0 else "\0"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import psycopg
 from psycopg import sql
@@ -40,7 +39,14 @@ class Dependant:
         return self.schema != METRICS_SCHEMA
 
 
-def switch_view(conn: psycopg.Connection, name: str, keeper: Upkeeper, *, recreate_foreign: bool = False) -> None:
+def switch_view(
+    conn: psycopg.Connection,
+    name: str,
+    keeper: Upkeeper,
+    *,
+    recreate_foreign: bool = False,
+    dropped: list[Dependant] | None = None,
+) -> None:
     """Points the view of a metric at a build, in the caller's transaction.
 
     Args:
@@ -48,32 +54,31 @@ def switch_view(conn: psycopg.Connection, name: str, keeper: Upkeeper, *, recrea
         name: the metric.
         keeper: the build's SQL.
         recreate_foreign: where the columns change, also drop and make again views outside `metrics`.
+        dropped: gets what stood on the view and was dropped, for the caller to make again; by default it is made again
+            at once, as it was.
 
     Raises:
         BuildError: the columns change, and somebody else's views stand on them.
         psycopg.errors.LockNotAvailable: a reader holds the view; try the whole promote again.
     """
     view = sql.Identifier(METRICS_SCHEMA, name)
-    body = _body([BARRIER] if keeper.statements.view_hides else [], keeper.statements.view)
+    body = body_of([BARRIER] if keeper.statements.view_hides else [], keeper.statements.view)
     try:
         with conn.transaction():
             conn.execute(sql.SQL("CREATE OR REPLACE VIEW {} {}").format(view, body))
     except psycopg.errors.InvalidTableDefinition:
         # Columns went, or changed type or order: what stands on the view must be made again around it.
         dependants = dependants_of(conn, name)
-        foreign = [f"{one.schema}.{one.name}" for one in dependants if one.foreign]
-        if any(one.kind != "v" for one in dependants) or (foreign and not recreate_foreign):
-            names = ", ".join(foreign or [one.name for one in dependants if one.kind != "v"])
-            raise BuildError(
-                f"the columns of metrics.{name} change, and {names} depends on it",
-                remedy="Drop it first, or let refold make the views again: --recreate-views.",
-            ) from None
+        refuse_others(name, dependants, recreate_foreign=recreate_foreign)
         grants = grants_on(conn, METRICS_SCHEMA, name)
         conn.execute(sql.SQL("DROP VIEW {} CASCADE").format(view))
         conn.execute(sql.SQL("CREATE VIEW {} {}").format(view, body))
         grant(conn, METRICS_SCHEMA, name, grants)
-        for one in dependants:
-            _recreate(conn, one)
+        if dropped is None:
+            for one in dependants:
+                recreate(conn, one)
+        else:
+            dropped += dependants
     plan = keeper.plan
     conn.execute(sql.SQL("COMMENT ON VIEW {} IS {}").format(view, sql.Literal(plan.description or None)))
     for column in plan.columns:
@@ -85,9 +90,30 @@ def switch_view(conn: psycopg.Connection, name: str, keeper: Upkeeper, *, recrea
     conn.execute(sql.SQL("GRANT SELECT ON {} TO refold_analyst").format(view))
 
 
+def refuse_others(name: str, dependants: Sequence[Dependant], *, recreate_foreign: bool) -> None:
+    """Refuses to drop a view, whose columns change, with what is not refold's to make again.
+
+    Raises:
+        BuildError: materialized views stand on it, or views outside `metrics` and nobody has allowed it.
+    """
+    foreign = [f"{one.schema}.{one.name}" for one in dependants if one.foreign]
+    if any(one.kind != "v" for one in dependants) or (foreign and not recreate_foreign):
+        names = ", ".join(foreign or [one.name for one in dependants if one.kind != "v"])
+        raise BuildError(
+            f"the columns of metrics.{name} change, and {names} depends on it",
+            remedy="Drop it first, or let refold make the views again: --recreate-views.",
+        ) from None
+
+
 def drop_view(conn: psycopg.Connection, name: str) -> None:
     """Removes the view of a metric that is no longer live; fails when something stands on it."""
     conn.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(METRICS_SCHEMA, name)))
+
+
+def stands(conn: psycopg.Connection, name: str) -> bool:
+    """Whether there is anything of this name in `metrics`."""
+    view = sql.Identifier(METRICS_SCHEMA, name).as_string(conn)
+    return conn.execute("SELECT to_regclass(%s) IS NOT NULL", (view,)).fetchone() == (True,)
 
 
 def dependants_of(conn: psycopg.Connection, name: str) -> list[Dependant]:
@@ -117,36 +143,6 @@ def dependants_of(conn: psycopg.Connection, name: str) -> list[Dependant]:
     ]
 
 
-def apply_analyst_views(conn: psycopg.Connection, folder: Path) -> list[tuple[str, str]]:
-    """Applies `*.sql` of a folder, each of which makes one view on top of the metrics, or of each other.
-
-    Args:
-        conn: acts as refold_worker, in autocommit mode.
-        folder: the folder; nothing happens when it does not exist.
-
-    Returns:
-        Name and reason of each that could not be applied, because its metrics are not there.
-
-    Raises:
-        BuildError: a file is wrong, or the view's columns change and others stand on it.
-    """
-    left = sorted(folder.glob("*.sql")) if folder.is_dir() else []
-    while True:
-        skipped: list[tuple[Path, str]] = []
-        for path in left:
-            try:
-                with conn.transaction():
-                    _apply_view(conn, path)
-            except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
-                skipped.append((path, error.diag.message_primary or str(error)))
-            except psycopg.Error as error:
-                raise BuildError(f"{path}: {error.diag.message_primary or error}") from error
-        if len(skipped) in (0, len(left)):
-            return [(path.name, reason) for path, reason in skipped]
-        # One may stand on another whose name comes later.
-        left = [path for path, _ in skipped]
-
-
 def without_barrier(conn: psycopg.Connection, names: Iterable[str]) -> list[str]:
     """Those of some views in `metrics` that leave rows out, which whoever reads the view can make out all the same."""
     rows = conn.execute(
@@ -163,41 +159,37 @@ def without_barrier(conn: psycopg.Connection, names: Iterable[str]) -> list[str]
     return [str(name) for name, definition in rows if _HIDES.search(definition)]
 
 
-def _body(options: Iterable[str], select: str) -> sql.Composable:
+def body_of(options: Iterable[str], select: str) -> sql.Composable:
     """What follows a view's name; options are as the catalog has them."""
     given = ", ".join(options)
     return sql.SQL(f"{f'WITH ({given}) ' if given else ''}AS {select}")
 
 
-def _apply_view(conn: psycopg.Connection, path: Path) -> None:
-    conn.execute("SET LOCAL lock_timeout = '2s'")
-    statement = path.read_text(encoding="utf-8").encode()
-    view = sql.Identifier(METRICS_SCHEMA, path.stem)
-    grants: list[Grant] = []
-    try:
-        with conn.transaction():
-            conn.execute(statement)
-    except psycopg.errors.InvalidTableDefinition:
-        # Its columns went, or changed type or order. The file is all there is to it, so it is made anew.
-        grants = grants_on(conn, METRICS_SCHEMA, path.stem)
-        conn.execute(sql.SQL("DROP VIEW {}").format(view))
-        conn.execute(statement)
-    grant(conn, METRICS_SCHEMA, path.stem, [*grants, Grant("SELECT", "refold_analyst")])
+def recreate(conn: psycopg.Connection, one: Dependant) -> None:
+    """Makes a view again as it was, in the caller's transaction.
 
-
-def _recreate(conn: psycopg.Connection, one: Dependant) -> None:
+    Raises:
+        BuildError: it uses a column that is gone, or may not be given back to its owner.
+    """
     view = sql.Identifier(one.schema, one.name)
     try:
-        conn.execute(sql.SQL("CREATE VIEW {} {}").format(view, _body(one.options, one.definition)))
+        conn.execute(sql.SQL("CREATE VIEW {} {}").format(view, body_of(one.options, one.definition)))
     except psycopg.errors.UndefinedColumn as error:
         raise BuildError(
             f"{one.schema}.{one.name} uses a column that goes: {error.diag.message_primary}",
-            remedy=f"DROP VIEW {one.schema}.{one.name}; a file of it in sql/views is applied again after the switch.",
+            remedy=without_column(one),
         ) from error
     conn.execute(sql.SQL("COMMENT ON VIEW {} IS {}").format(view, sql.Literal(one.comment)))
     grant(conn, one.schema, one.name, list(one.grants))
     if conn.execute("SELECT current_user::text").fetchone() != (one.owner,):
         give_back(conn, one.schema, one.name, one.owner)
+
+
+def without_column(one: Dependant) -> str:
+    """What to do about a view that uses a column that goes."""
+    if one.foreign:
+        return f"Change it first, or DROP VIEW {one.schema}.{one.name} and make it again after the switch."
+    return f"Write it without that column into {one.name}.sql in sql/views: `refold deploy` switches both at once."
 
 
 def _text(value: object) -> str:

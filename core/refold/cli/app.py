@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from refold.cli.complaints import complain
 from refold.cli.output import err
-from refold.errors import RefoldError
+from refold.errors import Mistakes, RefoldError, ViewError
 from refold.visible import log_on_stderr
 
 FAILED = 2
@@ -26,6 +26,8 @@ DRIFT = 1
 """Exit status of `reconcile` when a metric differed from its query."""
 FOUND = 1
 """Exit status of `doctor` when something is to be done."""
+UNMADE = 1
+"""Exit status of `deploy` when a view of sql/views cannot be made."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 
@@ -61,10 +63,16 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except (RefoldError, psycopg.Error) as error:
             complain(error)
-            raise typer.Exit(FAILED) from error
+            raise typer.Exit(status_of(error)) from error
         except KeyboardInterrupt:
             err.print("Stopped. What was committed stays; run the command again to go on.")
             raise typer.Exit(INTERRUPTED) from None
+
+
+def status_of(error: Exception) -> int:
+    """The exit status that an error ends a command with."""
+    errors = error.errors if isinstance(error, Mistakes) else (error,)
+    return UNMADE if all(isinstance(one, ViewError) for one in errors) else FAILED
 
 
 def unwrapped(text: str) -> str:

@@ -6,7 +6,7 @@ import psycopg
 from rich.text import Text
 
 from refold.cli.output import err
-from refold.errors import RefoldError
+from refold.errors import Mistakes, RefoldError
 from refold.visible import visible
 
 _MISSING = (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
@@ -29,7 +29,11 @@ _ENDED = (
 
 
 def complain(error: RefoldError | psycopg.Error) -> None:
-    """Writes an error and its remedy to stderr."""
+    """Writes an error and its remedy to stderr; of several, each with its own."""
+    if isinstance(error, Mistakes):
+        for one in error.errors:
+            complain(one)
+        return
     message, remedy = describe(error)
     err.print(Text.assemble(("error: ", "bold red"), _within(message)), soft_wrap=True)
     if remedy:

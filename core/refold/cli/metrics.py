@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,20 +12,29 @@ import psycopg
 import typer
 from rich.progress import TaskID
 
-from refold.builds.build import Build
+from refold.builds.build import Build, kept
 from refold.builds.changes import Change
 from refold.builds.promote import drop_superseded
-from refold.builds.views import apply_analyst_views, without_barrier
+from refold.builds.shown import hidden
+from refold.builds.silent import Silence, missing_actions, silent
+from refold.builds.upkeeper import Upkeepers
+from refold.builds.views import without_barrier
 from refold.cli.app import METRICS, app
 from refold.cli.output import as_json, line, note, progress, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 from refold.deployment import rollback as going_back
-from refold.deployment.candidates import go_live
+from refold.deployment.candidates import go_live, views_of
 from refold.deployment.deploy import deploy as deploy_builds
 from refold.deployment.deploy import plan as plan_of
 from refold.deployment.deploy import rebuild as rebuild_builds
+from refold.deployment.deploy import refused
 from refold.deployment.drive import Progress
-from refold.projections.definition import load_directory
+from refold.errors import DefinitionError, RefoldError, at_once, each
+from refold.projections.definition import load
+from refold.projections.hints import actions_of
+from refold.projections.plan import LOG
+from refold.projections.view_file import load_views
+from refold.upkeep.stream import LOG_STREAM
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 NoPromote = Annotated[
@@ -39,6 +49,8 @@ RecreateViews = Annotated[
     ),
 ]
 
+_AGAIN = "its view was dropped or replaced, and is made again"
+
 
 @app.command(rich_help_panel=METRICS)
 def deploy(
@@ -52,7 +64,9 @@ def deploy(
     """Make the metrics be what the files say.
 
     Builds what is new or changed and everything that reads it, while the log is written and analysts read; then
-    all of it goes live in one transaction. Afterwards the views in ../sql/views are applied.
+    all of it goes live in one transaction, with the views in ../sql/views. Before that, everything that is wrong
+    with the files is said at once; --dry-run refuses what a deploy would refuse. Exit status: 0, done; 1, a view
+    cannot be made, 2, it could not be done otherwise: in both cases nothing is changed.
 
     \b
     Examples:
@@ -61,9 +75,18 @@ def deploy(
       refold deploy --no-promote        build beside; `refold promote` switches
     """
     chosen = folder(projections)
-    definitions = load_directory(chosen)
+    loading = load(chosen)
+    mistakes: list[RefoldError] = [*loading.mistakes]
     with session(database_url) as conn:
-        todo = plan_of(conn, definitions)
+        live = {build.projection for build in kept(conn)}
+        views = load_views(_views_beside(chosen), loading.names | live, mistakes)
+        if mistakes or dry_run:
+            mistakes += refused(conn, loading.definitions, views, loading.unknown, recreate_foreign=recreate_views)
+        if mistakes:
+            raise at_once(sorted(each(mistakes), key=_place))
+        todo = plan_of(conn, loading.definitions)
+        lost = set(hidden(conn, Upkeepers(chosen)))
+        todo = [replace(one, because=one.because or _AGAIN) if one.projection in lost else one for one in todo]
         if not json:
             _show_plan(todo)
         if dry_run:
@@ -71,19 +94,30 @@ def deploy(
                 as_json({"plan": [_change(one) for one in todo]})
             else:
                 _show_left_alone(todo)
+                _show_silent(conn, todo)
             return
         with _bars() as report:
             builds = deploy_builds(
-                conn, chosen, definitions, report, promote=not no_promote, recreate_foreign=recreate_views
+                conn,
+                chosen,
+                loading.definitions,
+                report,
+                views=views,
+                promote=not no_promote,
+                recreate_foreign=recreate_views,
             )
+        waiting = bool(builds) and no_promote
+        shown = [] if waiting else [view.name for view in views]
         if not json:
-            _show_outcome(builds, promoted=not no_promote, nothing="Everything is as the files say.")
+            _show_outcome(
+                builds, promoted=not no_promote, silent=silent(conn, builds), nothing="Everything is as the files say."
+            )
+            _show_views(conn, shown)
             _show_left_alone(todo)
-        views, skipped = _analysts_views(conn, chosen, quiet=json)
         _tidy(conn)
     if json:
         plan = [_change(one) for one in todo]
-        as_json({"plan": plan, "builds": [_build(b) for b in builds], "views": views, "skipped_views": skipped})
+        as_json({"plan": plan, "builds": [_build(b) for b in builds], "views": shown})
 
 
 @app.command(rich_help_panel=METRICS)
@@ -128,7 +162,8 @@ def promote(
 ) -> None:
     """Go live with builds that were made with --no-promote.
 
-    What they read and what reads them goes live with them, in one transaction.
+    What they read and what reads them goes live with them, in one transaction; so do the views that were in
+    sql/views when they were deployed.
 
     \b
     Examples:
@@ -139,12 +174,13 @@ def promote(
     with session(database_url) as conn:
         with _bars() as report:
             builds = go_live(conn, chosen, names or (), report, recreate_foreign=recreate_views)
+        views = views_of(conn, builds)
         if not json:
-            _show_outcome(builds, promoted=True, nothing="No build waits to be promoted.")
-        views, skipped = _analysts_views(conn, chosen, quiet=json) if builds else ([], [])
+            _show_outcome(builds, promoted=True, silent=silent(conn, builds), nothing="No build waits to be promoted.")
+            _show_views(conn, views)
         _tidy(conn)
     if json:
-        as_json({"builds": [_build(build) for build in builds], "views": views, "skipped_views": skipped})
+        as_json({"builds": [_build(build) for build in builds], "views": views})
 
 
 @app.command(rich_help_panel=METRICS)
@@ -202,24 +238,26 @@ def _bars() -> Iterator[Callable[[Progress], None]]:
         yield report
 
 
-def _analysts_views(
-    conn: psycopg.Connection, projections: Path, *, quiet: bool
-) -> tuple[list[str], list[dict[str, str]]]:
-    """Applies the views beside the projections; answers which stand, and which could not and why."""
-    views = projections.resolve().parent / "sql" / "views"
-    skipped = apply_analyst_views(conn, views)
-    left_out = {name for name, _ in skipped}
-    applied = [path.stem for path in sorted(views.glob("*.sql")) if path.name not in left_out]
-    if applied and not quiet:
-        line(f"views: {', '.join(applied)}")
-    for name, reason in skipped:
-        note(f"view {name} left out: {reason}")
-    for name in [] if quiet else without_barrier(conn, applied):
+def _views_beside(projections: Path) -> Path:
+    """The folder of views that belongs to one of projections; as one would type it."""
+    folder = projections.resolve().parent / "sql" / "views"
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def _place(error: RefoldError) -> tuple[bool, str, int]:
+    """Where a mistake is, to be said in this order; what is in no file comes last."""
+    path = error.path if isinstance(error, DefinitionError) else None
+    return path is None, str(path), (error.line or 0) if isinstance(error, DefinitionError) else 0
+
+
+def _show_views(conn: psycopg.Connection, names: Sequence[str]) -> None:
+    if names:
+        line(f"views: {', '.join(names)}")
+    for name in without_barrier(conn, names):
         note(
             f"view {name} leaves rows out, and whoever reads it can make them out by a function in WHERE: if they are "
             "nobody's business, CREATE OR REPLACE VIEW … WITH (security_barrier) AS …"
         )
-    return applied, [{"view": name.removesuffix(".sql"), "because": reason} for name, reason in skipped]
 
 
 def _tidy(conn: psycopg.Connection) -> None:
@@ -246,11 +284,28 @@ def _show_left_alone(todo: Sequence[Change]) -> None:
         note(f"left alone, for no file here defines it: {', '.join(left)}")
 
 
-def _show_outcome(builds: Sequence[Build], *, promoted: bool, nothing: str) -> None:
+def _show_silent(conn: psycopg.Connection, todo: Sequence[Change]) -> None:
+    """Names the actions that new metrics on the log ask for, and that it does not have."""
+    for one in todo:
+        definition = one.definition
+        if one.builds and definition is not None and definition.language == "sql" and definition.plan.stream == LOG:
+            wanted = actions_of(definition.source)
+            why = missing_actions(conn, LOG_STREAM.table, wanted) if wanted else None
+            if why is not None:
+                note(f"{one.projection}: {why}")
+
+
+def _show_outcome(
+    builds: Sequence[Build], *, promoted: bool, nothing: str, silent: Mapping[int, Silence] | None = None
+) -> None:
     if not builds:
         line(nothing)
     for build in builds:
-        line(f"{'live' if promoted else 'built'}: {build.projection}  ({build.table_name})")
+        found = (silent or {}).get(build.build_id)
+        what = f"{'live' if promoted else 'built'}: {build.projection}"
+        line(f"{what}, 0 rows: {found.why}" if found is not None and found.empty else f"{what}  ({build.table_name})")
+        if found is not None and not found.empty:
+            note(f"{build.projection}: {found.why}")
         if build.dead_letters:
             note(f"{build.projection} leaves {build.dead_letters:,} out: `refold deadletters list {build.projection}`")
     if builds and not promoted:

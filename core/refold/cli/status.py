@@ -81,6 +81,8 @@ def show(now: Status) -> None:
         counts = ", ".join(f"{count:,} {kind}" for kind, count in now.incidents.items())
         line(f"incidents {counts} open (`refold incidents --open` has the evidence)", "red")
     for build in now.builds:
+        if build.state == "live" and not build.shown:
+            line(f"hidden    metrics.{build.projection} is not the view of its metric: `refold deploy` makes it", "red")
         if build.error:
             line(f"failing   {build.table}: {build.error}", "red")
         if build.dead_letters:

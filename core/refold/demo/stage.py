@@ -15,8 +15,8 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from refold.builds.analyst_views import apply_analyst_views
 from refold.builds.build import Build
-from refold.builds.views import apply_analyst_views
 from refold.database import Role, connect, migrate
 from refold.demo.wait import wait_for
 from refold.deployment.deploy import deploy

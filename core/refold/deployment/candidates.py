@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import psycopg
@@ -71,6 +71,11 @@ def go_live(
     return drive(conn, deployment, upkeepers, report, recreate_foreign=recreate_foreign)
 
 
+def views_of(conn: psycopg.Connection, builds: Sequence[Build]) -> list[str]:
+    """The names of the views that went live with builds."""
+    return sorted(_views(conn, builds) or ())
+
+
 def together(waiting: Sequence[Build], names: Iterable[str]) -> list[Build]:
     """The candidates that must go live at once. Pure.
 
@@ -113,6 +118,7 @@ def _gather(conn: psycopg.Connection, upkeepers: Upkeepers, chosen: Sequence[Bui
         " WHERE state = 'building' AND projection = ANY (%s) AND build_id <> ALL (%s)",
         ([build.projection for build in chosen], [build.build_id for build in chosen]),
     )
+    views = _views(conn, chosen)
     anew = _orphans(conn, upkeepers, chosen)
     # What another `refold deploy` drives at this moment stays under the number that it knows.
     together_already = find(conn, "b.state = 'building' AND b.deployment = ANY (%s)", [b.deployment for b in chosen])
@@ -122,7 +128,7 @@ def _gather(conn: psycopg.Connection, upkeepers: Upkeepers, chosen: Sequence[Bui
             "UPDATE refold.deployments SET promote = true, given_up_at = NULL WHERE deployment = %s", (deployment,)
         )
         return deployment
-    deployment = new_deployment(conn, "promote", promote=True)
+    deployment = new_deployment(conn, "promote", promote=True, views=views)
     stay = {build.projection: build for build in chosen if build.projection not in anew}
     conn.execute(
         "UPDATE refold.builds SET deployment = %s WHERE build_id = ANY (%s)",
@@ -130,6 +136,16 @@ def _gather(conn: psycopg.Connection, upkeepers: Upkeepers, chosen: Sequence[Bui
     )
     make_builds(conn, anew.values(), deployment, resumed=stay)
     return deployment
+
+
+def _views(conn: psycopg.Connection, chosen: Sequence[Build]) -> Mapping[str, str] | None:
+    """The views of the newest of the deployments that candidates were made by."""
+    row = conn.execute(
+        "SELECT views FROM refold.deployments WHERE deployment = ANY (%s) AND views IS NOT NULL"
+        " ORDER BY deployment DESC LIMIT 1",
+        ([build.deployment for build in chosen],),
+    ).fetchone()
+    return None if row is None else dict(row[0])
 
 
 def _orphans(conn: psycopg.Connection, upkeepers: Upkeepers, chosen: Sequence[Build]) -> dict[str, Definition]:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psycopg
 
+from refold.builds.analyst_views import apply_views, refused_views
 from refold.builds.build import Build, find, kept
 from refold.builds.changes import Change, changes
 from refold.builds.key_indexes import key_indexes
 from refold.builds.lookup import known
-from refold.builds.make import make_builds, new_deployment
+from refold.builds.make import make_builds, new_deployment, statements_of
+from refold.builds.shown import shown_again
 from refold.builds.upkeeper import Upkeepers
+from refold.builds.views import stands
 from refold.deployment.drive import Report, drive
 from refold.deployment.give_up import given_up_on_errors, retire_orphans
+from refold.errors import RefoldError, at_once
 from refold.exclusive import WAIT_S, alone
 from refold.projections.definition import Definition
+from refold.projections.view_file import ViewFile
 from refold.reconcile.reconcile import reconcile
 from refold.retry import after_deadlocks
 from refold.worker.catch_up import by_depth
@@ -37,34 +42,81 @@ def deploy(
     definitions: Mapping[str, Definition],
     report: Report,
     *,
+    views: Sequence[ViewFile] = (),
     promote: bool = True,
     recreate_foreign: bool = False,
 ) -> list[Build]:
     """Builds what is new or changed, and everything that depends on it; then all of it goes live at once.
+
+    Views of analysts go live in the same transaction: no file of theirs can be right before it and another after it.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
         folder: where the definitions came from.
         definitions: the folder's projections, upstream first.
         report: told of every step.
-        promote: False leaves the new builds beside the live ones.
+        views: the views that have a file.
+        promote: False leaves the new builds beside the live ones, and views for when these go live.
         recreate_foreign: where columns change, make views of others again.
 
     Raises:
         BuildError: another deploy is at it, or the switch is not possible now.
-        DefinitionError: Postgres refuses a definition.
+        DefinitionError: Postgres refuses a definition, or a view (`Mistakes` where there are several).
     """
     upkeepers = Upkeepers(folder)
     with one_at_a_time(conn):
+        show_again(conn, upkeepers, recreate_foreign=recreate_foreign)
         deployment = None
         for attempt in after_deadlocks():
             with attempt, conn.transaction():
-                deployment = _begin(conn, definitions, promote=promote)
+                deployment = _begin(conn, definitions, views, promote=promote, recreate_foreign=recreate_foreign)
         if deployment is None:
+            apply_views(conn, views, recreate_foreign=recreate_foreign)
             return []
         with given_up_on_errors(conn, deployment):
             key_indexes(conn, upkeepers)
     return drive(conn, deployment, upkeepers, report, promote_them=promote, recreate_foreign=recreate_foreign)
+
+
+def refused(
+    conn: psycopg.Connection,
+    definitions: Mapping[str, Definition],
+    views: Sequence[ViewFile] = (),
+    unknown: Collection[str] = (),
+    *,
+    recreate_foreign: bool = False,
+) -> list[RefoldError]:
+    """Everything for which a deploy would be refused now; changes nothing.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        definitions: the projections that could be read, upstream first.
+        views: the views that have a file.
+        unknown: projections whose files are wrong.
+        recreate_foreign: as for `deploy`.
+    """
+    with one_at_a_time(conn, "try a deployment"):
+        for attempt in after_deadlocks():
+            with attempt, conn.transaction(force_rollback=True):
+                todo = plan(conn, definitions)
+                return _made(conn, todo, new_deployment(conn, "deploy", promote=False), views, unknown,
+                             recreate_foreign=recreate_foreign)  # fmt: skip
+    raise AssertionError("unreachable: the attempts end with a return or an exception")
+
+
+def show_again(conn: psycopg.Connection, upkeepers: Upkeepers, *, recreate_foreign: bool = False) -> list[str]:
+    """Makes the views of live metrics again that somebody has dropped or replaced; gives their names.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        upkeepers: the SQL of the builds.
+        recreate_foreign: as for `deploy`.
+    """
+    return [
+        build.projection
+        for build in find(conn, "b.state = 'live'")
+        if shown_again(conn, build, upkeepers, recreate_foreign=recreate_foreign)
+    ]
 
 
 def rebuild(
@@ -134,19 +186,59 @@ def one_at_a_time(
     return alone(conn, DEPLOYMENTS, what, "refold_worker", seconds=seconds)
 
 
-def _begin(conn: psycopg.Connection, definitions: Mapping[str, Definition], *, promote: bool) -> int | None:
-    """Makes empty builds of what is new or changed; None where there is nothing to do."""
+def _begin(
+    conn: psycopg.Connection,
+    definitions: Mapping[str, Definition],
+    views: Sequence[ViewFile],
+    *,
+    promote: bool,
+    recreate_foreign: bool,
+) -> int | None:
+    """Makes empty builds of what is new or changed; None where there is nothing to do.
+
+    What is wrong with a view is said here, before anything is loaded for hours.
+    """
     retire_orphans(conn)
     todo = plan(conn, definitions)
-    resumed = {c.projection: c.build for c in todo if c.action == "resumed" and c.build is not None}
-    fresh = [c.definition for c in todo if c.builds and c.definition is not None]
     _drop_abandoned(conn, todo)
-    if not fresh and not resumed:
-        return None
-    deployment = new_deployment(conn, "deploy", promote=promote)
-    make_builds(conn, fresh, deployment, resumed=resumed)
-    _adopt(conn, resumed.values(), deployment)
-    return deployment
+    builds = any(one.builds or one.action == "resumed" for one in todo)
+    deployment = 0
+    if builds:
+        texts = {view.name: view.source for view in views}
+        deployment = new_deployment(conn, "deploy", promote=promote, views=texts)
+    mistakes = _made(conn, todo, deployment, views, recreate_foreign=recreate_foreign)
+    if mistakes:
+        raise at_once(mistakes)
+    _adopt(conn, _resumed(todo).values(), deployment)
+    return deployment if builds else None
+
+
+def _made(
+    conn: psycopg.Connection,
+    todo: Sequence[Change],
+    deployment: int,
+    views: Sequence[ViewFile],
+    unknown: Collection[str] = (),
+    *,
+    recreate_foreign: bool,
+) -> list[RefoldError]:
+    """Makes the empty builds of a plan, and tries the views on top of them; what is refused of either."""
+    mistakes: list[RefoldError] = []
+    resumed = _resumed(todo)
+    fresh = {one.projection: one.definition for one in todo if one.builds and one.definition is not None}
+    made = make_builds(conn, fresh.values(), deployment, resumed=resumed, mistakes=mistakes)
+    metrics = {build.projection: statements_of(fresh[build.projection], build, None).view for build in made}
+    for one in todo:
+        # Also one that somebody has dropped: a deploy makes it again before anything else.
+        gone = one.action == "unchanged" and not stands(conn, one.projection)
+        if (gone or one.projection in resumed) and one.definition is not None and one.build is not None:
+            metrics[one.projection] = statements_of(one.definition, one.build, None).view
+    wrong = {*unknown, *fresh} - metrics.keys()
+    return mistakes + refused_views(conn, metrics, views, wrong, recreate_foreign=recreate_foreign)
+
+
+def _resumed(todo: Sequence[Change]) -> dict[str, Build]:
+    return {one.projection: one.build for one in todo if one.action == "resumed" and one.build is not None}
 
 
 def _begin_rebuild(conn: psycopg.Connection, upkeepers: Upkeepers, live: Sequence[Build], *, promote: bool) -> int:

@@ -116,7 +116,8 @@ def rollback(
             decision = decide(before, name)
             for build in decision.revived:
                 _check_code(conn, upkeepers, build)
-            deployment = new_deployment(conn, "rollback", promote=True)
+            views = _views_then(conn, decision.revived)
+            deployment = new_deployment(conn, "rollback", promote=True, views=views)
             _lock_streams(conn, decision.revived)
             for build in decision.revived:
                 conn.execute(
@@ -141,6 +142,16 @@ def rollback(
             f"nothing was rolled back: {error}",
             remedy=f"End or drop what stands in the way, then `refold rollback {name}` again.",
         ) from error
+
+
+def _views_then(conn: psycopg.Connection, revived: Sequence[Build]) -> dict[str, str] | None:
+    """The views of analysts as their files were when these builds went live."""
+    row = conn.execute(
+        "SELECT views FROM refold.deployments"
+        " WHERE deployment <= %s AND views IS NOT NULL AND promoted_at IS NOT NULL ORDER BY deployment DESC LIMIT 1",
+        (max(build.deployment for build in revived),),
+    ).fetchone()
+    return None if row is None else dict(row[0])
 
 
 def _lock_streams(conn: psycopg.Connection, revived: Sequence[Build]) -> None:

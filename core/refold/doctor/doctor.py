@@ -42,6 +42,7 @@ def doctor(conn: psycopg.Connection, url: str, folder: Path | None) -> list[Chec
         Probe("segments", room.segments),
         Probe("autovacuum", room.vacuum),
         Probe("projections", partial(metrics.files, folder)),
+        Probe("views", partial(metrics.views, folder)),
         Probe("workers", metrics.workers),
         Probe("metrics", metrics.failing),
         Probe("hot keys", metrics.hot_keys),

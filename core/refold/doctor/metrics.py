@@ -8,12 +8,16 @@ from typing import Any
 
 import psycopg
 
+from refold.builds.analyst_views import differing
 from refold.builds.build import kept
 from refold.builds.changes import Change, changes
+from refold.builds.shown import hidden
+from refold.builds.upkeeper import Upkeepers
 from refold.doctor.check import Check, Verdict, acting_as
 from refold.errors import RefoldError
 from refold.incidents import REMEDIES
 from refold.projections.definition import load_directory
+from refold.projections.view_file import load_views
 
 FAILED_OFTEN = 3
 """Failures of a duty in a row that are worth a line."""
@@ -44,6 +48,56 @@ def compared(plan: Sequence[Change], folder: Path) -> Check:
         return Check("projections", "ok", f"{len(plan)} in {folder}, all as deployed")
     told = f"{folder} and the database differ: {', '.join(differing)}"
     return Check("projections", "warn", told, "`refold deploy --dry-run` shows the plan.")
+
+
+def views(folder: Path | None, conn: psycopg.Connection) -> list[Check]:
+    """What stands in the schema `metrics`, against the live builds and the files of views.
+
+    Args:
+        folder: where the projections are; None when there is none here.
+        conn: the login's.
+    """
+    if conn.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):
+        return [Check("views", "unseen", "this is a standby", "Look on the primary.")]
+    mistakes: list[RefoldError] = []
+    with conn.transaction(force_rollback=True):
+        # Views are tried as temporary ones, and gone again.
+        conn.execute("SET LOCAL ROLE refold_worker")
+        conn.execute("SET LOCAL search_path = refold, pg_catalog, pg_temp")
+        live = [build for build in kept(conn) if build.state == "live"]
+        missing = hidden(conn, Upkeepers(folder))
+        beside = [] if folder is None else load_views(
+            folder.resolve().parent / "sql" / "views", {build.projection for build in live}, mistakes
+        )  # fmt: skip
+        other = differing(conn, beside)
+    return standing(missing, other, [str(one) for one in mistakes], len(live), len(beside))
+
+
+def standing(missing: Sequence[str], other: Sequence[str], wrong: Sequence[str], live: int, files: int) -> list[Check]:
+    """The verdict on views. Pure.
+
+    Args:
+        missing: metrics that their views do not show.
+        other: views that are not what their files make.
+        wrong: what is wrong with files.
+        live: how many metrics are live.
+        files: how many views have a file that is right.
+    """
+    checks = [
+        Check(
+            "views",
+            "fail",
+            f"metrics.{name} is not the view of its metric: somebody has dropped or replaced it",
+            "`refold deploy` makes it again.",
+        )
+        for name in missing
+    ]
+    checks += [Check("views", "fail", one, "Correct the file.") for one in wrong]
+    if other:
+        told = f"not as in sql/views: {', '.join(f'metrics.{name}' for name in other)}"
+        checks.append(Check("views", "warn", told, "`refold deploy` makes them what their files say."))
+    beside = f", {files} as in sql/views" if files else ""
+    return checks or [Check("views", "ok", f"{live} of metrics, all as refold made them{beside}")]
 
 
 def failing(conn: psycopg.Connection) -> list[Check]:

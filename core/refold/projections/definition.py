@@ -13,8 +13,9 @@ from pathlib import Path
 
 import sqlglot
 
-from refold.errors import DefinitionError
+from refold.errors import DefinitionError, at_once
 from refold.projections import transform as transforms
+from refold.projections.hints import refuse_metrics
 from refold.projections.plan import LOG, LOG_COLUMNS, Plan
 from refold.projections.query import analyse
 from refold.projections.spelling import expression, plain_intervals
@@ -59,7 +60,40 @@ def load_directory(folder: Path) -> dict[str, Definition]:
     """Loads every `*.sql` and `*.py` of a folder, upstream first.
 
     Raises:
-        DefinitionError: a file is wrong, a name is taken twice, or projections read each other in a circle.
+        DefinitionError: a file is wrong, a name is taken twice, or projections read each other in a circle
+            (`Mistakes` where there are several).
+    """
+    loading = load(folder)
+    if loading.mistakes:
+        raise at_once(loading.mistakes)
+    return loading.definitions
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """What a folder holds.
+
+    Args:
+        definitions: the projections that can be kept, as far as the files tell, upstream first.
+        mistakes: what is wrong with the others; not what only follows from that.
+        names: all of them.
+    """
+
+    definitions: dict[str, Definition]
+    mistakes: list[DefinitionError]
+    names: frozenset[str]
+
+    @property
+    def unknown(self) -> frozenset[str]:
+        """Those that are wrong, or read one that is."""
+        return self.names - self.definitions.keys()
+
+
+def load(folder: Path) -> Loading:
+    """Loads every `*.sql` and `*.py` of a folder, and says all that is wrong with them.
+
+    Raises:
+        DefinitionError: there is no such folder.
     """
     if not folder.is_dir():
         raise DefinitionError(
@@ -67,22 +101,43 @@ def load_directory(folder: Path) -> dict[str, Definition]:
             path=folder,
             remedy="Run `refold init DIR`, or give --projections.",
         )
+    mistakes: list[DefinitionError] = []
     paths: dict[str, Path] = {}
     for path in sorted((*folder.glob("*.sql"), *folder.glob("*.py"))):
         if path.stem.startswith("_"):
             continue
-        if path.stem in paths:
-            raise DefinitionError(f"{paths[path.stem].name} has the same name", path=path)
-        _check_name(path)
+        try:
+            _check_name(path)
+            if path.stem in paths:
+                raise DefinitionError(f"{paths[path.stem].name} has the same name", path=path, remedy="Rename one.")
+        except DefinitionError as error:
+            mistakes.append(error)
+            continue
         paths[path.stem] = path
-    reads = {name: _reads(path, {*paths, LOG}) for name, path in paths.items()}
+    names = frozenset(paths)
+    reads: dict[str, str] = {}
+    for name, path in list(paths.items()):
+        try:
+            reads[name] = _reads(path, {*names, LOG})
+        except DefinitionError as error:
+            mistakes.append(error)
+            del paths[name]
     loaded: dict[str, Definition] = {}
     streams: dict[str, tuple[str, ...]] = {LOG: LOG_COLUMNS}
-    for name in _upstream_first(reads, paths):
-        loaded[name] = _load(paths[name], streams, loaded)
+    for name in _upstream_first(reads, paths, names, mistakes):
+        above = reads[name]
+        if above in names and above not in loaded:
+            # That one is wrong; what would be said of this one may only follow from it.
+            continue
+        try:
+            refuse_metrics(paths[name], {other for other in loaded if other not in streams})
+            loaded[name] = _load(paths[name], streams, loaded)
+        except DefinitionError as error:
+            mistakes.append(error)
+            continue
         if loaded[name].plan.event_grain:
             streams[name] = loaded[name].plan.stream_columns
-    return loaded
+    return Loading(loaded, mistakes, names)
 
 
 def from_source(
@@ -179,7 +234,9 @@ def _transform_reads(text: str, path: Path) -> str:
     return LOG
 
 
-def _upstream_first(reads: dict[str, str], paths: dict[str, Path]) -> list[str]:
+def _upstream_first(
+    reads: Mapping[str, str], paths: Mapping[str, Path], names: Collection[str], mistakes: list[DefinitionError]
+) -> list[str]:
     order: list[str] = []
     state: dict[str, str] = {}
 
@@ -192,7 +249,7 @@ def _upstream_first(reads: dict[str, str], paths: dict[str, Path]) -> list[str]:
         above = reads[name]
         if above in paths:
             visit(above, (*chain, name))
-        elif above != LOG:
+        elif above != LOG and above not in names:
             close = difflib.get_close_matches(above, (*paths, LOG), 1)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise DefinitionError(f"there is no stream named {above}.{hint}", path=paths[name])
@@ -200,5 +257,9 @@ def _upstream_first(reads: dict[str, str], paths: dict[str, Path]) -> list[str]:
         order.append(name)
 
     for name in paths:
-        visit(name, ())
+        try:
+            visit(name, ())
+        except DefinitionError as error:
+            if str(error) not in map(str, mistakes):
+                mistakes.append(error)
     return order

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from sqlglot import exp
 
 Words = Callable[[exp.Expr], str]
+from refold.projections.uniqueness import tells_apart
 
 
 class Refusal(NamedTuple):
@@ -190,11 +191,12 @@ def _unordered(node: exp.Expr, words: Words) -> Iterator[Refusal]:
         or (node.args.get("spec") is not None and node.args["spec"].args.get("kind") == "ROWS")
     ):
         order = node.args.get("order")
-        if order is None or not _breaks_ties(order, None):
+        if order is None or not (_breaks_ties(order, None) or tells_apart(node, order)):
             yield Refusal(
                 node,
                 f"{words(node.this)} depends on how ties are ordered",
-                "End the window's ORDER BY with event_id.",
+                "End the window's ORDER BY with event_id; over grouped rows, partition and order by all that they are"
+                " grouped by.",
             )
     elif isinstance(node, exp.Distinct) and node.args.get("on") is not None:
         select = node.parent

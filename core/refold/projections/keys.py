@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from zoneinfo import available_timezones
 
 from sqlglot import exp
@@ -50,7 +50,8 @@ def check_recompute_key(
                 raise error(
                     f"this level does not hand the key {name} through",
                     select,
-                    f"Select {name} at every level.",
+                    (aggregated_elsewhere(query, (name,)) if select is query else None)
+                    or f"Select {name} at every level.",
                 )
         group = select.args.get("group")
         if group is not None:
@@ -106,6 +107,31 @@ def check_recompute_key(
                 raise error(
                     f"the key {name} stands in different places", both, f"Select {name} in the same place everywhere."
                 )
+
+
+def aggregated_elsewhere(query: exp.Select, names: Collection[str]) -> str | None:
+    """The remedy for a query that makes one row of each key, and then counts these rows; None for another.
+
+    Args:
+        query: the whole of it.
+        names: columns that may be the key.
+    """
+    inner = [select for select in query.find_all(exp.Select) if select is not query]
+    if query.args.get("group") is None and not any(_own(one) is query for one in query.find_all(exp.AggFunc)):
+        return None
+    shown = {item.alias_or_name for item in query.expressions}
+    for select in inner:
+        group = select.args.get("group")
+        kept = {item.alias_or_name for item in select.expressions if isinstance(item.unalias(), exp.Column)}
+        grouped = {term.name for term in group.expressions} if group is not None else kept
+        numbered = group is not None and any(isinstance(term, exp.Literal) for term in group.expressions)
+        for name in names:
+            if name in kept - shown and (name in grouped or numbered):
+                return (
+                    f"Keep one row per {name} here, which is the inner query, and aggregate these rows in a view in"
+                    " sql/views/."
+                )
+    return None
 
 
 def _equal_columns(condition: exp.Expr) -> set[str]:

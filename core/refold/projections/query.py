@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import sqlglot
 from sqlglot import exp
 
-from refold.errors import DefinitionError
+from refold.errors import DefinitionError, at_once
 from refold.projections.determinism import refusals
 from refold.projections.equals import Choice, made_plain, plain
 from refold.projections.funnels import kept_funnels, made_linear
+from refold.projections.hints import misspelt
 from refold.projections.identifiers import ident
-from refold.projections.keys import check_recompute_key, declared_key, may_fail
+from refold.projections.keys import aggregated_elsewhere, check_recompute_key, declared_key, may_fail
 from refold.projections.partials import Partials, Unmergeable
 from refold.projections.plan import LOG, LOG_COLUMNS, Column, KeyPart, Plan
 from refold.projections.spelling import (
@@ -120,10 +121,15 @@ class _Analysis:
         self.columns = streams[self.stream]
 
     def plan(self) -> Plan:
-        for refusal in refusals(self.query, self.words):
-            raise self.error(refusal.message, refusal.node, refusal.remedy)
-        self._check_form()
-        self._check_columns()
+        mistakes = [self.error(one.message, one.node, one.remedy) for one in refusals(self.query, self.words)]
+        try:
+            self._check_form()
+            mistakes += self._unknown_columns()
+        except DefinitionError as error:
+            mistakes.append(error)
+        if mistakes:
+            # Each once, however often it is written.
+            raise at_once(list({str(one): one for one in mistakes}.values()))
         outputs = self._outputs()
         group = self.query.args.get("group")
         if self._simple():
@@ -149,11 +155,26 @@ class _Analysis:
             found = statements(plain_intervals(self.source))
         except sqlglot.errors.ParseError as error:
             first = error.errors[0] if error.errors else {}
+            hint = misspelt(self.source)
             raise DefinitionError(
-                f"not valid SQL: {first.get('description', error)}", path=self.path, line=first.get("line")
+                f"not valid SQL: {first.get('description', error)}",
+                path=self.path,
+                line=first.get("line") if hint is None else hint.line,
+                remedy="Look at what stands before this place: a comma, a parenthesis or a keyword may be missing."
+                if hint is None
+                else hint.remedy,
             ) from error
         except sqlglot.errors.TokenError as error:
-            raise DefinitionError(f"not valid SQL: {error}", path=self.path) from error
+            raise DefinitionError(
+                f"not valid SQL: {error}", path=self.path, remedy="Look for a quote that is not closed."
+            ) from error
+        if not found:
+            raise DefinitionError(
+                "the file is empty",
+                path=self.path,
+                line=1,
+                remedy="Write one SELECT … FROM events, or remove the file.",
+            )
         if len(found) != 1:
             raise DefinitionError(
                 f"a projection is one SELECT; this file has {len(found)} statements",
@@ -270,7 +291,7 @@ class _Analysis:
             if not any(term.find(exp.Column, exp.Literal) for term in group.expressions):
                 raise self.error("GROUP BY names no column", group, "Name the columns.")
 
-    def _check_columns(self) -> None:
+    def _unknown_columns(self) -> Iterator[DefinitionError]:
         known = set(self.columns)
         derived = {alias.alias for alias in self.query.find_all(exp.Alias)}
         derived |= {column for cte in self.query.find_all(exp.TableAlias) for column in cte.alias_column_names}
@@ -280,9 +301,10 @@ class _Analysis:
                 continue
             close = difflib.get_close_matches(name, sorted(known | derived), 1)
             hint = f" Did you mean {close[0]}?" if close else ""
-            raise self.error(
-                f"{self.stream} has no column {name}.{hint}", column, f"Columns: {', '.join(self.columns)}."
-            )
+            remedy = f"Columns: {', '.join(self.columns)}."
+            if isinstance(column.this, exp.Identifier) and column.this.args.get("quoted"):
+                remedy = f"Text stands in single quotes: {exp.Literal.string(name).sql('postgres')}. {remedy}"
+            yield self.error(f"{self.stream} has no column {name}.{hint}", column, remedy)
 
     def _outputs(self) -> list[tuple[str, exp.Expr, str | None]]:
         outputs: list[tuple[str, exp.Expr, str | None]] = []
@@ -492,7 +514,10 @@ class _Analysis:
                 if name not in named:
                     close = difflib.get_close_matches(name, named, 1)
                     hint = f" Did you mean {close[0]}?" if close else ""
-                    raise self.error(f"the declared key {name} is not a column of the SELECT.{hint}", self.query)
+                    remedy = aggregated_elsewhere(self.query, (name,)) or f"Select {name} too."
+                    raise self.error(
+                        f"the declared key {name} is not a column of the SELECT.{hint}", self.query, remedy
+                    )
             check_recompute_key(self.query, declared, self.columns, self.error)
             keys = [KeyPart(name, name) for name in declared]
             unique = False
@@ -503,7 +528,8 @@ class _Analysis:
             raise self.error(
                 f"{because}: its rows have to be computed again from their events, by a key",
                 self.query,
-                "Declare the key in a comment line, for example: -- key: user_id",
+                aggregated_elsewhere(self.query, self.columns)
+                or "Declare the key in a comment line, for example: -- key: user_id",
             )
         for part in keys:
             cause = may_fail(part.sql)

@@ -1,0 +1,140 @@
+"""Which columns tell the rows of a level of a query apart: there an order by them has no ties."""
+
+from __future__ import annotations
+
+from sqlglot import exp
+
+_ONE_ROW = (
+    exp.AggFunc,
+    exp.Window,
+    exp.Cast,
+    exp.Coalesce,
+    exp.Nullif,
+    exp.Case,
+    exp.If,
+    exp.Connector,
+    exp.Extract,
+    exp.TimestampTrunc,
+    exp.DateTrunc,
+    exp.Round,
+    exp.Abs,
+    exp.Greatest,
+    exp.Least,
+    exp.Lower,
+    exp.Upper,
+    exp.JSONExtract,
+    exp.JSONExtractScalar,
+)
+"""Functions that return one value: of another nobody knows here whether it returns a set, and doubles the row."""
+
+
+def tells_apart(window: exp.Window, order: exp.Expr) -> bool:
+    """Whether the rows of a window's partitions differ in what it orders them by.
+
+    Args:
+        window: the window.
+        order: its ORDER BY.
+    """
+    select = window.find_ancestor(exp.Select)
+    if select is None:
+        return False
+    terms = [*(window.args.get("partition_by") or []), *(_term(one) for one in order.expressions)]
+    if select.args.get("group") is not None:
+        # It looks at the groups of its own level.
+        groups = _groups(select)
+        given = {_text(term) for term in terms}
+        return bool(groups) and all(_text(one) in given for one in groups)
+    here = _below(select)
+    own = {"", here.alias_or_name} if here is not None else set()
+    names = {term.name for term in terms if isinstance(term, exp.Column) and term.table in own}
+    return any(key <= names for key in _keys_below(select))
+
+
+def _keys_below(select: exp.Select) -> list[frozenset[str]]:
+    """The sets of columns that tell apart what a SELECT reads; none where that is more than one relation."""
+    below = _below(select)
+    if isinstance(below, exp.Subquery) and isinstance(below.this, exp.Select):
+        return [] if below.alias_column_names else _keys(below.this)
+    if isinstance(below, exp.Table) and not below.db:
+        found = _cte(select, below.name)
+        return [] if found is None else _keys(found)
+    return []
+
+
+def _below(select: exp.Select) -> exp.Expr | None:
+    """The one relation that a SELECT reads."""
+    source = select.args.get("from_") or select.args.get("from")
+    if source is None or select.args.get("joins") or select.args.get("laterals"):
+        return None
+    return source.this if isinstance(source.this, exp.Expr) else None
+
+
+def _cte(node: exp.Expr, name: str) -> exp.Select | None:
+    above: exp.Expr | None = node
+    within: list[exp.Expr] = []
+    while above is not None:
+        scope = above.args.get("with_") or above.args.get("with")
+        for cte in () if scope is None else scope.expressions:
+            if any(cte is one for one in within):
+                # Itself, and what comes after it, cannot be seen from within.
+                break
+            if cte.alias == name:
+                plain = isinstance(cte.this, exp.Select) and not cte.args["alias"].args.get("columns")
+                return cte.this if plain and not cte.parent.args.get("recursive") else None
+        within.append(above)
+        above = above.parent
+    return None
+
+
+def _keys(select: exp.Select) -> list[frozenset[str]]:
+    """The sets of output columns that tell the rows of a level apart."""
+    for item in select.expressions:
+        for part in item.find_all(exp.Func):
+            if not isinstance(part, _ONE_ROW) and not isinstance(part.parent, exp.Window):
+                return []
+    if any(item.is_star for item in select.expressions) or select.find(exp.Unnest):
+        return []
+    outputs = {item.alias_or_name: item.unalias() for item in select.expressions}
+    if select.args.get("group") is not None:
+        names = {_text(node): name for name, node in outputs.items()}
+        shown = [names.get(_text(one)) for one in _groups(select)]
+        return [frozenset(name for name in shown if name)] if shown and all(shown) else []
+    if select.args.get("distinct") is not None:
+        return [] if select.args["distinct"].args.get("on") is not None else [frozenset(outputs)]
+    if any(one.find_ancestor(exp.Window) is None for item in select.expressions for one in item.find_all(exp.AggFunc)):
+        return []
+    passed = {node.name: name for name, node in outputs.items() if isinstance(node, exp.Column)}
+    return [frozenset(passed[name] for name in key) for key in _keys_below(select) if key <= passed.keys()]
+
+
+def _groups(select: exp.Select) -> list[exp.Expr]:
+    """The expressions of a plain GROUP BY, resolved as far as it names outputs; none where it is not plain."""
+    group = select.args["group"]
+    if any(group.args.get(kind) for kind in ("rollup", "cube", "grouping_sets", "all")):
+        return []
+    outputs = {item.alias: item.unalias() for item in select.expressions if isinstance(item, exp.Alias)}
+    plain = {term.name for term in group.expressions if isinstance(term, exp.Column)}
+    found: list[exp.Expr] = []
+    for term in group.expressions:
+        if isinstance(term, exp.Literal) and not term.is_string:
+            found.append(select.expressions[int(term.this) - 1].unalias())
+        elif (
+            isinstance(term, exp.Column)
+            and not term.table
+            and any(column.name not in plain for column in outputs.get(term.name, term).find_all(exp.Column))
+        ):
+            # Were it a column that is read, Postgres would refuse what stands behind the name: it is not grouped by.
+            found.append(outputs.get(term.name, term))
+        elif isinstance(term, exp.Tuple | exp.Rollup | exp.Cube | exp.GroupingSets):
+            return []
+        else:
+            found.append(term)
+    return found
+
+
+def _term(node: exp.Expr) -> exp.Expr:
+    return node.this if isinstance(node, exp.Ordered) else node
+
+
+def _text(node: exp.Expr) -> str:
+    return str(node.sql(dialect="postgres", comments=False))
