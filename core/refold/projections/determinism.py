@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from sqlglot import exp
 
-Words = Callable[[exp.Expr], str]
 from refold.projections.uniqueness import tells_apart
+
+Words = Callable[[exp.Expr], str]
 
 
 class Refusal(NamedTuple):
