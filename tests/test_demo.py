@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from refold.cli import app
+from refold.cli.app import app
 from refold.demo import edits, play
 from refold.demo.shop import day
 from refold.demo.stage import Stage

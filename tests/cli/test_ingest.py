@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from making import stored
-from refold.cli import app
+from refold.cli.app import app
 from sessions import somebody_waits
 from waiting import wait_until
 

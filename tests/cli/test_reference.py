@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from refold.cli import app
+from refold.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "cli.md"
@@ -21,6 +21,8 @@ def commands() -> Iterator[tuple[str, Any]]:
 
     def walk(words: str, command: Any) -> Iterator[tuple[str, Any]]:
         below = getattr(command, "commands", None)
+        if words == "refold":
+            below = {name: command.load(name) for name in below}
         if below is None:
             yield words, command
             return
