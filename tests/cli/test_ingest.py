@@ -78,6 +78,17 @@ def test_what_was_set_aside_is_named(refold: Refold, visits: Path) -> None:
     assert refold(str(visits), *OPTIONS, "--strict").exit_code == 1
 
 
+def test_a_file_of_which_nothing_got_in_is_a_failure(refold: Refold, visits: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("who,what,at\nann,view,soon\nbob,view,later\n")
+    (tmp_path / "empty.csv").write_text("who,what,at\n")
+    result = refold("bad.csv", str(visits), *OPTIONS)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("nothing of bad.csv got in: all of it was set aside\n")
+    # What is there already is no failure, and neither is a file that has only a heading.
+    result = refold(str(visits), "empty.csv", *OPTIONS)
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
 def test_strict_is_content_with_duplicates(refold: Refold, visits: Path) -> None:
     assert [refold(str(visits), *OPTIONS, "--strict").exit_code for _ in range(2)] == [0, 0]
 

@@ -17,7 +17,7 @@ from refold.builds.promote import drop_superseded
 from refold.builds.views import apply_analyst_views, without_barrier
 from refold.cli.app import METRICS, app
 from refold.cli.output import as_json, line, note, progress, table
-from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
+from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, own_folder, session
 from refold.deployment import rollback as going_back
 from refold.deployment.candidates import go_live
 from refold.deployment.deploy import deploy as deploy_builds
@@ -25,7 +25,12 @@ from refold.deployment.deploy import plan as plan_of
 from refold.deployment.deploy import rebuild as rebuild_builds
 from refold.deployment.drive import Progress
 from refold.projections.definition import load_directory
+from refold.resources import projections_dir
 
+ProjectionsToDeploy = Annotated[
+    Path | None,
+    typer.Option("--projections", metavar="DIR", help="The folder. Default: ./projections.", show_default=False),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 NoPromote = Annotated[
     bool,
@@ -42,7 +47,8 @@ RecreateViews = Annotated[
 
 @app.command(rich_help_panel=METRICS)
 def deploy(
-    projections: Projections = None,
+    projections: ProjectionsToDeploy = None,
+    starters: Annotated[bool, typer.Option("--starters", help="Deploy the metrics that come with refold.")] = False,
     dry_run: DryRun = False,
     no_promote: NoPromote = False,
     recreate_views: RecreateViews = False,
@@ -59,8 +65,9 @@ def deploy(
       refold deploy --dry-run           the plan: what is new, changed, and why
       refold deploy                     do it
       refold deploy --no-promote        build beside; `refold promote` switches
+      refold deploy --starters          the metrics that come with refold
     """
-    chosen = folder(projections)
+    chosen = own_folder(projections, starters=starters)
     definitions = load_directory(chosen)
     with session(database_url) as conn:
         todo = plan_of(conn, definitions)
@@ -138,7 +145,9 @@ def promote(
             builds = go_live(conn, chosen, names or (), report, recreate_foreign=recreate_views)
         if not json:
             _show_outcome(builds, promoted=True, nothing="No build waits to be promoted.")
-        views, skipped = _analysts_views(conn, chosen, quiet=json) if builds else ([], [])
+        # Outside a project the folder is refold's own, and so are the views beside it.
+        ours = chosen == projections_dir()
+        views, skipped = _analysts_views(conn, chosen, quiet=json) if builds and not ours else ([], [])
         _tidy(conn)
     if json:
         as_json({"builds": [_build(build) for build in builds], "views": views, "skipped_views": skipped})
