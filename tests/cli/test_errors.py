@@ -145,7 +145,7 @@ def test_an_unknown_metric_names_those_there_are(refold: Refold) -> None:
 def test_a_folder_that_is_not_there(refold: Refold) -> None:
     done = refold("deploy", "--projections", "nowhere")
     assert done.status == 2
-    assert "no such folder" in done.err
+    assert "/nowhere is not there" in done.err
     assert "refold init" in done.err
 
 

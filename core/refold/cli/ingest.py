@@ -128,7 +128,8 @@ def ingest(
     rows stay separate events.
 
     Every record is stored, or a duplicate, or set aside with its line and the reason (`refold rejected`); none is
-    dropped. Exit status 1 where all of a file was set aside. Ctrl-C leaves whole batches behind, and the same command again completes them.
+    dropped. Exit status 1 where all of a file was set aside. Ctrl-C leaves whole batches behind, and the same command
+    again completes them.
 
     \b
     Events as JSON lines, from a pipe:

@@ -153,6 +153,6 @@ def own_folder(given: Path | None, *, starters: bool) -> Path:
     raise InputError(
         f"there are no projections to deploy: {where} is {'no folder' if where.exists() else 'not there'}",
         remedy=(f"There is one in {above[0]}: cd {above[0]}. " if above else "")
-        + "Go to your project's directory or name its folder with --projections DIR; `refold init DIR` makes a project, "
-        "and --starters deploys the metrics that come with refold.",
+        + "Go to your project's directory, or name its folder with --projections DIR; `refold init DIR` makes a "
+        "project, and --starters deploys the metrics that come with refold.",
     )
