@@ -249,7 +249,7 @@ deployments = Table(
     Column("requested_at", TIME, nullable=False, server_default=func.now()),
     Column("promote", Boolean, nullable=False, server_default=text("true")),
     Column("promoted_at", TIME),
-    CheckConstraint("kind IN ('deploy', 'rebuild', 'promote', 'rollback')", "kind"),
+    CheckConstraint("kind IN ('deploy', 'rebuild', 'promote', 'rollback', 'drop', 'rename')", "kind"),
     comment="Builds that were asked for together and go live together, in one transaction.",
 )
 

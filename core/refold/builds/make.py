@@ -83,8 +83,13 @@ def _live(conn: psycopg.Connection, projection: str) -> Build:
 
 
 def _insert(conn: psycopg.Connection, definition: Definition, deployment: int, upstream: Build | None) -> Build:
+    # Tables keep their names when their metric is renamed.
     row = conn.execute(
-        "SELECT coalesce(max(number), 0) + 1 FROM refold.builds WHERE projection = %s", (definition.name,)
+        """
+        SELECT coalesce(max(greatest(number, substring(table_name FROM '[0-9]+$')::integer)), 0) + 1
+        FROM refold.builds WHERE projection = %s OR starts_with(table_name, %s)
+        """,
+        (definition.name, f"{definition.name}__"),
     ).fetchone()
     assert row is not None
     number = int(row[0])

@@ -43,6 +43,8 @@ COMMANDS = {
     "rollback": Listed(
         "metrics", METRICS, "Go back to the builds that were live before the deployment that brought NAME."
     ),
+    "rename": Listed("metrics", METRICS, "Call a metric by another name, without building it again."),
+    "drop": Listed("metrics", METRICS, "Take metrics off: nothing is kept for them any more, and their views go."),
     "ingest": Listed("ingest", DATA, "Bring events in from files: JSON lines or CSV, plain or gzip."),
     "rejected": Listed(
         "query",
