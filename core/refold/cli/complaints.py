@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 from rich.text import Text
 
-from refold.cli.output import err
+from refold.cli.output import err, room, wrapped
 from refold.errors import RefoldError
 from refold.visible import visible
 
@@ -31,14 +31,15 @@ _ENDED = (
 def complain(error: RefoldError | psycopg.Error) -> None:
     """Writes an error and its remedy to stderr."""
     message, remedy = describe(error)
-    err.print(Text.assemble(("error: ", "bold red"), _within(message)), soft_wrap=True)
+    _tell("error: ", "bold red", message)
     if remedy:
-        err.print(Text.assemble(("  try: ", "bold"), _within(remedy)), soft_wrap=True)
+        _tell("  try: ", "bold", remedy)
 
 
-def _within(text: str) -> str:
+def _tell(label: str, style: str, text: str) -> None:
     """Further lines stand further in: none of them can be taken for an error or a remedy of its own."""
-    return visible(text, lines=True).replace("\n", "\n    ")
+    told = wrapped(label + visible(text, lines=True).replace("\n", "\n    "), room(err), indent=4)
+    err.print(Text.assemble((label, style), told[len(label) :]), soft_wrap=True)
 
 
 def describe(error: RefoldError | psycopg.Error) -> tuple[str, str | None]:
