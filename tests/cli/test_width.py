@@ -7,8 +7,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from refold.cli.output import wrapped
 from refold.incidents import KINDS, detect
+from refold.prose import wrapped
 
 from .conftest import Refold
 

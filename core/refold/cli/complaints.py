@@ -5,8 +5,9 @@ from __future__ import annotations
 import psycopg
 from rich.text import Text
 
-from refold.cli.output import err, room, wrapped
+from refold.cli.output import err
 from refold.errors import RefoldError
+from refold.prose import room, wrapped
 from refold.visible import visible
 
 _MISSING = (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
@@ -38,7 +39,7 @@ def complain(error: RefoldError | psycopg.Error) -> None:
 
 def _tell(label: str, style: str, text: str) -> None:
     """Further lines stand further in: none of them can be taken for an error or a remedy of its own."""
-    told = wrapped(label + visible(text, lines=True).replace("\n", "\n    "), room(err), indent=4)
+    told = wrapped(label + visible(text, lines=True).replace("\n", "\n    "), room(err.width), indent=4)
     err.print(Text.assemble((label, style), told[len(label) :]), soft_wrap=True)
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -18,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from refold.prose import room, wrapped
 from refold.visible import visible, visible_json
 
 out = Console(highlight=False)
@@ -28,55 +26,13 @@ err = Console(stderr=True, highlight=False)
 
 def note(message: str) -> None:
     """Something to know, on stderr."""
-    text = wrapped(visible(message), room(err))
+    text = wrapped(visible(message), room(err.width))
     err.print(Text(text, style="dim" if err.is_terminal else ""), soft_wrap=True)
 
 
 def line(message: str = "", style: str = "") -> None:
     """One line of output; nothing in it is taken for markup, or does anything to a terminal."""
-    out.print(Text(wrapped(visible(message), room(out)), style=style), soft_wrap=True)
-
-
-def room(console: Console) -> int:
-    """Characters in a line: as COLUMNS says, else of the terminal, else 80."""
-    given = os.environ.get("COLUMNS", "")
-    return int(given) if given.isdigit() and int(given) else console.width
-
-
-_LABEL = re.compile(r" *(\S+ {2,})?")
-_CALL = re.compile(r"`[^`\n]{1,60}`")
-
-
-def wrapped(text: str, width: int, *, indent: int | None = None) -> str:
-    """Prose in lines of a width, broken at words; what is one word, a URL or a path, stays whole. Pure.
-
-    Args:
-        text: may have lines of its own.
-        width: characters in a line, where words allow it.
-        indent: how far in the further lines stand. By default below what stands behind a label, or two more than
-            the line itself.
-    """
-    return "\n".join(_wrapped(one, width, indent) for one in text.split("\n"))
-
-
-def _wrapped(one: str, width: int, indent: int | None) -> str:
-    if len(one) <= width:
-        return one
-    if indent is None:
-        label = _LABEL.match(one)
-        assert label is not None
-        indent = len(label[0]) + 2 * (label[1] is None)
-    # What is to be typed is not torn apart.
-    whole = _CALL.sub(lambda call: call[0].replace(" ", "\0"), one)
-    lines = textwrap.wrap(
-        whole,
-        max(width, indent + 20),
-        subsequent_indent=" " * indent,
-        replace_whitespace=False,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return "\n".join(lines).replace("\0", " ")
+    out.print(Text(wrapped(visible(message), room(out.width)), style=style), soft_wrap=True)
 
 
 def block(text: str) -> None:
