@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from refold.errors import RefoldError
     from refold.events import Answer, SourceEvent
-    from refold.log import Log, Receipt, append
+    from refold.log.append import Receipt, append
+    from refold.log.log import Log
     from refold.projections.transform import Event, transform
 
 __all__ = ["Answer", "Event", "Log", "Receipt", "RefoldError", "SourceEvent", "append", "transform"]
@@ -19,11 +20,11 @@ __all__ = ["Answer", "Event", "Log", "Receipt", "RefoldError", "SourceEvent", "a
 _HOMES = {
     "Answer": "refold.events",
     "Event": "refold.projections.transform",
-    "Log": "refold.log",
-    "Receipt": "refold.log",
+    "Log": "refold.log.log",
+    "Receipt": "refold.log.append",
     "RefoldError": "refold.errors",
     "SourceEvent": "refold.events",
-    "append": "refold.log",
+    "append": "refold.log.append",
     "transform": "refold.projections.transform",
 }
 

@@ -21,11 +21,11 @@ def commands() -> Iterator[tuple[str, Any]]:
 
     def walk(words: str, command: Any) -> Iterator[tuple[str, Any]]:
         below = getattr(command, "commands", None)
-        if words == "refold":
-            below = {name: command.load(name) for name in below}
         if below is None:
             yield words, command
             return
+        if words == "refold":
+            below = {name: command.load(name) for name in below}
         if command.invoke_without_command and command.callback is not None and words != "refold":
             yield words, command
         for name, one in below.items():

@@ -108,7 +108,7 @@ def decide(builds: Sequence[Build], names: Sequence[str]) -> list[Ended]:
         told = ", ".join(f"{reader} reads {stream}" for reader, stream in sorted(readers.items()))
         raise BuildError(
             f"other metrics need what would be dropped: {told}",
-            remedy=f"Drop them together: refold drop {' '.join(sorted({*wanted, *readers}))}",
+            remedy=f"Drop them together: `refold drop {' '.join(sorted({*wanted, *readers}))}`",
         )
     return [
         Ended(build, "it is live" if build.state == "live" else "not finished yet")
@@ -128,7 +128,7 @@ def _refuse_views(conn: psycopg.Connection, builds: Sequence[Build]) -> None:
         raise BuildError(
             f"views need what would be dropped: {told}",
             remedy="Remove their files from sql/views, if they have any, and the views: "
-            + " ".join(f"DROP VIEW {view};" for view in reversed(found)),
+            + " ".join(f"`DROP VIEW {view};`" for view in reversed(found)),
         )
 
 
