@@ -60,6 +60,12 @@ class ServerUnderTest:
         return f"postgresql://{user}@/{quote(database, safe='')}?host={quote(self.host)}&port={self.port}"
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What commands print is looked at as a whole; where they break lines is for tests/cli/test_width.py."""
+    monkeypatch.setenv("COLUMNS", "1000")
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[ServerUnderTest]:
     """The server of this session."""

@@ -11,13 +11,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from refold.cli import app
+from refold.cli.app import app
+from refold.connections import connection
 from refold.demo import edits, play
 from refold.demo.shop import day
 from refold.demo.stage import Stage
@@ -151,7 +153,14 @@ def test_a_start_that_fails_leaves_nothing(home: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.exhaustive
 def test_what_workers_heal_before_it_is_found_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    perform = edits.perform
+    """Their audits come whenever they come: between two edits, and between the edits and `reconcile`."""
+    perform, rows = edits.perform, edits._rows
+
+    def rows_and_an_audit(conn: psycopg.Connection, edit: edits.Edit) -> list[dict[str, Any]]:
+        worker = f"host={conn.info.host} port={conn.info.port} dbname={conn.info.dbname} user=worker_1"
+        with connection(worker, "refold_worker", autocommit=True) as other:
+            reconcile(other, None, depth="slice")
+        return rows(conn, edit)
 
     def healed_at_once(conn: psycopg.Connection, planned: Sequence[edits.Edit]) -> Counter[edits.Drift]:
         expected = perform(conn, planned)
@@ -159,6 +168,7 @@ def test_what_workers_heal_before_it_is_found_too(home: Path, monkeypatch: pytes
         wait_until(lambda: conn.execute("SELECT count(*) FROM refold.repairs").fetchone() == (expected.total(),), 60.0)
         return expected
 
+    monkeypatch.setattr(edits, "_rows", rows_and_an_audit)
     monkeypatch.setattr(edits, "perform", healed_at_once)
     done = CliRunner().invoke(app, ["demo", "--events", "500", "--processes", "1"])
     assert "✓  exactly those 7 rows, and no other; healed, and recorded in refold.repairs" in done.output

@@ -1,6 +1,7 @@
 """The embedded server: found again, started once, and never in anybody's way."""
 
 import os
+import pwd
 import shutil
 import signal
 import stat
@@ -18,7 +19,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from refold.embedded import EmbeddedServer, default_directory
 from refold.embedded.binaries import Binaries
-from refold.errors import RefoldError
+from refold.embedded.postmaster import Postmaster
+from refold.errors import InputError, RefoldError
 from waiting import wait_until
 
 FAST = {"fsync": "off"}
@@ -229,8 +231,29 @@ def test_without_binaries_it_says_where_it_looked(directory: Path, monkeypatch: 
 
 def test_a_path_that_is_a_file_is_refused(directory: Path) -> None:
     directory.touch()
-    with pytest.raises(RefoldError, match=r"cannot run a PostgreSQL server in .*server"):
+    with pytest.raises(RefoldError, match=rf"lives in a directory, and {directory} is a file"):
         EmbeddedServer.start(directory)
+
+
+def test_a_server_of_another_user_is_named_as_theirs(directory: Path) -> None:
+    (directory / "data").mkdir(parents=True)
+    (directory / "data" / "postmaster.pid").touch()
+    directory.chmod(0o700 if os.geteuid() == 0 else 0)
+    owner = pwd.getpwuid(directory.stat().st_uid).pw_name
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        for look in (lambda: Postmaster.find(directory / "data"), lambda: EmbeddedServer.start(directory)):
+            with pytest.raises(
+                InputError, match=f"server in {directory} is {owner}'s, and .* may not enter it"
+            ) as told:
+                look()
+            assert "REFOLD_HOME" in str(told.value.remedy)
+    finally:
+        os.seteuid(before)
+        directory.chmod(0o700)
+        (directory / "data" / "postmaster.pid").unlink()
 
 
 def test_the_default_directory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,7 +255,7 @@ deployments = Table(
     # The command has ended with an error: no worker makes these builds live.
     Column("given_up_at", TIME),
     Column("views", JSONB, comment="analysts' views that go live in the same transaction: name and text of each file"),
-    CheckConstraint("kind IN ('deploy', 'rebuild', 'promote', 'rollback')", "kind"),
+    CheckConstraint("kind IN ('deploy', 'rebuild', 'promote', 'rollback', 'drop', 'rename')", "kind"),
     comment="Builds that were asked for together and go live together, in one transaction.",
 )
 

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from refold import append
-from refold.cli import app
+from refold.cli.app import app
 
 
 @dataclass(frozen=True)

@@ -106,9 +106,10 @@ def test_a_wrong_file_is_refused_with_its_place_and_a_remedy(refold: Refold, met
     assert "Traceback" not in refused.err
 
 
-def test_without_a_folder_it_takes_what_comes_with_refold_and_says_so(refold: Refold) -> None:
-    planned = refold("deploy", "--dry-run")
-    assert "no ./projections here" in planned.err
+def test_what_comes_with_refold_is_deployed_where_that_is_said(refold: Refold) -> None:
+    assert refold("deploy", "--dry-run").status == 2
+    planned = refold("deploy", "--starters", "--dry-run")
+    assert planned.status == 0, planned.err
     assert "event_counts" in planned.out
 
 

@@ -64,6 +64,41 @@ def test_what_is_no_url_is_not_repeated(bare: Refold, url: str) -> None:
     assert "hun" not in done.err + done.out and "ter2" not in done.err + done.out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["status"], {"REFOLD_DATABASE_URL": ""}, "REFOLD_DATABASE_URL is set, but empty"),
+        (["status", "--database-url", ""], {}, "the database URL is empty"),
+        (["query", "SELECT 1", "--database-url", " "], {"REFOLD_DATABASE_URL": ""}, "the database URL is empty"),
+        (["status"], {"REFOLD_HOME": __file__}, f"lives in a directory, and {__file__} is a file"),
+        (["server", "status"], {"REFOLD_HOME": __file__}, f"lives in a directory, and {__file__} is a file"),
+        (["server", "stop"], {"REFOLD_HOME": __file__}, f"lives in a directory, and {__file__} is a file"),
+        (["server", "start"], {"REFOLD_HOME": __file__}, f"lives in a directory, and {__file__} is a file"),
+        (["deploy"], {}, "there are no projections to deploy: "),
+        (["deploy", "--projections", "nowhere"], {}, "/nowhere is not there"),
+        (["deploy", "--projections", __file__], {}, f"{__file__} is no folder"),
+        (["deploy", "--starters", "--projections", "."], {}, "--starters and --projections name two folders"),
+    ],
+)
+def test_a_place_that_is_none_is_named_before_anything_is_made(
+    bare: Refold, arguments: list[str], environment: dict[str, str], message: str
+) -> None:
+    done = bare(*arguments, **environment)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("error: ")
+    assert message in done.err
+    assert "  try: " in done.err
+
+
+def test_deploy_says_where_it_looked_and_where_there_is_a_project(bare: Refold) -> None:
+    here = Path.cwd()
+    assert f"{here}/projections is not there" in bare("deploy").err
+    (here / "projections").mkdir()
+    (here / "sql").mkdir()
+    os.chdir("sql")
+    assert f"There is one in {here}: cd {here}" in bare("deploy").err
+
+
 def test_a_database_without_refold(bare: Refold, server: ServerUnderTest, database_url: str) -> None:
     # The roles are the cluster's, the schema is not in this database.
     done = bare("status", "--database-url", server.url_of(server.maintenance_dbname))
@@ -110,7 +145,7 @@ def test_an_unknown_metric_names_those_there_are(refold: Refold) -> None:
 def test_a_folder_that_is_not_there(refold: Refold) -> None:
     done = refold("deploy", "--projections", "nowhere")
     assert done.status == 2
-    assert "no such folder" in done.err
+    assert "/nowhere is not there" in done.err
     assert "refold init" in done.err
 
 

@@ -40,7 +40,7 @@ def test_what_is_open_and_what_was(refold: Refold, worker: psycopg.Connection[An
     assert every.status == opened.status == 0
     assert "session 17" in opened.out and "pid 17" in opened.out and "open for 1.0 h" in opened.out
     assert "gid" not in opened.out
-    assert "daily__1" in every.out and "seconds 61.5" in every.out and "by progress" in every.out
+    assert "daily__1" in every.out and "has waited for 1 min to be applied" in every.out and "by progress" in every.out
     assert "daily__1" not in opened.out
     assert [one["subject"] for one in refold("incidents", "--kind", "lag", "--json").json] == ["daily__1"]
     assert [one["kind"] for one in refold("incidents", "--kind", "held-back", "--json").json] == ["held_back"]
@@ -87,10 +87,9 @@ def test_what_was_seen_and_done_is_told_in_words(refold: Refold, worker: psycopg
     detect(worker, "drift", "daily", by="quick audit", evidence={"depth": "slice"})
     resolve(worker, "drift", "daily", by="quick audit", outcome={"healed": {"daily__1: missing": 3}, "figures": []})
     shown = refold("incidents").out
-    assert (
-        "found 8, damage (fault changed, event_id e0)" in shown and "(fault changed, event_id e4) and 3 more" in shown
-    )
-    assert "done: healed (daily__1: missing 3)\n" in shown
+    assert "8 faults, what stands there is not what was written: e0 (changed)" in shown
+    assert "e4 (changed) and 3 more" in shown
+    assert "done: 3 rows of daily__1 were missing, and made again\n" in shown
     assert "{" not in shown
 
 

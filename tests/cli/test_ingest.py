@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from making import stored
-from refold.cli import app
+from refold.cli.app import app
 from sessions import somebody_waits
 from waiting import wait_until
 
@@ -76,6 +76,17 @@ def test_what_was_set_aside_is_named(refold: Refold, visits: Path) -> None:
     assert len(warning) == 7
     assert warning[-1] == "  and 2 more; `refold rejected` lists them with their text"
     assert refold(str(visits), *OPTIONS, "--strict").exit_code == 1
+
+
+def test_a_file_of_which_nothing_got_in_is_a_failure(refold: Refold, visits: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("who,what,at\nann,view,soon\nbob,view,later\n")
+    (tmp_path / "empty.csv").write_text("who,what,at\n")
+    result = refold("bad.csv", str(visits), *OPTIONS)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("nothing of bad.csv got in: all of it was set aside\n")
+    # What is there already is no failure, and neither is a file that has only a heading.
+    result = refold(str(visits), "empty.csv", *OPTIONS)
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
 def test_strict_is_content_with_duplicates(refold: Refold, visits: Path) -> None:

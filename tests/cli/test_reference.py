@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from refold.cli import app
+from refold.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "cli.md"
@@ -24,6 +24,8 @@ def commands() -> Iterator[tuple[str, Any]]:
         if below is None:
             yield words, command
             return
+        if words == "refold":
+            below = {name: command.load(name) for name in below}
         if command.invoke_without_command and command.callback is not None and words != "refold":
             yield words, command
         for name, one in below.items():

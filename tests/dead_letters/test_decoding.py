@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from refold.builds.upkeeper import Upkeepers
-from refold.cli import app
+from refold.cli.app import app
 from refold.duties import impure
 from refold.reconcile.reconcile import reconcile
 from refold.reconcile.release import release

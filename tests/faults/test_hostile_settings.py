@@ -20,7 +20,7 @@ from conftest import ServerUnderTest
 from live import SHOP, drain, make_live, wrong
 from making import small_segments
 from refold import Log, append
-from refold.cli import app
+from refold.cli.app import app
 from refold.connections import SESSION, Role
 from refold.connections import connect as connect_as
 from refold.database import migrate

@@ -21,7 +21,7 @@ from making import events
 from pgbouncer import BINARY, pgbouncer
 from processes import Process, worker
 from refold import Log, append
-from refold.cli import app
+from refold.cli.app import app
 from refold.database import SESSION, migrate
 from refold.database import connect as connect_as
 from refold.deployment.deploy import deploy

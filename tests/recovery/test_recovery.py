@@ -86,6 +86,26 @@ def test_workers_refuse_until_it_is_recovered(restored: str) -> None:
     lawful(restored, LATE + LAG + 10)
 
 
+def test_what_was_unread_in_a_clean_dump_is_no_damage(restored: str) -> None:
+    report = bring_back(restored)
+    kept_ones = {build.projection for build in report.survey.of("audited")}
+    assert report.unread == dict.fromkeys(kept_ones, LAG)
+    assert (report.drift.counts, report.as_dict()["healed"]) == ({}, [])
+    with superuser(restored) as conn:
+        assert conn.execute("SELECT count(*) FROM refold.repairs").fetchone() == (0,)
+    lawful(restored, LATE + LAG)
+
+
+def test_what_is_damaged_besides_is_told(restored: str) -> None:
+    with superuser(restored) as conn:
+        conn.execute("UPDATE metrics.daily SET events = events + 1000 WHERE day = (SELECT min(day) FROM metrics.daily)")
+    report = bring_back(restored)
+    assert {(name, kind) for name, _, kind in report.drift.counts} == {("daily", "drifted")}
+    with superuser(restored) as conn:
+        assert conn.execute("SELECT count(*) >= 1 FROM refold.repairs WHERE projection = 'daily'").fetchone() == (True,)
+    lawful(restored, LATE + LAG)
+
+
 def test_positions_and_with_them_the_order_stay(restored: str, dumps: Dumps) -> None:
     query = "SELECT position, event_id FROM refold.events ORDER BY txid, position"
     bring_back(restored)

@@ -55,7 +55,10 @@ def changes(definitions: Mapping[str, Definition], builds: Sequence[Build]) -> l
             found.append(Change(name, "resumed", "an earlier deploy did not finish it", definition, unfinished))
             rebuilt.add(name)
         elif current is None:
-            found.append(Change(name, "new", f"kept by {definition.plan.upkeep}", definition))
+            same = [old for old, one in live.items() if one.fingerprint == definition.fingerprint]
+            renamed = next((old for old in same if old not in definitions), None)
+            hint = f"; is it {renamed}, which has no file now? Then `refold rename {renamed} {name}`" if renamed else ""
+            found.append(Change(name, "new", f"kept by {definition.plan.upkeep}{hint}", definition))
             rebuilt.add(name)
         elif current.fingerprint != definition.fingerprint:
             above = definition.upstream
@@ -66,7 +69,9 @@ def changes(definitions: Mapping[str, Definition], builds: Sequence[Build]) -> l
             found.append(Change(name, "unchanged", "", definition, current))
     for name, build in live.items():
         if name not in definitions:
-            found.append(Change(name, "without file", "live, but no file defines it", None, build))
+            found.append(
+                Change(name, "without file", "live, but no file defines it: `refold drop` takes it off", None, build)
+            )
     return found
 
 

@@ -120,8 +120,13 @@ def _insert(
     upstream: Build | None,
     columns: Sequence[str] | None,
 ) -> Build:
+    # Tables keep their names when their metric is renamed.
     row = conn.execute(
-        "SELECT coalesce(max(number), 0) + 1 FROM refold.builds WHERE projection = %s", (definition.name,)
+        """
+        SELECT coalesce(max(greatest(number, substring(table_name FROM '[0-9]+$')::integer)), 0) + 1
+        FROM refold.builds WHERE projection = %s OR starts_with(table_name, %s)
+        """,
+        (definition.name, f"{definition.name}__"),
     ).fetchone()
     assert row is not None
     number = int(row[0])

@@ -252,6 +252,8 @@ def depths(edges: Iterable[tuple[int, int | None]]) -> dict[int, int]:
 def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
     """Drops the tables of retired builds, except the latest `keep` of each projection (for rollback).
 
+    Of a metric that was taken off, the latest goes too after as many days as the rows of builds are kept.
+
     Args:
         conn: acts as refold_worker, in autocommit mode.
         keep: retired builds left for each projection.
@@ -262,9 +264,11 @@ def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
         SELECT build_id, table_name FROM (
             SELECT build_id, table_name, row_number() OVER (
                 -- One that was never live is nothing to go back to.
-                PARTITION BY projection ORDER BY promoted_at IS NULL, retired_at DESC, number DESC) AS age
-            FROM refold.builds WHERE state = 'retired'
-        ) AS retired WHERE age > %s
+                PARTITION BY projection ORDER BY promoted_at IS NULL, retired_at DESC, number DESC) AS age,
+                retired_at < now() - make_interval(days => s.build_days) AND EXISTS (
+                    SELECT FROM refold.deployments AS d WHERE d.deployment = b.retired_by AND d.kind = 'drop') AS ended
+            FROM refold.builds AS b CROSS JOIN refold.settings AS s WHERE b.state = 'retired'
+        ) AS retired WHERE age > %s OR ended
         """,
         (keep,),
     ).fetchall()

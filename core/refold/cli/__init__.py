@@ -1,50 +1,18 @@
 """The command line: `refold …`.
 
-Each module of commands registers them with `refold.cli.app.app` when it is imported.
+`refold.cli.commands` lists the commands; the module of each is imported when that command is called, and not before:
+what one of them needs, no other waits for. So this one imports nothing at all.
 """
 
-from refold.cli import (
-    deadletters,
-    demo,
-    doctor,
-    explain,
-    incidents,
-    ingest,
-    metrics,
-    query,
-    reconcile,
-    recover,
-    report,
-    scrub,
-    server,
-    setup,
-    status,
-    worker,
-)
-from refold.cli.app import app
-
-__all__ = [
-    "app",
-    "deadletters",
-    "demo",
-    "doctor",
-    "explain",
-    "incidents",
-    "ingest",
-    "main",
-    "metrics",
-    "query",
-    "reconcile",
-    "recover",
-    "report",
-    "scrub",
-    "server",
-    "setup",
-    "status",
-    "worker",
-]
+__all__ = ["main"]
 
 
 def main() -> None:
     """The command `refold`."""
-    app(prog_name="refold")
+    try:
+        from refold.cli.app import app
+
+        app(prog_name="refold")
+    except KeyboardInterrupt:
+        # Python was still importing: nothing has been begun.
+        raise SystemExit(130) from None

@@ -1,24 +1,25 @@
 """The application that every command registers with, and how its errors reach the user.
 
-A module of commands imports `app` and decorates its functions with `@app.command(...)`; its name goes into
-`refold.cli.__init__`, and the command's name into `ORDER`.
+A module of commands imports `app` and decorates its functions with `@app.command(...)`; the command goes into the list
+of `refold.cli.commands`, with the module's name.
 """
 
 from __future__ import annotations
 
 import logging
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
-from typing import Annotated, Any
+import sys
+from importlib import import_module
+from typing import Annotated, Any, TypeGuard, cast
 
-import psycopg
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
 
-from refold.cli.complaints import complain
-from refold.cli.output import err
+from refold.cli.commands import COMMANDS, DATA, DATABASE, METRICS, START, TRUST
 from refold.errors import Mistakes, RefoldError, ViewError
 from refold.visible import log_on_stderr
+
+__all__ = ["DATA", "DATABASE", "DRIFT", "FAILED", "FOUND", "INTERRUPTED", "METRICS", "START", "TRUST", "app"]
 
 FAILED = 2
 """Exit status of a command that could not do what was asked."""
@@ -31,42 +32,55 @@ UNMADE = 1
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 
-START = "Start here"
-METRICS = "Metrics"
-DATA = "Events in, figures out"
-TRUST = "Run and trust"
-DATABASE = "Database"
-
-ORDER = (
-    "demo", "init", "migrate",
-    "deploy", "explain", "rebuild", "promote", "rollback",
-    "ingest", "rejected", "query", "url",
-    "worker", "status", "incidents", "report", "doctor", "reconcile", "scrub", "deadletters", "recover",
-    "server",
-)  # fmt: skip
-
 
 class Commands(TyperGroup):
-    """Lists the commands in the order in which one needs them, and turns errors into messages."""
+    """The commands: each is imported when it is called. And what turns errors into messages."""
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        command = super().get_command(ctx, cmd_name)
-        if command is not None and command.help:
-            command.help = unwrapped(command.help)
-        return command
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.registered = self.commands
+        """Those whose modules have been imported."""
+        self.commands = {
+            name: TyperCommand(name, help=listed.help, rich_help_panel=listed.panel)
+            for name, listed in COMMANDS.items()
+        }
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(self.commands, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    def load(self, name: str) -> Any:
+        """The command itself, in the place of the line that stands for it in the list."""
+        if name in COMMANDS:
+            import_module(f"refold.cli.{COMMANDS[name].module}")
+            # The command as it is registered by now.
+            self.commands[name] = command = cast(Commands, get_group(app)).registered[name]
+            if command.help:
+                command.help = unwrapped(command.help)
+        return self.commands.get(name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        self.load(args[0])
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (RefoldError, psycopg.Error) as error:
+        except KeyboardInterrupt:
+            from refold.cli.output import note
+
+            note("Stopped. What was committed stays; run the command again to go on.")
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if not _told(error):
+                raise
+            from refold.cli.complaints import complain
+
             complain(error)
             raise typer.Exit(status_of(error)) from error
-        except KeyboardInterrupt:
-            err.print("Stopped. What was committed stays; run the command again to go on.")
-            raise typer.Exit(INTERRUPTED) from None
+
+
+def _told(error: Exception) -> TypeGuard[RefoldError]:
+    """Whether an error is one that is told, without a traceback: refold's own, or the database's."""
+    # Where nothing has imported psycopg, none is its.
+    psycopg = sys.modules.get("psycopg")
+    return isinstance(error, RefoldError) or (psycopg is not None and isinstance(error, psycopg.Error))
 
 
 def status_of(error: Exception) -> int:
@@ -93,6 +107,9 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import PackageNotFoundError
+        from importlib.metadata import version as installed_version
+
         try:
             number = installed_version("refold")
         except PackageNotFoundError:

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from refold.cli.output import err
 from refold.errors import Mistakes, RefoldError
+from refold.prose import room, wrapped
 from refold.visible import visible
 
 _MISSING = (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
@@ -35,14 +36,15 @@ def complain(error: RefoldError | psycopg.Error) -> None:
             complain(one)
         return
     message, remedy = describe(error)
-    err.print(Text.assemble(("error: ", "bold red"), _within(message)), soft_wrap=True)
+    _tell("error: ", "bold red", message)
     if remedy:
-        err.print(Text.assemble(("  try: ", "bold"), _within(remedy)), soft_wrap=True)
+        _tell("  try: ", "bold", remedy)
 
 
-def _within(text: str) -> str:
+def _tell(label: str, style: str, text: str) -> None:
     """Further lines stand further in: none of them can be taken for an error or a remedy of its own."""
-    return visible(text, lines=True).replace("\n", "\n    ")
+    told = wrapped(label + visible(text, lines=True).replace("\n", "\n    "), room(err.width), indent=4)
+    err.print(Text.assemble((label, style), told[len(label) :]), soft_wrap=True)
 
 
 def describe(error: RefoldError | psycopg.Error) -> tuple[str, str | None]:

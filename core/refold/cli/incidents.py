@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated
 
 import psycopg
 import typer
 
 from refold.cli.app import TRUST, app
+from refold.cli.evidence import done, seen
 from refold.cli.output import as_json, line
 from refold.cli.session import AsJson, DatabaseUrl, session
 from refold.cli.span import duration, span
 from refold.errors import InputError
 from refold.incidents import KINDS, ONLY_NOTICED, REMEDIES, Incident, Kind, find
-
-LISTED = 5
-"""Things that a line names at most; --json has all."""
 
 
 @app.command(rich_help_panel=TRUST)
@@ -84,8 +82,8 @@ def show(found: Sequence[Incident], now: datetime) -> None:
         line()
         line(f"{one.incident_id}  {one.kind}  {one.subject}  {_over(one, now)}", "" if one.resolved_at else "red")
         line(f"    {_times(one)}")
-        for name, evidence in (("seen", one.evidence), ("done", one.outcome or {})):
-            if text := told(evidence):
+        for name, text in (("seen", seen(one.kind, one.evidence)), ("done", done(one.kind, one.outcome or {}))):
+            if text:
                 line(f"    {name}: {text}")
     if opened:
         line()
@@ -106,24 +104,6 @@ def _times(one: Incident) -> str:
         return f"noticed {began}, by {one.detected_by}"
     after = duration((one.detected_at - one.started_at).total_seconds())
     return f"since {began}, noticed after {after}, by {one.detected_by}"
-
-
-def told(evidence: Mapping[str, Any]) -> str:
-    """Evidence as a line; what is empty is left out, and of long lists the end."""
-    return ", ".join(f"{name} {_text(value)}" for name, value in evidence.items() if not _empty(value))
-
-
-def _text(value: object) -> str:
-    if isinstance(value, Mapping):
-        return f"({told(value)})"
-    if isinstance(value, list):
-        more = f" and {len(value) - LISTED:,} more" if len(value) > LISTED else ""
-        return " ".join(map(_text, value[:LISTED])) + more
-    return str(value)
-
-
-def _empty(value: object) -> bool:
-    return value is None or value in ("", [], {})
 
 
 def _now(conn: psycopg.Connection) -> datetime:

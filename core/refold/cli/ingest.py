@@ -27,7 +27,7 @@ from refold.ingest.run import BATCH, Tally
 from refold.ingest.run import ingest as ingest_source
 
 WAS_SET_ASIDE = 1
-"""Exit status with --strict when anything was set aside."""
+"""Exit status when all of a file was set aside; with --strict, when anything was."""
 
 COLUMNS, EVENTS, RUNNING = "Columns to fields", "The file", "Running"
 
@@ -128,7 +128,8 @@ def ingest(
     rows stay separate events.
 
     Every record is stored, or a duplicate, or set aside with its line and the reason (`refold rejected`); none is
-    dropped. Ctrl-C leaves whole batches behind, and the same command again completes them.
+    dropped. Exit status 1 where all of a file was set aside. Ctrl-C leaves whole batches behind, and the same command
+    again completes them.
 
     \b
     Events as JSON lines, from a pipe:
@@ -167,7 +168,7 @@ def ingest(
             print_json(reports, interrupted, time.monotonic() - started)
         else:
             print_summary(reports, time.monotonic() - started)
-    if strict and any(report.tally.set_aside for report in reports):
+    if any(report.nothing_got_in or (strict and report.tally.set_aside) for report in reports):
         raise typer.Exit(WAS_SET_ASIDE)
 
 

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rich.text import Text
+
 from refold.cli.output import as_json, err, line, note
 from refold.ingest.records import Record
 from refold.ingest.run import Tally
 from refold.log import Receipt
+from refold.visible import visible
 
 SHOWN = 5
 """Records that were set aside, named in the summary."""
@@ -22,6 +25,11 @@ class FileReport:
     source: str
     tally: Tally = field(default_factory=Tally)
     aside: list[tuple[int, str, str]] = field(default_factory=list)
+
+    @property
+    def nothing_got_in(self) -> bool:
+        """Whether all that was read was set aside."""
+        return 0 < self.tally.received == self.tally.set_aside
 
     def add_aside(self, record: Record, receipt: Receipt) -> None:
         """Takes one that was set aside."""
@@ -54,6 +62,9 @@ def print_summary(reports: Sequence[FileReport], seconds: float) -> None:
     if not total.set_aside:
         return
     warn = "bold yellow" if err.is_terminal else ""
+    for report in reports:
+        if report.nothing_got_in:
+            err.print(Text(visible(f"nothing of {report.source} got in: all of it was set aside"), warn))
     err.print(f"set aside: {total.invalid:,} invalid, {total.conflicts:,} conflicts", style=warn, highlight=False)
     shown = [(report.source, *aside) for report in reports for aside in report.aside][:SHOWN]
     for name, at, answer, reason in shown:

@@ -1,4 +1,4 @@
-"""`refold deploy`, `rebuild`, `promote` and `rollback`: from files to live metrics, and back."""
+"""`refold deploy`, `rebuild`, `promote`, `rollback`, `rename`, `drop`: from files to live metrics, and back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from refold.builds.upkeeper import Upkeepers
 from refold.builds.views import without_barrier
 from refold.cli.app import METRICS, app
 from refold.cli.output import as_json, line, note, progress, table
-from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
+from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, own_folder, session
+from refold.deployment import removal
+from refold.deployment import rename as renaming
 from refold.deployment import rollback as going_back
 from refold.deployment.candidates import go_live, views_of
 from refold.deployment.deploy import deploy as deploy_builds
@@ -29,13 +31,17 @@ from refold.deployment.deploy import plan as plan_of
 from refold.deployment.deploy import rebuild as rebuild_builds
 from refold.deployment.deploy import refused
 from refold.deployment.drive import Progress
-from refold.errors import DefinitionError, RefoldError, at_once, each
+from refold.errors import BuildError, DefinitionError, RefoldError, at_once, each
 from refold.projections.definition import load
 from refold.projections.hints import actions_of
 from refold.projections.plan import LOG
 from refold.projections.view_file import load_views
 from refold.upkeep.stream import LOG_STREAM
 
+ProjectionsToDeploy = Annotated[
+    Path | None,
+    typer.Option("--projections", metavar="DIR", help="The folder. Default: ./projections.", show_default=False),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 NoPromote = Annotated[
     bool,
@@ -54,7 +60,8 @@ _AGAIN = "its view was dropped or replaced, and is made again"
 
 @app.command(rich_help_panel=METRICS)
 def deploy(
-    projections: Projections = None,
+    projections: ProjectionsToDeploy = None,
+    starters: Annotated[bool, typer.Option("--starters", help="Deploy the metrics that come with refold.")] = False,
     dry_run: DryRun = False,
     no_promote: NoPromote = False,
     recreate_views: RecreateViews = False,
@@ -73,8 +80,9 @@ def deploy(
       refold deploy --dry-run           the plan: what is new, changed, and why
       refold deploy                     do it
       refold deploy --no-promote        build beside; `refold promote` switches
+      refold deploy --starters          the metrics that come with refold
     """
-    chosen = folder(projections)
+    chosen = own_folder(projections, starters=starters)
     loading = load(chosen)
     mistakes: list[RefoldError] = [*loading.mistakes]
     with session(database_url) as conn:
@@ -220,6 +228,102 @@ def rollback(
     else:
         _show_outcome(builds, promoted=True, nothing="Nothing to go back to.")
         note("The files are as they were: change them back too, or the next `refold deploy` goes forward again.")
+
+
+@app.command(rich_help_panel=METRICS)
+def rename(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="A projection that is live.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="What it shall be called.")],
+    dry_run: DryRun = False,
+    projections: Projections = None,
+    json: AsJson = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Call a metric by another name, without building it again.
+
+    Rows, history and grants stay, and views that read it go on. Rename its file too. A projection that reads it by its
+    name stands in the way: there the new name is a new query.
+
+    \b
+    Examples:
+      refold rename sales purchases --dry-run
+      refold rename sales purchases
+    """
+    chosen = folder(projections, quiet=True)
+    with session(database_url) as conn:
+        renamed = renaming.plan(conn, old, new)
+        _insist_on_code(chosen, renamed.build, new)
+        if not dry_run:
+            renamed = renaming.rename(conn, old, new)
+    if json:
+        as_json(
+            {"from": old, "to": new, "table": renamed.build.table_name, "views": renamed.views, "done": not dry_run}
+        )
+        return
+    line(f"{'would be renamed' if dry_run else 'renamed'}: {old} is {new}  ({renamed.build.table_name})")
+    for view in renamed.views:
+        note(f"{view} reads it, and goes on; where a file makes that view, write metrics.{new} there")
+    for path in _files_of(chosen, old):
+        note(f"{path} still says {old}: rename it too, or the next `refold deploy` makes another metric of it")
+
+
+def _insist_on_code(projections: Path, build: Build, new: str) -> None:
+    """A transform is found by its file's name: without the new one nobody could keep it."""
+    if build.language != "python":
+        return
+    definition = load_directory(projections).get(new)
+    if definition is None or definition.fingerprint != build.fingerprint:
+        raise BuildError(
+            f"{build.projection} is a transform, and {projections / new}.py is not the code that is deployed",
+            remedy=f"Rename its file to {new}.py first, here and where workers run.",
+        )
+
+
+@app.command(rich_help_panel=METRICS)
+def drop(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Projections that are live.")],
+    dry_run: DryRun = False,
+    projections: Projections = None,
+    json: AsJson = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Take metrics off: nothing is kept for them any more, and their views go.
+
+    The log stays as it is. Whatever reads them stands in the way, and is named: metrics can be dropped together, views
+    of others must go first. The tables stay for `refold rollback NAME`, which brings them back up to date.
+
+    \b
+    Examples:
+      refold drop sales --dry-run
+      refold drop sales
+      refold drop clicks clicks_by_day      a stream, with what reads it
+    """
+    chosen = folder(projections, quiet=True)
+    with session(database_url) as conn:
+        ended = removal.plan(conn, names)
+        if not json:
+            table(("PROJECTION", "ACTION", "TABLE", "WHY"), [
+                (one.build.projection, "dropped", one.build.table_name, one.because) for one in ended
+            ])  # fmt: skip
+        if not dry_run:
+            ended = removal.drop(conn, names)
+            _tidy(conn)
+    if json:
+        as_json({"dropped": [_build(one.build) for one in ended], "done": not dry_run})
+        return
+    if not dry_run:
+        first = ended[0].build.projection
+        line(f"{', '.join(dict.fromkeys(one.build.projection for one in ended))}: dropped")
+        note(f"The tables stay for a while: `refold rollback {first}` brings back what was dropped together.")
+    for path in (path for name in names for path in _files_of(chosen, name)):
+        note(f"{path} still defines it: remove the file too, or the next `refold deploy` makes the metric anew")
+
+
+def _files_of(projections: Path, name: str) -> list[Path]:
+    """The files that define a projection, in a folder of the user's own."""
+    if projections == projections_dir():
+        return []
+    return [path for path in (projections / f"{name}.sql", projections / f"{name}.py") if path.is_file()]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from refold.prose import room, wrapped
 from refold.visible import visible, visible_json
 
 out = Console(highlight=False)
@@ -25,12 +26,13 @@ err = Console(stderr=True, highlight=False)
 
 def note(message: str) -> None:
     """Something to know, on stderr."""
-    err.print(Text(visible(message), style="dim" if err.is_terminal else ""), soft_wrap=True)
+    text = wrapped(visible(message), room(err.width))
+    err.print(Text(text, style="dim" if err.is_terminal else ""), soft_wrap=True)
 
 
 def line(message: str = "", style: str = "") -> None:
     """One line of output; nothing in it is taken for markup, or does anything to a terminal."""
-    out.print(Text(visible(message), style=style), soft_wrap=True)
+    out.print(Text(wrapped(visible(message), room(out.width)), style=style), soft_wrap=True)
 
 
 def block(text: str) -> None:

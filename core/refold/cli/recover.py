@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from refold.cli.app import TRUST, app
-from refold.cli.output import as_json, line, note, progress, table
+from refold.cli.output import as_json, counted, line, note, progress, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 from refold.errors import InputError
 from refold.recovery import Report, Survey
@@ -121,6 +121,8 @@ def _show(report: Report) -> None:
     rewritten = f", {report.rewritten:,} with new coordinates" if found.decision.way == "rewrite" else ""
     line(f"log: {found.ledger.events:,} events{rewritten}")
     _show_ledger(found, "were")
+    for name, events in report.unread.items():
+        line(f"{name}: about {counted(events, 'event')} that it had not read in the backup, read now")
     for name, lost in report.dead_letters.items():
         line(f"{name}: {len(lost):,} dead letters ended, their events are not in the log")
     for build, because in report.unloaded:

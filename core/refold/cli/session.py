@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +19,13 @@ from refold.embedded.postmaster import Postmaster
 from refold.errors import InputError
 from refold.resources import projections_dir
 
+VARIABLE = "REFOLD_DATABASE_URL"
+
 DatabaseUrl = Annotated[
     str | None,
     typer.Option(
         "--database-url",
-        envvar="REFOLD_DATABASE_URL",
+        envvar=VARIABLE,
         metavar="URL",
         help="The database, as a libpq URL. Without it: refold's own embedded server, started when needed.",
         show_default=False,
@@ -55,10 +58,20 @@ def database(url: str | None) -> str:
     """The URL to work on: the one given, else that of the embedded server, which is started and installed.
 
     Raises:
-        InputError: the URL is not one. The message does not repeat it: it may hold a password.
+        InputError: the URL is empty, or not one. The message does not repeat it: it may hold a password.
     """
     if url is None:
+        # Whoever sets it means a server of theirs: a variable that the shell did not know, say.
+        if VARIABLE in os.environ:
+            raise InputError(
+                f"{VARIABLE} is set, but empty",
+                remedy=f"Set it to the URL of your database, or unset {VARIABLE} for the embedded server.",
+            )
         return _embedded()
+    if not url.strip():
+        raise InputError(
+            "the database URL is empty", remedy="Name your database, or leave it out for the embedded server."
+        )
     try:
         hosts = str(conninfo_to_dict(url).get("host") or "")
     except psycopg.ProgrammingError as error:
@@ -116,3 +129,30 @@ def folder(given: Path | None, *, quiet: bool = False) -> Path:
     if not quiet:
         note("no ./projections here: using the projections that come with refold (`refold init DIR` makes your own)")
     return projections_dir()
+
+
+def own_folder(given: Path | None, *, starters: bool) -> Path:
+    """The folder of projections to make live: nobody's database gets those that come with refold unasked.
+
+    Args:
+        given: what the user named.
+        starters: the user wants those that come with refold.
+
+    Raises:
+        InputError: there is none, or two are named.
+    """
+    if starters and given is not None:
+        raise InputError("--starters and --projections name two folders", remedy="Leave one of them out.")
+    if starters:
+        return projections_dir()
+    own = given or Path("projections")
+    if own.is_dir():
+        return own
+    where = own.absolute()
+    above = [] if given else [str(one) for one in where.parents if (one / own.name).is_dir()]
+    raise InputError(
+        f"there are no projections to deploy: {where} is {'no folder' if where.exists() else 'not there'}",
+        remedy=(f"There is one in {above[0]}: cd {above[0]}. " if above else "")
+        + "Go to your project's directory, or name its folder with --projections DIR; `refold init DIR` makes a "
+        "project, and --starters deploys the metrics that come with refold.",
+    )

@@ -60,18 +60,23 @@ def _update(metric: str, change: str, rows: str) -> Edit:
 def perform(conn: psycopg.Connection, edits: Sequence[Edit]) -> Counter[Drift]:
     """Executes edits; answers what an audit must find.
 
+    All of them in one transaction: a worker's own audit may come at any moment, and would heal one before its rows
+    have been looked at.
+
     Args:
         conn: acts as the owner of the tables, in autocommit mode.
         edits: what to do.
     """
     expected: Counter[Drift] = Counter()
-    for edit in edits:
-        right = _rows(conn, edit)
-        conn.execute(edit.statement.encode())
-        wrong = _rows(conn, edit)
-        kind = "missing" if not wrong else "orphan" if not right else "drifted"
-        for at in range(max(len(wrong), len(right))):
-            expected[edit.metric, kind, _text(wrong[at] if wrong else None), _text(right[at] if right else None)] += 1
+    with conn.transaction():
+        for edit in edits:
+            right = _rows(conn, edit)
+            conn.execute(edit.statement.encode())
+            wrong = _rows(conn, edit)
+            kind = "missing" if not wrong else "orphan" if not right else "drifted"
+            for at in range(max(len(wrong), len(right))):
+                row = (_text(wrong[at] if wrong else None), _text(right[at] if right else None))
+                expected[(edit.metric, kind, *row)] += 1
     return expected
 
 

@@ -13,9 +13,9 @@ from refold.demo.figures import behind
 from refold.demo.stage import Hand
 from refold.demo.wait import TooLong, wait_for
 
-TRIES = 8
+TRIES = 32
 """Batches of new events at most, until the worker is met in the middle of one."""
-STEADY_S = 0.004
+STEADY_S = 0.02
 """Seconds between two looks that must agree: the worker's last words may still be on their way to the server."""
 
 

@@ -258,7 +258,11 @@ class Play:
         self.show.ready(what, "".join(how), time.monotonic() - started)
 
     def _caught_up(self) -> None:
-        wait_for(lambda: behind(self.analyst) == 0, "the workers catch up")
+        def caught_up() -> bool:
+            self.stage.insist_on_hands()
+            return behind(self.analyst) == 0
+
+        wait_for(caught_up, "the workers catch up")
 
     def _sign(self, good: bool) -> str:
         return self.show.glyphs.good if good else self.show.glyphs.bad

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from refold.demo.board import WIDE, Frame, board, line
+from refold.prose import room, wrapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Show:
     def ready(self, what: str, how: str, seconds: float) -> None:
         """Something is in place."""
         if not self._live:
-            self.print(f"{self.glyphs.good} {what:<16} {escape(how)} ({seconds:.1f} s)")
+            self._plain(f"{self.glyphs.good} {what:<16} {how} ({seconds:.1f} s)", indent=19)
             return
         row = Table.grid(padding=(0, 1, 0, 0))
         row.width = min(self._console.width, WIDE)
@@ -150,11 +151,19 @@ class Show:
         if self._live:
             self._console.print(Padding(text, (0, 0, 0, by)))
         else:
-            self._console.print(Text(" " * by) + text, soft_wrap=True)
+            self._plain(" " * by + text.plain, indent=by + 2)
+
+    def moment(self, text: str) -> None:
+        """A moment of the day, without a terminal."""
+        self._plain(text)
+
+    def _plain(self, text: str, *, indent: int | None = None) -> None:
+        """A line without a terminal."""
+        self._console.print(Text(wrapped(text, room(self._console.width), indent=indent)), soft_wrap=True)
 
     def _marked(self, sign: str, style: str, text: str) -> None:
         if not self._live:
-            self._console.print(Text(f"{sign:<2} {text}"), soft_wrap=True)
+            self._plain(f"{sign:<2} {text}", indent=3)
             return
         row = Table.grid(padding=(0, 1, 0, 0))
         row.add_column(width=2)
@@ -184,4 +193,4 @@ class Board:
             self._live.update(board(frame, self._live.console.width), refresh=True)
         elif last or frame.elapsed_s >= self._due:
             self._due = frame.elapsed_s + self.PLAIN_EVERY_S
-            self._show.print(escape(line(frame)))
+            self._show.moment(line(frame))

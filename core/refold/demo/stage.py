@@ -128,9 +128,7 @@ class Stage:
         logins = [hand.login for hand in self.hands]
 
         def connected() -> bool:
-            for hand in self.hands:
-                if hand.process.poll() is not None:
-                    raise RefoldError(f"worker {hand.pid} ended by itself: {self.log_of(hand)}")
+            self.insist_on_hands()
             row = conn.execute(
                 "SELECT count(DISTINCT usename) FROM pg_stat_activity"
                 " WHERE application_name = 'refold worker' AND usename = ANY (%s)",
@@ -139,6 +137,16 @@ class Stage:
             return row == (len(logins),)
 
         wait_for(connected, "the worker processes connect")
+
+    def insist_on_hands(self) -> None:
+        """Checks that the worker processes live: nothing is waited for that will never come.
+
+        Raises:
+            RefoldError: one has ended.
+        """
+        for hand in self.hands:
+            if hand.process.poll() is not None:
+                raise RefoldError(f"worker {hand.pid} ended by itself: {self.log_of(hand)}")
 
     def log_of(self, hand: Hand) -> str:
         """The end of what a worker has written."""

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from refold.errors import RefoldError
 
-DEADLINE_S = 30.0
-"""Seconds after which the demo takes it that something will never happen."""
+DEADLINE_S = 600.0
+"""Seconds after which the demo takes it that something will never happen, even on a machine with much else to do."""
 
 
 class TooLong(RefoldError):

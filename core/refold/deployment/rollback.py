@@ -265,15 +265,15 @@ def decide(builds: Sequence[Build], name: str) -> Decision:
         name: the projection to take back.
 
     Raises:
-        BuildError: no such projection is live, its earlier build is gone, or another metric would be lost.
+        BuildError: no such projection was live, its earlier build is gone, or another metric would be lost.
     """
     live = {build.projection: build for build in builds if build.state == "live"}
-    deployment = known(name, live).deployment
     if any(b.projection == name and b.state == "building" and b.promoted_at is not None for b in builds):
         raise BuildError(
             f"an earlier build of {name} is on its way back already",
             remedy=f"A worker makes it live as soon as it has caught up; so does `refold promote {name}`.",
         )
+    deployment = _undone(builds, live, name)
     revived: dict[str, Build] = {}
     stays: list[Step] = []
     for build in builds:
@@ -293,12 +293,21 @@ def decide(builds: Sequence[Build], name: str) -> Decision:
             "goes back" if build.projection in live else "comes back",
             live[build.projection].table_name if build.projection in live else None,
             build.table_name,
-            "" if build.projection == name else f"went live together with {name}",
+            "" if build.projection == name else f"went {'live' if name in live else 'away'} together with {name}",
         )
         for build in resolved
     ]
     readers = _readers(builds, live, {build.projection: build for build in resolved})
     return Decision(resolved, (*back, *readers, *stays))
+
+
+def _undone(builds: Sequence[Build], live: dict[str, Build], name: str) -> int:
+    """The deployment that a rollback undoes: the one that made the live build so, or took the metric away."""
+    gone = [b for b in builds if b.projection == name and b.state == "retired" and b.promoted_at and b.retired_by]
+    if name in live or not gone:
+        return known(name, live).deployment
+    last = max(gone, key=lambda build: (build.retired_at or build.created_at, build.number))
+    return last.retired_by or 0
 
 
 def _with_upstreams(builds: Sequence[Build], live: dict[str, Build], revived: dict[str, Build]) -> tuple[Build, ...]:

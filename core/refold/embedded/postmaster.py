@@ -1,6 +1,7 @@
 """The process that postmaster.pid names: whether it lives, and what to do if it does not."""
 
 import os
+import pwd
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Self
 
 import psutil
 
-from refold.errors import DatabaseError
+from refold.errors import DatabaseError, InputError
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,11 @@ class Postmaster:
 
     @classmethod
     def find(cls, data_dir: Path) -> Self | None:
-        """The postmaster of a cluster, if it lives."""
+        """The postmaster of a cluster, if it lives.
+
+        Raises:
+            InputError: nobody can look there: it is a file, or another user's.
+        """
         lines = _pid_file(data_dir)
         if not lines or not _serves(int(lines[0]), data_dir):
             return None
@@ -61,7 +66,37 @@ def _pid_file(data_dir: Path) -> list[str]:
         text = (data_dir / "postmaster.pid").read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise InputError(_why(data_dir, error), remedy="Name a directory of your own in REFOLD_HOME.") from error
     return text.splitlines()
+
+
+def _why(data_dir: Path, error: OSError) -> str:
+    """Why nothing can be read below a directory."""
+    server = data_dir.parent
+    if isinstance(error, NotADirectoryError):
+        file = next(path for path in (data_dir, *data_dir.parents) if path.exists())
+        return f"the embedded server lives in a directory, and {file} is a file"
+    if isinstance(error, PermissionError):
+        return f"the embedded server in {server} is {_owner_of(server)}'s, and {_user(os.geteuid())} may not enter it"
+    return f"cannot look for the embedded server in {server}: {error.strerror or error}"
+
+
+def _owner_of(directory: Path) -> str:
+    """Whose the deepest directory is that can be seen of a path."""
+    for path in (directory, *directory.parents):
+        try:
+            return _user(path.stat().st_uid)
+        except OSError:
+            continue
+    return "nobody"
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def _serves(pid: int, data_dir: Path) -> bool:

@@ -94,6 +94,8 @@ class EmbeddedServer:
         """
         directory = (directory or default_directory()).expanduser().resolve()
         binaries = Binaries.find(bin_dir)
+        # What cannot be entered is told before anything is made.
+        Postmaster.find(directory / "data")
         try:
             server = cls(directory, binaries, account_for(directory / "data"))
             server._claim()

@@ -107,7 +107,7 @@ def load(folder: Path) -> Loading:
         if path.stem.startswith("_"):
             continue
         try:
-            _check_name(path)
+            check_name(path)
             if path.stem in paths:
                 raise DefinitionError(f"{paths[path.stem].name} has the same name", path=path, remedy="Rename one.")
         except DefinitionError as error:
@@ -194,7 +194,12 @@ def _fingerprint(*parts: str) -> str:
     return hashlib.sha256("\x1f".join((str(_GENERATION), *parts)).encode()).hexdigest()[:16]
 
 
-def _check_name(path: Path) -> None:
+def check_name(path: Path) -> None:
+    """Refuses a file whose name cannot be that of a projection.
+
+    Raises:
+        DefinitionError: it cannot.
+    """
     if _NAME.fullmatch(path.stem) is None or len(path.stem) > 32:
         raise DefinitionError(
             f"{path.stem} cannot be the name of a projection",

@@ -61,6 +61,8 @@ class Report:
         survey: how things stood.
         rewritten: events that got new coordinates.
         drift: what the audits found and healed.
+        unread: about how many events each projection had not read in what was restored; they have been applied since.
+        damaged: of those projections, the slices that were not as they must be even without these events.
         dead_letters: dead letters whose event is not in the log any more, by table.
         unloaded: builds that could not be audited, and why; workers load them anew, as at first.
         seconds: how long it took.
@@ -69,6 +71,8 @@ class Report:
     survey: Survey
     rewritten: int = 0
     drift: Drift = field(default_factory=Drift)
+    unread: dict[str, int] = field(default_factory=dict)
+    damaged: dict[str, set[int]] = field(default_factory=dict)
     dead_letters: dict[str, list[str]] = field(default_factory=dict)
     unloaded: list[tuple[Build, str]] = field(default_factory=list)
     seconds: float = 0.0
@@ -83,6 +87,7 @@ class Report:
                 for (name, relation, kind), count in sorted(self.drift.counts.items())
             ],
             "audited": self.drift.audited,
+            "unread": self.unread,
             "dead_letters_without_event": self.dead_letters,
             "loaded_anew": [{"table": build.table_name, "because": because} for build, because in self.unloaded],
             "seconds": round(self.seconds, 3),
@@ -123,7 +128,11 @@ def _recover(conn: psycopg.Connection, projections: Path | None, report: Callabl
     way = plan.decision.way
     if way != "prove":
         detect(conn, "foreign_cluster", subject, by=BY, evidence=plan.as_dict())
+    upkeepers = Upkeepers(projections)
     if way == "rewrite":
+        if plan.bearings.recorded != BEGUN:
+            report("what was not read yet")
+            _look_behind(conn, upkeepers, result)
         _identify(conn, BEGUN)
     crash_point("recover_begun")
     draw_from_the_end(conn)
@@ -140,7 +149,6 @@ def _recover(conn: psycopg.Connection, projections: Path | None, report: Callabl
     ledger.settle_lost(conn)
     look_again(conn, by=BY)
     crash_point("recover_ledger")
-    upkeepers = Upkeepers(projections)
     _part(conn, plan)
     for build in plan.of("audited"):
         if way == "rewrite":
@@ -168,6 +176,29 @@ def _patient_survey(conn: psycopg.Connection, projections: Path | None) -> Surve
             )
         time.sleep(0.2)
     return found
+
+
+def _look_behind(conn: psycopg.Connection, upkeepers: Upkeepers, result: Report) -> None:
+    """Looks, while the cursors still mean something, which builds were behind, and what is wrong with them besides.
+
+    Later they all have the cursor of everything, and an event that was merely unread looks like a row that is missing.
+    """
+    for build in result.survey.of("audited"):
+        row = conn.execute(
+            "SELECT u.events FROM refold.builds_now AS b CROSS JOIN LATERAL"
+            " refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS u WHERE b.build_id = %s",
+            (build.build_id,),
+        ).fetchone()
+        if row is None or not row[0]:
+            continue
+        try:
+            result.damaged[build.projection] = audit(conn, upkeepers.of(conn, build), None, Drift(), keep=False)
+        except Exception as error:
+            if not (isinstance(error, BuildError) or of_an_event(error)):
+                raise
+            # What cannot be told apart is told as damage.
+            continue
+        result.unread[build.projection] = int(row[0])
 
 
 def _identify(conn: psycopg.Connection, identifier: int) -> None:
@@ -238,6 +269,18 @@ def _audit(conn: psycopg.Connection, upkeepers: Upkeepers, result: Report, repor
         crash_point("recover_audited")
 
 
+def _read_on(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, behind: set[int]) -> None:
+    """Applies what a build had not read yet, by the means of healing. It is no repair, and not recorded as one."""
+    with conn.transaction():
+        last = conn.execute("SELECT coalesce(max(repair_id), 0) FROM refold.repairs").fetchone()
+        heal(conn, upkeepers, build, behind, Drift(), readers=False)
+        conn.execute("SET LOCAL ROLE refold_owner")
+        conn.execute(
+            "DELETE FROM refold.repairs WHERE repair_id > %s AND build_id = %s", (*(last or (0,)), build.build_id)
+        )
+        conn.execute("SET LOCAL ROLE refold_worker")
+
+
 def _prove(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, result: Report) -> None:
     """Audits a build whose streams have been proved, heals what differs, and audits it again until nothing does.
 
@@ -255,15 +298,13 @@ def _prove(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, result:
         suspects = audit(conn, keeper, None, Drift(), keep=False)
         if not suspects:
             break
-        heal(
-            conn,
-            upkeepers,
-            by_id(conn, build.build_id),
-            suspects,
-            result.drift,
-            # They come next. But where workers run, nobody may be left with a reader that differs for long.
-            readers=result.survey.decision.way == "prove",
-        )
+        # They come next. But where workers run, nobody may be left with a reader that differs for long.
+        readers = result.survey.decision.way == "prove"
+        damaged = result.damaged.get(build.projection, suspects)
+        if suspects & damaged:
+            heal(conn, upkeepers, by_id(conn, build.build_id), suspects & damaged, result.drift, readers=readers)
+        if suspects - damaged:
+            _read_on(conn, upkeepers, by_id(conn, build.build_id), suspects - damaged)
     else:
         raise BuildError(f"{build.table_name} still differs from its query after it was healed")
     with conn.transaction():

@@ -1,0 +1,48 @@
+"""Prose in lines that fit: broken at words, below each other."""
+
+from __future__ import annotations
+
+import os
+import re
+import textwrap
+
+_LABEL = re.compile(r" *(\S+ {2,})?")
+_CALL = re.compile(r"`[^`\n]{1,60}`")
+
+
+def room(width: int) -> int:
+    """Characters in a line: as COLUMNS says, else `width`."""
+    given = os.environ.get("COLUMNS", "")
+    return int(given) if given.isdigit() and int(given) else width
+
+
+def wrapped(text: str, width: int, *, indent: int | None = None) -> str:
+    """Prose in lines of a width, broken at words; what is one word, a URL or a path, stays whole. Pure.
+
+    Args:
+        text: may have lines of its own.
+        width: characters in a line, where words allow it.
+        indent: how far in the further lines stand. By default below what stands behind a label, or two more than
+            the line itself.
+    """
+    return "\n".join(_wrapped(one, width, indent) for one in text.split("\n"))
+
+
+def _wrapped(one: str, width: int, indent: int | None) -> str:
+    if len(one) <= width:
+        return one
+    if indent is None:
+        label = _LABEL.match(one)
+        assert label is not None
+        indent = len(label[0]) + 2 * (label[1] is None)
+    # What is to be typed is not torn apart.
+    whole = _CALL.sub(lambda call: call[0].replace(" ", "\0"), one)
+    lines = textwrap.wrap(
+        whole,
+        max(width, indent + 20),
+        subsequent_indent=" " * indent,
+        replace_whitespace=False,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines).replace("\0", " ")

@@ -1,0 +1,137 @@
+"""`refold drop` and `refold rename`: a metric goes, or is called otherwise, and nothing is built for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from .conftest import Refold
+
+Metric = Callable[[str, str], Path]
+Record = Callable[..., None]
+
+CLICKS = "SELECT user_id, action, ts FROM events WHERE action <> 'ping'"
+PER_ACTION = "SELECT action, count(*) AS events FROM clicks GROUP BY action"
+COUNTS = "SELECT action, count(*) AS n FROM events GROUP BY action"
+
+
+@pytest.fixture
+def project(refold: Refold, metric: Metric, record: Record) -> Refold:
+    """A stream, a metric on it, one beside it, and a view on that; all live."""
+    metric("clicks", CLICKS)
+    metric("per_action", PER_ACTION)
+    metric("counts", COUNTS)
+    Path("sql/views").mkdir(parents=True)
+    Path("sql/views/top.sql").write_text("CREATE OR REPLACE VIEW metrics.top AS SELECT action, n FROM metrics.counts")
+    record("view=ann", "ping=bob")
+    assert refold("deploy").status == 0
+    return refold
+
+
+def csv(refold: Refold, query: str) -> list[str]:
+    """The rows of an analyst's query."""
+    return refold("query", query, "--csv").out.splitlines()[1:]
+
+
+def live(refold: Refold) -> list[str]:
+    return [build["projection"] for build in refold("status", "--json").json["builds"]]
+
+
+def test_what_others_read_is_not_dropped(project: Refold) -> None:
+    for dry_run in ([], ["--dry-run"]):
+        for name, message, remedy in [
+            ("clicks", "per_action reads clicks", "refold drop clicks per_action"),
+            ("counts", "metrics.top reads metrics.counts", "DROP VIEW metrics.top;"),
+            ("count", "no projection named count is live. Did you mean counts?", "Live: "),
+        ]:
+            done = project("drop", name, *dry_run)
+            assert (done.status, done.out) == (2, "")
+            assert message in done.err
+            assert remedy in done.err
+    assert sorted(live(project)) == ["clicks", "counts", "per_action"]
+
+
+def test_dropped_and_brought_back(project: Refold, record: Record) -> None:
+    planned = project("drop", "per_action", "clicks", "--dry-run")
+    assert planned.status == 0, planned.err
+    assert [line.split()[:2] for line in planned.out.splitlines()[1:]] == [
+        ["clicks", "dropped"],
+        ["per_action", "dropped"],
+    ]
+    assert len(live(project)) == 3
+
+    dropped = project("drop", "per_action", "clicks")
+    assert dropped.status == 0, dropped.err
+    assert "clicks, per_action: dropped" in dropped.out
+    assert "projections/clicks.sql still defines it" in dropped.err
+    assert live(project) == ["counts"]
+    assert "does not exist" in project("query", "TABLE per_action").err
+    assert project("reconcile").status == 0
+
+    # As after a deploy: what came meanwhile is there.
+    record("view=eve")
+    back = project("rollback", "per_action", "--json")
+    assert back.status == 0, back.err
+    assert [(step["projection"], step["action"]) for step in back.json["plan"]] == [
+        ("clicks", "comes back"),
+        ("per_action", "comes back"),
+    ]
+    assert csv(project, "SELECT * FROM per_action") == ["view,2"]
+    assert "unchanged" in project("deploy", "--dry-run").out
+    assert "is its first" in project("rollback", "per_action").err
+
+    # Without its file it stays away.
+    project("drop", "per_action", "--json")
+    Path("projections/per_action.sql").unlink()
+    assert "per_action" not in project("deploy").out
+    assert live(project) == ["clicks", "counts"]
+
+
+def test_the_table_of_a_dropped_metric_goes_in_the_end(project: Refold, admin: psycopg.Connection) -> None:
+    project("drop", "per_action")
+    admin.execute("UPDATE refold.builds SET retired_at = now() - interval '91 days' WHERE projection = 'per_action'")
+    Path("projections/per_action.sql").unlink()
+    project("deploy")
+    assert admin.execute("SELECT state FROM refold.builds WHERE projection = 'per_action'").fetchall() == [("dropped",)]
+    assert "no projection named per_action is live" in project("rollback", "per_action").err
+
+
+def test_renamed_with_its_rows(project: Refold, record: Record, metric: Metric) -> None:
+    before = project("rename", "counts", "actions", "--dry-run")
+    assert (before.status, before.out.split(":")[0]) == (0, "would be renamed")
+    Path("projections/counts.sql").rename("projections/actions.sql")
+    assert "`refold rename counts actions`" in project("deploy", "--dry-run").out
+    renamed = project("rename", "counts", "actions")
+    assert renamed.status == 0, renamed.err
+    assert "metrics.top reads it, and goes on" in renamed.err
+    Path("sql/views/top.sql").write_text("CREATE OR REPLACE VIEW metrics.top AS SELECT action, n FROM metrics.actions")
+
+    # The deploy finds everything as it is, workers and audits go on with it, and the old name is free.
+    record("view=eve")
+    assert "Everything is as the files say." in project("deploy").out
+    assert project("worker", "--drain").status == 0
+    assert csv(project, "SELECT * FROM top ORDER BY 1") == ["ping,1", "view,2"]
+    assert project("reconcile").status == 0
+    metric("counts", COUNTS)
+    assert "live: counts" in project("deploy").out
+    assert csv(project, "SELECT * FROM counts ORDER BY 1") == ["ping,1", "view,2"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("clicks", "steps", "per_action reads clicks by its name"),
+        ("counts", "clicks", "there is a metric clicks already"),
+        ("counts", "top", "there is a view metrics.top already"),
+        ("counts", "Counts", "Counts cannot be the name of a projection"),
+        ("count", "actions", "Did you mean counts?"),
+    ],
+)
+def test_what_cannot_be_renamed(project: Refold, old: str, new: str, message: str) -> None:
+    for dry_run in ([], ["--dry-run"]):
+        done = project("rename", old, new, *dry_run)
+        assert (done.status, done.out) == (2, "")
+        assert message in done.err

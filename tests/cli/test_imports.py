@@ -1,0 +1,108 @@
+"""A command starts at once: what others need is not imported for it. And Ctrl-C meanwhile ends it quietly."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import typer.main
+
+from refold.cli.app import app
+from refold.cli.commands import COMMANDS
+
+PARSER = {"sqlglot", "refold.projections.query"}
+MODELS = {"refold.events", "refold.projections.transform"}
+TABLES = {"alembic", "sqlalchemy"}
+SERVER = {"psycopg", "refold.database"}
+# typer from 0.29 on checks the values of options by pydantic: where there are any, it is there whatever we do.
+NOTHING = {*PARSER, *MODELS, *TABLES, *SERVER, "pydantic", "tenacity"}
+
+MAY_NOT_IMPORT = {
+    "--version": {*NOTHING, "rich"},
+    "--help": NOTHING,
+    "": NOTHING,
+    "statsu": NOTHING - {"pydantic"},
+    "init .": {*PARSER, *MODELS, *TABLES},
+    "server status": {*PARSER, *MODELS, *TABLES},
+    "url": {*PARSER, *MODELS, *TABLES},
+    "status": {*PARSER, *MODELS, *TABLES},
+    "incidents": {*PARSER, *MODELS, *TABLES},
+    "report": {*PARSER, *MODELS, *TABLES},
+    "rejected": {*PARSER, *MODELS, *TABLES},
+    "query 'SELECT 1'": {*PARSER, *MODELS, *TABLES},
+    "ingest --help": {*PARSER, *TABLES},
+    "deploy --dry-run": TABLES,
+    "worker --drain": TABLES,
+    "doctor": TABLES,
+    "deadletters list": TABLES,
+}
+
+# Each command in a child of its own: it starts with nothing imported, and costs no more than what it imports.
+RUN = """
+import json, os, shlex, sys
+found = {}
+for command, forbidden in json.loads(sys.argv[1]).items():
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.argv = ["refold", *shlex.split(command)]
+        try:
+            from refold.cli import main
+            main()
+        except SystemExit:
+            os.write(theirs, json.dumps(sorted(sys.modules.keys() & set(forbidden))).encode())
+        finally:
+            os._exit(0)
+    os.close(theirs)
+    os.waitpid(child, 0)
+    found[command] = json.loads(os.read(ours, 65536) or '["it did not end"]')
+    os.close(ours)
+print(json.dumps(found))
+"""
+
+
+def test_what_may_not_be_imported_by_which_command(database_url: str, tmp_path: Any) -> None:
+    wanted = {command: sorted(forbidden) for command, forbidden in MAY_NOT_IMPORT.items()}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, json.dumps(wanted)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"REFOLD_DATABASE_URL": database_url, "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {command: [] for command in MAY_NOT_IMPORT}, done.stderr
+
+
+def test_the_list_says_what_the_commands_say() -> None:
+    group: Any = typer.main.get_command(app)
+    context = group.make_context("refold", ["status"])
+    listed = {name: group.get_command(context, name) for name in COMMANDS}
+    shown = {name: (one.help, one.rich_help_panel) for name, one in listed.items()}
+    loaded = {name: group.load(name) for name in COMMANDS}
+    assert shown == {name: (one.help.split("\n\n")[0], one.rich_help_panel) for name, one in loaded.items()}
+    registered: Any = typer.main.get_command(app)
+    assert registered.registered.keys() == COMMANDS.keys()
+
+
+@pytest.mark.parametrize("module", ["typer", "refold.cli.output", "psycopg", "refold.status"])
+def test_ctrl_c_while_python_imports(module: str) -> None:
+    # As if the key were pressed just when that module is looked for.
+    code = f"""
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from refold.cli import main
+sys.argv = ["refold", "status"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert "Traceback" not in done.stderr
