@@ -14,10 +14,12 @@ from rich.progress import TaskID
 from refold.builds.build import Build
 from refold.builds.changes import Change
 from refold.builds.promote import drop_superseded
+from refold.builds.scans import scans
 from refold.builds.views import apply_analyst_views, without_barrier
 from refold.cli.app import METRICS, app
 from refold.cli.output import as_json, line, note, progress, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
+from refold.cli.view_costs import scan_as_dict, tell_costs
 from refold.deployment import rollback as going_back
 from refold.deployment.candidates import go_live
 from refold.deployment.deploy import deploy as deploy_builds
@@ -77,10 +79,20 @@ def deploy(
         if not json:
             _show_outcome(builds, promoted=not no_promote, nothing="Everything is as the files say.")
         views, skipped = _analysts_views(conn, chosen, quiet=json)
+        costly = scans(conn, views)
+        if not json:
+            tell_costs(costly, chosen, definitions)
         _tidy(conn)
     if json:
-        plan = [_change(one) for one in todo]
-        as_json({"plan": plan, "builds": [_build(b) for b in builds], "views": views, "skipped_views": skipped})
+        as_json(
+            {
+                "plan": [_change(one) for one in todo],
+                "builds": [_build(build) for build in builds],
+                "views": views,
+                "skipped_views": skipped,
+                "scans": [scan_as_dict(one) for one in costly],
+            }
+        )
 
 
 @app.command(rich_help_panel=METRICS)
