@@ -46,22 +46,23 @@ class Scan:
         return self.rows * ROW_S
 
     def told(self) -> str:
-        """In words."""
-        by = f" (through {', '.join(self.through)})" if self.through else ""
+        """What a read of the view reads, in words."""
+        by = f" through {', '.join(self.through)}" if self.through else ""
+        time = f"{self.seconds:.1f} s" if self.seconds >= 0.1 else "under 0.1 s"
         return (
-            f"each read of {self.view} reads all of {self.stream}{by}: now about {self.rows:,} rows, "
-            f"{self.bytes / 2**20:,.0f} MiB, {self.seconds:.1f} s; and more with each event"
+            f"all of {self.stream}{by}: now about {self.rows:,} rows, {self.bytes / 2**20:,.0f} MiB, {time};"
+            " more with each event"
         )
 
 
 _STREAMS = """
 WITH RECURSIVE below (view, oid, through) AS (
-    SELECT c.relname::text, c.oid, '{}'::text[]
+    SELECT c.relname::text, c.oid, '{}'::name[]
     FROM pg_class AS c
     WHERE c.relnamespace = 'metrics'::regnamespace AND c.relkind = 'v' AND c.relname = ANY (%(views)s)
     UNION
     SELECT below.view, d.refobjid,
-           CASE WHEN c.relname = below.view THEN below.through ELSE below.through || c.relname::text END
+           CASE WHEN c.relname = below.view THEN below.through ELSE below.through || c.relname END
     FROM below
     JOIN pg_class AS c ON c.oid = below.oid AND c.relkind = 'v'
     JOIN pg_rewrite AS r ON r.ev_class = c.oid
@@ -71,7 +72,7 @@ WITH RECURSIVE below (view, oid, through) AS (
 SELECT DISTINCT ON (below.view, s.stream)
     below.view, s.stream,
     -- The stream's own view is no way to it.
-    array_remove(below.through, s.stream) AS through,
+    array_remove(below.through, s.stream::name)::text[] AS through,
     c.relnamespace::regnamespace || '.' || c.relname AS relation,
     CASE WHEN s.build_id IS NULL THEN (SELECT last_value FROM refold.events_position)
          WHEN c.reltuples > 0 AND c.relpages > 0

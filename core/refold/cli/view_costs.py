@@ -46,12 +46,13 @@ class ViewCost:
         """Prints it."""
         line(f"view        {self.file.stem}")
         line(f"from        {self.file}")
-        line(f"reads       {', '.join(self.reads) or 'no stream: what it reads is kept'}")
+        line(f"names       {', '.join(self.reads) or 'no stream, only metrics that are kept, or other views'}")
         for told in self._costs():
-            line(f"costs       {told}")
+            line(f"each read   {told}")
+        if self.scans == [] or not (self.reads or self.scans):
+            return
         if self.kept is None:
-            if self.reads:
-                line(f"instead     {_INSTEAD}")
+            line(f"instead     {_INSTEAD}")
             return
         line()
         name = self.file.stem
@@ -63,12 +64,12 @@ class ViewCost:
 
     def _costs(self) -> list[str]:
         if self.scans:
-            return [scan.told() for scan in self.scans]
+            return [f"reads {scan.told()}" for scan in self.scans]
         if not self.reads:
             return []
         if self.scans is None:
-            return ["a row for each event, at each read; --deployed says how many there are now"]
-        return ["what an index finds"]
+            return ["reads a row for each event; --deployed says how many that are"]
+        return ["reads what an index finds"]
 
 
 def cost_of(file: Path, definitions: Mapping[str, Definition], found: Sequence[Scan] | None) -> ViewCost:
@@ -102,8 +103,8 @@ def tell_costs(found: Sequence[Scan], projections: Path, definitions: Mapping[st
         file = view_file(projections, scan.view)
         own = not scan.through and file.is_file()
         kept = own and cost_of(file, definitions, [scan]).kept
-        remedy = f"a metric would keep it: `refold explain {scan.view}`" if kept else _INSTEAD
-        note(f"{scan.told()}; {remedy}")
+        remedy = f"a metric that `refold explain {scan.view}` shows" if kept else _INSTEAD
+        note(f"each read of the view {scan.view} reads {scan.told()}. Instead: {remedy}")
 
 
 def scan_as_dict(scan: Scan) -> dict[str, object]:
