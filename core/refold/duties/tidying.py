@@ -1,4 +1,4 @@
-"""What `refold report` counts: summed up, and removed when it is old."""
+"""What `refold report` counts, and large batches: summed up, and removed when it is old."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ NAME = "tidying"
 
 
 def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
-    """Sums up the duplicates of minutes that are over; removes what is older than `latency_days`."""
+    """Sums up the duplicates of minutes that are over; removes what is older than `latency_days`.
+
+    Of the large batches those stay that are the largest since some day of the last week: each behind which there came
+    no larger one.
+    """
     days = limits(conn).latency_days
     with conn.transaction():
         # Producers only ever insert: none of them waits for this.
@@ -44,3 +48,19 @@ def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
                 f"DELETE FROM refold.{table} WHERE {column} < clock_timestamp() - make_interval(days => %s)".encode(),
                 (days,),
             )
+        conn.execute(
+            """
+            DELETE FROM refold.batches AS b
+            USING (
+                SELECT ctid AS place, max(events) OVER (
+                    ORDER BY at DESC, ctid DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS later
+                FROM refold.batches WHERE stored
+            ) AS l
+            WHERE b.ctid = l.place AND l.later >= b.events
+            """
+        )
+        # What a clock that was ahead has noted would stay the newest.
+        conn.execute(
+            "DELETE FROM refold.batches WHERE at < clock_timestamp() - interval '7 days'"
+            " OR at > clock_timestamp() + interval '1 minute'"
+        )
