@@ -14,7 +14,7 @@ DECLARE
     reserve bigint;
     upper_end bigint;
     segment text;
-    burned integer;
+    burned bigint;
     width bigint;
     made integer := 0;
 BEGIN
@@ -40,11 +40,11 @@ BEGIN
         SELECT w.reserve INTO reserve FROM refold.room_wanted() AS w;
     END IF;
     -- Positions can be drawn without an event (an INSERT that fails has drawn its own), by a producer a million times a
-    -- second. So for each segment in a row that the sequence has passed and that has stayed empty, the next are twice as
-    -- wide: burned positions make few tables. (By its size: what is in it may belong to a transaction that is open.)
-    SELECT count(*) INTO burned
+    -- second. So the next segment is as wide as those in a row together that the sequence has passed and that have stayed
+    -- empty: burned positions make few tables. (By its size: what is in it may belong to a transaction that is open.)
+    SELECT sum(passed.width) INTO burned
     FROM (
-        SELECT bool_and(p.bytes * 10 < p.width) OVER (ORDER BY p.upper_position DESC) AS empty
+        SELECT p.width, bool_and(p.bytes * 10 < p.width) OVER (ORDER BY p.upper_position DESC) AS empty
         FROM (
             SELECT s.upper_position, s.upper_position - s.lower_position AS width, pg_relation_size(s.segment) AS bytes
             FROM refold.segments AS s, refold.events_position AS drawn
@@ -53,7 +53,7 @@ BEGIN
         ) AS p
     ) AS passed
     WHERE passed.empty;
-    width := config.segment_size << greatest(burned - 1, 0);
+    width := least(greatest(burned, config.segment_size), config.segment_size << 12);
     WHILE upper_end - needed <= reserve LOOP
         segment := format('events_%s', lpad(upper_end::text, 15, '0'));
         -- Under REPEATABLE READ this transaction's snapshot may not show a segment that is there.

@@ -72,7 +72,7 @@ def headroom(
     remedy = "" if verdict == "ok" else f"Workers make segments ahead of need: start one (`refold worker`). {ASK}"
     if short is not None and short < SHORT_S:
         verdict = "fail" if verdict == "fail" else "warn"
-        told += f"; {short / 60:,.0f} minutes ago a statement found too little"
+        told += "; within the last hour a statement found too little"
         remedy = remedy or f"What it brought is not in the log: send it again. {ASK}"
     checks = [Check("segments", verdict, told, remedy)]
     many = graded(number, *SEGMENTS)
