@@ -128,7 +128,12 @@ def _whole(node: dict[str, Any], *, limited: bool) -> Iterator[str]:
     """The tables that a plan reads without a condition by which an index finds the rows, and without a limit."""
     kind = node["Node Type"]
     limited = kind == "Limit" or (limited and kind not in _STOPS)
-    if "Relation Name" in node and not limited and "Index Cond" not in node and kind != "Bitmap Heap Scan":
+    if "Relation Name" in node and not limited and not _looked_up(node):
         yield f"{node['Schema']}.{node['Relation Name']}"
     for child in node.get("Plans", ()):
         yield from _whole(child, limited=limited)
+
+
+def _looked_up(node: dict[str, Any]) -> bool:
+    """Whether an index finds the rows of a scan. A bitmap may be of all of them."""
+    return "Index Cond" in node or any(_looked_up(child) for child in node.get("Plans", ()))
