@@ -107,7 +107,7 @@ def test_room_follows_what_producers_bring(producer: Connection, admin: Connecti
     producer.autocommit = True
 
     def brought(prefix: str, number: int) -> bool:
-        """Whether a COPY of so many events finds room, by a door that does not ask for it. A worker looks afterwards."""
+        """Whether a COPY of so many events, which asks nobody for room, finds it. A worker looks afterwards."""
         statement = "COPY refold.events (event_id, action, ts) FROM STDIN"
         try:
             with producer.cursor() as cursor, cursor.copy(statement.encode()) as copy:

@@ -34,7 +34,8 @@ def segments(conn: psycopg.Connection) -> list[Check]:
             SELECT (SELECT count(*) FROM pg_inherits WHERE inhparent = 'refold.events'::regclass),
                    refold.log_end(), s.segment_size, s.segments_ahead,
                    CASE WHEN p.is_called THEN p.last_value ELSE 0 END, w.largest, w.rate,
-                   (SELECT extract(epoch FROM clock_timestamp() - max(b.at)) FROM refold.batches AS b WHERE NOT b.stored)
+                   (SELECT extract(epoch FROM clock_timestamp() - max(b.at))
+                    FROM refold.batches AS b WHERE NOT b.stored)
             FROM refold.settings AS s, refold.events_position AS p, refold.room_wanted() AS w
             """
         ).fetchone()
