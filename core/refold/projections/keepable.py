@@ -58,7 +58,8 @@ def keepable(source: str, streams: Mapping[str, tuple[str, ...]]) -> Keepable | 
         return None
     for table in _tables(query, streams):
         table.set("db", None)
-    for part in _parts(query):
+    # Outermost first.
+    for part in query.find_all(exp.Select, bfs=True):
         read = {table.name for table in _tables(part, streams)}
         if len(read) != 1:
             continue
@@ -102,11 +103,6 @@ def _tables(query: exp.Expr, streams: Mapping[str, tuple[str, ...]]) -> Iterator
         schemas = ("refold" if table.name == LOG else "metrics", *(() if table.name in inner else ("",)))
         if table.name in streams and table.db in schemas:
             yield table
-
-
-def _parts(query: exp.Select) -> Iterator[exp.Select]:
-    """The SELECTs of a query, outermost first."""
-    yield from (part for part in query.find_all(exp.Select, bfs=True) if isinstance(part, exp.Select))
 
 
 def _metric(part: exp.Select) -> tuple[str, bool]:
