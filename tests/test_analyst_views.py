@@ -17,6 +17,7 @@ from psycopg import sql
 from law import deploy_project, worker_connection
 from refold import append
 from refold.builds.analyst_views import apply_analyst_views
+from refold.builds.scans import scans
 from refold.errors import ViewError
 from refold.resources import projections_dir, sql_dir
 from refold.worker.loop import Worker
@@ -42,10 +43,10 @@ def analyst(worker: psycopg.Connection, database_url: str) -> Iterator[psycopg.C
         yield conn
 
 
-def record(url: str, events: list[Event]) -> None:
-    """Appends events and lets a worker apply them."""
+def record(url: str, events: list[Event], mark: str = "") -> None:
+    """Appends events and lets a worker apply them; with another mark, the same once more."""
     rows = [
-        {"id": f"{at.isoformat()}-{number}", "user_id": user, "action": action, "ts": at.isoformat()}
+        {"id": f"{at.isoformat()}-{number}{mark}", "user_id": user, "action": action, "ts": at.isoformat()}
         for number, (user, action, at) in enumerate(events)
     ]
     with psycopg.connect(url) as conn:
@@ -122,6 +123,110 @@ def test_an_event_that_arrives_late_moves_its_user_to_an_earlier_cohort(
         (date(2026, 1, 5), 1, 1, 1),
         (date(2026, 1, 12), 0, 1, 1),
     ]
+
+
+OVER_THE_LOG = {
+    "weekly_active_users": """
+        SELECT date_trunc('week', ts AT TIME ZONE 'UTC')::date, count(DISTINCT user_id)
+        FROM refold.events WHERE user_id IS NOT NULL GROUP BY 1 ORDER BY 1
+    """,
+    "monthly_active_users": """
+        SELECT date_trunc('month', ts AT TIME ZONE 'UTC')::date, count(DISTINCT user_id)
+        FROM refold.events WHERE user_id IS NOT NULL GROUP BY 1 ORDER BY 1
+    """,
+    "retention_by_cohort": """
+        WITH active AS (
+            SELECT DISTINCT user_id, cohort AS week FROM metrics.enriched_events WHERE user_id IS NOT NULL
+        ), since AS (
+            SELECT min(week) OVER (PARTITION BY user_id) AS first_week, week FROM active
+        ), counted AS (
+            SELECT first_week, (week - first_week) / 7 AS weeks_since, count(*) AS users FROM since GROUP BY 1, 2
+        )
+        SELECT first_week, weeks_since, users,
+               round(users::numeric / first_value(users) OVER (PARTITION BY first_week ORDER BY weeks_since), 4)
+        FROM counted ORDER BY 1, 2
+    """,
+}
+"""What each of them was when it was computed over all events at each read."""
+
+EDGES: list[Event] = [
+    ("ann", "view", datetime(2025, 12, 29, tzinfo=UTC)),  # a Monday, and week 1 of 2026
+    ("ann", "view", datetime(2025, 12, 28, 23, 59, 59, 999_999, UTC)),  # late, and in the week before
+    ("bob", "view", datetime(2026, 1, 1, tzinfo=UTC)),
+    ("bob", "view", datetime(2025, 12, 31, 23, 59, 59, 999_999, UTC)),
+    (None, "view", datetime(2026, 2, 2, tzinfo=UTC)),  # nobody else in that week: no row
+    ("old", "view", datetime(1, 1, 1, tzinfo=UTC)),
+    ("new", "view", datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),
+]
+
+
+def test_what_is_kept_is_what_was_computed(analyst: psycopg.Connection, database_url: str, admin: Any) -> None:
+    events = [*EDGES, *some_events(5)]
+    for _ in range(2):
+        record(database_url, events)
+        for name, query in OVER_THE_LOG.items():
+            assert rows(analyst, name) == admin.execute(query).fetchall(), name
+        analyst.rollback()
+        # Events that come later than all others, and lie before all of their users'.
+        events = [(user, "late", at - timedelta(weeks=9, hours=1)) for user, _, at in some_events(6)[:50]]
+
+
+def test_no_delivered_number_grows_with_the_log(
+    worker: psycopg.Connection, admin: psycopg.Connection, database_url: str
+) -> None:
+    """The pages of a read are the same when each user has done the same once more, again and again."""
+    assert scans(worker, VIEWS) == []
+    read: list[dict[str, int]] = []
+    for copies in (range(1), range(1, 8)):
+        for copy in copies:
+            record(database_url, some_events(7), f"-{copy}")
+        # Without the versions of rows that updates have left.
+        for (table,) in admin.execute("SELECT relname FROM pg_stat_user_tables WHERE schemaname = 'refold_builds'"):
+            admin.execute(sql.SQL("VACUUM (FULL, ANALYZE) {}").format(sql.Identifier("refold_builds", table)))
+        read.append({name: pages(worker, name) for name in NUMBERS})
+    few, many = read
+    assert {name: (few[name], many[name]) for name in NUMBERS if many[name] > few[name]} == {}
+
+
+NUMBERS = [*VIEWS, "weekly_active_users", "monthly_active_users", "active_users", "event_counts"]
+
+
+def pages(conn: psycopg.Connection, name: str) -> int:
+    """How many pages a read of a metric or view touches."""
+    query = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) SELECT * FROM {}")
+    row = conn.execute(query.format(sql.Identifier("metrics", name))).fetchone()
+    assert row is not None
+    plan = row[0][0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+def test_views_that_read_a_stream_are_known(worker: psycopg.Connection, tmp_path: Path) -> None:
+    stream = "metrics.enriched_events"
+    made = {
+        "by_action": f"SELECT action, count(*) FROM {stream} GROUP BY 1",
+        "of_the_log": "SELECT count(*) FROM refold.events",
+        "above": "SELECT max(count) FROM metrics.by_action",
+        "one_event": f"SELECT * FROM {stream} WHERE event_id = 'e1'",
+        "the_last": f"SELECT * FROM {stream} ORDER BY event_id DESC LIMIT 9",
+        "the_best": f"SELECT user_id, count(*) FROM {stream} GROUP BY 1 ORDER BY 2 DESC LIMIT 9",
+        "of_days": "SELECT sum(events) FROM metrics.event_counts",
+    }
+    for name, query in made.items():
+        (tmp_path / f"{name}.sql").write_text(f"CREATE OR REPLACE VIEW metrics.{name} AS {query}")
+    apply_analyst_views(worker, tmp_path)
+    found = {one.view: (one.stream, one.through) for one in scans(worker, made)}
+    assert found == {
+        "by_action": ("enriched_events", ()),
+        "of_the_log": ("events", ()),
+        "above": ("enriched_events", ("by_action",)),
+        "the_best": ("enriched_events", ()),
+    }
+    with psycopg.connect(worker.info.dsn) as producer:
+        append(producer, [{"id": f"e{n}", "action": "x", "ts": START.isoformat()} for n in range(1200)])
+    Worker(worker.info.dsn, projections_dir()).run(drain=True)
+    for one in scans(worker, made):
+        assert one.rows == 1200 and one.bytes > 0
+        assert "about 1,200 rows" in one.told()
 
 
 def test_funnel_conversion(analyst: psycopg.Connection, database_url: str) -> None:

@@ -371,6 +371,17 @@ duplicates = Table(
     comment="Events that were refused because the log has them: a row a statement, later one a minute.",
 )
 
+batches = Table(
+    "batches",
+    metadata,
+    Column("at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("events", BigInteger, nullable=False),
+    # False: it was longer than the room that it found, which is what `events` is then.
+    Column("stored", Boolean, nullable=False, server_default=text("true")),
+    Index("batches_by_time", "at"),
+    comment="Statements that brought many events at once: room is prepared for the next of them.",
+)
+
 latencies = Table(
     "latencies",
     metadata,

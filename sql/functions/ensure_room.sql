@@ -21,4 +21,5 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION refold.ensure_room(bigint) IS 'Creates log segments if the reserve is nearly used up.';
+COMMENT ON FUNCTION refold.ensure_room(bigint) IS
+    'Makes room in the log for so many more events: before a COPY or INSERT of your own, in a transaction of its own.';

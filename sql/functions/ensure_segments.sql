@@ -9,18 +9,22 @@ SET default_table_access_method = heap
 AS $$
 DECLARE
     config refold.settings;
+    drawn bigint;
     needed bigint;
+    reserve bigint;
     upper_end bigint;
     segment text;
-    burned integer;
+    burned bigint;
     width bigint;
     made integer := 0;
 BEGIN
     SELECT * INTO config FROM refold.settings;
-    SELECT last_value + incoming INTO needed FROM refold.events_position;
+    SELECT w.reserve INTO reserve FROM refold.room_wanted() AS w;
+    SELECT last_value + incoming, CASE WHEN is_called THEN last_value ELSE 0 END INTO needed, drawn
+    FROM refold.events_position;
     upper_end := refold.log_end();
     -- Half a reserve is left before anybody makes more, so that the usual append only looks.
-    IF upper_end - needed > config.segment_size * config.segments_ahead / 2 THEN
+    IF upper_end - needed > reserve / 2 THEN
         RETURN 0;
     END IF;
     -- One makes segments at a time. Another is at it: wait only if this call cannot do without.
@@ -28,12 +32,19 @@ BEGIN
         RETURN 0;
     END IF;
     upper_end := refold.log_end();
+    IF drawn >= upper_end THEN
+        -- Somebody has drawn a position that has no segment: the room did not suffice for his statement. How long that
+        -- was nobody knows; next time it finds twice as much. (At most so much: positions can be drawn for nothing.)
+        reserve := least(reserve, greatest(config.segment_size * 16, config.segment_size * config.segments_ahead));
+        INSERT INTO refold.batches (events, stored) VALUES (reserve, false);
+        SELECT w.reserve INTO reserve FROM refold.room_wanted() AS w;
+    END IF;
     -- Positions can be drawn without an event (an INSERT that fails has drawn its own), by a producer a million times a
-    -- second. So for each segment in a row that the sequence has passed and that has stayed empty, the next are twice as
-    -- wide: burned positions make few tables. (By its size: what is in it may belong to a transaction that is open.)
-    SELECT count(*) INTO burned
+    -- second. So the next segment is as wide as those in a row together that the sequence has passed and that have stayed
+    -- empty: burned positions make few tables. (By its size: what is in it may belong to a transaction that is open.)
+    SELECT sum(passed.width) INTO burned
     FROM (
-        SELECT bool_and(p.bytes * 10 < p.width) OVER (ORDER BY p.upper_position DESC) AS empty
+        SELECT p.width, bool_and(p.bytes * 10 < p.width) OVER (ORDER BY p.upper_position DESC) AS empty
         FROM (
             SELECT s.upper_position, s.upper_position - s.lower_position AS width, pg_relation_size(s.segment) AS bytes
             FROM refold.segments AS s, refold.events_position AS drawn
@@ -42,8 +53,8 @@ BEGIN
         ) AS p
     ) AS passed
     WHERE passed.empty;
-    width := config.segment_size << greatest(burned - 1, 0);
-    WHILE upper_end - needed <= config.segment_size * config.segments_ahead LOOP
+    width := least(greatest(burned, config.segment_size), config.segment_size << 12);
+    WHILE upper_end - needed <= reserve LOOP
         segment := format('events_%s', lpad(upper_end::text, 15, '0'));
         -- Under REPEATABLE READ this transaction's snapshot may not show a segment that is there.
         IF to_regclass(format('refold.%I', segment)) IS NULL THEN

@@ -6,6 +6,7 @@ SET search_path = refold, pg_catalog, pg_temp
 AS $$
 DECLARE
     stranger text;
+    many bigint;
 BEGIN
     IF TG_RELID <> 'refold.events'::regclass THEN
         RAISE EXCEPTION 'refold.let_in is the trigger of refold.events' USING ERRCODE = 'insufficient_privilege';
@@ -29,6 +30,12 @@ BEGIN
     SELECT n.event_id, refold.digest(n.user_id, n.action, n.ts, n.metadata, n.version), n.position
     FROM arrived AS n
     ORDER BY n.event_id;
+    GET DIAGNOSTICS many = ROW_COUNT;
+    -- By the large ones room is prepared for the next (refold.room_wanted). To the usual batch that is one comparison.
+    IF many >= 1000 THEN
+        INSERT INTO refold.batches (events)
+        SELECT many FROM refold.settings AS s WHERE many >= s.segment_size / 20;
+    END IF;
     RETURN NULL;
 END
 $$;

@@ -22,6 +22,9 @@ GRANT SELECT ON refold.builds_now TO refold_worker;
 -- Slices in which nobody wrote anything are forgotten.
 GRANT DELETE ON refold.sealed TO refold_worker;
 
+-- Large statements of producers: the log notes them itself.
+GRANT SELECT, DELETE ON refold.batches TO refold_worker;
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON refold.duties, refold.duplicates, refold.latencies TO refold_worker;
 
 -- Analysts read the metrics alone; this one tells them how far to trust the others.

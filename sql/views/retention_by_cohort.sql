@@ -1,10 +1,8 @@
 -- Who comes back: users by the week in which they were first seen, and how many of them were there n weeks later.
--- Both weeks come from one stream, so that they agree at every moment; users without an event in a week have no row.
+-- Both weeks come from one metric, so that they agree at every moment; users without an event in a week have no row.
 CREATE OR REPLACE VIEW metrics.retention_by_cohort WITH (security_barrier) AS
-WITH active AS (
-    SELECT DISTINCT user_id, cohort AS week FROM metrics.enriched_events WHERE user_id IS NOT NULL
-), since AS (
-    SELECT min(week) OVER (PARTITION BY user_id) AS first_week, week FROM active
+WITH since AS (
+    SELECT min(week) OVER (PARTITION BY user_id) AS first_week, week FROM metrics.user_weeks
 ), counted AS (
     SELECT first_week, (week - first_week) / 7 AS weeks_since, count(*) AS users FROM since GROUP BY 1, 2
 )

@@ -70,3 +70,38 @@ def test_an_unknown_name_names_the_known(refold: Refold, metric: Metric) -> None
         done = refold("explain", "count", *options)
         assert done.status == 2
         assert "Did you mean counts?" in done.err
+
+
+def test_a_view_on_an_event_stream(refold: Refold, bare: Refold, metric: Metric) -> None:
+    """What each read of it costs, and the metric that would keep it; deploy says so too."""
+    metric("views", "SELECT user_id, ts FROM events WHERE action = 'view'")
+    metric("counts", COUNTS)
+    folder = Path("sql/views")
+    folder.mkdir(parents=True)
+    select = "SELECT user_id, count(*) AS seen FROM metrics.views GROUP BY user_id"
+    (folder / "per_user.sql").write_text(f"CREATE OR REPLACE VIEW metrics.per_user AS {select}")
+    (folder / "top.sql").write_text("CREATE OR REPLACE VIEW metrics.top AS SELECT max(seen) FROM metrics.per_user")
+    (folder / "sums.sql").write_text("CREATE OR REPLACE VIEW metrics.sums AS SELECT sum(events) FROM metrics.counts")
+    deployed = refold("deploy")
+    assert deployed.status == 0, deployed.err
+    told = {line.split()[5]: line for line in deployed.err.splitlines() if line.startswith("each read of the view ")}
+    assert set(told) == {"per_user", "top"}
+    assert "`refold explain per_user`" in told["per_user"]
+    assert "reads all of views through per_user" in told["top"]
+    again = refold("deploy", "--json").json["scans"]
+    assert [(one["view"], one["stream"], one["through"]) for one in again] == [
+        ("per_user", "views", []),
+        ("top", "views", ["per_user"]),
+    ]
+
+    shown = bare("explain", "per_user")
+    assert shown.status == 0, shown.err
+    assert "each read   reads a row for each event" in shown.out
+    assert "put it into projections/per_user.sql, and remove the view" in shown.out
+    metric("kept", shown.out.partition("remove the view\n")[2])
+    assert bare("explain", "kept", "--json").json["upkeep"] == "merge"
+    assert "each read   reads all of views: now about 0 rows" in refold("explain", "per_user", "--deployed").out
+    assert bare("explain", "sums", "--json").json == {
+        "view": "sums", "source": str(Path("sql/views/sums.sql").resolve()), "reads_streams": [], "scans": None,
+        "metric": None,
+    }  # fmt: skip

@@ -68,6 +68,18 @@ def test_room(upper: int, newest: int, verdict: str) -> None:
     assert room.headroom(3, upper, 1_000_000, 2, newest)[0].verdict == verdict
 
 
+def test_room_for_what_producers_bring() -> None:
+    (check, _) = room.headroom(3, 3_000_001, 1_000_000, 2, 900_000, 1_500_000, 1_000.0)
+    assert check.verdict == "ok"
+    assert check.found == "3, with room for 2,100,000 events ahead, 35 minutes at 1,000 a second"
+    (check, _) = room.headroom(3, 3_000_001, 1_000_000, 2, 900_000, 2_500_000)
+    assert check.verdict == "warn" and "SELECT refold.ensure_room(" in check.remedy
+    (check, _) = room.headroom(3, 3_000_001, 1_000_000, 2, 900_000, short=60.0)
+    assert check.verdict == "warn" and check.found.endswith("within the last hour a statement found too little")
+    assert "send it again" in check.remedy and "SELECT refold.ensure_room(" in check.remedy
+    assert room.headroom(3, 3_000_001, 1_000_000, 2, 900_000, short=7200.0)[0].verdict == "ok"
+
+
 def test_many_segments() -> None:
     assert [check.verdict for check in room.headroom(2_000, 10**12, 1_000_000, 2, 10)] == ["ok", "warn", "ok"]
 

@@ -69,3 +69,19 @@ def test_summed_up_and_forgotten(worker: Connection, admin: Connection, limit: C
     run(worker, NOBODYS)
     assert rows(admin) == [(8, False)]
     assert admin.execute("SELECT count(*) FROM refold.latencies").fetchone() == (1,)
+
+
+def test_of_large_batches_those_stay_that_no_larger_one_followed(worker: Connection, admin: Connection) -> None:
+    admin.execute(
+        """
+        INSERT INTO refold.batches (at, events, stored)
+        SELECT clock_timestamp() - age * interval '1 day', events, stored
+        FROM (VALUES (8, 900, true), (6, 500, true), (5, 300, true), (4, 400, true), (3, 50, false), (2, 60, false),
+                     (1, 100, true), (0.5, 100, true), (-1, 999, true)) AS b (age, events, stored)
+        """
+    )
+    for _ in range(2):
+        run(worker, NOBODYS)
+        kept = admin.execute("SELECT events, stored FROM refold.batches ORDER BY at").fetchall()
+        # Of those that found too little room the newest stays: people are told. What lies in the future is nobody's.
+        assert kept == [(500, True), (400, True), (60, False), (100, True)]

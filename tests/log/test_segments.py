@@ -10,6 +10,7 @@ import pytest
 from making import events, ids, small_segments, stored
 from refold import Log, append
 from refold.database import connect as connect_as
+from refold.doctor import room as log_room
 from refold.log.append import BULK
 from refold.log.seal import seal
 from refold.scrub.scrub import scrub
@@ -98,6 +99,55 @@ def test_a_worker_makes_them_while_the_reserve_is_good(
             other.execute("SELECT refold.ensure_segments()")
     producer.commit()
     assert len(stored(admin)) == 220 + 220 + 600
+
+
+def test_room_follows_what_producers_bring(producer: Connection, admin: Connection, database_url: str) -> None:
+    """A statement sees the segments that are there when it begins: the room for all of it has to be there before."""
+    small_segments(admin, 1000)
+    producer.autocommit = True
+
+    def brought(prefix: str, number: int) -> bool:
+        """Whether a COPY of so many events, which asks nobody for room, finds it. A worker looks afterwards."""
+        statement = "COPY refold.events (event_id, action, ts) FROM STDIN"
+        try:
+            with producer.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+                copy.write("".join(f"{prefix}{at}\tx\t2026-03-02T00:00:00Z\n" for at in range(number)))
+        except psycopg.errors.CheckViolation as error:
+            assert error.diag.message_primary == 'no partition of relation "events" found for row'
+            return False
+        finally:
+            worker.execute("SELECT refold.ensure_segments()")
+        return True
+
+    with connect_as(database_url, "refold_worker", autocommit=True) as worker:
+        assert brought("a", 1500)
+        # Each that is no longer than one before, in whatever order and however many.
+        assert all(brought(f"b{at}-", 1500) for at in range(4))
+        # What found too little finds at least twice as much the next time.
+        attempts = [brought(f"c{at}-", 10_000) for at in range(4)]
+        assert attempts in ([False, True, True, True], [False, False, True, True])
+        assert log_room.segments(worker)[0].verdict == "warn"
+        assert all(brought(f"d{at}-", 10_000) for at in range(4))
+        # Whoever knows that he brings more asks first.
+        assert not brought("e", 60_000)
+        producer.execute("SELECT refold.ensure_room(60000)")
+        assert brought("e", 60_000)
+        assert len(stored(admin)) == 5 * 1500 + (attempts.count(True) + 4) * 10_000 + 60_000
+
+
+def test_room_follows_the_rate(admin: Connection) -> None:
+    def wanted() -> int:
+        row = admin.execute("SELECT reserve FROM refold.room_wanted()").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    before = wanted()
+    admin.execute(
+        "INSERT INTO refold.sealed (slice, passed, sealed_at, events, upto, ids, hash)"
+        " SELECT n, '3', clock_timestamp() - n * interval '20 s', 9, '3', 0, 0 FROM generate_series(1, 20) AS n"
+    )
+    # Five slices (of the last 100 seconds) in two minutes, of which a minute's share.
+    assert wanted() - before == 5 * (1 << POSITION_BITS) // 2
 
 
 def test_an_open_writer_makes_nobody_wait(producers: Callable[..., Connection], admin: Connection) -> None:
@@ -229,8 +279,8 @@ def test_burned_positions_make_few_segments(admin: Connection, producer: Connect
     # Where events come again, segments are as wide as ever.
     append(producer, events(1000, "first"))
     widths = "SELECT upper_position - lower_position FROM refold.segments ORDER BY lower_position DESC LIMIT 1"
-    for number in range(600):
-        producer.execute("SELECT max(nextval('refold.events_position')) FROM generate_series(1, 500)")
+    for number in range(300):
+        producer.execute("SELECT max(nextval('refold.events_position')) FROM generate_series(1, 1500)")
         append(producer, events(100, f"more{number}-"))
         if admin.execute(widths).fetchone() == (1000,):
             break

@@ -12,10 +12,12 @@ from rich.syntax import Syntax
 
 from refold.builds.build import by_id, find
 from refold.builds.lookup import known
+from refold.builds.scans import scans
 from refold.builds.upkeeper import Upkeepers, stream_of, table_name
 from refold.cli.app import METRICS, app
 from refold.cli.output import as_json, block, line, out, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
+from refold.cli.view_costs import ViewCost, cost_of, view_file
 from refold.errors import DefinitionError
 from refold.projections.definition import Definition, load_directory
 from refold.projections.plan import Plan
@@ -56,7 +58,7 @@ class Explanation:
 
 @app.command(rich_help_panel=METRICS)
 def explain(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A projection.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A projection, or a view in sql/views.")],
     projections: Projections = None,
     deployed: Annotated[
         bool, typer.Option("--deployed", help="As it is live in the database, not as the file says.")
@@ -67,14 +69,23 @@ def explain(
     """Show how a metric is kept, why so, and all the SQL that runs for it.
 
     Reads the file, and needs no database. Parameters stand as %(name)s: the cursor of the build, bounds and limits.
+    Of a view in sql/views it shows what each read costs, and the metric that would keep it.
 
     \b
     Examples:
       refold explain event_counts
       refold explain event_counts --deployed
       refold explain event_counts --json
+      refold explain funnel_conversion --deployed
     """
     chosen = folder(projections, quiet=True)
+    view = of_view(name, chosen, database_url, deployed=deployed)
+    if view is not None:
+        if json:
+            as_json(view.as_dict())
+        else:
+            view.show()
+        return
     explanation = of_build(name, chosen, database_url) if deployed else of_file(name, chosen)
     if json:
         as_json(_as_dict(explanation))
@@ -101,6 +112,25 @@ def of_file(name: str, directory: Path) -> Explanation:
         above = definitions[definition.upstream]
         stream = Stream(f'refold_builds."{table_name(above.name, above.fingerprint, 1)}"', ordinal=True)
     return Explanation(definition.plan, str(definition.path), definition.fingerprint, _statements(definition, stream))
+
+
+def of_view(name: str, directory: Path, url: str | None, *, deployed: bool) -> ViewCost | None:
+    """Explains an analysts' view by its file beside the projections; None where there is none, or it is a projection.
+
+    Args:
+        name: the view.
+        directory: the folder of projections.
+        url: the database to look into.
+        deployed: whether to look there, at what a read costs.
+    """
+    file = view_file(directory, name)
+    if not file.is_file() or any((directory / f"{name}{suffix}").exists() for suffix in (".sql", ".py")):
+        return None
+    found = None
+    if deployed:
+        with session(url) as conn:
+            found = scans(conn, [name])
+    return cost_of(file, load_directory(directory), found)
 
 
 def of_build(name: str, directory: Path, url: str | None) -> Explanation:

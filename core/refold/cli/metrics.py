@@ -15,6 +15,7 @@ from rich.progress import TaskID
 from refold.builds.build import Build, kept
 from refold.builds.changes import Change
 from refold.builds.promote import drop_superseded
+from refold.builds.scans import scans
 from refold.builds.shown import hidden
 from refold.builds.silent import Silence, missing_actions, silent
 from refold.builds.upkeeper import Upkeepers
@@ -22,6 +23,7 @@ from refold.builds.views import without_barrier
 from refold.cli.app import METRICS, app
 from refold.cli.output import as_json, line, note, progress, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, own_folder, session
+from refold.cli.view_costs import scan_as_dict, tell_costs
 from refold.deployment import removal
 from refold.deployment import rename as renaming
 from refold.deployment import rollback as going_back
@@ -32,10 +34,11 @@ from refold.deployment.deploy import rebuild as rebuild_builds
 from refold.deployment.deploy import refused
 from refold.deployment.drive import Progress
 from refold.errors import BuildError, DefinitionError, RefoldError, at_once, each
-from refold.projections.definition import load
+from refold.projections.definition import load, load_directory
 from refold.projections.hints import actions_of
 from refold.projections.plan import LOG
 from refold.projections.view_file import load_views
+from refold.resources import projections_dir
 from refold.upkeep.stream import LOG_STREAM
 
 ProjectionsToDeploy = Annotated[
@@ -122,10 +125,19 @@ def deploy(
             )
             _show_views(conn, shown)
             _show_left_alone(todo)
+        costly = scans(conn, shown)
+        if not json:
+            tell_costs(costly, chosen, loading.definitions)
         _tidy(conn)
     if json:
-        plan = [_change(one) for one in todo]
-        as_json({"plan": plan, "builds": [_build(b) for b in builds], "views": shown})
+        as_json(
+            {
+                "plan": [_change(one) for one in todo],
+                "builds": [_build(build) for build in builds],
+                "views": shown,
+                "scans": [scan_as_dict(one) for one in costly],
+            }
+        )
 
 
 @app.command(rich_help_panel=METRICS)

@@ -47,8 +47,19 @@ _COUNTED = {
         lambda tally: tally.counts,
     ),
     "funnel_stages": _Counted("SELECT user_id, level FROM metrics.funnel_stages", _pair, lambda tally: tally.levels),
+    "monthly_active_users": _Counted(
+        "SELECT month, users FROM metrics.monthly_active_users", _pair, lambda tally: tally.monthly
+    ),
     "user_cohorts": _Counted(
         "SELECT user_id, first_day FROM metrics.user_cohorts", _pair, lambda tally: tally.first_seen
+    ),
+    "user_weeks": _Counted(
+        "SELECT user_id, week FROM metrics.user_weeks",
+        lambda row: ((row[0], row[1]), True),
+        lambda tally: dict.fromkeys(tally.weeks, True),
+    ),
+    "weekly_active_users": _Counted(
+        "SELECT week, users FROM metrics.weekly_active_users", _pair, lambda tally: tally.weekly
     ),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 from refold.demo.shop import Step
@@ -36,6 +36,9 @@ class Tally:
         rows: each step, by id.
         counts: by day and action.
         active: different users by day.
+        weekly: different users by week, named by its Monday; weeks without any are left out.
+        monthly: the same by month, named by its first day.
+        weeks: each user with each week in which he did anything.
         first_seen: the first day of each user.
         levels: how far each user got: 0 none, 1 view, 2 cart, 3 purchase.
     """
@@ -43,6 +46,9 @@ class Tally:
     rows: dict[str, Row]
     counts: dict[tuple[date, str], Count]
     active: dict[date, int]
+    weekly: dict[date, int]
+    monthly: dict[date, int]
+    weeks: set[tuple[str, date]]
     first_seen: dict[str, date]
     levels: dict[str, int]
 
@@ -54,6 +60,8 @@ def tally(steps: Iterable[Step]) -> Tally:
     events: Counter[tuple[date, str]] = Counter()
     users: defaultdict[tuple[date, str], set[str]] = defaultdict(set)
     active: defaultdict[date, set[str]] = defaultdict(set)
+    weeks: set[tuple[str, date]] = set()
+    months: set[tuple[str, date]] = set()
     first_seen: dict[str, date] = {}
     levels: dict[str, int] = {}
     for step in ordered:
@@ -63,6 +71,8 @@ def tally(steps: Iterable[Step]) -> Tally:
         active[today] |= {step.user} if step.user else set()
         if step.user is None:
             continue
+        weeks.add((step.user, today - timedelta(days=today.weekday())))
+        months.add((step.user, today.replace(day=1)))
         first_seen.setdefault(step.user, today)
         # In order of time, the next step wanted is the next level; the day is shorter than the funnel's window.
         level = levels.setdefault(step.user, 0)
@@ -72,6 +82,9 @@ def tally(steps: Iterable[Step]) -> Tally:
         {step.id: Row(step.user, step.action, step.at) for step in ordered},
         {key: Count(number, len(users[key])) for key, number in events.items()},
         {today: len(seen) for today, seen in active.items()},
+        dict(Counter(week for _, week in weeks)),
+        dict(Counter(month for _, month in months)),
+        weeks,
         first_seen,
         levels,
     )

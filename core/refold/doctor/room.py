@@ -20,6 +20,10 @@ DEAD_AT_LEAST = 100_000
 SEGMENTS = 2_000, 10_000
 """Segments of the log: each plan looks at all of them."""
 _LAST = 2**63 - 1
+SHORT_S = 3600.0
+"""Seconds for which it is told that a statement has found too little room."""
+ASK = "Before a COPY or INSERT of your own that is longer: SELECT refold.ensure_room(number of its events);"
+"""What a producer does whose statement is longer than the room."""
 
 
 def segments(conn: psycopg.Connection) -> list[Check]:
@@ -29,20 +33,49 @@ def segments(conn: psycopg.Connection) -> list[Check]:
             """
             SELECT (SELECT count(*) FROM pg_inherits WHERE inhparent = 'refold.events'::regclass),
                    refold.log_end(), s.segment_size, s.segments_ahead,
-                   CASE WHEN p.is_called THEN p.last_value ELSE 0 END
-            FROM refold.settings AS s, refold.events_position AS p
+                   CASE WHEN p.is_called THEN p.last_value ELSE 0 END, w.largest, w.rate,
+                   (SELECT extract(epoch FROM clock_timestamp() - max(b.at))
+                    FROM refold.batches AS b WHERE NOT b.stored)
+            FROM refold.settings AS s, refold.events_position AS p, refold.room_wanted() AS w
             """
         ).fetchone()
     assert row is not None
     return headroom(*row)
 
 
-def headroom(number: int, upper: int, size: int, ahead: int, newest: int) -> list[Check]:
-    """The verdict on the log's room: segments, their end, their size, how many are to be ready. Pure."""
+def headroom(
+    number: int,
+    upper: int,
+    size: int,
+    ahead: int,
+    newest: int,
+    largest: int = 0,
+    rate: float = 0.0,
+    short: float | None = None,
+) -> list[Check]:
+    """The verdict on the log's room. Pure.
+
+    Args:
+        number: of segments.
+        upper: the first position behind the last of them.
+        size: of each, positions.
+        ahead: how many are to be ready.
+        newest: the position that was drawn last.
+        largest: events of the largest statement of the last seven days.
+        rate: events a second, lately.
+        short: seconds since a statement last found too little room, if one did.
+    """
     spare = max(0, upper - 1 - newest)
-    verdict = graded(-spare, -size * ahead / 4, -size / 10)
-    remedy = "" if verdict == "ok" else "Workers make segments ahead of need: start one (`refold worker`)."
-    checks = [Check("segments", verdict, f"{number}, with room for {spare:,} events ahead", remedy)]
+    verdict = graded(-spare, -max(size * ahead / 4, float(largest)), -size / 10)
+    told = f"{number}, with room for {spare:,} events ahead"
+    if rate:
+        told += f", {spare / rate / 60:,.0f} minutes at {rate:,.0f} a second"
+    remedy = "" if verdict == "ok" else f"Workers make segments ahead of need: start one (`refold worker`). {ASK}"
+    if short is not None and short < SHORT_S:
+        verdict = "fail" if verdict == "fail" else "warn"
+        told += "; within the last hour a statement found too little"
+        remedy = remedy or f"What it brought is not in the log: send it again. {ASK}"
+    checks = [Check("segments", verdict, told, remedy)]
     many = graded(number, *SEGMENTS)
     if many != "ok":
         told = f"{number} of {size:,} positions"

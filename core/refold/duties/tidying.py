@@ -1,4 +1,4 @@
-"""What `refold report` counts: summed up, and removed when it is old."""
+"""What `refold report` counts, and large batches: summed up, and removed when it is old."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ NAME = "tidying"
 
 
 def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
-    """Sums up the duplicates of minutes that are over; removes what is older than `latency_days`."""
+    """Sums up the duplicates of minutes that are over; removes what is older than `latency_days`.
+
+    Of the large batches of the last week each stays after which no larger one has come.
+    """
     days = limits(conn).latency_days
     with conn.transaction():
         # Producers only ever insert: none of them waits for this.
@@ -44,3 +47,21 @@ def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
                 f"DELETE FROM refold.{table} WHERE {column} < clock_timestamp() - make_interval(days => %s)".encode(),
                 (days,),
             )
+        # What a clock that was ahead has noted would stay the newest.
+        conn.execute(
+            "DELETE FROM refold.batches WHERE at < clock_timestamp() - interval '7 days'"
+            " OR at > clock_timestamp() + interval '1 minute'"
+        )
+        conn.execute(
+            """
+            DELETE FROM refold.batches AS b
+            USING (
+                SELECT ctid AS place, max(events) OVER (
+                    ORDER BY at DESC, ctid DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS later
+                FROM refold.batches
+            ) AS l
+            WHERE b.ctid = l.place AND l.later >= b.events
+              -- When room was short last, `refold doctor` tells.
+              AND (b.stored OR b.at < (SELECT max(at) FROM refold.batches WHERE NOT stored))
+            """
+        )
