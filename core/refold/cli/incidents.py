@@ -13,7 +13,7 @@ import typer
 
 from refold.cli.app import TRUST, app
 from refold.cli.output import as_json, line
-from refold.cli.session import AsJson, DatabaseUrl, session
+from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.cli.span import duration, span
 from refold.errors import InputError
 from refold.incidents import KINDS, ONLY_NOTICED, REMEDIES, Incident, Kind, find
@@ -50,7 +50,7 @@ def incidents(
     if kind is not None:
         condition += " AND i.kind = %s"
     given = [] if kind is None else [known_kind(kind)]
-    with session(database_url) as conn:
+    with session(database_url, READERS) as conn:
         found = find(conn, condition, *parameters, *given)
         now = _now(conn)
     if json:

@@ -10,7 +10,7 @@ import typer
 
 from refold.cli.app import TRUST, app
 from refold.cli.output import as_json, line, out, table
-from refold.cli.session import AsJson, DatabaseUrl, session
+from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.status import COUNTED, BuildStatus, Holder, Status, read
 
 OLD = 1.0
@@ -37,7 +37,7 @@ def status(
       refold status --watch
       refold status --json
     """
-    with session(database_url) as conn:
+    with session(database_url, READERS) as conn:
         if watch:
             _watch(conn, every, json=json)
         else:
