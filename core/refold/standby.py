@@ -9,9 +9,7 @@ from psycopg.rows import class_row
 
 from refold.errors import OnStandby
 
-READING = (
-    "status, incidents, report, doctor, query, url, explain, rejected, deadletters list, deadletters show"
-)
+READING = "status, incidents, report, doctor, query, url, explain, rejected, deadletters list, deadletters show"
 """Commands that work on one."""
 
 

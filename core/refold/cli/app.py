@@ -25,7 +25,7 @@ FAILED = 2
 DRIFT = 1
 """Exit status of `reconcile` when a metric differed from its query."""
 FOUND = 1
-"""Exit status of `doctor` when something is to be done."""
+"""Exit status of `doctor`, and of `status` and `incidents` with --exit-code, when something is to be done."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 
