@@ -78,7 +78,7 @@ def migrate(url: str, *, seconds: float = WAIT_S) -> None:
             if transient(error):
                 raise
             raise DatabaseError(
-                f"the migration failed, and nothing was changed by its last step: {error.diag.message_primary or error}",
+                f"the migration failed, and its last step was taken back: {error.diag.message_primary or error}",
                 remedy="If a restore stopped half-way, restore again into an empty database, then migrate.",
             ) from error
 
@@ -97,7 +97,8 @@ def _begin(conn: psycopg.Connection) -> None:
     """Makes what there must be before there can be a lock; many may do so at once."""
     # It may be there without the roles, and be somebody else's: after a restore without owners.
     if conn.execute(
-        "SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_roles AS r ON r.oid = c.relowner"
+        "SELECT FROM pg_class AS c"
+        " JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_roles AS r ON r.oid = c.relowner"
         " WHERE n.nspname || '.' || c.relname = %s AND r.rolname = 'refold_owner'",
         (_VERSION,),
     ).rowcount:

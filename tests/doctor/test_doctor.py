@@ -117,12 +117,12 @@ def test_grants_that_are_gone(database_url: str, admin: Connection, examine: Exa
     make_live(database_url)
     assert examine()["grants"].verdict == "ok"
     admin.execute(
-        "REVOKE SELECT ON metrics.daily FROM refold_analyst; REVOKE SELECT ON refold.events FROM refold_worker"
+        "REVOKE SELECT ON metrics.daily FROM refold_analyst; REVOKE UPDATE ON refold.builds FROM refold_worker"
     )
     found = examine()["grants"]
     assert found.verdict == "fail"
     assert "refold_analyst SELECT on metrics.daily" in found.found
-    assert "refold_worker SELECT on refold.events" in found.found
+    assert "refold_worker UPDATE on refold.builds" in found.found
 
 
 def test_who_may_not_see_is_told_so(server: ServerUnderTest, admin: Connection, examine: Examine) -> None:

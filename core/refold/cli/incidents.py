@@ -58,8 +58,6 @@ def incidents(
         found = seen(conn, condition, *parameters, *given)
         now = _now(conn)
         evidence = inspects(conn)
-    # A stable sort: by their number otherwise.
-    found.sort(key=lambda one: one.resolved_at is not None)
     if found and not evidence:
         note("what was seen and done is shown to a login that may act as refold_inspector")
     if json:
@@ -88,10 +86,10 @@ def known_kind(kind: str) -> Kind:
 
 
 def show(found: Sequence[Incident], now: datetime) -> None:
-    """Prints incidents: how many, each with its evidence, those that are open first, and what to do about those that are open."""
+    """Prints incidents: how many, each with its evidence, and what to do about those that are open, which come first."""
     opened = [one for one in found if one.resolved_at is None]
     line(f"{len(opened):,} open, {len(found) - len(opened):,} over")
-    for one in found:
+    for one in sorted(found, key=lambda one: one.resolved_at is not None):
         line()
         line(f"{one.incident_id}  {one.kind}  {one.subject}  {_over(one, now)}", "" if one.resolved_at else "red")
         line(f"    {_times(one)}")

@@ -115,7 +115,7 @@ def seeing(logins: Sequence[tuple[str, bool]]) -> Check:
     return Check(
         "sight",
         "warn",
-        f"workers as {', '.join(blind)} see no other login's transactions: no held_back or held_snapshot is ever noticed",
+        f"workers as {', '.join(blind)} see no other login's transactions: held_back and held_snapshot never open",
         " ".join(f'GRANT pg_read_all_stats TO "{login}";' for login in blind),
     )
 

@@ -306,8 +306,9 @@ def _execute(conn: psycopg.Connection, statements: Sequence[str], parameters: di
 def _estimate(conn: psycopg.Connection, keeper: Upkeeper) -> int:
     """About how many rows the stream has, from the planner's statistics and the file sizes.
 
-    Of a table that was never vacuumed the planner assumes ten pages at least, also where it is empty; so of each segment
-    that is ready for events to come. The log has no more events than positions, another stream no rows without a page.
+    Of a table that was never vacuumed the planner assumes ten pages at least, also where it is empty: so of each
+    segment that is ready for events to come. The log has no more events than positions, another stream no rows without
+    a page.
     """
     table = keeper.stream.table
     with conn.cursor(row_factory=dict_row) as cursor:
