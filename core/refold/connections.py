@@ -25,8 +25,8 @@ Role = Literal[
 ]
 ROLES: tuple[Role, ...] = get_args(Role)
 READERS: tuple[Role, ...] = ("refold_inspector", "refold_worker", "refold_observer")
-"""As whom to look at how things stand: the first of them as which a login may act; the last sees least. A login that was
-made before there were the others may act as a worker alone."""
+"""As whom to look at how things stand: the first of them as which a login may act; the last sees least. A login that
+was made before there were the others may act as a worker alone."""
 INSPECTORS: tuple[Role, ...] = ("refold_worker", "refold_inspector")
 """The same, for what an observer must not see."""
 _WRITERS: tuple[Role, ...] = ("refold_owner", "refold_producer", "refold_worker")

@@ -152,6 +152,21 @@ def resolve(
     return resolved > 0
 
 
+def become(conn: psycopg.Connection, incident_id: int, kind: Kind, subject: str) -> None:
+    """Lets an open incident go on as one of another kind or subject: more is known about its cause by now.
+
+    Args:
+        conn: acts as refold_worker; the caller's transaction, in which none of that kind and subject is open.
+        incident_id: which.
+        kind: what it is now.
+        subject: what it is about now.
+    """
+    conn.execute(
+        "UPDATE refold.incidents SET kind = %s, subject = %s WHERE incident_id = %s AND resolved_at IS NULL",
+        (kind, subject, incident_id),
+    )
+
+
 def inspects(conn: psycopg.Connection) -> bool:
     """Whether this session may see the evidence: what was seen, which may name events and keys."""
     row = conn.execute("SELECT has_column_privilege('refold.incidents', 'evidence', 'SELECT')").fetchone()

@@ -86,7 +86,7 @@ def known_kind(kind: str) -> Kind:
 
 
 def show(found: Sequence[Incident], now: datetime) -> None:
-    """Prints incidents: how many, each with its evidence, and what to do about those that are open, which come first."""
+    """Prints incidents: how many, each with its evidence, and what to do about the open ones, which come first."""
     opened = [one for one in found if one.resolved_at is None]
     line(f"{len(opened):,} open, {len(found) - len(opened):,} over")
     for one in sorted(found, key=lambda one: one.resolved_at is not None):
