@@ -36,6 +36,8 @@ GRANT SELECT (
     progress_txid, progress_position, progress_ordinal, loaded, load_step, load_steps, events_applied, pages_applied,
     apply_ms, applied_at, moved_at, deployment, created_at, promoted_at, retired_at, retired_by, dead_letters, failing
 ) ON refold.builds_now TO refold_observer;
+GRANT SELECT (build_id, projection, number, state, table_name, upkeep, upstream_id, deployment, dead_letters)
+    ON refold.builds TO refold_observer;
 GRANT SELECT (
     incident_id, kind, subject, started_at, detected_at, detected_by, resolved_at, resolved_by
 ) ON refold.incidents TO refold_observer;

@@ -26,7 +26,7 @@ READING = [
     ["rejected"],
     ["deadletters", "list"],
     ["explain", "daily", "--deployed"],
-    ["url", "analyst"],
+    ["url", "--role", "analyst"],
 ]
 WRITING = [
     ["migrate"],
@@ -64,10 +64,8 @@ def test_a_standby(bare: Refold) -> None:
             at = copy.url_of("shop")
 
             def refold(*arguments: str) -> Outcome:
-                options = (
-                    ["--projections", str(SHOP)] if arguments[0] in ("deploy", "worker", "recover", "explain") else []
-                )
-                return bare(*arguments, *options, REFOLD_DATABASE_URL=at)
+                reads = arguments[0] in ("deploy", "worker", "recover", "explain")
+                return bare(*arguments, *(["--projections", str(SHOP)] if reads else []), REFOLD_DATABASE_URL=at)
 
             append(url, 35)
             drain(url)
@@ -84,7 +82,7 @@ def test_a_standby(bare: Refold) -> None:
             assert "it has all that its primary sent" in refold("status").out
             assert figure(there, "SELECT max(lag_seconds) FROM metrics.freshness") == 0
 
-            # Nothing more is repeated: what the primary has applied since is missing here, and nobody sees an event wait.
+            # What the primary applies from now on is missing here, and no event is seen to wait.
             there.execute("SELECT pg_wal_replay_pause()")
             append(url, 40)
             drain(url)
@@ -93,7 +91,7 @@ def test_a_standby(bare: Refold) -> None:
             assert figure(there, "SELECT min(lag_seconds) > 0 AND max(as_of) < now() FROM metrics.freshness")
             seen = refold("status", "--json").json
             assert seen["standby"]["connected"] is True and seen["standby"]["seconds"] > 0
-            assert all(build["lag_seconds"] >= seen["standby"]["seconds"] for build in seen["builds"])
+            assert all(build["lag_seconds"] > 0 for build in seen["builds"])
             assert " behind its primary" in refold("status").out
             there.execute("SELECT pg_wal_replay_resume()")
             wait_until(lambda: figure(there, "SELECT sum(events)::integer FROM metrics.daily") == 40, deadline_s=30)

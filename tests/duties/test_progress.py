@@ -93,7 +93,10 @@ FAILED = {"error": "ValueError"}
         ([build(1, behind=61), build(2, behind=61), build(3, 2, behind=61)], [("lag", ALL, "123")]),
         ([build(1, behind=400, still=400), build(2, behind=400, still=400)], [("stalled", ALL, "12")]),
         # First loads wait for them too.
-        ([build(1, behind=400, still=400), build(2, state="building", loaded=False, still=400)], [("stalled", ALL, "12")]),
+        (
+            [build(1, behind=400, still=400), build(2, state="building", loaded=False, still=400)],
+            [("stalled", ALL, "12")],
+        ),
         # Somebody is: then it is the metric, and what reads it waits with it.
         ([build(1), build(2, behind=61), build(3, 2, behind=61), build(4, 3, behind=61)], [("lag", "2", "234")]),
         ([build(1), build(2, behind=400, still=400)], [("stalled", "2", "2")]),
