@@ -27,7 +27,8 @@ WHERE projection = 'daily';
 INSERT INTO refold.duties (name, failures, error) VALUES ('progress', 3, 'DataError: "{SECRET}"');
 SELECT refold.set_aside('{SECRET}.csv', 1, 'invalid', 'user_id {SECRET}', '{SECRET}');
 INSERT INTO refold.incidents (kind, subject, started_at, detected_by, evidence)
-VALUES ('hot_key', 'daily__1', now(), 'hot keys', '{{"key": {{"user_id": "{SECRET}"}}, "events": 9, "share": 1, "page_seconds": 0.2}}');
+VALUES ('hot_key', 'daily__1', now(), 'hot keys',
+        '{{"key": {{"user_id": "{SECRET}"}}, "events": 9, "share": 1, "page_seconds": 0.2}}');
 INSERT INTO refold.dead_letters (build_id, event_id, txid, position, ordinal, error, traceback)
 SELECT build_id, '{SECRET}', '9', 1, 0, 'invalid: "{SECRET}"', '{SECRET}' FROM refold.builds WHERE projection = 'daily';
 INSERT INTO refold.repairs (build_id, projection, relation, kind, key, before, after)

@@ -119,7 +119,7 @@ def _alarms(now: Status) -> list[tuple[str, str]]:
     told += [(f"failing   {build.table}: {build.error}", "red") for build in now.builds if build.error]
     if now.idle:
         since = _duration(now.duties_seconds or 0.0)
-        told.append((f"frozen    {now.workers} workers are there, and none has begun a duty for {since}", "red"))
+        told.append((f"frozen    workers are there ({now.workers}), and none has begun a duty for {since}", "red"))
     if now.late:
         names = ", ".join(f"{build.projection} ({_duration(build.lag_seconds or 0.0)})" for build in now.late)
         told.append((f"behind    for longer than {now.lag_limit} s: {names}", "red"))

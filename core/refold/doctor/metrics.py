@@ -167,7 +167,7 @@ def at_work(number: int, seen: bool, duty: float | None) -> Check:
         return Check("workers", "ok", f"{number or 'some'} at work, {ago}")
     if number and duty is not None:
         remedy = "Wake them up (kill -CONT PID) or start them again; their log says when they stopped."
-        return Check("workers", "fail", f"{number} are there and do nothing, {ago}: frozen, or cut off", remedy)
+        return Check("workers", "fail", f"{number} there, doing nothing, {ago}: frozen, or cut off", remedy)
     if number:
         return Check("workers", "ok", f"{number} at work")
     if not seen and duty is None:
