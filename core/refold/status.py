@@ -103,7 +103,6 @@ class Status:
         segments_ahead: how many of them are still empty, ready for events to come.
         rejected: how much input was ever set aside, by answer; where more than `COUNTED` rows are kept, at least.
         workers: sessions of workers.
-        workers_seen: whether the login may see the sessions of all others; else there may be more workers.
         duties_seconds: how long ago a worker began a duty, seconds; None where none ever did.
         lag_limit: seconds that a live metric may be behind (`refold.settings`).
         sessions: open transactions that hold events back, oldest first.
@@ -120,7 +119,6 @@ class Status:
     segments_ahead: int
     rejected: dict[str, int]
     workers: int
-    workers_seen: bool
     duties_seconds: float | None
     lag_limit: int
     sessions: list[Holder] = field(default_factory=list)
@@ -168,8 +166,8 @@ def read(conn: psycopg.Connection) -> Status:
     """Looks at everything, without a lock that anybody waits for.
 
     Args:
-        conn: acts as one of `READERS`, in autocommit mode. The ages of other users' transactions, and others' workers,
-            need a login role with pg_read_all_stats.
+        conn: acts as one of `READERS`, in autocommit mode. The ages of other users' transactions need a login role
+            with pg_read_all_stats.
     """
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -185,9 +183,9 @@ def read(conn: psycopg.Connection) -> Status:
         duties, limit = _row(conn, _DUTIES)
         behind = standby(conn)
         sessions, prepared = holders(conn)
-        workers, seen = _row(conn, _WORKERS)
+        workers = _one(conn, _WORKERS)
     return Status(
-        at, builds, events, exact, segments, ahead, dict(rejected), workers, seen, duties, limit, sessions, prepared,
+        at, builds, events, exact, segments, ahead, dict(rejected), workers, duties, limit, sessions, prepared,
         dict(incidents), behind,
     )  # fmt: skip
 
@@ -274,7 +272,7 @@ ORDER BY 1
 """
 
 _WORKERS = """
-SELECT count(*)::integer, pg_has_role('pg_read_all_stats', 'USAGE') FROM pg_stat_activity
+SELECT count(*)::integer FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'refold worker'
 """
 

@@ -17,6 +17,8 @@ from refold.status import COUNTED, BuildStatus, Holder, Status, read
 
 OLD = 1.0
 """Seconds after which an open transaction is worth a line."""
+NAMED = 3
+"""Metrics that one line names at most; the table has all."""
 
 
 @app.command(rich_help_panel=TRUST)
@@ -121,8 +123,10 @@ def _alarms(now: Status) -> list[tuple[str, str]]:
         since = _duration(now.duties_seconds or 0.0)
         told.append((f"frozen    workers are there ({now.workers}), and none has begun a duty for {since}", "red"))
     if now.late:
-        names = ", ".join(f"{build.projection} ({_duration(build.lag_seconds or 0.0)})" for build in now.late)
-        told.append((f"behind    for longer than {now.lag_limit} s: {names}", "red"))
+        worst = sorted(now.late, key=lambda build: -(build.lag_seconds or 0.0))
+        names = ", ".join(f"{build.projection} ({_duration(build.lag_seconds or 0.0)})" for build in worst[:NAMED])
+        more = f" and {len(worst) - NAMED} more" if len(worst) > NAMED else ""
+        told.append((f"behind    for longer than {now.lag_limit} s: {names}{more}", "red"))
     for build in now.builds:
         if build.dead_letters:
             events = "event" if build.dead_letters == 1 else "events"
@@ -141,9 +145,6 @@ def _workers(now: Status) -> str:
     if now.standby is not None:
         return "run on the primary"
     last = "" if now.duties_seconds is None else f", the last duty {_duration(now.duties_seconds)} ago"
-    if not now.workers_seen:
-        # What others' sessions are called is not shown to everybody.
-        return f"{now.workers} of this login{last}; others are seen by a login with pg_read_all_stats"
     return f"{now.workers}{last}" if now.workers else "0 (`refold worker` starts one)"
 
 

@@ -106,7 +106,7 @@ def behind(builds: Sequence[tuple[str, int, float | None]], limit: int) -> Check
     late = [one for one in builds if one[2] is not None and one[2] > limit]
     if not late:
         worst = max((seconds or 0.0 for _, _, seconds in builds), default=0.0)
-        return Check("lag", "ok", f"{len(builds)} live metrics, at most {max(worst, 0.0):.0f} s behind")
+        return Check("lag", "ok", f"live metrics: {len(builds)}, at most {max(worst, 0.0):.0f} s behind")
     name, events, seconds = late[0]
     more = f", and {len(late) - 1} more of {len(builds)}" if len(late) > 1 else ""
     return Check(
@@ -147,32 +147,24 @@ def workers(conn: psycopg.Connection) -> list[Check]:
             " WHERE started_at <= clock_timestamp()"
         ).fetchone()
     row = conn.execute(
-        "SELECT count(*)::integer, pg_has_role('pg_read_all_stats', 'USAGE') FROM pg_stat_activity"
+        "SELECT count(*)::integer FROM pg_stat_activity"
         " WHERE datname = current_database() AND application_name = 'refold worker'"
     ).fetchone()
     assert row is not None and late is not None
-    return [at_work(row[0], row[1], late[0])]
+    return [at_work(row[0], late[0])]
 
 
-def at_work(number: int, seen: bool, duty: float | None) -> Check:
+def at_work(number: int, duty: float | None) -> Check:
     """The verdict on workers. Pure.
 
     Args:
         number: their sessions.
-        seen: whether this login sees those of all others.
         duty: how long ago the last duty began, seconds; None when there has been none.
     """
     ago = "no duty was ever done" if duty is None else f"the last duty began {duty:,.0f} s ago"
-    if duty is not None and duty <= DUTIES_LATE and (number or not seen):
-        return Check("workers", "ok", f"{number or 'some'} at work, {ago}")
-    if number and duty is not None:
+    if not number:
+        return Check("workers", "warn", f"none, {ago}: nothing is applied", "`refold worker` starts one.")
+    if duty is not None and duty > DUTIES_LATE:
         remedy = "Wake them up (kill -CONT PID) or start them again; their log says when they stopped."
         return Check("workers", "fail", f"{number} there, doing nothing, {ago}: frozen, or cut off", remedy)
-    if number:
-        return Check("workers", "ok", f"{number} at work")
-    if not seen and duty is None:
-        return Check(
-            "workers", "unseen", f"none of this login; {ago}", "GRANT pg_read_all_stats TO the login that looks."
-        )
-    none = "none" if seen else "none that can be seen"
-    return Check("workers", "warn", f"{none}, {ago}: nothing is applied", "`refold worker` starts one.")
+    return Check("workers", "ok", f"{number} at work, {ago}")
