@@ -124,9 +124,9 @@ def _install(conn: psycopg.Connection, url: str) -> None:
     conn.execute("CREATE SCHEMA IF NOT EXISTS refold AUTHORIZATION refold_owner")
     conn.execute("CREATE SCHEMA IF NOT EXISTS refold_builds AUTHORIZATION refold_worker")
     conn.execute("CREATE SCHEMA IF NOT EXISTS metrics AUTHORIZATION refold_worker")
+    _apply(conn, sql_dir() / "roles" / "owners.sql")
     # For migrations of older versions.
     conn.execute("GRANT USAGE, CREATE ON SCHEMA metrics TO refold_owner")
-    _apply(conn, sql_dir() / "roles" / "owners.sql")
     conn.execute("GRANT USAGE ON SCHEMA metrics TO refold_analyst, refold_observer")
     _alembic_upgrade(url)
     try:

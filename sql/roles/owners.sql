@@ -11,9 +11,6 @@ DECLARE
     bare CONSTANT boolean := EXISTS (
         SELECT FROM pg_namespace WHERE nspname = 'metrics' AND NOT has_schema_privilege('refold_analyst', oid, 'USAGE'));
 BEGIN
-    IF left_behind THEN
-        GRANT USAGE, CREATE ON SCHEMA metrics TO refold_owner;
-    END IF;
     FOR one IN
         WITH spaces (oid, name, owner) AS (
             SELECT n.oid, n.nspname,
@@ -24,7 +21,10 @@ BEGIN
             SELECT 0, s.oid::bigint, s.owner, n.nspowner, s.name, format('ALTER SCHEMA %I OWNER TO %s', s.name, s.owner)
             FROM spaces AS s JOIN pg_namespace AS n ON n.oid = s.oid
             UNION ALL
-            SELECT 1, c.oid::bigint, w.owner, c.relowner, s.name,
+            SELECT 1, s.oid::bigint, s.owner, n.nspowner, s.name, 'GRANT USAGE, CREATE ON SCHEMA metrics TO refold_owner'
+            FROM spaces AS s JOIN pg_namespace AS n ON n.oid = s.oid WHERE s.name = 'metrics'
+            UNION ALL
+            SELECT 2, c.oid::bigint, w.owner, c.relowner, s.name,
                    format('ALTER %s %s OWNER TO %s',
                           CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE'
                                          WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END, c.oid::regclass, w.owner)
@@ -41,7 +41,7 @@ BEGIN
                   WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refobjsubid > 0
                     AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')))
             UNION ALL
-            SELECT 2, p.oid::bigint, s.owner, p.proowner, s.name,
+            SELECT 3, p.oid::bigint, s.owner, p.proowner, s.name,
                    format('ALTER ROUTINE %s OWNER TO %s', p.oid::regprocedure, s.owner)
             FROM pg_proc AS p JOIN spaces AS s ON s.oid = p.pronamespace
         )
