@@ -59,20 +59,20 @@ def next_txid(server: EmbeddedServer) -> int:
         return int(row[0])
 
 
-def dump(url: str, *options: str) -> bytes:
-    """What pg_dump writes, in its own format."""
-    return _program("pg_dump", "--format=custom", *options, url)
+def dump(url: str, *options: str, bin_dir: Path | None = None) -> bytes:
+    """What pg_dump writes, in its own format; of another version's server its own program writes it."""
+    return _program("pg_dump", "--format=custom", *options, url, bin_dir=bin_dir)
 
 
-def restore(archive: bytes, url: str, *options: str) -> None:
+def restore(archive: bytes, url: str, *options: str, bin_dir: Path | None = None) -> None:
     """Restores a dump; any error is one."""
-    _program("pg_restore", "--exit-on-error", *options, f"--dbname={url}", given=archive)
+    _program("pg_restore", "--exit-on-error", *options, f"--dbname={url}", given=archive, bin_dir=bin_dir)
 
 
-def _program(name: str, *arguments: str, given: bytes | None = None) -> bytes:
+def _program(name: str, *arguments: str, given: bytes | None = None, bin_dir: Path | None = None) -> bytes:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
     done = subprocess.run(
-        [Binaries.find(None).directory / name, *arguments],
+        [Binaries.find(bin_dir).directory / name, *arguments],
         input=given,
         capture_output=True,
         timeout=60,
@@ -80,6 +80,20 @@ def _program(name: str, *arguments: str, given: bytes | None = None) -> bytes:
     )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
+
+
+@contextmanager
+def standby(primary: EmbeddedServer) -> Iterator[EmbeddedServer]:
+    """A server that repeats what another one writes."""
+    with base_backup(primary) as directory:
+        signal = directory / "data" / "standby.signal"
+        signal.touch()
+        owner = (directory / "data" / "PG_VERSION").stat()
+        os.chown(signal, owner.st_uid, owner.st_gid)
+        follows = {"primary_conninfo": primary.url, "wal_retrieve_retry_interval": "100ms"}
+        with EmbeddedServer.start(directory, {**SETTINGS, **follows}) as server:
+            yield server
+            server.stop(immediate=True)
 
 
 @contextmanager

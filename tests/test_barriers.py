@@ -103,6 +103,6 @@ def test_authors_are_told_of_a_view_without_a_barrier(worker: Connection, tmp_pa
 
 
 def test_what_comes_with_refold_has_one_where_it_leaves_rows_out(admin: Connection) -> None:
-    for path in [*(sql_dir() / "views").glob("*.sql"), sql_dir() / "monitoring" / "freshness.sql"]:
+    for path in [*(sql_dir() / "views").glob("*.sql"), sql_dir() / "metrics" / "freshness.sql"]:
         text = path.read_text().partition("COMMENT ON")[0]
         assert ("WHERE" in text.replace("FILTER (WHERE", "")) == ("WITH (security_barrier)" in text), path

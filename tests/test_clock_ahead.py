@@ -186,8 +186,10 @@ BUSY = Standing(
 def test_a_build_with_work_that_stands_still(oldest_at: datetime, moved_at: datetime, since: datetime | None) -> None:
     build = replace(BUSY, oldest_at=oldest_at, moved_at=moved_at)
     expected = [] if since is None else [since]
-    assert [one.started_at for one in progress.stalled([build], ALLOWED)] == expected
-    assert [one.started_at for one in progress.lagging([build], ALLOWED)] == expected
+    found = progress.causes([build], ALLOWED) + progress.causes([build], replace(ALLOWED, stalled_after=10**9))
+    assert [(one.kind, one.finding.started_at) for one in found] == [
+        (kind, at) for kind in ("stalled", "lag") for at in expected
+    ]
 
 
 def test_a_transaction_of_the_future_holds_back_too() -> None:

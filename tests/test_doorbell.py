@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -189,6 +190,27 @@ def test_a_listener_that_is_terminated_comes_back(
 
 
 # ---------------------------------------------------------------- what producers pay
+
+
+def test_a_frozen_worker_is_not_asleep_for_ever(
+    database_url: str, connect: Connect, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
+) -> None:
+    """Its session would stay, and with it the flag: each append would ring for somebody who cannot hear."""
+    deploy_project(database_url)
+    listener = connect(autocommit=True)
+    listener.execute("LISTEN refold")
+    with worker(database_url, PROJECT, drain=False, poll=0.5, frozen_after=1.0) as process:
+        wait_until(asleep(watch), deadline_s=30)
+        process.send_signal(signal.SIGSTOP)
+        wait_until(asleep(watch, 0), deadline_s=30)
+        rings(listener)
+        add(producer, number=20)
+        producer.commit()
+        assert rings(listener) == []
+        process.send_signal(signal.SIGCONT)
+        wait_until(lambda: watch.execute("SELECT events FROM metrics.everything").fetchone() == (20,), deadline_s=30)
+        wait_until(asleep(watch), deadline_s=30)
+        assert process.poll() is None
 
 
 def rings(listener: psycopg.Connection[Any]) -> list[str]:

@@ -67,6 +67,18 @@ FORBIDDEN = {
         "COPY refold.events (event_id, action, ts) FROM STDIN",
         "SELECT refold.admit('[]')", "SELECT refold.set_aside('a', 1, 'invalid', 'x', 'x')",
     ],
+    "refold_observer": [
+        *READ_LOG, *CHANGES, *MAKE, *LEDGER, *TABLES, *METRICS, MOVE, SEQUENCE, SETTINGS, INSERT, APPEND, *COUNTING,
+        "SELECT * FROM metrics.daily", "SELECT evidence FROM refold.incidents", "SELECT error FROM refold.builds_now",
+        "SELECT definition FROM refold.builds_now", "SELECT event_id FROM refold.dead_letters",
+        "SELECT error FROM refold.dead_letters", "SELECT key FROM refold.repairs", "SELECT raw FROM refold.rejected",
+        "UPDATE refold.incidents SET resolved_by = 'me'", "DELETE FROM refold.duties",
+    ],
+    "refold_inspector": [
+        *CHANGES, *MAKE, *LEDGER, *TABLES, *METRICS, MOVE, SEQUENCE, SETTINGS, INSERT, APPEND,
+        "SELECT * FROM metrics.daily", "UPDATE refold.incidents SET resolved_by = 'me'",
+        "UPDATE refold.builds SET error = 'x'", "DELETE FROM refold.dead_letters", "DELETE FROM refold.rejected",
+    ],
     "nobody": [
         *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT, APPEND,
         "SELECT * FROM metrics.freshness", "SELECT * FROM metrics.daily", "SELECT refold.doorbell_key()",

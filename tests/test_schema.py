@@ -229,7 +229,13 @@ CREATE = re.compile(
 FILES = sorted(path for path in sql_dir().rglob("*.sql") if path.parent.name not in ("roles", "views"))
 PLAIN = ("plain_bigint", "plain_double", "plain_integer", "plain_numeric", "plain_real", "plain_smallint")
 """A function that has a form for some types has a file for each."""
-KINDS = {"functions": "FUNCTION", "aggregates": "AGGREGATE", "monitoring": "VIEW", "triggers": "TRIGGER"}
+KINDS = {
+    "functions": "FUNCTION",
+    "aggregates": "AGGREGATE",
+    "monitoring": "VIEW",
+    "metrics": "VIEW",
+    "triggers": "TRIGGER",
+}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")

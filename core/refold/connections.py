@@ -7,9 +7,9 @@ whatever it depends on, in one round trip.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 import psycopg
 from psycopg.types.json import set_json_loads
@@ -18,8 +18,18 @@ from refold.errors import DatabaseError, NotInstalled
 from refold.exact_json import readable
 from refold.pooling import insist_on_settings, look_for_proxy, proxied
 from refold.silence import answering
+from refold.standby import refuse
 
-Role = Literal["refold_owner", "refold_producer", "refold_worker", "refold_analyst"]
+Role = Literal[
+    "refold_owner", "refold_producer", "refold_worker", "refold_analyst", "refold_observer", "refold_inspector"
+]
+ROLES: tuple[Role, ...] = get_args(Role)
+READERS: tuple[Role, ...] = ("refold_inspector", "refold_worker", "refold_observer")
+"""As whom to look at how things stand: the first of them as which a login may act; the last sees least. A login that
+was made before there were the others may act as a worker alone."""
+INSPECTORS: tuple[Role, ...] = ("refold_worker", "refold_inspector")
+"""The same, for what an observer must not see."""
+_WRITERS: tuple[Role, ...] = ("refold_owner", "refold_producer", "refold_worker")
 
 CONNECT_S = 10
 """Seconds that a server may take to let a session in."""
@@ -130,7 +140,7 @@ SELECT pg_catalog.pg_backend_pid() = %(pid)s,
 
 def connect(
     url: str,
-    role: Role | None = None,
+    role: Role | Sequence[Role] | None = None,
     *,
     autocommit: bool = False,
     application_name: str = "refold",
@@ -143,11 +153,12 @@ def connect(
 
     Args:
         url: a libpq URL or connection string.
-        role: the role to act as; None is the login role.
+        role: the role to act as; of several, the first that the login may act as; None is the login role.
         settings: further session settings by name.
 
     Raises:
         DatabaseError: the login role may not act as `role`; or there is a proxy, and its sessions lack settings.
+        OnStandby: the role is there to write, and the server is a standby.
         psycopg.OperationalError: the server cannot be reached.
     """
     conn = psycopg.connect(
@@ -164,7 +175,9 @@ def connect(
     )
     try:
         with answering(conn, CONNECT_S):
-            _settle(conn, role, {**SESSION, **(settings or {})})
+            if role in _WRITERS:
+                refuse(conn)
+            _settle(conn, (role,) if role is None or isinstance(role, str) else role, {**SESSION, **(settings or {})})
     except BaseException:
         conn.close()
         raise
@@ -176,7 +189,7 @@ def connect(
 
 @contextmanager
 def connection(
-    url: str, role: Role | None = None, *, autocommit: bool = False, application_name: str = "refold"
+    url: str, role: Role | Sequence[Role] | None = None, *, autocommit: bool = False, application_name: str = "refold"
 ) -> Iterator[psycopg.Connection]:
     """`connect` for a with statement; closes without commit (whoever opens a transaction owns it)."""
     conn = connect(url, role, autocommit=autocommit, application_name=application_name)
@@ -186,25 +199,16 @@ def connection(
         conn.close()
 
 
-def _settle(conn: psycopg.Connection, role: Role | None, settings: Mapping[str, str]) -> None:
+def _settle(conn: psycopg.Connection, roles: Sequence[Role | None], settings: Mapping[str, str]) -> None:
     """Gives a session its settings and its role, or finds out that it is not this client's."""
-    wanted = {_REPLICA: "origin", **settings, "role": role or "none"}
-    try:
-        row = conn.execute(
-            _SETTLE.encode(),
-            {"pid": conn.info.backend_pid, "names": list(wanted), "values": list(wanted.values())},
-            prepare=False,
-        ).fetchone()
-    except psycopg.errors.InsufficientPrivilege as error:
-        user = conn.info.user
-        raise DatabaseError(f"{user} may not act as {role}", remedy=f'GRANT {role} TO "{user}";') from error
-    except psycopg.errors.InvalidParameterValue as error:
-        if role is None or conn.execute("SELECT FROM pg_catalog.pg_roles WHERE rolname = %s", (role,)).rowcount:
-            raise
-        raise NotInstalled(
-            f"refold is not installed on this server: it has no role {role}", remedy="Run `refold migrate` first."
-        ) from error
-    assert row is not None
+    for role in roles:
+        try:
+            row = _set(conn, role, settings)
+            break
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue) as error:
+            if role is not roles[-1]:
+                continue
+            raise _refused(conn, role, error) from error
     own, _, superuser, replication = row
     if replication != "origin" and not superuser:
         # For a superuser it was set right a moment ago.
@@ -215,7 +219,42 @@ def _settle(conn: psycopg.Connection, role: Role | None, settings: Mapping[str, 
     if not own:
         look_for_proxy(conn)
         assert proxied(conn)
-        if role == "refold_producer":
-            insist_on_settings(conn, {}, role)
-        elif role is not None:
-            insist_on_settings(conn, SESSION, role)
+        _insist(conn, roles)
+
+
+def _set(conn: psycopg.Connection, role: Role | None, settings: Mapping[str, str]) -> tuple[bool, int, bool, str]:
+    wanted = {_REPLICA: "origin", **settings, "role": role or "none"}
+    row = conn.execute(
+        _SETTLE.encode(),
+        {"pid": conn.info.backend_pid, "names": list(wanted), "values": list(wanted.values())},
+        prepare=False,
+    ).fetchone()
+    assert row is not None
+    return row
+
+
+def _refused(conn: psycopg.Connection, role: Role | None, error: psycopg.Error) -> Exception:
+    """What the server's refusal of a role means."""
+    user = conn.info.user
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return DatabaseError(f"{user} may not act as {role}", remedy=f'GRANT {role} TO "{user}";')
+    if role is None or conn.execute("SELECT FROM pg_catalog.pg_roles WHERE rolname = %s", (role,)).rowcount:
+        return error
+    return NotInstalled(
+        f"refold is not installed on this server, or only an older one: it has no role {role}",
+        remedy="Run `refold migrate` first.",
+    )
+
+
+def _insist(conn: psycopg.Connection, roles: Sequence[Role | None]) -> None:
+    """Refuses a login behind a proxy whose sessions start as none of these roles, with refold's settings."""
+    for role in roles:
+        try:
+            if role == "refold_producer":
+                insist_on_settings(conn, {}, role)
+            elif role is not None:
+                insist_on_settings(conn, SESSION, role)
+            return
+        except DatabaseError:
+            if role is roles[-1]:
+                raise

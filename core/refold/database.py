@@ -14,17 +14,21 @@ import psycopg
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from refold.cluster import bearings
-from refold.connections import CONNECT_S, SESSION, Role, connect, connection
+from refold.connections import CONNECT_S, INSPECTORS, READERS, ROLES, SESSION, Role, connect, connection
 from refold.errors import DatabaseError, ForeignCluster, NotInstalled
 from refold.exclusive import WAIT_S, alone
 from refold.replicas import give_identities
 from refold.resources import migrations_dir, sql_dir
-from refold.retry import in_short_attempts
+from refold.retry import in_short_attempts, transient
+from refold.standby import refuse
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-__all__ = ["CONNECT_S", "SESSION", "Role", "alembic_config", "check", "connect", "connection", "for_alembic", "migrate"]
+__all__ = [
+    "CONNECT_S", "INSPECTORS", "READERS", "SESSION", "Role",
+    "alembic_config", "check", "connect", "connection", "for_alembic", "migrate",
+]  # fmt: skip
 
 # Applied in this order; within a folder, functions may refer to each other freely.
 _FOLDERS = ("functions", "aggregates", "monitoring", "triggers")
@@ -52,21 +56,30 @@ def migrate(url: str, *, seconds: float = WAIT_S) -> None:
 
     Raises:
         DatabaseError: the server is older than PostgreSQL 15; the database is not in UTF-8; a proxy stands in between.
+        OnStandby: the server is a standby.
         BuildError: another migration is at it.
     """
     with connection(url, autocommit=True, application_name="refold migrate") as conn:
         if conn.info.server_version < 150000:
             raise DatabaseError(f"PostgreSQL {conn.info.server_version // 10000} is too old: refold needs 15 or newer")
+        refuse(conn)
         _insist_on_utf8(conn)
         try:
             _begin(conn)
             with alone(conn, _VERSION, "migrate", "refold_owner", seconds=seconds):
                 _install(conn, url)
         except psycopg.errors.InsufficientPrivilege as error:
-            roles = "refold_owner, refold_producer, refold_worker, refold_analyst"
             raise DatabaseError(
                 f"{conn.info.user} may not install refold here: {error.diag.message_primary}",
-                remedy=f'As a superuser: GRANT {roles} TO "{conn.info.user}"; and let it own the database.',
+                remedy=f'As a superuser: GRANT {", ".join(ROLES)} TO "{conn.info.user}" WITH ADMIN OPTION; '
+                "and let it own the database.",
+            ) from error
+        except psycopg.Error as error:
+            if transient(error):
+                raise
+            raise DatabaseError(
+                f"the migration failed, and its last step was taken back: {error.diag.message_primary or error}",
+                remedy="If a restore stopped half-way, restore again into an empty database, then migrate.",
             ) from error
 
 
@@ -82,7 +95,13 @@ def _insist_on_utf8(conn: psycopg.Connection) -> None:
 
 def _begin(conn: psycopg.Connection) -> None:
     """Makes what there must be before there can be a lock; many may do so at once."""
-    if conn.execute("SELECT to_regclass(%s)", (_VERSION,)).fetchone() != (None,):
+    # It may be there without the roles, and be somebody else's: after a restore without owners.
+    if conn.execute(
+        "SELECT FROM pg_class AS c"
+        " JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_roles AS r ON r.oid = c.relowner"
+        " WHERE n.nspname || '.' || c.relname = %s AND r.rolname = 'refold_owner'",
+        (_VERSION,),
+    ).rowcount:
         return
     attempts = Retrying(
         retry=retry_if_exception_type(_AT_ONCE), wait=wait_random(0.05, 0.3), stop=stop_after_attempt(20), reraise=True
@@ -91,6 +110,7 @@ def _begin(conn: psycopg.Connection) -> None:
         with attempt, conn.transaction():
             _apply(conn, sql_dir() / "roles" / "roles.sql")
             conn.execute("CREATE SCHEMA IF NOT EXISTS refold AUTHORIZATION refold_owner")
+            _apply(conn, sql_dir() / "roles" / "owners.sql")
             conn.execute("SET LOCAL ROLE refold_owner")
             # As alembic makes it.
             conn.execute(
@@ -104,8 +124,10 @@ def _install(conn: psycopg.Connection, url: str) -> None:
     conn.execute("CREATE SCHEMA IF NOT EXISTS refold AUTHORIZATION refold_owner")
     conn.execute("CREATE SCHEMA IF NOT EXISTS refold_builds AUTHORIZATION refold_worker")
     conn.execute("CREATE SCHEMA IF NOT EXISTS metrics AUTHORIZATION refold_worker")
+    _apply(conn, sql_dir() / "roles" / "owners.sql")
+    # For migrations of older versions.
     conn.execute("GRANT USAGE, CREATE ON SCHEMA metrics TO refold_owner")
-    conn.execute("GRANT USAGE ON SCHEMA metrics TO refold_analyst")
+    conn.execute("GRANT USAGE ON SCHEMA metrics TO refold_analyst, refold_observer")
     _alembic_upgrade(url)
     try:
         # A trigger on the log waits for every open writer.
@@ -125,6 +147,13 @@ def _apply_objects(conn: psycopg.Connection) -> None:
         for path in sorted((sql_dir() / folder).glob("*.sql")):
             _apply(conn, path)
     _apply(conn, sql_dir() / "roles" / "grants.sql")
+    # What stands in `metrics` is the worker's, as the schema is: a restore makes views before it grants anything.
+    conn.execute("SET LOCAL ROLE NONE")
+    conn.execute("ALTER VIEW IF EXISTS metrics.freshness OWNER TO refold_worker")
+    conn.execute("SET LOCAL ROLE refold_worker")
+    for path in sorted((sql_dir() / "metrics").glob("*.sql")):
+        _apply(conn, path)
+    conn.execute("SET LOCAL ROLE refold_owner")
     conn.execute("SELECT refold.arm_guards()")
     conn.execute("UPDATE refold.settings SET hash_probe = refold.hash_probe() WHERE hash_probe IS NULL")
     conn.execute("SELECT refold.ensure_segments()")
@@ -156,7 +185,7 @@ def _apply(conn: psycopg.Connection, path: Path) -> None:
     """Runs one file of `sql/`."""
     try:
         conn.execute(path.read_text(encoding="utf-8").encode())
-    except (psycopg.errors.LockNotAvailable, *_AT_ONCE):
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.InsufficientPrivilege, *_AT_ONCE):
         raise
     except psycopg.Error as error:
         raise DatabaseError(f"{path}: {error}") from error
@@ -164,8 +193,14 @@ def _apply(conn: psycopg.Connection, path: Path) -> None:
 
 def _alembic_upgrade(url: str) -> None:
     from alembic import command
+    from sqlalchemy.exc import DBAPIError
 
-    command.upgrade(alembic_config(url), "head")
+    try:
+        command.upgrade(alembic_config(url), "head")
+    except DBAPIError as error:
+        if isinstance(error.orig, psycopg.Error):
+            raise error.orig from None
+        raise
 
 
 def for_alembic(url: str) -> psycopg.Connection:

@@ -7,6 +7,7 @@ RefoldError
 │   └── Mistakes        several files are: all that is wrong with them, at once
 ├── DatabaseError       the database is not as refold needs it: migrate, grant, or look at the server
 │   ├── NotInstalled    the schema is missing or old: run `refold migrate`
+│   ├── OnStandby       nothing can be written here: connect to the primary
 │   └── ForeignCluster  the coordinates mean nothing here: a restore happened, run `refold recover`
 └── BuildError          a build cannot do this now: the message names what to do first
 """
@@ -70,6 +71,10 @@ class DatabaseError(RefoldError):
 
 class NotInstalled(DatabaseError):
     """refold's schema is missing from this database, or older than this program."""
+
+
+class OnStandby(DatabaseError):
+    """The server is a standby, and what was asked of it writes."""
 
 
 class ForeignCluster(DatabaseError):

@@ -152,6 +152,46 @@ def resolve(
     return resolved > 0
 
 
+def become(conn: psycopg.Connection, incident_id: int, kind: Kind, subject: str) -> None:
+    """Lets an open incident go on as one of another kind or subject: more is known about its cause by now.
+
+    Args:
+        conn: acts as refold_worker; the caller's transaction, in which none of that kind and subject is open.
+        incident_id: which.
+        kind: what it is now.
+        subject: what it is about now.
+    """
+    conn.execute(
+        "UPDATE refold.incidents SET kind = %s, subject = %s WHERE incident_id = %s AND resolved_at IS NULL",
+        (kind, subject, incident_id),
+    )
+
+
+def inspects(conn: psycopg.Connection) -> bool:
+    """Whether this session may see the evidence: what was seen, which may name events and keys."""
+    row = conn.execute("SELECT has_column_privilege('refold.incidents', 'evidence', 'SELECT')").fetchone()
+    return row == (True,)
+
+
+def readable(conn: psycopg.Connection, condition: str = "true", *parameters: object) -> list[Incident]:
+    """The same as `find` for whoever may look; an observer gets them without evidence and outcome.
+
+    Args:
+        conn: acts as one of `READERS`.
+        condition: over `i`, and not over these two.
+        parameters: of the condition.
+    """
+    if inspects(conn):
+        return find(conn, condition, *parameters)
+    with conn.cursor(row_factory=class_row(Incident)) as cursor:
+        query = f"""
+            SELECT i.incident_id, i.kind, i.subject, i.started_at, i.detected_at, i.detected_by, i.resolved_at,
+                   i.resolved_by, '{{}}'::jsonb AS evidence, NULL::jsonb AS outcome
+            FROM refold.incidents AS i WHERE {condition} ORDER BY i.incident_id
+        """
+        return cursor.execute(query.encode(), parameters).fetchall()
+
+
 def find(conn: psycopg.Connection, condition: str = "true", *parameters: object) -> list[Incident]:
     """Incidents that satisfy an SQL condition over `i` (a row of refold.incidents), oldest first."""
     with conn.cursor(row_factory=class_row(Incident)) as cursor:

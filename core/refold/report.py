@@ -145,7 +145,7 @@ def report(conn: psycopg.Connection, span: timedelta) -> Report:
     """The figures of the time up to now, in one snapshot.
 
     Args:
-        conn: acts as refold_worker, in autocommit mode.
+        conn: acts as one of `READERS`, in autocommit mode.
         span: how far back. A few thousand events are counted in the log itself, more are estimated; latencies and
             duplicates are kept for `latency_days` (refold.settings). Records that are gone count by the whole day.
     """

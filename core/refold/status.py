@@ -9,10 +9,14 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
+from refold.incidents import inspects
 from refold.plans import plan_by_index
+from refold.standby import Standby, standby
 
 EXACT_BELOW = 5_000
-"""Positions up to which the log's events are counted; the length of a longer one is estimated."""
+"""Positions up to which the log's events are counted, at most; the length of a longer one is estimated."""
+DUTIES_LATE = 60.0
+"""Seconds without a duty begun after which whoever does them is frozen, or gone: one is due every five."""
 COUNTED = 1_000
 """Records of a kind that are counted at most, where there may be any number of them."""
 
@@ -40,7 +44,8 @@ class BuildStatus:
         promotes: whether it goes live by itself as soon as it has caught up.
         shown: whether the view `metrics.<projection>` shows this build, and nothing else.
         views: the views that stand on it.
-        error: why a worker could not apply its next page; None while all is well.
+        error: why a worker could not apply its next page; None while all is well. An observer sees what the error is
+            called.
         dead_letters: events that it could not process, set aside and waiting.
     """
 
@@ -98,9 +103,12 @@ class Status:
         segments_ahead: how many of them are still empty, ready for events to come.
         rejected: how much input was ever set aside, by answer; where more than `COUNTED` rows are kept, at least.
         workers: sessions of workers.
+        duties_seconds: how long ago a worker began a duty, seconds; None where none ever did.
+        lag_limit: seconds that a live metric may be behind (`refold.settings`).
         sessions: open transactions that hold events back, oldest first.
         prepared: prepared transactions that hold events back, oldest first.
         incidents: open incidents by kind.
+        standby: how far the server is behind its primary; None where it is one itself.
     """
 
     at: datetime
@@ -111,13 +119,35 @@ class Status:
     segments_ahead: int
     rejected: dict[str, int]
     workers: int
+    duties_seconds: float | None
+    lag_limit: int
     sessions: list[Holder] = field(default_factory=list)
     prepared: list[Holder] = field(default_factory=list)
     incidents: dict[str, int] = field(default_factory=dict)
+    standby: Standby | None = None
+
+    @property
+    def late(self) -> list[BuildStatus]:
+        """Live builds that are further behind than they may be, whoever is there to notice it."""
+        return [
+            build
+            for build in self.builds
+            if build.state == "live" and build.lag_seconds is not None and build.lag_seconds > self.lag_limit
+        ]
+
+    @property
+    def idle(self) -> bool:
+        """Whether workers are there and do nothing: frozen, or cut off."""
+        return self.workers > 0 and self.duties_seconds is not None and self.duties_seconds > DUTIES_LATE
+
+    @property
+    def alarming(self) -> bool:
+        """Whether somebody should look: by what is written down, and by what is seen now."""
+        return bool(self.incidents or self.late or self.idle or any(build.error for build in self.builds))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        return asdict(self) | {"alarming": self.alarming}
 
     def since(self, before: Status) -> Status:
         """The same with rates over the time since an earlier look."""
@@ -136,7 +166,7 @@ def read(conn: psycopg.Connection) -> Status:
     """Looks at everything, without a lock that anybody waits for.
 
     Args:
-        conn: acts as refold_worker, in autocommit mode. The ages of other users' transactions need a login role
+        conn: acts as one of `READERS`, in autocommit mode. The ages of other users' transactions need a login role
             with pg_read_all_stats.
     """
     with conn.transaction():
@@ -144,25 +174,28 @@ def read(conn: psycopg.Connection) -> Status:
         plan_by_index(conn)
         at = _one(conn, "SELECT clock_timestamp()")
         builds = _builds(conn)
-        events, exact = _events(conn)
+        events, exact = _row(conn, f"SELECT events, exact FROM refold.log_size({EXACT_BELOW:d})")
         segments, ahead = _row(conn, _SEGMENTS)
         rejected = conn.execute(_REJECTED.encode()).fetchall()
         incidents = conn.execute(
             "SELECT kind, count(*) FROM refold.incidents WHERE resolved_at IS NULL GROUP BY kind ORDER BY kind"
         ).fetchall()
+        duties, limit = _row(conn, _DUTIES)
+        behind = standby(conn)
         sessions, prepared = holders(conn)
         workers = _one(conn, _WORKERS)
     return Status(
-        at, builds, events, exact, segments, ahead, dict(rejected), workers, sessions, prepared, dict(incidents)
-    )
+        at, builds, events, exact, segments, ahead, dict(rejected), workers, duties, limit, sessions, prepared,
+        dict(incidents), behind,
+    )  # fmt: skip
 
 
 def holders(conn: psycopg.Connection) -> tuple[list[Holder], list[Holder]]:
     """The open and the prepared transactions that hold events back, oldest first.
 
     Args:
-        conn: acts as refold_worker; the caller's transaction, in which it acts as the login role from then on: what
-            others' sessions do is shown to that one, if to anybody.
+        conn: acts as a role that may use refold's schema; the caller's transaction, in which it acts as the login role
+            from then on: what others' sessions do is shown to that one, if to anybody.
     """
     # The login role need not be allowed to look a name up in refold's schema.
     log = _one(conn, "SELECT 'refold.events'::regclass::oid")
@@ -189,8 +222,10 @@ WITH RECURSIVE standing (build_id, oid) AS (
 )
 SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coalesce(u.projection, 'events') AS reads,
        b.loaded, b.load_step, b.load_steps, unread.events AS lag_events, unread.exact AS lag_exact,
-       CASE WHEN b.loaded THEN coalesce(extract(epoch FROM clock_timestamp() - unread.oldest), 0)::float8 END
-           AS lag_seconds,
+       -- On a standby: at least as much as has yet to come from its primary.
+       CASE WHEN b.loaded THEN
+           coalesce(extract(epoch FROM clock_timestamp() - least(unread.oldest, refold.replayed_at())), 0)::float8
+       END AS lag_seconds,
        b.events_applied, nullif(b.events_applied, 0) / nullif(b.apply_ms, 0) * 1000 AS rate, b.applied_at,
        d.promote AS promotes,
        coalesce((
@@ -207,15 +242,14 @@ SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coale
              FROM views AS v
              WHERE v.build_id = b.build_id AND NOT (v.schema = 'metrics' AND v.name = b.projection)
              ORDER BY 1) AS views,
-       b.error,
+       {error} AS error,
        (SELECT count(*) FROM refold.dead_letters AS l WHERE l.build_id = b.build_id AND l.state = 'waiting')
            AS dead_letters
 FROM refold.builds_now AS b
 JOIN refold.deployments AS d ON d.deployment = b.deployment
 LEFT JOIN refold.builds AS u ON u.build_id = b.upstream_id
 LEFT JOIN LATERAL (
-    SELECT n.events, n.oldest, n.exact FROM refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS n
-    WHERE b.loaded
+    SELECT n.events, n.oldest, n.exact FROM refold.unread_of(b.build_id) AS n WHERE b.loaded
 ) AS unread ON true
 WHERE b.state IN ('building', 'live')
 ORDER BY b.projection, b.build_id
@@ -228,16 +262,6 @@ SELECT (SELECT count(*)::integer FROM pg_inherits WHERE inhparent = 'refold.even
 FROM refold.settings AS s, (
     SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS drawn FROM refold.events_position
 ) AS p
-"""
-
-# Slices that were sealed lately have been counted; the others are taken to be like them, and every position behind the
-# last of them to be an event.
-_ABOUT = """
-SELECT p.last_value - s.positions + (s.density * s.positions)::bigint
-FROM refold.events_position AS p, (
-    SELECT coalesce(avg(l.events) / 16384, 1) AS density, coalesce((max(l.slice) + 1)::bigint << 14, 0) AS positions
-    FROM (SELECT slice, events FROM refold.sealed WHERE sealed_at IS NOT NULL ORDER BY slice DESC LIMIT 256) AS l
-) AS s
 """
 
 _REJECTED = f"""
@@ -258,6 +282,14 @@ ORDER BY 1
 _WORKERS = """
 SELECT count(*)::integer FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'refold worker'
+"""
+
+# A start in the future was written by a clock that was ahead: it says nothing.
+_DUTIES = """
+SELECT (SELECT extract(epoch FROM clock_timestamp() - max(d.started_at))::float8 FROM refold.duties AS d
+        WHERE d.started_at <= clock_timestamp()),
+       s.lag_limit
+FROM refold.settings AS s
 """
 
 # A transaction that has an id and has written to the log; a reader takes another lock. Whoever writes locks the log
@@ -290,21 +322,14 @@ ORDER BY p.prepared, p.gid
 
 
 def _builds(conn: psycopg.Connection) -> list[BuildStatus]:
+    query = _BUILDS.replace("{error}", "b.error" if inspects(conn) else "b.failing")
     with conn.cursor(row_factory=class_row(BuildStatus)) as cursor:
-        return cursor.execute(_BUILDS).fetchall()
+        return cursor.execute(query.encode()).fetchall()
 
 
 def _holders(conn: psycopg.Connection, query: str, log: int) -> list[Holder]:
     with conn.cursor(row_factory=class_row(Holder)) as cursor:
         return cursor.execute(query.encode(), (log,)).fetchall()
-
-
-def _events(conn: psycopg.Connection) -> tuple[int, bool]:
-    """How many events there are, and whether they were counted."""
-    last = _one(conn, "SELECT last_value FROM refold.events_position")
-    if last <= EXACT_BELOW:
-        return _one(conn, f"SELECT count(*) FROM refold.events WHERE position <= {last:d}"), True
-    return _one(conn, _ABOUT), False
 
 
 def _row(conn: psycopg.Connection, query: str) -> Any:

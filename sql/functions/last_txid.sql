@@ -3,7 +3,7 @@
 -- of them and on each of their indexes. Looked for behind the slice that was passed last, then twice as far back each time:
 -- usually the first look finds it.
 CREATE OR REPLACE FUNCTION refold.last_txid() RETURNS xid8
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
 SET enable_seqscan = off
 SET enable_bitmapscan = off

@@ -2,7 +2,7 @@
 -- backwards. Of more it is only said about how many there are: by the positions behind the first slice that was sealed
 -- since then, as full as slices were lately.
 CREATE OR REPLACE FUNCTION refold.recorded_since(since timestamptz) RETURNS TABLE (events bigint, exact boolean)
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
 SET enable_seqscan = off
 SET enable_bitmapscan = off

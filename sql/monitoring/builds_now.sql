@@ -5,7 +5,9 @@ SELECT
     b.build_id, b.projection, b.fingerprint, b.number, b.state, b.table_name, b.language, b.definition, b.upkeep,
     b.upstream_id, c.done, c.target, c.progress_txid, c.progress_position, c.progress_ordinal, b.loaded, b.load_step,
     b.load_steps, c.events_applied, c.pages_applied, c.apply_ms, c.applied_at, c.moved_at, b.deployment, b.created_at,
-    b.promoted_at, b.retired_at, b.retired_by, b.error, b.dead_letters
+    b.promoted_at, b.retired_at, b.retired_by, b.error, b.dead_letters,
+    -- What an error is called says nothing about an event; what it says may repeat one.
+    split_part(b.error, ':', 1) AS failing
 FROM refold.builds AS b
 CROSS JOIN LATERAL (
     SELECT * FROM refold.cursors AS n WHERE n.build_id = b.build_id ORDER BY n.number DESC LIMIT 1

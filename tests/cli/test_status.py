@@ -140,6 +140,31 @@ def test_an_event_that_is_left_out_is_counted(refold: Refold, metric: Metric, re
     assert "left out  1 event by ratio" in refold("status").out
 
 
+def test_what_somebody_should_look_at_stands_first_and_is_an_exit_status(
+    refold: Refold, metric: Metric, record: Record, admin: Connection
+) -> None:
+    metric("counts", COUNTS)
+    refold("deploy")
+    assert refold("status", "--exit-code").status == refold("incidents", "--open", "--exit-code").status == 0
+    record("view=ann")
+    admin.execute("UPDATE refold.settings SET lag_limit = 0")
+    late = refold("status", "--exit-code")
+    # No worker has lived here, and so there is no incident.
+    assert (late.status, late.out.splitlines()[0][:35]) == (1, "behind    for longer than 0 s: coun")
+    assert refold("status").status == refold("incidents", "--open", "--exit-code").status == 0
+    assert refold("status", "--json", "--exit-code").json["alarming"] is True
+    refold("worker", "--drain")
+    assert refold("status", "--exit-code").status == 0
+    admin.execute(
+        "INSERT INTO refold.incidents (kind, subject, started_at, detected_by) VALUES ('lag', 'a', now(), 'x')"
+    )
+    admin.execute("UPDATE refold.builds SET error = 'ValueError: x'")
+    found = refold("status", "--exit-code")
+    assert (found.status, [one.split()[0] for one in found.out.splitlines()[:2]]) == (1, ["incidents", "failing"])
+    assert refold("incidents", "--open", "--exit-code").status == 1
+    assert refold("status", "--watch", "--exit-code").status == 2
+
+
 def test_set_aside_input_is_counted(refold: Refold, conn: Connection) -> None:
     conn.execute("SELECT refold.set_aside('a', 1, 'invalid', 'r', 'x'), refold.set_aside('a', 2, 'conflict', 'r', 'x')")
     conn.commit()

@@ -117,12 +117,12 @@ def test_grants_that_are_gone(database_url: str, admin: Connection, examine: Exa
     make_live(database_url)
     assert examine()["grants"].verdict == "ok"
     admin.execute(
-        "REVOKE SELECT ON metrics.daily FROM refold_analyst; REVOKE SELECT ON refold.events FROM refold_worker"
+        "REVOKE SELECT ON metrics.daily FROM refold_analyst; REVOKE UPDATE ON refold.builds FROM refold_worker"
     )
     found = examine()["grants"]
     assert found.verdict == "fail"
     assert "refold_analyst SELECT on metrics.daily" in found.found
-    assert "refold_worker SELECT on refold.events" in found.found
+    assert "refold_worker UPDATE on refold.builds" in found.found
 
 
 def test_who_may_not_see_is_told_so(server: ServerUnderTest, admin: Connection, examine: Examine) -> None:
@@ -202,6 +202,38 @@ def test_files_and_builds(database_url: str, examine: Examine, tmp_path: Path) -
     (tmp_path / "fresh.sql").write_text("SELECT random() AS n FROM events")
     assert examine(folder=tmp_path)["projections"].verdict == "fail"
     assert examine(folder=None)["projections"].verdict == "unseen"
+
+
+def test_what_nobody_is_there_to_notice(database_url: str, admin: Connection, examine: Examine) -> None:
+    """All workers are frozen, or none runs: no duty opens an incident."""
+    make_live(database_url)
+    admin.execute("UPDATE refold.settings SET lag_limit = 0")
+    assert examine()["lag"].verdict == "ok"
+    append(admin, events(3))
+    assert examine()["lag"].verdict == "fail"
+    assert ", and 6 more of 7" in examine()["lag"].found
+    admin.execute("INSERT INTO refold.duties (name, started_at) VALUES ('progress', now() - interval '75 s')")
+    with psycopg.connect(database_url, application_name="refold worker"):
+        found = examine()["workers"]
+        assert (found.verdict, "1 there, doing nothing" in found.found) == ("fail", True)
+        admin.execute("UPDATE refold.duties SET started_at = now()")
+        assert examine()["workers"].verdict == "ok"
+    drain(database_url)
+    assert examine()["lag"].verdict == "ok"
+
+
+def test_workers_who_do_not_see_others(server: ServerUnderTest, admin: Connection, examine: Examine) -> None:
+    assert examine()["sight"].verdict == "ok"
+    with (
+        login(server, admin, "refold_worker") as url,
+        psycopg.connect(url, application_name="refold duties") as duties,
+    ):
+        found = examine()["sight"]
+        assert (found.verdict, found.remedy) == ("warn", f'GRANT pg_read_all_stats TO "{duties.info.user}";')
+        # It is told itself as well, while no worker can be seen.
+        assert examine(url)["sight"].verdict == "warn"
+        admin.execute(sql.SQL("GRANT pg_read_all_stats TO {}").format(sql.Identifier(duties.info.user)))
+        assert examine()["sight"].verdict == examine(url)["sight"].verdict == "ok"
 
 
 def test_what_fails(database_url: str, admin: Connection, examine: Examine) -> None:

@@ -18,7 +18,7 @@ from refold.builds.build import lock
 from refold.builds.make import make_builds, new_deployment
 from refold.builds.upkeeper import Upkeepers
 from refold.duties.limits import Limits
-from refold.duties.progress import WHILE_WRITING, Standing, lagging, run, stalled
+from refold.duties.progress import ALL, WHILE_WRITING, Standing, causes, run, successions
 from refold.incidents import Incident
 from refold.projections.definition import load_directory
 from refold.worker.page import turn
@@ -48,7 +48,8 @@ def ago(seconds: float) -> datetime:
     ],
 )
 def test_lag(build: Standing, found: bool) -> None:
-    assert [one.started_at for one in lagging([build], ALLOWED)] == ([ago(61)] if found else [])
+    told = [(one.kind, one.finding.started_at) for one in causes([build], ALLOWED)]
+    assert told == ([("lag", ago(61))] if found else [])
 
 
 @pytest.mark.parametrize(
@@ -70,13 +71,74 @@ def test_lag(build: Standing, found: bool) -> None:
     ],
 )
 def test_standing_still(build: Standing, since: float | None) -> None:
-    assert [one.started_at for one in stalled([build], ALLOWED)] == ([] if since is None else [ago(since)])
+    found = [one.finding.started_at for one in causes([build], ALLOWED) if one.kind == "stalled"]
+    assert found == ([] if since is None else [ago(since)])
 
 
-def test_who_waits_for_a_build_that_fails_says_so() -> None:
-    above = replace(FINE, error="ValueError", table_name="graded__1")
-    below = replace(FINE, build_id=2, upstream_id=1, oldest_at=ago(400))
-    assert [one.evidence["waits_for"] for one in stalled([above, below], ALLOWED)] == [None, "graded__1"]
+def build(number: int, above: int | None = None, behind: int = 0, still: int = 0, **more: Any) -> Standing:
+    """A live build, `behind` and without a move for so many seconds."""
+    at = ago(behind) if behind else None
+    return replace(
+        FINE, build_id=number, table_name=str(number), upstream_id=above, oldest_at=at, moved_at=ago(still), **more
+    )
+
+
+FAILED = {"error": "ValueError"}
+
+
+@pytest.mark.parametrize(
+    ("builds", "found"),
+    [
+        # Nobody is at work: one cause, however many metrics there are, and however deep.
+        ([build(1, behind=61), build(2, behind=61), build(3, 2, behind=61)], [("lag", ALL, "123")]),
+        ([build(1, behind=400, still=400), build(2, behind=400, still=400)], [("stalled", ALL, "12")]),
+        # First loads wait for them too.
+        (
+            [build(1, behind=400, still=400), build(2, state="building", loaded=False, still=400)],
+            [("stalled", ALL, "12")],
+        ),
+        # Somebody is: then it is the metric, and what reads it waits with it.
+        ([build(1), build(2, behind=61), build(3, 2, behind=61), build(4, 3, behind=61)], [("lag", "2", "234")]),
+        ([build(1), build(2, behind=400, still=400)], [("stalled", "2", "2")]),
+        # A metric that fails is a cause of its own; its readers have that one.
+        ([build(1, **FAILED), build(2, 1, behind=61), build(3)], [("stalled", "1", "12")]),
+        ([build(1, **FAILED), build(2, 1, behind=400, still=400)], [("stalled", "1", "12")]),
+        (
+            [build(1, behind=61, **FAILED), build(2, behind=61), build(3, behind=61)],
+            [("stalled", "1", "1"), ("lag", ALL, "23")],
+        ),
+        ([build(1, behind=61)], [("lag", "1", "1")]),
+    ],
+)  # fmt: skip
+def test_one_cause_is_one_incident(builds: list[Standing], found: list[tuple[str, str, str]]) -> None:
+    told = [(one.kind, one.finding.subject, "".join(sorted(one.tables))) for one in causes(builds, ALLOWED)]
+    assert told == found
+
+
+def open_one(kind: str, subject: str, **evidence: Any) -> Incident:
+    return Incident(7, kind, subject, ago(90), ago(30), "progress", None, None, evidence, None)  # type: ignore[arg-type]
+
+
+def test_it_stays_one_incident_until_the_last_metric_has_caught_up() -> None:
+    both = open_one("lag", ALL, builds=["1", "2"])
+    [cause] = causes([build(1), build(2, behind=61)], ALLOWED, [both])
+    assert (cause.kind, cause.finding.subject, cause.tables) == ("lag", ALL, ["2"])
+    assert causes([build(1), build(2)], ALLOWED, [both]) == []
+    # What stood still and moves again has not a lag besides.
+    stood = open_one("stalled", ALL, builds=["1", "2"])
+    [cause] = causes([build(1, behind=301), build(2, behind=301)], ALLOWED, [stood])
+    assert (cause.kind, cause.finding.subject) == ("stalled", ALL)
+
+
+def test_an_incident_goes_on_under_the_name_that_fits_by_now() -> None:
+    """First one metric is late, then all; first they are late, then nothing has moved for long."""
+    first = open_one("lag", "1")
+    all_late = causes([build(1, behind=62), build(2, behind=61)], ALLOWED, [first])
+    assert [(cause.finding.subject, one) for cause, one in successions(all_late, [first])] == [(ALL, first)]
+    both = open_one("lag", ALL, builds=["1", "2"])
+    standing = causes([build(1, behind=301, still=301), build(2, behind=301, still=301)], ALLOWED, [both])
+    assert [(cause.kind, one) for cause, one in successions(standing, [both])] == [("stalled", both)]
+    assert successions(standing, [open_one("stalled", ALL, builds=["1", "2"])]) == []
 
 
 def test_without_workers_metrics_lag_and_stand_still(
@@ -102,19 +164,19 @@ def test_without_workers_metrics_lag_and_stand_still(
     run(worker, NOBODYS)
     recorded = worker.execute("SELECT min(recorded_at) FROM refold.events").fetchone()
     assert recorded is not None
-    for kind in ("lag", "stalled"):
-        found = incidents(kind)
-        assert {one.subject for one in found} == {name.removeprefix("refold_builds.") for name in tables.values()}
-        # From the very event on that waits longest.
-        assert {(one.started_at, one.evidence["oldest_event"]) for one in found} == {(recorded[0], "first0")}
-        assert {one.resolved_at for one in found} == {None}
+    [found] = incidents("stalled")
+    assert (found.subject, incidents("lag")) == (ALL, [])
+    assert set(found.evidence["builds"]) == {name.removeprefix("refold_builds.") for name in tables.values()}
+    # From the very event on that waits longest.
+    assert (found.started_at, found.evidence["oldest_event"]) == (recorded[0], "first0")
+    assert found.resolved_at is None
     run(worker, NOBODYS)
-    assert len(incidents("lag")) == len(tables)
+    assert len(incidents("stalled")) == 1
 
     drain(database_url)
     run(worker, NOBODYS)
-    for kind in ("lag", "stalled"):
-        assert {one.resolved_by for one in incidents(kind)} == {"progress"}
+    [found] = incidents("stalled")
+    assert (found.resolved_by, incidents("lag")) == ("progress", [])
     assert wrong(database_url) == {}
 
 

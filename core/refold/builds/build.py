@@ -85,6 +85,16 @@ def find(conn: psycopg.Connection, condition: str = "true", *parameters: object)
         return cursor.execute(query.encode(), parameters).fetchall()
 
 
+def observed(conn: psycopg.Connection) -> list[Build]:
+    """The builds that are kept, for who must not see their definitions, and of errors only what they are called."""
+    columns = COLUMNS.replace("b.definition", "'' AS definition").replace("b.error", "b.failing AS error")
+    with conn.cursor(row_factory=_ROW) as cursor:
+        query = (
+            f"SELECT {columns} FROM refold.builds_now AS b WHERE b.state IN ('building', 'live') ORDER BY b.build_id"
+        )
+        return cursor.execute(query.encode()).fetchall()
+
+
 def kept(conn: psycopg.Connection) -> list[Build]:
     """The builds that workers keep up to date: live ones and those on their way."""
     return find(conn, "b.state IN ('building', 'live')")

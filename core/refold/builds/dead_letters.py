@@ -272,6 +272,17 @@ def moved(
     incidents.detect(conn, INCIDENT, table, by="worker", evidence=evidence, started_at=since)
 
 
+def settle(conn: psycopg.Connection, build: Build) -> None:
+    """Closes the incident of a build that is replaced: nobody reads it, and its letters are not listed any more.
+
+    Args:
+        conn: the transaction that retires it.
+        build: the build.
+    """
+    because = {"because": "it is not kept any more"}
+    incidents.resolve(conn, INCIDENT, build.table_name, by="promote", outcome=because)
+
+
 def recount(conn: psycopg.Connection, build_id: int) -> None:
     """Counts a build's letters, after some were deleted.
 

@@ -10,6 +10,7 @@ import psycopg
 from refold.builds import figures
 from refold.builds.analyst_views import make_views
 from refold.builds.build import Build, by_id, find, lock
+from refold.builds.dead_letters import settle
 from refold.builds.first_load import tables_of
 from refold.builds.follow import Behind, follow
 from refold.builds.suspects import suspects
@@ -143,6 +144,7 @@ def _switch(
             "UPDATE refold.builds SET state = 'retired', retired_at = now(), retired_by = %s WHERE build_id = %s",
             (deployment, build.build_id),
         )
+        settle(conn, build)
     for build in candidates:
         conn.execute(
             # Why it did not go live before: nothing else clears that while no event comes.
@@ -218,6 +220,7 @@ def _retire_reader(conn: psycopg.Connection, reader: Build, deployment: int) -> 
         "UPDATE refold.builds SET state = 'retired', retired_at = now(), retired_by = %s WHERE build_id = %s",
         (deployment, reader.build_id),
     )
+    settle(conn, reader)
     if reader.state == "live":
         try:
             drop_view(conn, reader.projection)

@@ -26,7 +26,7 @@ FAILED = 2
 DRIFT = 1
 """Exit status of `reconcile` when a metric differed from its query."""
 FOUND = 1
-"""Exit status of `doctor` when something is to be done."""
+"""Exit status of `doctor`, and of `status` and `incidents` with --exit-code, when something is to be done."""
 UNMADE = 1
 """Exit status of `deploy` when a view of sql/views cannot be made."""
 INTERRUPTED = 130

@@ -17,7 +17,7 @@ from refold.builds.lookup import known
 from refold.builds.upkeeper import Upkeepers
 from refold.cli.app import FAILED, TRUST, app
 from refold.cli.output import as_json, block, line, plain, progress, table, text_of
-from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
+from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, Projections, folder, session
 from refold.errors import InputError
 from refold.reconcile.release import Outcome, release
 from refold.reconcile.release import drop as drop_letter
@@ -57,7 +57,7 @@ def list_(
       refold deadletters list
       refold deadletters list event_counts --json
     """
-    with session(database_url) as conn:
+    with session(database_url, INSPECTORS) as conn:
         letters = _chosen(conn, which, "true" if everything else f"d.state = 'waiting' AND {KEPT}")
     if json:
         as_json([asdict(letter) for letter in letters])
@@ -89,7 +89,7 @@ def show(
     Example:
       refold deadletters show 7
     """
-    with session(database_url) as conn:
+    with session(database_url, INSPECTORS) as conn:
         [one] = _chosen(conn, [str(letter)], "true")
         event = conn.execute(
             "SELECT to_jsonb(e) - 'txid' - 'position' FROM refold.events AS e"

@@ -16,7 +16,7 @@ from refold.builds.scans import scans
 from refold.builds.upkeeper import Upkeepers, stream_of, table_name
 from refold.cli.app import METRICS, app
 from refold.cli.output import as_json, block, line, out, table
-from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
+from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, Projections, folder, session
 from refold.cli.view_costs import ViewCost, cost_of, view_file
 from refold.errors import DefinitionError
 from refold.projections.definition import Definition, load_directory
@@ -135,7 +135,7 @@ def of_view(name: str, directory: Path, url: str | None, *, deployed: bool) -> V
 
 def of_build(name: str, directory: Path, url: str | None) -> Explanation:
     """Explains the live build of a projection."""
-    with session(url) as conn:
+    with session(url, INSPECTORS) as conn:
         build = known(name, {one.projection: one for one in find(conn, "b.state = 'live'")})
         keeper = Upkeepers(directory).of(conn, build)
         if build.upstream_id is not None:

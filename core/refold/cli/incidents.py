@@ -11,13 +11,13 @@ from typing import Annotated
 import psycopg
 import typer
 
-from refold.cli.app import TRUST, app
+from refold.cli.app import FOUND, TRUST, app
 from refold.cli.evidence import done, seen
-from refold.cli.output import as_json, line
-from refold.cli.session import AsJson, DatabaseUrl, session
+from refold.cli.output import as_json, line, note
+from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.cli.span import duration, span
 from refold.errors import InputError
-from refold.incidents import KINDS, ONLY_NOTICED, REMEDIES, Incident, Kind, find
+from refold.incidents import KINDS, ONLY_NOTICED, REMEDIES, Incident, Kind, inspects, readable
 
 
 @app.command(rich_help_panel=TRUST)
@@ -29,17 +29,21 @@ def incidents(
     since: Annotated[
         str, typer.Option("--since", metavar="SPAN", help="Those open or over since then: 90m, 12h, 7d, 2w.")
     ] = "7d",
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if one of them is open.")] = False,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
     """List what went wrong: since when, who noticed it and when, when it was over, the evidence, and what to do.
 
-    Workers open incidents and resolve them by themselves. Exit status 0, whether there are any or not.
+    Workers open incidents and resolve them by themselves. Those that are open come first. Exit status 0, whether there
+    are any or not, unless told --exit-code: 1 if one is open. Where no worker lives nobody opens one: `refold doctor`
+    and `refold status --exit-code` look by themselves.
 
     \b
     Examples:
       refold incidents
       refold incidents --open
+      refold incidents --open --exit-code
       refold incidents --kind held_back --since 30d --json
     """
     condition, parameters = "coalesce(i.resolved_at, now()) >= now() - %s", [span(since)]
@@ -48,15 +52,20 @@ def incidents(
     if kind is not None:
         condition += " AND i.kind = %s"
     given = [] if kind is None else [known_kind(kind)]
-    with session(database_url) as conn:
-        found = find(conn, condition, *parameters, *given)
+    with session(database_url, READERS) as conn:
+        found = readable(conn, condition, *parameters, *given)
         now = _now(conn)
+        evidence = inspects(conn)
+    if found and not evidence:
+        note("what was seen and done is shown to a login that may act as refold_inspector")
     if json:
         as_json([asdict(one) for one in found])
     elif found:
         show(found, now)
     else:
         line(f"no incident is open{'' if open_only else f', and none was in the last {since}'}")
+    if exit_code and any(one.resolved_at is None for one in found):
+        raise typer.Exit(FOUND)
 
 
 def known_kind(kind: str) -> Kind:
@@ -75,10 +84,10 @@ def known_kind(kind: str) -> Kind:
 
 
 def show(found: Sequence[Incident], now: datetime) -> None:
-    """Prints incidents: how many, each with its evidence, newest last, and what to do about those that are open."""
+    """Prints incidents: how many, each with its evidence, and what to do about the open ones, which come first."""
     opened = [one for one in found if one.resolved_at is None]
     line(f"{len(opened):,} open, {len(found) - len(opened):,} over")
-    for one in found:
+    for one in sorted(found, key=lambda one: one.resolved_at is not None):
         line()
         line(f"{one.incident_id}  {one.kind}  {one.subject}  {_over(one, now)}", "" if one.resolved_at else "red")
         line(f"    {_times(one)}")

@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from refold.cli.app import DATA, app
 from refold.cli.output import as_json, note, table
-from refold.cli.session import AsJson, DatabaseUrl, database, session
+from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, database, session
 from refold.errors import InputError
 from refold.visible import visible, visible_json
 
@@ -212,7 +212,7 @@ def rejected(
       refold rejected
       refold rejected --json --limit 1000
     """
-    with session(database_url) as conn:
+    with session(database_url, INSPECTORS) as conn:
         found = conn.execute(
             """
             SELECT source, line, answer, reason, raw, times, first_seen, last_seen

@@ -8,7 +8,7 @@ import typer
 
 from refold.cli.app import TRUST, app
 from refold.cli.output import as_json, counted, line, table
-from refold.cli.session import AsJson, DatabaseUrl, session
+from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.cli.span import duration, span
 from refold.report import Report
 from refold.report import report as figures
@@ -32,7 +32,7 @@ def report(
       refold report --since 30d --json
     """
     length = span(since)
-    with session(database_url) as conn:
+    with session(database_url, READERS) as conn:
         found = figures(conn, length)
     if json:
         as_json(found.as_dict())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -13,11 +13,13 @@ import typer
 from psycopg.conninfo import conninfo_to_dict
 
 from refold.cli.output import note
-from refold.database import Role, check, connect, migrate
+from refold.database import INSPECTORS, READERS, Role, check, connect, migrate
 from refold.embedded import EmbeddedServer, default_directory
 from refold.embedded.postmaster import Postmaster
 from refold.errors import InputError
 from refold.resources import projections_dir
+
+__all__ = ["INSPECTORS", "READERS", "AsJson", "DatabaseUrl", "Projections", "database", "folder", "session"]
 
 VARIABLE = "REFOLD_DATABASE_URL"
 
@@ -96,23 +98,28 @@ def _embedded() -> str:
 
 @contextmanager
 def session(
-    url: str | None, role: Role | None = "refold_worker", *, name: str = "refold", checked: bool = True
+    url: str | None,
+    role: Role | Sequence[Role] | None = "refold_worker",
+    *,
+    name: str = "refold",
+    checked: bool = True,
 ) -> Iterator[psycopg.Connection]:
     """A connection in autocommit mode to a database on which refold is installed.
 
     Args:
         url: what the user gave.
-        role: the role to act as.
+        role: the role to act as; `READERS` or `INSPECTORS` for a command that only looks.
         name: how the session shows up in pg_stat_activity.
         checked: refuse a database whose coordinates mean nothing.
 
     Raises:
         refold.errors.DatabaseError: see `refold.database.check`.
     """
-    settings = WORKER_SETTINGS if role == "refold_worker" else None
+    works = role in ("refold_worker", READERS, INSPECTORS)
+    settings = WORKER_SETTINGS if works else None
     conn = connect(database(url), role, autocommit=True, application_name=name, settings=settings)
     try:
-        if checked and role == "refold_worker":
+        if checked and works:
             check(conn)
         yield conn
     finally:

@@ -8,13 +8,17 @@ from typing import Annotated
 import psycopg
 import typer
 
-from refold.cli.app import TRUST, app
+from refold.cli.app import FOUND, TRUST, app
 from refold.cli.output import as_json, line, out, table
-from refold.cli.session import AsJson, DatabaseUrl, session
+from refold.cli.session import READERS, AsJson, DatabaseUrl, session
+from refold.errors import InputError
+from refold.standby import Standby
 from refold.status import COUNTED, BuildStatus, Holder, Status, read
 
 OLD = 1.0
 """Seconds after which an open transaction is worth a line."""
+NAMED = 3
+"""Metrics that one line names at most; the table has all."""
 
 
 @app.command(rich_help_panel=TRUST)
@@ -23,10 +27,18 @@ def status(
     every: Annotated[
         float, typer.Option("--every", min=0.1, metavar="SECONDS", help="Time between two looks of --watch.")
     ] = 2.0,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 1 if somebody should look, see below; without --watch.")
+    ] = False,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Show every build: state, lag, freshness, rate; and the log, and what holds events back.
+
+    First stands what somebody should look at: open incidents, metrics that fail, are further behind than
+    refold.settings.lag_limit, or left out events, and workers that do nothing. Whether they are there is seen now,
+    also where no worker lives that could notice it. With --exit-code they make the exit status 1 (but for events that
+    were left out: their incident does).
 
     LAG is in events of the log (up to 500 are counted, ~ means about), BEHIND is how long the oldest has waited. RATE
     is events a second while pages were applied; with --watch, since the last look.
@@ -36,12 +48,18 @@ def status(
       refold status
       refold status --watch
       refold status --json
+      refold status --exit-code > /dev/null || page-somebody
     """
-    with session(database_url) as conn:
+    if watch and exit_code:
+        raise InputError("--watch never ends, and --exit-code is for the end", remedy="Give one of them.")
+    with session(database_url, READERS) as conn:
         if watch:
             _watch(conn, every, json=json)
-        else:
-            _print(read(conn), json=json)
+            return
+        now = read(conn)
+    _print(now, json=json)
+    if exit_code and now.alarming:
+        raise typer.Exit(FOUND)
 
 
 def _watch(conn: psycopg.Connection, every: float, *, json: bool) -> None:
@@ -63,7 +81,14 @@ def _print(now: Status, *, json: bool) -> None:
 
 
 def show(now: Status) -> None:
-    """Prints a status for people."""
+    """Prints a status for people: what somebody should look at, the builds, and all else."""
+    if now.standby is not None:
+        line(f"standby   {_standby(now.standby)}", "yellow")
+    alarms = _alarms(now)
+    for text, style in alarms:
+        line(text, style)
+    if alarms or now.standby is not None:
+        line()
     if now.builds:
         table(
             ("PROJECTION", "TABLE", "STATE", "UPKEEP", "READS", "LAG", "BEHIND", "APPLIED", "RATE", "VIEWS"),
@@ -76,20 +101,7 @@ def show(now: Status) -> None:
     line()
     about = "" if now.events_exact else "about "
     line(f"log       {about}{now.events:,} events, {now.segments} segments, {now.segments_ahead} of them ready ahead")
-    line(f"workers   {now.workers}" + ("" if now.workers else " (`refold worker` starts one)"))
-    if now.incidents:
-        counts = ", ".join(f"{count:,} {kind}" for kind, count in now.incidents.items())
-        line(f"incidents {counts} open (`refold incidents --open` has the evidence)", "red")
-    for build in now.builds:
-        if build.state == "live" and not build.shown:
-            line(f"hidden    metrics.{build.projection} is not the view of its metric: `refold deploy` makes it", "red")
-        if build.error:
-            line(f"failing   {build.table}: {build.error}", "red")
-        if build.dead_letters:
-            events = "event" if build.dead_letters == 1 else "events"
-            line(
-                f"left out  {build.dead_letters:,} {events} by {build.projection} (`refold deadletters list`)", "yellow"
-            )
+    line(f"workers   {_workers(now)}")
     if now.rejected:
         counts = ", ".join(f"{_counted(count)} {answer}" for answer, count in now.rejected.items())
         line(f"set aside {counts} (`refold rejected` lists them)")
@@ -98,6 +110,46 @@ def show(now: Status) -> None:
             line(f"waiting   for session {_holder(one)}: its events count when it commits", "yellow")
     for one in now.prepared:
         line(f"waiting   for prepared transaction {_holder(one)}: COMMIT or ROLLBACK PREPARED", "yellow")
+
+
+def _alarms(now: Status) -> list[tuple[str, str]]:
+    """What somebody should look at: text and colour."""
+    told = []
+    if now.incidents:
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in now.incidents.items())
+        told.append((f"incidents {counts} open (`refold incidents --open` has the evidence)", "red"))
+    told += [(f"failing   {build.table}: {build.error}", "red") for build in now.builds if build.error]
+    hidden = [build.projection for build in now.builds if build.state == "live" and not build.shown]
+    told += [
+        (f"hidden    metrics.{name} is not the view of its metric: `refold deploy` makes it", "red") for name in hidden
+    ]
+    if now.idle:
+        since = _duration(now.duties_seconds or 0.0)
+        told.append((f"frozen    workers are there ({now.workers}), and none has begun a duty for {since}", "red"))
+    if now.late:
+        worst = sorted(now.late, key=lambda build: -(build.lag_seconds or 0.0))
+        names = ", ".join(f"{build.projection} ({_duration(build.lag_seconds or 0.0)})" for build in worst[:NAMED])
+        more = f" and {len(worst) - NAMED} more" if len(worst) > NAMED else ""
+        told.append((f"behind    for longer than {now.lag_limit} s: {names}{more}", "red"))
+    for build in now.builds:
+        if build.dead_letters:
+            events = "event" if build.dead_letters == 1 else "events"
+            text = f"left out  {build.dead_letters:,} {events} by {build.projection} (`refold deadletters list`)"
+            told.append((text, "yellow"))
+    return told
+
+
+def _standby(found: Standby) -> str:
+    how = "" if found.connected else ", and not connected to it"
+    behind = f"{_duration(found.seconds)} behind its primary" if found.seconds else "it has all that its primary sent"
+    return f"this server is one: {behind}{how}; workers run on the primary"
+
+
+def _workers(now: Status) -> str:
+    if now.standby is not None:
+        return "run on the primary"
+    last = "" if now.duties_seconds is None else f", the last duty {_duration(now.duties_seconds)} ago"
+    return f"{now.workers}{last}" if now.workers else "0 (`refold worker` starts one)"
 
 
 def _counted(number: int) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import psycopg
 
 from refold.cluster import bearings
-from refold.doctor.check import Check, acting_as
+from refold.connections import ROLES
+from refold.database import READERS
+from refold.doctor.check import Check, looking, member
 from refold.resources import migrations_dir
-
-ROLES = ("refold_owner", "refold_producer", "refold_worker", "refold_analyst")
+from refold.standby import Standby, standby
 
 # role, object, privilege
 _TABLES = (
@@ -18,6 +19,8 @@ _TABLES = (
     ("refold_worker", "refold.incidents", "INSERT"),
     ("refold_worker", "refold.duties", "UPDATE"),
     ("refold_analyst", "metrics.freshness", "SELECT"),
+    ("refold_observer", "refold.settings", "SELECT"),
+    ("refold_inspector", "refold.incidents", "SELECT"),
 )
 _SCHEMAS = (
     ("refold_producer", "refold", "USAGE"),
@@ -42,7 +45,7 @@ def installed(conn: psycopg.Connection) -> list[Check]:
     if not is_installed(conn):
         return [Check("schema", "fail", "refold is not installed in this database", "Run `refold migrate`.")]
     newest = max(path.name.split("_")[0] for path in (migrations_dir() / "versions").glob("[0-9]*.py"))
-    with acting_as(conn, "refold_worker"):
+    with looking(conn):
         row = conn.execute("SELECT version_num FROM refold.alembic_version").fetchone()
     return [migrated(None if row is None else row[0], newest)]
 
@@ -60,7 +63,7 @@ def migrated(here: str | None, newest: str) -> Check:
 
 def cluster(conn: psycopg.Connection) -> list[Check]:
     """Whether the cursors speak of this cluster, and of transactions that it has had."""
-    with acting_as(conn, "refold_worker"):
+    with looking(conn):
         found = bearings(conn)
     if found is None:
         return [Check("cluster", "fail", "refold's settings are missing", "Run `refold migrate`.")]
@@ -77,18 +80,35 @@ def roles(conn: psycopg.Connection) -> list[Check]:
     missing = [role for role in ROLES if role not in there]
     if missing:
         return [Check("roles", "fail", f"missing: {', '.join(missing)}", "Run `refold migrate`.")]
-    # From PostgreSQL 16 on a member need not be allowed to SET ROLE.
-    kind = "SET" if conn.info.server_version >= 160000 else "MEMBER"
     may = [
         role
         for role in ROLES
-        if conn.execute("SELECT pg_has_role(session_user, %s, %s)", (role, kind)).fetchone() == (True,)
+        if conn.execute("SELECT pg_has_role(session_user, %s, %s)", (role, member(conn))).fetchone() == (True,)
     ]
     user = conn.info.user
-    if "refold_worker" in may:
+    if set(READERS) & set(may):
         return [Check("roles", "ok", f"{user} may act as {', '.join(may)}")]
-    found = f"{user} may act as {', '.join(may) or 'none of them'}, and not as refold_worker"
-    return [Check("roles", "warn", found, f'For workers, deploys and status: GRANT refold_worker TO "{user}";')]
+    found = f"{user} may act as {', '.join(may) or 'none of them'}, and as none that may look"
+    remedy = f'To look: GRANT refold_observer TO "{user}"; for workers and deploys: GRANT refold_worker TO "{user}";'
+    return [Check("roles", "warn", found, remedy)]
+
+
+def replica(conn: psycopg.Connection) -> list[Check]:
+    """Whether this is a standby, and how far it is behind."""
+    with looking(conn):
+        found = standby(conn)
+        row = conn.execute("SELECT lag_limit FROM refold.settings").fetchone()
+    return [] if found is None else [behind(found, 60 if row is None else row[0])]
+
+
+def behind(found: Standby, limit: int) -> Check:
+    """The verdict on a standby. Pure."""
+    told = f"this server is one, {found.seconds:,.1f} s behind its primary"
+    if not found.connected:
+        return Check("standby", "warn", f"{told}, and not connected to it", "See its log: it gets nothing any more.")
+    if found.seconds > limit:
+        return Check("standby", "warn", told, "See what holds its replay up: pg_stat_activity here, or its disk.")
+    return Check("standby", "ok", f"{told}; what is applied, by whom, and what is held back, the primary knows")
 
 
 def grants(conn: psycopg.Connection) -> list[Check]:
@@ -108,6 +128,11 @@ def grants(conn: psycopg.Connection) -> list[Check]:
         " AND NOT has_table_privilege('refold_analyst', c.oid, 'SELECT') ORDER BY 1"
     ).fetchall()
     lacking += [f"refold_analyst SELECT on metrics.{name}" for (name,) in hidden]
+    lacking += [
+        f"{role} a member of {held}"
+        for role, held in (("refold_inspector", "refold_observer"), ("refold_worker", "refold_inspector"))
+        if conn.execute("SELECT pg_has_role(%s, %s, 'MEMBER')", (role, held)).fetchone() != (True,)
+    ]
     if lacking:
         return [Check("grants", "fail", f"lacking: {'; '.join(lacking)}", "Run `refold migrate`, or grant them.")]
     return [Check("grants", "ok", "the roles have what they need")]

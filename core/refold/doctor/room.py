@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 
-from refold.doctor.check import Check, acting_as, graded
+from refold.doctor.check import Check, graded, looking
 
 DISK = 0.9, 0.97
 """Share of the disk that may be used."""
@@ -28,7 +28,7 @@ ASK = "Before a COPY or INSERT of your own that is longer: SELECT refold.ensure_
 
 def segments(conn: psycopg.Connection) -> list[Check]:
     """Segments that are ready, and positions that are left."""
-    with acting_as(conn, "refold_worker"):
+    with looking(conn):
         row = conn.execute(
             """
             SELECT (SELECT count(*) FROM pg_inherits WHERE inhparent = 'refold.events'::regclass),

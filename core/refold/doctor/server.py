@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import psycopg
 
-from refold.doctor.check import Check, Verdict, graded
+from refold.doctor.check import SESSIONS, Check, Verdict, graded
 
 OLDEST = 150000
 """The first version that refold supports."""
@@ -58,8 +58,7 @@ def judged(found: Mapping[str, str]) -> list[Check]:
 def connections(conn: psycopg.Connection) -> list[Check]:
     """How many connections are left."""
     row = conn.execute(
-        "SELECT count(*), current_setting('max_connections')::integer FROM pg_stat_activity"
-        " WHERE backend_type = 'client backend' OR backend_type IS NULL"
+        f"SELECT count(*), current_setting('max_connections')::integer FROM pg_stat_activity WHERE {SESSIONS}".encode()
     ).fetchone()
     assert row is not None
     used, most = row

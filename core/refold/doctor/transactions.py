@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import psycopg
 
-from refold.doctor.check import Check, graded
+from refold.doctor.check import SESSIONS, Check, graded, looking
 from refold.horizon import Held, held
 from refold.status import Holder, holders
 
@@ -20,8 +20,7 @@ SEE_ALL = "GRANT pg_read_all_stats TO the login that looks here, if it is to see
 
 def writers(conn: psycopg.Connection) -> list[Check]:
     """Open and prepared transactions that have written to the log."""
-    with conn.transaction():
-        conn.execute("SET LOCAL ROLE refold_worker")
+    with looking(conn):
         sessions, prepared = holders(conn)
     return [*holding("open writers", sessions, "pid"), *holding("prepared transactions", prepared, "gid")]
 
@@ -53,15 +52,15 @@ def holding(name: str, found: Sequence[Holder], word: str) -> list[Check]:
 def oldest(conn: psycopg.Connection) -> list[Check]:
     """The oldest transaction of the cluster, whatever it does."""
     rows = conn.execute(
-        """
+        f"""
         SELECT 'session ' || pid, extract(epoch FROM clock_timestamp() - xact_start)::float8,
                (state IS NULL)
         FROM pg_stat_activity
-        WHERE pid <> pg_backend_pid() AND (backend_type = 'client backend' OR backend_type IS NULL)
+        WHERE pid <> pg_backend_pid() AND {SESSIONS}
         UNION ALL
         SELECT 'prepared transaction ' || gid, extract(epoch FROM clock_timestamp() - prepared)::float8, false
         FROM pg_prepared_xacts
-        """
+        """.encode()
     ).fetchall()
     return long_open(rows)
 
@@ -85,6 +84,40 @@ def holding_vacuum(found: Sequence[Held]) -> list[Check]:
     return [
         Check("held snapshots", verdict, told, f"Rows that change often become slower until it ends: {oldest.remedy}")
     ]
+
+
+def sight(conn: psycopg.Connection) -> list[Check]:
+    """Whether the workers' logins see what the duties of workers are to judge."""
+    rows = conn.execute(
+        """
+        SELECT DISTINCT a.usename::text, pg_has_role(a.usesysid, 'pg_read_all_stats', 'USAGE')
+        FROM pg_stat_activity AS a
+        WHERE a.datname = current_database() AND a.application_name IN ('refold worker', 'refold duties')
+        ORDER BY 1
+        """
+    ).fetchall()
+    # Without a worker that can be seen: this login, if it is one that workers may use.
+    rows = (
+        rows
+        or conn.execute(
+            "SELECT session_user::text, pg_has_role(session_user, 'pg_read_all_stats', 'USAGE')"
+            " WHERE pg_has_role(session_user, 'refold_worker', 'MEMBER')"
+        ).fetchall()
+    )
+    return [seeing(rows)] if rows else []
+
+
+def seeing(logins: Sequence[tuple[str, bool]]) -> Check:
+    """The verdict on (a login of workers, whether it sees others' transactions). Pure."""
+    blind = [login for login, sees in logins if not sees]
+    if not blind:
+        return Check("sight", "ok", f"workers as {', '.join(login for login, _ in logins)} see who holds events back")
+    return Check(
+        "sight",
+        "warn",
+        f"workers as {', '.join(blind)} see no other login's transactions: held_back and held_snapshot never open",
+        " ".join(f'GRANT pg_read_all_stats TO "{login}";' for login in blind),
+    )
 
 
 def long_open(rows: Sequence[tuple[str, float | None, bool]]) -> list[Check]:

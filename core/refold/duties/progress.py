@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Literal, get_args
 
 import psycopg
 from psycopg.rows import class_row
@@ -12,8 +13,13 @@ from psycopg.rows import class_row
 from refold.builds.upkeeper import Upkeepers
 from refold.duties.findings import Finding, record
 from refold.duties.limits import Limits, limits
+from refold.incidents import Incident, become, find
 
 NAME = "progress"
+Kind = Literal["lag", "stalled"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+ALL = "all metrics"
+"""What an incident is about that all of them have."""
 WHILE_WRITING = 10
 """A build that somebody is writing to may take so many times as long: a step of a first load takes minutes."""
 
@@ -78,54 +84,162 @@ ORDER BY b.build_id
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Something that keeps one build or many from going on.
+
+    Args:
+        kind: `lag` or `stalled`.
+        finding: what is told of it.
+        tables: the builds that it keeps.
+    """
+
+    kind: Kind
+    finding: Finding
+    tables: Sequence[str]
+
+
 def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
-    """Opens and closes the incidents `lag` and `stalled`."""
+    """Opens and closes the incidents `lag` and `stalled`: one for a cause, however many builds it keeps."""
     with conn.cursor(row_factory=class_row(Standing)) as cursor:
         standing = cursor.execute(_LOOK).fetchall()
-    allowed = limits(conn)
-    record(conn, "lag", NAME, lagging(standing, allowed))
-    record(conn, "stalled", NAME, stalled(standing, allowed))
+    with conn.transaction():
+        before = find(conn, "i.kind IN ('lag', 'stalled') AND i.resolved_at IS NULL")
+        found = causes(standing, limits(conn), before)
+        for cause, incident in successions(found, before):
+            become(conn, incident.incident_id, cause.kind, cause.finding.subject)
+        for kind in KINDS:
+            record(conn, kind, NAME, [cause.finding for cause in found if cause.kind == kind])
 
 
-def lagging(builds: Sequence[Standing], allowed: Limits) -> list[Finding]:
-    """Live builds whose oldest unread event has waited for longer than the limit. Pure."""
-    return [
-        Finding(
-            build.table_name,
-            since,
-            {
-                "projection": build.projection,
-                "seconds": round(_seconds(build.at, since), 3),
-                "limit": allowed.lag_limit,
-                "oldest_event": build.oldest_id,
-                "recorded_at": (build.oldest_at or since).isoformat(),
-            },
-        )
+def causes(builds: Sequence[Standing], allowed: Limits, before: Sequence[Incident] = ()) -> list[Cause]:
+    """What keeps builds from going on: each cause once. Pure.
+
+    A build that waits for its stream has that one's cause. Where no live build is on time, though there are several,
+    nobody is at work, or too few: that is one cause, and stays one until the last of them is on time. What stood still
+    has not only a lag afterwards: it is the same incident until it has caught up.
+
+    Args:
+        builds: all that are kept.
+        allowed: the limits.
+        before: the incidents of these kinds that are open.
+    """
+    stood = {table for one in before if one.kind == "stalled" for table in _tables(one)}
+    together = {table for one in before if one.subject == ALL for table in _tables(one)}
+    wrong: dict[int, Kind] = {
+        build.build_id: "stalled" if stands or build.table_name in stood else "lag"
         for build in builds
-        if build.state == "live" and (since := build.waiting_since) and _seconds(build.at, since) > allowed.lag_limit
+        if (stands := _stands_still(build, allowed)) or _late(build, allowed)
+    }
+    # What fails has a cause of its own, wherever it stands.
+    roots = [
+        build
+        for build in builds
+        if build.build_id in wrong and (build.error is not None or build.upstream_id not in wrong)
     ]
-
-
-def stalled(builds: Sequence[Standing], allowed: Limits) -> list[Finding]:
-    """Builds that fail, and builds with work that nobody has moved for too long. Pure."""
-    by_id = {build.build_id: build for build in builds}
-    found = []
-    for build in builds:
-        since = _idle_since(build)
-        if build.error is None and (since is None or _seconds(build.at, since) <= _patience(build, allowed)):
-            continue
-        evidence = {
-            "projection": build.projection,
-            "state": build.state,
-            "loaded": build.loaded,
-            "moved_at": build.moved_at.isoformat(),
-            "oldest_event": build.oldest_id,
-            "error": build.error,
-            "written_by": build.writers,
-            "waits_for": _blocked_by(build, by_id, allowed),
-        }
-        found.append(Finding(build.table_name, since or build.moved_at, evidence))
+    below = {root.build_id: _below(root, builds, wrong) for root in roots}
+    alike = [root for root in roots if root.error is None]
+    if any(build.state == "live" and build.build_id not in wrong for build in builds):
+        alike = [root for root in alike if root.table_name in together]
+    elif len(alike) < 2:
+        alike = []
+    found = [
+        Cause(wrong[root.build_id], _finding(root, below[root.build_id], wrong, allowed), _names(root, below))
+        for root in roots
+        if root not in alike
+    ]
+    if alike:
+        found.append(_common(alike, below, wrong, allowed))
     return found
+
+
+def successions(found: Sequence[Cause], before: Sequence[Incident]) -> list[tuple[Cause, Incident]]:
+    """Which open incidents go on under another name: a lag that has become a standstill, one that all have. Pure."""
+    known = {(one.kind, one.subject) for one in before}
+    going_on = {(cause.kind, cause.finding.subject) for cause in found}
+    free = [one for one in before if (one.kind, one.subject) not in going_on]
+    followed = []
+    for cause in found:
+        if (cause.kind, cause.finding.subject) in known:
+            continue
+        mine = [one for one in free if set(_tables(one)) & set(cause.tables)]
+        if mine:
+            followed.append((cause, mine[0]))
+            free.remove(mine[0])
+    return followed
+
+
+def _late(build: Standing, allowed: Limits) -> bool:
+    since = build.waiting_since
+    return build.state == "live" and since is not None and _seconds(build.at, since) > allowed.lag_limit
+
+
+def _stands_still(build: Standing, allowed: Limits) -> bool:
+    since = _idle_since(build)
+    return build.error is not None or (since is not None and _seconds(build.at, since) > _patience(build, allowed))
+
+
+def _below(root: Standing, builds: Sequence[Standing], wrong: Mapping[int, Kind]) -> list[Standing]:
+    """What waits for a build, at any depth."""
+    below: list[Standing] = []
+    queue = [root]
+    for build in queue:
+        for reader in builds:
+            if reader.upstream_id == build.build_id and reader.build_id in wrong and reader.error is None:
+                below.append(reader)
+                queue.append(reader)
+    return below
+
+
+def _names(root: Standing, below: Mapping[int, Sequence[Standing]]) -> list[str]:
+    return [build.table_name for build in (root, *below[root.build_id])]
+
+
+def _finding(root: Standing, below: Sequence[Standing], wrong: Mapping[int, Kind], allowed: Limits) -> Finding:
+    """What is told of one build, and of those that wait for it."""
+    evidence: dict[str, Any] = {"projection": root.projection, "oldest_event": root.oldest_id}
+    if below:
+        evidence["holds_up"] = [build.table_name for build in below]
+    if wrong[root.build_id] == "lag":
+        since = root.waiting_since or root.at
+        recorded = root.oldest_at or since
+        evidence |= {
+            "seconds": round(_seconds(root.at, since), 3),
+            "limit": allowed.lag_limit,
+            "recorded_at": recorded.isoformat(),
+        }
+        return Finding(root.table_name, since, evidence)
+    evidence |= {
+        "state": root.state,
+        "loaded": root.loaded,
+        "moved_at": root.moved_at.isoformat(),
+        "error": root.error,
+        "written_by": root.writers,
+    }
+    return Finding(root.table_name, _idle_since(root) or root.moved_at, evidence)
+
+
+def _common(
+    roots: Sequence[Standing], below: Mapping[int, Sequence[Standing]], wrong: Mapping[int, Kind], allowed: Limits
+) -> Cause:
+    """What is told of all metrics together."""
+    tables = [name for root in roots for name in _names(root, below)]
+    first = min(roots, key=lambda root: root.waiting_since or root.still_since)
+    since = first.waiting_since or first.still_since
+    evidence = {
+        "builds": tables,
+        "oldest_event": first.oldest_id,
+        "seconds": round(_seconds(first.at, since), 3),
+        "moved_at": max(root.moved_at for root in roots).isoformat(),
+        "because": "no live metric is on time: no worker runs, those that run are frozen, or there are too few",
+    }
+    kind: Kind = "stalled" if any(wrong[root.build_id] == "stalled" for root in roots) else "lag"
+    return Cause(kind, Finding(ALL, since, evidence), tables)
+
+
+def _tables(one: Incident) -> list[str]:
+    """The builds that an incident is about."""
+    return [*one.evidence.get("builds", [one.subject]), *one.evidence.get("holds_up", [])]
 
 
 def _idle_since(build: Standing) -> datetime | None:
@@ -139,12 +253,6 @@ def _idle_since(build: Standing) -> datetime | None:
 
 def _patience(build: Standing, allowed: Limits) -> int:
     return allowed.stalled_after * (WHILE_WRITING if build.writers else 1)
-
-
-def _blocked_by(build: Standing, by_id: Mapping[int, Standing], allowed: Limits) -> str | None:
-    """The table of the upstream, where that is what it waits for."""
-    upstream = None if build.upstream_id is None else by_id.get(build.upstream_id)
-    return upstream.table_name if upstream is not None and stalled([upstream], allowed) else None
 
 
 def _seconds(at: datetime, since: datetime) -> float:

@@ -36,7 +36,7 @@ class Postmaster:
         # The file grows while the server starts: pid, directory, time, port, socket, host, key, status.
         if len(lines) < 8:
             return cls(int(lines[0]), ready=False, port=0, socket_dir="")
-        return cls(int(lines[0]), lines[7].strip() == "ready", int(lines[3]), lines[4])
+        return cls(int(lines[0]), lines[7].strip() in ("ready", "standby"), int(lines[3]), lines[4])
 
 
 def clear_remains(data_dir: Path, patience_s: float) -> None:

@@ -24,6 +24,7 @@ from refold.builds.upkeeper import Upkeeper
 from refold.crash import crash_point
 from refold.cursor import EMPTY, Cursor, Key, Read
 from refold.plans import plan_freely
+from refold.upkeep.stream import LOG_TABLE
 from refold.worker.culprits import Culprit, Portion, of_an_event, sift
 from refold.worker.page import (
     LAST,
@@ -303,8 +304,22 @@ def _execute(conn: psycopg.Connection, statements: Sequence[str], parameters: di
 
 
 def _estimate(conn: psycopg.Connection, keeper: Upkeeper) -> int:
-    """About how many rows the stream has, from the planner's statistics and the file sizes."""
+    """About how many rows the stream has, from the planner's statistics and the file sizes.
+
+    Of a table that was never vacuumed the planner assumes ten pages at least, also where it is empty: so of each
+    segment that is ready for events to come. The log has no more events than positions, another stream no rows without
+    a page.
+    """
+    table = keeper.stream.table
     with conn.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(b"EXPLAIN (FORMAT JSON) SELECT 1 FROM " + keeper.stream.table.encode()).fetchone()
+        row = cursor.execute(b"EXPLAIN (FORMAT JSON) SELECT 1 FROM " + table.encode()).fetchone()
     assert row is not None
-    return int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"])
+    rows = int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"])
+    bound = (
+        "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM refold.events_position"
+        if table == LOG_TABLE
+        else f"SELECT CASE WHEN pg_relation_size('{table}') = 0 THEN 0 ELSE {rows} END"
+    )
+    most = conn.execute(bound.encode()).fetchone()
+    assert most is not None
+    return min(rows, int(most[0]))

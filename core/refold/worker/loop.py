@@ -36,7 +36,7 @@ log = logging.getLogger("refold.worker")
 NAP = 0.005
 """Seconds between two looks while other workers hold what there is to do."""
 FROZEN_AFTER = 60.0
-"""Seconds for which a worker may do nothing in the middle of a page."""
+"""Seconds for which a worker may say nothing, in the middle of a page or asleep."""
 SEGMENTS_EVERY = 5.0
 """Seconds between two looks at the log's spare segments, at whether cursors still mean what they say, and at old
 snapshots."""
@@ -71,7 +71,7 @@ class Worker:
         projections: the folder of Python transforms, if this worker has any.
         duties: what it does beside its pages, see `Caretaker`; nothing of it when it drains.
         poll: seconds between two looks while nothing rings.
-        frozen_after: seconds after which the server takes a worker that stopped in mid-page for dead.
+        frozen_after: seconds after which the server takes a worker that says nothing for dead.
         stopped: asked between pages whether to stop.
         on_page: told of every page (build, events), for progress.
     """
@@ -90,8 +90,13 @@ class Worker:
         self._url = url
         self._upkeepers = Upkeepers(projections)
         self._poll = poll
-        # Else a frozen worker would keep its build from the others for ever.
-        self._settings = SETTINGS | {"idle_in_transaction_session_timeout": f"{frozen_after * 1000:.0f}ms"}
+        # Else a frozen worker would keep its build from the others for ever, and its flag would stay up: every append
+        # would ring for somebody who cannot hear. A sleeper says something at every poll, and every few seconds.
+        asleep = frozen_after + min(poll, SEGMENTS_EVERY)
+        self._settings = SETTINGS | {
+            "idle_in_transaction_session_timeout": f"{frozen_after * 1000:.0f}ms",
+            "idle_session_timeout": f"{asleep * 1000:.0f}ms",
+        }
         self._stopped = stopped
         self._on_page = on_page
         self._patience = Patience()

@@ -1,0 +1,29 @@
+-- How many events the log has. Up to `counted` positions they are counted, of which five thousand are the most. Of a longer
+-- log it is said about how many: slices that were sealed lately have been counted, the others are taken to be like them,
+-- and every position behind the last of them to be an event.
+CREATE OR REPLACE FUNCTION refold.log_size(counted bigint DEFAULT 5000) RETURNS TABLE (events bigint, exact boolean)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = refold, pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $$
+DECLARE
+    drawn CONSTANT bigint := (SELECT s.last_value FROM refold.events_position AS s);
+BEGIN
+    exact := drawn <= least(log_size.counted, 5000);
+    IF exact THEN
+        EXECUTE format('SELECT count(*) FROM refold.events AS e WHERE e.position <= %s', drawn) INTO events;
+    ELSE
+        SELECT drawn - s.positions + (s.density * s.positions)::bigint INTO events
+        FROM (
+            SELECT coalesce(avg(l.events) / 16384, 1) AS density,
+                   coalesce((max(l.slice) + 1)::bigint << 14, 0) AS positions
+            FROM (SELECT n.slice, n.events FROM refold.sealed AS n WHERE n.sealed_at IS NOT NULL
+                  ORDER BY n.slice DESC LIMIT 256) AS l
+        ) AS s;
+    END IF;
+    RETURN NEXT;
+END
+$$;
+
+COMMENT ON FUNCTION refold.log_size(bigint) IS 'How many events the log has, and whether they were counted.';
