@@ -13,6 +13,7 @@ from psycopg import sql
 from refold.builds.privileges import Grant, give_back, grant, grants_on
 from refold.builds.upkeeper import Upkeeper
 from refold.errors import BuildError
+from refold.projections.files import project_files, read_text
 
 METRICS_SCHEMA = "metrics"
 BARRIER = "security_barrier=true"
@@ -118,7 +119,7 @@ def dependants_of(conn: psycopg.Connection, name: str) -> list[Dependant]:
 
 
 def apply_analyst_views(conn: psycopg.Connection, folder: Path) -> list[tuple[str, str]]:
-    """Applies `*.sql` of a folder, each of which makes one view on top of the metrics, or of each other.
+    """Applies `*.sql` of a folder and of the folders in it, each of which makes one view on top of the metrics, or of each other.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
@@ -130,7 +131,7 @@ def apply_analyst_views(conn: psycopg.Connection, folder: Path) -> list[tuple[st
     Raises:
         BuildError: a file is wrong, or the view's columns change and others stand on it.
     """
-    left = sorted(folder.glob("*.sql")) if folder.is_dir() else []
+    left = project_files(folder, ".sql")
     while True:
         skipped: list[tuple[Path, str]] = []
         for path in left:
@@ -171,7 +172,7 @@ def _body(options: Iterable[str], select: str) -> sql.Composable:
 
 def _apply_view(conn: psycopg.Connection, path: Path) -> None:
     conn.execute("SET LOCAL lock_timeout = '2s'")
-    statement = path.read_text(encoding="utf-8").encode()
+    statement = read_text(path).encode()
     view = sql.Identifier(METRICS_SCHEMA, path.stem)
     grants: list[Grant] = []
     try:

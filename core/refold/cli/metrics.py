@@ -25,6 +25,7 @@ from refold.deployment.deploy import plan as plan_of
 from refold.deployment.deploy import rebuild as rebuild_builds
 from refold.deployment.drive import Progress
 from refold.projections.definition import load_directory
+from refold.projections.files import project_files
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 NoPromote = Annotated[
@@ -206,7 +207,7 @@ def _analysts_views(
     views = projections.resolve().parent / "sql" / "views"
     skipped = apply_analyst_views(conn, views)
     left_out = {name for name, _ in skipped}
-    applied = [path.stem for path in sorted(views.glob("*.sql")) if path.name not in left_out]
+    applied = [path.stem for path in project_files(views, ".sql") if path.name not in left_out]
     if applied and not quiet:
         line(f"views: {', '.join(applied)}")
     for name, reason in skipped:
@@ -216,7 +217,7 @@ def _analysts_views(
             f"view {name} leaves rows out, and whoever reads it can make them out by a function in WHERE: if they are "
             "nobody's business, CREATE OR REPLACE VIEW … WITH (security_barrier) AS …"
         )
-    return applied, [{"view": name.removesuffix(".sql"), "because": reason} for name, reason in skipped]
+    return applied, [{"view": Path(name).stem, "because": reason} for name, reason in skipped]
 
 
 def _tidy(conn: psycopg.Connection) -> None:

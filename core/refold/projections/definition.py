@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import hashlib
 import re
@@ -15,9 +14,10 @@ import sqlglot
 
 from refold.errors import DefinitionError
 from refold.projections import transform as transforms
+from refold.projections.files import project_files, read_text
 from refold.projections.plan import LOG, LOG_COLUMNS, Plan
 from refold.projections.query import analyse
-from refold.projections.spelling import plain_intervals
+from refold.projections.spelling import fold_case, statements
 from refold.projections.transform import Transform
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -56,7 +56,7 @@ class Definition:
 
 
 def load_directory(folder: Path) -> dict[str, Definition]:
-    """Loads every `*.sql` and `*.py` of a folder, upstream first.
+    """Loads every `*.sql` and `*.py` of a folder and of the folders in it, upstream first.
 
     Raises:
         DefinitionError: a file is wrong, a name is taken twice, or projections read each other in a circle.
@@ -67,14 +67,9 @@ def load_directory(folder: Path) -> dict[str, Definition]:
             path=folder,
             remedy="Run `refold init DIR`, or give --projections.",
         )
-    paths: dict[str, Path] = {}
-    for path in sorted((*folder.glob("*.sql"), *folder.glob("*.py"))):
-        if path.stem.startswith("_"):
-            continue
-        if path.stem in paths:
-            raise DefinitionError(f"{paths[path.stem].name} has the same name", path=path)
+    paths = {path.stem: path for path in project_files(folder, ".sql", ".py")}
+    for path in paths.values():
         _check_name(path)
-        paths[path.stem] = path
     reads = {name: _reads(path) for name, path in paths.items()}
     loaded: dict[str, Definition] = {}
     streams: dict[str, tuple[str, ...]] = {LOG: LOG_COLUMNS}
@@ -119,16 +114,14 @@ def _analysed(
 ) -> tuple[Plan, str]:
     """The plan of a text, and the text without what makes no difference."""
     plan = analyse(name, source, dict(streams), path=path)
-    return plan, sqlglot.parse_one(plain_intervals(source), read="postgres").sql(dialect="postgres", comments=False)
+    [statement] = statements(source)
+    return plan, statement.sql(dialect="postgres", comments=False)
 
 
 def _load(path: Path, streams: Mapping[str, tuple[str, ...]], loaded: Mapping[str, Definition]) -> Definition:
-    try:
-        source = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DefinitionError("not UTF-8", path=path) from error
+    source = read_text(path)
     fingerprints = {name: definition.fingerprint for name, definition in loaded.items()}
-    if path.suffix == ".sql":
+    if path.suffix.lower() == ".sql":
         return from_source(path.stem, source, streams, fingerprints, path)
     transform = transforms.load(path, streams)
     above = fingerprints.get(transform.plan.stream, "")
@@ -144,21 +137,30 @@ def _check_name(path: Path) -> None:
         raise DefinitionError(
             f"{path.stem} cannot be the name of a projection",
             path=path,
-            remedy="Use lower-case words with single underscores, at most 32 characters.",
+            remedy="Use lower-case words with single underscores, at most 32 characters" + _better(path),
         )
     if path.stem in (LOG, "freshness"):
         raise DefinitionError(f"the name {path.stem} is taken by refold itself", path=path)
 
 
+def _better(path: Path) -> str:
+    """How a file might be called instead."""
+    name = path.stem.lower().replace("-", "_").replace(" ", "_")
+    return f": {name}{path.suffix.lower()}." if _NAME.fullmatch(name) and len(name) <= 32 else "."
+
+
 def _reads(path: Path) -> str:
     """The stream that a file reads, found without checking anything else."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    if path.suffix == ".py":
+    text = read_text(path)
+    if path.suffix.lower() == ".py":
         return _transform_reads(text, path)
     try:
-        tree = sqlglot.parse_one(text, read="postgres")
+        tree = next(iter(statements(text)), None)
     except sqlglot.errors.SqlglotError:
         return LOG
+    if not isinstance(tree, sqlglot.exp.Query):
+        return LOG
+    fold_case(tree)
     inner = {cte.alias for cte in tree.find_all(sqlglot.exp.CTE)}
     names = [table.name for table in tree.find_all(sqlglot.exp.Table) if table.name not in inner]
     return names[0] if names else LOG

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +15,10 @@ from refold.projections.determinism import refusals
 from refold.projections.equals import Choice, made_plain, plain
 from refold.projections.funnels import kept_funnels, made_linear
 from refold.projections.identifiers import ident
-from refold.projections.keys import check_recompute_key, declared_key, may_fail
+from refold.projections.keys import check_recompute_key, declared_key, declares_key, may_fail
 from refold.projections.partials import Partials, Unmergeable
 from refold.projections.plan import LOG, LOG_COLUMNS, Column, KeyPart, Plan
-from refold.projections.spelling import fold_case, plain_intervals, row_sql
+from refold.projections.spelling import fold_case, row_sql, statements
 
 _RESERVED = {"txid", "position", "ordinal"}
 _HAVING = "having__"
@@ -138,8 +137,7 @@ class _Analysis:
 
     def _parse(self) -> exp.Select:
         try:
-            source = plain_intervals(self.source)
-            statements = [s for s in sqlglot.parse(source, read="postgres") if s is not None]
+            found = statements(self.source)
         except sqlglot.errors.ParseError as error:
             first = error.errors[0] if error.errors else {}
             raise DefinitionError(
@@ -147,15 +145,21 @@ class _Analysis:
             ) from error
         except sqlglot.errors.TokenError as error:
             raise DefinitionError(f"not valid SQL: {error}", path=self.path) from error
-        if len(statements) != 1:
+        if len(found) != 1:
             raise DefinitionError(
-                f"a projection is one SELECT; this file has {len(statements)} statements",
+                f"a projection is one SELECT; this file has {len(found)} statements",
                 path=self.path,
                 remedy="Make a file for each.",
             )
-        query = statements[0]
+        query = found[0]
         if not isinstance(query, exp.Select):
-            raise DefinitionError(f"a projection is one SELECT, not {query.key.upper()}", path=self.path, line=1)
+            made = isinstance(query, exp.Create) and isinstance(query.expression, exp.Query)
+            raise DefinitionError(
+                f"a projection is one SELECT, not {query.key.upper()}",
+                path=self.path,
+                line=_line(query) or 1,
+                remedy="Leave out all that stands before SELECT: the metric is named as its file is." if made else None,
+            )
         fold_case(query)
         return query
 
@@ -303,7 +307,7 @@ class _Analysis:
 
     def _description(self) -> str:
         lines = [text.strip() for text in self.query.comments or []]
-        return "\n".join(line for line in lines if not re.match(r"key\s*:", line))
+        return "\n".join(line for line in lines if not declares_key(f"--{line}"))
 
     def _facts(self, outputs: list[tuple[str, exp.Expr, str | None]]) -> Plan:
         reads = self._reads()
