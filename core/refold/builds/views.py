@@ -119,7 +119,7 @@ def dependants_of(conn: psycopg.Connection, name: str) -> list[Dependant]:
 
 
 def apply_analyst_views(conn: psycopg.Connection, folder: Path) -> list[tuple[str, str]]:
-    """Applies `*.sql` of a folder and of the folders in it, each of which makes one view on top of the metrics, or of each other.
+    """Applies `*.sql` of a folder and those in it; each makes one view on top of the metrics, or of each other.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.

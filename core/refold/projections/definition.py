@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
 import re
@@ -15,6 +16,7 @@ import sqlglot
 from refold.errors import DefinitionError
 from refold.projections import transform as transforms
 from refold.projections.files import project_files, read_text
+from refold.projections.modules import Modules
 from refold.projections.plan import LOG, LOG_COLUMNS, Plan
 from refold.projections.query import analyse
 from refold.projections.spelling import fold_case, statements
@@ -73,8 +75,9 @@ def load_directory(folder: Path) -> dict[str, Definition]:
     reads = {name: _reads(path) for name, path in paths.items()}
     loaded: dict[str, Definition] = {}
     streams: dict[str, tuple[str, ...]] = {LOG: LOG_COLUMNS}
+    modules = Modules(folder)
     for name in _upstream_first(reads, paths):
-        loaded[name] = _load(paths[name], streams, loaded)
+        loaded[name] = _load(paths[name], streams, loaded, modules)
         if loaded[name].plan.event_grain:
             streams[name] = loaded[name].plan.stream_columns
     return loaded
@@ -118,12 +121,14 @@ def _analysed(
     return plan, statement.sql(dialect="postgres", comments=False)
 
 
-def _load(path: Path, streams: Mapping[str, tuple[str, ...]], loaded: Mapping[str, Definition]) -> Definition:
+def _load(
+    path: Path, streams: Mapping[str, tuple[str, ...]], loaded: Mapping[str, Definition], modules: Modules
+) -> Definition:
     source = read_text(path)
     fingerprints = {name: definition.fingerprint for name, definition in loaded.items()}
     if path.suffix.lower() == ".sql":
         return from_source(path.stem, source, streams, fingerprints, path)
-    transform = transforms.load(path, streams)
+    transform = transforms.load(path, streams, modules)
     above = fingerprints.get(transform.plan.stream, "")
     return Definition(path.stem, path, source, transform.plan, _fingerprint("python", transform.code, above), transform)
 
@@ -172,7 +177,7 @@ def _transform_reads(text: str, path: Path) -> str:
     except SyntaxError as error:
         raise DefinitionError(f"not valid Python: {error.msg}", path=path, line=error.lineno) from error
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name == path.stem:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == path.stem:
             for decorator in node.decorator_list:
                 if isinstance(decorator, ast.Call):
                     for keyword in decorator.keywords:

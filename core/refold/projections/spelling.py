@@ -40,7 +40,9 @@ def statements(source: str) -> list[exp.Expr]:
 
 def without_end(source: str) -> str:
     """The text of one statement up to its last word, so that it can stand within another."""
-    words = [token for token in sqlglot.tokenize(source, read="postgres") if token.token_type is not TokenType.SEMICOLON]
+    words = [
+        token for token in sqlglot.tokenize(source, read="postgres") if token.token_type is not TokenType.SEMICOLON
+    ]
     return source[: words[-1].end + 1] if words else ""
 
 
