@@ -83,7 +83,7 @@ def build(number: int, above: int | None = None, behind: int = 0, still: int = 0
     )
 
 
-FAILED = {"error": "ValueError"}
+FAILED: dict[str, Any] = {"error": "ValueError"}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -26,6 +27,41 @@ class Row(BaseModel):
 
 class Item(BaseModel):
     item: str
+"""
+KINDS = """
+import collections.abc, dataclasses, typing_extensions
+
+class Word(enum.StrEnum):
+    A = "a"
+
+class Plain(enum.Enum):
+    A = "a"
+
+class Number(enum.Enum):
+    ONE = 1
+
+class Counted(enum.IntEnum):
+    ONE = enum.auto()
+
+class Share(enum.Enum):
+    HALF = decimal.Decimal("0.50")
+
+class Mixed(enum.Enum):
+    ONE = 1
+    A = "a"
+
+@dataclasses.dataclass
+class Point:
+    x: int
+
+class Pair(typing.NamedTuple):
+    x: int
+
+class Keys(typing_extensions.TypedDict):
+    x: int
+
+Positive = typing.Annotated[int, Field(gt=0)]
+UserId = typing.NewType("UserId", str)
 """
 
 
@@ -100,11 +136,33 @@ def test_it_reads_only_what_its_argument_names(folder: Path) -> None:
         ("bytes", "bytea"),
         ("dict[str, int]", "jsonb"),
         ("list[str]", "jsonb"),
+        ("tuple[int, str] | None", "jsonb"),
+        ("set[str]", "jsonb"),
+        ("collections.abc.Sequence[str]", "jsonb"),
+        ("collections.abc.Mapping[str, int]", "jsonb"),
+        ("Item", "jsonb"),
+        ("list[Item] | None", "jsonb"),
+        ("Item | Row", "jsonb"),
+        ("Point", "jsonb"),
+        ("Pair", "jsonb"),
+        ("Keys", "jsonb"),
         ("typing.Literal['a', 'b']", 'text COLLATE "C"'),
+        ("typing.Literal['a', None]", 'text COLLATE "C"'),
+        ("typing.Literal['a'] | typing.Literal['b']", 'text COLLATE "C"'),
+        ("typing.Literal[Word.A]", 'text COLLATE "C"'),
+        ("Word", 'text COLLATE "C"'),
+        ("Plain | None", 'text COLLATE "C"'),
+        ("Number", "bigint"),
+        ("Counted", "bigint"),
+        ("Share", "numeric"),
+        ("Positive | None", "bigint"),
+        ("UserId", 'text COLLATE "C"'),
     ],
 )
 def test_the_models_fields_are_columns(folder: Path, annotation: str, kind: str) -> None:
-    text = f"class Typed(BaseModel):\n    value: {annotation}\n@transform()\ndef made(event: Event) -> Typed: ..."
+    text = (
+        f"{KINDS}class Typed(BaseModel):\n    value: {annotation}\n@transform()\ndef made(event: Event) -> Typed: ..."
+    )
     assert loaded(folder, text).types == (kind,)
 
 
@@ -134,10 +192,26 @@ def test_the_models_fields_are_columns(folder: Path, annotation: str, kind: str)
             "Use str",
         ),
         (
-            "class Bad(BaseModel):\n    x: Row\n@transform()\ndef made(event: Event) -> Bad: ...",
-            "no column type",
+            "class Bad(BaseModel):\n    x: int | str\n@transform()\ndef made(event: Event) -> Bad: ...",
+            "Bad.x: there is no column type for int | str",
             "Use str",
         ),
+        (
+            f"{KINDS}class Bad(BaseModel):\n    x: Mixed\n@transform()\ndef made(event: Event) -> Bad: ...",
+            "no column type for Mixed",
+            "Use str",
+        ),
+        (
+            "class Bad(BaseModel):\n    x: 'Missing'\n@transform()\ndef made(event: Event) -> Bad: ...",
+            "an annotation of Bad cannot be resolved",
+            "not under `if TYPE_CHECKING`",
+        ),
+        ("@transform()\nasync def made(event: Event) -> Row: ...", "made is async", "Write def"),
+        ("@transform()\ndef made(event: Event) -> Row:\n    yield event", "made has a yield", "-> list[Model]"),
+        ("@transform()\nasync def made(event: Event) -> Row:\n    yield event", "made is async", "Write def"),
+        ("made = transform()(type('Made', (), {})())", "made is no function but Made", "Mark a function"),
+        ("@transform()\ndef made(event: Event) -> typing.List: ...", "must say what it returns", None),
+        ("import _missing", "No module named '_missing'", "beside it, in a folder above, or is installed"),
         ("1 / 0", "fails when it is loaded: ZeroDivisionError", None),
     ],
 )
@@ -161,6 +235,43 @@ def test_the_code_is_the_file_and_the_version(folder: Path) -> None:
     assert first != second
     assert loaded(folder, text.format(1)).code == first
     assert loaded(folder, text.format(1) + "\n# A comment.").code != first
+
+
+def test_without_helpers_the_code_is_what_it_always_was(folder: Path) -> None:
+    text = HEAD + "@transform(version=3)\ndef made(event: Event) -> Row: ..."
+    (folder / "made.py").write_text(text)
+    # Else every transform would be built again after an update.
+    assert load(folder / "made.py", STREAMS).code == hashlib.sha256(f"3\n{text}".encode()).hexdigest()
+
+
+def test_annotations_may_wait(folder: Path) -> None:
+    """`from __future__ import annotations`, quotes, and names that come later in the file."""
+    text = """
+class Later(BaseModel):
+    when: datetime.datetime
+    inner: Inner | None = None
+    more: list[Inner] = []
+
+class Inner(BaseModel):
+    n: decimal.Decimal
+
+@transform()
+def made(event: Event) -> Later | None:
+    return Later(when=event.ts, more=[Inner(n="1.10")])
+"""
+    (folder / "made.py").write_text("from __future__ import annotations\n" + HEAD + text)
+    made = load(folder / "made.py", STREAMS)
+    assert made.types == ("timestamptz", "jsonb", "jsonb")
+    [row] = made.rows([event()])
+    assert row[4:6] == (datetime(2026, 3, 2, tzinfo=UTC), None)
+
+
+def test_what_stands_around_the_function_is_no_matter(folder: Path) -> None:
+    text = "import functools\n@transform()\n@functools.wraps(len)\ndef made(event: Event) -> Item: ..."
+    cached = "import functools\n@transform()\n@functools.cache\ndef made(event: Event) -> Item: ..."
+    assert loaded(folder, cached).plan.reads == LOG_COLUMNS
+    with pytest.raises(DefinitionError, match="made is no function but builtin"):
+        loaded(folder, text)
 
 
 # ---------------------------------------------------------------- rows
@@ -214,6 +325,11 @@ def test_the_rows_of_a_list_over_a_list_do_not_tie(folder: Path) -> None:
     assert len({row[3] for row in rows}) == 60
     # The numbers are of the row alone, not of the page it came in.
     assert list(made.rows(page[5:6])) == rows[15:18]
+
+
+def test_a_list_may_be_none_if_that_is_declared(folder: Path) -> None:
+    made = loaded(folder, "@transform()\ndef made(event: Event) -> list[Item] | None: ...")
+    assert list(made.rows([event()])) == []
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,9 +61,7 @@ def changes(definitions: Mapping[str, Definition], builds: Sequence[Build]) -> l
             found.append(Change(name, "new", f"kept by {definition.plan.upkeep}{hint}", definition))
             rebuilt.add(name)
         elif current.fingerprint != definition.fingerprint:
-            above = definition.upstream
-            cause = f"{above} changed" if above in rebuilt and _same(current, definition) else "its definition changed"
-            found.append(Change(name, "changed", cause, definition, current))
+            found.append(Change(name, "changed", _cause(current, definition, rebuilt), definition, current))
             rebuilt.add(name)
         else:
             found.append(Change(name, "unchanged", "", definition, current))
@@ -73,6 +71,15 @@ def changes(definitions: Mapping[str, Definition], builds: Sequence[Build]) -> l
                 Change(name, "without file", "live, but no file defines it: `refold drop` takes it off", None, build)
             )
     return found
+
+
+def _cause(build: Build, definition: Definition, rebuilt: Collection[str]) -> str:
+    """Why a definition is another than that of the live build, in a few words."""
+    if not _same(build, definition):
+        return "its definition changed"
+    if definition.upstream in rebuilt:
+        return f"{definition.upstream} changed"
+    return "what it imports changed" if definition.transform is not None else "its definition changed"
 
 
 def _same(build: Build, definition: Definition) -> bool:

@@ -76,7 +76,7 @@ class Upkeepers:
         """The upkeeper of a build.
 
         Raises:
-            BuildError: a transform's file is missing here or differs from what was deployed.
+            BuildError: a transform's file is missing here, or it or what it imports differs from what was deployed.
         """
         key = (build.build_id, build.upstream_id)
         if key not in self._made:
@@ -118,8 +118,8 @@ class Upkeepers:
             )
         if known.fingerprint != build.fingerprint:
             raise BuildError(
-                f"{known.path} differs from the deployed build {build.table_name}",
-                remedy="Run `refold deploy`, or give this worker the deployed version of the file.",
+                f"{known.path}, or what it imports, differs from the deployed build {build.table_name}",
+                remedy="Run `refold deploy`, or give this worker the deployed version of the files.",
             )
         transform = known.transform
         return replace(transform, function=gentle(transform.function)) if self._gently else transform

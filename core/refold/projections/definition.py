@@ -15,10 +15,12 @@ import sqlglot
 
 from refold.errors import DefinitionError, at_once
 from refold.projections import transform as transforms
+from refold.projections.files import project_files, read_text
 from refold.projections.hints import refuse_metrics
+from refold.projections.modules import Modules
 from refold.projections.plan import LOG, LOG_COLUMNS, Plan
 from refold.projections.query import analyse
-from refold.projections.spelling import expression, plain_intervals
+from refold.projections.spelling import fold_case, statements
 from refold.projections.transform import Transform
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -57,7 +59,7 @@ class Definition:
 
 
 def load_directory(folder: Path) -> dict[str, Definition]:
-    """Loads every `*.sql` and `*.py` of a folder, upstream first.
+    """Loads every `*.sql` and `*.py` of a folder and of the folders in it, upstream first.
 
     Raises:
         DefinitionError: a file is wrong, a name is taken twice, or projections read each other in a circle
@@ -103,13 +105,9 @@ def load(folder: Path) -> Loading:
         )
     mistakes: list[DefinitionError] = []
     paths: dict[str, Path] = {}
-    for path in sorted((*folder.glob("*.sql"), *folder.glob("*.py"))):
-        if path.stem.startswith("_"):
-            continue
+    for path in project_files(folder, ".sql", ".py", wrong=mistakes.append):
         try:
             check_name(path)
-            if path.stem in paths:
-                raise DefinitionError(f"{paths[path.stem].name} has the same name", path=path, remedy="Rename one.")
         except DefinitionError as error:
             mistakes.append(error)
             continue
@@ -124,6 +122,7 @@ def load(folder: Path) -> Loading:
             del paths[name]
     loaded: dict[str, Definition] = {}
     streams: dict[str, tuple[str, ...]] = {LOG: LOG_COLUMNS}
+    modules = Modules(folder)
     for name in _upstream_first(reads, paths, names, mistakes):
         above = reads[name]
         if above in names and above not in loaded:
@@ -131,7 +130,7 @@ def load(folder: Path) -> Loading:
             continue
         try:
             refuse_metrics(paths[name], {other for other in loaded if other not in streams})
-            loaded[name] = _load(paths[name], streams, loaded)
+            loaded[name] = _load(paths[name], streams, loaded, modules)
         except DefinitionError as error:
             mistakes.append(error)
             continue
@@ -174,18 +173,18 @@ def _analysed(
 ) -> tuple[Plan, str]:
     """The plan of a text, and the text without what makes no difference."""
     plan = analyse(name, source, dict(streams), path=path)
-    return plan, expression(plain_intervals(source)).sql(dialect="postgres", comments=False)
+    [statement] = statements(source)
+    return plan, statement.sql(dialect="postgres", comments=False)
 
 
-def _load(path: Path, streams: Mapping[str, tuple[str, ...]], loaded: Mapping[str, Definition]) -> Definition:
-    try:
-        source = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DefinitionError("not UTF-8", path=path) from error
+def _load(
+    path: Path, streams: Mapping[str, tuple[str, ...]], loaded: Mapping[str, Definition], modules: Modules
+) -> Definition:
+    source = read_text(path)
     fingerprints = {name: definition.fingerprint for name, definition in loaded.items()}
-    if path.suffix == ".sql":
+    if path.suffix.lower() == ".sql":
         return from_source(path.stem, source, streams, fingerprints, path)
-    transform = transforms.load(path, streams)
+    transform = transforms.load(path, streams, modules)
     above = fingerprints.get(transform.plan.stream, "")
     return Definition(path.stem, path, source, transform.plan, _fingerprint("python", transform.code, above), transform)
 
@@ -204,21 +203,30 @@ def check_name(path: Path) -> None:
         raise DefinitionError(
             f"{path.stem} cannot be the name of a projection",
             path=path,
-            remedy="Use lower-case words with single underscores, at most 32 characters.",
+            remedy="Use lower-case words with single underscores, at most 32 characters" + _better(path),
         )
     if path.stem in (LOG, "freshness"):
         raise DefinitionError(f"the name {path.stem} is taken by refold itself", path=path)
 
 
+def _better(path: Path) -> str:
+    """How a file might be called instead."""
+    name = path.stem.lower().replace("-", "_").replace(" ", "_")
+    return f": {name}{path.suffix.lower()}." if _NAME.fullmatch(name) and len(name) <= 32 else "."
+
+
 def _reads(path: Path, known: Collection[str]) -> str:
     """The stream that a file reads, found without checking anything else; of several names one that is known."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    if path.suffix == ".py":
+    text = read_text(path)
+    if path.suffix.lower() == ".py":
         return _transform_reads(text, path)
     try:
-        tree = expression(text)
+        tree = next(iter(statements(text)), None)
     except sqlglot.errors.SqlglotError:
         return LOG
+    if not isinstance(tree, sqlglot.exp.Query):
+        return LOG
+    fold_case(tree)
     inner = {cte.alias for cte in tree.find_all(sqlglot.exp.CTE)}
     names = [table.name for table in tree.find_all(sqlglot.exp.Table) if table.name not in inner]
     return next((name for name in names if name in known), names[0] if names else LOG)
@@ -230,7 +238,7 @@ def _transform_reads(text: str, path: Path) -> str:
     except SyntaxError as error:
         raise DefinitionError(f"not valid Python: {error.msg}", path=path, line=error.lineno) from error
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name == path.stem:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == path.stem:
             for decorator in node.decorator_list:
                 if isinstance(decorator, ast.Call):
                     for keyword in decorator.keywords:

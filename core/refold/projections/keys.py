@@ -11,13 +11,27 @@ from sqlglot import exp
 from refold.errors import DefinitionError
 from refold.projections.spelling import expression
 
-_DECLARATION = re.compile(r"^\s*--\s*key\s*:\s*(.+?)\s*$", re.MULTILINE | re.IGNORECASE)
+_DECLARATION = re.compile(r"^\s*--\s*key\s*:\s*(.+?)\s*(?:--.*)?$", re.MULTILINE | re.IGNORECASE)
 
 
 def declared_key(source: str) -> tuple[str, ...] | None:
-    """The columns named in a comment line `-- key: a, b`, or None."""
+    """The columns named in a comment line `-- key: a, b`, or None; what stands behind another `--` explains them.
+
+    Names are read as in SQL: in lower case, unless they are quoted.
+    """
     match = _DECLARATION.search(source)
-    return tuple(part.strip() for part in match[1].split(",")) if match else None
+    return tuple(_name(part.strip()) for part in match[1].split(",")) if match else None
+
+
+def declares_key(line: str) -> bool:
+    """Whether a line of a query is the one that declares its key."""
+    return _DECLARATION.match(line) is not None
+
+
+def _name(written: str) -> str:
+    if len(written) > 2 and written[0] == written[-1] == '"':
+        return written[1:-1].replace('""', '"')
+    return written.lower() if written.isascii() else written
 
 
 def check_recompute_key(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,18 +16,16 @@ from refold.projections.equals import Choice, made_plain, plain
 from refold.projections.funnels import kept_funnels, made_linear
 from refold.projections.hints import misspelt
 from refold.projections.identifiers import ident
-from refold.projections.keys import aggregated_elsewhere, check_recompute_key, declared_key, may_fail
+from refold.projections.keys import (
+    aggregated_elsewhere,
+    check_recompute_key,
+    declared_key,
+    declares_key,
+    may_fail,
+)
 from refold.projections.partials import Partials, Unmergeable
 from refold.projections.plan import LOG, LOG_COLUMNS, Column, KeyPart, Plan
-from refold.projections.spelling import (
-    expression,
-    flatten_groups,
-    fold_case,
-    in_words_of,
-    plain_intervals,
-    row_sql,
-    statements,
-)
+from refold.projections.spelling import expression, flatten_groups, fold_case, in_words_of, row_sql, statements
 
 _RESERVED = {"txid", "position", "ordinal"}
 _HAVING = "having__"
@@ -152,7 +149,7 @@ class _Analysis:
 
     def _parse(self) -> exp.Select:
         try:
-            found = statements(plain_intervals(self.source))
+            found = statements(self.source)
         except sqlglot.errors.ParseError as error:
             first = error.errors[0] if error.errors else {}
             hint = misspelt(self.source)
@@ -193,7 +190,13 @@ class _Analysis:
         if isinstance(query, exp.Subquery):
             raise DefinitionError("a projection is one SELECT, without parentheses around it", path=self.path, line=1)
         if not isinstance(query, exp.Select):
-            raise DefinitionError(f"a projection is one SELECT, not {query.key.upper()}", path=self.path, line=1)
+            made = isinstance(query, exp.Create) and isinstance(query.expression, exp.Query)
+            raise DefinitionError(
+                f"a projection is one SELECT, not {query.key.upper()}",
+                path=self.path,
+                line=_line(query) or 1,
+                remedy="Leave out all that stands before SELECT: the metric is named as its file is." if made else None,
+            )
         fold_case(query)
         flatten_groups(query)
         return query
@@ -383,7 +386,7 @@ class _Analysis:
 
     def _description(self) -> str:
         lines = [text.strip() for text in self.query.comments or []]
-        return "\n".join(line for line in lines if not re.match(r"key\s*:", line))
+        return "\n".join(line for line in lines if not declares_key(f"--{line}"))
 
     def _facts(self, outputs: list[tuple[str, exp.Expr, str | None]]) -> Plan:
         reads = self._reads()

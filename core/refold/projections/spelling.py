@@ -29,15 +29,6 @@ class _Postgres(Postgres):
         }
 
 
-def statements(source: str) -> list[exp.Expr]:
-    """The statements of a text as trees.
-
-    Raises:
-        sqlglot.errors.SqlglotError: it is none that sqlglot can read.
-    """
-    return [one for one in sqlglot.parse(source, read=_Postgres) if one is not None]
-
-
 def expression(sql: str) -> exp.Expr:
     """One statement or expression as a tree.
 
@@ -65,6 +56,24 @@ def plain_intervals(source: str) -> str:
             parts += [source[at : word.start], f"CAST({source[value.start : value.end + 1]} AS INTERVAL)"]
             at = value.end + 1
     return "".join([*parts, source[at:]])
+
+
+def statements(source: str) -> list[exp.Expr]:
+    """The statements of a text; a comment behind the last semicolon is none.
+
+    Raises:
+        sqlglot.errors.SqlglotError: it is no SQL.
+    """
+    parsed = sqlglot.parse(plain_intervals(source), read=_Postgres)
+    return [one for one in parsed if one is not None and not isinstance(one, exp.Semicolon)]
+
+
+def without_end(source: str) -> str:
+    """The text of one statement up to its last word, so that it can stand within another."""
+    words = [
+        token for token in sqlglot.tokenize(source, read="postgres") if token.token_type is not TokenType.SEMICOLON
+    ]
+    return source[: words[-1].end + 1] if words else ""
 
 
 def fold_case(query: exp.Expr) -> None:

@@ -11,44 +11,27 @@ several rows.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import inspect
-import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from enum import Enum
+from datetime import datetime
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
-from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PydanticUserError
 
 from refold.errors import DefinitionError
+from refold.projections.column_types import column_type, holds_enum, optional
+from refold.projections.files import read_text
+from refold.projections.modules import Modules
 from refold.projections.plan import LOG, Column, KeyPart, Plan
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Picker = Callable[[Mapping[str, Any]], tuple[Any, ...]]
 
 _MARK = "__refold_transform__"
-_TYPES: dict[type, str] = {
-    bool: "boolean",
-    int: "bigint",
-    float: "double precision",
-    Decimal: "numeric",
-    str: 'text COLLATE "C"',
-    bytes: "bytea",
-    datetime: "timestamptz",
-    date: "date",
-    time: "time",
-    timedelta: "interval",
-    UUID: "uuid",
-    dict: "jsonb",
-    list: "jsonb",
-}
 
 
 class FunctionFailed(Exception):
@@ -76,8 +59,8 @@ def transform(*, reads: str = LOG, version: int = 1) -> Callable[[Function], Fun
 
     Args:
         reads: the stream, `events` or an event-grain projection.
-        version: raise it when something that the function uses outside its file has changed; changes in
-            the file itself are seen.
+        version: raise it when something that the function uses has changed unseen, such as an installed package
+            or a file of data; changes in its own file, and in those that it imports from beside it, are seen.
     """
 
     def mark(function: Function) -> Function:
@@ -97,8 +80,9 @@ class Transform:
         takes: model of its argument.
         gives: model of its rows.
         many: whether it returns lists; its rows then have ids `<event_id>#<n>`.
+        none: whether it says that it may return None.
         types: SQL type of each column, in the order of the model's fields.
-        code: hash of the source and version.
+        code: hash of the version, the source, and that of the helpers it imports.
     """
 
     plan: Plan
@@ -106,6 +90,7 @@ class Transform:
     takes: type[BaseModel]
     gives: type[BaseModel]
     many: bool
+    none: bool
     types: tuple[str, ...]
     code: str
 
@@ -129,16 +114,18 @@ class Transform:
             except Exception as error:
                 raise FunctionFailed(error) from error
             if self.many:
-                for at, one in enumerate(answer):
+                for at, one in enumerate(answer or ()):
                     ordinal = at if self.plan.stream == LOG else _paired(row["ordinal"], at)
                     yield self._row(one, row, ordinal, f"{row['event_id']}#{at}", values)
             elif answer is not None:
                 yield self._row(answer, row, row["ordinal"], row["event_id"], values)
 
     def _check(self, answer: Any) -> None:
+        if answer is None and (self.none or not self.many):
+            return
         if self.many and not isinstance(answer, list):
             raise TypeError(f"{self.plan.name} declares a list and returned {type(answer).__name__}")
-        for one in answer if self.many else () if answer is None else (answer,):
+        for one in answer if self.many else (answer,):
             if not isinstance(one, self.gives):
                 raise TypeError(f"{self.plan.name} declares {self.gives.__name__} and returned {type(one).__name__}")
 
@@ -158,146 +145,160 @@ def _paired(ordinal: int, at: int) -> int:
     return (ordinal + at) * (ordinal + at + 1) // 2 + at
 
 
-def load(path: Path, streams: Mapping[str, tuple[str, ...]]) -> Transform:
+def load(path: Path, streams: Mapping[str, tuple[str, ...]], modules: Modules | None = None) -> Transform:
     """Runs a transform's file and reads its function's annotations.
 
     Args:
         path: the file; its name is the projection's.
         streams: what it may read, with the columns of each.
+        modules: those of the folder of projections; by default of the file's own folder.
 
     Raises:
         DefinitionError: the file does not define what is needed; with a remedy.
     """
+    modules = modules or Modules(path.parent)
     name = path.stem
-    source = path.read_text(encoding="utf-8")
-    function = _function(path, name)
+    function = _function(modules, path, name)
     reads, version = getattr(function, _MARK)
-    line = function.__code__.co_firstlineno
+    line = _line(function)
+
+    def error(message: str, remedy: str | None = None) -> DefinitionError:
+        return DefinitionError(message, path=path, line=line, remedy=remedy)
+
     if reads not in streams:
-        raise DefinitionError(
-            f"there is no stream named {reads}",
-            path=path,
-            line=line,
-            remedy=f"Streams: {', '.join(sorted(streams))}.",
-        )
-    try:
-        hints = typing.get_type_hints(function)
-    except NameError as error:
-        raise DefinitionError(f"an annotation cannot be resolved: {error}", path=path, line=line) from error
-    parameters = list(inspect.signature(function).parameters)
-    takes = hints.get(parameters[0]) if len(parameters) == 1 else None
-    if not _is_model(takes):
-        raise DefinitionError(
-            f"{name} must take one pydantic model",
-            path=path,
-            line=line,
-            remedy="from refold import Event; def name(event: Event) -> Row: …",
-        )
-    gives, many = _returned(hints.get("return"))
-    if gives is None:
-        raise DefinitionError(
-            f"{name} must say what it returns: a pydantic model, `Model | None` or `list[Model]`",
-            path=path,
-            line=line,
-        )
-    wanted = tuple(takes.model_fields)  # type: ignore[union-attr]
+        raise error(f"there is no stream named {reads}", f"Streams: {', '.join(sorted(streams))}.")
+    refused = _not_plain(function)
+    if refused is not None:
+        raise error(f"{name} {refused[0]}", refused[1])
+    takes, gives, many, none = _annotations(function, name, error)
+    wanted = tuple(takes.model_fields)
     for column in wanted:
         if column not in streams[reads]:
-            raise DefinitionError(
-                f"{reads} has no column {column}",
-                path=path,
-                line=line,
-                remedy=f"Columns: {', '.join(streams[reads])}.",
-            )
-    columns = []
-    kinds = []
-    for field, info in gives.model_fields.items():
-        if field == "event_id":
-            if many:
-                raise DefinitionError(
-                    "the rows of a list get ids of their own; leave event_id out of the model",
-                    path=path,
-                    line=line,
-                )
-            columns.append(Column(field, field, info.description))
-            continue
-        if field in ("txid", "position", "ordinal") or "__" in field:
-            raise DefinitionError(f"a column cannot be named {field}", path=path, line=line)
-        kind = _sql_type(info.annotation)
-        if kind is None:
-            raise DefinitionError(
-                f"{gives.__name__}.{field}: there is no column type for {info.annotation}",
-                path=path,
-                line=line,
-                remedy="Use str, int, bool, Decimal, float, datetime, date, UUID, dict or list, or one of them | None.",
-            )
-        columns.append(Column(field, field, info.description))
-        kinds.append(kind)
+            raise error(f"{reads} has no column {column}", f"Columns: {', '.join(streams[reads])}.")
+    columns, kinds = _columns(gives, many, error)
     plan = Plan(
         name=name,
         upkeep="transform",
         stream=reads,
         reads=wanted,
         key=(KeyPart("event_id", "event_id"),),
-        columns=tuple(columns),
+        columns=columns,
         description=inspect.cleandoc(function.__doc__ or ""),
         because="a Python function of one event",
     )
-    code = hashlib.sha256(f"{version}\n{source}".encode()).hexdigest()
-    return Transform(plan, function, takes, gives, many, tuple(kinds), code)  # type: ignore[arg-type]
+    parts = [f"{version}\n{read_text(path)}"]
+    parts += [f"{helper}\n{text}" for helper, text in modules.helpers(path)]
+    if any(holds_enum(info.annotation) for info in gives.model_fields.values()):
+        # They were once written by name.
+        parts.append("enums by value")
+    code = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
+    return Transform(plan, function, takes, gives, many, none, kinds, code)
 
 
-def _function(path: Path, name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"refold_projection_{name}", path)
-    if spec is None or spec.loader is None:
-        raise DefinitionError("not a Python file", path=path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise DefinitionError(
-            f"the file fails when it is loaded: {type(error).__name__}: {error}", path=path
-        ) from error
-    function = getattr(module, name, None)
+def _function(modules: Modules, path: Path, name: str) -> Any:
+    function = getattr(modules.run(path), name, None)
     if function is None or not hasattr(function, _MARK):
         raise DefinitionError(
             f"there is no transform named {name} in it",
             path=path,
-            remedy=f"Name the function like the file and mark it: @transform() def {name}(event: Event) -> …",
+            remedy=f"Name the function like the file and mark it: @transform() def {name}(event: Event) -> …;"
+            f" a file of helpers is called _{name}.py.",
         )
     return function
+
+
+def _line(function: Any) -> int | None:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return None if code is None else int(code.co_firstlineno)
+
+
+def _not_plain(function: Any) -> tuple[str, str] | None:
+    """Why something that is marked is no function to be called with an event, and the remedy."""
+    inner = inspect.unwrap(function)
+    if not inspect.isfunction(inner):
+        return f"is no function but {type(inner).__name__}", "Mark a function: @transform() def …."
+    if inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner):
+        return (
+            "is async, and a transform is a function of its event alone: it waits for nothing",
+            "Write def instead of async def.",
+        )
+    if inspect.isgeneratorfunction(inner):
+        return "has a yield, and a transform returns its rows", "Return a list, and declare it: -> list[Model]."
+    return None
+
+
+def _annotations(
+    function: Any, name: str, error: Callable[..., DefinitionError]
+) -> tuple[type[BaseModel], type[BaseModel], bool, bool]:
+    """What a function takes and gives, whether in lists, and whether it may give None."""
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError) as problem:
+        raise error(
+            f"an annotation cannot be resolved: {problem}",
+            "Define or import it at the top of the file, not under `if TYPE_CHECKING`.",
+        ) from problem
+    parameters = list(inspect.signature(function).parameters)
+    takes = hints.get(parameters[0]) if len(parameters) == 1 else None
+    if not _is_model(takes):
+        raise error(
+            f"{name} must take one pydantic model", "from refold import Event; def name(event: Event) -> Row: …"
+        )
+    gives, many = _returned(hints.get("return"))
+    if gives is None:
+        raise error(f"{name} must say what it returns: a pydantic model, `Model | None` or `list[Model]`")
+    assert takes is not None
+    for model in (takes, gives):
+        try:
+            # Its annotations may name what stands below it.
+            model.model_rebuild()
+        except (NameError, PydanticUserError) as problem:
+            raise error(
+                f"an annotation of {model.__name__} cannot be resolved: {getattr(problem, 'message', problem)}",
+                "Define or import it at the top of the file, not under `if TYPE_CHECKING`.",
+            ) from problem
+    return takes, gives, many, type(None) in typing.get_args(hints["return"])
+
+
+def _columns(
+    gives: type[BaseModel], many: bool, error: Callable[..., DefinitionError]
+) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+    """The columns that a model becomes, and the SQL type of each but event_id."""
+    columns = []
+    kinds = []
+    for field, info in gives.model_fields.items():
+        if field == "event_id":
+            if many:
+                raise error("the rows of a list get ids of their own; leave event_id out of the model")
+            columns.append(Column(field, field, info.description))
+            continue
+        if field in ("txid", "position", "ordinal") or "__" in field:
+            raise error(f"a column cannot be named {field}")
+        kind = column_type(info.annotation)
+        if kind is None:
+            raise error(
+                f"{gives.__name__}.{field}: there is no column type for {_shown(info.annotation)}",
+                "Use str, int, bool, Decimal, float, datetime, date, UUID, an Enum or Literal of one of them, a model, "
+                "a dict, list or tuple, or one of these | None.",
+            )
+        columns.append(Column(field, field, info.description))
+        kinds.append(kind)
+    return tuple(columns), tuple(kinds)
+
+
+def _shown(annotation: Any) -> str:
+    """An annotation as it is written."""
+    plain = isinstance(annotation, type) and typing.get_origin(annotation) is None
+    return annotation.__name__ if plain else str(annotation)
 
 
 def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _optional(annotation: Any) -> Any:
-    """The annotation without `| None`."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        rest = [part for part in typing.get_args(annotation) if part is not type(None)]
-        return rest[0] if len(rest) == 1 else annotation
-    return annotation
-
-
 def _returned(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    inner = _optional(annotation)
+    inner = optional(annotation)
     many = typing.get_origin(inner) is list
     if many:
-        inner = typing.get_args(inner)[0]
+        inner = next(iter(typing.get_args(inner)), None)
     return (inner, many) if _is_model(inner) else (None, many)
-
-
-def _sql_type(annotation: Any) -> str | None:
-    inner = _optional(annotation)
-    if typing.get_origin(inner) is typing.Literal:
-        inner = type(typing.get_args(inner)[0])
-    inner = typing.get_origin(inner) or inner
-    if isinstance(inner, type) and issubclass(inner, Enum):
-        inner = str if issubclass(inner, str) else inner
-    if isinstance(inner, type) and issubclass(inner, BaseModel):
-        return None
-    for kind, sql in _TYPES.items():
-        if inner is kind or (kind is str and isinstance(inner, type) and issubclass(inner, str)):
-            return sql
-    return None

@@ -10,7 +10,8 @@ from pathlib import Path
 import sqlglot
 from sqlglot import Token, TokenType, exp
 
-from refold.errors import RefoldError, ViewError
+from refold.errors import DefinitionError, RefoldError, ViewError
+from refold.projections.files import project_files, read_text
 
 SCHEMA = "metrics"
 """Where all of them stand, beside the views of the metrics."""
@@ -62,7 +63,7 @@ def load_views(folder: Path, metrics: Collection[str], mistakes: list[RefoldErro
         mistakes: gets what is wrong with each file that is left out.
     """
     files: list[ViewFile] = []
-    for path in sorted(folder.glob("*.sql")) if folder.is_dir() else []:
+    for path in project_files(folder, ".sql", wrong=mistakes.append):
         try:
             if path.stem in metrics or path.stem in TAKEN:
                 whose = "a metric" if path.stem in metrics else "refold itself"
@@ -71,10 +72,8 @@ def load_views(folder: Path, metrics: Collection[str], mistakes: list[RefoldErro
                     path=path,
                     remedy="Give file and view another name: to make it would take the other away.",
                 )
-            files.append(view_file(path.stem, path.read_text(encoding="utf-8"), path))
-        except UnicodeDecodeError:
-            mistakes.append(ViewError("not UTF-8", path=path, remedy="Save it as UTF-8."))
-        except ViewError as error:
+            files.append(view_file(path.stem, read_text(path), path))
+        except (DefinitionError, ViewError) as error:
             mistakes.append(error)
     return files
 
