@@ -14,6 +14,8 @@ import psycopg
 import pytest
 
 from law import PROJECT, broken, deploy_project, project, random_events, worker_connection, wrong_metrics
+from live import SHOP
+from making import events
 from processes import worker
 from producers import Producer
 from refold import Log, append
@@ -284,3 +286,15 @@ def test_a_deploy_that_gets_into_a_deadlock_begins_again(url: str, folder: Path,
         deploying.result(60)
     assert looker.execute("SELECT count(last_place) FROM metrics.item_counts").fetchone() != (0,)
     check(url, folder)
+
+
+def test_progress_counts_no_rows_of_segments_that_are_still_empty(
+    database_url: str, conn: psycopg.Connection[Any]
+) -> None:
+    """Of a table that was never vacuumed the planner assumes ten pages at least."""
+    append(conn, events(3))
+    conn.commit()
+    totals: set[int] = set()
+    with connect_as(database_url, "refold_worker", autocommit=True) as worker:
+        deploy(worker, SHOP, load_directory(SHOP), lambda progress: totals.add(progress.total))
+    assert max(totals) == 3

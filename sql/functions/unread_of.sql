@@ -9,7 +9,7 @@ BEGIN
     SELECT u.events, u.oldest, u.exact
     FROM refold.builds_now AS b
     CROSS JOIN LATERAL refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS u
-    WHERE b.build_id = unread_of.build AND b.state IN ('building', 'live') AND b.loaded;
+    WHERE b.build_id = unread_of.build AND (b.state = 'live' OR (b.state = 'building' AND b.loaded));
 END
 $$;
 

@@ -31,7 +31,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON refold.duties, refold.duplicates, refold
 -- An observer sees how things stand: states, lags, incidents, counts. No event, no key, no text that somebody sent or that
 -- an error repeats; and so no column in which one may be.
 GRANT SELECT ON refold.settings, refold.segments, refold.alembic_version, refold.deployments, refold.forgotten,
-    refold.duplicates, refold.latencies
+    refold.duplicates, refold.latencies, refold.batches
 TO refold_observer;
 GRANT SELECT ON SEQUENCE refold.events_position TO refold_observer;
 GRANT SELECT (

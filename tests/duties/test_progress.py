@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -83,7 +83,7 @@ def build(number: int, above: int | None = None, behind: int = 0, still: int = 0
     )
 
 
-FAILED: dict[str, Any] = {"error": "ValueError"}
+FAILED: Mapping[str, Any] = {"error": "ValueError"}
 
 
 @pytest.mark.parametrize(

@@ -180,22 +180,21 @@ class _Analysis:
             )
         query = found[0]
         if not isinstance(query, exp.Query):
-            word = sqlglot.tokenize(self.source, read="postgres")[0].text.upper()
+            begins = sqlglot.tokenize(self.source, read="postgres")[0]
+            word = begins.text.upper()
+            remedy = None
+            if word == "EXPLAIN":
+                remedy = "Leave it out: `refold explain` shows how a projection is kept."
+            elif isinstance(query, exp.Create) and isinstance(query.expression, exp.Query):
+                remedy = "Leave out all that stands before SELECT: the metric is named as its file is."
             raise DefinitionError(
-                f"a projection is one SELECT, not {word}",
-                path=self.path,
-                line=1,
-                remedy="Leave it out: `refold explain` shows how a projection is kept." if word == "EXPLAIN" else None,
+                f"a projection is one SELECT, not {word}", path=self.path, line=begins.line, remedy=remedy
             )
         if isinstance(query, exp.Subquery):
             raise DefinitionError("a projection is one SELECT, without parentheses around it", path=self.path, line=1)
         if not isinstance(query, exp.Select):
-            made = isinstance(query, exp.Create) and isinstance(query.expression, exp.Query)
             raise DefinitionError(
-                f"a projection is one SELECT, not {query.key.upper()}",
-                path=self.path,
-                line=_line(query) or 1,
-                remedy="Leave out all that stands before SELECT: the metric is named as its file is." if made else None,
+                f"a projection is one SELECT, not {query.key.upper()}", path=self.path, line=_line(query) or 1
             )
         fold_case(query)
         flatten_groups(query)
