@@ -47,6 +47,7 @@ GRANT SELECT (
 GRANT SELECT (name, started_at, ended_at, pid, failures) ON refold.duties TO refold_observer;
 GRANT SELECT (dead_letter_id, build_id, state, attempts, sqlstate, first_failed_at, last_failed_at, ended_at)
     ON refold.dead_letters TO refold_observer;
+GRANT SELECT (slice, sealed_at) ON refold.sealed TO refold_observer;
 GRANT SELECT (rejected_id, answer, times, first_seen, last_seen) ON refold.rejected TO refold_observer;
 GRANT SELECT (repair_id, build_id, projection, relation, kind, repaired_by, repaired_at)
     ON refold.repairs TO refold_observer;

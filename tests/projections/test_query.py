@@ -294,7 +294,7 @@ def test_comments_describe_the_metric_and_its_columns() -> None:
             "Name the columns.",
         ),
         ("EXPLAIN SELECT action FROM events", 1, "one SELECT, not EXPLAIN", "`refold explain`"),
-        ("-- Tidy.\nVACUUM events", 1, "one SELECT, not VACUUM", None),
+        ("-- Tidy.\nVACUUM events", 2, "one SELECT, not VACUUM", None),
         ("(SELECT event_id FROM events)", 1, "without parentheses around it", None),
         ("SELECT 1 AS one", None, "reads no stream", "Add FROM events."),
         ("SELECT\n  action,\n  count(*)\nFROM events GROUP BY action", None, "count(*) has no name", "AS name"),
