@@ -89,7 +89,10 @@ def ingest(
     ts_format: Annotated[
         str | None,
         typer.Option(
-            "--ts-format", metavar="FORMAT", help="epoch_s, epoch_ms or as in strptime.", rich_help_panel=COLUMNS
+            "--ts-format",
+            metavar="FORMAT",
+            help="epoch_s, epoch_ms, epoch_us, epoch_ns, excel (days), or as in strptime.",
+            rich_help_panel=COLUMNS,
         ),
     ] = None,
     file_format: Annotated[
