@@ -34,13 +34,26 @@ _LOCAL = re.compile(f"({DATE_PATTERN})(?:[T ]{TIME_PATTERN}({OFFSET_PATTERN})?)?
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?").fullmatch
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCH_UNITS = {"epoch_s": 1_000_000, "epoch_ms": 1_000}
+_EPOCH_UNITS = {
+    "epoch_s": Decimal(1_000_000),
+    "epoch_ms": Decimal(1_000),
+    "epoch_us": Decimal(1),
+    "epoch_ns": Decimal("0.001"),
+}
+_EXCEL = "excel"
+_EXCEL_START = datetime(1899, 12, 30)
+_EXCEL_DAYS = (61, 2_958_466)
+"""Before March 1900 spreadsheets disagree: Excel believes in a 29 February 1900."""
+_LIKELY = (datetime(1990, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
+"""Between these a number of which nobody said what it counts is taken for milliseconds; other units lie outside."""
+_FORMS = f"{', '.join(_EPOCH_UNITS)}, {_EXCEL} or a strptime format"
 _EXAMPLE = "2020-01-31T12:00:00Z"
 _OUT_OF_RANGE = "is out of range: years 1 to 9999 UTC"
 
 _DIRECTIVES = frozenset("aAwdbBmyYHIpMSfzjUWcxXGuV%")
-_YEAR_DIRECTIVES = frozenset("yYcxG")
-_TIME_DIRECTIVES = frozenset("HIMSfcX")
+_YEAR_DIRECTIVES = frozenset("yYG")
+_TIME_DIRECTIVES = frozenset("HIMSf")
+_COMPOSED = {"c": "abdHMSY", "x": "mdy", "X": "HMS"}
 
 
 def from_epoch_ms(value: int) -> datetime:
@@ -82,8 +95,9 @@ def parser(timezone: tzinfo | None = None, ts_format: str | None = None) -> Call
 
     timezone: where times without an offset were written down. A time that the clocks there skipped is
         refused; of one that they showed twice, the first is meant. A date alone means the start of that day.
-    ts_format: `epoch_s`, `epoch_ms` (fractions allowed) or a format of `datetime.strptime`. Without it, text
-        is ISO 8601 and an integer is milliseconds since 1970.
+    ts_format: `epoch_s`, `epoch_ms`, `epoch_us`, `epoch_ns` (fractions allowed), `excel` (days since 1899-12-30, as
+        spreadsheets count them, to the millisecond) or a format of `datetime.strptime`. Without it, text is ISO 8601
+        and an integer is milliseconds since 1970, if that lies between 1990 and 2200.
 
     Raises ValueError for a format that cannot work; the function raises it for a time it cannot read.
     """
@@ -92,10 +106,15 @@ def parser(timezone: tzinfo | None = None, ts_format: str | None = None) -> Call
     if ts_format in _EPOCH_UNITS:
         unit = _EPOCH_UNITS[ts_format]
         return lambda value: _read_epoch(value, unit)
+    if ts_format == _EXCEL:
+        if timezone is None:
+            raise ValueError("the days of a spreadsheet have no offset from UTC: say where, with --timezone")
+        return lambda value: _read_excel(value, timezone)
     directives = _directives(ts_format)
+    _check_sense(ts_format, directives)
     if "z" not in directives and timezone is None:
         raise ValueError(f"the format {ts_format!r} has no %z (offset): say where, with --timezone")
-    whole_days = not _TIME_DIRECTIVES & directives
+    whole_days = not _TIME_DIRECTIVES & set(directives)
 
     # Files repeat their times (a day, a second), and strptime costs 6 µs.
     @lru_cache(maxsize=4096)
@@ -114,15 +133,16 @@ def parser(timezone: tzinfo | None = None, ts_format: str | None = None) -> Call
 def _read_plain(value: object, timezone: tzinfo | None) -> datetime:
     if not isinstance(value, str):
         if isinstance(value, int) and not isinstance(value, bool):
-            return from_epoch_ms(value)
-        raise ValueError(f"must be a string or an integer, not {kind(value)}")
+            return _from_unmarked(value)
+        remedy = f": {name_it(str(value))}" if isinstance(value, (float, Decimal)) else ""
+        raise ValueError(f"must be a string or an integer, not {kind(value)}{remedy}")
     text = value.strip()
     form = _LOCAL(text)
     if form is None:
         if not text:
             raise ValueError("is empty")
-        hint = "epoch_ms, epoch_s or a strptime format" if _NUMBER(text) else "a strptime format"
-        raise ValueError(f"{_short(text)} is not an ISO 8601 time: name its form with --ts-format ({hint})")
+        remedy = name_it(text) if _NUMBER(text) else "name its form with --ts-format (a strptime format)"
+        raise ValueError(f"{_short(text)} is not an ISO 8601 time: {remedy}")
     if form[2]:
         return _from_valid_iso(text)
     if timezone is None:
@@ -130,10 +150,44 @@ def _read_plain(value: object, timezone: tzinfo | None) -> datetime:
     return _localise(_from_iso_digits(text), timezone, whole_day=len(text) == len(form[1]))
 
 
-def _read_epoch(value: object, microseconds: int) -> datetime:
+def _from_unmarked(value: int) -> datetime:
+    """Convert milliseconds that may be something else: seconds, days, or the digits of a date."""
+    try:
+        moment = from_epoch_ms(value)
+    except ValueError as error:
+        raise ValueError(f"{error}: {name_it(str(value))}" if abs(value) < 10**30 else str(error)) from None
+    if not _LIKELY[0] <= moment < _LIKELY[1]:
+        raise ValueError(f"{value} would be {moment.date()} as milliseconds: {name_it(str(value))}")
+    return moment
+
+
+def name_it(number: str) -> str:
+    """Tell which form a number probably has, by the years that events are from."""
+    for form in (*_EPOCH_UNITS, _EXCEL, "%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S"):
+        try:
+            moment = parser(UTC, form)(number)
+        except ValueError:
+            continue
+        exact = form[0] != "%" or moment.strftime(form) == number
+        if exact and _LIKELY[0] <= moment < _LIKELY[1]:
+            return f"name its form (--ts-format {form} makes it {moment.date()})"
+    return f"name its form with --ts-format ({_FORMS})"
+
+
+def _read_excel(value: object, timezone: tzinfo) -> datetime:
+    text = _text(value)
+    if not _NUMBER(text) or not _EXCEL_DAYS[0] <= Decimal(text) < _EXCEL_DAYS[1]:
+        raise ValueError(f"{_short(text)} is not a day of a spreadsheet, from {_EXCEL_DAYS[0]} to {_EXCEL_DAYS[1] - 1}")
+    # A fraction of a day in binary is a little less or more than the time that was meant.
+    milliseconds = int((Decimal(text) * 86_400_000).to_integral_value())
+    moment = _EXCEL_START + timedelta(milliseconds=milliseconds)
+    return _localise(moment, timezone, whole_day=not milliseconds % 86_400_000)
+
+
+def _read_epoch(value: object, microseconds: Decimal) -> datetime:
     text = _text(value)
     if not _NUMBER(text):
-        raise ValueError(f"{_short(text)} is not a number of seconds or milliseconds, as --ts-format says")
+        raise ValueError(f"{_short(text)} is not a number of seconds or of parts of them, as --ts-format says")
     since = (Decimal(text) * microseconds).to_integral_value(ROUND_FLOOR)
     if not EARLIEST_MS * 1000 <= since <= LATEST_MS * 1000 + 999:
         raise ValueError(f"{_short(text)} {_OUT_OF_RANGE}")
@@ -164,16 +218,52 @@ def _localise(moment: datetime, timezone: tzinfo, whole_day: bool) -> datetime:
     return instant
 
 
-def _directives(ts_format: str) -> set[str]:
-    found = set(re.findall(r"%(.?)", ts_format, re.DOTALL))
-    unknown = sorted(found - _DIRECTIVES)
+def _directives(ts_format: str) -> str:
+    """List what a format says about a time, in order; %c, %x and %X by what they stand for."""
+    found = re.findall(r"%(.?)", ts_format, re.DOTALL)
+    unknown = sorted(set(found) - _DIRECTIVES)
     if "Z" in found:
         raise ValueError("%Z (a zone's name) is ambiguous: write the name as plain text and give --timezone")
     if unknown:
-        raise ValueError(f"the format {ts_format!r} has the unknown directive %{unknown[0]}")
-    if not found & _YEAR_DIRECTIVES:
+        hint = ": seconds since 1970 are epoch_s" if unknown[0] == "s" else ""
+        raise ValueError(f"the format {ts_format!r} has the unknown directive %{unknown[0]}{hint}")
+    said = "".join(_COMPOSED.get(one, one) for one in found if one != "%")
+    if not _YEAR_DIRECTIVES & set(said):
         raise ValueError(f"the format {ts_format!r} has no year: times need one, such as %Y")
-    return found
+    return said
+
+
+def _check_sense(ts_format: str, said: str) -> None:
+    """Refuse what strptime would read without a word, as another time than the one that is written there."""
+    wrong = _contradiction(said)
+    if wrong is None:
+        try:
+            datetime.strptime(datetime(2004, 2, 29, 13, 5, 6, tzinfo=UTC).strftime(ts_format), ts_format)
+        except (ValueError, re.error) as error:
+            wrong = f"cannot be read again: {error}"
+    if wrong is not None:
+        raise ValueError(f"the format {ts_format!r} {wrong}")
+
+
+def _contradiction(said: str) -> str | None:
+    """Say what is wrong with a list of directives. Pure."""
+    has = set(said)
+    hour = has & set("HI")
+    day = has & set("dj") or (has & set("UWV") and has & set("aAwu"))
+    twice = next((group for group in ("yYG", "HI", *"mbBdpMSfjz") if sum(said.count(one) for one in group) > 1), None)
+    rules: tuple[tuple[object, str], ...] = (
+        ("H" in has and "p" in has, "has %p (AM or PM) beside %H, which counts to 24 and ignores it: write %I"),
+        (twice, f"says the same twice: {' and '.join(f'%{one}' for one in said if one in (twice or ''))}"),
+        ("I" in has and "p" not in has, "has %I, hours to 12, without %p (AM or PM): write %H, or add %p"),
+        ("p" in has and not hour, "has %p (AM or PM) without an hour: add %I"),
+        ("M" in has and not hour, "has %M, the minute, without an hour: the month is %m"),
+        ("S" in has and "M" not in has, "has %S, the second, without a minute: add %M"),
+        ("f" in has and "S" not in has, "has %f, parts of a second, without a second: add %S"),
+        ("d" in has and not has & set("mbB"), "has %d, the day of the month, without a month: add %m, %b or %B"),
+        (has & set("UW") and not day, "has the number of a week without its day: add %a, %A, %w or %u"),
+        (hour and not day, "has a time without a day: add %m and %d, or %j"),
+    )
+    return next((wrong for found, wrong in rules if found), None)
 
 
 def _text(value: object) -> str:

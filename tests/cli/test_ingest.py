@@ -120,7 +120,8 @@ def test_several_files(refold: Refold, tmp_path: Path, conn: Connection) -> None
 
 
 def test_standard_input(refold: Refold, conn: Connection) -> None:
-    lines = '{"id": "a", "action": "view", "ts": 0}\n{"id": "b", "action": "view", "ts": "2026-03-02T10:00:00Z"}\n'
+    lines = '{"id": "a", "action": "view", "ts": 1772442000000}\n'
+    lines += '{"id": "b", "action": "view", "ts": "2026-03-02T10:00:00Z"}\n'
     result = refold("--format", "jsonl", "-", input=lines)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("-: 2 received = 2 stored")
@@ -209,7 +210,9 @@ class Running:
 
     def feed(self, count: int) -> None:
         assert self.process.stdin is not None
-        lines = (json.dumps({"id": f"e{n:03}", "action": "view", "ts": n}) + "\n" for n in range(count))
+        lines = (
+            json.dumps({"id": f"e{n:03}", "action": "view", "ts": 1_772_442_000_000 + n}) + "\n" for n in range(count)
+        )
         self.process.stdin.write("".join(lines).encode())
         self.process.stdin.flush()
 

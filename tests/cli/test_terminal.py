@@ -61,7 +61,10 @@ def attacked(refold: Refold, metric: Callable[[str, str], Path], database_url: s
             (EVIL, EVIL, EVIL, EVIL),
         )
     Path(f"evil{EVIL.replace('/', '')}.jsonl").write_text(
-        json.dumps({"id": "f" + EVIL, "action": EVIL, "ts": 0, "metadata": {"n": 2}}) + "\n" + EVIL + "\n"
+        json.dumps({"id": "f" + EVIL, "action": EVIL, "ts": 1_772_442_000_000, "metadata": {"n": 2}})
+        + "\n"
+        + EVIL
+        + "\n"
     )
     assert refold("worker", "--drain").status == 0
     with psycopg.connect(database_url, autocommit=True) as conn:

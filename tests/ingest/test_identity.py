@@ -24,6 +24,9 @@ def test_parse() -> None:
     [
         ("/data/shop.csv", None, "shop.csv"),
         ("shop.csv.gz", None, "shop.csv"),
+        ("SHOP.CSV.GZ", None, "SHOP.CSV"),
+        ("shop.csv.gz.gz", None, "shop.csv"),
+        ("shop.csv.zlib", None, "shop.csv"),
         ("/data/shop.csv", "web", "web"),
         ("-", None, "-"),
         ("-", "web", "web"),

@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,15 @@ def read(data: bytes) -> list[tuple[int, str, str | None]]:
         return [(line.number, line.text, line.error) for line in reader]
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def twice(data: bytes) -> bytes:
+    return gzip.compress(gzip.compress(data))
+
+
+def both(data: bytes) -> bytes:
+    return gzip.compress(zlib.compress(gzip.compress(data)))
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zlib.compress, twice, both])
 def test_lines_and_their_numbers(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
     data = pack("\ufeffä\n\nb\r\nlast".encode())
     expected = [(1, "ä\n", None), (2, "\n", None), (3, "b\r\n", None), (4, "last", None)]
@@ -34,6 +43,26 @@ def test_lines_and_their_numbers(pack: Callable[[bytes], bytes], tmp_path: Path)
 def test_empty() -> None:
     assert read(b"") == []
     assert read(gzip.compress(b"")) == []
+
+
+@pytest.mark.parametrize("level", [-1, 0, 1, 9])
+def test_zlib_at_any_level(level: int) -> None:
+    assert read(zlib.compress(b"", level)) == []
+    [(_, text, _)] = read(zlib.compress(b"x" * 1_000_000, level))
+    assert text == "x" * 1_000_000
+
+
+@pytest.mark.parametrize("text", ["x^2,y\n", "x", "x^", "x\u06ad,\u06ad\u06ad\n"])
+def test_text_that_begins_like_zlib(text: str) -> None:
+    assert [found for _, found, _ in read(text.encode())] == [text]
+
+
+def test_a_file_that_is_packed_without_end() -> None:
+    data = b"a\n"
+    for _ in range(5):
+        data = gzip.compress(data)
+    with pytest.raises(InputError, match="standard input is packed more than 4 times"):
+        read(data)
 
 
 def test_gzip_of_several_members() -> None:
@@ -94,9 +123,12 @@ def test_memory_does_not_grow_with_a_line(tmp_path: Path, monkeypatch: pytest.Mo
         for _ in range(64):
             file.write(b"x" * (1 << 20))
         file.write(b"\nafter\n")
+    (tmp_path / "z").write_bytes(zlib.compress(gzip.decompress(path.read_bytes())))
     tracemalloc.start()
     try:
         with LineReader(path) as reader:
+            assert [line.cut for line in reader] == [True, False]
+        with LineReader(tmp_path / "z") as reader:
             assert [line.cut for line in reader] == [True, False]
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -105,22 +137,25 @@ def test_memory_does_not_grow_with_a_line(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def damaged(data: bytes) -> bytes:
-    middle = len(data) - 6  # in the checksum
+    middle = len(data) - (6 if data[0] == 31 else 2)  # in the checksum
     return data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
 @pytest.mark.parametrize("hurt", [lambda data: data[:-400], damaged, lambda data: data + b"garbage"])
-def test_gzip_that_breaks_off(hurt: Callable[[bytes], bytes]) -> None:
-    packed = hurt(gzip.compress(b"".join(b"line %d\n" % n for n in range(1000))))
+def test_packed_data_that_break_off(hurt: Callable[[bytes], bytes], pack: Callable[[bytes], bytes]) -> None:
+    packed = hurt(pack(b"".join(b"line %d\n" % n for n in range(1000))))
     seen = []
     with LineReader("-", stdin=io.BytesIO(packed)) as reader, pytest.raises(InputError) as caught:
         for line in reader:
             seen.append(line.text)
     assert 100 < len(seen) <= 1000
     assert seen == [f"line {n}\n" for n in range(len(seen))]
-    assert f"standard input: the gzip data break off or are damaged after line {len(seen)}" == str(caught.value)
+    kind = "gzip" if pack is gzip.compress else "zlib"
+    assert f"standard input: the {kind} data break off or are damaged after line {len(seen)}" == str(caught.value)
 
 
+@pytest.mark.parametrize("packed", [bytes, gzip.compress, twice])
 @pytest.mark.parametrize(
     ("data", "what"),
     [
@@ -130,11 +165,16 @@ def test_gzip_that_breaks_off(hurt: Callable[[bytes], bytes]) -> None:
         (b"\xfd7zXZ\0", "xz"),
         (b"\x28\xb5\x2f\xfd\0", "zstd"),
         (b"PAR1\x15\x04", "Parquet"),
+        (b"\x1f\x9d\x90", "compress"),
+        (b"\x04\x22\x4d\x18", "lz4"),
+        (b"7z\xbc\xaf\x27", "7z"),
+        (b"\xd0\xcf\x11\xe0\xa1", "Office"),
     ],
 )
-def test_other_kinds_of_files_are_named(data: bytes, what: str) -> None:
-    with pytest.raises(InputError, match=what) as caught:
-        read(data)
+def test_other_kinds_of_files_are_named(data: bytes, what: str, packed: Callable[[bytes], bytes]) -> None:
+    verb = "is" if packed is bytes else "holds"
+    with pytest.raises(InputError, match=f"standard input {verb} .*{what}") as caught:
+        read(packed(data))
     assert caught.value.remedy
 
 

@@ -89,9 +89,14 @@ def test_ids_from_columns_leave_the_columns_where_they_are() -> None:
         (",view,2020-01-31T12:00:00Z,1", "id: the column 'id' is empty"),
         (
             "a,view,2020-01-31T12:00:00Z,2.1.3",
-            "version: must be a whole number from 1 to 32767, not a string",
+            "version: must be a whole number from 1 to 32767, not '2.1.3'"
+            "; if it means something else: --map metadata.version=version",
         ),
-        ("a,view,2020-01-31T12:00:00Z,0", "version: must be a whole number from 1 to 32767, not 0"),
+        (
+            "a,view,2020-01-31T12:00:00Z,0",
+            "version: must be a whole number from 1 to 32767, not 0"
+            "; if it means something else: --map metadata.version=version",
+        ),
         (f"{'a' * 256},view,2020-01-31T12:00:00Z,1", "id: must have 1 to 255 characters, not 256"),
         ("a,view", "the row has 2 values for 4 columns"),
     ],
@@ -160,9 +165,9 @@ def test_json_lines_have_the_shape_of_events() -> None:
     found = convert(
         lines(
             '{"id": "a", "action": "view", "ts": "2020-01-31T12:00:00Z", "metadata": {"x": 1.10}}',
-            '{"id": "b", "action": "view", "ts": 0, "colour": "red"}',
-            '{"action": "view", "ts": 0}',
-            '{"id": 7, "action": "view", "ts": 0}',
+            '{"id": "b", "action": "view", "ts": 1580472000000, "colour": "red"}',
+            '{"action": "view", "ts": 1580472000000}',
+            '{"id": 7, "action": "view", "ts": 1580472000000}',
             '{"id": "c", "id": "d"}',
         ),
         form="jsonl",
@@ -180,12 +185,12 @@ def test_json_lines_with_options_but_no_map_keep_their_shape() -> None:
     found = convert(
         lines(
             '{"ts": "2020-01-31 13:00:00"}',
-            '{"ts": 0, "metadata": {"a": 1}}',
-            '{"ts": 0, "metadata": {"shop": 1}}',
-            '{"ts": 0, "metadata": []}',
-            '{"ts": 0, "id": "x"}',
-            '{"ts": 0, "action": "view"}',
-            '{"ts": 0, "colour": "red"}',
+            '{"ts": 1580472000000, "metadata": {"a": 1}}',
+            '{"ts": 1580472000000, "metadata": {"shop": 1}}',
+            '{"ts": 1580472000000, "metadata": []}',
+            '{"ts": 1580472000000, "id": "x"}',
+            '{"ts": 1580472000000, "action": "view"}',
+            '{"ts": 1580472000000, "colour": "red"}',
         ),
         form="jsonl",
         set=["action=seen,metadata.shop=web"],
@@ -194,7 +199,7 @@ def test_json_lines_with_options_but_no_map_keep_their_shape() -> None:
     )
     assert found == [
         event(id="shop:1", action="seen", ts=NOON, metadata={"shop": "web"}),
-        event(id="shop:2", action="seen", ts=0, metadata={"a": 1, "shop": "web"}),
+        event(id="shop:2", action="seen", ts=NOON, metadata={"a": 1, "shop": "web"}),
         "metadata: would get 'shop' twice: map that column to another key",
         "metadata: must be an object",
         "id: the record has one, but --id-from was given",
@@ -206,18 +211,18 @@ def test_json_lines_with_options_but_no_map_keep_their_shape() -> None:
 def test_json_lines_by_map() -> None:
     found = convert(
         lines(
-            '{"user": 7, "event": "view", "id": "a", "ts": 0, "price": 1.10, "gone": null}',
-            '{"user": null, "event": "view", "id": 8, "ts": 0, "extra": {"a": []}}',
-            '{"event": "view", "id": "c", "ts": 0}',
-            '{"user": true, "event": "view", "id": "d", "ts": 0}',
-            '{"user": "u", "event": "view", "ts": 0}',
+            '{"user": 7, "event": "view", "id": "a", "ts": 1580472000000, "price": 1.10, "gone": null}',
+            '{"user": null, "event": "view", "id": 8, "ts": 1580472000000, "extra": {"a": []}}',
+            '{"event": "view", "id": "c", "ts": 1580472000000}',
+            '{"user": true, "event": "view", "id": "d", "ts": 1580472000000}',
+            '{"user": "u", "event": "view", "ts": 1580472000000}',
         ),
         form="jsonl",
         map=["user_id=user,action=event,metadata.cost=price"],
     )
     assert found == [
-        event(id="a", user_id="7", action="view", ts=0, metadata={"cost": Decimal("1.10"), "gone": None}),
-        event(id="8", action="view", ts=0, metadata={"extra": {"a": []}}),
+        event(id="a", user_id="7", action="view", ts=NOON, metadata={"cost": Decimal("1.10"), "gone": None}),
+        event(id="8", action="view", ts=NOON, metadata={"extra": {"a": []}}),
         "there is no field 'user' for --map user_id=…",
         "user_id: must be a string, not a boolean",
         "nothing gives the events their id",
@@ -226,9 +231,74 @@ def test_json_lines_by_map() -> None:
 
 def test_json_records_of_ever_new_shapes_stay_correct(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("refold.ingest.mapper._MAX_PLANS", 2)
-    text = lines(*(f'{{"i": "{n}", "action": "v", "ts": 0, "k{n % 5}": {n}}}' for n in range(20)))
+    text = lines(*(f'{{"i": "{n}", "action": "v", "ts": 1580472000000, "k{n % 5}": {n}}}' for n in range(20)))
     assert convert(text, form="jsonl", map=["id=i"]) == [
-        event(id=str(n), action="v", ts=0, metadata={f"k{n % 5}": n}) for n in range(20)
+        event(id=str(n), action="v", ts=NOON, metadata={f"k{n % 5}": n}) for n in range(20)
+    ]
+
+
+@pytest.mark.parametrize("options", [{}, {"timezone": "UTC"}, {"map": ["metadata.n=n"]}])
+def test_a_number_that_is_hardly_milliseconds_is_not_taken_for_them(options: Any) -> None:
+    """Seconds, days of a spreadsheet and the digits of a date would all be in January 1970, or in the year 2612."""
+    makes = {
+        "1580472000": "epoch_s makes it 2020-01-31",
+        "1580472000.25": "epoch_s makes it 2020-01-31",
+        "43861": "excel makes it 2020-01-31",
+        "43861.5": "excel makes it 2020-01-31",
+        "20200131": "%Y%m%d makes it 2020-01-31",
+        "202001311200": "%Y%m%d%H%M makes it 2020-01-31",
+        "20200131120000": "%Y%m%d%H%M%S makes it 2020-01-31",
+        "1580472000000000": "epoch_us makes it 2020-01-31",
+        "1580472000000000000": "epoch_ns makes it 2020-01-31",
+    }
+    records = [f'{{"id": "{at}", "action": "v", "ts": {ts}, "metadata": {{}}}}' for at, ts in enumerate(makes)]
+    if "map" in options:
+        records = [record.replace('"metadata": {}', '"n": 1') for record in records]
+    for reason, form in zip(convert(lines(*records), form="jsonl", **options), makes.values(), strict=True):
+        assert isinstance(reason, str)
+        assert reason.startswith("ts: ")
+        assert reason.endswith(f" name its form (--ts-format {form})")
+
+
+def test_what_a_number_is_said_to_be_it_is() -> None:
+    record = '{{"id": "a", "action": "v", "ts": {}}}'
+    for ts, form in (("0", "epoch_ms"), ("1580472000", "epoch_s"), ("43861.5", "excel")):
+        [found] = convert(record.format(ts), form="jsonl", ts_format=form, timezone="UTC")
+        assert found == event(id="a", action="v", ts=0 if ts == "0" else NOON)
+    # The years between are those of events.
+    for ts in ("631152000000", "7258118399999"):
+        assert convert(record.format(ts), form="jsonl") == [event(id="a", action="v", ts=int(ts))]
+    for ts in ("631151999999", "7258118400000", "-1", "0"):
+        assert "as milliseconds: name its form" in str(convert(record.format(ts), form="jsonl")[0])
+
+
+def test_a_version_of_something_else() -> None:
+    """A column fills a field because it is called like it; what it holds may tell that it means something else."""
+    text = "id,action,ts,version,metadata\na,v,2020-01-31T12:00:00Z,2.14.1,gold\n"
+    record = '{"id": "a", "action": "v", "ts": 1580472000000, "version": "2.14.1"}'
+    assert [
+        *convert(text),
+        *convert(text, map=["metadata.app=version"]),
+        *convert(record, form="jsonl"),
+        *convert(record.replace('"2.14.1"', "2.14"), form="jsonl", map=["metadata.x=x"]),
+        *convert(text, map=["version=version"]),
+    ] == [
+        "version: must be a whole number from 1 to 32767, not '2.14.1'"
+        "; if it means something else: --map metadata.version=version",
+        "metadata: is not valid JSON: Expecting value (column 1)"
+        "; if it means something else: --map metadata.metadata=metadata",
+        "version: must be a whole number from 1 to 32767, not a string"
+        "; if it means something else: --map metadata.version=version",
+        "version: must be a whole number from 1 to 32767, not 2.14"
+        "; if it means something else: --map metadata.version=version",
+        "version: must be a whole number from 1 to 32767, not '2.14.1'",
+    ]
+    asis = {"metadata": {"version": "2.14.1", "metadata": "gold"}}
+    assert convert(text, map=["metadata.version=version,metadata.metadata=metadata"]) == [
+        event(id="a", action="v", ts=NOON, **asis)
+    ]
+    assert convert(record, form="jsonl", map=["metadata.version=version"]) == [
+        event(id="a", action="v", ts=NOON, metadata={"version": "2.14.1"})
     ]
 
 

@@ -51,24 +51,49 @@ def test_bad_bytes_inside_a_quoted_line_break_spoil_that_row_only() -> None:
     assert found[1].line == 5
 
 
-def test_a_quote_that_is_never_closed() -> None:
-    found = records('a,b\n1,"x\n2,3\n4,5')
-    assert [(r.line, r.row, r.fields) for r in found] == [(2, 1, None)]
-    assert found[0].error == "the row opens a quote that is never closed"
-    assert found[0].raw == '1,"x\n2,3\n4,5'
+def test_a_stray_quote_spoils_its_line_only() -> None:
+    """What it swallows is read again, wherever the next quote stands."""
+    for end, why in (
+        ("4,5", "is never closed"),
+        ('4,"5"', "is closed within a value, in line 4"),
+        ('"4",5', "is closed within a value, in line 4"),
+        ('4,""', "is never closed"),
+    ):
+        found = records(f'a,b\n1,"x\n2,3\n{end}\n"6","7\n8"\n' if "closed within" in why else f'a,b\n1,"x\n2,3\n{end}')
+        assert found[0] == Record(2, 1, '1,"x', None, f"the row opens a quote that {why}")
+        assert found[1] == Record(3, 2, "2,3", {"a": "2", "b": "3"})
+        assert (found[2].line, found[2].fields) == (4, {"a": "4", "b": end[2:].strip('"') if end[0] == "4" else "5"})
+        if len(found) > 3:
+            assert found[3:] == [Record(5, 4, '"6","7\n8"', {"a": "6", "b": "7\n8"})]
 
 
 def test_a_quote_that_is_not_closed_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_files, "MAX_LINE_BYTES", 1000)
-    monkeypatch.setattr(table_files, "KEPT_BYTES", 50)
-    found = records('a,b\n1,"x\n' + "2,3\n" * 300 + "4,5\n")
-    assert found[0].error == (
-        "the row opens a quote that is not closed within 1000 characters; only the first 50 characters are kept"
-    )
-    assert len(found[0].raw) == 50
-    assert {str(r.fields) for r in found[1:-1]} == {"{'a': '2', 'b': '3'}"}
+    found = records('a,b\n1,"x\n' + '2,""\n' * 300 + '3,"y\n' + "4,5\n" * 300)
+    spoilt = [r for r in found if r.error]
+    assert [(r.line, r.raw) for r in spoilt] == [(2, '1,"x'), (303, '3,"y')]
+    assert {r.error for r in spoilt} == {"the row opens a quote that is not closed within 1000 characters"}
+    assert [r.line for r in found] == list(range(2, 604))
+    assert [r.row for r in found] == list(range(1, 603))
     assert found[-1].fields == {"a": "4", "b": "5"}
-    assert found[-1].line == 303
+
+
+def test_lines_are_read_again_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many quotes are stray: what one swallows up to the bound holds no other that could."""
+    monkeypatch.setattr(table_files, "MAX_LINE_BYTES", 2000)
+    given = 0
+    give = table_files._Feed.__next__
+
+    def counted(feed: Any) -> str:
+        nonlocal given
+        given += 1
+        return give(feed)
+
+    monkeypatch.setattr(table_files._Feed, "__next__", counted)
+    rows = ['1,"x', '2,""', '3,"a""b"', '"""",4', "5,6", '7,"""', '"8,9']
+    found = records("a,b\n" + "\n".join(rows * 300) + "\n")
+    assert len(found) == len(rows) * 300
+    assert given < 3 * len(found)
 
 
 def test_a_line_that_is_too_long_takes_no_other_with_it() -> None:

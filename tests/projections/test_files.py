@@ -152,11 +152,10 @@ def test_the_same_query(folder: Path, text: str, same: str) -> None:
 
 
 def test_names_without_quotes_are_those_in_lower_case(folder: Path) -> None:
-    queries = {
+    queries: dict[str, str | bytes] = {
         "counts.sql": "SELECT ACTION, COUNT(*) AS n FROM FACTS GROUP BY Action",
-        "facts.sql": "WITH Some AS (SELECT * FROM Refold.EVENTS) SELECT EVENT_ID, action FROM SOME",
+        "facts.sql": "SELECT EVENT_ID, action FROM Refold.EVENTS",
     }
-    queries["facts.sql"] = "SELECT EVENT_ID, action FROM Refold.EVENTS"
     found = load(folder, queries)
     assert [(name, one.upstream) for name, one in found.items()] == [("facts", None), ("counts", "facts")]
     assert "no stream named FACTS" in str(refused(folder, {"counts.sql": 'SELECT action FROM "FACTS"'}))

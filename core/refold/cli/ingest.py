@@ -62,7 +62,7 @@ class Reading:
 
 @app.command(rich_help_panel=DATA)
 def ingest(
-    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Files, plain or gzip; - is standard input.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Files, plain or packed; - is standard input.")],
     maps: Annotated[
         list[str] | None,
         typer.Option("--map", metavar="FIELD=COLUMN,…", help="Which column is which field.", rich_help_panel=COLUMNS),
@@ -89,7 +89,10 @@ def ingest(
     ts_format: Annotated[
         str | None,
         typer.Option(
-            "--ts-format", metavar="FORMAT", help="epoch_s, epoch_ms or as in strptime.", rich_help_panel=COLUMNS
+            "--ts-format",
+            metavar="FORMAT",
+            help="epoch_s, epoch_ms, epoch_us, epoch_ns, excel (days), or as in strptime.",
+            rich_help_panel=COLUMNS,
         ),
     ] = None,
     file_format: Annotated[
@@ -119,7 +122,7 @@ def ingest(
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Bring events in from files: JSON lines or CSV, plain or gzip.
+    """Bring events in from files: JSON lines or CSV, plain or packed with gzip or zlib.
 
     An event has an id, a user_id, an action and a ts (when it happened); what else the file has goes into its
     metadata. Nothing is guessed: say with --map which column is which field, with --set what is the same everywhere,

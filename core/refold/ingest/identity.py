@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import PurePath
 
 from refold.errors import InputError
+from refold.ingest.packing import unpacked_name
 
 STDIN = "-"
 
@@ -35,8 +36,8 @@ class IdFrom:
 
 
 def source_name(path: str, name: str | None = None) -> str:
-    """Name a source: as told, or the file's base name without .gz, so that unpacking it changes no id."""
-    chosen = name if name is not None else STDIN if path == STDIN else PurePath(path).name.removesuffix(".gz")
+    """Name a source: as told, or the file's base name without .gz and the like, so that unpacking it changes no id."""
+    chosen = name if name is not None else STDIN if path == STDIN else unpacked_name(PurePath(path).name)
     try:
         chosen.encode()
     except UnicodeEncodeError:

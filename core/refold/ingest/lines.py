@@ -4,12 +4,14 @@ import gzip
 import io
 import re
 import sys
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from refold.errors import InputError
+from refold.ingest.packing import DAMAGED, Inflated, packing
+
+Stream = io.BufferedReader | gzip.GzipFile
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """A longer line comes with an error, cut to KEPT_BYTES; what follows it is read as usual."""
@@ -17,13 +19,18 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 KEPT_BYTES = 64 * 1024
 
 _BOM = b"\xef\xbb\xbf"
-_GZIP = b"\x1f\x8b"
+_MAX_LAYERS = 4
+"""How often a file may be packed: exports are, by mistake, packed twice."""
 _FOREIGN = (
     (rb"\xff\xfe|\xfe\xff", "UTF-16 text", "convert it: iconv -f UTF-16 -t UTF-8"),
     (rb"PK\x03\x04", "a zip archive or a spreadsheet", "unpack it, or save it as CSV"),
     (rb"BZh[1-9]1AY", "compressed with bzip2", "unpack it: bzip2 -dc FILE | refold ingest -"),
     (rb"\xfd7zXZ", "compressed with xz", "unpack it: xz -dc FILE | refold ingest -"),
     (rb"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it: zstd -dc FILE | refold ingest -"),
+    (rb"\x1f\x9d", "compressed with compress", "unpack it: gzip -dc FILE | refold ingest -"),
+    (rb"\x04\x22\x4d\x18", "compressed with lz4", "unpack it: lz4 -dc FILE | refold ingest -"),
+    (rb"7z\xbc\xaf", "a 7z archive", "unpack it"),
+    (rb"\xd0\xcf\x11\xe0", "a spreadsheet or another document of Office", "save it as CSV"),
     (rb"PAR1\x15", "a Parquet file", "convert it to CSV or JSON lines"),
 )
 _HEAD_BYTES = 8
@@ -54,20 +61,21 @@ class LineReader:
     def __init__(self, path: str | Path, *, stdin: BinaryIO | None = None) -> None:
         self.label = "standard input" if str(path) == "-" else str(path)
         self._owned: BinaryIO | None = None
+        self._packing: str | None = None
+        self._number = 0
         if str(path) == "-":
             file = stdin if stdin is not None else sys.stdin.buffer
         else:
             file = self._owned = self._open(path)
         try:
             self._counted = _CountingReader(file)
-            self._stream = self._unzipped(self._counted)
+            self._stream = self._unpacked(self._counted)
         except OSError as error:
             self.close()
             raise InputError(f"cannot read {self.label}: {error.strerror or error}") from None
         except BaseException:
             self.close()
             raise
-        self._number = 0
 
     @property
     def bytes_read(self) -> int:
@@ -110,21 +118,39 @@ class LineReader:
             self.total_bytes = size
         return file
 
-    def _unzipped(self, counted: "_CountingReader") -> io.BufferedIOBase:
-        for magic, kind, remedy in _FOREIGN:
-            if re.match(magic, counted.head):
-                raise InputError(f"{self.label} is {kind}, not JSON lines or CSV", remedy=remedy)
-        buffered = io.BufferedReader(counted, 1 << 16)
-        return gzip.GzipFile(fileobj=buffered) if counted.head.startswith(_GZIP) else buffered
+    def _unpacked(self, counted: "_CountingReader") -> Stream:
+        """The text, out of as many layers as there are."""
+        stream: Stream = io.BufferedReader(counted, 1 << 16)
+        head = counted.head
+        for _ in range(_MAX_LAYERS + 1):
+            for magic, kind, remedy in _FOREIGN:
+                if re.match(magic, head):
+                    verb = "holds" if self._packing else "is"
+                    raise InputError(f"{self.label} {verb} {kind}, not JSON lines or CSV", remedy=remedy)
+            found = packing(head)
+            if found is None:
+                return stream
+            self._packing = found
+            stream = (
+                gzip.GzipFile(fileobj=stream, mode="rb") if found == "gzip" else io.BufferedReader(Inflated(stream))
+            )
+            try:
+                head = stream.peek(_HEAD_BYTES)[:_HEAD_BYTES]
+            except DAMAGED:
+                raise self._damaged() from None
+        raise InputError(f"{self.label} is packed more than {_MAX_LAYERS} times", remedy="unpack it first")
+
+    def _damaged(self) -> InputError:
+        return InputError(
+            f"{self.label}: the {self._packing} data break off or are damaged after line {self._number}",
+            remedy="get the file again and repeat: what was stored already counts as duplicate",
+        )
 
     def _readline(self, limit: int) -> bytes:
         try:
             return self._stream.readline(limit)
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            raise InputError(
-                f"{self.label}: the gzip data break off or are damaged after line {self._number}",
-                remedy="get the file again and repeat: what was stored already counts as duplicate",
-            ) from None
+        except DAMAGED:
+            raise self._damaged() from None
         except OSError as error:
             raise InputError(f"cannot read {self.label} after line {self._number}: {error.strerror or error}") from None
 

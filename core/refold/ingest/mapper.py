@@ -8,13 +8,14 @@ JSON lines without `--map` must have the shape of events already: there a field 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from pydantic import ValidationError
 
 from refold import timestamps
 from refold.errors import InputError
-from refold.events import SourceEvent, reasons
+from refold.events import MAX_VERSION, SourceEvent, reasons
 from refold.exact_json import parse_json_line
 from refold.ingest.identity import STDIN, joined_id, row_id
 from refold.ingest.mapping import FIELDS, ID_REMEDY, IN_METADATA, Mapping, did_you_mean
@@ -53,7 +54,7 @@ class Mapper:
         self._columns = source.columns
         self._convert: dict[str, Callable[[Any], object]] = {
             "ts": _named("ts", timestamps.parser(mapping.timezone, mapping.ts_format)),
-            "version": _version,
+            "version": _named("version", _version),
             "metadata": _named("metadata", _object),
         }
         by_row = mapping.id_from is not None and not mapping.id_from.columns
@@ -64,16 +65,45 @@ class Mapper:
         self._fixed_plan = None if source.columns is None else self._plan(source.columns)
         shaped = source.columns is None and not mapping.map
         self._shape = self._as_it_is if shaped else self._mapped
+        # Numbers in events of this shape may count something else than milliseconds.
+        self._unmarked = shaped and not (mapping.timezone or mapping.ts_format or "ts" in self._constants)
 
     def __call__(self, record: Record) -> SourceEvent | str:
         if record.fields is None:
             return record.error or "cannot be read"
         try:
-            return SourceEvent.model_validate(self._shape(record, record.fields))
+            event = SourceEvent.model_validate(self._shape(record, record.fields))
+            if self._unmarked and type(record.fields["ts"]) is int:
+                self._convert["ts"](record.fields["ts"])
+            return event
         except ValidationError as error:
-            return reasons(error)
+            return self._explained(error, record.fields)
         except (ValueError, InputError) as error:
             return str(error)
+
+    def _explained(self, error: ValidationError, fields: dict[str, object]) -> str:
+        """What is wrong with an event, and what its author may have meant."""
+        wrong = {detail["loc"][0] for detail in error.errors(include_url=False) if detail["loc"]}
+        told = reasons(error)
+        if "version" in wrong:
+            told += self._otherwise("version")
+        ts = fields.get("ts")
+        if self._unmarked and "ts" in wrong and type(ts) in (int, float, Decimal) and abs(ts) < 10**30:  # type: ignore[arg-type]
+            told += f"; {timestamps.name_it(str(ts))}"
+        return told
+
+    def _converted(self, target: str, value: object) -> object:
+        """What a field holds, from a column's value."""
+        try:
+            return self._convert[target](value)
+        except ValueError as error:
+            raise ValueError(f"{error}{self._otherwise(target)}") from None
+
+    def _otherwise(self, target: str) -> str:
+        """What to do where a column fills a field only because it is called like it."""
+        if target not in ("version", "metadata") or target in self._mapping.map or target in self._constants:
+            return ""
+        return f"; if it means something else: --map metadata.{target}={target}"
 
     def _mapped(self, record: Record, fields: dict[str, object]) -> dict[str, object]:
         plan = self._fixed_plan or self._plan_for(tuple(fields))
@@ -85,15 +115,17 @@ class Mapper:
                 if target in _REMEDIES:
                     raise ValueError(f"{target}: the column {column!r} is empty")
                 continue
-            convert = self._convert.get(target)
-            event[target] = convert(value) if convert else value if is_text else _integer_as_text(value)
+            if target in self._convert:
+                event[target] = self._converted(target, value)
+            else:
+                event[target] = value if is_text else _integer_as_text(value)
         metadata = self._constant_keys.copy()
         if is_text:
             metadata.update([(key, value) for key, column in plan.keys if (value := fields[column]) != ""])
         else:
             metadata.update([(key, fields[column]) for key, column in plan.keys if column in fields])
         if plan.metadata and fields[plan.metadata] != "":
-            metadata = _merged(self._convert["metadata"](fields[plan.metadata]), metadata)
+            metadata = _merged(self._converted("metadata", fields[plan.metadata]), metadata)
         event["metadata"] = _merged(event["metadata"], metadata) if "metadata" in event else metadata
         self._add_id(event, record, fields)
         return event
@@ -207,7 +239,11 @@ def _object(value: object) -> object:
 
 
 def _version(value: object) -> object:
-    return int(value) if isinstance(value, str) and _INTEGER(value.strip()) else value
+    if not isinstance(value, str):
+        return value
+    if not _INTEGER(value.strip()):
+        raise ValueError(f"must be a whole number from 1 to {MAX_VERSION}, not {value[:40]!r}")
+    return int(value)
 
 
 def _integer_as_text(value: object) -> object:

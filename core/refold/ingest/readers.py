@@ -12,6 +12,7 @@ from refold.errors import InputError
 from refold.exact_json import parse_json_line
 from refold.ingest.identity import STDIN, source_name
 from refold.ingest.lines import LineReader
+from refold.ingest.packing import unpacked_name
 from refold.ingest.records import Record, Source
 from refold.ingest.table_files import Csv, Whitespace
 
@@ -34,12 +35,13 @@ def open_source(
     name: str | None = None,
     stdin: BinaryIO | None = None,
 ) -> Source:
-    """Open a file, or standard input for `-`; gzip is recognised by its first bytes.
+    """Open a file, or standard input for `-`; gzip and zlib are recognised by their first bytes.
 
-    format: by default from the extension (.jsonl, .ndjson, .csv, .tsv, each also .gz); a delimiter means CSV.
+    format: by default from the extension (.jsonl, .ndjson, .csv, .tsv, each also .gz), in either case; a delimiter
+        means CSV.
     delimiter: one character, `tab` or `whitespace`; a comma by default.
     columns: names for a CSV file that has no header line.
-    name: what to call the source; by default the file's base name without .gz, and `-` for a pipe.
+    name: what to call the source; by default the file's base name, unpacked, and `-` for a pipe.
 
     Raises InputError.
     """
@@ -88,7 +90,7 @@ class JsonLines(Source):
 
 def _form(path: str, format: str | None, delimiter: str | None, named: bool) -> tuple[str, str]:
     """Decide between JSON lines and CSV, and on the delimiter."""
-    extension = Path(path.removesuffix(".gz")).suffix.lower()
+    extension = Path(unpacked_name(path)).suffix.lower()
     if format is None:
         if delimiter is not None or named or extension in (".csv", ".tsv"):
             format = "csv"

@@ -3,6 +3,7 @@
 import csv
 import re
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 from refold.errors import InputError
@@ -79,8 +80,7 @@ class Csv(_Table):
     def _split(self) -> Iterator[tuple[int, str, list[str], str | None]]:
         feed = self._feed
         while True:
-            feed.taken.clear()
-            feed.characters = 0
+            feed.begin()
             values: list[str] = []
             error = None
             try:
@@ -89,9 +89,12 @@ class Csv(_Table):
             except StopIteration:
                 return
             except csv.Error as problem:
-                error = _explain(str(problem))
+                error = _explain(str(problem), feed.taken)
             except _TooLong:
                 error = f"opens a quote that is not closed within {MAX_LINE_BYTES} characters"
+            if error:
+                # A stray quote swallows what follows, which is read again as the rows that it looks like.
+                feed.give_back()
             taken = feed.taken
             raw = "".join([line.text for line in taken]).rstrip("\r\n")
             if len(raw) > KEPT_BYTES and error:
@@ -101,10 +104,12 @@ class Csv(_Table):
                 yield taken[0].number, raw, values, error
 
 
-def _explain(problem: str) -> str:
+def _explain(problem: str, taken: Sequence[Line]) -> str:
     """Put what the csv module says into the words of somebody who has only the file."""
     if "unexpected end of data" in problem:
         return "opens a quote that is never closed"
+    if len(taken) > 1:
+        return f"opens a quote that is closed within a value, in line {taken[-1].number}"
     if "new-line character" in problem:
         return "has a carriage return in it: convert the line ends (tr '\\r' '\\n') or quote the value"
     return f"is not valid CSV: {problem}"
@@ -119,16 +124,27 @@ class _Feed:
 
     def __init__(self, lines: LineReader) -> None:
         self._lines = lines
+        self._again: deque[Line] = deque()
+        self._characters = 0
         self.taken: list[Line] = []
-        self.characters = 0
+
+    def begin(self) -> None:
+        """Forgets the record that was read."""
+        self.taken.clear()
+        self._characters = 0
+
+    def give_back(self) -> None:
+        """Leaves only the first line to the record; the others come again."""
+        self._again.extendleft(reversed(self.taken[1:]))
+        del self.taken[1:]
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        line = next(self._lines)
+        line = self._again.popleft() if self._again else next(self._lines)
         self.taken.append(line)
-        self.characters += len(line.text)
-        if line.cut or self.characters > MAX_LINE_BYTES:
+        self._characters += len(line.text)
+        if line.cut or self._characters > MAX_LINE_BYTES:
             raise _TooLong
         return line.text

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, TypeGuard, Union
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -76,7 +76,7 @@ def _kinds(annotation: Any) -> Iterator[Any]:
             yield typing.get_origin(part) or part
 
 
-def _is_enum(kind: Any) -> bool:
+def _is_enum(kind: Any) -> TypeGuard[type[Enum]]:
     return isinstance(kind, type) and issubclass(kind, Enum)
 
 
