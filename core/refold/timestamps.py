@@ -46,6 +46,7 @@ _EXCEL_DAYS = (61, 2_958_466)
 """Before March 1900 spreadsheets disagree: Excel believes in a 29 February 1900."""
 _LIKELY = (datetime(1990, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
 """Between these a number of which nobody said what it counts is taken for milliseconds; other units lie outside."""
+LIKELY_MS = range(*(int(moment.timestamp()) * 1000 for moment in _LIKELY))
 _FORMS = f"{', '.join(_EPOCH_UNITS)}, {_EXCEL} or a strptime format"
 _EXAMPLE = "2020-01-31T12:00:00Z"
 _OUT_OF_RANGE = "is out of range: years 1 to 9999 UTC"
@@ -156,7 +157,7 @@ def _from_unmarked(value: int) -> datetime:
         moment = from_epoch_ms(value)
     except ValueError as error:
         raise ValueError(f"{error}: {name_it(str(value))}" if abs(value) < 10**30 else str(error)) from None
-    if not _LIKELY[0] <= moment < _LIKELY[1]:
+    if value not in LIKELY_MS:
         raise ValueError(f"{value} would be {moment.date()} as milliseconds: {name_it(str(value))}")
     return moment
 

@@ -22,7 +22,10 @@ from refold.projections.definition import Definition
 from refold.projections.equals import PLAIN
 from refold.projections.identifiers import ident
 from refold.projections.query import Reading, reading
+<<<<<<< HEAD
 from refold.projections.spelling import in_words_of, without_end
+=======
+>>>>>>> files
 from refold.upkeep.stream import Stream
 
 _ALIKE = frozenset(
@@ -83,7 +86,7 @@ def refuse_misread(conn: psycopg.Connection, definition: Definition, stream: Str
     with _beside(conn, plan.stream, stream, columns):
         catalog = _catalog(conn)
         try:
-            meant = _Probe(conn, catalog, without_end(definition.source))
+            meant = _Probe(conn, catalog, definition.source.rstrip().rstrip(";"))
         except _Refused as error:
             raise DefinitionError(
                 f"Postgres refuses it: {error}",

@@ -73,8 +73,9 @@ class Mapper:
             return record.error or "cannot be read"
         try:
             event = SourceEvent.model_validate(self._shape(record, record.fields))
-            if self._unmarked and type(record.fields["ts"]) is int:
-                self._convert["ts"](record.fields["ts"])
+            ts = record.fields["ts"] if self._unmarked else None
+            if type(ts) is int and ts not in timestamps.LIKELY_MS:
+                self._convert["ts"](ts)  # says what it is
             return event
         except ValidationError as error:
             return self._explained(error, record.fields)

@@ -68,14 +68,6 @@ def statements(source: str) -> list[exp.Expr]:
     return [one for one in parsed if one is not None and not isinstance(one, exp.Semicolon)]
 
 
-def without_end(source: str) -> str:
-    """The text of one statement up to its last word, so that it can stand within another."""
-    words = [
-        token for token in sqlglot.tokenize(source, read="postgres") if token.token_type is not TokenType.SEMICOLON
-    ]
-    return source[: words[-1].end + 1] if words else ""
-
-
 def fold_case(query: exp.Expr) -> None:
     """Names without quotes in lower case, as Postgres reads them; in place."""
     for identifier in query.find_all(exp.Identifier):
