@@ -22,10 +22,7 @@ from refold.projections.definition import Definition
 from refold.projections.equals import PLAIN
 from refold.projections.identifiers import ident
 from refold.projections.query import Reading, reading
-<<<<<<< HEAD
-from refold.projections.spelling import in_words_of, without_end
-=======
->>>>>>> files
+from refold.projections.spelling import in_words_of
 from refold.upkeep.stream import Stream
 
 _ALIKE = frozenset(
