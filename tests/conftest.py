@@ -5,6 +5,7 @@ Under pytest-xdist every worker starts its own, or has a template of its own on 
 """
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ settings.register_profile("default", deadline=None, print_blob=True)
 settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=20)
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=1000)
 settings.load_profile("default")
+
+# Behind `&` in a script it is ignored, and so it would be by the programs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SERVER_SETTINGS = {"max_connections": "100", "max_prepared_transactions": "5", "fsync": "off"}
 

@@ -93,11 +93,12 @@ def test_a_switch_that_was_refused_is_not_made_later_by_a_worker(
 ) -> None:
     (tmp_path / "good.sql").write_text(GOOD)
     make_live(database_url, tmp_path)
+    (tmp_path / "good.sql").write_text("SELECT action, max(ts) AS at FROM events GROUP BY action")
+    deploy(worker, tmp_path, load_directory(tmp_path), lambda progress: None, promote=False)
     with psycopg.connect(database_url, autocommit=True) as other:
         other.execute("CREATE VIEW public.mine AS SELECT n FROM metrics.good")
-        (tmp_path / "good.sql").write_text("SELECT action, max(ts) AS at FROM events GROUP BY action")
         with pytest.raises(BuildError):
-            make_live(database_url, tmp_path)
+            go_live(worker, tmp_path, [], lambda progress: None)
         other.execute("DROP VIEW public.mine")
     drain(database_url, tmp_path)
     assert states(worker)["good"] == "building"

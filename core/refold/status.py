@@ -242,9 +242,7 @@ SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coale
              FROM views AS v
              WHERE v.build_id = b.build_id AND NOT (v.schema = 'metrics' AND v.name = b.projection)
              ORDER BY 1) AS views,
-       {error} AS error,
-       (SELECT count(*) FROM refold.dead_letters AS l WHERE l.build_id = b.build_id AND l.state = 'waiting')
-           AS dead_letters
+       {error} AS error, b.waiting_letters AS dead_letters
 FROM refold.builds_now AS b
 JOIN refold.deployments AS d ON d.deployment = b.deployment
 LEFT JOIN refold.builds AS u ON u.build_id = b.upstream_id

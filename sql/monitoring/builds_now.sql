@@ -7,7 +7,7 @@ SELECT
     b.load_steps, c.events_applied, c.pages_applied, c.apply_ms, c.applied_at, c.moved_at, b.deployment, b.created_at,
     b.promoted_at, b.retired_at, b.retired_by, b.error, b.dead_letters,
     -- What an error is called says nothing about an event; what it says may repeat one.
-    split_part(b.error, ':', 1) AS failing
+    split_part(b.error, ':', 1) AS failing, b.waiting_letters
 FROM refold.builds AS b
 CROSS JOIN LATERAL (
     SELECT * FROM refold.cursors AS n WHERE n.build_id = b.build_id ORDER BY n.number DESC LIMIT 1

@@ -37,7 +37,8 @@ GRANT SELECT ON SEQUENCE refold.events_position TO refold_observer;
 GRANT SELECT (
     build_id, projection, fingerprint, number, state, table_name, language, upkeep, upstream_id, done, target,
     progress_txid, progress_position, progress_ordinal, loaded, load_step, load_steps, events_applied, pages_applied,
-    apply_ms, applied_at, moved_at, deployment, created_at, promoted_at, retired_at, retired_by, dead_letters, failing
+    apply_ms, applied_at, moved_at, deployment, created_at, promoted_at, retired_at, retired_by, dead_letters, failing,
+    waiting_letters
 ) ON refold.builds_now TO refold_observer;
 GRANT SELECT (build_id, projection, number, state, table_name, upkeep, upstream_id, deployment, dead_letters)
     ON refold.builds TO refold_observer;

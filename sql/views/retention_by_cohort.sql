@@ -1,6 +1,6 @@
 -- Who comes back: users by the week in which they were first seen, and how many of them were there n weeks later.
 -- Both weeks come from one metric, so that they agree at every moment; users without an event in a week have no row.
-CREATE OR REPLACE VIEW metrics.retention_by_cohort WITH (security_barrier) AS
+CREATE OR REPLACE VIEW metrics.retention_by_cohort AS
 WITH since AS (
     SELECT min(week) OVER (PARTITION BY user_id) AS first_week, week FROM metrics.user_weeks
 ), counted AS (

@@ -23,6 +23,7 @@ from refold.projections.equals import PLAIN
 from refold.projections.identifiers import ident
 from refold.projections.query import Reading, reading
 from refold.projections.spelling import in_words_of
+from refold.retry import transient
 from refold.upkeep.stream import Stream
 
 _ALIKE = frozenset(
@@ -142,6 +143,8 @@ class _Probe:
                 self.reads = () if stream is None else self._reads(conn, stream)
                 conn.execute("DROP VIEW pg_temp.refold_reading")
         except psycopg.Error as error:
+            if transient(error):
+                raise
             raise _Refused(query, error) from error
 
     def _reads(self, conn: psycopg.Connection, stream: str) -> tuple[str, ...]:
