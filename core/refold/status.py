@@ -42,7 +42,7 @@ class BuildStatus:
         rate: events a second while pages were applied (`since` gives the rate between two looks).
         applied_at: when a page was last applied.
         promotes: whether it goes live by itself as soon as it has caught up.
-        shown: whether the view `metrics.<projection>` shows this build, and nothing else.
+        shown: whether the view `metrics.<projection>` stands on this build. Doctor compares the two.
         views: the views that stand on it.
         error: why a worker could not apply its next page; None while all is well. An observer sees what the error is
             called.
@@ -228,16 +228,8 @@ SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coale
        END AS lag_seconds,
        b.events_applied, nullif(b.events_applied, 0) / nullif(b.apply_ms, 0) * 1000 AS rate, b.applied_at,
        d.promote AS promotes,
-       coalesce((
-           SELECT v.relkind = 'v' AND ARRAY[(
-               SELECT c.oid FROM pg_class AS c
-               WHERE c.relname = b.table_name AND c.relnamespace = 'refold_builds'::regnamespace
-           )] = ARRAY(
-               SELECT DISTINCT d.refobjid FROM pg_rewrite AS r
-               JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
-               WHERE r.ev_class = v.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> v.oid)
-           FROM pg_class AS v WHERE v.relname = b.projection AND v.relnamespace = 'metrics'::regnamespace
-       ), false) AS shown,
+       EXISTS (SELECT FROM views AS v WHERE v.build_id = b.build_id AND v.schema = 'metrics' AND v.name = b.projection)
+           AS shown,
        ARRAY(SELECT CASE v.schema WHEN 'metrics' THEN v.name ELSE v.schema || '.' || v.name END
              FROM views AS v
              WHERE v.build_id = b.build_id AND NOT (v.schema = 'metrics' AND v.name = b.projection)

@@ -11,6 +11,7 @@ from refold.errors import DefinitionError
 from refold.projections.definition import Definition
 from refold.projections.identifiers import ident
 from refold.projections.spelling import expression, in_words_of
+from refold.retry import transient
 from refold.upkeep.statements import Statements
 
 _FLOATS = ("real", "double precision")
@@ -87,6 +88,8 @@ def _probe(conn: psycopg.Connection, definition: Definition, query: str) -> list
             found = conn.execute(_CALLS).fetchall()
             conn.execute("DROP VIEW pg_temp.refold_probe")
     except psycopg.Error as error:
+        if transient(error):
+            raise
         raise DefinitionError(
             f"Postgres refuses it: {error.diag.message_primary or error}", path=definition.path
         ) from error

@@ -45,7 +45,9 @@ COMMANDS = {
     ),
     "rename": Listed("metrics", METRICS, "Call a metric by another name, without building it again."),
     "drop": Listed("metrics", METRICS, "Take metrics off: nothing is kept for them any more, and their views go."),
-    "ingest": Listed("ingest", DATA, "Bring events in from files: JSON lines or CSV, plain or gzip."),
+    "ingest": Listed(
+        "ingest", DATA, "Bring events in from files: JSON lines or CSV, plain or packed with gzip or zlib."
+    ),
     "rejected": Listed(
         "query",
         DATA,
