@@ -65,7 +65,7 @@ def proxied(server: ServerUnderTest, admin: Connection, login: sql.Identifier) -
 
 def with_settings(admin: Connection, login: sql.Identifier) -> None:
     """What the refusal tells one to do."""
-    for name in ("TimeZone", "DateStyle", "search_path"):
+    for name in ("TimeZone", "DateStyle", "search_path", "lc_numeric", "lc_monetary", "lc_time"):
         text = sql.SQL(SESSION[name]) if name == "search_path" else sql.Literal(SESSION[name])
         admin.execute(sql.SQL("ALTER ROLE {} SET {} = {}").format(login, sql.Identifier(name), text))
     admin.execute(sql.SQL("ALTER ROLE {} SET role = refold_worker").format(login))
