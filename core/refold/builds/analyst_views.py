@@ -15,13 +15,14 @@ from refold.builds.views import (
     METRICS_SCHEMA,
     Dependant,
     dependants_of,
+    once_let_go,
     recreate,
     refuse_others,
     without_column,
 )
 from refold.errors import BuildError, RefoldError, ViewError, at_once
 from refold.projections.view_file import Statement, ViewFile, in_schema, load_views, mentions, unqualified
-from refold.retry import in_short_attempts, transient
+from refold.retry import transient
 
 PATIENCE = 10.0
 """Seconds for which views wait for those who read them."""
@@ -79,13 +80,13 @@ def apply_views(conn: psycopg.Connection, files: Sequence[ViewFile], *, recreate
     """
     if not files:
         return
-    try:
-        in_short_attempts(conn, PATIENCE, lambda: make_views(conn, files, (), recreate_foreign=recreate_foreign))
-    except psycopg.errors.LockNotAvailable as error:
-        raise BuildError(
-            f"a session holds the views of sql/views for longer than {PATIENCE:.0f} s",
-            remedy="End its transaction (see pg_stat_activity for 'idle in transaction'), then `refold deploy`.",
-        ) from error
+    once_let_go(
+        conn,
+        PATIENCE,
+        lambda: make_views(conn, files, (), recreate_foreign=recreate_foreign),
+        held=f"a session holds the views of sql/views for longer than {PATIENCE:.0f} s",
+        then="`refold deploy`",
+    )
 
 
 def make_views(

@@ -16,11 +16,10 @@ from refold.builds.follow import Behind, follow
 from refold.builds.suspects import suspects
 from refold.builds.trial import refuse_unkeepable
 from refold.builds.upkeeper import Upkeepers
-from refold.builds.views import Dependant, drop_view, switch_view
+from refold.builds.views import Dependant, drop_view, once_let_go, switch_view
 from refold.crash import crash_point
 from refold.errors import BuildError
 from refold.projections.view_file import ViewFile, view_file
-from refold.retry import in_short_attempts
 from refold.scrub.damage import look_again
 from refold.scrub.rolling import scrubbed_since
 
@@ -70,15 +69,13 @@ def promote(
         LogDamaged: a new build would replace a right one, and was made from a damaged log.
     """
     _refuse_damage(conn, deployment, seconds)
-    try:
-        return in_short_attempts(
-            conn, seconds, lambda: _switch(conn, deployment, upkeepers, catch_up, recreate_foreign)
-        )
-    except psycopg.errors.LockNotAvailable as error:
-        raise BuildError(
-            f"a session holds the views or builds for longer than {seconds:.0f} s",
-            remedy="End its transaction (see pg_stat_activity for 'idle in transaction'), then `refold promote`.",
-        ) from error
+    return once_let_go(
+        conn,
+        seconds,
+        lambda: _switch(conn, deployment, upkeepers, catch_up, recreate_foreign),
+        held=f"a session holds the views or builds for longer than {seconds:.0f} s",
+        then="`refold promote`",
+    )
 
 
 def _refuse_damage(conn: psycopg.Connection, deployment: int, seconds: float) -> None:

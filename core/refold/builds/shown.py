@@ -7,9 +7,8 @@ from psycopg import sql
 
 from refold.builds.build import Build, find
 from refold.builds.upkeeper import Upkeeper, Upkeepers
-from refold.builds.views import METRICS_SCHEMA, stands, switch_view
-from refold.errors import BuildError, RefoldError
-from refold.retry import in_short_attempts
+from refold.builds.views import METRICS_SCHEMA, once_let_go, stands, switch_view
+from refold.errors import RefoldError
 
 PATIENCE = 10.0
 """Seconds for which a view that is not what it should be waits for those who read it."""
@@ -86,10 +85,10 @@ def shown_again(
         switch_view(conn, build.projection, keeper, recreate_foreign=recreate_foreign)
         return True
 
-    try:
-        return in_short_attempts(conn, PATIENCE, switch)
-    except psycopg.errors.LockNotAvailable as error:
-        raise BuildError(
-            f"metrics.{build.projection} is not the view of its metric, and a session holds it",
-            remedy="End its transaction (see pg_stat_activity for 'idle in transaction'), then `refold deploy`.",
-        ) from error
+    return once_let_go(
+        conn,
+        PATIENCE,
+        switch,
+        held=f"metrics.{build.projection} is not the view of its metric, and a session holds it",
+        then="`refold deploy`",
+    )

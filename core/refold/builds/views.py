@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import psycopg
 from psycopg import sql
@@ -12,6 +13,9 @@ from psycopg import sql
 from refold.builds.privileges import Grant, give_back, grant, grants_on
 from refold.builds.upkeeper import Upkeeper
 from refold.errors import BuildError
+from refold.retry import in_short_attempts
+
+T = TypeVar("T")
 
 METRICS_SCHEMA = "metrics"
 BARRIER = "security_barrier=true"
@@ -114,6 +118,27 @@ def stands(conn: psycopg.Connection, name: str) -> bool:
     """Whether there is anything of this name in `metrics`."""
     view = sql.Identifier(METRICS_SCHEMA, name).as_string(conn)
     return conn.execute("SELECT to_regclass(%s) IS NOT NULL", (view,)).fetchone() == (True,)
+
+
+def once_let_go(conn: psycopg.Connection, seconds: float, work: Callable[[], T], *, held: str, then: str) -> T:
+    """Runs a transaction that needs views for which readers may have to leave first.
+
+    Args:
+        conn: in autocommit mode.
+        seconds: for how long to try.
+        work: what to do in the transaction; it may run several times.
+        held: what to say where a reader stays.
+        then: what to do once that has gone.
+
+    Raises:
+        BuildError: a reader stays.
+    """
+    try:
+        return in_short_attempts(conn, seconds, work)
+    except psycopg.errors.LockNotAvailable as error:
+        raise BuildError(
+            held, remedy=f"End its transaction (see pg_stat_activity for 'idle in transaction'), then {then}."
+        ) from error
 
 
 def dependants_of(conn: psycopg.Connection, name: str) -> list[Dependant]:

@@ -14,10 +14,9 @@ from refold.builds.build import Build, kept, lock
 from refold.builds.lookup import known
 from refold.builds.make import new_deployment
 from refold.builds.promote import depth_by_id
-from refold.builds.views import dependants_of, drop_view
+from refold.builds.views import dependants_of, drop_view, once_let_go, stands
 from refold.deployment.deploy import one_at_a_time
 from refold.errors import BuildError
-from refold.retry import in_short_attempts
 
 PATIENCE_S = 30.0
 """Seconds for which the locks on views and builds are tried for."""
@@ -59,13 +58,13 @@ def drop(conn: psycopg.Connection, names: Sequence[str]) -> list[Ended]:
         BuildError: a name is not live, something else reads it, or a session holds a view all the time.
     """
     with one_at_a_time(conn, "drop a metric"):
-        try:
-            return in_short_attempts(conn, PATIENCE_S, lambda: _retire(conn, names))
-        except psycopg.errors.LockNotAvailable as error:
-            raise BuildError(
-                f"a session holds the views or builds for longer than {PATIENCE_S:.0f} s",
-                remedy="End its transaction (see pg_stat_activity for 'idle in transaction'), then drop again.",
-            ) from error
+        return once_let_go(
+            conn,
+            PATIENCE_S,
+            lambda: _retire(conn, names),
+            held=f"a session holds the views or builds for longer than {PATIENCE_S:.0f} s",
+            then="drop again",
+        )
 
 
 def _retire(conn: psycopg.Connection, names: Sequence[str]) -> list[Ended]:
@@ -121,7 +120,7 @@ def _refuse_views(conn: psycopg.Connection, builds: Sequence[Build]) -> None:
     """Views that somebody has made on top are not taken away with a metric."""
     found: dict[str, str] = {}
     for build in builds:
-        if build.state == "live" and has_view(conn, build.projection):
+        if build.state == "live" and stands(conn, build.projection):
             found |= {f"{one.schema}.{one.name}": build.projection for one in dependants_of(conn, build.projection)}
     if found:
         told = ", ".join(f"{view} reads metrics.{metric}" for view, metric in sorted(found.items()))
@@ -130,9 +129,3 @@ def _refuse_views(conn: psycopg.Connection, builds: Sequence[Build]) -> None:
             remedy="Remove their files from sql/views, if they have any, and the views: "
             + " ".join(f"`DROP VIEW {view};`" for view in reversed(found)),
         )
-
-
-def has_view(conn: psycopg.Connection, name: str) -> bool:
-    """Whether there is anything of that name in the schema of the metrics."""
-    row = conn.execute("SELECT to_regclass('metrics.' || quote_ident(%s)) IS NOT NULL", (name,)).fetchone()
-    return row == (True,)

@@ -12,12 +12,11 @@ from psycopg import sql
 from refold.builds.build import Build, kept, lock
 from refold.builds.lookup import known
 from refold.builds.make import new_deployment
-from refold.builds.views import METRICS_SCHEMA, dependants_of
+from refold.builds.views import METRICS_SCHEMA, dependants_of, once_let_go, stands
 from refold.deployment.deploy import one_at_a_time
-from refold.deployment.removal import PATIENCE_S, has_view
+from refold.deployment.removal import PATIENCE_S
 from refold.errors import BuildError
 from refold.projections.definition import check_name
-from refold.retry import in_short_attempts
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +44,9 @@ def plan(conn: psycopg.Connection, old: str, new: str) -> Renamed:
     check_name(Path(f"{new}.sql"))
     builds = kept(conn)
     build = decide(builds, old, new)
-    if has_view(conn, new):
+    if stands(conn, new):
         raise BuildError(f"there is a view metrics.{new} already", remedy="Choose another name, or drop the view.")
-    views = tuple(f"{one.schema}.{one.name}" for one in dependants_of(conn, old)) if has_view(conn, old) else ()
+    views = tuple(f"{one.schema}.{one.name}" for one in dependants_of(conn, old)) if stands(conn, old) else ()
     return Renamed(build, new, views)
 
 
@@ -63,13 +62,13 @@ def rename(conn: psycopg.Connection, old: str, new: str) -> Renamed:
         BuildError: see `plan`; or a session holds the view all the time.
     """
     with one_at_a_time(conn, "rename a metric"):
-        try:
-            return in_short_attempts(conn, PATIENCE_S, lambda: _rename(conn, old, new))
-        except psycopg.errors.LockNotAvailable as error:
-            raise BuildError(
-                f"a session holds metrics.{old} for longer than {PATIENCE_S:.0f} s",
-                remedy="End its transaction (see pg_stat_activity for 'idle in transaction'), then rename again.",
-            ) from error
+        return once_let_go(
+            conn,
+            PATIENCE_S,
+            lambda: _rename(conn, old, new),
+            held=f"a session holds metrics.{old} for longer than {PATIENCE_S:.0f} s",
+            then="rename again",
+        )
 
 
 def _rename(conn: psycopg.Connection, old: str, new: str) -> Renamed:
@@ -79,7 +78,7 @@ def _rename(conn: psycopg.Connection, old: str, new: str) -> Renamed:
     renamed = plan(conn, old, new)
     deployment = new_deployment(conn, "rename", promote=False)
     conn.execute("UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s", (deployment,))
-    if has_view(conn, old):
+    if stands(conn, old):
         view = sql.Identifier(METRICS_SCHEMA, old)
         conn.execute(sql.SQL("ALTER VIEW {} RENAME TO {}").format(view, sql.Identifier(new)))
     # A metric of that name may have been dropped: its builds keep their numbers.

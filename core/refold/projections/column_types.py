@@ -83,7 +83,7 @@ def _is_enum(kind: Any) -> TypeGuard[type[Enum]]:
 def _type_of(kind: Any) -> str | None:
     if not isinstance(kind, type):
         return None
-    if issubclass(kind, Enum):
+    if _is_enum(kind):
         values = {_type_of(type(member.value)) for member in kind}
         return values.pop() if len(values) == 1 else None
     if kind in _TYPES:
