@@ -8,8 +8,10 @@ in sqlglot's tree some are hidden. And only Postgres knows the types of what a q
 from __future__ import annotations
 
 import difflib
+from collections import ChainMap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import psycopg
 from sqlglot import exp
@@ -156,16 +158,44 @@ class _Probe:
         return tuple(str(name) for (name,) in found)
 
 
+class _Listed(NamedTuple):
+    """Part of a catalog, as dicts."""
+
+    negators: dict[str, tuple[str, str]]
+    functions: dict[str, str]
+
+
+_USERS = 16_384
+"""The first oid of what is not part of the server (FirstNormalObjectId)."""
+_built_in: dict[int, _Listed] = {}
+"""By the version of the server: the same in all of its databases."""
+
+
 def _catalog(conn: psycopg.Connection) -> Catalog:
+    """The operators and functions of this database; those of every server of its version are read once."""
+    version = conn.info.server_version
+    if version not in _built_in:
+        _built_in[version] = _listed(conn, 1, _USERS - 1)
+    own = _listed(conn, _USERS, 2**32 - 1)
+    built_in = _built_in[version]
+    return Catalog(ChainMap(own.negators, built_in.negators), ChainMap(own.functions, built_in.functions))
+
+
+def _listed(conn: psycopg.Connection, first: int, last: int) -> _Listed:
+    """Those with oids from `first` to `last`."""
+    between = {"first": str(first), "last": str(last)}
     negators = conn.execute(
         "SELECT o.oid::text, n.oid::text, n.oprcode::oid::text"
         " FROM pg_operator AS o JOIN pg_operator AS n ON n.oid = o.oprnegate"
+        " WHERE o.oid BETWEEN %(first)s::text::oid AND %(last)s::text::oid",
+        between,
     ).fetchall()
     functions = conn.execute(
         "SELECT p.oid::text, p.prosrc FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang"
-        " WHERE l.lanname = 'internal'"
+        " WHERE l.lanname = 'internal' AND p.oid BETWEEN %(first)s::text::oid AND %(last)s::text::oid",
+        between,
     ).fetchall()
-    return Catalog({operator: (negator, code) for operator, negator, code in negators}, dict(functions))
+    return _Listed({operator: (negator, code) for operator, negator, code in negators}, dict(functions))
 
 
 def _columns(conn: psycopg.Connection, stream: Stream) -> tuple[str, ...]:

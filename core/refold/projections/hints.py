@@ -54,7 +54,10 @@ def refuse_metrics(path: Path, metrics: Collection[str]) -> None:
     if path.suffix != ".sql":
         return
     try:
-        tree = sqlglot.parse_one(path.read_text(encoding="utf-8"), read="postgres")
+        text = path.read_text(encoding="utf-8")
+        if not any(name in text for name in metrics):
+            return
+        tree = sqlglot.parse_one(text, read="postgres")
     except (sqlglot.errors.SqlglotError, UnicodeDecodeError):
         return
     inner = {cte.alias for cte in tree.find_all(exp.CTE)}

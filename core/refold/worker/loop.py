@@ -57,10 +57,17 @@ SETTINGS = {
 
 
 class _Swept(NamedTuple):
-    """What a round did: anything at all, and whether there may be more right now."""
+    """What a round did.
+
+    Args:
+        busy: anything at all.
+        full: there may be more right now.
+        pages: seconds that the page of each build took.
+    """
 
     busy: bool
     full: bool
+    pages: dict[int, float]
 
 
 class Worker:
@@ -169,7 +176,7 @@ class Worker:
                     swept = self._sweep(keeper, todo)
                     if swept.busy:
                         if not swept.full and not drain:
-                            rest = pace.rest(time.monotonic() - started)
+                            rest = pace.rest(swept.pages)
                             time.sleep(max(0.0, started + rest - time.monotonic()))
                         continue
                 promoted = keeper.promote_ready()
@@ -193,10 +200,11 @@ class Worker:
     def _sweep(self, keeper: Keeper, todo: list[Build]) -> _Swept:
         """One step of each build that waits, and of what reads it."""
         busy = full = False
+        pages: dict[int, float] = {}
         queue = list(todo)
         for build in queue:
             if self._stopped():
-                return _Swept(busy=False, full=False)
+                return _Swept(busy=False, full=False, pages={})
             try:
                 done = keeper.step(build)
             except Exception as error:
@@ -215,6 +223,8 @@ class Worker:
                 busy = busy or done.events > 0 or not build.loaded
                 full = full or isinstance(done, Loaded) or done.full
                 if isinstance(done, Applied):
+                    if done.events > 0:
+                        pages[build.build_id] = done.seconds
                     self._pacing.took(build.build_id, done.seconds, full=done.full)
                     self._latencies.note(keeper.conn, build, done)
                 self._on_page(build, done.events)
@@ -223,7 +233,7 @@ class Worker:
                     queued = {one.build_id for one in queue}
                     readers = self._due(readers_of(keeper.conn, build))
                     queue += [reader for reader in readers if reader.build_id not in queued]
-        return _Swept(busy, full)
+        return _Swept(busy, full, pages)
 
     def _due(self, builds: Iterable[Build]) -> list[Build]:
         """The builds that neither failed just now nor rest."""
