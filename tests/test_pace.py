@@ -44,4 +44,4 @@ def test_a_worker_that_starts_under_one_takes_what_it_finds_for_usual() -> None:
     pace = Pace()
     pace.held(True)
     assert rests(pace, *[0.010] * PAGES) == BREATH
-    assert rests(pace, *[0.011] * PAGES) > BREATH
+    assert rests(pace, *[0.012] * PAGES) > BREATH
