@@ -38,9 +38,9 @@ def refuse_unkeepable(conn: psycopg.Connection, statements: Statements, *, audit
             texts += [relation.differences(EVERYTHING, EVERYTHING), relation.insert(), relation.delete()]
     try:
         with conn.transaction():
-            for text in filter(None, texts):
-                conn.execute(f"PREPARE refold_trial AS\n{_numbered(text)}".encode())
-                conn.execute("DEALLOCATE refold_trial")
+            # In one message: a deploy of many projections is mostly messages.
+            trials = (f"PREPARE refold_trial AS\n{_numbered(text)};\nDEALLOCATE refold_trial" for text in texts if text)
+            conn.execute(";\n".join(trials).encode(), prepare=False)
     except psycopg.Error as error:
         if transient(error):
             raise
