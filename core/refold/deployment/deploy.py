@@ -14,6 +14,7 @@ from refold.builds.changes import Change, changes
 from refold.builds.key_indexes import key_indexes
 from refold.builds.lookup import known
 from refold.builds.make import make_builds, new_deployment, statements_of
+from refold.builds.scans import Scan
 from refold.builds.shown import shown_again
 from refold.builds.upkeeper import Upkeepers
 from refold.builds.views import stands
@@ -85,6 +86,7 @@ def refused(
     unknown: Collection[str] = (),
     *,
     recreate_foreign: bool = False,
+    scanned: list[Scan] | None = None,
 ) -> list[RefoldError]:
     """Everything for which a deploy would be refused now; changes nothing.
 
@@ -94,13 +96,14 @@ def refused(
         views: the views that have a file.
         unknown: projections whose files are wrong.
         recreate_foreign: as for `deploy`.
+        scanned: gets what the views would read of streams at each read, if nothing is wrong.
     """
     with one_at_a_time(conn, "try a deployment"):
         for attempt in after_deadlocks():
             with attempt, conn.transaction(force_rollback=True):
                 todo = plan(conn, definitions)
                 return _made(conn, todo, new_deployment(conn, "deploy", promote=False), views, unknown,
-                             recreate_foreign=recreate_foreign)  # fmt: skip
+                             recreate_foreign=recreate_foreign, scanned=scanned)  # fmt: skip
     raise AssertionError("unreachable: the attempts end with a return or an exception")
 
 
@@ -221,20 +224,28 @@ def _made(
     unknown: Collection[str] = (),
     *,
     recreate_foreign: bool,
+    scanned: list[Scan] | None = None,
 ) -> list[RefoldError]:
     """Makes the empty builds of a plan, and tries the views on top of them; what is refused of either."""
     mistakes: list[RefoldError] = []
     resumed = _resumed(todo)
     fresh = {one.projection: one.definition for one in todo if one.builds and one.definition is not None}
     made = make_builds(conn, fresh.values(), deployment, resumed=resumed, mistakes=mistakes)
-    metrics = {build.projection: statements_of(fresh[build.projection], build, None).view for build in made}
+    generated = {build.projection: statements_of(fresh[build.projection], build, None) for build in made}
+    metrics = {name: statements.view for name, statements in generated.items()}
+    if scanned is not None:
+        # What a view reads by an index it would read whole, as long as that is not there.
+        for name in generated.keys() & {name for name, one in fresh.items() if one.plan.event_grain}:
+            for statement in generated[name].indexes:
+                conn.execute(statement.encode(), {})
     for one in todo:
         # Also one that somebody has dropped: a deploy makes it again before anything else.
         gone = one.action == "unchanged" and not stands(conn, one.projection)
         if (gone or one.projection in resumed) and one.definition is not None and one.build is not None:
             metrics[one.projection] = statements_of(one.definition, one.build, None).view
     wrong = {*unknown, *fresh} - metrics.keys()
-    return mistakes + refused_views(conn, metrics, views, wrong, recreate_foreign=recreate_foreign)
+    others = None if mistakes else scanned
+    return mistakes + refused_views(conn, metrics, views, wrong, recreate_foreign=recreate_foreign, scanned=others)
 
 
 def _resumed(todo: Sequence[Change]) -> dict[str, Build]:
