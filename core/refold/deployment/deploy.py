@@ -28,6 +28,7 @@ from refold.reconcile.reconcile import reconcile
 from refold.retry import after_deadlocks
 from refold.worker.catch_up import by_depth
 
+BY = "refold deploy"
 DEPLOYMENTS = "refold.deployments"
 """Whoever begins a deployment, or recovers, has a lock on it."""
 
@@ -118,7 +119,7 @@ def show_again(conn: psycopg.Connection, upkeepers: Upkeepers, *, recreate_forei
     return [
         build.projection
         for build in find(conn, "b.state = 'live'")
-        if shown_again(conn, build, upkeepers, recreate_foreign=recreate_foreign)
+        if shown_again(conn, build, upkeepers, by=BY, recreate_foreign=recreate_foreign)
     ]
 
 
