@@ -46,7 +46,7 @@ AT = "2026-03-02T10:00:00.123456+00:00"
         ("hot_key", {"key": {"user_id": "u"}, "events": 5000, "share": 0.4, "page_seconds": 2.3},
          "user_id=u has 5,000 events, 40% of all, which are read again for each new one; a page takes 2.3 s"),
         ("hidden", {"stood": " SELECT 1 AS n\n   FROM t;", "not_healed": None},
-         "somebody has replaced its view; there stood: SELECT 1 AS n FROM t;"),
+         "somebody has replaced its view; there stood: SELECT 1 AS n FROM t"),
         ("hidden", {"stood": None, "not_healed": "a session holds it"},
          "somebody has dropped its view; it could not be made again: a session holds it"),
         # What another version has written down.

@@ -194,7 +194,7 @@ def test_reconcile_tells_of_a_metric_whose_view_somebody_has_taken_and_makes_it_
         admin.execute(damage.format(table=table))
         for only_looks in ("--dry-run", "--depth=quick"):
             told = deployed("reconcile", only_looks)
-            assert (told.status, told.out.startswith("drift: metrics.counts is not the view of its metric")) == (
+            assert (told.status, told.out.startswith("drift: somebody has dropped or replaced metrics.counts;")) == (
                 1,
                 True,
             )
@@ -203,7 +203,7 @@ def test_reconcile_tells_of_a_metric_whose_view_somebody_has_taken_and_makes_it_
         done = deployed("reconcile")
         assert (done.status, done.out.splitlines()) == (
             1,
-            ["drift: not the view of its metric, and made again: metrics.counts", "no row differed: counts"],
+            ["drift: somebody had dropped or replaced metrics.counts; made again", "no row differed: counts"],
         )
         assert csv(deployed, "counts") == ["action,n,u", "view,2,1"]
         # What went with it has a file, and that is for a deploy.
@@ -226,11 +226,12 @@ def test_what_stands_in_place_of_a_view_and_is_not_refolds_is_told_with_what_to_
     [hidden] = done.json["hidden"]
     assert (hidden["healed"], "must be owner" in hidden["because"]) == (False, True)
     assert "Drop it as its owner" in hidden["remedy"]
-    refused = deployed("deploy")
-    assert (refused.status, "Drop it as its owner" in refused.err) == (2, True)
+    for command in (["deploy", "--dry-run"], ["deploy"]):
+        refused = deployed(*command)
+        assert (refused.status, "Drop it as its owner" in refused.err) == (2, True), refused.err
     assert "1 hidden open" in deployed("status").out
     admin.execute("DROP VIEW metrics.counts")
-    assert "made again: metrics.counts" in deployed("reconcile").out
+    assert "metrics.counts; made again" in deployed("reconcile").out
     [one] = incidents(admin, "i.kind = 'hidden'")
     assert (one.resolved_at is not None, "mine" in one.evidence["stood"]) == (True, True)
     assert deployed("status", "--exit-code").status == 0

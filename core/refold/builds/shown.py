@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import psycopg
 from psycopg import sql
 
@@ -84,6 +86,22 @@ def hidden(conn: psycopg.Connection, upkeepers: Upkeepers) -> list[str]:
     return [build.projection for build in find(conn, "b.state = 'live'") if is_hidden(conn, build, upkeepers)]
 
 
+def refused_again(conn: psycopg.Connection, names: Iterable[str]) -> list[RefoldError]:
+    """What stands where the views of some metrics should be, and is not refold's to replace.
+
+    Args:
+        conn: acts as refold_worker.
+        names: the metrics.
+    """
+    rows = conn.execute(
+        "SELECT c.relname::text, pg_get_userbyid(c.relowner)::text FROM pg_class AS c"
+        " WHERE c.relnamespace = to_regnamespace(%s) AND c.relname = ANY (%s)"
+        " AND (c.relkind <> 'v' OR NOT pg_has_role(c.relowner, 'USAGE')) ORDER BY 1",
+        (METRICS_SCHEMA, list(names)),
+    ).fetchall()
+    return [_not_ours(name, f"it belongs to {owner}") for name, owner in rows]
+
+
 def shown_again(
     conn: psycopg.Connection,
     build: Build,
@@ -128,10 +146,7 @@ def shown_again(
         try:
             switch_view(conn, name, keeper, recreate_foreign=recreate_foreign)
         except (psycopg.errors.InsufficientPrivilege, psycopg.errors.WrongObjectType) as error:
-            raise BuildError(
-                f"what stands as metrics.{name} is not refold's: {error.diag.message_primary}",
-                remedy="Drop it as its owner; then `refold deploy`, or a worker within a minute, makes the view.",
-            ) from error
+            raise _not_ours(name, str(error.diag.message_primary)) from error
         incidents.resolve(conn, "hidden", name, by=by, outcome={"because": AGAIN})
         return True
 
@@ -141,6 +156,13 @@ def shown_again(
         switch,
         held=f"metrics.{name} is not the view of its metric, and a session holds it",
         then="`refold deploy`",
+    )
+
+
+def _not_ours(name: str, why: str) -> BuildError:
+    return BuildError(
+        f"what stands as metrics.{name} is not refold's: {why}",
+        remedy="Drop it as its owner; then `refold deploy`, or a worker within a minute, makes the view.",
     )
 
 

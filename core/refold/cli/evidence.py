@@ -148,7 +148,7 @@ def _hot_key(one: Seen) -> Iterator[str]:
 
 def _hidden(one: Seen) -> Iterator[str]:
     if "stood" in one:
-        there = " ".join(str(one["stood"]).split()) if one["stood"] else ""
+        there = " ".join(str(one["stood"] or "").rstrip("; \n").split())
         yield f"somebody has replaced its view; there stood: {there}" if there else "somebody has dropped its view"
     yield _clause("it could not be made again: {}", one.get("not_healed"))
 

@@ -91,15 +91,21 @@ def deploy(
     costly: list[Scan] = []
     with session(database_url) as conn:
         live = {build.projection for build in kept(conn)}
+        lost = set(hidden(conn, Upkeepers(chosen)))
         views = load_views(_views_beside(chosen), loading.names | live, mistakes)
         if mistakes or dry_run:
             mistakes += refused(
-                conn, loading.definitions, views, loading.unknown, recreate_foreign=recreate_views, scanned=costly
+                conn,
+                loading.definitions,
+                views,
+                loading.unknown,
+                lost=lost,
+                recreate_foreign=recreate_views,
+                scanned=costly,
             )
         if mistakes:
             raise at_once(sorted(each(mistakes), key=_place))
         todo = plan_of(conn, loading.definitions)
-        lost = set(hidden(conn, Upkeepers(chosen)))
         todo = [replace(one, because=one.because or _AGAIN) if one.projection in lost else one for one in todo]
         if not json:
             _show_plan(todo)

@@ -226,11 +226,11 @@ def _show_hidden(hidden: Sequence[Hidden], depth: Depth, *, dry_run: bool) -> No
     """The metrics that their views do not show."""
     again = ", ".join(f"metrics.{one.projection}" for one in hidden if one.healed)
     if again:
-        line(f"drift: not the view of its metric, and made again: {again}")
+        line(f"drift: somebody had dropped or replaced {again}; made again")
     for one in hidden:
-        told = f"metrics.{one.projection} is not the view of its metric: somebody has dropped or replaced it"
+        told = f"somebody has dropped or replaced metrics.{one.projection}"
         if one.because is not None:
-            line(f"drift: {told}; not healed: {one.because}")
+            line(f"drift: {told}, and it could not be made again: {one.because}")
             note(one.remedy or "`refold deploy` makes it again.")
         elif not one.healed:
             makes = " --depth slice" if depth == "quick" else ""

@@ -15,7 +15,7 @@ from refold.builds.key_indexes import key_indexes
 from refold.builds.lookup import known
 from refold.builds.make import make_builds, new_deployment, statements_of
 from refold.builds.scans import Scan
-from refold.builds.shown import shown_again
+from refold.builds.shown import refused_again, shown_again
 from refold.builds.upkeeper import Upkeepers
 from refold.builds.views import stands
 from refold.deployment.drive import Report, drive
@@ -86,6 +86,7 @@ def refused(
     views: Sequence[ViewFile] = (),
     unknown: Collection[str] = (),
     *,
+    lost: Collection[str] = (),
     recreate_foreign: bool = False,
     scanned: list[Scan] | None = None,
 ) -> list[RefoldError]:
@@ -96,6 +97,7 @@ def refused(
         definitions: the projections that could be read, upstream first.
         views: the views that have a file.
         unknown: projections whose files are wrong.
+        lost: metrics whose views somebody has dropped or replaced.
         recreate_foreign: as for `deploy`.
         scanned: gets what the views would read of streams at each read, if nothing is wrong.
     """
@@ -103,8 +105,11 @@ def refused(
         for attempt in after_deadlocks():
             with attempt, conn.transaction(force_rollback=True):
                 todo = plan(conn, definitions)
-                return _made(conn, todo, new_deployment(conn, "deploy", promote=False), views, unknown,
-                             recreate_foreign=recreate_foreign, scanned=scanned)  # fmt: skip
+                deployment = new_deployment(conn, "deploy", promote=False)
+                return refused_again(conn, lost) + _made(
+                    conn, todo, deployment, views, unknown,
+                    lost=lost, recreate_foreign=recreate_foreign, scanned=scanned,
+                )  # fmt: skip
     raise AssertionError("unreachable: the attempts end with a return or an exception")
 
 
@@ -224,6 +229,7 @@ def _made(
     views: Sequence[ViewFile],
     unknown: Collection[str] = (),
     *,
+    lost: Collection[str] = (),
     recreate_foreign: bool,
     scanned: list[Scan] | None = None,
 ) -> list[RefoldError]:
@@ -240,8 +246,8 @@ def _made(
             for statement in generated[name].indexes:
                 conn.execute(statement.encode(), {})
     for one in todo:
-        # Also one that somebody has dropped: a deploy makes it again before anything else.
-        gone = one.action == "unchanged" and not stands(conn, one.projection)
+        # Also one that somebody has dropped or replaced: a deploy makes it again before anything else.
+        gone = one.action == "unchanged" and (one.projection in lost or not stands(conn, one.projection))
         if (gone or one.projection in resumed) and one.definition is not None and one.build is not None:
             metrics[one.projection] = statements_of(one.definition, one.build, None).view
     wrong = {*unknown, *fresh} - metrics.keys()
