@@ -28,7 +28,7 @@ from refold.reconcile.heal import heal, leave_out_culprits
 from refold.reconcile.portions import Portion, next_portion
 from refold.reconcile.proof import LogProof
 from refold.reconcile.shown import audit_view
-from refold.retry import after_deadlocks
+from refold.retry import after_deadlocks, transient
 from refold.scrub.damage import leave, refuse_known
 from refold.upkeep.figures import READ
 from refold.upkeep.slices import runs
@@ -155,7 +155,14 @@ class Reconciler:
 
     def view(self, build: Build) -> None:
         """Looks at what analysts see of a live build, and makes its view again where that is something else."""
-        found = audit_view(self.conn, self.upkeepers, build, heals=self.heals, by=self.by, duty=self.in_portions)
+        try:
+            found = audit_view(self.conn, self.upkeepers, build, heals=self.heals, by=self.by, duty=self.in_portions)
+        except psycopg.Error as error:
+            # The rows are looked at all the same: it may only be that nobody here may make a temporary view.
+            if transient(error) or self.conn.closed:
+                raise
+            self.result.skipped.append((f"the view of {build.projection}", described(error)))
+            return
         self.result.hidden += [] if found is None else [found]
 
     def one(self, build: Build) -> None:
