@@ -30,9 +30,12 @@ Kind = Literal[
     "impure_transform",
     "foreign_cluster",
     "hot_key",
+    "hidden",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-ONLY_NOTICED: frozenset[Kind] = frozenset({"drift", "log_damage", "impure_transform", "foreign_cluster", "hot_key"})
+ONLY_NOTICED: frozenset[Kind] = frozenset(
+    {"drift", "log_damage", "impure_transform", "foreign_cluster", "hot_key", "hidden"}
+)
 """Kinds of which nobody can know when they began: `started_at` is when they were noticed."""
 REMEDIES: Mapping[Kind, str] = {
     "drift": "it is being healed; when it stays open, `refold reconcile` says why.",
@@ -46,6 +49,7 @@ REMEDIES: Mapping[Kind, str] = {
     "impure_transform": "make the transform depend on its event alone, then `refold deploy`.",
     "foreign_cluster": "run `refold recover` to its end.",
     "hot_key": "leave the key out, or write the query so that `refold explain NAME` says merge, members or funnel.",
+    "hidden": "its view is being made again; when it stays open, `refold reconcile` says why.",
 }
 """What a person can do about an open incident of each kind."""
 

@@ -136,6 +136,11 @@ class Status:
         ]
 
     @property
+    def hidden(self) -> list[str]:
+        """Live metrics whose view is not there, or reads something else."""
+        return [build.projection for build in self.builds if build.state == "live" and not build.shown]
+
+    @property
     def idle(self) -> bool:
         """Whether workers are there and do nothing: frozen, or cut off."""
         return self.workers > 0 and self.duties_seconds is not None and self.duties_seconds > DUTIES_LATE
@@ -143,7 +148,8 @@ class Status:
     @property
     def alarming(self) -> bool:
         """Whether somebody should look: by what is written down, and by what is seen now."""
-        return bool(self.incidents or self.late or self.idle or any(build.error for build in self.builds))
+        seen = self.late or self.idle or self.hidden or any(build.error for build in self.builds)
+        return bool(self.incidents or seen)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -323,7 +323,7 @@ incidents = Table(
     Column("outcome", JSONB),
     CheckConstraint(
         "kind IN ('drift', 'dead_letters', 'stalled', 'lag', 'held_back', 'held_snapshot', 'lost_wake_up',"
-        " 'log_damage', 'impure_transform', 'foreign_cluster', 'hot_key')",
+        " 'log_damage', 'impure_transform', 'foreign_cluster', 'hot_key', 'hidden')",
         "kind",
     ),
     CheckConstraint("started_at <= detected_at AND detected_at <= resolved_at", "in_order"),

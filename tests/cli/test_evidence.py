@@ -45,6 +45,10 @@ AT = "2026-03-02T10:00:00.123456+00:00"
          "no cursor goes beyond"),
         ("hot_key", {"key": {"user_id": "u"}, "events": 5000, "share": 0.4, "page_seconds": 2.3},
          "user_id=u has 5,000 events, 40% of all, which are read again for each new one; a page takes 2.3 s"),
+        ("hidden", {"stood": " SELECT 1 AS n\n   FROM t;", "not_healed": None},
+         "somebody has replaced its view; there stood: SELECT 1 AS n FROM t"),
+        ("hidden", {"stood": None, "not_healed": "a session holds it"},
+         "somebody has dropped its view; it could not be made again: a session holds it"),
         # What another version has written down.
         ("lag", {"odd": [1, 2, 3, 4, 5, 6], "empty": None}, "odd 1 2 3 4 5 and 1 more"),
     ],
@@ -66,6 +70,7 @@ def test_every_kind_can_be_told_whatever_it_has_seen(kind: Kind) -> None:
         ("drift", {"healed": {"daily__1: drifted": 1}, "keys": [{"relation": "daily__1", "day": "2026-03-02"}]},
          "1 row of daily__1 was wrong, and put right; of the keys day=2026-03-02"),
         ("lag", {"because": "it is over"}, "it is over"),
+        ("hidden", {"because": "its view is made again"}, "its view is made again"),
         ("lost_wake_up", {"because": "the bell rang", "pid": 7}, "the bell rang"),
         ("log_damage", {"found": "as it was written"}, "looked again, and it is as it was written"),
         ("log_damage", {"accepted": "archive", "missing": 2, "changed": 0, "unknown": 0},

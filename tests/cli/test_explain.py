@@ -73,7 +73,8 @@ def test_an_unknown_name_names_the_known(refold: Refold, metric: Metric) -> None
 
 
 def test_a_view_on_an_event_stream(refold: Refold, bare: Refold, metric: Metric) -> None:
-    """What each read of it costs, and the metric that would keep it; deploy says so too."""
+    """What each read of it costs, and the metric that would keep it; deploy, its dry run and promote say so too."""
+    metric("clicks", "SELECT event_id, user_id FROM events WHERE action = 'click'")
     metric("views", "SELECT user_id, ts FROM events WHERE action = 'view'")
     metric("counts", COUNTS)
     folder = Path("sql/views")
@@ -81,18 +82,26 @@ def test_a_view_on_an_event_stream(refold: Refold, bare: Refold, metric: Metric)
     select = "SELECT user_id, count(*) AS seen FROM metrics.views GROUP BY user_id"
     (folder / "per_user.sql").write_text(f"CREATE OR REPLACE VIEW metrics.per_user AS {select}")
     (folder / "top.sql").write_text("CREATE OR REPLACE VIEW metrics.top AS SELECT max(seen) FROM metrics.per_user")
+    (folder / "found.sql").write_text("CREATE VIEW metrics.found AS SELECT * FROM metrics.clicks WHERE event_id = '1'")
     (folder / "sums.sql").write_text("CREATE OR REPLACE VIEW metrics.sums AS SELECT sum(events) FROM metrics.counts")
-    deployed = refold("deploy")
-    assert deployed.status == 0, deployed.err
-    told = {line.split()[5]: line for line in deployed.err.splitlines() if line.startswith("each read of the view ")}
-    assert set(told) == {"per_user", "top"}
-    assert "`refold explain per_user`" in told["per_user"]
-    assert "reads all of views through per_user" in told["top"]
-    again = refold("deploy", "--json").json["scans"]
-    assert [(one["view"], one["stream"], one["through"]) for one in again] == [
-        ("per_user", "views", []),
-        ("top", "views", ["per_user"]),
-    ]
+    for command in (["deploy", "--dry-run"], ["deploy", "--no-promote"], ["promote"], ["deploy"]):
+        done = refold(*command)
+        assert done.status == 0, done.err
+        told = {line.split()[5]: line for line in done.err.splitlines() if line.startswith("each read of the view ")}
+        # That of one event goes by an index, which a dry run makes too.
+        assert set(told) == (set() if "--no-promote" in command else {"per_user", "top"}), command
+        if told:
+            assert "`refold explain per_user`" in told["per_user"]
+            assert "reads all of views through per_user" in told["top"]
+        assert ["is yet to be built" in one for one in told.values()] == ["--dry-run" in command] * len(told)
+    metric("clicks", "SELECT event_id, user_id, ts FROM events WHERE action = 'click'")
+    for command in (["deploy", "--dry-run"], ["deploy", "--no-promote"], ["promote"]):
+        scans = refold(*command, "--json").json.get("scans")
+        assert [(one["view"], one["stream"], one["through"], one["new"]) for one in scans] == (
+            []
+            if "--no-promote" in command
+            else [("per_user", "views", [], False), ("top", "views", ["per_user"], False)]
+        )
 
     shown = bare("explain", "per_user")
     assert shown.status == 0, shown.err

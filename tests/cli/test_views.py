@@ -9,6 +9,13 @@ from typing import Any
 import psycopg
 import pytest
 
+from law import worker_connection
+from refold.builds.build import find
+from refold.builds.shown import is_hidden, is_shown, shown_again
+from refold.builds.upkeeper import Upkeepers
+from refold.incidents import find as incidents
+from refold.reconcile.background import QUICK, quick_audit
+
 from .conftest import Refold
 
 Metric = Callable[[str, str], Path]
@@ -172,3 +179,90 @@ def test_a_view_that_is_not_as_its_file_says_is_told_by_the_doctor(
     assert (found["verdict"], found["found"]) == ("warn", "not as in sql/views: metrics.a_last")
     assert deployed("deploy").status == 0
     assert csv(deployed, "a_last") == ["action,more", "view,3"]
+
+
+DROPPED = "DROP VIEW metrics.counts CASCADE"
+REPLACED = "CREATE OR REPLACE VIEW metrics.counts AS SELECT action, u AS n, n AS u FROM {table}"
+FOREIGN = f"{DROPPED}; CREATE VIEW metrics.counts AS SELECT 'mine' AS action"
+
+
+def test_reconcile_tells_of_a_metric_whose_view_somebody_has_taken_and_makes_it_again(
+    deployed: Refold, admin: psycopg.Connection[Any]
+) -> None:
+    [(table,)] = admin.execute("SELECT 'refold_builds.' || quote_ident(table_name) FROM refold.builds").fetchall()
+    for damage in (REPLACED, DROPPED):
+        admin.execute(damage.format(table=table))
+        for only_looks in ("--dry-run", "--depth=quick"):
+            told = deployed("reconcile", only_looks)
+            assert (told.status, told.out.startswith("drift: somebody has dropped or replaced metrics.counts;")) == (
+                1,
+                True,
+            )
+            assert "no drift" not in told.out
+        assert incidents(admin, "i.kind = 'hidden' AND i.resolved_at IS NULL") == []
+        done = deployed("reconcile")
+        assert (done.status, done.out.splitlines()) == (
+            1,
+            ["drift: somebody had dropped or replaced metrics.counts; made again", "no row differed: counts"],
+        )
+        assert csv(deployed, "counts") == ["action,n,u", "view,2,1"]
+        # What went with it has a file, and that is for a deploy.
+        gone = [one for one in ("a_last", "top") if damage is DROPPED]
+        assert [f"metrics.{one} is not what" in done.err for one in ("a_last", "top")] == [bool(gone)] * 2
+        again = deployed("reconcile", "--json")
+        assert (again.status, again.json["hidden"], again.json["unlike_files"]) == (0, [], gone)
+        assert deployed("deploy").status == 0
+    replaced, dropped = incidents(admin, "i.kind = 'hidden'")
+    assert "u AS n" in replaced.evidence["stood"] and dropped.evidence["stood"] is None
+    assert replaced.resolved_by == dropped.resolved_by == "refold reconcile"
+
+
+def test_what_stands_in_place_of_a_view_and_is_not_refolds_is_told_with_what_to_do(
+    deployed: Refold, admin: psycopg.Connection[Any]
+) -> None:
+    admin.execute(FOREIGN)
+    done = deployed("reconcile", "--json")
+    assert (done.status, done.json["clean"]) == (1, False)
+    [hidden] = done.json["hidden"]
+    assert (hidden["healed"], "must be owner" in hidden["because"]) == (False, True)
+    assert "Drop it as its owner" in hidden["remedy"]
+    for command in (["deploy", "--dry-run"], ["deploy"]):
+        refused = deployed(*command)
+        assert (refused.status, "Drop it as its owner" in refused.err) == (2, True), refused.err
+    assert "1 hidden open" in deployed("status").out
+    admin.execute("DROP VIEW metrics.counts")
+    assert "metrics.counts; made again" in deployed("reconcile").out
+    [one] = incidents(admin, "i.kind = 'hidden'")
+    assert (one.resolved_at is not None, "mine" in one.evidence["stood"]) == (True, True)
+    assert deployed("status", "--exit-code").status == 0
+    # Where nobody may make a temporary view to compare with, the rows are looked at all the same.
+    admin.execute(f"REVOKE TEMPORARY ON DATABASE {admin.info.dbname} FROM PUBLIC".encode())
+    Path("sql/views/top.sql").unlink()
+    Path("sql/views/a_last.sql").unlink()
+    unseen = deployed("reconcile", "--depth=slice")
+    assert (unseen.status, unseen.out.startswith("no drift: counts (by their figures")) == (0, True), unseen.err
+    assert "the view of counts was not audited: permission denied" in unseen.err
+    admin.execute("DROP VIEW metrics.counts")
+    assert deployed("status", "--exit-code").status == 1
+
+
+def test_a_workers_audit_makes_a_view_again(
+    deployed: Refold, admin: psycopg.Connection[Any], database_url: str
+) -> None:
+    upkeepers = Upkeepers(None)
+    with worker_connection(database_url) as worker:
+        quick_audit(worker, upkeepers)
+        admin.execute(DROPPED)
+        quick_audit(worker, upkeepers)
+        assert [one.resolved_by for one in incidents(worker, "i.kind = 'hidden'")] == [QUICK]
+        assert csv(deployed, "counts") == ["action,n,u", "view,2,1"]
+        [build] = find(worker, "b.state = 'live'")
+        # What was right is looked at without a write.
+        with worker.transaction():
+            worker.execute("SET TRANSACTION READ ONLY")
+            assert is_shown(worker, build, upkeepers)
+        # Renamed while somebody looked.
+        assert deployed("rename", "counts", "sums").status == 0
+        assert not is_hidden(worker, build, upkeepers)
+        assert not shown_again(worker, build, upkeepers, by=QUICK)
+        assert worker.execute("SELECT to_regclass('metrics.counts')").fetchone() == (None,)

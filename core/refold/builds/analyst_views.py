@@ -11,6 +11,7 @@ from psycopg import sql
 
 from refold.builds.build import kept
 from refold.builds.privileges import Grant, grant, grants_on
+from refold.builds.scans import Scan, scans
 from refold.builds.views import (
     METRICS_SCHEMA,
     Dependant,
@@ -169,6 +170,7 @@ def refused_views(
     unknown: Collection[str] = (),
     *,
     recreate_foreign: bool = False,
+    scanned: list[Scan] | None = None,
 ) -> list[RefoldError]:
     """What would be refused of views if some metrics were switched now; nothing is changed, and no lock taken.
 
@@ -180,6 +182,7 @@ def refused_views(
         files: the views that have a file.
         unknown: metrics that are wrong themselves; nothing is said of views that stand on them.
         recreate_foreign: as for `make_views`.
+        scanned: gets what they would read of streams at each read, if nothing is wrong.
     """
     mistakes: list[RefoldError] = []
     with conn.transaction(force_rollback=True):
@@ -212,6 +215,8 @@ def refused_views(
                 mistakes += [_error(conn, one, changed) for one in own or refused]
                 break
         mistakes += _in_the_way(conn, made, changed, recreate_foreign=recreate_foreign)
+        if scanned is not None and not mistakes:
+            scanned += scans(conn, [file.name for file in files], tried=True)
     return mistakes
 
 

@@ -5,11 +5,16 @@ The text of a query does not tell what its functions are; the parsed query, as P
 
 from __future__ import annotations
 
-import psycopg
+from dataclasses import dataclass
 
+import psycopg
+from psycopg.rows import args_row
+
+from refold.builds import places
 from refold.errors import DefinitionError
 from refold.projections.definition import Definition
 from refold.projections.identifiers import ident
+from refold.projections.plan import Upkeep
 from refold.projections.spelling import expression, in_words_of
 from refold.retry import transient
 from refold.upkeep.statements import Statements
@@ -42,15 +47,35 @@ _UNORDERED = frozenset(
 )
 
 _CALLS = """
-SELECT DISTINCT p.proname, p.provolatile::text, p.proretset,
+SELECT DISTINCT p.oid::text, p.proname, p.provolatile::text, p.proretset,
        p.prokind = 'a' AND p.proargtypes::oid[] && ARRAY['real'::regtype::oid, 'double precision'::regtype::oid]
 FROM pg_rewrite AS r
 CROSS JOIN LATERAL regexp_matches(
     r.ev_action::text, ':(?:funcid|opfuncid|aggfnoid|winfnoid) ([0-9]+)', 'g') AS found (parts)
 JOIN pg_proc AS p ON p.oid = found.parts[1]::oid
 WHERE r.ev_class = 'pg_temp.refold_probe'::regclass
-ORDER BY 1
+ORDER BY 2, 1
 """
+_TREE = "SELECT ev_action::text FROM pg_rewrite WHERE ev_class = 'pg_temp.refold_probe'::regclass"
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A function that a query calls.
+
+    Args:
+        oid: which.
+        name: what it is called.
+        volatility: as pg_proc has it.
+        many: it returns a set.
+        floats: it aggregates floats.
+    """
+
+    oid: str
+    name: str
+    volatility: str
+    many: bool
+    floats: bool
 
 
 def refuse_inexact(conn: psycopg.Connection, definition: Definition, statements: Statements) -> None:
@@ -65,27 +90,36 @@ def refuse_inexact(conn: psycopg.Connection, definition: Definition, statements:
         DefinitionError: with the reason and a remedy.
     """
     _refuse_types(conn, definition, statements.relations[0].table)
-    for name, volatility, _, _ in _probe(conn, definition, statements.view):
-        if volatility != "i":
+    calls, tree = _probe(conn, definition, statements.view)
+    for call in calls:
+        if call.volatility != "i":
             # The rest runs in refold's sessions, whose settings are fixed; the view in everybody's.
             raise DefinitionError(
-                f"{name}() depends on the settings of the session that looks at the metric",
+                f"{call.name}() depends on the settings of the session that looks at the metric",
                 path=definition.path,
+                line=places.of_call(definition, tree, call.oid, call.name, view=True),
                 remedy="Say which time zone: … AT TIME ZONE 'UTC'. Or do it in a view in sql/views/.",
             )
     head = f"CREATE TABLE {statements.relations[0].table} AS\n"
     if statements.create[0].startswith(head):
         query = statements.create[0].removeprefix(head).removesuffix("\nWITH NO DATA").replace("%%", "%")
-        for call in _probe(conn, definition, query):
-            _refuse_call(definition, *call)
+        calls, tree = _probe(conn, definition, query)
+        for call in calls:
+            refused = _refusal(call, definition.plan.upkeep)
+            if refused is not None:
+                message, remedy = refused
+                line = places.of_call(definition, tree, call.oid, call.name)
+                raise DefinitionError(f"{call.name}() {message}", path=definition.path, line=line, remedy=remedy)
 
 
-def _probe(conn: psycopg.Connection, definition: Definition, query: str) -> list[tuple[str, str, bool, bool]]:
-    """The functions that a query calls: name, volatility, whether it returns a set, whether it aggregates floats."""
+def _probe(conn: psycopg.Connection, definition: Definition, query: str) -> tuple[list[_Call], str]:
+    """The functions that a query calls; and the query as Postgres has read it."""
     try:
         with conn.transaction():
             conn.execute(f"CREATE TEMPORARY VIEW refold_probe AS\n{query}".encode())
-            found = conn.execute(_CALLS).fetchall()
+            with conn.cursor(row_factory=args_row(_Call)) as cursor:
+                calls = cursor.execute(_CALLS).fetchall()
+            row = conn.execute(_TREE).fetchone()
             conn.execute("DROP VIEW pg_temp.refold_probe")
     except psycopg.Error as error:
         if transient(error):
@@ -93,34 +127,33 @@ def _probe(conn: psycopg.Connection, definition: Definition, query: str) -> list
         raise DefinitionError(
             f"Postgres refuses it: {error.diag.message_primary or error}", path=definition.path
         ) from error
-    return [(str(name), str(kind), bool(many), bool(floats)) for name, kind, many, floats in found]
+    assert row is not None
+    return calls, row[0]
 
 
-def _refuse_call(definition: Definition, name: str, volatility: str, many: bool, floats: bool) -> None:
-    if volatility == "v" or name in _MOVING:
-        raise DefinitionError(
-            f"{name}() depends on more than its arguments",
-            path=definition.path,
-            remedy="A projection may depend on its events alone. A function of yours: declare it IMMUTABLE, if it is.",
+def _refusal(call: _Call, upkeep: Upkeep) -> tuple[str, str] | None:
+    """What is wrong with a call, and what to do about it. Pure."""
+    if call.volatility == "v" or call.name in _MOVING:
+        return (
+            "depends on more than its arguments",
+            "A projection may depend on its events alone. A function of yours: declare it IMMUTABLE, if it is.",
         )
-    if name in _UNORDERED:
-        raise DefinitionError(
-            f"{name}() depends on the order in which events are read",
-            path=definition.path,
-            remedy="Use min or max, or an aggregate with ORDER BY … event_id.",
+    if call.name in _UNORDERED:
+        return (
+            "depends on the order in which events are read",
+            "Use min or max, or an aggregate with ORDER BY … event_id.",
         )
-    if floats and name in _ADDING:
-        raise DefinitionError(
-            f"{name}() adds floats, whose sum depends on the order of the events",
-            path=definition.path,
-            remedy="Cast to numeric instead of double precision.",
+    if call.floats and call.name in _ADDING:
+        return (
+            "adds floats, whose sum depends on the order of the events",
+            "Cast to numeric instead of double precision.",
         )
-    if many and definition.plan.upkeep != "recompute":
-        raise DefinitionError(
-            f"{name}() makes several rows of one event",
-            path=definition.path,
-            remedy="Write a transform that returns a list; its rows have ids of their own.",
+    if call.many and upkeep != "recompute":
+        return (
+            "makes several rows of one event",
+            "Write a transform that returns a list; its rows have ids of their own.",
         )
+    return None
 
 
 def _refuse_types(conn: psycopg.Connection, definition: Definition, table: str) -> None:
@@ -140,12 +173,16 @@ def _refuse_types(conn: psycopg.Connection, definition: Definition, table: str) 
             raise DefinitionError(
                 f"{what} adds floats, whose sum depends on the order of the events",
                 path=definition.path,
+                line=places.of_column(definition, partial.name, partial.sql),
                 remedy="Cast to numeric instead of double precision.",
             )
     for name, kind in types.items():
         if kind == "json":
             raise DefinitionError(
-                f"{name} is json, which cannot be compared", path=definition.path, remedy="Cast to jsonb."
+                f"{name} is json, which cannot be compared",
+                path=definition.path,
+                line=places.of_column(definition, name),
+                remedy="Cast to jsonb.",
             )
         _refuse_unhashed(conn, definition, table, name, kind)
 
@@ -160,5 +197,8 @@ def _refuse_unhashed(conn: psycopg.Connection, definition: Definition, table: st
             )
     except psycopg.errors.UndefinedFunction as error:
         raise DefinitionError(
-            f"{name} is {kind}, which has no hash", path=definition.path, remedy="Cast it to numeric or to text."
+            f"{name} is {kind}, which has no hash",
+            path=definition.path,
+            line=places.of_column(definition, name),
+            remedy="Cast it to numeric or to text.",
         ) from error

@@ -30,8 +30,9 @@ class Scan:
         view: its name in `metrics`.
         stream: `events`, or an event-grain projection.
         through: the views of which it reads the nearest, and this the next, down to the stream.
-        rows: about how many rows the stream has.
+        rows: about how many rows the stream has; of a new one, how many events there are.
         bytes: the size of its table.
+        new: the stream has yet to be built.
     """
 
     view: str
@@ -39,6 +40,7 @@ class Scan:
     through: tuple[str, ...]
     rows: int
     bytes: int
+    new: bool = False
 
     @property
     def seconds(self) -> float:
@@ -48,6 +50,11 @@ class Scan:
     def told(self) -> str:
         """What a read of the view reads, in words."""
         by = f" through {', '.join(self.through)}" if self.through else ""
+        if self.new:
+            return (
+                f"all of {self.stream}{by}, which is yet to be built: a row for each event that it takes, of now about"
+                f" {self.rows:,}; more with each event"
+            )
         time = f"{self.seconds:.1f} s" if self.seconds >= 0.1 else "under 0.1 s"
         return (
             f"all of {self.stream}{by}: now about {self.rows:,} rows, {self.bytes / 2**20:,.0f} MiB, {time};"
@@ -59,7 +66,8 @@ _STREAMS = """
 WITH RECURSIVE below (view, oid, through) AS (
     SELECT c.relname::text, c.oid, '{}'::name[]
     FROM pg_class AS c
-    WHERE c.relnamespace = 'metrics'::regnamespace AND c.relkind = 'v' AND c.relname = ANY (%(views)s)
+    WHERE c.relnamespace = CASE WHEN %(tried)s THEN pg_my_temp_schema() ELSE 'metrics'::regnamespace END
+      AND c.relkind = 'v' AND c.relname = ANY (%(views)s)
     UNION
     SELECT below.view, d.refobjid,
            CASE WHEN c.relname = below.view THEN below.through ELSE below.through || c.relname END
@@ -74,51 +82,56 @@ SELECT DISTINCT ON (below.view, s.stream)
     -- The stream's own view is no way to it.
     array_remove(below.through, s.stream::name)::text[] AS through,
     c.relnamespace::regnamespace || '.' || c.relname AS relation,
-    CASE WHEN s.build_id IS NULL THEN (SELECT last_value FROM refold.events_position)
+    CASE WHEN s.build_id IS NULL OR s.new THEN (SELECT last_value FROM refold.events_position)
          WHEN c.reltuples > 0 AND c.relpages > 0
          THEN c.reltuples / c.relpages * pg_relation_size(c.oid) / current_setting('block_size')::integer
          ELSE s.applied END::bigint AS rows,
     CASE WHEN s.build_id IS NULL
          THEN (SELECT sum(pg_relation_size(i.inhrelid)) FROM pg_inherits AS i WHERE i.inhparent = c.oid)
-         ELSE pg_relation_size(c.oid) END::bigint AS bytes
+         ELSE pg_relation_size(c.oid) END::bigint AS bytes,
+    s.new
 FROM below
 JOIN (
-    SELECT NULL::bigint AS build_id, 'events' AS stream, 'refold.events'::regclass::oid AS relation, 0 AS applied
+    SELECT NULL::bigint AS build_id, 'events' AS stream, 'refold.events'::regclass::oid AS relation, 0 AS applied,
+           false AS new
     UNION ALL
-    SELECT b.build_id, b.projection, to_regclass(format('refold_builds.%%I', b.table_name))::oid, b.events_applied
-    FROM refold.builds_now AS b WHERE b.state = 'live' AND b.upkeep = ANY (%(grain)s)
+    SELECT b.build_id, b.projection, to_regclass(format('refold_builds.%%I', b.table_name))::oid, b.events_applied,
+           NOT b.loaded
+    FROM refold.builds_now AS b
+    WHERE (b.state = 'live' OR %(tried)s AND b.state = 'building') AND b.upkeep = ANY (%(grain)s)
 ) AS s ON s.relation = below.oid
 JOIN pg_class AS c ON c.oid = s.relation
 ORDER BY below.view, s.stream, cardinality(below.through)
 """
 
 
-def scans(conn: psycopg.Connection, views: Iterable[str]) -> list[Scan]:
+def scans(conn: psycopg.Connection, views: Iterable[str], *, tried: bool = False) -> list[Scan]:
     """Which of some views read all of a stream at each read.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
         views: names of views in `metrics`; those of metrics are none of them.
+        tried: they stand in pg_temp instead, on builds that have yet to go live; in the caller's transaction.
     """
-    found = conn.execute(_STREAMS.encode(), {"views": list(views), "grain": list(EVENT_GRAIN)}).fetchall()
+    parameters = {"views": list(views), "grain": list(EVENT_GRAIN), "tried": tried}
+    found = conn.execute(_STREAMS.encode(), parameters).fetchall()
     whole: dict[str, set[str]] = {}
     for view, *_ in found:
         if view not in whole:
-            whole[view] = _read_whole(conn, view)
+            whole[view] = _read_whole(conn, sql.Identifier("pg_temp" if tried else METRICS_SCHEMA, view))
     return [
-        Scan(view, stream, tuple(through), rows, size)
-        for view, stream, through, relation, rows, size in found
+        Scan(view, stream, tuple(through), rows, size, new)
+        for view, stream, through, relation, rows, size, new in found
         if relation in whole[view]
     ]
 
 
-def _read_whole(conn: psycopg.Connection, view: str) -> set[str]:
+def _read_whole(conn: psycopg.Connection, view: sql.Identifier) -> set[str]:
     """The tables that a view reads from one end to the other, even where Postgres does all to avoid it."""
     with conn.transaction(force_rollback=True):
         # A small table is read whole in any case; this tells what happens when it has grown.
         conn.execute("SET LOCAL enable_seqscan = off")
-        query = sql.SQL("EXPLAIN (VERBOSE, FORMAT JSON) SELECT * FROM {}").format(sql.Identifier(METRICS_SCHEMA, view))
-        row = conn.execute(query).fetchone()
+        row = conn.execute(sql.SQL("EXPLAIN (VERBOSE, FORMAT JSON) SELECT * FROM {}").format(view)).fetchone()
     assert row is not None
     read = set(_whole(row[0][0]["Plan"], limited=False))
     return read | {"refold.events"} if any(name.startswith("refold.events_") for name in read) else read

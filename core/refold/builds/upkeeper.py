@@ -64,6 +64,9 @@ class Upkeepers:
     Args:
         projections: the folder of transforms; None when there is none here.
         gently: transforms give way to other threads, see `refold.builds.gentle`.
+
+    Attributes:
+        shown: for builds whose view was found right, that view as Postgres writes it (`refold.builds.shown`).
     """
 
     def __init__(self, projections: Path | None, *, gently: bool = False) -> None:
@@ -71,6 +74,7 @@ class Upkeepers:
         self._gently = gently
         self._definitions: dict[str, Definition] = {}
         self._made: dict[tuple[int, int | None], Upkeeper] = {}
+        self.shown: dict[int, str] = {}
 
     def of(self, conn: psycopg.Connection, build: Build) -> Upkeeper:
         """The upkeeper of a build.

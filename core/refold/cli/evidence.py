@@ -146,6 +146,13 @@ def _hot_key(one: Seen) -> Iterator[str]:
         yield f"a page takes {_span(one['page_seconds'])}"
 
 
+def _hidden(one: Seen) -> Iterator[str]:
+    if "stood" in one:
+        there = " ".join(str(one["stood"] or "").rstrip("; \n").split())
+        yield f"somebody has replaced its view; there stood: {there}" if there else "somebody has dropped its view"
+    yield _clause("it could not be made again: {}", one.get("not_healed"))
+
+
 def _nothing(one: Seen) -> Iterator[str]:
     return iter(())
 
@@ -162,6 +169,7 @@ _SEEN: Mapping[Kind, Callable[[Seen], Iterator[str]]] = {
     "impure_transform": _impure,
     "foreign_cluster": _foreign,
     "hot_key": _hot_key,
+    "hidden": _hidden,
 }
 
 

@@ -15,7 +15,7 @@ from rich.progress import TaskID
 from refold.builds.build import Build, kept
 from refold.builds.changes import Change
 from refold.builds.promote import drop_superseded
-from refold.builds.scans import scans
+from refold.builds.scans import Scan, scans
 from refold.builds.shown import hidden
 from refold.builds.silent import Silence, missing_actions, silent
 from refold.builds.upkeeper import Upkeepers
@@ -88,24 +88,34 @@ def deploy(
     chosen = own_folder(projections, starters=starters)
     loading = load(chosen)
     mistakes: list[RefoldError] = [*loading.mistakes]
+    costly: list[Scan] = []
     with session(database_url) as conn:
         live = {build.projection for build in kept(conn)}
+        lost = set(hidden(conn, Upkeepers(chosen)))
         views = load_views(_views_beside(chosen), loading.names | live, mistakes)
         if mistakes or dry_run:
-            mistakes += refused(conn, loading.definitions, views, loading.unknown, recreate_foreign=recreate_views)
+            mistakes += refused(
+                conn,
+                loading.definitions,
+                views,
+                loading.unknown,
+                lost=lost,
+                recreate_foreign=recreate_views,
+                scanned=costly,
+            )
         if mistakes:
             raise at_once(sorted(each(mistakes), key=_place))
         todo = plan_of(conn, loading.definitions)
-        lost = set(hidden(conn, Upkeepers(chosen)))
         todo = [replace(one, because=one.because or _AGAIN) if one.projection in lost else one for one in todo]
         if not json:
             _show_plan(todo)
         if dry_run:
             if json:
-                as_json({"plan": [_change(one) for one in todo]})
+                as_json({"plan": [_change(one) for one in todo], "scans": [scan_as_dict(one) for one in costly]})
             else:
                 _show_left_alone(todo)
                 _show_silent(conn, todo)
+                tell_costs(costly, chosen, loading.definitions)
             return
         with _bars() as report:
             builds = deploy_builds(
@@ -195,12 +205,21 @@ def promote(
         with _bars() as report:
             builds = go_live(conn, chosen, names or (), report, recreate_foreign=recreate_views)
         views = views_of(conn, builds)
+        costly = scans(conn, views)
         if not json:
             _show_outcome(builds, promoted=True, silent=silent(conn, builds), nothing="No build waits to be promoted.")
             _show_views(conn, views)
+            # Files may have become wrong since the builds were made.
+            tell_costs(costly, chosen, load(chosen).definitions if costly and chosen.is_dir() else {})
         _tidy(conn)
     if json:
-        as_json({"builds": [_build(build) for build in builds], "views": views})
+        as_json(
+            {
+                "builds": [_build(build) for build in builds],
+                "views": views,
+                "scans": [scan_as_dict(one) for one in costly],
+            }
+        )
 
 
 @app.command(rich_help_panel=METRICS)

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json as json_text
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
+import psycopg
 import typer
 
+from refold.builds.analyst_views import differing
 from refold.builds.build import Build, find
 from refold.cli.app import DRIFT, TRUST, app
 from refold.cli.output import as_json, counted, line, note, plain, progress, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 from refold.errors import InputError
 from refold.incidents import find as find_incidents
+from refold.projections.view_file import ViewFile, load_views
 from refold.reconcile import Finding, Report
 from refold.reconcile import reconcile as audit
-from refold.reconcile.finding import Slice
+from refold.reconcile.finding import Hidden, Slice
 from refold.reconcile.reconcile import Depth
+from refold.resources import projections_dir
 
 DEPTHS: tuple[str, ...] = get_args(Depth)
 SHOWN = 50
@@ -59,6 +64,7 @@ def reconcile(
 
     Each table is compared with its query over exactly the events that it has applied: lag is not drift. A row is
     missing, an orphan or drifted; healing recomputes just those, and refold.repairs keeps what stood there before.
+    If somebody has dropped or replaced the view of a metric, it is made again.
 
     Three depths. quick compares the rows, and what was read of the log, with the figures that were kept on the way: it
     reads only the events that are not sealed yet, and heals nothing. slice does the same, evaluates the query again
@@ -76,11 +82,12 @@ def reconcile(
     """
     moment = None if since is None else instant(since)
     chosen = how_deep(depth, since=since is not None)
+    own = folder(projections, quiet=True)
     with session(database_url) as conn, progress() as bars:
         task = bars.add_task("auditing", total=len(names or find(conn, "b.state = 'live'")), note="")
         report = audit(
             conn,
-            folder(projections, quiet=True),
+            own,
             names or (),
             depth=chosen,
             since=moment,
@@ -88,6 +95,7 @@ def reconcile(
             report=lambda name, differ: bars.update(task, description=name, advance=1, note=f"{differ:,} differ"),
         )
         audited = [build for build in find(conn, "b.state = 'live'") if build.projection in report.audited]
+        differ = [] if names else unlike_files(conn, own)
         damaged = bool(find_incidents(conn, "i.kind = 'log_damage' AND i.resolved_at IS NULL"))
     if json:
         as_json(
@@ -101,6 +109,8 @@ def reconcile(
                     {"projection": name, "relation": relation, "kind": kind, "rows": count}
                     for (name, relation, kind), count in sorted(report.counts.items())
                 ],
+                "hidden": [asdict(one) for one in report.hidden],
+                "unlike_files": [view.name for view in differ],
                 "audited": report.audited,
                 "unhealed": report.unhealed,
                 "skipped": [{"projection": name, "because": reason} for name, reason in report.skipped],
@@ -109,9 +119,27 @@ def reconcile(
         )
     else:
         _show(report, chosen, dry_run=dry_run)
+        for view in differ:
+            note(f"metrics.{view.name} is not what {view.path} says: `refold deploy` makes it that")
         _qualify(audited, damaged=damaged)
     if not report.clean:
         raise typer.Exit(DRIFT)
+
+
+def unlike_files(conn: psycopg.Connection, projections: Path) -> list[ViewFile]:
+    """Analysts' views that do not stand as their files say: the one or the other has been changed since.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        projections: the folder beside which they are; of those that come with refold nobody need have made them.
+    """
+    if projections == projections_dir():
+        return []
+    live = {build.projection for build in find(conn, "b.state = 'live'")}
+    files = load_views(projections.resolve().parent / "sql" / "views", live, [])
+    with conn.transaction(force_rollback=True):
+        names = differing(conn, files)
+    return [file for file in files if file.name in names]
 
 
 def how_deep(depth: str | None, *, since: bool) -> Depth:
@@ -151,6 +179,7 @@ def instant(text: str) -> datetime:
 def _show(report: Report, depth: Depth, *, dry_run: bool) -> None:
     """Prints a report for people: the answer first."""
     by = {"quick": " (by their figures)", "slice": " (by their figures; --depth deep recomputes everything)"}
+    _show_hidden(report.hidden, depth, dry_run=dry_run)
     if report.slices:
         differ = "1 slice differs" if len(report.slices) == 1 else f"{len(report.slices):,} slices differ"
         line(f"drift: {differ}; `refold reconcile --depth slice` says in which rows, and heals them")
@@ -161,7 +190,8 @@ def _show(report: Report, depth: Depth, *, dry_run: bool) -> None:
         fate = "nothing was corrected (--dry-run)" if dry_run else "corrected"
         line(f"no row differed, but {counted(len(report.figures), 'kept figure')} did, {fate}")
     elif report.audited or not report.unhealed:
-        line(f"no drift: {', '.join(report.audited) or 'nothing was audited'}{by.get(depth, '')}")
+        what = "no row differed" if report.hidden else "no drift"
+        line(f"{what}: {', '.join(report.audited) or 'nothing was audited'}{by.get(depth, '')}")
     if report.unhealed:
         line(f"not healed: {', '.join(report.unhealed)}: the log is damaged, `refold scrub` names the events")
     for name, reason in report.skipped:
@@ -190,6 +220,21 @@ def _show(report: Report, depth: Depth, *, dry_run: bool) -> None:
     )
     if report.drift > min(len(report.findings), SHOWN):
         note(f"the first {min(len(report.findings), SHOWN)} of {report.drift:,}; --json lists more")
+
+
+def _show_hidden(hidden: Sequence[Hidden], depth: Depth, *, dry_run: bool) -> None:
+    """The metrics that their views do not show."""
+    again = ", ".join(f"metrics.{one.projection}" for one in hidden if one.healed)
+    if again:
+        line(f"drift: somebody had dropped or replaced {again}; made again")
+    for one in hidden:
+        told = f"somebody has dropped or replaced metrics.{one.projection}"
+        if one.because is not None:
+            line(f"drift: {told}, and it could not be made again: {one.because}")
+            note(one.remedy or "`refold deploy` makes it again.")
+        elif not one.healed:
+            makes = " --depth slice" if depth == "quick" else ""
+            line(f"drift: {told}; `refold reconcile{makes}` makes it again")
 
 
 def _qualify(audited: Iterable[Build], *, damaged: bool) -> None:

@@ -119,9 +119,9 @@ def _alarms(now: Status) -> list[tuple[str, str]]:
         counts = ", ".join(f"{count:,} {kind}" for kind, count in now.incidents.items())
         told.append((f"incidents {counts} open (`refold incidents --open` has the evidence)", "red"))
     told += [(f"failing   {build.table}: {build.error}", "red") for build in now.builds if build.error]
-    hidden = [build.projection for build in now.builds if build.state == "live" and not build.shown]
     told += [
-        (f"hidden    metrics.{name} is not the view of its metric: `refold deploy` makes it", "red") for name in hidden
+        (f"hidden    metrics.{name} is not the view of its metric: `refold deploy` makes it", "red")
+        for name in now.hidden
     ]
     if now.idle:
         since = _duration(now.duties_seconds or 0.0)

@@ -102,9 +102,16 @@ def tell_costs(found: Sequence[Scan], projections: Path, definitions: Mapping[st
     for scan in found:
         file = view_file(projections, scan.view)
         own = not scan.through and file.is_file()
-        kept = own and cost_of(file, definitions, [scan]).kept
-        remedy = f"a metric that `refold explain {scan.view}` shows" if kept else _INSTEAD
+        remedy = f"a metric that `refold explain {scan.view}` shows" if own and _keeps(file, definitions) else _INSTEAD
         note(f"each read of the view {scan.view} reads {scan.told()}. Instead: {remedy}")
+
+
+def _keeps(file: Path, definitions: Mapping[str, Definition]) -> bool:
+    try:
+        return cost_of(file, definitions, None).kept is not None
+    except DefinitionError:
+        # It has changed since its view was made.
+        return False
 
 
 def scan_as_dict(scan: Scan) -> dict[str, object]:

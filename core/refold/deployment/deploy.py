@@ -14,7 +14,8 @@ from refold.builds.changes import Change, changes
 from refold.builds.key_indexes import key_indexes
 from refold.builds.lookup import known
 from refold.builds.make import make_builds, new_deployment, statements_of
-from refold.builds.shown import shown_again
+from refold.builds.scans import Scan
+from refold.builds.shown import refused_again, shown_again
 from refold.builds.upkeeper import Upkeepers
 from refold.builds.views import stands
 from refold.deployment.drive import Report, drive
@@ -27,6 +28,7 @@ from refold.reconcile.reconcile import reconcile
 from refold.retry import after_deadlocks
 from refold.worker.catch_up import by_depth
 
+BY = "refold deploy"
 DEPLOYMENTS = "refold.deployments"
 """Whoever begins a deployment, or recovers, has a lock on it."""
 
@@ -84,7 +86,9 @@ def refused(
     views: Sequence[ViewFile] = (),
     unknown: Collection[str] = (),
     *,
+    lost: Collection[str] = (),
     recreate_foreign: bool = False,
+    scanned: list[Scan] | None = None,
 ) -> list[RefoldError]:
     """Everything for which a deploy would be refused now; changes nothing.
 
@@ -93,14 +97,19 @@ def refused(
         definitions: the projections that could be read, upstream first.
         views: the views that have a file.
         unknown: projections whose files are wrong.
+        lost: metrics whose views somebody has dropped or replaced.
         recreate_foreign: as for `deploy`.
+        scanned: gets what the views would read of streams at each read, if nothing is wrong.
     """
     with one_at_a_time(conn, "try a deployment"):
         for attempt in after_deadlocks():
             with attempt, conn.transaction(force_rollback=True):
                 todo = plan(conn, definitions)
-                return _made(conn, todo, new_deployment(conn, "deploy", promote=False), views, unknown,
-                             recreate_foreign=recreate_foreign)  # fmt: skip
+                deployment = new_deployment(conn, "deploy", promote=False)
+                return refused_again(conn, lost) + _made(
+                    conn, todo, deployment, views, unknown,
+                    lost=lost, recreate_foreign=recreate_foreign, scanned=scanned,
+                )  # fmt: skip
     raise AssertionError("unreachable: the attempts end with a return or an exception")
 
 
@@ -115,7 +124,7 @@ def show_again(conn: psycopg.Connection, upkeepers: Upkeepers, *, recreate_forei
     return [
         build.projection
         for build in find(conn, "b.state = 'live'")
-        if shown_again(conn, build, upkeepers, recreate_foreign=recreate_foreign)
+        if shown_again(conn, build, upkeepers, by=BY, recreate_foreign=recreate_foreign)
     ]
 
 
@@ -220,21 +229,30 @@ def _made(
     views: Sequence[ViewFile],
     unknown: Collection[str] = (),
     *,
+    lost: Collection[str] = (),
     recreate_foreign: bool,
+    scanned: list[Scan] | None = None,
 ) -> list[RefoldError]:
     """Makes the empty builds of a plan, and tries the views on top of them; what is refused of either."""
     mistakes: list[RefoldError] = []
     resumed = _resumed(todo)
     fresh = {one.projection: one.definition for one in todo if one.builds and one.definition is not None}
     made = make_builds(conn, fresh.values(), deployment, resumed=resumed, mistakes=mistakes)
-    metrics = {build.projection: statements_of(fresh[build.projection], build, None).view for build in made}
+    generated = {build.projection: statements_of(fresh[build.projection], build, None) for build in made}
+    metrics = {name: statements.view for name, statements in generated.items()}
+    if scanned is not None:
+        # What a view reads by an index it would read whole, as long as that is not there.
+        for name in generated.keys() & {name for name, one in fresh.items() if one.plan.event_grain}:
+            for statement in generated[name].indexes:
+                conn.execute(statement.encode(), {})
     for one in todo:
-        # Also one that somebody has dropped: a deploy makes it again before anything else.
-        gone = one.action == "unchanged" and not stands(conn, one.projection)
+        # Also one that somebody has dropped or replaced: a deploy makes it again before anything else.
+        gone = one.action == "unchanged" and (one.projection in lost or not stands(conn, one.projection))
         if (gone or one.projection in resumed) and one.definition is not None and one.build is not None:
             metrics[one.projection] = statements_of(one.definition, one.build, None).view
     wrong = {*unknown, *fresh} - metrics.keys()
-    return mistakes + refused_views(conn, metrics, views, wrong, recreate_foreign=recreate_foreign)
+    others = None if mistakes else scanned
+    return mistakes + refused_views(conn, metrics, views, wrong, recreate_foreign=recreate_foreign, scanned=others)
 
 
 def _resumed(todo: Sequence[Change]) -> dict[str, Build]:

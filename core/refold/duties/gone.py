@@ -14,9 +14,9 @@ NAME = "incidents of what is gone"
 
 
 def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
-    """Closes incidents about dead letters of builds that were replaced, and about drift of metrics that are gone."""
+    """Closes incidents about dead letters of builds that were replaced, and about metrics that are gone."""
     with conn.transaction():
-        open_ = find(conn, "i.kind IN ('dead_letters', 'drift') AND i.resolved_at IS NULL")
+        open_ = find(conn, "i.kind IN ('dead_letters', 'drift', 'hidden') AND i.resolved_at IS NULL")
         builds = kept(conn)
         for incident in over(open_, {b.table_name for b in builds}, {b.projection for b in builds}):
             resolve(conn, incident.kind, incident.subject, by=NAME, outcome={"because": "it is not kept any more"})

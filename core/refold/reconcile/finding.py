@@ -59,6 +59,23 @@ class Slice:
     read: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A metric whose view somebody has dropped or replaced: analysts are shown something else.
+
+    Args:
+        projection: the metric.
+        healed: whether the view was made again.
+        because: why it could not be.
+        remedy: what to do about that.
+    """
+
+    projection: str
+    healed: bool
+    because: str | None = None
+    remedy: str | None = None
+
+
 @dataclass(slots=True)
 class Report:
     """The outcome of a reconcile.
@@ -72,6 +89,7 @@ class Report:
         skipped: those that could not be, and why.
         failed: those of them whose audit failed, which nobody expects.
         unhealed: those of them that differ and were not healed, because the log is damaged.
+        hidden: metrics that their views do not show.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -82,6 +100,7 @@ class Report:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     unhealed: list[str] = field(default_factory=list)
+    hidden: list[Hidden] = field(default_factory=list)
 
     @property
     def drift(self) -> int:
@@ -91,7 +110,7 @@ class Report:
     @property
     def clean(self) -> bool:
         """Whether nothing at all differed."""
-        return not (self.drift or self.slices or self.figures or self.unhealed)
+        return not (self.drift or self.slices or self.figures or self.unhealed or self.hidden)
 
     def add(self, other: Report) -> None:
         """Adds what healing found and did."""

@@ -1,4 +1,4 @@
-"""`refold reconcile`: audit in topological order, heal what differs."""
+"""`refold reconcile`: audit in topological order, heal what differs; and what analysts see of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from refold.reconcile.finding import Report
 from refold.reconcile.heal import heal, leave_out_culprits
 from refold.reconcile.portions import Portion, next_portion
 from refold.reconcile.proof import LogProof
-from refold.retry import after_deadlocks
+from refold.reconcile.shown import audit_view
+from refold.retry import after_deadlocks, transient
 from refold.scrub.damage import leave, refuse_known
 from refold.upkeep.figures import READ
 from refold.upkeep.slices import runs
@@ -85,6 +86,7 @@ def reconcile(
     for build in by_depth(conn, _with_streams(conn, chosen)):
         before = result.drift
         try:
+            task.view(build)
             if build.upstream_id in unsure:
                 raise BuildError(unsure[build.upstream_id])
             for attempt in after_deadlocks():
@@ -150,6 +152,18 @@ class Reconciler:
         self.result = Report()
         self.damaged: set[int] = set()
         self.proof = LogProof()
+
+    def view(self, build: Build) -> None:
+        """Looks at what analysts see of a live build, and makes its view again where that is something else."""
+        try:
+            found = audit_view(self.conn, self.upkeepers, build, heals=self.heals, by=self.by, duty=self.in_portions)
+        except psycopg.Error as error:
+            # The rows are looked at all the same: it may only be that nobody here may make a temporary view.
+            if transient(error) or self.conn.closed:
+                raise
+            self.result.skipped.append((f"the view of {build.projection}", described(error)))
+            return
+        self.result.hidden += [] if found is None else [found]
 
     def one(self, build: Build) -> None:
         """Audits a build, and heals it."""
