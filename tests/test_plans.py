@@ -154,8 +154,8 @@ def test_a_page_of_a_stream_is_read_by_its_index(measured: tuple[Measured, Measu
 @pytest.mark.parametrize("name", [*ON_THE_LOG, *ON_STREAMS])
 def test_a_page_costs_the_same_on_a_longer_log(measured: tuple[Measured, Measured], name: str) -> None:
     short, long = (sum(plan.buffers for plan in one.pages[name]) for one in measured)
-    # An index that is not empty is one level deeper, in each segment and for each branch of the page; and now and then a
-    # statement looks through a small table that others have filled. The log is ten times as long.
+    # An index that is not empty is one level deeper, in each segment and for each branch of the page; now and then a
+    # statement looks through a small table that others have filled.
     assert long <= 2 * short + 6 * SEGMENTS
 
 
