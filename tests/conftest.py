@@ -8,7 +8,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -44,6 +44,7 @@ class ServerUnderTest:
     maintenance_dbname: str
     options: str = ""
     template_dbname: str | None = None
+    dbname: str | None = None
 
     @classmethod
     def at(cls, url: str) -> "ServerUnderTest":
@@ -94,7 +95,51 @@ def load_schema(*, host: str, port: int, user: str, dbname: str, password: str |
 
 # The process id in the name: sessions at the same time, on one server, do not meet.
 template = factories.postgresql_noproc(depends_on="server", dbname=f"refold_test_{os.getpid()}", load=[load_schema])
-conn = factories.postgresql("template")
+
+
+@pytest.fixture(scope="session")
+def templates(template: Any) -> Iterator[Callable[[str], ServerUnderTest]]:
+    """Like the template, with a folder of tests/projects live in it; made when it is first asked for."""
+    from live import PROJECTS, make_live
+
+    made: dict[str, ServerUnderTest] = {}
+    original = ServerUnderTest(
+        host=template.host,
+        port=template.port,
+        user=template.user,
+        password=template.password,
+        maintenance_dbname=template.maintenance_dbname,
+        template_dbname=template.template_dbname,
+        dbname=template.dbname,
+    )
+
+    def of(project: str) -> ServerUnderTest:
+        if project not in made:
+            name = f"{original.template_dbname}_{project}"
+            made[project] = replace(original, template_dbname=name)
+            admin.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                    sql.Identifier(name), sql.Identifier(str(original.template_dbname))
+                )
+            )
+            make_live(original.url_of(name), PROJECTS / project)
+        return made[project]
+
+    with psycopg.connect(original.url_of(original.maintenance_dbname), autocommit=True) as admin:
+        yield of
+        for one in made.values():
+            name = sql.Identifier(str(one.template_dbname))
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture
+def origin(request: pytest.FixtureRequest, template: Any, templates: Callable[[str], ServerUnderTest]) -> Any:
+    """What this test's database is a clone of: `@pytest.mark.live("shop")` has that project deployed already."""
+    marker = request.node.get_closest_marker("live")
+    return template if marker is None else templates(*marker.args)
+
+
+conn = factories.postgresql("origin")
 
 
 @pytest.fixture

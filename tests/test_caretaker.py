@@ -116,6 +116,7 @@ def add(admin: Connection, prefix: str) -> None:
     append(admin, events(5, prefix))
 
 
+@pytest.mark.live("shop")
 def test_pages_are_applied_while_a_duty_is_at_it(
     database_url: str, admin: Connection, opened: Callable[[], object]
 ) -> None:
@@ -132,6 +133,7 @@ def test_pages_are_applied_while_a_duty_is_at_it(
         wait_until(lambda: counted.runs >= 3)
 
 
+@pytest.mark.live("shop")
 def test_duties_are_done_while_a_page_is_in_hand(
     database_url: str, admin: Connection, connect: Callable[..., Connection]
 ) -> None:
@@ -148,6 +150,7 @@ def test_duties_are_done_while_a_page_is_in_hand(
         holder.rollback()
 
 
+@pytest.mark.live("shop")
 def test_one_that_fails_holds_up_neither_pages_nor_others(database_url: str, admin: Connection) -> None:
     make_live(database_url)
     failing, leaving, counted = Counted("failing"), Counted("leaving"), Counted("counted")
@@ -184,6 +187,7 @@ def test_told_to_stop_it_cancels_what_it_is_doing(
         wait_until(lambda: counted.runs >= 3)
 
 
+@pytest.mark.live("shop")
 def test_a_function_that_does_not_return_is_left_behind(
     database_url: str, admin: Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -226,6 +230,7 @@ def test_one_whose_session_is_ended_is_taken_up_again(
         wait_until(lambda: counted.runs >= 4)
 
 
+@pytest.mark.live("shop")
 def test_pages_and_duties_connect_again_each_by_itself(database_url: str, admin: Connection) -> None:
     make_live(database_url)
     counted = Counted()
@@ -240,6 +245,7 @@ def test_pages_and_duties_connect_again_each_by_itself(database_url: str, admin:
             wait_until(lambda: counted.runs > before)  # noqa: B023
 
 
+@pytest.mark.live("shop")
 def test_when_the_pages_end_by_an_error_so_do_the_duties(
     database_url: str, admin: Connection, opened: Callable[[], object]
 ) -> None:
@@ -259,6 +265,7 @@ def test_when_the_pages_end_by_an_error_so_do_the_duties(
     wait_until(lambda: pids(admin, NAME) == [])
 
 
+@pytest.mark.live("shop")
 def test_a_process_that_stops_in_a_transaction_of_a_duty_holds_nothing_for_long(
     database_url: str, admin: Connection
 ) -> None:
@@ -283,6 +290,7 @@ def test_a_process_that_stops_in_a_transaction_of_a_duty_holds_nothing_for_long(
         wait_until(lambda: counted.runs >= 3)
 
 
+@pytest.mark.live("shop")
 def test_who_drains_does_no_duties(database_url: str, admin: Connection) -> None:
     make_live(database_url)
     add(admin, "e")
@@ -300,6 +308,7 @@ def test_without_duties_there_is_neither_thread_nor_connection(database_url: str
         assert caretakers() == 0 and pids(admin, NAME) == []
 
 
+@pytest.mark.live("shop")
 def test_its_transforms_are_its_own_and_give_way(database_url: str, admin: Connection) -> None:
     """A module that keeps something must not be met by two threads."""
     make_live(database_url)

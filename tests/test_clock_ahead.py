@@ -70,6 +70,7 @@ def test_a_clock_that_is_set_back_a_moment_changes_nothing(admin: Connection, da
     assert admin.execute("SELECT started_at FROM refold.duties").fetchall() == before
 
 
+@pytest.mark.live("shop")
 @pytest.mark.parametrize("finished", [True, False])
 def test_the_rolling_audit_goes_on(finished: bool, admin: Connection, database_url: str) -> None:
     make_live(database_url)
@@ -91,6 +92,7 @@ def test_the_rolling_audit_goes_on(finished: bool, admin: Connection, database_u
     assert admin.execute("SELECT count(*) FROM refold.audits WHERE began_at > clock_timestamp()").fetchone() == (0,)
 
 
+@pytest.mark.live("shop")
 def test_a_build_that_was_tried_in_the_future_does_not_come_last(admin: Connection, database_url: str) -> None:
     make_live(database_url)
     with worker_connection(database_url) as conn:
@@ -108,6 +110,7 @@ def test_a_build_that_was_tried_in_the_future_does_not_come_last(admin: Connecti
         assert step is not None and step.projection == "daily"
 
 
+@pytest.mark.live("shop")
 def test_an_interrupted_audit_of_the_future_starts_from_the_beginning(admin: Connection, database_url: str) -> None:
     make_live(database_url)
     with worker_connection(database_url) as conn:
@@ -121,6 +124,7 @@ def test_an_interrupted_audit_of_the_future_starts_from_the_beginning(admin: Con
         assert first[0] is None
 
 
+@pytest.mark.live("shop")
 def test_incidents_close(admin: Connection, database_url: str) -> None:
     make_live(database_url)
     with worker_connection(database_url) as conn:
@@ -136,6 +140,7 @@ def test_incidents_close(admin: Connection, database_url: str) -> None:
         assert incidents(conn, "i.resolved_at IS NULL") == []
 
 
+@pytest.mark.live("shop")
 def test_what_a_deep_audit_saw_stays_open_where_the_builds_age_is_not_known(
     admin: Connection, database_url: str
 ) -> None:

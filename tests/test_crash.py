@@ -60,6 +60,7 @@ def run_until_killed(url: str, at: str) -> None:
         assert process.wait(60) == KILLED, process.communicate()[1]
 
 
+@pytest.mark.live("law")
 @pytest.mark.parametrize("point", PAGE_POINTS)
 def test_a_worker_killed_at_any_step_of_a_page(live_url: str, point: str) -> None:
     run_until_killed(live_url, at=point)
@@ -67,6 +68,7 @@ def test_a_worker_killed_at_any_step_of_a_page(live_url: str, point: str) -> Non
     check(live_url)
 
 
+@pytest.mark.live("law")
 @pytest.mark.exhaustive
 def test_workers_killed_again_and_again(live_url: str) -> None:
     """Each lives for two pages, and dies in the third, until there are not three left."""
@@ -81,6 +83,7 @@ def test_workers_killed_again_and_again(live_url: str) -> None:
     check(live_url)
 
 
+@pytest.mark.live("law")
 @pytest.mark.parametrize("points", [["rows", "cursor"], ["committed:2", "looked:2"]])
 def test_killed_again_while_recovering(live_url: str, points: list[str]) -> None:
     for point in points:
@@ -120,6 +123,7 @@ def test_a_worker_completes_a_deploy_that_was_killed(database_url: str) -> None:
     check(database_url)
 
 
+@pytest.mark.live("law")
 @pytest.mark.slow
 @pytest.mark.parametrize("point", ["load_rows:2", "load_indexes:3", "views"])
 def test_a_rebuild_that_is_killed_leaves_the_old_builds_live(live_url: str, point: str) -> None:
@@ -138,6 +142,7 @@ def test_a_rebuild_that_is_killed_leaves_the_old_builds_live(live_url: str, poin
     check(live_url)
 
 
+@pytest.mark.live("law")
 @pytest.mark.slow
 @pytest.mark.parametrize("point", ["locked", "rows", "cursor"])
 def test_a_frozen_worker_that_wakes_up_late_is_refused(live_url: str, point: str) -> None:

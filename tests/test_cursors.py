@@ -21,6 +21,8 @@ from refold.database import alembic_config, migrate
 from refold.projections.definition import from_source
 from refold.projections.plan import LOG, LOG_COLUMNS
 
+pytestmark = pytest.mark.live("shop")
+
 Connection = psycopg.Connection[Any]
 
 

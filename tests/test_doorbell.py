@@ -78,6 +78,7 @@ def sleeping(bell: Doorbell, work: Callable[[], bool]) -> Iterator[threading.Thr
 # ---------------------------------------------------------------- what a worker hears
 
 
+@pytest.mark.live("law")
 @pytest.mark.slow
 def test_events_are_visible_at_once_through_the_whole_graph(
     database_url: str, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
@@ -164,6 +165,7 @@ def test_a_bell_that_does_not_ring_is_noticed(
 # ---------------------------------------------------------------- wake-ups that are lost
 
 
+@pytest.mark.live("law")
 def test_a_ring_that_never_came_is_made_up_for_by_polling(
     database_url: str, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
 ) -> None:
@@ -176,6 +178,7 @@ def test_a_ring_that_never_came_is_made_up_for_by_polling(
         wait_until(lambda: watch.execute("SELECT FROM metrics.everything").rowcount == 1, deadline_s=0.3 + AT_ONCE_S)
 
 
+@pytest.mark.live("law")
 def test_a_listener_that_is_terminated_comes_back(
     database_url: str, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
 ) -> None:
@@ -192,6 +195,7 @@ def test_a_listener_that_is_terminated_comes_back(
 # ---------------------------------------------------------------- what producers pay
 
 
+@pytest.mark.live("law")
 def test_a_frozen_worker_is_not_asleep_for_ever(
     database_url: str, connect: Connect, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
 ) -> None:

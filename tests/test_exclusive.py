@@ -200,6 +200,7 @@ def test_one_migration_at_a_time(admin: Connection, database_url: str) -> None:
 # ---------------------------------------------------------------- the doorbell's flag, which anybody may hold
 
 
+@pytest.mark.live("shop")
 def test_whoever_holds_the_flag_exclusively_makes_workers_poll_and_is_named(
     stranger: Connection, admin: Connection, database_url: str, producer: Connection
 ) -> None:

@@ -19,6 +19,8 @@ from refold.worker.latency import LOOK_EVERY, WRITE_EVERY, Latencies
 from refold.worker.page import Applied
 from tampering import tamper
 
+pytestmark = pytest.mark.live("shop")
+
 Connection = psycopg.Connection[Any]
 
 

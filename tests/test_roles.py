@@ -106,6 +106,7 @@ def admin(conn: Connection) -> Connection:
     return conn
 
 
+@pytest.mark.live("shop")
 @pytest.mark.parametrize("role", FORBIDDEN)
 def test_what_a_role_may_not(server: ServerUnderTest, database_url: str, admin: Connection, role: str) -> None:
     tables = make_live(database_url)

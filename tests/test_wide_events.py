@@ -46,6 +46,7 @@ def graded(conn: Connection) -> Build:
     return build
 
 
+@pytest.mark.live("shop")
 @pytest.mark.slow
 def test_a_page_of_wide_events_ends_with_its_bytes(database_url: str, producer: Connection, worker: Connection) -> None:
     make_live(database_url)
@@ -79,6 +80,7 @@ def portions() -> Iterator[list[int]]:
         yield given
 
 
+@pytest.mark.live("shop")
 @pytest.mark.slow
 def test_a_page_with_an_event_that_fails_holds_no_more(
     database_url: str, producer: Connection, worker: Connection

@@ -50,7 +50,7 @@ def test_tampering_changes_rows_that_reconcile_finds(stage: Stage) -> None:
     assert stage.refold("reconcile").status == 0
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_killed_producer_is_replaced(stage: Stage) -> None:
     stage.produce(["single"])
     journal = stage.journals / "single.journal"
@@ -83,7 +83,7 @@ POISON: dict[str, Parameters] = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_poison_is_set_aside_by_the_metrics_that_it_is_meant_for(stage: Stage) -> None:
     stage.work()
     steps = [Step(0, fault, how) for fault, how in POISON.items()]
@@ -108,7 +108,7 @@ def test_poison_is_set_aside_by_the_metrics_that_it_is_meant_for(stage: Stage) -
         assert len(found.violations["I7"]) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["delete", "change"])
 def test_a_damaged_log_is_noticed_and_restored(stage: Stage, kind: str) -> None:
     stage.work()
@@ -119,7 +119,7 @@ def test_a_damaged_log_is_noticed_and_restored(stage: Stage, kind: str) -> None:
     assert ("log_damage",) in rows
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_held_snapshot_is_named(stage: Stage) -> None:
     stage.work()
     done = inject(stage, Step(0, "snapshot held", {"seconds": 1}))

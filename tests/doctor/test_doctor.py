@@ -59,6 +59,7 @@ def login(server: ServerUnderTest, admin: Connection, *roles: str) -> Iterator[s
         admin.execute(sql.SQL("DROP ROLE {}").format(name))
 
 
+@pytest.mark.live("shop")
 def test_a_healthy_database(database_url: str, examine: Examine) -> None:
     make_live(database_url)
     found = examine(folder=SHOP)
@@ -113,6 +114,7 @@ def test_damage_to_the_log_is_no_mere_warning(admin: Connection, examine: Examin
     assert examine()["incidents"].verdict == "fail"
 
 
+@pytest.mark.live("shop")
 def test_grants_that_are_gone(database_url: str, admin: Connection, examine: Examine) -> None:
     make_live(database_url)
     assert examine()["grants"].verdict == "ok"
@@ -183,6 +185,7 @@ def test_room_in_the_log(admin: Connection, examine: Examine) -> None:
     assert examine()["segments"].verdict == "ok"
 
 
+@pytest.mark.live("shop")
 def test_a_table_that_autovacuum_leaves_alone(database_url: str, admin: Connection, examine: Examine) -> None:
     table = make_live(database_url)["daily"]
     assert examine()["autovacuum"].verdict == "ok"
@@ -190,6 +193,7 @@ def test_a_table_that_autovacuum_leaves_alone(database_url: str, admin: Connecti
     assert (examine()["autovacuum"].verdict, table in examine()["autovacuum"].found) == ("fail", True)
 
 
+@pytest.mark.live("shop")
 def test_files_and_builds(database_url: str, examine: Examine, tmp_path: Path) -> None:
     make_live(database_url)
     for path in SHOP.iterdir():
@@ -204,6 +208,7 @@ def test_files_and_builds(database_url: str, examine: Examine, tmp_path: Path) -
     assert examine(folder=None)["projections"].verdict == "unseen"
 
 
+@pytest.mark.live("shop")
 def test_what_nobody_is_there_to_notice(database_url: str, admin: Connection, examine: Examine) -> None:
     """All workers are frozen, or none runs: no duty opens an incident."""
     make_live(database_url)
@@ -236,6 +241,7 @@ def test_workers_who_do_not_see_others(server: ServerUnderTest, admin: Connectio
         assert examine()["sight"].verdict == examine(url)["sight"].verdict == "ok"
 
 
+@pytest.mark.live("shop")
 def test_what_fails(database_url: str, admin: Connection, examine: Examine) -> None:
     table = make_live(database_url)["daily"]
     # Else the event would be set aside.

@@ -102,6 +102,7 @@ def counts(admin: Connection) -> tuple[int, int]:
     return row[0], row[1]
 
 
+@pytest.mark.live("shop")
 def test_folding_waits_for_the_end_of_a_held_snapshot(
     database_url: str,
     connect: Callable[..., Connection],
@@ -135,6 +136,7 @@ def test_folding_waits_for_the_end_of_a_held_snapshot(
     assert reconcile(worker, SHOP, depth="deep").clean
 
 
+@pytest.mark.live("shop")
 def test_where_nobody_may_see_who_holds_little_is_wasted(
     database_url: str, worker: Connection, admin: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +151,7 @@ def test_where_nobody_may_see_who_holds_little_is_wasted(
     assert counts(admin) == before
 
 
+@pytest.mark.live("shop")
 def test_an_audit_sees_no_fold_in_the_middle(
     database_url: str, connect: Callable[..., Connection], worker: Connection, admin: Connection
 ) -> None:

@@ -141,6 +141,7 @@ def test_an_incident_goes_on_under_the_name_that_fits_by_now() -> None:
     assert successions(standing, [open_one("stalled", ALL, builds=["1", "2"])]) == []
 
 
+@pytest.mark.live("shop")
 def test_without_workers_metrics_lag_and_stand_still(
     database_url: str,
     producers: Callable[..., Connection],
@@ -180,6 +181,7 @@ def test_without_workers_metrics_lag_and_stand_still(
     assert wrong(database_url) == {}
 
 
+@pytest.mark.live("shop")
 def test_a_build_whose_query_fails(
     database_url: str,
     admin: Connection,
@@ -207,6 +209,7 @@ def test_a_build_whose_query_fails(
     assert wrong(database_url) == {}
 
 
+@pytest.mark.live("shop")
 def test_a_first_load_that_nobody_does(
     database_url: str,
     worker: Connection,
@@ -228,6 +231,7 @@ def test_a_first_load_that_nobody_does(
     assert incident.resolved_at is not None
 
 
+@pytest.mark.live("shop")
 def test_a_build_that_somebody_sits_on_is_named_with_the_session(
     database_url: str,
     connect: Callable[..., Connection],

@@ -38,6 +38,7 @@ def bound(admin: Connection, table: str, rows: int) -> None:
     )
 
 
+@pytest.mark.live("shop")
 @pytest.mark.slow
 @pytest.mark.parametrize("projection", ["purchases", "graded", "paths"])
 def test_a_page_that_is_cancelled_is_halved(
@@ -53,6 +54,7 @@ def test_a_page_that_is_cancelled_is_halved(
     assert admin.execute("SELECT error FROM refold.builds WHERE error IS NOT NULL").fetchall() == []
 
 
+@pytest.mark.live("shop")
 def test_a_page_of_one_row_that_is_cancelled_is_an_error(
     admin: Connection, database_url: str, producer: Connection
 ) -> None:
@@ -68,6 +70,7 @@ def test_a_page_of_one_row_that_is_cancelled_is_an_error(
                 pass
 
 
+@pytest.mark.live("shop")
 @pytest.mark.parametrize("projection", ["purchases", "graded", "paths"])
 def test_a_step_of_a_load_that_is_cancelled_is_halved(
     projection: str, admin: Connection, database_url: str, producer: Connection

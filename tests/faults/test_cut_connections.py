@@ -22,6 +22,8 @@ from refold.worker.loop import Worker
 from sessions import advisory_locks
 from waiting import wait_until
 
+pytestmark = pytest.mark.live("shop")
+
 Connection = psycopg.Connection[Any]
 Append = Callable[[int, str], None]
 

@@ -243,7 +243,7 @@ def machine() -> Iterator[type[Everything]]:
         yield Everything
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_everything_at_once(machine: type[Everything]) -> None:
     number = int(os.environ.get("REFOLD_TEST_SEED", SystemRandom().randrange(10**9)))
     print(f"REFOLD_TEST_SEED={number}")

@@ -14,6 +14,7 @@ from refold.log.append import BULK
 Connection = psycopg.Connection[Any]
 
 
+@pytest.mark.live("shop")
 @pytest.mark.usefixtures("impatient")
 def test_a_thousand_rolled_back_appends(
     database_url: str, producers: Callable[..., Connection], admin: Connection
@@ -38,6 +39,7 @@ def test_a_thousand_rolled_back_appends(
     assert admin.execute("SELECT DISTINCT lag_events, lag_seconds FROM metrics.freshness").fetchall() == [(0, 0)]
 
 
+@pytest.mark.live("shop")
 @pytest.mark.usefixtures("impatient")
 def test_a_gap_that_is_filled_after_all(database_url: str, producers: Callable[..., Connection]) -> None:
     """The same positions, committed late: now they must be read."""

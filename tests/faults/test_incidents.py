@@ -57,6 +57,7 @@ def strict(admin: Connection) -> None:
     admin.execute("UPDATE refold.settings SET held_back_after = 0")
 
 
+@pytest.mark.live("shop")
 @pytest.mark.usefixtures("strict")
 @pytest.mark.parametrize("prepared", [False, True])
 def test_who_holds_events_back_is_named_until_it_ends(
@@ -85,6 +86,7 @@ def test_who_holds_events_back_is_named_until_it_ends(
     assert wrong(database_url) == {}
 
 
+@pytest.mark.live("shop")
 def test_a_wake_up_that_is_lost(database_url: str, producers: Callable[..., Connection], admin: Connection) -> None:
     """Its flag counts once the worker has slept a while; until then it looks for itself."""
     make_live(database_url)

@@ -35,6 +35,7 @@ def counted(conn: Connection) -> int:
     return int(row[0])
 
 
+@pytest.mark.live("shop")
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("where", ["another table", "another database"])
 def test_a_writer_elsewhere_holds_nobody_up(
@@ -63,6 +64,7 @@ def test_a_writer_elsewhere_holds_nobody_up(
     assert wrong(database_url) == {}
 
 
+@pytest.mark.live("shop")
 @pytest.mark.usefixtures("impatient")
 def test_a_writer_of_the_log_delays_its_own_events_alone(
     database_url: str, producers: Callable[..., Connection], admin: Connection
@@ -88,6 +90,7 @@ def test_a_writer_of_the_log_delays_its_own_events_alone(
     assert wrong(database_url) == {}
 
 
+@pytest.mark.live("shop")
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("ending", ["COMMIT PREPARED", "ROLLBACK PREPARED"])
 def test_a_prepared_transaction_is_invisible_until_it_commits(
@@ -111,6 +114,7 @@ def test_a_prepared_transaction_is_invisible_until_it_commits(
     assert wrong(database_url) == {}
 
 
+@pytest.mark.live("shop")
 @pytest.mark.usefixtures("impatient")
 def test_savepoints_are_of_their_transaction(
     database_url: str, producers: Callable[..., Connection], admin: Connection

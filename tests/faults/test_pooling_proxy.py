@@ -112,6 +112,7 @@ STARTS_WITH = """
 """
 
 
+@pytest.mark.live("shop")
 def test_nothing_that_a_command_sets_is_left_to_the_next_client(
     server: ServerUnderTest, database_url: str, admin: Connection, login: sql.Identifier, tmp_path: Path
 ) -> None:
@@ -175,6 +176,7 @@ def test_what_needs_a_session_of_its_own_says_so(proxied: str, admin: Connection
         migrate(proxied)
 
 
+@pytest.mark.live("shop")
 @pytest.mark.slow
 def test_workers_say_so_and_poll(
     proxied: str, database_url: str, admin: Connection, login: sql.Identifier, producers: Callable[..., Connection]
@@ -201,6 +203,7 @@ def test_workers_say_so_and_poll(
     assert advisory_locks(admin) == 0
 
 
+@pytest.mark.live("shop")
 @pytest.mark.slow
 def test_duties_are_done_and_given_back(
     proxied: str, database_url: str, admin: Connection, login: sql.Identifier

@@ -107,6 +107,7 @@ def test_each_kind_of_upkeep(database_url: str, admin: Connection, before: bool)
         assert lacking(conn) == []
 
 
+@pytest.mark.live("shop")
 def test_published_when_builds_are_live(database_url: str, admin: Connection) -> None:
     make_live(database_url)
     admin.execute("CREATE PUBLICATION everything FOR ALL TABLES")
@@ -137,6 +138,7 @@ def test_funnels_are_kept_beside_a_publication(database_url: str, admin: Connect
     )
 
 
+@pytest.mark.live("shop")
 @pytest.mark.parametrize("publication", [False, True])
 def test_builds_of_an_older_version_get_their_identity_by_migrate(
     database_url: str, admin: Connection, publication: bool
@@ -156,6 +158,7 @@ def test_builds_of_an_older_version_get_their_identity_by_migrate(
     everything(database_url)
 
 
+@pytest.mark.live("shop")
 def test_no_table_is_without_an_identity(database_url: str, admin: Connection) -> None:
     """Segments and tables of builds among them, also those that come later."""
     make_live(database_url)

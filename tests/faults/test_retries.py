@@ -24,6 +24,7 @@ from waiting import wait_until
 Connection = psycopg.Connection[Any]
 
 
+@pytest.mark.live("shop")
 def test_a_worker_whose_session_is_ended_in_the_middle_of_a_page(
     database_url: str, producer: Connection, admin: Connection, connect: Callable[..., Connection]
 ) -> None:
@@ -52,6 +53,7 @@ def _stands_again(admin: Connection, before: int) -> None:
     wait_until(lambda: [pid for pid in pids(admin, "refold worker", waiting=True) if pid != before])
 
 
+@pytest.mark.live("shop")
 def test_a_worker_in_a_deadlock(database_url: str, producer: Connection, admin: Connection) -> None:
     """An operator locks a metric's table and then its build, a worker the other way round; the worker is the one."""
     tables = make_live(database_url)
@@ -143,6 +145,7 @@ def test_a_producer_that_idles_in_its_transaction(database_url: str, admin: Conn
     assert stored(admin) == ids(events(3))
 
 
+@pytest.mark.live("shop")
 def test_a_table_that_somebody_has_locked_holds_up_no_other(
     database_url: str, producer: Connection, admin: Connection, connect: Callable[..., Connection]
 ) -> None:

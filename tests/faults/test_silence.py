@@ -50,6 +50,7 @@ def test_a_producer(server: ServerUnderTest, admin: Connection, size: int, direc
     assert stored(admin) == ids(offered)
 
 
+@pytest.mark.live("shop")
 @pytest.mark.parametrize("direction", ["to server", "to client"])
 def test_a_worker(
     server: ServerUnderTest, database_url: str, producer: Connection, admin: Connection, direction: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -14,6 +15,7 @@ from refold import append, incidents
 from refold.builds.build import find
 from refold.builds.dead_letters import find as letters
 from refold.builds.dead_letters import set_aside
+from refold.builds.promote import NotYet
 from refold.builds.suspects import suspects
 from refold.builds.upkeeper import Upkeepers
 from refold.cursor import Key
@@ -27,9 +29,13 @@ from refold.reconcile.release import release
 from refold.scrub.accept import accept
 from refold.scrub.scrub import scrub
 from refold.upkeep.slices import POSITION_BITS
+from refold.worker import catch_up
+from refold.worker.catch_up import Keeper
 from refold.worker.culprits import Culprit
 from tampering import tamper
 from waiting import wait_until
+
+pytestmark = pytest.mark.live("shop")
 
 Connection = psycopg.Connection[Any]
 
@@ -328,3 +334,30 @@ def test_damage_is_not_sealed(shop: Shop, owner: Connection) -> None:
     assert wait_until(lambda: seal(shop.worker), 60) == [1]
     assert owner.execute("SELECT slice FROM refold.sealed WHERE sealed_at IS NULL").fetchall() == [(0,)]
     assert [one.event_id for one in scrub(shop.worker).damage] == ["e005"]
+
+
+def test_a_switch_that_was_refused_is_tried_again_in_proportion_to_what_it_took(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it the log is proved, for which workers would else have time for nothing else."""
+    rebuild(shop.worker, SHOP, ["daily"], lambda progress: None, promote=False)
+    shop.worker.execute("UPDATE refold.deployments SET promote = true")
+    now, attempts = 100.0, 0
+
+    def refuse(*_: object, **__: object) -> None:
+        nonlocal now, attempts
+        attempts += 1
+        now += 2.0
+        raise NotYet
+
+    monkeypatch.setattr(catch_up, "promote", refuse)
+    monkeypatch.setattr(catch_up, "time", SimpleNamespace(monotonic=lambda: now))
+    keeper = Keeper(shop.worker, Upkeepers(SHOP))
+    for _ in range(3):
+        assert keeper.promote_ready(patient=True) == []
+    assert attempts == 1
+    now += 2.0 * catch_up.SWITCH_REST
+    assert keeper.promote_ready(patient=True) == []
+    assert attempts == 2
+    assert keeper.promote_ready() == []
+    assert attempts == 3, "whoever drains waits for everything"

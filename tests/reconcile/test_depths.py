@@ -28,6 +28,8 @@ from waiting import wait_until
 
 from .test_tampering import CASES, by_kind, readers_of, rounds
 
+pytestmark = pytest.mark.live("shop")
+
 
 def disagreeing(shop: Shop) -> dict[str, list[int]]:
     """By projection, the slices in which figures and rows disagree."""
@@ -164,7 +166,13 @@ def test_a_deep_audit_goes_on_where_it_was_interrupted(shop: Shop, monkeypatch: 
 # Of 60,000 events a day has 1,000, which an index finds by blocks of about 2,000 rows; a range of positions 16,384. The
 # slice is read to compare each table with it, and to write what differs.
 # A slice of purchases is 16,384 events: of a log that is not much longer the planner rightly reads everything.
-@pytest.mark.parametrize(("projection", "number", "rows"), [("daily", 60_000, 12_000), ("purchases", 140_000, 45_000)])
+@pytest.mark.parametrize(
+    ("projection", "number", "rows"),
+    [
+        ("daily", 60_000, 12_000),
+        pytest.param("purchases", 140_000, 45_000, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_the_log_that_is_read_grows_with_the_slices_concerned(
     shop: Shop, projection: str, number: int, rows: int
 ) -> None:

@@ -24,6 +24,8 @@ from refold.recovery.coordinates import unload
 from refold.worker.load import load_step
 from refold.worker.loop import Worker
 
+pytestmark = pytest.mark.live("shop")
+
 ROUNDS = 6
 DEPTHS: tuple[Depth, ...] = get_args(Depth)
 

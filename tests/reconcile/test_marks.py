@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+import pytest
 
 from law import worker_connection
 from live import SHOP, drain, make_live
@@ -17,6 +18,7 @@ from refold.reconcile import deep
 Connection = psycopg.Connection[Any]
 
 
+@pytest.mark.live("shop")
 def test_an_abandoned_step_leaves_the_mark_alone(database_url: str) -> None:
     make_live(database_url)
     with worker_connection(database_url) as lost, worker_connection(database_url) as other:
@@ -40,6 +42,7 @@ def test_an_abandoned_step_leaves_the_mark_alone(database_url: str) -> None:
         assert deep.find_mark(other, build.build_id, rolling=True) == last
 
 
+@pytest.mark.live("shop")
 def test_two_at_the_same_audit(database_url: str) -> None:
     make_live(database_url)
     with Log(database_url) as log:

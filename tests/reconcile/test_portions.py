@@ -23,6 +23,8 @@ from refold.reconcile.portions import Portion, next_portion
 from refold.reconcile.reconcile import reconcile
 from refold.resources import sql_dir
 
+pytestmark = pytest.mark.live("shop")
+
 Connection = psycopg.Connection[Any]
 
 

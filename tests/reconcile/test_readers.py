@@ -20,6 +20,8 @@ from refold.reconcile.heal import heal
 from sessions import somebody_waits
 from waiting import wait_until
 
+pytestmark = pytest.mark.live("shop")
+
 STREAMS = {"purchases": ("amount", "1000", ("totals",)), "graded": ("grade", "'huge'", ("grades", "grade_paths"))}
 """Of each stream: a column, a wrong value for it, and who reads it."""
 

@@ -24,6 +24,8 @@ from refold.worker.page import apply_read
 from tampering import bring_late, tamper
 from waiting import wait_until
 
+pytestmark = pytest.mark.live("shop")
+
 ON_THE_LOG = ["daily", "graded", "paths", "purchases"]
 FIRST = "positions 0 to 16,383"
 

@@ -14,6 +14,8 @@ from refold.errors import BuildError
 from refold.reconcile.finding import Report
 from refold.reconcile.reconcile import reconcile
 
+pytestmark = pytest.mark.live("shop")
+
 CASES: dict[str, tuple[str, dict[tuple[str, str], int]]] = {
     "a count changed": (
         "UPDATE {daily} SET events = events + 1 WHERE day = '2026-03-03'",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import psycopg
 
@@ -28,6 +29,9 @@ SWITCH_PAGES = 50
 """Pages that the switch itself may take under its locks."""
 
 
+SWITCH_REST = 4.0
+"""Seconds of rest for each second of a switch that was refused: before it the log is proved, and while a transaction
+keeps much of it unsealed that takes a while each time."""
 FORGIVE = 50
 """Pages after which one that was cancelled may be tried in twice the size again."""
 
@@ -84,6 +88,7 @@ class Keeper:
         self.upkeepers = upkeepers
         self._sizes: dict[int, PageSize] = {}
         self._parts: dict[int, int] = {}
+        self._again: dict[int, float] = {}
 
     def step(self, build: Build) -> Applied | Loaded | None:
         """One page of a build, or one step of its first load; None when another worker has it.
@@ -119,8 +124,12 @@ class Keeper:
             self._parts[build.build_id] = parts * 2
             return Loaded(0, finished=False, total=0)
 
-    def promote_ready(self) -> list[Build]:
-        """Makes deployments live whose builds have caught up; those that are not there yet go on."""
+    def promote_ready(self, *, patient: bool = False) -> list[Build]:
+        """Makes deployments live whose builds have caught up; those that are not there yet go on.
+
+        Args:
+            patient: leaves out for a while what was refused, in proportion to what the attempt took.
+        """
         rows = self.conn.execute(
             """
             SELECT deployment FROM refold.deployments AS d
@@ -134,17 +143,22 @@ class Keeper:
         ).fetchall()
         promoted: list[Build] = []
         for (deployment,) in rows:
+            started = time.monotonic()
+            if patient and started < self._again.get(deployment, started):
+                continue
             try:
                 promoted += promote(self.conn, deployment, self.upkeepers, self.catch_up, seconds=2.0)
             except (LogDamaged, Unproved, Unkeepable) as error:
                 self._refused(deployment, error)
             except (NotYet, BuildError):
-                continue
+                pass
             except Exception as error:
                 if transient(error):
                     raise
                 # Its view, its query or its function fails: the other builds go on.
                 self._refused(deployment, error)
+            ended = time.monotonic()
+            self._again[deployment] = ended + SWITCH_REST * (ended - started)
         return promoted
 
     def _refused(self, deployment: int, error: Exception) -> None:

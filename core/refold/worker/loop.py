@@ -179,7 +179,7 @@ class Worker:
                             rest = pace.rest(swept.pages)
                             time.sleep(max(0.0, started + rest - time.monotonic()))
                         continue
-                promoted = keeper.promote_ready()
+                promoted = keeper.promote_ready(patient=not drain)
                 for build in promoted:
                     log.info("%s is live as %s", build.projection, build.table_name)
                 if promoted:
