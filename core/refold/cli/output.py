@@ -86,6 +86,7 @@ def table(
     right: Iterable[str] = (),
     spare: Sequence[str] = (),
     title: str | None = None,
+    null: str = "",
 ) -> None:
     """A table: rich on a terminal; elsewhere aligned columns of their full length, without frames.
 
@@ -97,10 +98,11 @@ def table(
         right: headings of the columns that are aligned to the right.
         spare: headings of the columns that a narrow terminal goes without, the first to go first; a note names them.
         title: a line above.
+        null: what stands for NULL.
     """
     to_right = {visible(column) for column in right}
     columns = [visible(column) for column in columns]
-    cells = [[visible(text_of(value)) for value in row] for row in rows]
+    cells = [[null if value is None else visible(text_of(value)) for value in row] for row in rows]
     if not out.is_terminal:
         _plain_table(columns, cells, to_right, title)
         return
