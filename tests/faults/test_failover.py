@@ -12,7 +12,7 @@ import pytest
 
 from clusters import cluster, make_database, standby
 from conftest import ServerUnderTest
-from live import SHOP, make_live, wrong
+from live import SHOP, drain, make_live, wrong
 from proxy import Proxy
 from refold import Log
 from refold.database import migrate
@@ -66,6 +66,7 @@ def test_workers_and_producers_wait_for_a_primary(caplog: pytest.LogCaptureFixtu
             finally:
                 stop.set()
             working.result(30)
+            drain(copy.url_of("shop"))
             assert wrong(copy.url_of("shop")) == {}
     told = [record.getMessage() for record in caplog.records]
     assert sum(WAITING in one for one in told) == 1
