@@ -34,7 +34,8 @@ from refold.deployment.deploy import rebuild as rebuild_builds
 from refold.deployment.deploy import refused
 from refold.deployment.drive import Progress
 from refold.errors import BuildError, DefinitionError, RefoldError, at_once, each
-from refold.projections.definition import load, load_directory
+from refold.projections.definition import EXTENSIONS, load, load_directory
+from refold.projections.files import Overlooked, overlooked
 from refold.projections.hints import actions_of
 from refold.projections.plan import LOG
 from refold.projections.view_file import load_views
@@ -88,6 +89,9 @@ def deploy(
     chosen = own_folder(projections, starters=starters)
     loading = load(chosen)
     mistakes: list[RefoldError] = [*loading.mistakes]
+    left_out = [*overlooked(chosen, *EXTENSIONS), *overlooked(_views_beside(chosen), ".sql")]
+    if not json:
+        _show_left_out(left_out)
     with session(database_url) as conn:
         live = {build.projection for build in kept(conn)}
         views = load_views(_views_beside(chosen), loading.names | live, mistakes)
@@ -102,7 +106,7 @@ def deploy(
             _show_plan(todo)
         if dry_run:
             if json:
-                as_json({"plan": [_change(one) for one in todo]})
+                as_json({"plan": [_change(one) for one in todo], "left_out": [one.path for one in left_out]})
             else:
                 _show_left_alone(todo)
                 _show_silent(conn, todo)
@@ -136,6 +140,7 @@ def deploy(
                 "builds": [_build(build) for build in builds],
                 "views": shown,
                 "scans": [scan_as_dict(one) for one in costly],
+                "left_out": [one.path for one in left_out],
             }
         )
 
@@ -391,6 +396,14 @@ def _show_plan(todo: Sequence[Change]) -> None:
             plan = one.definition.plan
             rows.append((one.projection, one.action, plan.upkeep, plan.stream, one.because))
     table(("PROJECTION", "ACTION", "UPKEEP", "READS", "WHY"), rows)
+
+
+def _show_left_out(files: Sequence[Overlooked]) -> None:
+    """Names the files that define nothing, and may be meant to; first of all, for what follows may come of it."""
+    for one in files:
+        there = (one.path.parent / one.meant).exists()
+        remedy = f"{one.meant} is what counts, so remove the other" if there else f"call it {one.meant}"
+        note(f"{one.path} is left out, for its name does not end in {Path(one.meant).suffix}: {remedy}")
 
 
 def _show_left_alone(todo: Sequence[Change]) -> None:
