@@ -33,8 +33,8 @@ from refold.deployment.deploy import plan as plan_of
 from refold.deployment.deploy import rebuild as rebuild_builds
 from refold.deployment.deploy import refused
 from refold.deployment.drive import Progress
-from refold.errors import BuildError, DefinitionError, RefoldError, at_once, each
-from refold.projections.definition import EXTENSIONS, load, load_directory
+from refold.errors import DefinitionError, RefoldError, at_once, each
+from refold.projections.definition import EXTENSIONS, load
 from refold.projections.files import Overlooked, overlooked
 from refold.projections.hints import actions_of
 from refold.projections.plan import LOG
@@ -258,8 +258,8 @@ def rename(
 ) -> None:
     """Call a metric by another name, without building it again.
 
-    Rows, history and grants stay, and views that read it go on. Rename its file too. A projection that reads it by its
-    name stands in the way: there the new name is a new query.
+    Rows, history and grants stay, and views that read it go on. Rename its file too. Where the name stands in code,
+    change that first: the function of a transform, and what reads a stream by its name; nothing is built for them.
 
     \b
     Examples:
@@ -268,10 +268,7 @@ def rename(
     """
     chosen = folder(projections, quiet=True)
     with session(database_url) as conn:
-        renamed = renaming.plan(conn, old, new)
-        _insist_on_code(chosen, renamed.build, new)
-        if not dry_run:
-            renamed = renaming.rename(conn, old, new)
+        renamed = (renaming.plan if dry_run else renaming.rename)(conn, chosen, old, new)
     if json:
         as_json(
             {"from": old, "to": new, "table": renamed.build.table_name, "views": renamed.views, "done": not dry_run}
@@ -282,18 +279,6 @@ def rename(
         note(f"{view} reads it, and goes on; where a file makes that view, write metrics.{new} there")
     for path in _files_of(chosen, old):
         note(f"{path} still says {old}: rename it too, or the next `refold deploy` makes another metric of it")
-
-
-def _insist_on_code(projections: Path, build: Build, new: str) -> None:
-    """A transform is found by its file's name: without the new one nobody could keep it."""
-    if build.language != "python":
-        return
-    definition = load_directory(projections).get(new)
-    if definition is None or definition.fingerprint != build.fingerprint:
-        raise BuildError(
-            f"{build.projection} is a transform, and {projections / new}.py is not the code that is deployed",
-            remedy=f"Rename its file to {new}.py first, here and where workers run.",
-        )
 
 
 @app.command(rich_help_panel=METRICS)

@@ -220,8 +220,16 @@ def _better(path: Path) -> str:
 def _reads(path: Path, known: Collection[str]) -> str:
     """The stream that a file reads, found without checking anything else; of several names one that is known."""
     text = read_text(path)
-    if path.suffix.lower() == ".py":
-        return _transform_reads(text, path)
+    return _transform_reads(text, path) if path.suffix.lower() == ".py" else stream_in(text, known)
+
+
+def stream_in(text: str, known: Collection[str]) -> str:
+    """The stream that a query reads; of several names one that is known.
+
+    Args:
+        text: the query, right or wrong.
+        known: names of streams.
+    """
     try:
         tree = next(iter(statements(text)), None)
     except sqlglot.errors.SqlglotError:
