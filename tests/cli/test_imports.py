@@ -17,6 +17,7 @@ PARSER = {"sqlglot", "refold.projections.query"}
 MODELS = {"refold.events", "refold.projections.transform"}
 TABLES = {"alembic", "sqlalchemy"}
 SERVER = {"psycopg", "refold.database"}
+IDLE = {"tenacity", "psutil", "rich.progress"}
 # typer from 0.29 on checks the values of options by pydantic: where there are any, it is there whatever we do.
 NOTHING = {*PARSER, *MODELS, *TABLES, *SERVER, "pydantic", "tenacity"}
 
@@ -25,14 +26,15 @@ MAY_NOT_IMPORT = {
     "--help": {*NOTHING, "rich"},
     "": {*NOTHING, "rich"},
     "statsu": NOTHING - {"pydantic"},
+    # Who only looks needs neither bars nor retries, nor, with a URL, what starts a server.
     "init .": {*PARSER, *MODELS, *TABLES},
     "server status": {*PARSER, *MODELS, *TABLES},
-    "url": {*PARSER, *MODELS, *TABLES},
-    "status": {*PARSER, *MODELS, *TABLES},
-    "incidents": {*PARSER, *MODELS, *TABLES},
-    "report": {*PARSER, *MODELS, *TABLES},
-    "rejected": {*PARSER, *MODELS, *TABLES},
-    "query 'SELECT 1'": {*PARSER, *MODELS, *TABLES},
+    "url": {*PARSER, *MODELS, *TABLES, *IDLE},
+    "status": {*PARSER, *MODELS, *TABLES, *IDLE},
+    "incidents": {*PARSER, *MODELS, *TABLES, *IDLE},
+    "report": {*PARSER, *MODELS, *TABLES, *IDLE},
+    "rejected": {*PARSER, *MODELS, *TABLES, *IDLE},
+    "query 'SELECT 1'": {*PARSER, *MODELS, *TABLES, *IDLE},
     "ingest --help": {*PARSER, *TABLES},
     "deploy --dry-run": TABLES,
     "worker --drain": TABLES,

@@ -35,7 +35,7 @@ def test_a_table_is_plain_where_there_is_no_terminal(deployed: Refold) -> None:
 
 
 AS_POSTGRES_WRITES = {
-    "'{\"b\": true, \"a\": [1, null, 1.50]}'::jsonb": '{"a": [1, null, 1.50], "b": true}',
+    '\'{"b": true, "a": [1, null, 1.50]}\'::jsonb': '{"a": [1, null, 1.50], "b": true}',
     "'{\"b\":  1.0e2}'::json": '{"b":  1.0e2}',
     "'null'::jsonb": "null",
     "'\"text\"'::jsonb": '"text"',

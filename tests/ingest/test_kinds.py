@@ -89,8 +89,8 @@ def test_named_for_what_it_is_whatever_its_name(tmp_path: Path, name: str, pack:
     "head",
     [
         b"", b"a", CSV, CSV * 100, b"PARENT,id\n", b"PAR1\n", b"ORC,id\r\n", b"FEA1,x", b"ARROW1\n", b"x<html>,a\n",
-        b"Object,id\n", b"PK,id\n", b"BZh,id\n", b"PGDMP;id\n", b'{"id": "x"}\n' * 50, bytes(600), b"\xef\xbb\xbfid,a\n",
-        b"0" * 600, b"%PDF,a\n", b"<a>,b\n",
+        b"Object,id\n", b"PK,id\n", b"BZh,id\n", b"PGDMP;id\n", b'{"id": "x"}\n' * 50, bytes(600),
+        b"\xef\xbb\xbfid,a\n", b"0" * 600, b"%PDF,a\n", b"<a>,b\n",
     ],
 )  # fmt: skip
 def test_what_may_be_lines_of_events_is_nothing_else(head: bytes) -> None:
@@ -100,15 +100,15 @@ def test_what_may_be_lines_of_events_is_nothing_else(head: bytes) -> None:
 def test_a_slow_pipe_is_not_waited_for() -> None:
     """Its first line is there, and less than a header of tar."""
 
-    class Pipe(io.RawIOBase):
-        parts = [CSV]
+    parts = [CSV]
 
+    class Pipe(io.RawIOBase):
         def readable(self) -> bool:
             return True
 
         def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
-            assert self.parts, "read beyond what is there"
-            data = self.parts.pop()
+            assert parts, "read beyond what is there"
+            data = parts.pop()
             buffer[: len(data)] = data
             return len(data)
 

@@ -21,7 +21,8 @@ from refold.builds.silent import Silence, missing_actions, silent
 from refold.builds.upkeeper import Upkeepers
 from refold.builds.views import without_barrier
 from refold.cli.app import METRICS, app
-from refold.cli.output import as_json, line, note, progress, table
+from refold.cli.bars import progress
+from refold.cli.output import as_json, line, note, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, own_folder, session
 from refold.cli.view_costs import scan_as_dict, tell_costs
 from refold.deployment import removal

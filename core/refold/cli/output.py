@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -159,25 +158,3 @@ def _plain_table(columns: Sequence[str], cells: list[list[str]], to_right: set[s
             for column, cell, width in zip(columns, row, widths, strict=True)
         ]
         typer.echo("  ".join(parts).rstrip())
-
-
-class PlainColumn(TextColumn):
-    """Text beside a bar, from which nothing is taken for markup."""
-
-    def render(self, task: Task) -> Text:
-        return Text(visible(self.text_format.format(task=task)), style=self.style)
-
-
-def progress() -> Progress:
-    """Progress bars on stderr; they draw nothing where stderr is no terminal."""
-    return Progress(
-        SpinnerColumn(),
-        PlainColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        PlainColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        console=err,
-        transient=True,
-        disable=not err.is_terminal,
-    )

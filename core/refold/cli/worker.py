@@ -13,7 +13,8 @@ import psycopg
 import typer
 
 from refold.cli.app import TRUST, app
-from refold.cli.output import line, progress
+from refold.cli.bars import progress
+from refold.cli.output import line
 from refold.cli.session import DatabaseUrl, Projections, database, folder
 from refold.database import check, connect
 from refold.duties.every import DUTIES
