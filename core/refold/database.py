@@ -79,7 +79,9 @@ def migrate(url: str, *, seconds: float = WAIT_S) -> None:
                 raise
             raise DatabaseError(
                 f"the migration failed, and its last step was taken back: {error.diag.message_primary or error}",
-                remedy="If a restore stopped half-way, restore again into an empty database, then migrate.",
+                remedy="If a restore stopped half-way, restore again into an empty database, then migrate. Where "
+                "pg_restore was refused something (permission denied, a role that does not exist): with --no-owner "
+                "--no-privileges; migrate gives everything to its roles.",
             ) from error
 
 

@@ -28,7 +28,7 @@ MAY_NOT_IMPORT = {
     "statsu": NOTHING - {"pydantic"},
     # Who only looks needs neither bars nor retries, nor, with a URL, what starts a server.
     "init .": {*PARSER, *MODELS, *TABLES},
-    "server status": {*PARSER, *MODELS, *TABLES},
+    "server status": {*PARSER, *MODELS, *TABLES, *IDLE},
     "url": {*PARSER, *MODELS, *TABLES, *IDLE},
     "status": {*PARSER, *MODELS, *TABLES, *IDLE},
     "incidents": {*PARSER, *MODELS, *TABLES, *IDLE},
