@@ -106,8 +106,8 @@ def _serves(pid: int, data_dir: Path) -> bool:
     if _PROC.is_dir():
         # Every command comes through here, and psutil takes a tenth of its time to import.
         try:
-            process = _PROC.parent / str(pid)
-            name, place = (process / "comm").read_bytes(), os.readlink(process / "cwd")
+            there = _PROC.parent / str(pid)
+            name, place = (there / "comm").read_bytes(), os.readlink(there / "cwd")
         except OSError:
             return False
         return name.strip() == b"postgres" and place == os.path.realpath(data_dir)
