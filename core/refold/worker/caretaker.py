@@ -19,6 +19,7 @@ import psycopg
 
 from refold.builds.upkeeper import Upkeepers
 from refold.database import check, connect
+from refold.errors import OnStandby
 from refold.pooling import proxied
 from refold.silence import Watch
 from refold.worker.schedule import Duty, Schedule
@@ -123,8 +124,8 @@ class Caretaker:
                 if self._told.is_set():
                     return
                 said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-                # However long the server is away, it is told once.
-                if said != self._said:
+                # However long the server is away, it is told once; that it is a standby, by the pages' connection.
+                if said != self._said and not isinstance(error, OnStandby):
                     self._said = said
                     log.warning("duties: once more after %s", said)
                 self._told.wait(random.uniform(0, self._pause))
