@@ -91,6 +91,8 @@ class Proxy:
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self.cuts = 0
         self.silences = 0
+        self.accepted = 0
+        """Connections of clients."""
         self._closed = threading.Event()
         self.sent = 0
         """Bytes from clients to the server."""
@@ -100,6 +102,10 @@ class Proxy:
     def url_of(self, database: str) -> str:
         """The libpq URL of a database, through this proxy."""
         return replace(self._server, host=str(self._directory), port=5432).url_of(database)
+
+    def lead_to(self, server: ServerUnderTest) -> None:
+        """Has another server behind it from now on, as after a failover; connections that are open stay."""
+        self._server = server
 
     def __enter__(self) -> Self:
         self._threads[0].start()
@@ -123,6 +129,7 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self.accepted += 1
             thread = threading.Thread(target=self._serve, args=(client, self._behind()), daemon=True)
             self._threads.append(thread)
             thread.start()

@@ -18,7 +18,7 @@ from refold.errors import DatabaseError, NotInstalled
 from refold.exact_json import readable
 from refold.pooling import insist_on_settings, look_for_proxy, proxied
 from refold.silence import answering
-from refold.standby import refuse
+from refold.standby import refusal
 
 Role = Literal[
     "refold_owner", "refold_producer", "refold_worker", "refold_analyst", "refold_observer", "refold_inspector"
@@ -134,7 +134,9 @@ SELECT pg_catalog.pg_backend_pid() = %(pid)s,
              AND (s.name <> '{_REPLICA}' OR pg_catalog.current_setting('is_superuser') = 'on')
        ) END,
        pg_catalog.current_setting('is_superuser') = 'on',
-       pg_catalog.current_setting('{_REPLICA}')
+       pg_catalog.current_setting('{_REPLICA}'),
+       -- Asked: a proxy repeats what the server said of itself when the proxy met it, perhaps before a failover.
+       pg_catalog.pg_is_in_recovery()
 """
 
 
@@ -175,9 +177,10 @@ def connect(
     )
     try:
         with answering(conn, CONNECT_S):
-            if role in _WRITERS:
-                refuse(conn)
-            _settle(conn, (role,) if role is None or isinstance(role, str) else role, {**SESSION, **(settings or {})})
+            roles = (role,) if role is None or isinstance(role, str) else role
+            recovering = _settle(conn, roles, {**SESSION, **(settings or {})})
+            if recovering and role in _WRITERS:
+                raise refusal()
     except BaseException:
         conn.close()
         raise
@@ -199,8 +202,8 @@ def connection(
         conn.close()
 
 
-def _settle(conn: psycopg.Connection, roles: Sequence[Role | None], settings: Mapping[str, str]) -> None:
-    """Gives a session its settings and its role, or finds out that it is not this client's."""
+def _settle(conn: psycopg.Connection, roles: Sequence[Role | None], settings: Mapping[str, str]) -> bool:
+    """Gives a session its settings and its role, or finds out that it is not this client's; whether on a standby."""
     for role in roles:
         try:
             row = _set(conn, role, settings)
@@ -209,7 +212,7 @@ def _settle(conn: psycopg.Connection, roles: Sequence[Role | None], settings: Ma
             if role is not roles[-1]:
                 continue
             raise _refused(conn, role, error) from error
-    own, _, superuser, replication = row
+    own, _, superuser, replication, recovering = row
     if replication != "origin" and not superuser:
         # For a superuser it was set right a moment ago.
         raise DatabaseError(
@@ -220,9 +223,10 @@ def _settle(conn: psycopg.Connection, roles: Sequence[Role | None], settings: Ma
         look_for_proxy(conn)
         assert proxied(conn)
         _insist(conn, roles)
+    return recovering
 
 
-def _set(conn: psycopg.Connection, role: Role | None, settings: Mapping[str, str]) -> tuple[bool, int, bool, str]:
+def _set(conn: psycopg.Connection, role: Role | None, settings: Mapping[str, str]) -> tuple[bool, int, bool, str, bool]:
     wanted = {_REPLICA: "origin", **settings, "role": role or "none"}
     row = conn.execute(
         _SETTLE.encode(),

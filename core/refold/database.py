@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import psycopg
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
-from refold.cluster import bearings
 from refold.connections import CONNECT_S, INSPECTORS, READERS, ROLES, SESSION, Role, connect, connection
-from refold.errors import DatabaseError, ForeignCluster, NotInstalled
+from refold.errors import DatabaseError
 from refold.exclusive import WAIT_S, alone
+from refold.installed import check
 from refold.replicas import give_identities
 from refold.resources import migrations_dir, sql_dir
 from refold.retry import in_short_attempts, transient
@@ -79,7 +79,9 @@ def migrate(url: str, *, seconds: float = WAIT_S) -> None:
                 raise
             raise DatabaseError(
                 f"the migration failed, and its last step was taken back: {error.diag.message_primary or error}",
-                remedy="If a restore stopped half-way, restore again into an empty database, then migrate.",
+                remedy="If a restore stopped half-way, restore again into an empty database, then migrate. Where "
+                "pg_restore was refused something (permission denied, a role that does not exist): with --no-owner "
+                "--no-privileges; migrate gives everything to its roles.",
             ) from error
 
 
@@ -157,28 +159,6 @@ def _apply_objects(conn: psycopg.Connection) -> None:
     conn.execute("SELECT refold.arm_guards()")
     conn.execute("UPDATE refold.settings SET hash_probe = refold.hash_probe() WHERE hash_probe IS NULL")
     conn.execute("SELECT refold.ensure_segments()")
-
-
-def check(conn: psycopg.Connection) -> None:
-    """Refuses a database whose schema is missing or whose coordinates mean nothing here.
-
-    Raises:
-        NotInstalled: no schema here, or an older one.
-        ForeignCluster: the data came from another cluster, or speaks of transactions that this one has not had:
-            a restore happened, and a cursor would skip events.
-    """
-    installed = conn.execute("SELECT to_regclass('refold.settings') IS NOT NULL").fetchone()
-    if installed is None or not installed[0]:
-        raise NotInstalled("refold is not installed in this database", remedy="Run `refold migrate` first.")
-    found = bearings(conn)
-    if found is None:
-        raise NotInstalled("refold's settings are missing", remedy="Run `refold migrate` first.")
-    why = found.why()
-    if why is not None:
-        raise ForeignCluster(
-            why,
-            remedy="`refold recover --dry-run` says what it would do about it; `refold recover` does it.",
-        )
 
 
 def _apply(conn: psycopg.Connection, path: Path) -> None:

@@ -1,8 +1,8 @@
 """Retries by SQLSTATE class, always of whole transactions.
 
 Class 40 is the database asking for a retry (serialization failure, deadlock); 08, 57P0x and 53 are a server
-that went away, restarts or is full; 55P03 is a lock that was not to be had in time. Everything else is an
-error of the caller and is not tried again.
+that went away, restarts or is full; 55P03 is a lock that was not to be had in time; 25006 is a server that only reads
+by now, since another is to be the primary. Everything else is an error of the caller and is not tried again.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from refold.errors import OnStandby
+
 T = TypeVar("T")
 
 RETRIED_CLASSES = ("40", "08", "53")
-RETRIED_STATES = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "55P03"})
+RETRIED_STATES = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25006", "55P03"})
 
 
 def transient(error: BaseException) -> bool:
@@ -38,10 +40,18 @@ def transient(error: BaseException) -> bool:
     return state[:2] in RETRIED_CLASSES or state in RETRIED_STATES
 
 
-def retrying(seconds: float = 60.0) -> Retrying:
+def away(error: BaseException) -> bool:
+    """Whether the primary is away: `transient`, or a standby answers. For those who have met a primary before.
+
+    Whoever begins on a standby was sent to the wrong server; later on it is a failover, which comes to an end.
+    """
+    return transient(error) or isinstance(error, OnStandby)
+
+
+def retrying(seconds: float = 60.0, *, retried: Callable[[BaseException], bool] = transient) -> Retrying:
     """Attempts with jittered exponential back-off from 20 ms to 2 s, for `seconds` at most."""
     return Retrying(
-        retry=retry_if_exception(transient),
+        retry=retry_if_exception(retried),
         wait=wait_random_exponential(multiplier=0.02, max=2.0),
         stop=stop_after_delay(seconds),
         reraise=True,

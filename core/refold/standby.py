@@ -38,11 +38,16 @@ def refuse(conn: psycopg.Connection) -> None:
         OnStandby: it is one.
     """
     if on_standby(conn):
-        raise OnStandby(
-            "this server is a standby: it repeats what its primary writes, and nothing can be written here",
-            remedy="Give the primary in --database-url (or REFOLD_DATABASE_URL); where the URL names several hosts, "
-            f"with target_session_attrs=read-write. These commands work here: {READING}.",
-        )
+        raise refusal()
+
+
+def refusal() -> OnStandby:
+    """What somebody is told who would write on a standby."""
+    return OnStandby(
+        "this server is a standby: it repeats what its primary writes, and nothing can be written here",
+        remedy="Give the primary in --database-url (or REFOLD_DATABASE_URL); where the URL names several hosts, "
+        f"with target_session_attrs=read-write. These commands work here: {READING}.",
+    )
 
 
 def standby(conn: psycopg.Connection) -> Standby | None:

@@ -178,15 +178,12 @@ def read(conn: psycopg.Connection) -> Status:
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         plan_by_index(conn)
-        at = _one(conn, "SELECT clock_timestamp()")
+        at, events, exact, segments, ahead, duties, limit = _row(conn, _LOG, EXACT_BELOW)
         builds = _builds(conn)
-        events, exact = _row(conn, f"SELECT events, exact FROM refold.log_size({EXACT_BELOW:d})")
-        segments, ahead = _row(conn, _SEGMENTS)
         rejected = conn.execute(_REJECTED.encode()).fetchall()
         incidents = conn.execute(
             "SELECT kind, count(*) FROM refold.incidents WHERE resolved_at IS NULL GROUP BY kind ORDER BY kind"
         ).fetchall()
-        duties, limit = _row(conn, _DUTIES)
         behind = standby(conn)
         sessions, prepared = holders(conn)
         workers = _one(conn, _WORKERS)
@@ -251,13 +248,19 @@ WHERE b.state IN ('building', 'live')
 ORDER BY b.projection, b.build_id
 """
 
-# Counted in the catalog's index. How many are empty follows from their size, as it is now.
-_SEGMENTS = """
-SELECT (SELECT count(*)::integer FROM pg_inherits WHERE inhparent = 'refold.events'::regclass),
-       greatest(0, (refold.log_end() - 1 - p.drawn) / s.segment_size)::integer
-FROM refold.settings AS s, (
-    SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS drawn FROM refold.events_position
-) AS p
+# One question: over a network each of them takes as long as the rest. Segments are counted in the catalog's index; how
+# many are empty follows from their size, as it is now. A duty's start in the future was written by a clock that was
+# ahead: it says nothing.
+_LOG = """
+SELECT clock_timestamp(), l.events, l.exact,
+       (SELECT count(*)::integer FROM pg_inherits WHERE inhparent = 'refold.events'::regclass),
+       greatest(0, (refold.log_end() - 1 - p.drawn) / s.segment_size)::integer,
+       (SELECT extract(epoch FROM clock_timestamp() - max(d.started_at))::float8 FROM refold.duties AS d
+        WHERE d.started_at <= clock_timestamp()),
+       s.lag_limit
+FROM refold.settings AS s
+CROSS JOIN (SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS drawn FROM refold.events_position) AS p
+CROSS JOIN refold.log_size(%s) AS l
 """
 
 _REJECTED = f"""
@@ -278,14 +281,6 @@ ORDER BY 1
 _WORKERS = """
 SELECT count(*)::integer FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'refold worker'
-"""
-
-# A start in the future was written by a clock that was ahead: it says nothing.
-_DUTIES = """
-SELECT (SELECT extract(epoch FROM clock_timestamp() - max(d.started_at))::float8 FROM refold.duties AS d
-        WHERE d.started_at <= clock_timestamp()),
-       s.lag_limit
-FROM refold.settings AS s
 """
 
 # A transaction that has an id and has written to the log; a reader takes another lock. Whoever writes locks the log
@@ -328,8 +323,8 @@ def _holders(conn: psycopg.Connection, query: str, log: int) -> list[Holder]:
         return cursor.execute(query.encode(), (log,)).fetchall()
 
 
-def _row(conn: psycopg.Connection, query: str) -> Any:
-    row = conn.execute(query.encode()).fetchone()
+def _row(conn: psycopg.Connection, query: str, *parameters: object) -> Any:
+    row = conn.execute(query.encode(), parameters or None).fetchone()
     assert row is not None
     return row
 

@@ -106,6 +106,24 @@ def test_a_wrong_file_is_refused_with_its_place_and_a_remedy(refold: Refold, met
     assert "Traceback" not in refused.err
 
 
+def test_a_file_whose_name_ends_otherwise_is_told(refold: Refold, metric: Metric) -> None:
+    metric("counts", "SELECT action, count(*) AS events FROM events GROUP BY action")
+    Path("projections/daily.sql.txt").write_text("SELECT 1")
+    Path("projections/counts.sql.txt").write_text("SELECT 1")
+    Path("sql/views").mkdir(parents=True)
+    Path("sql/views/top.sql.txt").write_text("SELECT 1")
+    for options in (["--dry-run"], []):
+        done = refold("deploy", *options)
+        assert done.status == 0
+        assert done.err.splitlines()[:3] == [
+            "projections/counts.sql.txt is left out, for its name does not end in .sql: counts.sql is what counts, so"
+            " remove the other",
+            "projections/daily.sql.txt is left out, for its name does not end in .sql: call it daily.sql",
+            "sql/views/top.sql.txt is left out, for its name does not end in .sql: call it top.sql",
+        ]
+        assert len(refold("deploy", *options, "--json").json["left_out"]) == 3
+
+
 def test_what_comes_with_refold_is_deployed_where_that_is_said(refold: Refold) -> None:
     assert refold("deploy", "--dry-run").status == 2
     planned = refold("deploy", "--starters", "--dry-run")

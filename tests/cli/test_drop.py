@@ -135,3 +135,104 @@ def test_what_cannot_be_renamed(project: Refold, old: str, new: str, message: st
         done = project("rename", old, new, *dry_run)
         assert (done.status, done.out) == (2, "")
         assert message in done.err
+
+
+GRADED = """
+from pydantic import BaseModel
+from refold import Event, transform
+from _limits import LIMIT
+
+class Graded(BaseModel):
+    event_id: str
+    user_id: str | None
+    grade: str
+
+@transform()
+def graded(event: Event) -> Graded:
+    # What is graded here.
+    grade = "big" if event.metadata.get("n", 0) >= LIMIT else "small"
+    return Graded(event_id=event.event_id, user_id=event.user_id, grade=grade)
+"""
+LOUD = """
+from pydantic import BaseModel
+from refold import transform
+
+class Grade(BaseModel):
+    event_id: str
+    grade: str
+
+@transform(reads="graded")
+def loud(row: Grade) -> Grade:
+    return Grade(event_id=row.event_id, grade=row.grade.upper())
+"""
+READERS = {
+    "grades.sql": "SELECT grade, count(*) AS n FROM graded GROUP BY grade",
+    "bests.sql": "SELECT user_id, max(graded.grade) AS best FROM graded WHERE user_id <> 'x' GROUP BY user_id",
+    "loud.py": LOUD,
+    "louds.sql": "SELECT grade, count(*) AS n FROM loud GROUP BY grade",
+}
+
+
+def written(name: str, code: str) -> None:
+    """A transform called so, and all that reads it, also at second hand."""
+    folder = Path("projections")
+    folder.mkdir(exist_ok=True)
+    for old in [*folder.glob("graded.py"), *folder.glob("scored.py")]:
+        old.unlink()
+    (folder / "_limits.py").write_text("LIMIT = 10\n")
+    for file, text in {"graded.py": code, **READERS}.items():
+        (folder / file.replace("graded", name)).write_text(text.replace("graded", name))
+
+
+def figures(refold: Refold) -> list[list[str]]:
+    return [sorted(csv(refold, f"SELECT * FROM {name}")) for name in ("grades", "louds", "bests")]
+
+
+@pytest.mark.slow
+def test_a_transform_is_renamed_with_all_that_reads_it(
+    refold: Refold, record: Record, admin: psycopg.Connection
+) -> None:
+    written("graded", GRADED)
+    record("view=ann", metadata={"n": 3})
+    assert refold("deploy").status == 0
+    second = GRADED.replace('"small"', '"tiny"')
+    written("graded", second)
+    assert refold("deploy").status == 0
+    tables = admin.execute("SELECT table_name FROM refold.builds WHERE state = 'live' ORDER BY 1").fetchall()
+
+    # The files come first, all of them, and nothing else may be changed in them.
+    early = refold("rename", "graded", "scored")
+    assert (early.status, early.out) == (2, "")
+    assert "scored.py is not the code that is deployed" in early.err
+    written("scored", second.replace("tiny", "little"))
+    assert "is not the code that is deployed" in refold("rename", "graded", "scored", "--dry-run").err
+    written("scored", second)
+    Path("projections/grades.sql").write_text(READERS["grades.sql"])
+    assert "grades reads graded by its name" in refold("rename", "graded", "scored").err
+
+    written("scored", second)
+    assert refold("rename", "graded", "scored", "--dry-run").status == 0
+    renamed = refold("rename", "graded", "scored")
+    assert renamed.status == 0, renamed.err
+    assert "Everything is as the files say." in refold("deploy").out
+    assert admin.execute("SELECT table_name FROM refold.builds WHERE state = 'live' ORDER BY 1").fetchall() == tables
+
+    # Workers with the new files go on with all of it.
+    record("view=bob", metadata={"n": 30})
+    drained = refold("worker", "--drain")
+    assert drained.status == 0, drained.err
+    assert figures(refold) == [["big,1", "tiny,1"], ["BIG,1", "TINY,1"], ["ann,tiny", "bob,big"]]
+    assert refold("reconcile", "--depth", "deep").status == 0
+
+    # And so does what went before, with the code of then, under the name of now; and back again.
+    assert "needs the code it was deployed with" in refold("rollback", "scored").err
+    written("scored", GRADED)
+    back = refold("rollback", "scored")
+    assert back.status == 0, back.err
+    assert figures(refold) == [["big,1", "small,1"], ["BIG,1", "SMALL,1"], ["ann,small", "bob,big"]]
+    written("scored", second)
+    forward = refold("rollback", "scored")
+    assert forward.status == 0, forward.err
+    assert "Everything is as the files say." in refold("deploy").out
+    assert refold("rebuild", "scored", "--cascade").status == 0
+    assert figures(refold) == [["big,1", "tiny,1"], ["BIG,1", "TINY,1"], ["ann,tiny", "bob,big"]]

@@ -17,22 +17,24 @@ PARSER = {"sqlglot", "refold.projections.query"}
 MODELS = {"refold.events", "refold.projections.transform"}
 TABLES = {"alembic", "sqlalchemy"}
 SERVER = {"psycopg", "refold.database"}
+IDLE = {"tenacity", "psutil", "rich.progress"}
 # typer from 0.29 on checks the values of options by pydantic: where there are any, it is there whatever we do.
 NOTHING = {*PARSER, *MODELS, *TABLES, *SERVER, "pydantic", "tenacity"}
 
 MAY_NOT_IMPORT = {
     "--version": {*NOTHING, "rich"},
-    "--help": NOTHING,
-    "": NOTHING,
+    "--help": {*NOTHING, "rich"},
+    "": {*NOTHING, "rich"},
     "statsu": NOTHING - {"pydantic"},
+    # Who only looks needs neither bars nor retries, nor, with a URL, what starts a server.
     "init .": {*PARSER, *MODELS, *TABLES},
-    "server status": {*PARSER, *MODELS, *TABLES},
-    "url": {*PARSER, *MODELS, *TABLES},
-    "status": {*PARSER, *MODELS, *TABLES},
-    "incidents": {*PARSER, *MODELS, *TABLES},
-    "report": {*PARSER, *MODELS, *TABLES},
-    "rejected": {*PARSER, *MODELS, *TABLES},
-    "query 'SELECT 1'": {*PARSER, *MODELS, *TABLES},
+    "server status": {*PARSER, *MODELS, *TABLES, *IDLE},
+    "url": {*PARSER, *MODELS, *TABLES, *IDLE},
+    "status": {*PARSER, *MODELS, *TABLES, *IDLE},
+    "incidents": {*PARSER, *MODELS, *TABLES, *IDLE},
+    "report": {*PARSER, *MODELS, *TABLES, *IDLE},
+    "rejected": {*PARSER, *MODELS, *TABLES, *IDLE},
+    "query 'SELECT 1'": {*PARSER, *MODELS, *TABLES, *IDLE},
     "ingest --help": {*PARSER, *TABLES},
     "deploy --dry-run": TABLES,
     "worker --drain": TABLES,
@@ -87,6 +89,18 @@ def test_the_list_says_what_the_commands_say() -> None:
     assert shown == {name: (one.help.split("\n\n")[0], one.rich_help_panel) for name, one in loaded.items()}
     registered: Any = typer.main.get_command(app)
     assert registered.registered.keys() == COMMANDS.keys()
+
+
+def test_the_list_of_commands(bare: Any) -> None:
+    for arguments in (["--help"], ["-h"], []):
+        shown = bare(*arguments, COLUMNS="80")
+        lines = (shown.out or shown.err).splitlines()
+        assert lines[0] == "Usage: refold [OPTIONS] COMMAND [ARGS]..."
+        assert all(len(line) <= 80 for line in lines)
+        named = [line.split()[0] for line in lines if line.startswith("  ") and line[2] != " "]
+        assert [name for name in named if not name.startswith("-")] == list(COMMANDS)
+        assert {"--version", "-h,"} <= set(named)
+        assert "Your own project:   refold init shop && cd shop && refold deploy" in lines
 
 
 @pytest.mark.parametrize("module", ["typer", "refold.cli.output", "psycopg", "refold.status"])

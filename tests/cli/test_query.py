@@ -34,9 +34,42 @@ def test_a_table_is_plain_where_there_is_no_terminal(deployed: Refold) -> None:
     assert done.out == "action  events\nbuy          1\nview         2\n"
 
 
-def test_an_array_is_its_values(deployed: Refold) -> None:
-    done = deployed("query", "SELECT ARRAY[timestamptz '2026-03-01T09:00Z', NULL] AS at, ARRAY['a', 'b'] AS steps")
-    assert done.out == "at                               steps\n2026-03-01 09:00:00+00:00, NULL  a, b\n"
+AS_POSTGRES_WRITES = {
+    '\'{"b": true, "a": [1, null, 1.50]}\'::jsonb': '{"a": [1, null, 1.50], "b": true}',
+    "'{\"b\":  1.0e2}'::json": '{"b":  1.0e2}',
+    "'null'::jsonb": "null",
+    "'\"text\"'::jsonb": '"text"',
+    "NULL::jsonb": "NULL",
+    "''": "",
+    "ARRAY['a', 'b c', NULL]": '{a,"b c",NULL}',
+    "ARRAY['{\"a\": 1}'::jsonb]": '{"{\\"a\\": 1}"}',
+    "ARRAY[timestamptz '2026-03-01T09:00:00.25Z']": '{"2026-03-01 09:00:00.25+00"}',
+    "ROW(1, 'a b', NULL)": '(1,"a b",)',
+    "1234567890123456789012345678901234567890.1230": "1234567890123456789012345678901234567890.1230",
+    "0.00000001": "0.00000001",
+    "1e20::float8": "1e+20",
+    "'NaN'::numeric": "NaN",
+    "1234567": "1234567",
+    "true": "t",
+    "timestamptz '2026-03-01T09:00:00.25Z'": "2026-03-01 09:00:00.25+00",
+    "timestamptz 'infinity'": "infinity",
+    "date '20260-03-01'": "20260-03-01",
+    "interval '1 month 02:00'": "1 mon 02:00:00",
+    "'\\x00ff'::bytea": "\\x00ff",
+    "int4range(1, 5)": "[1,5)",
+    "to_jsonb(chr(155) || chr(27) || chr(8238) || 'x')": r'"\x9b\u001b\u202ex"',
+    "ARRAY[chr(27) || ']0;x' || chr(7)]": r"{\x1b]0;x\x07}",
+}
+
+
+def test_values_are_what_postgres_writes(deployed: Refold) -> None:
+    for value, shown in AS_POSTGRES_WRITES.items():
+        assert deployed("query", f"SELECT '|' AS n, {value} AS v").out.splitlines()[1] == f"|  {shown}".rstrip(), value
+
+
+def test_null_is_not_an_empty_text(deployed: Refold) -> None:
+    done = deployed("query", "VALUES (NULL, 1), ('', 2)")
+    assert done.out == "column1  column2\nNULL           1\n               2\n"
 
 
 def test_csv(deployed: Refold) -> None:

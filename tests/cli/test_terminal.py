@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from refold import append
 from refold.cli import output
-from refold.cli.output import PlainColumn
+from refold.cli.bars import PlainColumn
 from refold.visible import log_on_stderr, visible, visible_json
 
 from .conftest import Outcome, Refold

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import psycopg
 
 from conftest import ServerUnderTest
 
@@ -45,6 +48,31 @@ def test_a_transform_that_this_worker_does_not_have(refold: Refold, record: Call
     assert "the transform loud is not in elsewhere" in done.err
     assert refold("worker", "--drain").status == 0
     assert refold("query", "SELECT action FROM loud", "--csv").out.split() == ["action", "VIEW"]
+
+
+CUTS = """
+    CREATE FUNCTION public.cut() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+        PERFORM pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+        WHERE application_name = 'refold worker figures' AND datname = current_database();
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER cut AFTER INSERT ON refold_builds.{} EXECUTE FUNCTION public.cut();
+"""
+
+
+def test_drain_goes_on_when_the_connection_of_its_figures_breaks(
+    refold: Refold,
+    metric: Callable[[str, str], Path],
+    record: Callable[..., None],
+    admin: psycopg.Connection[tuple[Any, ...]],
+) -> None:
+    metric("counts", "SELECT action, count(*) AS events FROM events GROUP BY action")
+    refold("deploy")
+    [(table,)] = admin.execute("SELECT table_name FROM refold.builds").fetchall()
+    admin.execute(CUTS.format(table).encode())
+    record("view=ann", "view=bob")
+    done = refold("worker", "--drain")
+    assert (done.status, done.out.split(" in ")[0]) == (0, "drained: 2 events applied"), done.err
 
 
 def test_options_out_of_range(refold: Refold) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from refold.errors import DefinitionError
 from refold.projections.definition import Definition, load_directory
-from refold.projections.files import project_files, read_text
+from refold.projections.files import Overlooked, overlooked, project_files, read_text
 
 BOM = b"\xef\xbb\xbf"
 FACTS = "SELECT event_id, user_id, action FROM events"
@@ -103,6 +103,50 @@ def test_which_files_define_something(folder: Path) -> None:
         ("seen", "a/deeper/seen.Py"),
     ]
     assert [one.language for one in found.values()] == ["sql", "sql", "python"]
+
+
+SOMEBODY_MEANS = {
+    "daily.sql.txt": "daily.sql",
+    "DAILY.SQL.TXT": "DAILY.SQL",
+    "deeper/daily.sql.txt": "daily.sql",
+    "daily.sql ": "daily.sql",
+    "daily.sql.docx": "daily.sql",
+    "daily.sql.1": "daily.sql",
+    "daily.py.txt": "daily.py",
+    "daily.psql": "daily.sql",
+    "daily.pgsql": "daily.sql",
+    "daily.txt": "daily.sql",
+    "daily": "daily.sql",
+}
+NOBODY_MEANS = [
+    "daily.sql~", "#daily.sql#", ".#daily.sql", ".daily.sql.swp", "daily.sql.swp", "daily.sql.orig", "daily.sql.rej",
+    "daily.sql.bak", "daily.sql.tmp", "daily.sql.old", "daily.sql.disabled", "daily.sql.example", "daily.pyc",
+    "_daily.sql.txt", "daily.csv", "README.md", "Makefile",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SOMEBODY_MEANS)
+def test_what_somebody_may_mean_is_not_overlooked_in_silence(folder: Path, name: str) -> None:
+    load(folder, {name: f"-- What is done.\n{COUNT}", "n.sql": COUNT})
+    assert overlooked(folder, ".sql", ".py") == [Overlooked(folder / name, SOMEBODY_MEANS[name])]
+
+
+def test_what_nobody_means_is(folder: Path) -> None:
+    load(
+        folder,
+        {
+            **dict.fromkeys(NOBODY_MEANS, COUNT),
+            "Makefile": "all:",
+            "n.sql": COUNT,
+            "t.PY": TRANSFORM.replace("seen", "t"),
+        },
+    )
+    load(
+        folder,
+        {"notes.txt": "With all of it from June on", "notes": "Select the best.", "image": b"\xff\xfe\0"},
+    )
+    assert overlooked(folder, ".sql", ".py") == []
+    assert overlooked(folder / "gone", ".sql") == []
 
 
 def test_a_folder_that_leads_back_is_no_circle(folder: Path) -> None:

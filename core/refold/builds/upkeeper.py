@@ -11,7 +11,8 @@ import psycopg
 from refold.builds.build import Build, by_id, kept_reads
 from refold.builds.gentle import gentle
 from refold.errors import BuildError
-from refold.projections.definition import Definition, from_source, load_directory
+from refold.projections.called import as_called
+from refold.projections.definition import Definition, from_source, load_directory, stream_in
 from refold.projections.identifiers import ident
 from refold.projections.plan import LOG, LOG_COLUMNS, Plan
 from refold.projections.transform import Transform
@@ -46,6 +47,11 @@ class Upkeeper:
 def table_name(projection: str, fingerprint: str, number: int) -> str:
     """A build's table. The number is in it because an unchanged rebuild keeps the fingerprint."""
     return f"{projection}__{fingerprint[:8]}__{number}"
+
+
+def projection_of(table: str) -> str:
+    """The name that a build's projection had when its table was made; `refold rename` may have given it another."""
+    return table.split("__")[0]
 
 
 def stream_of(upstream: Build | None) -> Stream:
@@ -91,7 +97,7 @@ class Upkeepers:
         upstream = None if build.upstream_id is None else by_id(conn, build.upstream_id)
         stream = stream_of(upstream)
         if build.language == "python":
-            transform = self._transform(build)
+            transform = self._transform(build, upstream)
             return Upkeeper(
                 build.build_id,
                 build.upstream_id,
@@ -100,9 +106,11 @@ class Upkeepers:
                 transform_upkeep.statements(transform, stream, build.table_name),
                 transform,
             )
-        streams: Mapping[str, tuple[str, ...]] = (
-            {LOG: LOG_COLUMNS} if upstream is None else {upstream.projection: columns_of(conn, upstream)}
-        )
+        streams: Mapping[str, tuple[str, ...]] = {LOG: LOG_COLUMNS}
+        if upstream is not None:
+            # It may have been renamed since the text was written.
+            called = stream_in(build.definition, {upstream.projection})
+            streams = {called: columns_of(conn, upstream)}
         plan = from_source(build.projection, build.definition, streams, {}).plan.kept_as(build.upkeep)
         columns = kept_reads(conn, build.build_id)
         if columns is not None:
@@ -110,7 +118,7 @@ class Upkeepers:
         statements = generate(plan, stream, build.table_name)
         return Upkeeper(build.build_id, build.upstream_id, plan, stream, statements)
 
-    def _transform(self, build: Build) -> Transform:
+    def _transform(self, build: Build, upstream: Build | None) -> Transform:
         known = self._definitions.get(build.projection)
         if (known is None or known.fingerprint != build.fingerprint) and self._folder is not None:
             self._definitions = load_directory(self._folder)
@@ -120,13 +128,25 @@ class Upkeepers:
                 f"the transform {build.projection} is not in {self._folder}",
                 remedy="Give the worker the folder that was deployed: --projections DIR.",
             )
-        if known.fingerprint != build.fingerprint:
+        if known.fingerprint != build.fingerprint and not self._renamed(build, upstream):
             raise BuildError(
                 f"{known.path}, or what it imports, differs from the deployed build {build.table_name}",
                 remedy="Run `refold deploy`, or give this worker the deployed version of the files.",
             )
         transform = known.transform
         return replace(transform, function=gentle(transform.function)) if self._gently else transform
+
+    def _renamed(self, build: Build, upstream: Build | None) -> bool:
+        """Whether the code is that of a build, but for names of then."""
+        names = {
+            one.projection: projection_of(one.table_name)
+            for one in (build, upstream)
+            if one is not None and projection_of(one.table_name) != one.projection
+        }
+        if not names or self._folder is None:
+            return False
+        then = as_called(self._folder, names).get(projection_of(build.table_name))
+        return then is not None and then.fingerprint == build.fingerprint
 
 
 def columns_of(conn: psycopg.Connection, build: Build) -> tuple[str, ...]:

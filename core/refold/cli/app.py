@@ -55,6 +55,23 @@ class Commands(TyperGroup):
                 command.help = unwrapped(command.help)
         return self.commands.get(name)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            # Else the list goes out as an error, which rich is imported for.
+            typer.echo(ctx.get_help())
+            raise typer.Exit(FAILED)
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from refold.cli.overview import overview
+
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name, listed in COMMANDS.items():
+            panels.setdefault(listed.panel, []).append((name, listed.help))
+        usage = " ".join([ctx.command_path, *self.collect_usage_pieces(ctx)])
+        records = [param.get_help_record(ctx) for param in self.get_params(ctx)]
+        formatter.write(overview(usage, self.help or "", panels, [one for one in records if one is not None]))
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         self.load(args[0])
         return super().resolve_command(ctx, args)

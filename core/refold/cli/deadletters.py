@@ -16,7 +16,8 @@ from refold.builds.dead_letters import DeadLetter, find
 from refold.builds.lookup import known
 from refold.builds.upkeeper import Upkeepers
 from refold.cli.app import FAILED, TRUST, app
-from refold.cli.output import as_json, block, line, plain, progress, table, text_of
+from refold.cli.bars import progress
+from refold.cli.output import as_json, block, line, plain, table, text_of
 from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, Projections, folder, session
 from refold.errors import InputError
 from refold.reconcile.release import Outcome, release

@@ -14,8 +14,9 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from refold.cli.app import DATA, app
+from refold.cli.bars import PlainColumn
 from refold.cli.ingest_report import FileReport, counts_of, print_json, print_summary
-from refold.cli.output import PlainColumn, err
+from refold.cli.output import err
 from refold.cli.patient_log import PatientLog, patience
 from refold.cli.session import AsJson, DatabaseUrl, database
 from refold.errors import InputError, NotInstalled

@@ -21,7 +21,8 @@ from refold.builds.silent import Silence, missing_actions, silent
 from refold.builds.upkeeper import Upkeepers
 from refold.builds.views import without_barrier
 from refold.cli.app import METRICS, app
-from refold.cli.output import as_json, line, note, progress, table
+from refold.cli.bars import progress
+from refold.cli.output import as_json, line, note, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, own_folder, session
 from refold.cli.view_costs import scan_as_dict, tell_costs
 from refold.deployment import removal
@@ -33,8 +34,9 @@ from refold.deployment.deploy import plan as plan_of
 from refold.deployment.deploy import rebuild as rebuild_builds
 from refold.deployment.deploy import refused
 from refold.deployment.drive import Progress
-from refold.errors import BuildError, DefinitionError, RefoldError, at_once, each
-from refold.projections.definition import load, load_directory
+from refold.errors import DefinitionError, RefoldError, at_once, each
+from refold.projections.definition import EXTENSIONS, load
+from refold.projections.files import Overlooked, overlooked
 from refold.projections.hints import actions_of
 from refold.projections.plan import LOG
 from refold.projections.view_file import load_views
@@ -89,6 +91,9 @@ def deploy(
     loading = load(chosen)
     mistakes: list[RefoldError] = [*loading.mistakes]
     costly: list[Scan] = []
+    left_out = [*overlooked(chosen, *EXTENSIONS), *overlooked(_views_beside(chosen), ".sql")]
+    if not json:
+        _show_left_out(left_out)
     with session(database_url) as conn:
         live = {build.projection for build in kept(conn)}
         lost = set(hidden(conn, Upkeepers(chosen)))
@@ -111,7 +116,13 @@ def deploy(
             _show_plan(todo)
         if dry_run:
             if json:
-                as_json({"plan": [_change(one) for one in todo], "scans": [scan_as_dict(one) for one in costly]})
+                as_json(
+                    {
+                        "plan": [_change(one) for one in todo],
+                        "scans": [scan_as_dict(one) for one in costly],
+                        "left_out": [one.path for one in left_out],
+                    }
+                )
             else:
                 _show_left_alone(todo)
                 _show_silent(conn, todo)
@@ -146,6 +157,7 @@ def deploy(
                 "builds": [_build(build) for build in builds],
                 "views": shown,
                 "scans": [scan_as_dict(one) for one in costly],
+                "left_out": [one.path for one in left_out],
             }
         )
 
@@ -272,8 +284,8 @@ def rename(
 ) -> None:
     """Call a metric by another name, without building it again.
 
-    Rows, history and grants stay, and views that read it go on. Rename its file too. A projection that reads it by its
-    name stands in the way: there the new name is a new query.
+    Rows, history and grants stay, and views that read it go on. Rename its file too. Where the name stands in code,
+    change that first: the function of a transform, and what reads a stream by its name; nothing is built for them.
 
     \b
     Examples:
@@ -282,10 +294,7 @@ def rename(
     """
     chosen = folder(projections, quiet=True)
     with session(database_url) as conn:
-        renamed = renaming.plan(conn, old, new)
-        _insist_on_code(chosen, renamed.build, new)
-        if not dry_run:
-            renamed = renaming.rename(conn, old, new)
+        renamed = (renaming.plan if dry_run else renaming.rename)(conn, chosen, old, new)
     if json:
         as_json(
             {"from": old, "to": new, "table": renamed.build.table_name, "views": renamed.views, "done": not dry_run}
@@ -296,18 +305,6 @@ def rename(
         note(f"{view} reads it, and goes on; where a file makes that view, write metrics.{new} there")
     for path in _files_of(chosen, old):
         note(f"{path} still says {old}: rename it too, or the next `refold deploy` makes another metric of it")
-
-
-def _insist_on_code(projections: Path, build: Build, new: str) -> None:
-    """A transform is found by its file's name: without the new one nobody could keep it."""
-    if build.language != "python":
-        return
-    definition = load_directory(projections).get(new)
-    if definition is None or definition.fingerprint != build.fingerprint:
-        raise BuildError(
-            f"{build.projection} is a transform, and {projections / new}.py is not the code that is deployed",
-            remedy=f"Rename its file to {new}.py first, here and where workers run.",
-        )
 
 
 @app.command(rich_help_panel=METRICS)
@@ -410,6 +407,14 @@ def _show_plan(todo: Sequence[Change]) -> None:
             plan = one.definition.plan
             rows.append((one.projection, one.action, plan.upkeep, plan.stream, one.because))
     table(("PROJECTION", "ACTION", "UPKEEP", "READS", "WHY"), rows)
+
+
+def _show_left_out(files: Sequence[Overlooked]) -> None:
+    """Names the files that define nothing, and may be meant to; first of all, for what follows may come of it."""
+    for one in files:
+        there = (one.path.parent / one.meant).exists()
+        remedy = f"{one.meant} is what counts, so remove the other" if there else f"call it {one.meant}"
+        note(f"{one.path} is left out, for its name does not end in {Path(one.meant).suffix}: {remedy}")
 
 
 def _show_left_alone(todo: Sequence[Change]) -> None:

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -86,6 +85,7 @@ def table(
     right: Iterable[str] = (),
     spare: Sequence[str] = (),
     title: str | None = None,
+    null: str = "",
 ) -> None:
     """A table: rich on a terminal; elsewhere aligned columns of their full length, without frames.
 
@@ -97,10 +97,11 @@ def table(
         right: headings of the columns that are aligned to the right.
         spare: headings of the columns that a narrow terminal goes without, the first to go first; a note names them.
         title: a line above.
+        null: what stands for NULL.
     """
     to_right = {visible(column) for column in right}
     columns = [visible(column) for column in columns]
-    cells = [[visible(text_of(value)) for value in row] for row in rows]
+    cells = [[null if value is None else visible(text_of(value)) for value in row] for row in rows]
     if not out.is_terminal:
         _plain_table(columns, cells, to_right, title)
         return
@@ -157,25 +158,3 @@ def _plain_table(columns: Sequence[str], cells: list[list[str]], to_right: set[s
             for column, cell, width in zip(columns, row, widths, strict=True)
         ]
         typer.echo("  ".join(parts).rstrip())
-
-
-class PlainColumn(TextColumn):
-    """Text beside a bar, from which nothing is taken for markup."""
-
-    def render(self, task: Task) -> Text:
-        return Text(visible(self.text_format.format(task=task)), style=self.style)
-
-
-def progress() -> Progress:
-    """Progress bars on stderr; they draw nothing where stderr is no terminal."""
-    return Progress(
-        SpinnerColumn(),
-        PlainColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        PlainColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        console=err,
-        transient=True,
-        disable=not err.is_terminal,
-    )

@@ -25,6 +25,10 @@ SHOWN = 1000
 """Rows of a table on the screen; --csv and --json give all."""
 BATCH = 5000
 """Rows that are fetched at a time."""
+NULL = "NULL"
+"""What stands in a table for it; an empty text is empty."""
+_NUMBERS = (20, 21, 23, 26, 700, 701, 790, 1700)
+"""Type ids of smallint, integer, bigint, oid, real, double precision, money and numeric."""
 
 _SELECT = re.compile(r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|\()*(select|with|values|table)\b", re.IGNORECASE | re.DOTALL)
 
@@ -145,19 +149,33 @@ def _json(conn: psycopg.Connection, text: str) -> None:
 
 def _table(conn: psycopg.Connection, text: str) -> None:
     # EXPLAIN and SHOW have no cursor, and little to show.
-    named = _SELECT.match(text) is not None
-    cursor: psycopg.Cursor[Any] | psycopg.ServerCursor[Any] = conn.cursor("refold_query") if named else conn.cursor()
-    with cursor:
-        cursor.execute(text.encode())
-        if cursor.description is None:
-            note(cursor.statusmessage or "done")
-            return
-        rows = cursor.fetchmany(SHOWN + 1)
-        columns = [column.name for column in cursor.description]
-        numeric = [c.name for c in cursor.description if c.type_code in (20, 21, 23, 700, 701, 1700)]
-    table(columns, rows[:SHOWN], right=numeric)
+    if _SELECT.match(text) is None:
+        cursor = conn.execute(text.encode())
+    else:
+        conn.execute(f"DECLARE refold_query NO SCROLL CURSOR FOR\n{text}".encode())
+        cursor = conn.execute(f"FETCH {SHOWN + 1} FROM refold_query".encode())
+    if cursor.description is None:
+        note(cursor.statusmessage or "done")
+        return
+    columns = [column.name for column in cursor.description]
+    numeric = [column.name for column in cursor.description if column.type_code in _NUMBERS]
+    rows = _as_sent(cursor)
+    table(columns, rows[:SHOWN], right=numeric, null=NULL)
     if len(rows) > SHOWN:
         note(f"the first {SHOWN:,} rows; --csv or --json gives all")
+
+
+def _as_sent(cursor: psycopg.Cursor[Any]) -> list[list[str | None]]:
+    """The rows in Postgres' own text, as psql shows them.
+
+    As Python's values, JSON would be written as Python writes a dict, and a number lose its zeros or its digits.
+    """
+    result = cursor.pgresult
+    assert result is not None
+    return [
+        [None if (value := result.get_value(row, at)) is None else value.decode() for at in range(result.nfields)]
+        for row in range(result.ntuples)
+    ]
 
 
 @app.command(rich_help_panel=DATA)

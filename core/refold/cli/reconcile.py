@@ -16,7 +16,8 @@ import typer
 from refold.builds.analyst_views import differing
 from refold.builds.build import Build, find
 from refold.cli.app import DRIFT, TRUST, app
-from refold.cli.output import as_json, counted, line, note, plain, progress, table
+from refold.cli.bars import progress
+from refold.cli.output import as_json, counted, line, note, plain, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 from refold.errors import InputError
 from refold.incidents import find as find_incidents

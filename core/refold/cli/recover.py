@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from refold.cli.app import TRUST, app
-from refold.cli.output import as_json, counted, line, note, progress, table
+from refold.cli.bars import progress
+from refold.cli.output import as_json, counted, line, note, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 from refold.errors import InputError
 from refold.recovery import Report, Survey

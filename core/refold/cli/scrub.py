@@ -10,7 +10,8 @@ import psycopg
 import typer
 
 from refold.cli.app import DRIFT, TRUST, app
-from refold.cli.output import as_json, counted, line, note, progress, table
+from refold.cli.bars import progress
+from refold.cli.output import as_json, counted, line, note, table
 from refold.cli.session import AsJson, DatabaseUrl, session
 from refold.errors import InputError
 from refold.log.integrity import Damage

@@ -13,10 +13,9 @@ import typer
 from psycopg.conninfo import conninfo_to_dict
 
 from refold.cli.output import note
-from refold.database import INSPECTORS, READERS, Role, check, connect, migrate
-from refold.embedded import EmbeddedServer, default_directory
-from refold.embedded.postmaster import Postmaster
+from refold.connections import INSPECTORS, READERS, Role, connect
 from refold.errors import InputError
+from refold.installed import check
 from refold.resources import projections_dir
 
 __all__ = ["INSPECTORS", "READERS", "AsJson", "DatabaseUrl", "Projections", "database", "folder", "session"]
@@ -85,6 +84,10 @@ def database(url: str | None) -> str:
 
 
 def _embedded() -> str:
+    # Whoever names a database of their own needs neither.
+    from refold.embedded import EmbeddedServer, default_directory
+    from refold.embedded.postmaster import Postmaster
+
     directory = default_directory()
     if Postmaster.find(directory / "data") is None:
         note(f"starting the embedded PostgreSQL in {directory} (stop it with `refold server stop`)")
@@ -92,6 +95,8 @@ def _embedded() -> str:
     with psycopg.connect(url, autocommit=True) as conn:
         installed = conn.execute("SELECT to_regclass('refold.settings') IS NOT NULL").fetchone()
     if installed != (True,):
+        from refold.database import migrate
+
         migrate(url)
     return url
 

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Annotated, Self, TypeVar
 
 import psycopg
 import typer
 
 from refold.cli.app import TRUST, app
-from refold.cli.output import line, progress
+from refold.cli.bars import progress
+from refold.cli.output import line
 from refold.cli.session import DatabaseUrl, Projections, database, folder
 from refold.database import check, connect
 from refold.duties.every import DUTIES
-from refold.errors import BuildError
+from refold.errors import BuildError, OnStandby
+from refold.retry import away, retrying
 from refold.worker.doorbell import POLL
 from refold.worker.pool import LOGGERS, Orders, run
 
 log = logging.getLogger("refold.worker")
+
+T = TypeVar("T")
 
 
 @app.command(rich_help_panel=TRUST)
@@ -58,24 +63,60 @@ def worker(
         log.info("stopped")
         return
     started = time.monotonic()
-    with _figures(url) as figures:
-        before = _applied(figures)
+    with _Figures(url) as figures:
+        figures.ask(check)
+        before = figures.ask(_applied)
         with progress() as bars:
-            task = bars.add_task("applying", total=_waiting(figures) or None, note="")
-            run(orders, processes, tick=lambda: bars.update(task, completed=_applied(figures) - before))
-        line(f"drained: {_applied(figures) - before:,} events applied in {time.monotonic() - started:.1f} s")
-        _refuse_failed(figures)
+            task = bars.add_task("applying", total=figures.ask(_waiting) or None, note="")
+
+            def tick() -> None:
+                # The work goes on without its picture.
+                with suppress(psycopg.Error, OnStandby):
+                    bars.update(task, completed=figures.ask(_applied) - before)
+
+            run(orders, processes, tick=tick)
+        for attempt in retrying(retried=away):
+            with attempt:
+                applied = figures.ask(_applied) - before
+                failures = figures.ask(_failures)
+        line(f"drained: {applied:,} events applied in {time.monotonic() - started:.1f} s")
+        _refuse_failed(failures)
 
 
-@contextmanager
-def _figures(url: str) -> Iterator[psycopg.Connection]:
-    """A connection of its own, for the figures that are shown meanwhile."""
-    conn = connect(url, "refold_worker", autocommit=True, application_name="refold worker figures")
-    try:
-        check(conn)
-        yield conn
-    finally:
-        conn.close()
+class _Figures:
+    """The figures that are shown meanwhile, over a connection of their own: another one when it broke.
+
+    Args:
+        url: a libpq URL.
+
+    Raises:
+        OnStandby: the server is a standby.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._conn = self._connected()
+
+    def _connected(self) -> psycopg.Connection:
+        return connect(self._url, "refold_worker", autocommit=True, application_name="refold worker figures")
+
+    def ask(self, what: Callable[[psycopg.Connection], T]) -> T:
+        """Asks for one of them.
+
+        Raises:
+            psycopg.Error: the connection broke, or there is none; the next attempt makes its own.
+        """
+        if self._conn.closed:
+            self._conn = self._connected()
+        return what(self._conn)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._conn.close()
 
 
 def _applied(conn: psycopg.Connection) -> int:
@@ -97,12 +138,16 @@ def _waiting(conn: psycopg.Connection) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _refuse_failed(conn: psycopg.Connection) -> None:
-    """Drained, but not everything: a script must not take that for done."""
-    failures = conn.execute(
+def _failures(conn: psycopg.Connection) -> list[tuple[str, str]]:
+    """Tables that could not be kept, and why."""
+    return conn.execute(
         "SELECT table_name, error FROM refold.builds"
         " WHERE error IS NOT NULL AND state IN ('building', 'live') ORDER BY build_id"
     ).fetchall()
+
+
+def _refuse_failed(failures: Sequence[tuple[str, str]]) -> None:
+    """Drained, but not everything: a script must not take that for done."""
     if failures:
         told = "; ".join(f"{table}: {error}" for table, error in failures)
         raise BuildError(

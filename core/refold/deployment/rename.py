@@ -1,4 +1,8 @@
-"""`refold rename`: a metric under another name, with the rows that it has: the query is the same."""
+"""`refold rename`: a metric under another name, with the rows that it has: the query is the same.
+
+Where the name stands in code (a transform's own, and in all that reads a stream), the files come first: they must have
+the new name, and be otherwise what is deployed. The builds then get the texts of these files, with their fingerprints.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,8 @@ from refold.builds.views import METRICS_SCHEMA, dependants_of, once_let_go, stan
 from refold.deployment.deploy import one_at_a_time
 from refold.deployment.removal import PATIENCE_S
 from refold.errors import BuildError
-from refold.projections.definition import check_name
+from refold.projections.called import as_called
+from refold.projections.definition import Definition, check_name, load
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,34 +32,45 @@ class Renamed:
         build: the live build, as it was before.
         name: what its metric is called from now on.
         views: those that read the metric, and go on doing so.
+        files: what the builds in whose text the name stands are from now on, upstream first,
+            beside the builds.
     """
 
     build: Build
     name: str
     views: tuple[str, ...]
+    files: tuple[tuple[Build, Definition], ...]
 
 
-def plan(conn: psycopg.Connection, old: str, new: str) -> Renamed:
+def plan(conn: psycopg.Connection, folder: Path, old: str, new: str) -> Renamed:
     """What `rename` would do.
 
+    Args:
+        conn: acts as refold_worker.
+        folder: the projections.
+        old: what a metric is called.
+        new: what it shall be called.
+
     Raises:
-        BuildError: no metric is called `old`, `new` is taken, or a projection reads the metric by its name.
-        DefinitionError: `new` cannot be the name of a projection.
+        BuildError: no metric is called `old`, `new` is taken, or the files do not have the new name yet.
+        DefinitionError: `new` cannot be the name of a projection; or a file is wrong.
     """
     check_name(Path(f"{new}.sql"))
     builds = kept(conn)
     build = decide(builds, old, new)
+    files = _files(folder, build, _readers(builds, build), new)
     if stands(conn, new):
         raise BuildError(f"there is a view metrics.{new} already", remedy="Choose another name, or drop the view.")
     views = tuple(f"{one.schema}.{one.name}" for one in dependants_of(conn, old)) if stands(conn, old) else ()
-    return Renamed(build, new, views)
+    return Renamed(build, new, views, files)
 
 
-def rename(conn: psycopg.Connection, old: str, new: str) -> Renamed:
+def rename(conn: psycopg.Connection, folder: Path, old: str, new: str) -> Renamed:
     """Calls a live metric by another name: its view and its builds, those for a rollback among them.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
+        folder: the projections.
         old: what it is called.
         new: what it shall be called.
 
@@ -65,17 +81,17 @@ def rename(conn: psycopg.Connection, old: str, new: str) -> Renamed:
         return once_let_go(
             conn,
             PATIENCE_S,
-            lambda: _rename(conn, old, new),
+            lambda: _rename(conn, folder, old, new),
             held=f"a session holds metrics.{old} for longer than {PATIENCE_S:.0f} s",
             then="rename again",
         )
 
 
-def _rename(conn: psycopg.Connection, old: str, new: str) -> Renamed:
+def _rename(conn: psycopg.Connection, folder: Path, old: str, new: str) -> Renamed:
     build = decide(kept(conn), old, new)
     if lock(conn, build.build_id, wait=True, readers=True) is None:
         raise BuildError(f"{build.table_name} was replaced just now", remedy="Run the command again.")
-    renamed = plan(conn, old, new)
+    renamed = plan(conn, folder, old, new)
     deployment = new_deployment(conn, "rename", promote=False)
     conn.execute("UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s", (deployment,))
     if stands(conn, old):
@@ -91,7 +107,55 @@ def _rename(conn: psycopg.Connection, old: str, new: str) -> Renamed:
         """,
         {"old": old, "new": new},
     )
+    for one, definition in renamed.files:
+        # Also of the builds that an unchanged rebuild has left: these are one query.
+        conn.execute(
+            "UPDATE refold.builds SET fingerprint = %s, definition = %s WHERE projection = %s AND fingerprint = %s",
+            (definition.fingerprint, definition.source, definition.name, one.fingerprint),
+        )
     return renamed
+
+
+def _files(folder: Path, build: Build, readers: Sequence[Build], new: str) -> tuple[tuple[Build, Definition], ...]:
+    """The files in which the name stands, and those that change with them.
+
+    Raises:
+        BuildError: they do not have the new name yet, or differ in something else from what is deployed.
+    """
+    if build.language == "sql" and not readers:
+        return ()
+    old = build.projection
+    now = load(folder).definitions
+    then = as_called(folder, {new: old}) if new in now else {}
+    texts: list[tuple[Build, Definition]] = []
+    for one in (build, *readers):
+        text = now.get(new if one is build else one.projection)
+        before = then.get(one.projection)
+        stale = one.upstream_id == build.build_id and text is not None and text.upstream != new
+        if text is not None and not stale and before is not None and before.fingerprint == one.fingerprint:
+            texts.append((one, text))
+    same = {one.build_id for one, _ in texts}
+    if build.language == "python" and build.build_id not in same:
+        raise BuildError(
+            f"{old} is a transform, and {folder / new}.py is not the code that is deployed",
+            remedy=f"Call its file and its function {new} first, here and where workers run, and change nothing else.",
+        )
+    left = sorted(one.projection for one in readers if one.build_id not in same)
+    if left:
+        raise BuildError(
+            f"{', '.join(left)} {'reads' if len(left) == 1 else 'read'} {old} by its name",
+            remedy=f"Write {new} for {old} in the files first, their names among it, and change nothing else; or "
+            f"deploy it as {new}, with what reads it changed, then `refold drop {old}`.",
+        )
+    return tuple(texts)
+
+
+def _readers(builds: Sequence[Build], build: Build) -> list[Build]:
+    """The live builds that read a build, and those that read them, upstream first."""
+    found = [build]
+    for stream in found:
+        found += [one for one in builds if one.upstream_id == stream.build_id and one.state == "live"]
+    return found[1:]
 
 
 def decide(builds: Sequence[Build], old: str, new: str) -> Build:
@@ -108,14 +172,12 @@ def decide(builds: Sequence[Build], old: str, new: str) -> Build:
     build = known(old, {one.projection: one for one in builds if one.state == "live"})
     if any(one.projection == new for one in builds):
         raise BuildError(f"there is a metric {new} already", remedy="Choose another name.")
-    if any(one.projection == old and one.state == "building" for one in builds):
+    ours = [build, *_readers(builds, build)]
+    unfinished = {one.projection for one in builds if one.state == "building"}
+    waits = sorted(unfinished & {one.projection for one in ours})
+    if waits:
         raise BuildError(
-            f"another build of {old} is on its way", remedy="Let it go live first: `refold promote`, or a worker."
-        )
-    readers = sorted({one.projection for one in builds if one.upstream_id == build.build_id})
-    if readers:
-        raise BuildError(
-            f"{', '.join(readers)} {'reads' if len(readers) == 1 else 'read'} {old} by its name",
-            remedy=f"Deploy it as {new}, with what reads it changed, then `refold drop {old}`.",
+            f"another build of {waits[0]} is on its way",
+            remedy="Let it go live first: `refold promote`, or a worker.",
         )
     return build

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import psutil
-
 from refold.errors import DatabaseError, InputError
+
+_PROC = Path("/proc/self")
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ def clear_remains(data_dir: Path, patience_s: float) -> None:
     Raises:
         DatabaseError: backends still run after ``patience_s`` seconds.
     """
+    import psutil
+
     deadline = time.monotonic() + patience_s
     while orphans := [pid for pid in psutil.pids() if _serves(pid, data_dir)]:
         if time.monotonic() > deadline:
@@ -101,6 +103,16 @@ def _user(uid: int) -> str:
 
 def _serves(pid: int, data_dir: Path) -> bool:
     """Whether a process belongs to the server of a cluster: all of them work in its directory."""
+    if _PROC.is_dir():
+        # Every command comes through here, and psutil takes a tenth of its time to import.
+        try:
+            there = _PROC.parent / str(pid)
+            name, place = (there / "comm").read_bytes(), os.readlink(there / "cwd")
+        except OSError:
+            return False
+        return name.strip() == b"postgres" and place == os.path.realpath(data_dir)
+    import psutil
+
     try:
         process = psutil.Process(pid)
         return process.name() == "postgres" and process.cwd() == os.path.realpath(data_dir)

@@ -190,6 +190,9 @@ class EmbeddedServer:
             os.close(descriptor)
 
     def _start(self, settings: Mapping[str, str], *, keep: bool, delete: bool) -> None:
+        if Postmaster.find(self.data_dir):
+            self._wait_until_ready()  # somebody may have started it with pg_ctl, outside the lock
+            return
         major = self._binaries.major()
         created = not self.data_dir.exists()
         if created:
@@ -200,9 +203,6 @@ class EmbeddedServer:
                 remedy=f"Name the binaries of {found} in REFOLD_POSTGRES_BIN, or another place for a new "
                 "cluster in REFOLD_HOME, or upgrade this one with pg_upgrade.",
             )
-        if Postmaster.find(self.data_dir):
-            self._wait_until_ready()  # somebody may have started it with pg_ctl, outside the lock
-            return
         clear_remains(self.data_dir, DEADLINE_S)
         self._configure(settings)
         if self.log_file.exists():

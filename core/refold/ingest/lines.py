@@ -2,13 +2,13 @@
 
 import gzip
 import io
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from refold.errors import InputError
+from refold.ingest.kinds import HEAD_BYTES, kind_of
 from refold.ingest.packing import DAMAGED, Inflated, packing
 
 Stream = io.BufferedReader | gzip.GzipFile
@@ -21,19 +21,8 @@ KEPT_BYTES = 64 * 1024
 _BOM = b"\xef\xbb\xbf"
 _MAX_LAYERS = 4
 """How often a file may be packed: exports are, by mistake, packed twice."""
-_FOREIGN = (
-    (rb"\xff\xfe|\xfe\xff", "UTF-16 text", "convert it: iconv -f UTF-16 -t UTF-8"),
-    (rb"PK\x03\x04", "a zip archive or a spreadsheet", "unpack it, or save it as CSV"),
-    (rb"BZh[1-9]1AY", "compressed with bzip2", "unpack it: bzip2 -dc FILE | refold ingest -"),
-    (rb"\xfd7zXZ", "compressed with xz", "unpack it: xz -dc FILE | refold ingest -"),
-    (rb"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it: zstd -dc FILE | refold ingest -"),
-    (rb"\x1f\x9d", "compressed with compress", "unpack it: gzip -dc FILE | refold ingest -"),
-    (rb"\x04\x22\x4d\x18", "compressed with lz4", "unpack it: lz4 -dc FILE | refold ingest -"),
-    (rb"7z\xbc\xaf", "a 7z archive", "unpack it"),
-    (rb"\xd0\xcf\x11\xe0", "a spreadsheet or another document of Office", "save it as CSV"),
-    (rb"PAR1\x15", "a Parquet file", "convert it to CSV or JSON lines"),
-)
-_HEAD_BYTES = 8
+_HEAD_AT_LEAST = 8
+"""Bytes of the beginning that are waited for; most of what is no text is known by them."""
 
 
 class Line(NamedTuple):
@@ -123,10 +112,10 @@ class LineReader:
         stream: Stream = io.BufferedReader(counted, 1 << 16)
         head = counted.head
         for _ in range(_MAX_LAYERS + 1):
-            for magic, kind, remedy in _FOREIGN:
-                if re.match(magic, head):
-                    verb = "holds" if self._packing else "is"
-                    raise InputError(f"{self.label} {verb} {kind}, not JSON lines or CSV", remedy=remedy)
+            kind = kind_of(head)
+            if kind is not None:
+                verb = "holds" if self._packing else "is"
+                raise InputError(f"{self.label} {verb} {kind.name}, not JSON lines or CSV", remedy=kind.remedy)
             found = packing(head)
             if found is None:
                 return stream
@@ -135,7 +124,7 @@ class LineReader:
                 gzip.GzipFile(fileobj=stream, mode="rb") if found == "gzip" else io.BufferedReader(Inflated(stream))
             )
             try:
-                head = stream.peek(_HEAD_BYTES)[:_HEAD_BYTES]
+                head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
             except DAMAGED:
                 raise self._damaged() from None
         raise InputError(f"{self.label} is packed more than {_MAX_LAYERS} times", remedy="unpack it first")
@@ -172,7 +161,8 @@ class _CountingReader(io.RawIOBase):
         self._read = getattr(file, "read1", file.read)
         self.count = 0
         self.head = b""
-        while len(self.head) < _HEAD_BYTES and (data := self._read(_HEAD_BYTES - len(self.head))):
+        # A slow pipe may not have more for a long time.
+        while len(self.head) < _HEAD_AT_LEAST and (data := self._read(HEAD_BYTES - len(self.head))):
             self.head += data
         self._waiting = self.head
 
@@ -180,8 +170,8 @@ class _CountingReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
-        data = self._waiting or self._read(len(buffer))
-        self._waiting = b""
+        data = self._waiting[: len(buffer)] or self._read(len(buffer))
+        self._waiting = self._waiting[len(buffer) :]
         buffer[: len(data)] = data
         self.count += len(data)
         return len(data)

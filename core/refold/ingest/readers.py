@@ -45,7 +45,13 @@ def open_source(
 
     Raises InputError.
     """
-    chosen, delimiter = _form(str(path), format, delimiter, columns is not None)
+    try:
+        chosen, delimiter = _form(str(path), format, delimiter, columns is not None)
+    except InputError:
+        # What the file is says more than what its name does not say.
+        if Path(path).is_file():
+            LineReader(path).close()
+        raise
     # A pipe has a name only by accident (/dev/fd/63): it counts as standard input does.
     called = str(path) if str(path) != STDIN and Path(path).is_file() else STDIN
     lines = LineReader(path, stdin=stdin)

@@ -11,7 +11,7 @@ import psycopg
 from refold.database import connect
 from refold.events import Answer, SourceEvent
 from refold.log.append import Receipt, append
-from refold.retry import retrying
+from refold.retry import away, retrying, transient
 from refold.silence import Watch
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ class Log:
     """Appends batches, each in a transaction of its own, with retries.
 
     A batch whose reply was lost, or does not come (see `refold.silence`), is sent again; the ledger answers
-    `duplicate` for what had been stored.
+    `duplicate` for what had been stored. A standby is waited out like a server that is down, except at the start.
 
     Args:
         url: a libpq URL; the login role must be allowed to act as refold_producer.
@@ -37,6 +37,7 @@ class Log:
         self._conn: psycopg.Connection | None = None
         self._watch: Watch | None = None
         self._pessimistic = 0
+        self._served = False
 
     def append(self, events: Iterable[SourceEvent | Mapping[str, Any]]) -> list[Receipt]:
         """Appends one batch and commits it.
@@ -54,13 +55,13 @@ class Log:
 
     def run(self, work: Callable[[psycopg.Connection], T]) -> T:
         """Runs some work in a transaction of its own, the whole of it again when a retry can mend an error."""
-        for attempt in retrying():
+        for attempt in retrying(retried=lambda error: away(error) if self._served else transient(error)):
             with attempt:
                 conn = self.connection()
                 try:
                     with conn.transaction():
                         return work(conn)
-                except psycopg.OperationalError:
+                except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction):
                     self.close()
                     raise
         raise AssertionError("unreachable: the retries end with a return or an exception")
@@ -84,6 +85,7 @@ class Log:
             self.close()
             self._conn = connect(self._url, "refold_producer", application_name="refold log", autocommit=True)
             self._watch = Watch(self._conn, self._url)
+            self._served = True
         return self._conn
 
     def close(self) -> None:

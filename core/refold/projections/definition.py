@@ -23,6 +23,8 @@ from refold.projections.query import analyse
 from refold.projections.spelling import fold_case, statements
 from refold.projections.transform import Transform
 
+EXTENSIONS = (".sql", ".py")
+"""Those of files that define a projection."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _GENERATION = 2
 """Part of every fingerprint: raised when generated tables change their shape."""
@@ -105,7 +107,7 @@ def load(folder: Path) -> Loading:
         )
     mistakes: list[DefinitionError] = []
     paths: dict[str, Path] = {}
-    for path in project_files(folder, ".sql", ".py", wrong=mistakes.append):
+    for path in project_files(folder, *EXTENSIONS, wrong=mistakes.append):
         try:
             check_name(path)
         except DefinitionError as error:
@@ -218,8 +220,16 @@ def _better(path: Path) -> str:
 def _reads(path: Path, known: Collection[str]) -> str:
     """The stream that a file reads, found without checking anything else; of several names one that is known."""
     text = read_text(path)
-    if path.suffix.lower() == ".py":
-        return _transform_reads(text, path)
+    return _transform_reads(text, path) if path.suffix.lower() == ".py" else stream_in(text, known)
+
+
+def stream_in(text: str, known: Collection[str]) -> str:
+    """The stream that a query reads; of several names one that is known.
+
+    Args:
+        text: the query, right or wrong.
+        known: names of streams.
+    """
     try:
         tree = next(iter(statements(text)), None)
     except sqlglot.errors.SqlglotError:

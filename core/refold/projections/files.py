@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from refold.errors import DefinitionError
+
+_PUT_AWAY = re.compile(
+    r"#.*\#|.*(~|\.(sw[a-p]|tmp|temp|part|crdownload|orig|rej|bak|backup|save|old|off|disabled"
+    r"|example|sample|template|dist|py[cio]|log|out|md|rst))",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What editors, merges and downloads leave behind, and what somebody has put out of the way."""
+_DIALECTS = (".psql", ".pgsql")
+_PLAIN = ("", ".txt")
+_A_QUERY = re.compile(
+    r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
+    r"(?:select\s.*\sfrom\s|with\s+[\w\"]+\s+as\s*\(|create\s+(?:or\s+replace\s+)?view\s)",
+    re.IGNORECASE | re.DOTALL,
+)
+_BEGINNING = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Overlooked:
+    """A file that defines nothing because of how its name ends, and that somebody may mean.
+
+    Args:
+        path: the file.
+        meant: the name under which it would define something.
+    """
+
+    path: Path
+    meant: str
 
 
 def project_files(
@@ -39,6 +69,45 @@ def project_files(
                 raise error
             wrong(error)
     return list(found.values())
+
+
+def overlooked(folder: Path, *extensions: str) -> list[Overlooked]:
+    """The files below a folder that define nothing, though they look as if they should.
+
+    Windows hides the ends of names that it knows, so that `daily.sql.txt` looks like `daily.sql` there. What an editor
+    or a merge leaves (`daily.sql~`, `daily.sql.orig`) nobody means.
+
+    Args:
+        folder: where to look; there need not be any.
+        extensions: those of files that define something, in lower case.
+    """
+    found = []
+    for path in _below(folder) if folder.is_dir() else ():
+        meant = None if _PUT_AWAY.fullmatch(path.name) else _meant(path, extensions)
+        if meant is not None and path.suffix.lower() not in extensions:
+            found.append(Overlooked(path, meant))
+    return found
+
+
+def _meant(path: Path, extensions: tuple[str, ...]) -> str | None:
+    """The name that a file was to have; None where nothing speaks for it."""
+    name = path.name.strip()
+    ends = [suffix.strip().lower() for suffix in path.suffixes]
+    for at, end in enumerate(ends):
+        if end in extensions:
+            return name[: len(name) - sum(map(len, path.suffixes[at + 1 :]))].rstrip()
+    if ".sql" in extensions and (path.suffix.lower() in _DIALECTS or (path.suffix in _PLAIN and _is_query(path))):
+        return f"{path.stem}.sql"
+    return None
+
+
+def _is_query(path: Path) -> bool:
+    """Whether a text begins as a query or a view does."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return _A_QUERY.match(file.read(_BEGINNING)) is not None
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def read_text(path: Path) -> str:

@@ -19,6 +19,7 @@ import psycopg
 
 from refold.builds.upkeeper import Upkeepers
 from refold.database import check, connect
+from refold.errors import OnStandby
 from refold.pooling import proxied
 from refold.silence import Watch
 from refold.worker.schedule import Duty, Schedule
@@ -70,6 +71,7 @@ class Caretaker:
         self._duties = duties
         self._settings = SETTINGS | {"idle_in_transaction_session_timeout": f"{frozen_after * 1000:.0f}ms"}
         self._pause = PAUSE[0]
+        self._said: str | None = None
         self._told = threading.Event()
         self._thread: threading.Thread | None = None
         self._session: tuple[psycopg.Connection, Watch] | None = None
@@ -121,7 +123,11 @@ class Caretaker:
                 # Whatever it is, also SystemExit from somebody's function: nobody else would do the duties.
                 if self._told.is_set():
                     return
-                log.warning("duties: once more after %s: %s", type(error).__name__, str(error).partition("\n")[0])
+                said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                # However long the server is away, it is told once; that it is a standby, by the pages' connection.
+                if said != self._said and not isinstance(error, OnStandby):
+                    self._said = said
+                    log.warning("duties: once more after %s", said)
                 self._told.wait(random.uniform(0, self._pause))
                 self._pause = min(self._pause * 2, PAUSE[1])
 
@@ -142,3 +148,4 @@ class Caretaker:
                 check(conn)
                 schedule.turn(conn, upkeepers)
                 self._pause = PAUSE[0]
+                self._said = None

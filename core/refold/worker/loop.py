@@ -14,10 +14,11 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 from refold.builds.build import EVENT_GRAIN, Build, readers_of, set_error
 from refold.builds.upkeeper import Upkeepers
 from refold.database import check, connect
+from refold.errors import OnStandby
 from refold.horizon import old
 from refold.log.seal import note
 from refold.pooling import proxied
-from refold.retry import transient
+from refold.retry import away, transient
 from refold.silence import Watch
 from refold.worker.caretaker import Caretaker
 from refold.worker.catch_up import Keeper
@@ -111,18 +112,19 @@ class Worker:
         self._caretaker = Caretaker(url, projections, duties, frozen_after=frozen_after)
         self._latencies = Latencies()
         self._suspects: set[int] = set()
+        self._said: str | None = None
 
     def run(self, *, drain: bool = False) -> None:
         """Works until stopped; with `drain`, until nothing is left that was committed by then.
 
         Errors that a retry can mend are retried for as long as it takes, whole transactions only, with a
-        fresh connection.
+        fresh connection. A standby in the place of the primary is one of them: during a failover it is waited out.
 
         Raises:
             refold.errors.DatabaseError: the schema is missing, or the cluster is another.
         """
         attempts = Retrying(
-            retry=retry_if_exception(transient),
+            retry=retry_if_exception(away),
             wait=wait_random_exponential(multiplier=0.05, max=5.0),
             before_sleep=self._report,
             reraise=True,
@@ -165,6 +167,7 @@ class Worker:
                     # By these marks looks find the end of the log. Sealing notes them too, a minute later, and not
                     # where workers drain.
                     note(conn)
+                    self._wrote()
                     segments_due = time.monotonic() + SEGMENTS_EVERY
                 # Whoever waits for a drain waits for all of it.
                 todo = self._patience.due(waiting(conn)) if drain else self._due(waiting(conn))
@@ -257,8 +260,25 @@ class Worker:
                     self._poll,
                 )
 
-    @staticmethod
-    def _report(state: RetryCallState) -> None:
+    def _report(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        code = error.sqlstate if isinstance(error, psycopg.Error) else None
-        log.warning("retrying after %s: %s", code or "a lost connection", str(error).split("\n")[0])
+        said = _waits_for(error)
+        # However long a server is away, it is told once.
+        if said != self._said:
+            self._said = said
+            log.warning("%s", said)
+
+    def _wrote(self) -> None:
+        """The database could be written: whatever this worker waited for is there."""
+        if self._said is not None:
+            self._said = None
+            log.info("working again")
+
+
+def _waits_for(error: BaseException | None) -> str:
+    """What becomes of an error that a retry can mend, as the log tells it."""
+    told = str(error).split("\n")[0]
+    if isinstance(error, OnStandby | psycopg.errors.ReadOnlySqlTransaction):
+        return f"waiting for a primary: {told}"
+    code = error.sqlstate if isinstance(error, psycopg.Error) else None
+    return f"retrying after {code or 'a lost connection'}: {told}"
