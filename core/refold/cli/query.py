@@ -86,7 +86,8 @@ def _reading(url: str | None) -> Iterator[psycopg.Connection]:
             # Whatever the login may: a GRANT to it would change nothing here.
             raise InputError(
                 error.diag.message_primary or str(error),
-                remedy='`refold query` reads what is in `metrics`, as refold_analyst; psql "$(refold url)" is your login.',
+                remedy="`refold query` reads what is in `metrics`, as refold_analyst; for all that your login may:"
+                ' psql "$(refold url)"',
             ) from error
 
 
