@@ -39,6 +39,11 @@ def test_an_array_is_its_values(deployed: Refold) -> None:
     assert done.out == "at                               steps\n2026-03-01 09:00:00+00:00, NULL  a, b\n"
 
 
+def test_json_is_shown_as_json(deployed: Refold) -> None:
+    done = deployed("query", """SELECT '{"a": true, "b": [1.50, null]}'::jsonb AS o, '[1]'::json AS l""")
+    assert done.out == """o                               l\n{"a": true, "b": [1.50, null]}  [1]\n"""
+
+
 def test_csv(deployed: Refold) -> None:
     done = deployed("query", VALUES + " -- a comment at the end", "--csv")
     assert list(csv.reader(io.StringIO(done.out))) == [

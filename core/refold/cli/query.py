@@ -14,6 +14,7 @@ from urllib.parse import quote
 import psycopg
 import typer
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.string import TextLoader
 
 from refold.cli.app import DATA, app
 from refold.cli.output import as_json, note, table
@@ -154,6 +155,9 @@ def _table(conn: psycopg.Connection, text: str) -> None:
     # EXPLAIN and SHOW have no cursor, and little to show.
     named = _SELECT.match(text) is not None
     cursor: psycopg.Cursor[Any] | psycopg.ServerCursor[Any] = conn.cursor("refold_query") if named else conn.cursor()
+    # JSON as Postgres prints it, and not as Python does.
+    for kind in ("json", "jsonb"):
+        cursor.adapters.register_loader(kind, TextLoader)
     with cursor:
         cursor.execute(text.encode())
         if cursor.description is None:
