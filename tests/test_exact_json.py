@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refold.exact_json import metadata_json, parse_json_line
+from refold.exact_json import metadata_json, parse_json_line, readable
 
 numbers = st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
 
@@ -101,3 +101,14 @@ def test_every_kind_beside_a_decimal() -> None:
         "o": {},
     }
     assert metadata_json(value) == '{"d":1E+2,"n":null,"t":true,"f":false,"x":1e-07,"l":[1,"ä\\n"],"o":{}}'
+
+
+def test_brackets_in_a_text_nest_nothing() -> None:
+    """An error that quotes what an event said, in the evidence of an incident."""
+    quoting = {"error": 'no number: "' + "[" * 3000 + "\\", "also": ["{" * 600]}
+    assert readable(json.dumps(quoting)) == quoting
+
+
+def test_what_is_too_deep_to_be_written_again_remains_text() -> None:
+    deep = '{"a": "]]]", "b": ' + "[" * 3000 + "]" * 3000 + "}"
+    assert readable(deep) == deep

@@ -21,6 +21,7 @@ from refold.deployment.candidates import go_live
 from refold.deployment.deploy import deploy, rebuild
 from refold.errors import BuildError
 from refold.projections.definition import load_directory
+from refold.status import read
 from refold.worker.catch_up import Keeper
 
 GOOD = "SELECT action, count(*) AS n FROM events GROUP BY action"
@@ -102,6 +103,8 @@ def test_a_switch_that_was_refused_is_not_made_later_by_a_worker(
         other.execute("DROP VIEW public.mine")
     drain(database_url, tmp_path)
     assert states(worker)["good"] == "building"
+    # Nor does status say that it goes live by itself.
+    assert [build.promotes for build in read(worker).builds if build.state == "building"] == [False]
     assert [build.projection for build in go_live(worker, tmp_path, [], lambda progress: None)] == ["good"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +12,7 @@ import psycopg
 import pytest
 
 from refold.database import connection
-from refold.incidents import detect, find, resolve
+from refold.incidents import KINDS, REMEDIES, Kind, detect, find, resolve
 
 
 @pytest.fixture
@@ -74,3 +75,10 @@ def test_workers_write_it_into_their_log(worker: psycopg.Connection[Any], caplog
     opened, over = caplog.messages
     assert opened.startswith("incident: drift of daily, noticed by quick audit")
     assert over == "over: drift of daily, ended by quick audit"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_remedy_names_what_can_be_typed_and_no_field_of_the_evidence(kind: Kind) -> None:
+    """The evidence is shown as sentences."""
+    for quoted in re.findall(r"`([^`]*)`", REMEDIES[kind]):
+        assert quoted.startswith(("refold ", "--")), quoted

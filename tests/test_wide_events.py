@@ -81,6 +81,23 @@ def portions() -> Iterator[list[int]]:
 
 
 @pytest.mark.live("shop")
+def test_what_is_small_only_because_it_is_compressed_counts_as_wide(
+    database_url: str, producer: Connection, worker: Connection
+) -> None:
+    """Compressed they are a kilobyte each, and stand in the log's own pages."""
+    make_live(database_url)
+    producer.execute(
+        "INSERT INTO refold.events (event_id, action, ts, metadata)"
+        " SELECT 'thin' || n, 'view', '2026-03-02Z', jsonb_build_object('amount', 5, 'padding', repeat('x', 100000))"
+        " FROM generate_series(1, 400) AS n"
+    )
+    producer.commit()
+    page = turn(worker, Upkeepers(SHOP).of(worker, graded(worker)), FRESH)
+    assert page is not None
+    assert (page.events, page.full) == (BYTES // 100_000 + 1, True)
+
+
+@pytest.mark.live("shop")
 @pytest.mark.slow
 def test_a_page_with_an_event_that_fails_holds_no_more(
     database_url: str, producer: Connection, worker: Connection

@@ -6,6 +6,7 @@ into 1.1. Here each of these is either refused with a reason or kept digit for d
 
 import json
 import json.encoder
+import re
 from collections.abc import Callable, Iterable
 from decimal import Decimal, InvalidOperation
 from math import isfinite
@@ -13,6 +14,7 @@ from typing import Any
 
 _INT64_DIGITS = 18
 _DEEP = 500
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"')
 
 
 def parse_json_line(text: str) -> dict[str, Any]:
@@ -47,9 +49,10 @@ def readable(text: str | bytes) -> Any:
 
 
 def _depth(text: str) -> int:
-    """How many brackets are open at once, at most; those within strings count too."""
+    """How many brackets are open at once, at most."""
     deepest = now = 0
-    for character in text:
+    # Those within strings nest nothing: the error of an event may quote a thousand of them.
+    for character in _STRING.sub("", text):
         if character in "[{":
             now += 1
             deepest = max(deepest, now)

@@ -40,10 +40,10 @@ ONLY_NOTICED: frozenset[Kind] = frozenset(
 REMEDIES: Mapping[Kind, str] = {
     "drift": "it is being healed; when it stays open, `refold reconcile` says why.",
     "dead_letters": "mend the cause (`refold deadletters list`), then `refold deadletters retry NAME`.",
-    "stalled": "read the error, start workers (`refold worker`), or end the session in `written_by`.",
+    "stalled": "read the error, start workers (`refold worker`), or end the session whose pid is named.",
     "lag": "more workers (`refold worker --processes N`), if it comes back.",
     "held_back": "end the session, SELECT pg_terminate_backend(PID); or COMMIT or ROLLBACK PREPARED 'GID'.",
-    "held_snapshot": "end who holds it: `remedy` says how. Until then rows that change often become slower.",
+    "held_snapshot": "end who holds it, as is said above. Until then rows that change often become slower.",
     "lost_wake_up": "nothing is late by more than `--poll`; `refold doctor` looks at what loses notifications.",
     "log_damage": "restore the events that are named from a backup, or `refold scrub accept SEGMENT --reason …`.",
     "impure_transform": "make the transform depend on its event alone, then `refold deploy`.",

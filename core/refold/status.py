@@ -230,7 +230,7 @@ SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coale
            coalesce(extract(epoch FROM clock_timestamp() - least(unread.oldest, refold.replayed_at())), 0)::float8
        END AS lag_seconds,
        b.events_applied, nullif(b.events_applied, 0) / nullif(b.apply_ms, 0) * 1000 AS rate, b.applied_at,
-       d.promote AS promotes,
+       d.promote AND d.given_up_at IS NULL AS promotes,
        EXISTS (SELECT FROM views AS v WHERE v.build_id = b.build_id AND v.schema = 'metrics' AND v.name = b.projection)
            AS shown,
        ARRAY(SELECT CASE v.schema WHEN 'metrics' THEN v.name ELSE v.schema || '.' || v.name END

@@ -1,6 +1,7 @@
 -- How many events the log has. Up to `counted` positions they are counted, of which five thousand are the most. Of a longer
--- log it is said about how many: slices that were sealed lately have been counted, the others are taken to be like them,
--- and every position behind the last of them to be an event.
+-- log it is said about how many: slices that were sealed lately have been counted, between which those that are missing
+-- are empty (of a COPY that failed); earlier ones are taken to be like them, and every position behind the last of them to
+-- be an event.
 CREATE OR REPLACE FUNCTION refold.log_size(counted bigint DEFAULT 5000) RETURNS TABLE (events bigint, exact boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
@@ -14,9 +15,10 @@ BEGIN
     IF exact THEN
         EXECUTE format('SELECT count(*) FROM refold.events AS e WHERE e.position <= %s', drawn) INTO events;
     ELSE
-        SELECT drawn - s.positions + (s.density * s.positions)::bigint INTO events
+        SELECT drawn - s.positions + (s.counted + s.each * s.earlier)::bigint INTO events
         FROM (
-            SELECT coalesce(avg(l.events) / 16384, 1) AS density,
+            SELECT coalesce(sum(l.events), 0) AS counted, coalesce(avg(l.events), 0) AS each,
+                   CASE WHEN count(*) = 256 THEN min(l.slice) ELSE 0 END AS earlier,
                    coalesce((max(l.slice) + 1)::bigint << 14, 0) AS positions
             FROM (SELECT n.slice, n.events FROM refold.sealed AS n WHERE n.sealed_at IS NOT NULL
                   ORDER BY n.slice DESC LIMIT 256) AS l

@@ -1,6 +1,7 @@
 -- How many events the log has taken in since an instant. Up to five thousand they are counted, from the end of the log
--- backwards. Of more it is only said about how many there are: by the positions behind the first slice that was sealed
--- since then, as full as slices were lately.
+-- backwards. Of more it is only said about how many there are, from the first slice on that was sealed since then: slices
+-- that were sealed lately have been counted (those that are missing between them are empty), others are taken to be like
+-- them.
 CREATE OR REPLACE FUNCTION refold.recorded_since(since timestamptz) RETURNS TABLE (events bigint, exact boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
@@ -28,8 +29,10 @@ BEGIN
     IF NOT exact THEN
         SELECT s.slice INTO first_slice FROM refold.sealed AS s
         WHERE s.sealed_at >= since ORDER BY s.sealed_at, s.slice LIMIT 1;
-        SELECT greatest(recorded_since.events, (coalesce(avg(l.events) / 16384, 1)
-                   * (high - (coalesce(first_slice, max(l.slice) + 1, 0)::bigint << 14)))::bigint)
+        SELECT greatest(recorded_since.events, (
+            coalesce(sum(l.events) FILTER (WHERE l.slice >= first_slice), 0)
+            + coalesce(avg(l.events), 0) * CASE WHEN count(*) = 256 THEN greatest(0, min(l.slice) - first_slice) ELSE 0 END
+            + coalesce(avg(l.events) / 16384, 1) * (high - (coalesce(max(l.slice) + 1, 0)::bigint << 14)))::bigint)
         INTO events
         FROM (SELECT s.slice, s.events FROM refold.sealed AS s WHERE s.sealed_at IS NOT NULL
               ORDER BY s.slice DESC LIMIT 256) AS l;

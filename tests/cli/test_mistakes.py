@@ -27,7 +27,14 @@ WRONG = {
         [(2, "events has no column buy", "single quotes: 'buy'")],
     ),
     "empty": ("", [(1, "the file is empty", "Write one SELECT")]),
-    "misspelt": ("SELECT action, count(*) AS n\nFORM events GROUP BY action", [(2, "not valid SQL", "Write FROM")]),
+    "known": (
+        "SELECT user_id,\n  max(version > 1) AS late FROM events GROUP BY user_id",
+        [(2, "function max(boolean) does not exist", "bool_or(…)")],
+    ),
+    "misspelt": (
+        "SELECT action, count(*) AS n\nFORM events GROUP BY action",
+        [(2, "cannot read this SQL", "Write FROM")],
+    ),
     "on_metric": (
         "SELECT c.action, sum(n) AS n\nFROM counts AS c GROUP BY c.action",
         [(2, "counts is a metric", "join it in a view: sql/views/on_metric.sql")],

@@ -72,6 +72,11 @@ def test_null_is_not_an_empty_text(deployed: Refold) -> None:
     assert done.out == "column1  column2\nNULL           1\n               2\n"
 
 
+def test_json_is_shown_as_json(deployed: Refold) -> None:
+    done = deployed("query", """SELECT '{"a": true, "b": [1.50, null]}'::jsonb AS o, '[1]'::json AS l""")
+    assert done.out == """o                               l\n{"a": true, "b": [1.50, null]}  [1]\n"""
+
+
 def test_csv(deployed: Refold) -> None:
     done = deployed("query", VALUES + " -- a comment at the end", "--csv")
     assert list(csv.reader(io.StringIO(done.out))) == [
@@ -116,6 +121,7 @@ def test_it_acts_as_an_analyst_who_only_reads(deployed: Refold) -> None:
         done = deployed("query", forbidden)
         assert done.status == 2
         assert "permission denied" in done.err
+        assert "`refold query` reads what is in `metrics`" in done.err
     assert deployed("query", "CREATE TABLE metrics.mine (n integer)").status == 2
     assert deployed("query", "DELETE FROM counts").status == 2
     assert deployed("query", "SELECT set_config('a.b', 'c', false)", "--csv", "--json").status == 2

@@ -8,6 +8,7 @@ from math import log2
 import psycopg
 import pytest
 
+from refold.builds.dead_letters import described
 from refold.projections.transform import FunctionFailed
 from refold.worker.culprits import Portion, first_failing, of_an_event, sift
 
@@ -125,3 +126,12 @@ def test_a_portion_ends_in_time() -> None:
 )
 def test_whose_fault_an_error_is(error: Exception, expected: bool) -> None:
     assert of_an_event(error) is expected
+
+
+def test_an_error_that_quotes_a_long_value_can_be_read() -> None:
+    failed = FunctionFailed("it failed")
+    failed.__cause__ = ValueError("no number: " + "[" * 1_000_000)
+    told = described(failed)
+    assert told.startswith("ValueError: no number: [[[")
+    assert told.endswith("[[[… (1,000,023 characters)")
+    assert len(told) < 350

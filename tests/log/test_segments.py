@@ -300,6 +300,10 @@ def test_burned_slices_fill_no_table(admin: Connection, database_url: str) -> No
 
         wait_until(all_of_them, 60)
         assert admin.execute("SELECT slice FROM refold.sealed ORDER BY 1").fetchall() == [(0,), (499,)]
+        # What is missing there holds nothing, and is estimated so.
+        assert admin.execute("SELECT * FROM refold.log_size()").fetchone() == (20, False)
+        taken = admin.execute("SELECT * FROM refold.recorded_since('-infinity')").fetchone()
+        assert taken in [(number, False) for number in range(10, 21)]
         assert scrub(worker).damage == []
         assert seal(worker) == []
         tamper(

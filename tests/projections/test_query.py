@@ -316,8 +316,14 @@ def test_comments_describe_the_metric_and_its_columns() -> None:
         ("SELECT event_id FROM events UNION SELECT event_id FROM events", 1, "one SELECT, not UNION", None),
         ("SELECT event_id FROM events; SELECT 1 AS one", None, "has 2 statements", "a file for each"),
         ("-- Nothing yet.", 1, "the file is empty", "Write one SELECT"),
-        ("SELECT event_id,\nFROM WHERE", 2, "not valid SQL", None),
-        ("SELECT 'open FROM events", None, "not valid SQL", None),
+        ("SELECT event_id,\nFROM WHERE", 2, "cannot read this SQL", "a comma"),
+        (
+            "SELECT action,\n  sum(@ length(user_id)) AS s FROM events GROUP BY 1",
+            2,
+            "cannot read this SQL",
+            "If psql takes it",
+        ),
+        ("SELECT 'open FROM events", None, "cannot read this SQL", None),
     ],
 )
 def test_what_is_wrong_is_said_with_place_and_remedy(

@@ -45,7 +45,7 @@ def test_what_a_file_may_do() -> None:
         ("UPDATE refold.builds SET state = 'retired'", 1, "something else", "makes one view"),
         ("DO $$BEGIN DROP VIEW metrics.x; END$$", 1, "something else", "makes one view"),
         ("-- Nothing yet.", None, "makes no view metrics.top", "CREATE OR REPLACE VIEW metrics.top AS"),
-        ("CREATE VIEW metrics.top AS SELECT 'x", None, "not valid SQL", "not closed"),
+        ("CREATE VIEW metrics.top AS SELECT 'x", None, "cannot read this SQL", "not closed"),
     ],
 )
 def test_what_it_may_not_do(text: str, line: int | None, message: str, remedy: str) -> None:

@@ -165,12 +165,18 @@ class Failed(Protocol):
     def error(self) -> Exception: ...
 
 
+LONGEST = 300
+"""Characters of an error that are kept. Postgres quotes the value that it cannot read, and that may be a megabyte."""
+
+
 def described(error: BaseException) -> str:
-    """An error in one line, as its cause has it."""
+    """An error in one line that can be read, as its cause has it."""
     if isinstance(error, psycopg.Error):
-        return error.diag.message_primary or str(error).partition("\n")[0]
-    cause = error.__cause__ or error
-    return f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
+        text = error.diag.message_primary or str(error).partition("\n")[0]
+    else:
+        cause = error.__cause__ or error
+        text = f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
 
 
 def set_aside(conn: psycopg.Connection, build: Build, failed: Sequence[Failed], *, beyond: bool = False) -> None:

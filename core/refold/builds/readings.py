@@ -101,9 +101,8 @@ def refuse_misread(conn: psycopg.Connection, definition: Definition, stream: Str
                 definition, read.line(read.holding(error.word)), f"and what it would run: {error}"
             ) from error
         if meant.tree != run.tree:
-            here, there = _difference(meant.words, run.words)
             line = read.line(_differing(read, meant.tree, run.tree))
-            raise _misread(definition, line, f"to which it is {here}, and would run {there}")
+            raise _misread(definition, line, _difference(meant.words, run.words))
         if plan.upkeep != "facts":
             _refuse_choices(conn, catalog, definition, read)
     return run.reads
@@ -247,13 +246,19 @@ def _differing(read: Reading, meant: parse_tree.Tree, run: parse_tree.Tree) -> e
     return None
 
 
-def _difference(meant: str, run: str) -> tuple[str, str]:
+def _difference(meant: str, run: str) -> str:
     """The first words in which two texts differ, with one on either side."""
     one, other = meant.split(), run.split()
     for kind, a, b, c, d in difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
         if kind != "equal":
-            return " ".join(one[max(0, a - 1) : b + 1]), " ".join(other[max(0, c - 1) : d + 1])
-    return "something else in types", "this"
+            return f"to which it is `{_part(one, a, b)}`, and would run `{_part(other, c, d)}`"
+    return "in the same words: the types differ"
+
+
+def _part(words: list[str], start: int, end: int) -> str:
+    """Some words of a text and one on either side, with signs that it goes on."""
+    start, end = max(0, start - 1), end + 1
+    return " ".join(["…"] * (start > 0) + words[start:end] + ["…"] * (end < len(words)))
 
 
 def _refuse_choices(conn: psycopg.Connection, catalog: Catalog, definition: Definition, read: Reading) -> None:

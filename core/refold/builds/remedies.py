@@ -43,6 +43,8 @@ def _function(conn: psycopg.Connection, message: str) -> str:
         str(name)
         for (name,) in conn.execute("SELECT DISTINCT proname FROM pg_proc WHERE pg_function_is_visible(oid)").fetchall()
     ]
+    if re.search(r"\b(min|max)\(boolean\)", message):
+        return "Of booleans there are bool_or(…), whether one is true, and bool_and(…), whether all are."
     if called[1] in names:
         return _CAST
     close = difflib.get_close_matches(called[1], names, 1, 0.75)

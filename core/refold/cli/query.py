@@ -86,6 +86,13 @@ def _reading(url: str | None) -> Iterator[psycopg.Connection]:
                 yield conn
         except psycopg.errors.UndefinedTable as error:
             raise _no_such_metric(conn, error) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            # Whatever the login may: a GRANT to it would change nothing here.
+            raise InputError(
+                error.diag.message_primary or str(error),
+                remedy="`refold query` reads what is in `metrics`, as refold_analyst; for all that your login may:"
+                ' psql "$(refold url)"',
+            ) from error
 
 
 def _no_such_metric(conn: psycopg.Connection, error: psycopg.errors.UndefinedTable) -> InputError:

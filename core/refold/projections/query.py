@@ -154,16 +154,18 @@ class _Analysis:
             first = error.errors[0] if error.errors else {}
             hint = misspelt(self.source)
             raise DefinitionError(
-                f"not valid SQL: {first.get('description', error)}",
+                f"refold cannot read this SQL: {first.get('description', error)}",
                 path=self.path,
                 line=first.get("line") if hint is None else hint.line,
+                # Some operators of Postgres, such as `@ x`, are not known to it either.
                 remedy="Look at what stands before this place: a comma, a parenthesis or a keyword may be missing."
+                " If psql takes it, say it in other words."
                 if hint is None
                 else hint.remedy,
             ) from error
         except sqlglot.errors.TokenError as error:
             raise DefinitionError(
-                f"not valid SQL: {error}", path=self.path, remedy="Look for a quote that is not closed."
+                f"refold cannot read this SQL: {error}", path=self.path, remedy="Look for a quote that is not closed."
             ) from error
         if not found:
             raise DefinitionError(

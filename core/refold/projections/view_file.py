@@ -87,7 +87,9 @@ def view_file(name: str, source: str, path: Path) -> ViewFile:
     try:
         tokens = sqlglot.tokenize(source, read="postgres")
     except sqlglot.errors.TokenError as error:
-        raise ViewError(f"not valid SQL: {error}", path=path, remedy="Look for a quote that is not closed.") from error
+        raise ViewError(
+            f"refold cannot read this SQL: {error}", path=path, remedy="Look for a quote that is not closed."
+        ) from error
     statements = tuple(_statement(name, part, source, path) for part in _parts(tokens))
     if all(statement.verb != "CREATE" for statement in statements):
         raise ViewError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from refold.projections.identifiers import ident
 from refold.projections.transform import Transform
 from refold.upkeep import figures
@@ -37,9 +39,8 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
     order = ", ".join(f"page.{name}" for name in stream.coordinates.split(", "))
 
     def read(of: Page) -> str:
-        # Rows are held in memory, so they are counted in bytes too. As a record all of a row is decompressed; OFFSET 0
-        # has its size taken once.
-        sized = f"SELECT *, pg_column_size(ROW({carried})) AS size\nFROM (\n{indent(of.rows)}\n) AS unread OFFSET 0"
+        # Rows are held in memory, so they are counted in bytes too; OFFSET 0 has its size taken once.
+        sized = f"SELECT *, {_size(reads)} AS size\nFROM (\n{indent(of.rows)}\n) AS unread OFFSET 0"
         running = f"sum(size) OVER (ORDER BY {stream.coordinates} ROWS UNBOUNDED PRECEDING)"
         return (
             f"SELECT page.txid::text::bigint AS txid, position, ordinal, {carried}, {BYTES_SO_FAR}\n"
@@ -100,4 +101,19 @@ def applied_rows(transform: Transform, stream: Stream, *, since: bool, condition
         f"WHERE {stream.applied()}\n"
         f"  AND {condition}{recent}\n"
         f"ORDER BY txid, position"
+    )
+
+
+def _size(columns: Sequence[str]) -> str:
+    """The bytes of a row when nothing in it is compressed.
+
+    In a record only what stands outside of the table is decompressed: 96 kB that were compressed to one, and so stand
+    within, would count as one. Elements of an array always are; but arrays make a narrow row three times as large.
+    """
+    names = [ident(column) for column in columns]
+    compressed = ", ".join(f"pg_column_compression({name})" for name in names)
+    elements = ", ".join(f"ARRAY[{name}]" for name in names)
+    return (
+        f"pg_column_size(CASE WHEN coalesce({compressed}) IS NULL THEN ROW({', '.join(names)})"
+        f" ELSE ROW({elements}) END)"
     )

@@ -20,7 +20,7 @@ SELECT page.txid::text::bigint AS txid, position, ordinal, event_id, user_id, ac
 FROM (
     SELECT *, sum(size) OVER (ORDER BY txid, position ROWS UNBOUNDED PRECEDING) AS bytes__
     FROM (
-        SELECT *, pg_column_size(ROW(event_id, user_id, action, ts, metadata, version)) AS size
+        SELECT *, pg_column_size(CASE WHEN coalesce(pg_column_compression(event_id), pg_column_compression(user_id), pg_column_compression(action), pg_column_compression(ts), pg_column_compression(metadata), pg_column_compression(version)) IS NULL THEN ROW(event_id, user_id, action, ts, metadata, version) ELSE ROW(ARRAY[event_id], ARRAY[user_id], ARRAY[action], ARRAY[ts], ARRAY[metadata], ARRAY[version]) END) AS size
         FROM (
             SELECT * FROM (
                 (SELECT txid, position, 0 AS ordinal, event_id, user_id, action, ts, metadata, version
@@ -48,7 +48,7 @@ SELECT page.txid::text::bigint AS txid, position, ordinal, event_id, user_id, ac
 FROM (
     SELECT *, sum(size) OVER (ORDER BY txid, position ROWS UNBOUNDED PRECEDING) AS bytes__
     FROM (
-        SELECT *, pg_column_size(ROW(event_id, user_id, action, ts, metadata, version)) AS size
+        SELECT *, pg_column_size(CASE WHEN coalesce(pg_column_compression(event_id), pg_column_compression(user_id), pg_column_compression(action), pg_column_compression(ts), pg_column_compression(metadata), pg_column_compression(version)) IS NULL THEN ROW(event_id, user_id, action, ts, metadata, version) ELSE ROW(ARRAY[event_id], ARRAY[user_id], ARRAY[action], ARRAY[ts], ARRAY[metadata], ARRAY[version]) END) AS size
         FROM (
             SELECT txid, position, 0 AS ordinal, event_id, user_id, action, ts, metadata, version
             FROM refold.events
