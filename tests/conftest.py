@@ -117,7 +117,7 @@ def templates(template: Any) -> Iterator[Callable[[str], ServerUnderTest]]:
         if project not in made:
             name = f"{original.template_dbname}_{project}"
             made[project] = replace(original, template_dbname=name)
-            admin.execute(
+            maintenance.execute(
                 sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
                     sql.Identifier(name), sql.Identifier(str(original.template_dbname))
                 )
@@ -125,11 +125,11 @@ def templates(template: Any) -> Iterator[Callable[[str], ServerUnderTest]]:
             make_live(original.url_of(name), PROJECTS / project)
         return made[project]
 
-    with psycopg.connect(original.url_of(original.maintenance_dbname), autocommit=True) as admin:
+    with psycopg.connect(original.url_of(original.maintenance_dbname), autocommit=True) as maintenance:
         yield of
         for one in made.values():
             name = sql.Identifier(str(one.template_dbname))
-            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+            maintenance.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
 
 
 @pytest.fixture

@@ -129,8 +129,9 @@ def test_whose_fault_an_error_is(error: Exception, expected: bool) -> None:
 
 
 def test_an_error_that_quotes_a_long_value_can_be_read() -> None:
-    failed = FunctionFailed("it failed")
-    failed.__cause__ = ValueError("no number: " + "[" * 1_000_000)
+    cause = ValueError("no number: " + "[" * 1_000_000)
+    failed = FunctionFailed(cause)
+    failed.__cause__ = cause
     told = described(failed)
     assert told.startswith("ValueError: no number: [[[")
     assert told.endswith("[[[… (1,000,023 characters)")
