@@ -97,6 +97,13 @@ def test_nothing_to_do(refold: Refold, metric: Metric) -> None:
     assert "Everything is as the files say." in again.out
 
 
+def test_a_folder_without_projections_is_called_so(refold: Refold) -> None:
+    Path("projections").mkdir(exist_ok=True)
+    done = refold("deploy", "--dry-run")
+    assert (done.status, done.out) == (0, "")
+    assert "no projection among the files" in done.err
+
+
 def test_a_wrong_file_is_refused_with_its_place_and_a_remedy(refold: Refold, metric: Metric) -> None:
     metric("wrong", "SELECT action,\n       max(now()) AS late\nFROM events GROUP BY action")
     refused = refold("deploy")

@@ -406,7 +406,10 @@ def _show_plan(todo: Sequence[Change]) -> None:
         if one.definition is not None:
             plan = one.definition.plan
             rows.append((one.projection, one.action, plan.upkeep, plan.stream, one.because))
-    table(("PROJECTION", "ACTION", "UPKEEP", "READS", "WHY"), rows)
+    if rows:
+        table(("PROJECTION", "ACTION", "UPKEEP", "READS", "WHY"), rows)
+    else:
+        note("there is no projection among the files: `refold init DIR` shows what one looks like")
 
 
 def _show_left_out(files: Sequence[Overlooked]) -> None:
