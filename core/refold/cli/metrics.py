@@ -39,7 +39,7 @@ from refold.projections.definition import EXTENSIONS, load
 from refold.projections.files import Overlooked, overlooked
 from refold.projections.hints import actions_of
 from refold.projections.plan import LOG
-from refold.projections.view_file import load_views
+from refold.projections.view_file import load_views, views_beside
 from refold.resources import projections_dir
 from refold.upkeep.stream import LOG_STREAM
 
@@ -372,7 +372,7 @@ def _bars() -> Iterator[Callable[[Progress], None]]:
 
 def _views_beside(projections: Path) -> Path:
     """The folder of views that belongs to one of projections; as one would type it."""
-    folder = projections.resolve().parent / "sql" / "views"
+    folder = views_beside(projections)
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 

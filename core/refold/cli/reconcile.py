@@ -21,7 +21,7 @@ from refold.cli.output import as_json, counted, line, note, plain, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 from refold.errors import InputError
 from refold.incidents import find as find_incidents
-from refold.projections.view_file import ViewFile, load_views
+from refold.projections.view_file import ViewFile, load_views, views_beside
 from refold.reconcile import Finding, Report
 from refold.reconcile import reconcile as audit
 from refold.reconcile.finding import Hidden, Slice
@@ -137,7 +137,7 @@ def unlike_files(conn: psycopg.Connection, projections: Path) -> list[ViewFile]:
     if projections == projections_dir():
         return []
     live = {build.projection for build in find(conn, "b.state = 'live'")}
-    files = load_views(projections.resolve().parent / "sql" / "views", live, [])
+    files = load_views(views_beside(projections), live, [])
     with conn.transaction(force_rollback=True):
         names = differing(conn, files)
     return [file for file in files if file.name in names]

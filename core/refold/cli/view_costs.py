@@ -12,6 +12,7 @@ from refold.errors import DefinitionError
 from refold.projections.definition import Definition
 from refold.projections.keepable import Keepable, keepable, streams_read
 from refold.projections.plan import LOG, LOG_COLUMNS
+from refold.projections.view_file import views_beside
 
 _INSTEAD = "keep what it groups by as a metric in projections/, and let the view read that"
 
@@ -94,7 +95,7 @@ def cost_of(file: Path, definitions: Mapping[str, Definition], found: Sequence[S
 
 def view_file(projections: Path, name: str) -> Path:
     """Where the file of a view stands, beside the projections."""
-    return projections.resolve().parent / "sql" / "views" / f"{name}.sql"
+    return views_beside(projections) / f"{name}.sql"
 
 
 def tell_costs(found: Sequence[Scan], projections: Path, definitions: Mapping[str, Definition]) -> None:

@@ -17,7 +17,7 @@ from refold.doctor.check import Check, Verdict, looking, member
 from refold.errors import RefoldError
 from refold.incidents import REMEDIES, Kind, inspects, readable
 from refold.projections.definition import load_directory
-from refold.projections.view_file import load_views
+from refold.projections.view_file import load_views, views_beside
 from refold.status import DUTIES_LATE
 
 FAILED_OFTEN = 3
@@ -70,7 +70,7 @@ def views(folder: Path | None, conn: psycopg.Connection) -> list[Check]:
         live = [build for build in kept(conn) if build.state == "live"]
         missing = hidden(conn, Upkeepers(folder))
         beside = [] if folder is None else load_views(
-            folder.resolve().parent / "sql" / "views", {build.projection for build in live}, mistakes
+            views_beside(folder), {build.projection for build in live}, mistakes
         )  # fmt: skip
         other = differing(conn, beside)
     return standing(missing, other, [str(one) for one in mistakes], len(live), len(beside))

@@ -54,6 +54,11 @@ class ViewFile:
     statements: tuple[Statement, ...]
 
 
+def views_beside(projections: Path) -> Path:
+    """The folder of views that belongs to one of projections; there need not be any."""
+    return projections.resolve().parent / "sql" / "views"
+
+
 def load_views(folder: Path, metrics: Collection[str], mistakes: list[RefoldError]) -> list[ViewFile]:
     """Reads every `*.sql` of a folder.
 

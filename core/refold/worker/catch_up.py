@@ -27,8 +27,6 @@ BEHIND = 200_000
 """Rows in a page of a build that is far behind."""
 SWITCH_PAGES = 50
 """Pages that the switch itself may take under its locks."""
-
-
 SWITCH_REST = 4.0
 """Seconds of rest for each second of a switch that was refused: before it the log is proved, and while a transaction
 keeps much of it unsealed that takes a while each time."""
@@ -157,6 +155,8 @@ class Keeper:
                     raise
                 # Its view, its query or its function fails: the other builds go on.
                 self._refused(deployment, error)
+            else:
+                continue
             ended = time.monotonic()
             self._again[deployment] = ended + SWITCH_REST * (ended - started)
         return promoted
