@@ -103,7 +103,7 @@ def test_a_refusal_says_where_and_in_whose_words(
     refused = refusal(worker, query)
     assert refused is not None
     assert refused.line == line
-    assert says in str(refused)
+    assert says in str(refused).replace("events.", "")  # before version 16 Postgres writes each column with its table
 
 
 @pytest.mark.parametrize(
