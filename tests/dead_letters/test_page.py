@@ -87,6 +87,20 @@ def test_a_page_without_such_events_costs_no_more(prices: Prices) -> None:
         assert prices.worker.execute(read, ("dead_letters",)).fetchone() == before
 
 
+@pytest.mark.parametrize("name", FAILING)
+def test_many_failures_in_a_row_are_not_planned_anew(prices: Prices, name: str) -> None:
+    """Over 700 segments a plan takes a second; psycopg numbers the statements that it prepares."""
+    prices.sell(60, free=tuple(range(60)))
+    last = "SELECT coalesce(max(substring(name from '[0-9]+$')::integer), 0) FROM pg_prepared_statements"
+    prices.apply(name)
+    [before] = prices.worker.execute(last).fetchone() or [0]
+    prices.sell(60, "later", free=tuple(range(60)))
+    prices.apply(name)
+    [after] = prices.worker.execute(last).fetchone() or [0]
+    assert len(prices.waiting()) == 120
+    assert after - before < 15
+
+
 def test_more_than_the_bound_fail_the_build_and_no_other(prices: Prices) -> None:
     prices.admin.execute("UPDATE refold.settings SET max_dead_letters = 3, too_many_dead_letters = 'stop'")
     prices.sell(20, free=(1, 4, 6, 15))

@@ -15,6 +15,7 @@ from refold.builds.upkeeper import Upkeeper
 from refold.copy_text import array
 from refold.crash import crash_point
 from refold.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
+from refold.savepoint import savepoint
 from refold.upkeep.transform import BYTES_SO_FAR
 from refold.worker.culprits import Culprit, Portion, of_an_event, sift
 from refold.worker.decoding import decoded
@@ -236,7 +237,7 @@ def apply_carefully(conn: psycopg.Connection, keeper: Upkeeper, build: Build, re
         nonlocal at
         within = Read(read.done, read.target, rows[at - 1][1] if at else read.after, rows[at + count - 1][1])
         try:
-            with conn.transaction():
+            with savepoint(conn):
                 apply_all(conn, keeper, within, count, dead)
         except Exception as error:
             if not of_an_event(error):
@@ -254,9 +255,16 @@ def apply_carefully(conn: psycopg.Connection, keeper: Upkeeper, build: Build, re
         dead.append(event_id)
         at += 1
 
+    _prepare(conn, keeper, read, dead)
     done = sift(len(rows), attempt=attempt, blame=blame, enough=Portion(culprits).enough)
     set_aside(conn, build, culprits, beyond=bound.beyond)
     return Written(done, rows[done - 1][1], done < len(rows) or len(rows) >= limit)
+
+
+def _prepare(conn: psycopg.Connection, keeper: Upkeeper, read: Read, dead: Sequence[str]) -> None:
+    """Reads a page of nothing: psycopg keeps prepared only what has succeeded, and all attempts may fail."""
+    for statement in (keeper.statements.page, keeper.statements.backlog):
+        _apply(conn, keeper, statement, Read(read.done, read.target, LAST, LAST), 1, dead)
 
 
 def _coordinates(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int) -> list[tuple[str, Key]]:
