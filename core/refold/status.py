@@ -34,7 +34,7 @@ class BuildStatus:
         loaded: whether the first load is done.
         load_step: steps of it that are done.
         load_steps: how many there are, where that is known.
-        lag_events: events of the log that it has yet to apply, beyond 500 about how many; None while it is loaded
+        lag_events: events of the log that it has yet to apply, beyond 100 about how many; None while it is loaded
             first.
         lag_exact: whether they were counted; None while it is loaded first.
         lag_seconds: how long the oldest of them has waited, in seconds.

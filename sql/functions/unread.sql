@@ -1,4 +1,4 @@
--- How many log events a cursor has not applied yet. Up to five hundred they are counted. Of more it is only said about how
+-- How many log events a cursor has not applied yet. Up to a hundred they are counted. Of more it is only said about how
 -- many there are, by the positions between the first of them and the log's end, some of which may be of no event: what is
 -- asked every few seconds must not read more the further a metric is behind.
 CREATE OR REPLACE FUNCTION refold.unread(
@@ -7,13 +7,13 @@ CREATE OR REPLACE FUNCTION refold.unread(
 LANGUAGE sql STABLE
 SET search_path = refold, pg_catalog, pg_temp
 AS $$
-SELECT CASE WHEN f.found <= 500 THEN f.found
+SELECT CASE WHEN f.found <= 100 THEN f.found
             ELSE greatest(f.found, (SELECT s.last_value FROM refold.events_position AS s) - f.first + 1) END,
        f.oldest,
-       f.found <= 500
+       f.found <= 100
 FROM (
     SELECT count(*) AS found, min(e.recorded_at) AS oldest, min(e.position) FILTER (WHERE NOT e.late) AS first
-    FROM refold.first_unread(done, target, progress_txid, progress_position, 501) AS e
+    FROM refold.first_unread(done, target, progress_txid, progress_position, 101) AS e
 ) AS f
 $$;
 

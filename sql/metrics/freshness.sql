@@ -17,7 +17,7 @@ WHERE b.state = 'live';
 
 COMMENT ON VIEW metrics.freshness IS 'Per metric: as of when it stands, and how many events and seconds it is behind the log.';
 COMMENT ON COLUMN metrics.freshness.as_of IS 'Everything recorded before this instant is in the metric.';
-COMMENT ON COLUMN metrics.freshness.lag_events IS 'Events in the log that the metric does not hold yet; beyond five hundred, about how many.';
+COMMENT ON COLUMN metrics.freshness.lag_events IS 'Events in the log that the metric does not hold yet; beyond a hundred, about how many.';
 COMMENT ON COLUMN metrics.freshness.lag_seconds IS 'How long the oldest of them has been waiting, in seconds; on a standby at least how far it is behind its primary.';
 COMMENT ON COLUMN metrics.freshness.dead_letters IS 'Events that could not be processed and are not in the metric: known to be missing.';
 COMMENT ON COLUMN metrics.freshness.lag_exact IS 'Whether lag_events was counted; else it is an estimate.';

@@ -40,7 +40,7 @@ def status(
     also where no worker lives that could notice it. With --exit-code they make the exit status 1 (but for events that
     were left out: their incident does).
 
-    LAG is in events of the log (up to 500 are counted, ~ means about), BEHIND is how long the oldest has waited. RATE
+    LAG is in events of the log (up to 100 are counted, ~ means about), BEHIND is how long the oldest has waited. RATE
     is events a second while pages were applied; with --watch, since the last look.
 
     \b
