@@ -9,7 +9,7 @@ from benchmarks.report import Figure
 from benchmarks.rounds import alternate
 from benchmarks.server import Server
 from benchmarks.workbench import Workbench
-from refold.worker.page import turn
+from refold.engine.apply.page import turn
 
 PAGE = 10_000
 KINDS = {

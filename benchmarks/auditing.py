@@ -12,15 +12,15 @@ from benchmarks.report import Figure
 from benchmarks.rounds import alternate, seconds
 from benchmarks.server import Server
 from benchmarks.workbench import Workbench
-from refold.builds.build import live
-from refold.builds.upkeeper import Upkeeper, Upkeepers
-from refold.deployment.deploy import deploy
-from refold.projections.definition import load_directory
-from refold.reconcile.audit import audit
-from refold.reconcile.finding import Report
-from refold.reconcile.reconcile import reconcile
-from refold.resources import projections_dir
-from refold.worker.page import turn
+from refold.engine.apply.page import turn
+from refold.engine.deployment.deploy import deploy
+from refold.engine.reconcile.audit import audit
+from refold.engine.reconcile.reconcile import reconcile
+from refold.engine.reconcile.result import Report
+from refold.model.projection.definition import load_directory
+from refold.store.builds.build import live
+from refold.store.builds.compiled import Upkeeper, Upkeepers
+from refold.store.schema.resources import projections_dir
 
 SPAN = timedelta(days=180)
 ROUNDS = 5

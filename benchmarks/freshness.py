@@ -23,10 +23,10 @@ import psycopg
 
 from benchmarks.report import Figure
 from benchmarks.server import Server
-from refold.database import connect
-from refold.deployment.deploy import deploy
-from refold.projections.definition import load_directory
-from refold.resources import projections_dir
+from refold.engine.deployment.deploy import deploy
+from refold.model.projection.definition import load_directory
+from refold.postgres.connect import connect
+from refold.store.schema.resources import projections_dir
 
 RATE = 500
 """Appends a second, all producers together."""

@@ -25,10 +25,10 @@ from rich.console import Console
 from benchmarks.freshness import METRICS, refold_workers
 from benchmarks.report import Figure, show
 from benchmarks.server import Server, serve
-from refold.database import connect
-from refold.deployment.deploy import deploy
-from refold.projections.definition import load_directory
-from refold.resources import projections_dir
+from refold.engine.deployment.deploy import deploy
+from refold.model.projection.definition import load_directory
+from refold.postgres.connect import connect
+from refold.store.schema.resources import projections_dir
 
 RATE = 50
 """Appends a second."""

@@ -12,8 +12,8 @@ from benchmarks.report import Figure
 from benchmarks.server import Server
 from benchmarks.server_time import ServerTime, timed_worker
 from benchmarks.workbench import Workbench
-from refold.builds.upkeeper import Upkeeper
-from refold.worker.page import turn
+from refold.engine.apply.page import turn
+from refold.store.builds.compiled import Upkeeper
 
 PAGE = 5_000
 ROUNDS = 7

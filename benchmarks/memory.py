@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.dataset import BLOCK, block
 from benchmarks.report import Figure
 from benchmarks.server import Server
-from refold.resources import projections_dir
+from refold.store.schema.resources import projections_dir
 
 LARGER = 4
 """How many times as large the second file and log are."""

@@ -10,8 +10,8 @@ from benchmarks.report import Figure
 from benchmarks.server import Server
 from benchmarks.server_time import ServerTime, timed_worker
 from benchmarks.workbench import Workbench
-from refold.worker.page import turn
-from refold.worker.work import waiting
+from refold.engine.apply.page import turn
+from refold.service.worker.pending import waiting
 
 SEGMENTS = 50
 PAGE = 500

@@ -14,9 +14,9 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from refold.database import migrate
 from refold.embedded import EmbeddedServer
 from refold.embedded.binaries import Binaries
+from refold.store.schema.migrate import migrate
 
 SETTINGS = {
     "fsync": "on",

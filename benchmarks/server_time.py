@@ -10,8 +10,8 @@ import psycopg
 from psycopg.errors import Diagnostic
 
 from benchmarks.rounds import seconds
-from refold.database import connect
-from refold.worker.loop import SETTINGS
+from refold.postgres.connect import connect
+from refold.service.worker.loop import SETTINGS
 
 _DURATION = re.compile(r"duration: ([0-9.]+) ms")
 

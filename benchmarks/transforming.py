@@ -8,15 +8,15 @@ from benchmarks.dataset import BLOCK, block
 from benchmarks.report import Figure
 from benchmarks.server import Server
 from refold import Log
-from refold.builds.build import live
-from refold.builds.upkeeper import Upkeepers
-from refold.database import connect
-from refold.deployment.deploy import deploy
-from refold.projections.definition import load_directory
-from refold.resources import projections_dir
-from refold.worker.catch_up import ceiling
-from refold.worker.loop import SETTINGS
-from refold.worker.page import turn
+from refold.engine.apply.page import turn
+from refold.engine.apply.step import ceiling
+from refold.engine.deployment.deploy import deploy
+from refold.model.projection.definition import load_directory
+from refold.postgres.connect import connect
+from refold.service.worker.loop import SETTINGS
+from refold.store.builds.build import live
+from refold.store.builds.compiled import Upkeepers
+from refold.store.schema.resources import projections_dir
 
 
 def measure(server: Server, events: int) -> list[Figure]:

@@ -8,15 +8,15 @@ from pathlib import Path
 import psycopg
 
 from benchmarks.dataset import BLOCK, block
-from refold.builds.build import live
-from refold.builds.promote import drop_superseded
-from refold.builds.upkeeper import Upkeeper, Upkeepers
-from refold.database import connect
-from refold.deployment.deploy import deploy, rebuild
-from refold.exact_json import metadata_json
-from refold.log.seal import seal
-from refold.projections.definition import Definition, load_directory
-from refold.worker.loop import SETTINGS
+from refold.engine.deployment.deploy import deploy, rebuild
+from refold.engine.publish.switch import drop_superseded
+from refold.model.event.exact_json import metadata_json
+from refold.model.projection.definition import Definition, load_directory
+from refold.postgres.connect import connect
+from refold.service.worker.loop import SETTINGS
+from refold.store.builds.build import live
+from refold.store.builds.compiled import Upkeeper, Upkeepers
+from refold.store.log.seal import seal
 
 PROJECTIONS = Path(__file__).parent / "projections"
 

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import psycopg
 
-from refold.builds.build import Build, lock, move
-from refold.builds.upkeeper import Upkeeper
-from refold.cursor import EMPTY, Cursor, Snapshot, advance, next_read
-from refold.worker import catch_up, page
-from refold.worker.page import Applied, apply_read, upstream_cursor
-from refold.worker.pool import Orders, run
+from refold.engine.apply import page
+from refold.engine.apply import step as catch_up
+from refold.engine.apply.page import Applied, apply_read, upstream_cursor
+from refold.model.stream.cursor import EMPTY, Cursor, Snapshot, advance, next_read
+from refold.service.worker.pool import Orders, run
+from refold.store.builds.build import Build, lock, move
+from refold.store.builds.compiled import Upkeeper
 
 VARIANTS = ("two-transactions", "no-unique", "naive-cursor")
 WINDOW_S = 0.05

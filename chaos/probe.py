@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import psycopg
 
 from chaos.stage import Stage
-from refold import RefoldError, status
-from refold.database import connect
-from refold.status import Status
+from refold import RefoldError
+from refold.inspect import status
+from refold.inspect.status import Status
+from refold.postgres.connect import connect
 
 EVERY_S = 0.5
 """Seconds between two looks."""

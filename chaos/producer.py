@@ -23,8 +23,8 @@ from psycopg.types.json import Jsonb
 from chaos.journal import Event, Journal
 from chaos.made import Maker
 from refold import Log, append
-from refold.database import connect
-from refold.retry import transient
+from refold.postgres.connect import connect
+from refold.postgres.retry import transient
 
 GIVES_UP = 0.03
 """Part of the batches that failed once and are then left: nobody will ever know what became of them."""

@@ -21,10 +21,10 @@ import psycopg
 from chaos.guardian import guard
 from chaos.producer import DOORS, Orders
 from chaos.wire import FAIR, Wire
-from refold.database import migrate
 from refold.embedded import EmbeddedServer
 from refold.embedded.server import PORT, SUPERUSER
-from refold.retry import retrying
+from refold.postgres.retry import retrying
+from refold.store.schema.migrate import migrate
 
 HERE = Path(__file__).parent
 SETTINGS = {

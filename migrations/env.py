@@ -14,8 +14,8 @@ from sqlalchemy import Column, Connection, Engine, create_engine, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.pool import NullPool
 
-from refold.database import for_alembic
-from refold.tables import SCHEMA, PgSnapshot, Xid8, metadata
+from refold.store.schema.migrate import for_alembic
+from refold.store.schema.tables import SCHEMA, PgSnapshot, Xid8, metadata
 
 # Types that SQLAlchemy would warn about when it reads them back.
 ischema_names.update(pg_snapshot=PgSnapshot, xid8=Xid8)
@@ -71,7 +71,7 @@ def migrate(connection: Connection) -> None:
         if kind == "schema":
             return name == SCHEMA
         if kind == "index" and name is not None and name.startswith("key_"):
-            # A deployed projection asked for it (refold.builds.key_indexes).
+            # A deployed projection asked for it (refold.engine.deployment.key_indexes).
             return False
         return kind != "table" or name not in segments
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from refold.database import migrate
 from refold.embedded import EmbeddedServer
 from refold.embedded.account import account_for
 from refold.embedded.binaries import Binaries
+from refold.store.schema.migrate import migrate
 
 SETTINGS = {"fsync": "off", "max_prepared_transactions": "5", "max_connections": "40"}
 

@@ -20,7 +20,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from pytest_postgresql import factories
 
-from refold.database import connect as connect_as
+from refold.postgres.connect import connect as connect_as
 
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=20)
@@ -88,7 +88,7 @@ def server() -> Iterator[ServerUnderTest]:
 
 def load_schema(*, host: str, port: int, user: str, dbname: str, password: str | None, **_: Any) -> None:
     """Makes refold's schema in the template; pytest-postgresql calls it once a session."""
-    from refold.database import migrate
+    from refold.store.schema.migrate import migrate
 
     migrate(ServerUnderTest(host, port, user, password, dbname).url_of(dbname))
 

@@ -17,17 +17,17 @@ import psycopg
 
 from law import MONDAY, PROJECT, broken, project, worker_connection
 from refold import SourceEvent, append
-from refold.builds.build import Build, by_id, find, kept
-from refold.builds.upkeeper import Upkeeper, Upkeepers, stream_of
-from refold.database import connect
-from refold.events import Answer
-from refold.reconcile.audit import quick
-from refold.upkeep.generate import generate
-from refold.upkeep.transform import statements as transform_statements
-from refold.worker.catch_up import Keeper, by_depth
-from refold.worker.load import load_step
-from refold.worker.page import turn
-from refold.worker.work import waiting
+from refold.engine.apply.load import load_step
+from refold.engine.apply.page import turn
+from refold.engine.apply.step import Keeper, by_depth
+from refold.engine.reconcile.audit import quick
+from refold.model.event.source_event import Answer
+from refold.model.upkeep.generate import generate
+from refold.model.upkeep.transform import statements as transform_statements
+from refold.postgres.connect import connect
+from refold.service.worker.pending import waiting
+from refold.store.builds.build import Build, by_id, find, kept
+from refold.store.builds.compiled import Upkeeper, Upkeepers, stream_of
 
 PRODUCERS = 3
 WORKERS = 2

@@ -25,15 +25,16 @@ from psycopg.rows import dict_row
 from conftest import ServerUnderTest
 from making import small_segments
 from refold import SourceEvent
-from refold.builds.build import BY_KEY, Build, by_id
-from refold.builds.dead_letters import left_out
-from refold.builds.upkeeper import Upkeepers
-from refold.database import connect, migrate
-from refold.deployment.deploy import deploy
-from refold.projections.definition import Definition, load_directory
-from refold.reconcile.audit import audit
-from refold.reconcile.finding import Report
-from refold.worker.page import cursor_parameters
+from refold.engine.apply.page import cursor_parameters
+from refold.engine.deployment.deploy import deploy
+from refold.engine.reconcile.audit import audit
+from refold.engine.reconcile.result import Report
+from refold.model.projection.definition import Definition, load_directory
+from refold.postgres.connect import connect
+from refold.store.builds.build import BY_KEY, Build, by_id
+from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.dead_letters import left_out
+from refold.store.schema.migrate import migrate
 
 PROJECT = Path(__file__).parent / "projects" / "law"
 """One projection of every kind, on the log and on each other."""

@@ -10,11 +10,11 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from refold.builds.build import find
-from refold.database import connect
-from refold.deployment.deploy import deploy
-from refold.projections.definition import load_directory
-from refold.worker.loop import Worker
+from refold.engine.deployment.deploy import deploy
+from refold.model.projection.definition import load_directory
+from refold.postgres.connect import connect
+from refold.service.worker.loop import Worker
+from refold.store.builds.build import find
 
 Rows = list[tuple[Any, ...]]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 _WORKER = """
 import json, logging, sys
 from pathlib import Path
-from refold.worker.loop import Worker
+from refold.service.worker.loop import Worker
 logging.basicConfig(level=logging.WARNING)
 url, folder, drain, options = json.loads(sys.argv[1])
 Worker(url, Path(folder), **options).run(drain=drain)
@@ -22,9 +22,9 @@ Worker(url, Path(folder), **options).run(drain=drain)
 _DEPLOY = """
 import json, sys
 from pathlib import Path
-from refold.database import connect
-from refold.deployment.deploy import deploy
-from refold.projections.definition import load_directory
+from refold.postgres.connect import connect
+from refold.engine.deployment.deploy import deploy
+from refold.model.projection.definition import load_directory
 url, folder = json.loads(sys.argv[1])
 with connect(url, "refold_worker", autocommit=True) as conn:
     deploy(conn, Path(folder), load_directory(Path(folder)), lambda progress: None)
@@ -33,8 +33,8 @@ with connect(url, "refold_worker", autocommit=True) as conn:
 _REBUILD = """
 import json, sys
 from pathlib import Path
-from refold.database import connect
-from refold.deployment.deploy import rebuild
+from refold.postgres.connect import connect
+from refold.engine.deployment.deploy import rebuild
 url, folder, names = json.loads(sys.argv[1])
 with connect(url, "refold_worker", autocommit=True) as conn:
     rebuild(conn, Path(folder), names, lambda progress: None, cascade=True)
@@ -43,7 +43,7 @@ with connect(url, "refold_worker", autocommit=True) as conn:
 _RECOVER = """
 import json, sys
 from pathlib import Path
-from refold.database import connect
+from refold.postgres.connect import connect
 from refold.recovery import recover
 url, folder = json.loads(sys.argv[1])
 with connect(url, "refold_worker", autocommit=True) as conn:
@@ -64,7 +64,7 @@ def worker(
         folder: the transforms.
         drain: end when there is nothing left to do.
         env: added to the environment.
-        options: of `refold.worker.loop.Worker`.
+        options: of `refold.service.worker.loop.Worker`.
     """
     yield from _process(_WORKER, [url, str(folder), drain, options], env)
 

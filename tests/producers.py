@@ -9,7 +9,7 @@ import psycopg
 
 from law import random_events
 from refold import SourceEvent, append
-from refold.database import connect
+from refold.postgres.connect import connect
 
 
 class Producer(threading.Thread):

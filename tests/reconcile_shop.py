@@ -11,13 +11,13 @@ import psycopg
 from live import SHOP, drain, wrong
 from making import HOUR_MS, MONDAY_MS
 from refold import append
-from refold.builds.build import find
-from refold.builds.figures import fold
-from refold.builds.upkeeper import Upkeepers
-from refold.reconcile.finding import Report
-from refold.reconcile.reconcile import reconcile
-from refold.retry import after_deadlocks
-from refold.worker.catch_up import Keeper
+from refold.engine.apply.step import Keeper
+from refold.engine.reconcile.reconcile import reconcile
+from refold.engine.reconcile.result import Report
+from refold.postgres.retry import after_deadlocks
+from refold.store.builds.build import find
+from refold.store.builds.checksums import fold
+from refold.store.builds.compiled import Upkeepers
 
 Connection = psycopg.Connection[Any]
 Row = tuple[Any, ...]

@@ -10,21 +10,21 @@ from typing import LiteralString
 from hypothesis import strategies as st
 
 from histories import HALF, POISON, PRODUCERS, WORKERS, Event, History
-from refold.builds.build import Build, by_id, find, kept, lock
-from refold.builds.dead_letters import find as letters
-from refold.builds.key_indexes import key_indexes
-from refold.builds.make import make_builds, new_deployment
-from refold.incidents import find as find_incidents
-from refold.projections.definition import Definition
-from refold.projections.identifiers import ident
-from refold.reconcile.finding import Report
-from refold.reconcile.reconcile import Depth, reconcile
-from refold.reconcile.release import release
-from refold.scrub.damage import look_again
-from refold.worker.catch_up import Keeper, by_depth
-from refold.worker.culprits import of_an_event
-from refold.worker.load import load_step
-from refold.worker.page import apply_page, turn
+from refold.engine.apply.isolate import of_an_event
+from refold.engine.apply.load import load_step
+from refold.engine.apply.page import apply_page, turn
+from refold.engine.apply.step import Keeper, by_depth
+from refold.engine.deployment.create import make_builds, new_deployment
+from refold.engine.deployment.key_indexes import key_indexes
+from refold.engine.reconcile.reconcile import Depth, reconcile
+from refold.engine.reconcile.release import release
+from refold.engine.reconcile.result import Report
+from refold.model.projection.definition import Definition
+from refold.model.sql_text import ident
+from refold.store.builds.build import Build, by_id, find, kept, lock
+from refold.store.builds.dead_letters import find as letters
+from refold.store.incidents import find as find_incidents
+from refold.store.log.damage import look_again
 
 Step = Callable[[History], None]
 

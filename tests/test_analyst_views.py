@@ -16,11 +16,11 @@ from psycopg import sql
 
 from law import deploy_project, worker_connection
 from refold import append
-from refold.builds.analyst_views import apply_analyst_views
-from refold.builds.scans import scans
+from refold.engine.publish.analyst_views import apply_analyst_views
+from refold.engine.publish.scans import scans
 from refold.errors import ViewError
-from refold.resources import projections_dir, sql_dir
-from refold.worker.loop import Worker
+from refold.service.worker.loop import Worker
+from refold.store.schema.resources import projections_dir, sql_dir
 
 VIEWS = sorted(path.stem for path in (sql_dir() / "views").glob("*.sql"))
 START = datetime(2025, 12, 20, tzinfo=UTC)  # the ISO weeks cross a year

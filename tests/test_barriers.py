@@ -11,11 +11,11 @@ import pytest
 
 from law import worker_connection
 from refold import append
-from refold.builds.analyst_views import apply_analyst_views
-from refold.builds.views import without_barrier
-from refold.deployment.deploy import deploy, rebuild
-from refold.projections.definition import load_directory
-from refold.resources import sql_dir
+from refold.engine.deployment.deploy import deploy, rebuild
+from refold.engine.publish.analyst_views import apply_analyst_views
+from refold.engine.publish.views import without_barrier
+from refold.model.projection.definition import load_directory
+from refold.store.schema.resources import sql_dir
 
 Connection = psycopg.Connection[Any]
 

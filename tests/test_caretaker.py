@@ -13,12 +13,12 @@ import pytest
 from live import SHOP, make_live
 from making import events
 from refold import append
-from refold.builds.build import find, lock
-from refold.builds.upkeeper import Upkeepers
-from refold.projections.transform import Transform
-from refold.worker.caretaker import NAME
-from refold.worker.loop import Worker
-from refold.worker.schedule import Duty
+from refold.model.projection.transform import Transform
+from refold.service.duties.schedule import Duty
+from refold.service.duties.thread import NAME
+from refold.service.worker.loop import Worker
+from refold.store.builds.build import find, lock
+from refold.store.builds.compiled import Upkeepers
 from sessions import pids, terminate
 from waiting import wait_until
 
@@ -193,7 +193,7 @@ def test_a_function_that_does_not_return_is_left_behind(
 ) -> None:
     """Without its connection, so that what it had begun is taken back."""
     make_live(database_url)
-    monkeypatch.setattr("refold.worker.caretaker.END_S", 0.1)
+    monkeypatch.setattr("refold.service.duties.thread.END_S", 0.1)
     back, inside = threading.Event(), threading.Event()
     counted = Counted()
 

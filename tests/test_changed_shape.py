@@ -12,9 +12,9 @@ import pytest
 from psycopg import sql
 
 from law import worker_connection
-from refold.deployment.deploy import deploy
+from refold.engine.deployment.deploy import deploy
 from refold.errors import BuildError
-from refold.projections.definition import load_directory
+from refold.model.projection.definition import load_directory
 
 Connect = Callable[..., psycopg.Connection[Any]]
 

@@ -13,19 +13,22 @@ from law import worker_connection
 from live import SHOP, drain, make_live
 from making import events
 from refold import Log
-from refold.builds.build import find, live
-from refold.builds.upkeeper import Upkeepers
-from refold.deployment.rollback import _changed_since
-from refold.duties import held_back, progress, tidying, wake_ups
-from refold.duties.every import DUTIES
-from refold.duties.limits import Limits
-from refold.duties.progress import Standing
-from refold.incidents import Incident, detect
-from refold.incidents import find as incidents
-from refold.reconcile import deep, rolling
-from refold.reconcile.reconcile import reconcile
-from refold.status import Holder
-from refold.worker.schedule import Schedule
+from refold.engine.deployment.rollback import _changed_since
+from refold.engine.reconcile import deep, rolling
+from refold.engine.reconcile.reconcile import reconcile
+from refold.service.duties import blocking_transactions as held_back
+from refold.service.duties import lag_and_stall as progress
+from refold.service.duties import missed_notifications as wake_ups
+from refold.service.duties import prune_statistics as tidying
+from refold.service.duties.lag_and_stall import Standing
+from refold.service.duties.registry import DUTIES
+from refold.service.duties.schedule import Schedule
+from refold.store.builds.build import find, live
+from refold.store.builds.compiled import Upkeepers
+from refold.store.incidents import Incident, detect
+from refold.store.incidents import find as incidents
+from refold.store.log.blocking_transactions import Holder
+from refold.store.schema.settings import Limits
 
 Connection = psycopg.Connection[Any]
 NOBODYS = Upkeepers(None)

@@ -18,11 +18,11 @@ from law import PROJECT, deploy_project, random_events, wrong_metrics
 from processes import worker
 from producers import Producer
 from refold import append
-from refold.builds.build import by_id, live, lock
-from refold.builds.upkeeper import Upkeepers
-from refold.database import connect as connect_as
-from refold.worker.loop import Worker
-from refold.worker.page import apply_page, turn
+from refold.engine.apply.page import apply_page, turn
+from refold.postgres.connect import connect as connect_as
+from refold.service.worker.loop import Worker
+from refold.store.builds.build import by_id, live, lock
+from refold.store.builds.compiled import Upkeepers
 from waiting import wait_until
 
 PRODUCERS = 10

@@ -13,13 +13,13 @@ import pytest
 from law import PROJECT, broken, deploy_project, project, random_events, worker_connection, wrong_metrics
 from processes import deploying, rebuilding, worker
 from refold import Log
-from refold.builds.build import find, kept, lock
-from refold.builds.upkeeper import Upkeepers
-from refold.crash import POINTS
-from refold.database import connect
-from refold.reconcile.finding import Report
-from refold.reconcile.heal import heal
-from refold.worker.loop import Worker
+from refold.engine.reconcile.heal import heal
+from refold.engine.reconcile.result import Report
+from refold.postgres.connect import connect
+from refold.postgres.failpoints import POINTS
+from refold.service.worker.loop import Worker
+from refold.store.builds.build import find, kept, lock
+from refold.store.builds.compiled import Upkeepers
 from sessions import advisory_locks, pids
 from waiting import wait_until
 

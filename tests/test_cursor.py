@@ -4,7 +4,7 @@ from itertools import combinations, product
 
 import pytest
 
-from refold.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
+from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
 
 
 def snap(text: str) -> Snapshot:

@@ -19,7 +19,7 @@ from random import Random
 
 import pytest
 
-from refold.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
+from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
 
 # ---------------------------------------------------------------- the graph
 

@@ -15,11 +15,11 @@ from conftest import ServerUnderTest
 from live import drain, make_live, wrong
 from making import events
 from refold import append
-from refold.builds.build import find
-from refold.builds.make import make_builds, new_deployment
-from refold.database import alembic_config, migrate
-from refold.projections.definition import from_source
-from refold.projections.plan import LOG, LOG_COLUMNS
+from refold.engine.deployment.create import make_builds, new_deployment
+from refold.model.projection.definition import from_source
+from refold.model.projection.plan import LOG, LOG_COLUMNS
+from refold.store.builds.build import find
+from refold.store.schema.migrate import alembic_config, migrate
 
 pytestmark = pytest.mark.live("shop")
 

@@ -19,13 +19,13 @@ import pytest
 from typer.testing import CliRunner
 
 from refold.cli.app import app
-from refold.connections import connection
 from refold.demo import edits, play
 from refold.demo.shop import day
 from refold.demo.stage import Stage
 from refold.demo.tally import tally
-from refold.events import Answer
-from refold.reconcile import reconcile
+from refold.engine.reconcile import reconcile
+from refold.model.event.source_event import Answer
+from refold.postgres.connect import connection
 from waiting import wait_until
 
 pytestmark = pytest.mark.slow

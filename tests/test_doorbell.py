@@ -19,9 +19,9 @@ from conftest import SERVER_SETTINGS, ServerUnderTest
 from law import PROJECT, deploy_project, random_events, wrong_metrics
 from processes import worker
 from refold import Log, append
-from refold.database import migrate
 from refold.embedded import EmbeddedServer
-from refold.worker.doorbell import SETTLE, Doorbell
+from refold.service.worker.listener import SETTLE, Doorbell
+from refold.store.schema.migrate import migrate
 from sessions import terminate
 from waiting import wait_until
 

@@ -17,11 +17,11 @@ from law import worker_connection
 from live import make_live
 from making import MONDAY_MS
 from refold import append
-from refold.builds.build import find
-from refold.builds.upkeeper import Upkeepers
-from refold.deployment.deploy import rebuild
-from refold.worker.catch_up import by_depth
-from refold.worker.page import turn
+from refold.engine.apply.page import turn
+from refold.engine.apply.step import by_depth
+from refold.engine.deployment.deploy import rebuild
+from refold.store.builds.build import find
+from refold.store.builds.compiled import Upkeepers
 
 N = "(metadata->>'n')::numeric"
 F = "(metadata->>'n')::double precision"

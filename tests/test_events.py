@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 import event_cases
-from refold.events import Answer, SourceEvent, parse_json_line, reasons
+from refold.model.event.source_event import Answer, SourceEvent, parse_json_line, reasons
 
 GOOD: dict[str, Any] = {"id": "a", "action": "view", "ts": 0}
 

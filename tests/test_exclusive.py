@@ -17,14 +17,14 @@ from live import SHOP, drain, make_live, wrong
 from making import events, small_segments, stored
 from processes import worker
 from refold import append
-from refold.builds.build import live
-from refold.database import connect as connect_as
-from refold.database import migrate
-from refold.deployment.deploy import DEPLOYMENTS, one_at_a_time, rebuild
+from refold.engine.deployment.deploy import DEPLOYMENTS, one_at_a_time, rebuild
 from refold.errors import BuildError
-from refold.exclusive import alone, holder
-from refold.resources import sql_dir
-from refold.worker.doorbell import Doorbell, holders
+from refold.postgres.connect import connect as connect_as
+from refold.postgres.locks import alone, holder
+from refold.service.worker.listener import Doorbell, holders
+from refold.store.builds.build import live
+from refold.store.schema.migrate import migrate
+from refold.store.schema.resources import sql_dir
 from sessions import pids, somebody_waits
 from waiting import wait_until
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from refold.builds.gentle import REST_S, WORK_S, gentle
+from refold.model.projection.cooperative import REST_S, WORK_S, gentle
 
 
 @pytest.mark.parametrize(("takes", "rests"), [(WORK_S / 10, 1), (WORK_S, 10)])
@@ -11,8 +11,8 @@ def test_it_rests_when_it_has_worked_for_long_and_says_the_same(
 ) -> None:
     now = 1.0
     slept: list[float] = []
-    monkeypatch.setattr("refold.builds.gentle.time.monotonic", lambda: now)
-    monkeypatch.setattr("refold.builds.gentle.time.sleep", slept.append)
+    monkeypatch.setattr("refold.model.projection.cooperative.time.monotonic", lambda: now)
+    monkeypatch.setattr("refold.model.projection.cooperative.time.sleep", slept.append)
 
     def double(number: int) -> int:
         nonlocal now

@@ -13,16 +13,16 @@ from law import worker_connection
 from live import drain, make_live
 from making import events
 from refold import append
-from refold.builds.build import find
-from refold.builds.promote import promote
-from refold.builds.trial import Unkeepable
-from refold.builds.upkeeper import Upkeepers
-from refold.deployment.candidates import go_live
-from refold.deployment.deploy import deploy, rebuild
+from refold.engine.apply.step import Keeper
+from refold.engine.deployment.deploy import deploy, rebuild
+from refold.engine.deployment.promote import go_live
+from refold.engine.publish.switch import promote
+from refold.engine.verify.trial import Unkeepable
 from refold.errors import BuildError
-from refold.projections.definition import load_directory
-from refold.status import read
-from refold.worker.catch_up import Keeper
+from refold.inspect.status import read
+from refold.model.projection.definition import load_directory
+from refold.store.builds.build import find
+from refold.store.builds.compiled import Upkeepers
 
 GOOD = "SELECT action, count(*) AS n FROM events GROUP BY action"
 BAD = "SELECT user_id, sum(public.weight(version)) AS n FROM events GROUP BY user_id"

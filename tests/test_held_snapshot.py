@@ -11,15 +11,15 @@ import pytest
 
 from making import MONDAY_MS
 from refold import append
-from refold.builds.build import live
-from refold.builds.upkeeper import Upkeepers
-from refold.database import connect as connect_as
-from refold.deployment.deploy import deploy
-from refold.projections.definition import load_directory
-from refold.status import read
-from refold.worker.loop import SETTINGS
-from refold.worker.page import turn
-from refold.worker.work import waiting
+from refold.engine.apply.page import turn
+from refold.engine.deployment.deploy import deploy
+from refold.inspect.status import read
+from refold.model.projection.definition import load_directory
+from refold.postgres.connect import connect as connect_as
+from refold.service.worker.loop import SETTINGS
+from refold.service.worker.pending import waiting
+from refold.store.builds.build import live
+from refold.store.builds.compiled import Upkeepers
 
 Connection = psycopg.Connection[Any]
 

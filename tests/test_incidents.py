@@ -11,8 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from refold.database import connection
-from refold.incidents import KINDS, REMEDIES, Kind, detect, find, resolve
+from refold.postgres.connect import connection
+from refold.store.incidents import KINDS, REMEDIES, Kind, detect, find, resolve
 
 
 @pytest.fixture

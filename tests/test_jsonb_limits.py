@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refold import jsonb_limits
-from refold.jsonb_limits import MAX_BYTES, MAX_DEPTH, problem
+from refold.model.event import jsonb_limits
+from refold.model.event.jsonb_limits import MAX_BYTES, MAX_DEPTH, problem
 
 
 class Colour(IntEnum):

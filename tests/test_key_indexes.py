@@ -13,9 +13,9 @@ import pytest
 
 from law import PROJECT, deploy_project, random_events, worker_connection, wrong_metrics
 from refold import Log, append
-from refold.deployment.deploy import rebuild
-from refold.projections.definition import load_directory
-from refold.worker.loop import Worker
+from refold.engine.deployment.deploy import rebuild
+from refold.model.projection.definition import load_directory
+from refold.service.worker.loop import Worker
 from waiting import wait_until
 
 Connect = Callable[..., psycopg.Connection[Any]]

@@ -12,11 +12,11 @@ from law import worker_connection
 from live import SHOP, drain, make_live
 from making import events
 from refold import append
-from refold.builds.build import Build, find
-from refold.cursor import LAST_ORDINAL, Key
-from refold.sketch import ACCURACY, quantile
-from refold.worker.latency import LOOK_EVERY, WRITE_EVERY, Latencies
-from refold.worker.page import Applied
+from refold.engine.apply.page import Applied
+from refold.model.quantiles import ACCURACY, quantile
+from refold.model.stream.cursor import LAST_ORDINAL, Key
+from refold.service.worker.latency import LOOK_EVERY, WRITE_EVERY, Latencies
+from refold.store.builds.build import Build, find
 from tampering import tamper
 
 pytestmark = pytest.mark.live("shop")

@@ -17,8 +17,8 @@ import steps
 from conftest import ServerUnderTest
 from histories import FAILING, TOGETHER, History, left_out_together, poisoned
 from law import database, wrong_metrics
-from refold.builds.build import kept
-from refold.builds.dead_letters import find as letters
+from refold.store.builds.build import kept
+from refold.store.builds.dead_letters import find as letters
 from steps import Step
 
 FOLD = Path(__file__).parents[1] / "sql" / "functions" / "window_funnel_fold.sql"

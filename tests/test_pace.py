@@ -2,7 +2,7 @@
 
 import pytest
 
-from refold.worker.pace import BREATH, MOST, PAGES, SHARE, Pace
+from refold.service.worker.snapshot_rest import BREATH, MOST, PAGES, SHARE, Pace
 
 
 def rests(pace: Pace, *seconds: float, builds: int = 1) -> float:

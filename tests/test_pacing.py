@@ -13,10 +13,10 @@ import pytest
 from live import drain, make_live
 from making import events
 from refold import append
-from refold.builds.build import Build
-from refold.worker import loop
-from refold.worker.loop import Worker
-from refold.worker.pacing import Pacing
+from refold.service.worker import loop
+from refold.service.worker.loop import Worker
+from refold.service.worker.page_rest import Pacing
+from refold.store.builds.build import Build
 from waiting import wait_until
 
 

@@ -13,19 +13,23 @@ import pytest
 from conftest import ServerUnderTest
 from explained import explained
 from law import database
-from refold.builds.build import kept
-from refold.builds.upkeeper import Upkeepers
-from refold.cluster import bearings
-from refold.database import connect
-from refold.doctor import metrics, room, transactions
-from refold.duties import gone, held_back, progress, tidying, wake_ups
-from refold.log.seal import note, seal
-from refold.report import report
-from refold.status import read
-from refold.worker.catch_up import Keeper
-from refold.worker.loop import SETTINGS, Worker
-from refold.worker.wake_up import first_silent
-from refold.worker.work import waiting
+from refold.engine.apply.step import Keeper
+from refold.inspect.doctor import metrics, room, transactions
+from refold.inspect.report import report
+from refold.inspect.status import read
+from refold.postgres.connect import connect
+from refold.service.duties import blocking_transactions as held_back
+from refold.service.duties import lag_and_stall as progress
+from refold.service.duties import missed_notifications as wake_ups
+from refold.service.duties import prune_statistics as tidying
+from refold.service.duties import stale_incidents as gone
+from refold.service.worker.loop import SETTINGS, Worker
+from refold.service.worker.missed_notifications import first_silent
+from refold.service.worker.pending import waiting
+from refold.store.builds.build import kept
+from refold.store.builds.compiled import Upkeepers
+from refold.store.log.seal import note, seal
+from refold.store.schema.cluster import bearings
 
 Connection = psycopg.Connection[Any]
 

@@ -17,16 +17,16 @@ from conftest import ServerUnderTest
 from explained import Node, Plan, explained, rows_read
 from law import MONDAY, PROJECT, database, project
 from refold import Log, SourceEvent, append
-from refold.builds.build import Build, live, lock
-from refold.builds.make import make_builds, new_deployment
-from refold.builds.upkeeper import Upkeepers
-from refold.cluster import bearings
-from refold.database import connect
-from refold.deployment.deploy import rebuild
-from refold.worker.load import load_step
-from refold.worker.loop import SETTINGS, Worker
-from refold.worker.page import apply_page, turn
-from refold.worker.work import waiting
+from refold.engine.apply.load import load_step
+from refold.engine.apply.page import apply_page, turn
+from refold.engine.deployment.create import make_builds, new_deployment
+from refold.engine.deployment.deploy import rebuild
+from refold.postgres.connect import connect
+from refold.service.worker.loop import SETTINGS, Worker
+from refold.service.worker.pending import waiting
+from refold.store.builds.build import Build, live, lock
+from refold.store.builds.compiled import Upkeepers
+from refold.store.schema.cluster import bearings
 
 SEGMENT, SEGMENTS = 1_500, 8
 SHORT, LONG = 1_000, 10_000

@@ -19,9 +19,9 @@ from psycopg import sql
 from conftest import ServerUnderTest
 from law import deploy_project
 from refold import append
-from refold.builds.build import find
 from refold.errors import BuildError, NotInstalled
-from refold.worker.pool import BACKOFF, Orders, run
+from refold.service.worker.pool import BACKOFF, Orders, run
+from refold.store.builds.build import find
 from sessions import pids
 from waiting import wait_until
 
@@ -235,8 +235,8 @@ def test_a_database_without_refold_is_refused_at_once(server: ServerUnderTest, t
 def test_draining_is_given_up_when_workers_keep_dying(
     project: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("refold.worker.pool.BACKOFF", (0.0, BACKOFF[1]))
-    monkeypatch.setattr("refold.worker.pool.GIVE_UP", 2)
+    monkeypatch.setattr("refold.service.worker.pool.BACKOFF", (0.0, BACKOFF[1]))
+    monkeypatch.setattr("refold.service.worker.pool.GIVE_UP", 2)
     monkeypatch.setenv("REFOLD_CRASH_AT", "rows")
     append_actions(database_url, 10)
     with pytest.raises(BuildError, match="workers die before everything is applied"):

@@ -11,14 +11,14 @@ import psycopg
 
 from law import broken, deploy_project, worker_connection
 from refold import append
-from refold.builds.analyst_views import apply_analyst_views
-from refold.builds.build import find
-from refold.builds.changes import changes
-from refold.builds.upkeeper import Upkeepers
-from refold.duties import impure
-from refold.incidents import find as incidents
-from refold.projections.definition import load_directory
-from refold.worker.loop import Worker
+from refold.engine.deployment.plan import changes
+from refold.engine.publish.analyst_views import apply_analyst_views
+from refold.model.projection.definition import load_directory
+from refold.service.duties import purity as impure
+from refold.service.worker.loop import Worker
+from refold.store.builds.build import find
+from refold.store.builds.compiled import Upkeepers
+from refold.store.incidents import find as incidents
 
 BOM = "\ufeff"
 FILES = {

@@ -19,18 +19,18 @@ from making import events
 from processes import worker
 from producers import Producer
 from refold import Log, append
-from refold.builds.build import BY_KEY, find, live
-from refold.builds.make import make_builds, new_deployment
-from refold.builds.promote import promote
-from refold.builds.upkeeper import Upkeepers
-from refold.database import connect as connect_as
-from refold.deployment.deploy import deploy, rebuild
+from refold.engine.apply.load import load_step
+from refold.engine.apply.page import turn
+from refold.engine.apply.step import Keeper, by_depth
+from refold.engine.deployment.create import make_builds, new_deployment
+from refold.engine.deployment.deploy import deploy, rebuild
+from refold.engine.publish.switch import promote
 from refold.errors import BuildError
-from refold.projections.definition import load_directory
-from refold.worker.catch_up import Keeper, by_depth
-from refold.worker.load import load_step
-from refold.worker.loop import Worker
-from refold.worker.page import turn
+from refold.model.projection.definition import load_directory
+from refold.postgres.connect import connect as connect_as
+from refold.service.worker.loop import Worker
+from refold.store.builds.build import BY_KEY, find, live
+from refold.store.builds.compiled import Upkeepers
 from sessions import somebody_waits
 from waiting import wait_until
 

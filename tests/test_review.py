@@ -13,21 +13,21 @@ import pytest
 
 from law import worker_connection
 from refold import append
-from refold.builds import promote as promotion
-from refold.builds.build import Build, find
-from refold.builds.build import lock as build_lock
-from refold.builds.make import make_builds, new_deployment
-from refold.builds.promote import promote
-from refold.builds.upkeeper import Upkeepers
-from refold.cursor import Snapshot
-from refold.deployment.candidates import go_live
-from refold.deployment.deploy import deploy, rebuild
+from refold.engine.apply.load import load_step
+from refold.engine.apply.step import Keeper
+from refold.engine.deployment.create import make_builds, new_deployment
+from refold.engine.deployment.deploy import deploy, rebuild
+from refold.engine.deployment.promote import go_live
+from refold.engine.publish import switch as promotion
+from refold.engine.publish.switch import promote
+from refold.engine.reconcile.reconcile import reconcile
 from refold.errors import DefinitionError
-from refold.projections.definition import load_directory
-from refold.reconcile.reconcile import reconcile
-from refold.worker.catch_up import Keeper
-from refold.worker.load import load_step
-from refold.worker.loop import Worker
+from refold.model.projection.definition import load_directory
+from refold.model.stream.cursor import Snapshot
+from refold.service.worker.loop import Worker
+from refold.store.builds.build import Build, find
+from refold.store.builds.build import lock as build_lock
+from refold.store.builds.compiled import Upkeepers
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -131,7 +131,7 @@ def test_what_arrives_between_audit_and_healing_is_not_taken_for_orphans(
 ) -> None:
     project.append(10)
     project.deploy(pairs=PAIRS, copies=COPIES, counts="SELECT a, count(*) AS n FROM pairs GROUP BY a")
-    module = import_module("refold.reconcile.reconcile")
+    module = import_module("refold.engine.reconcile.reconcile")
     heal = module.heal
 
     def late(*arguments: Any, **options: Any) -> None:

@@ -16,9 +16,9 @@ from conftest import ServerUnderTest
 from live import drain, make_live, wrong
 from making import events, ids, stored
 from refold import Log, append
-from refold.database import check
-from refold.database import connect as connect_as
 from refold.errors import DatabaseError
+from refold.postgres.connect import connect as connect_as
+from refold.store.schema.installed import check
 
 Connection = psycopg.Connection[Any]
 

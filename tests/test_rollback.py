@@ -12,18 +12,18 @@ import pytest
 from dead_letters.prices import LENIENT, STRICT
 from law import worker_connection
 from refold import append
-from refold.builds.build import Build, find, live
-from refold.builds.dead_letters import find as letters
-from refold.builds.promote import drop_superseded
-from refold.builds.upkeeper import Upkeepers
-from refold.deployment.deploy import deploy, rebuild
-from refold.deployment.rollback import plan, rollback
+from refold.engine.deployment.deploy import deploy, rebuild
+from refold.engine.deployment.rollback import plan, rollback
+from refold.engine.publish.switch import drop_superseded
+from refold.engine.reconcile import reconcile
+from refold.engine.reconcile.release import release
 from refold.errors import BuildError
-from refold.incidents import find as incidents
-from refold.projections.definition import load_directory
-from refold.reconcile import reconcile
-from refold.reconcile.release import release
-from refold.worker.loop import Worker
+from refold.model.projection.definition import load_directory
+from refold.service.worker.loop import Worker
+from refold.store.builds.build import Build, find, live
+from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.dead_letters import find as letters
+from refold.store.incidents import find as incidents
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from law import worker_connection
-from refold.builds.upkeeper import Upkeepers
-from refold.worker.schedule import Duty, Schedule
+from refold.service.duties.schedule import Duty, Schedule
+from refold.store.builds.compiled import Upkeepers
 
 Connection = psycopg.Connection[Any]
 NOBODYS = Upkeepers(None)

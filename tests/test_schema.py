@@ -22,8 +22,8 @@ from conftest import ServerUnderTest
 from live import make_live
 from making import events
 from refold import append
-from refold.database import alembic_config, migrate
-from refold.resources import sql_dir
+from refold.store.schema.migrate import alembic_config, migrate
+from refold.store.schema.resources import sql_dir
 from sessions import pids
 from waiting import wait_until
 

@@ -9,11 +9,12 @@ import psycopg
 import pytest
 
 from making import events, small_segments
-from refold import append, incidents
-from refold.database import connect as connect_as
-from refold.log.seal import seal
-from refold.scrub.scrub import scrub
-from refold.upkeep.slices import POSITION_BITS
+from refold import append
+from refold.engine.scrub.scrub import scrub
+from refold.model.stream.slices import POSITION_BITS
+from refold.postgres.connect import connect as connect_as
+from refold.store import incidents
+from refold.store.log.seal import seal
 from tampering import tamper
 from waiting import wait_until
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from refold.demo.shop import DAY_S, MIDNIGHT, TODAY, Action, Day, Delivery, Step, day, train
 from refold.demo.tally import Count, tally
-from refold.events import Answer, SourceEvent
+from refold.model.event.source_event import Answer, SourceEvent
 
 
 @pytest.fixture(scope="module")

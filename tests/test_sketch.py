@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refold.sketch import ACCURACY, SHORTEST, bucket, middle, quantile
+from refold.model.quantiles import ACCURACY, SHORTEST, bucket, middle, quantile
 
 durations = st.floats(min_value=SHORTEST, max_value=3e7)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refold.timestamps import EARLIEST_MS, LATEST_MS, from_epoch_ms, from_iso, parse, parser
+from refold.model.event.timestamps import EARLIEST_MS, LATEST_MS, from_epoch_ms, from_iso, parse, parser
 
 BERLIN = ZoneInfo("Europe/Berlin")
 SAO_PAULO = ZoneInfo("America/Sao_Paulo")

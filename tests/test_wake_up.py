@@ -12,10 +12,10 @@ import pytest
 
 from law import random_events, worker_connection
 from refold import append
-from refold.builds.upkeeper import Upkeepers
-from refold.duties.wake_ups import QUIET, over, run
-from refold.incidents import Incident, find
-from refold.worker.doorbell import Doorbell
+from refold.service.duties.missed_notifications import QUIET, over, run
+from refold.service.worker.listener import Doorbell
+from refold.store.builds.compiled import Upkeepers
+from refold.store.incidents import Incident, find
 
 Connection = psycopg.Connection[Any]
 OFF = "SET refold.doorbell = off"
@@ -40,7 +40,7 @@ class Sleeper:
 def sleeper(
     database_url: str, connect: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Sleeper]:
-    monkeypatch.setattr("refold.worker.doorbell.GRACE", 0.0)
+    monkeypatch.setattr("refold.service.worker.listener.GRACE", 0.0)
     with worker_connection(database_url) as conn:
         yield Sleeper(conn, connect(autocommit=True))
 
@@ -88,7 +88,7 @@ def test_the_bell_rings(sleeper: Sleeper, producer: Connection) -> None:
 def test_a_ring_that_comes_after_the_event_was_seen(
     sleeper: Sleeper, producer: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("refold.worker.doorbell.GRACE", 0.2)
+    monkeypatch.setattr("refold.service.worker.listener.GRACE", 0.2)
     sleeper.sleep()
     producer.execute(OFF)
     append(producer, random_events(1))

@@ -12,15 +12,15 @@ import pytest
 from live import SHOP, drain, make_live, wrong
 from making import events
 from refold import append
-from refold.builds.build import Build, live
-from refold.builds.make import make_builds, new_deployment
-from refold.builds.upkeeper import Upkeepers
-from refold.database import connect
-from refold.projections.definition import load_directory
-from refold.projections.transform import Transform
-from refold.worker.catch_up import FRESH, PageSize
-from refold.worker.load import load_step
-from refold.worker.page import BYTES, PORTION, Applied, turn
+from refold.engine.apply.load import load_step
+from refold.engine.apply.page import BYTES, PORTION, Applied, turn
+from refold.engine.apply.step import FRESH, PageSize
+from refold.engine.deployment.create import make_builds, new_deployment
+from refold.model.projection.definition import load_directory
+from refold.model.projection.transform import Transform
+from refold.postgres.connect import connect
+from refold.store.builds.build import Build, live
+from refold.store.builds.compiled import Upkeepers
 
 Connection = psycopg.Connection[Any]
 
@@ -126,7 +126,7 @@ def test_a_first_load_goes_on_behind_a_step_that_was_full_of_bytes(
         [build] = make_builds(worker, [load_directory(SHOP)["graded"]], deployment, resumed={})
     keeper = Upkeepers(SHOP).of(worker, build)
     with portions() as given, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("refold.worker.page.CUTS", 1)
+        patch.setattr("refold.engine.apply.page.CUTS", 1)
         steps = []
         while step := load_step(worker, keeper):
             steps.append((step.events, step.finished))

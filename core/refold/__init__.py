@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from refold.errors import RefoldError
-    from refold.events import Answer, SourceEvent
-    from refold.log.append import Receipt, append
-    from refold.log.log import Log
-    from refold.projections.transform import Event, transform
+    from refold.model.event.source_event import Answer, SourceEvent
+    from refold.model.projection.transform import Event, transform
+    from refold.store.log.append import Receipt, append
+    from refold.store.log.log import Log
 
 __all__ = ["Answer", "Event", "Log", "Receipt", "RefoldError", "SourceEvent", "append", "transform"]
 
 _HOMES = {
-    "Answer": "refold.events",
-    "Event": "refold.projections.transform",
-    "Log": "refold.log.log",
-    "Receipt": "refold.log.append",
+    "Answer": "refold.model.event.source_event",
+    "Event": "refold.model.projection.transform",
+    "Log": "refold.store.log.log",
+    "Receipt": "refold.store.log.append",
     "RefoldError": "refold.errors",
-    "SourceEvent": "refold.events",
-    "append": "refold.log.append",
-    "transform": "refold.projections.transform",
+    "SourceEvent": "refold.model.event.source_event",
+    "append": "refold.store.log.append",
+    "transform": "refold.model.projection.transform",
 }
 
 if not TYPE_CHECKING:

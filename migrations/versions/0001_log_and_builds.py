@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-import refold.tables
+import refold.store.schema.tables
 
 revision = "0001"
 down_revision = None
@@ -13,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.execute(sa.schema.CreateSequence(refold.tables.positions))
+    op.execute(sa.schema.CreateSequence(refold.store.schema.tables.positions))
     op.create_table(
         "deployments",
         sa.Column("deployment", sa.BigInteger(), sa.Identity(always=True), nullable=False),
@@ -37,7 +37,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "events",
-        sa.Column("txid", refold.tables.Xid8(), server_default=sa.text("pg_current_xact_id()"), nullable=False),
+        sa.Column(
+            "txid", refold.store.schema.tables.Xid8(), server_default=sa.text("pg_current_xact_id()"), nullable=False
+        ),
         sa.Column(
             "position",
             sa.BigInteger(),
@@ -117,9 +119,14 @@ def upgrade() -> None:
         sa.Column("definition", sa.Text(), nullable=False),
         sa.Column("upkeep", sa.Text(), nullable=False),
         sa.Column("upstream_id", sa.BigInteger(), nullable=True),
-        sa.Column("done", refold.tables.PgSnapshot(), server_default=sa.text("'1:1:'::pg_snapshot"), nullable=False),
-        sa.Column("target", refold.tables.PgSnapshot(), nullable=True),
-        sa.Column("progress_txid", refold.tables.Xid8(), nullable=True),
+        sa.Column(
+            "done",
+            refold.store.schema.tables.PgSnapshot(),
+            server_default=sa.text("'1:1:'::pg_snapshot"),
+            nullable=False,
+        ),
+        sa.Column("target", refold.store.schema.tables.PgSnapshot(), nullable=True),
+        sa.Column("progress_txid", refold.store.schema.tables.Xid8(), nullable=True),
         sa.Column("progress_position", sa.BigInteger(), nullable=True),
         sa.Column("progress_ordinal", sa.Integer(), nullable=True),
         sa.Column("loaded", sa.Boolean(), server_default=sa.text("false"), nullable=False),

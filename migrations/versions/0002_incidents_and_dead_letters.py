@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-import refold.tables
+import refold.store.schema.tables
 
 revision = "0002"
 down_revision = "0001"
@@ -37,7 +37,7 @@ def upgrade() -> None:
         sa.Column("dead_letter_id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("build_id", sa.BigInteger(), nullable=False),
         sa.Column("event_id", sa.Text(collation="C"), nullable=False),
-        sa.Column("txid", refold.tables.Xid8(), nullable=False),
+        sa.Column("txid", refold.store.schema.tables.Xid8(), nullable=False),
         sa.Column("position", sa.BigInteger(), nullable=False),
         sa.Column("ordinal", sa.Integer(), nullable=False),
         sa.Column("state", sa.Text(), server_default=sa.text("'waiting'"), nullable=False),

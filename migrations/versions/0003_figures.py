@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-import refold.tables
+import refold.store.schema.tables
 
 revision = "0003"
 down_revision = "0002"
@@ -44,10 +44,10 @@ def upgrade() -> None:
     op.create_table(
         "sealed",
         sa.Column("slice", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("passed", refold.tables.Xid8(), nullable=False),
+        sa.Column("passed", refold.store.schema.tables.Xid8(), nullable=False),
         sa.Column("sealed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("events", sa.BigInteger(), nullable=True),
-        sa.Column("upto", refold.tables.Xid8(), nullable=True),
+        sa.Column("upto", refold.store.schema.tables.Xid8(), nullable=True),
         sa.Column("ids", sa.Numeric(), nullable=True),
         sa.Column("hash", sa.Numeric(), nullable=True),
         sa.CheckConstraint("num_nulls(sealed_at, events, upto, ids, hash) IN (0, 5)", name=op.f("sealed_whole")),

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-import refold.tables
+import refold.store.schema.tables
 
 revision = "0011"
 down_revision = "0010"
@@ -35,9 +35,14 @@ def _cursors() -> None:
         "cursors",
         sa.Column("build_id", sa.BigInteger(), nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=False),
-        sa.Column("done", refold.tables.PgSnapshot(), server_default=sa.text("'1:1:'::pg_snapshot"), nullable=False),
-        sa.Column("target", refold.tables.PgSnapshot(), nullable=True),
-        sa.Column("progress_txid", refold.tables.Xid8(), nullable=True),
+        sa.Column(
+            "done",
+            refold.store.schema.tables.PgSnapshot(),
+            server_default=sa.text("'1:1:'::pg_snapshot"),
+            nullable=False,
+        ),
+        sa.Column("target", refold.store.schema.tables.PgSnapshot(), nullable=True),
+        sa.Column("progress_txid", refold.store.schema.tables.Xid8(), nullable=True),
         sa.Column("progress_position", sa.BigInteger(), nullable=True),
         sa.Column("progress_ordinal", sa.Integer(), nullable=True),
         sa.Column("events_applied", sa.BigInteger(), server_default=sa.text("0"), nullable=False),

@@ -1,4 +1,4 @@
--- A cursor never moves backwards, whatever moves it: superset(new, old) as in refold.cursor.Snapshot.includes.
+-- A cursor never moves backwards, whatever moves it: superset(new, old) as in refold.model.stream.cursor.Snapshot.includes.
 -- A row is added behind the newest: one with a lower number would never be seen, and its page would come again.
 CREATE OR REPLACE FUNCTION refold.guard_cursor() RETURNS trigger
 LANGUAGE plpgsql

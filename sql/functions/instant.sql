@@ -1,5 +1,5 @@
 -- An instant from JSON: epoch milliseconds, or ISO 8601 with an offset. NULL for anything else, never an error:
--- what the cast would refuse is sorted out before it. The same text as refold.timestamps in Python.
+-- what the cast would refuse is sorted out before it. The same text as refold.model.event.timestamps in Python.
 CREATE OR REPLACE FUNCTION refold.instant(value jsonb) RETURNS timestamptz
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
 SET search_path = pg_catalog

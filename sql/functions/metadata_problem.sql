@@ -1,4 +1,4 @@
--- Why the log does not take this metadata; NULL where it does. The same limits as refold.jsonb_limits in Python;
+-- Why the log does not take this metadata; NULL where it does. The same limits as refold.model.event.jsonb_limits in Python;
 -- tests/cases/events.json holds both to them.
 CREATE OR REPLACE FUNCTION refold.metadata_problem(metadata jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT

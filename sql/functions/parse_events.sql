@@ -1,5 +1,5 @@
 -- Events as they come in, one row each in their order, with the reason why one cannot be stored. The same rules
--- as refold.events.SourceEvent in Python; tests/cases/events.json holds both to them.
+-- as refold.model.event.source_event.SourceEvent in Python; tests/cases/events.json holds both to them.
 CREATE OR REPLACE FUNCTION refold.parse_events(events jsonb) RETURNS SETOF refold.parsed_event
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog

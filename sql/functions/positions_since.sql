@@ -1,6 +1,6 @@
 -- The first position that transactions from `since` on may have drawn: which segments need not be looked at.
 -- When a slice was noted as passed, the sequence had passed its end, and the noting transaction got its id after that
--- (see refold.log.seal). Whoever has that id or a greater one got it later still, and draws positions after his id.
+-- (see refold.store.log.seal). Whoever has that id or a greater one got it later still, and draws positions after his id.
 CREATE OR REPLACE FUNCTION refold.positions_since(since xid8) RETURNS bigint
 LANGUAGE plpgsql STABLE
 SET search_path = refold, pg_catalog, pg_temp

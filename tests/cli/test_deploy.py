@@ -197,7 +197,7 @@ def test_a_rebuild_that_was_interrupted_goes_on_when_it_is_run_again(
     record("view=ann")
     refold("deploy")
     with monkeypatch.context() as patched:
-        patched.setattr("refold.deployment.deploy.drive", interrupted)
+        patched.setattr("refold.engine.deployment.deploy.drive", interrupted)
         assert refold("rebuild", "counts").status == 130
     done = refold("rebuild", "counts", "--json")
     assert (done.status, [one["table"][-3:] for one in done.json["builds"]]) == (0, ["__2"])

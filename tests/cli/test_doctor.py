@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from refold.doctor.check import Check
+from refold.inspect.doctor.check import Check
 
 from .conftest import Refold
 

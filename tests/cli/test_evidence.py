@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from refold.cli.evidence import done, seen
-from refold.incidents import KINDS, Kind
+from refold.store.incidents import KINDS, Kind
 
 AT = "2026-03-02T10:00:00.123456+00:00"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from refold.resources import projections_dir
+from refold.store.schema.resources import projections_dir
 
 from .conftest import Refold
 

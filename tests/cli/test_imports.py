@@ -13,10 +13,10 @@ import typer.main
 from refold.cli.app import app
 from refold.cli.commands import COMMANDS
 
-PARSER = {"sqlglot", "refold.projections.query"}
-MODELS = {"refold.events", "refold.projections.transform"}
+PARSER = {"sqlglot", "refold.model.projection.query"}
+MODELS = {"refold.model.event.source_event", "refold.model.projection.transform"}
 TABLES = {"alembic", "sqlalchemy"}
-SERVER = {"psycopg", "refold.database"}
+SERVER = {"psycopg", "refold.postgres.connect"}
 IDLE = {"tenacity", "psutil", "rich.progress"}
 # typer from 0.29 on checks the values of options by pydantic: where there are any, it is there whatever we do.
 NOTHING = {*PARSER, *MODELS, *TABLES, *SERVER, "pydantic", "tenacity"}

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from law import worker_connection
-from refold.incidents import detect, resolve
+from refold.store.incidents import detect, resolve
 
 from .conftest import Refold
 

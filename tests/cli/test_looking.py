@@ -12,8 +12,8 @@ import pytest
 from conftest import ServerUnderTest
 from live import make_live
 from refold import append
-from refold.doctor import server as doctor_server
-from refold.doctor import transactions
+from refold.inspect.doctor import server as doctor_server
+from refold.inspect.doctor import transactions
 from test_roles import login
 
 from .conftest import Refold

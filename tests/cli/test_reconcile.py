@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from refold.builds.build import find
+from refold.store.builds.build import find
 from tampering import tamper
 
 from .conftest import Refold

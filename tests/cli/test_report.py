@@ -12,7 +12,7 @@ import pytest
 
 from law import worker_connection
 from refold import append
-from refold.incidents import detect, resolve
+from refold.store.incidents import detect, resolve
 from tampering import tamper
 
 from .conftest import Refold

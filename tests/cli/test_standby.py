@@ -10,7 +10,7 @@ import pytest
 
 from clusters import cluster, make_database, standby
 from live import SHOP, drain, make_live
-from refold.database import migrate
+from refold.store.schema.migrate import migrate
 from restored import append
 from waiting import wait_until
 

@@ -11,7 +11,7 @@ import pytest
 
 from law import worker_connection
 from refold import append
-from refold.status import read
+from refold.inspect.status import read
 
 from .conftest import Refold
 
@@ -77,7 +77,7 @@ def test_a_long_log_is_estimated_and_says_so(
     worker: psycopg.Connection, refold: Refold, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record(*["view=ann"] * 30)
-    monkeypatch.setattr("refold.status.EXACT_BELOW", 20)
+    monkeypatch.setattr("refold.inspect.status.EXACT_BELOW", 20)
     seen = read(worker)
     assert seen.events_exact is False
     assert seen.events >= 21

@@ -10,11 +10,11 @@ import psycopg
 import pytest
 
 from law import worker_connection
-from refold.builds.build import find
-from refold.builds.shown import is_hidden, is_shown, shown_again
-from refold.builds.upkeeper import Upkeepers
-from refold.incidents import find as incidents
-from refold.reconcile.background import QUICK, quick_audit
+from refold.engine.publish.shown import is_hidden, is_shown, shown_again
+from refold.service.duties.audits import QUICK, quick_audit
+from refold.store.builds.build import find
+from refold.store.builds.compiled import Upkeepers
+from refold.store.incidents import find as incidents
 
 from .conftest import Refold
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from refold.incidents import KINDS, detect
 from refold.prose import wrapped
+from refold.store.incidents import KINDS, detect
 
 from .conftest import Refold
 

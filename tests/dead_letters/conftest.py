@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from law import worker_connection
-from refold.builds.upkeeper import Upkeepers
+from refold.store.builds.compiled import Upkeepers
 
 from .prices import FOLDER, STRICT, Prices
 

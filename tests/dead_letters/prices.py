@@ -14,14 +14,14 @@ import pytest
 from live import PROJECTS, Rows, make_live, wrong
 from making import events
 from refold import append
-from refold.builds.build import Build, find
-from refold.builds.dead_letters import DeadLetter
-from refold.builds.dead_letters import find as letters
-from refold.builds.upkeeper import Upkeepers
-from refold.reconcile.finding import Report
-from refold.reconcile.reconcile import reconcile
-from refold.worker.loop import Worker
-from refold.worker.page import turn
+from refold.engine.apply.page import turn
+from refold.engine.reconcile.reconcile import reconcile
+from refold.engine.reconcile.result import Report
+from refold.service.worker.loop import Worker
+from refold.store.builds.build import Build, find
+from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.dead_letters import DeadLetter
+from refold.store.builds.dead_letters import find as letters
 
 Connection = psycopg.Connection[Any]
 

@@ -8,9 +8,9 @@ from math import log2
 import psycopg
 import pytest
 
-from refold.builds.dead_letters import described
-from refold.projections.transform import FunctionFailed
-from refold.worker.culprits import Portion, first_failing, of_an_event, sift
+from refold.engine.apply.isolate import Portion, first_failing, of_an_event, sift
+from refold.model.projection.transform import FunctionFailed
+from refold.store.builds.dead_letters import described
 
 
 def search(

@@ -13,11 +13,11 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from refold.builds.upkeeper import Upkeepers
 from refold.cli.app import app
-from refold.duties import impure
-from refold.reconcile.reconcile import reconcile
-from refold.reconcile.release import release
+from refold.engine.reconcile.reconcile import reconcile
+from refold.engine.reconcile.release import release
+from refold.service.duties import purity as impure
+from refold.store.builds.compiled import Upkeepers
 
 from .prices import Prices
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from live import wrong
-from refold.builds.build import by_id
-from refold.builds.upkeeper import Upkeepers
-from refold.reconcile import reconcile
-from refold.reconcile.release import release
+from refold.engine.reconcile import reconcile
+from refold.engine.reconcile.release import release
+from refold.store.builds.build import by_id
+from refold.store.builds.compiled import Upkeepers
 from tampering import bring_late
 
 from .prices import FAILING, FOLDER, LENIENT, Prices

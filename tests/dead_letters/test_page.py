@@ -9,11 +9,11 @@ import pytest
 
 from live import make_live
 from processes import worker
-from refold.builds.build import by_id, lock
-from refold.crash import POINTS
+from refold.engine.apply.page import CAREFUL, apply_page, turn
 from refold.errors import BuildError
-from refold.incidents import find as incidents
-from refold.worker.page import CAREFUL, apply_page, turn
+from refold.postgres.failpoints import POINTS
+from refold.store.builds.build import by_id, lock
+from refold.store.incidents import find as incidents
 
 from .prices import FAILING, FOLDER, Prices
 

@@ -9,19 +9,19 @@ import pytest
 
 from at_once import at_once
 from law import broken, worker_connection
-from refold.builds.build import by_id, find, lock
-from refold.builds.dead_letters import DeadLetter
-from refold.builds.first_load import start_over
-from refold.builds.make import make_builds, new_deployment
-from refold.builds.upkeeper import Upkeepers
-from refold.deployment.deploy import deploy, rebuild
+from refold.engine.apply.load import load_step
+from refold.engine.apply.page import turn
+from refold.engine.deployment.create import make_builds, new_deployment
+from refold.engine.deployment.deploy import deploy, rebuild
+from refold.engine.reconcile.release import Outcome, drop, release
 from refold.errors import BuildError
-from refold.incidents import find as incidents
-from refold.projections.definition import load_directory
-from refold.reconcile.release import Outcome, drop, release
-from refold.worker.load import load_step
-from refold.worker.loop import Worker
-from refold.worker.page import turn
+from refold.model.projection.definition import load_directory
+from refold.service.worker.loop import Worker
+from refold.store.builds.build import by_id, find, lock
+from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.dead_letters import DeadLetter
+from refold.store.builds.first_load import start_over
+from refold.store.incidents import find as incidents
 
 from .prices import FAILING, FOLDER, Prices
 

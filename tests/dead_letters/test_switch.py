@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from refold.builds.build import Build, find
-from refold.deployment.candidates import go_live
-from refold.deployment.deploy import rebuild
-from refold.deployment.rollback import rollback
-from refold.worker.page import turn
+from refold.engine.apply.page import turn
+from refold.engine.deployment.deploy import rebuild
+from refold.engine.deployment.promote import go_live
+from refold.engine.deployment.rollback import rollback
+from refold.store.builds.build import Build, find
 
 from .prices import FOLDER, STRICT, Prices
 

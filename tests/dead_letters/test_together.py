@@ -9,16 +9,17 @@ import psycopg
 import pytest
 
 from refold import append
-from refold.builds.dead_letters import find as letters
-from refold.builds.upkeeper import Upkeepers
-from refold.deployment.deploy import rebuild
+from refold.engine.apply import load
+from refold.engine.apply import step as catch_up
+from refold.engine.apply.isolate import PORTION
+from refold.engine.apply.page import turn
+from refold.engine.deployment.deploy import rebuild
+from refold.engine.reconcile.reconcile import reconcile
+from refold.engine.reconcile.release import drop
 from refold.errors import BuildError
-from refold.incidents import find as incidents
-from refold.reconcile.reconcile import reconcile
-from refold.reconcile.release import drop
-from refold.worker import catch_up, load
-from refold.worker.culprits import PORTION
-from refold.worker.page import turn
+from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.dead_letters import find as letters
+from refold.store.incidents import find as incidents
 
 from .prices import Prices
 

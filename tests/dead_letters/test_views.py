@@ -15,13 +15,13 @@ from law import worker_connection
 from live import drain, make_live
 from making import events
 from refold import append
-from refold.builds.dead_letters import find as letters
-from refold.builds.upkeeper import Upkeepers
-from refold.deployment.deploy import rebuild
-from refold.projections.plan import LOG_COLUMNS
-from refold.projections.query import analyse
-from refold.reconcile.reconcile import reconcile
-from refold.reconcile.release import release
+from refold.engine.deployment.deploy import rebuild
+from refold.engine.reconcile.reconcile import reconcile
+from refold.engine.reconcile.release import release
+from refold.model.projection.plan import LOG_COLUMNS
+from refold.model.projection.query import analyse
+from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.dead_letters import find as letters
 from tampering import unguarded
 
 A = "(metadata->>'a')::numeric"

@@ -17,9 +17,9 @@ from conftest import ServerUnderTest
 from live import SHOP, drain, make_live
 from making import events
 from refold import append
-from refold.doctor.check import Check
-from refold.doctor.doctor import doctor
-from refold.incidents import detect
+from refold.inspect.doctor.check import Check
+from refold.inspect.doctor.doctor import doctor
+from refold.store.incidents import detect
 from tampering import tamper
 
 Connection = psycopg.Connection[Any]
@@ -145,7 +145,7 @@ def test_who_may_not_see_is_told_so(server: ServerUnderTest, admin: Connection, 
 def test_transactions_that_hold_events_back(
     admin: Connection, connect: Callable[..., Connection], examine: Examine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("refold.doctor.transactions.HELD", (0.0, 3600.0))
+    monkeypatch.setattr("refold.inspect.doctor.transactions.HELD", (0.0, 3600.0))
     assert examine()["open writers"].verdict == examine()["prepared transactions"].verdict == "ok"
     slow, caller = connect(application_name="slow"), connect()
     append(slow, events(1, "slow"))
@@ -163,7 +163,7 @@ def test_transactions_that_hold_events_back(
 def test_any_old_transaction(
     connect: Callable[..., Connection], examine: Examine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("refold.doctor.transactions.OPEN", (0.0, 1e9))
+    monkeypatch.setattr("refold.inspect.doctor.transactions.OPEN", (0.0, 1e9))
     reader = connect()
     reader.execute("SELECT 1")
     assert examine()["oldest transaction"].verdict == "warn"

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from refold.doctor import notifications, room, server, sessions, transactions
-from refold.doctor.access import migrated
-from refold.doctor.check import graded
-from refold.status import Holder
+from refold.inspect.doctor import notifications, room, server, sessions, transactions
+from refold.inspect.doctor.access import migrated
+from refold.inspect.doctor.check import graded
+from refold.store.log.blocking_transactions import Holder
 
 GIB = 2**30
 FINE = {

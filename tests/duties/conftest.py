@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from law import worker_connection
-from refold.incidents import Incident, find
+from refold.store.incidents import Incident, find
 
 Connection = psycopg.Connection[Any]
 

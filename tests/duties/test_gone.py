@@ -7,11 +7,12 @@ from pathlib import Path
 from dead_letters.prices import LENIENT, STRICT
 from law import worker_connection
 from making import events
-from refold import append, incidents
-from refold.builds.upkeeper import Upkeepers
-from refold.deployment.deploy import rebuild
-from refold.deployment.rollback import rollback
-from refold.duties.gone import run
+from refold import append
+from refold.engine.deployment.deploy import rebuild
+from refold.engine.deployment.rollback import rollback
+from refold.service.duties.stale_incidents import run
+from refold.store import incidents
+from refold.store.builds.compiled import Upkeepers
 from test_rollback import Connection, Project
 
 

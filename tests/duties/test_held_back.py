@@ -11,11 +11,11 @@ import pytest
 
 from making import events
 from refold import append
-from refold.builds.upkeeper import Upkeepers
-from refold.duties.held_back import held_back, run
-from refold.duties.limits import Limits
-from refold.incidents import Incident
-from refold.status import Holder
+from refold.service.duties.blocking_transactions import held_back, run
+from refold.store.builds.compiled import Upkeepers
+from refold.store.incidents import Incident
+from refold.store.log.blocking_transactions import Holder
+from refold.store.schema.settings import Limits
 
 Connection = psycopg.Connection[Any]
 NOBODYS = Upkeepers(None)

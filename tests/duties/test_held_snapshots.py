@@ -12,13 +12,13 @@ import pytest
 from live import SHOP, drain, make_live, wrong
 from making import events
 from refold import append
-from refold.builds.upkeeper import Upkeepers
-from refold.doctor.transactions import holding_vacuum
-from refold.duties import folding
-from refold.duties.held_snapshots import findings, run
-from refold.horizon import HARMLESS, UNDATED, Held
-from refold.incidents import Incident
-from refold.reconcile import reconcile
+from refold.engine.reconcile import reconcile
+from refold.inspect.doctor.transactions import holding_vacuum
+from refold.postgres.old_snapshots import HARMLESS, UNDATED, Held
+from refold.service.duties import folding
+from refold.service.duties.old_snapshots import findings, run
+from refold.store.builds.compiled import Upkeepers
+from refold.store.incidents import Incident
 
 Connection = psycopg.Connection[Any]
 NOBODYS = Upkeepers(None)
@@ -79,7 +79,7 @@ def test_a_held_snapshot_is_named(
     run(worker, NOBODYS)
     # Transactions are those of the whole server, on which other tests run: far from the bound, on either side.
     assert incidents("held_snapshot") == []
-    monkeypatch.setattr("refold.horizon.HARMLESS", 5)
+    monkeypatch.setattr("refold.postgres.old_snapshots.HARMLESS", 5)
     for _ in range(5):
         admin.execute("SELECT pg_current_xact_id()")
     run(worker, NOBODYS)
@@ -112,7 +112,7 @@ def test_folding_waits_for_the_end_of_a_held_snapshot(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make_live(database_url)
-    monkeypatch.setattr("refold.horizon.HARMLESS", 1)
+    monkeypatch.setattr("refold.postgres.old_snapshots.HARMLESS", 1)
     monkeypatch.setattr(folding, "KEPT", 1)
     limit(held_snapshot_after=0)
     holder = hold(connect)

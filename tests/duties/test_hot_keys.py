@@ -11,13 +11,13 @@ import pytest
 from live import SHOP, drain, make_live
 from making import events
 from refold import append
-from refold.builds.build import live
-from refold.builds.upkeeper import Upkeepers
-from refold.doctor.metrics import hot_keys as doctor
-from refold.duties import hot_keys
-from refold.duties.hot_keys import BUSY, MINUTES, expensive, run
-from refold.incidents import Incident
-from refold.sketch import bucket
+from refold.inspect.doctor.metrics import hot_keys as doctor
+from refold.model.quantiles import bucket
+from refold.service.duties import hot_keys
+from refold.service.duties.hot_keys import BUSY, MINUTES, expensive, run
+from refold.store.builds.build import live
+from refold.store.builds.compiled import Upkeepers
+from refold.store.incidents import Incident
 
 Connection = psycopg.Connection[Any]
 

@@ -13,10 +13,10 @@ from law import PROJECT
 from live import SHOP, drain, make_live
 from making import events
 from refold import append
-from refold.builds.upkeeper import Upkeepers
-from refold.duties.impure import run
-from refold.incidents import Incident
-from refold.reconcile.reconcile import reconcile
+from refold.engine.reconcile.reconcile import reconcile
+from refold.service.duties.purity import run
+from refold.store.builds.compiled import Upkeepers
+from refold.store.incidents import Incident
 
 Connection = psycopg.Connection[Any]
 

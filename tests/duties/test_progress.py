@@ -13,15 +13,15 @@ import pytest
 from live import SHOP, drain, make_live, wrong
 from making import events
 from refold import append
-from refold.builds.build import find as find_builds
-from refold.builds.build import lock
-from refold.builds.make import make_builds, new_deployment
-from refold.builds.upkeeper import Upkeepers
-from refold.duties.limits import Limits
-from refold.duties.progress import ALL, WHILE_WRITING, Standing, causes, run, successions
-from refold.incidents import Incident
-from refold.projections.definition import load_directory
-from refold.worker.page import turn
+from refold.engine.apply.page import turn
+from refold.engine.deployment.create import make_builds, new_deployment
+from refold.model.projection.definition import load_directory
+from refold.service.duties.lag_and_stall import ALL, WHILE_WRITING, Standing, causes, run, successions
+from refold.store.builds.build import find as find_builds
+from refold.store.builds.build import lock
+from refold.store.builds.compiled import Upkeepers
+from refold.store.incidents import Incident
+from refold.store.schema.settings import Limits
 
 Connection = psycopg.Connection[Any]
 NOBODYS = Upkeepers(None)

@@ -11,16 +11,16 @@ import psycopg
 import pytest
 
 from refold import append
-from refold.builds.upkeeper import Upkeepers
-from refold.deployment.deploy import deploy
-from refold.deployment.rollback import plan, rollback
-from refold.duties import retention
-from refold.duties.every import DUTIES
-from refold.duties.retention import run
+from refold.engine.deployment.deploy import deploy
+from refold.engine.deployment.rollback import plan, rollback
 from refold.errors import BuildError
-from refold.projections.definition import load_directory
-from refold.report import report
-from refold.status import read as status
+from refold.inspect.report import report
+from refold.inspect.status import read as status
+from refold.model.projection.definition import load_directory
+from refold.service.duties import retention
+from refold.service.duties.registry import DUTIES
+from refold.service.duties.retention import run
+from refold.store.builds.compiled import Upkeepers
 
 Connection = psycopg.Connection[Any]
 NOBODYS = Upkeepers(None)
@@ -119,7 +119,7 @@ COUNTS = "SELECT action, count(*) + {} AS events FROM events GROUP BY action"
 
 
 def test_builds_that_were_dropped_go_with_their_letters(admin: Connection, worker: Connection, tmp_path: Path) -> None:
-    from refold.builds.promote import drop_superseded
+    from refold.engine.publish.switch import drop_superseded
 
     versions(worker, tmp_path, *(COUNTS.format(n) for n in range(6)))
     drop_superseded(worker)
@@ -149,7 +149,7 @@ def test_builds_that_were_dropped_go_with_their_letters(admin: Connection, worke
 def test_a_rollback_still_knows_that_there_was_a_build_before(
     admin: Connection, worker: Connection, tmp_path: Path
 ) -> None:
-    from refold.builds.promote import drop_superseded
+    from refold.engine.publish.switch import drop_superseded
 
     versions(worker, tmp_path, *(COUNTS.format(n) for n in range(3)))
     drop_superseded(worker, keep=0)

@@ -9,9 +9,9 @@ import psycopg
 
 from making import events
 from refold import append
-from refold.builds.upkeeper import Upkeepers
-from refold.duties.tidying import run
-from refold.log.append import BULK
+from refold.service.duties.prune_statistics import run
+from refold.store.builds.compiled import Upkeepers
+from refold.store.log.append import BULK
 
 Connection = psycopg.Connection[Any]
 NOBODYS = Upkeepers(None)

@@ -10,4 +10,4 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     def sleep(seconds: float) -> None:
         raise AssertionError(f"a worker waits {seconds} s")
 
-    monkeypatch.setattr("refold.worker.loop.time.sleep", sleep)
+    monkeypatch.setattr("refold.service.worker.loop.time.sleep", sleep)

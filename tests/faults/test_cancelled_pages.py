@@ -10,13 +10,13 @@ import pytest
 from live import SHOP, drain, make_live, wrong
 from making import events
 from refold import append
-from refold.builds.build import find
-from refold.builds.upkeeper import Upkeepers
-from refold.database import connect as connect_as
-from refold.deployment.deploy import _begin_rebuild
-from refold.worker.catch_up import FORGIVE, Keeper, PageSize
-from refold.worker.load import Loaded
-from refold.worker.page import Applied
+from refold.engine.apply.load import Loaded
+from refold.engine.apply.page import Applied
+from refold.engine.apply.step import FORGIVE, Keeper, PageSize
+from refold.engine.deployment.deploy import _begin_rebuild
+from refold.postgres.connect import connect as connect_as
+from refold.store.builds.build import find
+from refold.store.builds.compiled import Upkeepers
 
 Connection = psycopg.Connection[Any]
 

@@ -16,9 +16,9 @@ from live import SHOP, drain, make_live, wrong
 from making import events
 from proxy import Proxy, Rule, cut_after, reply_lost
 from refold import append
-from refold.builds.build import kept
-from refold.deployment.deploy import rebuild
-from refold.worker.loop import Worker
+from refold.engine.deployment.deploy import rebuild
+from refold.service.worker.loop import Worker
+from refold.store.builds.build import kept
 from sessions import advisory_locks
 from waiting import wait_until
 

@@ -11,10 +11,10 @@ import psycopg
 from at_once import at_once
 from live import drain, make_live, wrong
 from refold import Log
-from refold.ingest.mapper import Mapper
-from refold.ingest.mapping import Mapping
-from refold.ingest.readers import open_source
-from refold.ingest.run import Tally, ingest
+from refold.sources.files.mapper import Mapper
+from refold.sources.files.mapping import Mapping
+from refold.sources.files.readers import open_source
+from refold.sources.files.run import Tally, ingest
 
 Connection = psycopg.Connection[Any]
 ROWS = [f"row-{n},u{n % 50},{('view', 'cart', 'purchase')[n % 3]},{1_700_000_000 + 977 * n}" for n in range(2_000)]

@@ -27,18 +27,19 @@ from conftest import SERVER_SETTINGS
 from law import MONDAY, broken
 from live import SHOP, make_live, wrong
 from refold import Log, SourceEvent
-from refold.builds.build import Build, find, lock
-from refold.builds.key_indexes import key_indexes
-from refold.builds.make import make_builds, new_deployment
-from refold.builds.upkeeper import Upkeepers
-from refold.database import connect, migrate
 from refold.embedded import EmbeddedServer
-from refold.events import Answer
-from refold.projections.definition import Definition
-from refold.reconcile import reconcile
-from refold.worker.catch_up import Keeper, by_depth
-from refold.worker.loop import Worker
-from refold.worker.page import apply_page
+from refold.engine.apply.page import apply_page
+from refold.engine.apply.step import Keeper, by_depth
+from refold.engine.deployment.create import make_builds, new_deployment
+from refold.engine.deployment.key_indexes import key_indexes
+from refold.engine.reconcile import reconcile
+from refold.model.event.source_event import Answer
+from refold.model.projection.definition import Definition
+from refold.postgres.connect import connect
+from refold.service.worker.loop import Worker
+from refold.store.builds.build import Build, find, lock
+from refold.store.builds.compiled import Upkeepers
+from refold.store.schema.migrate import migrate
 from waiting import wait_until
 
 TEMPLATE = "refold_everything"

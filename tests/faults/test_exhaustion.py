@@ -21,9 +21,10 @@ from live import make_live
 from load import Load, load, nothing_lost_or_doubled
 from making import events
 from refold import append
-from refold.database import connect, migrate
 from refold.embedded import EmbeddedServer
 from refold.embedded.account import account_for
+from refold.postgres.connect import connect
+from refold.store.schema.migrate import migrate
 from waiting import wait_until
 
 MB = 1024 * 1024

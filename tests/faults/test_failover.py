@@ -15,9 +15,9 @@ from conftest import ServerUnderTest
 from live import SHOP, drain, make_live, wrong
 from proxy import Proxy
 from refold import Log
-from refold.database import migrate
-from refold.retry import transient
-from refold.worker.loop import Worker
+from refold.postgres.retry import transient
+from refold.service.worker.loop import Worker
+from refold.store.schema.migrate import migrate
 from restored import amounts
 from waiting import wait_until
 

@@ -9,7 +9,7 @@ import pytest
 from live import drain, make_live, wrong
 from making import events, ids, stored
 from refold import append
-from refold.log.append import BULK
+from refold.store.log.append import BULK
 
 Connection = psycopg.Connection[Any]
 

@@ -21,12 +21,12 @@ from live import SHOP, drain, make_live, wrong
 from making import small_segments
 from refold import Log, append
 from refold.cli.app import app
-from refold.connections import SESSION, Role
-from refold.connections import connect as connect_as
-from refold.database import migrate
-from refold.deployment.deploy import rebuild
+from refold.engine.deployment.deploy import rebuild
+from refold.engine.reconcile.reconcile import reconcile
 from refold.errors import DatabaseError
-from refold.reconcile.reconcile import reconcile
+from refold.postgres.connect import SESSION, Role
+from refold.postgres.connect import connect as connect_as
+from refold.store.schema.migrate import migrate
 
 Connection = psycopg.Connection[Any]
 Settings = Mapping[str, str]

@@ -13,10 +13,10 @@ import pytest
 from live import SHOP, make_live, wrong
 from making import events
 from refold import append
-from refold.duties.every import DUTIES
-from refold.incidents import Incident, find
-from refold.worker.loop import Worker
-from refold.worker.schedule import Duty
+from refold.service.duties.registry import DUTIES
+from refold.service.duties.schedule import Duty
+from refold.service.worker.loop import Worker
+from refold.store.incidents import Incident, find
 from test_doorbell import SLEEPERS
 from waiting import wait_until
 

@@ -8,8 +8,8 @@ import psycopg
 
 from live import SHOP, drain, make_live, wrong
 from refold import append
-from refold.database import connect as connect_as
-from refold.reconcile.reconcile import reconcile
+from refold.engine.reconcile.reconcile import reconcile
+from refold.postgres.connect import connect as connect_as
 
 Connection = psycopg.Connection[Any]
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)

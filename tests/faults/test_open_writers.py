@@ -13,9 +13,9 @@ from conftest import ServerUnderTest
 from live import drain, make_live, wrong
 from making import events
 from refold import append
-from refold.database import connect as connect_as
-from refold.log.append import BULK
-from refold.status import read as read_status
+from refold.inspect.status import read as read_status
+from refold.postgres.connect import connect as connect_as
+from refold.store.log.append import BULK
 
 Connection = psycopg.Connection[Any]
 

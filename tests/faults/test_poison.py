@@ -14,11 +14,11 @@ import pytest
 
 from making import events, ids, stored
 from refold import Log, append
-from refold.ingest.mapper import Mapper
-from refold.ingest.mapping import Mapping
-from refold.ingest.readers import open_source
-from refold.ingest.run import Tally, ingest
-from refold.log.append import BULK
+from refold.sources.files.mapper import Mapper
+from refold.sources.files.mapping import Mapping
+from refold.sources.files.readers import open_source
+from refold.sources.files.run import Tally, ingest
+from refold.store.log.append import BULK
 
 Connection = psycopg.Connection[Any]
 

@@ -22,15 +22,16 @@ from pgbouncer import BINARY, pgbouncer
 from processes import Process, worker
 from refold import Log, append
 from refold.cli.app import app
-from refold.database import SESSION, migrate
-from refold.database import connect as connect_as
-from refold.deployment.deploy import deploy
-from refold.doctor.notifications import listens
-from refold.duties.every import DUTIES
+from refold.engine.deployment.deploy import deploy
 from refold.errors import DatabaseError
-from refold.projections.definition import load_directory
-from refold.worker.loop import Worker
-from refold.worker.schedule import Duty
+from refold.inspect.doctor.notifications import listens
+from refold.model.projection.definition import load_directory
+from refold.postgres.connect import SESSION
+from refold.postgres.connect import connect as connect_as
+from refold.service.duties.registry import DUTIES
+from refold.service.duties.schedule import Duty
+from refold.service.worker.loop import Worker
+from refold.store.schema.migrate import migrate
 from sessions import advisory_locks
 from waiting import wait_until
 

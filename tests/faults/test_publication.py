@@ -12,16 +12,16 @@ from conftest import ServerUnderTest
 from live import PROJECTS, SHOP, drain, make_live, wrong
 from making import events
 from refold import Log, append
-from refold.builds.upkeeper import Upkeepers
-from refold.database import connect as connect_as
-from refold.database import migrate
-from refold.deployment.deploy import rebuild
-from refold.deployment.rollback import rollback
-from refold.duties import tidying
-from refold.duties.every import DUTIES
-from refold.reconcile.reconcile import reconcile
-from refold.replicas import lacking
-from refold.worker.schedule import Schedule
+from refold.engine.deployment.deploy import rebuild
+from refold.engine.deployment.rollback import rollback
+from refold.engine.reconcile.reconcile import reconcile
+from refold.postgres.connect import connect as connect_as
+from refold.postgres.replica_identity import lacking
+from refold.service.duties import prune_statistics as tidying
+from refold.service.duties.registry import DUTIES
+from refold.service.duties.schedule import Schedule
+from refold.store.builds.compiled import Upkeepers
+from refold.store.schema.migrate import migrate
 
 Connection = psycopg.Connection[Any]
 

@@ -13,7 +13,7 @@ import pytest
 from at_once import at_once
 from making import events
 from refold import Log, append
-from refold.log.append import BULK
+from refold.store.log.append import BULK
 from sessions import somebody_waits
 from waiting import wait_until
 

@@ -15,9 +15,9 @@ from live import SHOP, drain, make_live, wrong
 from making import events, ids, stored
 from processes import worker
 from refold import Log, append
-from refold.builds.build import find
-from refold.database import connect as connect_as
-from refold.retry import transient
+from refold.postgres.connect import connect as connect_as
+from refold.postgres.retry import transient
+from refold.store.builds.build import find
 from sessions import pids, terminate
 from waiting import wait_until
 

@@ -15,8 +15,8 @@ import pytest
 from clusters import SETTINGS, cluster, make_database
 from live import make_live
 from load import load, nothing_lost_or_doubled
-from refold.database import migrate
 from refold.embedded import EmbeddedServer
+from refold.store.schema.migrate import migrate
 from waiting import wait_until
 
 Kill = Callable[[EmbeddedServer], None]

@@ -14,8 +14,8 @@ from live import SHOP, make_live, wrong
 from making import events, ids, stored
 from proxy import Proxy, silent_after
 from refold import Log, append
-from refold.log.append import BULK
-from refold.worker.loop import Worker
+from refold.service.worker.loop import Worker
+from refold.store.log.append import BULK
 from sessions import advisory_locks
 from waiting import wait_until
 
@@ -25,9 +25,9 @@ Connection = psycopg.Connection[Any]
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits does so for a moment."""
-    monkeypatch.setattr("refold.silence.PATIENCE_S", 0.2)
+    monkeypatch.setattr("refold.postgres.watchdog.PATIENCE_S", 0.2)
     # The least that libpq knows.
-    monkeypatch.setattr("refold.database.CONNECT_S", 2)
+    monkeypatch.setattr("refold.postgres.connect.CONNECT_S", 2)
 
 
 @pytest.mark.slow

@@ -16,9 +16,9 @@ from psycopg.types.json import Jsonb
 
 from live import SHOP, drain, make_live, wrong
 from refold import append
-from refold.database import connect as connect_as
-from refold.deployment.deploy import rebuild
-from refold.reconcile.reconcile import reconcile
+from refold.engine.deployment.deploy import rebuild
+from refold.engine.reconcile.reconcile import reconcile
+from refold.postgres.connect import connect as connect_as
 
 Connection = psycopg.Connection[Any]
 

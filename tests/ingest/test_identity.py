@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refold.errors import InputError
-from refold.ingest.identity import IdFrom, joined_id, row_id, source_name
+from refold.sources.files.identity import IdFrom, joined_id, row_id, source_name
 
 
 def test_parse() -> None:

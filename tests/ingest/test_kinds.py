@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from refold.errors import InputError
-from refold.ingest.kinds import kind_of
-from refold.ingest.readers import open_source
+from refold.sources.files.kinds import kind_of
+from refold.sources.files.readers import open_source
 
 CSV = b"id,action,ts\n1,view,2026-03-01T10:00:00Z\n"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from refold.errors import InputError
-from refold.ingest import lines
-from refold.ingest.lines import KEPT_BYTES, MAX_LINE_BYTES, LineReader
+from refold.sources.files import lines
+from refold.sources.files.lines import KEPT_BYTES, MAX_LINE_BYTES, LineReader
 
 
 def read(data: bytes) -> list[tuple[int, str, str | None]]:

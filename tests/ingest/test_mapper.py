@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from refold.errors import InputError
-from refold.events import SourceEvent
-from refold.ingest.mapper import Mapper
-from refold.ingest.mapping import Mapping
-from refold.ingest.readers import open_source
+from refold.model.event.source_event import SourceEvent
+from refold.sources.files.mapper import Mapper
+from refold.sources.files.mapping import Mapping
+from refold.sources.files.readers import open_source
 
 DATA = Path(os.environ.get("REFOLD_TEST_DATA", Path(__file__).parents[2] / "../shared/data"))
 
@@ -230,7 +230,7 @@ def test_json_lines_by_map() -> None:
 
 
 def test_json_records_of_ever_new_shapes_stay_correct(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("refold.ingest.mapper._MAX_PLANS", 2)
+    monkeypatch.setattr("refold.sources.files.mapper._MAX_PLANS", 2)
     text = lines(*(f'{{"i": "{n}", "action": "v", "ts": 1580472000000, "k{n % 5}": {n}}}' for n in range(20)))
     assert convert(text, form="jsonl", map=["id=i"]) == [
         event(id=str(n), action="v", ts=NOON, metadata={f"k{n % 5}": n}) for n in range(20)

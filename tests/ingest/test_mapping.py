@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from refold.errors import InputError
-from refold.ingest.identity import IdFrom
-from refold.ingest.mapping import Mapping
+from refold.sources.files.identity import IdFrom
+from refold.sources.files.mapping import Mapping
 
 
 def test_parse() -> None:

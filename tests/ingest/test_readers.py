@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from refold.errors import InputError
-from refold.ingest.readers import Record, open_source
+from refold.sources.files.readers import Record, open_source
 
 
 def records(text: str, **options: Any) -> list[Record]:

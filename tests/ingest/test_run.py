@@ -17,12 +17,12 @@ from making import set_aside, stored
 from proxy import Proxy, reply_lost
 from refold import Answer, Log
 from refold.errors import InputError
-from refold.ingest.mapper import Mapper
-from refold.ingest.mapping import Mapping
-from refold.ingest.readers import open_source
-from refold.ingest.records import Record
-from refold.ingest.run import Tally, ingest
-from refold.log import Receipt
+from refold.sources.files.mapper import Mapper
+from refold.sources.files.mapping import Mapping
+from refold.sources.files.readers import open_source
+from refold.sources.files.records import Record
+from refold.sources.files.run import Tally, ingest
+from refold.store.log import Receipt
 
 Connection = psycopg.Connection[Any]
 ByRow = Callable[..., Tally]
@@ -181,7 +181,7 @@ def test_a_lost_reply_stores_nothing_twice(
 
 def test_long_lines_make_small_batches(run: ByRow, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory stays flat: a batch is bounded by its text too."""
-    monkeypatch.setattr("refold.ingest.run.BATCH_CHARACTERS", 1000)
+    monkeypatch.setattr("refold.sources.files.run.BATCH_CHARACTERS", 1000)
     rows = {n: f"{'x' * 240},view,{n:05}" for n in range(1, 10)}
     sizes: list[int] = []
     run(table(9, rows), batch=1000, progress=lambda now: sizes.append(now.received))

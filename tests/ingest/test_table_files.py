@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refold.errors import InputError
-from refold.ingest import table_files
-from refold.ingest.lines import MAX_LINE_BYTES
-from refold.ingest.readers import Record, open_source
+from refold.sources.files import tables as table_files
+from refold.sources.files.lines import MAX_LINE_BYTES
+from refold.sources.files.readers import Record, open_source
 
 
 def records(data: str | bytes, **options: Any) -> list[Record]:

@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 
 from making import events, ids, set_aside, stored
 from refold import Answer, SourceEvent, append
-from refold.log.append import BULK
+from refold.store.log.append import BULK
 
 Connection = psycopg.Connection[Any]
 SIZES = pytest.mark.parametrize("size", [3, BULK + 1], ids=str)

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 import event_cases
 from event_cases import EventCase
 from refold import Answer, Log, Receipt, append
-from refold.events import SourceEvent, metadata_json, parse_json_line
-from refold.ingest.mapper import Mapper
-from refold.ingest.mapping import Mapping
-from refold.ingest.readers import open_source
-from refold.ingest.run import Tally, ingest
-from refold.log.append import BULK
+from refold.model.event.source_event import SourceEvent, metadata_json, parse_json_line
+from refold.sources.files.mapper import Mapper
+from refold.sources.files.mapping import Mapping
+from refold.sources.files.readers import open_source
+from refold.sources.files.run import Tally, ingest
+from refold.store.log.append import BULK
 
 Connection = psycopg.Connection[Any]
 

@@ -11,15 +11,15 @@ import pytest
 from live import SHOP, drain, make_live, wrong
 from reconcile_shop import shopping
 from refold import append
-from refold.database import check
-from refold.database import connect as connect_as
+from refold.engine.reconcile.reconcile import reconcile
+from refold.engine.recovery import recover
+from refold.engine.scrub.scrub import scrub
 from refold.errors import ForeignCluster
-from refold.incidents import find
-from refold.log.seal import seal
-from refold.reconcile.reconcile import reconcile
-from refold.recovery import recover
-from refold.scrub.scrub import scrub
-from refold.upkeep.slices import POSITION_BITS
+from refold.model.stream.slices import POSITION_BITS
+from refold.postgres.connect import connect as connect_as
+from refold.store.incidents import find
+from refold.store.log.seal import seal
+from refold.store.schema.installed import check
 from tampering import tamper
 from waiting import wait_until
 

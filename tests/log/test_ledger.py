@@ -8,7 +8,7 @@ import pytest
 
 from making import events, stored
 from refold import append
-from refold.log.append import BULK
+from refold.store.log.append import BULK
 
 Connection = psycopg.Connection[Any]
 GOOD: dict[str, Any] = {"id": "a", "user_id": "u", "action": "view", "ts": 1_577_836_800_000, "metadata": {"x": 1.5}}

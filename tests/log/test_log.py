@@ -12,9 +12,9 @@ from conftest import ServerUnderTest
 from making import events, ids, set_aside, stored
 from proxy import Proxy, cut_after, reply_lost
 from refold import Log
-from refold.log.append import BULK
-from refold.log.log import PESSIMISTIC_BATCHES
-from refold.retry import retrying
+from refold.postgres.retry import retrying
+from refold.store.log.append import BULK
+from refold.store.log.log import PESSIMISTIC_BATCHES
 from sessions import pids, terminate
 from waiting import wait_until
 

@@ -16,14 +16,14 @@ from law import deploy_project
 from live import SHOP
 from making import events, small_segments
 from refold import append
-from refold.cluster import bearings
-from refold.cursor import Snapshot
-from refold.database import connect
-from refold.log.seal import note
-from refold.recovery.coordinates import draw_from_the_end
-from refold.worker.loop import SETTINGS, Worker
-from refold.worker.wake_up import first_silent
-from refold.worker.work import waiting
+from refold.engine.recovery.coordinates import draw_from_the_end
+from refold.model.stream.cursor import Snapshot
+from refold.postgres.connect import connect
+from refold.service.worker.loop import SETTINGS, Worker
+from refold.service.worker.missed_notifications import first_silent
+from refold.service.worker.pending import waiting
+from refold.store.log.seal import note
+from refold.store.schema.cluster import bearings
 
 Connection = psycopg.Connection[Any]
 

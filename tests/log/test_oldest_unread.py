@@ -9,7 +9,7 @@ import psycopg
 
 from making import events
 from refold import append
-from refold.cursor import LAST_ORDINAL, Cursor, Key, Snapshot
+from refold.model.stream.cursor import LAST_ORDINAL, Cursor, Key, Snapshot
 
 Connection = psycopg.Connection[Any]
 

@@ -11,7 +11,7 @@ import pytest
 from clusters import cluster, make_database
 from making import events, ids, small_segments, stored
 from refold import append
-from refold.database import migrate
+from refold.store.schema.migrate import migrate
 from waiting import wait_until
 
 Connection = psycopg.Connection[Any]

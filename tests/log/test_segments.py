@@ -9,13 +9,13 @@ import pytest
 
 from making import events, ids, small_segments, stored
 from refold import Log, append
-from refold.database import connect as connect_as
-from refold.doctor import room as log_room
-from refold.log.append import BULK
-from refold.log.seal import seal
-from refold.scrub.scrub import scrub
-from refold.upkeep.slices import POSITION_BITS
-from refold.worker.loop import Worker
+from refold.engine.scrub.scrub import scrub
+from refold.inspect.doctor import room as log_room
+from refold.model.stream.slices import POSITION_BITS
+from refold.postgres.connect import connect as connect_as
+from refold.service.worker.loop import Worker
+from refold.store.log.append import BULK
+from refold.store.log.seal import seal
 from sessions import somebody_waits
 from tampering import tamper
 from waiting import wait_until

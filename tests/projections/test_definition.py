@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from refold.errors import DefinitionError
-from refold.projections.definition import from_source, load_directory
-from refold.projections.plan import LOG_COLUMNS
+from refold.model.projection.definition import from_source, load_directory
+from refold.model.projection.plan import LOG_COLUMNS
 
 FACTS = "SELECT event_id, user_id, action FROM events"
 COUNT = "SELECT action, count(*) AS n FROM {} GROUP BY action"

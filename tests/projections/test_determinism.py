@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from refold.errors import DefinitionError
-from refold.projections.plan import LOG_COLUMNS
-from refold.projections.query import analyse
+from refold.model.projection.plan import LOG_COLUMNS
+from refold.model.projection.query import analyse
 
 LINE = 3
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from refold.errors import DefinitionError
-from refold.projections.definition import Definition, load_directory
-from refold.projections.files import Overlooked, overlooked, project_files, read_text
+from refold.model.projection.definition import Definition, load_directory
+from refold.model.projection.files import Overlooked, overlooked, project_files, read_text
 
 BOM = b"\xef\xbb\xbf"
 FACTS = "SELECT event_id, user_id, action FROM events"

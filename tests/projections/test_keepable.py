@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from refold.projections.keepable import keepable, streams_read
-from refold.projections.plan import LOG, LOG_COLUMNS
+from refold.model.projection.keepable import keepable, streams_read
+from refold.model.projection.plan import LOG, LOG_COLUMNS
 
 STREAMS = {LOG: LOG_COLUMNS, "visits": ("event_id", "user_id", "page", "ts")}
 VISITS = "FROM metrics.visits"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from refold.errors import DefinitionError
-from refold.projections.keys import declared_key
-from refold.projections.plan import LOG_COLUMNS, KeyPart, Plan
-from refold.projections.query import analyse
+from refold.model.projection.keys import declared_key
+from refold.model.projection.plan import LOG_COLUMNS, KeyPart, Plan
+from refold.model.projection.query import analyse
 
 
 def plan(query: str, key: str = "user_id") -> Plan:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from refold.errors import DefinitionError
-from refold.projections.definition import load_directory
-from refold.projections.modules import Modules
+from refold.model.projection.definition import load_directory
+from refold.model.projection.modules import Modules
 
 TRANSFORM = """
 from pydantic import BaseModel

@@ -8,9 +8,9 @@ from typing import Any
 import psycopg
 
 from law import worker_connection
-from refold.builds.make import make_builds, new_deployment
+from refold.engine.deployment.create import make_builds, new_deployment
 from refold.errors import DefinitionError, RefoldError
-from refold.projections.definition import load_directory
+from refold.model.projection.definition import load_directory
 
 STARTED = "pg_postmaster_start_time"
 N = "(metadata ->> 'n')"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from refold.errors import DefinitionError
-from refold.projections.plan import LOG_COLUMNS, Funnel, KeyPart, Members, Partial, Plan
-from refold.projections.query import analyse
+from refold.model.projection.plan import LOG_COLUMNS, Funnel, KeyPart, Members, Partial, Plan
+from refold.model.projection.query import analyse
 
 STREAMS = {"events": LOG_COLUMNS, "orders": ("event_id", "user_id", "amount", "paid_at")}
 

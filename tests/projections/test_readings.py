@@ -14,12 +14,12 @@ from law import worker_connection
 from live import make_live
 from making import events
 from refold import append
-from refold.builds.readings import refuse_misread
+from refold.engine.verify.readings import refuse_misread
 from refold.errors import DefinitionError
-from refold.projections.definition import from_source
-from refold.projections.plan import LOG_COLUMNS
-from refold.projections.query import reading
-from refold.upkeep.stream import LOG_STREAM
+from refold.model.projection.definition import from_source
+from refold.model.projection.plan import LOG_COLUMNS
+from refold.model.projection.query import reading
+from refold.model.stream.page_sql import LOG_STREAM
 
 EXPRESSIONS = [line for line in (Path(__file__).parent / "expressions.txt").read_text().splitlines() if line]
 MISREAD = (

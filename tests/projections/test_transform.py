@@ -12,8 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from refold.errors import DefinitionError
-from refold.projections.plan import LOG_COLUMNS
-from refold.projections.transform import FunctionFailed, Transform, load
+from refold.model.projection.plan import LOG_COLUMNS
+from refold.model.projection.transform import FunctionFailed, Transform, load
 
 STREAMS = {"events": LOG_COLUMNS, "items": ("event_id", "item")}
 HEAD = """

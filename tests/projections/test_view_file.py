@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from refold.errors import RefoldError, ViewError
-from refold.projections.view_file import in_schema, load_views, mentions, unqualified, view_file
+from refold.model.projection.view_file import in_schema, load_views, mentions, unqualified, view_file
 
 RIGHT = """
 DROP VIEW IF EXISTS metrics.top;

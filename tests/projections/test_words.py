@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from refold.errors import DefinitionError
-from refold.projections.plan import LOG_COLUMNS
-from refold.projections.query import analyse
-from refold.projections.spelling import expression, in_words_of
+from refold.model.projection.plan import LOG_COLUMNS
+from refold.model.projection.query import analyse
+from refold.model.projection.sqlglot_compat import expression, in_words_of
 
 TEXT = """-- A comment with ts::date in it.
 SELECT Date_Trunc('month',

@@ -6,7 +6,7 @@ import pytest
 
 from live import make_live
 from reconcile_shop import Shop, shopping
-from refold.database import connect as connect_as
+from refold.postgres.connect import connect as connect_as
 
 
 @pytest.fixture

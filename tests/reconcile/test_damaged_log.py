@@ -11,27 +11,28 @@ import pytest
 
 from live import SHOP
 from reconcile_shop import Shop, shopping
-from refold import append, incidents
-from refold.builds.build import find
-from refold.builds.dead_letters import find as letters
-from refold.builds.dead_letters import set_aside
-from refold.builds.promote import NotYet
-from refold.builds.suspects import suspects
-from refold.builds.upkeeper import Upkeepers
-from refold.cursor import Key
-from refold.deployment.deploy import rebuild
-from refold.duties import scrubbing
-from refold.log.integrity import LogDamaged
-from refold.log.seal import seal
-from refold.reconcile.background import deep_step, quick_audit
-from refold.reconcile.reconcile import reconcile
-from refold.reconcile.release import release
-from refold.scrub.accept import accept
-from refold.scrub.scrub import scrub
-from refold.upkeep.slices import POSITION_BITS
-from refold.worker import catch_up
-from refold.worker.catch_up import Keeper
-from refold.worker.culprits import Culprit
+from refold import append
+from refold.engine.apply import step as catch_up
+from refold.engine.apply.isolate import Culprit
+from refold.engine.apply.step import Keeper
+from refold.engine.deployment.deploy import rebuild
+from refold.engine.publish.switch import NotYet
+from refold.engine.reconcile.reconcile import reconcile
+from refold.engine.reconcile.release import release
+from refold.engine.scrub.accept import accept
+from refold.engine.scrub.scrub import scrub
+from refold.model.stream.cursor import Key
+from refold.model.stream.slices import POSITION_BITS
+from refold.service.duties import scrubbing
+from refold.service.duties.audits import deep_step, quick_audit
+from refold.store import incidents
+from refold.store.builds.build import find
+from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.dead_letters import find as letters
+from refold.store.builds.dead_letters import set_aside
+from refold.store.builds.suspects import suspects
+from refold.store.log.integrity import LogDamaged
+from refold.store.log.seal import seal
 from tampering import tamper
 from waiting import wait_until
 
@@ -317,7 +318,7 @@ def test_the_duty_does_a_portion_at_a_time(shop: Shop, owner: Connection, monkey
     wait_until(lambda: seal(shop.worker) or None, 60)
     wait_until(lambda: owner.execute("SELECT bool_and(sealed_at IS NOT NULL) FROM refold.sealed").fetchone(), 60)
     owner.execute("UPDATE refold.sealed SET scrubbed_at = now() - interval '8 days'")
-    monkeypatch.setattr("refold.scrub.rolling.SECONDS", 0)
+    monkeypatch.setattr("refold.engine.scrub.rolling.SECONDS", 0)
     left = "SELECT count(*) FROM refold.sealed WHERE scrubbed_at < now() - interval '7 days'"
     counts = []
     for _ in range(2):

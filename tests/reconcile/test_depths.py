@@ -11,19 +11,19 @@ import pytest
 from live import SHOP
 from making import MONDAY_MS
 from reconcile_shop import Shop
-from refold import incidents
-from refold.builds.build import by_id, live
-from refold.builds.figures import disagreements
-from refold.builds.promote import drop_superseded
-from refold.builds.upkeeper import Upkeepers
-from refold.deployment.deploy import rebuild
+from refold.engine.deployment.deploy import rebuild
+from refold.engine.publish.switch import drop_superseded
+from refold.engine.reconcile import Report, deep, rolling
+from refold.engine.reconcile.audit import audit
+from refold.engine.reconcile.reconcile import Depth, Reconciler, reconcile
 from refold.errors import BuildError
-from refold.log.seal import seal
-from refold.reconcile import Report, deep, rolling
-from refold.reconcile.audit import audit
-from refold.reconcile.background import quick_audit
-from refold.reconcile.reconcile import Depth, Reconciler, reconcile
-from refold.upkeep.slices import POSITION_BITS
+from refold.model.stream.slices import POSITION_BITS
+from refold.service.duties.audits import quick_audit
+from refold.store import incidents
+from refold.store.builds.build import by_id, live
+from refold.store.builds.checksums import disagreements
+from refold.store.builds.compiled import Upkeepers
+from refold.store.log.seal import seal
 from waiting import wait_until
 
 from .test_tampering import CASES, by_kind, readers_of, rounds

@@ -12,17 +12,17 @@ from live import SHOP
 from making import events
 from reconcile_shop import Shop
 from refold import Log, append
-from refold.builds.build import live
-from refold.builds.upkeeper import Upkeepers
-from refold.database import connect as connect_as
+from refold.engine.apply.load import load_step
+from refold.engine.reconcile import Report, rolling
+from refold.engine.reconcile.heal import heal
+from refold.engine.reconcile.reconcile import Depth, reconcile
+from refold.engine.recovery.coordinates import unload
 from refold.errors import BuildError
-from refold.log.append import BULK
-from refold.reconcile import Report, rolling
-from refold.reconcile.heal import heal
-from refold.reconcile.reconcile import Depth, reconcile
-from refold.recovery.coordinates import unload
-from refold.worker.load import load_step
-from refold.worker.loop import Worker
+from refold.postgres.connect import connect as connect_as
+from refold.service.worker.loop import Worker
+from refold.store.builds.build import live
+from refold.store.builds.compiled import Upkeepers
+from refold.store.log.append import BULK
 
 pytestmark = pytest.mark.live("shop")
 

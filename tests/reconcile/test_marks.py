@@ -11,9 +11,9 @@ from law import worker_connection
 from live import SHOP, drain, make_live
 from making import events
 from refold import Log
-from refold.builds.build import live
-from refold.builds.upkeeper import Upkeepers
-from refold.reconcile import deep
+from refold.engine.reconcile import deep
+from refold.store.builds.build import live
+from refold.store.builds.compiled import Upkeepers
 
 Connection = psycopg.Connection[Any]
 

@@ -10,7 +10,7 @@ import pytest
 from law import random_events, worker_connection
 from live import drain, make_live, wrong
 from refold import Log
-from refold.reconcile.reconcile import reconcile
+from refold.engine.reconcile.reconcile import reconcile
 
 NAMES = 'action AS "it\'s", version AS "a""b", user_id AS "order"'
 QUERIES = {

@@ -13,15 +13,15 @@ from law import worker_connection
 from live import SHOP, drain, make_live
 from making import events
 from refold import Log
-from refold.builds.build import Build, live
-from refold.builds.figures import known_slices
-from refold.builds.upkeeper import Upkeepers
-from refold.incidents import find as incidents
-from refold.reconcile.audit import quick
-from refold.reconcile.background import QUICK
-from refold.reconcile.portions import Portion, next_portion
-from refold.reconcile.reconcile import reconcile
-from refold.resources import sql_dir
+from refold.engine.reconcile.audit import quick
+from refold.engine.reconcile.portions import Portion, next_portion
+from refold.engine.reconcile.reconcile import reconcile
+from refold.service.duties.audits import QUICK
+from refold.store.builds.build import Build, live
+from refold.store.builds.checksums import known_slices
+from refold.store.builds.compiled import Upkeepers
+from refold.store.incidents import find as incidents
+from refold.store.schema.resources import sql_dir
 
 pytestmark = pytest.mark.live("shop")
 

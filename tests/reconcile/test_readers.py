@@ -10,13 +10,13 @@ import pytest
 
 from live import SHOP
 from reconcile_shop import Shop
-from refold.builds.build import find, live
-from refold.builds.upkeeper import Upkeepers
-from refold.database import connect as connect_as
-from refold.deployment.deploy import rebuild
-from refold.reconcile import Report
-from refold.reconcile.audit import audit
-from refold.reconcile.heal import heal
+from refold.engine.deployment.deploy import rebuild
+from refold.engine.reconcile import Report
+from refold.engine.reconcile.audit import audit
+from refold.engine.reconcile.heal import heal
+from refold.postgres.connect import connect as connect_as
+from refold.store.builds.build import find, live
+from refold.store.builds.compiled import Upkeepers
 from sessions import somebody_waits
 from waiting import wait_until
 

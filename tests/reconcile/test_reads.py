@@ -11,16 +11,16 @@ import pytest
 from live import SHOP
 from making import MONDAY_MS
 from reconcile_shop import Shop, shopping
-from refold import incidents
-from refold.builds import reads
-from refold.builds.build import live
-from refold.builds.upkeeper import Upkeepers
-from refold.cursor import EMPTY, LAST_ORDINAL, Key, Read
-from refold.log.seal import seal
-from refold.reconcile.background import quick_audit
-from refold.reconcile.reconcile import Depth, reconcile
-from refold.upkeep.slices import POSITION_BITS
-from refold.worker.page import apply_read
+from refold.engine.apply.page import apply_read
+from refold.engine.reconcile.reconcile import Depth, reconcile
+from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Key, Read
+from refold.model.stream.slices import POSITION_BITS
+from refold.service.duties.audits import quick_audit
+from refold.store import incidents
+from refold.store.builds import read_checksums as reads
+from refold.store.builds.build import live
+from refold.store.builds.compiled import Upkeepers
+from refold.store.log.seal import seal
 from tampering import bring_late, tamper
 from waiting import wait_until
 

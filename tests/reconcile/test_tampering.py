@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from reconcile_shop import Shop
+from refold.engine.reconcile.reconcile import reconcile
+from refold.engine.reconcile.result import Report
 from refold.errors import BuildError
-from refold.reconcile.finding import Report
-from refold.reconcile.reconcile import reconcile
 
 pytestmark = pytest.mark.live("shop")
 

@@ -11,9 +11,10 @@ from psycopg import sql
 
 from clusters import advance, cluster, dump, make_database, restore
 from live import SHOP, drain, make_live
-from refold.database import connect, migrate
-from refold.deployment.deploy import rebuild
 from refold.embedded import EmbeddedServer
+from refold.engine.deployment.deploy import rebuild
+from refold.postgres.connect import connect
+from refold.store.schema.migrate import migrate
 from restored import EARLY, FAR, LAG, LATE, Dumps, append
 
 

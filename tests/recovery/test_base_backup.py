@@ -7,8 +7,10 @@ import psycopg
 from clusters import base_backup, make_database
 from live import drain, make_live, wrong
 from refold import append as append_in
-from refold.database import check, connect, migrate
 from refold.embedded import EmbeddedServer
+from refold.postgres.connect import connect
+from refold.store.schema.installed import check
+from refold.store.schema.migrate import migrate
 from restored import append
 
 

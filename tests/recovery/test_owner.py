@@ -13,11 +13,11 @@ import pytest
 
 from clusters import SETTINGS, advance, dump, make_database, next_txid, restore
 from live import SHOP, drain, make_live, wrong
-from refold.connections import ROLES
-from refold.database import connect, migrate
 from refold.embedded import EmbeddedServer
+from refold.engine.recovery import recover
 from refold.errors import DatabaseError
-from refold.recovery import recover
+from refold.postgres.connect import ROLES, connect
+from refold.store.schema.migrate import migrate
 from restored import append
 
 OLDER = Path(os.environ.get("REFOLD_TEST_POSTGRES_15", "/usr/lib/postgresql/15/bin"))

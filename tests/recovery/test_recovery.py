@@ -17,21 +17,23 @@ from live import SHOP, drain, make_live, wrong
 from processes import deploying, recovering
 from refold import Log
 from refold import append as append_in
-from refold.builds.build import find, kept
-from refold.builds.upkeeper import Upkeepers
-from refold.crash import POINTS
-from refold.database import check, connect, migrate
-from refold.deployment.deploy import one_at_a_time
 from refold.embedded import EmbeddedServer
+from refold.engine.apply.load import load_step
+from refold.engine.apply.step import Keeper
+from refold.engine.deployment.deploy import one_at_a_time
+from refold.engine.recovery import Report, recover, survey
+from refold.engine.recovery.coordinates import BOUND, RESTORED
+from refold.engine.recovery.ledger import REASON
 from refold.errors import BuildError, DatabaseError, ForeignCluster
-from refold.incidents import find as incidents
-from refold.log.door import GUARDS
-from refold.recovery import Report, recover, survey
-from refold.recovery.coordinates import BOUND, RESTORED
-from refold.recovery.ledger import REASON
-from refold.worker.catch_up import Keeper
-from refold.worker.load import load_step
-from refold.worker.loop import Worker
+from refold.postgres.connect import connect
+from refold.postgres.failpoints import POINTS
+from refold.service.worker.loop import Worker
+from refold.store.builds.build import find, kept
+from refold.store.builds.compiled import Upkeepers
+from refold.store.incidents import find as incidents
+from refold.store.log.guards import GUARDS
+from refold.store.schema.installed import check
+from refold.store.schema.migrate import migrate
 from restored import EARLY, FAR, LAG, LATE, Dumps, append
 from tampering import tamper
 
@@ -154,7 +156,7 @@ def test_a_transaction_that_is_open_meanwhile(restored: str) -> None:
     with connect(restored, "refold_producer") as producer:
         append_in(producer, [{"id": "slow", "action": "view", "ts": 0}])
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("refold.log.door.WRITERS_S", 0.3)
+            patch.setattr("refold.store.log.guards.WRITERS_S", 0.3)
             with pytest.raises(BuildError, match="has been open"):
                 bring_back(restored)
         refused(restored)
@@ -198,7 +200,7 @@ def test_an_old_transaction_of_the_new_cluster_is_waited_for(dumps: Dumps, kind:
             if kind == "prepared":
                 early.execute("PREPARE TRANSACTION 'early'")
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("refold.recovery.recovery.OPEN_S", 0.3)
+                patch.setattr("refold.engine.recovery.recovery.OPEN_S", 0.3)
                 with pytest.raises(BuildError, match="is open"):
                     bring_back(url)
             refused(url)
@@ -446,7 +448,7 @@ def test_cursors_stand_still_under_a_worker_that_was_running(restored: str) -> N
 
 
 def test_a_running_worker_ends_when_the_database_is_replaced(restored: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("refold.worker.loop.SEGMENTS_EVERY", 0.1)
+    monkeypatch.setattr("refold.service.worker.loop.SEGMENTS_EVERY", 0.1)
     bring_back(restored)
 
     def replace(build: Any, events: int) -> None:
@@ -486,7 +488,7 @@ def test_dead_letters_follow_their_events(restored: str, logs: tuple[bytes, byte
 
 def test_builds_of_every_kind_can_be_loaded_anew(restored: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where nothing helps: healed, and different still."""
-    monkeypatch.setattr("refold.recovery.recovery.ROUNDS", 0)
+    monkeypatch.setattr("refold.engine.recovery.recovery.ROUNDS", 0)
     report = bring_back(restored)
     assert [build for build, _ in report.unloaded] == report.survey.of("audited")
     assert {build.upkeep for build, _ in report.unloaded} == {"facts", "merge", "members", "recompute", "transform"}

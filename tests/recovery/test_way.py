@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from refold.builds.build import Build
-from refold.cluster import BEGUN, Bearings
-from refold.recovery.way import Way, decide, fates
+from refold.engine.recovery.strategy import Way, decide, fates
+from refold.store.builds.build import Build
+from refold.store.schema.cluster import BEGUN, Bearings
 
 SOUND = Bearings(recorded=1, actual=1, oldest=900, next=1000, log=999, cursors=1000, rehashed=False)
 

@@ -14,14 +14,14 @@ from explained import Plan, explained
 from live import drain, make_live, wrong
 from making import MONDAY_MS
 from refold import append
-from refold.builds.build import live
-from refold.builds.upkeeper import Upkeepers
-from refold.database import connect
-from refold.deployment.deploy import deploy
-from refold.projections.definition import _analysed, load_directory
-from refold.reconcile import reconcile
-from refold.worker.loop import SETTINGS
-from refold.worker.page import turn
+from refold.engine.apply.page import turn
+from refold.engine.deployment.deploy import deploy
+from refold.engine.reconcile import reconcile
+from refold.model.projection.definition import _analysed, load_directory
+from refold.postgres.connect import connect
+from refold.service.worker.loop import SETTINGS
+from refold.store.builds.build import live
+from refold.store.builds.compiled import Upkeepers
 
 LEVELS = """
     SELECT user_id,
@@ -152,12 +152,12 @@ def test_a_build_that_was_made_to_be_recomputed_stays_so_until_the_next_deploy(
 ) -> None:
     (folder / "levels.sql").unlink()
     with monkeypatch.context() as earlier:
-        earlier.setattr("refold.projections.query._Analysis._funnel", lambda *_: None)
+        earlier.setattr("refold.model.projection.query._Analysis._funnel", lambda *_: None)
         append(conn, doings(range(100), range(100)))
         conn.commit()
         make_live(database_url, folder)
     # What was made stays so in the processes that come after this one, which know better.
-    monkeypatch.setattr("refold.projections.definition._analysed", _analysed.__wrapped__)
+    monkeypatch.setattr("refold.model.projection.definition._analysed", _analysed.__wrapped__)
     append(conn, doings([100], [100], action="purchase"))
     conn.commit()
     drain(database_url, folder)

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from law import project
-from refold.upkeep import recompute
-from refold.upkeep.generate import generate
-from refold.upkeep.statements import EVERYTHING, Relation, Statements
-from refold.upkeep.stream import LOG_STREAM, Stream
-from refold.upkeep.transform import statements as transform_statements
+from refold.model.sql_text import EVERYTHING
+from refold.model.stream.page_sql import LOG_STREAM, Stream
+from refold.model.upkeep import recompute
+from refold.model.upkeep.generate import generate
+from refold.model.upkeep.statements import Relation, Statements
+from refold.model.upkeep.transform import statements as transform_statements
 
 GOLDEN = Path(__file__).parent / "golden"
 SHOWN = (

@@ -16,13 +16,13 @@ from law import PROJECT, project, worker_connection
 from live import drain, make_live, wrong
 from making import events
 from refold import append
-from refold.deployment.deploy import rebuild
+from refold.engine.deployment.deploy import rebuild
+from refold.engine.reconcile.compare import _BY_KEY
+from refold.engine.reconcile.reconcile import reconcile
 from refold.errors import DefinitionError
-from refold.projections.identifiers import ident
-from refold.projections.plan import LOG_COLUMNS
-from refold.projections.query import analyse
-from refold.reconcile.differences import _BY_KEY
-from refold.reconcile.reconcile import reconcile
+from refold.model.projection.plan import LOG_COLUMNS
+from refold.model.projection.query import analyse
+from refold.model.sql_text import ident
 
 from .test_golden import SHOWN, generated
 

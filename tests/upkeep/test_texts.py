@@ -11,10 +11,10 @@ from law import worker_connection
 from live import drain, make_live, wrong
 from making import events
 from refold import append
-from refold.builds.build import live
-from refold.builds.upkeeper import Upkeepers
-from refold.duties import hot_keys
-from refold.reconcile.reconcile import reconcile
+from refold.engine.reconcile.reconcile import reconcile
+from refold.service.duties import hot_keys
+from refold.store.builds.build import live
+from refold.store.builds.compiled import Upkeepers
 
 TEXTS = ("{stream}", "{}", "%s", "%(done)s", "%%", "stream__here", "$1", "upto__")
 SAID = ", ".join(f"'{text}'" for text in TEXTS)

@@ -11,17 +11,17 @@ from typing import Annotated
 import psycopg
 import typer
 
-from refold.builds.build import find as find_builds
-from refold.builds.dead_letters import DeadLetter, find
-from refold.builds.lookup import known
-from refold.builds.upkeeper import Upkeepers
 from refold.cli.app import FAILED, TRUST, app
 from refold.cli.bars import progress
 from refold.cli.output import as_json, block, line, plain, table, text_of
 from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, Projections, folder, session
+from refold.engine.reconcile.release import Outcome, release
+from refold.engine.reconcile.release import drop as drop_letter
 from refold.errors import InputError
-from refold.reconcile.release import Outcome, release
-from refold.reconcile.release import drop as drop_letter
+from refold.store.builds.build import find as find_builds
+from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.dead_letters import DeadLetter, find
+from refold.store.builds.lookup import known
 from refold.visible import visible_json
 
 LEFT = 1

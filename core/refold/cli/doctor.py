@@ -10,9 +10,9 @@ import typer
 from refold.cli.app import FOUND, TRUST, app
 from refold.cli.output import as_json, counted, line, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, database
-from refold.database import connection
-from refold.doctor.check import Check
-from refold.doctor.doctor import doctor as examine
+from refold.inspect.doctor.check import Check
+from refold.inspect.doctor.doctor import doctor as examine
+from refold.postgres.connect import connection
 
 
 @app.command(rich_help_panel=TRUST)

@@ -7,7 +7,7 @@ from typing import Any
 
 from refold.cli.output import counted
 from refold.cli.span import duration
-from refold.incidents import Kind
+from refold.store.incidents import Kind
 
 LISTED = 5
 """Things that a sentence names at most; --json has all."""

@@ -10,21 +10,22 @@ from typing import Annotated
 import typer
 from rich.syntax import Syntax
 
-from refold.builds.build import by_id, find
-from refold.builds.lookup import known
-from refold.builds.scans import scans
-from refold.builds.upkeeper import Upkeepers, stream_of, table_name
 from refold.cli.app import METRICS, app
 from refold.cli.output import as_json, block, line, out, table
 from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, Projections, folder, session
 from refold.cli.view_costs import ViewCost, cost_of, view_file
+from refold.engine.publish.scans import scans
 from refold.errors import DefinitionError
-from refold.projections.definition import Definition, load_directory
-from refold.projections.plan import Plan
-from refold.upkeep.generate import generate
-from refold.upkeep.statements import EVERYTHING, Statements
-from refold.upkeep.stream import LOG_STREAM, Stream
-from refold.upkeep.transform import statements as transform_statements
+from refold.model.projection.definition import Definition, load_directory
+from refold.model.projection.plan import Plan
+from refold.model.sql_text import EVERYTHING
+from refold.model.stream.page_sql import LOG_STREAM, Stream
+from refold.model.upkeep.generate import generate
+from refold.model.upkeep.statements import Statements
+from refold.model.upkeep.transform import statements as transform_statements
+from refold.store.builds.build import by_id, find
+from refold.store.builds.compiled import Upkeepers, stream_of, table_name
+from refold.store.builds.lookup import known
 from refold.visible import visible
 
 

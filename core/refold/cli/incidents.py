@@ -17,7 +17,7 @@ from refold.cli.output import as_json, line, note
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.cli.span import duration, span
 from refold.errors import InputError
-from refold.incidents import KINDS, ONLY_NOTICED, REMEDIES, Incident, Kind, inspects, readable
+from refold.store.incidents import KINDS, ONLY_NOTICED, REMEDIES, Incident, Kind, inspects, readable
 
 
 @app.command(rich_help_panel=TRUST)

@@ -20,12 +20,12 @@ from refold.cli.output import err
 from refold.cli.patient_log import PatientLog, patience
 from refold.cli.session import AsJson, DatabaseUrl, database
 from refold.errors import InputError, NotInstalled
-from refold.ingest.identity import STDIN
-from refold.ingest.mapper import Mapper
-from refold.ingest.mapping import Mapping
-from refold.ingest.readers import Format, Source, open_source
-from refold.ingest.run import BATCH, Tally
-from refold.ingest.run import ingest as ingest_source
+from refold.sources.files.identity import STDIN
+from refold.sources.files.mapper import Mapper
+from refold.sources.files.mapping import Mapping
+from refold.sources.files.readers import Format, Source, open_source
+from refold.sources.files.run import BATCH, Tally
+from refold.sources.files.run import ingest as ingest_source
 
 WAS_SET_ASIDE = 1
 """Exit status when all of a file was set aside; with --strict, when anything was."""

@@ -9,9 +9,9 @@ from typing import Any
 from rich.text import Text
 
 from refold.cli.output import as_json, err, line, note
-from refold.ingest.records import Record
-from refold.ingest.run import Tally
-from refold.log import Receipt
+from refold.sources.files.records import Record
+from refold.sources.files.run import Tally
+from refold.store.log import Receipt
 from refold.visible import visible
 
 SHOWN = 5

@@ -12,36 +12,36 @@ import psycopg
 import typer
 from rich.progress import TaskID
 
-from refold.builds.build import Build, kept
-from refold.builds.changes import Change
-from refold.builds.promote import drop_superseded
-from refold.builds.scans import Scan, scans
-from refold.builds.shown import hidden
-from refold.builds.silent import Silence, missing_actions, silent
-from refold.builds.upkeeper import Upkeepers
-from refold.builds.views import without_barrier
 from refold.cli.app import METRICS, app
 from refold.cli.bars import progress
 from refold.cli.output import as_json, line, note, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, own_folder, session
 from refold.cli.view_costs import scan_as_dict, tell_costs
-from refold.deployment import removal
-from refold.deployment import rename as renaming
-from refold.deployment import rollback as going_back
-from refold.deployment.candidates import go_live, views_of
-from refold.deployment.deploy import deploy as deploy_builds
-from refold.deployment.deploy import plan as plan_of
-from refold.deployment.deploy import rebuild as rebuild_builds
-from refold.deployment.deploy import refused
-from refold.deployment.drive import Progress
+from refold.engine.deployment import drop as removal
+from refold.engine.deployment import rename as renaming
+from refold.engine.deployment import rollback as going_back
+from refold.engine.deployment.deploy import deploy as deploy_builds
+from refold.engine.deployment.deploy import plan as plan_of
+from refold.engine.deployment.deploy import rebuild as rebuild_builds
+from refold.engine.deployment.deploy import refused
+from refold.engine.deployment.plan import Change
+from refold.engine.deployment.promote import go_live, views_of
+from refold.engine.deployment.run import Progress
+from refold.engine.publish.scans import Scan, scans
+from refold.engine.publish.shown import hidden
+from refold.engine.publish.switch import drop_superseded
+from refold.engine.publish.views import without_barrier
+from refold.engine.verify.silent import Silence, missing_actions, silent
 from refold.errors import DefinitionError, RefoldError, at_once, each
-from refold.projections.definition import EXTENSIONS, load
-from refold.projections.files import Overlooked, overlooked
-from refold.projections.hints import actions_of
-from refold.projections.plan import LOG
-from refold.projections.view_file import load_views, views_beside
-from refold.resources import projections_dir
-from refold.upkeep.stream import LOG_STREAM
+from refold.model.projection.definition import EXTENSIONS, load
+from refold.model.projection.files import Overlooked, overlooked
+from refold.model.projection.hints import actions_of
+from refold.model.projection.plan import LOG
+from refold.model.projection.view_file import load_views, views_beside
+from refold.model.stream.page_sql import LOG_STREAM
+from refold.store.builds.build import Build, kept
+from refold.store.builds.compiled import Upkeepers
+from refold.store.schema.resources import projections_dir
 
 ProjectionsToDeploy = Annotated[
     Path | None,

@@ -13,20 +13,20 @@ from typing import Annotated, Any, get_args
 import psycopg
 import typer
 
-from refold.builds.analyst_views import differing
-from refold.builds.build import Build, find
 from refold.cli.app import DRIFT, TRUST, app
 from refold.cli.bars import progress
 from refold.cli.output import as_json, counted, line, note, plain, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
+from refold.engine.publish.analyst_views import differing
+from refold.engine.reconcile import Finding, Report
+from refold.engine.reconcile import reconcile as audit
+from refold.engine.reconcile.reconcile import Depth
+from refold.engine.reconcile.result import Hidden, Slice
 from refold.errors import InputError
-from refold.incidents import find as find_incidents
-from refold.projections.view_file import ViewFile, load_views, views_beside
-from refold.reconcile import Finding, Report
-from refold.reconcile import reconcile as audit
-from refold.reconcile.finding import Hidden, Slice
-from refold.reconcile.reconcile import Depth
-from refold.resources import projections_dir
+from refold.model.projection.view_file import ViewFile, load_views, views_beside
+from refold.store.builds.build import Build, find
+from refold.store.incidents import find as find_incidents
+from refold.store.schema.resources import projections_dir
 
 DEPTHS: tuple[str, ...] = get_args(Depth)
 SHOWN = 50

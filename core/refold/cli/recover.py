@@ -11,11 +11,11 @@ from refold.cli.app import TRUST, app
 from refold.cli.bars import progress
 from refold.cli.output import as_json, counted, line, note, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
+from refold.engine.recovery import Report, Survey
+from refold.engine.recovery import recover as bring_back
+from refold.engine.recovery import survey as look
+from refold.engine.recovery.strategy import Fate, Way
 from refold.errors import InputError
-from refold.recovery import Report, Survey
-from refold.recovery import recover as bring_back
-from refold.recovery import survey as look
-from refold.recovery.way import Fate, Way
 
 SHOWN = 10
 """Ids of lost events that are listed on the screen; --json gives up to 50."""

@@ -10,8 +10,8 @@ from refold.cli.app import TRUST, app
 from refold.cli.output import as_json, counted, line, table
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.cli.span import duration, span
-from refold.report import Report
-from refold.report import report as figures
+from refold.inspect.report import Report
+from refold.inspect.report import report as figures
 
 
 @app.command(rich_help_panel=TRUST)

@@ -13,14 +13,14 @@ from refold.cli.app import DRIFT, TRUST, app
 from refold.cli.bars import progress
 from refold.cli.output import as_json, counted, line, note, table
 from refold.cli.session import AsJson, DatabaseUrl, session
+from refold.engine.scrub.accept import Accepted, would_accept
+from refold.engine.scrub.accept import accept as accept_damage
+from refold.engine.scrub.accept import damaged as damaged_segments
+from refold.engine.scrub.scrub import Scrubbed
+from refold.engine.scrub.scrub import scrub as verify
 from refold.errors import InputError
-from refold.log.integrity import Damage
-from refold.log.seal import seal, segments
-from refold.scrub.accept import Accepted, would_accept
-from refold.scrub.accept import accept as accept_damage
-from refold.scrub.accept import damaged as damaged_segments
-from refold.scrub.scrub import Scrubbed
-from refold.scrub.scrub import scrub as verify
+from refold.store.log.integrity import Damage
+from refold.store.log.seal import seal, segments
 
 SHOWN = 50
 """Damage that is listed on the screen; --json gives more."""

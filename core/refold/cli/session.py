@@ -13,10 +13,10 @@ import typer
 from psycopg.conninfo import conninfo_to_dict
 
 from refold.cli.output import note
-from refold.connections import INSPECTORS, READERS, Role, connect
 from refold.errors import InputError
-from refold.installed import check
-from refold.resources import projections_dir
+from refold.postgres.connect import INSPECTORS, READERS, Role, connect
+from refold.store.schema.installed import check
+from refold.store.schema.resources import projections_dir
 
 __all__ = ["INSPECTORS", "READERS", "AsJson", "DatabaseUrl", "Projections", "database", "folder", "session"]
 
@@ -45,7 +45,7 @@ Projections = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")]
 
 WORKER_SETTINGS = {"plan_cache_mode": "force_generic_plan", "jit": "off"}
-"""Plans must not depend on how far a cursor has got (see refold.upkeep.stream)."""
+"""Plans must not depend on how far a cursor has got (see refold.model.stream.page_sql)."""
 
 
 _NO_URL = "the database URL is not a libpq URL"
@@ -95,7 +95,7 @@ def _embedded() -> str:
     with psycopg.connect(url, autocommit=True) as conn:
         installed = conn.execute("SELECT to_regclass('refold.settings') IS NOT NULL").fetchone()
     if installed != (True,):
-        from refold.database import migrate
+        from refold.store.schema.migrate import migrate
 
         migrate(url)
     return url
@@ -118,7 +118,7 @@ def session(
         checked: refuse a database whose coordinates mean nothing.
 
     Raises:
-        refold.errors.DatabaseError: see `refold.database.check`.
+        refold.errors.DatabaseError: see `refold.store.schema.installed.check`.
     """
     works = role in ("refold_worker", READERS, INSPECTORS)
     settings = WORKER_SETTINGS if works else None

@@ -12,9 +12,9 @@ import typer
 from refold.cli.app import START, app
 from refold.cli.output import as_json, line
 from refold.cli.session import AsJson, DatabaseUrl, database
-from refold.database import migrate as install
 from refold.errors import InputError
-from refold.resources import projections_dir, sql_dir
+from refold.store.schema.migrate import migrate as install
+from refold.store.schema.resources import projections_dir, sql_dir
 
 _PROJECT = Path(__file__).parent / "project"
 

@@ -12,8 +12,9 @@ from refold.cli.app import FOUND, TRUST, app
 from refold.cli.output import as_json, line, out, table
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.errors import InputError
-from refold.standby import Standby
-from refold.status import COUNTED, BuildStatus, Holder, Status, read
+from refold.inspect.status import COUNTED, BuildStatus, Status, read
+from refold.postgres.standby import Standby
+from refold.store.log.blocking_transactions import Holder
 
 OLD = 1.0
 """Seconds after which an open transaction is worth a line."""

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from refold.builds.scans import Scan
 from refold.cli.output import block, line, note
+from refold.engine.publish.scans import Scan
 from refold.errors import DefinitionError
-from refold.projections.definition import Definition
-from refold.projections.keepable import Keepable, keepable, streams_read
-from refold.projections.plan import LOG, LOG_COLUMNS
-from refold.projections.view_file import views_beside
+from refold.model.projection.definition import Definition
+from refold.model.projection.keepable import Keepable, keepable, streams_read
+from refold.model.projection.plan import LOG, LOG_COLUMNS
+from refold.model.projection.view_file import views_beside
 
 _INSTEAD = "keep what it groups by as a metric in projections/, and let the view read that"
 

@@ -16,12 +16,13 @@ from refold.cli.app import TRUST, app
 from refold.cli.bars import progress
 from refold.cli.output import line
 from refold.cli.session import DatabaseUrl, Projections, database, folder
-from refold.database import check, connect
-from refold.duties.every import DUTIES
 from refold.errors import BuildError, OnStandby
-from refold.retry import away, retrying
-from refold.worker.doorbell import POLL
-from refold.worker.pool import LOGGERS, Orders, run
+from refold.postgres.connect import connect
+from refold.postgres.retry import away, retrying
+from refold.service.duties.registry import DUTIES
+from refold.service.worker.listener import POLL
+from refold.service.worker.pool import LOGGERS, Orders, run
+from refold.store.schema.installed import check
 
 log = logging.getLogger("refold.worker")
 

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 
 from refold.demo.shop import TODAY
-from refold.reconcile import Finding
+from refold.engine.reconcile import Finding
 
 Drift = tuple[str, str, str, str]
 """Metric, kind, row as it stands, row as it must be."""

@@ -16,9 +16,9 @@ from refold.demo.stage import Hand, Stage
 from refold.demo.stream import Rate, Received, stream
 from refold.demo.tally import tally
 from refold.demo.wait import wait_for
-from refold.events import Answer
-from refold.log import Log
-from refold.reconcile import reconcile
+from refold.engine.reconcile import reconcile
+from refold.model.event.source_event import Answer
+from refold.store.log import Log
 
 TWICE = 1_000
 """Deliveries in the batch that is delivered twice."""

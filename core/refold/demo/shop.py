@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Literal
 
-from refold.events import Answer
+from refold.model.event.source_event import Answer
 
 Action = Literal["view", "cart", "purchase"]
 

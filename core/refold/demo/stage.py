@@ -15,16 +15,17 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from refold.builds.analyst_views import apply_analyst_views
-from refold.builds.build import Build
-from refold.database import Role, connect, migrate
 from refold.demo.wait import wait_for
-from refold.deployment.deploy import deploy
 from refold.embedded import EmbeddedServer
 from refold.embedded.postmaster import Postmaster
+from refold.engine.deployment.deploy import deploy
+from refold.engine.publish.analyst_views import apply_analyst_views
 from refold.errors import RefoldError
-from refold.projections.definition import load_directory
-from refold.resources import projections_dir, sql_dir
+from refold.model.projection.definition import load_directory
+from refold.postgres.connect import Role, connect
+from refold.store.builds.build import Build
+from refold.store.schema.migrate import migrate
+from refold.store.schema.resources import projections_dir, sql_dir
 
 STOP_S = 10.0
 """Seconds that a worker has for its last page."""

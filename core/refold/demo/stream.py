@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from refold.demo.shop import DAY_S, Delivery
-from refold.events import Answer
-from refold.log import Log
+from refold.model.event.source_event import Answer
+from refold.store.log import Log
 
 TICK_S = 0.05
 """Seconds between two batches."""

@@ -1,0 +1,1 @@
+"""What moves: applying pages, showing metrics, auditing, healing, deploying, recovering."""

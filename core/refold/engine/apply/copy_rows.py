@@ -1,0 +1,115 @@
+"""Writing the rows of a transform by COPY."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum
+from types import NoneType
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from refold.model.event.exact_json import metadata_json
+from refold.model.projection.json_form import is_structure, json_form
+from refold.model.projection.transform import FunctionFailed
+from refold.model.stream.copy_text import NULL, escaped
+
+TOGETHER = 500
+"""Rows that are handed over at once."""
+
+
+def _json(value: Any) -> str:
+    try:
+        return escaped(metadata_json(value))
+    except TypeError:
+        return escaped(metadata_json(json_form(value)))
+
+
+class _Texts(dict[type, Callable[[Any], str]]):
+    """The text of a value by its type; a type that is not there is looked at as a class."""
+
+    def __missing__(self, kind: type) -> Callable[[Any], str]:
+        if issubclass(kind, Enum):
+            return _of_enum
+        return _of_class
+
+
+def _of_enum(value: Any) -> str:
+    return _TEXT[type(value.value)](value.value)
+
+
+def _of_class(value: Any) -> str:
+    if not is_structure(value):
+        # A type that psycopg knows more about, or a subclass with a text of its own.
+        raise KeyError(type(value))
+    return escaped(metadata_json(json_form(value)))
+
+
+# The text of the types that rows are usually made of.
+_TEXT = _Texts(
+    {
+        NoneType: lambda value: NULL,
+        str: escaped,
+        int: str,
+        bool: lambda value: "t" if value else "f",
+        float: repr,
+        Decimal: str,
+        datetime: datetime.isoformat,
+        date: date.isoformat,
+        UUID: str,
+        dict: _json,
+        list: _json,
+    }
+)
+
+
+def write_rows(conn: psycopg.Connection, copy_statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Writes rows by COPY; structures become jsonb, and an enum its value.
+
+    Args:
+        conn: the caller's connection and transaction.
+        copy_statement: COPY … FROM STDIN, in text format.
+        rows: values in the order of its columns.
+
+    Raises:
+        FunctionFailed: a value has no text, such as an integer of 5,000 digits.
+    """
+    with conn.cursor() as cursor, cursor.copy(copy_statement.encode()) as copy:
+        lines: list[str] = []
+        for row in rows:
+            try:
+                lines.append("\t".join([_TEXT[type(value)](value) for value in row]))
+            except KeyError:
+                _flush(copy, lines)
+                _write(copy, row)
+            except Exception as error:
+                raise FunctionFailed(error) from error
+            if len(lines) >= TOGETHER:
+                _flush(copy, lines)
+        _flush(copy, lines)
+
+
+def _write(copy: psycopg.Copy, row: tuple[Any, ...]) -> None:
+    try:
+        copy.write_row([_known(value) for value in row])
+    except psycopg.OperationalError:
+        raise
+    except Exception as error:
+        raise FunctionFailed(error) from error
+
+
+def _known(value: Any) -> Any:
+    """A value as psycopg takes it."""
+    if isinstance(value, Enum):
+        return _known(value.value)
+    return Jsonb(json_form(value), dumps=metadata_json) if is_structure(value) else value
+
+
+def _flush(copy: psycopg.Copy, lines: list[str]) -> None:
+    if lines:
+        copy.write("\n".join(lines) + "\n")
+        lines.clear()

@@ -1,0 +1,88 @@
+"""The first event that fails of those that a run has to do with, where they are evaluated from nothing each time.
+
+So it is for a load that is no range of the stream (recompute, by ranges of the key), and for healing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psycopg
+
+from refold.engine.apply.isolate import Culprit, first_failing, of_an_event
+from refold.engine.apply.page import FIRST, cursor_parameters
+from refold.model.stream.cursor import Cursor, Key
+from refold.store.builds.compiled import Upkeeper
+
+
+def first_culprit(
+    conn: psycopg.Connection,
+    keeper: Upkeeper,
+    run: Cursor,
+    dead: list[str],
+    evaluate: Callable[[Cursor], object],
+    *,
+    passes: int = 0,
+) -> tuple[int, Culprit] | None:
+    """Finds the first event, in the order of the stream, without which all before it can be evaluated.
+
+    Args:
+        conn: the caller's transaction, which holds the build's lock.
+        keeper: the build's SQL.
+        run: from one snapshot to another; its progress says how far it is gone.
+        dead: the ids of the build's dead letters.
+        evaluate: evaluates what a cursor has applied; what it writes is undone.
+        passes: so many of the first rows are known not to fail.
+
+    Returns:
+        Which row of the run it is, from 1, and the culprit; None where nothing fails, or it fails without any event.
+    """
+
+    def failure(cursor: Cursor) -> Exception | None:
+        try:
+            with conn.transaction(force_rollback=True):
+                evaluate(cursor)
+        except Exception as error:
+            if not of_an_event(error):
+                raise
+            return error
+        return None
+
+    if failure(run) is None:
+        return None
+    rows = _Rows(conn, keeper, run, dead)
+    if not rows.count:
+        return None
+
+    def of_so_many(count: int) -> Exception | None:
+        return failure(run if count == rows.count else Cursor(run.done, run.target, rows.at(count)[1]))
+
+    number, error = first_failing(rows.count, of_so_many, passes=passes)
+    if number == 1 and failure(Cursor(run.done, run.target, FIRST)) is not None:
+        return None
+    event_id, key = rows.at(number)
+    return number, Culprit(event_id, key, error)
+
+
+class _Rows:
+    """The rows of a stream that a run has applied, in order."""
+
+    def __init__(self, conn: psycopg.Connection, keeper: Upkeeper, run: Cursor, dead: list[str]) -> None:
+        self._conn = conn
+        ordinal = "ordinal" if keeper.stream.ordinal else "0"
+        self._query = (
+            f"SELECT event_id, txid::text::bigint, position, {ordinal} FROM {keeper.stream.table}\n"
+            f"WHERE NOT pg_visible_in_snapshot(txid, %(done)s::pg_snapshot) AND {keeper.stream.applied()}\n"
+            f"ORDER BY {keeper.stream.coordinates}"
+        )
+        self._parameters = cursor_parameters(run, dead)
+        row = conn.execute(f"SELECT count(*) FROM (\n{self._query}\n) AS r".encode(), self._parameters).fetchone()
+        assert row is not None
+        self.count = int(row[0])
+
+    def at(self, number: int) -> tuple[str, Key]:
+        """The row of that number, from 1: its id and key."""
+        row = self._conn.execute(f"{self._query} OFFSET {number - 1} LIMIT 1".encode(), self._parameters).fetchone()
+        assert row is not None
+        event_id, *key = row
+        return event_id, Key(*key)

@@ -1,0 +1,325 @@
+"""The first load of a build: set-based, in large steps, resumable, without indexes where they would slow it.
+
+Nobody reads the table before it is loaded, and the cursor's run (done = nothing, target = T) guards against
+counting twice, so the keys can be made after the rows.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from refold.engine.apply.first_failure import first_culprit
+from refold.engine.apply.isolate import Culprit, Portion, of_an_event, sift
+from refold.engine.apply.page import (
+    LAST,
+    Apply,
+    apply_carefully,
+    apply_read,
+    cursor_parameters,
+    read_parameters,
+    upstream_cursor,
+)
+from refold.model.stream.cursor import EMPTY, Cursor, Key, Read
+from refold.model.stream.page_sql import LOG_TABLE
+from refold.postgres.failpoints import crash_point
+from refold.postgres.planner import plan_freely
+from refold.store.builds import read_checksums as reads
+from refold.store.builds.build import BY_KEY, Build, by_id, lock, move
+from refold.store.builds.checksums import take
+from refold.store.builds.compiled import Upkeeper
+from refold.store.builds.dead_letters import Bound, left_out, set_aside
+from refold.store.builds.first_load import start_over
+
+STEP = 2_000_000
+"""Rows of the stream in one step (merge, members, facts)."""
+TRANSFORM_STEP = 20_000
+"""Rows in one step through Python."""
+BUCKET = 10_000_000
+"""Rows of the stream for each hash range of the key (recompute)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a step of a load did.
+
+    Args:
+        events: rows of the stream that were read.
+        finished: the build takes pages from now on.
+        total: estimate of the rows that the whole load reads.
+    """
+
+    events: int
+    finished: bool
+    total: int
+
+
+def load_step(conn: psycopg.Connection, keeper: Upkeeper, *, step: int = STEP, bucket: int = BUCKET) -> Loaded | None:
+    """One step of a build's first load, in a transaction of its own.
+
+    Args:
+        conn: a worker's connection, in autocommit mode.
+        keeper: the build's SQL.
+        step: rows of the stream at most, for the kinds that go through it in order.
+        bucket: rows of the stream for each hash range, for recompute.
+
+    Returns:
+        None when another worker has the build, or its upstream has to be loaded first.
+
+    Raises:
+        BuildError: too many of its events fail.
+    """
+    try:
+        return _load_step(conn, keeper, step, bucket, careful=False)
+    except Exception as error:
+        if not of_an_event(error):
+            raise
+        failure = error
+    if keeper.plan.upkeep in BY_KEY:
+        return _set_culprits_aside(conn, keeper, failure)
+    return _load_step(conn, keeper, step, bucket, careful=True)
+
+
+def _load_step(conn: psycopg.Connection, keeper: Upkeeper, step: int, bucket: int, *, careful: bool) -> Loaded | None:
+    with conn.transaction():
+        build = _locked(conn, keeper)
+        if build is None:
+            return None
+        started = time.perf_counter()
+        target = build.cursor.target or upstream_cursor(conn, build).done
+        total = _estimate(conn, keeper)
+        dead = left_out(conn, build)
+        plan_freely(conn)
+        if keeper.plan.upkeep in BY_KEY:
+            events, cursor, finished = _load_bucket(conn, keeper, build, Cursor(EMPTY, target), total, bucket, dead)
+        else:
+            run = Cursor(EMPTY, target, build.cursor.progress)
+            if keeper.transform is not None:
+                apply = apply_carefully if careful else apply_read
+                events, cursor, finished = _load_function(conn, keeper, build, run, min(TRANSFORM_STEP, step), apply)
+            elif careful:
+                events, cursor, finished = _load_carefully(conn, keeper, build, run, step, dead)
+            else:
+                events, cursor, finished = _load_range(conn, keeper, run, step, total, dead)
+        crash_point("load_rows")
+        if finished:
+            for index in keeper.statements.indexes:
+                conn.execute(index.encode())
+            # What analysts query; nothing is planned by the statistics of the sets behind it.
+            conn.execute(f"ANALYZE {keeper.statements.relations[0].table}".encode())
+            take(conn, keeper.build_id, keeper.statements.relations)
+            # Letters that this very step has set aside count too.
+            reads.take(conn, keeper, cursor_parameters(cursor, left_out(conn, by_id(conn, keeper.build_id))))
+            crash_point("load_indexes")
+        # SQL loads do not count what they read, and an estimate has no place among the statistics.
+        counted = events if keeper.transform else 0
+        spent = (time.perf_counter() - started) * 1000 if keeper.transform else 0.0
+        move(conn, build, cursor, events=counted, milliseconds=spent)
+        conn.execute(
+            "UPDATE refold.builds SET loaded = %s, load_step = load_step + 1 WHERE build_id = %s",
+            (finished, build.build_id),
+        )
+    return Loaded(events, finished, total)
+
+
+def _locked(conn: psycopg.Connection, keeper: Upkeeper) -> Build | None:
+    """The build under its lock, if it is to be loaded and can be."""
+    build = lock(conn, keeper.build_id)
+    if build is None or build.loaded or build.upstream_id != keeper.upstream_id:
+        return None
+    if build.upstream_id is not None and not by_id(conn, build.upstream_id).loaded:
+        return None
+    return build
+
+
+def _set_culprits_aside(conn: psycopg.Connection, keeper: Upkeeper, failure: Exception) -> Loaded | None:
+    """Finds the events that fail in what is left to load, and sets them aside; the next step leaves them out.
+
+    Raises:
+        Exception: the failure itself, when no event fails alone.
+    """
+    with conn.transaction():
+        build = _locked(conn, keeper)
+        if build is None:
+            return None
+        target = build.cursor.target or upstream_cursor(conn, build).done
+        plan_freely(conn)
+        dead = left_out(conn, build)
+        bound = Bound.of(conn, build, _estimate(conn, keeper))
+        culprits: list[Culprit] = []
+        portion = Portion(culprits)
+        ranges = {"steps": str(build.load_steps or 1), "step": str(build.load_step)}
+
+        def evaluate(cursor: Cursor) -> None:
+            read = Read(EMPTY, target, None, None if cursor.progress == LAST else cursor.progress)
+            _execute(conn, keeper.statements.probe, read_parameters(read, 0, dead) | ranges)
+
+        def search() -> None:
+            passes = 0
+            while not portion.enough():
+                found = first_culprit(conn, keeper, Cursor(EMPTY, target, LAST), dead, evaluate, passes=passes)
+                if found is None:
+                    break
+                number, culprit = found
+                bound.take(culprit.error)
+                culprits.append(culprit)
+                dead.append(culprit.event_id)
+                passes = number - 1
+
+        search()
+        if not culprits and build.load_step:
+            # What no index can hold fails when the last range is there, and may have come with any before it.
+            start_over(conn, build)
+            ranges |= {"step": "0"}
+            search()
+        if not culprits:
+            raise failure
+        set_aside(conn, build, culprits, beyond=bound.beyond)
+    return Loaded(0, False, 0)
+
+
+def _load_function(
+    conn: psycopg.Connection, keeper: Upkeeper, build: Build, run: Cursor, step: int, apply: Apply
+) -> tuple[int, Cursor, bool]:
+    """Lets a function see the next rows."""
+    assert run.target is not None
+    # The figures of all rows are taken at the end, when there is an index to find them by.
+    bare = replace(keeper, statements=replace(keeper.statements, figures=""))
+    part = apply(conn, bare, build, Read(EMPTY, run.target, run.progress, None), step)
+    if part.full:
+        return part.events, Cursor(EMPTY, run.target, part.last), False
+    return part.events, Cursor(run.target), True
+
+
+def _load_range(
+    conn: psycopg.Connection, keeper: Upkeeper, run: Cursor, step: int, total: int, dead: Sequence[str]
+) -> tuple[int, Cursor, bool]:
+    """Applies the next `step` rows, all that is left where that is not much more."""
+    assert run.target is not None
+    upto = None
+    if total > step:
+        read = Read(EMPTY, run.target, run.progress, None)
+        found = conn.execute(keeper.stream.boundary().encode(), read_parameters(read, step, dead)).fetchone()
+        upto = None if found is None else Key(*found)
+    bounded = Read(EMPTY, run.target, run.progress, upto)
+    statements = keeper.statements.load if run.progress is None else keeper.statements.load_next
+    _execute(conn, statements, read_parameters(bounded, step, dead))
+    if upto is None:
+        return total % step if run.progress else total, Cursor(run.target), True
+    return step, Cursor(EMPTY, run.target, upto), False
+
+
+def _load_carefully(
+    conn: psycopg.Connection, keeper: Upkeeper, build: Build, run: Cursor, step: int, dead: list[str]
+) -> tuple[int, Cursor, bool]:
+    """The same when an event of them fails: it becomes a dead letter, and the others are applied.
+
+    Raises:
+        BuildError: too many fail.
+    """
+    assert run.target is not None
+    target, at = run.target, run.progress
+    stream = keeper.stream
+
+    def row(query: str, limit: int) -> tuple[Any, ...] | None:
+        return conn.execute(query.encode(), read_parameters(Read(EMPTY, target, at, None), limit, dead)).fetchone()
+
+    counted = row(f"SELECT count(*) FROM (SELECT FROM {stream.table} WHERE {stream.run()} LIMIT %(limit)s) AS r", step)
+    assert counted is not None
+    rows = int(counted[0])
+    bound = Bound.of(conn, build, rows)
+    culprits: list[Culprit] = []
+
+    def attempt(count: int) -> Exception | None:
+        nonlocal at
+        found = row(stream.boundary(), count)
+        assert found is not None
+        upto = Key(*found)
+        statements = keeper.statements.load if at is None else keeper.statements.load_next
+        try:
+            with conn.transaction():
+                _execute(conn, statements, read_parameters(Read(EMPTY, target, at, upto), 0, dead))
+                # Of the same names are those of the next attempt.
+                conn.execute("DISCARD TEMPORARY")
+        except Exception as error:
+            if not of_an_event(error):
+                raise
+            return error
+        at = upto
+        return None
+
+    def blame(error: Exception) -> None:
+        bound.take(error)
+        ordinal = "ordinal" if stream.ordinal else "0"
+        found = row(
+            f"SELECT event_id, txid::text::bigint, position, {ordinal} FROM {stream.table}\n"
+            f"WHERE {stream.run()} ORDER BY {stream.coordinates} LIMIT 1",
+            0,
+        )
+        assert found is not None
+        event_id, *key = found
+        culprits.append(Culprit(event_id, Key(*key), error))
+        dead.append(event_id)
+
+    done = sift(rows, attempt=attempt, blame=blame, enough=Portion(culprits).enough)
+    set_aside(conn, build, culprits, beyond=bound.beyond)
+    if done < rows or rows == step:
+        return done, Cursor(EMPTY, target, at), False
+    return done, Cursor(target), True
+
+
+def _load_bucket(
+    conn: psycopg.Connection,
+    keeper: Upkeeper,
+    build: Build,
+    run: Cursor,
+    total: int,
+    bucket: int,
+    dead: Sequence[str],
+) -> tuple[int, Cursor, bool]:
+    """Evaluates the query for the next hash range of the key."""
+    assert run.target is not None
+    steps = build.load_steps or max(1, math.ceil(total / bucket))
+    if build.load_steps is None:
+        conn.execute("UPDATE refold.builds SET load_steps = %s WHERE build_id = %s", (steps, build.build_id))
+    read = Read(EMPTY, run.target, None, None)
+    parameters = read_parameters(read, 0, dead) | {"steps": str(steps), "step": str(build.load_step)}
+    load = keeper.statements.load_apart if dead else keeper.statements.load
+    _execute(conn, load, parameters)
+    finished = build.load_step + 1 >= steps
+    return total // steps, Cursor(run.target) if finished else run, finished
+
+
+def _execute(conn: psycopg.Connection, statements: Sequence[str], parameters: dict[str, str]) -> None:
+    # Bound by the client: CREATE TABLE AS takes no parameters, and the planner should see the values.
+    with psycopg.ClientCursor(conn) as cursor:
+        for statement in statements:
+            cursor.execute(statement.encode(), parameters)
+
+
+def _estimate(conn: psycopg.Connection, keeper: Upkeeper) -> int:
+    """About how many rows the stream has, from the planner's statistics and the file sizes.
+
+    Of a table that was never vacuumed the planner assumes ten pages at least, also where it is empty: so of each
+    segment that is ready for events to come. The log has no more events than positions, another stream no rows without
+    a page.
+    """
+    table = keeper.stream.table
+    with conn.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(b"EXPLAIN (FORMAT JSON) SELECT 1 FROM " + table.encode()).fetchone()
+    assert row is not None
+    rows = int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"])
+    bound = (
+        "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM refold.events_position"
+        if table == LOG_TABLE
+        else f"SELECT CASE WHEN pg_relation_size('{table}') = 0 THEN 0 ELSE {rows} END"
+    )
+    most = conn.execute(bound.encode()).fetchone()
+    assert most is not None
+    return min(rows, int(most[0]))

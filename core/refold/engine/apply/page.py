@@ -1,0 +1,411 @@
+"""One page: rows, cursor and statistics in one transaction, under the build's lock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import psycopg
+
+from refold.engine.apply.copy_rows import write_rows
+from refold.engine.apply.decoding import decoded
+from refold.engine.apply.isolate import Culprit, Portion, of_an_event, sift
+from refold.model.stream.copy_text import array
+from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
+from refold.model.upkeep.transform import BYTES_SO_FAR
+from refold.postgres.failpoints import crash_point
+from refold.postgres.savepoint import savepoint
+from refold.store.builds.build import BY_KEY, Build, Locked, by_id, lock, move
+from refold.store.builds.compiled import Upkeeper
+from refold.store.builds.dead_letters import Bound, left_out, set_aside
+
+
+class Written(NamedTuple):
+    """What was written of a read.
+
+    Args:
+        events: rows of the stream.
+        last: key of the last of them.
+        full: there may be more of the read: its limit was reached, in rows or in bytes.
+    """
+
+    events: int
+    last: Key | None
+    full: bool
+
+
+Apply = Callable[[psycopg.Connection, Upkeeper, Build, Read, int], Written]
+"""apply(conn, keeper, build, read, limit): writes the rows of a read."""
+
+CAREFUL = 20_000
+"""Rows at most of a page in which an event fails."""
+BYTES = 16 * 2**20
+"""Bytes of its stream that a transform is given at once: they are held in memory, several times as large there."""
+PORTION = 1_000
+"""Rows that a transform is given at first; if they are not too many bytes, four times as many each time. The server
+takes the size of all rows of a portion to find those that fit."""
+CUTS = 64
+"""Portions of a step of a first load that may be full of bytes."""
+FREE = 0.25
+"""Seconds that a page may take before the next one has to wait."""
+ALIVE_EVERY = 0.2
+"""Seconds between two signs of life in the middle of a page."""
+
+_EVENT_ID = 3
+"""Where a transform's rows have their id."""
+FIRST = Key(0, 0, -1)
+LAST = Key(2**63 - 1, 2**63 - 1, LAST_ORDINAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a page did.
+
+    Args:
+        events: rows of the stream that were applied.
+        full: there may be more right now.
+        last: key of the last of them.
+        seconds: how long the page took, its commit included.
+    """
+
+    events: int
+    full: bool
+    last: Key | None = None
+    seconds: float = 0.0
+
+
+def turn(conn: psycopg.Connection, keeper: Upkeeper, limit: int) -> Applied | None:
+    """Applies the next page of a build in a transaction of its own.
+
+    Args:
+        conn: a worker's connection, in autocommit mode.
+        keeper: the build's SQL.
+        limit: rows of the stream at most.
+
+    Returns:
+        None when another worker has the build, or it reads another upstream by now.
+
+    Raises:
+        BuildError: too many of its events fail.
+    """
+    try:
+        return _turn(conn, keeper, limit, apply_read)
+    except Exception as error:
+        if not of_an_event(error):
+            raise
+    # Once more from the start, which costs a page without such events nothing.
+    return _turn(conn, keeper, min(limit, CAREFUL), apply_carefully)
+
+
+def _turn(conn: psycopg.Connection, keeper: Upkeeper, limit: int, apply: Apply) -> Applied | None:
+    started = time.perf_counter()
+    with conn.transaction():
+        build = lock(conn, keeper.build_id)
+        # A promote may have pointed the build at another upstream since `keeper` was made: with the new cursor
+        # and the old table, what the old one never got would be skipped.
+        if build is None or not build.loaded or build.upstream_id != keeper.upstream_id:
+            return None
+        crash_point("locked")
+        applied = apply_page(conn, keeper, build, limit, apply=apply)
+    crash_point("committed")
+    return replace(applied, seconds=time.perf_counter() - started)
+
+
+def apply_page(
+    conn: psycopg.Connection,
+    keeper: Upkeeper,
+    build: Build,
+    limit: int,
+    *,
+    known: Snapshot = EMPTY,
+    apply: Apply | None = None,
+) -> Applied:
+    """The page itself, inside the caller's transaction, which holds the build's lock.
+
+    Args:
+        conn: the caller's transaction.
+        keeper: the build's SQL.
+        build: the build, as it is under the lock.
+        limit: rows of the stream at most.
+        known: what another build has applied, whose lock the transaction holds too: see `Snapshot.capped`.
+        apply: how; by default `apply_read`.
+    """
+    started = time.perf_counter()
+    upstream = upstream_cursor(conn, build, known=known)
+    read = next_read(build.cursor, upstream)
+    if read is None:
+        return Applied(0, full=False)
+    crash_point("looked")
+    events, last, full = (apply or apply_read)(conn, keeper, build, read, limit)
+    crash_point("rows")
+    cursor = advance(build.cursor, read, last, full)
+    if events or cursor != build.cursor:
+        move(conn, build, cursor, events=events, milliseconds=(time.perf_counter() - started) * 1000)
+    crash_point("cursor")
+    return Applied(events, full, last)
+
+
+def upstream_cursor(conn: psycopg.Connection, build: Build, *, known: Snapshot = EMPTY) -> Cursor:
+    """How far the build may read: the upstream's cursor, or for the log the present snapshot.
+
+    Seen after the lock was had, and before the rows are read: `lock` has looked; for a build that the transaction
+    has locked before, this is a statement of its own. The snapshot of the log is capped at this transaction's own id:
+    see `Snapshot.capped`.
+    """
+    if isinstance(build, Locked):
+        return build.upstream(known)
+    if build.upstream_id is not None:
+        return by_id(conn, build.upstream_id).cursor
+    row = conn.execute("SELECT pg_current_snapshot()::text, pg_current_xact_id()::text").fetchone()
+    assert row is not None
+    return Cursor(Snapshot.parse(row[0]).capped(int(row[1]), known))
+
+
+def read_parameters(read: Read, limit: int, dead: Sequence[str] = ()) -> dict[str, str]:
+    """A read as the parameters of a page. All are text, so that every page is one prepared statement.
+
+    Args:
+        read: what may be read.
+        limit: rows at most.
+        dead: the ids of the build's dead letters.
+    """
+    after = read.after or FIRST
+    upto = read.upto or LAST
+    return {
+        "open": "{" + ",".join(str(txid) for txid in read.done.xip if txid >= after.txid) + "}",
+        "done": str(read.done),
+        "target": str(read.target),
+        "settled": str(_settled(read.target)),
+        "limit": str(limit),
+        "bytes": str(BYTES),
+        "dead": array(dead),
+        "whole": str(read.after is None and read.upto is None),
+        **key_parameters("after", after),
+        **key_parameters("upto", upto),
+        **key_parameters("from", max(after, Key(read.done.xmax, 0, -1))),
+        **key_parameters("to", min(upto, _end_of(read.target.xmax - 1))),
+    }
+
+
+def cursor_parameters(cursor: Cursor, dead: Sequence[str] = ()) -> dict[str, str]:
+    """A cursor, and the ids of the build's dead letters, as the parameters of `Stream.applied`."""
+    return {
+        "dead": array(dead),
+        "done": str(cursor.done),
+        "target": str(cursor.target or cursor.done),
+        **key_parameters("progress", cursor.progress or FIRST),
+    }
+
+
+def key_parameters(name: str, key: Key) -> dict[str, str]:
+    """A key as the parameters of `Stream.bound`."""
+    return {
+        f"{name}_txid": str(key.txid),
+        f"{name}_position": str(key.position),
+        f"{name}_ordinal": str(key.ordinal),
+    }
+
+
+def apply_read(conn: psycopg.Connection, keeper: Upkeeper, build: Build, read: Read, limit: int) -> Written:
+    """Reads a page and writes its rows."""
+    return apply_rows(conn, keeper, read, limit, _left_out(conn, keeper, build))
+
+
+def _left_out(conn: psycopg.Connection, keeper: Upkeeper, build: Build) -> list[str]:
+    """The dead letters that a page could meet: where it reads the events of its keys once more, and in a first load
+    that was started over."""
+    return left_out(conn, build) if keeper.plan.upkeep in BY_KEY or not build.loaded else []
+
+
+def apply_carefully(conn: psycopg.Connection, keeper: Upkeeper, build: Build, read: Read, limit: int) -> Written:
+    """The same when an event of the page fails: it becomes a dead letter, and the others are applied.
+
+    Where many fail, the page ends behind the first portion of them.
+
+    Raises:
+        BuildError: too many fail.
+    """
+    rows = _coordinates(conn, keeper, read, limit)
+    if not rows:
+        return Written(0, None, False)
+    dead = _left_out(conn, keeper, build)
+    bound = Bound.of(conn, build, len(rows))
+    culprits: list[Culprit] = []
+    at = 0
+
+    def attempt(count: int) -> Exception | None:
+        nonlocal at
+        within = Read(read.done, read.target, rows[at - 1][1] if at else read.after, rows[at + count - 1][1])
+        try:
+            with savepoint(conn):
+                apply_all(conn, keeper, within, count, dead)
+        except Exception as error:
+            if not of_an_event(error):
+                raise
+            return error
+        at += count
+        return None
+
+    def blame(error: Exception) -> None:
+        nonlocal at
+        bound.take(error)
+        event_id, key = rows[at]
+        culprits.append(Culprit(event_id, stored_key(keeper, key), error))
+        # Another event of its key would evaluate it again.
+        dead.append(event_id)
+        at += 1
+
+    _prepare(conn, keeper, read, dead)
+    done = sift(len(rows), attempt=attempt, blame=blame, enough=Portion(culprits).enough)
+    set_aside(conn, build, culprits, beyond=bound.beyond)
+    return Written(done, rows[done - 1][1], done < len(rows) or len(rows) >= limit)
+
+
+def _prepare(conn: psycopg.Connection, keeper: Upkeeper, read: Read, dead: Sequence[str]) -> None:
+    """Reads a page of nothing: psycopg keeps prepared only what has succeeded, and all attempts may fail."""
+    for statement in (keeper.statements.page, keeper.statements.backlog):
+        _apply(conn, keeper, statement, Read(read.done, read.target, LAST, LAST), 1, dead)
+
+
+def _coordinates(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int) -> list[tuple[str, Key]]:
+    """The ids and keys of a page's rows, in order."""
+    query = keeper.stream.page(["event_id"]).rows
+    found = conn.execute(
+        f"SELECT event_id, txid::text::bigint, position, ordinal FROM (\n{query}\n) AS page ORDER BY 2, 3, 4".encode(),
+        read_parameters(read, limit),
+    ).fetchall()
+    return [(event_id, _key(keeper, *key)) for event_id, *key in found]
+
+
+def stored_key(keeper: Upkeeper, key: Key) -> Key:
+    """A key as it stands in the stream: a row of the log has the ordinal 0."""
+    return key if keeper.stream.ordinal else Key(key.txid, key.position, 0)
+
+
+def apply_all(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int, dead: Sequence[str]) -> None:
+    """Writes all rows of a read, however many bytes they are; the arguments are those of `apply_rows`."""
+    while limit > 0:
+        events, last, full = apply_rows(conn, keeper, read, limit, dead)
+        if not full:
+            break
+        read, limit = replace(read, after=last), limit - events
+
+
+def apply_rows(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int, dead: Sequence[str]) -> Written:
+    """Writes the rows of a read.
+
+    Args:
+        conn: the caller's transaction, which holds the build's lock.
+        keeper: the build's SQL.
+        read: which rows.
+        limit: how many at most.
+        dead: the ids of the build's dead letters.
+    """
+    settled = settled_part(read)
+    if settled is None:
+        return _in_portions(conn, keeper, keeper.statements.page, read, limit, dead)
+    written = _in_portions(conn, keeper, keeper.statements.backlog, settled, limit, dead)
+    if written.full or settled.upto == (read.upto or _end_of(read.target.xmax - 1)):
+        return written
+    rest = Read(read.done, read.target, settled.upto, read.upto)
+    more = _in_portions(conn, keeper, keeper.statements.page, rest, limit - written.events, dead)
+    return Written(written.events + more.events, more.last or written.last, more.full)
+
+
+def _in_portions(
+    conn: psycopg.Connection, keeper: Upkeeper, statement: str, read: Read, limit: int, dead: Sequence[str]
+) -> Written:
+    """A read by one statement; that of a transform a portion at a time, up to its bound in bytes."""
+    if keeper.transform is None:
+        return _apply(conn, keeper, statement, read, limit, dead)
+    # A first load may read all of its stream for each statement. It goes on behind a portion of few rows for a while,
+    # so that it does not take the sizes of as many again each time.
+    loads = read.done == EMPTY
+    events, portion, cuts = 0, limit if loads else PORTION, 0
+    while True:
+        step = min(portion, limit - events)
+        written = _apply(conn, keeper, statement, read, step, dead)
+        events += written.events
+        last = written.last or read.after
+        cut = written.full and written.events < step
+        cuts += cut
+        if not written.full or events >= limit or cuts > (CUTS if loads else 0):
+            # Full of bytes: a page ends here.
+            return Written(events, last if events else None, written.full)
+        read, portion = replace(read, after=last), 2 * written.events if cut else portion * 4
+
+
+def settled_part(read: Read) -> Read | None:
+    """The start of a read, as far as one range of the index holds it and all its transactions are over, or None.
+
+    In a backlog that is nearly everything: what is left of a late transaction, and what comes behind those that
+    were open at `done` and before those that were open at `target`. The start of a run is left to the general
+    statement, which reads both ends at once.
+    """
+    if read.after is None:
+        return None
+    txid = read.after.txid
+    if txid >= read.done.xmax:
+        end = _end_of(_settled(read.target) - 1)
+    elif read.target.visible(txid) and not read.done.visible(txid):
+        end = _end_of(txid)
+    else:
+        return None
+    upto = end if read.upto is None else min(end, read.upto)
+    return Read(read.done, read.target, read.after, upto) if upto > read.after else None
+
+
+def _settled(snapshot: Snapshot) -> int:
+    """The txid below which every transaction is over."""
+    return snapshot.xip[0] if snapshot.xip else snapshot.xmax
+
+
+def _end_of(txid: int) -> Key:
+    """The greatest key that an event of this transaction could have."""
+    return Key(txid, LAST.position, LAST_ORDINAL)
+
+
+def _apply(
+    conn: psycopg.Connection, keeper: Upkeeper, statement: str, read: Read, limit: int, dead: Sequence[str]
+) -> Written:
+    parameters = read_parameters(read, limit, dead) | {"build": str(keeper.build_id)}
+    if keeper.transform is not None:
+        page = list(decoded(conn, statement, parameters))
+        if not page:
+            return Written(0, None, False)
+        # All of them before the COPY: the server's time-out for idle transactions does not run inside one, and a
+        # worker that is frozen in the function would keep the build for ever.
+        read_on = [row for row in page if row["event_id"] not in dead] if dead else page
+        rows = list(keeper.transform.rows(alive(conn, read_on)))
+        write_rows(conn, keeper.statements.load[0], rows)
+        if keeper.statements.figures:
+            moved = {
+                "ids": [row[_EVENT_ID] for row in rows],
+                "positions": [row["position"] for row in read_on],
+                "ordinals": [row["ordinal"] for row in read_on],
+            }
+            conn.execute(keeper.statements.figures.encode(), parameters | moved, prepare=True)
+        end = page[-1]
+        full = len(page) >= limit or end[BYTES_SO_FAR] >= BYTES
+        return Written(len(page), _key(keeper, end["txid"], end["position"], end["ordinal"]), full)
+    row = conn.execute(statement.encode(), parameters, prepare=True).fetchone()
+    assert row is not None
+    events, txid, position, ordinal = row
+    return Written(events, None if txid is None else _key(keeper, txid, position, ordinal), events >= limit)
+
+
+def alive(conn: psycopg.Connection, page: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows that a function is given, with signs of life in between: the server would take a slow one for dead."""
+    due = time.monotonic() + ALIVE_EVERY
+    for row in page:
+        yield row
+        if time.monotonic() >= due:
+            conn.execute("SELECT")
+            due = time.monotonic() + ALIVE_EVERY
+
+
+def _key(keeper: Upkeeper, txid: int, position: int, ordinal: int) -> Key:
+    """The last key of a page; a reader of the log has the whole event behind it."""
+    return Key(txid, position, ordinal if keeper.stream.ordinal else LAST_ORDINAL)

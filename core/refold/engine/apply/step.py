@@ -1,0 +1,209 @@
+"""Bringing builds up to date: pages until there is nothing left, and the switch when a deployment is ready."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import psycopg
+
+from refold.engine.apply.isolate import of_an_event
+from refold.engine.apply.load import BUCKET, STEP, TRANSFORM_STEP, Loaded, load_step
+from refold.engine.apply.page import Applied, apply_carefully, apply_page, turn
+from refold.engine.publish.switch import NotYet, Unproved, depths, promote
+from refold.engine.verify.trial import Unkeepable
+from refold.errors import BuildError
+from refold.model.stream.cursor import Cursor, next_read
+from refold.postgres.retry import transient
+from refold.store.builds.build import Build, by_id, find
+from refold.store.builds.compiled import Upkeeper, Upkeepers
+from refold.store.log.integrity import LogDamaged
+
+log = logging.getLogger("refold.worker")
+
+FRESH = 10_000
+"""Rows of the stream in a page of a build that is up to date."""
+BEHIND = 200_000
+"""Rows in a page of a build that is far behind."""
+SWITCH_PAGES = 50
+"""Pages that the switch itself may take under its locks."""
+SWITCH_REST = 4.0
+"""Seconds of rest for each second of a switch that was refused: before it the log is proved, and while a transaction
+keeps much of it unsealed that takes a while each time."""
+FORGIVE = 50
+"""Pages after which one that was cancelled may be tried in twice the size again."""
+
+
+class PageSize:
+    """Adaptive pages: twice as large after every full one, back to small when a page comes back short.
+
+    One that was full of bytes before it was full of rows is followed by one of twice its rows.
+
+    Args:
+        ceiling: rows at most. Python transforms and recomputation hold a page in memory or its keys in
+            locks, so theirs is lower.
+    """
+
+    def __init__(self, ceiling: int = BEHIND) -> None:
+        self._highest = self._ceiling = ceiling
+        self._since = 0
+        self.rows = min(FRESH, ceiling)
+
+    def learn(self, applied: Applied) -> None:
+        """Takes the outcome of a page into account."""
+        self._since += 1
+        if self._since >= FORGIVE and self._ceiling < self._highest:
+            self._since = 0
+            self._ceiling = min(self._ceiling * 2, self._highest)
+        # Fewer than were asked for: the page was cut by its bytes.
+        asked = min(self.rows, applied.events) if applied.full else 0
+        self.rows = min(max(asked * 2, 1), self._ceiling) if applied.full else min(FRESH, self._ceiling)
+
+    def cancelled(self) -> bool:
+        """Takes into account that a page of this size was cancelled; whether a smaller one can be tried."""
+        if self.rows == 1:
+            return False
+        self._ceiling = self.rows = self.rows // 2
+        self._since = 0
+        return True
+
+
+def ceiling(upkeep: str) -> int:
+    """The largest page of a kind, rows."""
+    return {"transform": 20_000, "funnel": 50_000, "recompute": 50_000}.get(upkeep, BEHIND)
+
+
+class Keeper:
+    """Keeps builds up to date over one connection.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        upkeepers: the SQL of the builds.
+    """
+
+    def __init__(self, conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+        self.conn = conn
+        self.upkeepers = upkeepers
+        self._sizes: dict[int, PageSize] = {}
+        self._parts: dict[int, int] = {}
+        self._again: dict[int, float] = {}
+
+    def step(self, build: Build) -> Applied | Loaded | None:
+        """One page of a build, or one step of its first load; None when another worker has it.
+
+        Raises:
+            BuildError: this process lacks the build's transform.
+        """
+        keeper = self.upkeepers.of(self.conn, build)
+        if not build.loaded:
+            return self._load(build, keeper)
+        size = self._sizes.setdefault(build.build_id, PageSize(ceiling(build.upkeep)))
+        try:
+            applied = turn(self.conn, keeper, size.rows)
+        except psycopg.errors.QueryCanceled:
+            # Somebody, or a proxy, bounds what a statement may take: smaller ones still get through.
+            log.warning("%s: a page of %d rows was cancelled; trying half of it", build.table_name, size.rows)
+            if not size.cancelled():
+                raise
+            return Applied(0, full=True)
+        if applied is not None:
+            size.learn(applied)
+        return applied
+
+    def _load(self, build: Build, keeper: Upkeeper) -> Loaded | None:
+        parts = self._parts.get(build.build_id, 1)
+        step = TRANSFORM_STEP if keeper.transform else STEP
+        try:
+            return load_step(self.conn, keeper, step=max(1, step // parts), bucket=max(1, BUCKET // parts))
+        except psycopg.errors.QueryCanceled:
+            log.warning("%s: a step of its load was cancelled; trying half of it", build.table_name)
+            if parts >= step:
+                raise
+            self._parts[build.build_id] = parts * 2
+            return Loaded(0, finished=False, total=0)
+
+    def promote_ready(self, *, patient: bool = False) -> list[Build]:
+        """Makes deployments live whose builds have caught up; those that are not there yet go on.
+
+        Args:
+            patient: leaves out for a while what was refused, in proportion to what the attempt took.
+        """
+        rows = self.conn.execute(
+            """
+            SELECT deployment FROM refold.deployments AS d
+            WHERE d.promote AND d.promoted_at IS NULL AND d.given_up_at IS NULL
+              AND EXISTS (SELECT FROM refold.builds AS b WHERE b.deployment = d.deployment AND b.state = 'building')
+              AND NOT EXISTS (
+                  SELECT FROM refold.builds AS b
+                  WHERE b.deployment = d.deployment AND b.state = 'building' AND NOT b.loaded)
+            ORDER BY deployment
+            """
+        ).fetchall()
+        promoted: list[Build] = []
+        for (deployment,) in rows:
+            started = time.monotonic()
+            if patient and started < self._again.get(deployment, started):
+                continue
+            try:
+                promoted += promote(self.conn, deployment, self.upkeepers, self.catch_up, seconds=2.0)
+            except (LogDamaged, Unproved, Unkeepable) as error:
+                self._refused(deployment, error)
+            except (NotYet, BuildError):
+                pass
+            except Exception as error:
+                if transient(error):
+                    raise
+                # Its view, its query or its function fails: the other builds go on.
+                self._refused(deployment, error)
+            else:
+                continue
+            ended = time.monotonic()
+            self._again[deployment] = ended + SWITCH_REST * (ended - started)
+        return promoted
+
+    def _refused(self, deployment: int, error: Exception) -> None:
+        """Notes on the builds of a deployment why they do not go live."""
+        message = f"cannot go live: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        self.conn.execute(
+            "UPDATE refold.builds SET error = %s"
+            " WHERE deployment = %s AND state = 'building' AND error IS DISTINCT FROM %s",
+            (message, deployment, message),
+        )
+
+    def catch_up(self, conn: psycopg.Connection, fresh: Build, current: Build) -> bool:
+        """Applies pages to a new build until it covers its predecessor, inside the caller's transaction."""
+        keeper = self.upkeepers.of(conn, fresh)
+        for _ in range(SWITCH_PAGES):
+            if fresh.cursor.covers(current.cursor):
+                return True
+            before = fresh.cursor
+            try:
+                with conn.transaction():
+                    apply_page(conn, keeper, fresh, FRESH, known=current.cursor.done)
+            except Exception as error:
+                if not of_an_event(error):
+                    raise
+                apply_page(conn, keeper, fresh, FRESH, known=current.cursor.done, apply=apply_carefully)
+            fresh = by_id(conn, fresh.build_id)
+            if fresh.cursor == before:
+                return False
+        return False
+
+
+def by_depth(conn: psycopg.Connection, builds: list[Build]) -> list[Build]:
+    """Upstream before downstream."""
+    order = depths([(b.build_id, b.upstream_id) for b in find(conn)])
+    return sorted(builds, key=lambda build: (order[build.build_id], build.build_id))
+
+
+def has_work(build: Build, upstream: Cursor | None, unread: bool) -> bool:
+    """Whether a page of a build would do anything. Pure.
+
+    Args:
+        build: the build.
+        upstream: its upstream's cursor; None for the log.
+        unread: for a build on the log, whether the log holds anything beyond its cursor.
+    """
+    if not build.loaded or upstream is None:
+        return not build.loaded or unread or build.target is not None
+    return next_read(build.cursor, upstream) is not None

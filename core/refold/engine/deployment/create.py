@@ -1,0 +1,193 @@
+"""Making builds: a row in the catalog and an empty table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from refold.engine.deployment.key_indexes import index_streams
+from refold.engine.verify.exactness import refuse_inexact
+from refold.engine.verify.readings import refuse_misread
+from refold.engine.verify.trial import Unkeepable, refuse_unkeepable
+from refold.errors import BuildError, DefinitionError, RefoldError
+from refold.model.projection.definition import Definition
+from refold.model.upkeep.generate import generate
+from refold.model.upkeep.statements import Statements
+from refold.model.upkeep.transform import statements as transform_statements
+from refold.postgres.replica_identity import IDENTITY
+from refold.postgres.retry import transient
+from refold.store.builds.build import Build, by_id, find
+from refold.store.builds.compiled import stream_of, table_name
+
+
+def new_deployment(
+    conn: psycopg.Connection, kind: str, *, promote: bool, views: Mapping[str, str] | None = None
+) -> int:
+    """Records that builds were asked for; they go live together, and views of analysts with them.
+
+    Args:
+        conn: a connection that acts as refold_worker.
+        kind: deploy, rebuild, promote or rollback.
+        promote: whether they go live by themselves.
+        views: the text of the file of each view.
+    """
+    row = conn.execute(
+        "INSERT INTO refold.deployments (kind, promote, views) VALUES (%s, %s, %s) RETURNING deployment",
+        (kind, promote, None if views is None else Jsonb(dict(views))),
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def make_builds(
+    conn: psycopg.Connection,
+    definitions: Iterable[Definition],
+    deployment: int,
+    *,
+    resumed: Mapping[str, Build],
+    mistakes: list[RefoldError] | None = None,
+) -> list[Build]:
+    """Makes an empty build for each definition, upstream first, in the caller's transaction.
+
+    A definition reads the new build of its upstream if there is one, else the live one.
+
+    Args:
+        conn: a connection that acts as refold_worker.
+        definitions: what to build, upstream first.
+        deployment: the builds go live together under this number.
+        resumed: unfinished builds of this deployment's projections, by name.
+        mistakes: gets what is wrong with definitions, which are left out then, with all that read them.
+
+    Raises:
+        DefinitionError: Postgres refuses a definition, or it sums floats, and there is no list of mistakes.
+    """
+    made: dict[str, Build] = dict(resumed)
+    wrong: set[str] = set()
+    for definition in definitions:
+        if definition.upstream in wrong:
+            wrong.add(definition.name)
+            continue
+        try:
+            with conn.transaction():
+                made[definition.name] = _make(conn, definition, deployment, made)
+        except DefinitionError as error:
+            if mistakes is None:
+                raise
+            mistakes.append(error)
+            wrong.add(definition.name)
+    fresh = [build for name, build in made.items() if name not in resumed]
+    index_streams(conn, fresh)
+    return fresh
+
+
+def _make(conn: psycopg.Connection, definition: Definition, deployment: int, made: Mapping[str, Build]) -> Build:
+    upstream = None
+    if definition.upstream is not None:
+        upstream = made.get(definition.upstream) or _live(conn, definition.upstream)
+    columns = None
+    if definition.transform is None:
+        columns = refuse_misread(conn, definition, stream_of(upstream))
+        definition = replace(definition, plan=definition.plan.reading(columns))
+    build = _insert(conn, definition, deployment, upstream, columns)
+    _create(conn, definition, statements_of(definition, build, upstream))
+    return build
+
+
+def _live(conn: psycopg.Connection, projection: str) -> Build:
+    """The live build of a stream, which stays live until the transaction ends.
+
+    Else a switch that does not see its new reader yet would leave that with a retired stream. The lock is the one
+    that the reader's foreign key takes: pages go on, and the switch waits.
+    """
+    while True:
+        found = find(conn, "b.state = 'live' AND b.projection = %s", projection)
+        if not found:
+            raise BuildError(f"{projection} is not live any more", remedy="Run the command again.")
+        row = conn.execute(
+            "SELECT state FROM refold.builds WHERE build_id = %s FOR KEY SHARE", (found[0].build_id,)
+        ).fetchone()
+        if row is not None and row[0] == "live":
+            return found[0]
+
+
+def _insert(
+    conn: psycopg.Connection,
+    definition: Definition,
+    deployment: int,
+    upstream: Build | None,
+    columns: Sequence[str] | None,
+) -> Build:
+    # Tables keep their names when their metric is renamed.
+    row = conn.execute(
+        """
+        SELECT coalesce(max(greatest(number, substring(table_name FROM '[0-9]+$')::integer)), 0) + 1
+        FROM refold.builds WHERE projection = %s OR starts_with(table_name, %s)
+        """,
+        (definition.name, f"{definition.name}__"),
+    ).fetchone()
+    assert row is not None
+    number = int(row[0])
+    row = conn.execute(
+        """
+        WITH made AS (
+            INSERT INTO refold.builds
+                (projection, fingerprint, number, table_name, language, definition, upkeep, upstream_id, reads,
+                 deployment)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING build_id
+        )
+        INSERT INTO refold.cursors (build_id, number) SELECT build_id, 0 FROM made RETURNING build_id
+        """,
+        (
+            definition.name,
+            definition.fingerprint,
+            number,
+            table_name(definition.name, definition.fingerprint, number),
+            definition.language,
+            definition.source,
+            definition.plan.upkeep,
+            None if upstream is None else upstream.build_id,
+            None if columns is None else list(columns),
+            deployment,
+        ),
+    ).fetchone()
+    assert row is not None
+    return by_id(conn, int(row[0]))
+
+
+def statements_of(definition: Definition, build: Build, upstream: Build | None) -> Statements:
+    """The SQL of a build that was made of a definition."""
+    stream = stream_of(upstream)
+    if definition.transform is not None:
+        return transform_statements(definition.transform, stream, build.table_name)
+    return generate(definition.plan, stream, build.table_name)
+
+
+def _create(conn: psycopg.Connection, definition: Definition, statements: Statements) -> None:
+    try:
+        with conn.transaction():
+            for statement in (*statements.create, *statements.keys):
+                conn.execute(statement.encode(), {})
+            for relation in statements.relations:
+                conn.execute(f"ALTER TABLE {relation.table} {IDENTITY}".encode())
+    except psycopg.Error as error:
+        if transient(error):
+            raise
+        raise DefinitionError(
+            f"Postgres refuses it: {error.diag.message_primary or error}", path=definition.path
+        ) from error
+    table = statements.relations[0].table
+    if definition.plan.event_grain:
+        conn.execute(
+            f"CREATE TRIGGER ring AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION refold.ring()".encode()
+        )
+    refuse_inexact(conn, definition, statements)
+    try:
+        refuse_unkeepable(conn, statements, audited=definition.transform is None)
+    except Unkeepable as error:
+        raise DefinitionError(str(error), path=definition.path, remedy=error.remedy) from error
+    if definition.plan.description:
+        conn.execute(psycopg.sql.SQL("COMMENT ON TABLE {} IS {}").format(
+            psycopg.sql.SQL(table), psycopg.sql.Literal(definition.plan.description)))  # fmt: skip

@@ -1,0 +1,322 @@
+"""`refold deploy` and `refold rebuild`: from files to live builds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import psycopg
+
+from refold.engine.apply.step import by_depth
+from refold.engine.deployment.create import make_builds, new_deployment, statements_of
+from refold.engine.deployment.give_up import given_up_on_errors, retire_orphans
+from refold.engine.deployment.key_indexes import key_indexes
+from refold.engine.deployment.plan import Change, changes
+from refold.engine.deployment.run import Report, drive
+from refold.engine.publish.analyst_views import apply_views, refused_views
+from refold.engine.publish.scans import Scan
+from refold.engine.publish.shown import refused_again, shown_again
+from refold.engine.publish.views import stands
+from refold.engine.reconcile.reconcile import reconcile
+from refold.errors import RefoldError, at_once
+from refold.model.projection.definition import Definition
+from refold.model.projection.view_file import ViewFile
+from refold.postgres.locks import WAIT_S, alone
+from refold.postgres.retry import after_deadlocks
+from refold.store.builds.build import Build, find, kept
+from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.lookup import known
+
+BY = "refold deploy"
+DEPLOYMENTS = "refold.deployments"
+"""Whoever begins a deployment, or recovers, has a lock on it."""
+
+
+def plan(conn: psycopg.Connection, definitions: Mapping[str, Definition]) -> list[Change]:
+    """What a deploy of these definitions would do."""
+    return changes(definitions, kept(conn))
+
+
+def deploy(
+    conn: psycopg.Connection,
+    folder: Path,
+    definitions: Mapping[str, Definition],
+    report: Report,
+    *,
+    views: Sequence[ViewFile] = (),
+    promote: bool = True,
+    recreate_foreign: bool = False,
+) -> list[Build]:
+    """Builds what is new or changed, and everything that depends on it; then all of it goes live at once.
+
+    Views of analysts go live in the same transaction: no file of theirs can be right before it and another after it.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        folder: where the definitions came from.
+        definitions: the folder's projections, upstream first.
+        report: told of every step.
+        views: the views that have a file.
+        promote: False leaves the new builds beside the live ones, and views for when these go live.
+        recreate_foreign: where columns change, make views of others again.
+
+    Raises:
+        BuildError: another deploy is at it, or the switch is not possible now.
+        DefinitionError: Postgres refuses a definition, or a view (`Mistakes` where there are several).
+    """
+    upkeepers = Upkeepers(folder)
+    with one_at_a_time(conn):
+        show_again(conn, upkeepers, recreate_foreign=recreate_foreign)
+        deployment = None
+        for attempt in after_deadlocks():
+            with attempt, conn.transaction():
+                deployment = _begin(conn, definitions, views, promote=promote, recreate_foreign=recreate_foreign)
+        if deployment is None:
+            apply_views(conn, views, recreate_foreign=recreate_foreign)
+            return []
+        with given_up_on_errors(conn, deployment):
+            key_indexes(conn, upkeepers)
+    return drive(conn, deployment, upkeepers, report, promote_them=promote, recreate_foreign=recreate_foreign)
+
+
+def refused(
+    conn: psycopg.Connection,
+    definitions: Mapping[str, Definition],
+    views: Sequence[ViewFile] = (),
+    unknown: Collection[str] = (),
+    *,
+    lost: Collection[str] = (),
+    recreate_foreign: bool = False,
+    scanned: list[Scan] | None = None,
+) -> list[RefoldError]:
+    """Everything for which a deploy would be refused now; changes nothing.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        definitions: the projections that could be read, upstream first.
+        views: the views that have a file.
+        unknown: projections whose files are wrong.
+        lost: metrics whose views somebody has dropped or replaced.
+        recreate_foreign: as for `deploy`.
+        scanned: gets what the views would read of streams at each read, if nothing is wrong.
+    """
+    with one_at_a_time(conn, "try a deployment"):
+        for attempt in after_deadlocks():
+            with attempt, conn.transaction(force_rollback=True):
+                todo = plan(conn, definitions)
+                deployment = new_deployment(conn, "deploy", promote=False)
+                return refused_again(conn, lost) + _made(
+                    conn, todo, deployment, views, unknown,
+                    lost=lost, recreate_foreign=recreate_foreign, scanned=scanned,
+                )  # fmt: skip
+    raise AssertionError("unreachable: the attempts end with a return or an exception")
+
+
+def show_again(conn: psycopg.Connection, upkeepers: Upkeepers, *, recreate_foreign: bool = False) -> list[str]:
+    """Makes the views of live metrics again that somebody has dropped or replaced; gives their names.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        upkeepers: the SQL of the builds.
+        recreate_foreign: as for `deploy`.
+    """
+    return [
+        build.projection
+        for build in find(conn, "b.state = 'live'")
+        if shown_again(conn, build, upkeepers, by=BY, recreate_foreign=recreate_foreign)
+    ]
+
+
+def rebuild(
+    conn: psycopg.Connection,
+    folder: Path | None,
+    names: Sequence[str],
+    report: Report,
+    *,
+    cascade: bool = False,
+    promote: bool = True,
+) -> list[Build]:
+    """Builds projections again from the log, as they are deployed, and switches to the new builds.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        folder: the folder of transforms, if any is rebuilt.
+        names: which projections.
+        report: told of every step.
+        cascade: also everything that reads them.
+        promote: False leaves the new builds beside the live ones.
+
+    Raises:
+        BuildError: a name is not live.
+    """
+    live = {build.projection: build for build in find(conn, "b.state = 'live'")}
+    wanted = {known(name, live).projection for name in names}
+    grown = True
+    while cascade and grown:
+        below = {
+            build.projection
+            for build in live.values()
+            if any(build.upstream_id == live[name].build_id for name in wanted)
+        }
+        grown = not below <= wanted
+        wanted |= below
+    upkeepers = Upkeepers(folder)
+    stays = {build.upstream_id for build in live.values() if build.projection not in wanted}
+    streams = [name for name in wanted if live[name].build_id in stays]
+    if promote and streams:
+        # Rows that somebody has changed there would be right in the new build, and what they have made of its readers
+        # would stay.
+        reconcile(conn, upkeepers, streams, depth="slice", by="refold rebuild")
+    with one_at_a_time(conn):
+        ordered = [build for build in by_depth(conn, list(live.values())) if build.projection in wanted]
+        for attempt in after_deadlocks():
+            with attempt, conn.transaction():
+                begun = _begun(conn, ordered) if promote else None
+                deployment = begun or _begin_rebuild(conn, upkeepers, ordered, promote=promote)
+        with given_up_on_errors(conn, deployment):
+            key_indexes(conn, upkeepers)
+    return drive(conn, deployment, upkeepers, report, promote_them=promote)
+
+
+def one_at_a_time(
+    conn: psycopg.Connection, what: str = "begin a deployment", seconds: float = WAIT_S
+) -> AbstractContextManager[None]:
+    """Waits until no other deployment is being begun.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        what: what comes in the block.
+        seconds: for how long to wait.
+
+    Raises:
+        BuildError: one is; it is named.
+    """
+    return alone(conn, DEPLOYMENTS, what, "refold_worker", seconds=seconds)
+
+
+def _begin(
+    conn: psycopg.Connection,
+    definitions: Mapping[str, Definition],
+    views: Sequence[ViewFile],
+    *,
+    promote: bool,
+    recreate_foreign: bool,
+) -> int | None:
+    """Makes empty builds of what is new or changed; None where there is nothing to do.
+
+    What is wrong with a view is said here, before anything is loaded for hours.
+    """
+    retire_orphans(conn)
+    todo = plan(conn, definitions)
+    _drop_abandoned(conn, todo)
+    builds = any(one.builds or one.action == "resumed" for one in todo)
+    deployment = 0
+    if builds:
+        texts = {view.name: view.source for view in views}
+        deployment = new_deployment(conn, "deploy", promote=promote, views=texts)
+    mistakes = _made(conn, todo, deployment, views, recreate_foreign=recreate_foreign)
+    if mistakes:
+        raise at_once(mistakes)
+    _adopt(conn, _resumed(todo).values(), deployment)
+    return deployment if builds else None
+
+
+def _made(
+    conn: psycopg.Connection,
+    todo: Sequence[Change],
+    deployment: int,
+    views: Sequence[ViewFile],
+    unknown: Collection[str] = (),
+    *,
+    lost: Collection[str] = (),
+    recreate_foreign: bool,
+    scanned: list[Scan] | None = None,
+) -> list[RefoldError]:
+    """Makes the empty builds of a plan, and tries the views on top of them; what is refused of either."""
+    mistakes: list[RefoldError] = []
+    resumed = _resumed(todo)
+    fresh = {one.projection: one.definition for one in todo if one.builds and one.definition is not None}
+    made = make_builds(conn, fresh.values(), deployment, resumed=resumed, mistakes=mistakes)
+    generated = {build.projection: statements_of(fresh[build.projection], build, None) for build in made}
+    metrics = {name: statements.view for name, statements in generated.items()}
+    if scanned is not None:
+        # What a view reads by an index it would read whole, as long as that is not there.
+        for name in generated.keys() & {name for name, one in fresh.items() if one.plan.event_grain}:
+            for statement in generated[name].indexes:
+                conn.execute(statement.encode(), {})
+    for one in todo:
+        # Also one that somebody has dropped or replaced: a deploy makes it again before anything else.
+        gone = one.action == "unchanged" and (one.projection in lost or not stands(conn, one.projection))
+        if (gone or one.projection in resumed) and one.definition is not None and one.build is not None:
+            metrics[one.projection] = statements_of(one.definition, one.build, None).view
+    wrong = {*unknown, *fresh} - metrics.keys()
+    others = None if mistakes else scanned
+    return mistakes + refused_views(conn, metrics, views, wrong, recreate_foreign=recreate_foreign, scanned=others)
+
+
+def _resumed(todo: Sequence[Change]) -> dict[str, Build]:
+    return {one.projection: one.build for one in todo if one.action == "resumed" and one.build is not None}
+
+
+def _begin_rebuild(conn: psycopg.Connection, upkeepers: Upkeepers, live: Sequence[Build], *, promote: bool) -> int:
+    """Makes an empty build beside each of these."""
+    deployment = new_deployment(conn, "rebuild", promote=promote)
+    make_builds(conn, [definition_of(conn, upkeepers, build) for build in live], deployment, resumed={})
+    return deployment
+
+
+def _begun(conn: psycopg.Connection, live: Sequence[Build]) -> int | None:
+    """The rebuild of just these that was interrupted, or that somebody else is at; None if there is none.
+
+    To begin another would leave the first to the workers, who would load it and go live with it a second time.
+
+    Args:
+        conn: the caller's transaction, under the lock of deployments.
+        live: the builds that are to be rebuilt.
+    """
+    wanted = {build.projection: build for build in live}
+    standing = {build.build_id for build in find(conn, "b.state = 'live'")}
+    rows = conn.execute(
+        "SELECT deployment FROM refold.deployments"
+        " WHERE kind = 'rebuild' AND promote AND promoted_at IS NULL ORDER BY deployment DESC"
+    ).fetchall()
+    for (deployment,) in rows:
+        builds = {build.projection: build for build in find(conn, "b.deployment = %s", deployment)}
+        # What they read is rebuilt with them, or is live.
+        streams = standing | {build.build_id for build in builds.values()} | {None}
+        if builds.keys() == wanted.keys() and all(
+            build.state == "building" and build.fingerprint == wanted[name].fingerprint and build.upstream_id in streams
+            for name, build in builds.items()
+        ):
+            conn.execute("UPDATE refold.deployments SET given_up_at = NULL WHERE deployment = %s", (deployment,))
+            return int(deployment)
+    return None
+
+
+def definition_of(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build) -> Definition:
+    """The definition of a build, with the fingerprint it has."""
+    keeper = upkeepers.of(conn, build)
+    return Definition(build.projection, None, build.definition, keeper.plan, build.fingerprint, keeper.transform)
+
+
+def _adopt(conn: psycopg.Connection, builds: Iterable[Build], deployment: int) -> None:
+    """Takes unfinished builds over into this deployment."""
+    for build in builds:
+        conn.execute("UPDATE refold.builds SET deployment = %s WHERE build_id = %s", (deployment, build.build_id))
+
+
+def _drop_abandoned(conn: psycopg.Connection, todo: Sequence[Change]) -> None:
+    """Unfinished builds of a definition that has changed again, or back, are of no use to anybody.
+
+    A worker would make them live as soon as they have caught up. Nor are those of a deployment that has failed, once
+    their file is gone.
+    """
+    names = [change.projection for change in todo if change.builds or change.action == "unchanged"]
+    conn.execute(
+        "UPDATE refold.builds SET state = 'retired', retired_at = now()"
+        " WHERE state = 'building' AND (projection = ANY (%s) OR projection <> ALL (%s) AND deployment IN"
+        " (SELECT d.deployment FROM refold.deployments AS d WHERE d.given_up_at IS NOT NULL))",
+        (names, [change.projection for change in todo if change.definition is not None]),
+    )
+    retire_orphans(conn)

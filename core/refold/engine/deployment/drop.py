@@ -1,0 +1,131 @@
+"""`refold drop`: taking metrics off, so that nothing is kept for them any more; `refold rollback` brings them back.
+
+Their builds are retired, as if another had taken their place: table and cursor stay, and going back catches up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+
+from refold.engine.deployment.create import new_deployment
+from refold.engine.deployment.deploy import one_at_a_time
+from refold.engine.publish.switch import depth_by_id
+from refold.engine.publish.views import dependants_of, drop_view, once_let_go, stands
+from refold.errors import BuildError
+from refold.store.builds.build import Build, kept, lock
+from refold.store.builds.lookup import known
+
+PATIENCE_S = 30.0
+"""Seconds for which the locks on views and builds are tried for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A build that a removal ends.
+
+    Args:
+        build: which.
+        because: why that is the end of it.
+    """
+
+    build: Build
+    because: str
+
+
+def plan(conn: psycopg.Connection, names: Sequence[str]) -> list[Ended]:
+    """What `drop` would do.
+
+    Raises:
+        BuildError: a name is not live, or something else reads it.
+    """
+    builds = kept(conn)
+    ended = decide(builds, names)
+    _refuse_views(conn, [one.build for one in ended])
+    return ended
+
+
+def drop(conn: psycopg.Connection, names: Sequence[str]) -> list[Ended]:
+    """Retires the builds of metrics, and removes their views, in one transaction.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        names: the metrics, with everything that reads them.
+
+    Raises:
+        BuildError: a name is not live, something else reads it, or a session holds a view all the time.
+    """
+    with one_at_a_time(conn, "drop a metric"):
+        return once_let_go(
+            conn,
+            PATIENCE_S,
+            lambda: _retire(conn, names),
+            held=f"a session holds the views or builds for longer than {PATIENCE_S:.0f} s",
+            then="drop again",
+        )
+
+
+def _retire(conn: psycopg.Connection, names: Sequence[str]) -> list[Ended]:
+    depths = depth_by_id(conn)
+    for build in sorted(
+        (one.build for one in decide(kept(conn), names)), key=lambda b: (depths[b.build_id], b.build_id)
+    ):
+        # Nobody makes a reader of it meanwhile either.
+        if lock(conn, build.build_id, wait=True, readers=True) is None:
+            raise BuildError(f"{build.table_name} was replaced just now", remedy="Run the command again.")
+    # What reads them by now.
+    ended = plan(conn, names)
+    deployment = new_deployment(conn, "drop", promote=False)
+    conn.execute("UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s", (deployment,))
+    for one in ended:
+        conn.execute(
+            "UPDATE refold.builds SET state = 'retired', retired_at = now(), retired_by = %s WHERE build_id = %s",
+            (deployment, one.build.build_id),
+        )
+        if one.build.state == "live":
+            drop_view(conn, one.build.projection)
+    return ended
+
+
+def decide(builds: Sequence[Build], names: Sequence[str]) -> list[Ended]:
+    """Which builds end when metrics are taken off. Pure.
+
+    Args:
+        builds: those that are kept.
+        names: the metrics.
+
+    Raises:
+        BuildError: a name is not live, or another projection reads it.
+    """
+    live = {build.projection: build for build in builds if build.state == "live"}
+    wanted = {known(name, live).projection for name in names}
+    own = {build.build_id: build.projection for build in builds if build.projection in wanted}
+    readers = {b.projection: own[b.upstream_id] for b in builds if b.projection not in wanted and b.upstream_id in own}
+    if readers:
+        told = ", ".join(f"{reader} reads {stream}" for reader, stream in sorted(readers.items()))
+        raise BuildError(
+            f"other metrics need what would be dropped: {told}",
+            remedy=f"Drop them together: `refold drop {' '.join(sorted({*wanted, *readers}))}`",
+        )
+    return [
+        Ended(build, "it is live" if build.state == "live" else "not finished yet")
+        for build in builds
+        if build.build_id in own
+    ]
+
+
+def _refuse_views(conn: psycopg.Connection, builds: Sequence[Build]) -> None:
+    """Views that somebody has made on top are not taken away with a metric."""
+    found: dict[str, str] = {}
+    for build in builds:
+        if build.state == "live" and stands(conn, build.projection):
+            found |= {f"{one.schema}.{one.name}": build.projection for one in dependants_of(conn, build.projection)}
+    if found:
+        told = ", ".join(f"{view} reads metrics.{metric}" for view, metric in sorted(found.items()))
+        raise BuildError(
+            f"views need what would be dropped: {told}",
+            remedy="Remove their files from sql/views, if they have any, and the views: "
+            + " ".join(f"`DROP VIEW {view};`" for view in reversed(found)),
+        )

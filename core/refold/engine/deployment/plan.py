@@ -1,0 +1,86 @@
+"""What a deploy would do: the files compared with the builds. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from refold.model.projection.definition import Definition
+from refold.store.builds.build import Build
+
+Action = Literal["new", "changed", "resumed", "unchanged", "without file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One line of a deploy's plan.
+
+    Args:
+        projection: which.
+        action: `new` and `changed` are built; `resumed` is a build that an earlier deploy left unfinished;
+            `without file` is live but not in the folder, and is left alone.
+        because: why, in a few words.
+        definition: the file, where there is one.
+        build: the live or unfinished build, where there is one.
+    """
+
+    projection: str
+    action: Action
+    because: str
+    definition: Definition | None = None
+    build: Build | None = None
+
+    @property
+    def builds(self) -> bool:
+        """Whether a new table is made for it."""
+        return self.action in ("new", "changed")
+
+
+def changes(definitions: Mapping[str, Definition], builds: Sequence[Build]) -> list[Change]:
+    """Compares the files with what is live or being built.
+
+    Args:
+        definitions: the folder's projections, upstream first.
+        builds: builds in the states live and building.
+    """
+    live = {build.projection: build for build in builds if build.state == "live"}
+    building = {build.projection: build for build in builds if build.state == "building"}
+    found: list[Change] = []
+    rebuilt: set[str] = set()
+    for name, definition in definitions.items():
+        unfinished = building.get(name)
+        current = live.get(name)
+        if unfinished is not None and unfinished.fingerprint == definition.fingerprint:
+            found.append(Change(name, "resumed", "an earlier deploy did not finish it", definition, unfinished))
+            rebuilt.add(name)
+        elif current is None:
+            same = [old for old, one in live.items() if one.fingerprint == definition.fingerprint]
+            renamed = next((old for old in same if old not in definitions), None)
+            hint = f"; is it {renamed}, which has no file now? Then `refold rename {renamed} {name}`" if renamed else ""
+            found.append(Change(name, "new", f"kept by {definition.plan.upkeep}{hint}", definition))
+            rebuilt.add(name)
+        elif current.fingerprint != definition.fingerprint:
+            found.append(Change(name, "changed", _cause(current, definition, rebuilt), definition, current))
+            rebuilt.add(name)
+        else:
+            found.append(Change(name, "unchanged", "", definition, current))
+    for name, build in live.items():
+        if name not in definitions:
+            found.append(
+                Change(name, "without file", "live, but no file defines it: `refold drop` takes it off", None, build)
+            )
+    return found
+
+
+def _cause(build: Build, definition: Definition, rebuilt: Collection[str]) -> str:
+    """Why a definition is another than that of the live build, in a few words."""
+    if not _same(build, definition):
+        return "its definition changed"
+    if definition.upstream in rebuilt:
+        return f"{definition.upstream} changed"
+    return "what it imports changed" if definition.transform is not None else "its definition changed"
+
+
+def _same(build: Build, definition: Definition) -> bool:
+    return build.definition.strip() == definition.source.strip()

@@ -1,0 +1,210 @@
+"""`refold promote`: going live with builds that stand beside the live ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import psycopg
+
+from refold.engine.apply.step import Keeper, by_depth
+from refold.engine.deployment.create import make_builds, new_deployment
+from refold.engine.deployment.deploy import definition_of
+from refold.engine.deployment.give_up import given_up_on_errors
+from refold.engine.deployment.key_indexes import key_indexes
+from refold.engine.deployment.run import Report, drive
+from refold.engine.reconcile.audit import parameters_of
+from refold.engine.reconcile.reconcile import Reconciler
+from refold.errors import BuildError
+from refold.model.projection.definition import Definition
+from refold.store.builds import read_checksums as reads
+from refold.store.builds.build import Build, by_id, find, lock
+from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.follow import Gap, follow
+
+BY = "refold promote"
+
+
+def candidates(conn: psycopg.Connection) -> list[Build]:
+    """The newest build of each projection that is not live yet, upstream first."""
+    newest = {build.projection: build for build in find(conn, "b.state = 'building'")}
+    return by_depth(conn, list(newest.values()))
+
+
+def go_live(
+    conn: psycopg.Connection,
+    folder: Path | None,
+    names: Sequence[str],
+    report: Report,
+    *,
+    recreate_foreign: bool = False,
+) -> list[Build]:
+    """Lets candidates catch up and makes them live, with what they read and what reads them, all at once.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        folder: the folder of transforms, if any is among them.
+        names: projections; none means every candidate.
+        report: told of every step.
+        recreate_foreign: where columns change, make views of others again.
+
+    Returns:
+        The builds that went live, upstream first; none when there are no candidates.
+
+    Raises:
+        BuildError: a name has no candidate, or the switch is not possible now.
+    """
+    upkeepers = Upkeepers(folder)
+    for build in together(candidates(conn), names):
+        if build.loaded:
+            # Nobody has audited it while it stood beside the live one.
+            Reconciler(conn, upkeepers, "slice", None, False, BY).one(build)
+    with conn.transaction():
+        waiting = candidates(conn)
+        chosen = together(waiting, names)
+        if not chosen:
+            return []
+        deployment = _gather(conn, upkeepers, chosen)
+    with given_up_on_errors(conn, deployment):
+        key_indexes(conn, upkeepers)
+    return drive(conn, deployment, upkeepers, report, recreate_foreign=recreate_foreign)
+
+
+def views_of(conn: psycopg.Connection, builds: Sequence[Build]) -> list[str]:
+    """The names of the views that went live with builds."""
+    return sorted(_views(conn, builds) or ())
+
+
+def together(waiting: Sequence[Build], names: Iterable[str]) -> list[Build]:
+    """The candidates that must go live at once. Pure.
+
+    A candidate follows the one it reads, and readers follow: a metric must not be switched to an upstream while
+    its own live build still reads the one before.
+
+    Args:
+        waiting: the candidates, upstream first.
+        names: projections to go live; none means all.
+
+    Raises:
+        BuildError: a name has no candidate.
+    """
+    by_name = {build.projection: build for build in waiting}
+    wanted = set()
+    for name in names:
+        if name not in by_name:
+            close = difflib.get_close_matches(name, by_name, 1)
+            raise BuildError(
+                f"there is no build of {name} to promote" + (f". Did you mean {close[0]}?" if close else ""),
+                remedy=f"Waiting: {', '.join(by_name) or 'none'}. See `refold status`.",
+            )
+        wanted.add(by_name[name].build_id)
+    if not wanted:
+        return list(waiting)
+    grown = True
+    while grown:
+        more = {b.upstream_id for b in waiting if b.build_id in wanted and b.upstream_id is not None}
+        more |= {b.build_id for b in waiting if b.upstream_id in wanted}
+        more &= {b.build_id for b in waiting}
+        grown = not more <= wanted
+        wanted |= more
+    return [build for build in waiting if build.build_id in wanted]
+
+
+def _gather(conn: psycopg.Connection, upkeepers: Upkeepers, chosen: Sequence[Build]) -> int:
+    """Puts candidates under one deployment, and ends older ones of the same projections."""
+    conn.execute(
+        "UPDATE refold.builds SET state = 'retired', retired_at = now()"
+        " WHERE state = 'building' AND projection = ANY (%s) AND build_id <> ALL (%s)",
+        ([build.projection for build in chosen], [build.build_id for build in chosen]),
+    )
+    views = _views(conn, chosen)
+    anew = _orphans(conn, upkeepers, chosen)
+    # What another `refold deploy` drives at this moment stays under the number that it knows.
+    together_already = find(conn, "b.state = 'building' AND b.deployment = ANY (%s)", [b.deployment for b in chosen])
+    if not anew and len({b.deployment for b in together_already}) == 1 and len(together_already) == len(chosen):
+        deployment = chosen[0].deployment
+        conn.execute(
+            "UPDATE refold.deployments SET promote = true, given_up_at = NULL WHERE deployment = %s", (deployment,)
+        )
+        return deployment
+    deployment = new_deployment(conn, "promote", promote=True, views=views)
+    stay = {build.projection: build for build in chosen if build.projection not in anew}
+    conn.execute(
+        "UPDATE refold.builds SET deployment = %s WHERE build_id = ANY (%s)",
+        (deployment, [build.build_id for build in stay.values()]),
+    )
+    make_builds(conn, anew.values(), deployment, resumed=stay)
+    return deployment
+
+
+def _views(conn: psycopg.Connection, chosen: Sequence[Build]) -> Mapping[str, str] | None:
+    """The views of the newest of the deployments that candidates were made by."""
+    row = conn.execute(
+        "SELECT views FROM refold.deployments WHERE deployment = ANY (%s) AND views IS NOT NULL"
+        " ORDER BY deployment DESC LIMIT 1",
+        ([build.deployment for build in chosen],),
+    ).fetchone()
+    return None if row is None else dict(row[0])
+
+
+def _orphans(conn: psycopg.Connection, upkeepers: Upkeepers, chosen: Sequence[Build]) -> dict[str, Definition]:
+    """The candidates, upstream first, that can only be built anew: what they have read is not kept any more.
+
+    What can follow another build of its stream does. The others are ended here.
+    """
+    anew: dict[str, Definition] = {}
+    for build in chosen:
+        if build.upstream_id is None:
+            continue
+        upstream = by_id(conn, build.upstream_id)
+        if upstream.projection not in anew:
+            if upstream.state in ("building", "live"):
+                continue
+            successor = _successor(conn, build, upstream, chosen)
+            if _follows(conn, upkeepers, build, successor):
+                continue
+        anew[build.projection] = definition_of(conn, upkeepers, build)
+        conn.execute(
+            "UPDATE refold.builds SET state = 'retired', retired_at = now() WHERE build_id = %s", (build.build_id,)
+        )
+    return anew
+
+
+def _successor(conn: psycopg.Connection, build: Build, upstream: Build, chosen: Sequence[Build]) -> Build:
+    """The build that takes the place of a candidate's upstream, which has just been ended.
+
+    Raises:
+        BuildError: there is none of the same definition.
+    """
+    taking_over = [
+        *(other for other in chosen if other.projection == upstream.projection),
+        *find(conn, "b.state = 'live' AND b.projection = %s", upstream.projection),
+    ]
+    successor = taking_over[0] if taking_over else None
+    if successor is None or successor.fingerprint != upstream.fingerprint:
+        raise BuildError(
+            f"{build.table_name} reads {upstream.table_name}, which is no longer kept",
+            remedy=f"Build it anew: `refold rebuild {build.projection}`, or `refold deploy`.",
+        )
+    return successor
+
+
+def _follows(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, successor: Build) -> bool:
+    """Lets a candidate go on from another build of its stream, if it has read just what that holds."""
+    for one in (successor, build):
+        if lock(conn, one.build_id, wait=True) is None:
+            raise BuildError(f"{one.table_name} was replaced just now", remedy="Run the command again.")
+    try:
+        with conn.transaction():
+            successor = by_id(conn, successor.build_id)
+            if successor.loaded:
+                Keeper(conn, upkeepers).catch_up(conn, successor, by_id(conn, build.build_id))
+            follow(conn, build, successor)
+            now = by_id(conn, build.build_id)
+            keeper = upkeepers.of(conn, now)
+            if now.loaded and reads.disagreements(conn, keeper, now, parameters_of(conn, now)):
+                raise Gap(f"{now.table_name} has not read what {successor.table_name} holds")
+    except Gap:
+        return False
+    return True

@@ -1,0 +1,120 @@
+"""Driving the builds of a deployment until they are live. Any worker could do the same, and does if this ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+
+from refold.engine.apply.load import Loaded
+from refold.engine.apply.step import Keeper, by_depth
+from refold.engine.deployment.give_up import given_up_on_errors, retired_on_errors
+from refold.engine.publish.switch import NotYet, Unproved, promote
+from refold.engine.reconcile.rolling import prove_suspects
+from refold.store.builds.build import Build, find
+from refold.store.builds.compiled import Upkeepers
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where one build stands.
+
+    Args:
+        build: the build.
+        events: rows of its stream applied since the drive began.
+        total: estimate of all rows; 0 when unknown.
+        stage: what is being done.
+    """
+
+    build: Build
+    events: int
+    total: int
+    stage: str
+
+
+Report = Callable[[Progress], None]
+
+
+def drive(
+    conn: psycopg.Connection,
+    deployment: int,
+    upkeepers: Upkeepers,
+    report: Report,
+    *,
+    promote_them: bool = True,
+    recreate_foreign: bool = False,
+) -> list[Build]:
+    """Loads the builds of a deployment, lets them catch up, and makes them live together.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        deployment: whose builds.
+        upkeepers: the SQL of the builds.
+        report: told of every step.
+        promote_them: False leaves them beside the live ones, up to date.
+        recreate_foreign: see `refold.engine.publish.views.switch_view`.
+
+    Returns:
+        The builds, upstream first.
+
+    Raises:
+        BuildError: a build cannot be made or kept, or the switch is not possible now. Nothing goes live then, and no
+            worker makes it live.
+    """
+    with given_up_on_errors(conn, deployment):
+        return _drive(conn, deployment, upkeepers, report, promote_them, recreate_foreign)
+
+
+def _drive(
+    conn: psycopg.Connection,
+    deployment: int,
+    upkeepers: Upkeepers,
+    report: Report,
+    promote_them: bool,
+    recreate_foreign: bool,
+) -> list[Build]:
+    keeper = Keeper(conn, upkeepers)
+    applied: dict[int, int] = {}
+    totals: dict[int, int] = {}
+    while True:
+        builds = by_depth(conn, find(conn, "b.deployment = %s AND b.state = 'building'", deployment))
+        if not builds:
+            # A worker was quicker, and has made them live.
+            return by_depth(conn, find(conn, "b.deployment = %s AND b.state = 'live'", deployment))
+        busy = False
+        for build in builds:
+            with retired_on_errors(conn, build):
+                done = keeper.step(build)
+            if done is None:
+                continue
+            if isinstance(done, Loaded):
+                totals[build.build_id] = done.total
+            applied[build.build_id] = applied.get(build.build_id, 0) + done.events
+            busy = busy or isinstance(done, Loaded) or done.full
+            report(
+                Progress(
+                    build,
+                    applied[build.build_id],
+                    totals.get(build.build_id, 0),
+                    "catching up" if build.loaded else "loading",
+                )
+            )
+        if busy:
+            continue
+        if any(not build.loaded for build in find(conn, "b.deployment = %s AND b.state = 'building'", deployment)):
+            # Another worker has them in hand.
+            time.sleep(0.02)
+            continue
+        if not promote_them:
+            return builds
+        try:
+            if live := promote(conn, deployment, upkeepers, keeper.catch_up, recreate_foreign=recreate_foreign):
+                return live
+            # A worker was quicker by a moment.
+        except Unproved:
+            # Nobody else need be there who would.
+            prove_suspects(conn, upkeepers, by="deployment")
+        except NotYet:
+            time.sleep(0.02)

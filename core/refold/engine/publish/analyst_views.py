@@ -1,0 +1,379 @@
+"""The views of `sql/views/`: made what their files say, together with what they stand on, or all refused before."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from refold.engine.publish.privileges import Grant, grant, grants_on
+from refold.engine.publish.scans import Scan, scans
+from refold.engine.publish.views import (
+    METRICS_SCHEMA,
+    Dependant,
+    dependants_of,
+    once_let_go,
+    recreate,
+    refuse_others,
+    without_column,
+)
+from refold.errors import BuildError, RefoldError, ViewError, at_once
+from refold.model.projection.view_file import Statement, ViewFile, in_schema, load_views, mentions, unqualified
+from refold.postgres.retry import transient
+from refold.store.builds.build import kept
+
+PATIENCE = 10.0
+"""Seconds for which views wait for those who read them."""
+
+_LATER = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction)
+"""What fails where one stands on another that comes later, or was not made yet."""
+_ANEW = (psycopg.errors.InvalidTableDefinition, psycopg.errors.DuplicateTable)
+"""What says that a view cannot be replaced: its columns went, or changed type or order."""
+_CHECKED = "pg_temp"
+"""Where views are tried: what stands there nobody else sees, and no lock is needed."""
+
+
+class _Refused(Exception):
+    """Postgres refuses a statement of a file."""
+
+    def __init__(self, file: ViewFile, statement: Statement, cause: psycopg.Error) -> None:
+        super().__init__(str(cause))
+        self.file = file
+        self.statement = statement
+        self.cause = cause
+
+
+def apply_analyst_views(conn: psycopg.Connection, folder: Path) -> list[str]:
+    """Makes the views of a folder what its files say.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        folder: the folder; nothing happens when it does not exist.
+
+    Returns:
+        Their names.
+
+    Raises:
+        ViewError: a file is wrong, or its view cannot be made (`Mistakes` where there are several).
+    """
+    mistakes: list[RefoldError] = []
+    files = load_views(folder, {build.projection for build in kept(conn)}, mistakes)
+    if mistakes:
+        raise at_once(mistakes)
+    apply_views(conn, files)
+    return [file.name for file in files]
+
+
+def apply_views(conn: psycopg.Connection, files: Sequence[ViewFile], *, recreate_foreign: bool = False) -> None:
+    """Makes views what their files say, all in one transaction.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        files: the views.
+        recreate_foreign: where the columns change, also drop and make again views outside `metrics`.
+
+    Raises:
+        ViewError: one cannot be made (`Mistakes` where there are several).
+        BuildError: a reader holds one for long, or others' views stand on one.
+    """
+    if not files:
+        return
+    once_let_go(
+        conn,
+        PATIENCE,
+        lambda: make_views(conn, files, (), recreate_foreign=recreate_foreign),
+        held=f"a session holds the views of sql/views for longer than {PATIENCE:.0f} s",
+        then="`refold deploy`",
+    )
+
+
+def make_views(
+    conn: psycopg.Connection,
+    files: Iterable[ViewFile],
+    dropped: Iterable[Dependant],
+    *,
+    earlier: Iterable[ViewFile] = (),
+    recreate_foreign: bool = False,
+) -> None:
+    """Makes views what their files say, and again what a switch has dropped; in the caller's transaction.
+
+    What stands as its file says is not touched: to replace it would take a lock that readers wait for.
+
+    Args:
+        conn: acts as refold_worker; has a short lock_timeout.
+        files: the views that have a file.
+        dropped: what stood on a metric and was dropped with it. What has a file is made from that.
+        earlier: files as they were when a metric was, to which that goes back: for views that use what it lacks.
+        recreate_foreign: where the columns change, also drop and make again views outside `metrics`.
+
+    Raises:
+        ViewError: one cannot be made (`Mistakes` where there are several).
+        BuildError: a view without a file cannot be made again, or others' views stand in the way.
+        psycopg.errors.LockNotAvailable: a reader holds one.
+    """
+    by_name = {file.name: file for file in files}
+    before = {file.name: file for file in earlier}
+    grants: dict[str, list[Grant]] = {}
+    left: list[ViewFile | Dependant] = list(by_name.values())
+
+    def again(gone: Iterable[Dependant]) -> None:
+        for one in gone:
+            file = None if one.foreign else by_name.get(one.name)
+            if file is None:
+                left.append(one)
+                continue
+            grants[one.name] = list(one.grants)
+            if file not in left:
+                left.append(file)
+
+    again(dropped)
+    while left:
+        todo, left = left, []
+        refused: list[_Refused | BuildError] = []
+        for one in todo:
+            try:
+                with conn.transaction():
+                    if isinstance(one, Dependant):
+                        recreate(conn, one)
+                        gone: Sequence[Dependant] = ()
+                    else:
+                        gone = _made(conn, one, grants.get(one.name, []), recreate_foreign=recreate_foreign)
+            except _Refused as error:
+                refused.append(error)
+                left.append(one)
+            except BuildError as error:
+                if not isinstance(error.__cause__, _LATER):
+                    raise
+                if isinstance(one, Dependant) and not one.foreign and one.name in before:
+                    by_name[one.name] = before.pop(one.name)
+                    again([one])
+                    continue
+                refused.append(error)
+                left.append(one)
+            except psycopg.errors.UndefinedTable as error:
+                # It stands on one that is still to be made.
+                refused.append(BuildError(f"{one.name} cannot be made again: {error.diag.message_primary}"))
+                left.append(one)
+            else:
+                again(gone)
+        if len(refused) == len(todo):
+            raise at_once([_error(conn, one, by_name) if isinstance(one, _Refused) else one for one in refused])
+
+
+def refused_views(
+    conn: psycopg.Connection,
+    metrics: Mapping[str, str],
+    files: Sequence[ViewFile],
+    unknown: Collection[str] = (),
+    *,
+    recreate_foreign: bool = False,
+    scanned: list[Scan] | None = None,
+) -> list[RefoldError]:
+    """What would be refused of views if some metrics were switched now; nothing is changed, and no lock taken.
+
+    Everything is made as a temporary view, and gone again.
+
+    Args:
+        conn: the caller's transaction, as refold_worker.
+        metrics: those that get new tables: the SELECT of the view of each.
+        files: the views that have a file.
+        unknown: metrics that are wrong themselves; nothing is said of views that stand on them.
+        recreate_foreign: as for `make_views`.
+        scanned: gets what they would read of streams at each read, if nothing is wrong.
+    """
+    mistakes: list[RefoldError] = []
+    with conn.transaction(force_rollback=True):
+        for name, select in metrics.items():
+            conn.execute(sql.SQL("CREATE TEMPORARY VIEW {} AS {}").format(sql.Identifier(name), sql.SQL(select)))
+        changed = {*metrics, *(file.name for file in files)}
+        silent = set(unknown)
+        left = list(files)
+        made: list[str] = list(metrics)
+        while left:
+            todo, left = left, []
+            refused: list[_Refused] = []
+            for file in todo:
+                if any(mentions(statement.text, silent) for statement in file.statements):
+                    silent.add(file.name)
+                    continue
+                try:
+                    with conn.transaction():
+                        _run(conn, file, changed)
+                    made.append(file.name)
+                    mistakes += _unqualified(file, changed)
+                except _Refused as error:
+                    refused.append(error)
+                    left.append(file)
+            if len(refused) == len(todo):
+                wrong = {error.file.name for error in refused}
+                # One that stands on another wrong one may be right itself.
+                own = [one for one in refused if not any(
+                    mentions(s.text, wrong - {one.file.name}) for s in one.file.statements)]  # fmt: skip
+                mistakes += [_error(conn, one, changed) for one in own or refused]
+                break
+        mistakes += _in_the_way(conn, made, changed, recreate_foreign=recreate_foreign)
+        if scanned is not None and not mistakes:
+            scanned += scans(conn, [file.name for file in files], tried=True)
+    return mistakes
+
+
+def differing(conn: psycopg.Connection, files: Iterable[ViewFile]) -> list[str]:
+    """Those of some views that do not stand as their files say; changes nothing.
+
+    Args:
+        conn: the caller's transaction, as refold_worker; it may write.
+        files: the views.
+    """
+    return [file.name for file in files if not _stands(conn, file)]
+
+
+def _unqualified(file: ViewFile, names: Collection[str]) -> list[ViewError]:
+    """In pg_temp such a name is found; in `metrics` it is not."""
+    return [
+        ViewError(
+            f'relation "{name}" does not exist',
+            path=file.path,
+            line=statement.line,
+            remedy=f"Write {METRICS_SCHEMA}.{name}.",
+        )
+        for statement in file.statements
+        if statement.verb == "CREATE" and (name := unqualified(statement.text, names)) is not None
+    ]
+
+
+def _in_the_way(
+    conn: psycopg.Connection, names: Sequence[str], changed: Collection[str], *, recreate_foreign: bool
+) -> list[RefoldError]:
+    """Views that stand on one whose columns change, and could not be made again; the new ones stand in pg_temp."""
+    mistakes: list[RefoldError] = []
+    tried: set[tuple[str, str]] = set()
+    renamed = set(changed)
+    for name in names:
+        if _replaceable(conn, name):
+            continue
+        dependants = dependants_of(conn, name)
+        try:
+            refuse_others(name, dependants, recreate_foreign=recreate_foreign)
+        except BuildError as error:
+            mistakes.append(error)
+            continue
+        for one in dependants:
+            if (one.schema, one.name) in tried or (not one.foreign and one.name in changed):
+                continue
+            tried.add((one.schema, one.name))
+            text = in_schema(f"CREATE TEMPORARY VIEW {_quoted(conn, one.name)} AS {one.definition}", renamed, _CHECKED)
+            try:
+                with conn.transaction():
+                    conn.execute(text.encode())
+                renamed |= set() if one.foreign else {one.name}
+            except psycopg.errors.UndefinedColumn as error:
+                mistakes.append(
+                    BuildError(
+                        f"{one.schema}.{one.name} uses a column that goes: {error.diag.message_primary}",
+                        remedy=without_column(one),
+                    )
+                )
+            except psycopg.errors.DuplicateTable:
+                # Its name stands in pg_temp already; the switch itself will tell.
+                continue
+    return mistakes
+
+
+_COLUMNS = """
+SELECT array_agg((attname, atttypid, atttypmod, attcollation)::text ORDER BY attnum)
+FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0
+"""
+
+
+def _replaceable(conn: psycopg.Connection, name: str) -> bool:
+    """Whether CREATE OR REPLACE would do for a view that has been made in pg_temp."""
+    old, new = (
+        (conn.execute(_COLUMNS, (sql.Identifier(schema, name).as_string(conn),)).fetchone() or (None,))[0]
+        for schema in (METRICS_SCHEMA, _CHECKED)
+    )
+    return old is None or new is None or new[: len(old)] == old
+
+
+def _made(conn: psycopg.Connection, file: ViewFile, grants: list[Grant], *, recreate_foreign: bool) -> list[Dependant]:
+    """Makes a view, if it does not stand as its file says; what had to be dropped for it comes back."""
+    if _stands(conn, file) and all(one.verb not in ("GRANT", "REVOKE") for one in file.statements):
+        return []
+    view = sql.Identifier(METRICS_SCHEMA, file.name)
+    dropped: list[Dependant] = []
+    try:
+        with conn.transaction():
+            _run(conn, file)
+    except _Refused as error:
+        if not isinstance(error.cause, _ANEW):
+            raise
+        # The file is all there is to it, so it is made anew.
+        dropped = dependants_of(conn, file.name)
+        refuse_others(file.name, dropped, recreate_foreign=recreate_foreign)
+        grants = grants_on(conn, METRICS_SCHEMA, file.name)
+        conn.execute(sql.SQL("DROP VIEW {} CASCADE").format(view))
+        _run(conn, file)
+    grant(conn, METRICS_SCHEMA, file.name, [*grants, Grant("SELECT", "refold_analyst")])
+    return dropped
+
+
+def _stands(conn: psycopg.Connection, file: ViewFile) -> bool:
+    """Whether a view is what its file makes, whoever may read it; tried in pg_temp, without a lock on the view."""
+    try:
+        with conn.transaction(force_rollback=True):
+            _run(conn, file, {file.name})
+            there, here = (
+                conn.execute(_LOOKS, (sql.Identifier(schema, file.name).as_string(conn),)).fetchone()
+                for schema in (METRICS_SCHEMA, _CHECKED)
+            )
+    except _Refused:
+        return False
+    return there == here
+
+
+_LOOKS = """
+SELECT pg_get_viewdef(c.oid), obj_description(c.oid, 'pg_class'), c.reloptions::text,
+       (SELECT array_agg((attname, col_description(attrelid, attnum))::text ORDER BY attnum)::text
+        FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0)
+FROM pg_class AS c WHERE c.oid = to_regclass(%s) AND c.relkind = 'v'
+"""
+
+
+def _run(conn: psycopg.Connection, file: ViewFile, tried: Collection[str] = ()) -> None:
+    """Runs a file's statements; `tried` are the views that stand in pg_temp instead."""
+    for statement in file.statements:
+        if statement.verb == "DROP":
+            # Whatever has to be dropped for it is.
+            continue
+        text = in_schema(statement.text, tried, _CHECKED) if tried else statement.text
+        try:
+            # Prepared: by that protocol it is one statement, whatever the text.
+            conn.execute(text.encode(), prepare=True)
+        except psycopg.Error as error:
+            if transient(error):
+                raise
+            raise _Refused(file, statement, error) from error
+
+
+def _error(conn: psycopg.Connection, refused: _Refused, names: Iterable[str]) -> ViewError:
+    """What is wrong with a file, and what to do; `names` are views that stand as soon as it does."""
+    diagnosis = refused.cause.diag
+    message = (diagnosis.message_primary or str(refused.cause)).replace(f"{_CHECKED}.", f"{METRICS_SCHEMA}.")
+    at = int(diagnosis.statement_position or 1) - 1
+    line = refused.statement.line + refused.statement.text[:at].count("\n")
+    remedy = diagnosis.message_hint
+    if isinstance(refused.cause, psycopg.errors.UndefinedTable):
+        standing = conn.execute("SELECT viewname FROM pg_views WHERE schemaname = %s", (METRICS_SCHEMA,)).fetchall()
+        known = sorted({*names, *(str(name) for (name,) in standing)} - {refused.file.name})
+        missing = message.partition('"')[2].partition('"')[0].rpartition(".")[2]
+        close = difflib.get_close_matches(missing, known, 1)
+        remedy = f"Write {METRICS_SCHEMA}.{close[0]}." if close else f"There are: {', '.join(known) or 'none'}."
+    elif isinstance(refused.cause, psycopg.errors.UndefinedColumn) and not remedy:
+        remedy = "Name the columns that the metric has: `refold explain NAME` lists them."
+    return ViewError(message, path=refused.file.path, line=line, remedy=remedy or "Correct the file, or remove it.")
+
+
+def _quoted(conn: psycopg.Connection, name: str) -> str:
+    return sql.Identifier(name).as_string(conn)

@@ -1,0 +1,289 @@
+"""Going live: the builds of a deployment replace their predecessors, all in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import psycopg
+
+from refold.engine.publish.analyst_views import make_views
+from refold.engine.publish.views import Dependant, drop_view, once_let_go, switch_view
+from refold.engine.scrub.rolling import scrubbed_since
+from refold.engine.verify.trial import refuse_unkeepable
+from refold.errors import BuildError
+from refold.model.projection.view_file import ViewFile, view_file
+from refold.postgres.failpoints import crash_point
+from refold.store.builds import checksums as figures
+from refold.store.builds.build import Build, by_id, find, lock
+from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.dead_letters import settle
+from refold.store.builds.first_load import tables_of
+from refold.store.builds.follow import Behind, follow
+from refold.store.builds.suspects import suspects
+from refold.store.log.damage import look_again
+
+Catch = Callable[[psycopg.Connection, Build, Build], bool]
+"""catch_up(conn, fresh, current): applies pages to `fresh` until it covers `current`, inside the caller's
+transaction; False when that is more than a moment's work."""
+
+
+class NotYet(Exception):
+    """The new build is too far behind to be switched to in one transaction; let it catch up first."""
+
+
+class Unproved(NotYet):
+    """The log was damaged while the new build read it, and is not now; let an audit come first."""
+
+
+def promote(
+    conn: psycopg.Connection,
+    deployment: int,
+    upkeepers: Upkeepers,
+    catch_up: Catch,
+    *,
+    recreate_foreign: bool = False,
+    seconds: float = 30.0,
+) -> list[Build]:
+    """Makes the builds of a deployment live and retires their predecessors; switches views and readers.
+
+    Nothing is lost on the way: under the locks of both, the new build is brought to cover everything that
+    the old one has applied, and readers go on from their own cursors.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        deployment: whose builds.
+        upkeepers: the SQL of the builds.
+        catch_up: applies pages inside the transaction.
+        recreate_foreign: see `switch_view`.
+        seconds: how long to try for the locks on the views.
+
+    Returns:
+        The builds that went live, upstream first.
+
+    Raises:
+        NotYet: a build is not loaded, or too far behind.
+        Unproved: the log was damaged while a new build read it.
+        BuildError: views of others stand in the way, or readers still hold the views after `seconds`.
+        ViewError: a view that goes live with the builds cannot be made.
+        LogDamaged: a new build would replace a right one, and was made from a damaged log.
+    """
+    _refuse_damage(conn, deployment, seconds)
+    return once_let_go(
+        conn,
+        seconds,
+        lambda: _switch(conn, deployment, upkeepers, catch_up, recreate_foreign),
+        held=f"a session holds the views or builds for longer than {seconds:.0f} s",
+        then="`refold promote`",
+    )
+
+
+def _refuse_damage(conn: psycopg.Connection, deployment: int, seconds: float) -> None:
+    """A build must not replace another before the log has been proved since the new one began to read it.
+
+    For one that replaces nothing there is nothing right to lose; and who rolls back wants what was made before.
+
+    Raises:
+        LogDamaged: the log is damaged.
+        NotYet: there is more to look at than can be in that time.
+        Unproved: it was damaged meanwhile.
+    """
+    row = conn.execute(
+        """
+        SELECT min(b.created_at), bool_and(b.loaded), array_agg(b.build_id)
+        FROM refold.builds AS b
+        JOIN refold.deployments AS d USING (deployment)
+        JOIN refold.builds AS old ON old.projection = b.projection AND old.state = 'live'
+        WHERE d.deployment = %s AND d.kind <> 'rollback' AND b.state = 'building'
+        """,
+        (deployment,),
+    ).fetchone()
+    if row is None or row[0] is None or not row[1]:
+        return
+    if not scrubbed_since(conn, row[0], by="promote", seconds=seconds):
+        raise NotYet
+    # It may have been damaged before that look.
+    look_again(conn, by="promote")
+    if unproved := [build for build in suspects(conn) if build.build_id in row[2]]:
+        raise Unproved(
+            f"the log was damaged while {unproved[0].table_name} read it: a worker proves it first, within a minute"
+        )
+
+
+def _switch(
+    conn: psycopg.Connection, deployment: int, upkeepers: Upkeepers, catch_up: Catch, recreate_foreign: bool
+) -> list[Build]:
+    candidates = find(conn, "b.deployment = %s AND b.state = 'building'", deployment)
+    if any(not build.loaded for build in candidates):
+        raise NotYet
+    old = {build.projection: build for build in find(conn, "b.state = 'live'")}
+    replaced = {build.projection: old[build.projection] for build in candidates if build.projection in old}
+    taken = {build.build_id for build in replaced.values()}
+    readers = _readers(conn, taken)
+    # Upstream before downstream, as everybody locks who takes more than one.
+    depths = depth_by_id(conn)
+    for build in sorted((*candidates, *replaced.values(), *readers), key=lambda b: (depths[b.build_id], b.build_id)):
+        if lock(conn, build.build_id, wait=True) is None:
+            raise NotYet
+        if build.build_id in taken:
+            # Waits for a deploy that is making a reader of it (see `refold.engine.deployment.create`).
+            conn.execute("SELECT FROM refold.builds WHERE build_id = %s FOR UPDATE", (build.build_id,))
+    # What has changed before the locks were held: a reader that was made since would stay with a retired build.
+    if {b.build_id for b in _readers(conn, taken)} != {b.build_id for b in readers} or not _fed(conn, candidates):
+        raise NotYet
+    for fresh in sorted(candidates, key=lambda b: depths[b.build_id]):
+        current = replaced.get(fresh.projection)
+        if current is not None and not catch_up(conn, by_id(conn, fresh.build_id), by_id(conn, current.build_id)):
+            raise NotYet
+    dropped: list[Dependant] = []
+    for build in replaced.values():
+        conn.execute(
+            "UPDATE refold.builds SET state = 'retired', retired_at = now(), retired_by = %s WHERE build_id = %s",
+            (deployment, build.build_id),
+        )
+        settle(conn, build)
+    for build in candidates:
+        conn.execute(
+            # Why it did not go live before: nothing else clears that while no event comes.
+            "UPDATE refold.builds"
+            " SET state = 'live', promoted_at = now(), retired_at = NULL, retired_by = NULL, error = NULL"
+            " WHERE build_id = %s",
+            (build.build_id,),
+        )
+        keeper = upkeepers.of(conn, build)
+        refuse_unkeepable(conn, keeper.statements, audited=keeper.transform is None)
+        switch_view(conn, build.projection, keeper, recreate_foreign=recreate_foreign, dropped=dropped)
+    fresh_of = {build.projection: build for build in candidates}
+    for reader in readers:
+        upstream = next(b for b in replaced.values() if b.build_id == reader.upstream_id)
+        successor = fresh_of[upstream.projection]
+        if successor.fingerprint != upstream.fingerprint:
+            # It is kept by another deployment, or its file is gone: it cannot follow a changed upstream.
+            _retire_reader(conn, reader, deployment)
+            continue
+        try:
+            follow(conn, reader, successor)
+        except Behind as error:
+            raise NotYet from error
+    files, back = _views(conn, deployment)
+    make_views(conn, () if back else files, dropped, earlier=files if back else (), recreate_foreign=recreate_foreign)
+    if not conn.execute(
+        "UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s AND given_up_at IS NULL", (deployment,)
+    ).rowcount:
+        raise BuildError(
+            "another command was at the same builds, and has failed",
+            remedy="Its message says why. `refold deploy` goes on from there.",
+        )
+    crash_point("views")
+    return candidates
+
+
+def _views(conn: psycopg.Connection, deployment: int) -> tuple[list[ViewFile], bool]:
+    """The views that go live with a deployment; and whether it is one that goes back."""
+    row = conn.execute("SELECT views, kind FROM refold.deployments WHERE deployment = %s", (deployment,)).fetchone()
+    texts, kind = ({}, "") if row is None else (dict(row[0] or {}), row[1])
+    files = [view_file(name, text, Path("sql/views") / f"{name}.sql") for name, text in sorted(texts.items())]
+    return files, kind == "rollback"
+
+
+def _readers(conn: psycopg.Connection, taken: set[int]) -> list[Build]:
+    """The kept builds that read one that is replaced, and are not replaced themselves."""
+    return [
+        build
+        for build in find(conn, "b.state IN ('live', 'building') AND b.upstream_id = ANY (%s)", list(taken))
+        if build.build_id not in taken
+    ]
+
+
+def _fed(conn: psycopg.Connection, candidates: list[Build]) -> bool:
+    """Whether every stream that the candidates read is kept up to date.
+
+    Raises:
+        BuildError: one is not, and never will be again.
+    """
+    for build in find(conn, "b.build_id = ANY (%s) AND b.upstream_id IS NOT NULL", [b.build_id for b in candidates]):
+        upstream = by_id(conn, build.upstream_id or 0)
+        if upstream.state not in ("building", "live"):
+            raise BuildError(
+                f"{build.table_name} reads {upstream.table_name}, which is no longer kept",
+                remedy=f"Build it anew: `refold deploy`, or `refold rebuild {build.projection}`.",
+            )
+    return True
+
+
+def _retire_reader(conn: psycopg.Connection, reader: Build, deployment: int) -> None:
+    """Ends a build, and all that read it: nobody feeds them any more."""
+    conn.execute(
+        "UPDATE refold.builds SET state = 'retired', retired_at = now(), retired_by = %s WHERE build_id = %s",
+        (deployment, reader.build_id),
+    )
+    settle(conn, reader)
+    if reader.state == "live":
+        try:
+            drop_view(conn, reader.projection)
+        except psycopg.errors.DependentObjectsStillExist as error:
+            raise BuildError(
+                f"metrics.{reader.projection} goes with what it reads, but {error.diag.message_detail}",
+                remedy="Drop what stands on it first.",
+            ) from error
+    for below in find(conn, "b.upstream_id = %s AND b.state IN ('building', 'live')", reader.build_id):
+        if lock(conn, below.build_id, wait=True) is None:
+            raise NotYet
+        _retire_reader(conn, below, deployment)
+
+
+def depth_by_id(conn: psycopg.Connection) -> dict[int, int]:
+    """How far each build is from the log."""
+    rows = conn.execute("SELECT build_id, upstream_id FROM refold.builds").fetchall()
+    return depths(rows)
+
+
+def depths(edges: Iterable[tuple[int, int | None]]) -> dict[int, int]:
+    """How far each node is from the root, given (node, its parent or None)."""
+    above = dict(edges)
+
+    def depth(node: int) -> int:
+        parent = above[node]
+        return 0 if parent is None else 1 + depth(parent)
+
+    return {node: depth(node) for node in above}
+
+
+def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
+    """Drops the tables of retired builds, except the latest `keep` of each projection (for rollback).
+
+    Of a metric that was taken off, the latest goes too after as many days as the rows of builds are kept.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        keep: retired builds left for each projection.
+    """
+    dropped: list[str] = []
+    rows = conn.execute(
+        """
+        SELECT build_id, table_name FROM (
+            SELECT build_id, table_name, row_number() OVER (
+                -- One that was never live is nothing to go back to.
+                PARTITION BY projection ORDER BY promoted_at IS NULL, retired_at DESC, number DESC) AS age,
+                retired_at < now() - make_interval(days => s.build_days) AND EXISTS (
+                    SELECT FROM refold.deployments AS d WHERE d.deployment = b.retired_by AND d.kind = 'drop') AS ended
+            FROM refold.builds AS b CROSS JOIN refold.settings AS s WHERE b.state = 'retired'
+        ) AS retired WHERE age > %s OR ended
+        """,
+        (keep,),
+    ).fetchall()
+    for build_id, table in rows:
+        with conn.transaction():
+            conn.execute("SET LOCAL lock_timeout = '200ms'")
+            # Under its lock: a rollback may have revived it meanwhile.
+            if not conn.execute(
+                "UPDATE refold.builds SET state = 'dropped' WHERE build_id = %s AND state = 'retired'", (build_id,)
+            ).rowcount:
+                continue
+            figures.forget(conn, build_id)
+            conn.execute("DELETE FROM refold.audits WHERE build_id = %s", (build_id,))
+            conn.execute("DELETE FROM refold.quick_audits WHERE build_id = %s", (build_id,))
+            for name in tables_of(conn, table):
+                conn.execute(psycopg.sql.SQL("DROP TABLE {}").format(psycopg.sql.Identifier("refold_builds", name)))
+        dropped.append(str(table))
+    return dropped

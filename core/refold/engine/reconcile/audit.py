@@ -1,0 +1,181 @@
+"""The audit: compare a build with its query over the stream, as of the build's cursor.
+
+One REPEATABLE READ snapshot shows cursor, table and stream at one instant, so what is not applied yet is lag
+and never drift, also under load. Nothing is locked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+
+import psycopg
+
+from refold.engine.apply.page import cursor_parameters
+from refold.engine.reconcile.compare import compare, findings, slices
+from refold.engine.reconcile.recomputed import AMONG_THEM, recompute
+from refold.engine.reconcile.result import Finding, Kind, Report
+from refold.engine.reconcile.scope import WHOLE, Scope, both, within
+from refold.engine.reconcile.scope import since as since_scope
+from refold.errors import BuildError
+from refold.model.sql_text import EVERYTHING
+from refold.model.stream.slices import EVERY_SLICE, Range, runs
+from refold.postgres.planner import plan_freely
+from refold.store.builds import read_checksums as reads
+from refold.store.builds.build import Build, by_id
+from refold.store.builds.checksums import Disagreement, disagreements
+from refold.store.builds.compiled import Upkeeper
+from refold.store.builds.dead_letters import left_out
+
+
+def quick(conn: psycopg.Connection, keeper: Upkeeper) -> list[Disagreement]:
+    """The slices of a build whose rows are not what refold has written there, or of whose stream it missed something.
+
+    Reads of the log only what is not sealed yet.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        keeper: the build's SQL.
+
+    Raises:
+        BuildError: the build was switched to another stream.
+    """
+    with snapshot(conn):
+        build = as_kept(conn, keeper)
+        return [
+            *disagreements(conn, keeper.build_id, keeper.statements.relations),
+            *reads.disagreements(conn, keeper, build, parameters_of(conn, build)),
+        ]
+
+
+def as_kept(conn: psycopg.Connection, keeper: Upkeeper) -> Build:
+    """A build as the snapshot shows it, if it still reads the stream that its SQL is for.
+
+    Raises:
+        BuildError: it was replaced, or switched to another.
+    """
+    build = by_id(conn, keeper.build_id)
+    if build.state not in ("building", "live"):
+        # Its stream may be gone already, and it will be.
+        raise BuildError(f"{build.table_name} was replaced just now; reconcile again")
+    if build.upstream_id != keeper.upstream_id:
+        # With the new cursor and the old stream, what that never got would look like drift.
+        raise BuildError(f"{build.table_name} was switched to another stream just now; reconcile again")
+    return build
+
+
+def audit(
+    conn: psycopg.Connection,
+    keeper: Upkeeper,
+    since: datetime | None,
+    report: Report,
+    *,
+    keep: bool,
+    ranges: Sequence[Range] = EVERY_SLICE,
+) -> set[int]:
+    """Compares one build with its query, and its rows with their figures; gives the slices in which something differs.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        keeper: the build's SQL.
+        since: only what events since then belong to; figures are not looked at then.
+        report: takes the findings when `keep` is set; healing reports its own.
+        keep: nothing will be healed, so report what the audit saw.
+        ranges: which slices.
+
+    Raises:
+        BuildError: the build was replaced, or switched to another stream, since its SQL was made.
+    """
+    relations = keeper.statements.relations
+    suspects: set[int] = set()
+    with snapshot(conn):
+        build = as_kept(conn, keeper)
+        parameters = parameters_of(conn, build, since)
+        for part in _parts(conn, keeper, parameters, since, ranges):
+            for at, relation in enumerate(relations):
+                scope = WHOLE if part == EVERY_SLICE else within(relation, part)
+                if keeper.transform is not None:
+                    recompute(conn, keeper, parameters, scope.stream, since=since is not None)
+                    scope = Scope(EVERYTHING, scope.table)
+                    if since is not None:
+                        scope = both(scope, Scope(EVERYTHING, AMONG_THEM))
+                elif since is not None:
+                    scope = both(scope, since_scope(keeper.plan, relation, keeper.stream))
+                if compare(conn, relation, scope, parameters):
+                    suspects |= slices(conn)
+                    if keep:
+                        _report(conn, build, keeper, at, report)
+        if since is None:
+            wrong = disagreements(conn, keeper.build_id, relations, ranges)
+            if keep:
+                # Where the rows are right, it is the figure that is wrong.
+                report.add_figures(keeper, build.projection, (one for one in wrong if one.slice not in suspects))
+            suspects |= {one.slice for one in wrong}
+    return suspects
+
+
+def parts(keeper: Upkeeper, numbers: set[int]) -> list[Sequence[Range]]:
+    """Slices in the portions in which to evaluate them.
+
+    Where an index finds a slice's events, each run of neighbours for itself: together they would span what lies
+    between. Else all at once, for each portion reads the whole stream. A transform holds a slice in memory.
+    """
+    if keeper.transform is not None:
+        return [((number, number),) for number in sorted(numbers)]
+    if keeper.statements.relations[0].slicing.indexed:
+        return [(run,) for run in runs(numbers)]
+    return [runs(numbers)] if numbers else []
+
+
+def _parts(
+    conn: psycopg.Connection,
+    keeper: Upkeeper,
+    parameters: Mapping[str, str],
+    since: datetime | None,
+    ranges: Sequence[Range],
+) -> list[Sequence[Range]]:
+    if keeper.transform is None or since is None:
+        return [ranges]
+    rows = conn.execute(
+        f"SELECT DISTINCT {keeper.statements.relations[0].slicing.event} FROM {keeper.stream.table}"
+        f" WHERE {keeper.stream.applied()} AND ts >= %(since)s::timestamptz".encode(),
+        parameters,
+    ).fetchall()
+    return parts(keeper, {int(number) for (number,) in rows})
+
+
+@contextmanager
+def snapshot(conn: psycopg.Connection) -> Iterator[None]:
+    """A transaction that sees the database as of one instant."""
+    with conn.transaction():
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        plan_freely(conn)
+        yield
+
+
+def parameters_of(conn: psycopg.Connection, build: Build, since: datetime | None = None) -> dict[str, str]:
+    """A build's cursor, what it leaves out, and the instant since which it is audited.
+
+    Args:
+        conn: the snapshot in which the build was read, or a transaction that holds its lock.
+        build: the build.
+        since: only what events since then belong to.
+    """
+    parameters = cursor_parameters(build.cursor, left_out(conn, build))
+    if since is not None:
+        parameters["since"] = since.isoformat()
+    return parameters
+
+
+def _report(conn: psycopg.Connection, build: Build, keeper: Upkeeper, at: int, report: Report) -> None:
+    relation = keeper.statements.relations[at]
+    shown, counts = findings(conn, build, relation, healed=False)
+    add(report, build, relation.table, shown, counts)
+
+
+def add(report: Report, build: Build, table: str, shown: Sequence[Finding], counts: Mapping[Kind, int]) -> None:
+    """Adds a table's findings to a report."""
+    report.findings.extend(shown)
+    for kind, number in counts.items():
+        report.counts[build.projection, table.split(".", 1)[1].strip('"'), kind] += number

@@ -1,0 +1,358 @@
+"""Healing: recompute the slices that differ, and whatever stands on the rows that changed, in one transaction.
+
+The build and everything below it are locked first, upstream before downstream. A reader is healed as of its
+own cursor: what it has not applied yet it will read by itself, and must not get twice. Slices are compared as a whole
+under the lock, so that afterwards their figures may be taken of the rows; what is written are the keys that differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+import psycopg
+
+from refold.engine.apply.isolate import of_an_event
+from refold.engine.reconcile.audit import add, parameters_of, parts
+from refold.engine.reconcile.compare import FOUND, compare, findings, hashes, record, slices
+from refold.engine.reconcile.isolate import without_culprits
+from refold.engine.reconcile.proof import LogProof
+from refold.engine.reconcile.recomputed import recompute
+from refold.engine.reconcile.result import Report
+from refold.engine.reconcile.scope import Scope, within
+from refold.errors import BuildError
+from refold.model.sql_text import EVERYTHING, ident
+from refold.model.stream.cursor import Key
+from refold.model.stream.slices import Range, runs
+from refold.model.upkeep.statements import Relation, within_keys
+from refold.model.upkeep.transform import EXPECTED
+from refold.postgres.planner import plan_freely
+from refold.store.builds import read_checksums as reads
+from refold.store.builds.build import Build, by_id, find, lock
+from refold.store.builds.checksums import Disagreement, correct, disagreements
+from refold.store.builds.compiled import Upkeeper, Upkeepers
+from refold.store.builds.dead_letters import moved
+from refold.store.builds.first_load import start_over
+
+Touched = dict[int, set[int]]
+"""For each direct reader, which of its slices have to be computed again."""
+
+
+def heal(
+    conn: psycopg.Connection,
+    upkeepers: Upkeepers,
+    build: Build,
+    suspects: Set[int],
+    report: Report,
+    *,
+    readers: bool = True,
+    unread: Set[int] = frozenset(),
+    proof: LogProof | None = None,
+) -> None:
+    """Sets right what an audit found, and records it.
+
+    Args:
+        conn: acts as refold_worker; a transaction is opened if there is none.
+        upkeepers: the SQL of the builds.
+        build: the build that was audited.
+        suspects: in which of its slices something differs.
+        report: takes what was healed.
+        readers: also heal what stands on it. Not where the caller audits each of them afterwards.
+        unread: slices of its stream of which it has read something else than its cursor says.
+        proof: what of the log has been proved in this run.
+
+    Raises:
+        BuildError: the build was replaced meanwhile, or is loaded anew; that is right by construction.
+        LogDamaged: what would be healed contradicts what was written, and so does the log; nothing was healed.
+    """
+    proof = proof or LogProof()
+    with conn.transaction():
+        plan_freely(conn)
+        order = lock_downwards(conn, build, readers=readers)
+        if order is None:
+            raise BuildError(f"{build.table_name} was replaced during the audit")
+        build = order[0]
+        if not build.loaded:
+            raise BuildError(f"{build.table_name} is being loaded anew since the audit")
+        keeper = upkeepers.of(conn, build)
+        missed, behind = _missed(conn, keeper, build, unread)
+        if missed:
+            proof.read(conn, keeper, (one.slice for one in missed))
+        before = report.drift
+        _heal_slices(conn, upkeepers, build, suspects | behind, order, report, proof)
+        correct(conn, build.build_id, missed)
+        if report.drift == before:
+            report.add_figures(keeper, build.projection, missed)
+
+
+def lock_downwards(conn: psycopg.Connection, build: Build, *, readers: bool = True) -> list[Build] | None:
+    """Locks a build and everything that reads it, at any depth; None when the build is no longer kept.
+
+    Also readers in their first load: some of their steps may have read what is about to be healed. And nobody makes
+    another reader meanwhile: it would load the rows as they were, and not be among those that get the new ones.
+    """
+    locked: list[Build] = []
+    level = [build.build_id]
+    while level:
+        for build_id in sorted(level):
+            one = lock(conn, build_id, wait=True, readers=True)
+            if one is not None:
+                locked.append(one)
+            elif build_id == build.build_id:
+                return None
+        below = find(conn, "b.upstream_id = ANY (%s) AND b.state IN ('building', 'live')", level) if readers else []
+        level = [reader.build_id for reader in below]
+    return locked
+
+
+def _missed(
+    conn: psycopg.Connection, keeper: Upkeeper, build: Build, positions: Set[int]
+) -> tuple[list[Disagreement], set[int]]:
+    """What a build has not read, or read twice, of some slices of its stream, and to which of its own that belongs."""
+    if not positions:
+        return [], set()
+    missed = reads.disagreements(conn, keeper, build, parameters_of(conn, build), runs(positions))
+    if not missed:
+        return [], set()
+    ranges = runs(one.slice for one in missed)
+
+    def behind(parameters: Mapping[str, str]) -> set[int]:
+        return reads.slices_behind(conn, keeper, parameters, ranges)
+
+    return missed, without_culprits(conn, keeper, build, behind, behind)
+
+
+def _heal_slices(
+    conn: psycopg.Connection,
+    upkeepers: Upkeepers,
+    build: Build,
+    numbers: Set[int],
+    locked: Sequence[Build],
+    report: Report,
+    proof: LogProof | None,
+) -> None:
+    """Recomputes some slices of a build as of its cursor, and of its readers what depends on the rows that change.
+
+    Args:
+        proof: of the log, before figures give way; None where the stream's rows were healed, so that the build's
+            change and its figures with them.
+    """
+    keeper = upkeepers.of(conn, build)
+    relations = keeper.statements.relations
+    for part in parts(keeper, set(numbers)):
+
+        def work(parameters: Mapping[str, str], part: Sequence[Range] = part) -> _Healed:
+            return _heal_part(conn, upkeepers, keeper, build, part, parameters, locked)
+
+        healed = without_culprits(conn, keeper, build, work, _evaluation(conn, keeper, part))
+        report.add(healed.report)
+        # Under the lock the rows are now what they must be: what still disagrees are figures, which were wrong if the
+        # rows were right.
+        wrong = disagreements(conn, build.build_id, relations, part)
+        if wrong and proof is not None:
+            proof.rows(conn, keeper, part)
+        if proof is not None and not healed.report.drift:
+            report.add_figures(keeper, build.projection, wrong)
+        correct(conn, build.build_id, wrong)
+        if healed.report.drift:
+            _heal_readers(conn, upkeepers, build, locked, healed, report)
+
+
+def leave_out_culprits(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, ranges: Sequence[Range]) -> None:
+    """Sets aside the events that fail in some slices of a build, so that these can be audited.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        upkeepers: the SQL of the builds.
+        build: the build, of which it is known that it has missed something.
+        ranges: which slices.
+
+    Raises:
+        BuildError: it was replaced, or too many fail.
+    """
+    with conn.transaction():
+        plan_freely(conn)
+        locked = lock(conn, build.build_id, wait=True)
+        if locked is None or not locked.loaded:
+            raise BuildError(f"{build.table_name} was replaced during the audit")
+        keeper = upkeepers.of(conn, locked)
+        evaluate = _evaluation(conn, keeper, ranges)
+        without_culprits(conn, keeper, locked, evaluate, evaluate)
+
+
+def _evaluation(
+    conn: psycopg.Connection, keeper: Upkeeper, part: Sequence[Range]
+) -> Callable[[Mapping[str, str]], None]:
+    """Evaluates what some slices of a build must hold."""
+
+    def evaluate(parameters: Mapping[str, str]) -> None:
+        for relation in keeper.statements.relations:
+            compare(conn, relation, _expected(conn, keeper, within(relation, part), parameters), parameters)
+
+    return evaluate
+
+
+@dataclass(slots=True)
+class _Healed:
+    """What healing a part of a build did.
+
+    Args:
+        report: the rows that were put right.
+        before: what of the direct readers stands on those rows as they were.
+        after: and as they are.
+        positions: of an event-grain build: the slices of positions that these rows are in.
+    """
+
+    report: Report
+    before: Touched
+    after: Touched
+    positions: set[int]
+
+
+def _expected(conn: psycopg.Connection, keeper: Upkeeper, scope: Scope, parameters: Mapping[str, str]) -> Scope:
+    """The scope to compare in; what a function must have made of it is computed first."""
+    if keeper.transform is None:
+        return scope
+    recompute(conn, keeper, parameters, scope.stream)
+    return Scope(EVERYTHING, scope.table)
+
+
+def _heal_part(
+    conn: psycopg.Connection,
+    upkeepers: Upkeepers,
+    keeper: Upkeeper,
+    build: Build,
+    part: Sequence[Range],
+    parameters: Mapping[str, str],
+    locked: Sequence[Build],
+) -> _Healed:
+    """Puts the rows that some slices must have in place of those that differ."""
+    healed = _Healed(Report(), {}, {}, set())
+    for relation in keeper.statements.relations:
+        scope = _expected(conn, keeper, within(relation, part), parameters)
+        if not compare(conn, relation, scope, parameters):
+            continue
+        keys = {**parameters, "keys": "{" + ",".join(map(str, hashes(conn))) + "}"}
+        record(conn, build, relation)
+        shown, counts = findings(conn, build, relation, healed=True)
+        add(healed.report, build, relation.table, shown, counts)
+        if keeper.plan.event_grain:
+            # Wherever they stand: a row whose position was changed is in the way of the one that is missing here.
+            own = f"event_id IN (SELECT row ->> 'event_id' FROM {FOUND})"
+            elsewhere = conn.execute(
+                f"SELECT DISTINCT {relation.slicing.row} FROM {relation.table} WHERE {own}".encode()
+            )
+            healed.positions = slices(conn).union(*elsewhere.fetchall())
+            _try_again(conn, upkeepers, build, locked)
+        else:
+            own = f"({scope.table}) AND {within_keys(relation.hash)}"
+        healed.before = healed.before or _reader_slices(conn, upkeepers, build, locked, relation, own, keys)
+        conn.execute(f"DELETE FROM {relation.table} WHERE {own}".encode(), keys)
+        if keeper.transform is None:
+            conn.execute(relation.insert(scope.stream).encode(), keys)
+        else:
+            columns = ", ".join(map(ident, relation.columns))
+            conn.execute(
+                f"INSERT INTO {relation.table} ({columns}) SELECT {columns} FROM {EXPECTED} WHERE {own}".encode()
+            )
+        healed.after = healed.after or _reader_slices(conn, upkeepers, build, locked, relation, own, keys)
+    return healed
+
+
+def _try_again(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, locked: Sequence[Build]) -> None:
+    """Ends the dead letters of direct readers for rows that are being healed: what stood there may have caused them.
+
+    The healing of the reader, which follows, sets aside again what still fails.
+    """
+    for reader in locked:
+        if reader.upstream_id != build.build_id:
+            continue
+        released = conn.execute(
+            "UPDATE refold.dead_letters SET state = 'released', ended_at = now(), ended_by = session_user"
+            f" WHERE build_id = %s AND state = 'waiting' AND event_id IN (SELECT row ->> 'event_id' FROM {FOUND})"
+            " RETURNING txid::text::bigint, position, ordinal".encode(),
+            (reader.build_id,),
+        ).fetchall()
+        if not released:
+            continue
+        moved(conn, reader.build_id, left_out=-len(released), waiting=-len(released))
+        if not reader.loaded:
+            continue
+        for key in released:
+            reads.remember(conn, upkeepers.of(conn, reader), Key(*key))
+
+
+def _reader_slices(
+    conn: psycopg.Connection,
+    upkeepers: Upkeepers,
+    build: Build,
+    locked: Sequence[Build],
+    relation: Relation,
+    condition: str,
+    parameters: Mapping[str, str],
+) -> Touched:
+    """For each direct reader, the slices to which some rows of a stream belong."""
+    found: Touched = {}
+    for reader in locked:
+        if reader.upstream_id != build.build_id or not reader.loaded:
+            continue
+        slice_ = upkeepers.of(conn, reader).statements.relations[0].slicing.event
+        rows = _of_each(conn, relation, slice_, condition, {**parameters, **parameters_of(conn, reader)})
+        # None: a row that the reader leaves out, or has yet to read.
+        found[reader.build_id] = {int(number) for (number,) in rows if number is not None}
+    return found
+
+
+def _of_each(
+    conn: psycopg.Connection, relation: Relation, slice_: str, condition: str, parameters: Mapping[str, str]
+) -> list[tuple[int | None]]:
+    """The slices of some rows of a stream, less those rows for which a reader's key fails.
+
+    Somebody may have put there what the reader cannot process. It has nothing of such a row, and the damage must not
+    keep itself from being healed.
+    """
+    query = f"SELECT DISTINCT {slice_} FROM {relation.table} WHERE ({condition})"
+    try:
+        with conn.transaction():
+            return conn.execute(query.encode(), parameters).fetchall()
+    except Exception as error:
+        if not of_an_event(error):
+            raise
+    found: list[tuple[int | None]] = []
+    ids = conn.execute(f"SELECT event_id FROM {relation.table} WHERE {condition}".encode(), parameters)
+    for (event_id,) in ids.fetchall():
+        try:
+            with conn.transaction():
+                found += conn.execute(
+                    f"{query} AND event_id = %(event_id)s".encode(), {**parameters, "event_id": event_id}
+                ).fetchall()
+        except Exception as error:
+            if not of_an_event(error):
+                raise
+    return found
+
+
+def _heal_readers(
+    conn: psycopg.Connection,
+    upkeepers: Upkeepers,
+    build: Build,
+    locked: Sequence[Build],
+    healed: _Healed,
+    report: Report,
+) -> None:
+    """Recomputes in each reader the slices of the rows as they were and as they are now."""
+    for reader in locked:
+        if reader.upstream_id != build.build_id:
+            continue
+        if not reader.loaded:
+            start_over(conn, reader)
+            continue
+        keeper = upkeepers.of(conn, reader)
+        # Rows that had been moved, or were not there when it read: it has read something else than there is now.
+        # (Where reads are only counted nobody knows which they were: the next audit evaluates all of the reader.)
+        positions = healed.positions if keeper.statements.reads_by_slice else set()
+        missed, behind = _missed(conn, keeper, reader, positions)
+        touched = healed.before.get(reader.build_id, set()) | healed.after.get(reader.build_id, set()) | behind
+        if touched:
+            _heal_slices(conn, upkeepers, by_id(conn, reader.build_id), touched, locked, report, None)
+        correct(conn, reader.build_id, missed)

@@ -1,0 +1,81 @@
+"""Events that a build has passed and that fail when healing evaluates them: they are set aside, as a page would.
+
+Somebody had put something harmless in their place, or they came behind the cursor; or the function has changed its
+mind. Without this one of them would keep its whole slice from being healed. An audit that only looks sets nothing
+aside: it fails, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+import psycopg
+
+from refold.engine.apply.first_failure import first_culprit
+from refold.engine.apply.isolate import of_an_event
+from refold.engine.apply.page import LAST, cursor_parameters
+from refold.model.stream.cursor import EMPTY, Cursor
+from refold.store.builds import read_checksums as reads
+from refold.store.builds.build import Build, by_id
+from refold.store.builds.compiled import Upkeeper
+from refold.store.builds.dead_letters import Bound, left_out, set_aside
+
+T = TypeVar("T")
+
+Parameters = Mapping[str, str]
+
+
+def without_culprits(
+    conn: psycopg.Connection,
+    keeper: Upkeeper,
+    build: Build,
+    work: Callable[[Parameters], T],
+    evaluate: Callable[[Parameters], object],
+) -> T:
+    """Does some work on what a build has applied; events that make it fail become dead letters of the build.
+
+    Args:
+        conn: the caller's transaction, which holds the build's lock.
+        keeper: the build's SQL.
+        build: the build.
+        work: what to do, given the cursor and the dead letters as parameters (`cursor_parameters`).
+        evaluate: what may fail of that, given the cursor of any part of what was applied; what it writes is undone.
+
+    Raises:
+        BuildError: too many fail.
+        Exception: the work's own, where no event is to blame.
+    """
+    while True:
+        parameters = cursor_parameters(build.cursor, left_out(conn, by_id(conn, build.build_id)))
+        try:
+            with conn.transaction():
+                return work(parameters)
+        except Exception as error:
+            if not of_an_event(error) or not _set_aside_first(conn, keeper, build, evaluate):
+                raise
+
+
+def _set_aside_first(
+    conn: psycopg.Connection, keeper: Upkeeper, build: Build, evaluate: Callable[[Parameters], object]
+) -> bool:
+    """Sets the first event aside, in the order of the stream, without which all before it can be evaluated."""
+    dead = left_out(conn, by_id(conn, build.build_id))
+    for run in _runs(build.cursor):
+        found = first_culprit(conn, keeper, run, dead, lambda cursor: evaluate(cursor_parameters(cursor, dead)))
+        if found is None:
+            continue
+        number, culprit = found
+        bound = Bound.of(conn, build, number)
+        bound.take(culprit.error)
+        set_aside(conn, build, [culprit], beyond=bound.beyond)
+        reads.forget(conn, keeper, culprit.key)
+        return True
+    return False
+
+
+def _runs(cursor: Cursor) -> Iterator[Cursor]:
+    """A cursor as runs from one snapshot to another, so that a progress says how far each is gone."""
+    yield Cursor(EMPTY, cursor.done, LAST)
+    if cursor.target is not None and cursor.progress is not None:
+        yield cursor

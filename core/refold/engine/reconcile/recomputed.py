@@ -1,0 +1,51 @@
+"""What a transform's table must hold: computed again by the function, a slice at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from itertools import islice
+
+import psycopg
+
+from refold.engine.apply.copy_rows import write_rows
+from refold.engine.apply.decoding import decoded
+from refold.engine.apply.page import alive
+from refold.model.sql_text import ident
+from refold.model.upkeep.transform import EXPECTED, applied_rows
+from refold.store.builds.compiled import Upkeeper
+
+TOGETHER = 100
+"""Rows of the stream that are held in memory: an event may have a megabyte."""
+AMONG_THEM = "(txid, position) IN (SELECT txid, position FROM pg_temp.recomputed_events)"
+"""Condition on a row of the table: it comes from one of the events that were recomputed."""
+
+
+def recompute(
+    conn: psycopg.Connection, keeper: Upkeeper, parameters: Mapping[str, str], condition: str, *, since: bool = False
+) -> None:
+    """Puts the rows that the function makes of some events into the temporary table of expectations.
+
+    Args:
+        conn: the caller's snapshot, or a transaction that holds the build's lock.
+        keeper: the transform's build.
+        parameters: its cursor, as far as which events count, and `since`.
+        condition: which rows of the stream: a slice or a few. A hundred at a time are held in memory.
+        since: only events since that parameter.
+    """
+    assert keeper.transform is not None
+    query = applied_rows(keeper.transform, keeper.stream, since=since, condition=condition)
+    relation = keeper.statements.relations[0]
+    columns = ", ".join(map(ident, relation.columns))
+    conn.execute(f"DROP TABLE IF EXISTS {EXPECTED}, pg_temp.recomputed_events".encode())
+    conn.execute(f"CREATE TEMPORARY TABLE expected_rows (LIKE {relation.table}) ON COMMIT DROP".encode())
+    conn.execute(b"CREATE TEMPORARY TABLE recomputed_events (txid xid8, position bigint) ON COMMIT DROP")
+    # Closed at once, also where the function fails: its cursor is gone with the savepoint, and to close it later, when
+    # nobody refers to the error any more, would make whatever transaction there is then fail.
+    with closing(decoded(conn, query, parameters, portion=TOGETHER)) as rows:
+        while page := list(islice(rows, TOGETHER)):
+            # All of them before the COPY, as in a page: a process that is frozen in the function would keep its locks.
+            expected = list(keeper.transform.rows(alive(conn, page)))
+            write_rows(conn, f"COPY {EXPECTED} ({columns}) FROM STDIN", expected)
+            events = [(row["txid"], row["position"]) for row in page]
+            write_rows(conn, "COPY pg_temp.recomputed_events FROM STDIN", events)

@@ -1,0 +1,371 @@
+"""`refold reconcile`: audit in topological order, heal what differs; and what analysts see of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import psycopg
+
+from refold.engine.apply.isolate import of_an_event
+from refold.engine.apply.step import by_depth
+from refold.engine.reconcile import deep
+from refold.engine.reconcile.audit import as_kept, audit, parameters_of, parts, quick, snapshot
+from refold.engine.reconcile.heal import heal, leave_out_culprits
+from refold.engine.reconcile.portions import Portion, next_portion
+from refold.engine.reconcile.proof import LogProof
+from refold.engine.reconcile.result import Report
+from refold.engine.reconcile.shown import audit_view
+from refold.errors import BuildError
+from refold.model.projection.plan import LOG_COLUMNS
+from refold.model.stream.slices import runs
+from refold.model.upkeep.checksums import READ
+from refold.postgres.retry import after_deadlocks, transient
+from refold.store import incidents
+from refold.store.builds import read_checksums as reads
+from refold.store.builds.build import Build, by_id, find, lock
+from refold.store.builds.checksums import Disagreement, correct
+from refold.store.builds.compiled import Upkeeper, Upkeepers
+from refold.store.builds.dead_letters import described
+from refold.store.builds.lookup import known
+from refold.store.log.damage import leave, refuse_known
+from refold.store.log.integrity import LogDamaged
+
+Depth = Literal["quick", "slice", "deep"]
+
+COMMAND = "refold reconcile"
+KEYS = 20
+"""Keys and slices that an incident names."""
+_DEEP = 'evidence @> \'{"depth": "deep"}\''
+"""Condition on an incident: a deep audit saw it."""
+
+
+def reconcile(
+    conn: psycopg.Connection,
+    projections: Path | Upkeepers | None,
+    names: Sequence[str] = (),
+    *,
+    depth: Depth = "deep",
+    since: datetime | None = None,
+    dry_run: bool = False,
+    by: str = COMMAND,
+    report: Callable[[str, int], None] = lambda name, found: None,
+    in_portions: bool = False,
+) -> Report:
+    """Audits live projections as of their cursors, and heals what differs.
+
+    A reader is compared with its stream, so the stream comes first: a right reader of a damaged stream looks as if
+    it had drifted, and "healing" it would spread the damage.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        projections: the folder of transforms; they are recomputed by their functions.
+        names: which projections, and with them the streams that they read; all when empty.
+        depth: `quick` compares the rows with the kept figures, reads no log and heals nothing; `slice` evaluates
+            the slices where they disagree again, and heals them; `deep` evaluates everything again, in steps, and
+            goes on where one that was interrupted has stopped.
+        since: only what events since then belong to; deep.
+        dry_run: report, and change nothing.
+        by: who asks, for the incidents.
+        report: told of each projection, with the number of keys that differed.
+        in_portions: of a table that is too large for one statement of this session, look at the next portion only.
+
+    Raises:
+        BuildError: a name is not live.
+    """
+    upkeepers = projections if isinstance(projections, Upkeepers) else Upkeepers(projections)
+    live = {build.projection: build for build in find(conn, "b.state = 'live'")}
+    chosen = [known(name, live) for name in names] if names else list(live.values())
+    task = Reconciler(conn, upkeepers, depth, since, dry_run or depth == "quick", by, in_portions=in_portions)
+    result = task.result
+    unsure: dict[int | None, str] = {}
+    for build in by_depth(conn, _with_streams(conn, chosen)):
+        before = result.drift
+        try:
+            task.view(build)
+            if build.upstream_id in unsure:
+                raise BuildError(unsure[build.upstream_id])
+            for attempt in after_deadlocks():
+                with attempt:
+                    task.one(build)
+        except Exception as error:
+            # One whose query or function fails now, or that somebody has locked, or that takes longer than a duty may,
+            # keeps nobody else from being audited.
+            alone = isinstance(error, psycopg.Error) and not conn.closed
+            if not (isinstance(error, BuildError) or of_an_event(error) or alone):
+                raise
+            if not isinstance(error, BuildError):
+                result.failed.append(build.projection)
+            result.skipped.append((build.projection, str(error) if isinstance(error, BuildError) else described(error)))
+            unsure[build.build_id] = f"it reads {build.projection}, which was not audited"
+            continue
+        if dry_run and depth != "quick" and result.drift > before:
+            unsure[build.build_id] = f"it reads {build.projection}, which has drifted and must be healed first"
+        result.audited.append(build.projection)
+        report(build.projection, result.drift - before)
+    return result
+
+
+def _with_streams(conn: psycopg.Connection, builds: Sequence[Build]) -> list[Build]:
+    """The builds and everything above them."""
+    found = {build.build_id: build for build in builds}
+    for build in builds:
+        found |= {stream.build_id: stream for stream in streams_of(conn, build)}
+    return list(found.values())
+
+
+def streams_of(conn: psycopg.Connection, build: Build) -> list[Build]:
+    """The builds between the log and this one, from the log down."""
+    above: list[Build] = []
+    upstream_id = build.upstream_id
+    while upstream_id is not None:
+        above.insert(0, by_id(conn, upstream_id))
+        upstream_id = above[0].upstream_id
+    return above
+
+
+class Reconciler:
+    """One run over builds; the arguments are those of `reconcile`."""
+
+    def __init__(
+        self,
+        conn: psycopg.Connection,
+        upkeepers: Upkeepers,
+        depth: Depth,
+        since: datetime | None,
+        only_looks: bool,
+        by: str,
+        *,
+        in_portions: bool = False,
+    ) -> None:
+        self.conn = conn
+        self.upkeepers = upkeepers
+        self.depth = depth
+        self.since = since
+        self.heals = not only_looks
+        self.by = by
+        self.in_portions = in_portions
+        self.result = Report()
+        self.damaged: set[int] = set()
+        self.proof = LogProof()
+
+    def view(self, build: Build) -> None:
+        """Looks at what analysts see of a live build, and makes its view again where that is something else."""
+        try:
+            found = audit_view(self.conn, self.upkeepers, build, heals=self.heals, by=self.by, duty=self.in_portions)
+        except psycopg.Error as error:
+            # The rows are looked at all the same: it may only be that nobody here may make a temporary view.
+            if transient(error) or self.conn.closed:
+                raise
+            self.result.skipped.append((f"the view of {build.projection}", described(error)))
+            return
+        self.result.hidden += [] if found is None else [found]
+
+    def one(self, build: Build) -> None:
+        """Audits a build, and heals it."""
+        # A promote may have pointed it at another stream while the others were audited.
+        build = by_id(self.conn, build.build_id)
+        if not build.loaded:
+            # A step of its load has written what the cursor knows nothing of, and healing would take it away.
+            raise BuildError(f"{build.table_name} is being loaded")
+        keeper = self.upkeepers.of(self.conn, build)
+        if self.since is not None:
+            self._since(build, keeper, self.since)
+        elif self.depth == "deep":
+            self._deep(build, keeper)
+        else:
+            self._quick(build, keeper)
+
+    def _quick(self, build: Build, keeper: Upkeeper) -> None:
+        whole = not self.in_portions
+        portion = Portion(quick(self.conn, keeper), whole) if whole else next_portion(self.conn, keeper)
+        found = portion.found
+        written = {one.slice for one in found if one.relation != READ}
+        # Of a stream that was tampered with, a reader has read something else than is there: rightly so.
+        unread = [one for one in found if one.relation == READ and build.upstream_id not in self.damaged]
+        if written and not self.heals:
+            self.damaged.add(build.build_id)
+        if self.depth == "quick":
+            self.result.add_slices(keeper, build.projection, [one for one in found if one.relation != READ] + unread)
+        elif not found:
+            if self.heals and portion.whole:
+                self._agrees(build, "figures agree")
+        elif not self.heals:
+            self._look(build, keeper, written, unread)
+        elif unread and not keeper.statements.reads_by_slice:
+            self._recount(build, keeper, unread, _evidence(self.depth, keeper, build, found))
+        else:
+            evidence = _evidence(self.depth, keeper, build, found)
+            self.heal(build, written, evidence, unread={one.slice for one in unread})
+
+    def _look(self, build: Build, keeper: Upkeeper, written: set[int], unread: Sequence[Disagreement]) -> None:
+        """What healing would find where figures disagree."""
+        self.result.add_slices(keeper, build.projection, unread)
+        suspects = parts(keeper, written)
+        if unread and not keeper.statements.reads_by_slice:
+            suspects = list(deep.steps(self.conn, keeper, resume=False))
+        elif unread:
+            with snapshot(self.conn):
+                parameters = parameters_of(self.conn, as_kept(self.conn, keeper))
+                behind = reads.slices_behind(self.conn, keeper, parameters, runs(one.slice for one in unread))
+            suspects = parts(keeper, written | behind)
+        for part in suspects:
+            audit(self.conn, keeper, None, self.result, keep=True, ranges=part)
+
+    def _deep(self, build: Build, keeper: Upkeeper) -> None:
+        with snapshot(self.conn):
+            seen = as_kept(self.conn, keeper)
+            unread = reads.disagreements(self.conn, keeper, seen, parameters_of(self.conn, seen))
+        before = self.result.drift
+        if unread and self.heals:
+            self._recount(build, keeper, unread, _evidence(self.depth, keeper, build, unread))
+        else:
+            self.result.add_slices(keeper, build.projection, unread)
+            self._steps(build, keeper, resume=self.heals)
+        if self.heals and self.result.drift == before:
+            self._agrees(build, "recomputed, and equal")
+
+    def _steps(self, build: Build, keeper: Upkeeper, *, resume: bool, goes_on: bool = False) -> None:
+        for ranges in deep.steps(self.conn, keeper, resume=resume):
+            look = partial(audit, self.conn, keeper, None, self.result, keep=not self.heals, ranges=ranges)
+            try:
+                suspects = look()
+            except Exception as error:
+                if not (goes_on and of_an_event(error)):
+                    raise
+                leave_out_culprits(self.conn, self.upkeepers, build, ranges)
+                suspects = look()
+            if suspects and self.heals:
+                self.heal(build, suspects, {"depth": "deep"})
+
+    def _recount(
+        self, build: Build, keeper: Upkeeper, unread: Sequence[Disagreement], evidence: Mapping[str, object]
+    ) -> None:
+        """Evaluates all of a build again that has missed something of its stream, or read it twice."""
+        incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
+        with self._nothing_from_damage(build):
+            self.proof.read(self.conn, keeper, (one.slice for one in unread))
+        before = self.result.drift
+        # From the start: a step of an audit that was interrupted may be older than what was missed. And to the end:
+        # what was missed may be what fails.
+        self._steps(build, keeper, resume=False, goes_on=True)
+        told = Report()
+        with self.conn.transaction():
+            locked = lock(self.conn, build.build_id, wait=True)
+            if locked is None or locked.upstream_id != keeper.upstream_id:
+                raise BuildError(f"{build.table_name} was replaced during the audit")
+            now = reads.disagreements(self.conn, keeper, locked, parameters_of(self.conn, locked))
+            # What was missed since then is for the next audit.
+            same = [one for one in now if one.missed in {other.missed for other in unread}]
+            correct(self.conn, build.build_id, same)
+            if self.result.drift == before:
+                told.add_figures(keeper, build.projection, same)
+            incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=outcome(told))
+        self.result.figures += told.figures
+
+    def _since(self, build: Build, keeper: Upkeeper, since: datetime) -> None:
+        if not _has_ts(self.conn, build):
+            raise BuildError(f"{keeper.plan.stream} has no column ts, so there is no `since`")
+        if build.upstream_id is not None and audit(self.conn, keeper, since, Report(), keep=False):
+            # Its keys reach back to before `since`, and so may damage in its streams, which have been audited only
+            # from there on.
+            for stream in streams_of(self.conn, build):
+                above = self.upkeepers.of(self.conn, stream)
+                told = self.result if self.heals else Report()
+                suspects = audit(self.conn, above, None, told, keep=not self.heals)
+                if suspects and self.heals:
+                    self.heal(stream, suspects, {"depth": "deep"})
+                elif suspects:
+                    raise BuildError(f"it reads {stream.projection}, which has drifted and must be healed first")
+        suspects = audit(self.conn, keeper, since, self.result, keep=not self.heals)
+        if suspects and self.heals:
+            self.heal(build, suspects, {"depth": "deep", "since": since.isoformat()})
+
+    def heal(
+        self, build: Build, suspects: set[int], evidence: Mapping[str, object], *, unread: Set[int] = frozenset()
+    ) -> None:
+        """Heals slices of a build, and leaves an incident that says what, and how long it took.
+
+        Args:
+            build: which.
+            suspects: which slices.
+            unread: slices of its stream of which it has read something else than its cursor says.
+            evidence: what was seen. Only a deep audit says so, as `depth`: then what others add leaves that standing.
+        """
+        incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
+        told = Report()
+        with self._nothing_from_damage(build), self.conn.transaction():
+            heal(self.conn, self.upkeepers, build, suspects, told, unread=unread, proof=self.proof)
+            # What a deep audit saw and could not heal is perhaps not among what was healed here.
+            if "depth" in evidence or not self._open(build, f"i.{_DEEP}"):
+                incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=outcome(told))
+        self.result.add(told)
+
+    @contextmanager
+    def _nothing_from_damage(self, build: Build) -> Iterator[None]:
+        """Where the log is damaged, says so, and lets the incident of what differs stay open."""
+        try:
+            yield
+        except LogDamaged as error:
+            with self.conn.transaction():
+                leave(self.conn, error.damage, error.slices, by=self.by)
+                why = {"not_healed": str(error)}
+                incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=why)
+            self.result.unhealed.append(build.projection)
+            raise
+        except Exception as error:
+            if of_an_event(error):
+                # What a damaged log has twice, say, cannot even be written. (Quickly: it fails at every attempt.)
+                with self._nothing_from_damage(build), self.conn.transaction():
+                    refuse_known(self.conn)
+            raise
+
+    def _agrees(self, build: Build, because: str) -> None:
+        """Closes what an interrupted run has left open. What a deep audit saw, figures may not see."""
+        # But a build that was made since has nothing of it; one that says it was made in the future does not know.
+        seen = "true" if self.depth == "deep" else f"(NOT i.{_DEEP} OR i.detected_at < %s AND %s <= clock_timestamp())"
+        if self._open(build, seen, *([] if self.depth == "deep" else [build.created_at] * 2)):
+            incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome={"found": because})
+
+    def _open(self, build: Build, condition: str, *parameters: object) -> bool:
+        found = incidents.find(
+            self.conn,
+            f"i.kind = 'drift' AND i.subject = %s AND i.resolved_at IS NULL AND {condition}",
+            build.projection,
+            *parameters,
+        )
+        return bool(found)
+
+
+def _evidence(depth: Depth, keeper: Upkeeper, build: Build, found: Sequence[Disagreement]) -> dict[str, object]:
+    seen = Report()
+    seen.add_slices(keeper, build.projection, found)
+    slices = [f"{one.relation}: {one.slice}" for one in seen.slices[:KEYS]]
+    return {"slices": slices} | ({"depth": depth} if depth == "deep" else {})
+
+
+def outcome(healed: Report) -> dict[str, object]:
+    """What was healed, as an incident keeps it."""
+    return {
+        "healed": {f"{relation}: {kind}": count for (_, relation, kind), count in sorted(healed.counts.items())},
+        "keys": [{"relation": one.relation, **one.key} for one in healed.findings[:KEYS]],
+        "figures": [f"{one.relation}: {one.slice}" for one in healed.figures[:KEYS]],
+    }
+
+
+def _has_ts(conn: psycopg.Connection, build: Build) -> bool:
+    if build.upstream_id is None:
+        return "ts" in LOG_COLUMNS
+    row = conn.execute(
+        """
+        SELECT EXISTS (
+            SELECT FROM pg_attribute AS a JOIN refold.builds AS u ON u.build_id = %s
+            WHERE a.attrelid = to_regclass('refold_builds.' || quote_ident(u.table_name)) AND a.attname = 'ts')
+        """,
+        (build.upstream_id,),
+    ).fetchone()
+    return row is not None and bool(row[0])

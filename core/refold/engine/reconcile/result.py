@@ -1,0 +1,144 @@
+"""What an audit found, as values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from refold.model.stream.slices import by_position
+from refold.model.upkeep.checksums import READ
+from refold.store.builds.checksums import Disagreement
+from refold.store.builds.compiled import Upkeeper
+
+Kind = Literal["missing", "orphan", "drifted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One key at which a table differs from its query over the log.
+
+    Args:
+        projection: whose table.
+        relation: the table, without its schema: the metric's, or a set of members beside it.
+        kind: the row is `missing`, there is an `orphan` that no event explains, or it has `drifted`.
+        key: the columns that name the row.
+        before: the row as it stood (a list where the key has several rows); None for missing.
+        after: the row as the log has it; None for orphan.
+        healed: whether it has been set right.
+    """
+
+    projection: str
+    relation: str
+    kind: Kind
+    key: Mapping[str, Any]
+    before: Any
+    after: Any
+    healed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A slice in which the rows are not what the kept figure says.
+
+    Args:
+        projection: whose.
+        relation: the table, without its schema.
+        slice: which part of it, in words.
+        kept: rows that refold has written there.
+        standing: rows that are there; of equal numbers the contents differ.
+        read: it is a slice of the stream that the projection reads: what it has read of it, and what is there.
+    """
+
+    projection: str
+    relation: str
+    slice: str
+    kept: int
+    standing: int
+    read: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A metric whose view somebody has dropped or replaced: analysts are shown something else.
+
+    Args:
+        projection: the metric.
+        healed: whether the view was made again.
+        because: why it could not be.
+        remedy: what to do about that.
+    """
+
+    projection: str
+    healed: bool
+    because: str | None = None
+    remedy: str | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    """The outcome of a reconcile.
+
+    Args:
+        findings: the first findings of each table, with their rows.
+        counts: all of them, by (projection, relation, kind).
+        slices: where rows and kept figures disagree (quick), without a look at the log.
+        figures: slices whose rows were right and whose figure was wrong.
+        audited: the projections that were compared.
+        skipped: those that could not be, and why.
+        failed: those of them whose audit failed, which nobody expects.
+        unhealed: those of them that differ and were not healed, because the log is damaged.
+        hidden: metrics that their views do not show.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    slices: list[Slice] = field(default_factory=list)
+    figures: list[Slice] = field(default_factory=list)
+    audited: list[str] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    unhealed: list[str] = field(default_factory=list)
+    hidden: list[Hidden] = field(default_factory=list)
+
+    @property
+    def drift(self) -> int:
+        """How many keys differed."""
+        return self.counts.total()
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing at all differed."""
+        return not (self.drift or self.slices or self.figures or self.unhealed or self.hidden)
+
+    def add(self, other: Report) -> None:
+        """Adds what healing found and did."""
+        self.findings += other.findings
+        self.counts += other.counts
+        self.figures += other.figures
+
+    def add_slices(self, keeper: Upkeeper, projection: str, found: Iterable[Disagreement]) -> None:
+        """Adds what a quick audit found."""
+        self.slices += _in_words(keeper, projection, found)
+
+    def add_figures(self, keeper: Upkeeper, projection: str, found: Iterable[Disagreement]) -> None:
+        """Adds figures that were wrong."""
+        self.figures += _in_words(keeper, projection, found)
+
+
+def _in_words(keeper: Upkeeper, projection: str, found: Iterable[Disagreement]) -> list[Slice]:
+    return [_named(keeper, projection, one) for one in found]
+
+
+def _named(keeper: Upkeeper, projection: str, one: Disagreement) -> Slice:
+    if one.relation == READ:
+        which = by_position().name(one.slice) if keeper.statements.reads_by_slice else "all of it"
+        return Slice(projection, _bare(keeper.stream.table), which, one.kept, one.standing, read=True)
+    relation = keeper.statements.relations[one.relation]
+    return Slice(projection, _bare(relation.table), relation.slicing.name(one.slice), one.kept, one.standing)
+
+
+def _bare(table: str) -> str:
+    """A table without its schema."""
+    return table.split(".", 1)[1].strip('"')

@@ -1,0 +1,56 @@
+"""The view of a metric as part of its audit: right rows are of no use to who is shown something else."""
+
+from __future__ import annotations
+
+import psycopg
+
+from refold.engine.publish.shown import PATIENCE, is_hidden, shown_again, standing
+from refold.engine.reconcile.result import Hidden
+from refold.errors import BuildError
+from refold.postgres.retry import transient
+from refold.store import incidents
+from refold.store.builds.build import Build
+from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.dead_letters import described
+
+DUTY_PATIENCE = 1.0
+"""Seconds for which a duty waits for those who read a view: it comes by again."""
+
+
+def audit_view(
+    conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, *, heals: bool, by: str, duty: bool = False
+) -> Hidden | None:
+    """Looks at what analysts see of a metric, and makes its view again if that is something else.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        upkeepers: the SQL of builds.
+        build: the metric's live build.
+        heals: make it again, and leave an incident; else only look.
+        by: who asks, for the incident.
+        duty: others wait for this to end.
+    """
+    name = build.projection
+    known = incidents.find(conn, "i.kind = 'hidden' AND i.subject = %s AND i.resolved_at IS NULL", name)
+    if not is_hidden(conn, build, upkeepers):
+        if heals and known:
+            incidents.resolve(conn, "hidden", name, by=by, outcome={"because": "its view is as it should be"})
+        return None
+    if not heals:
+        return Hidden(name, healed=False)
+    # What is taken away here somebody may have written by hand, and want back.
+    text = standing(conn, name)
+    incidents.detect(conn, "hidden", name, by=by, evidence={} if known and text is None else {"stood": text})
+    try:
+        made = shown_again(conn, build, upkeepers, by=by, seconds=DUTY_PATIENCE if duty else PATIENCE)
+        why = None if made else BuildError(
+            f"the transform {name} is not here", remedy="Give the folder that was deployed: --projections DIR."
+        )  # fmt: skip
+    except (BuildError, psycopg.Error) as error:
+        if transient(error) or conn.closed:
+            raise
+        why = error if isinstance(error, BuildError) else BuildError(described(error))
+    if why is None:
+        return Hidden(name, healed=True)
+    incidents.detect(conn, "hidden", name, by=by, evidence={"not_healed": str(why)})
+    return Hidden(name, healed=False, because=str(why), remedy=why.remedy)

@@ -1,0 +1,191 @@
+"""The ledger after a restore: it must know all the ids that are in the log, and forgets none.
+
+An id whose event was lost stays taken: its event may come back from a backup or an archive, and nothing else may come
+under its name. It is written down as lost, and whoever sends it again is told so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from refold.model.stream.slices import POSITION_BITS
+from refold.store.log.guards import GUARDS, through
+from refold.store.log.integrity import WHOLE_LOG, whole
+
+NAMED = 50
+"""Ids that a report names."""
+REASON = "refold recover: what is in the log after the restore counts"
+"""Of what it accepts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """How ledger and log differ.
+
+    Args:
+        events: events in the log.
+        lost: ids whose event is not in the log: it was lost with the restore, and nobody has accepted that yet.
+        unknown: events whose id is not in the ledger: they would get in a second time.
+        changed: ids whose digest or position is not that of the event: a repetition would be taken for a conflict.
+        lost_ids: the first of the lost.
+        twice: ids that the log holds more than once, the first of them. That is damage, for a person to decide.
+    """
+
+    events: int
+    lost: int
+    unknown: int
+    changed: int
+    lost_ids: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
+
+
+_COMPARE = f"""
+WITH log AS MATERIALIZED (
+    SELECT event_id, position, refold.digest(user_id, action, ts, metadata, version) AS digest FROM refold.events
+), counted AS (
+    SELECT count(l.event_id) AS events,
+           count(*) FILTER (WHERE l.event_id IS NULL AND a.event_id IS NULL) AS lost,
+           count(*) FILTER (WHERE k.event_id IS NULL) AS unknown,
+           count(*) FILTER (WHERE k.digest <> l.digest OR k.position <> l.position) AS changed
+    FROM refold.event_ids AS k
+    FULL JOIN log AS l ON l.event_id = k.event_id
+    LEFT JOIN refold.lost_events AS a ON a.event_id = k.event_id
+)
+SELECT c.*,
+       ARRAY(SELECT event_id FROM refold.event_ids AS k
+             WHERE c.lost > 0 AND NOT EXISTS (SELECT FROM log AS l WHERE l.event_id = k.event_id)
+               AND NOT EXISTS (SELECT FROM refold.lost_events AS a WHERE a.event_id = k.event_id)
+             ORDER BY event_id LIMIT {NAMED}) AS lost_ids,
+       ARRAY(SELECT event_id FROM log GROUP BY event_id HAVING count(*) > 1 ORDER BY event_id LIMIT {NAMED}) AS twice
+FROM counted AS c
+"""
+
+
+def compare(conn: psycopg.Connection) -> Ledger:
+    """Compares the ledger with the log, reading both once or twice.
+
+    Args:
+        conn: acts as refold_worker.
+    """
+    with conn.cursor(row_factory=class_row(Ledger)) as cursor:
+        found = cursor.execute(_COMPARE.encode()).fetchone()
+    assert found is not None
+    return found
+
+
+def bring_in_order(conn: psycopg.Connection, found: Ledger) -> None:
+    """Makes the ledger know what the log holds, and writes down what it knows and the log has lost.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
+        found: how they differ.
+    """
+    if found.lost or found.changed or found.unknown:
+        through(conn, "refold.event_ids", GUARDS, lambda: _accept(conn, found))
+
+
+def _accept(conn: psycopg.Connection, found: Ledger) -> None:
+    row = conn.execute(
+        "INSERT INTO refold.acceptances (segment, reason, missing, changed, unknown, details)"
+        " VALUES (%s, %s, %s, %s, %s, %s) RETURNING acceptance",
+        (WHOLE_LOG, REASON, found.lost, found.changed, found.unknown, Jsonb({"lost": found.lost_ids})),
+    ).fetchone()
+    assert row is not None
+    conn.execute(
+        """
+        INSERT INTO refold.lost_events (event_id, acceptance)
+        SELECT k.event_id, %s FROM refold.event_ids AS k
+        WHERE NOT EXISTS (SELECT FROM refold.events AS e WHERE e.event_id = k.event_id)
+        ON CONFLICT DO NOTHING
+        """,
+        row,
+    )
+    conn.execute(
+        """
+        UPDATE refold.event_ids AS k
+        SET digest = refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version), position = e.position
+        FROM refold.events AS e
+        WHERE e.event_id = k.event_id
+          AND (k.digest, k.position)
+              <> (refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version), e.position)
+        """
+    )
+    # Sorted, as everybody inserts ids: two can then not wait for each other in a circle.
+    conn.execute(
+        """
+        INSERT INTO refold.event_ids (event_id, digest, position)
+        SELECT e.event_id, refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version), e.position
+        FROM refold.events AS e
+        WHERE NOT EXISTS (SELECT FROM refold.event_ids AS k WHERE k.event_id = e.event_id)
+        ORDER BY e.event_id
+        """
+    )
+    # What stands there counts from now on: the slices are sealed anew.
+    conn.execute("DELETE FROM refold.sealed")
+
+
+def settle_lost(conn: psycopg.Connection) -> None:
+    """Forgets of what was lost that it was, where it is in the log again.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
+    """
+    with conn.transaction():
+        conn.execute("SET LOCAL ROLE refold_owner")
+        conn.execute("DELETE FROM refold.lost_events AS l USING refold.events AS e WHERE e.event_id = l.event_id")
+
+
+def rehash(conn: psycopg.Connection) -> None:
+    """Takes all digests with this server's hash functions, and forgets the figures of sealed slices, by portions.
+
+    What the digests would have told about the content is lost with them; which events there are is compared later.
+    Run again after it was killed, it finds what is done already.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
+    """
+    for low, high in whole(conn):
+        bounds = {
+            "lower": -(2**63) if low is None else low << POSITION_BITS,
+            "upper": 2**63 - 1 if high is None else (high + 1) << POSITION_BITS,
+        }
+        through(conn, "refold.event_ids", GUARDS, partial(_digest, conn, bounds))
+    with conn.transaction():
+        conn.execute("SET LOCAL ROLE refold_owner")
+        conn.execute("DELETE FROM refold.sealed")
+    _reindex(conn)
+
+
+def _digest(conn: psycopg.Connection, bounds: dict[str, int]) -> None:
+    conn.execute(
+        """
+        UPDATE refold.event_ids AS k
+        SET digest = refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version)
+        FROM refold.events AS e
+        WHERE e.position >= %(lower)s AND e.position < %(upper)s AND e.event_id = k.event_id
+          AND k.digest <> refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version)
+        """,
+        bounds,
+    )
+
+
+def _reindex(conn: psycopg.Connection) -> None:
+    """Makes the indexes anew that hold hashes: a look by another hash would find nothing there."""
+    rows = conn.execute(
+        r"""
+        SELECT format('%I.%I', n.nspname, c.relname), pg_get_userbyid(c.relowner)
+        FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname IN ('refold', 'refold_builds') AND c.relkind = 'i'
+          AND pg_get_indexdef(i.indexrelid) ~ '\mhash\w*\('
+        """
+    ).fetchall()
+    for index, owner in rows:
+        with conn.transaction():
+            conn.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(owner)))
+            conn.execute(f"REINDEX INDEX {index}".encode())

@@ -1,0 +1,323 @@
+"""`refold recover`: the steps, in an order in which it may be killed after any of them and run again.
+
+Until the last step the database keeps its foreign system identifier (or none, once coordinates are being rewritten):
+workers refuse to start, and the cursors of those that run are held by a trigger. Producers may go on all the time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from refold.engine.apply.isolate import of_an_event
+from refold.engine.deployment.deploy import one_at_a_time
+from refold.engine.publish.switch import drop_superseded
+from refold.engine.publish.views import drop_view, switch_view
+from refold.engine.reconcile.audit import audit, parameters_of
+from refold.engine.reconcile.heal import heal
+from refold.engine.reconcile.result import Report as Drift
+from refold.engine.recovery import ledger
+from refold.engine.recovery.coordinates import (
+    draw_from_the_end,
+    rewrite_build,
+    rewrite_log,
+    settle_dead_letters,
+    unload,
+)
+from refold.engine.recovery.survey import Survey, insist_on_schema, survey
+from refold.errors import BuildError
+from refold.postgres.failpoints import crash_point
+from refold.postgres.planner import plan_freely
+from refold.store.builds import read_checksums as reads
+from refold.store.builds.build import Build, by_id, lock, set_error
+from refold.store.builds.checksums import take
+from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.dead_letters import described
+from refold.store.builds.first_load import start_over, tables_of
+from refold.store.incidents import detect, resolve
+from refold.store.log.damage import look_again
+from refold.store.log.guards import may_pass
+from refold.store.log.integrity import LogDamaged
+from refold.store.schema.cluster import BEGUN
+
+BY = "refold recover"
+ROUNDS = 3
+"""Audits of a build, each after the healing of what the one before it found."""
+OPEN_S = 30.0
+"""Seconds for which a transaction is waited for that was open before."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What a recovery found and did.
+
+    Args:
+        survey: how things stood.
+        rewritten: events that got new coordinates.
+        drift: what the audits found and healed.
+        unread: about how many events each projection had not read in what was restored; they have been applied since.
+        damaged: of those projections, the slices that were not as they must be even without these events.
+        dead_letters: dead letters whose event is not in the log any more, by table.
+        unloaded: builds that could not be audited, and why; workers load them anew, as at first.
+        seconds: how long it took.
+    """
+
+    survey: Survey
+    rewritten: int = 0
+    drift: Drift = field(default_factory=Drift)
+    unread: dict[str, int] = field(default_factory=dict)
+    damaged: dict[str, set[int]] = field(default_factory=dict)
+    dead_letters: dict[str, list[str]] = field(default_factory=dict)
+    unloaded: list[tuple[Build, str]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, and for the incident."""
+        return {
+            **self.survey.as_dict(),
+            "rewritten": self.rewritten,
+            "healed": [
+                {"projection": name, "relation": relation, "kind": kind, "rows": count}
+                for (name, relation, kind), count in sorted(self.drift.counts.items())
+            ],
+            "audited": self.drift.audited,
+            "unread": self.unread,
+            "dead_letters_without_event": self.dead_letters,
+            "loaded_anew": [{"table": build.table_name, "because": because} for build, because in self.unloaded],
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def recover(
+    conn: psycopg.Connection,
+    projections: Path | None,
+    *,
+    report: Callable[[str], None] = lambda step: None,
+) -> Report:
+    """Brings every build back under the law after a restore, then lets workers run again.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
+        projections: the folder of transforms, as they were deployed in what was restored.
+        report: told of every step.
+
+    Raises:
+        DatabaseError: the login may not act as the owner, the schema is not whole, or the log holds an event twice.
+        BuildError: another recovery or deploy is at it, a transform's code is not here, or a transaction is in the
+            way. What was done stays; the same command goes on from there.
+    """
+    may_pass(conn)
+    insist_on_schema(conn)
+    # A deploy that is being begun is not waited for: what was restored is not what it thinks.
+    with one_at_a_time(conn, "deploy or recover", seconds=0):
+        return _recover(conn, projections, report)
+
+
+def _recover(conn: psycopg.Connection, projections: Path | None, report: Callable[[str], None]) -> Report:
+    started = time.perf_counter()
+    report("looking")
+    plan = _patient_survey(conn, projections)
+    subject = conn.info.dbname
+    result = Report(plan)
+    way = plan.decision.way
+    if way != "prove":
+        detect(conn, "foreign_cluster", subject, by=BY, evidence=plan.as_dict())
+    upkeepers = Upkeepers(projections)
+    if way == "rewrite":
+        if plan.bearings.recorded != BEGUN:
+            report("what was not read yet")
+            _look_behind(conn, upkeepers, result)
+        _identify(conn, BEGUN)
+    crash_point("recover_begun")
+    draw_from_the_end(conn)
+    _arm(conn)
+    if plan.bearings.rehashed:
+        report("the digests")
+        ledger.rehash(conn)
+    if way == "rewrite":
+        report("the log's coordinates")
+        result.rewritten = rewrite_log(conn)
+    report("the ledger")
+    again = way == "rewrite" or plan.bearings.rehashed
+    ledger.bring_in_order(conn, ledger.compare(conn) if again else plan.ledger)
+    ledger.settle_lost(conn)
+    look_again(conn, by=BY)
+    crash_point("recover_ledger")
+    _part(conn, plan)
+    for build in plan.of("audited"):
+        if way == "rewrite":
+            report(f"the coordinates of {build.table_name}")
+            rewrite_build(conn, build)
+            crash_point("recover_build")
+    _audit(conn, upkeepers, result, report)
+    crash_point("recover_proved")
+    result.seconds = time.perf_counter() - started
+    with conn.transaction():
+        _identify(conn, plan.bearings.actual)
+        resolve(conn, "foreign_cluster", subject, by=BY, outcome=result.as_dict())
+    return result
+
+
+def _patient_survey(conn: psycopg.Connection, projections: Path | None) -> Survey:
+    """The survey; while a transaction is open that could make a difference, once more."""
+    until = time.monotonic() + OPEN_S
+    while (found := survey(conn, projections)).decision.way == "wait":
+        if time.monotonic() > until:
+            raise BuildError(
+                f"{found.decision.because}: what it appends yet, a cursor would skip",
+                remedy="End it (pg_stat_activity.backend_xid, or pg_prepared_xacts, names who has it), then run "
+                "`refold recover` again.",
+            )
+        time.sleep(0.2)
+    return found
+
+
+def _look_behind(conn: psycopg.Connection, upkeepers: Upkeepers, result: Report) -> None:
+    """Looks, while the cursors still mean something, which builds were behind, and what is wrong with them besides.
+
+    Later they all have the cursor of everything, and an event that was merely unread looks like a row that is missing.
+    """
+    for build in result.survey.of("audited"):
+        row = conn.execute(
+            "SELECT u.events FROM refold.builds_now AS b CROSS JOIN LATERAL"
+            " refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS u WHERE b.build_id = %s",
+            (build.build_id,),
+        ).fetchone()
+        if row is None or not row[0]:
+            continue
+        try:
+            result.damaged[build.projection] = audit(conn, upkeepers.of(conn, build), None, Drift(), keep=False)
+        except Exception as error:
+            if not (isinstance(error, BuildError) or of_an_event(error)):
+                raise
+            # What cannot be told apart is told as damage.
+            continue
+        result.unread[build.projection] = int(row[0])
+
+
+def _identify(conn: psycopg.Connection, identifier: int) -> None:
+    """Says which cluster the coordinates speak of."""
+    with conn.transaction():
+        conn.execute("SET LOCAL ROLE refold_owner")
+        conn.execute("UPDATE refold.settings SET system_identifier = %s", (identifier,))
+        if identifier != BEGUN:
+            conn.execute("UPDATE refold.settings SET hash_probe = refold.hash_probe()")
+        # To the caller's transaction, where this is a part of one.
+        conn.execute("SET LOCAL ROLE refold_worker")
+
+
+def _arm(conn: psycopg.Connection) -> None:
+    """Puts the guards of the log back as they must stand: a restore of its rows alone leaves them otherwise."""
+    with conn.transaction():
+        conn.execute("SET LOCAL ROLE refold_owner")
+        conn.execute("SELECT refold.arm_guards()")
+
+
+def _part(conn: psycopg.Connection, plan: Survey) -> None:
+    """Ends what cannot be kept, and starts first loads over."""
+    for build in reversed(plan.of("lost")):
+        with conn.transaction():
+            if build.state == "live":
+                _drop_view(conn, build)
+            for table in tables_of(conn, build.table_name):
+                conn.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier("refold_builds", table)))
+            conn.execute("UPDATE refold.builds SET state = 'dropped' WHERE build_id = %s", (build.build_id,))
+    if plan.of("dropped"):
+        drop_superseded(conn, keep=0)
+    if plan.decision.way != "prove":
+        for build in plan.of("loaded again"):
+            with conn.transaction():
+                start_over(conn, build)
+
+
+def _drop_view(conn: psycopg.Connection, build: Build) -> None:
+    try:
+        drop_view(conn, build.projection)
+    except psycopg.errors.DependentObjectsStillExist as error:
+        raise BuildError(
+            f"the table of {build.projection} or of what it reads was not restored, but {error.diag.message_detail}",
+            remedy="Drop what stands on it, and run `refold recover` again.",
+        ) from error
+
+
+def _audit(conn: psycopg.Connection, upkeepers: Upkeepers, result: Report, report: Callable[[str], None]) -> None:
+    """Proves each build, its streams before it. Where that fails, the build is loaded anew, and what reads it too.
+
+    That is for an event of which its query makes an error: an event that was unread in the backup, or came since.
+    The first load sets it aside, which an audit cannot; and one projection that fails keeps no other from being used.
+    """
+    unloaded: dict[int | None, str] = {}
+    for build in result.survey.of("audited"):
+        report(f"auditing {build.projection}")
+        try:
+            if build.upstream_id in unloaded:
+                raise BuildError(f"it reads {unloaded[build.upstream_id]}, which is loaded anew")
+            _prove(conn, upkeepers, build, result)
+        except Exception as error:
+            if isinstance(error, LogDamaged) or not (isinstance(error, BuildError) or of_an_event(error)):
+                # From a damaged log it must not be loaded either.
+                raise
+            unload(conn, build)
+            unloaded[build.build_id] = build.projection
+            result.unloaded.append((build, str(error) if isinstance(error, BuildError) else described(error)))
+        crash_point("recover_audited")
+
+
+def _read_on(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, behind: set[int]) -> None:
+    """Applies what a build had not read yet, by the means of healing. It is no repair, and not recorded as one."""
+    with conn.transaction():
+        last = conn.execute("SELECT coalesce(max(repair_id), 0) FROM refold.repairs").fetchone()
+        heal(conn, upkeepers, build, behind, Drift(), readers=False)
+        conn.execute("SET LOCAL ROLE refold_owner")
+        conn.execute(
+            "DELETE FROM refold.repairs WHERE repair_id > %s AND build_id = %s", (*(last or (0,)), build.build_id)
+        )
+        conn.execute("SET LOCAL ROLE refold_worker")
+
+
+def _prove(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, result: Report) -> None:
+    """Audits a build whose streams have been proved, heals what differs, and audits it again until nothing does.
+
+    Whatever else is kept about a build's rows has to be made anew here.
+    """
+    keeper = upkeepers.of(conn, build)
+    lost = settle_dead_letters(conn, build, keeper.stream.table)
+    if lost:
+        result.dead_letters[build.table_name] = lost
+    if result.survey.decision.way == "rewrite" or result.survey.bearings.rehashed:
+        # The rows have other coordinates, or hashes, than when those were summed up.
+        with conn.transaction():
+            take(conn, build.build_id, keeper.statements.relations)
+    for _ in range(ROUNDS):
+        suspects = audit(conn, keeper, None, Drift(), keep=False)
+        if not suspects:
+            break
+        # They come next. But where workers run, nobody may be left with a reader that differs for long.
+        readers = result.survey.decision.way == "prove"
+        damaged = result.damaged.get(build.projection, suspects)
+        if suspects & damaged:
+            heal(conn, upkeepers, by_id(conn, build.build_id), suspects & damaged, result.drift, readers=readers)
+        if suspects - damaged:
+            _read_on(conn, upkeepers, by_id(conn, build.build_id), suspects - damaged)
+    else:
+        raise BuildError(f"{build.table_name} still differs from its query after it was healed")
+    with conn.transaction():
+        plan_freely(conn)
+        locked = lock(conn, build.build_id, wait=True)
+        if locked is not None:
+            reads.take(conn, keeper, parameters_of(conn, locked))
+    result.drift.audited.append(build.projection)
+    set_error(conn, build, None)
+    shown = conn.execute(
+        "SELECT to_regclass('metrics.' || quote_ident(%s)) IS NOT NULL", (build.projection,)
+    ).fetchone()
+    if build.state == "live" and shown != (True,):
+        # Only the other schemas were restored.
+        with conn.transaction():
+            switch_view(conn, build.projection, keeper)

@@ -1,0 +1,108 @@
+"""How things stand after a restore, and what a recovery would do about it. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from refold.engine.apply.step import by_depth
+from refold.engine.recovery import ledger
+from refold.engine.recovery.ledger import Ledger
+from refold.engine.recovery.strategy import Decision, Fate, decide, fates
+from refold.errors import DatabaseError, NotInstalled
+from refold.store.builds.build import Build, find
+from refold.store.builds.compiled import Upkeepers
+from refold.store.schema.cluster import Bearings, bearings
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What was found, and what is to be done.
+
+    Args:
+        bearings: the coordinates beside this cluster's transactions.
+        decision: which way, and why.
+        ledger: how ledger and log differ.
+        builds: every build that something becomes of, upstream first.
+        fates: what becomes of each, by its number.
+    """
+
+    bearings: Bearings
+    decision: Decision
+    ledger: Ledger
+    builds: tuple[Build, ...]
+    fates: Mapping[int, Fate]
+
+    def of(self, fate: Fate) -> list[Build]:
+        """The builds with a fate, upstream first."""
+        return [build for build in self.builds if self.fates[build.build_id] == fate]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "way": self.decision.way,
+            "because": self.decision.because,
+            "bearings": asdict(self.bearings),
+            "ledger": asdict(self.ledger),
+            "builds": [
+                {"projection": build.projection, "table": build.table_name, "fate": self.fates[build.build_id]}
+                for build in self.builds
+            ],
+        }
+
+
+def insist_on_schema(conn: psycopg.Connection) -> Bearings:
+    """Where the coordinates stand.
+
+    Raises:
+        NotInstalled: the schema is not whole.
+    """
+    # A schema that was restored by itself comes without its grants.
+    usable = conn.execute(
+        "SELECT FROM pg_namespace"
+        " WHERE nspname IN ('refold', 'refold_builds', 'metrics') AND has_schema_privilege(oid, 'USAGE')"
+    ).rowcount
+    found = bearings(conn) if usable == 3 else None
+    if found is None:
+        raise NotInstalled(
+            "the schemas of refold are not all in this database",
+            remedy="Run `refold migrate`: it adds what is missing.",
+        )
+    return found
+
+
+def survey(conn: psycopg.Connection, projections: Path | None) -> Survey:
+    """Looks at everything that a recovery depends on.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        projections: the folder of transforms: without their code their tables cannot be audited.
+
+    Raises:
+        NotInstalled: the schema is not whole.
+        DatabaseError: the log holds an event twice.
+        BuildError: a transform's file is not here, or not as it was deployed.
+    """
+    found = insist_on_schema(conn)
+    decision = decide(found)
+    builds = by_depth(conn, find(conn, "b.state <> 'dropped'"))
+    tables = {
+        str(name)
+        for (name,) in conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'refold_builds'").fetchall()
+    }
+    decided = fates(builds, tables, decision.way)
+    upkeepers = Upkeepers(projections)
+    for build in builds:
+        if decided.get(build.build_id) == "audited":
+            upkeepers.of(conn, build)
+    compared = ledger.compare(conn)
+    if compared.twice:
+        raise DatabaseError(
+            f"the log holds events twice: {', '.join(compared.twice[:5])}{' …' if len(compared.twice) > 5 else ''}",
+            remedy="Two logs were restored into one. Restore again, into an empty database: nothing was changed.",
+        )
+    return Survey(found, decision, compared, tuple(b for b in builds if b.build_id in decided), decided)

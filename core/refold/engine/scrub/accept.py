@@ -1,0 +1,209 @@
+"""Accepting damage: a person says that the log goes on as it is; who, when, why and what was lost is written down.
+
+The ledger keeps the ids of what is missing, so that nothing else gets in under them. It takes the content of what was
+changed, and the ids of what it did not know; the figures of sealed slices are taken anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from refold.errors import BuildError
+from refold.model.stream.slices import POSITION_BITS, Range
+from refold.postgres.planner import plan_freely
+from refold.store import incidents
+from refold.store.log.guards import GUARDS, may_pass, through
+from refold.store.log.integrity import WHOLE_LOG, Damage, look, portions
+from refold.store.log.seal import DIFFERS, PAIRED, TOGETHER, Figures, figures, segments
+
+DETAILS = 1_000
+"""Events that a row of `refold.acceptances` names."""
+
+
+@dataclass(slots=True)
+class Accepted:
+    """What was accepted, or would be.
+
+    Args:
+        segment: of which segment.
+        missing: events that are not in the log any more; their ids stay in the ledger.
+        changed: events whose content is another.
+        unknown: events of which the ledger knew nothing.
+        slices: sealed slices whose figures are taken anew.
+        damage: the first of it.
+    """
+
+    segment: str
+    missing: int = 0
+    changed: int = 0
+    unknown: int = 0
+    slices: list[int] = field(default_factory=list)
+    damage: list[Damage] = field(default_factory=list)
+
+
+def damaged(conn: psycopg.Connection) -> list[str]:
+    """The segments with an open incident."""
+    open_ones = incidents.find(conn, "i.kind = 'log_damage' AND i.resolved_at IS NULL")
+    return sorted(incident.subject for incident in open_ones)
+
+
+def would_accept(conn: psycopg.Connection, segment: str) -> Accepted:
+    """What there is to accept in a segment.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        segment: its qualified name.
+    """
+    result = Accepted(segment)
+    for part in _parts(conn, segment):
+        with conn.transaction():
+            found = [one for one in look(conn, part, ledger=True).damage if one.segment == segment]
+            counts = _counts(conn, segment, part) if found else {}
+        result.damage += found[: max(0, DETAILS - len(result.damage))]
+        result.slices += [(one.position or 0) >> POSITION_BITS for one in found if one.fault == "figures"]
+        result.missing += counts.get("missing", 0)
+        result.changed += counts.get("changed", 0)
+        result.unknown += counts.get("unknown", 0)
+    return result
+
+
+def accept(conn: psycopg.Connection, segment: str, reason: str, *, by: str = "refold scrub accept") -> Accepted:
+    """Accepts all damage of a segment as it stands, in one transaction.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
+        segment: its qualified name.
+        reason: why; stays on record.
+        by: who asks, for the incident.
+
+    Raises:
+        DatabaseError: the login may not act as the owner.
+        BuildError: an event stands in the log twice, which nobody can accept; or a transaction is in the way.
+    """
+    may_pass(conn)
+    found = would_accept(conn, segment)
+    if found.damage:
+        through(conn, "refold.event_ids", GUARDS, lambda: record(conn, found, reason, by=by))
+    return found
+
+
+def record(conn: psycopg.Connection, found: Accepted, reason: str, *, by: str) -> None:
+    """Writes down what is accepted, and makes ledger and figures what the log is.
+
+    Args:
+        conn: acts as refold_owner, in a transaction in which the ledger's guards stand aside.
+        found: what is accepted.
+        reason: why.
+        by: who asks, for the incident.
+    """
+    row = conn.execute(
+        "INSERT INTO refold.acceptances (segment, reason, missing, changed, unknown, details)"
+        " VALUES (%s, %s, %s, %s, %s, %s) RETURNING acceptance",
+        (found.segment, reason, found.missing, found.changed, found.unknown, Jsonb(_details(conn, found))),
+    ).fetchone()
+    assert row is not None
+    for part in _parts(conn, found.segment):
+        plan_freely(conn)
+        bounds = _bounds(conn, found.segment, part)
+        for statement in (_ADOPT, _CORRECT, _LOSE):
+            conn.execute(statement.encode(), bounds | {"acceptance": row[0]})
+    for number in found.slices:
+        _reseal(conn, number)
+    for part in portions({(one.position or 0) >> POSITION_BITS for one in found.damage}):
+        for one in look(conn, part, ledger=True).damage:
+            if one.segment == found.segment:
+                raise BuildError(
+                    f"{one.event_id or one.detail} of {found.segment} is {one.fault} all the same: {one.detail}",
+                    remedy="One of two events with the same id has to go: see `refold scrub`.",
+                )
+    outcome: dict[str, Any] = {"accepted": reason, "missing": found.missing, "changed": found.changed}
+    incidents.resolve(conn, "log_damage", found.segment, by=by, outcome=outcome | {"unknown": found.unknown})
+
+
+_OWN = f"SELECT k.* FROM ({PAIRED}) AS k WHERE {DIFFERS}"
+"""The pairs of log and ledger between two positions that differ."""
+_LOSE = f"""
+    INSERT INTO refold.lost_events (event_id, acceptance)
+    SELECT known, %(acceptance)s FROM ({_OWN}) AS o WHERE standing IS NULL
+    ON CONFLICT DO NOTHING
+"""
+_CORRECT = f"""
+    UPDATE refold.event_ids AS i SET digest = o.content
+    FROM ({_OWN}) AS o WHERE o.known = i.event_id AND o.standing IS NOT NULL AND o.digest <> o.content
+"""
+# One that was moved is known under its old position.
+_ADOPT = f"""
+    INSERT INTO refold.event_ids AS i (event_id, digest, position)
+    SELECT standing, content, stands FROM ({_OWN}) AS o WHERE known IS NULL AND times = 1 ORDER BY standing
+    ON CONFLICT (event_id) DO UPDATE SET digest = excluded.digest, position = excluded.position
+    WHERE NOT EXISTS (SELECT FROM refold.events AS e WHERE e.event_id = i.event_id AND e.position = i.position)
+"""
+
+
+def _reseal(conn: psycopg.Connection, number: int) -> None:
+    now = figures(conn, number << POSITION_BITS, (number + 1) << POSITION_BITS).get(number, Figures())
+    conn.execute(
+        """
+        INSERT INTO refold.sealed AS s (slice, passed, sealed_at, events, upto, ids, hash, scrubbed_at)
+        VALUES (%s, pg_current_xact_id(), clock_timestamp(), %s, %s::text::xid8, %s, %s, clock_timestamp())
+        ON CONFLICT (slice) DO UPDATE SET
+            events = excluded.events, ids = excluded.ids, hash = excluded.hash, scrubbed_at = excluded.scrubbed_at,
+            upto = greatest(s.upto, excluded.upto)
+        """,
+        (number, now.events, str(now.upto), now.ids, now.hash),
+    )
+
+
+def _details(conn: psycopg.Connection, found: Accepted) -> dict[str, Any]:
+    kept = conn.execute(
+        "SELECT slice, events, ids::text, hash::text FROM refold.sealed WHERE slice = ANY (%s) ORDER BY slice",
+        (found.slices,),
+    ).fetchall()
+    return {
+        "damage": [asdict(one) for one in found.damage],
+        "sealed": [dict(zip(("slice", "events", "ids", "hash"), one, strict=True)) for one in kept],
+    }
+
+
+def _counts(conn: psycopg.Connection, segment: str, part: Range) -> dict[str, int]:
+    rows = conn.execute(
+        f"""
+        SELECT CASE WHEN standing IS NULL THEN 'missing' WHEN known IS NULL OR times > 1 THEN 'unknown'
+                    ELSE 'changed' END, count(*)
+        FROM ({_OWN}) AS o GROUP BY 1
+        """.encode(),
+        _bounds(conn, segment, part),
+    ).fetchall()
+    return {str(fault): int(number) for fault, number in rows}
+
+
+def _span(conn: psycopg.Connection, segment: str) -> tuple[int, int]:
+    """The positions of a segment; one that is gone ends where the next begins."""
+    if segment == WHOLE_LOG:
+        return 0, 1
+    known = segments(conn)
+    for one in known:
+        if one.name == segment:
+            return one.lower, one.upper
+    lower = int(segment.rsplit("_", 1)[1])
+    row = conn.execute("SELECT last_value + 1 FROM refold.events_position").fetchone()
+    assert row is not None
+    return lower, min((one.lower for one in known if one.lower > lower), default=max(int(row[0]), lower + 1))
+
+
+def _parts(conn: psycopg.Connection, segment: str) -> list[Range]:
+    lower, upper = _span(conn, segment)
+    last = (upper - 1) >> POSITION_BITS
+    return [(low, min(low + TOGETHER - 1, last)) for low in range(lower >> POSITION_BITS, last + 1, TOGETHER)]
+
+
+def _bounds(conn: psycopg.Connection, segment: str, part: Range) -> dict[str, int]:
+    """The positions of a range of slices that are the segment's own."""
+    lower, upper = _span(conn, segment)
+    low, high = part
+    assert low is not None and high is not None
+    return {"lower": max(lower, low << POSITION_BITS), "upper": min(upper, (high + 1) << POSITION_BITS)}

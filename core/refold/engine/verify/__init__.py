@@ -1,0 +1,1 @@
+"""What only Postgres can say of a query before it is kept."""

@@ -1,0 +1,91 @@
+"""Metrics that show nothing, or leave a step out, because no event has the action that they ask for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from refold.model.projection.hints import actions_of
+from refold.model.projection.plan import LOG, LOG_COLUMNS
+from refold.model.stream.page_sql import LOG_STREAM
+from refold.store.builds.build import Build, by_id
+from refold.store.builds.compiled import columns_of, stream_of
+
+PATIENCE = 5.0
+"""Seconds that the search for one action may take: one that is not there is looked for in all events."""
+SAMPLE = 20_000
+"""Events among which the actions that somebody may have meant are looked up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Why a metric shows less than its author expects.
+
+    Args:
+        empty: whether it has no row at all.
+        why: the reason.
+    """
+
+    empty: bool
+    why: str
+
+
+def silent(conn: psycopg.Connection, builds: Iterable[Build]) -> dict[int, Silence]:
+    """Those of some builds that are empty, or ask for an action that no event of their stream has.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        builds: loaded builds.
+    """
+    found: dict[int, Silence] = {}
+    for build in builds:
+        table = sql.Identifier("refold_builds", build.table_name)
+        empty = conn.execute(sql.SQL("SELECT NOT EXISTS (SELECT FROM {})").format(table)).fetchone() == (True,)
+        upstream = None if build.upstream_id is None else by_id(conn, build.upstream_id)
+        columns = LOG_COLUMNS if upstream is None else columns_of(conn, upstream)
+        wanted = actions_of(build.definition) if build.language == "sql" and "action" in columns else []
+        why = missing_actions(conn, stream_of(upstream).table, wanted) if wanted or empty else None
+        if why is not None:
+            found[build.build_id] = Silence(empty, why)
+        elif empty:
+            stream = LOG if upstream is None else upstream.projection
+            found[build.build_id] = Silence(True, f"the query makes no row of {stream} yet")
+    return found
+
+
+def missing_actions(conn: psycopg.Connection, stream: str, wanted: Sequence[str]) -> str | None:
+    """Which of some actions no event of a stream has, in words; None where all are there, or it takes too long.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        stream: its table, as SQL.
+        wanted: the actions.
+    """
+    table = sql.SQL(stream)
+    try:
+        with conn.transaction():
+            conn.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(int(PATIENCE * 1000))))
+            if conn.execute(sql.SQL("SELECT NOT EXISTS (SELECT FROM {})").format(table)).fetchone() == (True,):
+                return f"there is no event{' in the log' if stream == LOG_STREAM.table else ' to read'} yet"
+            there = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE action = {})")
+            missing = [
+                action
+                for action in wanted
+                if conn.execute(there.format(table, sql.Literal(action))).fetchone() == (False,)
+            ]
+            if not missing:
+                return None
+            sample = sql.SQL("SELECT DISTINCT action FROM (SELECT action FROM {} LIMIT {}) AS sample")
+            known = [str(name) for (name,) in conn.execute(sample.format(table, sql.Literal(SAMPLE))).fetchall()]
+    except psycopg.errors.QueryCanceled:
+        return None
+    return "; ".join(_told(action, known) for action in missing)
+
+
+def _told(action: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(action, known, 1)
+    return f"no event has the action {action!r}" + (f". Did you mean {close[0]!r}?" if close else "")

@@ -1,0 +1,117 @@
+"""A check: what was looked at, what was found, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import psycopg
+from psycopg import sql
+
+from refold.postgres.connect import READERS, Role
+from refold.postgres.standby import on_standby
+
+Verdict = Literal["ok", "warn", "fail", "unseen"]
+"""`unseen`: this login, or this machine, cannot see it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the doctor's report.
+
+    Args:
+        name: what was looked at.
+        verdict: how it is.
+        found: what was seen.
+        remedy: what to do; empty where nothing is to be done.
+    """
+
+    name: str
+    verdict: Verdict
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A check before it is done.
+
+    Args:
+        name: what it is about, for when it cannot be done at all.
+        look: does it, over a connection in autocommit mode that acts as the login role.
+        installed: whether it needs refold's schema.
+        primary: whether it makes no sense on a standby.
+    """
+
+    name: str
+    look: Callable[[psycopg.Connection], Sequence[Check]]
+    installed: bool = True
+    primary: bool = False
+
+
+def examine(conn: psycopg.Connection, probes: Sequence[Probe], *, installed: bool) -> list[Check]:
+    """Does all checks that can be done here; one that this login may not do says so."""
+    done: list[Check] = []
+    replica = on_standby(conn)
+    for probe in probes:
+        if (probe.installed and not installed) or (probe.primary and replica):
+            continue
+        try:
+            done += probe.look(conn)
+        except psycopg.errors.InsufficientPrivilege as error:
+            done.append(_unseen(conn, probe.name, error))
+        except psycopg.errors.InvalidParameterValue as error:
+            # A role is missing: the roles of a cluster do not come with a dump of a database.
+            done.append(Check(probe.name, "unseen", error.diag.message_primary or str(error), "Run `refold migrate`."))
+    return done
+
+
+def _unseen(conn: psycopg.Connection, name: str, error: psycopg.Error) -> Check:
+    message = error.diag.message_primary or str(error)
+    user = conn.info.user
+    return Check(name, "unseen", f"{user} may not look: {message}", f'GRANT refold_observer, pg_monitor TO "{user}";')
+
+
+@contextmanager
+def acting_as(conn: psycopg.Connection, role: Role) -> Iterator[None]:
+    """A transaction that only reads, as one of refold's roles."""
+    with conn.transaction():
+        conn.execute("SET TRANSACTION READ ONLY")
+        conn.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
+        yield
+
+
+@contextmanager
+def looking(conn: psycopg.Connection) -> Iterator[None]:
+    """A transaction that only reads, as the first of the roles that may look as which this login may act."""
+    row = conn.execute(
+        """
+        SELECT r.rolname::text
+        FROM unnest(%s::text[]) WITH ORDINALITY AS wanted (name, place)
+        JOIN pg_roles AS r ON r.rolname = wanted.name
+        WHERE pg_has_role(session_user, r.oid, %s)
+        ORDER BY wanted.place LIMIT 1
+        """,
+        (list(READERS), member(conn)),
+    ).fetchone()
+    with acting_as(conn, READERS[-1] if row is None else row[0]):
+        yield
+
+
+def member(conn: psycopg.Connection) -> str:
+    """What pg_has_role calls it that one may act as a role: from PostgreSQL 16 on a member need not be allowed to."""
+    return "SET" if conn.info.server_version >= 160000 else "MEMBER"
+
+
+SESSIONS = """
+    (backend_type = 'client backend' OR (backend_type IS NULL AND datid IS NOT NULL AND usesysid IS NOT NULL))
+"""
+"""Of pg_stat_activity: sessions of clients. To a login without pg_read_all_stats the types of others are not shown; the
+server's own processes have no database, or no user."""
+
+
+def graded(value: float, warn: float, fail: float) -> Verdict:
+    """The verdict on a figure that should be small."""
+    return "fail" if value >= fail else "warn" if value >= warn else "ok"

@@ -1,0 +1,53 @@
+"""All checks, in the order in which one wants to read them."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import psycopg
+
+from refold.inspect.doctor import access, metrics, notifications, room, server, sessions, transactions
+from refold.inspect.doctor.check import Check, Probe, examine
+
+
+def doctor(conn: psycopg.Connection, url: str, folder: Path | None) -> list[Check]:
+    """Looks at everything that this login and this machine can see; changes nothing.
+
+    Args:
+        conn: the login's own, in autocommit mode; refold need not be installed.
+        url: the same database, for the self-test's second connection.
+        folder: projections to compare with what is deployed, if there are any here.
+    """
+    probes = (
+        Probe("schema", access.installed, installed=False),
+        Probe("cluster", access.cluster),
+        Probe("standby", access.replica),
+        Probe("metrics", metrics.failing),
+        Probe("lag", metrics.lag),
+        Probe("workers", metrics.workers, primary=True),
+        Probe("hot keys", metrics.hot_keys),
+        Probe("projections", partial(metrics.files, folder)),
+        Probe("views", partial(metrics.views, folder), primary=True),
+        Probe("server version", server.version, installed=False),
+        Probe("settings", server.settings, installed=False),
+        Probe("connections", server.connections, installed=False),
+        Probe("clock", server.clock, installed=False),
+        Probe("transaction ids", server.wraparound, installed=False),
+        Probe("disk", room.disk, installed=False),
+        Probe("roles", access.roles),
+        Probe("grants", access.grants),
+        Probe("sight", transactions.sight, primary=True),
+        Probe("wake-ups", partial(notifications.listens, url), installed=False, primary=True),
+        Probe("notification queue", notifications.queue, installed=False, primary=True),
+        Probe("doorbell", notifications.silent, installed=False, primary=True),
+        Probe("doorbell", notifications.held, primary=True),
+        Probe("settings of logins", sessions.settings, installed=False),
+        Probe("publications", sessions.publications),
+        Probe("oldest transaction", transactions.oldest, installed=False),
+        Probe("held snapshots", transactions.snapshots, installed=False),
+        Probe("open writers", transactions.writers, primary=True),
+        Probe("segments", room.segments),
+        Probe("autovacuum", room.vacuum, primary=True),
+    )
+    return examine(conn, probes, installed=access.is_installed(conn))

@@ -1,0 +1,100 @@
+"""Wake-ups: whether a NOTIFY arrives here, how full the queue is, and who does not ring."""
+
+from __future__ import annotations
+
+import psycopg
+
+from refold.inspect.doctor.check import Check, graded
+from refold.postgres.connect import connect
+from refold.service.worker.listener import Doorbell, holders
+
+QUEUE = 0.1, 0.5
+"""How full the cluster's queue may be; from a half on producers do not ring, so that no commit of theirs fails."""
+
+
+def listens(url: str, conn: psycopg.Connection) -> list[Check]:
+    """Sends itself a notification, as workers do at their start.
+
+    Args:
+        url: for a second connection.
+        conn: the one that listens.
+    """
+    with connect(url, autocommit=True, application_name="refold self-test") as other:
+        rings = Doorbell(conn).self_test(other)
+    conn.execute("UNLISTEN *")
+    row = conn.execute("SELECT pg_backend_pid()").fetchone()
+    # A proxy gives its clients keys of its own.
+    proxied = row != (conn.info.backend_pid,)
+    return [listening(rings, proxied)]
+
+
+def listening(rings: bool, proxied: bool) -> Check:
+    """The verdict on the self-test. Pure."""
+    if rings:
+        return Check("wake-ups", "ok", "NOTIFY arrives here" + (", through a proxy" if proxied else ""))
+    return Check(
+        "wake-ups",
+        "warn",
+        "NOTIFY does not arrive here" + (": there is a proxy that pools transactions" if proxied else ""),
+        "Workers poll every second (`--poll`). Give them a direct connection, or a pool in session mode.",
+    )
+
+
+def queue(conn: psycopg.Connection) -> list[Check]:
+    """How full the queue of notifications is; any stuck listener of the cluster fills it."""
+    row = conn.execute("SELECT pg_notification_queue_usage()").fetchone()
+    assert row is not None
+    verdict = graded(row[0], *QUEUE)
+    remedy = "" if verdict == "ok" else "End the session that has listened longest inside a transaction."
+    return [Check("notification queue", verdict, f"{row[0]:.0%} full", remedy)]
+
+
+def silent(conn: psycopg.Connection) -> list[Check]:
+    """Roles that do not ring, and whether two-phase commit needs some."""
+    rows = conn.execute(
+        """
+        SELECT coalesce(r.rolname::text, 'everybody')
+        FROM pg_db_role_setting AS s
+        LEFT JOIN pg_roles AS r ON r.oid = s.setrole
+        LEFT JOIN pg_database AS d ON d.oid = s.setdatabase
+        WHERE 'refold.doorbell=off' = ANY (s.setconfig) AND (s.setdatabase = 0 OR d.datname = current_database())
+        ORDER BY 1
+        """
+    ).fetchall()
+    two_phase = conn.execute("SHOW max_prepared_transactions").fetchone() != ("0",)
+    return [quiet([name for (name,) in rows], two_phase)]
+
+
+def held(conn: psycopg.Connection) -> list[Check]:
+    """Whether somebody else holds the lock by which sleeping workers are known: whoever may connect can."""
+    return strangers(holders(conn))
+
+
+def strangers(found: list[tuple[int, str, str, bool]]) -> list[Check]:
+    """The verdict on who holds the lock: pid, user, application, whether exclusively. Pure."""
+    return [
+        Check(
+            "doorbell",
+            "warn",
+            f"pid {pid} ({user}, {name}) holds its lock: "
+            + ("workers cannot be woken, and poll" if alone else "each append notifies, as if a worker slept"),
+            f"SELECT pg_terminate_backend({pid});",
+        )
+        for pid, user, name, alone in found
+        # For a moment producers try it.
+        if name != "refold worker" and (not alone or user != "?")
+    ]
+
+
+def quiet(roles: list[str], two_phase: bool) -> Check:
+    """The verdict on who does not ring. Pure."""
+    if roles:
+        return Check("doorbell", "ok", f"off for {', '.join(roles)}: their events wait for the next poll")
+    if two_phase:
+        return Check(
+            "doorbell",
+            "ok",
+            "on for all; PREPARE TRANSACTION is possible here, and would fail for a producer while a worker sleeps",
+            "For a producer with two-phase commit: ALTER ROLE … SET refold.doorbell = off.",
+        )
+    return Check("doorbell", "ok", "on for all")

@@ -1,0 +1,180 @@
+"""What happened over a span of time: events, duplicates, latencies, incidents, repairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+
+from refold.model.quantiles import quantile
+from refold.postgres.planner import plan_by_index
+from refold.store.incidents import ONLY_NOTICED
+
+STAGES = ("waiting", "applying", "fresh")
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long events took to reach a build, seconds, within 2 %.
+
+    Args:
+        projection: which metric; the figures of its builds are taken together.
+        stage: `waiting` from when the event's transaction began to the start of its page; `applying` the page; `fresh`
+            from when its transaction began to when it could be queried.
+        events: how many events the figures stand for.
+    """
+
+    projection: str
+    stage: str
+    events: int
+    p50: float
+    p95: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Incidents of one kind that were noticed in the span.
+
+    Args:
+        number: how many.
+        still_open: how many of them are not over.
+        to_detect: from the start to when it was noticed, seconds, on average; None for kinds whose start nobody knows.
+        to_recover: from when it was noticed to its end, seconds, on average; None while all are open.
+    """
+
+    kind: str
+    number: int
+    still_open: int
+    to_detect: float | None
+    to_recover: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The figures of a span of time.
+
+    Args:
+        since: where it begins.
+        until: where it ends.
+        events: events that the log accepted.
+        events_exact: whether they were counted; of more than five thousand it is said about how many there are.
+        duplicates: events that were refused because the log had them.
+        conflicts: records that were set aside because the log had their id with other content.
+        invalid: records that were set aside because they were no events.
+        latencies: by metric and stage.
+        incidents: by kind.
+        healed: rows that reconcile healed.
+        dead_letters: events that wait as dead letters now.
+    """
+
+    since: datetime
+    until: datetime
+    events: int
+    events_exact: bool
+    duplicates: int
+    conflicts: int
+    invalid: int
+    latencies: list[Latency]
+    incidents: list[Kind]
+    healed: int
+    dead_letters: int
+
+    @property
+    def duplicate_rate(self) -> float:
+        """The share of duplicates among what would otherwise have been stored, 0 to 1."""
+        offered = self.events + self.duplicates
+        return self.duplicates / offered if offered else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"duplicate_rate": self.duplicate_rate}
+
+
+_FIGURES = """
+WITH forgotten AS (
+    SELECT what, kind, number FROM refold.forgotten WHERE day >= ((now() - %(span)s) AT TIME ZONE 'UTC')::date
+)
+SELECT now() - %(span)s AS since, now() AS until,
+       r.events, r.exact,
+       (SELECT coalesce(sum(events), 0)::bigint FROM refold.duplicates WHERE at >= now() - %(span)s),
+       (SELECT count(*) FROM refold.rejected WHERE answer = 'conflict' AND last_seen >= now() - %(span)s)
+           + (SELECT coalesce(sum(number), 0)::bigint FROM forgotten WHERE (what, kind) = ('rejected', 'conflict')),
+       (SELECT count(*) FROM refold.rejected WHERE answer = 'invalid' AND last_seen >= now() - %(span)s)
+           + (SELECT coalesce(sum(number), 0)::bigint FROM forgotten WHERE (what, kind) = ('rejected', 'invalid')),
+       (SELECT count(*) FROM refold.repairs WHERE repaired_at >= now() - %(span)s)
+           + (SELECT coalesce(sum(number), 0)::bigint FROM forgotten WHERE what = 'repairs'),
+       (SELECT count(*) FROM refold.dead_letters AS l JOIN refold.builds AS b USING (build_id)
+        WHERE l.state = 'waiting' AND b.state IN ('building', 'live'))
+FROM refold.recorded_since(now() - %(span)s) AS r
+"""
+
+_LATENCIES = """
+SELECT b.projection, l.stage, l.bucket, sum(l.events)::bigint
+FROM refold.latencies AS l
+JOIN refold.builds AS b ON b.build_id = l.build_id
+WHERE l.minute >= now() - %(span)s
+GROUP BY b.projection, l.stage, l.bucket
+ORDER BY b.projection, l.stage
+"""
+
+_INCIDENTS = """
+SELECT kind, sum(number)::bigint AS number, sum(still_open)::bigint AS still_open,
+       CASE WHEN kind <> ALL (%(only_noticed)s) THEN (sum(detecting) / sum(number))::float8 END AS to_detect,
+       (sum(recovering) / nullif(sum(number) - sum(still_open), 0))::float8 AS to_recover
+FROM (
+    SELECT kind, 1 AS number, (resolved_at IS NULL)::integer AS still_open,
+           extract(epoch FROM detected_at - started_at)::float8 AS detecting,
+           extract(epoch FROM resolved_at - detected_at)::float8 AS recovering
+    FROM refold.incidents
+    WHERE detected_at >= now() - %(span)s
+    UNION ALL
+    SELECT kind, number, 0, detecting, recovering FROM refold.forgotten
+    WHERE what = 'incidents' AND day >= ((now() - %(span)s) AT TIME ZONE 'UTC')::date
+) AS incidents
+GROUP BY kind
+ORDER BY kind
+"""
+
+
+def report(conn: psycopg.Connection, span: timedelta) -> Report:
+    """The figures of the time up to now, in one snapshot.
+
+    Args:
+        conn: acts as one of `READERS`, in autocommit mode.
+        span: how far back. A few thousand events are counted in the log itself, more are estimated; latencies and
+            duplicates are kept for `latency_days` (refold.settings). Records that are gone count by the whole day.
+    """
+    parameters = {"span": span, "only_noticed": sorted(ONLY_NOTICED)}
+    with conn.transaction():
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        plan_by_index(conn)
+        row = conn.execute(_FIGURES, parameters).fetchone()
+        buckets = conn.execute(_LATENCIES, parameters).fetchall()
+        with conn.cursor(row_factory=class_row(Kind)) as cursor:
+            incidents = cursor.execute(_INCIDENTS, parameters).fetchall()
+    assert row is not None
+    since, until, events, exact, duplicates, conflicts, invalid, healed, dead_letters = row
+    return Report(
+        since, until, events, exact, duplicates, conflicts, invalid, latencies(buckets), incidents, healed, dead_letters
+    )
+
+
+def latencies(rows: Iterable[tuple[str, str, int, int]]) -> list[Latency]:
+    """Quantiles from (projection, stage, bucket, events). Pure."""
+    counts: dict[tuple[str, str], dict[int, int]] = {}
+    for projection, stage, bucket, events in rows:
+        counts.setdefault((projection, stage), {})[bucket] = events
+    return [
+        Latency(projection, stage, sum(of.values()), *_quantiles(of))
+        for (projection, stage), of in sorted(counts.items(), key=lambda one: (one[0][0], STAGES.index(one[0][1])))
+    ]
+
+
+def _quantiles(counts: Mapping[int, int]) -> tuple[float, float, float]:
+    p50, p95, p99 = (quantile(counts, share) or 0.0 for share in (0.5, 0.95, 0.99))
+    return p50, p95, p99

@@ -1,0 +1,269 @@
+"""How things stand: every build, the log, and what holds events back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+
+from refold.postgres.planner import plan_by_index
+from refold.postgres.standby import Standby, standby
+from refold.store.incidents import inspects
+from refold.store.log.blocking_transactions import Holder, holders
+
+EXACT_BELOW = 5_000
+"""Positions up to which the log's events are counted, at most; the length of a longer one is estimated."""
+DUTIES_LATE = 60.0
+"""Seconds without a duty begun after which whoever does them is frozen, or gone: one is due every five."""
+COUNTED = 1_000
+"""Records of a kind that are counted at most, where there may be any number of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildStatus:
+    """One build that is kept.
+
+    Args:
+        projection: which.
+        table: its table in the schema refold_builds.
+        state: `building` or `live`.
+        upkeep: the kind.
+        reads: the stream: `events` or a projection.
+        loaded: whether the first load is done.
+        load_step: steps of it that are done.
+        load_steps: how many there are, where that is known.
+        lag_events: events of the log that it has yet to apply, beyond 100 about how many; None while it is loaded
+            first.
+        lag_exact: whether they were counted; None while it is loaded first.
+        lag_seconds: how long the oldest of them has waited, in seconds.
+        events_applied: events applied page by page since it was made.
+        rate: events a second while pages were applied (`since` gives the rate between two looks).
+        applied_at: when a page was last applied.
+        promotes: whether it goes live by itself as soon as it has caught up.
+        shown: whether the view `metrics.<projection>` stands on this build. Doctor compares the two.
+        views: the views that stand on it.
+        error: why a worker could not apply its next page; None while all is well. An observer sees what the error is
+            called.
+        dead_letters: events that it could not process, set aside and waiting.
+    """
+
+    build_id: int
+    projection: str
+    table: str
+    state: str
+    upkeep: str
+    reads: str
+    loaded: bool
+    load_step: int
+    load_steps: int | None
+    lag_events: int | None
+    lag_exact: bool | None
+    lag_seconds: float | None
+    events_applied: int
+    rate: float | None
+    applied_at: datetime | None
+    promotes: bool
+    shown: bool
+    views: list[str]
+    error: str | None
+    dead_letters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The database at one moment.
+
+    Args:
+        at: when this was looked up.
+        builds: the builds that are kept.
+        events: how many events the log has.
+        events_exact: whether they were counted; an estimate otherwise.
+        segments: segments of the log.
+        segments_ahead: how many of them are still empty, ready for events to come.
+        rejected: how much input was ever set aside, by answer; where more than `COUNTED` rows are kept, at least.
+        workers: sessions of workers.
+        duties_seconds: how long ago a worker began a duty, seconds; None where none ever did.
+        lag_limit: seconds that a live metric may be behind (`refold.settings`).
+        sessions: open transactions that hold events back, oldest first.
+        prepared: prepared transactions that hold events back, oldest first.
+        incidents: open incidents by kind.
+        standby: how far the server is behind its primary; None where it is one itself.
+    """
+
+    at: datetime
+    builds: list[BuildStatus]
+    events: int
+    events_exact: bool
+    segments: int
+    segments_ahead: int
+    rejected: dict[str, int]
+    workers: int
+    duties_seconds: float | None
+    lag_limit: int
+    sessions: list[Holder] = field(default_factory=list)
+    prepared: list[Holder] = field(default_factory=list)
+    incidents: dict[str, int] = field(default_factory=dict)
+    standby: Standby | None = None
+
+    @property
+    def late(self) -> list[BuildStatus]:
+        """Live builds that are further behind than they may be, whoever is there to notice it."""
+        return [
+            build
+            for build in self.builds
+            if build.state == "live" and build.lag_seconds is not None and build.lag_seconds > self.lag_limit
+        ]
+
+    @property
+    def hidden(self) -> list[str]:
+        """Live metrics whose view is not there, or reads something else."""
+        return [build.projection for build in self.builds if build.state == "live" and not build.shown]
+
+    @property
+    def idle(self) -> bool:
+        """Whether workers are there and do nothing: frozen, or cut off."""
+        return self.workers > 0 and self.duties_seconds is not None and self.duties_seconds > DUTIES_LATE
+
+    @property
+    def alarming(self) -> bool:
+        """Whether somebody should look: by what is written down, and by what is seen now."""
+        seen = self.late or self.idle or self.hidden or any(build.error for build in self.builds)
+        return bool(self.incidents or seen)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"alarming": self.alarming}
+
+    def since(self, before: Status) -> Status:
+        """The same with rates over the time since an earlier look."""
+        seconds = (self.at - before.at).total_seconds()
+        applied = {build.build_id: build.events_applied for build in before.builds}
+        if seconds <= 0:
+            return self
+        builds = [
+            replace(b, rate=(b.events_applied - applied[b.build_id]) / seconds) if b.build_id in applied else b
+            for b in self.builds
+        ]
+        return replace(self, builds=builds)
+
+
+def read(conn: psycopg.Connection) -> Status:
+    """Looks at everything, without a lock that anybody waits for.
+
+    Args:
+        conn: acts as one of `READERS`, in autocommit mode. The ages of other users' transactions need a login role
+            with pg_read_all_stats.
+    """
+    with conn.transaction():
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        plan_by_index(conn)
+        at, events, exact, segments, ahead, duties, limit = _row(conn, _LOG, EXACT_BELOW)
+        builds = _builds(conn)
+        rejected = conn.execute(_REJECTED.encode()).fetchall()
+        incidents = conn.execute(
+            "SELECT kind, count(*) FROM refold.incidents WHERE resolved_at IS NULL GROUP BY kind ORDER BY kind"
+        ).fetchall()
+        behind = standby(conn)
+        sessions, prepared = holders(conn)
+        workers = _one(conn, _WORKERS)
+    return Status(
+        at, builds, events, exact, segments, ahead, dict(rejected), workers, duties, limit, sessions, prepared,
+        dict(incidents), behind,
+    )  # fmt: skip
+
+
+_BUILDS = """
+WITH RECURSIVE standing (build_id, oid) AS (
+    SELECT b.build_id, c.oid
+    FROM refold.builds AS b
+    JOIN pg_class AS c ON c.relname = b.table_name AND c.relnamespace = 'refold_builds'::regnamespace
+    WHERE b.state IN ('building', 'live')
+    UNION
+    SELECT standing.build_id, r.ev_class
+    FROM standing
+    JOIN pg_depend AS d
+      ON d.refclassid = 'pg_class'::regclass AND d.refobjid = standing.oid AND d.classid = 'pg_rewrite'::regclass
+    JOIN pg_rewrite AS r ON r.oid = d.objid
+), views AS (
+    SELECT s.build_id, v.relname::text AS name, v.relnamespace::regnamespace::text AS schema
+    FROM standing AS s
+    JOIN pg_class AS v ON v.oid = s.oid AND v.relkind IN ('v', 'm')
+)
+SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coalesce(u.projection, 'events') AS reads,
+       b.loaded, b.load_step, b.load_steps, unread.events AS lag_events, unread.exact AS lag_exact,
+       -- On a standby: at least as much as has yet to come from its primary.
+       CASE WHEN b.loaded THEN
+           coalesce(extract(epoch FROM clock_timestamp() - least(unread.oldest, refold.replayed_at())), 0)::float8
+       END AS lag_seconds,
+       b.events_applied, nullif(b.events_applied, 0) / nullif(b.apply_ms, 0) * 1000 AS rate, b.applied_at,
+       d.promote AND d.given_up_at IS NULL AS promotes,
+       EXISTS (SELECT FROM views AS v WHERE v.build_id = b.build_id AND v.schema = 'metrics' AND v.name = b.projection)
+           AS shown,
+       ARRAY(SELECT CASE v.schema WHEN 'metrics' THEN v.name ELSE v.schema || '.' || v.name END
+             FROM views AS v
+             WHERE v.build_id = b.build_id AND NOT (v.schema = 'metrics' AND v.name = b.projection)
+             ORDER BY 1) AS views,
+       {error} AS error, b.waiting_letters AS dead_letters
+FROM refold.builds_now AS b
+JOIN refold.deployments AS d ON d.deployment = b.deployment
+LEFT JOIN refold.builds AS u ON u.build_id = b.upstream_id
+LEFT JOIN LATERAL (
+    SELECT n.events, n.oldest, n.exact FROM refold.unread_of(b.build_id) AS n WHERE b.loaded
+) AS unread ON true
+WHERE b.state IN ('building', 'live')
+ORDER BY b.projection, b.build_id
+"""
+
+# One question: over a network each of them takes as long as the rest. Segments are counted in the catalog's index; how
+# many are empty follows from their size, as it is now. A duty's start in the future was written by a clock that was
+# ahead: it says nothing.
+_LOG = """
+SELECT clock_timestamp(), l.events, l.exact,
+       (SELECT count(*)::integer FROM pg_inherits WHERE inhparent = 'refold.events'::regclass),
+       greatest(0, (refold.log_end() - 1 - p.drawn) / s.segment_size)::integer,
+       (SELECT extract(epoch FROM clock_timestamp() - max(d.started_at))::float8 FROM refold.duties AS d
+        WHERE d.started_at <= clock_timestamp()),
+       s.lag_limit
+FROM refold.settings AS s
+CROSS JOIN (SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS drawn FROM refold.events_position) AS p
+CROSS JOIN refold.log_size(%s) AS l
+"""
+
+_REJECTED = f"""
+SELECT a.answer, c.number + f.number
+FROM unnest('{{conflict,invalid}}'::text[]) AS a (answer)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS number
+    FROM (SELECT FROM refold.rejected AS r WHERE r.answer = a.answer LIMIT {COUNTED + 1}) AS counted
+) AS c
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(g.number), 0)::bigint AS number
+    FROM refold.forgotten AS g WHERE g.what = 'rejected' AND g.kind = a.answer
+) AS f
+WHERE c.number + f.number > 0
+ORDER BY 1
+"""
+
+_WORKERS = """
+SELECT count(*)::integer FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'refold worker'
+"""
+
+
+def _builds(conn: psycopg.Connection) -> list[BuildStatus]:
+    query = _BUILDS.replace("{error}", "b.error" if inspects(conn) else "b.failing")
+    with conn.cursor(row_factory=class_row(BuildStatus)) as cursor:
+        return cursor.execute(query.encode()).fetchall()
+
+
+def _row(conn: psycopg.Connection, query: str, *parameters: object) -> Any:
+    row = conn.execute(query.encode(), parameters or None).fetchone()
+    assert row is not None
+    return row
+
+
+def _one(conn: psycopg.Connection, query: str) -> Any:
+    return _row(conn, query)[0]

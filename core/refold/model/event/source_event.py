@@ -1,0 +1,128 @@
+"""The event: an immutable fact, checked completely before the database sees it.
+
+A SourceEvent that exists can be stored. `refold.append(jsonb)` in SQL keeps the same rules; the shared table
+`tests/cases/events.json` holds both to them.
+"""
+
+from datetime import datetime
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic_core import ErrorDetails
+
+from refold.model.event import timestamps
+from refold.model.event.exact_json import kind, metadata_json, parse_json_line
+from refold.model.event.jsonb_limits import problem, text_problem
+
+__all__ = ["Answer", "SourceEvent", "metadata_json", "parse_json_line", "reasons"]
+
+MAX_CHARACTERS = 255
+"""Length of id, user_id and action, in characters (code points): always fits an index."""
+
+MAX_VERSION = 32_767
+
+
+class Answer(StrEnum):
+    """What became of one event."""
+
+    accepted = "accepted"
+    duplicate = "duplicate"
+    """The same id with the same content is in the log already."""
+    conflict = "conflict"
+    """The same id with other content is in the log already; this one is set aside."""
+    invalid = "invalid"
+    """It breaks a rule of SourceEvent; it is set aside with the reason."""
+
+
+def _instant(value: object) -> datetime:
+    if type(value) is str:
+        return timestamps.from_iso(value)
+    if type(value) is int:
+        return timestamps.from_epoch_ms(value)
+    if type(value) is datetime:
+        return timestamps.to_utc(value)
+    if isinstance(value, datetime):
+        # A subclass may carry more than a datetime (nanoseconds) or less (pandas' NaT): only its text counts.
+        return timestamps.from_iso(value.isoformat())
+    raise ValueError(f"must be ISO 8601 text or whole milliseconds since 1970, not {kind(value)}")
+
+
+def _storable(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"must be an object, not {kind(value)}")
+    found = problem(value)
+    if found is not None:
+        raise ValueError(found)
+    return value.copy()
+
+
+Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=r"^[^\x00]*$")]
+
+
+class SourceEvent(BaseModel):
+    """One thing that happened, as its source tells it.
+
+    Types are strict: the number 7 is no id, "7" is. Raises pydantic.ValidationError; `reasons` turns that
+    into one line.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    id: Text
+    """Names the event for ever: the log lets each id in once."""
+    user_id: Text | None = None
+    """Who did it; null when nobody is known."""
+    action: Text
+    """What was done."""
+    ts: Annotated[datetime, PlainValidator(_instant, json_schema_input_type=int | str)]
+    """When it happened, UTC. Input: milliseconds since 1970 or ISO 8601 with offset; see `timestamps`."""
+    metadata: Annotated[dict[str, Any], PlainValidator(_storable)] = Field(default_factory=dict)
+    """Anything else, as a JSON object within the limits of `jsonb_limits`."""
+    version: Annotated[int, Field(ge=1, le=MAX_VERSION)] = 1
+    """Version of the source's schema."""
+
+
+def reasons(error: ValidationError) -> str:
+    """Tell in one short line which fields are wrong, how, and what would be right."""
+    lines = [_reason(detail) for detail in error.errors(include_url=False)]
+    return "; ".join(dict.fromkeys(lines))[:1000]
+
+
+def _reason(detail: ErrorDetails) -> str:
+    value = detail["input"]
+    if not detail["loc"]:
+        if detail["type"] == "string_unicode":
+            return _unknown_field(str(value))
+        return f"an event must be an object, not {kind(value)}"
+    field = str(detail["loc"][0])
+    match detail["type"]:
+        case "extra_forbidden":
+            return _unknown_field(field)
+        case "missing":
+            return f"{field}: is missing"
+        case "string_type":
+            return f"{field}: must be a string, not {kind(value)}"
+        case "string_too_short" | "string_too_long":
+            null = " (null if unknown)" if field == "user_id" and not value else ""
+            return f"{field}: must have 1 to {MAX_CHARACTERS} characters, not {len(value)}{null}"
+        case "string_unicode" | "string_pattern_mismatch":
+            return f"{field}: {text_problem(value)}"
+        case "value_error":
+            return f"{field}: {detail['ctx']['error']}"
+        case _ if field == "version":
+            return f"version: must be a whole number from 1 to {MAX_VERSION}, not {_number_or_kind(value)}"
+        case _:
+            return f"{field}: {detail['msg']}"
+
+
+def _unknown_field(name: str) -> str:
+    close = get_close_matches(name, SourceEvent.model_fields, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else "put it into metadata"
+    return f"unknown field {name[:60]!a}: {hint}"
+
+
+def _number_or_kind(value: object) -> str:
+    shown = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 10**9
+    return str(value) if shown else kind(value)

@@ -1,0 +1,262 @@
+"""The declared key of a recompute projection: where it stands, and whether the query falls apart by it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from zoneinfo import available_timezones
+
+from sqlglot import exp
+
+from refold.errors import DefinitionError
+from refold.model.projection.sqlglot_compat import expression
+
+_DECLARATION = re.compile(r"^\s*--\s*key\s*:\s*(.+?)\s*(?:--.*)?$", re.MULTILINE | re.IGNORECASE)
+
+
+def declared_key(source: str) -> tuple[str, ...] | None:
+    """The columns named in a comment line `-- key: a, b`, or None; what stands behind another `--` explains them.
+
+    Names are read as in SQL: in lower case, unless they are quoted.
+    """
+    match = _DECLARATION.search(source)
+    return tuple(_name(part.strip()) for part in match[1].split(",")) if match else None
+
+
+def declares_key(line: str) -> bool:
+    """Whether a line of a query is the one that declares its key."""
+    return _DECLARATION.match(line) is not None
+
+
+def _name(written: str) -> str:
+    if len(written) > 2 and written[0] == written[-1] == '"':
+        return written[1:-1].replace('""', '"')
+    return written.lower() if written.isascii() else written
+
+
+def check_recompute_key(
+    query: exp.Select,
+    key: tuple[str, ...],
+    stream_columns: tuple[str, ...],
+    error: Callable[[str, exp.Expr | None, str | None], DefinitionError],
+) -> None:
+    """Checks that the rows of one key depend on the events of that key alone.
+
+    That holds when the key is a column of the stream, handed through every level of the query unchanged, and
+    every level groups, partitions, de-duplicates and joins by it.
+
+    Raises:
+        DefinitionError: it does not hold, or cannot be seen to hold.
+    """
+    for name in key:
+        if name not in stream_columns:
+            raise error(
+                f"the declared key {name} is not a column of the stream",
+                query,
+                "Declare a column of the stream, and hand it through unchanged.",
+            )
+    for select in query.find_all(exp.Select):
+        outputs = {item.alias_or_name: item.unalias() for item in select.expressions}
+        starred = any(item.is_star for item in select.expressions)
+        for name in key:
+            node = outputs.get(name)
+            if not (starred and node is None) and not (isinstance(node, exp.Column) and node.name == name):
+                raise error(
+                    f"this level does not hand the key {name} through",
+                    select,
+                    (aggregated_elsewhere(query, (name,)) if select is query else None)
+                    or f"Select {name} at every level.",
+                )
+        group = select.args.get("group")
+        if group is not None:
+            terms = {term.name for term in group.expressions if isinstance(term, exp.Column)}
+            terms |= {
+                select.expressions[int(term.this) - 1].alias_or_name
+                for term in group.expressions
+                if isinstance(term, exp.Literal) and not term.is_string
+            }
+            _require(key, terms, "GROUP BY", select, error)
+        elif any(_own(aggregate) is select for aggregate in select.find_all(exp.AggFunc)):
+            raise error(
+                "an aggregate without GROUP BY mixes the events of all keys",
+                select,
+                f"GROUP BY {', '.join(key)}.",
+            )
+        distinct = select.args.get("distinct")
+        if distinct is not None and distinct.args.get("on") is not None:
+            on_terms = {term.name for term in distinct.args["on"].find_all(exp.Column)}
+            _require(key, on_terms, "DISTINCT ON", select, error)
+        if _is_condition(select) and not _by_key(select, key):
+            raise error(
+                "a subquery in a condition mixes the events of all keys",
+                select,
+                "Compare its key with the outer one: WHERE " + " AND ".join(f"a.{name} = b.{name}" for name in key),
+            )
+        for window in select.find_all(exp.Window):
+            parts = {part.name for part in window.args.get("partition_by") or [] if isinstance(part, exp.Column)}
+            _require(key, parts, "PARTITION BY", window, error)
+        for join in select.args.get("joins") or []:
+            using = {identifier.name for identifier in join.args.get("using") or []}
+            on = join.args.get("on")
+            if on is not None:
+                using |= _equal_columns(on)
+            _require(key, using, "the join", join, error)
+            for name in key:
+                node = outputs.get(name)
+                inner = node.table if isinstance(node, exp.Column) else ""
+                joined = join.this.alias_or_name
+                if (join.side == "LEFT" and inner == joined) or (
+                    join.side in ("RIGHT", "FULL") and inner and (join.side == "FULL" or inner != joined)
+                ):
+                    raise error(
+                        f"{node.sql('postgres') if node else name} is NULL where the join finds nothing, so rows"
+                        " would change their key",
+                        join,
+                        f"Select {name} from the side that always has a row.",
+                    )
+    for both in query.find_all(exp.SetOperation):
+        left, right = ([part.alias_or_name for part in side.selects] for side in (both.left, both.right))
+        for name in key:
+            if name in left and (name not in right or left.index(name) != right.index(name)):
+                raise error(
+                    f"the key {name} stands in different places", both, f"Select {name} in the same place everywhere."
+                )
+
+
+def aggregated_elsewhere(query: exp.Select, names: Collection[str]) -> str | None:
+    """The remedy for a query that makes one row of each key, and then counts these rows; None for another.
+
+    Args:
+        query: the whole of it.
+        names: columns that may be the key.
+    """
+    inner = [select for select in query.find_all(exp.Select) if select is not query]
+    if query.args.get("group") is None and not any(_own(one) is query for one in query.find_all(exp.AggFunc)):
+        return None
+    shown = {item.alias_or_name for item in query.expressions}
+    for select in inner:
+        group = select.args.get("group")
+        kept = {item.alias_or_name for item in select.expressions if isinstance(item.unalias(), exp.Column)}
+        grouped = {term.name for term in group.expressions} if group is not None else kept
+        numbered = group is not None and any(isinstance(term, exp.Literal) for term in group.expressions)
+        for name in names:
+            if name in kept - shown and (name in grouped or numbered):
+                return (
+                    f"Keep one row per {name} here, which is the inner query, and aggregate these rows in a view in"
+                    " sql/views/."
+                )
+    return None
+
+
+def _equal_columns(condition: exp.Expr) -> set[str]:
+    """Names of columns that a condition demands to be equal on both sides."""
+    inner = condition.unnest()
+    parts = [part.unnest() for part in inner.flatten()] if isinstance(inner, exp.And) else [inner]
+    return {
+        part.left.name
+        for part in parts
+        if isinstance(part, exp.EQ)
+        and isinstance(part.left, exp.Column)
+        and isinstance(part.right, exp.Column)
+        and part.left.name == part.right.name
+        and part.left.table != part.right.table
+    }
+
+
+def _is_condition(select: exp.Select) -> bool:
+    """Whether a SELECT is part of an expression: of a condition, or a single value."""
+    above = select.parent
+    while isinstance(above, exp.Subquery | exp.SetOperation):
+        above = above.parent
+    return above is not None and not isinstance(above, exp.From | exp.Join | exp.CTE | exp.Lateral | exp.With)
+
+
+def _by_key(select: exp.Select, key: tuple[str, ...]) -> bool:
+    """Whether a SELECT in a condition looks at the events of the outer row's key alone."""
+    where = select.args.get("where")
+    if where is not None and set(key) <= _equal_columns(where.this):
+        return True
+    above = select.parent.parent if isinstance(select.parent, exp.Subquery) else select.parent
+    # With NOT, a single NULL among them would decide for all keys.
+    return (
+        isinstance(above, exp.In)
+        and not isinstance(above.parent, exp.Not)
+        and isinstance(above.this, exp.Column)
+        and key == (above.this.name,)
+    )
+
+
+def _own(aggregate: exp.Expr) -> exp.Expr | None:
+    """The SELECT whose groups the aggregate works on; None for a window function."""
+    if aggregate.find_ancestor(exp.Window) is not None:
+        return None
+    return aggregate.find_ancestor(exp.Select)
+
+
+def _require(
+    key: tuple[str, ...],
+    present: set[str],
+    clause: str,
+    node: exp.Expr,
+    error: Callable[[str, exp.Expr | None, str | None], DefinitionError],
+) -> None:
+    for name in key:
+        if name not in present:
+            raise error(
+                f"{clause} lacks the key {name}, so rows would depend on the events of other keys",
+                node,
+                f"Add {name} to {clause}.",
+            )
+
+
+_TOTAL = (
+    exp.Column,
+    exp.Identifier,
+    exp.Literal,
+    exp.Boolean,
+    exp.Null,
+    exp.Paren,
+    exp.Var,
+    exp.DataType,
+    exp.JSONExtract,
+    exp.JSONExtractScalar,
+    exp.JSONPath,
+    exp.JSONPathPart,
+    exp.Coalesce,
+    exp.Nullif,
+    exp.Lower,
+    exp.Upper,
+    exp.Trim,
+    exp.DPipe,
+    exp.Case,
+    exp.If,
+    exp.Predicate,
+    exp.Connector,
+    exp.Not,
+)
+"""Expressions that have a value for every event, the same in every session (comparisons are `Predicate`)."""
+
+
+def may_fail(sql: str) -> str | None:
+    """The first part of a key's expression that may fail for some event or differ between sessions, or None."""
+    for node in expression(sql).walk():
+        if isinstance(node, exp.AtTimeZone):
+            zone = node.args.get("zone")
+            total = isinstance(zone, exp.Literal) and (zone.this in available_timezones())
+        elif isinstance(node, exp.TimestampTrunc | exp.DateTrunc | exp.Extract):
+            total = not node.args.get("zone")
+        elif isinstance(node, exp.Cast):
+            inner = node.this.unnest()
+            total = (
+                isinstance(inner, exp.AtTimeZone | exp.TimestampTrunc | exp.DateTrunc)
+                and node.to.this in (exp.DType.DATE, exp.DType.TIMESTAMP, exp.DType.TIME)
+            ) or (node.to.this in (exp.DType.TEXT, exp.DType.VARCHAR) and not _named_ts(inner))
+        else:
+            total = isinstance(node, _TOTAL)
+        if not total:
+            return str(node.sql("postgres"))
+    return None
+
+
+def _named_ts(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Column) and node.name == "ts"

@@ -1,0 +1,210 @@
+"""Slices: how a build is cut, so that an audit and its healing read the part concerned and no more. Pure.
+
+A slice is a number that a row of the table and the rows of the stream behind it agree on. Where a part of the key is
+the event's day (or hour, week, month) in UTC, it is that day. Where a row is an event, it is a range of the log's
+positions. Otherwise it is a range of the key's hash, which the key index of a recompute build serves as a range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Literal
+
+from sqlglot import exp
+
+from refold.model.projection.plan import KeyPart
+from refold.model.projection.sqlglot_compat import expression
+from refold.model.sql_text import ident
+
+POSITION_BITS = 14
+"""16,384 positions of the log are a slice of an event-grain build (`sql/functions/position_slice.sql`)."""
+HASH_BITS = 8
+"""256 ranges of the key's hash are the slices of a build without a day in its key."""
+
+NO_DAY = -(2**31)
+"""The slice of rows without a day (NULL, -infinity)."""
+LAST = 2**31 - 1
+"""The slice of +infinity."""
+
+Range = tuple[int | None, int | None]
+"""From one slice to another, both included; None is no limit on that side."""
+EVERY_SLICE: Sequence[Range] = ((None, None),)
+
+_DAYS = {"WEEK": "7 days", "MONTH": "1 month", "QUARTER": "3 months", "YEAR": "1 year", "DECADE": "10 years",
+         "CENTURY": "100 years", "MILLENNIUM": "1000 years"}  # fmt: skip
+_ORDER = ("1 day", *_DAYS.values())
+_EPOCH = date(1970, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Slicing:
+    """How one build is cut.
+
+    Args:
+        kind: what a slice is.
+        row: the slice as SQL over a row of the table, an integer.
+        event: the same over a row of the stream.
+        table_hash: hash slices: the key's hash over a row of the table.
+        stream_hash: hash slices: the same over a row of the stream.
+        indexed: whether the stream's rows of a slice are found without reading the others.
+        unit: day slices: how long the events of one slice last.
+    """
+
+    kind: Literal["day", "position", "hash"]
+    row: str
+    event: str
+    table_hash: str = ""
+    stream_hash: str = ""
+    indexed: bool = True
+    unit: str = "1 day"
+
+    def scope(self, ranges: Sequence[Range]) -> tuple[str, str]:
+        """The slices in some ranges as two conditions, on rows of the stream and of the table.
+
+        The first conjunct decides; the others tell the indexes where to look.
+        """
+        held = self.held(ranges)
+        lows, highs = [low for low, _ in ranges], [high for _, high in ranges]
+        low = None if None in lows else min(one for one in lows if one is not None)
+        high = None if None in highs else max(one for one in highs if one is not None)
+        stream, table = [f"{self.event} {held}"], [f"{self.row} {held}"]
+        if self.kind == "position":
+            for side in (stream, table):
+                if low is not None and low != NO_DAY:
+                    side.append(f"position >= {low << POSITION_BITS}")
+                if high is not None and high != LAST:
+                    side.append(f"position < {(high + 1) << POSITION_BITS}")
+        elif self.kind == "hash":
+            for side, hashed in ((stream, self.stream_hash), (table, self.table_hash)):
+                if low is not None:
+                    side.append(f"{hashed} >= '{low << (64 - HASH_BITS)}'::bigint")
+                if high is not None:
+                    side.append(f"{hashed} <= '{((high + 1) << (64 - HASH_BITS)) - 1}'::bigint")
+        else:
+            stream += self._times(low, high)
+        return "\n  AND ".join(stream), "\n  AND ".join(table)
+
+    @staticmethod
+    def held(ranges: Sequence[Range]) -> str:
+        """The condition that decides, to stand behind a slice."""
+        return f"<@ '{multirange(ranges)}'::int4multirange"
+
+    def _times(self, low: int | None, high: int | None) -> list[str]:
+        bounds = []
+        if low is not None and (day := _day(low)) is not None:
+            bounds.append(f"ts >= '{day} UTC'::timestamptz")
+        if high is not None and (day := _day(high)) is not None:
+            # NULL is below every day: see NO_DAY.
+            null = " OR ts IS NULL" if low is None or low == NO_DAY else ""
+            bounds.append(f"(ts < '{day} UTC'::timestamptz + interval '{self.unit}'{null})")
+        return bounds
+
+    def name(self, number: int) -> str:
+        """A slice in words."""
+        if self.kind == "day":
+            day = _day(number)
+            return "no day" if day is None else str(day)
+        if self.kind == "position":
+            return f"positions {number << POSITION_BITS:,} to {((number + 1) << POSITION_BITS) - 1:,}"
+        return f"keys {number + 2 ** (HASH_BITS - 1) + 1} of {2**HASH_BITS}"
+
+
+def by_position() -> Slicing:
+    """The slices of a build whose rows are events."""
+    return Slicing("position", position_slice(), position_slice())
+
+
+def position_slice() -> str:
+    """The slice of a position, over a row that has one."""
+    return "refold.position_slice(position)"
+
+
+def by_key(
+    key: Sequence[KeyPart], key_sql: Sequence[str], table_hash: str, stream_hash: str, *, indexed: bool
+) -> Slicing:
+    """The slices of a build with a key.
+
+    Args:
+        key: its parts.
+        key_sql: the same over a row of the stream, ready to stand in a statement with parameters.
+        table_hash: the key's hash over a row of the table.
+        stream_hash: the same over a row of the stream.
+        indexed: whether the stream has an index on that hash.
+    """
+    days = [(unit, at) for at, part in enumerate(key) if (unit := day_unit(part.sql)) is not None]
+    if days:
+        unit, at = min(days, key=lambda one: _ORDER.index(one[0]))
+        return Slicing(
+            "day",
+            f"refold.day_slice({ident(key[at].name)}::date)",
+            f"refold.day_slice(({key_sql[at]})::date)",
+            unit=unit,
+        )
+    shift = 64 - HASH_BITS
+    return Slicing(
+        "hash",
+        f"({table_hash} >> {shift})::integer",
+        f"({stream_hash} >> {shift})::integer",
+        table_hash,
+        stream_hash,
+        indexed,
+    )
+
+
+def day_unit(sql: str) -> str | None:
+    """How long the events of one value of a key's expression last; None when it is no time of ts in UTC."""
+    node = expression(sql)
+    columns = list(node.find_all(exp.Column))
+    if len(columns) != 1 or columns[0].name != "ts":
+        return None
+    units = ["1 day"]
+    inner: exp.Expr = node
+    while isinstance(inner, exp.Paren | exp.Cast | exp.TimestampTrunc | exp.DateTrunc):
+        if isinstance(inner, exp.Cast) and inner.to.this not in (exp.DType.DATE, exp.DType.TIMESTAMP):
+            return None
+        if isinstance(inner, exp.TimestampTrunc | exp.DateTrunc):
+            unit = inner.args.get("unit")
+            units.append(_DAYS.get(unit.name.upper(), "1 day") if unit is not None else "1000 years")
+        inner = inner.this
+    zone = inner.args.get("zone") if isinstance(inner, exp.AtTimeZone) else None
+    if not isinstance(zone, exp.Literal) or zone.this.upper() != "UTC" or inner.this is not columns[0]:
+        return None
+    return max(units, key=_ORDER.index)
+
+
+def multirange(ranges: Iterable[Range]) -> str:
+    """Ranges of slices as the text of an int4multirange."""
+    # The greatest integer has no successor, which Postgres would look for.
+    parts = (
+        f"[{'' if low is None else low},{'' if high is None or high >= 2**31 - 1 else f'{high}]'}"
+        + (")" if high is None or high >= 2**31 - 1 else "")
+        for low, high in ranges
+    )
+    return "{" + ",".join(parts) + "}"
+
+
+def runs(slices: Iterable[int]) -> list[Range]:
+    """Slices as ranges: neighbours together."""
+    found: list[Range] = []
+    for number in sorted(set(slices)):
+        if found and found[-1][1] == number - 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
+
+
+def partition(known: Iterable[int], together: int) -> list[Range]:
+    """Cuts all slices there could be into ranges of about so many known ones: nothing is left between them."""
+    borders = sorted(set(known))[together - 1 :: together][:-1] if known else []
+    lows: list[int | None] = [None, *(border + 1 for border in borders)]
+    return list(zip(lows, [*borders, None], strict=True))
+
+
+def _day(number: int) -> date | None:
+    try:
+        return _EPOCH + timedelta(days=number)
+    except OverflowError:
+        return None

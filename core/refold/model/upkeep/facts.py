@@ -1,0 +1,70 @@
+"""facts: a row per event, under the event's id."""
+
+from __future__ import annotations
+
+from refold.model.projection.plan import Plan
+from refold.model.sql_text import ident, in_order, indent, literal, where
+from refold.model.stream.page_sql import Page, Stream
+from refold.model.stream.slices import by_position
+from refold.model.upkeep import checksums as figures
+from refold.model.upkeep.statements import Relation, Statements, slice_statistics
+
+
+def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
+    """The SQL of an event-grain build."""
+    outputs = [column for column in plan.columns if column.name != "event_id"]
+    names = ("txid", "position", "ordinal", "event_id", *(column.name for column in outputs))
+    columns = ", ".join(map(ident, names))
+    condition = None if plan.where is None else f"({literal(plan.where)})"
+
+    def rows(source: str, ordinal: str, reach: str | None, scope: str | None = None) -> str:
+        selected = ["txid", "position", f"{ordinal} AS ordinal", "event_id"]
+        selected += [f"{literal(column.sql)} AS {ident(column.name)}" for column in outputs]
+        return "SELECT " + ",\n       ".join(selected) + f"\nFROM {source}" + where(scope, in_order(reach, condition))
+
+    ordinal = "ordinal" if stream.ordinal else "0"
+    relation = Relation(
+        table=table,
+        columns=names,
+        key=("event_id",),
+        key_sql=("event_id",),
+        expected=lambda scope: rows(stream.table, ordinal, stream.applied(), scope),
+        slicing=by_position(),
+    )
+
+    def page(of: Page) -> str:
+        written = indent(rows("page", "ordinal", None))
+        return (
+            f"WITH {of.source},\n"
+            f"written AS (\n    INSERT INTO {table} ({columns})\n{written}\n    {figures.returning(relation)}\n),\n"
+            f"{figures.moved([figures.change(0, 'written'), figures.read(of.coordinates)])}\n"
+            f"{of.answer}"
+        )
+
+    load = (f"INSERT INTO {table} ({columns})\n{rows(stream.table, ordinal, stream.run())}",)
+    return Statements(
+        create=(
+            f"CREATE TABLE {table} AS\n{rows(stream.table, ordinal, None)}\nWITH NO DATA",
+            # A row without coordinates would be seen by no reader and by no audit of a range.
+            f"ALTER TABLE {table} "
+            + ", ".join(f"ALTER {column} SET NOT NULL" for column in ("txid", "position", "ordinal", "event_id")),
+            *slice_statistics(table, name, relation.slicing),
+        ),
+        keys=(),
+        indexes=event_grain_indexes(table, name),
+        page=page(stream.page(plan.reads)),
+        backlog=page(stream.settled_page(plan.reads)),
+        load=load,
+        load_next=load,
+        relations=(relation,),
+        view="SELECT " + ", ".join(ident(column.name) for column in plan.columns) + f" FROM {table}",
+    )
+
+
+def event_grain_indexes(table: str, name: str) -> tuple[str, ...]:
+    """What makes a table a stream: an event gets in once, and readers and audits find what they look for."""
+    return (
+        f"CREATE UNIQUE INDEX {ident(name + '__id')} ON {table} (event_id)",
+        f"CREATE UNIQUE INDEX {ident(name + '__at')} ON {table} (txid, position, ordinal)",
+        f"SELECT refold.index_ranges('{table}', '{name}__range')",
+    )

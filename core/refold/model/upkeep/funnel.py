@@ -1,0 +1,190 @@
+"""funnel: a key's state in its row, and each page's events folded into it.
+
+To evaluate a funnel again takes all events of its key, so that one event of a key with a long history costs as much as
+all that it ever did. What sql/functions/window_funnel_fold.sql keeps is enough to go on from; only where it is not
+(events that come very late, a chain with one more step) the events of that key are read from the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from refold.model.projection.equal_values import plain
+from refold.model.projection.plan import Funnel, Plan
+from refold.model.sql_text import EVERYTHING, hash_of, ident, indent, literal, where
+from refold.model.stream.page_sql import Page, Stream
+from refold.model.stream.slices import by_key
+from refold.model.upkeep import checksums as figures
+from refold.model.upkeep.merge import combined
+from refold.model.upkeep.statements import Relation, Statements, key_names, slice_statistics
+
+
+def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
+    """The SQL of a build whose funnels are kept in its rows."""
+    return _Funnels(plan, stream, table, name).statements()
+
+
+class _Funnels:
+    def __init__(self, plan: Plan, stream: Stream, table: str, name: str) -> None:
+        self.plan = plan
+        self.stream = stream
+        self.table = table
+        self.name = name
+        self.keys = key_names(plan.key)
+        self.partials = tuple(partial.name for partial in plan.partials)
+        self.states = tuple(funnel.state for funnel in plan.funnels)
+        # Columns like others: a replica identity of the whole row takes no generated ones (18), and a table that is
+        # published without one takes no update.
+        self.shown = [made for funnel in plan.funnels for made in _shown(funnel)]
+        self.columns = (*self.keys, *self.partials, *self.states, *(column for column, _ in self.shown))
+        self.carried = ", ".join(map(ident, plan.reads))
+        key_sql = tuple(literal(part.sql) for part in plan.key)
+        self.stream_hash = hash_of(key_sql)
+        self.own_hash = hash_of([ident(key) for key in self.keys])
+        slicing = by_key(plan.key, key_sql, self.own_hash, self.stream_hash, indexed=True)
+        # People are shown what the metric says, not what it goes on from.
+        told = tuple(column for column in self.columns if column not in self.states)
+        self.relation = Relation(table, self.columns, self.keys, key_sql, self.expected, slicing, shown=told)
+
+    def statements(self) -> Statements:
+        plan, stream, table = self.plan, self.stream, self.table
+        insert = f"INSERT INTO {table} ({_list(self.columns)})\n"
+        step, left = stream.ranges(self.stream_hash)
+        load = (insert + self.over(step, apart=False),)
+        key = f"CREATE UNIQUE INDEX {ident(self.name + '__key')} ON {table} ({_list(self.keys)}) NULLS NOT DISTINCT"
+        # By it a page finds what is kept of its keys: IS NOT DISTINCT FROM uses no index.
+        by_hash = f"CREATE INDEX {ident(self.name + '__hash')} ON {table} (({self.own_hash}))"
+        return Statements(
+            create=(
+                f"CREATE TABLE {table} AS\n{self.over('true', apart=False)}\nWITH NO DATA",
+                f"ALTER TABLE {table} ADD COLUMN {figures.BEFORE} bigint",
+                *slice_statistics(table, self.name, self.relation.slicing),
+            ),
+            keys=(),
+            indexes=(key, by_hash),
+            page=self.page(stream.page(plan.reads)),
+            backlog=self.page(stream.settled_page(plan.reads)),
+            load=load,
+            load_next=load,
+            load_apart=(insert + self.over(step, apart=True),),
+            # Of the ranges that are left, with the keys: what is too long for an index fails there.
+            probe=(insert + self.over(left, apart=True), key, by_hash),
+            relations=(self.relation,),
+            view="SELECT " + ", ".join(ident(column.name) for column in plan.columns) + f" FROM {table}",
+        )
+
+    # The whole
+
+    def expected(self, scope: str) -> str:
+        return self.over(self.stream.applied() + ("" if scope == EVERYTHING else f"\n  AND {scope}"), apart=True)
+
+    def over(self, condition: str, *, apart: bool) -> str:
+        """The metric itself over some rows of the stream; `apart`: nothing is evaluated for the others."""
+        source = f"SELECT {self.carried}\nFROM {self.stream.table}\nWHERE {condition}" + ("\nOFFSET 0" if apart else "")
+        whole = [f"{_folded('NULL', literal(one.events), one)} AS {ident(one.state)}" for one in self.plan.funnels]
+        return self.with_shown(self.grouped(f"(\n{indent(source)}\n) AS read", whole))
+
+    def with_shown(self, made: str) -> str:
+        """Rows with what their states say to analysts. OFFSET 0: a state is not made for each of its columns again."""
+        shown = [f"{sql} AS {ident(column)}" for column, sql in self.shown]
+        known = [ident(column) for column in (*self.keys, *self.partials, *self.states)]
+        return "SELECT " + ",\n       ".join([*known, *shown]) + f"\nFROM (\n{indent(made)}\nOFFSET 0\n) AS made"
+
+    def grouped(self, source: str, states: Sequence[str]) -> str:
+        selected = [f"{literal(plain(part.sql))} AS {ident(part.name)}" for part in self.plan.key]
+        selected += [f"{literal(partial.sql or '')} AS {ident(partial.name)}" for partial in self.plan.partials]
+        groups = ", ".join(str(at) for at in range(1, len(self.keys) + 1))
+        return (
+            "SELECT " + ",\n       ".join([*selected, *states]) + f"\nFROM {source}{where(self.own)}\nGROUP BY {groups}"
+        )
+
+    @property
+    def own(self) -> str | None:
+        """The projection's WHERE."""
+        return None if self.plan.where is None else f"({literal(self.plan.where)})"
+
+    # The page
+
+    def page(self, of: Page) -> str:
+        arrived = self.grouped("page", [f"{literal(one.events)} AS {ident(one.state)}" for one in self.plan.funnels])
+        moved = figures.moved([figures.change(0, "written", before=True), figures.read(of.coordinates)])
+        return (
+            f"WITH {of.source},\n"
+            f"arrived AS MATERIALIZED (\n{indent(arrived)}\n),\n"
+            f"folded AS MATERIALIZED (\n{indent(self.fold())}\n),\n"
+            f"written AS (\n{indent(self.upsert())}\n    {figures.returning(self.relation, before=True)}\n),\n"
+            f"{moved}\n"
+            f"{of.answer}"
+        )
+
+    def fold(self) -> str:
+        """What is kept, with what has arrived; nothing where that is not enough.
+
+        The build is locked, and this statement's snapshot came after: the rows that it sees are those that it writes.
+        """
+        known = [f"arrived.{ident(column)}" for column in (*self.keys, *self.partials)]
+        states = [
+            f"{_folded('kept.' + ident(one.state), 'arrived.' + ident(one.state), one)} AS {ident(one.state)}"
+            for one in self.plan.funnels
+        ]
+        # Nested on purpose, and kept so by OFFSET 0: the index finds each key's row.
+        return (
+            "SELECT " + ",\n       ".join([*known, *states]) + "\nFROM arrived\n"
+            "LEFT JOIN LATERAL (\n"
+            f"    SELECT {_list(self.states)} FROM {self.table} AS known\n"
+            f"    WHERE {self.hash('known')} = {self.hash('arrived')}\n"
+            + "".join(f"      AND known.{ident(key)} IS NOT DISTINCT FROM arrived.{ident(key)}\n" for key in self.keys)
+            + "    OFFSET 0\n"
+            ") AS kept ON true"
+        )
+
+    def upsert(self) -> str:
+        known = [f"folded.{ident(column)}" for column in (*self.keys, *self.partials)]
+        states = [
+            f"coalesce(folded.{ident(one.state)}, (\n{indent(self.again(one))}\n)) AS {ident(one.state)}"
+            for one in self.plan.funnels
+        ]
+        made = "SELECT " + ",\n       ".join([*known, *states]) + "\nFROM folded"
+        changes = [f"{ident(partial.name)} = {combined(partial)}" for partial in self.plan.partials]
+        told = (*self.states, *(column for column, _ in self.shown))
+        changes += [f"{ident(column)} = excluded.{ident(column)}" for column in told]
+        changes.append(f"{figures.BEFORE} = {self.relation.row_hash('kept')}")
+        kept, fresh = (", ".join(f"{side}.{ident(state)}" for state in self.states) for side in ("kept", "excluded"))
+        # A row that stays as it was is not written again.
+        differs = "" if self.partials else f"\n    WHERE ROW({kept}) IS DISTINCT FROM ROW({fresh})"
+        return (
+            f"INSERT INTO {self.table} AS kept ({_list(self.columns)})\n"
+            # WHERE true: without it the parser takes ON CONFLICT for a join condition.
+            f"{self.with_shown(made)} WHERE true\n"
+            f"ON CONFLICT ({_list(self.keys)}) DO UPDATE SET\n"
+            f"    " + ",\n    ".join(changes) + differs
+        )
+
+    def again(self, one: Funnel) -> str:
+        """The state of a folded key out of all its events."""
+        same = [f"({part.sql}) IS NOT DISTINCT FROM folded.{ident(part.name)}" for part in self.plan.key]
+        events = self.stream.known(self.carried, f"{self.stream_hash} = {self.hash('folded')}")
+        return (
+            f"SELECT {_folded('NULL', literal(one.events), one)}\n"
+            f"FROM (\n{indent(events)}\n) AS read{where(*map(literal, same), self.own)}"
+        )
+
+    def hash(self, of: str) -> str:
+        """The key's hash over a relation of the statement."""
+        return hash_of([f"{of}.{ident(key)}" for key in self.keys])
+
+
+def _folded(kept: str, events: str, one: Funnel) -> str:
+    return f"refold.window_funnel_fold({kept}, {events}, {one.steps}, {'true' if one.times else 'false'})"
+
+
+def _shown(one: Funnel) -> list[tuple[str, str]]:
+    """The columns that are made of a state: name, SQL. Who reads the metric calls nothing."""
+    state = ident(one.state)
+    return [(column, f"get_byte({state}, 0)") for column in one.level] + [
+        (column, f"refold.window_funnel_kept_times({state})") for column in one.times
+    ]
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(map(ident, names))

@@ -1,0 +1,119 @@
+"""transform: the table of a Python function's rows. The rows come from Python; the rest is SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from refold.model.projection.transform import Transform
+from refold.model.sql_text import ident, indent
+from refold.model.stream.page_sql import Page, Stream
+from refold.model.stream.slices import by_position
+from refold.model.upkeep import checksums as figures
+from refold.model.upkeep.facts import event_grain_indexes
+from refold.model.upkeep.statements import Relation, Statements, slice_statistics
+
+EXPECTED = "pg_temp.expected_rows"
+BYTES_SO_FAR = "bytes__"
+"""In a row of a page: its size and that of all before it. No column of a user's is called like that."""
+
+
+def statements(transform: Transform, stream: Stream, name: str) -> Statements:
+    """The SQL around a transform: its table, its page of input, and the audit against recomputed rows.
+
+    The audit's expectation is a temporary table that Python fills (`EXPECTED`).
+    """
+    table = f"refold_builds.{ident(name)}"
+    fields = [column.name for column in transform.plan.columns if column.name != "event_id"]
+    names = ("txid", "position", "ordinal", "event_id", *fields)
+    types = (
+        "xid8 NOT NULL",
+        "bigint NOT NULL",
+        "integer NOT NULL",
+        'text COLLATE "C" NOT NULL',
+        *transform.types,
+    )
+    declared = ", ".join(f"{ident(column)} {kind}" for column, kind in zip(names, types, strict=True))
+    reads = ["event_id", *(column for column in transform.plan.reads if column != "event_id")]
+    carried = ", ".join(ident(column) for column in reads)
+    columns = ", ".join(map(ident, names))
+    order = ", ".join(f"page.{name}" for name in stream.coordinates.split(", "))
+
+    def read(of: Page) -> str:
+        # Rows are held in memory, so they are counted in bytes too; OFFSET 0 has its size taken once.
+        sized = f"SELECT *, {_size(reads)} AS size\nFROM (\n{indent(of.rows)}\n) AS unread OFFSET 0"
+        running = f"sum(size) OVER (ORDER BY {stream.coordinates} ROWS UNBOUNDED PRECEDING)"
+        return (
+            f"SELECT page.txid::text::bigint AS txid, position, ordinal, {carried}, {BYTES_SO_FAR}\n"
+            f"FROM (\n    SELECT *, {running} AS {BYTES_SO_FAR}\n    FROM (\n{indent(sized, 8)}\n    ) AS sized\n"
+            f") AS page\n"
+            f"WHERE {BYTES_SO_FAR} - size < %(bytes)s::bigint\n"
+            f"ORDER BY {order}"
+        )
+
+    relation = Relation(
+        table,
+        names,
+        ("event_id",),
+        ("event_id",),
+        lambda scope: f"SELECT {columns} FROM {EXPECTED}",
+        by_position(),
+    )
+    written = (
+        f"SELECT {relation.slicing.row} AS slice__, {relation.row_hash()} AS new__ FROM {table}"
+        " WHERE event_id = ANY (%(ids)s::text[])"
+    )
+    load = (f"COPY {table} ({columns}) FROM STDIN",)
+    return Statements(
+        create=(f"CREATE TABLE {table} ({declared})", *slice_statistics(table, name, relation.slicing)),
+        keys=(),
+        indexes=event_grain_indexes(table, name),
+        page=read(stream.page(reads)),
+        backlog=read(stream.settled_page(reads)),
+        load=load,
+        load_next=load,
+        relations=(relation,),
+        view="SELECT " + ", ".join(ident(column.name) for column in transform.plan.columns) + f" FROM {table}",
+        # COPY returns nothing, so the rows are looked up, by the ids that went in.
+        figures=figures.move(
+            [
+                figures.change(0, f"(\n{indent(written)}\n) AS written"),
+                figures.read("unnest(%(positions)s::bigint[], %(ordinals)s::integer[]) AS page (position, ordinal)"),
+            ]
+        ),
+    )
+
+
+def applied_rows(transform: Transform, stream: Stream, *, since: bool, condition: str) -> str:
+    """The stream's rows that a cursor has applied, in order.
+
+    Args:
+        transform: who reads.
+        stream: what it reads.
+        since: only events whose ts is not before the parameter `since`.
+        condition: which rows.
+    """
+    reads = ["event_id", *(column for column in transform.plan.reads if column != "event_id")]
+    ordinal = "ordinal" if stream.ordinal else "0 AS ordinal"
+    recent = "\n  AND ts >= %(since)s::timestamptz" if since else ""
+    return (
+        f"SELECT txid::text::bigint AS txid, position, {ordinal}, {', '.join(map(ident, reads))}\n"
+        f"FROM {stream.table}\n"
+        f"WHERE {stream.applied()}\n"
+        f"  AND {condition}{recent}\n"
+        f"ORDER BY txid, position"
+    )
+
+
+def _size(columns: Sequence[str]) -> str:
+    """The bytes of a row when nothing in it is compressed.
+
+    In a record only what stands outside of the table is decompressed: 96 kB that were compressed to one, and so stand
+    within, would count as one. Elements of an array always are; but arrays make a narrow row three times as large.
+    """
+    names = [ident(column) for column in columns]
+    compressed = ", ".join(f"pg_column_compression({name})" for name in names)
+    elements = ", ".join(f"ARRAY[{name}]" for name in names)
+    return (
+        f"pg_column_size(CASE WHEN coalesce({compressed}) IS NULL THEN ROW({', '.join(names)})"
+        f" ELSE ROW({elements}) END)"
+    )

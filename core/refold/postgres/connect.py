@@ -1,0 +1,264 @@
+"""Connections in a role, with all the settings that refold's own sessions depend on.
+
+Settings on a role or a database (ALTER ROLE … SET, ALTER DATABASE … SET) are somebody's way to protect a server or to
+please a report; none of them may change what a metric is, or end what refold does. So a session of refold's own sets
+whatever it depends on, in one round trip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import psycopg
+from psycopg.types.json import set_json_loads
+
+from refold.errors import DatabaseError, NotInstalled
+from refold.model.event.exact_json import readable
+from refold.postgres.proxy import insist_on_settings, look_for_proxy, proxied
+from refold.postgres.standby import refusal
+from refold.postgres.watchdog import answering
+
+Role = Literal[
+    "refold_owner", "refold_producer", "refold_worker", "refold_analyst", "refold_observer", "refold_inspector"
+]
+ROLES: tuple[Role, ...] = get_args(Role)
+READERS: tuple[Role, ...] = ("refold_inspector", "refold_worker", "refold_observer")
+"""As whom to look at how things stand: the first of them as which a login may act; the last sees least. A login that
+was made before there were the others may act as a worker alone."""
+INSPECTORS: tuple[Role, ...] = ("refold_worker", "refold_inspector")
+"""The same, for what an observer must not see."""
+_WRITERS: tuple[Role, ...] = ("refold_owner", "refold_producer", "refold_worker")
+
+CONNECT_S = 10
+"""Seconds that a server may take to let a session in."""
+
+# What would end a statement or a session half-way: a page, a load or an audit takes what it takes, and whoever bounds
+# one of them sets a time of its own.
+_PATIENT = {
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "transaction_timeout": "0",
+    "idle_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "exit_on_error": "off",
+}
+# A page looks after it has locked (so not in one snapshot), and writes.
+_TRANSACTIONS = {
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+}
+# What text means, in both directions. Whatever a projection's value depends on is in here: days are UTC days.
+_TEXT = {
+    "TimeZone": "UTC",
+    "timezone_abbreviations": "Default",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "xmlbinary": "base64",
+    "xmloption": "content",
+    "lc_numeric": "C",
+    "lc_monetary": "C",
+    "lc_time": "C",
+    "standard_conforming_strings": "on",
+    "backslash_quote": "safe_encoding",
+    "escape_string_warning": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "quote_all_identifiers": "off",
+    "search_path": "refold, pg_catalog, pg_temp",
+}
+# What is made, and what can be seen.
+_OBJECTS = {
+    "row_security": "on",
+    "check_function_bodies": "on",
+    # A partitioned log is in none, and a segment that a producer makes belongs to who owns the log.
+    "default_tablespace": "",
+    "default_table_access_method": "heap",
+    "restrict_nonsystem_relation_kind": "",
+    "createrole_self_grant": "",
+    "client_min_messages": "notice",
+}
+# A plan must not depend on what somebody has turned off for another's sake. Costs and memory stay the operator's.
+_PLANS = {
+    "plan_cache_mode": "auto",
+    "debug_parallel_query": "off",
+    "force_parallel_mode": "off",
+    **dict.fromkeys(
+        (
+            "enable_async_append",
+            "enable_bitmapscan",
+            "enable_gathermerge",
+            "enable_hashagg",
+            "enable_hashjoin",
+            "enable_incremental_sort",
+            "enable_indexonlyscan",
+            "enable_indexscan",
+            "enable_material",
+            "enable_memoize",
+            "enable_mergejoin",
+            "enable_nestloop",
+            "enable_parallel_append",
+            "enable_parallel_hash",
+            "enable_partition_pruning",
+            "enable_seqscan",
+            "enable_sort",
+            "enable_tidscan",
+        ),
+        "on",
+    ),
+}
+
+SESSION: Mapping[str, str] = _PATIENT | _TRANSACTIONS | _TEXT | _OBJECTS | _PLANS
+"""What every session of refold's own has. A server that is too old for a name does without."""
+
+_REPLICA = "session_replication_role"
+
+# One statement: a round trip to a server far away costs more than all of it. Behind a proxy that pools transactions
+# nothing is set, for the session is somebody else's a moment later. The role comes last: what a superuser alone may
+# set is set by the login.
+_SETTLE = f"""
+SELECT pg_catalog.pg_backend_pid() = %(pid)s,
+       CASE WHEN pg_catalog.pg_backend_pid() = %(pid)s THEN (
+           SELECT pg_catalog.count(pg_catalog.set_config(s.name, s.value, false))
+           FROM (
+               SELECT * FROM ROWS FROM (pg_catalog.unnest(%(names)s::text[]), pg_catalog.unnest(%(values)s::text[]))
+                   WITH ORDINALITY AS given (name, value, place)
+               ORDER BY place
+           ) AS s
+           WHERE pg_catalog.current_setting(s.name, true) IS DISTINCT FROM s.value
+             AND (s.name = 'role' OR pg_catalog.current_setting(s.name, true) IS NOT NULL)
+             AND (s.name <> '{_REPLICA}' OR pg_catalog.current_setting('is_superuser') = 'on')
+       ) END,
+       pg_catalog.current_setting('is_superuser') = 'on',
+       pg_catalog.current_setting('{_REPLICA}'),
+       -- Asked: a proxy repeats what the server said of itself when the proxy met it, perhaps before a failover.
+       pg_catalog.pg_is_in_recovery()
+"""
+
+
+def connect(
+    url: str,
+    role: Role | Sequence[Role] | None = None,
+    *,
+    autocommit: bool = False,
+    application_name: str = "refold",
+    settings: Mapping[str, str] | None = None,
+) -> psycopg.Connection:
+    """Opens a connection that acts as one of refold's roles.
+
+    Behind a proxy that pools transactions nothing is set: there the login's sessions must have what refold needs from
+    their start. A producer needs only to be one.
+
+    Args:
+        url: a libpq URL or connection string.
+        role: the role to act as; of several, the first that the login may act as; None is the login role.
+        settings: further session settings by name.
+
+    Raises:
+        DatabaseError: the login role may not act as `role`; or there is a proxy, and its sessions lack settings.
+        OnStandby: the role is there to write, and the server is a standby.
+        psycopg.OperationalError: the server cannot be reached.
+    """
+    conn = psycopg.connect(
+        url,
+        autocommit=True,
+        application_name=application_name,
+        # Else what the server makes of texts, and whether they arrive as texts at all, were the role's choice.
+        client_encoding="UTF8",
+        connect_timeout=CONNECT_S,
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+        tcp_user_timeout=30_000,
+    )
+    try:
+        with answering(conn, CONNECT_S):
+            roles = (role,) if role is None or isinstance(role, str) else role
+            recovering = _settle(conn, roles, {**SESSION, **(settings or {})})
+            if recovering and role in _WRITERS:
+                raise refusal()
+    except BaseException:
+        conn.close()
+        raise
+    # What people are shown must not fail because of one value.
+    set_json_loads(readable, conn)
+    conn.autocommit = autocommit
+    return conn
+
+
+@contextmanager
+def connection(
+    url: str, role: Role | Sequence[Role] | None = None, *, autocommit: bool = False, application_name: str = "refold"
+) -> Iterator[psycopg.Connection]:
+    """`connect` for a with statement; closes without commit (whoever opens a transaction owns it)."""
+    conn = connect(url, role, autocommit=autocommit, application_name=application_name)
+    try:
+        yield conn
+    finally:
+        conn.close()
+
+
+def _settle(conn: psycopg.Connection, roles: Sequence[Role | None], settings: Mapping[str, str]) -> bool:
+    """Gives a session its settings and its role, or finds out that it is not this client's; whether on a standby."""
+    for role in roles:
+        try:
+            row = _set(conn, role, settings)
+            break
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue) as error:
+            if role is not roles[-1]:
+                continue
+            raise _refused(conn, role, error) from error
+    own, _, superuser, replication, recovering = row
+    if replication != "origin" and not superuser:
+        # For a superuser it was set right a moment ago.
+        raise DatabaseError(
+            f"sessions of {conn.info.user} apply changes as a replica does: what guards the log does not fire in them",
+            remedy=f"As a superuser: ALTER DATABASE … RESET {_REPLICA}; or the same of the role.",
+        )
+    if not own:
+        look_for_proxy(conn)
+        assert proxied(conn)
+        _insist(conn, roles)
+    return recovering
+
+
+def _set(conn: psycopg.Connection, role: Role | None, settings: Mapping[str, str]) -> tuple[bool, int, bool, str, bool]:
+    wanted = {_REPLICA: "origin", **settings, "role": role or "none"}
+    row = conn.execute(
+        _SETTLE.encode(),
+        {"pid": conn.info.backend_pid, "names": list(wanted), "values": list(wanted.values())},
+        prepare=False,
+    ).fetchone()
+    assert row is not None
+    return row
+
+
+def _refused(conn: psycopg.Connection, role: Role | None, error: psycopg.Error) -> Exception:
+    """What the server's refusal of a role means."""
+    user = conn.info.user
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return DatabaseError(f"{user} may not act as {role}", remedy=f'GRANT {role} TO "{user}";')
+    if role is None or conn.execute("SELECT FROM pg_catalog.pg_roles WHERE rolname = %s", (role,)).rowcount:
+        return error
+    return NotInstalled(
+        f"refold is not installed on this server, or only an older one: it has no role {role}",
+        remedy="Run `refold migrate` first.",
+    )
+
+
+def _insist(conn: psycopg.Connection, roles: Sequence[Role | None]) -> None:
+    """Refuses a login behind a proxy whose sessions start as none of these roles, with refold's settings."""
+    for role in roles:
+        try:
+            if role == "refold_producer":
+                insist_on_settings(conn, {}, role)
+            elif role is not None:
+                insist_on_settings(conn, SESSION, role)
+            return
+        except DatabaseError:
+            if role is roles[-1]:
+                raise

@@ -1,0 +1,118 @@
+"""Being the only one at something, by a lock that only refold's own roles can take.
+
+An advisory lock can be taken by whoever may connect, and kept for ever. A lock on one of refold's tables cannot: only
+who may change the table gets one of that strength. The mode conflicts with itself and with no reader or writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from refold.errors import BuildError, DatabaseError
+from refold.postgres.connect import Role, connection
+from refold.postgres.proxy import proxied
+
+WAIT_S = 300.0
+"""Seconds for which the others' end is waited for."""
+_ROUND_S = 5.0
+"""Seconds of one attempt."""
+
+_CONFLICTS = [
+    "ShareUpdateExclusiveLock",
+    "ShareLock",
+    "ShareRowExclusiveLock",
+    "ExclusiveLock",
+    "AccessExclusiveLock",
+]
+
+# The session is another login's, perhaps, of which little can be seen; a prepared transaction has none.
+_HOLDERS = """
+SELECT coalesce('pid ' || l.pid, 'the prepared transaction ' || p.gid, 'somebody'),
+       coalesce(a.usename::text, p.owner::text), nullif(a.application_name, ''),
+       to_char(coalesce(a.xact_start, p.prepared) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
+FROM pg_locks AS l
+LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+LEFT JOIN pg_locks AS own
+    ON l.pid IS NULL AND own.locktype = 'transactionid' AND own.virtualtransaction = l.virtualtransaction
+LEFT JOIN pg_prepared_xacts AS p ON p.transaction = own.transactionid
+WHERE l.locktype = 'relation' AND l.granted AND l.mode = ANY (%s) AND l.relation = to_regclass(%s)
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+ORDER BY l.pid
+"""
+
+
+def holder(conn: psycopg.Connection, table: str) -> str | None:
+    """Who has the lock, in words; None when nobody has it.
+
+    Args:
+        conn: in autocommit mode.
+        table: which one, qualified.
+    """
+    with conn.transaction():
+        # The login may see more of other sessions than the role it acts as.
+        conn.execute("SET LOCAL ROLE NONE")
+        rows = conn.execute(_HOLDERS, (_CONFLICTS, table)).fetchall()
+    return "; ".join(_named(*row) for row in rows) or None
+
+
+def _named(who: str, user: str | None, application: str | None, since: str | None) -> str:
+    more = [user, application, None if since is None else f"since {since}"]
+    told = ", ".join(one for one in more if one)
+    return f"{who} ({told})" if told else who
+
+
+@contextmanager
+def alone(conn: psycopg.Connection, table: str, what: str, role: Role, *, seconds: float = WAIT_S) -> Iterator[None]:
+    """Keeps all others out who come this way, from this moment until the block ends, over all its transactions.
+
+    A second connection holds the lock: what is done meanwhile takes many transactions, and some of it none at all. It
+    holds neither a snapshot nor a transaction id, so that no reader, no cursor and no vacuum waits for it.
+
+    Args:
+        conn: in autocommit mode; says where.
+        table: on which the lock is, qualified.
+        what: what only one may do at a time, for the message.
+        role: may change the table.
+        seconds: for how long to wait for others.
+
+    Raises:
+        BuildError: somebody else is at it; the message names them.
+        DatabaseError: a proxy stands in between. What keeps others out then is a session of the pool.
+    """
+    if proxied(conn):
+        raise DatabaseError(
+            f"{what} needs a session of its own, and there is a proxy that pools transactions",
+            remedy="Connect to the server directly, or through a pool in session mode.",
+        )
+    url = make_conninfo(conn.info.dsn, password=conn.info.password or None)
+    name = conn.info.parameter_status("application_name") or "refold"
+    with connection(url, role, application_name=name) as other:
+        _take(conn, other, table, what, seconds)
+        yield
+
+
+def _take(conn: psycopg.Connection, other: psycopg.Connection, table: str, what: str, seconds: float) -> None:
+    left = seconds
+    while True:
+        other.execute(
+            "SELECT set_config('lock_timeout', %s, true)", (f"{max(0.0, min(left, _ROUND_S)) * 1000 + 1:.0f}ms",)
+        )
+        lock = sql.SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(sql.Identifier(*table.split(".")))
+        try:
+            other.execute(lock)
+            return
+        except psycopg.errors.LockNotAvailable:
+            other.rollback()
+            left -= _ROUND_S
+            found = holder(conn, table)
+            if left <= 0 and found is not None:
+                waited = f"after {seconds:.0f} s" if seconds else "now"
+                raise BuildError(
+                    f"only one may {what} at a time, and {waited} somebody else is at it: {found}",
+                    remedy="Wait for its end, or end its session: SELECT pg_terminate_backend(PID);",
+                ) from None

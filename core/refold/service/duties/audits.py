@@ -1,0 +1,48 @@
+"""What audits by itself: each is a duty of a worker, over a connection in autocommit mode, beside its pages.
+
+Quick audits are for every minute, steps of the deep audit for as often as there is one due, and sealing for as often
+as segments fill up.
+"""
+
+from __future__ import annotations
+
+import psycopg
+
+from refold.engine.reconcile import rolling
+from refold.engine.reconcile.reconcile import reconcile
+from refold.errors import BuildError
+from refold.store.builds.compiled import Upkeepers
+from refold.store.log.seal import seal
+
+QUICK = "quick audit"
+DEEP = "rolling deep audit"
+SEALING = "sealing"
+
+
+def quick_audit(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+    """Compares all live tables with their kept figures, and heals the slices in which they disagree.
+
+    Reads all rows of the tables, and of the log only what belongs to those slices. Of a table that takes longer than
+    a duty's statement may, it reads a portion at a time. Leaves incidents.
+
+    Raises:
+        BuildError: some could not be audited; all the others were.
+    """
+    report = reconcile(conn, upkeepers, depth="slice", by=QUICK, in_portions=True)
+    if report.failed:
+        reasons = dict(report.skipped)
+        raise BuildError("not audited: " + "; ".join(f"{name}: {reasons[name]}" for name in report.failed))
+
+
+def deep_step(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+    """Recomputes the next portion of history, when it is due, and heals it. Leaves incidents.
+
+    What was kept while the log was damaged comes first.
+    """
+    rolling.prove_suspects(conn, upkeepers, by=DEEP)
+    rolling.step(conn, upkeepers, by=DEEP)
+
+
+def seal_segments(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+    """Takes the figures of the segments to which nothing can be written any more."""
+    seal(conn)

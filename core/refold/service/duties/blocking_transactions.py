@@ -1,0 +1,53 @@
+"""Transactions that hold events back: open for long, or prepared and forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import psycopg
+
+from refold.service.duties.findings import Finding, record
+from refold.store.builds.compiled import Upkeepers
+from refold.store.log.blocking_transactions import Holder, holders
+from refold.store.schema.settings import Limits, limits
+
+NAME = "held back"
+
+
+def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+    """Opens and closes the incidents `held_back`: each names the session or prepared transaction."""
+    allowed = limits(conn)
+    with conn.transaction():
+        sessions, prepared = holders(conn)
+    record(conn, "held_back", NAME, held_back(sessions, prepared, allowed))
+
+
+def held_back(sessions: Sequence[Holder], prepared: Sequence[Holder], allowed: Limits) -> list[Finding]:
+    """Those that are older than the limit. One whose age the login role may not see is not judged. Pure."""
+
+    def old(one: Holder) -> bool:
+        # Before zero: it began while the clock was ahead.
+        return one.seconds is not None and abs(one.seconds) > allowed.held_back_after
+
+    return [
+        Finding(
+            f"session {one.name}",
+            one.since,
+            {"pid": int(one.name), "application": one.what, **_common(one, allowed)},
+        )
+        for one in sessions
+        if old(one)
+    ] + [
+        Finding(f"prepared transaction {one.name}", one.since, {"gid": one.name, **_common(one, allowed)})
+        for one in prepared
+        if old(one)
+    ]
+
+
+def _common(one: Holder, allowed: Limits) -> dict[str, object]:
+    return {
+        "role": one.owner,
+        "since": None if one.since is None else one.since.isoformat(),
+        "seconds": None if one.seconds is None else round(one.seconds, 3),
+        "limit": allowed.held_back_after,
+    }

@@ -1,0 +1,153 @@
+"""Keys with so many events that every page with one of theirs is expensive: a bot, `anonymous`, a test account.
+
+What is recomputed by key reads all events of a key for one that is new. Who is to blame is found by what pages took:
+only where they are expensive though they bring few events are keys looked at, those of the latest events.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from refold.engine.apply.page import FREE
+from refold.model.quantiles import quantile
+from refold.model.sql_text import hash_of, ident, quoted
+from refold.service.duties.findings import Finding, record
+from refold.store.builds.build import BY_KEY, Build, find
+from refold.store.builds.compiled import Upkeeper, Upkeepers
+
+NAME = "hot keys"
+MINUTES = 5
+"""Of the latest latencies that count."""
+MOST = 0.9
+"""The part of a build's events whose pages are cheaper than what counts as their cost."""
+BUSY = 60_000
+"""Events a minute from which on pages may be expensive: it is a backlog, or much traffic, at a millisecond each."""
+LATEST = 300
+"""Events whose keys are looked at."""
+HOT = 20_000
+"""Events of a key from which on it is worth a name: to read them takes a tenth of a second."""
+COUNTED = 1_000_000
+"""Events up to which a hot key's are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class HotKey:
+    """A key that makes pages expensive.
+
+    Args:
+        key: its columns.
+        events: how many it has in the stream; not counted beyond `COUNTED`.
+        total: about how many the stream has.
+    """
+
+    key: Mapping[str, Any]
+    events: int
+    total: int
+
+
+def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+    """Opens the incident `hot_key` for builds whose pages a key makes expensive, and closes it."""
+    builds = find(conn, "b.state IN ('building', 'live') AND b.loaded AND b.upkeep = ANY (%s)", list(BY_KEY))
+    costs = expensive(_latencies(conn), (build.build_id for build in builds))
+    found = []
+    for build in builds:
+        if build.build_id not in costs:
+            continue
+        hot = hottest(conn, upkeepers.of(conn, build))
+        if hot is not None:
+            found.append(_finding(build, costs[build.build_id], hot))
+    record(conn, "hot_key", NAME, found)
+
+
+def expensive(latencies: Iterable[tuple[int, int, int]], builds: Iterable[int]) -> dict[int, float]:
+    """What a page costs where that is too much, seconds. Pure.
+
+    Args:
+        latencies: build, bucket and events of what the latest minutes say about applying.
+        builds: which count.
+    """
+    counts: dict[int, Counter[int]] = defaultdict(Counter)
+    for build_id, bucket, events in latencies:
+        counts[build_id][bucket] += events
+    costs: dict[int, float] = {}
+    for build_id in builds:
+        seconds = quantile(counts[build_id], MOST)
+        if seconds is not None and seconds > FREE and counts[build_id].total() < BUSY * MINUTES:
+            costs[build_id] = seconds
+    return costs
+
+
+def hottest(conn: psycopg.Connection, keeper: Upkeeper) -> HotKey | None:
+    """The key of many events that comes first among the latest ones, by how often; None where none has many.
+
+    Args:
+        conn: acts as refold_worker.
+        keeper: a build that is kept by key: its stream has an index on that.
+    """
+    key, stream = keeper.plan.key, keeper.stream
+    hashed = hash_of([part.sql for part in key])
+    named = ", ".join(f"{quoted(part.name)}, {part.sql}" for part in key)
+    latest_first = ", ".join(f"{name} DESC" for name in stream.coordinates.split(", "))
+    columns = ", ".join(map(ident, keeper.plan.reads)) or "event_id"
+
+    def counted(hash_: str, most: int) -> str:
+        # The index finds a key's events, and no more of them than are asked for.
+        return f"SELECT count(*) FROM (SELECT FROM {stream.table} WHERE {hashed} = {hash_} LIMIT {most}) AS e"
+
+    row = conn.execute(
+        f"""
+        SELECT touched.hash, touched.key, counted.events
+        FROM (
+            SELECT {hashed} AS hash, min(jsonb_build_object({named})::text)::jsonb AS key
+            FROM (SELECT {columns} FROM {stream.table} ORDER BY {latest_first} LIMIT {LATEST}) AS latest
+            GROUP BY 1
+            ORDER BY count(*) DESC
+            OFFSET 0
+        ) AS touched
+        CROSS JOIN LATERAL ({counted("touched.hash", HOT)}) AS counted (events)
+        WHERE counted.events >= {HOT}
+        LIMIT 1
+        """.encode()
+    ).fetchone()
+    if row is None:
+        return None
+    hash_, found, _ = row
+    [events] = conn.execute(counted(f"'{hash_}'::bigint", COUNTED).encode()).fetchone() or (0,)
+    [total] = conn.execute(_TOTAL, (stream.table,)).fetchone() or (0,)
+    return HotKey(found, events, max(total, events))
+
+
+# What the planner knows of a table and its partitions.
+_TOTAL = """
+SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint
+FROM pg_partition_tree(%s::regclass) AS t JOIN pg_class AS c ON c.oid = t.relid
+WHERE c.relkind = 'r'
+"""
+
+_RECENT = f"""
+SELECT build_id, bucket, events FROM refold.latencies
+WHERE stage = 'applying' AND minute > now() - interval '{MINUTES} minutes'
+"""
+
+
+def _latencies(conn: psycopg.Connection) -> Sequence[tuple[int, int, int]]:
+    return conn.execute(_RECENT.encode()).fetchall()
+
+
+def _finding(build: Build, seconds: float, hot: HotKey) -> Finding:
+    return Finding(
+        build.table_name,
+        None,
+        {
+            "projection": build.projection,
+            "key": dict(hot.key),
+            "events": hot.events,
+            "share": round(hot.events / hot.total, 3),
+            "page_seconds": round(seconds, 3),
+        },
+    )

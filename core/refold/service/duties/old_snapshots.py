@@ -1,0 +1,38 @@
+"""Old snapshots, before which nothing can be vacuumed: named while they are held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import psycopg
+
+from refold.postgres.old_snapshots import Held, old
+from refold.service.duties.findings import Finding, record
+from refold.store.builds.compiled import Upkeepers
+
+NAME = "held snapshots"
+OWN = ("refold worker", "refold duties")
+
+
+def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+    """Opens and closes the incidents `held_snapshot`: each names who holds one, and what ends it."""
+    record(conn, "held_snapshot", NAME, findings(old(conn)))
+
+
+def findings(held: Sequence[Held]) -> list[Finding]:
+    """What is said of them; a first load or an audit of refold's own comes to its end by itself. Pure."""
+    return [
+        Finding(
+            one.subject,
+            one.since,
+            {
+                "application": one.application,
+                "role": one.owner,
+                "transactions": one.transactions,
+                "seconds": None if one.seconds is None else round(one.seconds, 3),
+                "remedy": one.remedy,
+            },
+        )
+        for one in held
+        if one.application not in OWN
+    ]

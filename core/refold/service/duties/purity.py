@@ -1,0 +1,179 @@
+"""Transforms that are not pure: the same event gives another row when it is evaluated again.
+
+A sample of the events that a build applied last is evaluated twice, the second time in the opposite order, so
+that a function which remembers what it saw before, looks at the clock or rolls dice gives itself away. Postgres
+compares the rows, by value and with the types of the table (1.0 is 1.00, NaN is NaN). That a stored row differs
+proves nothing: somebody may have changed it. What reconcile put there when it healed the row came from the
+function, though, and is compared too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+
+from refold.engine.apply.copy_rows import write_rows
+from refold.engine.apply.decoding import decoded
+from refold.engine.apply.page import cursor_parameters
+from refold.errors import BuildError
+from refold.model.projection.transform import Transform
+from refold.model.sql_text import ident
+from refold.model.upkeep.transform import applied_rows
+from refold.service.duties.findings import Finding
+from refold.store.builds.build import Build, kept
+from refold.store.builds.compiled import Upkeeper, Upkeepers
+from refold.store.builds.dead_letters import left_out
+from refold.store.incidents import detect, find, resolve
+from refold.store.schema.settings import limits
+
+NAME = "purity"
+LOOKED_BACK = 100_000
+"""Repairs among which those of the sample are looked for."""
+NAMED = 10
+"""Events that the evidence names at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A row that came out differently.
+
+    Args:
+        event_id: the row's id.
+        fields: the columns that differ; none when the row is there only once.
+        against: `again` (two evaluations here and now) or `healed before` (what reconcile computed).
+    """
+
+    event_id: str
+    fields: list[str]
+    against: str
+
+
+def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+    """Opens the incidents `impure_transform`, and closes those of builds that are not kept any more."""
+    size = limits(conn).impure_sample
+    builds = kept(conn)
+    for build in builds:
+        if build.language == "python" and build.loaded and size:
+            try:
+                keeper = upkeepers.of(conn, build)
+            except BuildError:
+                # Its code is not here; a worker that has it looks.
+                continue
+            finding = impure(build, _differences(conn, keeper, build, size))
+            if finding is not None:
+                detect(conn, "impure_transform", finding.subject, by=NAME, evidence=finding.evidence)
+    gone = {build.table_name for build in builds}
+    for incident in find(conn, "i.kind = 'impure_transform' AND i.resolved_at IS NULL"):
+        if incident.subject not in gone:
+            outcome = {"because": "the build is not kept any more"}
+            resolve(conn, incident.kind, incident.subject, by=NAME, outcome=outcome)
+
+
+def impure(build: Build, differences: Sequence[Difference]) -> Finding | None:
+    """What the differences say about a build. Pure."""
+    if not differences:
+        return None
+    fields = sorted({field for one in differences for field in one.fields})
+    evidence = {
+        "projection": build.projection,
+        "events": [one.event_id for one in differences[:NAMED]],
+        "fields": fields or ["(the row itself)"],
+        "against": sorted({one.against for one in differences}),
+        "remedy": "a transform must depend on its event alone; correct the file and run `refold deploy`",
+    }
+    return Finding(build.table_name, None, evidence)
+
+
+def _differences(conn: psycopg.Connection, keeper: Upkeeper, build: Build, size: int) -> list[Difference]:
+    """Evaluates a sample twice and compares; one transaction, which leaves nothing."""
+    assert keeper.transform is not None
+    with conn.transaction(force_rollback=True):
+        page = _sample(conn, keeper, build, size)
+        if not page:
+            return []
+        columns = keeper.statements.relations[0].columns
+        first = [_rows(keeper.transform, row) for row in page]
+        second = [_rows(keeper.transform, row) for row in page[::-1]][::-1]
+        both = [pair for pair in zip(first, second, strict=True) if None not in pair]
+        _write(conn, keeper, "first_evaluation", [row for rows, _ in both for row in rows or ()])
+        _write(conn, keeper, "second_evaluation", [row for _, rows in both for row in rows or ()])
+        with conn.cursor(row_factory=class_row(Difference)) as cursor:
+            query = _compare(keeper, [name for name in columns if name not in ("txid", "position", "event_id")])
+            return cursor.execute(query.encode(), {"build_id": build.build_id}).fetchall()
+
+
+def _sample(conn: psycopg.Connection, keeper: Upkeeper, build: Build, size: int) -> list[dict[str, Any]]:
+    """The rows of the stream that the last applied events gave."""
+    assert keeper.transform is not None
+    # Its dead letters may be such as cannot even be read.
+    parameters: dict[str, Any] = cursor_parameters(build.cursor, left_out(conn, build))
+    recent = conn.execute(
+        f"SELECT DISTINCT txid::text::bigint, position FROM ("
+        f"SELECT txid, position FROM {keeper.stream.table} WHERE {keeper.stream.applied()}"
+        f" ORDER BY txid DESC, position DESC LIMIT %(size)s) AS latest".encode(),
+        parameters | {"size": size},
+    ).fetchall()
+    if not recent:
+        return []
+    among_them = "(txid, position) IN (SELECT * FROM unnest(%(txids)s::xid8[], %(positions)s::bigint[]))"
+    query = applied_rows(keeper.transform, keeper.stream, since=False, condition=among_them)
+    txids, positions = zip(*recent, strict=True)
+    chosen = {"txids": [str(txid) for txid in txids], "positions": list(positions)}
+    return list(decoded(conn, query, parameters | chosen))
+
+
+def _rows(transform: Transform, row: dict[str, Any]) -> list[tuple[Any, ...]] | None:
+    """What one row of the stream becomes; None where the function fails, as it does for a dead letter."""
+    try:
+        return list(transform.rows([row]))
+    except Exception:
+        return None
+
+
+def _write(conn: psycopg.Connection, keeper: Upkeeper, table: str, rows: list[tuple[Any, ...]]) -> None:
+    relation = keeper.statements.relations[0]
+    conn.execute(f"CREATE TEMPORARY TABLE {table} (LIKE {relation.table}) ON COMMIT DROP".encode())
+    columns = ", ".join(map(ident, relation.columns))
+    write_rows(conn, f"COPY pg_temp.{table} ({columns}) FROM STDIN", rows)
+
+
+def _compare(keeper: Upkeeper, columns: Sequence[str]) -> str:
+    """The statement that compares the evaluations, and the first one with what reconcile computed before."""
+    # Columns are fields of a model, and so plain identifiers.
+    differing = ", ".join(
+        f"CASE WHEN a.{ident(name)} IS DISTINCT FROM b.{ident(name)} THEN '{name}' END" for name in columns
+    )
+    fields = f"array_remove(ARRAY[{differing}]::text[], NULL)"
+    twice = f"""
+        SELECT coalesce(a.event_id, b.event_id) AS event_id,
+               CASE WHEN a.event_id IS NULL OR b.event_id IS NULL THEN '{{}}' ELSE {fields} END AS fields,
+               'again' AS against
+        FROM pg_temp.first_evaluation AS a
+        FULL JOIN pg_temp.second_evaluation AS b ON b.event_id = a.event_id
+        WHERE a.event_id IS NULL OR b.event_id IS NULL OR {fields} <> '{{}}'
+    """
+    # An event of the log never changes; a row of another stream may have been healed since.
+    if keeper.upstream_id is not None:
+        return twice
+    return f"""{twice}
+        UNION ALL
+        SELECT event_id, fields, 'healed before'
+        FROM (
+            SELECT a.event_id, {fields} AS fields
+            FROM pg_temp.first_evaluation AS a
+            JOIN (
+                SELECT DISTINCT ON (r.key ->> 'event_id') r.after
+                FROM refold.repairs AS r
+                WHERE r.build_id = %(build_id)s AND jsonb_typeof(r.after) = 'object'
+                  AND r.repair_id > (SELECT max(repair_id) - {LOOKED_BACK} FROM refold.repairs)
+                ORDER BY r.key ->> 'event_id', r.repair_id DESC
+            ) AS healed ON healed.after ->> 'event_id' = a.event_id
+            CROSS JOIN LATERAL jsonb_populate_record(NULL::{keeper.statements.relations[0].table}, healed.after) AS b
+        ) AS then_and_now
+        WHERE fields <> '{{}}'
+        ORDER BY 3, 1
+    """

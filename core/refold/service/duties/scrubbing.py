@@ -1,0 +1,15 @@
+"""The log itself: the newest slices every minute, all of it once in `scrub_days`."""
+
+from __future__ import annotations
+
+import psycopg
+
+from refold.engine.scrub import rolling
+from refold.store.builds.compiled import Upkeepers
+
+NAME = rolling.NAME
+
+
+def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+    """Opens and closes the incidents `log_damage`."""
+    rolling.step(conn)

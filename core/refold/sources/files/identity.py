@@ -1,0 +1,72 @@
+"""Ids for events whose source gives them none, the same on every run.
+
+`row`: the source's name and the row's number. A second run meets only duplicates, a grown file adds its new
+rows, a changed row is a conflict, and equal rows stay separate events.
+
+Columns: their values, joined so that different values never give the same id.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import PurePath
+
+from refold.errors import InputError
+from refold.sources.files.packing import unpacked_name
+
+STDIN = "-"
+
+_MAX_SOURCE_CHARACTERS = 200  # leaves room for the row number in the 255 characters of an id
+
+
+@dataclass(frozen=True, slots=True)
+class IdFrom:
+    """How ids are derived: from these columns, or from the row where there are none."""
+
+    columns: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "IdFrom":
+        """Read `row` or `column,column`. A column that is called row needs `--map id=row`."""
+        columns = tuple(name.strip() for name in text.split(","))
+        if columns == ("row",):
+            return cls()
+        if not all(columns):
+            raise InputError(f"--id-from {text!r} has an empty name", remedy="write row, or columns: a,b")
+        return cls(columns)
+
+
+def source_name(path: str, name: str | None = None) -> str:
+    """Name a source: as told, or the file's base name without .gz and the like, so that unpacking it changes no id."""
+    chosen = name if name is not None else STDIN if path == STDIN else unpacked_name(PurePath(path).name)
+    try:
+        chosen.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the name {chosen!a} is not UTF-8", remedy="choose one with --source") from None
+    if not chosen or "\0" in chosen or len(chosen) > _MAX_SOURCE_CHARACTERS:
+        raise InputError(
+            f"a source's name has 1 to {_MAX_SOURCE_CHARACTERS} characters, not {len(chosen)}",
+            remedy="choose one with --source",
+        )
+    return chosen
+
+
+def row_id(source: str, row: int) -> str:
+    """Name the event of one data row, counted from 1."""
+    return f"{source}:{row}"
+
+
+def joined_id(columns: tuple[str, ...], fields: dict[str, object]) -> str:
+    """Join values with ':'; in them, '%' and ':' become %25 and %3A, so that the join can be undone.
+
+    Raises ValueError if a value is absent, null or not a string or a number, or if all are empty.
+    """
+    values = []
+    for column in columns:
+        value = fields.get(column)
+        if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
+            what = "has no value" if value is None else "is neither text nor a number"
+            raise ValueError(f"id: {column!r} (of --id-from) {what}")
+        values.append(str(value).replace("%", "%25").replace(":", "%3A"))
+    if not any(values):
+        raise ValueError(f"id: {', '.join(columns)} (of --id-from) are empty")
+    return ":".join(values)

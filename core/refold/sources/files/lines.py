@@ -1,0 +1,190 @@
+"""Physical lines of a file or of standard input: unzipped, decoded, and in bounded memory."""
+
+import gzip
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from refold.errors import InputError
+from refold.sources.files.kinds import HEAD_BYTES, kind_of
+from refold.sources.files.packing import DAMAGED, Inflated, packing
+
+Stream = io.BufferedReader | gzip.GzipFile
+
+MAX_LINE_BYTES = 16 * 1024 * 1024
+"""A longer line comes with an error, cut to KEPT_BYTES; what follows it is read as usual."""
+
+KEPT_BYTES = 64 * 1024
+
+_BOM = b"\xef\xbb\xbf"
+_MAX_LAYERS = 4
+"""How often a file may be packed: exports are, by mistake, packed twice."""
+_HEAD_AT_LEAST = 8
+"""Bytes of the beginning that are waited for; most of what is no text is known by them."""
+
+
+class Line(NamedTuple):
+    """One physical line; where `error` says what is wrong with its bytes, `text` only resembles them."""
+
+    number: int
+    """Counted from 1."""
+    text: str
+    """With its line end, if it has one."""
+    error: str | None = None
+    cut: bool = False
+    """The line was too long: only its beginning is here."""
+
+
+class LineReader:
+    """Iterates over the lines of a path, or of standard input for `-`; a context manager.
+
+    Raises InputError if the input cannot be opened, is of another kind, or breaks off; lines before the break
+    have been delivered by then.
+    """
+
+    total_bytes: int | None = None
+    """Size of the file as it lies on the disk; None where nobody knows (a pipe)."""
+
+    def __init__(self, path: str | Path, *, stdin: BinaryIO | None = None) -> None:
+        self.label = "standard input" if str(path) == "-" else str(path)
+        self._owned: BinaryIO | None = None
+        self._packing: str | None = None
+        self._number = 0
+        if str(path) == "-":
+            file = stdin if stdin is not None else sys.stdin.buffer
+        else:
+            file = self._owned = self._open(path)
+        try:
+            self._counted = _CountingReader(file)
+            self._stream = self._unpacked(self._counted)
+        except OSError as error:
+            self.close()
+            raise InputError(f"cannot read {self.label}: {error.strerror or error}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes taken from the file so far, compressed or not; read ahead by one buffer."""
+        return self._counted.count
+
+    def __enter__(self) -> "LineReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Line]:
+        return self
+
+    def __next__(self) -> Line:
+        data = self._readline(MAX_LINE_BYTES + 1)
+        if not data:
+            raise StopIteration
+        self._number += 1
+        if self._number == 1:
+            data = data.removeprefix(_BOM)
+        if len(data) > MAX_LINE_BYTES and not data.endswith(b"\n"):
+            return self._too_long(data)
+        return _decode(self._number, data)
+
+    def close(self) -> None:
+        """Close the file; standard input stays open."""
+        if self._owned is not None:
+            self._owned.close()
+
+    def _open(self, path: str | Path) -> BinaryIO:
+        try:
+            file = open(path, "rb", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise InputError(f"cannot open {self.label}: {error.strerror}") from None
+        size = file.seek(0, io.SEEK_END) if file.seekable() else 0
+        if size:
+            file.seek(0)
+            self.total_bytes = size
+        return file
+
+    def _unpacked(self, counted: "_CountingReader") -> Stream:
+        """The text, out of as many layers as there are."""
+        stream: Stream = io.BufferedReader(counted, 1 << 16)
+        head = counted.head
+        for _ in range(_MAX_LAYERS + 1):
+            kind = kind_of(head)
+            if kind is not None:
+                verb = "holds" if self._packing else "is"
+                raise InputError(f"{self.label} {verb} {kind.name}, not JSON lines or CSV", remedy=kind.remedy)
+            found = packing(head)
+            if found is None:
+                return stream
+            self._packing = found
+            stream = (
+                gzip.GzipFile(fileobj=stream, mode="rb") if found == "gzip" else io.BufferedReader(Inflated(stream))
+            )
+            try:
+                head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
+            except DAMAGED:
+                raise self._damaged() from None
+        raise InputError(f"{self.label} is packed more than {_MAX_LAYERS} times", remedy="unpack it first")
+
+    def _damaged(self) -> InputError:
+        return InputError(
+            f"{self.label}: the {self._packing} data break off or are damaged after line {self._number}",
+            remedy="get the file again and repeat: what was stored already counts as duplicate",
+        )
+
+    def _readline(self, limit: int) -> bytes:
+        try:
+            return self._stream.readline(limit)
+        except DAMAGED:
+            raise self._damaged() from None
+        except OSError as error:
+            raise InputError(f"cannot read {self.label} after line {self._number}: {error.strerror or error}") from None
+
+    def _too_long(self, data: bytes) -> Line:
+        size = len(data)
+        while rest := self._readline(1 << 16):
+            size += len(rest)
+            if rest.endswith(b"\n"):
+                break
+        error = f"has {size} bytes, more than {MAX_LINE_BYTES}; only the first {KEPT_BYTES} are kept"
+        return _decode(self._number, data[:KEPT_BYTES])._replace(error=error, cut=True)
+
+
+class _CountingReader(io.RawIOBase):
+    """Counts what passes, and knows the first bytes before they pass."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        # read1 of a buffered stream returns what is there: a slow pipe is read as it comes.
+        self._read = getattr(file, "read1", file.read)
+        self.count = 0
+        self.head = b""
+        # A slow pipe may not have more for a long time.
+        while len(self.head) < _HEAD_AT_LEAST and (data := self._read(HEAD_BYTES - len(self.head))):
+            self.head += data
+        self._waiting = self.head
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
+        data = self._waiting[: len(buffer)] or self._read(len(buffer))
+        self._waiting = self._waiting[len(buffer) :]
+        buffer[: len(data)] = data
+        self.count += len(data)
+        return len(data)
+
+
+def _decode(number: int, data: bytes) -> Line:
+    error = None
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as bad:
+        text = data.decode(errors="backslashreplace")
+        error = f"is not UTF-8 (byte {bad.start + 1} is 0x{data[bad.start]:02x}): convert the file with iconv"
+    if "\0" in text:
+        text = text.replace("\0", "\\x00")
+        error = error or "contains a NUL byte, which Postgres cannot store"
+    return Line(number, text, error)

@@ -1,0 +1,261 @@
+"""From records to events.
+
+A column goes where `--map` sends it; one that is called like a field of the event, and that `--map` does not
+mention, fills that field; the rest go into metadata under their own names. Empty CSV values count as absent.
+JSON lines without `--map` must have the shape of events already: there a field too many is an error.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from pydantic import ValidationError
+
+from refold.errors import InputError
+from refold.model.event import timestamps
+from refold.model.event.exact_json import parse_json_line
+from refold.model.event.source_event import MAX_VERSION, SourceEvent, reasons
+from refold.sources.files.identity import STDIN, joined_id, row_id
+from refold.sources.files.mapping import FIELDS, ID_REMEDY, IN_METADATA, Mapping, did_you_mean
+from refold.sources.files.records import Record, Source
+
+_REMEDIES = {
+    "id": ID_REMEDY,
+    "action": "add --map action=COLUMN, or --set action=VALUE for all rows",
+    "ts": "add --map ts=COLUMN",
+}
+_INTEGER = re.compile("[+-]?[0-9]{1,9}").fullmatch
+_MAX_PLANS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Where each column of a record goes."""
+
+    fields: tuple[tuple[str, str], ...]
+    """(field of the event, column), metadata excepted."""
+    metadata: str | None
+    """The column that holds a whole metadata object."""
+    keys: tuple[tuple[str, str], ...]
+    """(key in metadata, column)."""
+
+
+class Mapper:
+    """Turns the records of one source into events; `mapper(record)` gives a SourceEvent or a reason.
+
+    Raises InputError on construction for a column that the source lacks and a field that nothing fills.
+    """
+
+    def __init__(self, mapping: Mapping, source: Source) -> None:
+        self._mapping = mapping
+        self._source = source.name
+        self._columns = source.columns
+        self._convert: dict[str, Callable[[Any], object]] = {
+            "ts": _named("ts", timestamps.parser(mapping.timezone, mapping.ts_format)),
+            "version": _named("version", _version),
+            "metadata": _named("metadata", _object),
+        }
+        by_row = mapping.id_from is not None and not mapping.id_from.columns
+        if by_row and source.name == STDIN:
+            raise InputError("--id-from row needs the name of the source", remedy="add --source NAME")
+        self._constants, self._constant_keys = self._read_constants()
+        self._plans: dict[tuple[str, ...], _Plan] = {}
+        self._fixed_plan = None if source.columns is None else self._plan(source.columns)
+        shaped = source.columns is None and not mapping.map
+        self._shape = self._as_it_is if shaped else self._mapped
+        # Numbers in events of this shape may count something else than milliseconds.
+        self._unmarked = shaped and not (mapping.timezone or mapping.ts_format or "ts" in self._constants)
+
+    def __call__(self, record: Record) -> SourceEvent | str:
+        if record.fields is None:
+            return record.error or "cannot be read"
+        try:
+            event = SourceEvent.model_validate(self._shape(record, record.fields))
+            ts = record.fields["ts"] if self._unmarked else None
+            if type(ts) is int and ts not in timestamps.LIKELY_MS:
+                self._convert["ts"](ts)  # says what it is
+            return event
+        except ValidationError as error:
+            return self._explained(error, record.fields)
+        except (ValueError, InputError) as error:
+            return str(error)
+
+    def _explained(self, error: ValidationError, fields: dict[str, object]) -> str:
+        """What is wrong with an event, and what its author may have meant."""
+        wrong = {detail["loc"][0] for detail in error.errors(include_url=False) if detail["loc"]}
+        told = reasons(error)
+        if "version" in wrong:
+            told += self._otherwise("version")
+        ts = fields.get("ts")
+        if self._unmarked and "ts" in wrong and type(ts) in (int, float, Decimal) and abs(ts) < 10**30:  # type: ignore[arg-type]
+            told += f"; {timestamps.name_it(str(ts))}"
+        return told
+
+    def _converted(self, target: str, value: object) -> object:
+        """What a field holds, from a column's value."""
+        try:
+            return self._convert[target](value)
+        except ValueError as error:
+            raise ValueError(f"{error}{self._otherwise(target)}") from None
+
+    def _otherwise(self, target: str) -> str:
+        """What to do where a column fills a field only because it is called like it."""
+        if target not in ("version", "metadata") or target in self._mapping.map or target in self._constants:
+            return ""
+        return f"; if it means something else: --map metadata.{target}={target}"
+
+    def _mapped(self, record: Record, fields: dict[str, object]) -> dict[str, object]:
+        plan = self._fixed_plan or self._plan_for(tuple(fields))
+        is_text = self._columns is not None
+        event = self._constants.copy()
+        for target, column in plan.fields:
+            value = fields[column]
+            if value == "" and is_text:
+                if target in _REMEDIES:
+                    raise ValueError(f"{target}: the column {column!r} is empty")
+                continue
+            if target in self._convert:
+                event[target] = self._converted(target, value)
+            else:
+                event[target] = value if is_text else _integer_as_text(value)
+        metadata = self._constant_keys.copy()
+        if is_text:
+            metadata.update([(key, value) for key, column in plan.keys if (value := fields[column]) != ""])
+        else:
+            metadata.update([(key, fields[column]) for key, column in plan.keys if column in fields])
+        if plan.metadata and fields[plan.metadata] != "":
+            metadata = _merged(self._converted("metadata", fields[plan.metadata]), metadata)
+        event["metadata"] = _merged(event["metadata"], metadata) if "metadata" in event else metadata
+        self._add_id(event, record, fields)
+        return event
+
+    def _as_it_is(self, record: Record, fields: dict[str, object]) -> dict[str, object]:
+        event = {**self._constants, **fields}
+        for target in self._constants:
+            if target in fields:
+                raise ValueError(f"{target}: the record has one, but --set {target} was given")
+        if self._mapping.id_from and "id" in fields:
+            raise ValueError("id: the record has one, but --id-from was given")
+        if self._constant_keys:
+            event["metadata"] = _merged(event.get("metadata", {}), self._constant_keys)
+        if "ts" in event and (self._mapping.timezone or self._mapping.ts_format):
+            event["ts"] = self._convert["ts"](event["ts"])
+        if "id" not in event and self._mapping.id_from is None:
+            raise ValueError(f"id: is missing: {ID_REMEDY}")
+        self._add_id(event, record, fields)
+        return event
+
+    def _add_id(self, event: dict[str, object], record: Record, fields: dict[str, object]) -> None:
+        id_from = self._mapping.id_from
+        if id_from is not None:
+            columns = id_from.columns
+            event["id"] = joined_id(columns, fields) if columns else row_id(self._source, record.row)
+
+    def _read_constants(self) -> tuple[dict[str, object], dict[str, object]]:
+        """Convert --set once, and refuse here what every single row would be refused for."""
+        given = self._mapping.constants
+        keys: dict[str, object] = {
+            target.removeprefix(IN_METADATA): value for target, value in given.items() if target not in FIELDS
+        }
+        try:
+            constants = {
+                target: self._convert[target](value) if target in self._convert else value
+                for target, value in given.items()
+                if target in FIELDS
+            }
+            whole = _merged(constants.get("metadata", {}), keys)
+            SourceEvent.model_validate({"id": "-", "action": "-", "ts": 0, **constants, "metadata": whole})
+        except ValidationError as error:
+            raise InputError(f"--set {reasons(error)}") from None
+        except ValueError as error:
+            raise InputError(f"--set {error}") from None
+        return constants, keys
+
+    def _plan_for(self, columns: tuple[str, ...]) -> _Plan:
+        """Plan a JSON record; records with the same keys share the plan."""
+        plan = self._plans.get(columns)
+        if plan is None:
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()
+            plan = self._plans[columns] = self._plan(columns)
+        return plan
+
+    def _plan(self, columns: Sequence[str]) -> _Plan:
+        wanted = dict(self._mapping.map)
+        mentioned = set(wanted.values())
+        by_name = set(FIELDS) - wanted.keys() - self._constants.keys()
+        if self._mapping.id_from:
+            by_name.discard("id")
+        wanted |= {name: name for name in columns if name in by_name and name not in mentioned}
+        self._check_columns(columns, wanted)
+        taken = set(wanted.values())
+        keys = [(t.removeprefix(IN_METADATA), c) for t, c in wanted.items() if t not in FIELDS]
+        keys += [(column, column) for column in columns if column not in taken]
+        names = [*self._constant_keys, *(key for key, _ in keys)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"metadata would get {twice!r} twice", remedy=f"rename one: --map metadata.OTHER={twice}")
+        return _Plan(
+            tuple((t, c) for t, c in wanted.items() if t in FIELDS and t != "metadata"),
+            wanted.get("metadata"),
+            tuple(keys),
+        )
+
+    def _check_columns(self, columns: Sequence[str], wanted: dict[str, str]) -> None:
+        what = "field" if self._columns is None else "column"
+        needed = [(f"--map {t}=…", c) for t, c in wanted.items() if t in FIELDS or self._columns is not None]
+        needed += [("--id-from", c) for c in (self._mapping.id_from.columns if self._mapping.id_from else ())]
+        for option, column in needed:
+            if column not in columns:
+                joined = self._columns is not None and len(columns) == 1 and re.search("[,;|\t]", columns[0])
+                raise InputError(
+                    f"there is no {what} {column!r} for {option}{did_you_mean(column, columns)}",
+                    remedy=f"add --delimiter {joined[0]!r}" if joined else f"the {what}s are: {', '.join(columns)}",
+                )
+        filled = wanted.keys() | self._constants.keys() | ({"id"} if self._mapping.id_from else set())
+        for target, remedy in _REMEDIES.items():
+            if target not in filled:
+                raise InputError(
+                    f"nothing gives the events their {target}",
+                    remedy=f"{remedy}; the {what}s are: {', '.join(columns)}",
+                )
+
+
+def _named(target: str, convert: Callable[[Any], object]) -> Callable[[Any], object]:
+    """Let the errors of a conversion begin with the field's name."""
+
+    def converted(value: Any) -> object:
+        try:
+            return convert(value)
+        except ValueError as error:
+            raise ValueError(f"{target}: {error}") from None
+
+    return converted
+
+
+def _object(value: object) -> object:
+    return parse_json_line(value) if isinstance(value, str) else value
+
+
+def _version(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if not _INTEGER(value.strip()):
+        raise ValueError(f"must be a whole number from 1 to {MAX_VERSION}, not {value[:40]!r}")
+    return int(value)
+
+
+def _integer_as_text(value: object) -> object:
+    """Many sources number their users; whoever maps such a field means the digits."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _merged(whole: object, keys: dict[str, object]) -> dict[str, object]:
+    if not isinstance(whole, dict):
+        raise ValueError("metadata: must be an object")
+    clash = next((key for key in keys if key in whole), None)
+    if clash is not None:
+        raise ValueError(f"metadata: would get {clash!r} twice: map that column to another key")
+    return {**whole, **keys}

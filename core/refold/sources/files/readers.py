@@ -1,0 +1,119 @@
+"""Opening a source: JSON lines or CSV, plain or zipped, a file or standard input, whatever its size.
+
+A record that cannot be read becomes a Record with an error and its raw text; the rest of the file goes on.
+What is wrong with the whole file (no header, a column twice, damaged gzip) raises InputError.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from refold.errors import InputError
+from refold.model.event.exact_json import parse_json_line
+from refold.sources.files.identity import STDIN, source_name
+from refold.sources.files.lines import LineReader
+from refold.sources.files.packing import unpacked_name
+from refold.sources.files.records import Record, Source
+from refold.sources.files.tables import Csv, Whitespace
+
+__all__ = ["WHITESPACE", "Format", "JsonLines", "Record", "Source", "open_source"]
+
+Format = Literal["jsonl", "csv"]
+
+WHITESPACE = "whitespace"
+"""Delimiter of columns that are lined up with blanks and tabs; such files have no quotes."""
+
+_DELIMITERS = {"tab": "\t", "\\t": "\t"}
+
+
+def open_source(
+    path: str | Path,
+    *,
+    format: Format | None = None,
+    delimiter: str | None = None,
+    columns: Sequence[str] | None = None,
+    name: str | None = None,
+    stdin: BinaryIO | None = None,
+) -> Source:
+    """Open a file, or standard input for `-`; gzip and zlib are recognised by their first bytes.
+
+    format: by default from the extension (.jsonl, .ndjson, .csv, .tsv, each also .gz), in either case; a delimiter
+        means CSV.
+    delimiter: one character, `tab` or `whitespace`; a comma by default.
+    columns: names for a CSV file that has no header line.
+    name: what to call the source; by default the file's base name, unpacked, and `-` for a pipe.
+
+    Raises InputError.
+    """
+    try:
+        chosen, delimiter = _form(str(path), format, delimiter, columns is not None)
+    except InputError:
+        # What the file is says more than what its name does not say.
+        if Path(path).is_file():
+            LineReader(path).close()
+        raise
+    # A pipe has a name only by accident (/dev/fd/63): it counts as standard input does.
+    called = str(path) if str(path) != STDIN and Path(path).is_file() else STDIN
+    lines = LineReader(path, stdin=stdin)
+    try:
+        called = source_name(called, name)
+        if chosen == "jsonl":
+            return JsonLines(lines, called)
+        if delimiter == WHITESPACE:
+            return Whitespace(lines, called, columns)
+        return Csv(lines, called, columns, delimiter)
+    except BaseException:
+        lines.close()
+        raise
+
+
+class JsonLines(Source):
+    """One JSON object a line."""
+
+    def __iter__(self) -> Iterator[Record]:
+        row = 0
+        for line in self._lines:
+            raw = line.text.strip(" \t\r\n")
+            if not raw:
+                continue
+            row += 1
+            if row == 1 and (raw in ("[", "{") or raw.startswith("[{")):
+                each = ".[]" if raw[0] == "[" else "."
+                raise InputError(
+                    f"{self._lines.label} is JSON, but not one object a line",
+                    remedy=f"convert it: jq -c '{each}' FILE | refold ingest --format jsonl -",
+                )
+            if line.error:
+                yield Record(line.number, row, raw, None, f"the line {line.error}")
+                continue
+            try:
+                fields = parse_json_line(raw)
+            except ValueError as error:
+                yield Record(line.number, row, raw, None, f"the line {error}")
+            else:
+                yield Record(line.number, row, raw, fields)
+
+
+def _form(path: str, format: str | None, delimiter: str | None, named: bool) -> tuple[str, str]:
+    """Decide between JSON lines and CSV, and on the delimiter."""
+    extension = Path(unpacked_name(path)).suffix.lower()
+    if format is None:
+        if delimiter is not None or named or extension in (".csv", ".tsv"):
+            format = "csv"
+        elif extension in (".jsonl", ".ndjson"):
+            format = "jsonl"
+        else:
+            raise InputError(
+                f"cannot tell whether {'standard input' if path == STDIN else path} holds JSON lines or CSV",
+                remedy="add --format jsonl or --format csv",
+            )
+    if format not in ("jsonl", "csv"):
+        raise InputError(f"unknown format {format!r}", remedy="choose jsonl or csv")
+    if format == "jsonl" and (delimiter is not None or named):
+        raise InputError("JSON lines have no delimiter and no columns", remedy="leave these options out")
+    if delimiter is None:
+        delimiter = "\t" if extension == ".tsv" else ","
+    delimiter = _DELIMITERS.get(delimiter, delimiter)
+    if delimiter != WHITESPACE and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
+        raise InputError(f"{delimiter!r} cannot be a delimiter", remedy="one character, tab or whitespace")
+    return format, delimiter

@@ -1,0 +1,50 @@
+"""What a reader gives: records, one at a time, from a source that says how far it has got."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from refold.sources.files.lines import LineReader
+
+
+class Record(NamedTuple):
+    """One record of a source: `fields`, or the `error` why there are none."""
+
+    line: int
+    """Physical line on which it starts, from 1."""
+    row: int
+    """Number among the data records, from 1; blank lines and the header do not count, errors do."""
+    raw: str
+    """The text as it stood in the file, without the last line end."""
+    fields: dict[str, object] | None
+    error: str | None = None
+
+
+class Source(ABC):
+    """An open source of records: iterate once, use as a context manager."""
+
+    columns: tuple[str, ...] | None = None
+    """The columns of a CSV file; None for JSON lines, where each record has its own."""
+
+    def __init__(self, lines: LineReader, name: str) -> None:
+        self.name = name
+        self._lines = lines
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of the file consumed so far (compressed bytes, if it is compressed)."""
+        return self._lines.bytes_read
+
+    @property
+    def total_bytes(self) -> int | None:
+        """Size of the file in the same measure; None for a pipe."""
+        return self._lines.total_bytes
+
+    def __enter__(self) -> "Source":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lines.close()
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Record]: ...

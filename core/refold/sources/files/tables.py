@@ -1,0 +1,150 @@
+"""CSV and columns lined up with blanks: rows under named columns."""
+
+import csv
+import re
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from refold.errors import InputError
+from refold.sources.files.lines import KEPT_BYTES, MAX_LINE_BYTES, Line, LineReader
+from refold.sources.files.records import Record, Source
+
+_WORDS = re.compile(r"[^ \t\r\n\f\v]+").findall
+
+
+class _Table(Source):
+    """Rows under named columns."""
+
+    columns: tuple[str, ...]
+
+    def __init__(self, lines: LineReader, name: str, columns: Sequence[str] | None) -> None:
+        super().__init__(lines, name)
+        self._rows = self._split()
+        self.columns = self._header() if columns is None else tuple(column.strip() for column in columns)
+        self._check_columns()
+
+    @abstractmethod
+    def _split(self) -> Iterator[tuple[int, str, list[str], str | None]]:
+        """Yield line, raw text, values and error of each row that is not blank."""
+
+    def _header(self) -> tuple[str, ...]:
+        for _, raw, names, error in self._rows:
+            if error:
+                raise InputError(f"{self._lines.label}: the header {error}: {raw[:80]!r}")
+            return tuple(name.strip() or f"column_{place}" for place, name in enumerate(names, 1))
+        raise InputError(f"{self._lines.label} is empty", remedy="a CSV file starts with a header line")
+
+    def _check_columns(self) -> None:
+        if not all(self.columns):
+            raise InputError("--columns has an empty name", remedy="name every column: a,b,c")
+        twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
+        if twice:
+            raise InputError(
+                f"{self._lines.label} has the column {twice[0]!r} more than once",
+                remedy="rename it in the header, or name all columns with --columns and drop the header line",
+            )
+
+    def __iter__(self) -> Iterator[Record]:
+        columns, expected = self.columns, len(self.columns)
+        for row, (line, raw, values, error) in enumerate(self._rows, 1):
+            if error is None and len(values) != expected:
+                error = f"has {len(values)} values for {expected} columns"
+            if error is None:
+                yield Record(line, row, raw, dict(zip(columns, values, strict=True)))
+            else:
+                yield Record(line, row, raw, None, f"the row {error}")
+
+
+class Whitespace(_Table):
+    """Columns lined up with blanks."""
+
+    def _split(self) -> Iterator[tuple[int, str, list[str], str | None]]:
+        for line in self._lines:
+            values = _WORDS(line.text)
+            if values:
+                yield line.number, line.text.rstrip("\r\n"), values, line.error
+
+
+class Csv(_Table):
+    """CSV as in RFC 4180, with any delimiter; quoted values may hold line ends."""
+
+    def __init__(self, lines: LineReader, name: str, columns: Sequence[str] | None, delimiter: str = ",") -> None:
+        self._feed = _Feed(lines)
+        # strict: half-quoted values are an error and not a guess.
+        self._csv = csv.reader(self._feed, delimiter=delimiter, strict=True)
+        # The limit is the module's, for the whole process; it is only ever raised.
+        csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
+        super().__init__(lines, name, columns)
+
+    def _split(self) -> Iterator[tuple[int, str, list[str], str | None]]:
+        feed = self._feed
+        while True:
+            feed.begin()
+            values: list[str] = []
+            error = None
+            try:
+                # After an error the reader starts afresh with the next line.
+                values = next(self._csv)
+            except StopIteration:
+                return
+            except csv.Error as problem:
+                error = _explain(str(problem), feed.taken)
+            except _TooLong:
+                error = f"opens a quote that is not closed within {MAX_LINE_BYTES} characters"
+            if error:
+                # A stray quote swallows what follows, which is read again as the rows that it looks like.
+                feed.give_back()
+            taken = feed.taken
+            raw = "".join([line.text for line in taken]).rstrip("\r\n")
+            if len(raw) > KEPT_BYTES and error:
+                raw, error = raw[:KEPT_BYTES], f"{error}; only the first {KEPT_BYTES} characters are kept"
+            error = next((line.error for line in taken if line.error), error)
+            if error or len(values) > 1 or raw.strip():
+                yield taken[0].number, raw, values, error
+
+
+def _explain(problem: str, taken: Sequence[Line]) -> str:
+    """Put what the csv module says into the words of somebody who has only the file."""
+    if "unexpected end of data" in problem:
+        return "opens a quote that is never closed"
+    if len(taken) > 1:
+        return f"opens a quote that is closed within a value, in line {taken[-1].number}"
+    if "new-line character" in problem:
+        return "has a carriage return in it: convert the line ends (tr '\\r' '\\n') or quote the value"
+    return f"is not valid CSV: {problem}"
+
+
+class _TooLong(Exception):
+    """The record is longer than may be kept in memory, or its end is not here."""
+
+
+class _Feed:
+    """Gives the CSV reader its lines and remembers those of the record being read."""
+
+    def __init__(self, lines: LineReader) -> None:
+        self._lines = lines
+        self._again: deque[Line] = deque()
+        self._characters = 0
+        self.taken: list[Line] = []
+
+    def begin(self) -> None:
+        """Forgets the record that was read."""
+        self.taken.clear()
+        self._characters = 0
+
+    def give_back(self) -> None:
+        """Leaves only the first line to the record; the others come again."""
+        self._again.extendleft(reversed(self.taken[1:]))
+        del self.taken[1:]
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)
+        self.taken.append(line)
+        self._characters += len(line.text)
+        if line.cut or self._characters > MAX_LINE_BYTES:
+            raise _TooLong
+        return line.text

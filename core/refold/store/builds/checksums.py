@@ -1,0 +1,192 @@
+"""Kept figures against the rows that stand in the tables. Reads no log.
+
+A figure is its row in `refold.figures` and all its rows in `refold.figure_changes`, which `fold` adds up. Whoever reads
+both does it in one statement, or in one snapshot: then it makes no difference whether they have been added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.rows import class_row
+
+from refold.model.sql_text import EVERYTHING
+from refold.model.stream.slices import EVERY_SLICE, Range
+from refold.model.upkeep.checksums import standing
+from refold.model.upkeep.statements import Relation
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """A slice that is not what refold has written there, or read.
+
+    Args:
+        relation: which table of the build, by its place among its relations; READ for its stream.
+        slice: which slice.
+        kept: rows that refold has written, or read.
+        standing: rows that are there. Equal numbers: the rows are others.
+        hash: what their hashes add up to, less what is kept.
+    """
+
+    relation: int
+    slice: int
+    kept: int
+    standing: int
+    hash: int
+
+    @property
+    def missed(self) -> tuple[int, int, int]:
+        """What differs, whatever has been written or read since."""
+        return self.slice, self.standing - self.kept, self.hash
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What figures are compared with.
+
+    Args:
+        relation: of which table they are.
+        standing: a query for slice, rows and hash.
+        kept: condition on the figures that must be the same.
+    """
+
+    relation: int
+    standing: str
+    kept: str = EVERYTHING
+
+
+def take(conn: psycopg.Connection, build_id: int, relations: Sequence[Relation]) -> None:
+    """Takes the figures of all rows of a build, in the transaction that has loaded them."""
+    for at, relation in enumerate(relations):
+        keep(conn, build_id, Side(at, standing(relation)), {})
+
+
+def keep(conn: psycopg.Connection, build_id: int, side: Side, parameters: Mapping[str, object]) -> None:
+    """Puts figures in place of those that are kept of a relation; the caller holds the build's lock."""
+    # All changes of the build, in whichever relation: a `fold` that has one in hand might wait for a figure that this
+    # transaction has deleted, and this one for that change.
+    conn.execute(b"SELECT FROM refold.figure_changes WHERE build_id = %s FOR UPDATE", (build_id,))
+    # The changes first: a `fold` that had them in hand is over, and the second statement sees what it wrote.
+    for table in ("figure_changes", "figures"):
+        conn.execute(
+            f"DELETE FROM refold.{table} WHERE build_id = %s AND relation = %s".encode(), (build_id, side.relation)
+        )
+    # By way of the client: what an INSERT reads is never read in parallel.
+    found = conn.execute(side.standing.encode(), parameters).fetchall()
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO refold.figures (build_id, relation, slice, rows, hash) VALUES (%s, %s, %s, %s, %s)",
+            [(build_id, side.relation, *row) for row in found],
+        )
+
+
+def forget(conn: psycopg.Connection, build_id: int) -> None:
+    """Removes all figures of a build, in the transaction that empties or drops its tables."""
+    for table in ("figure_changes", "figures"):
+        conn.execute(f"DELETE FROM refold.{table} WHERE build_id = %s".encode(), (build_id,))
+
+
+def fold(conn: psycopg.Connection, build_id: int, at_most: int) -> int:
+    """Adds changes to the figures that they change, in one statement; pages go on meanwhile.
+
+    Args:
+        conn: acts as refold_worker; no lock is needed.
+        build_id: whose.
+        at_most: how many changes.
+
+    Returns:
+        How many there were.
+    """
+    row = conn.execute(
+        """
+        WITH gone AS (
+            DELETE FROM refold.figure_changes
+            WHERE ctid = ANY (ARRAY(SELECT ctid FROM refold.figure_changes WHERE build_id = %(build)s LIMIT %(most)s
+                                    FOR UPDATE SKIP LOCKED))
+            RETURNING relation, slice, rows, hash
+        ), folded AS (
+            INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+            SELECT %(build)s, relation, slice, sum(rows)::bigint, sum(hash) FROM gone GROUP BY relation, slice
+            ORDER BY relation, slice -- for two who do this at once
+            ON CONFLICT (build_id, relation, slice)
+                DO UPDATE SET rows = kept.rows + excluded.rows, hash = kept.hash + excluded.hash
+        )
+        SELECT count(*) FROM gone
+        """,
+        {"build": build_id, "most": at_most},
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def disagreements(
+    conn: psycopg.Connection, build_id: int, relations: Sequence[Relation], ranges: Sequence[Range] = EVERY_SLICE
+) -> list[Disagreement]:
+    """The slices whose rows differ from their figures.
+
+    Args:
+        conn: one snapshot of kept figures and rows: a transaction in REPEATABLE READ, or under the build's lock.
+        build_id: which build.
+        relations: its tables.
+        ranges: which slices.
+    """
+    found: list[Disagreement] = []
+    for at, relation in enumerate(relations):
+        _, table = relation.slicing.scope(ranges)
+        rows = standing(relation, EVERYTHING if ranges == EVERY_SLICE else table)
+        found += compared(conn, build_id, Side(at, rows, f"slice {relation.slicing.held(ranges)}"), {})
+    return found
+
+
+def compared(
+    conn: psycopg.Connection, build_id: int, side: Side, parameters: Mapping[str, object]
+) -> list[Disagreement]:
+    """The slices in which kept figures differ from something; the arguments as for `disagreements`."""
+    query = (
+        "SELECT %(at)s::integer AS relation, coalesce(s.slice, k.slice) AS slice, coalesce(k.rows, 0) AS kept,\n"
+        "       coalesce(s.rows, 0) AS standing, coalesce(s.hash, 0) - coalesce(k.hash, 0) AS hash\n"
+        f"FROM (\n{side.standing}\n) AS s\n"
+        "FULL JOIN (\n"
+        "    SELECT slice, sum(rows)::bigint AS rows, sum(hash) AS hash FROM (\n"
+        "        SELECT build_id, relation, slice, rows, hash FROM refold.figures\n"
+        "        UNION ALL SELECT build_id, relation, slice, rows, hash FROM refold.figure_changes\n"
+        "    ) AS f\n"
+        f"    WHERE build_id = %(build)s::bigint AND relation = %(at)s::integer AND {side.kept}\n"
+        "    GROUP BY slice\n"
+        ") AS k ON k.slice = s.slice\n"
+        "WHERE (coalesce(s.rows, 0), coalesce(s.hash, 0)) <> (coalesce(k.rows, 0), coalesce(k.hash, 0))\n"
+        "ORDER BY 2"
+    )
+    with conn.cursor(row_factory=class_row(Disagreement)) as cursor:
+        return cursor.execute(query.encode(), {**parameters, "build": build_id, "at": side.relation}).fetchall()
+
+
+def correct(conn: psycopg.Connection, build_id: int, wrong: Iterable[Disagreement]) -> None:
+    """Makes figures those of the rows.
+
+    Only after the rows have been compared with the query, and under the same lock as the disagreement was seen: it
+    would hide what is wrong.
+    """
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            """
+            INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash) VALUES (%s, %s, %s, %s, %s)
+            """,
+            [(build_id, one.relation, one.slice, one.standing - one.kept, one.hash) for one in wrong],
+        )
+
+
+def known_slices(conn: psycopg.Connection, build_id: int) -> list[int]:
+    """The slices of a build that have figures, in order."""
+    rows = conn.execute(
+        """
+        SELECT slice FROM refold.figures WHERE build_id = %(build)s AND relation >= 0
+        UNION
+        SELECT slice FROM refold.figure_changes WHERE build_id = %(build)s AND relation >= 0
+        ORDER BY 1
+        """,
+        {"build": build_id},
+    ).fetchall()
+    return [int(number) for (number,) in rows]

@@ -1,0 +1,163 @@
+"""A build ready to be kept: its definition loaded, its SQL generated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psycopg
+
+from refold.errors import BuildError
+from refold.model.projection.cooperative import gentle
+from refold.model.projection.definition import Definition, from_source, load_directory, stream_in
+from refold.model.projection.former_names import as_called
+from refold.model.projection.plan import LOG, LOG_COLUMNS, Plan
+from refold.model.projection.transform import Transform
+from refold.model.sql_text import ident
+from refold.model.stream.page_sql import LOG_STREAM, Stream
+from refold.model.upkeep import transform as transform_upkeep
+from refold.model.upkeep.generate import generate
+from refold.model.upkeep.statements import Statements
+from refold.store.builds.build import Build, by_id, kept_reads
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeeper:
+    """What it takes to keep one build.
+
+    Args:
+        build_id: the build.
+        upstream_id: the build that its stream is the table of; None for the log. Who holds the build's lock
+            must compare it: a promote may have pointed the build at another since.
+        plan: how its projection is kept.
+        stream: the physical stream it reads.
+        statements: the SQL.
+        transform: the function, for a Python projection.
+    """
+
+    build_id: int
+    upstream_id: int | None
+    plan: Plan
+    stream: Stream
+    statements: Statements
+    transform: Transform | None = None
+
+
+def table_name(projection: str, fingerprint: str, number: int) -> str:
+    """A build's table. The number is in it because an unchanged rebuild keeps the fingerprint."""
+    return f"{projection}__{fingerprint[:8]}__{number}"
+
+
+def projection_of(table: str) -> str:
+    """The name that a build's projection had when its table was made; `refold rename` may have given it another."""
+    return table.split("__")[0]
+
+
+def stream_of(upstream: Build | None) -> Stream:
+    """The physical stream that a build with this upstream reads."""
+    if upstream is None:
+        return LOG_STREAM
+    return Stream(f"refold_builds.{ident(upstream.table_name)}", ordinal=True)
+
+
+class Upkeepers:
+    """Makes upkeepers and keeps them: a build's SQL changes only with the upstream it reads.
+
+    SQL projections come from what was deployed (the text in `refold.builds`), so that workers need no files
+    for them. A transform is code, and code comes from this machine's folder alone; its fingerprint must match.
+
+    Args:
+        projections: the folder of transforms; None when there is none here.
+        gently: transforms give way to other threads, see `refold.model.projection.cooperative`.
+
+    Attributes:
+        shown: for builds whose view was found right, that view as Postgres writes it (`refold.engine.publish.shown`).
+    """
+
+    def __init__(self, projections: Path | None, *, gently: bool = False) -> None:
+        self._folder = projections
+        self._gently = gently
+        self._definitions: dict[str, Definition] = {}
+        self._made: dict[tuple[int, int | None], Upkeeper] = {}
+        self.shown: dict[int, str] = {}
+
+    def of(self, conn: psycopg.Connection, build: Build) -> Upkeeper:
+        """The upkeeper of a build.
+
+        Raises:
+            BuildError: a transform's file is missing here, or it or what it imports differs from what was deployed.
+        """
+        key = (build.build_id, build.upstream_id)
+        if key not in self._made:
+            self._made[key] = self._make(conn, build)
+        return self._made[key]
+
+    def _make(self, conn: psycopg.Connection, build: Build) -> Upkeeper:
+        upstream = None if build.upstream_id is None else by_id(conn, build.upstream_id)
+        stream = stream_of(upstream)
+        if build.language == "python":
+            transform = self._transform(build, upstream)
+            return Upkeeper(
+                build.build_id,
+                build.upstream_id,
+                transform.plan,
+                stream,
+                transform_upkeep.statements(transform, stream, build.table_name),
+                transform,
+            )
+        streams: Mapping[str, tuple[str, ...]] = {LOG: LOG_COLUMNS}
+        if upstream is not None:
+            # It may have been renamed since the text was written.
+            called = stream_in(build.definition, {upstream.projection})
+            streams = {called: columns_of(conn, upstream)}
+        plan = from_source(build.projection, build.definition, streams, {}).plan.kept_as(build.upkeep)
+        columns = kept_reads(conn, build.build_id)
+        if columns is not None:
+            plan = plan.reading(columns)
+        statements = generate(plan, stream, build.table_name)
+        return Upkeeper(build.build_id, build.upstream_id, plan, stream, statements)
+
+    def _transform(self, build: Build, upstream: Build | None) -> Transform:
+        known = self._definitions.get(build.projection)
+        if (known is None or known.fingerprint != build.fingerprint) and self._folder is not None:
+            self._definitions = load_directory(self._folder)
+            known = self._definitions.get(build.projection)
+        if known is None or known.transform is None:
+            raise BuildError(
+                f"the transform {build.projection} is not in {self._folder}",
+                remedy="Give the worker the folder that was deployed: --projections DIR.",
+            )
+        if known.fingerprint != build.fingerprint and not self._renamed(build, upstream):
+            raise BuildError(
+                f"{known.path}, or what it imports, differs from the deployed build {build.table_name}",
+                remedy="Run `refold deploy`, or give this worker the deployed version of the files.",
+            )
+        transform = known.transform
+        return replace(transform, function=gentle(transform.function)) if self._gently else transform
+
+    def _renamed(self, build: Build, upstream: Build | None) -> bool:
+        """Whether the code is that of a build, but for names of then."""
+        names = {
+            one.projection: projection_of(one.table_name)
+            for one in (build, upstream)
+            if one is not None and projection_of(one.table_name) != one.projection
+        }
+        if not names or self._folder is None:
+            return False
+        then = as_called(self._folder, names).get(projection_of(build.table_name))
+        return then is not None and then.fingerprint == build.fingerprint
+
+
+def columns_of(conn: psycopg.Connection, build: Build) -> tuple[str, ...]:
+    """The columns that readers of an event-grain build may use."""
+    rows = conn.execute(
+        """
+        SELECT attname FROM pg_attribute
+        WHERE attrelid = to_regclass('refold_builds.' || quote_ident(%s)) AND attnum > 0 AND NOT attisdropped
+          AND attname NOT IN ('txid', 'position', 'ordinal')
+        ORDER BY attnum
+        """,
+        (build.table_name,),
+    ).fetchall()
+    return tuple(str(name) for (name,) in rows)

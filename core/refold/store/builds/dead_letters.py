@@ -1,0 +1,308 @@
+"""Dead letters: events that one build could not process, set aside with the error so that its page could go on.
+
+A waiting or dropped letter is *known missing*: the build's law is about its events less these. `Build.dead_letters`
+counts both, in the row whose lock everybody holds who reads or changes them; the usual build has none, and nobody asks
+for their ids.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+import psycopg
+from psycopg.rows import class_row
+
+from refold.errors import BuildError
+from refold.model.stream.cursor import Key
+from refold.store import incidents
+from refold.store.builds.build import Build
+from refold.store.log.append import storable
+
+State = Literal["waiting", "released", "dropped"]
+INCIDENT: incidents.Kind = "dead_letters"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A row of `refold.dead_letters`, with its projection.
+
+    Args:
+        event_id: of the row in the build's stream.
+        key: its coordinates there; a row of the log has the ordinal 0.
+        attempts: how often it failed.
+        sqlstate: the code, where Postgres refused it.
+        error: what was said.
+        traceback: where in the function it was said, for a transform.
+        ended_at: when it was released or dropped.
+        ended_by: the login that did.
+        reason: why it was dropped.
+    """
+
+    dead_letter_id: int
+    build_id: int
+    projection: str
+    table_name: str
+    event_id: str
+    txid: int
+    position: int
+    ordinal: int
+    state: State
+    attempts: int
+    sqlstate: str | None
+    error: str
+    traceback: str | None
+    first_failed_at: datetime
+    last_failed_at: datetime
+    ended_at: datetime | None
+    ended_by: str | None
+    reason: str | None
+
+    @property
+    def key(self) -> Key:
+        return Key(self.txid, self.position, self.ordinal)
+
+
+def find(conn: psycopg.Connection, condition: str = "true", *parameters: object) -> list[DeadLetter]:
+    """Letters that satisfy an SQL condition over `d` (refold.dead_letters) and `b` (its build), oldest first."""
+    with conn.cursor(row_factory=class_row(DeadLetter)) as cursor:
+        query = f"""
+            SELECT d.dead_letter_id, d.build_id, b.projection, b.table_name, d.event_id, d.txid::text::bigint AS txid,
+                   d.position, d.ordinal, d.state, d.attempts, d.sqlstate, d.error, d.traceback, d.first_failed_at,
+                   d.last_failed_at, d.ended_at, d.ended_by, d.reason
+            FROM refold.dead_letters AS d JOIN refold.builds AS b USING (build_id)
+            WHERE {condition} ORDER BY d.dead_letter_id
+        """
+        return cursor.execute(query.encode(), parameters).fetchall()
+
+
+def left_out(conn: psycopg.Connection, build: Build) -> list[str]:
+    """The ids of the events that a build leaves out.
+
+    Args:
+        conn: the caller's snapshot, or a transaction that holds the build's lock.
+        build: the build, as that snapshot or lock shows it.
+    """
+    if not build.dead_letters:
+        return []
+    rows = conn.execute(
+        "SELECT event_id FROM refold.dead_letters WHERE build_id = %s AND state <> 'released'", (build.build_id,)
+    ).fetchall()
+    return [str(event_id) for (event_id,) in rows]
+
+
+@dataclass(slots=True)
+class Bound:
+    """How many letters of a build may wait; beyond that it is rather the projection that is broken.
+
+    What a person has dropped is settled, and does not count. A *live* build goes on beyond the bound unless
+    `refold.settings.too_many_dead_letters` says `stop`: whoever can append could otherwise stop a metric, and good
+    events would be kept waiting behind bad ones. A build that is not live yet stops, for nobody reads it, and its
+    predecessor is there.
+
+    Args:
+        left: how many more of the build may wait.
+        of_page: how many of this page may; a few always may.
+        stops: whether more of them are an error.
+    """
+
+    left: int
+    of_page: int
+    stops: bool = True
+
+    FEW = 10
+
+    @classmethod
+    def of(cls, conn: psycopg.Connection, build: Build, rows: int) -> Bound:
+        """The bound for a page of so many rows, from `refold.settings`."""
+        # What its live predecessor leaves out fails in a rebuild as well, and is no news.
+        found = conn.execute(
+            """
+            SELECT s.max_dead_letters, s.dead_letter_share, s.too_many_dead_letters, b.waiting_letters, b.state,
+                   coalesce((SELECT p.dead_letters FROM refold.builds AS p
+                             WHERE p.projection = b.projection AND p.state = 'live' AND p.build_id <> b.build_id), 0)
+            FROM refold.settings AS s, refold.builds AS b WHERE b.build_id = %s
+            """,
+            (build.build_id,),
+        ).fetchone()
+        assert found is not None
+        most, share, beyond, waiting, state, known = found
+        few = max(cls.FEW, int(rows * share), known)
+        return cls(most + known - waiting, few, beyond == "stop" or state != "live")
+
+    @property
+    def beyond(self) -> bool:
+        """Whether it is more than there may be."""
+        return self.left < 0 or self.of_page < 0
+
+    def take(self, error: BaseException) -> None:
+        """Counts one more.
+
+        Raises:
+            BuildError: that is too many, and the build stops there.
+        """
+        self.left -= 1
+        self.of_page -= 1
+        if self.beyond and self.stops:
+            raise BuildError(
+                f"too many of its events fail, the last with {described(error)}",
+                remedy="Mend the projection and deploy it. The bounds are refold.settings.max_dead_letters and "
+                "dead_letter_share.",
+            ) from error
+
+
+class Failed(Protocol):
+    """An event and what it made."""
+
+    @property
+    def event_id(self) -> str: ...
+    @property
+    def key(self) -> Key: ...
+    @property
+    def error(self) -> Exception: ...
+
+
+LONGEST = 300
+"""Characters of an error that are kept. Postgres quotes the value that it cannot read, and that may be a megabyte."""
+
+
+def described(error: BaseException) -> str:
+    """An error in one line that can be read, as its cause has it."""
+    if isinstance(error, psycopg.Error):
+        text = error.diag.message_primary or str(error).partition("\n")[0]
+    else:
+        cause = error.__cause__ or error
+        text = f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
+
+
+def set_aside(conn: psycopg.Connection, build: Build, failed: Sequence[Failed], *, beyond: bool = False) -> None:
+    """Makes events dead letters of a build, in the transaction that moves the cursor past them.
+
+    Args:
+        conn: the caller's transaction, which holds the build's lock.
+        build: the build.
+        failed: rows of its stream, each once.
+        beyond: whether there are more than `Bound` allows.
+    """
+    if not failed:
+        return
+    causes = [one.error.__cause__ for one in failed]
+    traces = [None if cause is None else storable("".join(traceback.format_exception(cause))) for cause in causes]
+    row = conn.execute(
+        """
+        WITH failed AS (
+            SELECT *
+            FROM unnest(%(ids)s::text[], %(txids)s::text[], %(positions)s::bigint[], %(ordinals)s::integer[],
+                        %(states)s::text[], %(errors)s::text[], %(traces)s::text[])
+                 WITH ORDINALITY AS f (event_id, txid, position, ordinal, sqlstate, error, traceback, at)
+        ),
+        known AS (
+            SELECT f.event_id, d.state FROM failed AS f JOIN refold.dead_letters AS d
+                ON d.build_id = %(build)s AND d.event_id = f.event_id
+        ),
+        kept AS (
+            INSERT INTO refold.dead_letters AS d
+                (build_id, event_id, txid, position, ordinal, sqlstate, error, traceback)
+            SELECT %(build)s, event_id, txid::xid8, position, ordinal, sqlstate, error, traceback
+            FROM failed ORDER BY at
+            ON CONFLICT (build_id, event_id) DO UPDATE SET
+                attempts = d.attempts + 1, last_failed_at = now(), sqlstate = excluded.sqlstate,
+                error = excluded.error, traceback = excluded.traceback,
+                state = CASE d.state WHEN 'released' THEN 'waiting' ELSE d.state END,
+                ended_at = CASE d.state WHEN 'released' THEN NULL ELSE d.ended_at END,
+                ended_by = CASE d.state WHEN 'released' THEN NULL ELSE d.ended_by END
+        )
+        SELECT count(*) FROM failed AS f
+        WHERE NOT EXISTS (SELECT FROM known AS k WHERE k.event_id = f.event_id AND k.state <> 'released')
+        """,
+        {
+            "build": build.build_id,
+            "ids": [one.event_id for one in failed],
+            "txids": [str(one.key.txid) for one in failed],
+            "positions": [one.key.position for one in failed],
+            "ordinals": [one.key.ordinal for one in failed],
+            "states": [one.error.sqlstate if isinstance(one.error, psycopg.Error) else None for one in failed],
+            "errors": [storable(described(one.error)) for one in failed],
+            "traces": traces,
+        },
+    ).fetchone()
+    assert row is not None
+    moved(conn, build.build_id, left_out=row[0], waiting=row[0], beyond=beyond)
+
+
+def moved(
+    conn: psycopg.Connection, build_id: int, *, left_out: int = 0, waiting: int = 0, beyond: bool = False
+) -> None:
+    """Adds to a build's counts, and brings its incident up to date: open while letters wait.
+
+    Counting all of them each time would make a thousand letters cost a million rows.
+
+    Args:
+        conn: the caller's transaction, which holds the build's lock.
+        build_id: the build.
+        left_out: how many more it leaves out.
+        waiting: how many more of those wait.
+        beyond: whether there are more than `Bound` allows.
+    """
+    row = conn.execute(
+        """
+        UPDATE refold.builds SET dead_letters = dead_letters + %s, waiting_letters = waiting_letters + %s
+        WHERE build_id = %s RETURNING projection, table_name, waiting_letters
+        """,
+        (left_out, waiting, build_id),
+    ).fetchone()
+    assert row is not None
+    projection, table, waits = row
+    if not waits:
+        incidents.resolve(conn, INCIDENT, table, by="deadletters", outcome={"waiting": 0})
+        return
+    # Both are the ends of an index.
+    found = conn.execute(
+        """
+        SELECT (SELECT first_failed_at FROM refold.dead_letters WHERE build_id = %(build)s AND state = 'waiting'
+                ORDER BY first_failed_at LIMIT 1),
+               (SELECT error FROM refold.dead_letters WHERE build_id = %(build)s AND state = 'waiting'
+                ORDER BY first_failed_at DESC LIMIT 1)
+        """,
+        {"build": build_id},
+    ).fetchone()
+    assert found is not None
+    since, error = found
+    evidence = {"projection": projection, "waiting": waits, "error": error}
+    if beyond:
+        evidence["too_many"] = "more than refold.settings allows: the projection may be broken, not its events"
+    incidents.detect(conn, INCIDENT, table, by="worker", evidence=evidence, started_at=since)
+
+
+def settle(conn: psycopg.Connection, build: Build) -> None:
+    """Closes the incident of a build that is replaced: nobody reads it, and its letters are not listed any more.
+
+    Args:
+        conn: the transaction that retires it.
+        build: the build.
+    """
+    because = {"because": "it is not kept any more"}
+    incidents.resolve(conn, INCIDENT, build.table_name, by="promote", outcome=because)
+
+
+def recount(conn: psycopg.Connection, build_id: int) -> None:
+    """Counts a build's letters, after some were deleted.
+
+    Args:
+        conn: the caller's transaction, which holds the build's lock.
+        build_id: the build.
+    """
+    conn.execute(
+        """
+        UPDATE refold.builds SET (dead_letters, waiting_letters) = (
+            SELECT count(*) FILTER (WHERE state <> 'released'), count(*) FILTER (WHERE state = 'waiting')
+            FROM refold.dead_letters WHERE build_id = %(build)s)
+        WHERE build_id = %(build)s
+        """,
+        {"build": build_id},
+    )
+    moved(conn, build_id)

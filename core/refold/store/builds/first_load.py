@@ -1,0 +1,59 @@
+"""Starting a first load over: the one way, whoever has a reason to.
+
+What the steps that are done have read may not be what is there now: a row of the stream was healed, an event
+released into it, a restore took some of the log back. Whatever is kept about those rows goes with them: figures, the
+progress of a deep audit, and the error of a step that failed over what is gone.
+"""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg import sql
+
+from refold.model.stream.cursor import EMPTY, Cursor
+from refold.store.builds import checksums as figures
+from refold.store.builds.build import Build, move
+
+
+def start_over(conn: psycopg.Connection, build: Build) -> None:
+    """Empties a build that is not loaded, and takes its load back to the beginning.
+
+    Dead letters stay: their events are left out of the next load as they were of this one.
+
+    Args:
+        conn: the caller's transaction, which holds the build's lock, or nobody works here.
+        build: which.
+    """
+    empty(conn, build)
+    move(conn, build, Cursor(EMPTY))
+
+
+def empty(conn: psycopg.Connection, build: Build) -> None:
+    """The same but for the cursor, which of a build that was loaded may not simply go back."""
+    for table in tables_of(conn, build.table_name):
+        conn.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier("refold_builds", table)))
+    # Else an audit would take the rows that are yet to be loaded for rows that somebody deleted.
+    figures.forget(conn, build.build_id)
+    for marks in ("audits", "quick_audits"):
+        conn.execute(
+            sql.SQL("DELETE FROM {} WHERE build_id = %s").format(sql.Identifier("refold", marks)), (build.build_id,)
+        )
+    conn.execute(
+        "UPDATE refold.builds SET loaded = false, load_step = 0, load_steps = NULL, error = NULL WHERE build_id = %s",
+        (build.build_id,),
+    )
+
+
+def tables_of(conn: psycopg.Connection, table_name: str) -> list[str]:
+    """A build's table and the sets beside it, as far as they are there."""
+    rows = conn.execute(
+        """
+        SELECT tablename FROM pg_tables
+        WHERE schemaname = 'refold_builds'
+          AND (tablename = %(name)s
+               OR (starts_with(tablename, %(name)s || '__m')
+                   AND substr(tablename, length(%(name)s || '__m') + 1) ~ '^[0-9]+$'))
+        """,
+        {"name": table_name},
+    ).fetchall()
+    return [str(name) for (name,) in rows]

@@ -1,0 +1,178 @@
+"""What a build has read of its stream, against what its cursor says that it has.
+
+Rows against kept figures tell whether the table is what was written; this tells whether everything was written that
+had to be, and once: an event that arrived behind the cursor, a page that was skipped or came twice. The other side
+are the figures of the log's sealed slices, of which the cursor must cover every transaction; what is not sealed yet is
+read. A build on another's table reads that table. Dead letters count as what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import psycopg
+
+from refold.model.stream.cursor import Key
+from refold.model.stream.slices import EVERY_SLICE, POSITION_BITS, Range, by_position, position_slice
+from refold.model.upkeep import checksums as figures
+from refold.model.upkeep.checksums import READ, identity
+from refold.store.builds.build import Build
+from refold.store.builds.checksums import Disagreement, Side, compared, keep
+from refold.store.builds.compiled import Upkeeper
+
+OPEN = 64
+"""Slices at the log's end that are read although they are not sealed; if there are more, none of them."""
+
+
+def disagreements(
+    conn: psycopg.Connection,
+    keeper: Upkeeper,
+    build: Build,
+    parameters: Mapping[str, str],
+    ranges: Sequence[Range] = EVERY_SLICE,
+) -> list[Disagreement]:
+    """The slices of the stream of which the build has not read what it should have.
+
+    Args:
+        conn: one snapshot of figures, cursor and stream: a transaction in REPEATABLE READ, or under the build's lock.
+        keeper: the build's SQL.
+        build: the build, as that snapshot or lock shows it.
+        parameters: its cursor and dead letters (`cursor_parameters`).
+        ranges: which slices of the stream; all for a build whose reads are counted as a whole.
+    """
+    edge = _edge(conn, keeper, parameters)
+    if edge.open > OPEN and ranges == EVERY_SLICE:
+        if not keeper.statements.reads_by_slice:
+            return []
+        edge = _Edge(edge.unsealed, 0)
+        ranges = ((None, edge.unsealed - 1),)
+    return compared(conn, keeper.build_id, _side(keeper, edge, ranges), _with_edge(parameters, edge))
+
+
+def take(conn: psycopg.Connection, keeper: Upkeeper, parameters: Mapping[str, str]) -> None:
+    """Takes down that a build has read everything up to its cursor: only for one that was just made, or proved.
+
+    Args:
+        conn: a transaction that holds the build's lock.
+        keeper: the build's SQL.
+        parameters: its cursor and dead letters.
+    """
+    edge = _edge(conn, keeper, parameters)
+    keep(conn, keeper.build_id, _side(keeper, edge, EVERY_SLICE), _with_edge(parameters, edge))
+
+
+def slices_behind(
+    conn: psycopg.Connection, keeper: Upkeeper, parameters: Mapping[str, str], ranges: Sequence[Range]
+) -> set[int]:
+    """The slices of the build to which the rows in some slices of its stream belong."""
+    stream = keeper.stream
+    scope, _ = by_position().scope(ranges)
+    rows = conn.execute(
+        f"SELECT DISTINCT {keeper.statements.relations[0].slicing.event} FROM {stream.table}"
+        f" WHERE {scope} AND {stream.applied()}".encode(),
+        parameters,
+    ).fetchall()
+    # None: a row that the build leaves out.
+    return {int(number) for (number,) in rows if number is not None}
+
+
+def forget(conn: psycopg.Connection, keeper: Upkeeper, key: Key) -> None:
+    """Takes a row that the build had read out of its figure: it is a dead letter from now on.
+
+    Args:
+        conn: a transaction that holds the build's lock.
+        keeper: the build's SQL.
+        key: the row's coordinates.
+    """
+    _change(conn, keeper, key, gone=True)
+
+
+def remember(conn: psycopg.Connection, keeper: Upkeeper, key: Key) -> None:
+    """Puts a row back into the figure: it is a dead letter no longer.
+
+    Args:
+        conn: a transaction that holds the build's lock.
+        keeper: the build's SQL.
+        key: the row's coordinates.
+    """
+    _change(conn, keeper, key, gone=False)
+
+
+def _change(conn: psycopg.Connection, keeper: Upkeeper, key: Key, *, gone: bool) -> None:
+    row = "(VALUES (%(position)s::bigint, %(ordinal)s::integer)) AS page (position, ordinal)"
+    change = (
+        figures.read(row, gone=gone) if keeper.statements.reads_by_slice else figures.counted("-1" if gone else "1")
+    )
+    conn.execute(
+        figures.move([change]).encode(),
+        {"build": keeper.build_id, "position": key.position, "ordinal": key.ordinal},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Edge:
+    """Where the log stops being sealed for a cursor.
+
+    Args:
+        unsealed: the first slice that is not sealed, or of which the cursor need not cover everything.
+        open: how many there are from there on.
+    """
+
+    unsealed: int
+    open: int
+
+
+def _edge(conn: psycopg.Connection, keeper: Upkeeper, parameters: Mapping[str, str]) -> _Edge:
+    if keeper.stream.ordinal:
+        return _Edge(0, 0)
+    # Slices are noted and sealed in order, so that those before the first that is not are all there.
+    row = conn.execute(
+        """
+        SELECT coalesce(min(s.slice) FILTER (
+                   WHERE s.sealed_at IS NULL OR s.upto >= pg_snapshot_xmin(%(done)s::pg_snapshot)),
+                   max(s.slice) + 1, 0),
+               (SELECT last_value FROM refold.events_position)
+        FROM refold.sealed AS s
+        """,
+        parameters,
+    ).fetchone()
+    assert row is not None
+    return _Edge(int(row[0]), (int(row[1]) >> POSITION_BITS) + 1 - int(row[0]))
+
+
+def _with_edge(parameters: Mapping[str, str], edge: _Edge) -> dict[str, object]:
+    return {**parameters, "unsealed": edge.unsealed}
+
+
+def _side(keeper: Upkeeper, edge: _Edge, ranges: Sequence[Range]) -> Side:
+    stream = keeper.stream
+    slicing = by_position()
+    held = slicing.held(ranges)
+    ordinal = "ordinal" if stream.ordinal else "0"
+    condition = stream.applied()
+    if ranges != EVERY_SLICE:
+        condition = f"{slicing.scope(ranges)[0]}\n  AND {condition}"
+    if not stream.ordinal:
+        condition = f"position >= %(unsealed)s::bigint << {POSITION_BITS}\n  AND {condition}"
+    parts = [
+        f"SELECT {position_slice()} AS slice, count(*) AS rows, sum({identity(ordinal)}) AS hash\n"
+        f"FROM {stream.table}\nWHERE {condition}\nGROUP BY 1"
+    ]
+    if not stream.ordinal:
+        parts += [
+            f"SELECT slice, events, ids FROM refold.sealed WHERE slice < %(unsealed)s::integer AND slice {held}",
+            f"SELECT {position_slice()} AS slice, -count(*), -sum({identity()}) FROM refold.dead_letters\n"
+            f"WHERE build_id = {keeper.build_id} AND state <> 'released'\n"
+            f"  AND {position_slice()} < %(unsealed)s::integer AND {position_slice()} {held}\nGROUP BY 1",
+        ]
+    together = "\nUNION ALL\n".join(parts)
+    if not keeper.statements.reads_by_slice:
+        return Side(
+            READ, f"SELECT 0 AS slice, coalesce(sum(rows), 0)::bigint AS rows, 0 AS hash\nFROM ({together}) AS s"
+        )
+    return Side(
+        READ,
+        f"SELECT slice, sum(rows)::bigint AS rows, sum(hash) AS hash\nFROM ({together}) AS s GROUP BY slice",
+        f"slice {held}",
+    )

@@ -1,0 +1,29 @@
+"""Builds that may hold what a damaged log has told them.
+
+While events are missing or changed, pages go on, and what is recomputed by key reads them from the log as it stands;
+so do first loads. When the log is what it was again, nothing about such a row says that it is wrong: its figures are
+its own. So whatever was kept while the log was damaged is proved once more, by a deep audit that begins afterwards.
+"""
+
+from __future__ import annotations
+
+import psycopg
+
+from refold.store.builds.build import Build, find
+
+# An end that lies in the future was written by a clock that was ahead: no audit could begin after it.
+_SUSPECT = """
+    b.state IN ('building', 'live') AND b.loaded AND EXISTS (
+        SELECT FROM refold.incidents AS i
+        WHERE i.kind = 'log_damage' AND b.created_at < i.resolved_at AND i.resolved_at <= clock_timestamp()
+          AND NOT EXISTS (
+              SELECT FROM refold.audits AS a
+              WHERE a.build_id = b.build_id AND a.began_at > i.resolved_at AND a.finished_at IS NOT NULL))
+"""
+
+
+def suspects(conn: psycopg.Connection) -> list[Build]:
+    """The loaded builds that were kept while the log was damaged, and not audited as a whole since."""
+    if not conn.execute("SELECT FROM refold.incidents WHERE kind = 'log_damage' LIMIT 1").rowcount:
+        return []
+    return find(conn, _SUSPECT)

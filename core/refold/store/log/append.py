@@ -1,0 +1,242 @@
+"""Appending events in the caller's transaction: the one path that Python, the command line and SQL share.
+
+Postgres decides what gets in. A large batch is tried as one COPY, which is several times as fast; when the
+ledger refuses it (a known id), the batch goes event by event through `refold.admit`, which classifies.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+from pydantic import ValidationError
+
+from refold.model.event.exact_json import kind
+from refold.model.event.source_event import Answer, SourceEvent, metadata_json, reasons
+from refold.model.stream.copy_text import NULL, escaped, quoted
+
+BULK = 64
+"""From this many events on a batch is tried as COPY, rows."""
+CHUNK = 1000
+"""Rows that are handed to COPY at once: the server works on them while the next are made."""
+
+# Columns as arrays: typed values spare Postgres the parsing of JSON, and a temporary table would keep the
+# caller from PREPARE TRANSACTION.
+_ADMIT_COLUMNS = """
+SELECT answer, reason
+FROM refold.admit_parsed(ARRAY(
+    -- No user is the empty text, which no user can be: what NULL means in an array is the session's to say.
+    SELECT ROW(ordinal, event_id, nullif(user_id, ''), action, ts, metadata, version, NULL)::refold.parsed_event
+    FROM ROWS FROM (
+        unnest(%s::text[]), unnest(%s::text[]), unnest(%s::text[]),
+        unnest(%s::timestamptz[]), unnest(%s::jsonb[]), unnest(%s::integer[])
+    ) WITH ORDINALITY AS o (event_id, user_id, action, ts, metadata, version, ordinal)
+))
+"""
+_ADMIT_JSON = "SELECT answer, reason FROM refold.admit(%s::jsonb)"
+_FOREIGN = re.compile("[^\x00-\x7f]+")
+_COPY = "COPY refold.events (event_id, user_id, action, ts, metadata, version) FROM STDIN"
+
+
+class Receipt(NamedTuple):
+    """What became of one event.
+
+    `reason` is set for conflict and invalid; `event_id` is None when the input had no usable id.
+    """
+
+    event_id: str | None
+    answer: Answer
+    reason: str | None = None
+
+
+def append(
+    conn: psycopg.Connection,
+    events: Iterable[SourceEvent | Mapping[str, Any]],
+    *,
+    source: str = "python",
+    optimistic: bool = True,
+) -> list[Receipt]:
+    """Appends events to the log inside the caller's transaction, which makes it a transactional outbox.
+
+    Conflicts and invalid events are set aside in `refold.rejected` in the same transaction.
+
+    Args:
+        conn: a connection that may act as a producer; nothing is committed here. In autocommit mode, outside
+            a transaction, the call is a transaction of its own.
+        events: SourceEvents, or mappings with the fields of one.
+        source: who appends; kept with what is set aside.
+        optimistic: try a large batch as COPY first. Turn it off where duplicates are expected: a failed
+            COPY costs half of a good one.
+
+    Returns:
+        One receipt for each event, in order.
+
+    Raises:
+        psycopg.errors.SerializationFailure: under REPEATABLE READ or SERIALIZABLE, another transaction has
+            just appended one of the events; retry the whole transaction.
+    """
+    offered = list(events)
+    good: list[SourceEvent] = []
+    place: list[int] = []
+    invalid: dict[int, Receipt] = {}
+    for at, one in enumerate(offered):
+        try:
+            event = one if isinstance(one, SourceEvent) else SourceEvent.model_validate(_plain(one))
+        except ValidationError as error:
+            given = one.get("id") if isinstance(one, Mapping) else None
+            invalid[at] = Receipt(given if isinstance(given, str) else None, Answer.invalid, reasons(error))
+        else:
+            good.append(event)
+            place.append(at)
+    with _atomic(conn):
+        stored = store(conn, good, optimistic=optimistic)
+        answered = zip(place, stored, strict=True)
+        conflicts = {at: receipt for at, receipt in answered if receipt.answer is Answer.conflict}
+        for at, receipt in (invalid | conflicts).items():
+            set_aside(conn, source, at + 1, receipt, raw_text(offered[at]))
+    if not invalid:
+        return stored
+    receipts = invalid | dict(zip(place, stored, strict=True))
+    return [receipts[at] for at in range(len(offered))]
+
+
+def _plain(one: object) -> object:
+    """Any mapping as the dict that pydantic wants."""
+    return dict(one) if isinstance(one, Mapping) else one
+
+
+def store(conn: psycopg.Connection, events: Sequence[SourceEvent], *, optimistic: bool = True) -> list[Receipt]:
+    """Stores validated events and answers for each, without setting anything aside.
+
+    Args:
+        conn: the caller's connection and transaction.
+        events: what to store, in order.
+        optimistic: try a large batch as COPY first.
+    """
+    if not events:
+        return []
+    # The caller's session may speak an encoding in which not every text can be sent.
+    plain = conn.info.encoding == "utf-8"
+    if plain and optimistic and len(events) >= BULK and _copy(conn, events):
+        return [Receipt(event.id, Answer.accepted) for event in events]
+    if len(events) < BULK or not plain:
+        query, parameters = _ADMIT_JSON, [_sendable(conn, "[" + ",".join(map(_json, events)) + "]")]
+    else:
+        query, parameters = _ADMIT_COLUMNS, _columns(events)
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        rows = cursor.execute(query.encode(), parameters).fetchall()
+    return [
+        Receipt(event.id, Answer(_text(answer)), _text(reason))
+        for event, (answer, reason) in zip(events, rows, strict=True)
+    ]
+
+
+def set_aside(conn: psycopg.Connection, source: str, line: int, receipt: Receipt, raw: str) -> None:
+    """Keeps rejected input with its raw text, reason, source and line (or place in the batch, from 1)."""
+    conn.execute(
+        "SELECT refold.set_aside(%s, %s, %s, %s, %s)",
+        (
+            _sendable(conn, source),
+            line,
+            receipt.answer.value,
+            _sendable(conn, receipt.reason or ""),
+            _sendable(conn, storable(raw)),
+        ),
+    )
+
+
+def _sendable(conn: psycopg.Connection, text: str) -> str:
+    """A text as it can be sent in any encoding of a client: of JSON, the same JSON."""
+    if conn.info.encoding == "utf-8" or text.isascii():
+        return text
+    return _FOREIGN.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def _text(value: str | bytes | None) -> Any:
+    """What a session without an encoding (SQL_ASCII) gives as bytes."""
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def storable(raw: str) -> str:
+    """Text that Postgres can hold: NUL and lone surrogates as backslash escapes."""
+    return raw.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+
+
+def raw_text(event: SourceEvent | Mapping[str, Any]) -> str:
+    """An event as its author would recognise it."""
+    if isinstance(event, SourceEvent):
+        return _json(event)
+    if not isinstance(event, Mapping):
+        return _text_of(event)
+    return "{" + ", ".join(f"{_text_of(key)}: {_text_of(value)}" for key, value in event.items()) + "}"
+
+
+def _text_of(value: object) -> str:
+    """A value as JSON, or what it is where it has no text: a number too long, a structure too deep or circular."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=repr)
+    except Exception:  # whatever a foreign __repr__ raises must not stop the other events of the batch
+        return json.dumps(f"({kind(value)} that cannot be written)")
+
+
+def _atomic(conn: psycopg.Connection) -> AbstractContextManager[object]:
+    """A transaction where autocommit would make one of each statement; else the caller's own."""
+    if conn.autocommit and conn.info.transaction_status is TransactionStatus.IDLE:
+        return conn.transaction()
+    return nullcontext()
+
+
+def _copy(conn: psycopg.Connection, events: Sequence[SourceEvent]) -> bool:
+    """Tries one COPY under a savepoint; False when the ledger knows one of the ids, or the last segment is full."""
+    if len({event.id for event in events}) < len(events):
+        return False
+    conn.execute("SELECT refold.ensure_room(%s)", (len(events),))
+    try:
+        with conn.transaction(), conn.cursor() as cursor, cursor.copy(_COPY) as copy:
+            for at in range(0, len(events), CHUNK):
+                copy.write("".join(map(_copy_line, events[at : at + CHUNK])))
+    except psycopg.errors.UniqueViolation:
+        return False
+    except psycopg.errors.CheckViolation as error:
+        # No constraint: others drew the positions that were free a moment ago. `refold.admit` makes room.
+        if error.diag.constraint_name is not None:
+            raise
+        return False
+    return True
+
+
+def _copy_line(event: SourceEvent) -> str:
+    user = NULL if event.user_id is None else escaped(event.user_id)
+    return (
+        f"{escaped(event.id)}\t{user}\t{escaped(event.action)}\t{event.ts.isoformat()}"
+        f"\t{escaped(metadata_json(event.metadata))}\t{event.version}\n"
+    )
+
+
+def _columns(events: Sequence[SourceEvent]) -> list[str]:
+    """The events as six array literals: ids, users, actions, instants, metadata, versions."""
+    columns: tuple[Iterable[str], ...] = (
+        [quoted(event.id) for event in events],
+        [quoted(event.user_id or "") for event in events],
+        [quoted(event.action) for event in events],
+        [f'"{event.ts.isoformat()}"' for event in events],
+        [quoted(metadata_json(event.metadata)) for event in events],
+        [str(event.version) for event in events],
+    )
+    return ["{" + ",".join(column) + "}" for column in columns]
+
+
+def _json(event: SourceEvent) -> str:
+    """The event as the JSON that `refold.admit` takes."""
+    fields: dict[str, object] = {"id": event.id, "user_id": event.user_id, "action": event.action}
+    head = json.dumps(fields, ensure_ascii=False)
+    return (
+        f'{head[:-1]}, "ts": "{event.ts.isoformat()}", "metadata": {metadata_json(event.metadata)},'
+        f' "version": {event.version}}}'
+    )

@@ -1,0 +1,106 @@
+"""Damage to the log as incidents: one for each segment, with its slices, so that they are looked at again.
+
+Whoever finds damage leaves it here; the duty closes it when the slices are as they were written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+
+import psycopg
+
+from refold.model.stream.slices import POSITION_BITS, multirange, runs
+from refold.store import incidents
+from refold.store.incidents import Incident
+from refold.store.log.integrity import Damage, LogDamaged, look, portions
+from refold.store.log.seal import segments
+
+EVIDENCE = 20
+"""Events that an incident names."""
+
+
+def leave(conn: psycopg.Connection, damage: Sequence[Damage], slices: Collection[int], *, by: str) -> None:
+    """Opens an incident for each damaged segment, or adds to the open one.
+
+    Args:
+        conn: acts as refold_worker; the caller's transaction.
+        damage: what was found.
+        slices: in which slices.
+        by: who found it.
+    """
+    spans = {segment.name: segment for segment in segments(conn)} if damage else {}
+    for name in dict.fromkeys(one.segment for one in damage):
+        found = [asdict(one) for one in damage if one.segment == name]
+        own = {(one.position or 0) >> POSITION_BITS for one in damage if one.segment == name}
+        if name in spans:
+            first, last = spans[name].lower >> POSITION_BITS, (spans[name].upper - 1) >> POSITION_BITS
+            own |= {number for number in slices if first <= number <= last}
+        own |= _open(conn, name)
+        evidence = {"damage": found[:EVIDENCE], "found": len(found), "slices": multirange(runs(own))}
+        incidents.detect(conn, "log_damage", name, by=by, evidence=evidence)
+
+
+def resolve_others(conn: psycopg.Connection, damage: Sequence[Damage], *, by: str) -> None:
+    """Closes the incidents of segments that are not damaged, by somebody who has looked at all of them."""
+    damaged = {one.segment for one in damage}
+    for incident in incidents.find(conn, "i.kind = 'log_damage' AND i.resolved_at IS NULL"):
+        if incident.subject not in damaged:
+            incidents.resolve(conn, "log_damage", incident.subject, by=by, outcome=AS_IT_WAS)
+
+
+AS_IT_WAS = {"found": "as it was written"}
+
+
+def look_again(conn: psycopg.Connection, *, by: str) -> None:
+    """Looks at the slices that are known to be damaged; closes the incidents of segments that are right again.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        by: who looks, for the incidents.
+    """
+    for incident in incidents.find(conn, "i.kind = 'log_damage' AND i.resolved_at IS NULL"):
+        with conn.transaction():
+            # An incident without slices is an older version's: `refold scrub` looks at all there is.
+            if "slices" in incident.evidence and not damage_of(conn, incident):
+                incidents.resolve(conn, "log_damage", incident.subject, by=by, outcome=AS_IT_WAS)
+
+
+def damage_of(conn: psycopg.Connection, incident: Incident) -> list[Damage]:
+    """What is wrong now in the slices of an open incident."""
+    return [
+        one
+        for part in portions(_slices(conn, incident))
+        for one in look(conn, part).damage
+        if one.segment == incident.subject
+    ]
+
+
+def refuse_known(conn: psycopg.Connection) -> None:
+    """Refuses to go on while damage that is known is still there: that is quicker than to look for it.
+
+    Args:
+        conn: the caller's transaction.
+
+    Raises:
+        LogDamaged: it is.
+    """
+    for incident in incidents.find(conn, "i.kind = 'log_damage' AND i.resolved_at IS NULL"):
+        found = damage_of(conn, incident)
+        if found:
+            raise LogDamaged(found, _slices(conn, incident))
+
+
+def _open(conn: psycopg.Connection, segment: str) -> set[int]:
+    """The slices that the open incident of a segment names."""
+    for incident in incidents.find(conn, "i.kind = 'log_damage' AND i.resolved_at IS NULL AND i.subject = %s", segment):
+        return _slices(conn, incident)
+    return set()
+
+
+def _slices(conn: psycopg.Connection, incident: Incident) -> set[int]:
+    rows = conn.execute(
+        "SELECT generate_series(lower(r), upper(r) - 1) FROM unnest(%s::int4multirange) AS r",
+        (incident.evidence.get("slices", "{}"),),
+    ).fetchall()
+    return {int(number) for (number,) in rows}

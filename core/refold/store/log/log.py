@@ -1,0 +1,106 @@
+"""A log that owns its connection, for programs whose only work is to append."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import psycopg
+
+from refold.model.event.source_event import Answer, SourceEvent
+from refold.postgres.connect import connect
+from refold.postgres.retry import away, retrying, transient
+from refold.postgres.watchdog import Watch
+from refold.store.log.append import Receipt, append
+
+T = TypeVar("T")
+
+PESSIMISTIC_BATCHES = 20
+"""After a refused COPY, so many batches are classified at once before another COPY is tried."""
+
+
+class Log:
+    """Appends batches, each in a transaction of its own, with retries.
+
+    A batch whose reply was lost, or does not come (see `refold.postgres.watchdog`), is sent again; the ledger answers
+    `duplicate` for what had been stored. A standby is waited out like a server that is down, except at the start.
+
+    Args:
+        url: a libpq URL; the login role must be allowed to act as refold_producer.
+        source: who appends; kept with input that is set aside.
+    """
+
+    def __init__(self, url: str, *, source: str = "python") -> None:
+        self._url = url
+        self._source = source
+        self._conn: psycopg.Connection | None = None
+        self._watch: Watch | None = None
+        self._pessimistic = 0
+        self._served = False
+
+    def append(self, events: Iterable[SourceEvent | Mapping[str, Any]]) -> list[Receipt]:
+        """Appends one batch and commits it.
+
+        Returns:
+            One receipt for each event, in order.
+
+        Raises:
+            psycopg.Error: the database refuses it, or stays away longer than the retries last.
+        """
+        batch = list(events)
+        receipts = self.run(lambda conn: append(conn, batch, source=self._source, optimistic=self.optimistic))
+        self.learn(receipts)
+        return receipts
+
+    def run(self, work: Callable[[psycopg.Connection], T]) -> T:
+        """Runs some work in a transaction of its own, the whole of it again when a retry can mend an error."""
+        for attempt in retrying(retried=lambda error: away(error) if self._served else transient(error)):
+            with attempt:
+                conn = self.connection()
+                try:
+                    with conn.transaction():
+                        return work(conn)
+                except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction):
+                    self.close()
+                    raise
+        raise AssertionError("unreachable: the retries end with a return or an exception")
+
+    def learn(self, receipts: list[Receipt]) -> None:
+        """A refused COPY is half wasted: where duplicates came, classify at once for a while."""
+        answers = {receipt.answer for receipt in receipts}
+        if Answer.duplicate in answers or Answer.conflict in answers:
+            self._pessimistic = PESSIMISTIC_BATCHES
+        elif self._pessimistic:
+            self._pessimistic -= 1
+
+    @property
+    def optimistic(self) -> bool:
+        """Whether the next batch is tried as COPY."""
+        return self._pessimistic == 0
+
+    def connection(self) -> psycopg.Connection:
+        """The log's connection, opened when it is first needed or was lost."""
+        if self._conn is None or self._conn.closed:
+            self.close()
+            self._conn = connect(self._url, "refold_producer", application_name="refold log", autocommit=True)
+            self._watch = Watch(self._conn, self._url)
+            self._served = True
+        return self._conn
+
+    def close(self) -> None:
+        """Closes the connection; a batch is either committed or not there."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,207 @@
+"""Sealing: the figures of a slice of the log's positions, taken once nothing can be written there any more.
+
+A transaction has its id before it draws a position. So whoever may still write into a slice had an id when the
+sequence passed the slice's end, a smaller one than whoever looks at the sequence and then gets his. Once every
+transaction up to that one is over, nobody is left. (A snapshot would not do: its xmax is one more than the last id
+that has *ended*, and beyond it there may be writers.)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg
+
+from refold.model.stream.slices import POSITION_BITS, position_slice
+from refold.model.upkeep.checksums import identity
+from refold.postgres.planner import plan_freely
+
+ROW_HASH = (
+    "hash_record_extended(ROW(txid, position, event_id, user_id, action, ts, metadata::text, version, recorded_at), 0)"
+)
+"""Hash of all of an event. The metadata as text: here how a number was written counts too."""
+
+SECONDS = 10.0
+"""For which sealing goes on, if there is so much to seal; the rest is for the next time."""
+TOGETHER = 64
+"""Slices that are sealed in one transaction: a million positions."""
+
+
+PAIRED = """
+    SELECT k.event_id AS known, e.event_id AS standing, k.position AS was, e.position AS stands,
+           k.digest, refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version) AS content,
+           count(e.event_id) OVER (PARTITION BY e.event_id, e.position) AS times
+    FROM (SELECT * FROM refold.events WHERE position >= %(lower)s AND position < %(upper)s) AS e
+    FULL JOIN (SELECT * FROM refold.event_ids WHERE position >= %(lower)s AND position < %(upper)s) AS k
+        ON k.event_id = e.event_id AND k.position = e.position
+"""
+"""The events between two positions beside what the ledger says that must be there."""
+LOST = "standing IS NULL AND EXISTS (SELECT FROM refold.lost_events AS l WHERE l.event_id = known)"
+"""Condition on such a pair: somebody has accepted that the event is not in the log any more."""
+DIFFERS = f"(known IS NULL OR standing IS NULL OR digest <> content OR times > 1) AND NOT ({LOST})"
+"""Condition on such a pair: the log is not what was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A partition of the log.
+
+    Args:
+        name: its table, qualified.
+        lower: first position.
+        upper: first position behind it.
+    """
+
+    name: str
+    lower: int
+    upper: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a slice of positions holds.
+
+    Args:
+        events: how many.
+        upto: the greatest txid among them.
+        ids: the sum of the hashes that say which they are.
+        hash: the sum of the hashes of all that is in them.
+    """
+
+    events: int = 0
+    upto: int = 0
+    ids: int = 0
+    hash: int = 0
+
+    def __add__(self, other: Figures) -> Figures:
+        upto = max(self.upto, other.upto)
+        return Figures(self.events + other.events, upto, self.ids + other.ids, self.hash + other.hash)
+
+
+def seal(conn: psycopg.Connection, *, seconds: float = SECONDS) -> list[int]:
+    """Seals the slices that are ready, and notes those that will be; returns the ones that were sealed.
+
+    Call it now and then: each slice takes two looks, the second after all transactions of the first are over.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode: the id must be younger than the look at the sequence.
+        seconds: after which it stops, for the next call to go on.
+    """
+    until = time.monotonic() + seconds
+    note(conn)
+    ready = conn.execute(
+        "SELECT slice FROM refold.sealed"
+        " WHERE sealed_at IS NULL AND passed <= pg_snapshot_xmin(pg_current_snapshot()) ORDER BY slice"
+    ).fetchall()
+    sealed: list[int] = []
+    for together in _portions([int(number) for (number,) in ready]):
+        sealed += _seal(conn, together)
+        if time.monotonic() >= until:
+            break
+    return sealed
+
+
+def note(conn: psycopg.Connection) -> None:
+    """Notes the slices whose ends the sequence has passed. Cheap when there is none.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode: the id must be younger than the look at the sequence.
+    """
+    row = conn.execute("SELECT last_value + is_called::integer FROM refold.events_position").fetchone()
+    assert row is not None
+    conn.execute(
+        """
+        INSERT INTO refold.sealed (slice, passed)
+        SELECT slice, pg_current_xact_id()
+        FROM generate_series((SELECT coalesce(max(slice) + 1, 0) FROM refold.sealed), %s::bigint - 1) AS slice
+        ON CONFLICT DO NOTHING
+        """,
+        (row[0] >> POSITION_BITS,),
+    )
+
+
+def _portions(numbers: list[int]) -> Iterator[range]:
+    """Neighbours together, so many at most."""
+    start = 0
+    for at in range(1, len(numbers) + 1):
+        if at == len(numbers) or numbers[at] != numbers[at - 1] + 1 or at - start == TOGETHER:
+            yield range(numbers[start], numbers[at - 1] + 1)
+            start = at
+
+
+def _seal(conn: psycopg.Connection, numbers: range) -> list[int]:
+    with conn.transaction():
+        lower, upper = numbers.start << POSITION_BITS, numbers.stop << POSITION_BITS
+        # What stands there counts from now on. Damage would be taken for what was written.
+        damaged = differing(conn, lower, upper)
+        found = figures(conn, lower, upper)
+        rows = [(number, found.get(number, Figures())) for number in numbers if number not in damaged]
+        with conn.cursor() as cursor:
+            cursor.executemany(
+                "UPDATE refold.sealed SET events = %s, upto = %s::text::xid8, ids = %s, hash = %s,"
+                " sealed_at = clock_timestamp(), scrubbed_at = clock_timestamp()"
+                " WHERE slice = %s AND sealed_at IS NULL",
+                [(one.events, str(one.upto), one.ids, one.hash, number) for number, one in rows],
+            )
+        # Whoever burns positions must not fill this table. A slice that is not here is empty; the last one stays, for
+        # it says how far this has got.
+        conn.execute(
+            "DELETE FROM refold.sealed WHERE slice >= %s AND slice < %s AND events = 0"
+            " AND slice < (SELECT max(slice) FROM refold.sealed)",
+            (numbers.start, numbers.stop),
+        )
+    return [number for number, _ in rows]
+
+
+def differing(conn: psycopg.Connection, lower: int, upper: int) -> set[int]:
+    """The slices between two positions in which log and ledger differ (`refold.store.log.integrity` says how).
+
+    Args:
+        conn: the caller's transaction.
+        lower: the first position.
+        upper: the first that is too far.
+    """
+    plan_freely(conn)
+    rows = conn.execute(
+        f"""
+        SELECT DISTINCT {position_slice()}
+        FROM ({PAIRED}) AS k CROSS JOIN LATERAL (SELECT coalesce(stands, was) AS position) AS at
+        WHERE {DIFFERS}
+        """.encode(),
+        {"lower": lower, "upper": upper},
+    ).fetchall()
+    return {int(number) for (number,) in rows}
+
+
+def figures(conn: psycopg.Connection, lower: int, upper: int) -> dict[int, Figures]:
+    """The figures of the events from one position to another, by slice.
+
+    Args:
+        conn: the caller's transaction.
+        lower: the first position.
+        upper: the first that is too far.
+    """
+    plan_freely(conn)
+    # By way of the parent, which is what a worker may read; the planner leaves out the other segments.
+    rows = conn.execute(
+        f"""
+        SELECT slice, count(*), max(txid)::text::bigint, sum({identity("0")}), sum({ROW_HASH})
+        FROM (SELECT {position_slice()} AS slice, * FROM refold.events WHERE position >= %s AND position < %s) AS e
+        GROUP BY slice
+        """.encode(),
+        (lower, upper),
+    ).fetchall()
+    return {
+        int(number): Figures(int(events), int(upto), int(ids), int(total)) for number, events, upto, ids, total in rows
+    }
+
+
+def segments(conn: psycopg.Connection) -> list[Segment]:
+    """The log's segments, in order."""
+    rows = conn.execute(
+        "SELECT format('refold.%I', c.relname), g.lower_position, g.upper_position"
+        " FROM refold.segments AS g JOIN pg_class AS c ON c.oid = g.segment ORDER BY g.lower_position"
+    ).fetchall()
+    return [Segment(*one) for one in rows]
