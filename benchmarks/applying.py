@@ -40,7 +40,7 @@ def measure(server: Server, events: int) -> list[Figure]:
 def _measure_kind(bench: Workbench, kind: str, projection: str, by_hand: ByHand, half: int, page: int) -> Figure:
     pages = half // page
     together = max(1, pages // 10)
-    keeper = bench.upkeeper(projection)
+    compiled = bench.compiled(projection)
     with psycopg.ClientCursor(bench.hand) as cursor:
         for statement in by_hand.tables:
             cursor.execute(statement.encode(), {"upto": half})
@@ -48,7 +48,7 @@ def _measure_kind(bench: Workbench, kind: str, projection: str, by_hand: ByHand,
 
     def product(at: int) -> None:
         for _ in range(together):
-            applied = turn(bench.worker, keeper, page)
+            applied = turn(bench.worker, compiled, page)
             assert applied is not None and applied.events == page, applied
 
     def baseline(at: int) -> None:

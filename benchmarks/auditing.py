@@ -19,7 +19,7 @@ from refold.engine.reconcile.reconcile import reconcile
 from refold.engine.reconcile.result import Report
 from refold.model.projection.definition import load_directory
 from refold.store.builds.build import live
-from refold.store.builds.compiled import Upkeeper, Upkeepers
+from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.schema.resources import projections_dir
 
 SPAN = timedelta(days=180)
@@ -37,8 +37,8 @@ def measure(server: Server, events: int) -> list[Figure]:
         definitions = load_directory(folder)
         deploy(bench.worker, folder, definitions, lambda progress: None)
         bench.hand.execute("VACUUM ANALYZE")
-        upkeepers = Upkeepers(folder)
-        figures = [_quick(bench, upkeepers, list(definitions)), *(_heal(bench, upkeepers, k) for k in CHANGED)]
+        compiler = Compiler(folder)
+        figures = [_quick(bench, compiler, list(definitions)), *(_heal(bench, compiler, k) for k in CHANGED)]
         bench.close()
     with server.database("keeping") as url:
         page = min(PAGE, max(1, events // 20))
@@ -52,15 +52,15 @@ def measure(server: Server, events: int) -> list[Figure]:
     return figures
 
 
-def _quick(bench: Workbench, upkeepers: Upkeepers, names: list[str]) -> Figure:
+def _quick(bench: Workbench, compiler: Compiler, names: list[str]) -> Figure:
     def quick(at: int) -> None:
-        assert reconcile(bench.worker, upkeepers, depth="quick").clean
+        assert reconcile(bench.worker, compiler, depth="quick").clean
 
     def everything(at: int) -> None:
         for name in names:
             build = live(bench.worker, name)
             assert build is not None
-            assert not audit(bench.worker, upkeepers.of(bench.worker, build), None, Report(), keep=False)
+            assert not audit(bench.worker, compiler.of(bench.worker, build), None, Report(), keep=False)
 
     compared = alternate(ROUNDS, 1.0, quick, everything)
     return Figure(
@@ -74,17 +74,17 @@ def _quick(bench: Workbench, upkeepers: Upkeepers, names: list[str]) -> Figure:
     )
 
 
-def _heal(bench: Workbench, upkeepers: Upkeepers, changed: int) -> Figure:
+def _heal(bench: Workbench, compiler: Compiler, changed: int) -> Figure:
     build = live(bench.worker, "event_counts")
     assert build is not None
-    table = upkeepers.of(bench.worker, build).statements.relations[0].table
+    table = compiler.of(bench.worker, build).statements.relations[0].table
     bench.worker.execute(
         f"UPDATE {table} SET events = events + 1"
         f" WHERE ctid IN (SELECT ctid FROM {table} ORDER BY md5(ctid::text) LIMIT %s)".encode(),
         (changed,),
     )
     found: list[Report] = []
-    spent = seconds(lambda at: found.append(reconcile(bench.worker, upkeepers, ["event_counts"], depth="slice")), 0)
+    spent = seconds(lambda at: found.append(reconcile(bench.worker, compiler, ["event_counts"], depth="slice")), 0)
     assert found[0].drift == changed, found[0].counts
     return Figure(
         "auditing",
@@ -97,15 +97,15 @@ def _heal(bench: Workbench, upkeepers: Upkeepers, changed: int) -> Figure:
 def _keep(bench: Workbench, kind: str, projection: str, half: int, page: int) -> Figure:
     pages = half // page
     together = max(1, pages // 20)
-    keeper = bench.upkeeper(projection)
-    bare = without_figures(keeper)
+    compiled = bench.compiled(projection)
+    bare = without_figures(compiled)
 
-    def apply(keeper: Upkeeper) -> None:
+    def apply(compiled: CompiledBuild) -> None:
         for _ in range(together):
-            applied = turn(bench.worker, keeper, page)
+            applied = turn(bench.worker, compiled, page)
             assert applied is not None and applied.events == page, applied
 
-    compared = alternate(pages // together // 2, together * page, lambda at: apply(keeper), lambda at: apply(bare))
+    compared = alternate(pages // together // 2, together * page, lambda at: apply(compiled), lambda at: apply(bare))
     return Figure(
         "auditing",
         f"{kind}: pages of {page:,} with figures, against pages that keep none",
@@ -117,10 +117,12 @@ def _keep(bench: Workbench, kind: str, projection: str, half: int, page: int) ->
     )
 
 
-def without_figures(keeper: Upkeeper) -> Upkeeper:
+def without_figures(compiled: CompiledBuild) -> CompiledBuild:
     """The same upkeep with nothing in its pages about figures."""
-    statements = keeper.statements
-    return replace(keeper, statements=replace(statements, page=_cut(statements.page), backlog=_cut(statements.backlog)))
+    statements = compiled.statements
+    return replace(
+        compiled, statements=replace(statements, page=_cut(statements.page), backlog=_cut(statements.backlog))
+    )
 
 
 def _cut(sql: str) -> str:

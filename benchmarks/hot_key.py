@@ -13,7 +13,7 @@ from benchmarks.server import Server
 from benchmarks.server_time import ServerTime, timed_worker
 from benchmarks.workbench import Workbench
 from refold.engine.apply.page import turn
-from refold.store.builds.compiled import Upkeeper
+from refold.store.builds.compiled import CompiledBuild
 
 PAGE = 5_000
 ROUNDS = 7
@@ -46,24 +46,24 @@ def measure(server: Server, events: int) -> list[Figure]:
         conn, time = timed_worker(url)
         with conn:
             for upkeep, (projection, limit) in KINDS.items():
-                keeper = bench.upkeeper(projection)
-                turn(conn, keeper, events)
+                compiled = bench.compiled(projection)
+                turn(conn, compiled, events)
                 for _ in range(calls):
                     visits += 1
                     _visit(bench, visits, visits)
-                    time.measure(partial(_turn, conn, keeper))
+                    time.measure(partial(_turn, conn, compiled))
                 figures.append(_figure(time, f"{upkeep}: a page of 1 of their events, {half:,} before", limit))
                 for of, many in (("1 event of another user", 1), (f"{page:,} events of others", page)):
                     for _ in range(calls):
                         bench.fill(bench.filled + many, rest=False)
-                        time.measure(partial(_turn, conn, keeper))
+                        time.measure(partial(_turn, conn, compiled))
                     figures.append(_figure(time, f"{upkeep}: a page of {of}"))
         bench.close()
     return figures
 
 
-def _turn(conn: psycopg.Connection, keeper: Upkeeper, _: int) -> object:
-    return turn(conn, keeper, PAGE * 2)
+def _turn(conn: psycopg.Connection, compiled: CompiledBuild, _: int) -> object:
+    return turn(conn, compiled, PAGE * 2)
 
 
 def _visit(bench: Workbench, first: int, last: int) -> None:

@@ -42,14 +42,14 @@ def measure(server: Server, events: int) -> list[Figure]:
 
 def _measure_all(bench: Workbench, where: str) -> list[Figure]:
     conn, time = timed_worker(bench.url)
-    keeper = bench.upkeeper(PROJECTION)
+    compiled = bench.compiled(PROJECTION)
     with conn:
         for at in range(WARM_UP + ROUNDS):
             time.measure(lambda at: waiting(conn), at)
         idle = _figure(time, f"an idle poll{where}")
         for at in range(WARM_UP + ROUNDS):
             bench.fill(bench.filled + PAGE, rest=False)
-            time.measure(lambda at: turn(conn, keeper, PAGE * 2), at)
+            time.measure(lambda at: turn(conn, compiled, PAGE * 2), at)
         return [idle, _figure(time, f"a page of {PAGE}{where}")]
 
 

@@ -15,7 +15,7 @@ from refold.model.projection.definition import load_directory
 from refold.postgres.connect import connect
 from refold.service.worker.loop import SETTINGS
 from refold.store.builds.build import live
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.schema.resources import projections_dir
 
 
@@ -32,10 +32,10 @@ def measure(server: Server, events: int) -> list[Figure]:
                 log.append(block(at))
         build = live(worker, "enriched_events")
         assert build is not None
-        keeper = Upkeepers(folder).of(worker, build)
+        compiled = Compiler(folder).of(worker, build)
         applied = 0
         started = time.perf_counter()
-        while (page := turn(worker, keeper, ceiling(build.upkeep))) is not None and page.events:
+        while (page := turn(worker, compiled, ceiling(build.upkeep))) is not None and page.events:
             applied += page.events
         spent = time.perf_counter() - started
         worker.close()

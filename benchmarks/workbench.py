@@ -15,7 +15,7 @@ from refold.model.projection.definition import Definition, load_directory
 from refold.postgres.connect import connect
 from refold.service.worker.loop import SETTINGS
 from refold.store.builds.build import live
-from refold.store.builds.compiled import Upkeeper, Upkeepers
+from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.log.seal import seal
 
 PROJECTIONS = Path(__file__).parent / "projections"
@@ -47,7 +47,7 @@ class Workbench:
         self.events = events
         self.filled = 0
         self.definitions: Mapping[str, Definition] = load_directory(PROJECTIONS)
-        self._upkeepers = Upkeepers(PROJECTIONS)
+        self._compiler = Compiler(PROJECTIONS)
         self.worker = connect(url, "refold_worker", autocommit=True, settings=SETTINGS)
         self.hand = connect(url, autocommit=True, settings={"synchronous_commit": "off", "jit": "off"})
         self.hand.execute(PLAIN.encode())
@@ -102,11 +102,11 @@ class Workbench:
         """Drops the tables of builds that were replaced."""
         drop_superseded(self.worker, keep=0)
 
-    def upkeeper(self, projection: str) -> Upkeeper:
+    def compiled(self, projection: str) -> CompiledBuild:
         """The SQL of a live projection."""
         build = live(self.worker, projection)
         assert build is not None
-        return self._upkeepers.of(self.worker, build)
+        return self._compiler.of(self.worker, build)
 
     def rows(self, conn: psycopg.Connection, relation: str) -> int:
         """How many rows a relation has."""

@@ -21,7 +21,7 @@ from refold.engine.apply.page import Applied, apply_read, upstream_cursor
 from refold.model.stream.cursor import EMPTY, Cursor, Snapshot, advance, next_read
 from refold.service.worker.pool import Orders, run
 from refold.store.builds.build import Build, lock, move
-from refold.store.builds.compiled import Upkeeper
+from refold.store.builds.compiled import CompiledBuild
 
 VARIANTS = ("two-transactions", "no-unique", "naive-cursor")
 WINDOW_S = 0.05
@@ -49,18 +49,18 @@ def break_worker(variant: str) -> None:
         vars(page)["upstream_cursor"] = _everything_below
 
 
-def _turn_in_two(conn: psycopg.Connection, keeper: Upkeeper, limit: int) -> Applied | None:
+def _turn_in_two(conn: psycopg.Connection, compiled: CompiledBuild, limit: int) -> Applied | None:
     with conn.transaction():
-        build = lock(conn, keeper.build_id)
-        if build is None or not build.loaded or build.upstream_id != keeper.upstream_id:
+        build = lock(conn, compiled.build_id)
+        if build is None or not build.loaded or build.upstream_id != compiled.upstream_id:
             return None
         read = next_read(build.cursor, upstream_cursor(conn, build))
         if read is None:
             return Applied(0, full=False)
-        part = apply_read(conn, keeper, build, read, limit)
+        part = apply_read(conn, compiled, build, read, limit)
     time.sleep(WINDOW_S)
     with conn.transaction():
-        if lock(conn, keeper.build_id) is not None:
+        if lock(conn, compiled.build_id) is not None:
             cursor = advance(build.cursor, read, part.last, part.full)
             move(conn, build, cursor, events=part.events, milliseconds=0.0)
     return Applied(part.events, part.full)

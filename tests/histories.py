@@ -19,7 +19,7 @@ from law import MONDAY, PROJECT, broken, project, worker_connection
 from refold import SourceEvent, append
 from refold.engine.apply.load import load_step
 from refold.engine.apply.page import turn
-from refold.engine.apply.step import Keeper, by_depth
+from refold.engine.apply.step import StepRunner, by_depth
 from refold.engine.reconcile.audit import quick
 from refold.model.event.source_event import Answer
 from refold.model.upkeep.generate import generate
@@ -27,7 +27,7 @@ from refold.model.upkeep.transform import statements as transform_statements
 from refold.postgres.connect import connect
 from refold.service.worker.pending import waiting
 from refold.store.builds.build import Build, by_id, find, kept
-from refold.store.builds.compiled import Upkeeper, Upkeepers, stream_of
+from refold.store.builds.compiled import CompiledBuild, Compiler, stream_of
 
 PRODUCERS = 3
 WORKERS = 2
@@ -94,20 +94,22 @@ class Event:
         )
 
 
-class LoadedUpkeepers(Upkeepers):
-    """Upkeepers of the law's project, which is read once: parsing it takes longer than a history."""
+class LoadedCompiler(Compiler):
+    """Compiler of the law's project, which is read once: parsing it takes longer than a history."""
 
     def __init__(self) -> None:
         super().__init__(PROJECT)
 
-    def _make(self, conn: psycopg.Connection, build: Build) -> Upkeeper:
+    def _make(self, conn: psycopg.Connection, build: Build) -> CompiledBuild:
         definition = project()[build.projection]
         stream = stream_of(None if build.upstream_id is None else by_id(conn, build.upstream_id))
         if definition.transform is None:
             statements = generate(definition.plan, stream, build.table_name)
         else:
             statements = transform_statements(definition.transform, stream, build.table_name)
-        return Upkeeper(build.build_id, build.upstream_id, definition.plan, stream, statements, definition.transform)
+        return CompiledBuild(
+            build.build_id, build.upstream_id, definition.plan, stream, statements, definition.transform
+        )
 
 
 class History:
@@ -124,10 +126,10 @@ class History:
         self.workers = [enter(worker_connection(url)) for _ in range(WORKERS)]
         self.holding: list[ExitStack | None] = [None] * WORKERS
         self.operator = enter(worker_connection(url))
-        self.upkeepers = LoadedUpkeepers()
+        self.compiler = LoadedCompiler()
         self.committed: dict[str, SourceEvent] = {}
         self.pending: list[dict[str, SourceEvent]] = [{} for _ in range(PRODUCERS)]
-        self.looks: list[list[Upkeeper]] = [[], []]
+        self.looks: list[list[CompiledBuild]] = [[], []]
         for worker in range(WORKERS):
             self.look(worker)
 
@@ -142,11 +144,11 @@ class History:
         for build in find(
             self.operator, "%s IN (b.build_id, b.upstream_id) AND b.state IN ('building', 'live')", build_id
         ):
-            differences = broken(self.operator, self.upkeepers, build.build_id)
+            differences = broken(self.operator, self.compiler, build.build_id)
             assert not differences, f"{build.table_name} is not its query over what it has applied: {differences}"
             if build.loaded:
-                keeper = self.upkeepers.of(self.operator, build)
-                wrong = quick(self.operator, keeper)
+                compiled = self.compiler.of(self.operator, build)
+                wrong = quick(self.operator, compiled)
                 assert not wrong, f"{build.table_name} is not what its figures say: {wrong}"
 
     # Producers
@@ -180,7 +182,7 @@ class History:
     def look(self, worker: int) -> None:
         """A worker looks at the builds there are; until its next look it acts on what it saw."""
         builds = by_depth(self.operator, kept(self.operator))
-        self.looks[worker] = [self.upkeepers.of(self.operator, build) for build in builds]
+        self.looks[worker] = [self.compiler.of(self.operator, build) for build in builds]
 
     def let_go(self, worker: int, *, commit: bool) -> None:
         """Ends a page that a worker has left open."""
@@ -197,15 +199,15 @@ class History:
             self.end(producer, commit=True)
         for worker in range(WORKERS):
             self.let_go(worker, commit=True)
-        keeper = Keeper(self.operator, self.upkeepers)
+        runner = StepRunner(self.operator, self.compiler)
         for _ in range(10_000):
             todo = waiting(self.operator)
             for build in todo:
-                upkeeper = self.upkeepers.of(self.operator, build)
+                compiled = self.compiler.of(self.operator, build)
                 if build.loaded:
-                    turn(self.operator, upkeeper, limit)
+                    turn(self.operator, compiled, limit)
                 else:
-                    load_step(self.operator, upkeeper, step=50, bucket=100_000)
-            if not todo and not keeper.promote_ready():
+                    load_step(self.operator, compiled, step=50, bucket=100_000)
+            if not todo and not runner.promote_ready():
                 return
         raise AssertionError(f"no end of work: {[build.table_name for build in waiting(self.operator)]}")

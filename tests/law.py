@@ -32,7 +32,7 @@ from refold.engine.reconcile.result import Report
 from refold.model.projection.definition import Definition, load_directory
 from refold.postgres.connect import connect
 from refold.store.builds.build import BY_KEY, Build, by_id
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import left_out
 from refold.store.schema.migrate import migrate
 
@@ -119,18 +119,18 @@ def worker_connection(url: str) -> Iterator[psycopg.Connection]:
         yield conn
 
 
-def broken(conn: psycopg.Connection, upkeepers: Upkeepers, build_id: int) -> list[object]:
+def broken(conn: psycopg.Connection, compiler: Compiler, build_id: int) -> list[object]:
     """How one build differs from its query over what its cursor has applied, as refold itself sees it."""
     build = by_id(conn, build_id)
-    keeper = upkeepers.of(conn, build)
-    if keeper.transform is not None:
+    compiled = compiler.of(conn, build)
+    if compiled.transform is not None:
         report = Report()
-        audit(conn, keeper, None, report, keep=True)
+        audit(conn, compiled, None, report, keep=True)
         return list(report.findings)
     if not build.loaded and build.upkeep in BY_KEY:
         return []  # It is loaded by hash ranges of the key, of which the cursor says nothing.
     found: list[object] = []
-    for relation in keeper.statements.relations:
+    for relation in compiled.statements.relations:
         query = relation.differences("true", "true").encode()
         rows = conn.execute(query, cursor_parameters(build.cursor, left_out(conn, build))).fetchall()
         found += [(relation.table, str(build.cursor), *row) for row in rows]

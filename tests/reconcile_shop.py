@@ -11,13 +11,13 @@ import psycopg
 from live import SHOP, drain, wrong
 from making import HOUR_MS, MONDAY_MS
 from refold import append
-from refold.engine.apply.step import Keeper
+from refold.engine.apply.step import StepRunner
 from refold.engine.reconcile.reconcile import reconcile
 from refold.engine.reconcile.result import Report
 from refold.postgres.retry import after_deadlocks
 from refold.store.builds.build import find
 from refold.store.builds.checksums import fold
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 Connection = psycopg.Connection[Any]
 Row = tuple[Any, ...]
@@ -75,9 +75,9 @@ class Shop:
 
     def apply(self, *names: str) -> None:
         """Lets these projections alone read on."""
-        keeper = Keeper(self.worker, Upkeepers(SHOP))
+        compiled = StepRunner(self.worker, Compiler(SHOP))
         for build in find(self.worker, "b.state = 'live' AND b.projection = ANY (%s)", list(names)):
-            while (done := keeper.step(build)) is not None and done.events:
+            while (done := compiled.step(build)) is not None and done.events:
                 pass
 
     def content(self) -> dict[str, list[Row]]:

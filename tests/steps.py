@@ -13,7 +13,7 @@ from histories import HALF, POISON, PRODUCERS, WORKERS, Event, History
 from refold.engine.apply.isolate import of_an_event
 from refold.engine.apply.load import load_step
 from refold.engine.apply.page import apply_page, turn
-from refold.engine.apply.step import Keeper, by_depth
+from refold.engine.apply.step import StepRunner, by_depth
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.engine.deployment.key_indexes import key_indexes
 from refold.engine.reconcile.reconcile import Depth, reconcile
@@ -78,10 +78,10 @@ class Work:
         conn, look = history.workers[self.worker], history.looks[self.worker]
         turns = self.turns or [(which, 5) for which in range(len(look))]
         for which, limit in turns:
-            keeper = look[which % len(look)]
-            done = turn(conn, keeper, limit) or load_step(conn, keeper, step=limit, bucket=800)
+            compiled = look[which % len(look)]
+            done = turn(conn, compiled, limit) or load_step(conn, compiled, step=limit, bucket=800)
             if done is not None:
-                history.check(keeper.build_id)
+                history.check(compiled.build_id)
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,11 @@ class Hold:
             conn.execute("SELECT pg_current_xact_id()")
             self.early(history)
             history.end(self.early.producer, commit=True)
-        keeper = look[self.which % len(look)]
-        build = lock(conn, keeper.build_id)
-        if build is not None and build.loaded and build.upstream_id == keeper.upstream_id:
+        compiled = look[self.which % len(look)]
+        build = lock(conn, compiled.build_id)
+        if build is not None and build.loaded and build.upstream_id == compiled.upstream_id:
             try:
-                apply_page(conn, keeper, build, self.limit)
+                apply_page(conn, compiled, build, self.limit)
             except Exception as error:
                 if not of_an_event(error):
                     raise
@@ -139,7 +139,7 @@ class Retry:
         waiting = letters(history.operator, "d.state = 'waiting' AND b.state IN ('building', 'live')")
         for letter in waiting[self.which :: 5]:
             loaded = by_id(history.operator, letter.build_id).loaded
-            answer = release(history.operator, history.upkeepers, letter).answer
+            answer = release(history.operator, history.compiler, letter).answer
             # A first load starts over, and finds it again.
             assert answer == ("failed" if loaded else "released")
             history.check(letter.build_id)
@@ -164,9 +164,9 @@ class Tamper:
         # Streams as often as all others together.
         streams = [one for one in live if one.build_id in read]
         build = (streams if self.which % 2 else live)[self.which // 2 % len(streams if self.which % 2 else live)]
-        keeper = history.upkeepers.of(history.operator, build)
-        turn(history.operator, keeper, self.limit)
-        relation = keeper.statements.relations[0]
+        compiled = history.compiler.of(history.operator, build)
+        turn(history.operator, compiled, self.limit)
+        relation = compiled.statements.relations[0]
         some = f"{relation.row_hash()} & 1 = {self.half}"
         columns = [name for name in relation.columns if name not in {*relation.key, "txid", "position", "ordinal"}]
         if self.column is None or not columns:
@@ -176,14 +176,14 @@ class Tamper:
             history.operator.execute(f"UPDATE {relation.table} SET {emptied} = NULL WHERE {some}".encode())
         readers = {one.projection: one for one in live if one.upstream_id == build.build_id}
         for reader in readers.values():
-            turn(history.operator, history.upkeepers.of(history.operator, reader), self.limit)
-        report = reconcile(history.operator, history.upkeepers, [build.projection], depth=self.depth)
+            turn(history.operator, history.compiler.of(history.operator, reader), self.limit)
+        report = reconcile(history.operator, history.compiler, [build.projection], depth=self.depth)
         assert report.skipped == []
         # Its readers have been healed with it; of those that only count their reads an audit has to prove it.
-        again = reconcile(history.operator, history.upkeepers, list(readers), depth="slice") if readers else Report()
+        again = reconcile(history.operator, history.compiler, list(readers), depth="slice") if readers else Report()
         assert (again.skipped, again.drift) == ([], 0)
         for told in again.figures:
-            statements = history.upkeepers.of(history.operator, readers[told.projection]).statements
+            statements = history.compiler.of(history.operator, readers[told.projection]).statements
             assert told.read and not statements.reads_by_slice, told
         for one in live:
             history.check(one.build_id)
@@ -212,13 +212,13 @@ class Harm:
             self._by_hand(history, "UPDATE refold.events SET action = 'forged' WHERE event_id = %s", event_id)
         else:
             self._by_hand(history, "DELETE FROM refold.events WHERE event_id = %s", event_id)
-        reconcile(conn, history.upkeepers, depth=self.depth)
+        reconcile(conn, history.compiler, depth=self.depth)
         assert self._content(history) == before
         if self.changed:
             self._by_hand(history, "DELETE FROM refold.events WHERE event_id = %s", event_id)
         self._by_hand(history, "INSERT INTO refold.events SELECT (e).* FROM (SELECT %s::refold.events) AS t (e)", *row)
         look_again(conn, by="the test")
-        report = reconcile(conn, history.upkeepers, depth="deep")
+        report = reconcile(conn, history.compiler, depth="deep")
         assert (report.drift, report.unhealed) == (0, [])
         assert find_incidents(conn, "i.kind IN ('drift', 'log_damage') AND i.resolved_at IS NULL") == []
         for one in find(conn, "b.state = 'live'"):
@@ -236,7 +236,7 @@ class Harm:
         return [
             history.operator.execute(f"SELECT t::text FROM {relation.table} AS t ORDER BY 1".encode()).fetchall()
             for build in find(history.operator, "b.state = 'live'")
-            for relation in history.upkeepers.of(history.operator, build).statements.relations
+            for relation in history.compiler.of(history.operator, build).statements.relations
         ]
 
 
@@ -261,12 +261,14 @@ class Rebuild:
         with history.operator.transaction():
             deployment = new_deployment(history.operator, "rebuild", promote=True)
             make_builds(history.operator, definitions, deployment, resumed={})
-        key_indexes(history.operator, history.upkeepers)
+        key_indexes(history.operator, history.compiler)
 
     @staticmethod
     def _definition(history: History, build: Build) -> Definition:
-        keeper = history.upkeepers.of(history.operator, build)
-        return Definition(build.projection, None, build.definition, keeper.plan, build.fingerprint, keeper.transform)
+        compiled = history.compiler.of(history.operator, build)
+        return Definition(
+            build.projection, None, build.definition, compiled.plan, build.fingerprint, compiled.transform
+        )
 
 
 @dataclass(frozen=True)
@@ -278,14 +280,14 @@ class Promote:
     def __call__(self, history: History) -> None:
         for worker in range(WORKERS):
             history.let_go(worker, commit=True)
-        keeper = Keeper(history.operator, history.upkeepers)
+        runner = StepRunner(history.operator, history.compiler)
         if self.finish:
             for build in by_depth(history.operator, find(history.operator, "b.state = 'building'")):
-                upkeeper = history.upkeepers.of(history.operator, build)
-                while load_step(history.operator, upkeeper, step=50, bucket=100_000):
+                compiled = history.compiler.of(history.operator, build)
+                while load_step(history.operator, compiled, step=50, bucket=100_000):
                     history.check(build.build_id)
-                turn(history.operator, upkeeper, 7)
-        for build in keeper.promote_ready():
+                turn(history.operator, compiled, 7)
+        for build in runner.promote_ready():
             history.check(build.build_id)
 
 

@@ -24,14 +24,14 @@ from refold.service.duties.lag_and_stall import Standing
 from refold.service.duties.registry import DUTIES
 from refold.service.duties.schedule import Schedule
 from refold.store.builds.build import find, live
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident, detect
 from refold.store.incidents import find as incidents
 from refold.store.log.blocking_transactions import Holder
 from refold.store.schema.settings import Limits
 
 Connection = psycopg.Connection[Any]
-NOBODYS = Upkeepers(None)
+NOBODYS = Compiler(None)
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 AHEAD = NOON + timedelta(days=365)
 ALLOWED = Limits(
@@ -81,16 +81,16 @@ def test_the_rolling_audit_goes_on(finished: bool, admin: Connection, database_u
         log.append(events(30))
     drain(database_url)
     with worker_connection(database_url) as conn:
-        upkeepers = Upkeepers(SHOP)
+        compiler = Compiler(SHOP)
         builds = len(find(conn, "b.state = 'live'"))
-        audited = {step.projection for _ in range(builds) if (step := rolling.step(conn, upkeepers)) is not None}
+        audited = {step.projection for _ in range(builds) if (step := rolling.step(conn, compiler)) is not None}
         assert len(audited) == builds
         done = FUTURE if finished else "NULL"
         admin.execute(
             f"UPDATE refold.audits SET began_at = {FUTURE}, stepped_at = {FUTURE}, finished_at = {done},"
             " upto_slice = NULL".encode()
         )
-        again = {step.projection for _ in range(builds) if (step := rolling.step(conn, upkeepers)) is not None}
+        again = {step.projection for _ in range(builds) if (step := rolling.step(conn, compiler)) is not None}
         assert again == audited
     assert admin.execute("SELECT count(*) FROM refold.audits WHERE began_at > clock_timestamp()").fetchone() == (0,)
 
@@ -99,8 +99,8 @@ def test_the_rolling_audit_goes_on(finished: bool, admin: Connection, database_u
 def test_a_build_that_was_tried_in_the_future_does_not_come_last(admin: Connection, database_url: str) -> None:
     make_live(database_url)
     with worker_connection(database_url) as conn:
-        upkeepers = Upkeepers(SHOP)
-        while rolling.step(conn, upkeepers) is not None:
+        compiler = Compiler(SHOP)
+        while rolling.step(conn, compiler) is not None:
             pass
         admin.execute(
             "UPDATE refold.audits SET finished_at = NULL, upto_slice = NULL, steps = 0,"
@@ -109,7 +109,7 @@ def test_a_build_that_was_tried_in_the_future_does_not_come_last(admin: Connecti
         daily = live(conn, "daily")
         assert daily is not None
         admin.execute(f"UPDATE refold.audits SET stepped_at = {FUTURE} WHERE build_id = {daily.build_id}".encode())
-        step = rolling.step(conn, upkeepers)
+        step = rolling.step(conn, compiler)
         assert step is not None and step.projection == "daily"
 
 
@@ -119,11 +119,11 @@ def test_an_interrupted_audit_of_the_future_starts_from_the_beginning(admin: Con
     with worker_connection(database_url) as conn:
         daily = live(conn, "daily")
         assert daily is not None
-        keeper = NOBODYS.of(conn, daily)
+        compiled = NOBODYS.of(conn, daily)
         mark = deep.begin(conn, daily.build_id, None, rolling=False)
         assert mark is not None
         admin.execute(f"UPDATE refold.audits SET began_at = {FUTURE}, upto_slice = 100".encode())
-        [first], *_ = deep.steps(conn, keeper, resume=True)
+        [first], *_ = deep.steps(conn, compiled, resume=True)
         assert first[0] is None
 
 
@@ -138,7 +138,7 @@ def test_incidents_close(admin: Connection, database_url: str) -> None:
             detect(conn, kind, subject, by="test", evidence=evidence)  # type: ignore[arg-type]
         admin.execute(f"UPDATE refold.incidents SET started_at = {FUTURE}, detected_at = {FUTURE}".encode())
         wake_ups.run(conn, NOBODYS)
-        while rolling.step(conn, Upkeepers(SHOP)) is not None:
+        while rolling.step(conn, Compiler(SHOP)) is not None:
             pass
         assert incidents(conn, "i.resolved_at IS NULL") == []
 

@@ -22,7 +22,7 @@ from refold.engine.apply.page import apply_page, turn
 from refold.postgres.connect import connect as connect_as
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import by_id, live, lock
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from waiting import wait_until
 
 PRODUCERS = 10
@@ -124,12 +124,12 @@ def test_workers_pass_over_a_build_that_another_has(url: str, connect: Callable[
     with conn, other:
         build = live(conn, "everything")
         assert build is not None
-        keeper = Upkeepers(PROJECT).of(conn, build)
+        compiled = Compiler(PROJECT).of(conn, build)
         with conn.transaction():
             locked = lock(conn, build.build_id)
             assert locked is not None
-            apply_page(conn, keeper, locked, 4)
-            assert turn(other, keeper, 4) is None
-        applied = turn(other, keeper, 100)
+            apply_page(conn, compiled, locked, 4)
+            assert turn(other, compiled, 4) is None
+        applied = turn(other, compiled, 100)
         assert applied is not None and applied.events == 6
         assert by_id(conn, build.build_id).events_applied == 10

@@ -19,7 +19,7 @@ from refold.postgres.connect import connect
 from refold.postgres.failpoints import POINTS
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import find, kept, lock
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from sessions import advisory_locks, pids
 from waiting import wait_until
 
@@ -47,9 +47,9 @@ def drain(url: str, folder: Path = PROJECT) -> None:
 def check(url: str) -> None:
     """The law holds, seen from within and from without, and nobody left a lock."""
     with worker_connection(url) as conn:
-        upkeepers = Upkeepers(PROJECT)
+        compiler = Compiler(PROJECT)
         for build in kept(conn):
-            assert broken(conn, upkeepers, build.build_id) == []
+            assert broken(conn, compiler, build.build_id) == []
         # The session of a process that was killed may need a moment to notice.
         wait_until(lambda: advisory_locks(conn) == 0)
     assert wrong_metrics(url) == {}
@@ -229,7 +229,7 @@ def test_a_heal_that_stands_still_inside_a_transform_does_not_keep_its_build(
                 database_url, "refold_worker", autocommit=True, application_name="healer", settings=settings
             ) as conn,
         ):
-            heal(conn, Upkeepers(project), build, {0}, Report())
+            heal(conn, Compiler(project), build, {0}, Report())
         ended.append(error.value.sqlstate)
 
     thread = threading.Thread(target=healing)

@@ -21,7 +21,7 @@ from refold.engine.apply.page import turn
 from refold.engine.apply.step import by_depth
 from refold.engine.deployment.deploy import rebuild
 from refold.store.builds.build import find
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 N = "(metadata->>'n')::numeric"
 F = "(metadata->>'n')::double precision"
@@ -89,10 +89,10 @@ def play(url: str, folder: Path, numbers: tuple[str, ...], limit: int) -> dict[s
                 ],
             )
     with worker_connection(url) as conn:
-        upkeepers = Upkeepers(folder)
+        compiler = Compiler(folder)
         for build in by_depth(conn, find(conn, "b.state = 'live'")):
-            keeper = upkeepers.of(conn, build)
-            while (done := turn(conn, keeper, limit)) is not None and done.events:
+            compiled = compiler.of(conn, build)
+            while (done := turn(conn, compiled, limit)) is not None and done.events:
                 pass
     return {name: [(str(text).replace(f"u{before[0]}", "u"),) for (text,) in rows] for name, rows in shown(url).items()}
 

@@ -13,7 +13,7 @@ from law import worker_connection
 from live import drain, make_live
 from making import events
 from refold import append
-from refold.engine.apply.step import Keeper
+from refold.engine.apply.step import StepRunner
 from refold.engine.deployment.deploy import deploy, rebuild
 from refold.engine.deployment.promote import go_live
 from refold.engine.publish.switch import promote
@@ -22,7 +22,7 @@ from refold.errors import BuildError
 from refold.inspect.status import read
 from refold.model.projection.definition import load_directory
 from refold.store.builds.build import find
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 GOOD = "SELECT action, count(*) AS n FROM events GROUP BY action"
 BAD = "SELECT user_id, sum(public.weight(version)) AS n FROM events GROUP BY user_id"
@@ -125,9 +125,9 @@ def test_no_build_goes_live_whose_page_postgres_refuses(
     # As earlier versions of refold made it where they saw no column.
     worker.execute("UPDATE refold.builds SET reads = '{}'")
     worker.execute("UPDATE refold.deployments SET promote = true")
-    keeper = Keeper(worker, Upkeepers(tmp_path))
+    compiled = StepRunner(worker, Compiler(tmp_path))
     with pytest.raises(Unkeepable, match='column "action" does not exist') as refused:
-        promote(worker, find(worker)[0].deployment, keeper.upkeepers, keeper.catch_up)
+        promote(worker, find(worker)[0].deployment, compiled.compiler, compiled.catch_up)
     assert refused.value.remedy is not None
     drain(database_url, tmp_path)
     assert states(worker) == {"lengths": "building"}

@@ -19,7 +19,7 @@ from refold.postgres.connect import connect as connect_as
 from refold.service.worker.loop import SETTINGS
 from refold.service.worker.pending import waiting
 from refold.store.builds.build import live
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 Connection = psycopg.Connection[Any]
 
@@ -54,11 +54,11 @@ def test_pages_and_looks_read_no_more_than_at_first(
         deploy(worker, tmp_path, load_directory(tmp_path), lambda progress: None)
         build = live(worker, "counts")
         assert build is not None
-        keeper = Upkeepers(None).of(worker, build)
+        compiled = Compiler(None).of(worker, build)
 
         def page(number: int) -> None:
             append(producer, [{"id": str(number), "action": "view", "ts": MONDAY_MS}])
-            applied = turn(worker, keeper, 100)
+            applied = turn(worker, compiled, 100)
             assert applied is not None and applied.events == 1
 
         def touched(work: Callable[[], object]) -> dict[str, int]:

@@ -13,7 +13,7 @@ import pytest
 from conftest import ServerUnderTest
 from explained import explained
 from law import database
-from refold.engine.apply.step import Keeper
+from refold.engine.apply.step import StepRunner
 from refold.inspect.doctor import metrics, room, transactions
 from refold.inspect.report import report
 from refold.inspect.status import read
@@ -27,7 +27,7 @@ from refold.service.worker.loop import SETTINGS, Worker
 from refold.service.worker.missed_notifications import first_silent
 from refold.service.worker.pending import waiting
 from refold.store.builds.build import kept
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.log.seal import note, seal
 from refold.store.schema.cluster import bearings
 
@@ -104,16 +104,16 @@ AS_WORKER: dict[str, Act] = {
     "bearings": bearings,
     "marks": note,
     "segments": lambda conn: conn.execute("SELECT refold.ensure_segments()"),
-    "promote": lambda conn: Keeper(conn, Upkeepers(None)).promote_ready(),
+    "promote": lambda conn: StepRunner(conn, Compiler(None)).promote_ready(),
     "silent": lambda conn: first_silent(conn, newest(conn) - 1),
     "kept": kept,
     "status": read,
     "report": lambda conn: report(conn, timedelta(days=7)),
-    "progress": lambda conn: progress.run(conn, Upkeepers(None)),
-    "held back": lambda conn: held_back.run(conn, Upkeepers(None)),
-    "gone": lambda conn: gone.run(conn, Upkeepers(None)),
-    "wake-ups": lambda conn: wake_ups.run(conn, Upkeepers(None)),
-    "tidying": lambda conn: tidying.run(conn, Upkeepers(None)),
+    "progress": lambda conn: progress.run(conn, Compiler(None)),
+    "held back": lambda conn: held_back.run(conn, Compiler(None)),
+    "gone": lambda conn: gone.run(conn, Compiler(None)),
+    "wake-ups": lambda conn: wake_ups.run(conn, Compiler(None)),
+    "tidying": lambda conn: tidying.run(conn, Compiler(None)),
     "sealing": seal,
     "freshness": lambda conn: conn.execute("SELECT * FROM metrics.freshness").fetchall(),
     "doctor: segments": room.segments,

@@ -25,7 +25,7 @@ from refold.postgres.connect import connect
 from refold.service.worker.loop import SETTINGS, Worker
 from refold.service.worker.pending import waiting
 from refold.store.builds.build import Build, live, lock
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.schema.cluster import bearings
 
 SEGMENT, SEGMENTS = 1_500, 8
@@ -63,7 +63,7 @@ class Station:
 
     url: str
     conn: psycopg.Connection
-    upkeepers: Upkeepers = field(default_factory=lambda: Upkeepers(PROJECT))
+    compiler: Compiler = field(default_factory=lambda: Compiler(PROJECT))
     numbers: Iterator[int] = field(default_factory=count)
 
     def measure(self, length: int) -> Measured:
@@ -79,7 +79,7 @@ class Station:
         self.append(PAGE + 10)
         pages = {name: self.page(name) for name in ON_THE_LOG}
         for name in ("clicks", "items"):
-            turn(self.conn, self.upkeepers.of(self.conn, self.build(name)), 1000)
+            turn(self.conn, self.compiler.of(self.conn, self.build(name)), 1000)
         pages |= {name: self.page(name) for name in ON_STREAMS}
         return Measured(pages, {name: self.build(name).table_name for name in project()}, poll, freshness, check)
 
@@ -100,11 +100,11 @@ class Station:
 
     def page(self, name: str) -> list[Plan]:
         """A page of a build, which is then rolled back."""
-        keeper = self.upkeepers.of(self.conn, self.build(name))
+        compiled = self.compiler.of(self.conn, self.build(name))
         with explained(self.conn) as plans, self.conn.transaction(force_rollback=True):
-            build = lock(self.conn, keeper.build_id)
+            build = lock(self.conn, compiled.build_id)
             assert build is not None
-            assert apply_page(self.conn, keeper, build, PAGE).events == PAGE
+            assert apply_page(self.conn, compiled, build, PAGE).events == PAGE
         return plans
 
 
@@ -203,8 +203,8 @@ def test_a_first_load_reads_its_stream_once_and_once_for_the_figure_of_it(statio
         deployment = new_deployment(conn, "rebuild", promote=False)
         [build] = make_builds(conn, [definition], deployment, resumed={})
         before = conn.execute(ROWS_READ, (stream + "%",)).fetchone()
-        keeper = Upkeepers(PROJECT).of(conn, build)
-        while load_step(conn, keeper):
+        compiled = Compiler(PROJECT).of(conn, build)
+        while load_step(conn, compiled):
             pass
         after = conn.execute(ROWS_READ, (stream + "%",)).fetchone()
     assert length and before and after
@@ -218,7 +218,7 @@ def test_readers_of_a_rebuilt_stream_find_their_index_on_it(station: Station) ->
     rebuild(station.conn, PROJECT, ["clicks"], lambda progress: None)
     Worker(station.url, PROJECT).run(drain=True)
     station.append(PAGE + 10)
-    turn(station.conn, station.upkeepers.of(station.conn, station.build("clicks")), 1000)
+    turn(station.conn, station.compiler.of(station.conn, station.build("clicks")), 1000)
     plans = station.page("medians")
     read = scans(plans, station.build("clicks").table_name)
     assert [node["Index Name"] for node in read if node.get("Index Name", "").startswith("key_")]

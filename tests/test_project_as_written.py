@@ -17,7 +17,7 @@ from refold.model.projection.definition import load_directory
 from refold.service.duties import purity as impure
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import find
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.incidents import find as incidents
 
 BOM = "\ufeff"
@@ -166,10 +166,10 @@ def test_a_project_as_people_leave_it(tmp_path: Path, database_url: str) -> None
         assert conn.execute("SELECT DISTINCT by_kind::text, lines::text FROM metrics.orders").fetchall() == [
             ('{"old": 1.50}', '[{"item": "pen", "price": 1.10}]')
         ]
-        upkeepers = Upkeepers(folder)
+        compiler = Compiler(folder)
         live = find(conn, "b.state = 'live'")
-        assert [broken(conn, upkeepers, build.build_id) for build in live] == [[], [], []]
-        impure.run(conn, upkeepers)
+        assert [broken(conn, compiler, build.build_id) for build in live] == [[], [], []]
+        impure.run(conn, compiler)
         assert incidents(conn, "i.kind = 'impure_transform'") == []
 
         (folder / "_money.py").write_text("def cents(amount): return 0\n")

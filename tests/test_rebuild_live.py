@@ -21,7 +21,7 @@ from producers import Producer
 from refold import Log, append
 from refold.engine.apply.load import load_step
 from refold.engine.apply.page import turn
-from refold.engine.apply.step import Keeper, by_depth
+from refold.engine.apply.step import StepRunner, by_depth
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.engine.deployment.deploy import deploy, rebuild
 from refold.engine.publish.switch import promote
@@ -30,7 +30,7 @@ from refold.model.projection.definition import load_directory
 from refold.postgres.connect import connect as connect_as
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import BY_KEY, find, live
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from sessions import somebody_waits
 from waiting import wait_until
 
@@ -196,13 +196,13 @@ def test_a_switch_gives_up_on_an_analyst_who_stays_and_says_why(url: str, connec
     with worker_connection(url) as conn:
         [build] = rebuild(conn, PROJECT, ["everything"], silent, promote=False)
         idle.execute("SELECT * FROM metrics.everything")
-        keeper = Keeper(conn, Upkeepers(PROJECT))
+        compiled = StepRunner(conn, Compiler(PROJECT))
         with pytest.raises(BuildError, match="a session holds") as refused:
-            promote(conn, build.deployment, keeper.upkeepers, keeper.catch_up, seconds=0.3)
+            promote(conn, build.deployment, compiled.compiler, compiled.catch_up, seconds=0.3)
         assert refused.value.remedy is not None and "idle in transaction" in refused.value.remedy
         assert {build.state for build in find(conn, "b.projection = 'everything'")} == {"live", "building"}
         idle.rollback()
-        promote(conn, build.deployment, keeper.upkeepers, keeper.catch_up)
+        promote(conn, build.deployment, compiled.compiler, compiled.catch_up)
         everything = live(conn, "everything")
         assert everything is not None and everything.build_id == build.build_id
     check(url)
@@ -213,15 +213,15 @@ def test_a_switch_brings_the_new_build_to_where_the_old_one_is(url: str, connect
     paused = connect()
     append(paused, random_events(3, prefix="paused-"))
     with worker_connection(url) as conn:
-        upkeepers = Upkeepers(PROJECT)
+        compiler = Compiler(PROJECT)
         builds = rebuild(conn, PROJECT, list(project()), silent, promote=False)
         with Log(url) as log:
             log.append(random_events(30, prefix="later-"))
         paused.commit()
         old = by_depth(conn, find(conn, "b.state = 'live'"))
         for build in old:
-            turn(conn, upkeepers.of(conn, build), 100)
-        promote(conn, builds[0].deployment, upkeepers, Keeper(conn, upkeepers).catch_up)
+            turn(conn, compiler.of(conn, build), 100)
+        promote(conn, builds[0].deployment, compiler, StepRunner(conn, compiler).catch_up)
         assert {build.number for build in find(conn, "b.state = 'live'")} == {2}
     # Nobody has applied a page since.
     assert wrong_metrics(url) == {}
@@ -232,36 +232,36 @@ def test_a_switch_brings_the_new_build_to_where_the_old_one_is(url: str, connect
 
 def test_a_worker_that_saw_the_old_upstream_leaves_the_reader_alone(url: str, connect: Connect) -> None:
     """It has the reader's SQL over the old table; with the new upstream's cursor, events would be skipped."""
-    upkeepers = Upkeepers(PROJECT)
+    compiler = Compiler(PROJECT)
     with worker_connection(url) as conn:
         reader = live(conn, "numbers")
         assert reader is not None
-        before = upkeepers.of(conn, reader)
+        before = compiler.of(conn, reader)
         rebuild(conn, PROJECT, ["clicks"], silent)
         with Log(url) as log:
             log.append(random_events(20, prefix="later-"))
         clicks = live(conn, "clicks")
         assert clicks is not None
-        turn(conn, upkeepers.of(conn, clicks), 100)
+        turn(conn, compiler.of(conn, clicks), 100)
         assert turn(conn, before, 100) is None
-        assert broken(conn, upkeepers, reader.build_id) == []
+        assert broken(conn, compiler, reader.build_id) == []
     check(url)
 
 
 def test_a_load_that_saw_the_old_upstream_leaves_the_build_alone(url: str) -> None:
-    upkeepers = Upkeepers(PROJECT)
+    compiler = Compiler(PROJECT)
     with worker_connection(url) as conn:
         with conn.transaction():
             deployment = new_deployment(conn, "rebuild", promote=False)
             [build] = make_builds(conn, [project()["numbers"]], deployment, resumed={})
-        before = upkeepers.of(conn, build)
+        before = compiler.of(conn, build)
         assert load_step(conn, before, step=10) is not None
         rebuild(conn, PROJECT, ["clicks"], silent)
         assert load_step(conn, before, step=10) is None
         [build] = find(conn, "b.build_id = %s", build.build_id)
-        while load_step(conn, upkeepers.of(conn, build), step=10):
+        while load_step(conn, compiler.of(conn, build), step=10):
             pass
-        assert broken(conn, upkeepers, build.build_id) == []
+        assert broken(conn, compiler, build.build_id) == []
 
 
 def test_a_deploy_that_gets_into_a_deadlock_begins_again(url: str, folder: Path, connect: Connect) -> None:

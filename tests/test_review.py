@@ -14,7 +14,7 @@ import pytest
 from law import worker_connection
 from refold import append
 from refold.engine.apply.load import load_step
-from refold.engine.apply.step import Keeper
+from refold.engine.apply.step import StepRunner
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.engine.deployment.deploy import deploy, rebuild
 from refold.engine.deployment.promote import go_live
@@ -27,7 +27,7 @@ from refold.model.stream.cursor import Snapshot
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import Build, find
 from refold.store.builds.build import lock as build_lock
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -176,8 +176,8 @@ def test_a_half_loaded_reader_of_a_healed_stream_starts_over(project: Project) -
         deployment = new_deployment(project.worker, "deploy", promote=True)
         make_builds(project.worker, [load_directory(project.folder)["counts"]], deployment, resumed={})
     counts = project.build("counts")
-    keeper = Upkeepers(project.folder).of(project.worker, counts)
-    step = load_step(project.worker, keeper, step=2)
+    compiled = Compiler(project.folder).of(project.worker, counts)
+    step = load_step(project.worker, compiled, step=2)
     assert step is not None and not step.finished
     # What an earlier step failed with, and what is kept about rows: of a load that is started over nothing stays.
     project.worker.execute("UPDATE refold.builds SET error = 'too many' WHERE projection = 'counts'")
@@ -253,7 +253,7 @@ def test_a_switch_covers_what_moves_on_while_it_takes_its_locks(
     )
     rebuild(project.worker, project.folder, ["a", "b"], lambda progress: None, promote=False)
     deployment = project.build("a").deployment
-    upkeepers = Upkeepers(None)
+    compiler = Compiler(None)
     lock = build_lock
     locked: list[int] = []
     with worker_connection(database_url) as other:
@@ -263,13 +263,13 @@ def test_a_switch_covers_what_moves_on_while_it_takes_its_locks(
             if not locked:
                 project.append()
                 for one in find(other, "b.state = 'live'"):
-                    Keeper(other, upkeepers).step(one)
+                    StepRunner(other, compiler).step(one)
             locked.append(build_id)
             return build
 
         monkeypatch.setattr(promotion, "lock", and_another_page)
-        keeper = Keeper(project.worker, upkeepers)
-        assert len(promote(project.worker, deployment, upkeepers, keeper.catch_up)) == 2
+        compiled = StepRunner(project.worker, compiler)
+        assert len(promote(project.worker, deployment, compiler, compiled.catch_up)) == 2
     project.append()
     project.drain()
     assert project.rows("a") == [("a", 5)]

@@ -21,7 +21,7 @@ from refold.errors import BuildError
 from refold.model.projection.definition import load_directory
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import Build, find, live
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import find as letters
 from refold.store.incidents import find as incidents
 
@@ -253,7 +253,7 @@ def test_a_revived_build_gets_what_was_released_into_its_stream(project: Project
     project.deploy(per_worth="SELECT worth, 2 * count(*) AS events FROM worth GROUP BY worth")
     conn.execute(LENIENT)
     (letter,) = letters(project.worker, "d.state = 'waiting'")
-    assert release(project.worker, Upkeepers(project.folder), letter).answer == "released"
+    assert release(project.worker, Compiler(project.folder), letter).answer == "released"
     assert project.rows("per_worth") == [(0, 2)]
     project.rollback("per_worth")
     assert project.rows("per_worth") == [(0, 1)]

@@ -12,10 +12,10 @@ import pytest
 
 from law import worker_connection
 from refold.service.duties.schedule import Duty, Schedule
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 Connection = psycopg.Connection[Any]
-NOBODYS = Upkeepers(None)
+NOBODYS = Compiler(None)
 
 
 class Clock:
@@ -33,7 +33,7 @@ class Counted:
         self.what: Callable[[Connection], object] = lambda conn: None
         self.duty = Duty(name, every, self._run, patience)
 
-    def _run(self, conn: Connection, upkeepers: Upkeepers) -> None:
+    def _run(self, conn: Connection, compiler: Compiler) -> None:
         self.runs += 1
         self.what(conn)
 

@@ -14,7 +14,7 @@ from law import random_events, worker_connection
 from refold import append
 from refold.service.duties.missed_notifications import QUIET, over, run
 from refold.service.worker.listener import Doorbell
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident, find
 
 Connection = psycopg.Connection[Any]
@@ -130,7 +130,7 @@ def test_one_that_is_not_seen_again_is_over(sleeper: Sleeper, producer: Connecti
     append(producer, random_events(1))
     sleeper.sleep()
     sleeper.sleep()
-    run(sleeper.conn, Upkeepers(None))
+    run(sleeper.conn, Compiler(None))
     [incident] = sleeper.incidents()
     assert incident.resolved_at is None
     now = datetime.now(UTC)
@@ -139,6 +139,6 @@ def test_one_that_is_not_seen_again_is_over(sleeper: Sleeper, producer: Connecti
     sleeper.conn.execute(
         "UPDATE refold.incidents SET evidence = evidence || jsonb_build_object('seen_at', now() - interval '1 day')"
     )
-    run(sleeper.conn, Upkeepers(None))
+    run(sleeper.conn, Compiler(None))
     [incident] = sleeper.incidents()
     assert incident.resolved_by == "wake-ups"

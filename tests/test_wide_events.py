@@ -20,7 +20,7 @@ from refold.model.projection.definition import load_directory
 from refold.model.projection.transform import Transform
 from refold.postgres.connect import connect
 from refold.store.builds.build import Build, live
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 Connection = psycopg.Connection[Any]
 
@@ -53,9 +53,9 @@ def test_a_page_of_wide_events_ends_with_its_bytes(database_url: str, producer: 
     for part in (wide(50), events(PORTION + 700, "narrow", metadata={"amount": 200})):
         append(producer, part)
         producer.commit()
-    keeper = Upkeepers(SHOP).of(worker, graded(worker))
+    compiled = Compiler(SHOP).of(worker, graded(worker))
     pages = []
-    while (page := turn(worker, keeper, FRESH)) is not None and page.events:
+    while (page := turn(worker, compiled, FRESH)) is not None and page.events:
         pages.append(page.events)
         assert page.full == (len(pages) < 3)
     # The narrow ones come behind the last wide ones, in portions.
@@ -92,7 +92,7 @@ def test_what_is_small_only_because_it_is_compressed_counts_as_wide(
         " FROM generate_series(1, 400) AS n"
     )
     producer.commit()
-    page = turn(worker, Upkeepers(SHOP).of(worker, graded(worker)), FRESH)
+    page = turn(worker, Compiler(SHOP).of(worker, graded(worker)), FRESH)
     assert page is not None
     assert (page.events, page.full) == (BYTES // 100_000 + 1, True)
 
@@ -106,9 +106,9 @@ def test_a_page_with_an_event_that_fails_holds_no_more(
     bad = events(1, "bad", metadata={"amount": "no number", "padding": "x" * WIDE})
     append(producer, [*wide(15, "before"), *bad, *wide(25, "behind")])
     producer.commit()
-    keeper = Upkeepers(SHOP).of(worker, graded(worker))
+    compiled = Compiler(SHOP).of(worker, graded(worker))
     with portions() as given:
-        page = turn(worker, keeper, FRESH)
+        page = turn(worker, compiled, FRESH)
     assert page is not None and page.events == 41
     assert max(given) == FITS
     table = graded(worker).table_name
@@ -124,11 +124,11 @@ def test_a_first_load_goes_on_behind_a_step_that_was_full_of_bytes(
     with worker.transaction():
         deployment = new_deployment(worker, "deploy", promote=True)
         [build] = make_builds(worker, [load_directory(SHOP)["graded"]], deployment, resumed={})
-    keeper = Upkeepers(SHOP).of(worker, build)
+    compiled = Compiler(SHOP).of(worker, build)
     with portions() as given, pytest.MonkeyPatch.context() as patch:
         patch.setattr("refold.engine.apply.page.CUTS", 1)
         steps = []
-        while step := load_step(worker, keeper):
+        while step := load_step(worker, compiled):
             steps.append((step.events, step.finished))
     assert steps == [(2 * FITS, False), (8, True)]
     assert given == [FITS, FITS, 8]

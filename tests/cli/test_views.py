@@ -13,7 +13,7 @@ from law import worker_connection
 from refold.engine.publish.shown import is_hidden, is_shown, shown_again
 from refold.service.duties.audits import QUICK, quick_audit
 from refold.store.builds.build import find
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.incidents import find as incidents
 
 from .conftest import Refold
@@ -249,20 +249,20 @@ def test_what_stands_in_place_of_a_view_and_is_not_refolds_is_told_with_what_to_
 def test_a_workers_audit_makes_a_view_again(
     deployed: Refold, admin: psycopg.Connection[Any], database_url: str
 ) -> None:
-    upkeepers = Upkeepers(None)
+    compiler = Compiler(None)
     with worker_connection(database_url) as worker:
-        quick_audit(worker, upkeepers)
+        quick_audit(worker, compiler)
         admin.execute(DROPPED)
-        quick_audit(worker, upkeepers)
+        quick_audit(worker, compiler)
         assert [one.resolved_by for one in incidents(worker, "i.kind = 'hidden'")] == [QUICK]
         assert csv(deployed, "counts") == ["action,n,u", "view,2,1"]
         [build] = find(worker, "b.state = 'live'")
         # What was right is looked at without a write.
         with worker.transaction():
             worker.execute("SET TRANSACTION READ ONLY")
-            assert is_shown(worker, build, upkeepers)
+            assert is_shown(worker, build, compiler)
         # Renamed while somebody looked.
         assert deployed("rename", "counts", "sums").status == 0
-        assert not is_hidden(worker, build, upkeepers)
-        assert not shown_again(worker, build, upkeepers, by=QUICK)
+        assert not is_hidden(worker, build, compiler)
+        assert not shown_again(worker, build, compiler, by=QUICK)
         assert worker.execute("SELECT to_regclass('metrics.counts')").fetchone() == (None,)

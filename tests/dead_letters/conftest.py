@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from law import worker_connection
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 from .prices import FOLDER, STRICT, Prices
 
@@ -20,7 +20,7 @@ def shop(database_url: str, conn: psycopg.Connection[Any], monkeypatch: pytest.M
     conn.autocommit = True
     conn.execute(STRICT)
     with worker_connection(database_url) as worker:
-        yield Prices(database_url, conn, worker, Upkeepers(FOLDER), monkeypatch)
+        yield Prices(database_url, conn, worker, Compiler(FOLDER), monkeypatch)
 
 
 @pytest.fixture

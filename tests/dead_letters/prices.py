@@ -19,7 +19,7 @@ from refold.engine.reconcile.reconcile import reconcile
 from refold.engine.reconcile.result import Report
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import Build, find
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import DeadLetter
 from refold.store.builds.dead_letters import find as letters
 
@@ -50,14 +50,14 @@ class Prices:
         url: where it is.
         admin: a superuser's connection.
         worker: a worker's connection.
-        upkeepers: the builds' SQL.
+        compiler: the builds' SQL.
         environment: of this process and those that it starts.
     """
 
     url: str
     admin: Connection
     worker: Connection
-    upkeepers: Upkeepers
+    compiler: Compiler
     environment: pytest.MonkeyPatch
 
     def deploy(self, folder: Path = FOLDER) -> None:
@@ -78,8 +78,8 @@ class Prices:
     def apply(self, *projections: str, limit: int = 1000) -> None:
         """Lets these projections read on."""
         for name in projections:
-            keeper = self.upkeepers.of(self.worker, self.build(name))
-            while (done := turn(self.worker, keeper, limit)) is not None and done.events:
+            compiled = self.compiler.of(self.worker, self.build(name))
+            while (done := turn(self.worker, compiled, limit)) is not None and done.events:
                 pass
 
     def drain(self) -> None:

@@ -17,7 +17,7 @@ from refold.cli.app import app
 from refold.engine.reconcile.reconcile import reconcile
 from refold.engine.reconcile.release import release
 from refold.service.duties import purity as impure
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 from .prices import Prices
 
@@ -73,8 +73,8 @@ def test_it_is_set_aside_and_the_others_are_applied(shop: Prices, enriched: Path
     store(shop, "x", metadata)
     shop.sell(5, "later")
     if when == "a page":
-        keeper = Upkeepers(enriched)
-        shop.upkeepers = keeper
+        compiled = Compiler(enriched)
+        shop.compiler = compiled
         shop.apply("enriched", "raw")
     else:
         shop.deploy(enriched)
@@ -84,9 +84,9 @@ def test_it_is_set_aside_and_the_others_are_applied(shop: Prices, enriched: Path
     [letter] = shop.letters()
     assert letter.error.startswith(("ValueError", "RecursionError"))
     # Nor does it stop a duty, an audit, a heal or who tries it again.
-    upkeepers = Upkeepers(enriched)
-    impure.run(shop.worker, upkeepers)
-    assert release(shop.worker, upkeepers, letter).answer == "failed"
+    compiler = Compiler(enriched)
+    impure.run(shop.worker, compiler)
+    assert release(shop.worker, compiler, letter).answer == "failed"
     table = shop.build("enriched").table_name
     shop.admin.execute(f"DELETE FROM refold_builds.{table}; UPDATE refold_builds.{shop.build('raw').table_name}"
                        " SET metadata = '{}' WHERE event_id = 'x'".encode())  # fmt: skip
@@ -116,7 +116,7 @@ def test_it_can_be_shown(shop: Prices, enriched: Path, metadata: str) -> None:
 def test_what_a_function_returns_and_nobody_can_write(shop: Prices, tmp_path: Path) -> None:
     (tmp_path / "enriched.py").write_text(WRITTEN)
     shop.deploy(tmp_path)
-    shop.upkeepers = Upkeepers(tmp_path)
+    shop.compiler = Compiler(tmp_path)
     store(shop, "good", '{"digits": 3}')
     store(shop, "too many for a text", '{"digits": 5000}')
     store(shop, "too many for the column", '{"digits": 30}')

@@ -10,7 +10,7 @@ from live import wrong
 from refold.engine.reconcile import reconcile
 from refold.engine.reconcile.release import release
 from refold.store.builds.build import by_id
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from tampering import bring_late
 
 from .prices import FAILING, FOLDER, LENIENT, Prices
@@ -55,7 +55,7 @@ def test_a_row_that_had_been_made_harmless(shop: Prices, tmp_path: Path, kind: s
     (tmp_path / "raw.sql").write_text(RAW)
     (tmp_path / "reader.sql").write_text(READERS[kind])
     shop.deploy(tmp_path)
-    upkeepers = Upkeepers(tmp_path)
+    compiler = Compiler(tmp_path)
     shop.sell(10, free=(3, 8))
     shop.apply("raw")
     damage(shop, "e3", "5")
@@ -71,7 +71,7 @@ def test_a_row_that_had_been_made_harmless(shop: Prices, tmp_path: Path, kind: s
     # And they can be had when somebody has mended the function.
     shop.admin.execute(LENIENT)
     for letter in shop.letters("d.state = 'waiting'"):
-        assert release(shop.worker, upkeepers, letter).answer == "released"
+        assert release(shop.worker, compiler, letter).answer == "released"
     assert wrong(shop.url, tmp_path, {}) == {}
     assert reconcile(shop.worker, tmp_path, depth="quick").clean
     assert reconcile(shop.worker, tmp_path).clean
@@ -96,7 +96,7 @@ def test_events_behind_the_cursor_that_fail(prices: Prices) -> None:
     prices.admin.execute(LENIENT)
     prices.environment.setenv("REFOLD_TEST_MENDED", "1")
     for letter in prices.letters("d.state = 'waiting'"):
-        assert release(prices.worker, prices.upkeepers, letter).answer == "released"
+        assert release(prices.worker, prices.compiler, letter).answer == "released"
     assert prices.wrong() == {}
     assert reconcile(prices.worker, FOLDER, depth="quick").clean
 
@@ -128,7 +128,7 @@ def test_a_row_that_had_been_damaged_is_no_dead_letter_when_it_is_healed(
     shop.apply("raw")
     damage(shop, "e3", "free")
     damage(shop, "e8", "free")
-    shop.upkeepers = Upkeepers(tmp_path)
+    shop.compiler = Compiler(tmp_path)
     shop.apply("reader")
     assert shop.waiting() == [("reader", "e3"), ("reader", "e5"), ("reader", "e8")]
     report = reconcile(shop.worker, tmp_path, depth="slice")

@@ -77,13 +77,13 @@ def test_a_later_event_of_the_same_key_leaves_it_out_too(prices: Prices) -> None
 def test_a_page_without_such_events_costs_no_more(prices: Prices) -> None:
     """No savepoint, and nobody asks for dead letters."""
     prices.sell(5)
-    keeper = prices.upkeepers.of(prices.worker, prices.build("sums"))
+    compiled = prices.compiler.of(prices.worker, prices.build("sums"))
     read = "SELECT coalesce(seq_scan, 0) + coalesce(idx_scan, 0) FROM pg_stat_xact_user_tables WHERE relname = %s"
     with prices.worker.transaction():
-        build = lock(prices.worker, keeper.build_id)
+        build = lock(prices.worker, compiled.build_id)
         assert build is not None
         before = prices.worker.execute(read, ("dead_letters",)).fetchone()
-        assert apply_page(prices.worker, keeper, build, 100).events == 5
+        assert apply_page(prices.worker, compiled, build, 100).events == 5
         assert prices.worker.execute(read, ("dead_letters",)).fetchone() == before
 
 
@@ -104,10 +104,10 @@ def test_many_failures_in_a_row_are_not_planned_anew(prices: Prices, name: str) 
 def test_more_than_the_bound_fail_the_build_and_no_other(prices: Prices) -> None:
     prices.admin.execute("UPDATE refold.settings SET max_dead_letters = 3, too_many_dead_letters = 'stop'")
     prices.sell(20, free=(1, 4, 6, 15))
-    keeper = prices.upkeepers.of(prices.worker, prices.build("sums"))
+    compiled = prices.compiler.of(prices.worker, prices.build("sums"))
     before = prices.build("sums").cursor
     with pytest.raises(BuildError, match="too many of its events fail, the last with invalid input syntax"):
-        turn(prices.worker, keeper, 100)
+        turn(prices.worker, compiled, 100)
     assert prices.letters() == []
     assert prices.build("sums").cursor == before
     prices.apply("daily")
@@ -117,18 +117,18 @@ def test_more_than_the_bound_fail_the_build_and_no_other(prices: Prices) -> None
 def test_a_share_of_a_page_is_too_much_as_well(prices: Prices) -> None:
     prices.admin.execute("UPDATE refold.settings SET dead_letter_share = 0.2, too_many_dead_letters = 'stop'")
     prices.sell(100, free=tuple(range(0, 100, 4)))
-    keeper = prices.upkeepers.of(prices.worker, prices.build("paid"))
+    compiled = prices.compiler.of(prices.worker, prices.build("paid"))
     with pytest.raises(BuildError, match="too many"):
-        turn(prices.worker, keeper, 100)
+        turn(prices.worker, compiled, 100)
     assert prices.letters() == []
 
 
 def test_a_failed_build_goes_on_by_itself_when_the_cause_is_gone(prices: Prices) -> None:
     prices.admin.execute("UPDATE refold.settings SET max_dead_letters = 0, too_many_dead_letters = 'stop'")
     prices.sell(20, free=(1,))
-    keeper = prices.upkeepers.of(prices.worker, prices.build("sums"))
+    compiled = prices.compiler.of(prices.worker, prices.build("sums"))
     with pytest.raises(BuildError):
-        turn(prices.worker, keeper, 100)
+        turn(prices.worker, compiled, 100)
     prices.mend()
     prices.apply(*FAILING, "daily", "by_user", "grades", "history")
     assert prices.wrong() == {}
@@ -137,10 +137,10 @@ def test_a_failed_build_goes_on_by_itself_when_the_cause_is_gone(prices: Prices)
 
 def test_an_error_that_no_event_causes_is_the_builds(prices: Prices) -> None:
     prices.sell(5)
-    keeper = prices.upkeepers.of(prices.worker, prices.build("sums"))
+    compiled = prices.compiler.of(prices.worker, prices.build("sums"))
     prices.admin.execute("ALTER FUNCTION public.price(text) RENAME TO cost")
     with pytest.raises(psycopg.errors.UndefinedFunction):
-        turn(prices.worker, keeper, 100)
+        turn(prices.worker, compiled, 100)
     assert prices.letters() == []
 
 

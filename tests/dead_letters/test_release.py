@@ -18,7 +18,7 @@ from refold.errors import BuildError
 from refold.model.projection.definition import load_directory
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import by_id, find, lock
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import DeadLetter
 from refold.store.builds.first_load import start_over
 from refold.store.incidents import find as incidents
@@ -33,7 +33,7 @@ def letter_of(prices: Prices, projection: str) -> DeadLetter:
 
 def release_all(prices: Prices) -> list[str]:
     waiting = prices.letters("d.state = 'waiting' AND b.state IN ('building', 'live')")
-    return [release(prices.worker, prices.upkeepers, letter).answer for letter in waiting]
+    return [release(prices.worker, prices.compiler, letter).answer for letter in waiting]
 
 
 def test_everything_is_right_afterwards(prices: Prices) -> None:
@@ -53,7 +53,7 @@ def test_everything_is_right_afterwards(prices: Prices) -> None:
 def test_what_fails_again_waits_on(prices: Prices) -> None:
     prices.sell(10, free=(3,))
     prices.drain()
-    outcome = release(prices.worker, prices.upkeepers, letter_of(prices, "sums"))
+    outcome = release(prices.worker, prices.compiler, letter_of(prices, "sums"))
     assert (outcome.answer, outcome.error) == ("failed", 'invalid input syntax for type numeric: "free"')
     letter = letter_of(prices, "sums")
     assert (letter.attempts, letter.ended_at) == (2, None)
@@ -65,7 +65,7 @@ def test_a_reader_that_has_yet_to_pass_reads_it_by_itself(prices: Prices) -> Non
     prices.apply("paid", "graded", "history")
     prices.mend()
     for name in ("paid", "graded"):
-        assert release(prices.worker, prices.upkeepers, letter_of(prices, name)).answer == "released"
+        assert release(prices.worker, prices.compiler, letter_of(prices, name)).answer == "released"
     # by_user and grades have read nothing so far; history has.
     prices.drain()
     assert prices.wrong() == {}
@@ -75,12 +75,12 @@ def test_a_reader_in_the_middle_of_a_run(prices: Prices) -> None:
     """Some of the stream is behind its cursor, some before it."""
     prices.sell(20, free=(3, 15))
     prices.apply("paid")
-    keeper = prices.upkeepers.of(prices.worker, prices.build("by_user"))
-    turn(prices.worker, keeper, 8)
+    compiled = prices.compiler.of(prices.worker, prices.build("by_user"))
+    turn(prices.worker, compiled, 8)
     assert prices.build("by_user").cursor.target is not None
     prices.mend()
     for letter in prices.letters("b.projection = 'paid'"):
-        assert release(prices.worker, prices.upkeepers, letter).answer == "released"
+        assert release(prices.worker, prices.compiler, letter).answer == "released"
     prices.drain()
     release_all(prices)
     assert prices.wrong() == {}
@@ -95,7 +95,7 @@ def test_two_who_release_at_once_apply_it_once(prices: Prices) -> None:
 
     def try_it() -> None:
         with worker_connection(prices.url) as conn:
-            answers.append(release(conn, prices.upkeepers, letter))
+            answers.append(release(conn, prices.compiler, letter))
 
     at_once(try_it, try_it)
     assert sorted(one.answer for one in answers) == ["ended", "released"]
@@ -109,7 +109,7 @@ def test_a_release_that_is_lost_changes_nothing(prices: Prices) -> None:
     prices.mend()
     letter = letter_of(prices, "paid")
     with pytest.raises(RuntimeError), prices.worker.transaction():
-        release(prices.worker, prices.upkeepers, letter)
+        release(prices.worker, prices.compiler, letter)
         raise RuntimeError("the connection is lost before the commit")
     assert letter_of(prices, "paid") == letter
     release_all(prices)
@@ -127,7 +127,7 @@ def test_a_dropped_event_stays_out_until_a_rebuild(prices: Prices) -> None:
     prices.sell(10, "later")
     prices.drain()
     assert prices.reconcile().clean
-    assert release(prices.worker, prices.upkeepers, letter).answer == "ended"
+    assert release(prices.worker, prices.compiler, letter).answer == "ended"
     prices.mend()
     rebuild(prices.worker, FOLDER, ["sums"], lambda progress: None)
     release_all(prices)
@@ -147,7 +147,7 @@ def test_an_event_that_reaches_a_reader_which_fails_becomes_its_letter(prices: P
         f"CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON refold_builds.{table}"
         " FOR EACH ROW EXECUTE FUNCTION public.refuse()".encode()
     )
-    assert release(prices.worker, prices.upkeepers, letter_of(prices, "paid")).answer == "released"
+    assert release(prices.worker, prices.compiler, letter_of(prices, "paid")).answer == "released"
     letter = letter_of(prices, "by_user")
     assert (letter.event_id, letter.error) == ("e3", "not this one")
     assert prices.reconcile().clean
@@ -181,8 +181,8 @@ def test_a_reader_whose_load_is_half_done_has_passed_the_event_too(shop: Prices,
     with shop.worker.transaction():
         deployment = new_deployment(shop.worker, "deploy", promote=True)
         [reader] = make_builds(shop.worker, [definitions["history"]], deployment, resumed={})
-    upkeepers = Upkeepers(tmp_path)
-    loaded = load_step(shop.worker, upkeepers.of(shop.worker, reader), bucket=1)
+    compiler = Compiler(tmp_path)
+    loaded = load_step(shop.worker, compiler.of(shop.worker, reader), bucket=1)
     assert loaded is not None and not loaded.finished
     shop.mend()
     rebuild(shop.worker, tmp_path, ["graded"], lambda progress: None)
@@ -202,16 +202,16 @@ def test_a_first_load_that_is_started_over_leaves_out_what_it_left_out(prices: P
     with prices.worker.transaction():
         deployment = new_deployment(prices.worker, "rebuild", promote=False)
         (build,) = make_builds(prices.worker, [load_directory(FOLDER)[name]], deployment, resumed={})
-    keeper = prices.upkeepers.of(prices.worker, build)
+    compiled = prices.compiler.of(prices.worker, build)
     while not by_id(prices.worker, build.build_id).dead_letters:
-        load_step(prices.worker, keeper, step=12, bucket=12)
+        load_step(prices.worker, compiled, step=12, bucket=12)
     prices.mend()
     with prices.worker.transaction():
         assert lock(prices.worker, build.build_id, wait=True) is not None
         start_over(prices.worker, by_id(prices.worker, build.build_id))
-    while load_step(prices.worker, keeper, step=12, bucket=12):
+    while load_step(prices.worker, compiled, step=12, bucket=12):
         pass
-    assert broken(prices.worker, prices.upkeepers, build.build_id) == []
+    assert broken(prices.worker, prices.compiler, build.build_id) == []
     for letter in prices.letters(f"d.build_id = {build.build_id} AND d.state = 'waiting'"):
-        assert release(prices.worker, prices.upkeepers, letter).answer == "released"
-    assert broken(prices.worker, prices.upkeepers, build.build_id) == []
+        assert release(prices.worker, prices.compiler, letter).answer == "released"
+    assert broken(prices.worker, prices.compiler, build.build_id) == []

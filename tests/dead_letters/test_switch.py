@@ -92,7 +92,7 @@ def test_a_switch_that_meets_an_event_that_fails(prices: Prices, name: str) -> N
     """A build that was retired in the middle of a run first ends that one, and is behind after it."""
     prices.sell(10)
     old = prices.build(name)
-    turn(prices.worker, prices.upkeepers.of(prices.worker, old), 5)
+    turn(prices.worker, prices.compiler.of(prices.worker, old), 5)
     assert prices.build(name).target is not None
     rebuild(prices.worker, FOLDER, [name], lambda progress: None)
     prices.sell(10, "later", free=(3,))

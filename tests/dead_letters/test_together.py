@@ -17,7 +17,7 @@ from refold.engine.deployment.deploy import rebuild
 from refold.engine.reconcile.reconcile import reconcile
 from refold.engine.reconcile.release import drop
 from refold.errors import BuildError
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import find as letters
 from refold.store.incidents import find as incidents
 
@@ -66,7 +66,7 @@ def test_those_that_fail_only_together(
 ) -> None:
     folder = project(tmp_path, name)
     shop.deploy(folder)
-    shop.upkeepers = Upkeepers(folder)
+    shop.compiler = Compiler(folder)
     tell(shop, metadata)
     tell(shop, metadata[:1], "other", "somebody else")
     shop.apply(name)
@@ -124,12 +124,12 @@ def test_many_are_set_aside_in_portions(shop: Prices, tmp_path: Path) -> None:
     folder = project(tmp_path, "paid")
     shop.deploy(folder)
     tell(shop, [{"price": "free" if at % 2 else at} for at in range(2 * PORTION + 200)])
-    keeper = Upkeepers(folder).of(shop.worker, shop.build("paid"))
-    done = turn(shop.worker, keeper, 10_000)
+    compiled = Compiler(folder).of(shop.worker, shop.build("paid"))
+    done = turn(shop.worker, compiled, 10_000)
     assert done is not None and done.full
     assert done.events <= 2 * PORTION
     assert 0 < len(shop.letters()) <= PORTION
-    while (done := turn(shop.worker, keeper, 10_000)) is not None and done.full:
+    while (done := turn(shop.worker, compiled, 10_000)) is not None and done.full:
         pass
     build = shop.build("paid")
     assert build.dead_letters == len(shop.letters()) == PORTION + 100
@@ -147,18 +147,18 @@ def test_what_was_dropped_does_not_count(shop: Prices, tmp_path: Path) -> None:
     folder = project(tmp_path, "paid")
     shop.admin.execute("UPDATE refold.settings SET max_dead_letters = 5, too_many_dead_letters = 'stop'")
     shop.deploy(folder)
-    keeper = Upkeepers(folder).of(shop.worker, shop.build("paid"))
+    compiled = Compiler(folder).of(shop.worker, shop.build("paid"))
     tell(shop, [{"price": "free"}] * 5)
-    turn(shop.worker, keeper, 100)
+    turn(shop.worker, compiled, 100)
     for letter in letters(shop.worker):
         assert drop(shop.worker, letter, "no price")
     tell(shop, [{"price": "free"}, {"price": 1}], "later")
-    turn(shop.worker, keeper, 100)
+    turn(shop.worker, compiled, 100)
     assert shop.waiting() == [("paid", "later0")]
     assert shop.admin.execute("SELECT count(*) FROM metrics.paid").fetchone() == (1,)
     tell(shop, [{"price": "free"}] * 5, "again")
     with pytest.raises(BuildError, match="too many of its events fail"):
-        turn(shop.worker, keeper, 100)
+        turn(shop.worker, compiled, 100)
 
 
 def test_a_live_build_goes_on_beyond_the_bound(shop: Prices, tmp_path: Path) -> None:
@@ -166,9 +166,9 @@ def test_a_live_build_goes_on_beyond_the_bound(shop: Prices, tmp_path: Path) -> 
     folder = project(tmp_path, "paid")
     shop.admin.execute("UPDATE refold.settings SET max_dead_letters = 5")
     shop.deploy(folder)
-    keeper = Upkeepers(folder).of(shop.worker, shop.build("paid"))
+    compiled = Compiler(folder).of(shop.worker, shop.build("paid"))
     tell(shop, [{"price": "free"}] * 40 + [{"price": 1}])
-    turn(shop.worker, keeper, 100)
+    turn(shop.worker, compiled, 100)
     assert len(shop.waiting()) == 40
     assert shop.admin.execute("SELECT count(*) FROM metrics.paid").fetchone() == (1,)
     # What the live one leaves out is no news to its successor; more is.

@@ -20,7 +20,7 @@ from refold.engine.reconcile.reconcile import reconcile
 from refold.engine.reconcile.release import release
 from refold.model.projection.plan import LOG_COLUMNS
 from refold.model.projection.query import analyse
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import find as letters
 from tampering import unguarded
 
@@ -178,12 +178,12 @@ def test_releasing_it_too_early_fails_again_and_later_succeeds(shop: Shop) -> No
     shop.deploy(r=MERGE)
     shop.sell((6, 0))
     shop.drain()
-    upkeepers = Upkeepers(shop.folder)
+    compiler = Compiler(shop.folder)
     [letter] = letters(shop.worker)
-    assert release(shop.worker, upkeepers, letter).answer == "failed"
+    assert release(shop.worker, compiler, letter).answer == "failed"
     shop.sell((6, 2), prefix="f")
     shop.drain()
-    assert release(shop.worker, upkeepers, letter).answer == "released"
+    assert release(shop.worker, compiler, letter).answer == "released"
     assert shop.shown() == [("ann", Decimal(6), 2)]
 
 

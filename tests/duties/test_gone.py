@@ -12,7 +12,7 @@ from refold.engine.deployment.deploy import rebuild
 from refold.engine.deployment.rollback import rollback
 from refold.service.duties.stale_incidents import run
 from refold.store import incidents
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from test_rollback import Connection, Project
 
 
@@ -29,16 +29,16 @@ def test_dead_letters_of_a_replaced_build(tmp_path: Path, database_url: str, con
         worth = "SELECT public.price(metadata ->> 'n') AS worth, count(*) AS events FROM events GROUP BY worth"
         project.deploy(worth=worth)
         replaced = ("dead_letters", project.live("worth").table_name)
-        upkeepers = Upkeepers(tmp_path)
+        compiler = Compiler(tmp_path)
         incidents.detect(worker, "drift", "long_gone", by="a test", evidence={})
         incidents.detect(worker, "drift", "worth", by="a test", evidence={})
-        run(worker, upkeepers)
+        run(worker, compiler)
         assert open_incidents(worker) == {replaced, ("drift", "worth")}
         conn.execute(LENIENT)
         rebuild(worker, tmp_path, ["worth"], lambda progress: None)
         # With the switch itself: nobody lists these letters any more, and no worker need live to see that.
         assert open_incidents(worker) == {("drift", "worth")}
-        run(worker, upkeepers)
+        run(worker, compiler)
         assert open_incidents(worker) == {("drift", "worth")}
         rollback(worker, tmp_path, "worth", lambda progress: None)
         assert open_incidents(worker) == {replaced, ("drift", "worth")}

@@ -12,13 +12,13 @@ import pytest
 from making import events
 from refold import append
 from refold.service.duties.blocking_transactions import held_back, run
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident
 from refold.store.log.blocking_transactions import Holder
 from refold.store.schema.settings import Limits
 
 Connection = psycopg.Connection[Any]
-NOBODYS = Upkeepers(None)
+NOBODYS = Compiler(None)
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 

@@ -17,11 +17,11 @@ from refold.inspect.doctor.transactions import holding_vacuum
 from refold.postgres.old_snapshots import HARMLESS, UNDATED, Held
 from refold.service.duties import folding
 from refold.service.duties.old_snapshots import findings, run
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident
 
 Connection = psycopg.Connection[Any]
-NOBODYS = Upkeepers(None)
+NOBODYS = Compiler(None)
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 

@@ -16,7 +16,7 @@ from refold.model.quantiles import bucket
 from refold.service.duties import hot_keys
 from refold.service.duties.hot_keys import BUSY, MINUTES, expensive, run
 from refold.store.builds.build import live
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident
 
 Connection = psycopg.Connection[Any]
@@ -65,13 +65,13 @@ def shop(
 def test_a_hot_key_is_named_while_its_pages_are_expensive(
     shop: Callable[[float], None], worker: Connection, incidents: Callable[[str], list[Incident]]
 ) -> None:
-    upkeepers = Upkeepers(SHOP)
+    compiler = Compiler(SHOP)
     shop(0.02)
-    run(worker, upkeepers)
+    run(worker, compiler)
     assert incidents("hot_key") == []
     shop(2.5)
-    run(worker, upkeepers)
-    run(worker, upkeepers)
+    run(worker, compiler)
+    run(worker, compiler)
     [incident] = incidents("hot_key")
     build = live(worker, "paths")
     assert build is not None
@@ -87,7 +87,7 @@ def test_a_hot_key_is_named_while_its_pages_are_expensive(
     assert check.verdict == "warn"
     assert "user_id NULL has 60 events" in check.found and "2.5 s" in check.found
     shop(0.02)
-    run(worker, upkeepers)
+    run(worker, compiler)
     assert incidents("hot_key")[0].resolved_at is not None
     assert [check.verdict for check in doctor(worker)] == ["ok"]
 
@@ -100,7 +100,7 @@ def test_pages_that_are_expensive_for_another_reason_blame_nobody(
 ) -> None:
     monkeypatch.setattr(hot_keys, "HOT", 61)
     shop(2.5)
-    run(worker, Upkeepers(SHOP))
+    run(worker, Compiler(SHOP))
     assert incidents("hot_key") == []
 
 
@@ -110,5 +110,5 @@ def test_the_count_of_a_key_has_an_end(
     monkeypatch.setattr(hot_keys, "COUNTED", 55)
     build = live(worker, "paths")
     assert build is not None
-    hot = hot_keys.hottest(worker, Upkeepers(SHOP).of(worker, build))
+    hot = hot_keys.hottest(worker, Compiler(SHOP).of(worker, build))
     assert hot is not None and hot.events == 55

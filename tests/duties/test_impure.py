@@ -15,7 +15,7 @@ from making import events
 from refold import append
 from refold.engine.reconcile.reconcile import reconcile
 from refold.service.duties.purity import run
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident
 
 Connection = psycopg.Connection[Any]
@@ -78,7 +78,7 @@ def test_an_impure_transform_is_named(
     tables = make_live(database_url, folder)
     offer(producers)
     drain(database_url, folder)
-    run(worker, Upkeepers(folder))
+    run(worker, Compiler(folder))
     if not fields:
         # The same for a hundred events: nobody could tell yet.
         assert incidents("impure_transform") == []
@@ -93,7 +93,7 @@ def test_an_impure_transform_is_named(
     # Corrected and deployed, it is over.
     project(folder, HONEST)
     make_live(database_url, folder)
-    run(worker, Upkeepers(folder))
+    run(worker, Compiler(folder))
     [incident] = incidents("impure_transform")
     assert (incident.resolved_by, incident.outcome) == ("purity", {"because": "the build is not kept any more"})
 
@@ -111,7 +111,7 @@ def test_honest_ones_are_never_flagged(
     for number in range(3):
         offer(producers, f"{number}-", 30)
         drain(database_url, folder)
-        run(worker, Upkeepers(folder))
+        run(worker, Compiler(folder))
     assert incidents("impure_transform") == []
 
 
@@ -132,7 +132,7 @@ def test_values_are_compared_not_texts(
     make_live(database_url, folder)
     offer(producers)
     drain(database_url, folder)
-    run(worker, Upkeepers(folder))
+    run(worker, Compiler(folder))
     assert incidents("impure_transform") == []
 
 
@@ -150,10 +150,10 @@ def test_a_row_changed_by_hand_is_drift_and_no_fault_of_the_function(
     drain(database_url, folder)
     for _ in range(2):
         admin.execute(f"UPDATE {tables['stamped']} SET at = -1".encode())
-        run(worker, Upkeepers(folder))
+        run(worker, Compiler(folder))
         assert incidents("impure_transform") == []
         reconcile(worker, folder)
-        run(worker, Upkeepers(folder))
+        run(worker, Compiler(folder))
         assert incidents("impure_transform") == []
 
 
@@ -175,7 +175,7 @@ def test_what_differs_again_after_it_was_healed(
     drain(database_url, folder)
     for text in ("2", "3"):
         other.write_text(text)
-        run(worker, Upkeepers(folder))
+        run(worker, Compiler(folder))
         if text == "2":
             assert incidents("impure_transform") == []
             reconcile(worker, folder)
@@ -198,6 +198,6 @@ def test_events_that_it_cannot_process_and_code_that_is_elsewhere(
     offer(producers)
     drain(database_url, folder)
     flag.touch()
-    run(worker, Upkeepers(folder))
-    run(worker, Upkeepers(None))
+    run(worker, Compiler(folder))
+    run(worker, Compiler(None))
     assert incidents("impure_transform") == []

@@ -19,12 +19,12 @@ from refold.model.projection.definition import load_directory
 from refold.service.duties.lag_and_stall import ALL, WHILE_WRITING, Standing, causes, run, successions
 from refold.store.builds.build import find as find_builds
 from refold.store.builds.build import lock
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident
 from refold.store.schema.settings import Limits
 
 Connection = psycopg.Connection[Any]
-NOBODYS = Upkeepers(None)
+NOBODYS = Compiler(None)
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 ALLOWED = Limits(
@@ -262,7 +262,7 @@ def test_a_build_that_somebody_sits_on_is_named_with_the_session(
 
 
 def drain_all_but(worker: Connection, build_id: int) -> None:
-    upkeepers = Upkeepers(SHOP)
+    compiler = Compiler(SHOP)
     for build in find_builds(worker, "b.state = 'live'"):
         if build.build_id != build_id:
-            turn(worker, upkeepers.of(worker, build), 1000)
+            turn(worker, compiler.of(worker, build), 1000)

@@ -20,10 +20,10 @@ from refold.model.projection.definition import load_directory
 from refold.service.duties import retention
 from refold.service.duties.registry import DUTIES
 from refold.service.duties.retention import run
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 Connection = psycopg.Connection[Any]
-NOBODYS = Upkeepers(None)
+NOBODYS = Compiler(None)
 LONG = timedelta(days=5000)
 
 

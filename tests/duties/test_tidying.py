@@ -10,11 +10,11 @@ import psycopg
 from making import events
 from refold import append
 from refold.service.duties.prune_statistics import run
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.log.append import BULK
 
 Connection = psycopg.Connection[Any]
-NOBODYS = Upkeepers(None)
+NOBODYS = Compiler(None)
 
 
 def rows(admin: Connection) -> list[tuple[Any, ...]]:

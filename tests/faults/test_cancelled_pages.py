@@ -12,11 +12,11 @@ from making import events
 from refold import append
 from refold.engine.apply.load import Loaded
 from refold.engine.apply.page import Applied
-from refold.engine.apply.step import FORGIVE, Keeper, PageSize
+from refold.engine.apply.step import FORGIVE, PageSize, StepRunner
 from refold.engine.deployment.deploy import _begin_rebuild
 from refold.postgres.connect import connect as connect_as
 from refold.store.builds.build import find
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 Connection = psycopg.Connection[Any]
 
@@ -63,10 +63,10 @@ def test_a_page_of_one_row_that_is_cancelled_is_an_error(
     append(producer, [event | {"action": "purchase"} for event in events(3)])
     producer.commit()
     with connect_as(database_url, "refold_worker", autocommit=True) as conn:
-        keeper = Keeper(conn, Upkeepers(SHOP))
+        compiled = StepRunner(conn, Compiler(SHOP))
         (build,) = find(conn, "b.projection = 'purchases'")
         with pytest.raises(psycopg.errors.QueryCanceled):
-            while keeper.step(build) == Applied(0, full=True):
+            while compiled.step(build) == Applied(0, full=True):
                 pass
 
 
@@ -82,13 +82,13 @@ def test_a_step_of_a_load_that_is_cancelled_is_halved(
     admin.execute("ANALYZE refold.events")
     with connect_as(database_url, "refold_worker", autocommit=True) as conn:
         with conn.transaction():
-            _begin_rebuild(conn, Upkeepers(SHOP), find(conn, "b.projection = %s", projection), promote=True)
+            _begin_rebuild(conn, Compiler(SHOP), find(conn, "b.projection = %s", projection), promote=True)
         (build,) = find(conn, "b.projection = %s AND b.state = 'building'", projection)
         bound(admin, build.table_name, 400)
-        keeper = Keeper(conn, Upkeepers(SHOP))
+        compiled = StepRunner(conn, Compiler(SHOP))
         steps = 0
         while not (found := find(conn, "b.build_id = %s", build.build_id))[0].loaded:
-            assert isinstance(keeper.step(found[0]), Loaded)
+            assert isinstance(compiled.step(found[0]), Loaded)
             steps += 1
     assert steps > 7
     drain(database_url)

@@ -29,7 +29,7 @@ from live import SHOP, make_live, wrong
 from refold import Log, SourceEvent
 from refold.embedded import EmbeddedServer
 from refold.engine.apply.page import apply_page
-from refold.engine.apply.step import Keeper, by_depth
+from refold.engine.apply.step import StepRunner, by_depth
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.engine.deployment.key_indexes import key_indexes
 from refold.engine.reconcile import reconcile
@@ -38,7 +38,7 @@ from refold.model.projection.definition import Definition
 from refold.postgres.connect import connect
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import Build, find, lock
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.schema.migrate import migrate
 from waiting import wait_until
 
@@ -59,7 +59,7 @@ class Everything(RuleBasedStateMachine):
         super().__init__()
         self.committed: dict[str, SourceEvent] = {}
         self.tampered = False
-        self.upkeepers = Upkeepers(SHOP)
+        self.compiler = Compiler(SHOP)
         self.name = f"{TEMPLATE}_{next(self.names)}"
         # By file_copy: a clone by wal_log takes over that values of sequences are in the WAL, where they are not, and
         # after a crash they are handed out again.
@@ -120,20 +120,20 @@ class Everything(RuleBasedStateMachine):
 
     def work(self, turns: list[int]) -> None:
         """Pages, and steps of first loads."""
-        keeper = Keeper(self.conn, self.upkeepers)
+        compiled = StepRunner(self.conn, self.compiler)
         builds = by_depth(self.conn, find(self.conn, "b.state IN ('building', 'live')"))
         for turn in turns:
-            keeper.step(builds[turn % len(builds)])
+            compiled.step(builds[turn % len(builds)])
 
     @rule(turn=which)
     def kill(self, turn: int) -> None:
         """The process that serves a worker dies with a page written and nothing committed; so does everybody's."""
         builds = by_depth(self.conn, find(self.conn, "b.state IN ('building', 'live') AND b.loaded"))
-        keeper = self.upkeepers.of(self.conn, builds[turn % len(builds)])
+        compiled = self.compiler.of(self.conn, builds[turn % len(builds)])
         self.conn.execute("BEGIN")
-        build = lock(self.conn, keeper.build_id)
+        build = lock(self.conn, compiled.build_id)
         assert build is not None
-        apply_page(self.conn, keeper, build, 5)
+        apply_page(self.conn, compiled, build, 5)
         os.kill(self.conn.info.backend_pid, signal.SIGKILL)
         with pytest.raises(psycopg.OperationalError):
             wait_until(lambda: self.conn.execute("SELECT false").fetchone() == (True,), 10.0)
@@ -159,15 +159,17 @@ class Everything(RuleBasedStateMachine):
             deployment = new_deployment(self.conn, "rebuild", promote=True)
             definitions = [self.definition(build) for build in live if build.build_id in ids]
             make_builds(self.conn, definitions, deployment, resumed={})
-        key_indexes(self.conn, self.upkeepers)
+        key_indexes(self.conn, self.compiler)
 
     def definition(self, build: Build) -> Definition:
-        keeper = self.upkeepers.of(self.conn, build)
-        return Definition(build.projection, None, build.definition, keeper.plan, build.fingerprint, keeper.transform)
+        compiled = self.compiler.of(self.conn, build)
+        return Definition(
+            build.projection, None, build.definition, compiled.plan, build.fingerprint, compiled.transform
+        )
 
     @rule()
     def promote(self) -> None:
-        Keeper(self.conn, self.upkeepers).promote_ready()
+        StepRunner(self.conn, self.compiler).promote_ready()
 
     @rule(chosen=which, how=st.sampled_from(["DELETE", "UPDATE", "TRUNCATE"]), salt=st.integers(0, 999))
     def tamper(self, chosen: int, how: str, salt: int) -> None:
@@ -203,7 +205,7 @@ class Everything(RuleBasedStateMachine):
         assert report.skipped == []
         self.tampered = False
         for build in find(self.conn, "b.state = 'live'"):
-            assert broken(self.conn, self.upkeepers, build.build_id) == []
+            assert broken(self.conn, self.compiler, build.build_id) == []
 
     def teardown(self) -> None:
         try:

@@ -20,7 +20,7 @@ from refold.postgres.replica_identity import lacking
 from refold.service.duties import prune_statistics as tidying
 from refold.service.duties.registry import DUTIES
 from refold.service.duties.schedule import Schedule
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.schema.migrate import migrate
 
 Connection = psycopg.Connection[Any]
@@ -59,8 +59,8 @@ def everything(url: str) -> None:
         assert reconcile(conn, SHOP).drift == 0
         schedule = Schedule(DUTIES)
         for _ in DUTIES:
-            schedule.turn(conn, Upkeepers(SHOP))
-        tidying.run(conn, Upkeepers(None))
+            schedule.turn(conn, Compiler(SHOP))
+        tidying.run(conn, Compiler(None))
         assert conn.execute("SELECT name, error FROM refold.duties WHERE error IS NOT NULL").fetchall() == []
         rebuild(conn, SHOP, ["purchases", "daily"], lambda progress: None, cascade=True)
         rollback(conn, SHOP, "daily", lambda progress: None)

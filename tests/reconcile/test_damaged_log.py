@@ -14,7 +14,7 @@ from reconcile_shop import Shop, shopping
 from refold import append
 from refold.engine.apply import step as catch_up
 from refold.engine.apply.isolate import Culprit
-from refold.engine.apply.step import Keeper
+from refold.engine.apply.step import StepRunner
 from refold.engine.deployment.deploy import rebuild
 from refold.engine.publish.switch import NotYet
 from refold.engine.reconcile.reconcile import reconcile
@@ -27,7 +27,7 @@ from refold.service.duties import scrubbing
 from refold.service.duties.audits import deep_step, quick_audit
 from refold.store import incidents
 from refold.store.builds.build import find
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import find as letters
 from refold.store.builds.dead_letters import set_aside
 from refold.store.builds.suspects import suspects
@@ -103,7 +103,7 @@ def test_nothing_is_healed_from_a_damaged_log(shop: Shop, owner: Connection, nam
     # Somebody puts it back: everything closes by itself.
     tamper(owner, "DELETE FROM refold.events")
     tamper(owner, "INSERT INTO refold.events SELECT * FROM public.kept")
-    scrubbing.run(shop.worker, Upkeepers(SHOP))
+    scrubbing.run(shop.worker, Compiler(SHOP))
     assert opened(shop, "log_damage") == []
     assert shop.reconcile().drift == 0
     assert opened(shop, "drift") == []
@@ -114,7 +114,7 @@ def test_within_a_minute(shop: Shop, owner: Connection) -> None:
     """100 stays 100: the quick audit sees that an event is gone, and does not make it 99."""
     before = metrics(shop)
     tamper(owner, DAMAGE["an event deleted"])
-    quick_audit(shop.worker, Upkeepers(SHOP))
+    quick_audit(shop.worker, Compiler(SHOP))
     assert metrics(shop) == before
     (damage,) = opened(shop, "log_damage")
     assert (damage.subject, damage.evidence["damage"][0]["event_id"]) == (SEGMENT, "e005")
@@ -124,7 +124,7 @@ def test_within_a_minute(shop: Shop, owner: Connection) -> None:
 def test_what_was_read_is_not_corrected_either(shop: Shop, owner: Connection) -> None:
     """Of an event that gave no row there is nothing but the figure to say that it was read."""
     tamper(owner, "DELETE FROM refold.events WHERE event_id = 'e006'")
-    quick_audit(shop.worker, Upkeepers(SHOP))
+    quick_audit(shop.worker, Compiler(SHOP))
     assert "purchases" in {one.subject for one in opened(shop, "drift")}
 
 
@@ -159,7 +159,7 @@ def test_what_was_accepted_is_healed(shop: Shop, owner: Connection) -> None:
         found = accept(shop.worker, SEGMENT, "the disk lost it")
         assert (found.missing, found.changed, found.unknown) == (1, 0, 0)
         assert opened(shop, "log_damage") == []
-        quick_audit(shop.worker, Upkeepers(SHOP))
+        quick_audit(shop.worker, Compiler(SHOP))
         assert shop.wrong() == {}
         # What a deep audit saw, a deep one closes.
         assert shop.reconcile().clean
@@ -199,13 +199,13 @@ def test_an_event_that_comes_back_by_the_door_for_it(shop: Shop, owner: Connecti
     tamper(owner, DAMAGE["an event deleted"])
     shop.reconcile()
     accept(shop.worker, SEGMENT, "for the time being")
-    quick_audit(shop.worker, Upkeepers(SHOP))
+    quick_audit(shop.worker, Compiler(SHOP))
     assert metrics(shop) != before
     with owner.transaction():
         owner.execute("SET LOCAL refold.restoring = on")
         owner.execute("INSERT INTO refold.events SELECT * FROM public.kept")
     assert owner.execute("SELECT count(*) FROM refold.lost_events").fetchone() == (0,)
-    quick_audit(shop.worker, Upkeepers(SHOP))
+    quick_audit(shop.worker, Compiler(SHOP))
     assert metrics(shop) == before
     assert scrub(shop.worker).damage == []
 
@@ -218,7 +218,7 @@ def test_a_dead_letter_is_not_released_from_damage(shop: Shop, owner: Connection
     tamper(owner, DAMAGE["its content changed"])
     (letter,) = letters(shop.worker, "d.event_id = 'e005'")
     with pytest.raises(LogDamaged, match="e005"):
-        release(shop.worker, Upkeepers(SHOP), letter)
+        release(shop.worker, Compiler(SHOP), letter)
     assert [one.state for one in letters(shop.worker, "d.event_id = 'e005'")] == ["waiting"]
 
 
@@ -248,7 +248,7 @@ def test_a_build_made_from_damage_replaces_nothing(shop: Shop, owner: Connection
     (fresh,) = find(shop.worker, "b.state = 'building'")
     assert "the log was damaged while" in (fresh.error or "")
     assert opened(shop, "log_damage") == []
-    deep_step(shop.worker, Upkeepers(SHOP))
+    deep_step(shop.worker, Compiler(SHOP))
     shop.drain()
     assert [
         (build.number, build.error) for build in find(shop.worker, "b.state = 'live' AND b.projection = 'daily'")
@@ -276,15 +276,15 @@ def test_what_pages_have_read_of_a_damaged_log_is_proved_when_it_is_restored(sho
     owner.execute("CREATE TABLE public.kept AS SELECT * FROM refold.events WHERE event_id = 'e005'")
     (user,) = owner.execute("SELECT user_id FROM public.kept").fetchone() or (None,)
     tamper(owner, DAMAGE["an event deleted"])
-    scrubbing.run(shop.worker, Upkeepers(SHOP))
+    scrubbing.run(shop.worker, Compiler(SHOP))
     shop.append([{**one, "id": "later", "user_id": user} for one in shopping() if one["id"] == "e006"])
     shop.drain()
     with owner.transaction():
         owner.execute("SET LOCAL refold.restoring = on")
         owner.execute("INSERT INTO refold.events SELECT * FROM public.kept")
-    scrubbing.run(shop.worker, Upkeepers(SHOP))
+    scrubbing.run(shop.worker, Compiler(SHOP))
     assert opened(shop, "log_damage") == []
-    deep_step(shop.worker, Upkeepers(SHOP))
+    deep_step(shop.worker, Compiler(SHOP))
     rows = shop.worker.execute("SELECT projection, kind FROM refold.repairs").fetchall()
     assert rows == [("paths", "drifted")]
     assert reconcile(shop.worker, SHOP).drift == 0
@@ -297,15 +297,15 @@ def test_the_duty_looks_at_what_is_new_and_at_the_rest_in_time(
 ) -> None:
     seal_first(shop, owner)
     tamper(owner, "DELETE FROM refold.events WHERE event_id = 'next003'")
-    scrubbing.run(shop.worker, Upkeepers(None))
+    scrubbing.run(shop.worker, Compiler(None))
     (damage,) = opened(shop, "log_damage")
     assert [one["event_id"] for one in damage.evidence["damage"]] == ["next003"]
     # What was sealed has been looked at when it was.
     tamper(owner, "DELETE FROM refold.events WHERE event_id = 'e003'")
-    scrubbing.run(shop.worker, Upkeepers(None))
+    scrubbing.run(shop.worker, Compiler(None))
     assert opened(shop, "log_damage")[0].evidence["found"] == 1
     owner.execute("UPDATE refold.sealed SET scrubbed_at = now() - interval '8 days'")
-    scrubbing.run(shop.worker, Upkeepers(None))
+    scrubbing.run(shop.worker, Compiler(None))
     assert opened(shop, "log_damage")[0].evidence["slices"] == "{[0,1]}"
     row = owner.execute("SELECT min(scrubbed_at) > now() - interval '1 hour' FROM refold.sealed").fetchone()
     assert row == (True,)
@@ -322,7 +322,7 @@ def test_the_duty_does_a_portion_at_a_time(shop: Shop, owner: Connection, monkey
     left = "SELECT count(*) FROM refold.sealed WHERE scrubbed_at < now() - interval '7 days'"
     counts = []
     for _ in range(2):
-        scrubbing.run(shop.worker, Upkeepers(None))
+        scrubbing.run(shop.worker, Compiler(None))
         counts += owner.execute(left).fetchall()
     assert counts == [(3,), (0,)]
 
@@ -353,12 +353,12 @@ def test_a_switch_that_was_refused_is_tried_again_in_proportion_to_what_it_took(
 
     monkeypatch.setattr(catch_up, "promote", refuse)
     monkeypatch.setattr(catch_up, "time", SimpleNamespace(monotonic=lambda: now))
-    keeper = Keeper(shop.worker, Upkeepers(SHOP))
+    compiled = StepRunner(shop.worker, Compiler(SHOP))
     for _ in range(3):
-        assert keeper.promote_ready(patient=True) == []
+        assert compiled.promote_ready(patient=True) == []
     assert attempts == 1
     now += 2.0 * catch_up.SWITCH_REST
-    assert keeper.promote_ready(patient=True) == []
+    assert compiled.promote_ready(patient=True) == []
     assert attempts == 2
-    assert keeper.promote_ready() == []
+    assert compiled.promote_ready() == []
     assert attempts == 3, "whoever drains waits for everything"

@@ -22,7 +22,7 @@ from refold.service.duties.audits import quick_audit
 from refold.store import incidents
 from refold.store.builds.build import by_id, live
 from refold.store.builds.checksums import disagreements
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.log.seal import seal
 from waiting import wait_until
 
@@ -33,12 +33,12 @@ pytestmark = pytest.mark.live("shop")
 
 def disagreeing(shop: Shop) -> dict[str, list[int]]:
     """By projection, the slices in which figures and rows disagree."""
-    upkeepers = Upkeepers(SHOP)
+    compiler = Compiler(SHOP)
     found = {}
     for projection in shop.tables:
         build = live(shop.worker, projection)
         assert build is not None
-        wrong = disagreements(shop.worker, build.build_id, upkeepers.of(shop.worker, build).statements.relations)
+        wrong = disagreements(shop.worker, build.build_id, compiler.of(shop.worker, build).statements.relations)
         if wrong:
             found[projection] = [one.slice for one in wrong]
     return found
@@ -130,9 +130,9 @@ def test_deep_sees_what_figures_cannot(shop: Shop) -> None:
     shop.tamper("UPDATE {daily} SET events = events + 1 WHERE day = '2026-03-03' AND action = 'view'")
     build = live(shop.worker, "daily")
     assert build is not None
-    keeper = Upkeepers(SHOP).of(shop.worker, build)
-    (wrong,) = disagreements(shop.worker, build.build_id, keeper.statements.relations)
-    hashed = f"SELECT sum({keeper.statements.relations[0].row_hash()}) FROM {shop.tables['daily']}"
+    compiled = Compiler(SHOP).of(shop.worker, build)
+    (wrong,) = disagreements(shop.worker, build.build_id, compiled.statements.relations)
+    hashed = f"SELECT sum({compiled.statements.relations[0].row_hash()}) FROM {shop.tables['daily']}"
     shop.worker.execute(
         f"UPDATE refold.figures SET hash = ({hashed} WHERE refold.day_slice(day) = %s)"
         " WHERE build_id = %s AND relation = 0 AND slice = %s".encode(),
@@ -148,18 +148,18 @@ def test_a_deep_audit_goes_on_where_it_was_interrupted(shop: Shop, monkeypatch: 
     monkeypatch.setitem(deep.TOGETHER, "day", 1)
     build = live(shop.worker, "daily")
     assert build is not None
-    keeper = Upkeepers(SHOP).of(shop.worker, build)
-    everything = [(one,) for one in deep.plan(shop.worker, keeper, None)]
-    interrupted = deep.steps(shop.worker, keeper, resume=True)
+    compiled = Compiler(SHOP).of(shop.worker, build)
+    everything = [(one,) for one in deep.plan(shop.worker, compiled, None)]
+    interrupted = deep.steps(shop.worker, compiled, resume=True)
     # The third is under way when it is interrupted: it has to be done again.
     assert [next(interrupted) for _ in range(3)] == everything[:3]
     mark = deep.find_mark(shop.worker, build.build_id, rolling=False)
     assert mark is not None and (mark.steps, mark.finished_at) == (2, None)
-    assert list(deep.steps(shop.worker, keeper, resume=False)) == everything, "who only looks, looks at everything"
-    assert list(deep.steps(shop.worker, keeper, resume=True)) == everything[2:]
+    assert list(deep.steps(shop.worker, compiled, resume=False)) == everything, "who only looks, looks at everything"
+    assert list(deep.steps(shop.worker, compiled, resume=True)) == everything[2:]
     mark = deep.find_mark(shop.worker, build.build_id, rolling=False)
     assert mark is not None and mark.finished_at is not None
-    assert list(deep.steps(shop.worker, keeper, resume=True)) == everything, "the next one starts anew"
+    assert list(deep.steps(shop.worker, compiled, resume=True)) == everything, "the next one starts anew"
 
 
 @pytest.mark.slow
@@ -221,7 +221,7 @@ def log_rows_read(shop: Shop) -> int:
 
 def test_drift_leaves_an_incident(shop: Shop) -> None:
     shop.tamper("DELETE FROM {paths} WHERE user_id = 'u1'")
-    quick_audit(shop.worker, Upkeepers(SHOP))
+    quick_audit(shop.worker, Compiler(SHOP))
     (incident,) = incidents.find(shop.worker)
     assert (incident.kind, incident.subject, incident.detected_by) == ("drift", "paths", "quick audit")
     assert incident.resolved_at is not None and incident.resolved_by == "quick audit"
@@ -233,12 +233,12 @@ def test_drift_leaves_an_incident(shop: Shop) -> None:
 def test_the_rolling_audit_covers_everything_within_its_period(
     shop: Shop, connect: Callable[..., psycopg.Connection]
 ) -> None:
-    upkeepers = Upkeepers(SHOP)
+    compiler = Compiler(SHOP)
     shop.tamper("UPDATE {grades} SET users = 99 WHERE grade = 'big'")
     shop.tamper("UPDATE {paths} SET path = NULL WHERE user_id = 'u1'")
     finished: set[str] = set()
     with connect(autocommit=True) as owner:
-        while (step := rolling.step(shop.worker, upkeepers)) is not None:
+        while (step := rolling.step(shop.worker, compiler)) is not None:
             if step.finished:
                 finished.add(step.projection)
             # As if the period were nearly over; a round that takes longer is followed by the next at once.
@@ -249,15 +249,15 @@ def test_the_rolling_audit_covers_everything_within_its_period(
         assert finished == set(shop.tables)
         assert shop.wrong() == {}
         assert {incident.subject for incident in incidents.find(shop.worker)} == {"grades", "paths"}
-        assert rolling.step(shop.worker, upkeepers) is None, "not before the period is over"
+        assert rolling.step(shop.worker, compiler) is None, "not before the period is over"
         owner.execute("UPDATE refold.audits SET began_at = began_at - %s", (timedelta(days=8),))
-        assert rolling.step(shop.worker, upkeepers) is not None
+        assert rolling.step(shop.worker, compiler) is not None
 
 
 def test_steps_are_spread_over_the_period(shop: Shop) -> None:
-    upkeepers = Upkeepers(SHOP)
+    compiler = Compiler(SHOP)
     taken = 0
-    while rolling.step(shop.worker, upkeepers) is not None:
+    while rolling.step(shop.worker, compiler) is not None:
         taken += 1
     # One of each build at once; the next of those that have several is due later.
     assert taken == len(shop.tables)
@@ -269,14 +269,14 @@ def test_a_deep_audit_of_a_build_that_is_replaced_meanwhile(shop: Shop, monkeypa
     monkeypatch.setitem(deep.TOGETHER, "day", 1)
     build = live(shop.worker, "daily")
     assert build is not None
-    keeper = Upkeepers(SHOP).of(shop.worker, build)
-    steps = deep.steps(shop.worker, keeper, resume=True)
-    audit(shop.worker, keeper, None, Report(), keep=False, ranges=next(steps))
+    compiled = Compiler(SHOP).of(shop.worker, build)
+    steps = deep.steps(shop.worker, compiled, resume=True)
+    audit(shop.worker, compiled, None, Report(), keep=False, ranges=next(steps))
     for _ in range(2):
         rebuild(shop.worker, SHOP, ["daily"], lambda progress: None)
     assert drop_superseded(shop.worker) == [build.table_name]
     with pytest.raises(BuildError, match="was replaced"):
-        audit(shop.worker, keeper, None, Report(), keep=False, ranges=next(steps))
+        audit(shop.worker, compiled, None, Report(), keep=False, ranges=next(steps))
 
 
 def test_one_that_cannot_be_audited_keeps_no_other_from_it(
@@ -289,10 +289,10 @@ def test_one_that_cannot_be_audited_keeps_no_other_from_it(
     other.execute("SELECT FROM refold.builds WHERE projection = 'daily' FOR UPDATE")
     shop.worker.execute("SET lock_timeout = '200ms'")
     with pytest.raises(BuildError, match="daily: canceling statement due to lock timeout"):
-        quick_audit(shop.worker, Upkeepers(SHOP))
+        quick_audit(shop.worker, Compiler(SHOP))
     assert list(shop.wrong()) == ["daily"]
     other.rollback()
-    quick_audit(shop.worker, Upkeepers(SHOP))
+    quick_audit(shop.worker, Compiler(SHOP))
     assert shop.wrong() == {}
     assert incidents.find(shop.worker, "i.resolved_at IS NULL") == []
 
@@ -300,7 +300,7 @@ def test_one_that_cannot_be_audited_keeps_no_other_from_it(
 def test_one_that_cannot_be_audited_does_not_hold_up_the_rolling_audit(
     shop: Shop, connect: Callable[..., psycopg.Connection]
 ) -> None:
-    upkeepers = Upkeepers(SHOP)
+    compiler = Compiler(SHOP)
     shop.tamper("ALTER TABLE {daily} RENAME COLUMN amount TO mount")
     owner = connect(autocommit=True)
     for _ in range(2):
@@ -308,7 +308,7 @@ def test_one_that_cannot_be_audited_does_not_hold_up_the_rolling_audit(
         failed = 0
         while done != shop.tables.keys() - {"daily"} and failed < 5:
             try:
-                step = rolling.step(shop.worker, upkeepers)
+                step = rolling.step(shop.worker, compiler)
             except psycopg.errors.UndefinedColumn:
                 failed += 1
             else:
@@ -335,34 +335,34 @@ def open_drift(shop: Shop) -> list[str]:
 
 def test_what_a_deep_audit_saw_is_not_closed_by_figures(shop: Shop, connect: Callable[..., psycopg.Connection]) -> None:
     """It was killed before it healed; then figures find something else, and only that is healed."""
-    upkeepers = Upkeepers(SHOP)
+    compiler = Compiler(SHOP)
     incidents.detect(shop.worker, "drift", "daily", by="refold reconcile", evidence={"depth": "deep"})
     shop.tamper("UPDATE {daily} SET events = events + 1 WHERE day = '2026-03-03'")
     for _ in range(2):
-        quick_audit(shop.worker, upkeepers)
+        quick_audit(shop.worker, compiler)
         assert shop.wrong() == {}
         assert open_drift(shop) == ["daily"]
-    while rolling.step(shop.worker, upkeepers) is not None:
+    while rolling.step(shop.worker, compiler) is not None:
         pass
     with connect(autocommit=True) as owner:
         owner.execute("UPDATE refold.audits SET began_at = clock_timestamp() - interval '6 days 23 hours'"
                       " WHERE finished_at IS NULL")  # fmt: skip
         owner.execute("UPDATE refold.incidents SET started_at = started_at - interval '7 days',"
                       " detected_at = detected_at - interval '7 days'")  # fmt: skip
-    while rolling.step(shop.worker, upkeepers) is not None:
+    while rolling.step(shop.worker, compiler) is not None:
         pass
     assert open_drift(shop) == []
 
 
 def test_drift_of_a_build_that_was_replaced_is_over(shop: Shop) -> None:
-    upkeepers = Upkeepers(SHOP)
+    compiler = Compiler(SHOP)
     build = live(shop.worker, "paths")
     assert build is not None
-    run = Reconciler(shop.worker, upkeepers, "slice", None, False, "rolling deep audit")
+    run = Reconciler(shop.worker, compiler, "slice", None, False, "rolling deep audit")
     # Seen, replaced before it was healed.
     incidents.detect(shop.worker, "drift", "paths", by="rolling deep audit", evidence={"depth": "deep"})
     rebuild(shop.worker, SHOP, ["paths"], lambda progress: None)
     with pytest.raises(BuildError, match="was replaced"):
         run.heal(build, {1}, {"depth": "deep"})
-    quick_audit(shop.worker, upkeepers)
+    quick_audit(shop.worker, compiler)
     assert open_drift(shop) == []

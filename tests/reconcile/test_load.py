@@ -21,7 +21,7 @@ from refold.errors import BuildError
 from refold.postgres.connect import connect as connect_as
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import live
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.log.append import BULK
 
 pytestmark = pytest.mark.live("shop")
@@ -103,19 +103,19 @@ def test_what_is_being_loaded_is_not_audited(shop: Shop) -> None:
     """After a recovery a live metric may be loaded anew. Of the rows of such a step the cursor knows nothing."""
     build = live(shop.worker, "paths")
     assert build is not None
-    upkeepers = Upkeepers(SHOP)
-    keeper = upkeepers.of(shop.worker, build)
+    compiler = Compiler(SHOP)
+    compiled = compiler.of(shop.worker, build)
     with connect_as(shop.url, autocommit=True) as owner:
         owner.execute("SET ROLE refold_worker")
         unload(owner, build)
     steps = 0
-    while (step := load_step(shop.worker, keeper, bucket=20)) is not None and not step.finished:
+    while (step := load_step(shop.worker, compiled, bucket=20)) is not None and not step.finished:
         steps += 1
         for depth in DEPTHS:
             assert [name for name, _ in reconcile(shop.worker, SHOP, ["paths"], depth=depth).skipped] == ["paths"]
         with pytest.raises(BuildError, match="is being loaded anew"):
-            heal(shop.worker, upkeepers, build, set(range(-128, 128)), Report())
-        while (audited := rolling.step(shop.worker, upkeepers)) is not None:
+            heal(shop.worker, compiler, build, set(range(-128, 128)), Report())
+        while (audited := rolling.step(shop.worker, compiler)) is not None:
             assert audited.projection != "paths"
     assert steps > 1
     shop.drain()

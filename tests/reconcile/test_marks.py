@@ -13,7 +13,7 @@ from making import events
 from refold import Log
 from refold.engine.reconcile import deep
 from refold.store.builds.build import live
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 Connection = psycopg.Connection[Any]
 
@@ -51,10 +51,10 @@ def test_two_at_the_same_audit(database_url: str) -> None:
     with worker_connection(database_url) as one, worker_connection(database_url) as other:
         build = live(one, "daily")
         assert build is not None
-        keeper = Upkeepers(SHOP).of(one, build)
-        slow = deep.steps(one, keeper, resume=True)
+        compiled = Compiler(SHOP).of(one, build)
+        slow = deep.steps(one, compiled, resume=True)
         begun = [next(slow)]
-        quick = list(deep.steps(other, keeper, resume=True))
+        quick = list(deep.steps(other, compiled, resume=True))
         done = deep.find_mark(other, build.build_id, rolling=False)
         assert done is not None and done.finished_at is not None
         assert begun + list(slow) == quick, "both looked at everything"

@@ -16,7 +16,7 @@ from refold.engine.reconcile.audit import audit
 from refold.engine.reconcile.heal import heal
 from refold.postgres.connect import connect as connect_as
 from refold.store.builds.build import find, live
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from sessions import somebody_waits
 from waiting import wait_until
 
@@ -145,12 +145,12 @@ def test_a_reader_that_is_made_while_its_stream_is_healed(
         return somebody_waits(looker) or bool(find(looker, "b.projection = 'totals' AND b.number = 2 AND b.loaded"))
 
     thread = threading.Thread(target=rebuilding)
-    upkeepers = Upkeepers(SHOP)
+    compiler = Compiler(SHOP)
     stream = live(shop.worker, "purchases")
     assert stream is not None
-    suspects = audit(shop.worker, upkeepers.of(shop.worker, stream), None, Report(), keep=False)
+    suspects = audit(shop.worker, compiler.of(shop.worker, stream), None, Report(), keep=False)
     with shop.worker.transaction():
-        heal(shop.worker, upkeepers, stream, suspects, Report())
+        heal(shop.worker, compiler, stream, suspects, Report())
         thread.start()
         wait_until(waits_or_has_read)
     thread.join(60)

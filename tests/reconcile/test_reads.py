@@ -19,7 +19,7 @@ from refold.service.duties.audits import quick_audit
 from refold.store import incidents
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import live
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.log.seal import seal
 from tampering import bring_late, tamper
 from waiting import wait_until
@@ -57,8 +57,8 @@ def twice(shop: Shop) -> Callable[[], None]:
             ).fetchone()
             assert found is not None
             read = Read(EMPTY, build.cursor.done, Key(found[0], found[1], LAST_ORDINAL), None)
-            keeper = Upkeepers(SHOP).of(shop.worker, build)
-            assert apply_read(shop.worker, keeper, build, read, 10).events == 2
+            compiled = Compiler(SHOP).of(shop.worker, build)
+            assert apply_read(shop.worker, compiled, build, read, 10).events == 2
 
     return again
 
@@ -111,7 +111,7 @@ def test_sealed_slices_stand_for_the_log(
 def test_a_page_that_came_twice(shop: Shop, twice: Callable[[], None]) -> None:
     twice()
     assert said(shop, "quick") == {("daily", FIRST, 50, 48)}
-    quick_audit(shop.worker, Upkeepers(SHOP))
+    quick_audit(shop.worker, Compiler(SHOP))
     assert shop.wrong() == {}
     assert reconcile(shop.worker, SHOP, depth="quick").clean
 
@@ -136,7 +136,7 @@ def test_a_row_that_was_moved_in_a_stream(shop: Shop, when: str) -> None:
     shop.drain()
     if when == "after":
         shop.tamper(move)
-    quick_audit(shop.worker, Upkeepers(SHOP))
+    quick_audit(shop.worker, Compiler(SHOP))
     assert shop.wrong() == {}
     assert reconcile(shop.worker, SHOP, depth="quick").clean
     assert {one.subject for one in incidents.find(shop.worker, "i.kind = 'drift'")} == {"graded"}
@@ -146,10 +146,10 @@ def test_a_reader_that_is_counted_as_a_whole(shop: Shop) -> None:
     """A merge says how many rows it has read, not which: all of it is evaluated again."""
     build = live(shop.worker, "totals")
     assert build is not None
-    keeper = Upkeepers(SHOP).of(shop.worker, build)
+    compiled = Compiler(SHOP).of(shop.worker, build)
     with shop.worker.transaction():
         read = Read(EMPTY, build.cursor.done, None, None)
-        assert apply_read(shop.worker, keeper, build, read, 100).events == 16
+        assert apply_read(shop.worker, compiled, build, read, 100).events == 16
     assert said(shop, "quick") == {("totals", "all of it", 32, 16)}
     report = reconcile(shop.worker, SHOP, depth="slice")
     assert {name for name, *_ in report.counts} == {"totals"} and report.figures == []

@@ -19,7 +19,7 @@ from refold import Log
 from refold import append as append_in
 from refold.embedded import EmbeddedServer
 from refold.engine.apply.load import load_step
-from refold.engine.apply.step import Keeper
+from refold.engine.apply.step import StepRunner
 from refold.engine.deployment.deploy import one_at_a_time
 from refold.engine.recovery import Report, recover, survey
 from refold.engine.recovery.coordinates import BOUND, RESTORED
@@ -29,7 +29,7 @@ from refold.postgres.connect import connect
 from refold.postgres.failpoints import POINTS
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import find, kept
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.incidents import find as incidents
 from refold.store.log.guards import GUARDS
 from refold.store.schema.installed import check
@@ -421,7 +421,7 @@ def test_a_first_load_is_begun_again(
     with acting(source) as conn:
         (loading,) = find(conn, "b.projection = 'actions'")
         # As with a long log, in several steps; the first is done.
-        loaded = load_step(conn, Upkeepers(tmp_path).of(conn, loading), step=20)
+        loaded = load_step(conn, Compiler(tmp_path).of(conn, loading), step=20)
         assert loaded is not None and (loaded.events, loaded.finished) == (20, False)
     restore(dump(source), url)
     report = bring_back(url)
@@ -437,13 +437,13 @@ def test_cursors_stand_still_under_a_worker_that_was_running(restored: str) -> N
     append(restored, 5, "more")
     with acting(restored) as conn, superuser(restored) as admin:
         check(conn)
-        keeper = Keeper(conn, Upkeepers(SHOP))
+        compiled = StepRunner(conn, Compiler(SHOP))
         builds = kept(conn)
         admin.execute("UPDATE refold.settings SET system_identifier = 7")
         for build in builds:
             if build.upstream_id is None:
                 with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="cursors stand still"):
-                    keeper.step(build)
+                    compiled.step(build)
         assert kept(conn) == builds
 
 

@@ -21,7 +21,7 @@ from refold.model.projection.definition import _analysed, load_directory
 from refold.postgres.connect import connect
 from refold.service.worker.loop import SETTINGS
 from refold.store.builds.build import live
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 LEVELS = """
     SELECT user_id,
@@ -63,10 +63,10 @@ def pages(url: str, folder: Path, projection: str) -> list[Plan]:
     with connect(url, autocommit=True, settings=SETTINGS) as conn:
         build = live(conn, projection)
         assert build is not None
-        keeper = Upkeepers(folder).of(conn, build)
+        compiled = Compiler(folder).of(conn, build)
         conn.execute("SELECT 1")
         with explained(conn) as plans:
-            turn(conn, keeper, 1000)
+            turn(conn, compiled, 1000)
         return [plan for plan in plans if "INSERT INTO refold_builds" in plan.query]
 
 

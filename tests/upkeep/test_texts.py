@@ -14,7 +14,7 @@ from refold import append
 from refold.engine.reconcile.reconcile import reconcile
 from refold.service.duties import hot_keys
 from refold.store.builds.build import live
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 TEXTS = ("{stream}", "{}", "%s", "%(done)s", "%%", "stream__here", "$1", "upto__")
 SAID = ", ".join(f"'{text}'" for text in TEXTS)
@@ -44,9 +44,9 @@ def test_braces_and_percent_signs_are_text(database_url: str, tmp_path: Path, mo
     assert wrong(database_url, tmp_path) == {}
     monkeypatch.setattr(hot_keys, "HOT", 3)
     with worker_connection(database_url) as conn:
-        proved = reconcile(conn, Upkeepers(tmp_path), [], depth="deep", by="a test")
+        proved = reconcile(conn, Compiler(tmp_path), [], depth="deep", by="a test")
         assert (proved.drift, proved.failed, proved.skipped) == (0, [], [])
         for name in ("again", "ranked", "funnel"):
             build = live(conn, name)
             assert build is not None
-            assert hot_keys.hottest(conn, Upkeepers(tmp_path).of(conn, build)) is not None
+            assert hot_keys.hottest(conn, Compiler(tmp_path).of(conn, build)) is not None

@@ -19,7 +19,7 @@ from refold.engine.reconcile.release import Outcome, release
 from refold.engine.reconcile.release import drop as drop_letter
 from refold.errors import InputError
 from refold.store.builds.build import find as find_builds
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import DeadLetter, find
 from refold.store.builds.lookup import known
 from refold.visible import visible_json
@@ -144,10 +144,10 @@ def retry(
     outcomes: list[Outcome] = []
     with session(database_url) as conn, progress() as bars:
         letters = _chosen(conn, which, f"d.state = 'waiting' AND {KEPT}")
-        upkeepers = Upkeepers(folder(projections, quiet=True))
+        compiler = Compiler(folder(projections, quiet=True))
         task = bars.add_task("retrying", total=len(letters), note="")
         for letter in letters:
-            outcomes.append(release(conn, upkeepers, letter))
+            outcomes.append(release(conn, compiler, letter))
             failed = sum(one.answer == "failed" for one in outcomes)
             bars.update(task, advance=1, note=f"{failed:,} failed again")
     if json:

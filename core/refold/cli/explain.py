@@ -24,7 +24,7 @@ from refold.model.upkeep.generate import generate
 from refold.model.upkeep.statements import Statements
 from refold.model.upkeep.transform import statements as transform_statements
 from refold.store.builds.build import by_id, find
-from refold.store.builds.compiled import Upkeepers, stream_of, table_name
+from refold.store.builds.compiled import Compiler, stream_of, table_name
 from refold.store.builds.lookup import known
 from refold.visible import visible
 
@@ -138,10 +138,10 @@ def of_build(name: str, directory: Path, url: str | None) -> Explanation:
     """Explains the live build of a projection."""
     with session(url, INSPECTORS) as conn:
         build = known(name, {one.projection: one for one in find(conn, "b.state = 'live'")})
-        keeper = Upkeepers(directory).of(conn, build)
+        compiled = Compiler(directory).of(conn, build)
         if build.upstream_id is not None:
-            assert keeper.stream == stream_of(by_id(conn, build.upstream_id))
-    return Explanation(keeper.plan, f"refold_builds.{build.table_name}", build.fingerprint, keeper.statements)
+            assert compiled.stream == stream_of(by_id(conn, build.upstream_id))
+    return Explanation(compiled.plan, f"refold_builds.{build.table_name}", build.fingerprint, compiled.statements)
 
 
 def _statements(definition: Definition, stream: Stream) -> Statements:

@@ -40,7 +40,7 @@ from refold.model.projection.plan import LOG
 from refold.model.projection.view_file import load_views, views_beside
 from refold.model.stream.page_sql import LOG_STREAM
 from refold.store.builds.build import Build, kept
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.schema.resources import projections_dir
 
 ProjectionsToDeploy = Annotated[
@@ -96,7 +96,7 @@ def deploy(
         _show_left_out(left_out)
     with session(database_url) as conn:
         live = {build.projection for build in kept(conn)}
-        lost = set(hidden(conn, Upkeepers(chosen)))
+        lost = set(hidden(conn, Compiler(chosen)))
         views = load_views(_views_beside(chosen), loading.names | live, mistakes)
         if mistakes or dry_run:
             mistakes += refused(

@@ -12,12 +12,12 @@ import psycopg
 from refold.engine.apply.isolate import Culprit, first_failing, of_an_event
 from refold.engine.apply.page import FIRST, cursor_parameters
 from refold.model.stream.cursor import Cursor, Key
-from refold.store.builds.compiled import Upkeeper
+from refold.store.builds.compiled import CompiledBuild
 
 
 def first_culprit(
     conn: psycopg.Connection,
-    keeper: Upkeeper,
+    compiled: CompiledBuild,
     run: Cursor,
     dead: list[str],
     evaluate: Callable[[Cursor], object],
@@ -28,7 +28,7 @@ def first_culprit(
 
     Args:
         conn: the caller's transaction, which holds the build's lock.
-        keeper: the build's SQL.
+        compiled: the build's SQL.
         run: from one snapshot to another; its progress says how far it is gone.
         dead: the ids of the build's dead letters.
         evaluate: evaluates what a cursor has applied; what it writes is undone.
@@ -50,7 +50,7 @@ def first_culprit(
 
     if failure(run) is None:
         return None
-    rows = _Rows(conn, keeper, run, dead)
+    rows = _Rows(conn, compiled, run, dead)
     if not rows.count:
         return None
 
@@ -67,13 +67,13 @@ def first_culprit(
 class _Rows:
     """The rows of a stream that a run has applied, in order."""
 
-    def __init__(self, conn: psycopg.Connection, keeper: Upkeeper, run: Cursor, dead: list[str]) -> None:
+    def __init__(self, conn: psycopg.Connection, compiled: CompiledBuild, run: Cursor, dead: list[str]) -> None:
         self._conn = conn
-        ordinal = "ordinal" if keeper.stream.ordinal else "0"
+        ordinal = "ordinal" if compiled.stream.ordinal else "0"
         self._query = (
-            f"SELECT event_id, txid::text::bigint, position, {ordinal} FROM {keeper.stream.table}\n"
-            f"WHERE NOT pg_visible_in_snapshot(txid, %(done)s::pg_snapshot) AND {keeper.stream.applied()}\n"
-            f"ORDER BY {keeper.stream.coordinates}"
+            f"SELECT event_id, txid::text::bigint, position, {ordinal} FROM {compiled.stream.table}\n"
+            f"WHERE NOT pg_visible_in_snapshot(txid, %(done)s::pg_snapshot) AND {compiled.stream.applied()}\n"
+            f"ORDER BY {compiled.stream.coordinates}"
         )
         self._parameters = cursor_parameters(run, dead)
         row = conn.execute(f"SELECT count(*) FROM (\n{self._query}\n) AS r".encode(), self._parameters).fetchone()

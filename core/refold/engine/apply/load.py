@@ -33,7 +33,7 @@ from refold.postgres.planner import plan_freely
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import BY_KEY, Build, by_id, lock, move
 from refold.store.builds.checksums import take
-from refold.store.builds.compiled import Upkeeper
+from refold.store.builds.compiled import CompiledBuild
 from refold.store.builds.dead_letters import Bound, left_out, set_aside
 from refold.store.builds.first_load import start_over
 
@@ -60,12 +60,14 @@ class Loaded:
     total: int
 
 
-def load_step(conn: psycopg.Connection, keeper: Upkeeper, *, step: int = STEP, bucket: int = BUCKET) -> Loaded | None:
+def load_step(
+    conn: psycopg.Connection, compiled: CompiledBuild, *, step: int = STEP, bucket: int = BUCKET
+) -> Loaded | None:
     """One step of a build's first load, in a transaction of its own.
 
     Args:
         conn: a worker's connection, in autocommit mode.
-        keeper: the build's SQL.
+        compiled: the build's SQL.
         step: rows of the stream at most, for the kinds that go through it in order.
         bucket: rows of the stream for each hash range, for recompute.
 
@@ -76,50 +78,52 @@ def load_step(conn: psycopg.Connection, keeper: Upkeeper, *, step: int = STEP, b
         BuildError: too many of its events fail.
     """
     try:
-        return _load_step(conn, keeper, step, bucket, careful=False)
+        return _load_step(conn, compiled, step, bucket, careful=False)
     except Exception as error:
         if not of_an_event(error):
             raise
         failure = error
-    if keeper.plan.upkeep in BY_KEY:
-        return _set_culprits_aside(conn, keeper, failure)
-    return _load_step(conn, keeper, step, bucket, careful=True)
+    if compiled.plan.upkeep in BY_KEY:
+        return _set_culprits_aside(conn, compiled, failure)
+    return _load_step(conn, compiled, step, bucket, careful=True)
 
 
-def _load_step(conn: psycopg.Connection, keeper: Upkeeper, step: int, bucket: int, *, careful: bool) -> Loaded | None:
+def _load_step(
+    conn: psycopg.Connection, compiled: CompiledBuild, step: int, bucket: int, *, careful: bool
+) -> Loaded | None:
     with conn.transaction():
-        build = _locked(conn, keeper)
+        build = _locked(conn, compiled)
         if build is None:
             return None
         started = time.perf_counter()
         target = build.cursor.target or upstream_cursor(conn, build).done
-        total = _estimate(conn, keeper)
+        total = _estimate(conn, compiled)
         dead = left_out(conn, build)
         plan_freely(conn)
-        if keeper.plan.upkeep in BY_KEY:
-            events, cursor, finished = _load_bucket(conn, keeper, build, Cursor(EMPTY, target), total, bucket, dead)
+        if compiled.plan.upkeep in BY_KEY:
+            events, cursor, finished = _load_bucket(conn, compiled, build, Cursor(EMPTY, target), total, bucket, dead)
         else:
             run = Cursor(EMPTY, target, build.cursor.progress)
-            if keeper.transform is not None:
+            if compiled.transform is not None:
                 apply = apply_carefully if careful else apply_read
-                events, cursor, finished = _load_function(conn, keeper, build, run, min(TRANSFORM_STEP, step), apply)
+                events, cursor, finished = _load_function(conn, compiled, build, run, min(TRANSFORM_STEP, step), apply)
             elif careful:
-                events, cursor, finished = _load_carefully(conn, keeper, build, run, step, dead)
+                events, cursor, finished = _load_carefully(conn, compiled, build, run, step, dead)
             else:
-                events, cursor, finished = _load_range(conn, keeper, run, step, total, dead)
+                events, cursor, finished = _load_range(conn, compiled, run, step, total, dead)
         crash_point("load_rows")
         if finished:
-            for index in keeper.statements.indexes:
+            for index in compiled.statements.indexes:
                 conn.execute(index.encode())
             # What analysts query; nothing is planned by the statistics of the sets behind it.
-            conn.execute(f"ANALYZE {keeper.statements.relations[0].table}".encode())
-            take(conn, keeper.build_id, keeper.statements.relations)
+            conn.execute(f"ANALYZE {compiled.statements.relations[0].table}".encode())
+            take(conn, compiled.build_id, compiled.statements.relations)
             # Letters that this very step has set aside count too.
-            reads.take(conn, keeper, cursor_parameters(cursor, left_out(conn, by_id(conn, keeper.build_id))))
+            reads.take(conn, compiled, cursor_parameters(cursor, left_out(conn, by_id(conn, compiled.build_id))))
             crash_point("load_indexes")
         # SQL loads do not count what they read, and an estimate has no place among the statistics.
-        counted = events if keeper.transform else 0
-        spent = (time.perf_counter() - started) * 1000 if keeper.transform else 0.0
+        counted = events if compiled.transform else 0
+        spent = (time.perf_counter() - started) * 1000 if compiled.transform else 0.0
         move(conn, build, cursor, events=counted, milliseconds=spent)
         conn.execute(
             "UPDATE refold.builds SET loaded = %s, load_step = load_step + 1 WHERE build_id = %s",
@@ -128,42 +132,42 @@ def _load_step(conn: psycopg.Connection, keeper: Upkeeper, step: int, bucket: in
     return Loaded(events, finished, total)
 
 
-def _locked(conn: psycopg.Connection, keeper: Upkeeper) -> Build | None:
+def _locked(conn: psycopg.Connection, compiled: CompiledBuild) -> Build | None:
     """The build under its lock, if it is to be loaded and can be."""
-    build = lock(conn, keeper.build_id)
-    if build is None or build.loaded or build.upstream_id != keeper.upstream_id:
+    build = lock(conn, compiled.build_id)
+    if build is None or build.loaded or build.upstream_id != compiled.upstream_id:
         return None
     if build.upstream_id is not None and not by_id(conn, build.upstream_id).loaded:
         return None
     return build
 
 
-def _set_culprits_aside(conn: psycopg.Connection, keeper: Upkeeper, failure: Exception) -> Loaded | None:
+def _set_culprits_aside(conn: psycopg.Connection, compiled: CompiledBuild, failure: Exception) -> Loaded | None:
     """Finds the events that fail in what is left to load, and sets them aside; the next step leaves them out.
 
     Raises:
         Exception: the failure itself, when no event fails alone.
     """
     with conn.transaction():
-        build = _locked(conn, keeper)
+        build = _locked(conn, compiled)
         if build is None:
             return None
         target = build.cursor.target or upstream_cursor(conn, build).done
         plan_freely(conn)
         dead = left_out(conn, build)
-        bound = Bound.of(conn, build, _estimate(conn, keeper))
+        bound = Bound.of(conn, build, _estimate(conn, compiled))
         culprits: list[Culprit] = []
         portion = Portion(culprits)
         ranges = {"steps": str(build.load_steps or 1), "step": str(build.load_step)}
 
         def evaluate(cursor: Cursor) -> None:
             read = Read(EMPTY, target, None, None if cursor.progress == LAST else cursor.progress)
-            _execute(conn, keeper.statements.probe, read_parameters(read, 0, dead) | ranges)
+            _execute(conn, compiled.statements.probe, read_parameters(read, 0, dead) | ranges)
 
         def search() -> None:
             passes = 0
             while not portion.enough():
-                found = first_culprit(conn, keeper, Cursor(EMPTY, target, LAST), dead, evaluate, passes=passes)
+                found = first_culprit(conn, compiled, Cursor(EMPTY, target, LAST), dead, evaluate, passes=passes)
                 if found is None:
                     break
                 number, culprit = found
@@ -185,12 +189,12 @@ def _set_culprits_aside(conn: psycopg.Connection, keeper: Upkeeper, failure: Exc
 
 
 def _load_function(
-    conn: psycopg.Connection, keeper: Upkeeper, build: Build, run: Cursor, step: int, apply: Apply
+    conn: psycopg.Connection, compiled: CompiledBuild, build: Build, run: Cursor, step: int, apply: Apply
 ) -> tuple[int, Cursor, bool]:
     """Lets a function see the next rows."""
     assert run.target is not None
     # The figures of all rows are taken at the end, when there is an index to find them by.
-    bare = replace(keeper, statements=replace(keeper.statements, figures=""))
+    bare = replace(compiled, statements=replace(compiled.statements, figures=""))
     part = apply(conn, bare, build, Read(EMPTY, run.target, run.progress, None), step)
     if part.full:
         return part.events, Cursor(EMPTY, run.target, part.last), False
@@ -198,17 +202,17 @@ def _load_function(
 
 
 def _load_range(
-    conn: psycopg.Connection, keeper: Upkeeper, run: Cursor, step: int, total: int, dead: Sequence[str]
+    conn: psycopg.Connection, compiled: CompiledBuild, run: Cursor, step: int, total: int, dead: Sequence[str]
 ) -> tuple[int, Cursor, bool]:
     """Applies the next `step` rows, all that is left where that is not much more."""
     assert run.target is not None
     upto = None
     if total > step:
         read = Read(EMPTY, run.target, run.progress, None)
-        found = conn.execute(keeper.stream.boundary().encode(), read_parameters(read, step, dead)).fetchone()
+        found = conn.execute(compiled.stream.boundary().encode(), read_parameters(read, step, dead)).fetchone()
         upto = None if found is None else Key(*found)
     bounded = Read(EMPTY, run.target, run.progress, upto)
-    statements = keeper.statements.load if run.progress is None else keeper.statements.load_next
+    statements = compiled.statements.load if run.progress is None else compiled.statements.load_next
     _execute(conn, statements, read_parameters(bounded, step, dead))
     if upto is None:
         return total % step if run.progress else total, Cursor(run.target), True
@@ -216,7 +220,7 @@ def _load_range(
 
 
 def _load_carefully(
-    conn: psycopg.Connection, keeper: Upkeeper, build: Build, run: Cursor, step: int, dead: list[str]
+    conn: psycopg.Connection, compiled: CompiledBuild, build: Build, run: Cursor, step: int, dead: list[str]
 ) -> tuple[int, Cursor, bool]:
     """The same when an event of them fails: it becomes a dead letter, and the others are applied.
 
@@ -225,7 +229,7 @@ def _load_carefully(
     """
     assert run.target is not None
     target, at = run.target, run.progress
-    stream = keeper.stream
+    stream = compiled.stream
 
     def row(query: str, limit: int) -> tuple[Any, ...] | None:
         return conn.execute(query.encode(), read_parameters(Read(EMPTY, target, at, None), limit, dead)).fetchone()
@@ -241,7 +245,7 @@ def _load_carefully(
         found = row(stream.boundary(), count)
         assert found is not None
         upto = Key(*found)
-        statements = keeper.statements.load if at is None else keeper.statements.load_next
+        statements = compiled.statements.load if at is None else compiled.statements.load_next
         try:
             with conn.transaction():
                 _execute(conn, statements, read_parameters(Read(EMPTY, target, at, upto), 0, dead))
@@ -276,7 +280,7 @@ def _load_carefully(
 
 def _load_bucket(
     conn: psycopg.Connection,
-    keeper: Upkeeper,
+    compiled: CompiledBuild,
     build: Build,
     run: Cursor,
     total: int,
@@ -290,7 +294,7 @@ def _load_bucket(
         conn.execute("UPDATE refold.builds SET load_steps = %s WHERE build_id = %s", (steps, build.build_id))
     read = Read(EMPTY, run.target, None, None)
     parameters = read_parameters(read, 0, dead) | {"steps": str(steps), "step": str(build.load_step)}
-    load = keeper.statements.load_apart if dead else keeper.statements.load
+    load = compiled.statements.load_apart if dead else compiled.statements.load
     _execute(conn, load, parameters)
     finished = build.load_step + 1 >= steps
     return total // steps, Cursor(run.target) if finished else run, finished
@@ -303,14 +307,14 @@ def _execute(conn: psycopg.Connection, statements: Sequence[str], parameters: di
             cursor.execute(statement.encode(), parameters)
 
 
-def _estimate(conn: psycopg.Connection, keeper: Upkeeper) -> int:
+def _estimate(conn: psycopg.Connection, compiled: CompiledBuild) -> int:
     """About how many rows the stream has, from the planner's statistics and the file sizes.
 
     Of a table that was never vacuumed the planner assumes ten pages at least, also where it is empty: so of each
     segment that is ready for events to come. The log has no more events than positions, another stream no rows without
     a page.
     """
-    table = keeper.stream.table
+    table = compiled.stream.table
     with conn.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(b"EXPLAIN (FORMAT JSON) SELECT 1 FROM " + table.encode()).fetchone()
     assert row is not None

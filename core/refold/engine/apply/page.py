@@ -18,7 +18,7 @@ from refold.model.upkeep.transform import BYTES_SO_FAR
 from refold.postgres.failpoints import crash_point
 from refold.postgres.savepoint import savepoint
 from refold.store.builds.build import BY_KEY, Build, Locked, by_id, lock, move
-from refold.store.builds.compiled import Upkeeper
+from refold.store.builds.compiled import CompiledBuild
 from refold.store.builds.dead_letters import Bound, left_out, set_aside
 
 
@@ -36,8 +36,8 @@ class Written(NamedTuple):
     full: bool
 
 
-Apply = Callable[[psycopg.Connection, Upkeeper, Build, Read, int], Written]
-"""apply(conn, keeper, build, read, limit): writes the rows of a read."""
+Apply = Callable[[psycopg.Connection, CompiledBuild, Build, Read, int], Written]
+"""apply(conn, compiled, build, read, limit): writes the rows of a read."""
 
 CAREFUL = 20_000
 """Rows at most of a page in which an event fails."""
@@ -76,12 +76,12 @@ class Applied:
     seconds: float = 0.0
 
 
-def turn(conn: psycopg.Connection, keeper: Upkeeper, limit: int) -> Applied | None:
+def turn(conn: psycopg.Connection, compiled: CompiledBuild, limit: int) -> Applied | None:
     """Applies the next page of a build in a transaction of its own.
 
     Args:
         conn: a worker's connection, in autocommit mode.
-        keeper: the build's SQL.
+        compiled: the build's SQL.
         limit: rows of the stream at most.
 
     Returns:
@@ -91,31 +91,31 @@ def turn(conn: psycopg.Connection, keeper: Upkeeper, limit: int) -> Applied | No
         BuildError: too many of its events fail.
     """
     try:
-        return _turn(conn, keeper, limit, apply_read)
+        return _turn(conn, compiled, limit, apply_read)
     except Exception as error:
         if not of_an_event(error):
             raise
     # Once more from the start, which costs a page without such events nothing.
-    return _turn(conn, keeper, min(limit, CAREFUL), apply_carefully)
+    return _turn(conn, compiled, min(limit, CAREFUL), apply_carefully)
 
 
-def _turn(conn: psycopg.Connection, keeper: Upkeeper, limit: int, apply: Apply) -> Applied | None:
+def _turn(conn: psycopg.Connection, compiled: CompiledBuild, limit: int, apply: Apply) -> Applied | None:
     started = time.perf_counter()
     with conn.transaction():
-        build = lock(conn, keeper.build_id)
-        # A promote may have pointed the build at another upstream since `keeper` was made: with the new cursor
+        build = lock(conn, compiled.build_id)
+        # A promote may have pointed the build at another upstream since `compiled` was made: with the new cursor
         # and the old table, what the old one never got would be skipped.
-        if build is None or not build.loaded or build.upstream_id != keeper.upstream_id:
+        if build is None or not build.loaded or build.upstream_id != compiled.upstream_id:
             return None
         crash_point("locked")
-        applied = apply_page(conn, keeper, build, limit, apply=apply)
+        applied = apply_page(conn, compiled, build, limit, apply=apply)
     crash_point("committed")
     return replace(applied, seconds=time.perf_counter() - started)
 
 
 def apply_page(
     conn: psycopg.Connection,
-    keeper: Upkeeper,
+    compiled: CompiledBuild,
     build: Build,
     limit: int,
     *,
@@ -126,7 +126,7 @@ def apply_page(
 
     Args:
         conn: the caller's transaction.
-        keeper: the build's SQL.
+        compiled: the build's SQL.
         build: the build, as it is under the lock.
         limit: rows of the stream at most.
         known: what another build has applied, whose lock the transaction holds too: see `Snapshot.capped`.
@@ -138,7 +138,7 @@ def apply_page(
     if read is None:
         return Applied(0, full=False)
     crash_point("looked")
-    events, last, full = (apply or apply_read)(conn, keeper, build, read, limit)
+    events, last, full = (apply or apply_read)(conn, compiled, build, read, limit)
     crash_point("rows")
     cursor = advance(build.cursor, read, last, full)
     if events or cursor != build.cursor:
@@ -208,18 +208,18 @@ def key_parameters(name: str, key: Key) -> dict[str, str]:
     }
 
 
-def apply_read(conn: psycopg.Connection, keeper: Upkeeper, build: Build, read: Read, limit: int) -> Written:
+def apply_read(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, read: Read, limit: int) -> Written:
     """Reads a page and writes its rows."""
-    return apply_rows(conn, keeper, read, limit, _left_out(conn, keeper, build))
+    return apply_rows(conn, compiled, read, limit, _left_out(conn, compiled, build))
 
 
-def _left_out(conn: psycopg.Connection, keeper: Upkeeper, build: Build) -> list[str]:
+def _left_out(conn: psycopg.Connection, compiled: CompiledBuild, build: Build) -> list[str]:
     """The dead letters that a page could meet: where it reads the events of its keys once more, and in a first load
     that was started over."""
-    return left_out(conn, build) if keeper.plan.upkeep in BY_KEY or not build.loaded else []
+    return left_out(conn, build) if compiled.plan.upkeep in BY_KEY or not build.loaded else []
 
 
-def apply_carefully(conn: psycopg.Connection, keeper: Upkeeper, build: Build, read: Read, limit: int) -> Written:
+def apply_carefully(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, read: Read, limit: int) -> Written:
     """The same when an event of the page fails: it becomes a dead letter, and the others are applied.
 
     Where many fail, the page ends behind the first portion of them.
@@ -227,10 +227,10 @@ def apply_carefully(conn: psycopg.Connection, keeper: Upkeeper, build: Build, re
     Raises:
         BuildError: too many fail.
     """
-    rows = _coordinates(conn, keeper, read, limit)
+    rows = _coordinates(conn, compiled, read, limit)
     if not rows:
         return Written(0, None, False)
-    dead = _left_out(conn, keeper, build)
+    dead = _left_out(conn, compiled, build)
     bound = Bound.of(conn, build, len(rows))
     culprits: list[Culprit] = []
     at = 0
@@ -240,7 +240,7 @@ def apply_carefully(conn: psycopg.Connection, keeper: Upkeeper, build: Build, re
         within = Read(read.done, read.target, rows[at - 1][1] if at else read.after, rows[at + count - 1][1])
         try:
             with savepoint(conn):
-                apply_all(conn, keeper, within, count, dead)
+                apply_all(conn, compiled, within, count, dead)
         except Exception as error:
             if not of_an_event(error):
                 raise
@@ -252,81 +252,83 @@ def apply_carefully(conn: psycopg.Connection, keeper: Upkeeper, build: Build, re
         nonlocal at
         bound.take(error)
         event_id, key = rows[at]
-        culprits.append(Culprit(event_id, stored_key(keeper, key), error))
+        culprits.append(Culprit(event_id, stored_key(compiled, key), error))
         # Another event of its key would evaluate it again.
         dead.append(event_id)
         at += 1
 
-    _prepare(conn, keeper, read, dead)
+    _prepare(conn, compiled, read, dead)
     done = sift(len(rows), attempt=attempt, blame=blame, enough=Portion(culprits).enough)
     set_aside(conn, build, culprits, beyond=bound.beyond)
     return Written(done, rows[done - 1][1], done < len(rows) or len(rows) >= limit)
 
 
-def _prepare(conn: psycopg.Connection, keeper: Upkeeper, read: Read, dead: Sequence[str]) -> None:
+def _prepare(conn: psycopg.Connection, compiled: CompiledBuild, read: Read, dead: Sequence[str]) -> None:
     """Reads a page of nothing: psycopg keeps prepared only what has succeeded, and all attempts may fail."""
-    for statement in (keeper.statements.page, keeper.statements.backlog):
-        _apply(conn, keeper, statement, Read(read.done, read.target, LAST, LAST), 1, dead)
+    for statement in (compiled.statements.page, compiled.statements.backlog):
+        _apply(conn, compiled, statement, Read(read.done, read.target, LAST, LAST), 1, dead)
 
 
-def _coordinates(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int) -> list[tuple[str, Key]]:
+def _coordinates(conn: psycopg.Connection, compiled: CompiledBuild, read: Read, limit: int) -> list[tuple[str, Key]]:
     """The ids and keys of a page's rows, in order."""
-    query = keeper.stream.page(["event_id"]).rows
+    query = compiled.stream.page(["event_id"]).rows
     found = conn.execute(
         f"SELECT event_id, txid::text::bigint, position, ordinal FROM (\n{query}\n) AS page ORDER BY 2, 3, 4".encode(),
         read_parameters(read, limit),
     ).fetchall()
-    return [(event_id, _key(keeper, *key)) for event_id, *key in found]
+    return [(event_id, _key(compiled, *key)) for event_id, *key in found]
 
 
-def stored_key(keeper: Upkeeper, key: Key) -> Key:
+def stored_key(compiled: CompiledBuild, key: Key) -> Key:
     """A key as it stands in the stream: a row of the log has the ordinal 0."""
-    return key if keeper.stream.ordinal else Key(key.txid, key.position, 0)
+    return key if compiled.stream.ordinal else Key(key.txid, key.position, 0)
 
 
-def apply_all(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int, dead: Sequence[str]) -> None:
+def apply_all(conn: psycopg.Connection, compiled: CompiledBuild, read: Read, limit: int, dead: Sequence[str]) -> None:
     """Writes all rows of a read, however many bytes they are; the arguments are those of `apply_rows`."""
     while limit > 0:
-        events, last, full = apply_rows(conn, keeper, read, limit, dead)
+        events, last, full = apply_rows(conn, compiled, read, limit, dead)
         if not full:
             break
         read, limit = replace(read, after=last), limit - events
 
 
-def apply_rows(conn: psycopg.Connection, keeper: Upkeeper, read: Read, limit: int, dead: Sequence[str]) -> Written:
+def apply_rows(
+    conn: psycopg.Connection, compiled: CompiledBuild, read: Read, limit: int, dead: Sequence[str]
+) -> Written:
     """Writes the rows of a read.
 
     Args:
         conn: the caller's transaction, which holds the build's lock.
-        keeper: the build's SQL.
+        compiled: the build's SQL.
         read: which rows.
         limit: how many at most.
         dead: the ids of the build's dead letters.
     """
     settled = settled_part(read)
     if settled is None:
-        return _in_portions(conn, keeper, keeper.statements.page, read, limit, dead)
-    written = _in_portions(conn, keeper, keeper.statements.backlog, settled, limit, dead)
+        return _in_portions(conn, compiled, compiled.statements.page, read, limit, dead)
+    written = _in_portions(conn, compiled, compiled.statements.backlog, settled, limit, dead)
     if written.full or settled.upto == (read.upto or _end_of(read.target.xmax - 1)):
         return written
     rest = Read(read.done, read.target, settled.upto, read.upto)
-    more = _in_portions(conn, keeper, keeper.statements.page, rest, limit - written.events, dead)
+    more = _in_portions(conn, compiled, compiled.statements.page, rest, limit - written.events, dead)
     return Written(written.events + more.events, more.last or written.last, more.full)
 
 
 def _in_portions(
-    conn: psycopg.Connection, keeper: Upkeeper, statement: str, read: Read, limit: int, dead: Sequence[str]
+    conn: psycopg.Connection, compiled: CompiledBuild, statement: str, read: Read, limit: int, dead: Sequence[str]
 ) -> Written:
     """A read by one statement; that of a transform a portion at a time, up to its bound in bytes."""
-    if keeper.transform is None:
-        return _apply(conn, keeper, statement, read, limit, dead)
+    if compiled.transform is None:
+        return _apply(conn, compiled, statement, read, limit, dead)
     # A first load may read all of its stream for each statement. It goes on behind a portion of few rows for a while,
     # so that it does not take the sizes of as many again each time.
     loads = read.done == EMPTY
     events, portion, cuts = 0, limit if loads else PORTION, 0
     while True:
         step = min(portion, limit - events)
-        written = _apply(conn, keeper, statement, read, step, dead)
+        written = _apply(conn, compiled, statement, read, step, dead)
         events += written.events
         last = written.last or read.after
         cut = written.full and written.events < step
@@ -368,32 +370,32 @@ def _end_of(txid: int) -> Key:
 
 
 def _apply(
-    conn: psycopg.Connection, keeper: Upkeeper, statement: str, read: Read, limit: int, dead: Sequence[str]
+    conn: psycopg.Connection, compiled: CompiledBuild, statement: str, read: Read, limit: int, dead: Sequence[str]
 ) -> Written:
-    parameters = read_parameters(read, limit, dead) | {"build": str(keeper.build_id)}
-    if keeper.transform is not None:
+    parameters = read_parameters(read, limit, dead) | {"build": str(compiled.build_id)}
+    if compiled.transform is not None:
         page = list(decoded(conn, statement, parameters))
         if not page:
             return Written(0, None, False)
         # All of them before the COPY: the server's time-out for idle transactions does not run inside one, and a
         # worker that is frozen in the function would keep the build for ever.
         read_on = [row for row in page if row["event_id"] not in dead] if dead else page
-        rows = list(keeper.transform.rows(alive(conn, read_on)))
-        write_rows(conn, keeper.statements.load[0], rows)
-        if keeper.statements.figures:
+        rows = list(compiled.transform.rows(alive(conn, read_on)))
+        write_rows(conn, compiled.statements.load[0], rows)
+        if compiled.statements.figures:
             moved = {
                 "ids": [row[_EVENT_ID] for row in rows],
                 "positions": [row["position"] for row in read_on],
                 "ordinals": [row["ordinal"] for row in read_on],
             }
-            conn.execute(keeper.statements.figures.encode(), parameters | moved, prepare=True)
+            conn.execute(compiled.statements.figures.encode(), parameters | moved, prepare=True)
         end = page[-1]
         full = len(page) >= limit or end[BYTES_SO_FAR] >= BYTES
-        return Written(len(page), _key(keeper, end["txid"], end["position"], end["ordinal"]), full)
+        return Written(len(page), _key(compiled, end["txid"], end["position"], end["ordinal"]), full)
     row = conn.execute(statement.encode(), parameters, prepare=True).fetchone()
     assert row is not None
     events, txid, position, ordinal = row
-    return Written(events, None if txid is None else _key(keeper, txid, position, ordinal), events >= limit)
+    return Written(events, None if txid is None else _key(compiled, txid, position, ordinal), events >= limit)
 
 
 def alive(conn: psycopg.Connection, page: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -406,6 +408,6 @@ def alive(conn: psycopg.Connection, page: Iterable[dict[str, Any]]) -> Iterator[
             due = time.monotonic() + ALIVE_EVERY
 
 
-def _key(keeper: Upkeeper, txid: int, position: int, ordinal: int) -> Key:
+def _key(compiled: CompiledBuild, txid: int, position: int, ordinal: int) -> Key:
     """The last key of a page; a reader of the log has the whole event behind it."""
-    return Key(txid, position, ordinal if keeper.stream.ordinal else LAST_ORDINAL)
+    return Key(txid, position, ordinal if compiled.stream.ordinal else LAST_ORDINAL)

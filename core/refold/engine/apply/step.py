@@ -16,7 +16,7 @@ from refold.errors import BuildError
 from refold.model.stream.cursor import Cursor, next_read
 from refold.postgres.retry import transient
 from refold.store.builds.build import Build, by_id, find
-from refold.store.builds.compiled import Upkeeper, Upkeepers
+from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.log.integrity import LogDamaged
 
 log = logging.getLogger("refold.worker")
@@ -73,17 +73,17 @@ def ceiling(upkeep: str) -> int:
     return {"transform": 20_000, "funnel": 50_000, "recompute": 50_000}.get(upkeep, BEHIND)
 
 
-class Keeper:
+class StepRunner:
     """Keeps builds up to date over one connection.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        upkeepers: the SQL of the builds.
+        compiler: the SQL of the builds.
     """
 
-    def __init__(self, conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+    def __init__(self, conn: psycopg.Connection, compiler: Compiler) -> None:
         self.conn = conn
-        self.upkeepers = upkeepers
+        self.compiler = compiler
         self._sizes: dict[int, PageSize] = {}
         self._parts: dict[int, int] = {}
         self._again: dict[int, float] = {}
@@ -94,12 +94,12 @@ class Keeper:
         Raises:
             BuildError: this process lacks the build's transform.
         """
-        keeper = self.upkeepers.of(self.conn, build)
+        compiled = self.compiler.of(self.conn, build)
         if not build.loaded:
-            return self._load(build, keeper)
+            return self._load(build, compiled)
         size = self._sizes.setdefault(build.build_id, PageSize(ceiling(build.upkeep)))
         try:
-            applied = turn(self.conn, keeper, size.rows)
+            applied = turn(self.conn, compiled, size.rows)
         except psycopg.errors.QueryCanceled:
             # Somebody, or a proxy, bounds what a statement may take: smaller ones still get through.
             log.warning("%s: a page of %d rows was cancelled; trying half of it", build.table_name, size.rows)
@@ -110,11 +110,11 @@ class Keeper:
             size.learn(applied)
         return applied
 
-    def _load(self, build: Build, keeper: Upkeeper) -> Loaded | None:
+    def _load(self, build: Build, compiled: CompiledBuild) -> Loaded | None:
         parts = self._parts.get(build.build_id, 1)
-        step = TRANSFORM_STEP if keeper.transform else STEP
+        step = TRANSFORM_STEP if compiled.transform else STEP
         try:
-            return load_step(self.conn, keeper, step=max(1, step // parts), bucket=max(1, BUCKET // parts))
+            return load_step(self.conn, compiled, step=max(1, step // parts), bucket=max(1, BUCKET // parts))
         except psycopg.errors.QueryCanceled:
             log.warning("%s: a step of its load was cancelled; trying half of it", build.table_name)
             if parts >= step:
@@ -145,7 +145,7 @@ class Keeper:
             if patient and started < self._again.get(deployment, started):
                 continue
             try:
-                promoted += promote(self.conn, deployment, self.upkeepers, self.catch_up, seconds=2.0)
+                promoted += promote(self.conn, deployment, self.compiler, self.catch_up, seconds=2.0)
             except (LogDamaged, Unproved, Unkeepable) as error:
                 self._refused(deployment, error)
             except (NotYet, BuildError):
@@ -172,18 +172,18 @@ class Keeper:
 
     def catch_up(self, conn: psycopg.Connection, fresh: Build, current: Build) -> bool:
         """Applies pages to a new build until it covers its predecessor, inside the caller's transaction."""
-        keeper = self.upkeepers.of(conn, fresh)
+        compiled = self.compiler.of(conn, fresh)
         for _ in range(SWITCH_PAGES):
             if fresh.cursor.covers(current.cursor):
                 return True
             before = fresh.cursor
             try:
                 with conn.transaction():
-                    apply_page(conn, keeper, fresh, FRESH, known=current.cursor.done)
+                    apply_page(conn, compiled, fresh, FRESH, known=current.cursor.done)
             except Exception as error:
                 if not of_an_event(error):
                     raise
-                apply_page(conn, keeper, fresh, FRESH, known=current.cursor.done, apply=apply_carefully)
+                apply_page(conn, compiled, fresh, FRESH, known=current.cursor.done, apply=apply_carefully)
             fresh = by_id(conn, fresh.build_id)
             if fresh.cursor == before:
                 return False

@@ -25,7 +25,7 @@ from refold.model.projection.view_file import ViewFile
 from refold.postgres.locks import WAIT_S, alone
 from refold.postgres.retry import after_deadlocks
 from refold.store.builds.build import Build, find, kept
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.builds.lookup import known
 
 BY = "refold deploy"
@@ -65,9 +65,9 @@ def deploy(
         BuildError: another deploy is at it, or the switch is not possible now.
         DefinitionError: Postgres refuses a definition, or a view (`Mistakes` where there are several).
     """
-    upkeepers = Upkeepers(folder)
+    compiler = Compiler(folder)
     with one_at_a_time(conn):
-        show_again(conn, upkeepers, recreate_foreign=recreate_foreign)
+        show_again(conn, compiler, recreate_foreign=recreate_foreign)
         deployment = None
         for attempt in after_deadlocks():
             with attempt, conn.transaction():
@@ -76,8 +76,8 @@ def deploy(
             apply_views(conn, views, recreate_foreign=recreate_foreign)
             return []
         with given_up_on_errors(conn, deployment):
-            key_indexes(conn, upkeepers)
-    return drive(conn, deployment, upkeepers, report, promote_them=promote, recreate_foreign=recreate_foreign)
+            key_indexes(conn, compiler)
+    return drive(conn, deployment, compiler, report, promote_them=promote, recreate_foreign=recreate_foreign)
 
 
 def refused(
@@ -113,18 +113,18 @@ def refused(
     raise AssertionError("unreachable: the attempts end with a return or an exception")
 
 
-def show_again(conn: psycopg.Connection, upkeepers: Upkeepers, *, recreate_foreign: bool = False) -> list[str]:
+def show_again(conn: psycopg.Connection, compiler: Compiler, *, recreate_foreign: bool = False) -> list[str]:
     """Makes the views of live metrics again that somebody has dropped or replaced; gives their names.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        upkeepers: the SQL of the builds.
+        compiler: the SQL of the builds.
         recreate_foreign: as for `deploy`.
     """
     return [
         build.projection
         for build in find(conn, "b.state = 'live'")
-        if shown_again(conn, build, upkeepers, by=BY, recreate_foreign=recreate_foreign)
+        if shown_again(conn, build, compiler, by=BY, recreate_foreign=recreate_foreign)
     ]
 
 
@@ -161,22 +161,22 @@ def rebuild(
         }
         grown = not below <= wanted
         wanted |= below
-    upkeepers = Upkeepers(folder)
+    compiler = Compiler(folder)
     stays = {build.upstream_id for build in live.values() if build.projection not in wanted}
     streams = [name for name in wanted if live[name].build_id in stays]
     if promote and streams:
         # Rows that somebody has changed there would be right in the new build, and what they have made of its readers
         # would stay.
-        reconcile(conn, upkeepers, streams, depth="slice", by="refold rebuild")
+        reconcile(conn, compiler, streams, depth="slice", by="refold rebuild")
     with one_at_a_time(conn):
         ordered = [build for build in by_depth(conn, list(live.values())) if build.projection in wanted]
         for attempt in after_deadlocks():
             with attempt, conn.transaction():
                 begun = _begun(conn, ordered) if promote else None
-                deployment = begun or _begin_rebuild(conn, upkeepers, ordered, promote=promote)
+                deployment = begun or _begin_rebuild(conn, compiler, ordered, promote=promote)
         with given_up_on_errors(conn, deployment):
-            key_indexes(conn, upkeepers)
-    return drive(conn, deployment, upkeepers, report, promote_them=promote)
+            key_indexes(conn, compiler)
+    return drive(conn, deployment, compiler, report, promote_them=promote)
 
 
 def one_at_a_time(
@@ -259,10 +259,10 @@ def _resumed(todo: Sequence[Change]) -> dict[str, Build]:
     return {one.projection: one.build for one in todo if one.action == "resumed" and one.build is not None}
 
 
-def _begin_rebuild(conn: psycopg.Connection, upkeepers: Upkeepers, live: Sequence[Build], *, promote: bool) -> int:
+def _begin_rebuild(conn: psycopg.Connection, compiler: Compiler, live: Sequence[Build], *, promote: bool) -> int:
     """Makes an empty build beside each of these."""
     deployment = new_deployment(conn, "rebuild", promote=promote)
-    make_builds(conn, [definition_of(conn, upkeepers, build) for build in live], deployment, resumed={})
+    make_builds(conn, [definition_of(conn, compiler, build) for build in live], deployment, resumed={})
     return deployment
 
 
@@ -294,10 +294,10 @@ def _begun(conn: psycopg.Connection, live: Sequence[Build]) -> int | None:
     return None
 
 
-def definition_of(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build) -> Definition:
+def definition_of(conn: psycopg.Connection, compiler: Compiler, build: Build) -> Definition:
     """The definition of a build, with the fingerprint it has."""
-    keeper = upkeepers.of(conn, build)
-    return Definition(build.projection, None, build.definition, keeper.plan, build.fingerprint, keeper.transform)
+    compiled = compiler.of(conn, build)
+    return Definition(build.projection, None, build.definition, compiled.plan, build.fingerprint, compiled.transform)
 
 
 def _adopt(conn: psycopg.Connection, builds: Iterable[Build], deployment: int) -> None:

@@ -14,7 +14,7 @@ from refold.model.stream.page_sql import LOG_TABLE, Stream
 from refold.model.upkeep import recompute
 from refold.postgres.retry import in_short_attempts
 from refold.store.builds.build import BY_KEY, Build, kept
-from refold.store.builds.compiled import Upkeepers, stream_of
+from refold.store.builds.compiled import Compiler, stream_of
 
 WRITERS_S = 300.0
 """Seconds for which a deploy waits for transactions that have the log locked."""
@@ -30,7 +30,7 @@ def index_streams(conn: psycopg.Connection, fresh: Iterable[Build]) -> None:
         conn: the caller's transaction, which made the builds.
         fresh: those builds.
     """
-    upkeepers = Upkeepers(None)  # They are SQL: no transform is needed.
+    compiler = Compiler(None)  # They are SQL: no transform is needed.
     builds = kept(conn)
     fingerprints = {build.build_id: build.fingerprint for build in builds}
     for reader in builds:
@@ -39,18 +39,18 @@ def index_streams(conn: psycopg.Connection, fresh: Iterable[Build]) -> None:
         for build in fresh:
             # A changed stream may lack the key; its readers of now do not follow it.
             if build.fingerprint == fingerprints.get(reader.upstream_id):
-                plan, stream = upkeepers.of(conn, reader).plan, stream_of(build)
+                plan, stream = compiler.of(conn, reader).plan, stream_of(build)
                 conn.execute(recompute.key_index(plan, stream, _index_name(plan, stream)).encode())
 
 
-def key_indexes(conn: psycopg.Connection, upkeepers: Upkeepers) -> list[str]:
+def key_indexes(conn: psycopg.Connection, compiler: Compiler) -> list[str]:
     """Makes the indexes that recompute needs on the streams of all kept builds; returns those it made.
 
     They are made CONCURRENTLY: producers and workers go on. It waits for transactions that are open now.
 
     Args:
         conn: in autocommit mode, allowed to act as refold_owner and refold_worker.
-        upkeepers: gives the plan of each build.
+        compiler: gives the plan of each build.
 
     Raises:
         BuildError: a transaction that wrote to the log stays open.
@@ -59,13 +59,13 @@ def key_indexes(conn: psycopg.Connection, upkeepers: Upkeepers) -> list[str]:
     for build in kept(conn):
         if build.upkeep not in BY_KEY:
             continue
-        keeper = upkeepers.of(conn, build)
-        name = _index_name(keeper.plan, keeper.stream)
-        on_log = keeper.stream.table == LOG_TABLE
+        compiled = compiler.of(conn, build)
+        name = _index_name(compiled.plan, compiled.stream)
+        on_log = compiled.stream.table == LOG_TABLE
         schema = "refold" if on_log else "refold_builds"
         if _usable(conn, f"{schema}.{ident(name)}"):
             continue
-        statement = recompute.key_index(keeper.plan, keeper.stream, name)
+        statement = recompute.key_index(compiled.plan, compiled.stream, name)
         if on_log:
             _index_log(conn, statement, name)
         else:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 
-from refold.engine.apply.step import Keeper, by_depth
+from refold.engine.apply.step import StepRunner, by_depth
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.engine.deployment.deploy import definition_of
 from refold.engine.deployment.give_up import given_up_on_errors
@@ -20,7 +20,7 @@ from refold.errors import BuildError
 from refold.model.projection.definition import Definition
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id, find, lock
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.builds.follow import Gap, follow
 
 BY = "refold promote"
@@ -55,20 +55,20 @@ def go_live(
     Raises:
         BuildError: a name has no candidate, or the switch is not possible now.
     """
-    upkeepers = Upkeepers(folder)
+    compiler = Compiler(folder)
     for build in together(candidates(conn), names):
         if build.loaded:
             # Nobody has audited it while it stood beside the live one.
-            Reconciler(conn, upkeepers, "slice", None, False, BY).one(build)
+            Reconciler(conn, compiler, "slice", None, False, BY).one(build)
     with conn.transaction():
         waiting = candidates(conn)
         chosen = together(waiting, names)
         if not chosen:
             return []
-        deployment = _gather(conn, upkeepers, chosen)
+        deployment = _gather(conn, compiler, chosen)
     with given_up_on_errors(conn, deployment):
-        key_indexes(conn, upkeepers)
-    return drive(conn, deployment, upkeepers, report, recreate_foreign=recreate_foreign)
+        key_indexes(conn, compiler)
+    return drive(conn, deployment, compiler, report, recreate_foreign=recreate_foreign)
 
 
 def views_of(conn: psycopg.Connection, builds: Sequence[Build]) -> list[str]:
@@ -111,7 +111,7 @@ def together(waiting: Sequence[Build], names: Iterable[str]) -> list[Build]:
     return [build for build in waiting if build.build_id in wanted]
 
 
-def _gather(conn: psycopg.Connection, upkeepers: Upkeepers, chosen: Sequence[Build]) -> int:
+def _gather(conn: psycopg.Connection, compiler: Compiler, chosen: Sequence[Build]) -> int:
     """Puts candidates under one deployment, and ends older ones of the same projections."""
     conn.execute(
         "UPDATE refold.builds SET state = 'retired', retired_at = now()"
@@ -119,7 +119,7 @@ def _gather(conn: psycopg.Connection, upkeepers: Upkeepers, chosen: Sequence[Bui
         ([build.projection for build in chosen], [build.build_id for build in chosen]),
     )
     views = _views(conn, chosen)
-    anew = _orphans(conn, upkeepers, chosen)
+    anew = _orphans(conn, compiler, chosen)
     # What another `refold deploy` drives at this moment stays under the number that it knows.
     together_already = find(conn, "b.state = 'building' AND b.deployment = ANY (%s)", [b.deployment for b in chosen])
     if not anew and len({b.deployment for b in together_already}) == 1 and len(together_already) == len(chosen):
@@ -148,7 +148,7 @@ def _views(conn: psycopg.Connection, chosen: Sequence[Build]) -> Mapping[str, st
     return None if row is None else dict(row[0])
 
 
-def _orphans(conn: psycopg.Connection, upkeepers: Upkeepers, chosen: Sequence[Build]) -> dict[str, Definition]:
+def _orphans(conn: psycopg.Connection, compiler: Compiler, chosen: Sequence[Build]) -> dict[str, Definition]:
     """The candidates, upstream first, that can only be built anew: what they have read is not kept any more.
 
     What can follow another build of its stream does. The others are ended here.
@@ -162,9 +162,9 @@ def _orphans(conn: psycopg.Connection, upkeepers: Upkeepers, chosen: Sequence[Bu
             if upstream.state in ("building", "live"):
                 continue
             successor = _successor(conn, build, upstream, chosen)
-            if _follows(conn, upkeepers, build, successor):
+            if _follows(conn, compiler, build, successor):
                 continue
-        anew[build.projection] = definition_of(conn, upkeepers, build)
+        anew[build.projection] = definition_of(conn, compiler, build)
         conn.execute(
             "UPDATE refold.builds SET state = 'retired', retired_at = now() WHERE build_id = %s", (build.build_id,)
         )
@@ -190,7 +190,7 @@ def _successor(conn: psycopg.Connection, build: Build, upstream: Build, chosen: 
     return successor
 
 
-def _follows(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, successor: Build) -> bool:
+def _follows(conn: psycopg.Connection, compiler: Compiler, build: Build, successor: Build) -> bool:
     """Lets a candidate go on from another build of its stream, if it has read just what that holds."""
     for one in (successor, build):
         if lock(conn, one.build_id, wait=True) is None:
@@ -199,11 +199,11 @@ def _follows(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, succe
         with conn.transaction():
             successor = by_id(conn, successor.build_id)
             if successor.loaded:
-                Keeper(conn, upkeepers).catch_up(conn, successor, by_id(conn, build.build_id))
+                StepRunner(conn, compiler).catch_up(conn, successor, by_id(conn, build.build_id))
             follow(conn, build, successor)
             now = by_id(conn, build.build_id)
-            keeper = upkeepers.of(conn, now)
-            if now.loaded and reads.disagreements(conn, keeper, now, parameters_of(conn, now)):
+            compiled = compiler.of(conn, now)
+            if now.loaded and reads.disagreements(conn, compiled, now, parameters_of(conn, now)):
                 raise Gap(f"{now.table_name} has not read what {successor.table_name} holds")
     except Gap:
         return False

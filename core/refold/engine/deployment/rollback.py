@@ -33,7 +33,7 @@ from refold.store import incidents
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id, find, lock
 from refold.store.builds.checksums import disagreements
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import recount
 from refold.store.builds.follow import follow
 from refold.store.builds.lookup import known
@@ -109,13 +109,13 @@ def rollback(
     Raises:
         BuildError: nothing to go back to, a transform's earlier version is missing, or the switch is not possible.
     """
-    upkeepers = Upkeepers(folder)
+    compiler = Compiler(folder)
     with one_at_a_time(conn, "begin a rollback"):
         with conn.transaction():
             before = find(conn)
             decision = decide(before, name)
             for build in decision.revived:
-                _check_code(conn, upkeepers, build)
+                _check_code(conn, compiler, build)
             views = _views_then(conn, decision.revived)
             deployment = new_deployment(conn, "rollback", promote=True, views=views)
             _lock_streams(conn, decision.revived)
@@ -128,10 +128,10 @@ def rollback(
                 if build.dead_letters:
                     # They wait again, and somebody should know.
                     recount(conn, build.build_id)
-            _set_right(conn, upkeepers, before, decision.revived)
-        key_indexes(conn, upkeepers)
+            _set_right(conn, compiler, before, decision.revived)
+        key_indexes(conn, compiler)
     try:
-        return drive(conn, deployment, upkeepers, report, recreate_foreign=recreate_foreign)
+        return drive(conn, deployment, compiler, report, recreate_foreign=recreate_foreign)
     except Exception as error:
         # Without a connection nothing can be put back, and the deployment was not given up either.
         with suppress(psycopg.OperationalError, psycopg.InterfaceError):
@@ -169,7 +169,7 @@ def _lock_streams(conn: psycopg.Connection, revived: Sequence[Build]) -> None:
 
 def _set_right(
     conn: psycopg.Connection,
-    upkeepers: Upkeepers,
+    compiler: Compiler,
     before: Sequence[Build],
     revived: Sequence[Build],
 ) -> None:
@@ -184,7 +184,7 @@ def _set_right(
     changed: set[int] = set()
 
     def proved(build: Build) -> None:
-        if prove(conn, upkeepers, build).drift:
+        if prove(conn, compiler, build).drift:
             changed.add(build.build_id)
 
     for build in sorted(revived, key=lambda build: (order[build.build_id], build.build_id)):
@@ -197,28 +197,28 @@ def _set_right(
             build.upstream_id in changed or _changed_since(conn, build.upstream_id, build.retired_at)
         ):
             proved(now)
-        elif _tampered_with(conn, upkeepers, now):
+        elif _tampered_with(conn, compiler, now):
             changed.add(build.build_id)
 
 
-def _tampered_with(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build) -> bool:
+def _tampered_with(conn: psycopg.Connection, compiler: Compiler, build: Build) -> bool:
     """Compares a build with its figures, in the caller's transaction, and heals what differs; whether rows did."""
-    keeper = upkeepers.of(conn, build)
-    written = disagreements(conn, build.build_id, keeper.statements.relations)
-    unread = reads.disagreements(conn, keeper, build, parameters_of(conn, build))
+    compiled = compiler.of(conn, build)
+    written = disagreements(conn, build.build_id, compiled.statements.relations)
+    unread = reads.disagreements(conn, compiled, build, parameters_of(conn, build))
     if not written and not unread:
         return False
     seen = Drift()
-    seen.add_slices(keeper, build.projection, [*written, *unread])
+    seen.add_slices(compiled, build.projection, [*written, *unread])
     evidence = {"table": build.table_name, "slices": [f"{one.relation}: {one.slice}" for one in seen.slices[:KEYS]]}
     incidents.detect(conn, "drift", build.projection, by=BY, evidence=evidence)
     healed = Drift()
-    if unread and not keeper.statements.reads_by_slice:
+    if unread and not compiled.statements.reads_by_slice:
         # Which rows they were that it has not read, or twice, nobody knows.
-        healed = prove(conn, upkeepers, build)
+        healed = prove(conn, compiler, build)
     else:
         suspects = {one.slice for one in written}
-        heal(conn, upkeepers, build, suspects, healed, readers=False, unread={one.slice for one in unread})
+        heal(conn, compiler, build, suspects, healed, readers=False, unread={one.slice for one in unread})
     incidents.resolve(conn, "drift", build.projection, by=BY, outcome=outcome(healed))
     return healed.drift > 0
 
@@ -374,9 +374,9 @@ def _why(builds: Sequence[Build], current: Build) -> str:
     return ": the live one is its first"
 
 
-def _check_code(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build) -> None:
+def _check_code(conn: psycopg.Connection, compiler: Compiler, build: Build) -> None:
     try:
-        upkeepers.of(conn, build)
+        compiler.of(conn, build)
     except BuildError as error:
         raise BuildError(
             f"{build.table_name} needs the code it was deployed with: {error}",

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import psycopg
 
 from refold.engine.apply.load import Loaded
-from refold.engine.apply.step import Keeper, by_depth
+from refold.engine.apply.step import StepRunner, by_depth
 from refold.engine.deployment.give_up import given_up_on_errors, retired_on_errors
 from refold.engine.publish.switch import NotYet, Unproved, promote
 from refold.engine.reconcile.rolling import prove_suspects
 from refold.store.builds.build import Build, find
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ Report = Callable[[Progress], None]
 def drive(
     conn: psycopg.Connection,
     deployment: int,
-    upkeepers: Upkeepers,
+    compiler: Compiler,
     report: Report,
     *,
     promote_them: bool = True,
@@ -51,7 +51,7 @@ def drive(
     Args:
         conn: acts as refold_worker, in autocommit mode.
         deployment: whose builds.
-        upkeepers: the SQL of the builds.
+        compiler: the SQL of the builds.
         report: told of every step.
         promote_them: False leaves them beside the live ones, up to date.
         recreate_foreign: see `refold.engine.publish.views.switch_view`.
@@ -64,18 +64,18 @@ def drive(
             worker makes it live.
     """
     with given_up_on_errors(conn, deployment):
-        return _drive(conn, deployment, upkeepers, report, promote_them, recreate_foreign)
+        return _drive(conn, deployment, compiler, report, promote_them, recreate_foreign)
 
 
 def _drive(
     conn: psycopg.Connection,
     deployment: int,
-    upkeepers: Upkeepers,
+    compiler: Compiler,
     report: Report,
     promote_them: bool,
     recreate_foreign: bool,
 ) -> list[Build]:
-    keeper = Keeper(conn, upkeepers)
+    runner = StepRunner(conn, compiler)
     applied: dict[int, int] = {}
     totals: dict[int, int] = {}
     while True:
@@ -86,7 +86,7 @@ def _drive(
         busy = False
         for build in builds:
             with retired_on_errors(conn, build):
-                done = keeper.step(build)
+                done = runner.step(build)
             if done is None:
                 continue
             if isinstance(done, Loaded):
@@ -110,11 +110,11 @@ def _drive(
         if not promote_them:
             return builds
         try:
-            if live := promote(conn, deployment, upkeepers, keeper.catch_up, recreate_foreign=recreate_foreign):
+            if live := promote(conn, deployment, compiler, runner.catch_up, recreate_foreign=recreate_foreign):
                 return live
             # A worker was quicker by a moment.
         except Unproved:
             # Nobody else need be there who would.
-            prove_suspects(conn, upkeepers, by="deployment")
+            prove_suspects(conn, compiler, by="deployment")
         except NotYet:
             time.sleep(0.02)

@@ -11,7 +11,7 @@ from refold.engine.publish.views import METRICS_SCHEMA, once_let_go, stands, swi
 from refold.errors import BuildError, RefoldError
 from refold.store import incidents
 from refold.store.builds.build import Build, by_id, find
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 PATIENCE = 10.0
 """Seconds for which a view that is not what it should be waits for those who read it."""
@@ -30,42 +30,42 @@ def standing(conn: psycopg.Connection, name: str) -> str | None:
     return _text(conn, sql.Identifier(METRICS_SCHEMA, name))
 
 
-def is_shown(conn: psycopg.Connection, build: Build, upkeepers: Upkeepers) -> bool:
+def is_shown(conn: psycopg.Connection, build: Build, compiler: Compiler) -> bool:
     """Whether a metric's view stands, and is the one that refold makes; takes no lock that a reader waits for.
 
     Args:
         conn: acts as refold_worker, in autocommit mode; or the caller's transaction, which may write.
         build: its live build.
-        upkeepers: the SQL of builds.
+        compiler: the SQL of builds.
 
     Raises:
         BuildError: the build is a transform whose code is not here.
     """
-    keeper = upkeepers.of(conn, build)
+    compiled = compiler.of(conn, build)
     text = standing(conn, build.projection)
     if text is None:
         return False
     # A temporary view at each look would leave dead rows in the catalog, every minute and for each metric.
-    if text != upkeepers.shown.get(build.build_id):
+    if text != compiler.shown.get(build.build_id):
         with conn.transaction(force_rollback=True):
-            conn.execute(sql.SQL("CREATE TEMPORARY VIEW refold_shown AS {}").format(sql.SQL(keeper.statements.view)))
+            conn.execute(sql.SQL("CREATE TEMPORARY VIEW refold_shown AS {}").format(sql.SQL(compiled.statements.view)))
             made = _text(conn, sql.Identifier("pg_temp", "refold_shown"))
         if text != made:
             return False
-        upkeepers.shown[build.build_id] = text
+        compiler.shown[build.build_id] = text
     return True
 
 
-def is_hidden(conn: psycopg.Connection, build: Build, upkeepers: Upkeepers) -> bool:
+def is_hidden(conn: psycopg.Connection, build: Build, compiler: Compiler) -> bool:
     """Whether a metric's view is another than it should be; as far as its code is here, whether it is there at all.
 
     Args:
         conn: as for `is_shown`.
         build: what was its live build a moment ago.
-        upkeepers: the SQL of builds.
+        compiler: the SQL of builds.
     """
     try:
-        shown = is_shown(conn, build, upkeepers)
+        shown = is_shown(conn, build, compiler)
     except RefoldError:
         # Its transform is not here, or is another: that is told with the files.
         shown = stands(conn, build.projection)
@@ -76,14 +76,14 @@ def is_hidden(conn: psycopg.Connection, build: Build, upkeepers: Upkeepers) -> b
     return (now.state, now.projection) == ("live", build.projection)
 
 
-def hidden(conn: psycopg.Connection, upkeepers: Upkeepers) -> list[str]:
+def hidden(conn: psycopg.Connection, compiler: Compiler) -> list[str]:
     """The live metrics that their views do not show; as far as their code is here.
 
     Args:
         conn: acts as refold_worker, in autocommit mode; or the caller's transaction, which may write.
-        upkeepers: the SQL of builds.
+        compiler: the SQL of builds.
     """
-    return [build.projection for build in find(conn, "b.state = 'live'") if is_hidden(conn, build, upkeepers)]
+    return [build.projection for build in find(conn, "b.state = 'live'") if is_hidden(conn, build, compiler)]
 
 
 def refused_again(conn: psycopg.Connection, names: Iterable[str]) -> list[RefoldError]:
@@ -105,7 +105,7 @@ def refused_again(conn: psycopg.Connection, names: Iterable[str]) -> list[Refold
 def shown_again(
     conn: psycopg.Connection,
     build: Build,
-    upkeepers: Upkeepers,
+    compiler: Compiler,
     *,
     by: str,
     recreate_foreign: bool = False,
@@ -118,7 +118,7 @@ def shown_again(
     Args:
         conn: acts as refold_worker, in autocommit mode.
         build: the build.
-        upkeepers: the SQL of builds.
+        compiler: the SQL of builds.
         by: who does it, for the incident.
         recreate_foreign: where its columns change by that, also make again views outside `metrics`.
         seconds: for how long to try while readers hold it.
@@ -127,13 +127,13 @@ def shown_again(
         BuildError: a reader holds the view, others' views stand on what stands there now, or that is another's.
     """
     try:
-        shown = is_shown(conn, build, upkeepers)
+        shown = is_shown(conn, build, compiler)
     except RefoldError:
         # A transform that is not here: whoever has it can look.
         return False
     if shown:
         return False
-    keeper = upkeepers.of(conn, build)
+    compiled = compiler.of(conn, build)
     name = build.projection
 
     def switch() -> bool:
@@ -144,7 +144,7 @@ def shown_again(
         if row != ("live", name):
             return False
         try:
-            switch_view(conn, name, keeper, recreate_foreign=recreate_foreign)
+            switch_view(conn, name, compiled, recreate_foreign=recreate_foreign)
         except (psycopg.errors.InsufficientPrivilege, psycopg.errors.WrongObjectType) as error:
             raise _not_ours(name, str(error.diag.message_primary)) from error
         incidents.resolve(conn, "hidden", name, by=by, outcome={"because": AGAIN})

@@ -16,7 +16,7 @@ from refold.model.projection.view_file import ViewFile, view_file
 from refold.postgres.failpoints import crash_point
 from refold.store.builds import checksums as figures
 from refold.store.builds.build import Build, by_id, find, lock
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import settle
 from refold.store.builds.first_load import tables_of
 from refold.store.builds.follow import Behind, follow
@@ -39,7 +39,7 @@ class Unproved(NotYet):
 def promote(
     conn: psycopg.Connection,
     deployment: int,
-    upkeepers: Upkeepers,
+    compiler: Compiler,
     catch_up: Catch,
     *,
     recreate_foreign: bool = False,
@@ -53,7 +53,7 @@ def promote(
     Args:
         conn: acts as refold_worker, in autocommit mode.
         deployment: whose builds.
-        upkeepers: the SQL of the builds.
+        compiler: the SQL of the builds.
         catch_up: applies pages inside the transaction.
         recreate_foreign: see `switch_view`.
         seconds: how long to try for the locks on the views.
@@ -72,7 +72,7 @@ def promote(
     return once_let_go(
         conn,
         seconds,
-        lambda: _switch(conn, deployment, upkeepers, catch_up, recreate_foreign),
+        lambda: _switch(conn, deployment, compiler, catch_up, recreate_foreign),
         held=f"a session holds the views or builds for longer than {seconds:.0f} s",
         then="`refold promote`",
     )
@@ -111,7 +111,7 @@ def _refuse_damage(conn: psycopg.Connection, deployment: int, seconds: float) ->
 
 
 def _switch(
-    conn: psycopg.Connection, deployment: int, upkeepers: Upkeepers, catch_up: Catch, recreate_foreign: bool
+    conn: psycopg.Connection, deployment: int, compiler: Compiler, catch_up: Catch, recreate_foreign: bool
 ) -> list[Build]:
     candidates = find(conn, "b.deployment = %s AND b.state = 'building'", deployment)
     if any(not build.loaded for build in candidates):
@@ -150,9 +150,9 @@ def _switch(
             " WHERE build_id = %s",
             (build.build_id,),
         )
-        keeper = upkeepers.of(conn, build)
-        refuse_unkeepable(conn, keeper.statements, audited=keeper.transform is None)
-        switch_view(conn, build.projection, keeper, recreate_foreign=recreate_foreign, dropped=dropped)
+        compiled = compiler.of(conn, build)
+        refuse_unkeepable(conn, compiled.statements, audited=compiled.transform is None)
+        switch_view(conn, build.projection, compiled, recreate_foreign=recreate_foreign, dropped=dropped)
     fresh_of = {build.projection: build for build in candidates}
     for reader in readers:
         upstream = next(b for b in replaced.values() if b.build_id == reader.upstream_id)

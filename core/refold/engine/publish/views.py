@@ -13,7 +13,7 @@ from psycopg import sql
 from refold.engine.publish.privileges import Grant, give_back, grant, grants_on
 from refold.errors import BuildError
 from refold.postgres.retry import in_short_attempts
-from refold.store.builds.compiled import Upkeeper
+from refold.store.builds.compiled import CompiledBuild
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class Dependant:
 def switch_view(
     conn: psycopg.Connection,
     name: str,
-    keeper: Upkeeper,
+    compiled: CompiledBuild,
     *,
     recreate_foreign: bool = False,
     dropped: list[Dependant] | None = None,
@@ -56,7 +56,7 @@ def switch_view(
     Args:
         conn: acts as refold_worker; has a short lock_timeout.
         name: the metric.
-        keeper: the build's SQL.
+        compiled: the build's SQL.
         recreate_foreign: where the columns change, also drop and make again views outside `metrics`.
         dropped: gets what stood on the view and was dropped, for the caller to make again; by default it is made again
             at once, as it was.
@@ -66,7 +66,7 @@ def switch_view(
         psycopg.errors.LockNotAvailable: a reader holds the view; try the whole promote again.
     """
     view = sql.Identifier(METRICS_SCHEMA, name)
-    body = body_of([BARRIER] if keeper.statements.view_hides else [], keeper.statements.view)
+    body = body_of([BARRIER] if compiled.statements.view_hides else [], compiled.statements.view)
     try:
         with conn.transaction():
             conn.execute(sql.SQL("CREATE OR REPLACE VIEW {} {}").format(view, body))
@@ -83,7 +83,7 @@ def switch_view(
                 recreate(conn, one)
         else:
             dropped += dependants
-    plan = keeper.plan
+    plan = compiled.plan
     conn.execute(sql.SQL("COMMENT ON VIEW {} IS {}").format(view, sql.Literal(plan.description or None)))
     for column in plan.columns:
         conn.execute(

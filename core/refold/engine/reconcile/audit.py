@@ -25,41 +25,41 @@ from refold.postgres.planner import plan_freely
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id
 from refold.store.builds.checksums import Disagreement, disagreements
-from refold.store.builds.compiled import Upkeeper
+from refold.store.builds.compiled import CompiledBuild
 from refold.store.builds.dead_letters import left_out
 
 
-def quick(conn: psycopg.Connection, keeper: Upkeeper) -> list[Disagreement]:
+def quick(conn: psycopg.Connection, compiled: CompiledBuild) -> list[Disagreement]:
     """The slices of a build whose rows are not what refold has written there, or of whose stream it missed something.
 
     Reads of the log only what is not sealed yet.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        keeper: the build's SQL.
+        compiled: the build's SQL.
 
     Raises:
         BuildError: the build was switched to another stream.
     """
     with snapshot(conn):
-        build = as_kept(conn, keeper)
+        build = as_kept(conn, compiled)
         return [
-            *disagreements(conn, keeper.build_id, keeper.statements.relations),
-            *reads.disagreements(conn, keeper, build, parameters_of(conn, build)),
+            *disagreements(conn, compiled.build_id, compiled.statements.relations),
+            *reads.disagreements(conn, compiled, build, parameters_of(conn, build)),
         ]
 
 
-def as_kept(conn: psycopg.Connection, keeper: Upkeeper) -> Build:
+def as_kept(conn: psycopg.Connection, compiled: CompiledBuild) -> Build:
     """A build as the snapshot shows it, if it still reads the stream that its SQL is for.
 
     Raises:
         BuildError: it was replaced, or switched to another.
     """
-    build = by_id(conn, keeper.build_id)
+    build = by_id(conn, compiled.build_id)
     if build.state not in ("building", "live"):
         # Its stream may be gone already, and it will be.
         raise BuildError(f"{build.table_name} was replaced just now; reconcile again")
-    if build.upstream_id != keeper.upstream_id:
+    if build.upstream_id != compiled.upstream_id:
         # With the new cursor and the old stream, what that never got would look like drift.
         raise BuildError(f"{build.table_name} was switched to another stream just now; reconcile again")
     return build
@@ -67,7 +67,7 @@ def as_kept(conn: psycopg.Connection, keeper: Upkeeper) -> Build:
 
 def audit(
     conn: psycopg.Connection,
-    keeper: Upkeeper,
+    compiled: CompiledBuild,
     since: datetime | None,
     report: Report,
     *,
@@ -78,7 +78,7 @@ def audit(
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        keeper: the build's SQL.
+        compiled: the build's SQL.
         since: only what events since then belong to; figures are not looked at then.
         report: takes the findings when `keep` is set; healing reports its own.
         keep: nothing will be healed, so report what the audit saw.
@@ -87,62 +87,62 @@ def audit(
     Raises:
         BuildError: the build was replaced, or switched to another stream, since its SQL was made.
     """
-    relations = keeper.statements.relations
+    relations = compiled.statements.relations
     suspects: set[int] = set()
     with snapshot(conn):
-        build = as_kept(conn, keeper)
+        build = as_kept(conn, compiled)
         parameters = parameters_of(conn, build, since)
-        for part in _parts(conn, keeper, parameters, since, ranges):
+        for part in _parts(conn, compiled, parameters, since, ranges):
             for at, relation in enumerate(relations):
                 scope = WHOLE if part == EVERY_SLICE else within(relation, part)
-                if keeper.transform is not None:
-                    recompute(conn, keeper, parameters, scope.stream, since=since is not None)
+                if compiled.transform is not None:
+                    recompute(conn, compiled, parameters, scope.stream, since=since is not None)
                     scope = Scope(EVERYTHING, scope.table)
                     if since is not None:
                         scope = both(scope, Scope(EVERYTHING, AMONG_THEM))
                 elif since is not None:
-                    scope = both(scope, since_scope(keeper.plan, relation, keeper.stream))
+                    scope = both(scope, since_scope(compiled.plan, relation, compiled.stream))
                 if compare(conn, relation, scope, parameters):
                     suspects |= slices(conn)
                     if keep:
-                        _report(conn, build, keeper, at, report)
+                        _report(conn, build, compiled, at, report)
         if since is None:
-            wrong = disagreements(conn, keeper.build_id, relations, ranges)
+            wrong = disagreements(conn, compiled.build_id, relations, ranges)
             if keep:
                 # Where the rows are right, it is the figure that is wrong.
-                report.add_figures(keeper, build.projection, (one for one in wrong if one.slice not in suspects))
+                report.add_figures(compiled, build.projection, (one for one in wrong if one.slice not in suspects))
             suspects |= {one.slice for one in wrong}
     return suspects
 
 
-def parts(keeper: Upkeeper, numbers: set[int]) -> list[Sequence[Range]]:
+def parts(compiled: CompiledBuild, numbers: set[int]) -> list[Sequence[Range]]:
     """Slices in the portions in which to evaluate them.
 
     Where an index finds a slice's events, each run of neighbours for itself: together they would span what lies
     between. Else all at once, for each portion reads the whole stream. A transform holds a slice in memory.
     """
-    if keeper.transform is not None:
+    if compiled.transform is not None:
         return [((number, number),) for number in sorted(numbers)]
-    if keeper.statements.relations[0].slicing.indexed:
+    if compiled.statements.relations[0].slicing.indexed:
         return [(run,) for run in runs(numbers)]
     return [runs(numbers)] if numbers else []
 
 
 def _parts(
     conn: psycopg.Connection,
-    keeper: Upkeeper,
+    compiled: CompiledBuild,
     parameters: Mapping[str, str],
     since: datetime | None,
     ranges: Sequence[Range],
 ) -> list[Sequence[Range]]:
-    if keeper.transform is None or since is None:
+    if compiled.transform is None or since is None:
         return [ranges]
     rows = conn.execute(
-        f"SELECT DISTINCT {keeper.statements.relations[0].slicing.event} FROM {keeper.stream.table}"
-        f" WHERE {keeper.stream.applied()} AND ts >= %(since)s::timestamptz".encode(),
+        f"SELECT DISTINCT {compiled.statements.relations[0].slicing.event} FROM {compiled.stream.table}"
+        f" WHERE {compiled.stream.applied()} AND ts >= %(since)s::timestamptz".encode(),
         parameters,
     ).fetchall()
-    return parts(keeper, {int(number) for (number,) in rows})
+    return parts(compiled, {int(number) for (number,) in rows})
 
 
 @contextmanager
@@ -168,8 +168,8 @@ def parameters_of(conn: psycopg.Connection, build: Build, since: datetime | None
     return parameters
 
 
-def _report(conn: psycopg.Connection, build: Build, keeper: Upkeeper, at: int, report: Report) -> None:
-    relation = keeper.statements.relations[at]
+def _report(conn: psycopg.Connection, build: Build, compiled: CompiledBuild, at: int, report: Report) -> None:
+    relation = compiled.statements.relations[at]
     shown, counts = findings(conn, build, relation, healed=False)
     add(report, build, relation.table, shown, counts)
 

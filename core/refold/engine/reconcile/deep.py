@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 
 from refold.model.stream.slices import HASH_BITS, POSITION_BITS, Range, partition
 from refold.store.builds.checksums import known_slices
-from refold.store.builds.compiled import Upkeeper
+from refold.store.builds.compiled import CompiledBuild
 
 TOGETHER = {"day": 7, "position": 8, "hash": 8}
 """Slices in a step."""
@@ -34,36 +34,36 @@ class Mark:
     finished_at: datetime | None
 
 
-def steps(conn: psycopg.Connection, keeper: Upkeeper, *, resume: bool) -> Iterator[Sequence[Range]]:
+def steps(conn: psycopg.Connection, compiled: CompiledBuild, *, resume: bool) -> Iterator[Sequence[Range]]:
     """The steps of a deep audit that somebody asked for. One that is taken up within a day goes on where it stopped.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        keeper: the build.
+        compiled: the build.
         resume: leave a mark after every step, and begin behind one.
     """
-    mark = find_mark(conn, keeper.build_id, rolling=False) if resume else None
+    mark = find_mark(conn, compiled.build_id, rolling=False) if resume else None
     if resume and (mark is None or mark.finished_at is not None or _stale(conn, mark)):
-        mark = begin(conn, keeper.build_id, mark, rolling=False)
-    for one in plan(conn, keeper, mark.upto_slice if mark else None):
+        mark = begin(conn, compiled.build_id, mark, rolling=False)
+    for one in plan(conn, compiled, mark.upto_slice if mark else None):
         yield (one,)
         # Somebody else may be at the same audit by now; then the mark is theirs.
         mark = mark and advance(conn, mark, one)
 
 
-def plan(conn: psycopg.Connection, keeper: Upkeeper, after: int | None) -> list[Range]:
+def plan(conn: psycopg.Connection, compiled: CompiledBuild, after: int | None) -> list[Range]:
     """All slices behind one, in portions of bounded work; nothing that could be is left out."""
-    slicing = keeper.statements.relations[0].slicing
-    known = known_slices(conn, keeper.build_id)
+    slicing = compiled.statements.relations[0].slicing
+    known = known_slices(conn, compiled.build_id)
     together = TOGETHER[slicing.kind]
     if slicing.kind == "hash":
         known = list(range(-(2 ** (HASH_BITS - 1)), 2 ** (HASH_BITS - 1)))
         if not slicing.indexed:
-            together = max(1, len(known) // (1 + _estimate(conn, keeper) // WHOLE_STREAM))
+            together = max(1, len(known) // (1 + _estimate(conn, compiled) // WHOLE_STREAM))
     elif slicing.kind == "position":
         # As far as there are events, also where the figures know of none.
-        known = list(range((max(known) if known else _last(conn, keeper)) + 1))
-        together = 1 if keeper.transform is not None else together
+        known = list(range((max(known) if known else _last(conn, compiled)) + 1))
+        together = 1 if compiled.transform is not None else together
     if after is None:
         return partition(known, together)
     (_, high), *rest = partition([number for number in known if number > after], together)
@@ -164,20 +164,20 @@ def _stale(conn: psycopg.Connection, mark: Mark) -> bool:
     return row is not None and bool(row[0])
 
 
-def _last(conn: psycopg.Connection, keeper: Upkeeper) -> int:
+def _last(conn: psycopg.Connection, compiled: CompiledBuild) -> int:
     """The last slice of positions that the stream has."""
-    row = conn.execute(f"SELECT coalesce(max(position), 0) FROM {keeper.stream.table}".encode()).fetchone()
+    row = conn.execute(f"SELECT coalesce(max(position), 0) FROM {compiled.stream.table}".encode()).fetchone()
     assert row is not None
     return int(row[0]) >> POSITION_BITS
 
 
-def _estimate(conn: psycopg.Connection, keeper: Upkeeper) -> int:
+def _estimate(conn: psycopg.Connection, compiled: CompiledBuild) -> int:
     """About how many rows the stream has, from the planner's statistics."""
     row = conn.execute(
         """
         SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint FROM pg_class AS c
         WHERE c.oid = %s::regclass OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = %s::regclass)
         """,
-        (keeper.stream.table, keeper.stream.table),
+        (compiled.stream.table, compiled.stream.table),
     ).fetchone()
     return int(row[0]) if row else 0

@@ -30,7 +30,7 @@ from refold.postgres.planner import plan_freely
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id, find, lock
 from refold.store.builds.checksums import Disagreement, correct, disagreements
-from refold.store.builds.compiled import Upkeeper, Upkeepers
+from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import moved
 from refold.store.builds.first_load import start_over
 
@@ -40,7 +40,7 @@ Touched = dict[int, set[int]]
 
 def heal(
     conn: psycopg.Connection,
-    upkeepers: Upkeepers,
+    compiler: Compiler,
     build: Build,
     suspects: Set[int],
     report: Report,
@@ -53,7 +53,7 @@ def heal(
 
     Args:
         conn: acts as refold_worker; a transaction is opened if there is none.
-        upkeepers: the SQL of the builds.
+        compiler: the SQL of the builds.
         build: the build that was audited.
         suspects: in which of its slices something differs.
         report: takes what was healed.
@@ -74,15 +74,15 @@ def heal(
         build = order[0]
         if not build.loaded:
             raise BuildError(f"{build.table_name} is being loaded anew since the audit")
-        keeper = upkeepers.of(conn, build)
-        missed, behind = _missed(conn, keeper, build, unread)
+        compiled = compiler.of(conn, build)
+        missed, behind = _missed(conn, compiled, build, unread)
         if missed:
-            proof.read(conn, keeper, (one.slice for one in missed))
+            proof.read(conn, compiled, (one.slice for one in missed))
         before = report.drift
-        _heal_slices(conn, upkeepers, build, suspects | behind, order, report, proof)
+        _heal_slices(conn, compiler, build, suspects | behind, order, report, proof)
         correct(conn, build.build_id, missed)
         if report.drift == before:
-            report.add_figures(keeper, build.projection, missed)
+            report.add_figures(compiled, build.projection, missed)
 
 
 def lock_downwards(conn: psycopg.Connection, build: Build, *, readers: bool = True) -> list[Build] | None:
@@ -106,25 +106,25 @@ def lock_downwards(conn: psycopg.Connection, build: Build, *, readers: bool = Tr
 
 
 def _missed(
-    conn: psycopg.Connection, keeper: Upkeeper, build: Build, positions: Set[int]
+    conn: psycopg.Connection, compiled: CompiledBuild, build: Build, positions: Set[int]
 ) -> tuple[list[Disagreement], set[int]]:
     """What a build has not read, or read twice, of some slices of its stream, and to which of its own that belongs."""
     if not positions:
         return [], set()
-    missed = reads.disagreements(conn, keeper, build, parameters_of(conn, build), runs(positions))
+    missed = reads.disagreements(conn, compiled, build, parameters_of(conn, build), runs(positions))
     if not missed:
         return [], set()
     ranges = runs(one.slice for one in missed)
 
     def behind(parameters: Mapping[str, str]) -> set[int]:
-        return reads.slices_behind(conn, keeper, parameters, ranges)
+        return reads.slices_behind(conn, compiled, parameters, ranges)
 
-    return missed, without_culprits(conn, keeper, build, behind, behind)
+    return missed, without_culprits(conn, compiled, build, behind, behind)
 
 
 def _heal_slices(
     conn: psycopg.Connection,
-    upkeepers: Upkeepers,
+    compiler: Compiler,
     build: Build,
     numbers: Set[int],
     locked: Sequence[Build],
@@ -137,33 +137,33 @@ def _heal_slices(
         proof: of the log, before figures give way; None where the stream's rows were healed, so that the build's
             change and its figures with them.
     """
-    keeper = upkeepers.of(conn, build)
-    relations = keeper.statements.relations
-    for part in parts(keeper, set(numbers)):
+    compiled = compiler.of(conn, build)
+    relations = compiled.statements.relations
+    for part in parts(compiled, set(numbers)):
 
         def work(parameters: Mapping[str, str], part: Sequence[Range] = part) -> _Healed:
-            return _heal_part(conn, upkeepers, keeper, build, part, parameters, locked)
+            return _heal_part(conn, compiler, compiled, build, part, parameters, locked)
 
-        healed = without_culprits(conn, keeper, build, work, _evaluation(conn, keeper, part))
+        healed = without_culprits(conn, compiled, build, work, _evaluation(conn, compiled, part))
         report.add(healed.report)
         # Under the lock the rows are now what they must be: what still disagrees are figures, which were wrong if the
         # rows were right.
         wrong = disagreements(conn, build.build_id, relations, part)
         if wrong and proof is not None:
-            proof.rows(conn, keeper, part)
+            proof.rows(conn, compiled, part)
         if proof is not None and not healed.report.drift:
-            report.add_figures(keeper, build.projection, wrong)
+            report.add_figures(compiled, build.projection, wrong)
         correct(conn, build.build_id, wrong)
         if healed.report.drift:
-            _heal_readers(conn, upkeepers, build, locked, healed, report)
+            _heal_readers(conn, compiler, build, locked, healed, report)
 
 
-def leave_out_culprits(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, ranges: Sequence[Range]) -> None:
+def leave_out_culprits(conn: psycopg.Connection, compiler: Compiler, build: Build, ranges: Sequence[Range]) -> None:
     """Sets aside the events that fail in some slices of a build, so that these can be audited.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        upkeepers: the SQL of the builds.
+        compiler: the SQL of the builds.
         build: the build, of which it is known that it has missed something.
         ranges: which slices.
 
@@ -175,19 +175,19 @@ def leave_out_culprits(conn: psycopg.Connection, upkeepers: Upkeepers, build: Bu
         locked = lock(conn, build.build_id, wait=True)
         if locked is None or not locked.loaded:
             raise BuildError(f"{build.table_name} was replaced during the audit")
-        keeper = upkeepers.of(conn, locked)
-        evaluate = _evaluation(conn, keeper, ranges)
-        without_culprits(conn, keeper, locked, evaluate, evaluate)
+        compiled = compiler.of(conn, locked)
+        evaluate = _evaluation(conn, compiled, ranges)
+        without_culprits(conn, compiled, locked, evaluate, evaluate)
 
 
 def _evaluation(
-    conn: psycopg.Connection, keeper: Upkeeper, part: Sequence[Range]
+    conn: psycopg.Connection, compiled: CompiledBuild, part: Sequence[Range]
 ) -> Callable[[Mapping[str, str]], None]:
     """Evaluates what some slices of a build must hold."""
 
     def evaluate(parameters: Mapping[str, str]) -> None:
-        for relation in keeper.statements.relations:
-            compare(conn, relation, _expected(conn, keeper, within(relation, part), parameters), parameters)
+        for relation in compiled.statements.relations:
+            compare(conn, relation, _expected(conn, compiled, within(relation, part), parameters), parameters)
 
     return evaluate
 
@@ -209,18 +209,18 @@ class _Healed:
     positions: set[int]
 
 
-def _expected(conn: psycopg.Connection, keeper: Upkeeper, scope: Scope, parameters: Mapping[str, str]) -> Scope:
+def _expected(conn: psycopg.Connection, compiled: CompiledBuild, scope: Scope, parameters: Mapping[str, str]) -> Scope:
     """The scope to compare in; what a function must have made of it is computed first."""
-    if keeper.transform is None:
+    if compiled.transform is None:
         return scope
-    recompute(conn, keeper, parameters, scope.stream)
+    recompute(conn, compiled, parameters, scope.stream)
     return Scope(EVERYTHING, scope.table)
 
 
 def _heal_part(
     conn: psycopg.Connection,
-    upkeepers: Upkeepers,
-    keeper: Upkeeper,
+    compiler: Compiler,
+    compiled: CompiledBuild,
     build: Build,
     part: Sequence[Range],
     parameters: Mapping[str, str],
@@ -228,38 +228,38 @@ def _heal_part(
 ) -> _Healed:
     """Puts the rows that some slices must have in place of those that differ."""
     healed = _Healed(Report(), {}, {}, set())
-    for relation in keeper.statements.relations:
-        scope = _expected(conn, keeper, within(relation, part), parameters)
+    for relation in compiled.statements.relations:
+        scope = _expected(conn, compiled, within(relation, part), parameters)
         if not compare(conn, relation, scope, parameters):
             continue
         keys = {**parameters, "keys": "{" + ",".join(map(str, hashes(conn))) + "}"}
         record(conn, build, relation)
         shown, counts = findings(conn, build, relation, healed=True)
         add(healed.report, build, relation.table, shown, counts)
-        if keeper.plan.event_grain:
+        if compiled.plan.event_grain:
             # Wherever they stand: a row whose position was changed is in the way of the one that is missing here.
             own = f"event_id IN (SELECT row ->> 'event_id' FROM {FOUND})"
             elsewhere = conn.execute(
                 f"SELECT DISTINCT {relation.slicing.row} FROM {relation.table} WHERE {own}".encode()
             )
             healed.positions = slices(conn).union(*elsewhere.fetchall())
-            _try_again(conn, upkeepers, build, locked)
+            _try_again(conn, compiler, build, locked)
         else:
             own = f"({scope.table}) AND {within_keys(relation.hash)}"
-        healed.before = healed.before or _reader_slices(conn, upkeepers, build, locked, relation, own, keys)
+        healed.before = healed.before or _reader_slices(conn, compiler, build, locked, relation, own, keys)
         conn.execute(f"DELETE FROM {relation.table} WHERE {own}".encode(), keys)
-        if keeper.transform is None:
+        if compiled.transform is None:
             conn.execute(relation.insert(scope.stream).encode(), keys)
         else:
             columns = ", ".join(map(ident, relation.columns))
             conn.execute(
                 f"INSERT INTO {relation.table} ({columns}) SELECT {columns} FROM {EXPECTED} WHERE {own}".encode()
             )
-        healed.after = healed.after or _reader_slices(conn, upkeepers, build, locked, relation, own, keys)
+        healed.after = healed.after or _reader_slices(conn, compiler, build, locked, relation, own, keys)
     return healed
 
 
-def _try_again(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, locked: Sequence[Build]) -> None:
+def _try_again(conn: psycopg.Connection, compiler: Compiler, build: Build, locked: Sequence[Build]) -> None:
     """Ends the dead letters of direct readers for rows that are being healed: what stood there may have caused them.
 
     The healing of the reader, which follows, sets aside again what still fails.
@@ -279,12 +279,12 @@ def _try_again(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, loc
         if not reader.loaded:
             continue
         for key in released:
-            reads.remember(conn, upkeepers.of(conn, reader), Key(*key))
+            reads.remember(conn, compiler.of(conn, reader), Key(*key))
 
 
 def _reader_slices(
     conn: psycopg.Connection,
-    upkeepers: Upkeepers,
+    compiler: Compiler,
     build: Build,
     locked: Sequence[Build],
     relation: Relation,
@@ -296,7 +296,7 @@ def _reader_slices(
     for reader in locked:
         if reader.upstream_id != build.build_id or not reader.loaded:
             continue
-        slice_ = upkeepers.of(conn, reader).statements.relations[0].slicing.event
+        slice_ = compiler.of(conn, reader).statements.relations[0].slicing.event
         rows = _of_each(conn, relation, slice_, condition, {**parameters, **parameters_of(conn, reader)})
         # None: a row that the reader leaves out, or has yet to read.
         found[reader.build_id] = {int(number) for (number,) in rows if number is not None}
@@ -334,7 +334,7 @@ def _of_each(
 
 def _heal_readers(
     conn: psycopg.Connection,
-    upkeepers: Upkeepers,
+    compiler: Compiler,
     build: Build,
     locked: Sequence[Build],
     healed: _Healed,
@@ -347,12 +347,12 @@ def _heal_readers(
         if not reader.loaded:
             start_over(conn, reader)
             continue
-        keeper = upkeepers.of(conn, reader)
+        compiled = compiler.of(conn, reader)
         # Rows that had been moved, or were not there when it read: it has read something else than there is now.
         # (Where reads are only counted nobody knows which they were: the next audit evaluates all of the reader.)
-        positions = healed.positions if keeper.statements.reads_by_slice else set()
-        missed, behind = _missed(conn, keeper, reader, positions)
+        positions = healed.positions if compiled.statements.reads_by_slice else set()
+        missed, behind = _missed(conn, compiled, reader, positions)
         touched = healed.before.get(reader.build_id, set()) | healed.after.get(reader.build_id, set()) | behind
         if touched:
-            _heal_slices(conn, upkeepers, by_id(conn, reader.build_id), touched, locked, report, None)
+            _heal_slices(conn, compiler, by_id(conn, reader.build_id), touched, locked, report, None)
         correct(conn, reader.build_id, missed)

@@ -18,7 +18,7 @@ from refold.engine.apply.page import LAST, cursor_parameters
 from refold.model.stream.cursor import EMPTY, Cursor
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id
-from refold.store.builds.compiled import Upkeeper
+from refold.store.builds.compiled import CompiledBuild
 from refold.store.builds.dead_letters import Bound, left_out, set_aside
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ Parameters = Mapping[str, str]
 
 def without_culprits(
     conn: psycopg.Connection,
-    keeper: Upkeeper,
+    compiled: CompiledBuild,
     build: Build,
     work: Callable[[Parameters], T],
     evaluate: Callable[[Parameters], object],
@@ -37,7 +37,7 @@ def without_culprits(
 
     Args:
         conn: the caller's transaction, which holds the build's lock.
-        keeper: the build's SQL.
+        compiled: the build's SQL.
         build: the build.
         work: what to do, given the cursor and the dead letters as parameters (`cursor_parameters`).
         evaluate: what may fail of that, given the cursor of any part of what was applied; what it writes is undone.
@@ -52,24 +52,24 @@ def without_culprits(
             with conn.transaction():
                 return work(parameters)
         except Exception as error:
-            if not of_an_event(error) or not _set_aside_first(conn, keeper, build, evaluate):
+            if not of_an_event(error) or not _set_aside_first(conn, compiled, build, evaluate):
                 raise
 
 
 def _set_aside_first(
-    conn: psycopg.Connection, keeper: Upkeeper, build: Build, evaluate: Callable[[Parameters], object]
+    conn: psycopg.Connection, compiled: CompiledBuild, build: Build, evaluate: Callable[[Parameters], object]
 ) -> bool:
     """Sets the first event aside, in the order of the stream, without which all before it can be evaluated."""
     dead = left_out(conn, by_id(conn, build.build_id))
     for run in _runs(build.cursor):
-        found = first_culprit(conn, keeper, run, dead, lambda cursor: evaluate(cursor_parameters(cursor, dead)))
+        found = first_culprit(conn, compiled, run, dead, lambda cursor: evaluate(cursor_parameters(cursor, dead)))
         if found is None:
             continue
         number, culprit = found
         bound = Bound.of(conn, build, number)
         bound.take(culprit.error)
         set_aside(conn, build, [culprit], beyond=bound.beyond)
-        reads.forget(conn, keeper, culprit.key)
+        reads.forget(conn, compiled, culprit.key)
         return True
     return False
 

@@ -24,7 +24,7 @@ from refold.model.stream.slices import EVERY_SLICE, Range, partition, position_s
 from refold.model.upkeep.checksums import READ, identity, standing
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.checksums import Disagreement, Side, compared, known_slices
-from refold.store.builds.compiled import Upkeeper
+from refold.store.builds.compiled import CompiledBuild
 
 PORTION_S = 20.0
 """Seconds that a portion may take; the next is smaller when it took longer, larger when much less."""
@@ -61,32 +61,34 @@ class Portion:
     whole: bool
 
 
-def next_portion(conn: psycopg.Connection, keeper: Upkeeper, *, clock: Callable[[], float] = time.monotonic) -> Portion:
+def next_portion(
+    conn: psycopg.Connection, compiled: CompiledBuild, *, clock: Callable[[], float] = time.monotonic
+) -> Portion:
     """Audits all of a build, or the next portion of one that is too large for that.
 
     Args:
         conn: acts as refold_worker, in autocommit mode, with statements that are bounded.
-        keeper: the build's SQL.
+        compiled: the build's SQL.
         clock: seconds that only grow.
 
     Raises:
         BuildError: the build was replaced, or switched to another stream.
     """
-    mark = _find(conn, keeper.build_id)
+    mark = _find(conn, compiled.build_id)
     if mark is None:
         begun = time.monotonic()
         try:
-            return Portion(quick(conn, keeper), whole=True)
+            return Portion(quick(conn, compiled), whole=True)
         except psycopg.errors.QueryCanceled:
             if not _timed_out(conn, begun, time.monotonic):
                 raise
-            known = len(known_slices(conn, keeper.build_id))
-            mark = Mark(keeper.build_id, max(1, known // 4), None, None, True)
+            known = len(known_slices(conn, compiled.build_id))
+            mark = Mark(compiled.build_id, max(1, known // 4), None, None, True)
             _keep(conn, mark)
     started = clock()
-    (_, high), *rest = _plan(conn, keeper, mark)
+    (_, high), *rest = _plan(conn, compiled, mark)
     part = ((None if mark.upto_slice is None else mark.upto_slice + 1, high if rest else None),)
-    found, blocks = _look(conn, keeper, part, mark.blocks)
+    found, blocks = _look(conn, compiled, part, mark.blocks)
     clean = mark.clean and not found
     spent = clock() - started
     if spent > PORTION_S:
@@ -96,53 +98,55 @@ def next_portion(conn: psycopg.Connection, keeper: Upkeeper, *, clock: Callable[
     else:
         together = mark.together
     if rest:
-        _keep(conn, Mark(keeper.build_id, together, blocks, high, clean))
+        _keep(conn, Mark(compiled.build_id, together, blocks, high, clean))
         return Portion(found, whole=False)
     if mark.upto_slice is None and blocks is None:
         # One portion was all of it: it is small enough, or by now.
-        conn.execute("DELETE FROM refold.quick_audits WHERE build_id = %s", (keeper.build_id,))
+        conn.execute("DELETE FROM refold.quick_audits WHERE build_id = %s", (compiled.build_id,))
     else:
-        _keep(conn, Mark(keeper.build_id, together, None if blocks is None else blocks * 2, None, True))
+        _keep(conn, Mark(compiled.build_id, together, None if blocks is None else blocks * 2, None, True))
     return Portion(found, whole=clean)
 
 
-def _plan(conn: psycopg.Connection, keeper: Upkeeper, mark: Mark) -> list[Range]:
+def _plan(conn: psycopg.Connection, compiled: CompiledBuild, mark: Mark) -> list[Range]:
     """The portions that are left of a round; together they have every slice that could be."""
-    known = [one for one in known_slices(conn, keeper.build_id) if mark.upto_slice is None or one > mark.upto_slice]
+    known = [one for one in known_slices(conn, compiled.build_id) if mark.upto_slice is None or one > mark.upto_slice]
     return partition(known, mark.together)
 
 
 def _look(
-    conn: psycopg.Connection, keeper: Upkeeper, part: Sequence[Range], blocks: int | None
+    conn: psycopg.Connection, compiled: CompiledBuild, part: Sequence[Range], blocks: int | None
 ) -> tuple[list[Disagreement], int | None]:
     """The disagreements of a portion, in one snapshot; and how many blocks a statement could take."""
     found: list[Disagreement] = []
     with snapshot(conn):
-        build = as_kept(conn, keeper)
-        for at, relation in enumerate(keeper.statements.relations):
+        build = as_kept(conn, compiled)
+        for at, relation in enumerate(compiled.statements.relations):
             scope = EVERYTHING if part == EVERY_SLICE else relation.slicing.scope(part)[1]
             sums, blocks = _sums(conn, relation.table, partial(standing, relation), scope, {}, blocks)
             side = Side(at, _SUMMED, f"slice {relation.slicing.held(part)}")
-            found += compared(conn, keeper.build_id, side, _columns(sums))
+            found += compared(conn, compiled.build_id, side, _columns(sums))
         if part[0][1] is None:
             # With the last portion, what was read of the stream.
             parameters = parameters_of(conn, build)
-            if keeper.stream.ordinal:
-                sums, blocks = _sums(conn, keeper.stream.table, partial(_read, keeper), EVERYTHING, parameters, blocks)
-                found += compared(conn, keeper.build_id, Side(READ, _SUMMED), _columns(sums))
+            if compiled.stream.ordinal:
+                sums, blocks = _sums(
+                    conn, compiled.stream.table, partial(_read, compiled), EVERYTHING, parameters, blocks
+                )
+                found += compared(conn, compiled.build_id, Side(READ, _SUMMED), _columns(sums))
             else:
                 # Of the log that is what is not sealed yet.
-                found += reads.disagreements(conn, keeper, build, parameters)
+                found += reads.disagreements(conn, compiled, build, parameters)
     return found, blocks
 
 
-def _read(keeper: Upkeeper, condition: str) -> str:
+def _read(compiled: CompiledBuild, condition: str) -> str:
     """What a build has to have read of its stream, another build's table (as in `read_checksums`)."""
-    by_slice = keeper.statements.reads_by_slice
+    by_slice = compiled.statements.reads_by_slice
     slice_, hashed = (position_slice(), f"sum({identity()})") if by_slice else ("0", "0")
     return (
         f"SELECT {slice_} AS slice, count(*) AS rows, {hashed} AS hash\n"
-        f"FROM {keeper.stream.table} WHERE {condition} AND {keeper.stream.applied()} GROUP BY 1"
+        f"FROM {compiled.stream.table} WHERE {condition} AND {compiled.stream.applied()} GROUP BY 1"
     )
 
 

@@ -15,7 +15,7 @@ import psycopg
 
 from refold.model.stream.page_sql import LOG_TABLE
 from refold.model.stream.slices import LAST, Range
-from refold.store.builds.compiled import Upkeeper
+from refold.store.builds.compiled import CompiledBuild
 from refold.store.log.damage import refuse_known
 from refold.store.log.integrity import LogDamaged, look, portions, whole
 
@@ -27,41 +27,41 @@ class LogProof:
         self._all = False
         self._proved: set[int] = set()
 
-    def read(self, conn: psycopg.Connection, keeper: Upkeeper, slices: Iterable[int]) -> None:
+    def read(self, conn: psycopg.Connection, compiled: CompiledBuild, slices: Iterable[int]) -> None:
         """Demands that some slices of a build's stream are what was written there.
 
         Args:
             conn: the transaction that is about to write.
-            keeper: the build; nothing is demanded of one that reads another's table, for that was audited before.
+            compiled: the build; nothing is demanded of one that reads another's table, for that was audited before.
             slices: of positions; all of them for a build whose reads are only counted.
 
         Raises:
             LogDamaged: they are not.
         """
-        if keeper.stream.table != LOG_TABLE or self._all:
+        if compiled.stream.table != LOG_TABLE or self._all:
             return
-        if not keeper.statements.reads_by_slice:
+        if not compiled.statements.reads_by_slice:
             self._everything(conn)
         else:
             self.slices(conn, slices)
 
-    def rows(self, conn: psycopg.Connection, keeper: Upkeeper, part: Sequence[Range]) -> None:
+    def rows(self, conn: psycopg.Connection, compiled: CompiledBuild, part: Sequence[Range]) -> None:
         """Demands the same of all that the rows of some slices of a build are made of.
 
         The events of a day, or of a key, may stand anywhere in the log, and those that are gone too.
 
         Args:
             conn: the transaction that is about to write.
-            keeper: the build.
+            compiled: the build.
             part: its slices.
 
         Raises:
             LogDamaged: something of it is not what was written.
         """
-        if keeper.stream.table != LOG_TABLE or self._all:
+        if compiled.stream.table != LOG_TABLE or self._all:
             return
         bounds = [bound for one in part for bound in one]
-        if keeper.statements.relations[0].slicing.kind == "position" and None not in bounds:
+        if compiled.statements.relations[0].slicing.kind == "position" and None not in bounds:
             self.slices(
                 conn,
                 # A row's position may be anything that somebody has put there.

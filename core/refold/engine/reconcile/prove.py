@@ -9,10 +9,10 @@ from refold.engine.reconcile.heal import heal
 from refold.engine.reconcile.result import Report
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 
-def prove(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build) -> Report:
+def prove(conn: psycopg.Connection, compiler: Compiler, build: Build) -> Report:
     """Makes a build what its query is as of its cursor, in the caller's transaction; gives what was healed.
 
     An audit takes no locks, which is better where the build may have moved on by the time it is healed. This is for
@@ -20,18 +20,18 @@ def prove(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build) -> Repor
 
     Args:
         conn: acts as refold_worker; the caller's transaction, which holds the lock of the build's stream.
-        upkeepers: the SQL of the builds.
+        compiler: the SQL of the builds.
         build: a loaded build that is kept.
     """
-    keeper = upkeepers.of(conn, build)
-    slicing = keeper.statements.relations[0].slicing
+    compiled = compiler.of(conn, build)
+    slicing = compiled.statements.relations[0].slicing
     rows = conn.execute(
-        f"SELECT {slicing.event} FROM {keeper.stream.table} WHERE {keeper.stream.applied()}"
-        f" UNION SELECT {slicing.row} FROM {keeper.statements.relations[0].table}".encode(),
+        f"SELECT {slicing.event} FROM {compiled.stream.table} WHERE {compiled.stream.applied()}"
+        f" UNION SELECT {slicing.row} FROM {compiled.statements.relations[0].table}".encode(),
         parameters_of(conn, build),
     ).fetchall()
     result = Report()
     # None: a row that the build leaves out.
-    heal(conn, upkeepers, build, {int(number) for (number,) in rows if number is not None}, result, readers=False)
-    reads.take(conn, keeper, parameters_of(conn, build))
+    heal(conn, compiler, build, {int(number) for (number,) in rows if number is not None}, result, readers=False)
+    reads.take(conn, compiled, parameters_of(conn, build))
     return result

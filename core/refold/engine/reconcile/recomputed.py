@@ -13,7 +13,7 @@ from refold.engine.apply.decoding import decoded
 from refold.engine.apply.page import alive
 from refold.model.sql_text import ident
 from refold.model.upkeep.transform import EXPECTED, applied_rows
-from refold.store.builds.compiled import Upkeeper
+from refold.store.builds.compiled import CompiledBuild
 
 TOGETHER = 100
 """Rows of the stream that are held in memory: an event may have a megabyte."""
@@ -22,20 +22,25 @@ AMONG_THEM = "(txid, position) IN (SELECT txid, position FROM pg_temp.recomputed
 
 
 def recompute(
-    conn: psycopg.Connection, keeper: Upkeeper, parameters: Mapping[str, str], condition: str, *, since: bool = False
+    conn: psycopg.Connection,
+    compiled: CompiledBuild,
+    parameters: Mapping[str, str],
+    condition: str,
+    *,
+    since: bool = False,
 ) -> None:
     """Puts the rows that the function makes of some events into the temporary table of expectations.
 
     Args:
         conn: the caller's snapshot, or a transaction that holds the build's lock.
-        keeper: the transform's build.
+        compiled: the transform's build.
         parameters: its cursor, as far as which events count, and `since`.
         condition: which rows of the stream: a slice or a few. A hundred at a time are held in memory.
         since: only events since that parameter.
     """
-    assert keeper.transform is not None
-    query = applied_rows(keeper.transform, keeper.stream, since=since, condition=condition)
-    relation = keeper.statements.relations[0]
+    assert compiled.transform is not None
+    query = applied_rows(compiled.transform, compiled.stream, since=since, condition=condition)
+    relation = compiled.statements.relations[0]
     columns = ", ".join(map(ident, relation.columns))
     conn.execute(f"DROP TABLE IF EXISTS {EXPECTED}, pg_temp.recomputed_events".encode())
     conn.execute(f"CREATE TEMPORARY TABLE expected_rows (LIKE {relation.table}) ON COMMIT DROP".encode())
@@ -45,7 +50,7 @@ def recompute(
     with closing(decoded(conn, query, parameters, portion=TOGETHER)) as rows:
         while page := list(islice(rows, TOGETHER)):
             # All of them before the COPY, as in a page: a process that is frozen in the function would keep its locks.
-            expected = list(keeper.transform.rows(alive(conn, page)))
+            expected = list(compiled.transform.rows(alive(conn, page)))
             write_rows(conn, f"COPY {EXPECTED} ({columns}) FROM STDIN", expected)
             events = [(row["txid"], row["position"]) for row in page]
             write_rows(conn, "COPY pg_temp.recomputed_events FROM STDIN", events)

@@ -29,7 +29,7 @@ from refold.store import incidents
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id, find, lock
 from refold.store.builds.checksums import Disagreement, correct
-from refold.store.builds.compiled import Upkeeper, Upkeepers
+from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import described
 from refold.store.builds.lookup import known
 from refold.store.log.damage import leave, refuse_known
@@ -46,7 +46,7 @@ _DEEP = 'evidence @> \'{"depth": "deep"}\''
 
 def reconcile(
     conn: psycopg.Connection,
-    projections: Path | Upkeepers | None,
+    projections: Path | Compiler | None,
     names: Sequence[str] = (),
     *,
     depth: Depth = "deep",
@@ -77,10 +77,10 @@ def reconcile(
     Raises:
         BuildError: a name is not live.
     """
-    upkeepers = projections if isinstance(projections, Upkeepers) else Upkeepers(projections)
+    compiler = projections if isinstance(projections, Compiler) else Compiler(projections)
     live = {build.projection: build for build in find(conn, "b.state = 'live'")}
     chosen = [known(name, live) for name in names] if names else list(live.values())
-    task = Reconciler(conn, upkeepers, depth, since, dry_run or depth == "quick", by, in_portions=in_portions)
+    task = Reconciler(conn, compiler, depth, since, dry_run or depth == "quick", by, in_portions=in_portions)
     result = task.result
     unsure: dict[int | None, str] = {}
     for build in by_depth(conn, _with_streams(conn, chosen)):
@@ -134,7 +134,7 @@ class Reconciler:
     def __init__(
         self,
         conn: psycopg.Connection,
-        upkeepers: Upkeepers,
+        compiler: Compiler,
         depth: Depth,
         since: datetime | None,
         only_looks: bool,
@@ -143,7 +143,7 @@ class Reconciler:
         in_portions: bool = False,
     ) -> None:
         self.conn = conn
-        self.upkeepers = upkeepers
+        self.compiler = compiler
         self.depth = depth
         self.since = since
         self.heals = not only_looks
@@ -156,7 +156,7 @@ class Reconciler:
     def view(self, build: Build) -> None:
         """Looks at what analysts see of a live build, and makes its view again where that is something else."""
         try:
-            found = audit_view(self.conn, self.upkeepers, build, heals=self.heals, by=self.by, duty=self.in_portions)
+            found = audit_view(self.conn, self.compiler, build, heals=self.heals, by=self.by, duty=self.in_portions)
         except psycopg.Error as error:
             # The rows are looked at all the same: it may only be that nobody here may make a temporary view.
             if transient(error) or self.conn.closed:
@@ -172,17 +172,17 @@ class Reconciler:
         if not build.loaded:
             # A step of its load has written what the cursor knows nothing of, and healing would take it away.
             raise BuildError(f"{build.table_name} is being loaded")
-        keeper = self.upkeepers.of(self.conn, build)
+        compiled = self.compiler.of(self.conn, build)
         if self.since is not None:
-            self._since(build, keeper, self.since)
+            self._since(build, compiled, self.since)
         elif self.depth == "deep":
-            self._deep(build, keeper)
+            self._deep(build, compiled)
         else:
-            self._quick(build, keeper)
+            self._quick(build, compiled)
 
-    def _quick(self, build: Build, keeper: Upkeeper) -> None:
+    def _quick(self, build: Build, compiled: CompiledBuild) -> None:
         whole = not self.in_portions
-        portion = Portion(quick(self.conn, keeper), whole) if whole else next_portion(self.conn, keeper)
+        portion = Portion(quick(self.conn, compiled), whole) if whole else next_portion(self.conn, compiled)
         found = portion.found
         written = {one.slice for one in found if one.relation != READ}
         # Of a stream that was tampered with, a reader has read something else than is there: rightly so.
@@ -190,98 +190,98 @@ class Reconciler:
         if written and not self.heals:
             self.damaged.add(build.build_id)
         if self.depth == "quick":
-            self.result.add_slices(keeper, build.projection, [one for one in found if one.relation != READ] + unread)
+            self.result.add_slices(compiled, build.projection, [one for one in found if one.relation != READ] + unread)
         elif not found:
             if self.heals and portion.whole:
                 self._agrees(build, "figures agree")
         elif not self.heals:
-            self._look(build, keeper, written, unread)
-        elif unread and not keeper.statements.reads_by_slice:
-            self._recount(build, keeper, unread, _evidence(self.depth, keeper, build, found))
+            self._look(build, compiled, written, unread)
+        elif unread and not compiled.statements.reads_by_slice:
+            self._recount(build, compiled, unread, _evidence(self.depth, compiled, build, found))
         else:
-            evidence = _evidence(self.depth, keeper, build, found)
+            evidence = _evidence(self.depth, compiled, build, found)
             self.heal(build, written, evidence, unread={one.slice for one in unread})
 
-    def _look(self, build: Build, keeper: Upkeeper, written: set[int], unread: Sequence[Disagreement]) -> None:
+    def _look(self, build: Build, compiled: CompiledBuild, written: set[int], unread: Sequence[Disagreement]) -> None:
         """What healing would find where figures disagree."""
-        self.result.add_slices(keeper, build.projection, unread)
-        suspects = parts(keeper, written)
-        if unread and not keeper.statements.reads_by_slice:
-            suspects = list(deep.steps(self.conn, keeper, resume=False))
+        self.result.add_slices(compiled, build.projection, unread)
+        suspects = parts(compiled, written)
+        if unread and not compiled.statements.reads_by_slice:
+            suspects = list(deep.steps(self.conn, compiled, resume=False))
         elif unread:
             with snapshot(self.conn):
-                parameters = parameters_of(self.conn, as_kept(self.conn, keeper))
-                behind = reads.slices_behind(self.conn, keeper, parameters, runs(one.slice for one in unread))
-            suspects = parts(keeper, written | behind)
+                parameters = parameters_of(self.conn, as_kept(self.conn, compiled))
+                behind = reads.slices_behind(self.conn, compiled, parameters, runs(one.slice for one in unread))
+            suspects = parts(compiled, written | behind)
         for part in suspects:
-            audit(self.conn, keeper, None, self.result, keep=True, ranges=part)
+            audit(self.conn, compiled, None, self.result, keep=True, ranges=part)
 
-    def _deep(self, build: Build, keeper: Upkeeper) -> None:
+    def _deep(self, build: Build, compiled: CompiledBuild) -> None:
         with snapshot(self.conn):
-            seen = as_kept(self.conn, keeper)
-            unread = reads.disagreements(self.conn, keeper, seen, parameters_of(self.conn, seen))
+            seen = as_kept(self.conn, compiled)
+            unread = reads.disagreements(self.conn, compiled, seen, parameters_of(self.conn, seen))
         before = self.result.drift
         if unread and self.heals:
-            self._recount(build, keeper, unread, _evidence(self.depth, keeper, build, unread))
+            self._recount(build, compiled, unread, _evidence(self.depth, compiled, build, unread))
         else:
-            self.result.add_slices(keeper, build.projection, unread)
-            self._steps(build, keeper, resume=self.heals)
+            self.result.add_slices(compiled, build.projection, unread)
+            self._steps(build, compiled, resume=self.heals)
         if self.heals and self.result.drift == before:
             self._agrees(build, "recomputed, and equal")
 
-    def _steps(self, build: Build, keeper: Upkeeper, *, resume: bool, goes_on: bool = False) -> None:
-        for ranges in deep.steps(self.conn, keeper, resume=resume):
-            look = partial(audit, self.conn, keeper, None, self.result, keep=not self.heals, ranges=ranges)
+    def _steps(self, build: Build, compiled: CompiledBuild, *, resume: bool, goes_on: bool = False) -> None:
+        for ranges in deep.steps(self.conn, compiled, resume=resume):
+            look = partial(audit, self.conn, compiled, None, self.result, keep=not self.heals, ranges=ranges)
             try:
                 suspects = look()
             except Exception as error:
                 if not (goes_on and of_an_event(error)):
                     raise
-                leave_out_culprits(self.conn, self.upkeepers, build, ranges)
+                leave_out_culprits(self.conn, self.compiler, build, ranges)
                 suspects = look()
             if suspects and self.heals:
                 self.heal(build, suspects, {"depth": "deep"})
 
     def _recount(
-        self, build: Build, keeper: Upkeeper, unread: Sequence[Disagreement], evidence: Mapping[str, object]
+        self, build: Build, compiled: CompiledBuild, unread: Sequence[Disagreement], evidence: Mapping[str, object]
     ) -> None:
         """Evaluates all of a build again that has missed something of its stream, or read it twice."""
         incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
         with self._nothing_from_damage(build):
-            self.proof.read(self.conn, keeper, (one.slice for one in unread))
+            self.proof.read(self.conn, compiled, (one.slice for one in unread))
         before = self.result.drift
         # From the start: a step of an audit that was interrupted may be older than what was missed. And to the end:
         # what was missed may be what fails.
-        self._steps(build, keeper, resume=False, goes_on=True)
+        self._steps(build, compiled, resume=False, goes_on=True)
         told = Report()
         with self.conn.transaction():
             locked = lock(self.conn, build.build_id, wait=True)
-            if locked is None or locked.upstream_id != keeper.upstream_id:
+            if locked is None or locked.upstream_id != compiled.upstream_id:
                 raise BuildError(f"{build.table_name} was replaced during the audit")
-            now = reads.disagreements(self.conn, keeper, locked, parameters_of(self.conn, locked))
+            now = reads.disagreements(self.conn, compiled, locked, parameters_of(self.conn, locked))
             # What was missed since then is for the next audit.
             same = [one for one in now if one.missed in {other.missed for other in unread}]
             correct(self.conn, build.build_id, same)
             if self.result.drift == before:
-                told.add_figures(keeper, build.projection, same)
+                told.add_figures(compiled, build.projection, same)
             incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=outcome(told))
         self.result.figures += told.figures
 
-    def _since(self, build: Build, keeper: Upkeeper, since: datetime) -> None:
+    def _since(self, build: Build, compiled: CompiledBuild, since: datetime) -> None:
         if not _has_ts(self.conn, build):
-            raise BuildError(f"{keeper.plan.stream} has no column ts, so there is no `since`")
-        if build.upstream_id is not None and audit(self.conn, keeper, since, Report(), keep=False):
+            raise BuildError(f"{compiled.plan.stream} has no column ts, so there is no `since`")
+        if build.upstream_id is not None and audit(self.conn, compiled, since, Report(), keep=False):
             # Its keys reach back to before `since`, and so may damage in its streams, which have been audited only
             # from there on.
             for stream in streams_of(self.conn, build):
-                above = self.upkeepers.of(self.conn, stream)
+                above = self.compiler.of(self.conn, stream)
                 told = self.result if self.heals else Report()
                 suspects = audit(self.conn, above, None, told, keep=not self.heals)
                 if suspects and self.heals:
                     self.heal(stream, suspects, {"depth": "deep"})
                 elif suspects:
                     raise BuildError(f"it reads {stream.projection}, which has drifted and must be healed first")
-        suspects = audit(self.conn, keeper, since, self.result, keep=not self.heals)
+        suspects = audit(self.conn, compiled, since, self.result, keep=not self.heals)
         if suspects and self.heals:
             self.heal(build, suspects, {"depth": "deep", "since": since.isoformat()})
 
@@ -299,7 +299,7 @@ class Reconciler:
         incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
         told = Report()
         with self._nothing_from_damage(build), self.conn.transaction():
-            heal(self.conn, self.upkeepers, build, suspects, told, unread=unread, proof=self.proof)
+            heal(self.conn, self.compiler, build, suspects, told, unread=unread, proof=self.proof)
             # What a deep audit saw and could not heal is perhaps not among what was healed here.
             if "depth" in evidence or not self._open(build, f"i.{_DEEP}"):
                 incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=outcome(told))
@@ -341,9 +341,9 @@ class Reconciler:
         return bool(found)
 
 
-def _evidence(depth: Depth, keeper: Upkeeper, build: Build, found: Sequence[Disagreement]) -> dict[str, object]:
+def _evidence(depth: Depth, compiled: CompiledBuild, build: Build, found: Sequence[Disagreement]) -> dict[str, object]:
     seen = Report()
-    seen.add_slices(keeper, build.projection, found)
+    seen.add_slices(compiled, build.projection, found)
     slices = [f"{one.relation}: {one.slice}" for one in seen.slices[:KEYS]]
     return {"slices": slices} | ({"depth": depth} if depth == "deep" else {})
 

@@ -24,7 +24,7 @@ from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Key, Read
 from refold.model.stream.slices import POSITION_BITS
 from refold.model.upkeep import checksums as figures
 from refold.store.builds.build import BY_KEY, EVENT_GRAIN, Build, by_id
-from refold.store.builds.compiled import Upkeeper, Upkeepers
+from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import DeadLetter, described, left_out, moved, set_aside
 from refold.store.builds.first_load import start_over
 
@@ -47,12 +47,12 @@ class Outcome:
     error: str | None = None
 
 
-def release(conn: psycopg.Connection, upkeepers: Upkeepers, letter: DeadLetter) -> Outcome:
+def release(conn: psycopg.Connection, compiler: Compiler, letter: DeadLetter) -> Outcome:
     """Tries an event again that a build had to leave out.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        upkeepers: the SQL of the builds, and the code of transforms.
+        compiler: the SQL of the builds, and the code of transforms.
         letter: which.
 
     Raises:
@@ -74,7 +74,7 @@ def release(conn: psycopg.Connection, upkeepers: Upkeepers, letter: DeadLetter) 
                 if locked[0].upstream_id is None:
                     LogProof().slices(conn, [letter.key.position >> POSITION_BITS])
                 moved(conn, letter.build_id, left_out=-1, waiting=-1)
-                _reach(conn, upkeepers, locked[0], letter.key, locked)
+                _reach(conn, compiler, locked[0], letter.key, locked)
         except Exception as error:
             if not of_an_event(error):
                 raise
@@ -114,7 +114,7 @@ def _released(conn: psycopg.Connection, letter: DeadLetter) -> bool:
     )
 
 
-def _reach(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, key: Key, locked: Sequence[Build]) -> None:
+def _reach(conn: psycopg.Connection, compiler: Compiler, build: Build, key: Key, locked: Sequence[Build]) -> None:
     """Applies the row of its stream at a key to a build that has passed it, and what comes of that to its readers."""
     build = by_id(conn, build.build_id)
     if not build.loaded:
@@ -122,42 +122,42 @@ def _reach(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, key: Ke
         return
     if not build.cursor.applied(key):
         return
-    keeper = upkeepers.of(conn, build)
-    before = _rows_at(conn, keeper, build, key)
+    compiled = compiler.of(conn, build)
+    before = _rows_at(conn, compiled, build, key)
     if build.upkeep in BY_KEY:
-        _recompute(conn, keeper, build, key)
+        _recompute(conn, compiled, build, key)
     else:
-        apply_all(conn, keeper, _just(keeper, build, key), EVERY, left_out(conn, build))
-    fresh = [row for row in _rows_at(conn, keeper, build, key) if row not in before]
+        apply_all(conn, compiled, _just(compiled, build, key), EVERY, left_out(conn, build))
+    fresh = [row for row in _rows_at(conn, compiled, build, key) if row not in before]
     for reader in locked:
         if reader.upstream_id != build.build_id:
             continue
         for event_id, at in fresh:
             try:
                 with conn.transaction():
-                    _reach(conn, upkeepers, reader, at, locked)
+                    _reach(conn, compiler, reader, at, locked)
             except Exception as error:
                 if not of_an_event(error):
                     raise
                 set_aside(conn, reader, [Culprit(event_id, at, error)])
 
 
-def _just(keeper: Upkeeper, build: Build, key: Key) -> Read:
+def _just(compiled: CompiledBuild, build: Build, key: Key) -> Read:
     """A read of the row at one key, in a snapshot that shows it."""
     cursor = build.cursor
     seen = cursor.done if cursor.done.visible(key.txid) else cursor.target
     assert seen is not None
-    if keeper.stream.ordinal:
+    if compiled.stream.ordinal:
         return Read(EMPTY, seen, key._replace(ordinal=key.ordinal - 1), key)
     return Read(EMPTY, seen, Key(key.txid, key.position - 1, LAST_ORDINAL), key._replace(ordinal=LAST_ORDINAL))
 
 
-def _recompute(conn: psycopg.Connection, keeper: Upkeeper, build: Build, key: Key) -> None:
+def _recompute(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, key: Key) -> None:
     """Evaluates the query again for the key that a row of the stream belongs to, as of the build's cursor."""
-    [relation] = keeper.statements.relations
+    [relation] = compiled.statements.relations
     row = conn.execute(
-        f"SELECT {relation.stream_hash} FROM {keeper.stream.table}"
-        f" WHERE ({keeper.stream.coordinates}) = {keeper.stream.bound('at')}".encode(),
+        f"SELECT {relation.stream_hash} FROM {compiled.stream.table}"
+        f" WHERE ({compiled.stream.coordinates}) = {compiled.stream.bound('at')}".encode(),
         key_parameters("at", key),
     ).fetchone()
     if row is None:
@@ -176,7 +176,7 @@ def _recompute(conn: psycopg.Connection, keeper: Upkeeper, build: Build, key: Ke
         conn.execute(f"WITH written AS (\n{written}\n)\n{moved}".encode(), parameters)
 
 
-def _rows_at(conn: psycopg.Connection, keeper: Upkeeper, build: Build, key: Key) -> list[tuple[str, Key]]:
+def _rows_at(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, key: Key) -> list[tuple[str, Key]]:
     """The rows that an event-grain build holds of the log event at a key, as its readers know them."""
     if build.upkeep not in EVENT_GRAIN:
         return []

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from refold.model.stream.slices import by_position
 from refold.model.upkeep.checksums import READ
 from refold.store.builds.checksums import Disagreement
-from refold.store.builds.compiled import Upkeeper
+from refold.store.builds.compiled import CompiledBuild
 
 Kind = Literal["missing", "orphan", "drifted"]
 
@@ -118,24 +118,24 @@ class Report:
         self.counts += other.counts
         self.figures += other.figures
 
-    def add_slices(self, keeper: Upkeeper, projection: str, found: Iterable[Disagreement]) -> None:
+    def add_slices(self, compiled: CompiledBuild, projection: str, found: Iterable[Disagreement]) -> None:
         """Adds what a quick audit found."""
-        self.slices += _in_words(keeper, projection, found)
+        self.slices += _in_words(compiled, projection, found)
 
-    def add_figures(self, keeper: Upkeeper, projection: str, found: Iterable[Disagreement]) -> None:
+    def add_figures(self, compiled: CompiledBuild, projection: str, found: Iterable[Disagreement]) -> None:
         """Adds figures that were wrong."""
-        self.figures += _in_words(keeper, projection, found)
+        self.figures += _in_words(compiled, projection, found)
 
 
-def _in_words(keeper: Upkeeper, projection: str, found: Iterable[Disagreement]) -> list[Slice]:
-    return [_named(keeper, projection, one) for one in found]
+def _in_words(compiled: CompiledBuild, projection: str, found: Iterable[Disagreement]) -> list[Slice]:
+    return [_named(compiled, projection, one) for one in found]
 
 
-def _named(keeper: Upkeeper, projection: str, one: Disagreement) -> Slice:
+def _named(compiled: CompiledBuild, projection: str, one: Disagreement) -> Slice:
     if one.relation == READ:
-        which = by_position().name(one.slice) if keeper.statements.reads_by_slice else "all of it"
-        return Slice(projection, _bare(keeper.stream.table), which, one.kept, one.standing, read=True)
-    relation = keeper.statements.relations[one.relation]
+        which = by_position().name(one.slice) if compiled.statements.reads_by_slice else "all of it"
+        return Slice(projection, _bare(compiled.stream.table), which, one.kept, one.standing, read=True)
+    relation = compiled.statements.relations[one.relation]
     return Slice(projection, _bare(relation.table), relation.slicing.name(one.slice), one.kept, one.standing)
 
 

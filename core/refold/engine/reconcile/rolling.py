@@ -17,7 +17,7 @@ from refold.errors import BuildError
 from refold.model.stream.slices import Range
 from refold.store import incidents
 from refold.store.builds.build import Build, find
-from refold.store.builds.compiled import Upkeeper, Upkeepers
+from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.suspects import suspects
 
 SECONDS = 5.0
@@ -39,7 +39,7 @@ class Step:
     report: Report
 
 
-def step(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str = "rolling deep audit") -> Step | None:
+def step(conn: psycopg.Connection, compiler: Compiler, *, by: str = "rolling deep audit") -> Step | None:
     """The next step of the audit that recomputes all of history once in `refold.settings.deep_audit_days`.
 
     A step is a portion of one build's slices. Steps are due evenly over the period, so that they cost the same all
@@ -48,7 +48,7 @@ def step(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str = "rolling d
 
     Args:
         conn: a worker's, in autocommit mode.
-        upkeepers: the SQL of the builds, and the transforms that this process has.
+        compiler: the SQL of the builds, and the transforms that this process has.
         by: who asks, for the incidents.
 
     Returns:
@@ -59,31 +59,31 @@ def step(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str = "rolling d
     ).fetchone()
     assert row is not None
     period, now = row
-    due: list[tuple[datetime, int, Build, Upkeeper, Mark | None, Range]] = []
+    due: list[tuple[datetime, int, Build, CompiledBuild, Mark | None, Range]] = []
     never = datetime.min.replace(tzinfo=UTC)
     for build in find(conn, "b.state = 'live' AND b.loaded"):
         try:
-            keeper = upkeepers.of(conn, build)
+            compiled = compiler.of(conn, build)
         except BuildError:
             continue  # Its transform is not here; another worker has it.
         mark = find_mark(conn, build.build_id, rolling=True)
-        at, ranges = _due(conn, keeper, mark, period, now)
+        at, ranges = _due(conn, compiled, mark, period, now)
         if at <= now:
             # One that was tried in the future, by a clock that was ahead, would come after all others for as long.
             tried = mark.stepped_at if mark and mark.stepped_at <= now else never
-            due.append((tried, build.build_id, build, keeper, mark, ranges))
+            due.append((tried, build.build_id, build, compiled, mark, ranges))
     if not due:
         return None
-    _, _, build, keeper, mark, ranges = min(due, key=lambda one: one[:2])
-    return _step(conn, upkeepers, build, keeper, mark, ranges, by)
+    _, _, build, compiled, mark, ranges = min(due, key=lambda one: one[:2])
+    return _step(conn, compiler, build, compiled, mark, ranges, by)
 
 
-def prove_suspects(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str) -> None:
+def prove_suspects(conn: psycopg.Connection, compiler: Compiler, *, by: str) -> None:
     """Audits what was kept while the log was damaged, upstream first: a new round of each, in steps without a pause.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        upkeepers: the SQL of the builds, and the transforms that this process has.
+        compiler: the SQL of the builds, and the transforms that this process has.
         by: who asks, for the incidents.
 
     Raises:
@@ -93,11 +93,11 @@ def prove_suspects(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str) -
     failed: BuildError | None = None
     for build in by_depth(conn, suspects(conn)):
         try:
-            keeper = upkeepers.of(conn, build)
+            compiled = compiler.of(conn, build)
         except BuildError:
             continue  # Its transform is not here; another worker has it.
         try:
-            _prove(conn, upkeepers, build, keeper, by, until)
+            _prove(conn, compiler, build, compiled, by, until)
         except BuildError as error:
             failed = failed or error
         if time.monotonic() >= until:
@@ -107,7 +107,7 @@ def prove_suspects(conn: psycopg.Connection, upkeepers: Upkeepers, *, by: str) -
 
 
 def _prove(
-    conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, keeper: Upkeeper, by: str, until: float
+    conn: psycopg.Connection, compiler: Compiler, build: Build, compiled: CompiledBuild, by: str, until: float
 ) -> None:
     row = conn.execute(
         "SELECT max(resolved_at) FROM refold.incidents WHERE kind = 'log_damage' AND resolved_at <= clock_timestamp()"
@@ -120,26 +120,26 @@ def _prove(
             mark = begin(conn, build.build_id, mark, rolling=True)
             if mark is None:
                 return
-        ranges = plan(conn, keeper, None if mark is None else mark.upto_slice)[0]
-        done = _step(conn, upkeepers, build, keeper, mark, ranges, by)
+        ranges = plan(conn, compiled, None if mark is None else mark.upto_slice)[0]
+        done = _step(conn, compiler, build, compiled, mark, ranges, by)
         if done is None or done.finished or time.monotonic() >= until:
             return
 
 
 def _due(
-    conn: psycopg.Connection, keeper: Upkeeper, mark: Mark | None, period: timedelta, now: datetime
+    conn: psycopg.Connection, compiled: CompiledBuild, mark: Mark | None, period: timedelta, now: datetime
 ) -> tuple[datetime, Range]:
     """When the next step of a build is due, and which it is; what was never audited is due at once.
 
     So is what was begun or finished in the future: the clock that said so was ahead.
     """
     if mark is None:
-        return datetime.min.replace(tzinfo=UTC), plan(conn, keeper, None)[0]
+        return datetime.min.replace(tzinfo=UTC), plan(conn, compiled, None)[0]
     if mark.finished_at is not None:
         # A round that took longer than the period does not push itself before the others'.
         late = max(mark.began_at, mark.finished_at) > now
-        return now if late else max(mark.began_at + period, mark.finished_at), plan(conn, keeper, None)[0]
-    left = plan(conn, keeper, mark.upto_slice)
+        return now if late else max(mark.began_at + period, mark.finished_at), plan(conn, compiled, None)[0]
+    left = plan(conn, compiled, mark.upto_slice)
     if mark.began_at > now:
         return now, left[0]
     return mark.began_at + period * (mark.steps / (mark.steps + len(left))), left[0]
@@ -147,14 +147,14 @@ def _due(
 
 def _step(
     conn: psycopg.Connection,
-    upkeepers: Upkeepers,
+    compiler: Compiler,
     build: Build,
-    keeper: Upkeeper,
+    compiled: CompiledBuild,
     mark: Mark | None,
     ranges: Range,
     by: str,
 ) -> Step | None:
-    run = Reconciler(conn, upkeepers, "slice", None, False, by)
+    run = Reconciler(conn, compiler, "slice", None, False, by)
     if mark is None or mark.finished_at is not None:
         mark = begin(conn, build.build_id, mark, rolling=True)
     else:
@@ -162,7 +162,7 @@ def _step(
     if mark is None:
         # Somebody else is at it, who took this worker for lost.
         return None
-    suspects = audit(conn, keeper, None, Report(), keep=False, ranges=(ranges,))
+    suspects = audit(conn, compiled, None, Report(), keep=False, ranges=(ranges,))
     if suspects:
         # Compared with a damaged stream it would be made wrong.
         for stream in streams_of(conn, build):

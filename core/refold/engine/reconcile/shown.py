@@ -10,7 +10,7 @@ from refold.errors import BuildError
 from refold.postgres.retry import transient
 from refold.store import incidents
 from refold.store.builds.build import Build
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import described
 
 DUTY_PATIENCE = 1.0
@@ -18,13 +18,13 @@ DUTY_PATIENCE = 1.0
 
 
 def audit_view(
-    conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, *, heals: bool, by: str, duty: bool = False
+    conn: psycopg.Connection, compiler: Compiler, build: Build, *, heals: bool, by: str, duty: bool = False
 ) -> Hidden | None:
     """Looks at what analysts see of a metric, and makes its view again if that is something else.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        upkeepers: the SQL of builds.
+        compiler: the SQL of builds.
         build: the metric's live build.
         heals: make it again, and leave an incident; else only look.
         by: who asks, for the incident.
@@ -32,7 +32,7 @@ def audit_view(
     """
     name = build.projection
     known = incidents.find(conn, "i.kind = 'hidden' AND i.subject = %s AND i.resolved_at IS NULL", name)
-    if not is_hidden(conn, build, upkeepers):
+    if not is_hidden(conn, build, compiler):
         if heals and known:
             incidents.resolve(conn, "hidden", name, by=by, outcome={"because": "its view is as it should be"})
         return None
@@ -42,7 +42,7 @@ def audit_view(
     text = standing(conn, name)
     incidents.detect(conn, "hidden", name, by=by, evidence={} if known and text is None else {"stood": text})
     try:
-        made = shown_again(conn, build, upkeepers, by=by, seconds=DUTY_PATIENCE if duty else PATIENCE)
+        made = shown_again(conn, build, compiler, by=by, seconds=DUTY_PATIENCE if duty else PATIENCE)
         why = None if made else BuildError(
             f"the transform {name} is not here", remedy="Give the folder that was deployed: --projections DIR."
         )  # fmt: skip

@@ -37,7 +37,7 @@ from refold.postgres.planner import plan_freely
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id, lock, set_error
 from refold.store.builds.checksums import take
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import described
 from refold.store.builds.first_load import start_over, tables_of
 from refold.store.incidents import detect, resolve
@@ -128,11 +128,11 @@ def _recover(conn: psycopg.Connection, projections: Path | None, report: Callabl
     way = plan.decision.way
     if way != "prove":
         detect(conn, "foreign_cluster", subject, by=BY, evidence=plan.as_dict())
-    upkeepers = Upkeepers(projections)
+    compiler = Compiler(projections)
     if way == "rewrite":
         if plan.bearings.recorded != BEGUN:
             report("what was not read yet")
-            _look_behind(conn, upkeepers, result)
+            _look_behind(conn, compiler, result)
         _identify(conn, BEGUN)
     crash_point("recover_begun")
     draw_from_the_end(conn)
@@ -155,7 +155,7 @@ def _recover(conn: psycopg.Connection, projections: Path | None, report: Callabl
             report(f"the coordinates of {build.table_name}")
             rewrite_build(conn, build)
             crash_point("recover_build")
-    _audit(conn, upkeepers, result, report)
+    _audit(conn, compiler, result, report)
     crash_point("recover_proved")
     result.seconds = time.perf_counter() - started
     with conn.transaction():
@@ -178,7 +178,7 @@ def _patient_survey(conn: psycopg.Connection, projections: Path | None) -> Surve
     return found
 
 
-def _look_behind(conn: psycopg.Connection, upkeepers: Upkeepers, result: Report) -> None:
+def _look_behind(conn: psycopg.Connection, compiler: Compiler, result: Report) -> None:
     """Looks, while the cursors still mean something, which builds were behind, and what is wrong with them besides.
 
     Later they all have the cursor of everything, and an event that was merely unread looks like a row that is missing.
@@ -192,7 +192,7 @@ def _look_behind(conn: psycopg.Connection, upkeepers: Upkeepers, result: Report)
         if row is None or not row[0]:
             continue
         try:
-            result.damaged[build.projection] = audit(conn, upkeepers.of(conn, build), None, Drift(), keep=False)
+            result.damaged[build.projection] = audit(conn, compiler.of(conn, build), None, Drift(), keep=False)
         except Exception as error:
             if not (isinstance(error, BuildError) or of_an_event(error)):
                 raise
@@ -246,7 +246,7 @@ def _drop_view(conn: psycopg.Connection, build: Build) -> None:
         ) from error
 
 
-def _audit(conn: psycopg.Connection, upkeepers: Upkeepers, result: Report, report: Callable[[str], None]) -> None:
+def _audit(conn: psycopg.Connection, compiler: Compiler, result: Report, report: Callable[[str], None]) -> None:
     """Proves each build, its streams before it. Where that fails, the build is loaded anew, and what reads it too.
 
     That is for an event of which its query makes an error: an event that was unread in the backup, or came since.
@@ -258,7 +258,7 @@ def _audit(conn: psycopg.Connection, upkeepers: Upkeepers, result: Report, repor
         try:
             if build.upstream_id in unloaded:
                 raise BuildError(f"it reads {unloaded[build.upstream_id]}, which is loaded anew")
-            _prove(conn, upkeepers, build, result)
+            _prove(conn, compiler, build, result)
         except Exception as error:
             if isinstance(error, LogDamaged) or not (isinstance(error, BuildError) or of_an_event(error)):
                 # From a damaged log it must not be loaded either.
@@ -269,11 +269,11 @@ def _audit(conn: psycopg.Connection, upkeepers: Upkeepers, result: Report, repor
         crash_point("recover_audited")
 
 
-def _read_on(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, behind: set[int]) -> None:
+def _read_on(conn: psycopg.Connection, compiler: Compiler, build: Build, behind: set[int]) -> None:
     """Applies what a build had not read yet, by the means of healing. It is no repair, and not recorded as one."""
     with conn.transaction():
         last = conn.execute("SELECT coalesce(max(repair_id), 0) FROM refold.repairs").fetchone()
-        heal(conn, upkeepers, build, behind, Drift(), readers=False)
+        heal(conn, compiler, build, behind, Drift(), readers=False)
         conn.execute("SET LOCAL ROLE refold_owner")
         conn.execute(
             "DELETE FROM refold.repairs WHERE repair_id > %s AND build_id = %s", (*(last or (0,)), build.build_id)
@@ -281,37 +281,37 @@ def _read_on(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, behin
         conn.execute("SET LOCAL ROLE refold_worker")
 
 
-def _prove(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, result: Report) -> None:
+def _prove(conn: psycopg.Connection, compiler: Compiler, build: Build, result: Report) -> None:
     """Audits a build whose streams have been proved, heals what differs, and audits it again until nothing does.
 
     Whatever else is kept about a build's rows has to be made anew here.
     """
-    keeper = upkeepers.of(conn, build)
-    lost = settle_dead_letters(conn, build, keeper.stream.table)
+    compiled = compiler.of(conn, build)
+    lost = settle_dead_letters(conn, build, compiled.stream.table)
     if lost:
         result.dead_letters[build.table_name] = lost
     if result.survey.decision.way == "rewrite" or result.survey.bearings.rehashed:
         # The rows have other coordinates, or hashes, than when those were summed up.
         with conn.transaction():
-            take(conn, build.build_id, keeper.statements.relations)
+            take(conn, build.build_id, compiled.statements.relations)
     for _ in range(ROUNDS):
-        suspects = audit(conn, keeper, None, Drift(), keep=False)
+        suspects = audit(conn, compiled, None, Drift(), keep=False)
         if not suspects:
             break
         # They come next. But where workers run, nobody may be left with a reader that differs for long.
         readers = result.survey.decision.way == "prove"
         damaged = result.damaged.get(build.projection, suspects)
         if suspects & damaged:
-            heal(conn, upkeepers, by_id(conn, build.build_id), suspects & damaged, result.drift, readers=readers)
+            heal(conn, compiler, by_id(conn, build.build_id), suspects & damaged, result.drift, readers=readers)
         if suspects - damaged:
-            _read_on(conn, upkeepers, by_id(conn, build.build_id), suspects - damaged)
+            _read_on(conn, compiler, by_id(conn, build.build_id), suspects - damaged)
     else:
         raise BuildError(f"{build.table_name} still differs from its query after it was healed")
     with conn.transaction():
         plan_freely(conn)
         locked = lock(conn, build.build_id, wait=True)
         if locked is not None:
-            reads.take(conn, keeper, parameters_of(conn, locked))
+            reads.take(conn, compiled, parameters_of(conn, locked))
     result.drift.audited.append(build.projection)
     set_error(conn, build, None)
     shown = conn.execute(
@@ -320,4 +320,4 @@ def _prove(conn: psycopg.Connection, upkeepers: Upkeepers, build: Build, result:
     if build.state == "live" and shown != (True,):
         # Only the other schemas were restored.
         with conn.transaction():
-            switch_view(conn, build.projection, keeper)
+            switch_view(conn, build.projection, compiled)

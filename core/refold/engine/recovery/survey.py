@@ -15,7 +15,7 @@ from refold.engine.recovery.ledger import Ledger
 from refold.engine.recovery.strategy import Decision, Fate, decide, fates
 from refold.errors import DatabaseError, NotInstalled
 from refold.store.builds.build import Build, find
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.schema.cluster import Bearings, bearings
 
 
@@ -95,10 +95,10 @@ def survey(conn: psycopg.Connection, projections: Path | None) -> Survey:
         for (name,) in conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'refold_builds'").fetchall()
     }
     decided = fates(builds, tables, decision.way)
-    upkeepers = Upkeepers(projections)
+    compiler = Compiler(projections)
     for build in builds:
         if decided.get(build.build_id) == "audited":
-            upkeepers.of(conn, build)
+            compiler.of(conn, build)
     compared = ledger.compare(conn)
     if compared.twice:
         raise DatabaseError(

@@ -17,7 +17,7 @@ from refold.inspect.status import DUTIES_LATE
 from refold.model.projection.definition import load_directory
 from refold.model.projection.view_file import load_views, views_beside
 from refold.store.builds.build import kept, observed
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.incidents import REMEDIES, Kind, inspects, readable
 
 FAILED_OFTEN = 3
@@ -68,7 +68,7 @@ def views(folder: Path | None, conn: psycopg.Connection) -> list[Check]:
         conn.execute("SET LOCAL ROLE refold_worker")
         conn.execute("SET LOCAL search_path = refold, pg_catalog, pg_temp")
         live = [build for build in kept(conn) if build.state == "live"]
-        missing = hidden(conn, Upkeepers(folder))
+        missing = hidden(conn, Compiler(folder))
         beside = [] if folder is None else load_views(
             views_beside(folder), {build.projection for build in live}, mistakes
         )  # fmt: skip

@@ -11,7 +11,7 @@ import psycopg
 from refold.engine.reconcile import rolling
 from refold.engine.reconcile.reconcile import reconcile
 from refold.errors import BuildError
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.log.seal import seal
 
 QUICK = "quick audit"
@@ -19,7 +19,7 @@ DEEP = "rolling deep audit"
 SEALING = "sealing"
 
 
-def quick_audit(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+def quick_audit(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Compares all live tables with their kept figures, and heals the slices in which they disagree.
 
     Reads all rows of the tables, and of the log only what belongs to those slices. Of a table that takes longer than
@@ -28,21 +28,21 @@ def quick_audit(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
     Raises:
         BuildError: some could not be audited; all the others were.
     """
-    report = reconcile(conn, upkeepers, depth="slice", by=QUICK, in_portions=True)
+    report = reconcile(conn, compiler, depth="slice", by=QUICK, in_portions=True)
     if report.failed:
         reasons = dict(report.skipped)
         raise BuildError("not audited: " + "; ".join(f"{name}: {reasons[name]}" for name in report.failed))
 
 
-def deep_step(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+def deep_step(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Recomputes the next portion of history, when it is due, and heals it. Leaves incidents.
 
     What was kept while the log was damaged comes first.
     """
-    rolling.prove_suspects(conn, upkeepers, by=DEEP)
-    rolling.step(conn, upkeepers, by=DEEP)
+    rolling.prove_suspects(conn, compiler, by=DEEP)
+    rolling.step(conn, compiler, by=DEEP)
 
 
-def seal_segments(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+def seal_segments(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Takes the figures of the segments to which nothing can be written any more."""
     seal(conn)

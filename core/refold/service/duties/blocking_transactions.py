@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import psycopg
 
 from refold.service.duties.findings import Finding, record
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.log.blocking_transactions import Holder, holders
 from refold.store.schema.settings import Limits, limits
 
 NAME = "held back"
 
 
-def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Opens and closes the incidents `held_back`: each names the session or prepared transaction."""
     allowed = limits(conn)
     with conn.transaction():

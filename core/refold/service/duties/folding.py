@@ -12,7 +12,7 @@ import psycopg
 
 from refold.postgres.old_snapshots import old
 from refold.store.builds.checksums import fold
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 NAME = "folding"
 KEPT = 10
@@ -24,7 +24,7 @@ DEAD = 50_000
 is allowed to see it."""
 
 
-def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Adds up figures, and removes old cursors, unless an old snapshot is held."""
     if old(conn):
         return

@@ -18,7 +18,7 @@ from refold.model.quantiles import quantile
 from refold.model.sql_text import hash_of, ident, quoted
 from refold.service.duties.findings import Finding, record
 from refold.store.builds.build import BY_KEY, Build, find
-from refold.store.builds.compiled import Upkeeper, Upkeepers
+from refold.store.builds.compiled import CompiledBuild, Compiler
 
 NAME = "hot keys"
 MINUTES = 5
@@ -50,7 +50,7 @@ class HotKey:
     total: int
 
 
-def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Opens the incident `hot_key` for builds whose pages a key makes expensive, and closes it."""
     builds = find(conn, "b.state IN ('building', 'live') AND b.loaded AND b.upkeep = ANY (%s)", list(BY_KEY))
     costs = expensive(_latencies(conn), (build.build_id for build in builds))
@@ -58,7 +58,7 @@ def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
     for build in builds:
         if build.build_id not in costs:
             continue
-        hot = hottest(conn, upkeepers.of(conn, build))
+        hot = hottest(conn, compiler.of(conn, build))
         if hot is not None:
             found.append(_finding(build, costs[build.build_id], hot))
     record(conn, "hot_key", NAME, found)
@@ -82,18 +82,18 @@ def expensive(latencies: Iterable[tuple[int, int, int]], builds: Iterable[int]) 
     return costs
 
 
-def hottest(conn: psycopg.Connection, keeper: Upkeeper) -> HotKey | None:
+def hottest(conn: psycopg.Connection, compiled: CompiledBuild) -> HotKey | None:
     """The key of many events that comes first among the latest ones, by how often; None where none has many.
 
     Args:
         conn: acts as refold_worker.
-        keeper: a build that is kept by key: its stream has an index on that.
+        compiled: a build that is kept by key: its stream has an index on that.
     """
-    key, stream = keeper.plan.key, keeper.stream
+    key, stream = compiled.plan.key, compiled.stream
     hashed = hash_of([part.sql for part in key])
     named = ", ".join(f"{quoted(part.name)}, {part.sql}" for part in key)
     latest_first = ", ".join(f"{name} DESC" for name in stream.coordinates.split(", "))
-    columns = ", ".join(map(ident, keeper.plan.reads)) or "event_id"
+    columns = ", ".join(map(ident, compiled.plan.reads)) or "event_id"
 
     def counted(hash_: str, most: int) -> str:
         # The index finds a key's events, and no more of them than are asked for.

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from refold.service.duties.findings import Finding, record
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident, become, find
 from refold.store.schema.settings import Limits, limits
 
@@ -99,7 +99,7 @@ class Cause:
     tables: Sequence[str]
 
 
-def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Opens and closes the incidents `lag` and `stalled`: one for a cause, however many builds it keeps."""
     with conn.cursor(row_factory=class_row(Standing)) as cursor:
         standing = cursor.execute(_LOOK).fetchall()

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import psycopg
 
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident, find, resolve
 
 NAME = "wake-ups"
@@ -15,7 +15,7 @@ QUIET = timedelta(minutes=10)
 """After so long without another one the incident is over: who saw it may have ended before it heard the bell again."""
 
 
-def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Closes the incident `lost_wake_up` when it has not been seen for a while."""
     with conn.transaction():
         row = conn.execute("SELECT clock_timestamp()").fetchone()

@@ -8,13 +8,13 @@ import psycopg
 
 from refold.postgres.old_snapshots import Held, old
 from refold.service.duties.findings import Finding, record
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 NAME = "held snapshots"
 OWN = ("refold worker", "refold duties")
 
 
-def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Opens and closes the incidents `held_snapshot`: each names who holds one, and what ends it."""
     record(conn, "held_snapshot", NAME, findings(old(conn)))
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import psycopg
 
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.schema.settings import limits
 
 NAME = "tidying"
 
 
-def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Sums up the duplicates of minutes that are over; removes what is older than `latency_days`.
 
     Of the large batches of the last week each stays after which no larger one has come.

@@ -25,7 +25,7 @@ from refold.model.sql_text import ident
 from refold.model.upkeep.transform import applied_rows
 from refold.service.duties.findings import Finding
 from refold.store.builds.build import Build, kept
-from refold.store.builds.compiled import Upkeeper, Upkeepers
+from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import left_out
 from refold.store.incidents import detect, find, resolve
 from refold.store.schema.settings import limits
@@ -52,18 +52,18 @@ class Difference:
     against: str
 
 
-def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Opens the incidents `impure_transform`, and closes those of builds that are not kept any more."""
     size = limits(conn).impure_sample
     builds = kept(conn)
     for build in builds:
         if build.language == "python" and build.loaded and size:
             try:
-                keeper = upkeepers.of(conn, build)
+                compiled = compiler.of(conn, build)
             except BuildError:
                 # Its code is not here; a worker that has it looks.
                 continue
-            finding = impure(build, _differences(conn, keeper, build, size))
+            finding = impure(build, _differences(conn, compiled, build, size))
             if finding is not None:
                 detect(conn, "impure_transform", finding.subject, by=NAME, evidence=finding.evidence)
     gone = {build.table_name for build in builds}
@@ -88,39 +88,39 @@ def impure(build: Build, differences: Sequence[Difference]) -> Finding | None:
     return Finding(build.table_name, None, evidence)
 
 
-def _differences(conn: psycopg.Connection, keeper: Upkeeper, build: Build, size: int) -> list[Difference]:
+def _differences(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, size: int) -> list[Difference]:
     """Evaluates a sample twice and compares; one transaction, which leaves nothing."""
-    assert keeper.transform is not None
+    assert compiled.transform is not None
     with conn.transaction(force_rollback=True):
-        page = _sample(conn, keeper, build, size)
+        page = _sample(conn, compiled, build, size)
         if not page:
             return []
-        columns = keeper.statements.relations[0].columns
-        first = [_rows(keeper.transform, row) for row in page]
-        second = [_rows(keeper.transform, row) for row in page[::-1]][::-1]
+        columns = compiled.statements.relations[0].columns
+        first = [_rows(compiled.transform, row) for row in page]
+        second = [_rows(compiled.transform, row) for row in page[::-1]][::-1]
         both = [pair for pair in zip(first, second, strict=True) if None not in pair]
-        _write(conn, keeper, "first_evaluation", [row for rows, _ in both for row in rows or ()])
-        _write(conn, keeper, "second_evaluation", [row for _, rows in both for row in rows or ()])
+        _write(conn, compiled, "first_evaluation", [row for rows, _ in both for row in rows or ()])
+        _write(conn, compiled, "second_evaluation", [row for _, rows in both for row in rows or ()])
         with conn.cursor(row_factory=class_row(Difference)) as cursor:
-            query = _compare(keeper, [name for name in columns if name not in ("txid", "position", "event_id")])
+            query = _compare(compiled, [name for name in columns if name not in ("txid", "position", "event_id")])
             return cursor.execute(query.encode(), {"build_id": build.build_id}).fetchall()
 
 
-def _sample(conn: psycopg.Connection, keeper: Upkeeper, build: Build, size: int) -> list[dict[str, Any]]:
+def _sample(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, size: int) -> list[dict[str, Any]]:
     """The rows of the stream that the last applied events gave."""
-    assert keeper.transform is not None
+    assert compiled.transform is not None
     # Its dead letters may be such as cannot even be read.
     parameters: dict[str, Any] = cursor_parameters(build.cursor, left_out(conn, build))
     recent = conn.execute(
         f"SELECT DISTINCT txid::text::bigint, position FROM ("
-        f"SELECT txid, position FROM {keeper.stream.table} WHERE {keeper.stream.applied()}"
+        f"SELECT txid, position FROM {compiled.stream.table} WHERE {compiled.stream.applied()}"
         f" ORDER BY txid DESC, position DESC LIMIT %(size)s) AS latest".encode(),
         parameters | {"size": size},
     ).fetchall()
     if not recent:
         return []
     among_them = "(txid, position) IN (SELECT * FROM unnest(%(txids)s::xid8[], %(positions)s::bigint[]))"
-    query = applied_rows(keeper.transform, keeper.stream, since=False, condition=among_them)
+    query = applied_rows(compiled.transform, compiled.stream, since=False, condition=among_them)
     txids, positions = zip(*recent, strict=True)
     chosen = {"txids": [str(txid) for txid in txids], "positions": list(positions)}
     return list(decoded(conn, query, parameters | chosen))
@@ -134,14 +134,14 @@ def _rows(transform: Transform, row: dict[str, Any]) -> list[tuple[Any, ...]] | 
         return None
 
 
-def _write(conn: psycopg.Connection, keeper: Upkeeper, table: str, rows: list[tuple[Any, ...]]) -> None:
-    relation = keeper.statements.relations[0]
+def _write(conn: psycopg.Connection, compiled: CompiledBuild, table: str, rows: list[tuple[Any, ...]]) -> None:
+    relation = compiled.statements.relations[0]
     conn.execute(f"CREATE TEMPORARY TABLE {table} (LIKE {relation.table}) ON COMMIT DROP".encode())
     columns = ", ".join(map(ident, relation.columns))
     write_rows(conn, f"COPY pg_temp.{table} ({columns}) FROM STDIN", rows)
 
 
-def _compare(keeper: Upkeeper, columns: Sequence[str]) -> str:
+def _compare(compiled: CompiledBuild, columns: Sequence[str]) -> str:
     """The statement that compares the evaluations, and the first one with what reconcile computed before."""
     # Columns are fields of a model, and so plain identifiers.
     differing = ", ".join(
@@ -157,7 +157,7 @@ def _compare(keeper: Upkeeper, columns: Sequence[str]) -> str:
         WHERE a.event_id IS NULL OR b.event_id IS NULL OR {fields} <> '{{}}'
     """
     # An event of the log never changes; a row of another stream may have been healed since.
-    if keeper.upstream_id is not None:
+    if compiled.upstream_id is not None:
         return twice
     return f"""{twice}
         UNION ALL
@@ -172,7 +172,7 @@ def _compare(keeper: Upkeeper, columns: Sequence[str]) -> str:
                   AND r.repair_id > (SELECT max(repair_id) - {LOOKED_BACK} FROM refold.repairs)
                 ORDER BY r.key ->> 'event_id', r.repair_id DESC
             ) AS healed ON healed.after ->> 'event_id' = a.event_id
-            CROSS JOIN LATERAL jsonb_populate_record(NULL::{keeper.statements.relations[0].table}, healed.after) AS b
+            CROSS JOIN LATERAL jsonb_populate_record(NULL::{compiled.statements.relations[0].table}, healed.after) AS b
         ) AS then_and_now
         WHERE fields <> '{{}}'
         ORDER BY 3, 1

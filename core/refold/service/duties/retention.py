@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import psycopg
 
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 NAME = "retention"
 KINDS = ("rejected", "repairs", "incidents", "letters")
@@ -21,7 +21,7 @@ BUILDS = 50
 """Builds that are removed in a transaction."""
 
 
-def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Removes what is older than `rejected_days`, `repair_days`, `incident_days` and `build_days`."""
     for kind in KINDS:
         after: int | None = 0

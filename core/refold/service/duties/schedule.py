@@ -18,7 +18,7 @@ from datetime import datetime
 import psycopg
 
 from refold.postgres.proxy import proxied
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 log = logging.getLogger("refold.worker")
 
@@ -44,7 +44,7 @@ class Duty:
 
     name: str
     every: float
-    run: Callable[[psycopg.Connection, Upkeepers], None]
+    run: Callable[[psycopg.Connection, Compiler], None]
     patience: float = 30.0
 
 
@@ -72,12 +72,12 @@ class Schedule:
         """Seconds until the next duty is due; infinite without duties."""
         return max(0.0, min(self._due.values(), default=math.inf) - self._clock())
 
-    def turn(self, conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+    def turn(self, conn: psycopg.Connection, compiler: Compiler) -> None:
         """Runs the duty that has been due longest, unless another worker has seen to it. Its failure is its own.
 
         Args:
             conn: acts as refold_worker, in autocommit mode.
-            upkeepers: the SQL of the builds.
+            compiler: the SQL of the builds.
 
         Raises:
             Exception: the duty's, if it cost the connection, or if it was cancelled because the worker stops.
@@ -91,7 +91,7 @@ class Schedule:
             # Whatever it does, even if it costs the connection each time, the others have their turn.
             self._due[duty] = due
             if claim is not None:
-                self._run(conn, duty, claim, upkeepers)
+                self._run(conn, duty, claim, compiler)
         except (Exception, SystemExit) as error:
             if self._stopped():
                 raise
@@ -100,11 +100,11 @@ class Schedule:
                 raise
             self._due[duty] = due
 
-    def _run(self, conn: psycopg.Connection, duty: Duty, claim: datetime, upkeepers: Upkeepers) -> None:
+    def _run(self, conn: psycopg.Connection, duty: Duty, claim: datetime, compiler: Compiler) -> None:
         failure: str | None = None
         try:
             with _patience(conn, duty.patience):
-                duty.run(conn, upkeepers)
+                duty.run(conn, compiler)
         except BaseException as error:
             failure = _told(error)
             raise

@@ -5,11 +5,11 @@ from __future__ import annotations
 import psycopg
 
 from refold.engine.scrub import rolling
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 
 NAME = rolling.NAME
 
 
-def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Opens and closes the incidents `log_damage`."""
     rolling.step(conn)

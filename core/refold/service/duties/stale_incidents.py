@@ -7,13 +7,13 @@ from collections.abc import Collection, Sequence
 import psycopg
 
 from refold.store.builds.build import kept
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident, find, resolve
 
 NAME = "incidents of what is gone"
 
 
-def run(conn: psycopg.Connection, upkeepers: Upkeepers) -> None:
+def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Closes incidents about dead letters of builds that were replaced, and about metrics that are gone."""
     with conn.transaction():
         open_ = find(conn, "i.kind IN ('dead_letters', 'drift', 'hidden') AND i.resolved_at IS NULL")

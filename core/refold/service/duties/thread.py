@@ -1,8 +1,8 @@
-"""The caretaker: does a worker's duties beside its pages, in a thread with a connection of its own.
+"""The duty_thread: does a worker's duties beside its pages, in a thread with a connection of its own.
 
 An audit takes as long as the tables are large; on the pages' connection everything would stand still meanwhile. What
 the two share is the database, and there they meet as two workers do: at the locks of the builds, which every page and
-every heal takes before it writes. In the process they share nothing, see `Caretaker`.
+every heal takes before it writes. In the process they share nothing, see `DutyThread`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from refold.postgres.connect import connect
 from refold.postgres.proxy import proxied
 from refold.postgres.watchdog import Watch
 from refold.service.duties.schedule import Duty, Schedule
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.schema.installed import check
 
 log = logging.getLogger("refold.worker")
@@ -50,7 +50,7 @@ _FIT = {
 }
 
 
-class Caretaker:
+class DutyThread:
     """Does duties from `begin` to `end`.
 
     Its transforms are modules of its own, loaded once more: nobody expects two threads in a function of one event,
@@ -116,10 +116,10 @@ class Caretaker:
 
     def _run(self) -> None:
         schedule = Schedule(self._duties, stopped=self._told.is_set)
-        upkeepers = Upkeepers(self._projections, gently=True)
+        compiler = Compiler(self._projections, gently=True)
         while not self._told.is_set():
             try:
-                self._attend(schedule, upkeepers)
+                self._attend(schedule, compiler)
             except BaseException as error:
                 # Whatever it is, also SystemExit from somebody's function: nobody else would do the duties.
                 if self._told.is_set():
@@ -132,7 +132,7 @@ class Caretaker:
                 self._told.wait(random.uniform(0, self._pause))
                 self._pause = min(self._pause * 2, PAUSE[1])
 
-    def _attend(self, schedule: Schedule, upkeepers: Upkeepers) -> None:
+    def _attend(self, schedule: Schedule, compiler: Compiler) -> None:
         with (
             connect(
                 self._url, "refold_worker", autocommit=True, application_name=NAME, settings=self._settings
@@ -147,6 +147,6 @@ class Caretaker:
             while not self._told.wait(schedule.wait()):
                 # A restore may come while this worker runs.
                 check(conn)
-                schedule.turn(conn, upkeepers)
+                schedule.turn(conn, compiler)
                 self._pause = PAUSE[0]
                 self._said = None

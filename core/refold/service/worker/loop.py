@@ -13,7 +13,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 
 from refold.engine.apply.load import Loaded
 from refold.engine.apply.page import Applied
-from refold.engine.apply.step import Keeper
+from refold.engine.apply.step import StepRunner
 from refold.errors import OnStandby
 from refold.postgres.connect import connect
 from refold.postgres.old_snapshots import old
@@ -21,7 +21,7 @@ from refold.postgres.proxy import proxied
 from refold.postgres.retry import away, transient
 from refold.postgres.watchdog import Watch
 from refold.service.duties.schedule import Duty
-from refold.service.duties.thread import Caretaker
+from refold.service.duties.thread import DutyThread
 from refold.service.worker.backoff import Patience
 from refold.service.worker.latency import Latencies
 from refold.service.worker.listener import POLL, Doorbell
@@ -29,7 +29,7 @@ from refold.service.worker.page_rest import Pacing
 from refold.service.worker.pending import waiting
 from refold.service.worker.snapshot_rest import Pace
 from refold.store.builds.build import EVENT_GRAIN, Build, readers_of, set_error
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from refold.store.log.seal import note
 from refold.store.schema.installed import check
 
@@ -78,7 +78,7 @@ class Worker:
     Args:
         url: a libpq URL; the login role must be allowed to act as refold_worker.
         projections: the folder of Python transforms, if this worker has any.
-        duties: what it does beside its pages, see `Caretaker`; nothing of it when it drains.
+        duties: what it does beside its pages, see `DutyThread`; nothing of it when it drains.
         poll: seconds between two looks while nothing rings.
         frozen_after: seconds after which the server takes a worker that says nothing for dead.
         stopped: asked between pages whether to stop.
@@ -97,7 +97,7 @@ class Worker:
         on_page: Callable[[Build, int], None] = lambda build, events: None,
     ) -> None:
         self._url = url
-        self._upkeepers = Upkeepers(projections)
+        self._compiler = Compiler(projections)
         self._poll = poll
         # Else a frozen worker would keep its build from the others for ever, and its flag would stay up: every append
         # would ring for somebody who cannot hear. A sleeper says something at every poll, and every few seconds.
@@ -110,7 +110,7 @@ class Worker:
         self._on_page = on_page
         self._patience = Patience()
         self._pacing = Pacing()
-        self._caretaker = Caretaker(url, projections, duties, frozen_after=frozen_after)
+        self._duty_thread = DutyThread(url, projections, duties, frozen_after=frozen_after)
         self._latencies = Latencies()
         self._suspects: set[int] = set()
         self._said: str | None = None
@@ -138,7 +138,7 @@ class Worker:
                 with attempt:
                     self._run(drain)
         finally:
-            self._caretaker.end()
+            self._duty_thread.end()
 
     def _run(self, drain: bool) -> None:
         with (
@@ -148,13 +148,13 @@ class Worker:
             Watch(conn, self._url),
         ):
             check(conn)
-            keeper = Keeper(conn, self._upkeepers)
+            runner = StepRunner(conn, self._compiler)
             doorbell = Doorbell(conn, poll=self._poll)
             if not drain or proxied(conn):
                 self._test(conn, doorbell)
             if not drain:
                 # The checks are passed: refold can work here.
-                self._caretaker.begin()
+                self._duty_thread.begin()
             pace = Pace()
             segments_due = 0.0
             while not self._stopped():
@@ -177,13 +177,13 @@ class Worker:
                 if todo:
                     doorbell.lower_flag()
                     started = time.monotonic()
-                    swept = self._sweep(keeper, todo)
+                    swept = self._sweep(runner, todo)
                     if swept.busy:
                         if not swept.full and not drain:
                             rest = pace.rest(swept.pages)
                             time.sleep(max(0.0, started + rest - time.monotonic()))
                         continue
-                promoted = keeper.promote_ready(patient=not drain)
+                promoted = runner.promote_ready(patient=not drain)
                 for build in promoted:
                     log.info("%s is live as %s", build.projection, build.table_name)
                 if promoted:
@@ -201,7 +201,7 @@ class Worker:
                     )
             self._latencies.write(conn, now=True)
 
-    def _sweep(self, keeper: Keeper, todo: list[Build]) -> _Swept:
+    def _sweep(self, runner: StepRunner, todo: list[Build]) -> _Swept:
         """One step of each build that waits, and of what reads it."""
         busy = full = False
         pages: dict[int, float] = {}
@@ -210,32 +210,32 @@ class Worker:
             if self._stopped():
                 return _Swept(busy=False, full=False, pages={})
             try:
-                done = keeper.step(build)
+                done = runner.step(build)
             except Exception as error:
                 if transient(error):
                     self._suspects.add(build.build_id)
                     raise
                 # The build's own SQL or function fails, or its code is not here: the others go on.
-                self._failed(keeper.conn, build, error)
+                self._failed(runner.conn, build, error)
                 continue
             self._suspects.discard(build.build_id)
             mended = self._patience.worked(build) or build.error is not None
             if done is not None:
                 if mended:
                     # The error may be another worker's, who lacks the code.
-                    set_error(keeper.conn, build, None)
+                    set_error(runner.conn, build, None)
                 busy = busy or done.events > 0 or not build.loaded
                 full = full or isinstance(done, Loaded) or done.full
                 if isinstance(done, Applied):
                     if done.events > 0:
                         pages[build.build_id] = done.seconds
                     self._pacing.took(build.build_id, done.seconds, full=done.full)
-                    self._latencies.note(keeper.conn, build, done)
+                    self._latencies.note(runner.conn, build, done)
                 self._on_page(build, done.events)
                 if done.events > 0 and build.upkeep in EVENT_GRAIN:
                     # Its readers have work now, and need not wait for the next look.
                     queued = {one.build_id for one in queue}
-                    readers = self._due(readers_of(keeper.conn, build))
+                    readers = self._due(readers_of(runner.conn, build))
                     queue += [reader for reader in readers if reader.build_id not in queued]
         return _Swept(busy, full, pages)
 

@@ -23,7 +23,7 @@ from refold.store.builds.build import Build, by_id, kept_reads
 
 
 @dataclass(frozen=True, slots=True)
-class Upkeeper:
+class CompiledBuild:
     """What it takes to keep one build.
 
     Args:
@@ -61,8 +61,8 @@ def stream_of(upstream: Build | None) -> Stream:
     return Stream(f"refold_builds.{ident(upstream.table_name)}", ordinal=True)
 
 
-class Upkeepers:
-    """Makes upkeepers and keeps them: a build's SQL changes only with the upstream it reads.
+class Compiler:
+    """Makes compiler and keeps them: a build's SQL changes only with the upstream it reads.
 
     SQL projections come from what was deployed (the text in `refold.builds`), so that workers need no files
     for them. A transform is code, and code comes from this machine's folder alone; its fingerprint must match.
@@ -79,11 +79,11 @@ class Upkeepers:
         self._folder = projections
         self._gently = gently
         self._definitions: dict[str, Definition] = {}
-        self._made: dict[tuple[int, int | None], Upkeeper] = {}
+        self._made: dict[tuple[int, int | None], CompiledBuild] = {}
         self.shown: dict[int, str] = {}
 
-    def of(self, conn: psycopg.Connection, build: Build) -> Upkeeper:
-        """The upkeeper of a build.
+    def of(self, conn: psycopg.Connection, build: Build) -> CompiledBuild:
+        """The compiled of a build.
 
         Raises:
             BuildError: a transform's file is missing here, or it or what it imports differs from what was deployed.
@@ -93,12 +93,12 @@ class Upkeepers:
             self._made[key] = self._make(conn, build)
         return self._made[key]
 
-    def _make(self, conn: psycopg.Connection, build: Build) -> Upkeeper:
+    def _make(self, conn: psycopg.Connection, build: Build) -> CompiledBuild:
         upstream = None if build.upstream_id is None else by_id(conn, build.upstream_id)
         stream = stream_of(upstream)
         if build.language == "python":
             transform = self._transform(build, upstream)
-            return Upkeeper(
+            return CompiledBuild(
                 build.build_id,
                 build.upstream_id,
                 transform.plan,
@@ -116,7 +116,7 @@ class Upkeepers:
         if columns is not None:
             plan = plan.reading(columns)
         statements = generate(plan, stream, build.table_name)
-        return Upkeeper(build.build_id, build.upstream_id, plan, stream, statements)
+        return CompiledBuild(build.build_id, build.upstream_id, plan, stream, statements)
 
     def _transform(self, build: Build, upstream: Build | None) -> Transform:
         known = self._definitions.get(build.projection)

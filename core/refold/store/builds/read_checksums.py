@@ -19,7 +19,7 @@ from refold.model.upkeep import checksums as figures
 from refold.model.upkeep.checksums import READ, identity
 from refold.store.builds.build import Build
 from refold.store.builds.checksums import Disagreement, Side, compared, keep
-from refold.store.builds.compiled import Upkeeper
+from refold.store.builds.compiled import CompiledBuild
 
 OPEN = 64
 """Slices at the log's end that are read although they are not sealed; if there are more, none of them."""
@@ -27,7 +27,7 @@ OPEN = 64
 
 def disagreements(
     conn: psycopg.Connection,
-    keeper: Upkeeper,
+    compiled: CompiledBuild,
     build: Build,
     parameters: Mapping[str, str],
     ranges: Sequence[Range] = EVERY_SLICE,
@@ -36,40 +36,40 @@ def disagreements(
 
     Args:
         conn: one snapshot of figures, cursor and stream: a transaction in REPEATABLE READ, or under the build's lock.
-        keeper: the build's SQL.
+        compiled: the build's SQL.
         build: the build, as that snapshot or lock shows it.
         parameters: its cursor and dead letters (`cursor_parameters`).
         ranges: which slices of the stream; all for a build whose reads are counted as a whole.
     """
-    edge = _edge(conn, keeper, parameters)
+    edge = _edge(conn, compiled, parameters)
     if edge.open > OPEN and ranges == EVERY_SLICE:
-        if not keeper.statements.reads_by_slice:
+        if not compiled.statements.reads_by_slice:
             return []
         edge = _Edge(edge.unsealed, 0)
         ranges = ((None, edge.unsealed - 1),)
-    return compared(conn, keeper.build_id, _side(keeper, edge, ranges), _with_edge(parameters, edge))
+    return compared(conn, compiled.build_id, _side(compiled, edge, ranges), _with_edge(parameters, edge))
 
 
-def take(conn: psycopg.Connection, keeper: Upkeeper, parameters: Mapping[str, str]) -> None:
+def take(conn: psycopg.Connection, compiled: CompiledBuild, parameters: Mapping[str, str]) -> None:
     """Takes down that a build has read everything up to its cursor: only for one that was just made, or proved.
 
     Args:
         conn: a transaction that holds the build's lock.
-        keeper: the build's SQL.
+        compiled: the build's SQL.
         parameters: its cursor and dead letters.
     """
-    edge = _edge(conn, keeper, parameters)
-    keep(conn, keeper.build_id, _side(keeper, edge, EVERY_SLICE), _with_edge(parameters, edge))
+    edge = _edge(conn, compiled, parameters)
+    keep(conn, compiled.build_id, _side(compiled, edge, EVERY_SLICE), _with_edge(parameters, edge))
 
 
 def slices_behind(
-    conn: psycopg.Connection, keeper: Upkeeper, parameters: Mapping[str, str], ranges: Sequence[Range]
+    conn: psycopg.Connection, compiled: CompiledBuild, parameters: Mapping[str, str], ranges: Sequence[Range]
 ) -> set[int]:
     """The slices of the build to which the rows in some slices of its stream belong."""
-    stream = keeper.stream
+    stream = compiled.stream
     scope, _ = by_position().scope(ranges)
     rows = conn.execute(
-        f"SELECT DISTINCT {keeper.statements.relations[0].slicing.event} FROM {stream.table}"
+        f"SELECT DISTINCT {compiled.statements.relations[0].slicing.event} FROM {stream.table}"
         f" WHERE {scope} AND {stream.applied()}".encode(),
         parameters,
     ).fetchall()
@@ -77,36 +77,36 @@ def slices_behind(
     return {int(number) for (number,) in rows if number is not None}
 
 
-def forget(conn: psycopg.Connection, keeper: Upkeeper, key: Key) -> None:
+def forget(conn: psycopg.Connection, compiled: CompiledBuild, key: Key) -> None:
     """Takes a row that the build had read out of its figure: it is a dead letter from now on.
 
     Args:
         conn: a transaction that holds the build's lock.
-        keeper: the build's SQL.
+        compiled: the build's SQL.
         key: the row's coordinates.
     """
-    _change(conn, keeper, key, gone=True)
+    _change(conn, compiled, key, gone=True)
 
 
-def remember(conn: psycopg.Connection, keeper: Upkeeper, key: Key) -> None:
+def remember(conn: psycopg.Connection, compiled: CompiledBuild, key: Key) -> None:
     """Puts a row back into the figure: it is a dead letter no longer.
 
     Args:
         conn: a transaction that holds the build's lock.
-        keeper: the build's SQL.
+        compiled: the build's SQL.
         key: the row's coordinates.
     """
-    _change(conn, keeper, key, gone=False)
+    _change(conn, compiled, key, gone=False)
 
 
-def _change(conn: psycopg.Connection, keeper: Upkeeper, key: Key, *, gone: bool) -> None:
+def _change(conn: psycopg.Connection, compiled: CompiledBuild, key: Key, *, gone: bool) -> None:
     row = "(VALUES (%(position)s::bigint, %(ordinal)s::integer)) AS page (position, ordinal)"
     change = (
-        figures.read(row, gone=gone) if keeper.statements.reads_by_slice else figures.counted("-1" if gone else "1")
+        figures.read(row, gone=gone) if compiled.statements.reads_by_slice else figures.counted("-1" if gone else "1")
     )
     conn.execute(
         figures.move([change]).encode(),
-        {"build": keeper.build_id, "position": key.position, "ordinal": key.ordinal},
+        {"build": compiled.build_id, "position": key.position, "ordinal": key.ordinal},
     )
 
 
@@ -123,8 +123,8 @@ class _Edge:
     open: int
 
 
-def _edge(conn: psycopg.Connection, keeper: Upkeeper, parameters: Mapping[str, str]) -> _Edge:
-    if keeper.stream.ordinal:
+def _edge(conn: psycopg.Connection, compiled: CompiledBuild, parameters: Mapping[str, str]) -> _Edge:
+    if compiled.stream.ordinal:
         return _Edge(0, 0)
     # Slices are noted and sealed in order, so that those before the first that is not are all there.
     row = conn.execute(
@@ -145,8 +145,8 @@ def _with_edge(parameters: Mapping[str, str], edge: _Edge) -> dict[str, object]:
     return {**parameters, "unsealed": edge.unsealed}
 
 
-def _side(keeper: Upkeeper, edge: _Edge, ranges: Sequence[Range]) -> Side:
-    stream = keeper.stream
+def _side(compiled: CompiledBuild, edge: _Edge, ranges: Sequence[Range]) -> Side:
+    stream = compiled.stream
     slicing = by_position()
     held = slicing.held(ranges)
     ordinal = "ordinal" if stream.ordinal else "0"
@@ -163,11 +163,11 @@ def _side(keeper: Upkeeper, edge: _Edge, ranges: Sequence[Range]) -> Side:
         parts += [
             f"SELECT slice, events, ids FROM refold.sealed WHERE slice < %(unsealed)s::integer AND slice {held}",
             f"SELECT {position_slice()} AS slice, -count(*), -sum({identity()}) FROM refold.dead_letters\n"
-            f"WHERE build_id = {keeper.build_id} AND state <> 'released'\n"
+            f"WHERE build_id = {compiled.build_id} AND state <> 'released'\n"
             f"  AND {position_slice()} < %(unsealed)s::integer AND {position_slice()} {held}\nGROUP BY 1",
         ]
     together = "\nUNION ALL\n".join(parts)
-    if not keeper.statements.reads_by_slice:
+    if not compiled.statements.reads_by_slice:
         return Side(
             READ, f"SELECT 0 AS slice, coalesce(sum(rows), 0)::bigint AS rows, 0 AS hash\nFROM ({together}) AS s"
         )

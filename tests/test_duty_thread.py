@@ -18,7 +18,7 @@ from refold.service.duties.schedule import Duty
 from refold.service.duties.thread import NAME
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import find, lock
-from refold.store.builds.compiled import Upkeepers
+from refold.store.builds.compiled import Compiler
 from sessions import pids, terminate
 from waiting import wait_until
 
@@ -36,7 +36,7 @@ class Counted:
         self.what: Callable[[Connection], object] = lambda conn: None
         self.duty = Duty(name, every, self._run)
 
-    def _run(self, conn: Connection, upkeepers: Upkeepers) -> None:
+    def _run(self, conn: Connection, compiler: Compiler) -> None:
         self.runs += 1
         self.what(conn)
 
@@ -96,7 +96,7 @@ def working(url: str, *duties: Duty, **options: Any) -> Iterator[Working]:
     assert worker.failure is None
 
 
-def caretakers() -> int:
+def duty_threads() -> int:
     """How many threads of this process do duties."""
     return sum(thread.name == NAME for thread in threading.enumerate())
 
@@ -177,7 +177,7 @@ def test_told_to_stop_it_cancels_what_it_is_doing(
     with working(database_url, counted.duty) as worker:
         wait_until(lambda: waits(admin))
         worker.stop(seconds=5)
-        assert caretakers() == 0
+        assert duty_threads() == 0
         wait_until(lambda: pids(admin, NAME) == [])
     assert admin.execute("SELECT ended_at > started_at, failures, error FROM refold.duties").fetchall() == [
         (True, 0, None)
@@ -209,9 +209,9 @@ def test_a_function_that_does_not_return_is_left_behind(
         worker.stop(seconds=5)
         assert "left behind" in caplog.text
         wait_until(lambda: pids(admin, NAME) == [])
-        assert caretakers() == 1
+        assert duty_threads() == 1
         back.set()
-        wait_until(lambda: caretakers() == 0)
+        wait_until(lambda: duty_threads() == 0)
     assert counted.runs == 1
 
 
@@ -261,7 +261,7 @@ def test_when_the_pages_end_by_an_error_so_do_the_duties(
     add(admin, "e")
     worker.thread.join(30)
     assert isinstance(worker.failure, RuntimeError)
-    assert caretakers() == 0
+    assert duty_threads() == 0
     wait_until(lambda: pids(admin, NAME) == [])
 
 
@@ -296,7 +296,7 @@ def test_who_drains_does_no_duties(database_url: str, admin: Connection) -> None
     add(admin, "e")
     counted = Counted()
     seen: list[int] = []
-    Worker(database_url, SHOP, duties=[counted.duty], on_page=lambda build, count: seen.append(caretakers())).run(
+    Worker(database_url, SHOP, duties=[counted.duty], on_page=lambda build, count: seen.append(duty_threads())).run(
         drain=True
     )
     assert seen and not any(seen) and counted.runs == 0
@@ -305,7 +305,7 @@ def test_who_drains_does_no_duties(database_url: str, admin: Connection) -> None
 def test_without_duties_there_is_neither_thread_nor_connection(database_url: str, admin: Connection) -> None:
     with working(database_url):
         wait_until(lambda: pids(admin, "refold worker"))
-        assert caretakers() == 0 and pids(admin, NAME) == []
+        assert duty_threads() == 0 and pids(admin, NAME) == []
 
 
 @pytest.mark.live("shop")
@@ -313,11 +313,11 @@ def test_its_transforms_are_its_own_and_give_way(database_url: str, admin: Conne
     """A module that keeps something must not be met by two threads."""
     make_live(database_url)
     seen: list[Transform | None] = []
-    counted = Duty("look", 0.01, lambda conn, upkeepers: seen.append(upkeepers.of(conn, graded).transform))
+    counted = Duty("look", 0.01, lambda conn, compiler: seen.append(compiler.of(conn, graded).transform))
     (graded,) = find(admin, "b.projection = 'graded'")
     with working(database_url, counted) as one:
         wait_until(lambda: seen)
-        pages = one.worker._upkeepers.of(admin, graded).transform
+        pages = one.worker._compiler.of(admin, graded).transform
     assert pages is not None and seen[0] is not None
     assert seen[0].gives is not pages.gives
     assert hasattr(seen[0].function, "__wrapped__") and not hasattr(pages.function, "__wrapped__")
