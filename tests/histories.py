@@ -149,7 +149,7 @@ class History:
             if build.loaded:
                 compiled = self.compiler.of(self.operator, build)
                 wrong = quick(self.operator, compiled)
-                assert not wrong, f"{build.table_name} is not what its figures say: {wrong}"
+                assert not wrong, f"{build.table_name} is not what its checksums say: {wrong}"
 
     # Producers
 

@@ -182,7 +182,7 @@ class Tamper:
         # Its readers have been healed with it; of those that only count their reads an audit has to prove it.
         again = reconcile(history.operator, history.compiler, list(readers), depth="slice") if readers else Report()
         assert (again.skipped, again.drift) == ([], 0)
-        for told in again.figures:
+        for told in again.checksums:
             statements = history.compiler.of(history.operator, readers[told.projection]).statements
             assert told.read and not statements.reads_by_slice, told
         for one in live:

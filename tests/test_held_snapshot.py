@@ -88,5 +88,5 @@ def test_pages_and_looks_read_no_more_than_at_first(
         last = measured(PAGES)
         holder.rollback()
     for what in first:
-        for table in ("builds", "cursors", "figures", "figure_changes", "duties", "latencies"):
+        for table in ("builds", "cursors", "figures", "checksum_changes", "duties", "latencies"):
             assert last[what].get(table, 0) <= first[what].get(table, 0) * UNCHANGED + SPARE, (what, table, first, last)

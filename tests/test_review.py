@@ -181,7 +181,7 @@ def test_a_half_loaded_reader_of_a_healed_stream_starts_over(project: Project) -
     assert step is not None and not step.finished
     # What an earlier step failed with, and what is kept about rows: of a load that is started over nothing stays.
     project.worker.execute("UPDATE refold.builds SET error = 'too many' WHERE projection = 'counts'")
-    project.worker.execute("INSERT INTO refold.figures VALUES (%s, 0, 0, 7, 7)", (counts.build_id,))
+    project.worker.execute("INSERT INTO refold.checksums VALUES (%s, 0, 0, 7, 7)", (counts.build_id,))
     project.worker.execute("INSERT INTO refold.audits (build_id, rolling) VALUES (%s, true)", (counts.build_id,))
     reconcile(project.worker, project.folder)
     counts = project.build("counts")

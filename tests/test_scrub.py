@@ -132,8 +132,8 @@ def test_each_event_is_named(
     assert damage(statement) == 1
     before = worker.execute("SELECT e::text FROM refold.events AS e ORDER BY position").fetchall()
     found = scrub(worker)
-    assert [(one.fault, one.event_id) for one in found.damage if one.fault != "figures"] == [(fault, event)]
-    assert ("figures" in {one.fault for one in found.damage}) == sealed
+    assert [(one.fault, one.event_id) for one in found.damage if one.fault != "checksums"] == [(fault, event)]
+    assert ("checksums" in {one.fault for one in found.damage}) == sealed
     (incident,) = incidents.find(worker, "i.kind = 'log_damage'")
     assert (incident.subject, incident.resolved_at) == ("refold.events_000000000000001", None)
     assert worker.execute("SELECT e::text FROM refold.events AS e ORDER BY position").fetchall() == before
@@ -143,7 +143,7 @@ def test_coordinates_are_in_the_figures_of_a_sealed_slice(worker: Connection, da
     seal_all(worker)
     assert damage("UPDATE refold.events SET recorded_at = recorded_at - interval '1 s' WHERE event_id = 'e5'") == 1
     (one,) = scrub(worker).damage
-    assert (one.segment, one.fault, one.position) == ("refold.events_000000000000001", "figures", 0)
+    assert (one.segment, one.fault, one.position) == ("refold.events_000000000000001", "checksums", 0)
     assert one.detail == "positions 0 to 16,383: as many events as were sealed, and not the same"
 
 

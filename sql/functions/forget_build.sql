@@ -4,7 +4,7 @@ LANGUAGE plpgsql
 AS $$
 BEGIN
     DELETE FROM refold.cursors WHERE build_id = OLD.build_id;
-    DELETE FROM refold.figure_changes WHERE build_id = OLD.build_id;
+    DELETE FROM refold.checksum_changes WHERE build_id = OLD.build_id;
     RETURN NULL;
 END
 $$;

@@ -23,7 +23,7 @@ BEGIN
         ORDER BY b.build_id LIMIT many
         FOR UPDATE SKIP LOCKED);
     DELETE FROM refold.dead_letters WHERE build_id = ANY (old);
-    DELETE FROM refold.figures WHERE build_id = ANY (old);
+    DELETE FROM refold.checksums WHERE build_id = ANY (old);
     DELETE FROM refold.audits WHERE build_id = ANY (old);
     DELETE FROM refold.builds WHERE build_id = ANY (old);
     DELETE FROM refold.deployments AS d

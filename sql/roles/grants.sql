@@ -14,11 +14,11 @@ GRANT SELECT ON SEQUENCE refold.events_position TO refold_worker;
 GRANT SELECT, INSERT, UPDATE ON
     refold.builds, refold.deployments, refold.repairs, refold.dead_letters, refold.incidents, refold.sealed
 TO refold_worker;
-GRANT SELECT, INSERT, UPDATE, DELETE ON refold.figures, refold.audits, refold.quick_audits TO refold_worker;
--- Cursors and changes of figures are added, and old ones deleted.
-GRANT SELECT, INSERT, DELETE ON refold.cursors, refold.figure_changes TO refold_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON refold.checksums, refold.audits, refold.quick_audits TO refold_worker;
+-- Cursors and changes of checksums are added, and old ones deleted.
+GRANT SELECT, INSERT, DELETE ON refold.cursors, refold.checksum_changes TO refold_worker;
 -- To lock rows; none is changed.
-GRANT UPDATE (build_id) ON refold.figure_changes TO refold_worker;
+GRANT UPDATE (build_id) ON refold.checksum_changes TO refold_worker;
 GRANT SELECT ON refold.builds_now TO refold_worker;
 -- Slices in which nobody wrote anything are forgotten.
 GRANT DELETE ON refold.sealed TO refold_worker;

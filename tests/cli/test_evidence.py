@@ -16,7 +16,7 @@ AT = "2026-03-02T10:00:00.123456+00:00"
     ("kind", "evidence", "sentence"),
     [
         ("drift", {"slices": ["daily__1: 2026-03-02"], "depth": "deep"},
-         "rows differ from the kept figures in daily__1: 2026-03-02;"
+         "rows differ from the kept checksums in daily__1: 2026-03-02;"
          " a deep audit found rows that differ from the query over the log"),
         ("lag", {"projection": "daily", "seconds": 61.5, "limit": 60, "oldest_event": "e7", "recorded_at": AT},
          "event e7 has waited for 1 min to be applied, 1 min is the limit"),
@@ -37,8 +37,8 @@ AT = "2026-03-02T10:00:00.123456+00:00"
         ("lost_wake_up", {"event": "e7", "recorded_at": AT, "queue_usage": 0.5, "worker_pid": 3},
          "no notification came for event e7, appended at 2026-03-02 10:00:00 UTC;"
          " the server's queue of notifications is 50% full; seen by the worker with pid 3"),
-        ("log_damage", {"damage": [{"event_id": None, "fault": "figures", "detail": "slice 3"}], "found": 1},
-         "1 fault, what stands there is not what was written: slice 3 (figures)"),
+        ("log_damage", {"damage": [{"event_id": None, "fault": "checksums", "detail": "slice 3"}], "found": 1},
+         "1 fault, what stands there is not what was written: slice 3 (checksums)"),
         ("impure_transform", {"events": ["e1", "e2"], "fields": ["price"]},
          "evaluated again, other rows come out of the events e1, e2; they differ in price"),
         ("foreign_cluster", {"way": "adopt", "because": "no cursor goes beyond", "bearings": {"log": 7}},

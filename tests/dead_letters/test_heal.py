@@ -64,7 +64,7 @@ def test_a_row_that_had_been_made_harmless(shop: Prices, tmp_path: Path, kind: s
     assert shop.waiting() == []
     report = reconcile(shop.worker, tmp_path, depth="slice")
     assert (report.skipped, {name for name, *_ in report.counts}) == ([], {"raw", "reader"})
-    assert report.figures == []
+    assert report.checksums == []
     assert shop.waiting() == [("reader", "e3"), ("reader", "e8")]
     assert reconcile(shop.worker, tmp_path, depth="quick").clean
     assert reconcile(shop.worker, tmp_path).clean

@@ -96,7 +96,7 @@ def test_a_held_snapshot_is_named(
 
 def counts(admin: Connection) -> tuple[int, int]:
     row = admin.execute(
-        "SELECT (SELECT count(*) FROM refold.cursors), (SELECT count(*) FROM refold.figure_changes)"
+        "SELECT (SELECT count(*) FROM refold.cursors), (SELECT count(*) FROM refold.checksum_changes)"
     ).fetchone()
     assert row is not None
     return row[0], row[1]
@@ -162,8 +162,8 @@ def test_an_audit_sees_no_fold_in_the_middle(
     audit = connect()
     audit.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     total = (
-        "SELECT build_id, relation, slice, sum(rows), sum(hash) FROM (TABLE refold.figures"
-        " UNION ALL TABLE refold.figure_changes) AS f GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+        "SELECT build_id, relation, slice, sum(rows), sum(hash) FROM (TABLE refold.checksums"
+        " UNION ALL TABLE refold.checksum_changes) AS f GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
     )
     before = audit.execute(total).fetchall()
     folding.run(worker, NOBODYS)

@@ -40,7 +40,7 @@ def upgraded(database_url: str, connect: Callable[..., Connection]) -> Connectio
     owner.execute("UPDATE refold.settings SET hash_probe[1] = hash_probe[1] + 1")
     tamper(owner, "UPDATE refold.event_ids SET digest = digest # 4711")
     owner.execute("UPDATE refold.sealed SET hash = hash + 4711, ids = ids + 4711 WHERE sealed_at IS NOT NULL")
-    owner.execute("UPDATE refold.figures SET hash = hash + 4711")
+    owner.execute("UPDATE refold.checksums SET hash = hash + 4711")
     return owner
 
 

@@ -122,7 +122,7 @@ def test_within_a_minute(shop: Shop, owner: Connection) -> None:
 
 
 def test_what_was_read_is_not_corrected_either(shop: Shop, owner: Connection) -> None:
-    """Of an event that gave no row there is nothing but the figure to say that it was read."""
+    """Of an event that gave no row there is nothing but the checksum to say that it was read."""
     tamper(owner, "DELETE FROM refold.events WHERE event_id = 'e006'")
     quick_audit(shop.worker, Compiler(SHOP))
     assert "purchases" in {one.subject for one in opened(shop, "drift")}

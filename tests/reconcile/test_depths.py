@@ -1,4 +1,4 @@
-"""Fault 20 at the three depths: hand edits disagree with the figures, and cost what they changed."""
+"""Fault 20 at the three depths: hand edits disagree with the checksums, and cost what they changed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.live("shop")
 
 
 def disagreeing(shop: Shop) -> dict[str, list[int]]:
-    """By projection, the slices in which figures and rows disagree."""
+    """By projection, the slices in which checksums and rows disagree."""
     compiler = Compiler(SHOP)
     found = {}
     for projection in shop.tables:
@@ -54,7 +54,7 @@ def test_figures_follow_pages_and_first_loads(shop: Shop) -> None:
     shop.drain()
     assert disagreeing(shop) == {}
     rows = shop.worker.execute(
-        "SELECT b.projection, sum(f.rows) FROM refold.figures AS f JOIN refold.builds AS b USING (build_id)"
+        "SELECT b.projection, sum(f.rows) FROM refold.checksums AS f JOIN refold.builds AS b USING (build_id)"
         " WHERE relation = 0 GROUP BY 1"
     ).fetchall()
     for projection, kept in rows:
@@ -78,7 +78,7 @@ def test_what_was_tampered_with_is_found_and_healed_by_its_slices(shop: Shop) ->
         assert shop.content() == tampered, "neither changes anything"
         healed = at(shop, "slice")
         assert by_kind(healed) == expected
-        assert healed.figures == []
+        assert healed.checksums == []
         assert shop.wrong() == {}
         assert disagreeing(shop) == {}
     assert at(shop, "slice").clean
@@ -105,27 +105,27 @@ def test_sets_of_members_have_figures_too(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("depth", ["slice", "deep"])
-def test_a_damaged_figure_is_repaired_and_told_from_drift(shop: Shop, depth: Depth) -> None:
+def test_a_damaged_checksum_is_repaired_and_told_from_drift(shop: Shop, depth: Depth) -> None:
     shop.fold()
-    shop.worker.execute("UPDATE refold.figures SET hash = hash + 1, rows = rows + 1")
+    shop.worker.execute("UPDATE refold.checksums SET hash = hash + 1, rows = rows + 1")
     assert disagreeing(shop).keys() == shop.tables.keys()
     before = shop.content()
     report = at(shop, depth)
     assert report.drift == 0
-    assert {one.projection for one in report.figures} == set(shop.tables)
+    assert {one.projection for one in report.checksums} == set(shop.tables)
     assert shop.content() == before
     assert disagreeing(shop) == {}
 
 
 def test_lost_figures_are_taken_again(shop: Shop) -> None:
     shop.fold()
-    shop.worker.execute("DELETE FROM refold.figures")
+    shop.worker.execute("DELETE FROM refold.checksums")
     at(shop, "deep")
     assert disagreeing(shop) == {}
 
 
 def test_deep_sees_what_figures_cannot(shop: Shop) -> None:
-    """Rows and figures that agree and are both wrong."""
+    """Rows and checksums that agree and are both wrong."""
     shop.fold()
     shop.tamper("UPDATE {daily} SET events = events + 1 WHERE day = '2026-03-03' AND action = 'view'")
     build = live(shop.worker, "daily")
@@ -134,7 +134,7 @@ def test_deep_sees_what_figures_cannot(shop: Shop) -> None:
     (wrong,) = disagreements(shop.worker, build.build_id, compiled.statements.relations)
     hashed = f"SELECT sum({compiled.statements.relations[0].row_hash()}) FROM {shop.tables['daily']}"
     shop.worker.execute(
-        f"UPDATE refold.figures SET hash = ({hashed} WHERE refold.day_slice(day) = %s)"
+        f"UPDATE refold.checksums SET hash = ({hashed} WHERE refold.day_slice(day) = %s)"
         " WHERE build_id = %s AND relation = 0 AND slice = %s".encode(),
         (wrong.slice, build.build_id, wrong.slice),
     )
@@ -333,8 +333,10 @@ def open_drift(shop: Shop) -> list[str]:
     return [one.subject for one in incidents.find(shop.worker, "i.kind = 'drift' AND i.resolved_at IS NULL")]
 
 
-def test_what_a_deep_audit_saw_is_not_closed_by_figures(shop: Shop, connect: Callable[..., psycopg.Connection]) -> None:
-    """It was killed before it healed; then figures find something else, and only that is healed."""
+def test_what_a_deep_audit_saw_is_not_closed_by_checksums(
+    shop: Shop, connect: Callable[..., psycopg.Connection]
+) -> None:
+    """It was killed before it healed; then checksums find something else, and only that is healed."""
     compiler = Compiler(SHOP)
     incidents.detect(shop.worker, "drift", "daily", by="refold reconcile", evidence={"depth": "deep"})
     shop.tamper("UPDATE {daily} SET events = events + 1 WHERE day = '2026-03-03'")

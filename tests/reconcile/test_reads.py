@@ -84,8 +84,8 @@ def test_what_was_missed_is_healed_and_taken_down_as_read(shop: Shop, late: Call
     assert shop.wrong() != {}
     report = reconcile(shop.worker, SHOP, depth=depth)
     assert report.drift > 0
-    # Set right with their stream, rows and figures; only who counts was evaluated as a whole, and proved right.
-    assert {(one.projection, one.read) for one in report.figures} == {("totals", True)}
+    # Set right with their stream, rows and checksums; only who counts was evaluated as a whole, and proved right.
+    assert {(one.projection, one.read) for one in report.checksums} == {("totals", True)}
     assert shop.wrong() == {}
     assert reconcile(shop.worker, SHOP, depth="quick").clean
     assert reconcile(shop.worker, SHOP, depth="deep").clean
@@ -122,7 +122,7 @@ def test_readers_of_a_stream_that_was_tampered_with_have_missed_nothing(shop: Sh
         " SELECT txid, position, ordinal + 1, 'forged', user_id, ts, amount FROM {purchases} WHERE event_id = 'e002'"
     )
     assert said(shop, "quick") == set()
-    assert reconcile(shop.worker, SHOP, depth="slice").figures == []
+    assert reconcile(shop.worker, SHOP, depth="slice").checksums == []
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -152,19 +152,19 @@ def test_a_reader_that_is_counted_as_a_whole(shop: Shop) -> None:
         assert apply_read(shop.worker, compiled, build, read, 100).events == 16
     assert said(shop, "quick") == {("totals", "all of it", 32, 16)}
     report = reconcile(shop.worker, SHOP, depth="slice")
-    assert {name for name, *_ in report.counts} == {"totals"} and report.figures == []
+    assert {name for name, *_ in report.counts} == {"totals"} and report.checksums == []
     assert shop.wrong() == {}
     assert reconcile(shop.worker, SHOP, depth="quick").clean
 
 
-def test_a_figure_that_is_wrong_itself_is_corrected(shop: Shop) -> None:
+def test_a_checksum_that_is_wrong_itself_is_corrected(shop: Shop) -> None:
     shop.fold()
-    shop.worker.execute("UPDATE refold.figures SET rows = rows - 1 WHERE relation = -1")
+    shop.worker.execute("UPDATE refold.checksums SET rows = rows - 1 WHERE relation = -1")
     wrong = {name for name, *_ in said(shop, "quick")}
     assert wrong >= set(ON_THE_LOG)
     report = reconcile(shop.worker, SHOP, depth="slice")
     assert report.drift == 0
-    assert {one.projection for one in report.figures} == wrong
+    assert {one.projection for one in report.checksums} == wrong
     assert reconcile(shop.worker, SHOP, depth="quick").clean
 
 

@@ -494,7 +494,7 @@ def test_builds_of_every_kind_can_be_loaded_anew(restored: str, monkeypatch: pyt
     assert {build.upkeep for build, _ in report.unloaded} == {"facts", "merge", "members", "recompute", "transform"}
     with acting(restored) as conn:
         # Else audits took the rows that are yet to be loaded for rows that somebody deleted.
-        assert conn.execute("SELECT count(*) FROM refold.figures").fetchone() == (0,)
+        assert conn.execute("SELECT count(*) FROM refold.checksums").fetchone() == (0,)
     lawful(restored, LATE + LAG)
 
 

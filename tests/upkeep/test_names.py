@@ -118,7 +118,7 @@ def test_every_name_in_every_kind_through_its_whole_life(
     drain(database_url, folder)
     assert wrong(database_url, folder, TRANSFORMS) == {}
     report = reconcile(worker, folder)
-    assert (report.drift, report.skipped, report.figures) == (0, [], [])
+    assert (report.drift, report.skipped, report.checksums) == (0, [], [])
     for name, table in tables.items():
         if name in ("named", "made"):
             admin.execute(f"UPDATE {table} SET {ident(MODEL[0])} = 77 WHERE event_id = 'a0'".encode())
@@ -147,7 +147,7 @@ def test_what_differs_is_shown_whole_whatever_its_columns_are_called(
     assert (finding.key, finding.before, finding.after) == ({"d": "u1"}, {"d": "u1", "side": 9}, {"d": "u1", "side": 1})
 
 
-@pytest.mark.parametrize("name", ["page", "upto", "touched", "fresh", "gone", "written", "figures", "e", "delta"])
+@pytest.mark.parametrize("name", ["page", "upto", "touched", "fresh", "gone", "written", "checksums", "e", "delta"])
 def test_a_query_of_the_authors_does_not_come_before_refolds(database_url: str, tmp_path: Path, name: str) -> None:
     (tmp_path / "doings.sql").write_text(
         f"-- key: user_id\nWITH {name} AS (SELECT user_id, max(ts) AS last_at FROM events GROUP BY user_id)\n"

@@ -83,7 +83,7 @@ COMMANDS = {
     "scrub": Listed(
         "scrub",
         TRUST,
-        "Verify the log itself: every event against the ledger, full slices against their sealed figures.",
+        "Verify the log itself: every event against the ledger, full slices against their sealed checksums.",
     ),
     "deadletters": Listed(
         "deadletters",

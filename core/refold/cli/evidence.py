@@ -51,14 +51,14 @@ def _done(kind: Kind, outcome: Seen) -> Iterator[str]:
             table, _, fault = what.rpartition(": ")
             yield f"{counted(rows, 'row')} of {table} {'was' if rows == 1 else 'were'} {_FAULTS.get(fault, fault)}"
         yield _names("of the keys", [_key(one) for one in _list(outcome.get("keys"))])
-        yield _names("kept figures were put right: of", outcome.get("figures"))
+        yield _names("kept checksums were put right: of", outcome.get("checksums"))
 
 
 _FAULTS = {"missing": "missing, and made again", "orphan": "too many, and removed", "drifted": "wrong, and put right"}
 
 
 def _drift(one: Seen) -> Iterator[str]:
-    yield _names("rows differ from the kept figures in", one.get("slices"))
+    yield _names("rows differ from the kept checksums in", one.get("slices"))
     if one.get("depth") == "deep":
         yield "a deep audit found rows that differ from the query over the log"
     yield _clause("it could not be healed: {}", one.get("not_healed"))

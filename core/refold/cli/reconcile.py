@@ -67,8 +67,8 @@ def reconcile(
     missing, an orphan or drifted; healing recomputes just those, and refold.repairs keeps what stood there before.
     If somebody has dropped or replaced the view of a metric, it is made again.
 
-    Three depths. quick compares the rows, and what was read of the log, with the figures that were kept on the way: it
-    reads only the events that are not sealed yet, and heals nothing. slice does the same, evaluates the query again
+    Three depths. quick compares the rows, and what was read of the log, with the checksums that were kept on the way:
+    it reads only the events that are not sealed yet, and heals nothing. slice does the same, evaluates the query again
     where they disagree, and heals: it costs what the drift costs. deep (the default) evaluates everything again, in
     steps; run again after an interruption, it goes on where it stopped.
 
@@ -105,7 +105,7 @@ def reconcile(
                 "clean": report.clean,
                 "drift": report.drift,
                 "slices": [asdict(one) for one in report.slices],
-                "figures": [asdict(one) for one in report.figures],
+                "checksums": [asdict(one) for one in report.checksums],
                 "counts": [
                     {"projection": name, "relation": relation, "kind": kind, "rows": count}
                     for (name, relation, kind), count in sorted(report.counts.items())
@@ -157,7 +157,7 @@ def how_deep(depth: str | None, *, since: bool) -> Depth:
         raise InputError(f"--depth {depth}: there is no such depth.{hint}", remedy=f"One of {', '.join(DEPTHS)}.")
     if since and depth != "deep":
         raise InputError(
-            f"--since looks at the events, and --depth {depth} at the kept figures", remedy="Leave one of them out."
+            f"--since looks at the events, and --depth {depth} at the kept checksums", remedy="Leave one of them out."
         )
     return depth  # type: ignore[return-value]
 
@@ -179,7 +179,7 @@ def instant(text: str) -> datetime:
 
 def _show(report: Report, depth: Depth, *, dry_run: bool) -> None:
     """Prints a report for people: the answer first."""
-    by = {"quick": " (by their figures)", "slice": " (by their figures; --depth deep recomputes everything)"}
+    by = {"quick": " (by their checksums)", "slice": " (by their checksums; --depth deep recomputes everything)"}
     _show_hidden(report.hidden, depth, dry_run=dry_run)
     if report.slices:
         differ = "1 slice differs" if len(report.slices) == 1 else f"{len(report.slices):,} slices differ"
@@ -187,9 +187,9 @@ def _show(report: Report, depth: Depth, *, dry_run: bool) -> None:
     elif report.drift:
         fate = "nothing was healed (--dry-run)" if dry_run else "healed; refold.repairs keeps what stood there"
         line(f"drift: {counted(report.drift, 'row')} differed, {fate}")
-    elif report.figures:
+    elif report.checksums:
         fate = "nothing was corrected (--dry-run)" if dry_run else "corrected"
-        line(f"no row differed, but {counted(len(report.figures), 'kept figure')} did, {fate}")
+        line(f"no row differed, but {counted(len(report.checksums), 'kept checksum')} did, {fate}")
     elif report.audited or not report.unhealed:
         what = "no row differed" if report.hidden else "no drift"
         line(f"{what}: {', '.join(report.audited) or 'nothing was audited'}{by.get(depth, '')}")
@@ -200,8 +200,8 @@ def _show(report: Report, depth: Depth, *, dry_run: bool) -> None:
     for one in report.slices[:SHOWN]:
         line(_slice(one))
     if not report.drift:
-        for one in report.figures[:SHOWN]:
-            wrong = "what it has read was counted wrong" if one.read else "their kept figure was wrong"
+        for one in report.checksums[:SHOWN]:
+            wrong = "what it has read was counted wrong" if one.read else "their kept checksum was wrong"
             line(f"{_where(one)}: the rows are right, {wrong}")
         return
     for (_, relation, kind), count in sorted(report.counts.items()):
@@ -254,7 +254,7 @@ def _where(one: Slice) -> str:
 
 
 def _slice(one: Slice) -> str:
-    """How a slice disagrees with its figures."""
+    """How a slice disagrees with its checksums."""
     if one.read:
         what = f"has read {counted(one.kept, 'event')} where there are {one.standing:,}"
         return f"{_where(one)}: {what if one.standing != one.kept else 'has read other events than there are'}"

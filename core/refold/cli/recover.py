@@ -111,7 +111,7 @@ def _show_ledger(found: Survey, done: str) -> None:
     if ledger.unknown:
         line(f"ledger: {ledger.unknown:,} events of the log {done} entered")
     if found.bearings.rehashed:
-        line(f"hashes: this server has other hash functions; digests and figures {done} taken anew")
+        line(f"hashes: this server has other hash functions; digests and checksums {done} taken anew")
     elif ledger.changed:
         line(f"ledger: {ledger.changed:,} digests {done} made anew")
 

@@ -31,7 +31,7 @@ app.add_typer(group, name="scrub", rich_help_panel=TRUST)
 
 @group.callback()
 def scrub(ctx: typer.Context, json: AsJson = False, database_url: DatabaseUrl = None) -> None:
-    """Verify the log itself: every event against the ledger, full slices against their sealed figures.
+    """Verify the log itself: every event against the ledger, full slices against their sealed checksums.
 
     An event that was changed, lost or added behind refold's back is named, and is an incident (log_damage) until it
     is as it was. Meanwhile nothing is healed from it: the log is the truth, and only a person can know where to get it
@@ -78,7 +78,7 @@ def accept(
 
     Who, when, why and what was lost is kept in refold.acceptances. The ledger keeps the ids of missing events: whoever
     sends one again gets a conflict that says so. It takes over the content of changed events and the ids of foreign
-    ones, and sealed figures are taken anew. Then metrics are healed to what the log holds now: within a minute where
+    ones, and sealed checksums are taken anew. Then metrics are healed to what the log holds now: within a minute where
     events came or went, by refold reconcile where their content changed.
 
     The login must be one that may act as refold_owner.
@@ -127,7 +127,7 @@ def _show_accepted(found: Accepted, *, dry_run: bool) -> None:
         for number, fault in ((found.missing, "missing"), (found.changed, "changed"), (found.unknown, "unknown"))
         if number
     ]
-    line(f"{found.segment}: {', '.join(parts) or counted(len(found.slices), 'sealed figure')} {done}")
+    line(f"{found.segment}: {', '.join(parts) or counted(len(found.slices), 'sealed checksum')} {done}")
     _table(found.damage)
     if not dry_run:
         note("`refold reconcile` brings the metrics to what the log holds now.")

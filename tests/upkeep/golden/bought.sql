@@ -82,8 +82,8 @@ written AS (
     WHERE ROW(kept.bought) IS DISTINCT FROM ROW(excluded.bought)
     RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, bought), 0) AS new__, before__ AS old__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
@@ -146,8 +146,8 @@ written AS (
     WHERE ROW(kept.bought) IS DISTINCT FROM ROW(excluded.bought)
     RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, bought), 0) AS new__, before__ AS old__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
@@ -287,7 +287,7 @@ GROUP BY
 -- probe
 CREATE UNIQUE INDEX bought__1__key ON refold_builds.bought__1 (user_id) NULLS NOT DISTINCT;
 
--- figures
+-- checksums
 ;
 
 -- the key's index on the stream

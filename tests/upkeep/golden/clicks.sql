@@ -64,8 +64,8 @@ written AS (
     WHERE (action <> 'noise')
     RETURNING refold.position_slice(position) AS slice__, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM written GROUP BY slice__
@@ -109,8 +109,8 @@ written AS (
     WHERE (action <> 'noise')
     RETURNING refold.position_slice(position) AS slice__, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM written GROUP BY slice__
@@ -190,5 +190,5 @@ WHERE true
 -- view
 SELECT event_id, user_id, action, ts, n FROM refold_builds.clicks__1;
 
--- figures
+-- checksums
 ;

@@ -84,8 +84,8 @@ written AS (
     WHERE (SELECT count(*) FROM gone) >= 0
     RETURNING refold.day_slice(day::date) AS slice__, hash_record_extended(ROW(day, usual, doings), 0) AS new__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, -count(*) AS rows, -sum(new__) AS hash FROM gone GROUP BY slice__
@@ -154,8 +154,8 @@ written AS (
     WHERE (SELECT count(*) FROM gone) >= 0
     RETURNING refold.day_slice(day::date) AS slice__, hash_record_extended(ROW(day, usual, doings), 0) AS new__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, -count(*) AS rows, -sum(new__) AS hash FROM gone GROUP BY slice__
@@ -305,7 +305,7 @@ CREATE UNIQUE INDEX days__1__key ON refold_builds.days__1 (day) NULLS NOT DISTIN
 -- probe
 CREATE INDEX days__1__hash ON refold_builds.days__1 ((hash_record_extended(ROW(day), 0)));
 
--- figures
+-- checksums
 ;
 
 -- the key's index on the stream

@@ -133,8 +133,8 @@ written AS (
         before__ = hash_record_extended(ROW(kept.scope, kept.events, kept.bought_at, kept.level__state, kept.times__state, kept.level, kept.times), 0)
     RETURNING (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(scope, events, bought_at, level__state, times__state, level, times), 0) AS new__, before__ AS old__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
@@ -238,8 +238,8 @@ written AS (
         before__ = hash_record_extended(ROW(kept.scope, kept.events, kept.bought_at, kept.level__state, kept.times__state, kept.level, kept.times), 0)
     RETURNING (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(scope, events, bought_at, level__state, times__state, level, times), 0) AS new__, before__ AS old__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
@@ -417,5 +417,5 @@ CREATE UNIQUE INDEX everybody__1__key ON refold_builds.everybody__1 (scope) NULL
 -- probe
 CREATE INDEX everybody__1__hash ON refold_builds.everybody__1 ((hash_record_extended(ROW(scope), 0)));
 
--- figures
+-- checksums
 ;

@@ -119,8 +119,8 @@ written AS (
         WHERE ROW(kept.level__state, kept.by_number__state) IS DISTINCT FROM ROW(excluded.level__state, excluded.by_number__state)
     RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, level__state, by_number__state, level, reached_at, by_number), 0) AS new__, before__ AS old__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
@@ -214,8 +214,8 @@ written AS (
         WHERE ROW(kept.level__state, kept.by_number__state) IS DISTINCT FROM ROW(excluded.level__state, excluded.by_number__state)
     RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, level__state, by_number__state, level, reached_at, by_number), 0) AS new__, before__ AS old__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
@@ -373,5 +373,5 @@ CREATE UNIQUE INDEX funnels__1__key ON refold_builds.funnels__1 (user_id) NULLS 
 -- probe
 CREATE INDEX funnels__1__hash ON refold_builds.funnels__1 ((hash_record_extended(ROW(user_id), 0)));
 
--- figures
+-- checksums
 ;

@@ -55,8 +55,8 @@ written AS (
         before__ = hash_record_extended(ROW(kept.item, kept.times, kept.furthest, kept.first_at), 0)
     RETURNING (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(item, times, furthest, first_at), 0) AS new__, before__ AS old__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
@@ -101,8 +101,8 @@ written AS (
         before__ = hash_record_extended(ROW(kept.item, kept.times, kept.furthest, kept.first_at), 0)
     RETURNING (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(item, times, furthest, first_at), 0) AS new__, before__ AS old__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
@@ -178,5 +178,5 @@ GROUP BY 1;
 -- view
 SELECT item, times, furthest, first_at FROM refold_builds.item_counts__1;
 
--- figures
+-- checksums
 ;

@@ -87,8 +87,8 @@ SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM pg_temp.
 -- view
 SELECT user_id, ts, item, place FROM refold_builds.items__1;
 
--- figures
-INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+-- checksums
+INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
 SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
 FROM (
     SELECT 0 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM (

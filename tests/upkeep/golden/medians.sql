@@ -78,8 +78,8 @@ written AS (
     WHERE ROW(kept.events, kept.middle, kept.path) IS DISTINCT FROM ROW(excluded.events, excluded.middle, excluded.path)
     RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, events, middle, path), 0) AS new__, before__ AS old__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
@@ -140,8 +140,8 @@ written AS (
     WHERE ROW(kept.events, kept.middle, kept.path) IS DISTINCT FROM ROW(excluded.events, excluded.middle, excluded.path)
     RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, events, middle, path), 0) AS new__, before__ AS old__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
@@ -271,7 +271,7 @@ GROUP BY
 -- probe
 CREATE UNIQUE INDEX medians__1__key ON refold_builds.medians__1 (user_id) NULLS NOT DISTINCT;
 
--- figures
+-- checksums
 ;
 
 -- the key's index on the stream

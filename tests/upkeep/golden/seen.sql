@@ -44,8 +44,8 @@ written AS (
     ON CONFLICT (user_id, action) DO NOTHING
     RETURNING (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, action), 0) AS new__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM written GROUP BY slice__
@@ -84,8 +84,8 @@ written AS (
     ON CONFLICT (user_id, action) DO NOTHING
     RETURNING (hash_record_extended(ROW(user_id, action), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, action), 0) AS new__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM written GROUP BY slice__
@@ -151,5 +151,5 @@ GROUP BY 1, 2;
 -- view
 SELECT user_id, action FROM refold_builds.seen__1;
 
--- figures
+-- checksums
 ;

@@ -123,8 +123,8 @@ written AS (
     WHERE (SELECT count(*) FROM gone) >= 0
     RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, session, started_at, ended_at, events), 0) AS new__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, -count(*) AS rows, -sum(new__) AS hash FROM gone GROUP BY slice__
@@ -211,8 +211,8 @@ written AS (
     WHERE (SELECT count(*) FROM gone) >= 0
     RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, session, started_at, ended_at, events), 0) AS new__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, -count(*) AS rows, -sum(new__) AS hash FROM gone GROUP BY slice__
@@ -452,7 +452,7 @@ CREATE INDEX sessions__1__key ON refold_builds.sessions__1 (user_id);
 -- probe
 CREATE INDEX sessions__1__hash ON refold_builds.sessions__1 ((hash_record_extended(ROW(user_id), 0)));
 
--- figures
+-- checksums
 ;
 
 -- the key's index on the stream

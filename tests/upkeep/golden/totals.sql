@@ -88,8 +88,8 @@ written AS (
         before__ = hash_record_extended(ROW(kept.day, kept.action, kept.events, kept.known, kept.total, kept.first_at, kept.largest, kept.all_numbered, kept.all_positive, kept.any_large, kept.mean__count, kept.anonymous, kept.mean_version__sum, kept.mean_version__count, kept.span__13), 0)
     RETURNING refold.day_slice(day::date) AS slice__, hash_record_extended(ROW(day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13), 0) AS new__, before__ AS old__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
@@ -155,8 +155,8 @@ written AS (
         before__ = hash_record_extended(ROW(kept.day, kept.action, kept.events, kept.known, kept.total, kept.first_at, kept.largest, kept.all_numbered, kept.all_positive, kept.any_large, kept.mean__count, kept.anonymous, kept.mean_version__sum, kept.mean_version__count, kept.span__13), 0)
     RETURNING refold.day_slice(day::date) AS slice__, hash_record_extended(ROW(day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, mean__count, anonymous, mean_version__sum, mean_version__count, span__13), 0) AS new__, before__ AS old__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
@@ -281,5 +281,5 @@ WHERE (CASE WHEN new.events > 1 OR new.total > 0 THEN num_nulls(ROUND(100.0 * ne
 -- view
 SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, (CAST(total AS DECIMAL) / NULLIF(mean__count, 0)) AS mean, anonymous, (CAST(mean_version__sum AS DECIMAL) / NULLIF(mean_version__count, 0)) AS mean_version, CASE WHEN events > 1 OR total > 0 THEN ROUND(100.0 * known / events, 1) END AS known_percent, CASE WHEN events > 1 OR total > 0 THEN span__13 - first_at END AS span FROM refold_builds.totals__1 WHERE events > 1 OR total > 0;
 
--- figures
+-- checksums
 ;

@@ -133,8 +133,8 @@ written AS (
         before__ = hash_record_extended(ROW(kept.place, kept.events, kept.users, kept.numbers, kept.buyers, kept.mean__sum, kept.mean__count, kept.sold), 0)
     RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(place, events, users, numbers, buyers, mean__sum, mean__count, sold), 0) AS new__, before__ AS old__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
@@ -228,8 +228,8 @@ written AS (
         before__ = hash_record_extended(ROW(kept.place, kept.events, kept.users, kept.numbers, kept.buyers, kept.mean__sum, kept.mean__count, kept.sold), 0)
     RETURNING (hash_record_extended(ROW(place), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(place, events, users, numbers, buyers, mean__sum, mean__count, sold), 0) AS new__, before__ AS old__
 ),
-figures AS (
-    INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)
+checksums AS (
+    INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
     SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
     FROM (
         SELECT 0 AS relation, slice__ AS slice, count(*) - count(old__) AS rows, sum(new__) - coalesce(sum(old__), 0) AS hash FROM written GROUP BY slice__
@@ -543,5 +543,5 @@ WHERE true
 -- view
 SELECT place, events, users, numbers, buyers, (CAST(mean__sum AS DECIMAL) / NULLIF(mean__count, 0)) AS mean, sold FROM refold_builds.visitors__1 WHERE events > buyers;
 
--- figures
+-- checksums
 ;

@@ -193,8 +193,8 @@ def _load_function(
 ) -> tuple[int, Cursor, bool]:
     """Lets a function see the next rows."""
     assert run.target is not None
-    # The figures of all rows are taken at the end, when there is an index to find them by.
-    bare = replace(compiled, statements=replace(compiled.statements, figures=""))
+    # The checksums of all rows are taken at the end, when there is an index to find them by.
+    bare = replace(compiled, statements=replace(compiled.statements, checksums=""))
     part = apply(conn, bare, build, Read(EMPTY, run.target, run.progress, None), step)
     if part.full:
         return part.events, Cursor(EMPTY, run.target, part.last), False

@@ -382,13 +382,13 @@ def _apply(
         read_on = [row for row in page if row["event_id"] not in dead] if dead else page
         rows = list(compiled.transform.rows(alive(conn, read_on)))
         write_rows(conn, compiled.statements.load[0], rows)
-        if compiled.statements.figures:
+        if compiled.statements.checksums:
             moved = {
                 "ids": [row[_EVENT_ID] for row in rows],
                 "positions": [row["position"] for row in read_on],
                 "ordinals": [row["ordinal"] for row in read_on],
             }
-            conn.execute(compiled.statements.figures.encode(), parameters | moved, prepare=True)
+            conn.execute(compiled.statements.checksums.encode(), parameters | moved, prepare=True)
         end = page[-1]
         full = len(page) >= limit or end[BYTES_SO_FAR] >= BYTES
         return Written(len(page), _key(compiled, end["txid"], end["position"], end["ordinal"]), full)

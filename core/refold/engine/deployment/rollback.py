@@ -202,7 +202,7 @@ def _set_right(
 
 
 def _tampered_with(conn: psycopg.Connection, compiler: Compiler, build: Build) -> bool:
-    """Compares a build with its figures, in the caller's transaction, and heals what differs; whether rows did."""
+    """Compares a build with its checksums, in the caller's transaction, and heals what differs; whether rows did."""
     compiled = compiler.of(conn, build)
     written = disagreements(conn, build.build_id, compiled.statements.relations)
     unread = reads.disagreements(conn, compiled, build, parameters_of(conn, build))

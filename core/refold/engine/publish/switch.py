@@ -14,7 +14,7 @@ from refold.engine.verify.trial import refuse_unkeepable
 from refold.errors import BuildError
 from refold.model.projection.view_file import ViewFile, view_file
 from refold.postgres.failpoints import crash_point
-from refold.store.builds import checksums as figures
+from refold.store.builds import checksums
 from refold.store.builds.build import Build, by_id, find, lock
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import settle
@@ -280,7 +280,7 @@ def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
                 "UPDATE refold.builds SET state = 'dropped' WHERE build_id = %s AND state = 'retired'", (build_id,)
             ).rowcount:
                 continue
-            figures.forget(conn, build_id)
+            checksums.forget(conn, build_id)
             conn.execute("DELETE FROM refold.audits WHERE build_id = %s", (build_id,))
             conn.execute("DELETE FROM refold.quick_audits WHERE build_id = %s", (build_id,))
             for name in tables_of(conn, table):

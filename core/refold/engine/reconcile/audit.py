@@ -74,12 +74,12 @@ def audit(
     keep: bool,
     ranges: Sequence[Range] = EVERY_SLICE,
 ) -> set[int]:
-    """Compares one build with its query, and its rows with their figures; gives the slices in which something differs.
+    """Return the slices in which a build differs from its query, or its rows from their checksums.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
         compiled: the build's SQL.
-        since: only what events since then belong to; figures are not looked at then.
+        since: only what events since then belong to; checksums are not looked at then.
         report: takes the findings when `keep` is set; healing reports its own.
         keep: nothing will be healed, so report what the audit saw.
         ranges: which slices.
@@ -109,8 +109,8 @@ def audit(
         if since is None:
             wrong = disagreements(conn, compiled.build_id, relations, ranges)
             if keep:
-                # Where the rows are right, it is the figure that is wrong.
-                report.add_figures(compiled, build.projection, (one for one in wrong if one.slice not in suspects))
+                # Where the rows are right, it is the checksum that is wrong.
+                report.add_checksums(compiled, build.projection, (one for one in wrong if one.slice not in suspects))
             suspects |= {one.slice for one in wrong}
     return suspects
 

@@ -61,7 +61,7 @@ def plan(conn: psycopg.Connection, compiled: CompiledBuild, after: int | None) -
         if not slicing.indexed:
             together = max(1, len(known) // (1 + _estimate(conn, compiled) // WHOLE_STREAM))
     elif slicing.kind == "position":
-        # As far as there are events, also where the figures know of none.
+        # As far as there are events, also where the checksums know of none.
         known = list(range((max(known) if known else _last(conn, compiled)) + 1))
         together = 1 if compiled.transform is not None else together
     if after is None:

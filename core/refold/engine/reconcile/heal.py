@@ -2,7 +2,7 @@
 
 The build and everything below it are locked first, upstream before downstream. A reader is healed as of its
 own cursor: what it has not applied yet it will read by itself, and must not get twice. Slices are compared as a whole
-under the lock, so that afterwards their figures may be taken of the rows; what is written are the keys that differ.
+under the lock, so that afterwards their checksums may be taken of the rows; what is written are the keys that differ.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def heal(
         _heal_slices(conn, compiler, build, suspects | behind, order, report, proof)
         correct(conn, build.build_id, missed)
         if report.drift == before:
-            report.add_figures(compiled, build.projection, missed)
+            report.add_checksums(compiled, build.projection, missed)
 
 
 def lock_downwards(conn: psycopg.Connection, build: Build, *, readers: bool = True) -> list[Build] | None:
@@ -134,8 +134,8 @@ def _heal_slices(
     """Recomputes some slices of a build as of its cursor, and of its readers what depends on the rows that change.
 
     Args:
-        proof: of the log, before figures give way; None where the stream's rows were healed, so that the build's
-            change and its figures with them.
+        proof: of the log, before checksums give way; None where the stream's rows were healed, so that the build's
+            change and its checksums with them.
     """
     compiled = compiler.of(conn, build)
     relations = compiled.statements.relations
@@ -146,13 +146,13 @@ def _heal_slices(
 
         healed = without_culprits(conn, compiled, build, work, _evaluation(conn, compiled, part))
         report.add(healed.report)
-        # Under the lock the rows are now what they must be: what still disagrees are figures, which were wrong if the
+        # Under the lock the rows are now what they must be: what still disagrees are checksums, which were wrong if the
         # rows were right.
         wrong = disagreements(conn, build.build_id, relations, part)
         if wrong and proof is not None:
             proof.rows(conn, compiled, part)
         if proof is not None and not healed.report.drift:
-            report.add_figures(compiled, build.projection, wrong)
+            report.add_checksums(compiled, build.projection, wrong)
         correct(conn, build.build_id, wrong)
         if healed.report.drift:
             _heal_readers(conn, compiler, build, locked, healed, report)

@@ -53,7 +53,7 @@ class Portion:
     """What was looked at.
 
     Args:
-        found: where figures and rows disagree.
+        found: where checksums and rows disagree.
         whole: whether all of the table agrees, or would: this was the last portion of a round without a finding.
     """
 
@@ -179,12 +179,12 @@ def _sums(
     parameters: Mapping[str, str],
     blocks: int | None,
 ) -> tuple[Sums, int | None]:
-    """The figures of the rows that stand in a table, a few blocks at a time where all at once is too much.
+    """The checksums of the rows that stand in a table, a few blocks at a time where all at once is too much.
 
     Args:
         conn: the caller's transaction, one snapshot.
         table: which.
-        query: the figures of the rows under a condition.
+        query: the checksums of the rows under a condition.
         scope: which rows.
         parameters: of the query.
         blocks: in a statement, from the start; None for all.

@@ -1,9 +1,9 @@
 """Proof of the log before a heal takes its word against what was written.
 
-A row that somebody has changed is healed to what it was, and its figure, which nobody has touched, says so: then the
+A row that somebody has changed is healed to what it was, and its checksum, which nobody has touched, says so: then the
 log need not be asked. Where a heal would make something else of it than what refold wrote there, or calls for another
-figure of what was read, either refold was wrong or the log is damaged; and from a damaged log the last right copy of a
-number would be healed away. So no figure gives way before the slices of the log that stand behind it are what was
+checksum of what was read, either refold was wrong or the log is damaged; and from a damaged log the last right copy of
+a number would be healed away. So no checksum gives way before the slices of the log that stand behind it are what was
 written there.
 """
 

@@ -65,7 +65,7 @@ def reconcile(
         conn: acts as refold_worker, in autocommit mode.
         projections: the folder of transforms; they are recomputed by their functions.
         names: which projections, and with them the streams that they read; all when empty.
-        depth: `quick` compares the rows with the kept figures, reads no log and heals nothing; `slice` evaluates
+        depth: `quick` compares the rows with the kept checksums, reads no log and heals nothing; `slice` evaluates
             the slices where they disagree again, and heals them; `deep` evaluates everything again, in steps, and
             goes on where one that was interrupted has stopped.
         since: only what events since then belong to; deep.
@@ -193,7 +193,7 @@ class Reconciler:
             self.result.add_slices(compiled, build.projection, [one for one in found if one.relation != READ] + unread)
         elif not found:
             if self.heals and portion.whole:
-                self._agrees(build, "figures agree")
+                self._agrees(build, "checksums agree")
         elif not self.heals:
             self._look(build, compiled, written, unread)
         elif unread and not compiled.statements.reads_by_slice:
@@ -203,7 +203,7 @@ class Reconciler:
             self.heal(build, written, evidence, unread={one.slice for one in unread})
 
     def _look(self, build: Build, compiled: CompiledBuild, written: set[int], unread: Sequence[Disagreement]) -> None:
-        """What healing would find where figures disagree."""
+        """What healing would find where checksums disagree."""
         self.result.add_slices(compiled, build.projection, unread)
         suspects = parts(compiled, written)
         if unread and not compiled.statements.reads_by_slice:
@@ -263,9 +263,9 @@ class Reconciler:
             same = [one for one in now if one.missed in {other.missed for other in unread}]
             correct(self.conn, build.build_id, same)
             if self.result.drift == before:
-                told.add_figures(compiled, build.projection, same)
+                told.add_checksums(compiled, build.projection, same)
             incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=outcome(told))
-        self.result.figures += told.figures
+        self.result.checksums += told.checksums
 
     def _since(self, build: Build, compiled: CompiledBuild, since: datetime) -> None:
         if not _has_ts(self.conn, build):
@@ -325,7 +325,7 @@ class Reconciler:
             raise
 
     def _agrees(self, build: Build, because: str) -> None:
-        """Closes what an interrupted run has left open. What a deep audit saw, figures may not see."""
+        """Closes what an interrupted run has left open. What a deep audit saw, checksums may not see."""
         # But a build that was made since has nothing of it; one that says it was made in the future does not know.
         seen = "true" if self.depth == "deep" else f"(NOT i.{_DEEP} OR i.detected_at < %s AND %s <= clock_timestamp())"
         if self._open(build, seen, *([] if self.depth == "deep" else [build.created_at] * 2)):
@@ -353,7 +353,7 @@ def outcome(healed: Report) -> dict[str, object]:
     return {
         "healed": {f"{relation}: {kind}": count for (_, relation, kind), count in sorted(healed.counts.items())},
         "keys": [{"relation": one.relation, **one.key} for one in healed.findings[:KEYS]],
-        "figures": [f"{one.relation}: {one.slice}" for one in healed.figures[:KEYS]],
+        "checksums": [f"{one.relation}: {one.slice}" for one in healed.checksums[:KEYS]],
     }
 
 

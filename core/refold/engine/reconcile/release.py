@@ -22,7 +22,7 @@ from refold.errors import BuildError
 from refold.model.sql_text import ident
 from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Key, Read
 from refold.model.stream.slices import POSITION_BITS
-from refold.model.upkeep import checksums as figures
+from refold.model.upkeep import checksums
 from refold.store.builds.build import BY_KEY, EVENT_GRAIN, Build, by_id
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import DeadLetter, described, left_out, moved, set_aside
@@ -166,13 +166,15 @@ def _recompute(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, 
         parameters_of(conn, build) | key_parameters("at", key) | {"keys": f"{{{row[0]}}}", "build": str(build.build_id)}
     )
     for statement, gone in ((relation.delete(), True), (relation.insert(), False)):
-        written = f"{statement}\n{figures.returning(relation)}"
-        changes = [figures.change(0, "written", gone=gone)]
+        written = f"{statement}\n{checksums.returning(relation)}"
+        changes = [checksums.change(0, "written", gone=gone)]
         if not gone:
             changes.append(
-                figures.read("(VALUES (%(at_position)s::bigint, %(at_ordinal)s::integer)) AS page (position, ordinal)")
+                checksums.read(
+                    "(VALUES (%(at_position)s::bigint, %(at_ordinal)s::integer)) AS page (position, ordinal)"
+                )
             )
-        moved = figures.move(changes)
+        moved = checksums.move(changes)
         conn.execute(f"WITH written AS (\n{written}\n)\n{moved}".encode(), parameters)
 
 

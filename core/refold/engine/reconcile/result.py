@@ -40,7 +40,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A slice in which the rows are not what the kept figure says.
+    """A slice in which the rows are not what the kept checksum says.
 
     Args:
         projection: whose.
@@ -83,8 +83,8 @@ class Report:
     Args:
         findings: the first findings of each table, with their rows.
         counts: all of them, by (projection, relation, kind).
-        slices: where rows and kept figures disagree (quick), without a look at the log.
-        figures: slices whose rows were right and whose figure was wrong.
+        slices: where rows and kept checksums disagree (quick), without a look at the log.
+        checksums: slices whose rows were right and whose checksum was wrong.
         audited: the projections that were compared.
         skipped: those that could not be, and why.
         failed: those of them whose audit failed, which nobody expects.
@@ -95,7 +95,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     slices: list[Slice] = field(default_factory=list)
-    figures: list[Slice] = field(default_factory=list)
+    checksums: list[Slice] = field(default_factory=list)
     audited: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -110,21 +110,21 @@ class Report:
     @property
     def clean(self) -> bool:
         """Whether nothing at all differed."""
-        return not (self.drift or self.slices or self.figures or self.unhealed or self.hidden)
+        return not (self.drift or self.slices or self.checksums or self.unhealed or self.hidden)
 
     def add(self, other: Report) -> None:
         """Adds what healing found and did."""
         self.findings += other.findings
         self.counts += other.counts
-        self.figures += other.figures
+        self.checksums += other.checksums
 
     def add_slices(self, compiled: CompiledBuild, projection: str, found: Iterable[Disagreement]) -> None:
         """Adds what a quick audit found."""
         self.slices += _in_words(compiled, projection, found)
 
-    def add_figures(self, compiled: CompiledBuild, projection: str, found: Iterable[Disagreement]) -> None:
-        """Adds figures that were wrong."""
-        self.figures += _in_words(compiled, projection, found)
+    def add_checksums(self, compiled: CompiledBuild, projection: str, found: Iterable[Disagreement]) -> None:
+        """Adds checksums that were wrong."""
+        self.checksums += _in_words(compiled, projection, found)
 
 
 def _in_words(compiled: CompiledBuild, projection: str, found: Iterable[Disagreement]) -> list[Slice]:

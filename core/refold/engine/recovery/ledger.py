@@ -142,7 +142,7 @@ def settle_lost(conn: psycopg.Connection) -> None:
 
 
 def rehash(conn: psycopg.Connection) -> None:
-    """Takes all digests with this server's hash functions, and forgets the figures of sealed slices, by portions.
+    """Takes all digests with this server's hash functions, and forgets the checksums of sealed slices, by portions.
 
     What the digests would have told about the content is lost with them; which events there are is compared later.
     Run again after it was killed, it finds what is done already.

@@ -1,7 +1,7 @@
 """Accepting damage: a person says that the log goes on as it is; who, when, why and what was lost is written down.
 
 The ledger keeps the ids of what is missing, so that nothing else gets in under them. It takes the content of what was
-changed, and the ids of what it did not know; the figures of sealed slices are taken anew.
+changed, and the ids of what it did not know; the checksums of sealed slices are taken anew.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from refold.postgres.planner import plan_freely
 from refold.store import incidents
 from refold.store.log.guards import GUARDS, may_pass, through
 from refold.store.log.integrity import WHOLE_LOG, Damage, look, portions
-from refold.store.log.seal import DIFFERS, PAIRED, TOGETHER, Figures, figures, segments
+from refold.store.log.seal import DIFFERS, PAIRED, TOGETHER, SliceChecksum, checksums, segments
 
 DETAILS = 1_000
 """Events that a row of `refold.acceptances` names."""
@@ -33,7 +33,7 @@ class Accepted:
         missing: events that are not in the log any more; their ids stay in the ledger.
         changed: events whose content is another.
         unknown: events of which the ledger knew nothing.
-        slices: sealed slices whose figures are taken anew.
+        slices: sealed slices whose checksums are taken anew.
         damage: the first of it.
     """
 
@@ -64,7 +64,7 @@ def would_accept(conn: psycopg.Connection, segment: str) -> Accepted:
             found = [one for one in look(conn, part, ledger=True).damage if one.segment == segment]
             counts = _counts(conn, segment, part) if found else {}
         result.damage += found[: max(0, DETAILS - len(result.damage))]
-        result.slices += [(one.position or 0) >> POSITION_BITS for one in found if one.fault == "figures"]
+        result.slices += [(one.position or 0) >> POSITION_BITS for one in found if one.fault == "checksums"]
         result.missing += counts.get("missing", 0)
         result.changed += counts.get("changed", 0)
         result.unknown += counts.get("unknown", 0)
@@ -92,7 +92,7 @@ def accept(conn: psycopg.Connection, segment: str, reason: str, *, by: str = "re
 
 
 def record(conn: psycopg.Connection, found: Accepted, reason: str, *, by: str) -> None:
-    """Writes down what is accepted, and makes ledger and figures what the log is.
+    """Writes down what is accepted, and makes ledger and checksums what the log is.
 
     Args:
         conn: acts as refold_owner, in a transaction in which the ledger's guards stand aside.
@@ -145,7 +145,7 @@ _ADOPT = f"""
 
 
 def _reseal(conn: psycopg.Connection, number: int) -> None:
-    now = figures(conn, number << POSITION_BITS, (number + 1) << POSITION_BITS).get(number, Figures())
+    now = checksums(conn, number << POSITION_BITS, (number + 1) << POSITION_BITS).get(number, SliceChecksum())
     conn.execute(
         """
         INSERT INTO refold.sealed AS s (slice, passed, sealed_at, events, upto, ids, hash, scrubbed_at)

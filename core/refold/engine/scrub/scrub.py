@@ -1,7 +1,7 @@
-"""`refold scrub`: the log against its ledger, and its sealed slices against their figures.
+"""`refold scrub`: the log against its ledger, and its sealed slices against their checksums.
 
 The ledger has the digest of every event's content and where it stands, so each row that was changed, added or lost has
-a name. What the digest does not cover (coordinates, the time of arrival) the figure of a sealed slice of positions
+a name. What the digest does not cover (coordinates, the time of arrival) the checksum of a sealed slice of positions
 does, for the slice.
 """
 
@@ -62,7 +62,7 @@ def scrub(
     known = segments(conn)
     result.segments = len(known)
     gone = _gone(conn, known, result.damage)
-    result.damage = [*gone, *(one for one in result.damage if one.fault != "figures" or not _among(one, gone))]
+    result.damage = [*gone, *(one for one in result.damage if one.fault != "checksums" or not _among(one, gone))]
     with conn.transaction():
         leave(conn, result.damage, slices, by=by)
         resolve_others(conn, result.damage, by=by)
@@ -82,9 +82,9 @@ def _gone(conn: psycopg.Connection, known: Sequence[Segment], damage: Sequence[D
     return found
 
 
-def _among(figure: Damage, gone: Sequence[Damage]) -> bool:
+def _among(checksum: Damage, gone: Sequence[Damage]) -> bool:
     """Whether a slice that differs is one of a segment that is gone."""
-    return any(figure.segment == one.segment for one in gone)
+    return any(checksum.segment == one.segment for one in gone)
 
 
 def _holes(known: Sequence[Segment], end: int) -> Iterator[Segment]:

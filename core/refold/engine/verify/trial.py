@@ -33,7 +33,7 @@ def refuse_unkeepable(conn: psycopg.Connection, statements: Statements, *, audit
     Raises:
         Unkeepable: with what Postgres says.
     """
-    texts = [statements.page, statements.backlog, statements.figures]
+    texts = [statements.page, statements.backlog, statements.checksums]
     if audited:
         for relation in statements.relations:
             texts += [relation.differences(EVERYTHING, EVERYTHING), relation.insert(), relation.delete()]

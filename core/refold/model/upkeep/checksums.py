@@ -1,10 +1,9 @@
-"""Kept figures: the rows that stand in a slice and the sum of their hashes, moved by the statement that moves them.
+"""Kept checksums: the rows that stand in a slice and the sum of their hashes, moved by the statement that moves them.
 
-They are moved by rows that are added to `refold.figure_changes`; a duty adds these up, and whoever reads figures adds
-the rest. A row that every page updates gets slower with each of its versions while somebody
-holds an old snapshot.
+They are moved by rows that are added to `refold.checksum_changes`; a duty adds these up, and whoever reads checksums
+adds the rest. A row that every page updates gets slower with each of its versions while somebody holds an old snapshot.
 
-An audit that takes the same figures of the rows themselves sees every change that came by another way. The hash is by
+An audit that takes the same checksums of the rows themselves sees every change that came by another way. The hash is by
 type equality (1.0 is 1.00), 64 bits; the sum is exact, so nothing cancels out. Pure text.
 """
 
@@ -21,7 +20,7 @@ BEFORE = "before__"
 (up to PostgreSQL 17), and a look beforehand would cost a second search for every key."""
 
 READ = -1
-"""Stands for the build's stream where figures have the number of a relation: which rows the build has read of it."""
+"""Stands for the build's stream where checksums have the number of a relation: which rows the build has read of it."""
 
 
 def returning(relation: Relation, *, before: bool = False) -> str:
@@ -31,7 +30,7 @@ def returning(relation: Relation, *, before: bool = False) -> str:
 
 
 def change(at: int, source: str, *, before: bool = False, gone: bool = False) -> str:
-    """What rows that were written, or are gone, do to a relation's figures."""
+    """What rows that were written, or are gone, do to a relation's checksums."""
     sign = "-" if gone else ""
     rows = "count(*) - count(old__)" if before else f"{sign}count(*)"
     hash_ = "sum(new__) - coalesce(sum(old__), 0)" if before else f"{sign}sum(new__)"
@@ -44,7 +43,7 @@ def identity(ordinal: str = "ordinal") -> str:
 
 
 def read(source: str, *, gone: bool = False) -> str:
-    """What rows of the stream that were read, or are unread again, do to the figure of that, by slices of positions."""
+    """What rows of the stream do to the checksum of what was read, by slices of positions; `gone` takes them back."""
     sign = "-" if gone else ""
     return (
         f"SELECT {READ} AS relation, {position_slice()} AS slice,"
@@ -58,15 +57,15 @@ def counted(events: str) -> str:
 
 
 def moved(changes: Sequence[str]) -> str:
-    """The CTE that changes the figures of the build in the parameter `build`."""
-    return f"figures AS (\n{indent(move(changes))}\n)"
+    """The CTE that changes the checksums of the build in the parameter `build`."""
+    return f"checksums AS (\n{indent(move(changes))}\n)"
 
 
 def move(changes: Sequence[str]) -> str:
     """The statement itself."""
     together = "\nUNION ALL\n".join(changes)
     return (
-        "INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash)\n"
+        "INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)\n"
         "SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)\n"
         f"FROM (\n{indent(together)}\n) AS changes\n"
         "GROUP BY relation, slice"
@@ -74,7 +73,7 @@ def move(changes: Sequence[str]) -> str:
 
 
 def standing(relation: Relation, condition: str = "true") -> str:
-    """The figures of the rows that stand in a table: slice, rows, hash."""
+    """The checksums of the rows that stand in a table: slice, rows, hash."""
     return (
         f"SELECT {relation.slicing.row} AS slice, count(*) AS rows, sum({relation.row_hash()}) AS hash\n"
         f"FROM {relation.table} WHERE {condition} GROUP BY 1"

@@ -6,7 +6,7 @@ from refold.model.projection.plan import Plan
 from refold.model.sql_text import ident, in_order, indent, literal, where
 from refold.model.stream.page_sql import Page, Stream
 from refold.model.stream.slices import by_position
-from refold.model.upkeep import checksums as figures
+from refold.model.upkeep import checksums
 from refold.model.upkeep.statements import Relation, Statements, slice_statistics
 
 
@@ -36,8 +36,8 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         written = indent(rows("page", "ordinal", None))
         return (
             f"WITH {of.source},\n"
-            f"written AS (\n    INSERT INTO {table} ({columns})\n{written}\n    {figures.returning(relation)}\n),\n"
-            f"{figures.moved([figures.change(0, 'written'), figures.read(of.coordinates)])}\n"
+            f"written AS (\n    INSERT INTO {table} ({columns})\n{written}\n    {checksums.returning(relation)}\n),\n"
+            f"{checksums.moved([checksums.change(0, 'written'), checksums.read(of.coordinates)])}\n"
             f"{of.answer}"
         )
 

@@ -14,7 +14,7 @@ from refold.model.projection.plan import Funnel, Plan
 from refold.model.sql_text import EVERYTHING, hash_of, ident, indent, literal, where
 from refold.model.stream.page_sql import Page, Stream
 from refold.model.stream.slices import by_key
-from refold.model.upkeep import checksums as figures
+from refold.model.upkeep import checksums
 from refold.model.upkeep.merge import combined
 from refold.model.upkeep.statements import Relation, Statements, key_names, slice_statistics
 
@@ -57,7 +57,7 @@ class _Funnels:
         return Statements(
             create=(
                 f"CREATE TABLE {table} AS\n{self.over('true', apart=False)}\nWITH NO DATA",
-                f"ALTER TABLE {table} ADD COLUMN {figures.BEFORE} bigint",
+                f"ALTER TABLE {table} ADD COLUMN {checksums.BEFORE} bigint",
                 *slice_statistics(table, self.name, self.relation.slicing),
             ),
             keys=(),
@@ -107,12 +107,12 @@ class _Funnels:
 
     def page(self, of: Page) -> str:
         arrived = self.grouped("page", [f"{literal(one.events)} AS {ident(one.state)}" for one in self.plan.funnels])
-        moved = figures.moved([figures.change(0, "written", before=True), figures.read(of.coordinates)])
+        moved = checksums.moved([checksums.change(0, "written", before=True), checksums.read(of.coordinates)])
         return (
             f"WITH {of.source},\n"
             f"arrived AS MATERIALIZED (\n{indent(arrived)}\n),\n"
             f"folded AS MATERIALIZED (\n{indent(self.fold())}\n),\n"
-            f"written AS (\n{indent(self.upsert())}\n    {figures.returning(self.relation, before=True)}\n),\n"
+            f"written AS (\n{indent(self.upsert())}\n    {checksums.returning(self.relation, before=True)}\n),\n"
             f"{moved}\n"
             f"{of.answer}"
         )
@@ -148,7 +148,7 @@ class _Funnels:
         changes = [f"{ident(partial.name)} = {combined(partial)}" for partial in self.plan.partials]
         told = (*self.states, *(column for column, _ in self.shown))
         changes += [f"{ident(column)} = excluded.{ident(column)}" for column in told]
-        changes.append(f"{figures.BEFORE} = {self.relation.row_hash('kept')}")
+        changes.append(f"{checksums.BEFORE} = {self.relation.row_hash('kept')}")
         kept, fresh = (", ".join(f"{side}.{ident(state)}" for state in self.states) for side in ("kept", "excluded"))
         # A row that stays as it was is not written again.
         differs = "" if self.partials else f"\n    WHERE ROW({kept}) IS DISTINCT FROM ROW({fresh})"

@@ -12,7 +12,7 @@ from refold.model.projection.plan import Members, Partial, Plan
 from refold.model.sql_text import hash_of, ident, in_order, indent, literal, where
 from refold.model.stream.page_sql import Page, Stream
 from refold.model.stream.slices import by_key
-from refold.model.upkeep import checksums as figures
+from refold.model.upkeep import checksums
 from refold.model.upkeep.statements import Relation, Statements, key_names, slice_statistics
 
 _COMBINED = {
@@ -80,7 +80,7 @@ class _Merge:
                     f"CREATE TABLE {set_table} AS\n{self.distinct(self.stream.table, one, None)}\nWITH NO DATA"
                     for set_table, _, one in sets
                 ),
-                *([f"ALTER TABLE {table} ADD COLUMN {figures.BEFORE} bigint"] if plan.partials else []),
+                *([f"ALTER TABLE {table} ADD COLUMN {checksums.BEFORE} bigint"] if plan.partials else []),
                 *self.trigger(),
                 *slice_statistics(table, self.name, self.relation.slicing),
             ),
@@ -213,17 +213,17 @@ class _Merge:
     def upsert(self, rows: str) -> str:
         changes = ",\n    ".join(f"{ident(partial.name)} = {combined(partial)}" for partial in self.plan.partials)
         if changes:
-            changes += f",\n    {figures.BEFORE} = {self.relation.row_hash('kept')}"
+            changes += f",\n    {checksums.BEFORE} = {self.relation.row_hash('kept')}"
         action = f"DO UPDATE SET\n    {changes}" if changes else "DO NOTHING"
         return f"INSERT INTO {self.table} AS kept ({self.column_list})\n{rows}\nON CONFLICT ({self.key_list}) {action}"
 
     def written(self, rows: str) -> str:
         """The CTE that folds rows into the table."""
-        returning = figures.returning(self.relation, before=bool(self.plan.partials))
+        returning = checksums.returning(self.relation, before=bool(self.plan.partials))
         return f"written AS (\n{indent(self.upsert(rows))}\n    {returning}\n)"
 
     def new_members(self, at: int, set_table: str, one: Members, rows: str) -> str:
-        returning = figures.returning(self.set_relation(set_table, one))
+        returning = checksums.returning(self.set_relation(set_table, one))
         return (
             f"new_{at} AS (\n    INSERT INTO {set_table} ({self.key_list}, {MEMBER})\n{indent(rows)}\n"
             f"    ON CONFLICT DO NOTHING\n    {returning}, {self.key_list}\n)"
@@ -231,7 +231,7 @@ class _Merge:
 
     def page(self, sets: list[tuple[str, str, Members]], of: Page) -> str:
         parts = [of.source]
-        changes = [figures.change(0, "written", before=bool(self.plan.partials))]
+        changes = [checksums.change(0, "written", before=bool(self.plan.partials))]
         if not sets:
             parts.append(self.written(self.delta("page", None)))
         else:
@@ -242,9 +242,9 @@ class _Merge:
             new = {at: f"new_{at}" for at in range(1, len(sets) + 1)}
             parts.append(f"delta AS (\n{indent(self.delta('page', None))}\n)")
             parts.append(self.written(self.gathered(sets, new)))
-            changes += [figures.change(at, name) for at, name in new.items()]
-        changes.append(figures.read(of.coordinates) if sets else figures.counted(of.events))
-        parts.append(figures.moved(changes))
+            changes += [checksums.change(at, name) for at, name in new.items()]
+        changes.append(checksums.read(of.coordinates) if sets else checksums.counted(of.events))
+        parts.append(checksums.moved(changes))
         return "WITH " + ",\n".join(parts) + "\n" + of.answer
 
     def load(self, sets: list[tuple[str, str, Members]], *, first: bool) -> tuple[str, ...]:

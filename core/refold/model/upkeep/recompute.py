@@ -6,7 +6,7 @@ from refold.model.projection.plan import Plan
 from refold.model.sql_text import EVERYTHING, hash_of, ident, indent, literal
 from refold.model.stream.page_sql import Page, Stream
 from refold.model.stream.slices import by_key
-from refold.model.upkeep import checksums as figures
+from refold.model.upkeep import checksums
 from refold.model.upkeep.statements import Relation, Statements, key_names, slice_statistics
 
 
@@ -70,17 +70,17 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
             f"fresh AS MATERIALIZED (\n{indent(query(events_of_touched))}\n),\n"
             f"gone AS (\n"
             f"    DELETE FROM {table} WHERE {own_hash} IN (SELECT hash__ FROM touched__)\n"
-            f"    {figures.returning(relation)}\n"
+            f"    {checksums.returning(relation)}\n"
             f"),\n"
             f"written AS (\n"
             f"    INSERT INTO {table} ({columns})\n"
             f"    SELECT {columns} FROM fresh\n"
             # Counting what was deleted makes the deletion come first.
             f"    WHERE (SELECT count(*) FROM gone) >= 0\n"
-            f"    {figures.returning(relation)}\n"
+            f"    {checksums.returning(relation)}\n"
             f"),\n"
-            + figures.moved(
-                [figures.change(0, "gone", gone=True), figures.change(0, "written"), figures.read(of.coordinates)]
+            + checksums.moved(
+                [checksums.change(0, "gone", gone=True), checksums.change(0, "written"), checksums.read(of.coordinates)]
             )
         )
 
@@ -88,7 +88,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         changes = ", ".join(f"{value} = excluded.{value}" for value in values)
         kept, fresh = (", ".join(f"{side}.{value}" for value in values) for side in ("kept", "excluded"))
         # A row that stays as it was is not written again.
-        changes += f", {figures.BEFORE} = {relation.row_hash('kept')}"
+        changes += f", {checksums.BEFORE} = {relation.row_hash('kept')}"
         differs = f"WHERE ROW({kept}) IS DISTINCT FROM ROW({fresh})"
         action = f"DO UPDATE SET {changes}\n    {differs}" if values else "DO NOTHING"
         return (
@@ -98,8 +98,9 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
             # WHERE true: without it the parser takes ON CONFLICT for a join condition.
             f"    SELECT {columns} FROM fresh WHERE true\n"
             f"    ON CONFLICT ({', '.join(map(ident, keys))}) {action}\n"
-            f"    {figures.returning(relation, before=bool(values))}\n"
-            f"),\n" + figures.moved([figures.change(0, "written", before=bool(values)), figures.read(of.coordinates)])
+            f"    {checksums.returning(relation, before=bool(values))}\n"
+            f"),\n"
+            + checksums.moved([checksums.change(0, "written", before=bool(values)), checksums.read(of.coordinates)])
         )
 
     insert = f"INSERT INTO {table} ({columns})\n"
@@ -113,7 +114,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
     return Statements(
         create=(
             f"CREATE TABLE {table} AS\n{over('true', apart=False)}\nWITH NO DATA",
-            *([f"ALTER TABLE {table} ADD COLUMN {figures.BEFORE} bigint"] if plan.lasting and values else []),
+            *([f"ALTER TABLE {table} ADD COLUMN {checksums.BEFORE} bigint"] if plan.lasting and values else []),
             *slice_statistics(table, name, slicing),
         ),
         keys=(),

@@ -102,7 +102,7 @@ class Statements:
         load_apart: the load where events are left out, if that cannot be the same statement.
         probe: evaluates the query over a range of events, where a step of the load is no such range; what it
             writes is thrown away.
-        figures: moves the figures by rows that Python has written, whose ids are the parameter `ids`, and by those
+        checksums: moves the checksums by rows that Python has written, whose ids are the parameter `ids`, and by those
             that it has read, whose coordinates are `positions` and `ordinals`.
         reads_by_slice: whether what was read is kept by slices of positions, with hashes; else it is counted.
     """
@@ -119,7 +119,7 @@ class Statements:
     view_hides: bool = False
     load_apart: tuple[str, ...] = ()
     probe: tuple[str, ...] = ()
-    figures: str = ""
+    checksums: str = ""
     reads_by_slice: bool = True
 
 

@@ -8,7 +8,7 @@ from refold.model.projection.transform import Transform
 from refold.model.sql_text import ident, indent
 from refold.model.stream.page_sql import Page, Stream
 from refold.model.stream.slices import by_position
-from refold.model.upkeep import checksums as figures
+from refold.model.upkeep import checksums
 from refold.model.upkeep.facts import event_grain_indexes
 from refold.model.upkeep.statements import Relation, Statements, slice_statistics
 
@@ -74,10 +74,10 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
         relations=(relation,),
         view="SELECT " + ", ".join(ident(column.name) for column in transform.plan.columns) + f" FROM {table}",
         # COPY returns nothing, so the rows are looked up, by the ids that went in.
-        figures=figures.move(
+        checksums=checksums.move(
             [
-                figures.change(0, f"(\n{indent(written)}\n) AS written"),
-                figures.read("unnest(%(positions)s::bigint[], %(ordinals)s::integer[]) AS page (position, ordinal)"),
+                checksums.change(0, f"(\n{indent(written)}\n) AS written"),
+                checksums.read("unnest(%(positions)s::bigint[], %(ordinals)s::integer[]) AS page (position, ordinal)"),
             ]
         ),
     )

@@ -20,7 +20,7 @@ SEALING = "sealing"
 
 
 def quick_audit(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Compares all live tables with their kept figures, and heals the slices in which they disagree.
+    """Compares all live tables with their kept checksums, and heals the slices in which they disagree.
 
     Reads all rows of the tables, and of the log only what belongs to those slices. Of a table that takes longer than
     a duty's statement may, it reads a portion at a time. Leaves incidents.
@@ -44,5 +44,5 @@ def deep_step(conn: psycopg.Connection, compiler: Compiler) -> None:
 
 
 def seal_segments(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Takes the figures of the segments to which nothing can be written any more."""
+    """Takes the checksums of the segments to which nothing can be written any more."""
     seal(conn)

@@ -1,4 +1,4 @@
-"""What pages add is added up, and removed once it is history: changes of figures, and the cursors before the newest.
+"""What pages add is added up, and removed once it is history: changes of checksums, and the cursors before the newest.
 
 Both are removed by DELETE, in bounded parts, and only as fast as vacuum takes away what was removed before: while a
 snapshot is held that is not at all, and rows that are dead cost as much as rows that nobody reads. (PgQ rotates tables
@@ -25,11 +25,11 @@ is allowed to see it."""
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Adds up figures, and removes old cursors, unless an old snapshot is held."""
+    """Adds up checksums, and removes old cursors, unless an old snapshot is held."""
     if old(conn):
         return
     builds = [int(build) for (build,) in conn.execute("SELECT build_id FROM refold.builds ORDER BY 1").fetchall()]
-    for table, take in (("figure_changes", fold), ("cursors", prune)):
+    for table, take in (("checksum_changes", fold), ("cursors", prune)):
         room = DEAD - _dead(conn, table)
         for build in builds:
             taken = PART

@@ -1,7 +1,7 @@
-"""Kept figures against the rows that stand in the tables. Reads no log.
+"""Kept checksums against the rows that stand in the tables. Reads no log.
 
-A figure is its row in `refold.figures` and all its rows in `refold.figure_changes`, which `fold` adds up. Whoever reads
-both does it in one statement, or in one snapshot: then it makes no difference whether they have been added up.
+A checksum is its row in `refold.checksums` and all its rows in `refold.checksum_changes`, which `fold` adds up. Whoever
+reads both does it in one statement, or in one snapshot: then it makes no difference whether they have been added up.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class Disagreement:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What figures are compared with.
+    """What checksums are compared with.
 
     Args:
         relation: of which table they are.
         standing: a query for slice, rows and hash.
-        kept: condition on the figures that must be the same.
+        kept: condition on the checksums that must be the same.
     """
 
     relation: int
@@ -58,18 +58,18 @@ class Side:
 
 
 def take(conn: psycopg.Connection, build_id: int, relations: Sequence[Relation]) -> None:
-    """Takes the figures of all rows of a build, in the transaction that has loaded them."""
+    """Takes the checksums of all rows of a build, in the transaction that has loaded them."""
     for at, relation in enumerate(relations):
         keep(conn, build_id, Side(at, standing(relation)), {})
 
 
 def keep(conn: psycopg.Connection, build_id: int, side: Side, parameters: Mapping[str, object]) -> None:
-    """Puts figures in place of those that are kept of a relation; the caller holds the build's lock."""
-    # All changes of the build, in whichever relation: a `fold` that has one in hand might wait for a figure that this
+    """Puts checksums in place of those that are kept of a relation; the caller holds the build's lock."""
+    # All changes of the build, in whichever relation: a `fold` that has one in hand might wait for a checksum that this
     # transaction has deleted, and this one for that change.
-    conn.execute(b"SELECT FROM refold.figure_changes WHERE build_id = %s FOR UPDATE", (build_id,))
+    conn.execute(b"SELECT FROM refold.checksum_changes WHERE build_id = %s FOR UPDATE", (build_id,))
     # The changes first: a `fold` that had them in hand is over, and the second statement sees what it wrote.
-    for table in ("figure_changes", "figures"):
+    for table in ("checksum_changes", "checksums"):
         conn.execute(
             f"DELETE FROM refold.{table} WHERE build_id = %s AND relation = %s".encode(), (build_id, side.relation)
         )
@@ -77,19 +77,19 @@ def keep(conn: psycopg.Connection, build_id: int, side: Side, parameters: Mappin
     found = conn.execute(side.standing.encode(), parameters).fetchall()
     with conn.cursor() as cursor:
         cursor.executemany(
-            "INSERT INTO refold.figures (build_id, relation, slice, rows, hash) VALUES (%s, %s, %s, %s, %s)",
+            "INSERT INTO refold.checksums (build_id, relation, slice, rows, hash) VALUES (%s, %s, %s, %s, %s)",
             [(build_id, side.relation, *row) for row in found],
         )
 
 
 def forget(conn: psycopg.Connection, build_id: int) -> None:
-    """Removes all figures of a build, in the transaction that empties or drops its tables."""
-    for table in ("figure_changes", "figures"):
+    """Removes all checksums of a build, in the transaction that empties or drops its tables."""
+    for table in ("checksum_changes", "checksums"):
         conn.execute(f"DELETE FROM refold.{table} WHERE build_id = %s".encode(), (build_id,))
 
 
 def fold(conn: psycopg.Connection, build_id: int, at_most: int) -> int:
-    """Adds changes to the figures that they change, in one statement; pages go on meanwhile.
+    """Adds changes to the checksums that they change, in one statement; pages go on meanwhile.
 
     Args:
         conn: acts as refold_worker; no lock is needed.
@@ -102,12 +102,12 @@ def fold(conn: psycopg.Connection, build_id: int, at_most: int) -> int:
     row = conn.execute(
         """
         WITH gone AS (
-            DELETE FROM refold.figure_changes
-            WHERE ctid = ANY (ARRAY(SELECT ctid FROM refold.figure_changes WHERE build_id = %(build)s LIMIT %(most)s
+            DELETE FROM refold.checksum_changes
+            WHERE ctid = ANY (ARRAY(SELECT ctid FROM refold.checksum_changes WHERE build_id = %(build)s LIMIT %(most)s
                                     FOR UPDATE SKIP LOCKED))
             RETURNING relation, slice, rows, hash
         ), folded AS (
-            INSERT INTO refold.figures AS kept (build_id, relation, slice, rows, hash)
+            INSERT INTO refold.checksums AS kept (build_id, relation, slice, rows, hash)
             SELECT %(build)s, relation, slice, sum(rows)::bigint, sum(hash) FROM gone GROUP BY relation, slice
             ORDER BY relation, slice -- for two who do this at once
             ON CONFLICT (build_id, relation, slice)
@@ -124,10 +124,10 @@ def fold(conn: psycopg.Connection, build_id: int, at_most: int) -> int:
 def disagreements(
     conn: psycopg.Connection, build_id: int, relations: Sequence[Relation], ranges: Sequence[Range] = EVERY_SLICE
 ) -> list[Disagreement]:
-    """The slices whose rows differ from their figures.
+    """The slices whose rows differ from their checksums.
 
     Args:
-        conn: one snapshot of kept figures and rows: a transaction in REPEATABLE READ, or under the build's lock.
+        conn: one snapshot of kept checksums and rows: a transaction in REPEATABLE READ, or under the build's lock.
         build_id: which build.
         relations: its tables.
         ranges: which slices.
@@ -143,15 +143,15 @@ def disagreements(
 def compared(
     conn: psycopg.Connection, build_id: int, side: Side, parameters: Mapping[str, object]
 ) -> list[Disagreement]:
-    """The slices in which kept figures differ from something; the arguments as for `disagreements`."""
+    """The slices in which kept checksums differ from something; the arguments as for `disagreements`."""
     query = (
         "SELECT %(at)s::integer AS relation, coalesce(s.slice, k.slice) AS slice, coalesce(k.rows, 0) AS kept,\n"
         "       coalesce(s.rows, 0) AS standing, coalesce(s.hash, 0) - coalesce(k.hash, 0) AS hash\n"
         f"FROM (\n{side.standing}\n) AS s\n"
         "FULL JOIN (\n"
         "    SELECT slice, sum(rows)::bigint AS rows, sum(hash) AS hash FROM (\n"
-        "        SELECT build_id, relation, slice, rows, hash FROM refold.figures\n"
-        "        UNION ALL SELECT build_id, relation, slice, rows, hash FROM refold.figure_changes\n"
+        "        SELECT build_id, relation, slice, rows, hash FROM refold.checksums\n"
+        "        UNION ALL SELECT build_id, relation, slice, rows, hash FROM refold.checksum_changes\n"
         "    ) AS f\n"
         f"    WHERE build_id = %(build)s::bigint AND relation = %(at)s::integer AND {side.kept}\n"
         "    GROUP BY slice\n"
@@ -164,7 +164,7 @@ def compared(
 
 
 def correct(conn: psycopg.Connection, build_id: int, wrong: Iterable[Disagreement]) -> None:
-    """Makes figures those of the rows.
+    """Makes checksums those of the rows.
 
     Only after the rows have been compared with the query, and under the same lock as the disagreement was seen: it
     would hide what is wrong.
@@ -172,19 +172,19 @@ def correct(conn: psycopg.Connection, build_id: int, wrong: Iterable[Disagreemen
     with conn.cursor() as cursor:
         cursor.executemany(
             """
-            INSERT INTO refold.figure_changes (build_id, relation, slice, rows, hash) VALUES (%s, %s, %s, %s, %s)
+            INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash) VALUES (%s, %s, %s, %s, %s)
             """,
             [(build_id, one.relation, one.slice, one.standing - one.kept, one.hash) for one in wrong],
         )
 
 
 def known_slices(conn: psycopg.Connection, build_id: int) -> list[int]:
-    """The slices of a build that have figures, in order."""
+    """The slices of a build that have checksums, in order."""
     rows = conn.execute(
         """
-        SELECT slice FROM refold.figures WHERE build_id = %(build)s AND relation >= 0
+        SELECT slice FROM refold.checksums WHERE build_id = %(build)s AND relation >= 0
         UNION
-        SELECT slice FROM refold.figure_changes WHERE build_id = %(build)s AND relation >= 0
+        SELECT slice FROM refold.checksum_changes WHERE build_id = %(build)s AND relation >= 0
         ORDER BY 1
         """,
         {"build": build_id},

@@ -1,7 +1,7 @@
 """Starting a first load over: the one way, whoever has a reason to.
 
 What the steps that are done have read may not be what is there now: a row of the stream was healed, an event
-released into it, a restore took some of the log back. Whatever is kept about those rows goes with them: figures, the
+released into it, a restore took some of the log back. Whatever is kept about those rows goes with them: checksums, the
 progress of a deep audit, and the error of a step that failed over what is gone.
 """
 
@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from refold.model.stream.cursor import EMPTY, Cursor
-from refold.store.builds import checksums as figures
+from refold.store.builds import checksums
 from refold.store.builds.build import Build, move
 
 
@@ -33,7 +33,7 @@ def empty(conn: psycopg.Connection, build: Build) -> None:
     for table in tables_of(conn, build.table_name):
         conn.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier("refold_builds", table)))
     # Else an audit would take the rows that are yet to be loaded for rows that somebody deleted.
-    figures.forget(conn, build.build_id)
+    checksums.forget(conn, build.build_id)
     for marks in ("audits", "quick_audits"):
         conn.execute(
             sql.SQL("DELETE FROM {} WHERE build_id = %s").format(sql.Identifier("refold", marks)), (build.build_id,)

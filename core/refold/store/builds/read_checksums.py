@@ -1,8 +1,8 @@
 """What a build has read of its stream, against what its cursor says that it has.
 
-Rows against kept figures tell whether the table is what was written; this tells whether everything was written that
-had to be, and once: an event that arrived behind the cursor, a page that was skipped or came twice. The other side
-are the figures of the log's sealed slices, of which the cursor must cover every transaction; what is not sealed yet is
+Rows against kept checksums tell whether the table is what was written; this tells whether everything was written that
+had to be, and once: an event that arrived behind the cursor, a page that was skipped or came twice. The other side are
+the checksums of the log's sealed slices, of which the cursor must cover every transaction; what is not sealed yet is
 read. A build on another's table reads that table. Dead letters count as what is missing.
 """
 
@@ -15,7 +15,7 @@ import psycopg
 
 from refold.model.stream.cursor import Key
 from refold.model.stream.slices import EVERY_SLICE, POSITION_BITS, Range, by_position, position_slice
-from refold.model.upkeep import checksums as figures
+from refold.model.upkeep import checksums
 from refold.model.upkeep.checksums import READ, identity
 from refold.store.builds.build import Build
 from refold.store.builds.checksums import Disagreement, Side, compared, keep
@@ -35,7 +35,7 @@ def disagreements(
     """The slices of the stream of which the build has not read what it should have.
 
     Args:
-        conn: one snapshot of figures, cursor and stream: a transaction in REPEATABLE READ, or under the build's lock.
+        conn: one snapshot of checksums, cursor and stream: a transaction in REPEATABLE READ, or under the build's lock.
         compiled: the build's SQL.
         build: the build, as that snapshot or lock shows it.
         parameters: its cursor and dead letters (`cursor_parameters`).
@@ -78,7 +78,7 @@ def slices_behind(
 
 
 def forget(conn: psycopg.Connection, compiled: CompiledBuild, key: Key) -> None:
-    """Takes a row that the build had read out of its figure: it is a dead letter from now on.
+    """Takes a row that the build had read out of its checksum: it is a dead letter from now on.
 
     Args:
         conn: a transaction that holds the build's lock.
@@ -89,7 +89,7 @@ def forget(conn: psycopg.Connection, compiled: CompiledBuild, key: Key) -> None:
 
 
 def remember(conn: psycopg.Connection, compiled: CompiledBuild, key: Key) -> None:
-    """Puts a row back into the figure: it is a dead letter no longer.
+    """Puts a row back into the checksum: it is a dead letter no longer.
 
     Args:
         conn: a transaction that holds the build's lock.
@@ -102,10 +102,12 @@ def remember(conn: psycopg.Connection, compiled: CompiledBuild, key: Key) -> Non
 def _change(conn: psycopg.Connection, compiled: CompiledBuild, key: Key, *, gone: bool) -> None:
     row = "(VALUES (%(position)s::bigint, %(ordinal)s::integer)) AS page (position, ordinal)"
     change = (
-        figures.read(row, gone=gone) if compiled.statements.reads_by_slice else figures.counted("-1" if gone else "1")
+        checksums.read(row, gone=gone)
+        if compiled.statements.reads_by_slice
+        else checksums.counted("-1" if gone else "1")
     )
     conn.execute(
-        figures.move([change]).encode(),
+        checksums.move([change]).encode(),
         {"build": compiled.build_id, "position": key.position, "ordinal": key.ordinal},
     )
 

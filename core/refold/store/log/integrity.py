@@ -1,8 +1,8 @@
 """Whether the log is what it was when it was written, looked at slice by slice.
 
-A slice of positions that is sealed has its figures: how many events, and the sum of the hashes of all that is in them.
-What is not sealed yet has the ledger, which knows of each event where it stands and the digest of its content. Both
-are read in the same range of positions, so that a look costs what the slices hold, however long the log is.
+A slice of positions that is sealed has its checksums: how many events, and the sum of the hashes of all that is in
+them. What is not sealed yet has the ledger, which knows of each event where it stands and the digest of its content.
+Both are read in the same range of positions, so that a look costs what the slices hold, however long the log is.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import psycopg
 from refold.errors import BuildError
 from refold.model.stream.slices import LAST, POSITION_BITS, Range, by_position, runs
 from refold.postgres.planner import plan_freely
-from refold.store.log.seal import DIFFERS, PAIRED, TOGETHER, Figures, Segment, figures, segments
+from refold.store.log.seal import DIFFERS, PAIRED, TOGETHER, Segment, SliceChecksum, checksums, segments
 
 WHOLE_LOG = "refold.events"
 """Subject of damage that belongs to no segment: nobody knows where the event stood."""
 NAMED = 1_000
 """Events of a portion that are named."""
 
-Fault = Literal["changed", "unknown", "missing", "figures", "gone"]
+Fault = Literal["changed", "unknown", "missing", "checksums", "gone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Damage:
 
     Args:
         segment: where.
-        fault: an event was `changed`; is `unknown` to the ledger; is `missing`; the `figures` of a sealed slice
+        fault: an event was `changed`; is `unknown` to the ledger; is `missing`; the `checksums` of a sealed slice
             differ; the whole segment is `gone`.
         event_id: which event.
         position: where it stands, or stood, or its slice begins.
@@ -123,12 +123,12 @@ def look(conn: psycopg.Connection, part: Range, *, ledger: bool = False) -> Look
     Args:
         conn: acts as refold_worker; the caller's transaction.
         part: from one slice to another. (To bound the work is the caller's business.)
-        ledger: look sealed slices up in the ledger even if their figures are right.
+        ledger: look sealed slices up in the ledger even if their checksums are right.
     """
     unsealed, _ = edge(conn)
     found = Look()
     lower, upper = _positions(part)
-    standing = figures(conn, lower, upper)
+    standing = checksums(conn, lower, upper)
     found.events = sum(one.events for one in standing.values())
     kept = _sealed(conn, part)
     found.sealed = sum(one.events for one in kept.values())
@@ -136,7 +136,8 @@ def look(conn: psycopg.Connection, part: Range, *, ledger: bool = False) -> Look
     differ = sorted(
         number
         for number in kept.keys() | standing.keys()
-        if (number in kept or number < unsealed) and standing.get(number, Figures()) != kept.get(number, Figures())
+        if (number in kept or number < unsealed)
+        and standing.get(number, SliceChecksum()) != kept.get(number, SliceChecksum())
     )
     rows = [
         row
@@ -155,14 +156,14 @@ def look(conn: psycopg.Connection, part: Range, *, ledger: bool = False) -> Look
     by_slice = {(one.position or 0) >> POSITION_BITS: one.segment for one in reversed(named)}
     for number in differ:
         first = number << POSITION_BITS
-        there, was = standing.get(number, Figures()).events, kept.get(number, Figures()).events
+        there, was = standing.get(number, SliceChecksum()).events, kept.get(number, SliceChecksum()).events
         what = f"{there:,} events where {was:,}" if there != was else "as many events as"
         others = "" if there != was else ", and not the same"
         found.damage.append(
             Damage(
                 # A slice may end in the next segment.
                 by_slice.get(number) or _segment(known, max(first, 1)),
-                "figures",
+                "checksums",
                 position=first,
                 detail=f"{by_position().name(number)}: {what} were sealed{others}",
             )
@@ -188,14 +189,15 @@ def _positions(part: Range) -> tuple[int, int]:
     )
 
 
-def _sealed(conn: psycopg.Connection, part: Range) -> dict[int, Figures]:
+def _sealed(conn: psycopg.Connection, part: Range) -> dict[int, SliceChecksum]:
     rows = conn.execute(
         "SELECT slice, events, upto::text::bigint, ids, hash FROM refold.sealed"
         " WHERE sealed_at IS NOT NULL AND slice >= %s AND slice <= %s",
         (0 if part[0] is None else part[0], LAST if part[1] is None else part[1]),
     ).fetchall()
     return {
-        int(number): Figures(int(events), int(upto), int(ids), int(total)) for number, events, upto, ids, total in rows
+        int(number): SliceChecksum(int(events), int(upto), int(ids), int(total))
+        for number, events, upto, ids, total in rows
     }
 
 

@@ -1,4 +1,4 @@
-"""Sealing: the figures of a slice of the log's positions, taken once nothing can be written there any more.
+"""Sealing: the checksums of a slice of the log's positions, taken once nothing can be written there any more.
 
 A transaction has its id before it draws a position. So whoever may still write into a slice had an id when the
 sequence passed the slice's end, a smaller one than whoever looks at the sequence and then gets his. Once every
@@ -60,7 +60,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class SliceChecksum:
     """What a slice of positions holds.
 
     Args:
@@ -75,9 +75,9 @@ class Figures:
     ids: int = 0
     hash: int = 0
 
-    def __add__(self, other: Figures) -> Figures:
+    def __add__(self, other: SliceChecksum) -> SliceChecksum:
         upto = max(self.upto, other.upto)
-        return Figures(self.events + other.events, upto, self.ids + other.ids, self.hash + other.hash)
+        return SliceChecksum(self.events + other.events, upto, self.ids + other.ids, self.hash + other.hash)
 
 
 def seal(conn: psycopg.Connection, *, seconds: float = SECONDS) -> list[int]:
@@ -136,8 +136,8 @@ def _seal(conn: psycopg.Connection, numbers: range) -> list[int]:
         lower, upper = numbers.start << POSITION_BITS, numbers.stop << POSITION_BITS
         # What stands there counts from now on. Damage would be taken for what was written.
         damaged = differing(conn, lower, upper)
-        found = figures(conn, lower, upper)
-        rows = [(number, found.get(number, Figures())) for number in numbers if number not in damaged]
+        found = checksums(conn, lower, upper)
+        rows = [(number, found.get(number, SliceChecksum())) for number in numbers if number not in damaged]
         with conn.cursor() as cursor:
             cursor.executemany(
                 "UPDATE refold.sealed SET events = %s, upto = %s::text::xid8, ids = %s, hash = %s,"
@@ -175,8 +175,8 @@ def differing(conn: psycopg.Connection, lower: int, upper: int) -> set[int]:
     return {int(number) for (number,) in rows}
 
 
-def figures(conn: psycopg.Connection, lower: int, upper: int) -> dict[int, Figures]:
-    """The figures of the events from one position to another, by slice.
+def checksums(conn: psycopg.Connection, lower: int, upper: int) -> dict[int, SliceChecksum]:
+    """The checksums of the events from one position to another, by slice.
 
     Args:
         conn: the caller's transaction.
@@ -194,7 +194,8 @@ def figures(conn: psycopg.Connection, lower: int, upper: int) -> dict[int, Figur
         (lower, upper),
     ).fetchall()
     return {
-        int(number): Figures(int(events), int(upto), int(ids), int(total)) for number, events, upto, ids, total in rows
+        int(number): SliceChecksum(int(events), int(upto), int(ids), int(total))
+        for number, events, upto, ids, total in rows
     }
 
 

@@ -140,7 +140,7 @@ acceptances = Table(
     Column("missing", BigInteger, nullable=False),
     Column("changed", BigInteger, nullable=False),
     Column("unknown", BigInteger, nullable=False),
-    # The first events of each kind, and the sealed figures before and after.
+    # The first events of each kind, and the sealed checksums before and after.
     Column("details", JSONB, nullable=False),
     CheckConstraint("reason <> ''", "reason"),
     comment="Damage to the log that a person has accepted: who, when, why, and what was lost.",
@@ -396,8 +396,8 @@ latencies = Table(
     comment="How long events took to reach a build: counts in buckets on a log scale, see refold.sketch.",
 )
 
-figures = Table(
-    "figures",
+checksums = Table(
+    "checksums",
     metadata,
     Column("build_id", BigInteger, ForeignKey("refold.builds.build_id"), nullable=False),
     # 0 the table that analysts see, 1 and on its sets of members; -1 what was read of the stream.
@@ -407,20 +407,20 @@ figures = Table(
     Column("hash", Numeric, nullable=False),
     PrimaryKeyConstraint("build_id", "relation", "slice"),
     postgresql_with={"fillfactor": "50"},
-    comment="What a build has written into a slice, and read: rows, and the sum of hashes; figure_changes come on top.",
+    comment="What a build has written into a slice, and read: rows and the sum of hashes; plus checksum_changes.",
 )
 
-figure_changes = Table(
-    "figure_changes",
+checksum_changes = Table(
+    "checksum_changes",
     metadata,
     Column("build_id", BigInteger, nullable=False),
     Column("relation", SmallInteger, nullable=False),
     Column("slice", Integer, nullable=False),
     Column("rows", BigInteger, nullable=False),
     Column("hash", Numeric, nullable=False),
-    Index("figure_changes_by_build", "build_id"),
+    Index("checksum_changes_by_build", "build_id"),
     postgresql_with={"autovacuum_vacuum_scale_factor": "0", "autovacuum_vacuum_threshold": "5000"},
-    comment="What pages have changed in figures since they were last added up.",
+    comment="What pages have changed in checksums since they were last added up.",
 )
 
 audits = Table(
@@ -466,7 +466,7 @@ sealed = Table(
     Column("upto", Xid8),
     Column("ids", Numeric),
     Column("hash", Numeric),
-    # When its events were last compared with these figures and with the ledger.
+    # When its events were last compared with these checksums and with the ledger.
     Column("scrubbed_at", TIME),
     CheckConstraint("num_nulls(sealed_at, events, upto, ids, hash) IN (0, 5)", "whole"),
     # Which positions a transaction cannot have (refold.positions_since).
