@@ -11,7 +11,7 @@ from benchmarks.server import Server
 from benchmarks.server_time import ServerTime, timed_worker
 from benchmarks.workbench import Workbench
 from refold.engine.apply.page import turn
-from refold.service.worker.pending import waiting
+from refold.service.worker.pending import builds_with_work
 
 SEGMENTS = 50
 PAGE = 500
@@ -45,7 +45,7 @@ def _measure_all(bench: Workbench, where: str) -> list[Figure]:
     compiled = bench.compiled(PROJECTION)
     with conn:
         for at in range(WARM_UP + ROUNDS):
-            time.measure(lambda at: waiting(conn), at)
+            time.measure(lambda at: builds_with_work(conn), at)
         idle = _figure(time, f"an idle poll{where}")
         for at in range(WARM_UP + ROUNDS):
             bench.fill(bench.filled + PAGE, rest=False)

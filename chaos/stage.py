@@ -59,7 +59,7 @@ OWN = {
 """What the campaign's own sessions have, whatever somebody sets for all of them."""
 OPTIONS = " ".join(f"-c {name}={value}" for name, value in OWN.items())
 WORKERS = 3
-PATIENCE_S = 20.0
+CONNECT_S = 20.0
 """Seconds that a fault waits for a server which another has taken away."""
 COMMAND_S = 120.0
 """Seconds that a command of the operator may take."""
@@ -155,7 +155,7 @@ class Stage:
             name: of the application.
             autocommit: whether each statement is a transaction.
         """
-        for attempt in retrying(PATIENCE_S):
+        for attempt in retrying(CONNECT_S):
             with attempt:
                 conn = psycopg.connect(
                     self.url,

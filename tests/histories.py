@@ -25,7 +25,7 @@ from refold.model.event.source_event import Answer
 from refold.model.upkeep.generate import generate
 from refold.model.upkeep.transform import statements as transform_statements
 from refold.postgres.connect import connect
-from refold.service.worker.pending import waiting
+from refold.service.worker.pending import builds_with_work
 from refold.store.builds.build import Build, by_id, find, kept
 from refold.store.builds.compiled import CompiledBuild, Compiler, stream_of
 
@@ -201,7 +201,7 @@ class History:
             self.let_go(worker, commit=True)
         runner = StepRunner(self.operator, self.compiler)
         for _ in range(10_000):
-            todo = waiting(self.operator)
+            todo = builds_with_work(self.operator)
             for build in todo:
                 compiled = self.compiler.of(self.operator, build)
                 if build.loaded:
@@ -210,4 +210,4 @@ class History:
                     load_step(self.operator, compiled, step=50, bucket=100_000)
             if not todo and not runner.promote_ready():
                 return
-        raise AssertionError(f"no end of work: {[build.table_name for build in waiting(self.operator)]}")
+        raise AssertionError(f"no end of work: {[build.table_name for build in builds_with_work(self.operator)]}")

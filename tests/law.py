@@ -33,7 +33,7 @@ from refold.model.projection.definition import Definition, load_directory
 from refold.postgres.connect import connect
 from refold.store.builds.build import BY_KEY, Build, by_id
 from refold.store.builds.compiled import Compiler
-from refold.store.builds.dead_letters import left_out
+from refold.store.builds.dead_letters import excluded_event_ids
 from refold.store.schema.migrate import migrate
 
 PROJECT = Path(__file__).parent / "projects" / "law"
@@ -132,7 +132,7 @@ def broken(conn: psycopg.Connection, compiler: Compiler, build_id: int) -> list[
     found: list[object] = []
     for relation in compiled.statements.relations:
         query = relation.differences("true", "true").encode()
-        rows = conn.execute(query, cursor_parameters(build.cursor, left_out(conn, build))).fetchall()
+        rows = conn.execute(query, cursor_parameters(build.cursor, excluded_event_ids(conn, build))).fetchall()
         found += [(relation.table, str(build.cursor), *row) for row in rows]
     return found
 

@@ -19,7 +19,7 @@ class Producer(threading.Thread):
         url: the database.
         number: seeds what it does, and names its events.
         transactions: how many.
-        two_phases: with PREPARE TRANSACTION, and so without the doorbell.
+        two_phases: with PREPARE TRANSACTION, and so without the listener.
     """
 
     def __init__(self, url: str, number: int, transactions: int, *, two_phases: bool = False) -> None:
@@ -49,7 +49,7 @@ class Producer(threading.Thread):
         random = Random(self.number)
         events = iter(random_events(self.transactions * 8, self.number, prefix=f"p{self.number}-"))
         with connect(self.url, "refold_producer") as conn:
-            conn.execute(f"SET refold.doorbell = {'off' if self.two_phases else 'on'}")
+            conn.execute(f"SET refold.listener = {'off' if self.two_phases else 'on'}")
             conn.commit()
             for transaction in range(self.transactions):
                 if self.two_phases:

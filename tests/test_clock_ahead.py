@@ -27,7 +27,7 @@ from refold.store.builds.build import find, live
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident, detect
 from refold.store.incidents import find as incidents
-from refold.store.log.blocking_transactions import Holder
+from refold.store.log.blocking_transactions import BlockingTransaction
 from refold.store.schema.settings import Limits
 
 Connection = psycopg.Connection[Any]
@@ -133,7 +133,7 @@ def test_incidents_close(admin: Connection, database_url: str) -> None:
     with worker_connection(database_url) as conn:
         for kind, subject, evidence in (
             ("drift", "daily", {"depth": "deep"}),
-            ("lost_wake_up", "doorbell", {"seen_at": (datetime.now(UTC) + timedelta(days=365)).isoformat()}),
+            ("missed_notification", "doorbell", {"seen_at": (datetime.now(UTC) + timedelta(days=365)).isoformat()}),
         ):
             detect(conn, kind, subject, by="test", evidence=evidence)  # type: ignore[arg-type]
         admin.execute(f"UPDATE refold.incidents SET started_at = {FUTURE}, detected_at = {FUTURE}".encode())
@@ -201,13 +201,15 @@ def test_a_build_with_work_that_stands_still(oldest_at: datetime, moved_at: date
 
 
 def test_a_transaction_of_the_future_holds_back_too() -> None:
-    young, old = (Holder(str(pid), seconds, "shop", AHEAD, "me") for pid, seconds in ((1, -5.0), (2, -9000.0)))
+    young, old = (
+        BlockingTransaction(str(pid), seconds, "shop", AHEAD, "me") for pid, seconds in ((1, -5.0), (2, -9000.0))
+    )
     assert [one.evidence["pid"] for one in held_back.held_back([young, old], [], ALLOWED)] == [2]
 
 
 def test_a_wake_up_that_was_lost_in_the_future_is_over() -> None:
     def seen(at: datetime) -> Incident:
         evidence = {"seen_at": at.isoformat()}
-        return Incident(1, "lost_wake_up", "doorbell", NOON, NOON, "doorbell", None, None, evidence, None)
+        return Incident(1, "missed_notification", "doorbell", NOON, NOON, "doorbell", None, None, evidence, None)
 
     assert [len(wake_ups.over([seen(at)], NOON)) for at in (AHEAD, NOON, NOON - wake_ups.QUIET * 2)] == [1, 0, 1]

@@ -113,7 +113,7 @@ def test_a_build_takes_its_cursors_with_it(conn: Connection) -> None:
 BEFORE = """
 CREATE TRIGGER guard_cursor BEFORE UPDATE OF done ON refold.builds
 FOR EACH ROW WHEN (OLD.done::text <> NEW.done::text) EXECUTE FUNCTION suppress_redundant_updates_trigger();
-CREATE TRIGGER refuse_foreign BEFORE UPDATE OF done, target ON refold.builds
+CREATE TRIGGER refuse_foreign_cluster BEFORE UPDATE OF done, target ON refold.builds
 FOR EACH ROW WHEN (NEW.target IS NOT NULL) EXECUTE FUNCTION suppress_redundant_updates_trigger();
 CREATE VIEW metrics.freshness AS
 SELECT b.projection AS metric, now() AS as_of, 0::bigint AS lag_events, 0::numeric(12, 3) AS lag_seconds,

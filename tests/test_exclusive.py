@@ -21,7 +21,7 @@ from refold.engine.deployment.deploy import DEPLOYMENTS, one_at_a_time, rebuild
 from refold.errors import BuildError
 from refold.postgres.connect import connect as connect_as
 from refold.postgres.locks import alone, holder
-from refold.service.worker.listener import Doorbell, holders
+from refold.service.worker.listener import Listener, holders
 from refold.store.builds.build import live
 from refold.store.schema.migrate import migrate
 from refold.store.schema.resources import sql_dir
@@ -31,7 +31,7 @@ from waiting import wait_until
 Connection = psycopg.Connection[Any]
 
 OLD_KEYS = range(8246178264892741632, 8246178264892741640)
-"""The doorbell, and what refold once took besides."""
+"""The listener, and what refold once took besides."""
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_a_sleeper_that_cannot_raise_its_flag_does_not_look_all_the_time(
         psycopg.connect(database_url, autocommit=True) as conn,
         psycopg.connect(database_url, autocommit=True) as other,
     ):
-        bell = Doorbell(conn, poll=60.0)
+        bell = Listener(conn, poll=60.0)
         assert bell.self_test(other)
         while not any("holds the doorbell" in message for message in caplog.messages):
             bell.sleep(lambda: False, lambda: True)

@@ -17,7 +17,7 @@ from refold.inspect.status import read
 from refold.model.projection.definition import load_directory
 from refold.postgres.connect import connect as connect_as
 from refold.service.worker.loop import SETTINGS
-from refold.service.worker.pending import waiting
+from refold.service.worker.pending import builds_with_work
 from refold.store.builds.build import live
 from refold.store.builds.compiled import Compiler
 
@@ -73,7 +73,7 @@ def test_pages_and_looks_read_no_more_than_at_first(
         def measured(number: int) -> dict[str, dict[str, int]]:
             return {
                 "page": touched(lambda: page(number)),
-                "look": touched(lambda: waiting(worker)),
+                "look": touched(lambda: builds_with_work(worker)),
                 "status": touched(lambda: read(worker)),
             }
 

@@ -24,12 +24,12 @@ from refold.service.duties import missed_notifications as wake_ups
 from refold.service.duties import prune_statistics as tidying
 from refold.service.duties import stale_incidents as gone
 from refold.service.worker.loop import SETTINGS, Worker
-from refold.service.worker.missed_notifications import first_silent
-from refold.service.worker.pending import waiting
+from refold.service.worker.missed_notifications import first_missed
+from refold.service.worker.pending import builds_with_work
 from refold.store.builds.build import kept
 from refold.store.builds.compiled import Compiler
 from refold.store.log.seal import note, seal
-from refold.store.schema.cluster import bearings
+from refold.store.schema.cluster import inspect_cluster
 
 Connection = psycopg.Connection[Any]
 
@@ -100,12 +100,12 @@ def newest(conn: Connection) -> int:
 Act = Callable[[Connection], object]
 
 AS_WORKER: dict[str, Act] = {
-    "look": waiting,
-    "bearings": bearings,
+    "look": builds_with_work,
+    "cluster": inspect_cluster,
     "marks": note,
     "segments": lambda conn: conn.execute("SELECT refold.ensure_segments()"),
     "promote": lambda conn: StepRunner(conn, Compiler(None)).promote_ready(),
-    "silent": lambda conn: first_silent(conn, newest(conn) - 1),
+    "silent": lambda conn: first_missed(conn, newest(conn) - 1),
     "kept": kept,
     "status": read,
     "report": lambda conn: report(conn, timedelta(days=7)),

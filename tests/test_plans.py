@@ -23,10 +23,10 @@ from refold.engine.deployment.create import make_builds, new_deployment
 from refold.engine.deployment.deploy import rebuild
 from refold.postgres.connect import connect
 from refold.service.worker.loop import SETTINGS, Worker
-from refold.service.worker.pending import waiting
+from refold.service.worker.pending import builds_with_work
 from refold.store.builds.build import Build, live, lock
 from refold.store.builds.compiled import Compiler
-from refold.store.schema.cluster import bearings
+from refold.store.schema.cluster import inspect_cluster
 
 SEGMENT, SEGMENTS = 1_500, 8
 SHORT, LONG = 1_000, 10_000
@@ -71,11 +71,11 @@ class Station:
         self.append(length - next(self.numbers))
         Worker(self.url, PROJECT).run(drain=True)
         with explained(self.conn) as poll:
-            assert waiting(self.conn) == []
+            assert builds_with_work(self.conn) == []
         with explained(self.conn) as freshness:
             self.conn.execute("SELECT * FROM metrics.freshness").fetchall()
         with explained(self.conn) as check:
-            bearings(self.conn)
+            inspect_cluster(self.conn)
         self.append(PAGE + 10)
         pages = {name: self.page(name) for name in ON_THE_LOG}
         for name in ("clicks", "items"):

@@ -122,7 +122,7 @@ def test_nobody_writes_the_ledger_through_its_trigger(conn: Connection) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         conn.execute(
             "CREATE TRIGGER mine AFTER INSERT ON mine REFERENCING NEW TABLE AS arrived"
-            " FOR EACH STATEMENT EXECUTE FUNCTION refold.let_in()"
+            " FOR EACH STATEMENT EXECUTE FUNCTION refold.register_event_ids()"
         )
 
 

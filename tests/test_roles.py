@@ -35,7 +35,7 @@ MAKE = [
     "DROP TABLE refold.events",
     "DROP TABLE {segment}",
     "ALTER TABLE refold.events DETACH PARTITION {segment}",
-    "CREATE TRIGGER mine BEFORE INSERT ON refold.events EXECUTE FUNCTION refold.ring()",
+    "CREATE TRIGGER mine BEFORE INSERT ON refold.events EXECUTE FUNCTION refold.notify_sleepers()",
 ]
 SEQUENCE = "SELECT setval('refold.events_position', 1)"
 LEDGER = ["INSERT INTO refold.event_ids VALUES ('x', 1, 1)", "DELETE FROM refold.event_ids"]
@@ -65,7 +65,7 @@ FORBIDDEN = {
         *CHANGES, *LEDGER, SEQUENCE, SETTINGS, INSERT, APPEND, MOVE, "DELETE FROM refold.builds",
         *(statement for statement in MAKE if "refold_builds" not in statement and "metrics" not in statement),
         "COPY refold.events (event_id, action, ts) FROM STDIN",
-        "SELECT refold.admit('[]')", "SELECT refold.set_aside('a', 1, 'invalid', 'x', 'x')",
+        "SELECT refold.admit('[]')", "SELECT refold.reject('a', 1, 'invalid', 'x', 'x')",
     ],
     "refold_observer": [
         *READ_LOG, *CHANGES, *MAKE, *LEDGER, *TABLES, *METRICS, MOVE, SEQUENCE, SETTINGS, INSERT, APPEND, *COUNTING,
@@ -81,7 +81,7 @@ FORBIDDEN = {
     ],
     "nobody": [
         *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT, APPEND,
-        "SELECT * FROM metrics.freshness", "SELECT * FROM metrics.daily", "SELECT refold.doorbell_key()",
+        "SELECT * FROM metrics.freshness", "SELECT * FROM metrics.daily", "SELECT refold.sleepers_lock()",
     ],
 }  # fmt: skip
 

@@ -28,10 +28,10 @@ class Clock:
 class Counted:
     """A duty that counts how often it ran, and can be made to do something."""
 
-    def __init__(self, name: str = "count", every: float = 10.0, patience: float = 30.0) -> None:
+    def __init__(self, name: str = "count", every: float = 10.0, statement_timeout_s: float = 30.0) -> None:
         self.runs = 0
         self.what: Callable[[Connection], object] = lambda conn: None
-        self.duty = Duty(name, every, self._run, patience)
+        self.duty = Duty(name, every, self._run, statement_timeout_s)
 
     def _run(self, conn: Connection, compiler: Compiler) -> None:
         self.runs += 1
@@ -163,7 +163,7 @@ def test_a_late_end_does_not_give_back_what_another_has_taken(
 
 
 def test_a_slow_duty_is_cut_off_and_the_session_is_as_before(workers: Callable[[], Connection]) -> None:
-    counted, worker = Counted(patience=0.05), workers()
+    counted, worker = Counted(statement_timeout_s=0.05), workers()
     counted.what = lambda conn: conn.execute("SELECT pg_sleep(60)")
     Schedule([counted.duty]).turn(worker, NOBODYS)
     row = worker.execute("SELECT error FROM refold.duties").fetchone()

@@ -131,9 +131,11 @@ def test_migrating_again_changes_nothing(database_url: str, conn: Connection) ->
 
 def test_migrating_mends_what_was_changed_by_hand(database_url: str, conn: Connection) -> None:
     before = shape(conn)
-    conn.execute("CREATE OR REPLACE FUNCTION refold.instant(value jsonb) RETURNS timestamptz LANGUAGE sql RETURN now()")
+    conn.execute(
+        "CREATE OR REPLACE FUNCTION refold.parse_timestamp(value jsonb) RETURNS timestamptz LANGUAGE sql RETURN now()"
+    )
     conn.execute("DROP TRIGGER refuse_change ON refold.events")
-    conn.execute("DROP TRIGGER a_let_in ON refold.events")
+    conn.execute("DROP TRIGGER a_register_event_ids ON refold.events")
     conn.execute("REVOKE INSERT (event_id) ON refold.events FROM refold_producer")
     conn.commit()
     assert shape(conn) != before

@@ -7,7 +7,7 @@ SET search_path = refold, pg_catalog, pg_temp
 AS $$
 BEGIN
     IF events IS NULL OR jsonb_typeof(events) <> 'array' THEN
-        RAISE EXCEPTION 'refold.append takes a JSON array of events, not %', coalesce(refold.json_kind(events), 'NULL')
+        RAISE EXCEPTION 'refold.append takes a JSON array of events, not %', coalesce(refold.json_type_name(events), 'NULL')
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Wrap a single event: jsonb_build_array(event).';
     END IF;
     RETURN QUERY SELECT * FROM refold.admit_parsed(ARRAY(SELECT p FROM refold.parse_events(events) AS p));

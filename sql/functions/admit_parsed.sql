@@ -26,7 +26,7 @@ BEGIN
                   AND NOT EXISTS (SELECT FROM refold.event_ids AS known WHERE known.event_id = p.event_id)
                 ORDER BY p.event_id, p.ordinal
             ),
-            let_in AS (
+            registered AS (
                 INSERT INTO refold.events (event_id, user_id, action, ts, metadata, version)
                 SELECT f.event_id, f.user_id, f.action, f.ts, f.metadata, f.version
                 FROM fresh AS f

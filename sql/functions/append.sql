@@ -11,7 +11,7 @@ BEGIN
     FOR one IN SELECT * FROM refold.admit(events) LOOP
         ordinal := one.ordinal; event_id := one.event_id; answer := one.answer; reason := one.reason;
         IF one.answer IN ('conflict', 'invalid') THEN
-            PERFORM refold.set_aside(
+            PERFORM refold.reject(
                 append.source, one.ordinal, one.answer, one.reason, (events -> (one.ordinal - 1))::text);
         END IF;
         RETURN NEXT;

@@ -12,7 +12,7 @@ BEGIN
         SELECT t.tgrelid::regclass AS relation, t.tgname AS name,
                CASE t.tgname WHEN 'refuse_replicated' THEN 'REPLICA' ELSE 'ALWAYS' END AS role
         FROM pg_trigger AS t
-        WHERE t.tgname IN ('a_let_in', 'b_ring', 'refuse_forgery', 'refuse_change', 'refuse_change_of_row',
+        WHERE t.tgname IN ('a_register_event_ids', 'b_notify_sleepers', 'refuse_forgery', 'refuse_change', 'refuse_change_of_row',
                            'refuse_replicated', 'within_limits')
           AND t.tgenabled <> CASE t.tgname WHEN 'refuse_replicated' THEN 'R' ELSE 'A' END
           AND (t.tgrelid IN ('refold.events'::regclass, 'refold.event_ids'::regclass)

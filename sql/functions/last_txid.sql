@@ -15,9 +15,9 @@ DECLARE
     last xid8;
     back bigint := 1;
 BEGIN
-    SELECT s.slice INTO behind FROM refold.sealed AS s ORDER BY s.slice DESC LIMIT 1;
+    SELECT s.slice INTO behind FROM refold.sealed_slices AS s ORDER BY s.slice DESC LIMIT 1;
     LOOP
-        SELECT s.passed INTO since FROM refold.sealed AS s WHERE s.slice <= behind ORDER BY s.slice DESC LIMIT 1;
+        SELECT s.passed INTO since FROM refold.sealed_slices AS s WHERE s.slice <= behind ORDER BY s.slice DESC LIMIT 1;
         since := coalesce(since, '0');
         -- Up to the end: after a restore the sequence may be behind the log.
         EXECUTE format(

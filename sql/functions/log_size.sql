@@ -20,7 +20,7 @@ BEGIN
             SELECT coalesce(sum(l.events), 0) AS counted, coalesce(avg(l.events), 0) AS each,
                    CASE WHEN count(*) = 256 THEN min(l.slice) ELSE 0 END AS earlier,
                    coalesce((max(l.slice) + 1)::bigint << 14, 0) AS positions
-            FROM (SELECT n.slice, n.events FROM refold.sealed AS n WHERE n.sealed_at IS NOT NULL
+            FROM (SELECT n.slice, n.events FROM refold.sealed_slices AS n WHERE n.sealed_at IS NOT NULL
                   ORDER BY n.slice DESC LIMIT 256) AS l
         ) AS s;
     END IF;

@@ -14,22 +14,22 @@ SELECT
     CASE WHEN v.version BETWEEN 1 AND 32767 THEN v.version::integer END,
     CASE
         WHEN jsonb_typeof(e.event) <> 'object'
-            THEN 'an event must be an object, not ' || refold.json_kind(e.event)
+            THEN 'an event must be an object, not ' || refold.json_type_name(e.event)
         WHEN unknown.fields IS NOT NULL
             THEN 'unknown field ' || unknown.fields || ': put it into metadata'
         WHEN NOT e.event ? 'id' THEN 'id: is missing'
         WHEN jsonb_typeof(e.event -> 'id') <> 'string'
-            THEN 'id: must be a string, not ' || refold.json_kind(e.event -> 'id')
+            THEN 'id: must be a string, not ' || refold.json_type_name(e.event -> 'id')
         WHEN char_length(e.event ->> 'id') NOT BETWEEN 1 AND 255
             THEN 'id: must have 1 to 255 characters, not ' || char_length(e.event ->> 'id')
         WHEN jsonb_typeof(e.event -> 'user_id') NOT IN ('null', 'string')
-            THEN 'user_id: must be a string or null, not ' || refold.json_kind(e.event -> 'user_id')
+            THEN 'user_id: must be a string or null, not ' || refold.json_type_name(e.event -> 'user_id')
         WHEN char_length(e.event ->> 'user_id') NOT BETWEEN 1 AND 255
             THEN 'user_id: must have 1 to 255 characters, not ' || char_length(e.event ->> 'user_id')
                  || ' (null if unknown)'
         WHEN NOT e.event ? 'action' THEN 'action: is missing'
         WHEN jsonb_typeof(e.event -> 'action') <> 'string'
-            THEN 'action: must be a string, not ' || refold.json_kind(e.event -> 'action')
+            THEN 'action: must be a string, not ' || refold.json_type_name(e.event -> 'action')
         WHEN char_length(e.event ->> 'action') NOT BETWEEN 1 AND 255
             THEN 'action: must have 1 to 255 characters, not ' || char_length(e.event ->> 'action')
         WHEN NOT e.event ? 'ts' THEN 'ts: is missing'
@@ -37,14 +37,14 @@ SELECT
             THEN 'ts: must be epoch milliseconds or ISO 8601 with an offset, between the years 1 and 9999 UTC, not '
                  || left((e.event -> 'ts')::text, 50)
         WHEN jsonb_typeof(e.event -> 'metadata') <> 'object'
-            THEN 'metadata: must be an object, not ' || refold.json_kind(e.event -> 'metadata')
+            THEN 'metadata: must be an object, not ' || refold.json_type_name(e.event -> 'metadata')
         WHEN refold.metadata_problem(e.event -> 'metadata') IS NOT NULL
             THEN 'metadata: ' || refold.metadata_problem(e.event -> 'metadata')
         WHEN v.version IS NULL OR v.version NOT BETWEEN 1 AND 32767
             THEN 'version: must be a whole number from 1 to 32767, not ' || left((e.event -> 'version')::text, 50)
     END
 FROM jsonb_array_elements(events) WITH ORDINALITY AS e (event, ordinal)
-CROSS JOIN LATERAL (SELECT refold.instant(e.event -> 'ts') AS ts) AS t
+CROSS JOIN LATERAL (SELECT refold.parse_timestamp(e.event -> 'ts') AS ts) AS t
 CROSS JOIN LATERAL (
     -- NULL when it is no whole number. 1e0 is one, 1.0 is not: as in Python.
     SELECT CASE

@@ -11,7 +11,7 @@ AS $$
 DECLARE
     passed_slice bigint;
 BEGIN
-    SELECT s.slice INTO passed_slice FROM refold.sealed AS s
+    SELECT s.slice INTO passed_slice FROM refold.sealed_slices AS s
     WHERE s.passed <= positions_since.since
     ORDER BY s.passed DESC, s.slice DESC
     LIMIT 1;

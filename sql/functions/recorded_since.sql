@@ -18,7 +18,7 @@ DECLARE
 BEGIN
     SELECT s.last_value INTO high FROM refold.events_position AS s;
     -- Where the newest events are; a few positions more, for not every one is an event.
-    SELECT s.passed INTO mark FROM refold.sealed AS s WHERE s.slice < (high - 4 * most) >> 14 ORDER BY s.slice DESC LIMIT 1;
+    SELECT s.passed INTO mark FROM refold.sealed_slices AS s WHERE s.slice < (high - 4 * most) >> 14 ORDER BY s.slice DESC LIMIT 1;
     mark := coalesce(mark, '0');
     EXECUTE format(
         'SELECT count(*) FILTER (WHERE n.recorded_at >= $2), count(*) FROM ('
@@ -27,14 +27,14 @@ BEGIN
     INTO events, seen USING mark, since, most + 1;
     exact := events < seen OR (mark = '0' AND seen <= most);
     IF NOT exact THEN
-        SELECT s.slice INTO first_slice FROM refold.sealed AS s
+        SELECT s.slice INTO first_slice FROM refold.sealed_slices AS s
         WHERE s.sealed_at >= since ORDER BY s.sealed_at, s.slice LIMIT 1;
         SELECT greatest(recorded_since.events, (
             coalesce(sum(l.events) FILTER (WHERE l.slice >= first_slice), 0)
             + coalesce(avg(l.events), 0) * CASE WHEN count(*) = 256 THEN greatest(0, min(l.slice) - first_slice) ELSE 0 END
             + coalesce(avg(l.events) / 16384, 1) * (high - (coalesce(max(l.slice) + 1, 0)::bigint << 14)))::bigint)
         INTO events
-        FROM (SELECT s.slice, s.events FROM refold.sealed AS s WHERE s.sealed_at IS NOT NULL
+        FROM (SELECT s.slice, s.events FROM refold.sealed_slices AS s WHERE s.sealed_at IS NOT NULL
               ORDER BY s.slice DESC LIMIT 256) AS l;
     END IF;
     RETURN NEXT;

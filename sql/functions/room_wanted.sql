@@ -13,7 +13,7 @@ BEGIN
     FROM refold.batches AS b WHERE b.at >= clock_timestamp() - interval '7 days';
     -- Slices are sealed about a minute after they were filled: 2^14 positions each, see refold.position_slice.
     SELECT count(*) * 16384 / 120.0 INTO rate
-    FROM refold.sealed AS s WHERE s.sealed_at >= clock_timestamp() - interval '2 minutes';
+    FROM refold.sealed_slices AS s WHERE s.sealed_at >= clock_timestamp() - interval '2 minutes';
     SELECT greatest(c.segment_size * c.segments_ahead, 2 * largest + CASE WHEN largest > 0 THEN c.segment_size ELSE 0 END)
            + (rate * 60)::bigint
     INTO reserve FROM refold.settings AS c;

@@ -12,7 +12,7 @@ GRANT SELECT ON refold.events, refold.event_ids, refold.rejected, refold.setting
 TO refold_worker;
 GRANT SELECT ON SEQUENCE refold.events_position TO refold_worker;
 GRANT SELECT, INSERT, UPDATE ON
-    refold.builds, refold.deployments, refold.repairs, refold.dead_letters, refold.incidents, refold.sealed
+    refold.builds, refold.deployments, refold.repairs, refold.dead_letters, refold.incidents, refold.sealed_slices
 TO refold_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON refold.checksums, refold.audits, refold.quick_audits TO refold_worker;
 -- Cursors and changes of checksums are added, and old ones deleted.
@@ -21,7 +21,7 @@ GRANT SELECT, INSERT, DELETE ON refold.cursors, refold.checksum_changes TO refol
 GRANT UPDATE (build_id) ON refold.checksum_changes TO refold_worker;
 GRANT SELECT ON refold.builds_now TO refold_worker;
 -- Slices in which nobody wrote anything are forgotten.
-GRANT DELETE ON refold.sealed TO refold_worker;
+GRANT DELETE ON refold.sealed_slices TO refold_worker;
 
 -- Large statements of producers: the log notes them itself.
 GRANT SELECT, DELETE ON refold.batches TO refold_worker;
@@ -48,7 +48,7 @@ GRANT SELECT (
 GRANT SELECT (name, started_at, ended_at, pid, failures) ON refold.duties TO refold_observer;
 GRANT SELECT (dead_letter_id, build_id, state, attempts, sqlstate, first_failed_at, last_failed_at, ended_at)
     ON refold.dead_letters TO refold_observer;
-GRANT SELECT (slice, sealed_at) ON refold.sealed TO refold_observer;
+GRANT SELECT (slice, sealed_at) ON refold.sealed_slices TO refold_observer;
 GRANT SELECT (rejected_id, answer, times, first_seen, last_seen) ON refold.rejected TO refold_observer;
 GRANT SELECT (repair_id, build_id, projection, relation, kind, repaired_by, repaired_at)
     ON refold.repairs TO refold_observer;
@@ -62,7 +62,7 @@ REVOKE ALL ON FUNCTION
     refold.append(jsonb, text),
     refold.admit(jsonb),
     refold.admit_parsed(refold.parsed_event[]),
-    refold.set_aside(text, bigint, text, text, text),
+    refold.reject(text, bigint, text, text, text),
     refold.ensure_room(bigint),
     refold.ensure_segments(bigint),
     refold.unread(pg_snapshot, pg_snapshot, xid8, bigint),
@@ -78,7 +78,7 @@ GRANT EXECUTE ON FUNCTION
     refold.append(jsonb, text),
     refold.admit(jsonb),
     refold.admit_parsed(refold.parsed_event[]),
-    refold.set_aside(text, bigint, text, text, text),
+    refold.reject(text, bigint, text, text, text),
     refold.ensure_room(bigint)
 TO refold_producer;
 GRANT EXECUTE ON FUNCTION
@@ -96,7 +96,7 @@ TO refold_worker, refold_observer;
 
 -- Whoever may make a trigger of it on a table of their own could write ids into the ledger, whose events would
 -- then be taken for duplicates. A trigger that exists fires without this privilege.
-REVOKE ALL ON FUNCTION refold.let_in() FROM PUBLIC;
+REVOKE ALL ON FUNCTION refold.register_event_ids() FROM PUBLIC;
 
 -- The lock is for whoever makes segments, and keeps all others from it until the transaction ends.
 REVOKE ALL ON FUNCTION refold.lock_segments(boolean) FROM PUBLIC;

@@ -34,7 +34,7 @@ AT = "2026-03-02T10:00:00.123456+00:00"
                            "remedy": "SELECT pg_terminate_backend(17)"},
          "psql of ann has held a snapshot for 2 min; 7,000 transactions have begun since;"
          " to end it: SELECT pg_terminate_backend(17)"),
-        ("lost_wake_up", {"event": "e7", "recorded_at": AT, "queue_usage": 0.5, "worker_pid": 3},
+        ("missed_notification", {"event": "e7", "recorded_at": AT, "queue_usage": 0.5, "worker_pid": 3},
          "no notification came for event e7, appended at 2026-03-02 10:00:00 UTC;"
          " the server's queue of notifications is 50% full; seen by the worker with pid 3"),
         ("log_damage", {"damage": [{"event_id": None, "fault": "checksums", "detail": "slice 3"}], "found": 1},
@@ -71,7 +71,7 @@ def test_every_kind_can_be_told_whatever_it_has_seen(kind: Kind) -> None:
          "1 row of daily__1 was wrong, and put right; of the keys day=2026-03-02"),
         ("lag", {"because": "it is over"}, "it is over"),
         ("hidden", {"because": "its view is made again"}, "its view is made again"),
-        ("lost_wake_up", {"because": "the bell rang", "pid": 7}, "the bell rang"),
+        ("missed_notification", {"because": "the bell rang", "pid": 7}, "the bell rang"),
         ("log_damage", {"found": "as it was written"}, "looked again, and it is as it was written"),
         ("log_damage", {"accepted": "archive", "missing": 2, "changed": 0, "unknown": 0},
          "accepted as it is, because: archive (2 missing, 0 changed, 0 unknown)"),

@@ -25,7 +25,7 @@ UPDATE refold.builds SET error = 'BuildError: too many of its events fail, the l
                          definition = definition || '-- {SECRET}'
 WHERE projection = 'daily';
 INSERT INTO refold.duties (name, failures, error) VALUES ('progress', 3, 'DataError: "{SECRET}"');
-SELECT refold.set_aside('{SECRET}.csv', 1, 'invalid', 'user_id {SECRET}', '{SECRET}');
+SELECT refold.reject('{SECRET}.csv', 1, 'invalid', 'user_id {SECRET}', '{SECRET}');
 INSERT INTO refold.incidents (kind, subject, started_at, detected_by, evidence)
 VALUES ('hot_key', 'daily__1', now(), 'hot keys',
         '{{"key": {{"user_id": "{SECRET}"}}, "events": 9, "share": 1, "page_seconds": 0.2}}');

@@ -42,11 +42,11 @@ def test_a_dry_run_tells_and_changes_nothing(foreign: Refold, conn: Connection) 
     conn.rollback()
     before = conn.execute("SELECT b::text FROM refold.builds_now AS b").fetchall()
     # While a transaction is open anywhere on the server, the answer is to wait for it.
-    done = wait_until(lambda: (told := foreign("recover", "--dry-run", "--json")).json["way"] != "wait" and told)
+    done = wait_until(lambda: (told := foreign("recover", "--dry-run", "--json")).json["strategy"] != "wait" and told)
     assert done and done.status == 0
-    assert (done.json["way"], done.json["ledger"]["events"]) == ("adopt", 4)
+    assert (done.json["strategy"], done.json["ledger"]["events"]) == ("adopt", 4)
     assert done.json["builds"] == [
-        {"projection": "counts", "table": done.json["builds"][0]["table"], "fate": "audited"}
+        {"projection": "counts", "table": done.json["builds"][0]["table"], "outcome": "audited"}
     ]
     said = wait_until(lambda: "wait:" not in (told := foreign("recover", "--dry-run").out) and told)
     assert said and "adopt: every transaction below" in said
@@ -73,7 +73,7 @@ def test_it_is_recovered_and_goes_on(foreign: Refold, conn: Connection) -> None:
     assert foreign("worker", "--drain").status == 0
     assert "buy,2" in foreign("query", "SELECT * FROM counts", "--csv").out
     again = foreign("recover", "--yes", "--json")
-    assert (again.status, again.json["way"], again.json["healed"]) == (0, "prove", [])
+    assert (again.status, again.json["strategy"], again.json["healed"]) == (0, "prove", [])
 
 
 def test_lost_events_are_named(foreign: Refold, conn: Connection) -> None:

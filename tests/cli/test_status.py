@@ -100,7 +100,7 @@ def test_who_holds_events_back(refold: Refold, connect: Callable[..., Connection
 
 def test_forgotten_prepared_transactions(refold: Refold, connect: Callable[..., Connection]) -> None:
     producer = connect()
-    producer.execute("SET refold.doorbell = off")
+    producer.execute("SET refold.listener = off")
     append(producer, [{"id": "1", "action": "a", "ts": 1}])
     producer.execute("PREPARE TRANSACTION 'import-7'")
     producer.commit()
@@ -166,7 +166,7 @@ def test_what_somebody_should_look_at_stands_first_and_is_an_exit_status(
 
 
 def test_set_aside_input_is_counted(refold: Refold, conn: Connection) -> None:
-    conn.execute("SELECT refold.set_aside('a', 1, 'invalid', 'r', 'x'), refold.set_aside('a', 2, 'conflict', 'r', 'x')")
+    conn.execute("SELECT refold.reject('a', 1, 'invalid', 'r', 'x'), refold.reject('a', 2, 'conflict', 'r', 'x')")
     conn.commit()
     assert refold("status", "--json").json["rejected"] == {"conflict": 1, "invalid": 1}
     assert "set aside 1 conflict, 1 invalid" in refold("status").out

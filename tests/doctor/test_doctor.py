@@ -172,7 +172,7 @@ def test_any_old_transaction(
 def test_who_does_not_ring(admin: Connection, examine: Examine) -> None:
     assert "on for all" in examine()["doorbell"].found
     database = sql.Identifier(admin.info.dbname)
-    admin.execute(sql.SQL("ALTER ROLE refold_producer IN DATABASE {} SET refold.doorbell = off").format(database))
+    admin.execute(sql.SQL("ALTER ROLE refold_producer IN DATABASE {} SET refold.listener = off").format(database))
     assert "off for refold_producer" in examine()["doorbell"].found
 
 

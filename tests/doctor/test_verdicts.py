@@ -9,7 +9,7 @@ import pytest
 from refold.inspect.doctor import notifications, room, server, sessions, transactions
 from refold.inspect.doctor.access import migrated
 from refold.inspect.doctor.check import graded
-from refold.store.log.blocking_transactions import Holder
+from refold.store.log.blocking_transactions import BlockingTransaction
 
 GIB = 2**30
 FINE = {
@@ -137,10 +137,10 @@ def test_schema(here: str | None, verdict: str) -> None:
 
 
 def test_the_remedy_for_who_holds_events_back_can_be_pasted() -> None:
-    old = Holder("it's mine", 90.0, "me", None, "me")
+    old = BlockingTransaction("it's mine", 90.0, "me", None, "me")
     [prepared] = transactions.holding("prepared transactions", [old], "gid")
     assert "ROLLBACK PREPARED 'it''s mine';" in prepared.remedy
-    [session] = transactions.holding("open writers", [Holder("17", 90.0, "psql", None, "me")], "pid")
+    [session] = transactions.holding("open writers", [BlockingTransaction("17", 90.0, "psql", None, "me")], "pid")
     assert "SELECT pg_terminate_backend(17);" in session.remedy
 
 

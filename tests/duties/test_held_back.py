@@ -14,7 +14,7 @@ from refold import append
 from refold.service.duties.blocking_transactions import held_back, run
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident
-from refold.store.log.blocking_transactions import Holder
+from refold.store.log.blocking_transactions import BlockingTransaction
 from refold.store.schema.settings import Limits
 
 Connection = psycopg.Connection[Any]
@@ -25,11 +25,14 @@ NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 def test_older_than_the_limit() -> None:
     allowed = Limits(60, 300, 60, 60, 20, 30)
     sessions = [
-        Holder("1", 60.0, "shop", NOON, "app"),
-        Holder("2", 60.1, "shop", NOON, "app"),
-        Holder("3", None, "shop", None, "app"),
+        BlockingTransaction("1", 60.0, "shop", NOON, "app"),
+        BlockingTransaction("2", 60.1, "shop", NOON, "app"),
+        BlockingTransaction("3", None, "shop", None, "app"),
     ]
-    prepared = [Holder("young", 1.0, "app", NOON, "app"), Holder("old", 61.0, "app", NOON, "app")]
+    prepared = [
+        BlockingTransaction("young", 1.0, "app", NOON, "app"),
+        BlockingTransaction("old", 61.0, "app", NOON, "app"),
+    ]
     found = held_back(sessions, prepared, allowed)
     assert [one.subject for one in found] == ["session 2", "prepared transaction old"]
 

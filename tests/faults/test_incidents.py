@@ -17,12 +17,12 @@ from refold.service.duties.registry import DUTIES
 from refold.service.duties.schedule import Duty
 from refold.service.worker.loop import Worker
 from refold.store.incidents import Incident, find
-from test_doorbell import SLEEPERS
+from test_listener import SLEEPERS
 from waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 
-OFTEN = tuple(Duty(duty.name, 0.05, duty.run, duty.patience) for duty in DUTIES)
+OFTEN = tuple(Duty(duty.name, 0.05, duty.run, duty.statement_timeout_s) for duty in DUTIES)
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def test_who_holds_events_back_is_named_until_it_ends(
     make_live(database_url)
     slow, quick = producers(application_name="slow shop"), producers()
     if prepared:
-        slow.execute("SET refold.doorbell = off")
+        slow.execute("SET refold.listener = off")
     append(slow, events(5, "slow"))
     if prepared:
         slow.execute("PREPARE TRANSACTION 'orphan'")
@@ -102,17 +102,17 @@ def test_a_wake_up_that_is_lost(database_url: str, producers: Callable[..., Conn
 
     def is_open() -> bool:
         offer()
-        return bool(opened(admin, "lost_wake_up"))
+        return bool(opened(admin, "missed_notification"))
 
     def is_over() -> bool:
         offer()
-        return not opened(admin, "lost_wake_up")
+        return not opened(admin, "missed_notification")
 
     with at_work(database_url):
-        producer.execute("SET refold.doorbell = off")
+        producer.execute("SET refold.listener = off")
         wait_until(is_open, every_s=0.3, deadline_s=30)
-        producer.execute("SET refold.doorbell = on")
+        producer.execute("SET refold.listener = on")
         wait_until(is_over, every_s=0.3, deadline_s=30)
-    [incident] = find(admin, "i.kind = 'lost_wake_up'")
+    [incident] = find(admin, "i.kind = 'missed_notification'")
     assert incident.outcome is not None and incident.outcome["because"] == "the bell rang"
     assert admin.execute("SELECT name, error FROM refold.duties WHERE error IS NOT NULL").fetchall() == []

@@ -143,15 +143,15 @@ def test_savepoints_are_of_their_transaction(
 def test_a_sleeping_worker_and_two_phase_producers(
     producers: Callable[..., Connection], connect: Callable[..., Connection]
 ) -> None:
-    """A transaction that has notified cannot be prepared, so such producers turn the doorbell off."""
+    """A transaction that has notified cannot be prepared, so such producers turn the listener off."""
     sleeper = connect(autocommit=True)
-    sleeper.execute("SELECT pg_advisory_lock_shared(refold.doorbell_key())")
+    sleeper.execute("SELECT pg_advisory_lock_shared(refold.sleepers_lock())")
     producer = producers()
     append(producer, events(1))
     with pytest.raises(psycopg.errors.FeatureNotSupported, match="NOTIFY"):
         producer.execute("PREPARE TRANSACTION 'rung'")
     producer.rollback()
-    producer.execute("SET refold.doorbell = off")
+    producer.execute("SET refold.listener = off")
     producer.commit()
     for size in (1, BULK + 1):
         append(producer, events(size, f"silent{size}-"))

@@ -212,7 +212,7 @@ def test_duties_are_done_and_given_back(
     """Each of their transactions may run in another session; who has a duty is not told by one."""
     make_live(database_url)
     with_settings(admin, login)
-    duties = [Duty(duty.name, 0.1, duty.run, duty.patience) for duty in DUTIES]
+    duties = [Duty(duty.name, 0.1, duty.run, duty.statement_timeout_s) for duty in DUTIES]
     stop = threading.Event()
     thread = threading.Thread(target=Worker(proxied, SHOP, duties=duties, poll=0.1, stopped=stop.is_set).run)
     thread.start()

@@ -25,7 +25,7 @@ Connection = psycopg.Connection[Any]
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits does so for a moment."""
-    monkeypatch.setattr("refold.postgres.watchdog.PATIENCE_S", 0.2)
+    monkeypatch.setattr("refold.postgres.watchdog.SILENT_AFTER_S", 0.2)
     # The least that libpq knows.
     monkeypatch.setattr("refold.postgres.connect.CONNECT_S", 2)
 

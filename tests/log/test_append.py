@@ -106,7 +106,7 @@ def test_autocommit_makes_the_call_one_transaction(
     assert answers(append(producer, [*events(size), {"id": "bad"}])) == {"duplicate", "accepted", "invalid"}
     assert stored(admin) == ids(events(size))
     # What cannot be set aside takes the events with it.
-    admin.execute("REVOKE EXECUTE ON FUNCTION refold.set_aside FROM refold_producer")
+    admin.execute("REVOKE EXECUTE ON FUNCTION refold.reject FROM refold_producer")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         append(producer, [*events(size, "f"), {"id": "bad"}])
     assert stored(admin) == ids(events(size))

@@ -196,9 +196,9 @@ def test_instants_of_both_agree_to_the_microsecond(admin: Connection) -> None:
     admin.execute("SET TimeZone = 'UTC'")
     for ms in (-62_135_596_800_000, -62_135_596_799_999, -1, 0, 1, 951_782_400_000, 253_402_300_799_999):
         expected = SourceEvent.model_validate({"id": "a", "action": "b", "ts": ms}).ts
-        assert admin.execute("SELECT refold.instant(to_jsonb(%s::bigint))", (ms,)).fetchone() == (expected,)
+        assert admin.execute("SELECT refold.parse_timestamp(to_jsonb(%s::bigint))", (ms,)).fetchone() == (expected,)
     for text in ("0001-01-01T00:00:00.000001Z", "9999-12-31T23:59:59.9999999Z", "1969-12-31T23:59:59.999999-00:00"):
         expected = SourceEvent.model_validate({"id": "a", "action": "b", "ts": text}).ts
-        assert admin.execute("SELECT refold.instant(to_jsonb(%s::text))", (text,)).fetchone() == (
+        assert admin.execute("SELECT refold.parse_timestamp(to_jsonb(%s::text))", (text,)).fetchone() == (
             expected.astimezone(UTC),
         )

@@ -39,7 +39,7 @@ def upgraded(database_url: str, connect: Callable[..., Connection]) -> Connectio
         wait_until(lambda: seal(worker) or None, 60)
     owner.execute("UPDATE refold.settings SET hash_probe[1] = hash_probe[1] + 1")
     tamper(owner, "UPDATE refold.event_ids SET digest = digest # 4711")
-    owner.execute("UPDATE refold.sealed SET hash = hash + 4711, ids = ids + 4711 WHERE sealed_at IS NOT NULL")
+    owner.execute("UPDATE refold.sealed_slices SET hash = hash + 4711, ids = ids + 4711 WHERE sealed_at IS NOT NULL")
     owner.execute("UPDATE refold.checksums SET hash = hash + 4711")
     return owner
 
@@ -57,7 +57,7 @@ def test_workers_wait_until_everything_is_taken_anew(upgraded: Connection, datab
         with pytest.raises(ForeignCluster, match="hash functions"):
             check(worker)
         report = recover(worker, SHOP)
-        assert (report.survey.decision.way, report.drift.drift, report.unloaded) == ("prove", 0, [])
+        assert (report.survey.decision.strategy, report.drift.drift, report.unloaded) == ("prove", 0, [])
         check(worker)
         assert find(worker, "i.kind IN ('drift', 'log_damage')") == []
         assert scrub(worker).damage == []

@@ -20,10 +20,10 @@ from refold.engine.recovery.coordinates import draw_from_the_end
 from refold.model.stream.cursor import Snapshot
 from refold.postgres.connect import connect
 from refold.service.worker.loop import SETTINGS, Worker
-from refold.service.worker.missed_notifications import first_silent
-from refold.service.worker.pending import waiting
+from refold.service.worker.missed_notifications import first_missed
+from refold.service.worker.pending import builds_with_work
 from refold.store.log.seal import note
-from refold.store.schema.cluster import bearings
+from refold.store.schema.cluster import inspect_cluster
 
 Connection = psycopg.Connection[Any]
 
@@ -77,15 +77,15 @@ def test_it_costs_the_same(admin: Connection, database_url: str, worker: Connect
         note(worker)
         append(admin, events(3, f"last{length}-"))
         Worker(database_url, SHOP).run(drain=True)
-        assert waiting(worker) == []
+        assert builds_with_work(worker) == []
         flag = worker.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
         assert flag is not None
         acts: dict[str, tuple[Connection, Callable[[], object]]] = {
             "append": (admin, lambda: append(admin, events(1, f"more{next(numbers)}-"))),
             "room": (worker, lambda: worker.execute("SELECT refold.ensure_segments()")),
-            "look": (worker, partial(waiting, worker)),
-            "bearings": (worker, partial(bearings, worker)),
-            "wake-up": (worker, partial(first_silent, worker, flag[0])),
+            "look": (worker, partial(builds_with_work, worker)),
+            "cluster": (worker, partial(inspect_cluster, worker)),
+            "wake-up": (worker, partial(first_missed, worker, flag[0])),
             "marks": (worker, partial(note, worker)),
         }
         figures.append({name: cost(conn, act) for name, (conn, act) in acts.items()})
@@ -146,7 +146,7 @@ def test_no_event_is_below_the_marks(
             answers.add(said)
     assert admin.execute(BROKEN_MARKS).fetchall() == []
     assert answers == {True, False}
-    marked = admin.execute("SELECT count(DISTINCT passed) FROM refold.sealed").fetchone()
+    marked = admin.execute("SELECT count(DISTINCT passed) FROM refold.sealed_slices").fetchone()
     assert marked is not None and marked[0] > 2
 
 

@@ -143,7 +143,7 @@ def test_room_follows_the_rate(admin: Connection) -> None:
 
     before = wanted()
     admin.execute(
-        "INSERT INTO refold.sealed (slice, passed, sealed_at, events, upto, ids, hash)"
+        "INSERT INTO refold.sealed_slices (slice, passed, sealed_at, events, upto, ids, hash)"
         " SELECT n, '3', clock_timestamp() - n * interval '20 s', 9, '3', 0, 0 FROM generate_series(1, 20) AS n"
     )
     # Five slices (of the last 100 seconds) in two minutes, of which a minute's share.
@@ -299,7 +299,7 @@ def test_burned_slices_fill_no_table(admin: Connection, database_url: str) -> No
             return len(sealed) == 500
 
         wait_until(all_of_them, 60)
-        assert admin.execute("SELECT slice FROM refold.sealed ORDER BY 1").fetchall() == [(0,), (499,)]
+        assert admin.execute("SELECT slice FROM refold.sealed_slices ORDER BY 1").fetchall() == [(0,), (499,)]
         # What is missing there holds nothing, and is estimated so.
         assert admin.execute("SELECT * FROM refold.log_size()").fetchone() == (20, False)
         taken = admin.execute("SELECT * FROM refold.recorded_since('-infinity')").fetchone()

@@ -29,7 +29,7 @@ from refold.store import incidents
 from refold.store.builds.build import find
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import find as letters
-from refold.store.builds.dead_letters import set_aside
+from refold.store.builds.dead_letters import quarantine
 from refold.store.builds.suspects import suspects
 from refold.store.log.integrity import LogDamaged
 from refold.store.log.seal import seal
@@ -214,7 +214,7 @@ def test_a_dead_letter_is_not_released_from_damage(shop: Shop, owner: Connection
     (daily,) = find(shop.worker, "b.projection = 'daily'")
     row = owner.execute("SELECT txid::text::bigint, position FROM refold.events WHERE event_id = 'e005'").fetchone()
     assert row is not None
-    set_aside(shop.worker, daily, [Culprit("e005", Key(row[0], row[1], 2**31 - 1), ValueError("bad"))])
+    quarantine(shop.worker, daily, [Culprit("e005", Key(row[0], row[1], 2**31 - 1), ValueError("bad"))])
     tamper(owner, DAMAGE["its content changed"])
     (letter,) = letters(shop.worker, "d.event_id = 'e005'")
     with pytest.raises(LogDamaged, match="e005"):
@@ -304,10 +304,10 @@ def test_the_duty_looks_at_what_is_new_and_at_the_rest_in_time(
     tamper(owner, "DELETE FROM refold.events WHERE event_id = 'e003'")
     scrubbing.run(shop.worker, Compiler(None))
     assert opened(shop, "log_damage")[0].evidence["found"] == 1
-    owner.execute("UPDATE refold.sealed SET scrubbed_at = now() - interval '8 days'")
+    owner.execute("UPDATE refold.sealed_slices SET scrubbed_at = now() - interval '8 days'")
     scrubbing.run(shop.worker, Compiler(None))
     assert opened(shop, "log_damage")[0].evidence["slices"] == "{[0,1]}"
-    row = owner.execute("SELECT min(scrubbed_at) > now() - interval '1 hour' FROM refold.sealed").fetchone()
+    row = owner.execute("SELECT min(scrubbed_at) > now() - interval '1 hour' FROM refold.sealed_slices").fetchone()
     assert row == (True,)
 
 
@@ -316,10 +316,10 @@ def test_the_duty_does_a_portion_at_a_time(shop: Shop, owner: Connection, monkey
         owner.execute("SELECT setval('refold.events_position', %s)", (number << POSITION_BITS,))
         shop.append(shopping(1, f"n{number}-"))
     wait_until(lambda: seal(shop.worker) or None, 60)
-    wait_until(lambda: owner.execute("SELECT bool_and(sealed_at IS NOT NULL) FROM refold.sealed").fetchone(), 60)
-    owner.execute("UPDATE refold.sealed SET scrubbed_at = now() - interval '8 days'")
+    wait_until(lambda: owner.execute("SELECT bool_and(sealed_at IS NOT NULL) FROM refold.sealed_slices").fetchone(), 60)
+    owner.execute("UPDATE refold.sealed_slices SET scrubbed_at = now() - interval '8 days'")
     monkeypatch.setattr("refold.engine.scrub.rolling.SECONDS", 0)
-    left = "SELECT count(*) FROM refold.sealed WHERE scrubbed_at < now() - interval '7 days'"
+    left = "SELECT count(*) FROM refold.sealed_slices WHERE scrubbed_at < now() - interval '7 days'"
     counts = []
     for _ in range(2):
         scrubbing.run(shop.worker, Compiler(None))
@@ -333,7 +333,7 @@ def test_damage_is_not_sealed(shop: Shop, owner: Connection) -> None:
     owner.execute("SELECT setval('refold.events_position', %s)", (2 << POSITION_BITS,))
     shop.append(shopping(1, "next"))
     assert wait_until(lambda: seal(shop.worker), 60) == [1]
-    assert owner.execute("SELECT slice FROM refold.sealed WHERE sealed_at IS NULL").fetchall() == [(0,)]
+    assert owner.execute("SELECT slice FROM refold.sealed_slices WHERE sealed_at IS NULL").fetchall() == [(0,)]
     assert [one.event_id for one in scrub(shop.worker).damage] == ["e005"]
 
 
@@ -355,10 +355,10 @@ def test_a_switch_that_was_refused_is_tried_again_in_proportion_to_what_it_took(
     monkeypatch.setattr(catch_up, "time", SimpleNamespace(monotonic=lambda: now))
     compiled = StepRunner(shop.worker, Compiler(SHOP))
     for _ in range(3):
-        assert compiled.promote_ready(patient=True) == []
+        assert compiled.promote_ready(back_off=True) == []
     assert attempts == 1
     now += 2.0 * catch_up.SWITCH_REST
-    assert compiled.promote_ready(patient=True) == []
+    assert compiled.promote_ready(back_off=True) == []
     assert attempts == 2
     assert compiled.promote_ready() == []
     assert attempts == 3, "whoever drains waits for everything"

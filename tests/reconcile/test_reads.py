@@ -104,7 +104,9 @@ def test_sealed_slices_stand_for_the_log(
     # Behind the seal nothing is read of the log: what was sealed is what a reader must have read.
     tamper(owner, "DELETE FROM refold.events WHERE event_id = 'late'")
     assert {one[0] for one in said(shop, "quick")} == set(ON_THE_LOG)
-    owner.execute("UPDATE refold.sealed SET sealed_at = NULL, events = NULL, upto = NULL, ids = NULL, hash = NULL")
+    owner.execute(
+        "UPDATE refold.sealed_slices SET sealed_at = NULL, events = NULL, upto = NULL, ids = NULL, hash = NULL"
+    )
     assert said(shop, "quick") == set()
 
 

@@ -79,7 +79,7 @@ def test_an_owner_who_is_no_superuser_restores_a_dump(bin_dir: Path | None) -> N
             restore(archive, mine, *options, bin_dir=bin_dir)
             migrate(mine)
             with connect(mine, "refold_worker", autocommit=True) as conn:
-                assert recover(conn, SHOP).survey.decision.way == "rewrite"
+                assert recover(conn, SHOP).survey.decision.strategy == "rewrite"
             append(mine, 40)
             drain(mine)
             everybody = new.url_of(name)

@@ -80,7 +80,7 @@ def lawful(url: str, events: int) -> None:
 def test_workers_refuse_until_it_is_recovered(restored: str) -> None:
     assert "restored from another cluster" in refused(restored)
     report = bring_back(restored)
-    assert report.survey.decision.way == "rewrite"
+    assert report.survey.decision.strategy == "rewrite"
     assert report.rewritten == LATE + LAG
     assert report.drift.audited == [build.projection for build in report.survey.of("audited")]
     lawful(restored, LATE + LAG)
@@ -178,7 +178,7 @@ def test_a_cluster_that_is_further_on_keeps_the_cursors(dumps: Dumps) -> None:
         with superuser(url) as conn, superuser(dumps.url) as before:
             coordinates = before.execute("SELECT txid, position FROM refold.events ORDER BY 1, 2").fetchall()
             report = bring_back(url)
-            assert (report.survey.decision.way, report.rewritten, report.drift.drift) == ("adopt", 0, 0)
+            assert (report.survey.decision.strategy, report.rewritten, report.drift.drift) == ("adopt", 0, 0)
             assert conn.execute("SELECT txid, position FROM refold.events ORDER BY 1, 2").fetchall() == coordinates
             assert conn.execute(query).fetchall() == before.execute(query).fetchall()
         append(url, 10, "after")
@@ -210,7 +210,7 @@ def test_an_old_transaction_of_the_new_cluster_is_waited_for(dumps: Dumps, kind:
             else:
                 early.commit()
         report = bring_back(url)
-        assert report.survey.decision.way == "adopt"
+        assert report.survey.decision.strategy == "adopt"
         assert report.drift.drift > 0, "the audit has found the event that no cursor would have shown"
         lawful(url, LATE + LAG + 1)
 
@@ -356,7 +356,7 @@ def test_an_identifier_that_was_set_by_hand_helps_nobody(restored: str) -> None:
         tamper(conn, "DELETE FROM refold.events")
     assert "cursors speak of transactions up to" in refused(restored)
     report = bring_back(restored)
-    assert report.survey.decision.way == "rewrite"
+    assert report.survey.decision.strategy == "rewrite"
     assert append(restored, LATE) == ["conflict"] * LATE
     append(restored, LATE, "new")
     lawful(restored, LATE)
@@ -368,7 +368,7 @@ def test_a_sound_database_is_audited_and_left_alone(restored: str) -> None:
     with superuser(restored) as conn:
         before = conn.execute("SELECT build_id, done::text, state FROM refold.builds_now ORDER BY 1").fetchall()
         report = bring_back(restored)
-        assert (report.survey.decision.way, report.drift.drift) == ("prove", 0)
+        assert (report.survey.decision.strategy, report.drift.drift) == ("prove", 0)
         assert conn.execute("SELECT build_id, done::text, state FROM refold.builds_now ORDER BY 1").fetchall() == before
 
 
@@ -389,7 +389,7 @@ def test_the_incident_tells_what_happened(restored: str) -> None:
             "refold recover",
             "refold recover",
         )
-        assert incident.evidence["way"] == "rewrite"
+        assert incident.evidence["strategy"] == "rewrite"
         assert incident.outcome is not None and incident.outcome["rewritten"] == LATE + LAG
 
 
@@ -403,7 +403,7 @@ def test_killed_at_any_point_it_is_run_again(restored: str, points: list[str]) -
         refused(restored)
     # Where transaction ids have meanwhile passed all the old ones, what was begun is completed all the same.
     report = bring_back(restored)
-    assert report.survey.decision.way == "rewrite"
+    assert report.survey.decision.strategy == "rewrite"
     lawful(restored, LATE + LAG + 5)
     with acting(restored) as conn:
         assert [incident.resolved_by for incident in incidents(conn)] == ["refold recover"]
@@ -539,7 +539,7 @@ def test_without_a_transforms_code_nothing_is_begun(restored: str, tmp_path: Any
         recover(conn, tmp_path)
     with acting(restored) as conn:
         assert incidents(conn) == []
-        assert survey(conn, SHOP).bearings.recorded not in (0, survey(conn, SHOP).bearings.actual)
+        assert survey(conn, SHOP).cluster.recorded not in (0, survey(conn, SHOP).cluster.actual)
 
 
 def test_one_at_a_time(restored: str) -> None:

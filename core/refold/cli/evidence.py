@@ -164,7 +164,7 @@ _SEEN: Mapping[Kind, Callable[[Seen], Iterator[str]]] = {
     "dead_letters": _dead_letters,
     "held_back": _held_back,
     "held_snapshot": _held_snapshot,
-    "lost_wake_up": _lost_wake_up,
+    "missed_notification": _lost_wake_up,
     "log_damage": _log_damage,
     "impure_transform": _impure,
     "foreign_cluster": _foreign,

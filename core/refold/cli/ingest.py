@@ -16,8 +16,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TimeElapsedColumn,
 from refold.cli.app import DATA, app
 from refold.cli.bars import PlainColumn
 from refold.cli.ingest_report import FileReport, counts_of, print_json, print_summary
+from refold.cli.interruptible_log import InterruptibleLog, interruptible
 from refold.cli.output import err
-from refold.cli.patient_log import PatientLog, patience
 from refold.cli.session import AsJson, DatabaseUrl, database
 from refold.errors import InputError, NotInstalled
 from refold.sources.files.identity import STDIN
@@ -160,7 +160,7 @@ def ingest(
     started = time.monotonic()
     interrupted = True
     try:
-        with _log(database(database_url)) as log, patience(log):
+        with _log(database(database_url)) as log, interruptible(log):
             for path in files:
                 _ingest_file(log, path, mapping, reading, batch, reports)
         interrupted = False
@@ -205,8 +205,8 @@ def check_files(files: Sequence[str], mapping: Mapping, reading: Reading) -> Non
 
 
 @contextmanager
-def _log(url: str) -> Iterator[PatientLog]:
-    with PatientLog(url) as log:
+def _log(url: str) -> Iterator[InterruptibleLog]:
+    with InterruptibleLog(url) as log:
         row = log.connection().execute("SELECT to_regprocedure('refold.ensure_room(bigint)')").fetchone()
         if row == (None,):
             raise NotInstalled("refold is not installed in this database", remedy="Run `refold migrate` first.")
@@ -214,7 +214,7 @@ def _log(url: str) -> Iterator[PatientLog]:
 
 
 def _ingest_file(
-    log: PatientLog, path: str, mapping: Mapping, reading: Reading, batch: int, reports: list[FileReport]
+    log: InterruptibleLog, path: str, mapping: Mapping, reading: Reading, batch: int, reports: list[FileReport]
 ) -> None:
     with reading.open(path) as opened, _bar(opened) as show:
         report = FileReport(opened.name)

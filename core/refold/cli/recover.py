@@ -14,19 +14,19 @@ from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 from refold.engine.recovery import Report, Survey
 from refold.engine.recovery import recover as bring_back
 from refold.engine.recovery import survey as look
-from refold.engine.recovery.strategy import Fate, Way
+from refold.engine.recovery.strategy import BuildOutcome, Strategy
 from refold.errors import InputError
 
 SHOWN = 10
 """Ids of lost events that are listed on the screen; --json gives up to 50."""
 
-_WAYS: dict[Way, str] = {
+_STRATEGIES: dict[Strategy, str] = {
     "prove": "nothing is wrong with the coordinates: ledger and metrics are audited all the same",
     "adopt": "cursors are kept, audited, and then this cluster's",
     "rewrite": "every event and cursor gets new coordinates; then all metrics are audited and healed",
     "wait": "that transaction has to end first",
 }
-_FATES: dict[Fate, str] = {
+_OUTCOMES: dict[BuildOutcome, str] = {
     "audited": "audited against the log, healed where it differs",
     "loaded again": "its first load starts over",
     "lost": "its table, or that of what it reads, was not restored: `refold deploy` builds it from the log",
@@ -88,16 +88,16 @@ def _ask(found: Survey) -> None:
 
 
 def _show_plan(found: Survey) -> None:
-    line(f"{found.decision.way}: {found.decision.because}")
-    line(f"  {_WAYS[found.decision.way]}")
+    line(f"{found.decision.strategy}: {found.decision.because}")
+    line(f"  {_STRATEGIES[found.decision.strategy]}")
     line(f"log: {found.ledger.events:,} events")
     _show_ledger(found, "would be")
     if found.builds:
-        order = list(_FATES)
-        builds = sorted(found.builds, key=lambda build: order.index(found.fates[build.build_id]))
+        order = list(_OUTCOMES)
+        builds = sorted(found.builds, key=lambda build: order.index(found.outcomes[build.build_id]))
         table(
             ("PROJECTION", "TABLE", "STATE", "WHAT BECOMES OF IT"),
-            [(b.projection, b.table_name, b.state, _FATES[found.fates[b.build_id]]) for b in builds],
+            [(b.projection, b.table_name, b.state, _OUTCOMES[found.outcomes[b.build_id]]) for b in builds],
         )
 
 
@@ -110,7 +110,7 @@ def _show_ledger(found: Survey, done: str) -> None:
         line(f"  {', '.join(ledger.lost_ids[:SHOWN])}{more}")
     if ledger.unknown:
         line(f"ledger: {ledger.unknown:,} events of the log {done} entered")
-    if found.bearings.rehashed:
+    if found.cluster.rehashed:
         line(f"hashes: this server has other hash functions; digests and checksums {done} taken anew")
     elif ledger.changed:
         line(f"ledger: {ledger.changed:,} digests {done} made anew")
@@ -118,8 +118,8 @@ def _show_ledger(found: Survey, done: str) -> None:
 
 def _show(report: Report) -> None:
     found = report.survey
-    line(f"{found.decision.way}: {found.decision.because}")
-    rewritten = f", {report.rewritten:,} with new coordinates" if found.decision.way == "rewrite" else ""
+    line(f"{found.decision.strategy}: {found.decision.because}")
+    rewritten = f", {report.rewritten:,} with new coordinates" if found.decision.strategy == "rewrite" else ""
     line(f"log: {found.ledger.events:,} events{rewritten}")
     _show_ledger(found, "were")
     for name, events in report.unread.items():
@@ -128,9 +128,9 @@ def _show(report: Report) -> None:
         line(f"{name}: {len(lost):,} dead letters ended, their events are not in the log")
     for build, because in report.unloaded:
         line(f"{build.table_name}: loaded anew by the workers, because it cannot be audited: {because}")
-    for fate in ("loaded again", "lost", "dropped"):
-        for build in found.of(fate):
-            line(f"{build.table_name}: {_FATES[fate]}")
+    for outcome in ("loaded again", "lost", "dropped"):
+        for build in found.of(outcome):
+            line(f"{build.table_name}: {_OUTCOMES[outcome]}")
     if report.drift.drift:
         rows = [(name, relation, kind, count) for (name, relation, kind), count in sorted(report.drift.counts.items())]
         table(("PROJECTION", "TABLE", "KIND", "HEALED"), rows, right=("HEALED",))

@@ -14,7 +14,7 @@ from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.errors import InputError
 from refold.inspect.status import COUNTED, BuildStatus, Status, read
 from refold.postgres.standby import Standby
-from refold.store.log.blocking_transactions import Holder
+from refold.store.log.blocking_transactions import BlockingTransaction
 
 OLD = 1.0
 """Seconds after which an open transaction is worth a line."""
@@ -157,7 +157,7 @@ def _counted(number: int) -> str:
     return f"{number:,}" if number <= COUNTED else f"more than {COUNTED:,}"
 
 
-def _holder(one: Holder) -> str:
+def _holder(one: BlockingTransaction) -> str:
     age = "of unknown age" if one.seconds is None else f"open for {_duration(one.seconds)}"
     return f"{one.name} ({one.what or 'unnamed'}), {age}"
 

@@ -37,7 +37,9 @@ def worker(
     ] = False,
     poll: Annotated[
         float,
-        typer.Option("--poll", min=0.01, max=3600, metavar="SECONDS", help="How often to look while nothing rings."),
+        typer.Option(
+            "--poll", min=0.01, max=3600, metavar="SECONDS", help="Polling interval while no notification arrives."
+        ),
     ] = POLL,
     projections: Projections = None,
     database_url: DatabaseUrl = None,

@@ -39,7 +39,7 @@ class Postmaster:
         return cls(int(lines[0]), lines[7].strip() in ("ready", "standby"), int(lines[3]), lines[4])
 
 
-def clear_remains(data_dir: Path, patience_s: float) -> None:
+def clear_remains(data_dir: Path, deadline_s: float) -> None:
     """Clears the way for a new postmaster after one that was killed.
 
     Its backends end by themselves and are waited for: a new postmaster must not run beside them. The
@@ -47,11 +47,11 @@ def clear_remains(data_dir: Path, patience_s: float) -> None:
     running server.
 
     Raises:
-        DatabaseError: backends still run after ``patience_s`` seconds.
+        DatabaseError: backends still run after ``deadline_s`` seconds.
     """
     import psutil
 
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + deadline_s
     while orphans := [pid for pid in psutil.pids() if _serves(pid, data_dir)]:
         if time.monotonic() > deadline:
             raise DatabaseError(f"the server of {data_dir} was killed, but its processes {orphans} still run")

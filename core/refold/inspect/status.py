@@ -12,7 +12,7 @@ from psycopg.rows import class_row
 from refold.postgres.planner import plan_by_index
 from refold.postgres.standby import Standby, standby
 from refold.store.incidents import inspects
-from refold.store.log.blocking_transactions import Holder, holders
+from refold.store.log.blocking_transactions import BlockingTransaction, blocking_transactions
 
 EXACT_BELOW = 5_000
 """Positions up to which the log's events are counted, at most; the length of a longer one is estimated."""
@@ -103,8 +103,8 @@ class Status:
     workers: int
     duties_seconds: float | None
     lag_limit: int
-    sessions: list[Holder] = field(default_factory=list)
-    prepared: list[Holder] = field(default_factory=list)
+    sessions: list[BlockingTransaction] = field(default_factory=list)
+    prepared: list[BlockingTransaction] = field(default_factory=list)
     incidents: dict[str, int] = field(default_factory=dict)
     standby: Standby | None = None
 
@@ -167,7 +167,7 @@ def read(conn: psycopg.Connection) -> Status:
             "SELECT kind, count(*) FROM refold.incidents WHERE resolved_at IS NULL GROUP BY kind ORDER BY kind"
         ).fetchall()
         behind = standby(conn)
-        sessions, prepared = holders(conn)
+        sessions, prepared = blocking_transactions(conn)
         workers = _one(conn, _WORKERS)
     return Status(
         at, builds, events, exact, segments, ahead, dict(rejected), workers, duties, limit, sessions, prepared,

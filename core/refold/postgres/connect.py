@@ -18,7 +18,7 @@ from refold.errors import DatabaseError, NotInstalled
 from refold.model.event.exact_json import readable
 from refold.postgres.proxy import insist_on_settings, look_for_proxy, proxied
 from refold.postgres.standby import refusal
-from refold.postgres.watchdog import answering
+from refold.postgres.watchdog import deadline
 
 Role = Literal[
     "refold_owner", "refold_producer", "refold_worker", "refold_analyst", "refold_observer", "refold_inspector"
@@ -36,7 +36,7 @@ CONNECT_S = 10
 
 # What would end a statement or a session half-way: a page, a load or an audit takes what it takes, and whoever bounds
 # one of them sets a time of its own.
-_PATIENT = {
+_NO_TIMEOUTS = {
     "statement_timeout": "0",
     "lock_timeout": "0",
     "transaction_timeout": "0",
@@ -112,7 +112,7 @@ _PLANS = {
     ),
 }
 
-SESSION: Mapping[str, str] = _PATIENT | _TRANSACTIONS | _TEXT | _OBJECTS | _PLANS
+SESSION: Mapping[str, str] = _NO_TIMEOUTS | _TRANSACTIONS | _TEXT | _OBJECTS | _PLANS
 """What every session of refold's own has. A server that is too old for a name does without."""
 
 _REPLICA = "session_replication_role"
@@ -176,7 +176,7 @@ def connect(
         tcp_user_timeout=30_000,
     )
     try:
-        with answering(conn, CONNECT_S):
+        with deadline(conn, CONNECT_S):
             roles = (role,) if role is None or isinstance(role, str) else role
             recovering = _settle(conn, roles, {**SESSION, **(settings or {})})
             if recovering and role in _WRITERS:

@@ -21,7 +21,7 @@ POINTS: tuple[Point, ...] = get_args(Point)
 _passed: Counter[Point] = Counter()
 
 
-def crash_point(name: Point) -> None:
+def failpoint(name: Point) -> None:
     """Ends or stops this process when the environment says so for this point."""
     _passed[name] += 1
     for variable, number in (("REFOLD_CRASH_AT", signal.SIGKILL), ("REFOLD_FREEZE_AT", signal.SIGSTOP)):

@@ -19,7 +19,7 @@ from typing import Self
 import psycopg
 from psycopg.pq import TransactionStatus
 
-PATIENCE_S = 60.0
+SILENT_AFTER_S = 60.0
 """Seconds without an answer after which the server is asked."""
 ASK_S = 10
 """Seconds that it may take to answer that."""
@@ -36,11 +36,11 @@ FROM pg_stat_activity WHERE pid = %s
 """
 
 
-class Watch:
+class Watchdog:
     """Watches over a connection in a thread of its own; a context manager.
 
     Args:
-        conn: the connection. The watch never uses it, and only looks at its state.
+        conn: the connection. The watchdog never uses it, and only looks at its state.
         url: how to reach the same server again.
     """
 
@@ -50,13 +50,13 @@ class Watch:
         self._pid = conn.info.backend_pid
         self._socket = _socket_of(conn)
         self._ended = threading.Event()
-        threading.Thread(target=self._run, name="refold watch", daemon=True).start()
+        threading.Thread(target=self._run, name="refold watchdog", daemon=True).start()
 
     def close(self) -> None:
-        """Ends the watch; the connection stays as it is."""
+        """Ends the watchdog; the connection stays as it is."""
         self._ended.set()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Ends the connection: whoever waits for an answer on it gets an error instead."""
         _end(self._socket)
 
@@ -71,10 +71,10 @@ class Watch:
     def _run(self) -> None:
         with self._socket:
             asked = time.monotonic()
-            while not self._ended.wait(min(LOOK_S, PATIENCE_S / 4)) and not self._conn.closed:
+            while not self._ended.wait(min(LOOK_S, SILENT_AFTER_S / 4)) and not self._conn.closed:
                 if self._conn.info.transaction_status is not TransactionStatus.ACTIVE:
                     asked = time.monotonic()
-                elif time.monotonic() - asked > PATIENCE_S:
+                elif time.monotonic() - asked > SILENT_AFTER_S:
                     if not self._works():
                         _end(self._socket)
                         return
@@ -85,14 +85,14 @@ class Watch:
         try:
             with (
                 psycopg.connect(
-                    self._url, autocommit=True, connect_timeout=ASK_S, application_name="refold watch"
+                    self._url, autocommit=True, connect_timeout=ASK_S, application_name="refold watchdog"
                 ) as other,
-                answering(other, ASK_S),
+                deadline(other, ASK_S),
             ):
                 if other.execute("SELECT pg_backend_pid()").fetchone() != (other.info.backend_pid,):
                     # A pooling proxy: nobody knows which session has our statement.
                     return True
-                row = other.execute(_WORKS, (PATIENCE_S / 2, self._pid)).fetchone()
+                row = other.execute(_WORKS, (SILENT_AFTER_S / 2, self._pid)).fetchone()
         except psycopg.errors.QueryCanceled:
             # Somebody bounds the login's statements. It can be reached, and more was not to be learnt.
             return True
@@ -102,7 +102,7 @@ class Watch:
 
 
 @contextmanager
-def answering(conn: psycopg.Connection, seconds: float) -> Iterator[None]:
+def deadline(conn: psycopg.Connection, seconds: float) -> Iterator[None]:
     """Ends a connection that has not done with a few quick statements after `seconds`."""
     own = _socket_of(conn)
     late = threading.Timer(seconds, _end, [own])

@@ -28,13 +28,13 @@ from refold.engine.apply.page import (
 )
 from refold.model.stream.cursor import EMPTY, Cursor, Key, Read
 from refold.model.stream.page_sql import LOG_TABLE
-from refold.postgres.failpoints import crash_point
+from refold.postgres.failpoints import failpoint
 from refold.postgres.planner import plan_freely
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import BY_KEY, Build, by_id, lock, move
 from refold.store.builds.checksums import take
 from refold.store.builds.compiled import CompiledBuild
-from refold.store.builds.dead_letters import Bound, left_out, set_aside
+from refold.store.builds.dead_letters import DeadLetterBudget, excluded_event_ids, quarantine
 from refold.store.builds.first_load import start_over
 
 STEP = 2_000_000
@@ -98,7 +98,7 @@ def _load_step(
         started = time.perf_counter()
         target = build.cursor.target or upstream_cursor(conn, build).done
         total = _estimate(conn, compiled)
-        dead = left_out(conn, build)
+        dead = excluded_event_ids(conn, build)
         plan_freely(conn)
         if compiled.plan.upkeep in BY_KEY:
             events, cursor, finished = _load_bucket(conn, compiled, build, Cursor(EMPTY, target), total, bucket, dead)
@@ -111,7 +111,7 @@ def _load_step(
                 events, cursor, finished = _load_carefully(conn, compiled, build, run, step, dead)
             else:
                 events, cursor, finished = _load_range(conn, compiled, run, step, total, dead)
-        crash_point("load_rows")
+        failpoint("load_rows")
         if finished:
             for index in compiled.statements.indexes:
                 conn.execute(index.encode())
@@ -119,8 +119,10 @@ def _load_step(
             conn.execute(f"ANALYZE {compiled.statements.relations[0].table}".encode())
             take(conn, compiled.build_id, compiled.statements.relations)
             # Letters that this very step has set aside count too.
-            reads.take(conn, compiled, cursor_parameters(cursor, left_out(conn, by_id(conn, compiled.build_id))))
-            crash_point("load_indexes")
+            reads.take(
+                conn, compiled, cursor_parameters(cursor, excluded_event_ids(conn, by_id(conn, compiled.build_id)))
+            )
+            failpoint("load_indexes")
         # SQL loads do not count what they read, and an estimate has no place among the statistics.
         counted = events if compiled.transform else 0
         spent = (time.perf_counter() - started) * 1000 if compiled.transform else 0.0
@@ -154,8 +156,8 @@ def _set_culprits_aside(conn: psycopg.Connection, compiled: CompiledBuild, failu
             return None
         target = build.cursor.target or upstream_cursor(conn, build).done
         plan_freely(conn)
-        dead = left_out(conn, build)
-        bound = Bound.of(conn, build, _estimate(conn, compiled))
+        dead = excluded_event_ids(conn, build)
+        budget = DeadLetterBudget.for_page(conn, build, _estimate(conn, compiled))
         culprits: list[Culprit] = []
         portion = Portion(culprits)
         ranges = {"steps": str(build.load_steps or 1), "step": str(build.load_step)}
@@ -171,7 +173,7 @@ def _set_culprits_aside(conn: psycopg.Connection, compiled: CompiledBuild, failu
                 if found is None:
                     break
                 number, culprit = found
-                bound.take(culprit.error)
+                budget.spend(culprit.error)
                 culprits.append(culprit)
                 dead.append(culprit.event_id)
                 passes = number - 1
@@ -184,7 +186,7 @@ def _set_culprits_aside(conn: psycopg.Connection, compiled: CompiledBuild, failu
             search()
         if not culprits:
             raise failure
-        set_aside(conn, build, culprits, beyond=bound.beyond)
+        quarantine(conn, build, culprits, beyond=budget.beyond)
     return Loaded(0, False, 0)
 
 
@@ -237,7 +239,7 @@ def _load_carefully(
     counted = row(f"SELECT count(*) FROM (SELECT FROM {stream.table} WHERE {stream.run()} LIMIT %(limit)s) AS r", step)
     assert counted is not None
     rows = int(counted[0])
-    bound = Bound.of(conn, build, rows)
+    budget = DeadLetterBudget.for_page(conn, build, rows)
     culprits: list[Culprit] = []
 
     def attempt(count: int) -> Exception | None:
@@ -259,7 +261,7 @@ def _load_carefully(
         return None
 
     def blame(error: Exception) -> None:
-        bound.take(error)
+        budget.spend(error)
         ordinal = "ordinal" if stream.ordinal else "0"
         found = row(
             f"SELECT event_id, txid::text::bigint, position, {ordinal} FROM {stream.table}\n"
@@ -272,7 +274,7 @@ def _load_carefully(
         dead.append(event_id)
 
     done = sift(rows, attempt=attempt, blame=blame, enough=Portion(culprits).enough)
-    set_aside(conn, build, culprits, beyond=bound.beyond)
+    quarantine(conn, build, culprits, beyond=budget.beyond)
     if done < rows or rows == step:
         return done, Cursor(EMPTY, target, at), False
     return done, Cursor(target), True
@@ -301,7 +303,7 @@ def _load_bucket(
 
 
 def _execute(conn: psycopg.Connection, statements: Sequence[str], parameters: dict[str, str]) -> None:
-    # Bound by the client: CREATE TABLE AS takes no parameters, and the planner should see the values.
+    # DeadLetterBudget by the client: CREATE TABLE AS takes no parameters, and the planner should see the values.
     with psycopg.ClientCursor(conn) as cursor:
         for statement in statements:
             cursor.execute(statement.encode(), parameters)

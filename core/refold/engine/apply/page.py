@@ -15,11 +15,11 @@ from refold.engine.apply.isolate import Culprit, Portion, of_an_event, sift
 from refold.model.stream.copy_text import array
 from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
 from refold.model.upkeep.transform import BYTES_SO_FAR
-from refold.postgres.failpoints import crash_point
+from refold.postgres.failpoints import failpoint
 from refold.postgres.savepoint import savepoint
 from refold.store.builds.build import BY_KEY, Build, Locked, by_id, lock, move
 from refold.store.builds.compiled import CompiledBuild
-from refold.store.builds.dead_letters import Bound, left_out, set_aside
+from refold.store.builds.dead_letters import DeadLetterBudget, excluded_event_ids, quarantine
 
 
 class Written(NamedTuple):
@@ -107,9 +107,9 @@ def _turn(conn: psycopg.Connection, compiled: CompiledBuild, limit: int, apply: 
         # and the old table, what the old one never got would be skipped.
         if build is None or not build.loaded or build.upstream_id != compiled.upstream_id:
             return None
-        crash_point("locked")
+        failpoint("locked")
         applied = apply_page(conn, compiled, build, limit, apply=apply)
-    crash_point("committed")
+    failpoint("committed")
     return replace(applied, seconds=time.perf_counter() - started)
 
 
@@ -137,13 +137,13 @@ def apply_page(
     read = next_read(build.cursor, upstream)
     if read is None:
         return Applied(0, full=False)
-    crash_point("looked")
+    failpoint("looked")
     events, last, full = (apply or apply_read)(conn, compiled, build, read, limit)
-    crash_point("rows")
+    failpoint("rows")
     cursor = advance(build.cursor, read, last, full)
     if events or cursor != build.cursor:
         move(conn, build, cursor, events=events, milliseconds=(time.perf_counter() - started) * 1000)
-    crash_point("cursor")
+    failpoint("cursor")
     return Applied(events, full, last)
 
 
@@ -216,7 +216,7 @@ def apply_read(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, 
 def _left_out(conn: psycopg.Connection, compiled: CompiledBuild, build: Build) -> list[str]:
     """The dead letters that a page could meet: where it reads the events of its keys once more, and in a first load
     that was started over."""
-    return left_out(conn, build) if compiled.plan.upkeep in BY_KEY or not build.loaded else []
+    return excluded_event_ids(conn, build) if compiled.plan.upkeep in BY_KEY or not build.loaded else []
 
 
 def apply_carefully(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, read: Read, limit: int) -> Written:
@@ -231,7 +231,7 @@ def apply_carefully(conn: psycopg.Connection, compiled: CompiledBuild, build: Bu
     if not rows:
         return Written(0, None, False)
     dead = _left_out(conn, compiled, build)
-    bound = Bound.of(conn, build, len(rows))
+    budget = DeadLetterBudget.for_page(conn, build, len(rows))
     culprits: list[Culprit] = []
     at = 0
 
@@ -250,7 +250,7 @@ def apply_carefully(conn: psycopg.Connection, compiled: CompiledBuild, build: Bu
 
     def blame(error: Exception) -> None:
         nonlocal at
-        bound.take(error)
+        budget.spend(error)
         event_id, key = rows[at]
         culprits.append(Culprit(event_id, stored_key(compiled, key), error))
         # Another event of its key would evaluate it again.
@@ -259,7 +259,7 @@ def apply_carefully(conn: psycopg.Connection, compiled: CompiledBuild, build: Bu
 
     _prepare(conn, compiled, read, dead)
     done = sift(len(rows), attempt=attempt, blame=blame, enough=Portion(culprits).enough)
-    set_aside(conn, build, culprits, beyond=bound.beyond)
+    quarantine(conn, build, culprits, beyond=budget.beyond)
     return Written(done, rows[done - 1][1], done < len(rows) or len(rows) >= limit)
 
 

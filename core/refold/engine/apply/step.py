@@ -122,11 +122,11 @@ class StepRunner:
             self._parts[build.build_id] = parts * 2
             return Loaded(0, finished=False, total=0)
 
-    def promote_ready(self, *, patient: bool = False) -> list[Build]:
+    def promote_ready(self, *, back_off: bool = False) -> list[Build]:
         """Makes deployments live whose builds have caught up; those that are not there yet go on.
 
         Args:
-            patient: leaves out for a while what was refused, in proportion to what the attempt took.
+            back_off: leaves out for a while what was refused, in proportion to what the attempt took.
         """
         rows = self.conn.execute(
             """
@@ -142,7 +142,7 @@ class StepRunner:
         promoted: list[Build] = []
         for (deployment,) in rows:
             started = time.monotonic()
-            if patient and started < self._again.get(deployment, started):
+            if back_off and started < self._again.get(deployment, started):
                 continue
             try:
                 promoted += promote(self.conn, deployment, self.compiler, self.catch_up, seconds=2.0)

@@ -181,7 +181,10 @@ def _create(conn: psycopg.Connection, definition: Definition, statements: Statem
     table = statements.relations[0].table
     if definition.plan.event_grain:
         conn.execute(
-            f"CREATE TRIGGER ring AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION refold.ring()".encode()
+            (
+                f"CREATE TRIGGER notify_sleepers AFTER INSERT ON {table}"
+                " FOR EACH STATEMENT EXECUTE FUNCTION refold.notify_sleepers()"
+            ).encode()
         )
     refuse_inexact(conn, definition, statements)
     try:

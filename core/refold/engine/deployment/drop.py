@@ -18,7 +18,7 @@ from refold.errors import BuildError
 from refold.store.builds.build import Build, kept, lock
 from refold.store.builds.lookup import known
 
-PATIENCE_S = 30.0
+LOCK_WAIT_S = 30.0
 """Seconds for which the locks on views and builds are tried for."""
 
 
@@ -60,9 +60,9 @@ def drop(conn: psycopg.Connection, names: Sequence[str]) -> list[Ended]:
     with one_at_a_time(conn, "drop a metric"):
         return once_let_go(
             conn,
-            PATIENCE_S,
+            LOCK_WAIT_S,
             lambda: _retire(conn, names),
-            held=f"a session holds the views or builds for longer than {PATIENCE_S:.0f} s",
+            held=f"a session holds the views or builds for longer than {LOCK_WAIT_S:.0f} s",
             then="drop again",
         )
 

@@ -12,7 +12,7 @@ from refold.postgres.retry import transient
 from refold.store.builds.build import Build, set_error
 
 _AGAIN = "Nothing goes live before: `refold deploy` goes on from here, `refold status` shows what stands."
-_PATIENCE = "5s"
+_LOCK_TIMEOUT = "5s"
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def retired_on_errors(conn: psycopg.Connection, build: Build) -> Iterator[None]:
         message = str(error).partition("\n")[0]
         # Somebody may be at it, and will fail in the same way.
         with suppress(psycopg.errors.LockNotAvailable), conn.transaction():
-            conn.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}'".encode())
+            conn.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'".encode())
             set_error(conn, build, message)
             conn.execute(
                 "UPDATE refold.builds SET state = 'retired', retired_at = now()"

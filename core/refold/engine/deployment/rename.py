@@ -15,7 +15,7 @@ from psycopg import sql
 
 from refold.engine.deployment.create import new_deployment
 from refold.engine.deployment.deploy import one_at_a_time
-from refold.engine.deployment.drop import PATIENCE_S
+from refold.engine.deployment.drop import LOCK_WAIT_S
 from refold.engine.publish.views import METRICS_SCHEMA, dependants_of, once_let_go, stands
 from refold.errors import BuildError
 from refold.model.projection.definition import Definition, check_name, load
@@ -80,9 +80,9 @@ def rename(conn: psycopg.Connection, folder: Path, old: str, new: str) -> Rename
     with one_at_a_time(conn, "rename a metric"):
         return once_let_go(
             conn,
-            PATIENCE_S,
+            LOCK_WAIT_S,
             lambda: _rename(conn, folder, old, new),
-            held=f"a session holds metrics.{old} for longer than {PATIENCE_S:.0f} s",
+            held=f"a session holds metrics.{old} for longer than {LOCK_WAIT_S:.0f} s",
             then="rename again",
         )
 

@@ -25,7 +25,7 @@ from refold.model.projection.view_file import Statement, ViewFile, in_schema, lo
 from refold.postgres.retry import transient
 from refold.store.builds.build import kept
 
-PATIENCE = 10.0
+LOCK_WAIT_S = 10.0
 """Seconds for which views wait for those who read them."""
 
 _LATER = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction)
@@ -83,9 +83,9 @@ def apply_views(conn: psycopg.Connection, files: Sequence[ViewFile], *, recreate
         return
     once_let_go(
         conn,
-        PATIENCE,
+        LOCK_WAIT_S,
         lambda: make_views(conn, files, (), recreate_foreign=recreate_foreign),
-        held=f"a session holds the views of sql/views for longer than {PATIENCE:.0f} s",
+        held=f"a session holds the views of sql/views for longer than {LOCK_WAIT_S:.0f} s",
         then="`refold deploy`",
     )
 

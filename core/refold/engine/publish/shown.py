@@ -13,7 +13,7 @@ from refold.store import incidents
 from refold.store.builds.build import Build, by_id, find
 from refold.store.builds.compiled import Compiler
 
-PATIENCE = 10.0
+LOCK_WAIT_S = 10.0
 """Seconds for which a view that is not what it should be waits for those who read it."""
 AGAIN = "its view is made again"
 
@@ -109,7 +109,7 @@ def shown_again(
     *,
     by: str,
     recreate_foreign: bool = False,
-    seconds: float = PATIENCE,
+    seconds: float = LOCK_WAIT_S,
 ) -> bool:
     """Makes the view of a live build again, if it is not what it should be; says whether it was so.
 

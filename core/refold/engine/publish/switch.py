@@ -13,7 +13,7 @@ from refold.engine.scrub.rolling import scrubbed_since
 from refold.engine.verify.trial import refuse_unkeepable
 from refold.errors import BuildError
 from refold.model.projection.view_file import ViewFile, view_file
-from refold.postgres.failpoints import crash_point
+from refold.postgres.failpoints import failpoint
 from refold.store.builds import checksums
 from refold.store.builds.build import Build, by_id, find, lock
 from refold.store.builds.compiled import Compiler
@@ -174,7 +174,7 @@ def _switch(
             "another command was at the same builds, and has failed",
             remedy="Its message says why. `refold deploy` goes on from there.",
         )
-    crash_point("views")
+    failpoint("views")
     return candidates
 
 

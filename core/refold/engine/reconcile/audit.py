@@ -26,7 +26,7 @@ from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id
 from refold.store.builds.checksums import Disagreement, disagreements
 from refold.store.builds.compiled import CompiledBuild
-from refold.store.builds.dead_letters import left_out
+from refold.store.builds.dead_letters import excluded_event_ids
 
 
 def quick(conn: psycopg.Connection, compiled: CompiledBuild) -> list[Disagreement]:
@@ -162,7 +162,7 @@ def parameters_of(conn: psycopg.Connection, build: Build, since: datetime | None
         build: the build.
         since: only what events since then belong to.
     """
-    parameters = cursor_parameters(build.cursor, left_out(conn, build))
+    parameters = cursor_parameters(build.cursor, excluded_event_ids(conn, build))
     if since is not None:
         parameters["since"] = since.isoformat()
     return parameters

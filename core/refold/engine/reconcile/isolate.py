@@ -19,7 +19,7 @@ from refold.model.stream.cursor import EMPTY, Cursor
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id
 from refold.store.builds.compiled import CompiledBuild
-from refold.store.builds.dead_letters import Bound, left_out, set_aside
+from refold.store.builds.dead_letters import DeadLetterBudget, excluded_event_ids, quarantine
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ def without_culprits(
         Exception: the work's own, where no event is to blame.
     """
     while True:
-        parameters = cursor_parameters(build.cursor, left_out(conn, by_id(conn, build.build_id)))
+        parameters = cursor_parameters(build.cursor, excluded_event_ids(conn, by_id(conn, build.build_id)))
         try:
             with conn.transaction():
                 return work(parameters)
@@ -60,15 +60,15 @@ def _set_aside_first(
     conn: psycopg.Connection, compiled: CompiledBuild, build: Build, evaluate: Callable[[Parameters], object]
 ) -> bool:
     """Sets the first event aside, in the order of the stream, without which all before it can be evaluated."""
-    dead = left_out(conn, by_id(conn, build.build_id))
+    dead = excluded_event_ids(conn, by_id(conn, build.build_id))
     for run in _runs(build.cursor):
         found = first_culprit(conn, compiled, run, dead, lambda cursor: evaluate(cursor_parameters(cursor, dead)))
         if found is None:
             continue
         number, culprit = found
-        bound = Bound.of(conn, build, number)
-        bound.take(culprit.error)
-        set_aside(conn, build, [culprit], beyond=bound.beyond)
+        budget = DeadLetterBudget.for_page(conn, build, number)
+        budget.spend(culprit.error)
+        quarantine(conn, build, [culprit], beyond=budget.beyond)
         reads.forget(conn, compiled, culprit.key)
         return True
     return False

@@ -25,7 +25,7 @@ from refold.model.stream.slices import POSITION_BITS
 from refold.model.upkeep import checksums
 from refold.store.builds.build import BY_KEY, EVENT_GRAIN, Build, by_id
 from refold.store.builds.compiled import CompiledBuild, Compiler
-from refold.store.builds.dead_letters import DeadLetter, described, left_out, moved, set_aside
+from refold.store.builds.dead_letters import DeadLetter, described, excluded_event_ids, moved, quarantine
 from refold.store.builds.first_load import start_over
 
 EVERY = 2**31
@@ -78,7 +78,7 @@ def release(conn: psycopg.Connection, compiler: Compiler, letter: DeadLetter) ->
         except Exception as error:
             if not of_an_event(error):
                 raise
-            set_aside(conn, locked[0], [Culprit(letter.event_id, letter.key, error)])
+            quarantine(conn, locked[0], [Culprit(letter.event_id, letter.key, error)])
             return Outcome(letter, "failed", described(error))
     return Outcome(letter, "released")
 
@@ -127,7 +127,7 @@ def _reach(conn: psycopg.Connection, compiler: Compiler, build: Build, key: Key,
     if build.upkeep in BY_KEY:
         _recompute(conn, compiled, build, key)
     else:
-        apply_all(conn, compiled, _just(compiled, build, key), EVERY, left_out(conn, build))
+        apply_all(conn, compiled, _just(compiled, build, key), EVERY, excluded_event_ids(conn, build))
     fresh = [row for row in _rows_at(conn, compiled, build, key) if row not in before]
     for reader in locked:
         if reader.upstream_id != build.build_id:
@@ -139,7 +139,7 @@ def _reach(conn: psycopg.Connection, compiler: Compiler, build: Build, key: Key,
             except Exception as error:
                 if not of_an_event(error):
                     raise
-                set_aside(conn, reader, [Culprit(event_id, at, error)])
+                quarantine(conn, reader, [Culprit(event_id, at, error)])
 
 
 def _just(compiled: CompiledBuild, build: Build, key: Key) -> Read:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from refold.engine.publish.shown import PATIENCE, is_hidden, shown_again, standing
+from refold.engine.publish.shown import LOCK_WAIT_S, is_hidden, shown_again, standing
 from refold.engine.reconcile.result import Hidden
 from refold.errors import BuildError
 from refold.postgres.retry import transient
@@ -13,7 +13,7 @@ from refold.store.builds.build import Build
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import described
 
-DUTY_PATIENCE = 1.0
+DUTY_LOCK_WAIT_S = 1.0
 """Seconds for which a duty waits for those who read a view: it comes by again."""
 
 
@@ -42,7 +42,7 @@ def audit_view(
     text = standing(conn, name)
     incidents.detect(conn, "hidden", name, by=by, evidence={} if known and text is None else {"stood": text})
     try:
-        made = shown_again(conn, build, compiler, by=by, seconds=DUTY_PATIENCE if duty else PATIENCE)
+        made = shown_again(conn, build, compiler, by=by, seconds=DUTY_LOCK_WAIT_S if duty else LOCK_WAIT_S)
         why = None if made else BuildError(
             f"the transform {name} is not here", remedy="Give the folder that was deployed: --projections DIR."
         )  # fmt: skip

@@ -15,11 +15,11 @@ from psycopg import sql
 from refold.model.sql_text import ident
 from refold.model.stream.cursor import EMPTY, Cursor, Snapshot
 from refold.model.stream.page_sql import LOG_TABLE
-from refold.postgres.failpoints import crash_point
+from refold.postgres.failpoints import failpoint
 from refold.store.builds.build import EVENT_GRAIN, Build, lock, move
 from refold.store.builds.dead_letters import recount
 from refold.store.builds.first_load import empty
-from refold.store.log.guards import GUARDS, through
+from refold.store.log.guards import GUARDS, guards_disabled
 
 RESTORED = 2
 """The txid of restored events (Postgres's FrozenTransactionId: older than every transaction)."""
@@ -58,7 +58,7 @@ def draw_from_the_end(conn: psycopg.Connection) -> None:
         conn.execute("SELECT refold.ensure_segments()")
     # A transaction of its own, with an id that is younger than the sequence's new place: below the old one, whoever
     # appended since the restore has drawn positions of slices that had been noted as passed.
-    conn.execute("UPDATE refold.sealed SET passed = pg_current_xact_id()")
+    conn.execute("UPDATE refold.sealed_slices SET passed = pg_current_xact_id()")
 
 
 def rewrite_log(conn: psycopg.Connection) -> int:
@@ -74,7 +74,7 @@ def rewrite_log(conn: psycopg.Connection) -> int:
     with conn.transaction():
         # The events' hashes are of other coordinates: the segments are sealed anew.
         conn.execute("SET LOCAL ROLE refold_owner")
-        conn.execute("DELETE FROM refold.sealed")
+        conn.execute("DELETE FROM refold.sealed_slices")
     segments = conn.execute(
         "SELECT segment::text, lower_position, upper_position FROM refold.segments ORDER BY lower_position"
     ).fetchall()
@@ -86,8 +86,8 @@ def rewrite_log(conn: psycopg.Connection) -> int:
         ).fetchone()
         if found != (True,):
             continue
-        changed += through(conn, segment, GUARDS, partial(_rewrite, conn, segment, "position"))
-        crash_point("recover_segment")
+        changed += guards_disabled(conn, segment, GUARDS, partial(_rewrite, conn, segment, "position"))
+        failpoint("recover_segment")
         conn.execute("SET ROLE refold_owner")
         try:
             # The old rows are as many as the new ones, and nothing is known about a restored table.
@@ -142,7 +142,9 @@ def unload(conn: psycopg.Connection, build: Build) -> None:
 
 def _put(conn: psycopg.Connection, build: Build, cursor: Cursor) -> None:
     """Puts a cursor where it would not be allowed to go."""
-    through(conn, "refold.cursors", ["guard_cursor", "refuse_foreign"], lambda: move(conn, build, cursor))
+    guards_disabled(
+        conn, "refold.cursors", ["guard_cursor", "refuse_foreign_cluster"], lambda: move(conn, build, cursor)
+    )
 
 
 def settle_dead_letters(conn: psycopg.Connection, build: Build, stream: str) -> list[str]:

@@ -15,7 +15,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from refold.model.stream.slices import POSITION_BITS
-from refold.store.log.guards import GUARDS, through
+from refold.store.log.guards import GUARDS, guards_disabled
 from refold.store.log.integrity import WHOLE_LOG, whole
 
 NAMED = 50
@@ -87,7 +87,7 @@ def bring_in_order(conn: psycopg.Connection, found: Ledger) -> None:
         found: how they differ.
     """
     if found.lost or found.changed or found.unknown:
-        through(conn, "refold.event_ids", GUARDS, lambda: _accept(conn, found))
+        guards_disabled(conn, "refold.event_ids", GUARDS, lambda: _accept(conn, found))
 
 
 def _accept(conn: psycopg.Connection, found: Ledger) -> None:
@@ -127,7 +127,7 @@ def _accept(conn: psycopg.Connection, found: Ledger) -> None:
         """
     )
     # What stands there counts from now on: the slices are sealed anew.
-    conn.execute("DELETE FROM refold.sealed")
+    conn.execute("DELETE FROM refold.sealed_slices")
 
 
 def settle_lost(conn: psycopg.Connection) -> None:
@@ -155,10 +155,10 @@ def rehash(conn: psycopg.Connection) -> None:
             "lower": -(2**63) if low is None else low << POSITION_BITS,
             "upper": 2**63 - 1 if high is None else (high + 1) << POSITION_BITS,
         }
-        through(conn, "refold.event_ids", GUARDS, partial(_digest, conn, bounds))
+        guards_disabled(conn, "refold.event_ids", GUARDS, partial(_digest, conn, bounds))
     with conn.transaction():
         conn.execute("SET LOCAL ROLE refold_owner")
-        conn.execute("DELETE FROM refold.sealed")
+        conn.execute("DELETE FROM refold.sealed_slices")
     _reindex(conn)
 
 

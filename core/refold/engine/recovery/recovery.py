@@ -32,7 +32,7 @@ from refold.engine.recovery.coordinates import (
 )
 from refold.engine.recovery.survey import Survey, insist_on_schema, survey
 from refold.errors import BuildError
-from refold.postgres.failpoints import crash_point
+from refold.postgres.failpoints import failpoint
 from refold.postgres.planner import plan_freely
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id, lock, set_error
@@ -42,9 +42,9 @@ from refold.store.builds.dead_letters import described
 from refold.store.builds.first_load import start_over, tables_of
 from refold.store.incidents import detect, resolve
 from refold.store.log.damage import look_again
-from refold.store.log.guards import may_pass
+from refold.store.log.guards import require_owner
 from refold.store.log.integrity import LogDamaged
-from refold.store.schema.cluster import BEGUN
+from refold.store.schema.cluster import REWRITE_IN_PROGRESS
 
 BY = "refold recover"
 ROUNDS = 3
@@ -112,7 +112,7 @@ def recover(
         BuildError: another recovery or deploy is at it, a transform's code is not here, or a transaction is in the
             way. What was done stays; the same command goes on from there.
     """
-    may_pass(conn)
+    require_owner(conn)
     insist_on_schema(conn)
     # A deploy that is being begun is not waited for: what was restored is not what it thinks.
     with one_at_a_time(conn, "deploy or recover", seconds=0):
@@ -122,52 +122,52 @@ def recover(
 def _recover(conn: psycopg.Connection, projections: Path | None, report: Callable[[str], None]) -> Report:
     started = time.perf_counter()
     report("looking")
-    plan = _patient_survey(conn, projections)
+    plan = _survey_until_quiet(conn, projections)
     subject = conn.info.dbname
     result = Report(plan)
-    way = plan.decision.way
-    if way != "prove":
+    strategy = plan.decision.strategy
+    if strategy != "prove":
         detect(conn, "foreign_cluster", subject, by=BY, evidence=plan.as_dict())
     compiler = Compiler(projections)
-    if way == "rewrite":
-        if plan.bearings.recorded != BEGUN:
+    if strategy == "rewrite":
+        if plan.cluster.recorded != REWRITE_IN_PROGRESS:
             report("what was not read yet")
             _look_behind(conn, compiler, result)
-        _identify(conn, BEGUN)
-    crash_point("recover_begun")
+        _identify(conn, REWRITE_IN_PROGRESS)
+    failpoint("recover_begun")
     draw_from_the_end(conn)
     _arm(conn)
-    if plan.bearings.rehashed:
+    if plan.cluster.rehashed:
         report("the digests")
         ledger.rehash(conn)
-    if way == "rewrite":
+    if strategy == "rewrite":
         report("the log's coordinates")
         result.rewritten = rewrite_log(conn)
     report("the ledger")
-    again = way == "rewrite" or plan.bearings.rehashed
+    again = strategy == "rewrite" or plan.cluster.rehashed
     ledger.bring_in_order(conn, ledger.compare(conn) if again else plan.ledger)
     ledger.settle_lost(conn)
     look_again(conn, by=BY)
-    crash_point("recover_ledger")
+    failpoint("recover_ledger")
     _part(conn, plan)
     for build in plan.of("audited"):
-        if way == "rewrite":
+        if strategy == "rewrite":
             report(f"the coordinates of {build.table_name}")
             rewrite_build(conn, build)
-            crash_point("recover_build")
+            failpoint("recover_build")
     _audit(conn, compiler, result, report)
-    crash_point("recover_proved")
+    failpoint("recover_proved")
     result.seconds = time.perf_counter() - started
     with conn.transaction():
-        _identify(conn, plan.bearings.actual)
+        _identify(conn, plan.cluster.actual)
         resolve(conn, "foreign_cluster", subject, by=BY, outcome=result.as_dict())
     return result
 
 
-def _patient_survey(conn: psycopg.Connection, projections: Path | None) -> Survey:
+def _survey_until_quiet(conn: psycopg.Connection, projections: Path | None) -> Survey:
     """The survey; while a transaction is open that could make a difference, once more."""
     until = time.monotonic() + OPEN_S
-    while (found := survey(conn, projections)).decision.way == "wait":
+    while (found := survey(conn, projections)).decision.strategy == "wait":
         if time.monotonic() > until:
             raise BuildError(
                 f"{found.decision.because}: what it appends yet, a cursor would skip",
@@ -206,7 +206,7 @@ def _identify(conn: psycopg.Connection, identifier: int) -> None:
     with conn.transaction():
         conn.execute("SET LOCAL ROLE refold_owner")
         conn.execute("UPDATE refold.settings SET system_identifier = %s", (identifier,))
-        if identifier != BEGUN:
+        if identifier != REWRITE_IN_PROGRESS:
             conn.execute("UPDATE refold.settings SET hash_probe = refold.hash_probe()")
         # To the caller's transaction, where this is a part of one.
         conn.execute("SET LOCAL ROLE refold_worker")
@@ -230,7 +230,7 @@ def _part(conn: psycopg.Connection, plan: Survey) -> None:
             conn.execute("UPDATE refold.builds SET state = 'dropped' WHERE build_id = %s", (build.build_id,))
     if plan.of("dropped"):
         drop_superseded(conn, keep=0)
-    if plan.decision.way != "prove":
+    if plan.decision.strategy != "prove":
         for build in plan.of("loaded again"):
             with conn.transaction():
                 start_over(conn, build)
@@ -266,7 +266,7 @@ def _audit(conn: psycopg.Connection, compiler: Compiler, result: Report, report:
             unload(conn, build)
             unloaded[build.build_id] = build.projection
             result.unloaded.append((build, str(error) if isinstance(error, BuildError) else described(error)))
-        crash_point("recover_audited")
+        failpoint("recover_audited")
 
 
 def _read_on(conn: psycopg.Connection, compiler: Compiler, build: Build, behind: set[int]) -> None:
@@ -290,7 +290,7 @@ def _prove(conn: psycopg.Connection, compiler: Compiler, build: Build, result: R
     lost = settle_dead_letters(conn, build, compiled.stream.table)
     if lost:
         result.dead_letters[build.table_name] = lost
-    if result.survey.decision.way == "rewrite" or result.survey.bearings.rehashed:
+    if result.survey.decision.strategy == "rewrite" or result.survey.cluster.rehashed:
         # The rows have other coordinates, or hashes, than when those were summed up.
         with conn.transaction():
             take(conn, build.build_id, compiled.statements.relations)
@@ -299,7 +299,7 @@ def _prove(conn: psycopg.Connection, compiler: Compiler, build: Build, result: R
         if not suspects:
             break
         # They come next. But where workers run, nobody may be left with a reader that differs for long.
-        readers = result.survey.decision.way == "prove"
+        readers = result.survey.decision.strategy == "prove"
         damaged = result.damaged.get(build.projection, suspects)
         if suspects & damaged:
             heal(conn, compiler, by_id(conn, build.build_id), suspects & damaged, result.drift, readers=readers)

@@ -17,27 +17,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 from refold.store.builds.build import Build
-from refold.store.schema.cluster import BEGUN, Bearings
+from refold.store.schema.cluster import REWRITE_IN_PROGRESS, ClusterState
 
-Way = Literal["prove", "adopt", "rewrite", "wait"]
+Strategy = Literal["prove", "adopt", "rewrite", "wait"]
 """prove: the coordinates are sound, only audit. adopt: they keep their meaning here. rewrite: transaction ids have
 started again. wait: an old transaction of this cluster is still open, and may yet append under a txid that a cursor
 calls done."""
 
-Fate = Literal["audited", "loaded again", "lost", "dropped"]
+BuildOutcome = Literal["audited", "loaded again", "lost", "dropped"]
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Which way, and why, as a sentence."""
 
-    way: Way
+    strategy: Strategy
     because: str
 
 
-def decide(found: Bearings) -> Decision:
-    """Which way leads from these bearings."""
-    if found.recorded == BEGUN:
+def decide(found: ClusterState) -> Decision:
+    """Which way leads from these cluster."""
+    if found.recorded == REWRITE_IN_PROGRESS:
         return Decision("rewrite", "a recovery that rewrites the coordinates was begun and is completed")
     if found.future:
         return Decision(
@@ -60,19 +60,19 @@ def decide(found: Bearings) -> Decision:
     )
 
 
-def fates(builds: Iterable[Build], tables: Collection[str], way: Way) -> dict[int, Fate]:
+def outcomes(builds: Iterable[Build], tables: Collection[str], strategy: Strategy) -> dict[int, BuildOutcome]:
     """What becomes of each build that is not dropped already.
 
     Args:
         builds: the builds, at least all that are kept or retired, upstream first.
         tables: the names of the tables that there are in refold_builds.
-        way: retired builds are nobody's to audit, so where cursors have lost their meaning or their cluster, there is
-            no going back to them; and a first load is begun again.
+        strategy: retired builds are nobody's to audit, so where cursors have lost their meaning or their cluster, there
+            is no going back to them; and a first load is begun again.
     """
-    found: dict[int, Fate] = {}
+    found: dict[int, BuildOutcome] = {}
     for build in builds:
         if build.state == "retired":
-            if way != "prove":
+            if strategy != "prove":
                 found[build.build_id] = "dropped"
         elif build.state != "dropped":
             orphaned = build.upstream_id is not None and found.get(build.upstream_id, "dropped") in ("lost", "dropped")

@@ -12,11 +12,11 @@ import psycopg
 from refold.engine.apply.step import by_depth
 from refold.engine.recovery import ledger
 from refold.engine.recovery.ledger import Ledger
-from refold.engine.recovery.strategy import Decision, Fate, decide, fates
+from refold.engine.recovery.strategy import BuildOutcome, Decision, decide, outcomes
 from refold.errors import DatabaseError, NotInstalled
 from refold.store.builds.build import Build, find
 from refold.store.builds.compiled import Compiler
-from refold.store.schema.cluster import Bearings, bearings
+from refold.store.schema.cluster import ClusterState, inspect_cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,38 +24,38 @@ class Survey:
     """What was found, and what is to be done.
 
     Args:
-        bearings: the coordinates beside this cluster's transactions.
+        cluster: the coordinates beside this cluster's transactions.
         decision: which way, and why.
         ledger: how ledger and log differ.
         builds: every build that something becomes of, upstream first.
-        fates: what becomes of each, by its number.
+        outcomes: what becomes of each, by its number.
     """
 
-    bearings: Bearings
+    cluster: ClusterState
     decision: Decision
     ledger: Ledger
     builds: tuple[Build, ...]
-    fates: Mapping[int, Fate]
+    outcomes: Mapping[int, BuildOutcome]
 
-    def of(self, fate: Fate) -> list[Build]:
-        """The builds with a fate, upstream first."""
-        return [build for build in self.builds if self.fates[build.build_id] == fate]
+    def of(self, outcome: BuildOutcome) -> list[Build]:
+        """The builds with a outcome, upstream first."""
+        return [build for build in self.builds if self.outcomes[build.build_id] == outcome]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "way": self.decision.way,
+            "strategy": self.decision.strategy,
             "because": self.decision.because,
-            "bearings": asdict(self.bearings),
+            "cluster": asdict(self.cluster),
             "ledger": asdict(self.ledger),
             "builds": [
-                {"projection": build.projection, "table": build.table_name, "fate": self.fates[build.build_id]}
+                {"projection": build.projection, "table": build.table_name, "outcome": self.outcomes[build.build_id]}
                 for build in self.builds
             ],
         }
 
 
-def insist_on_schema(conn: psycopg.Connection) -> Bearings:
+def insist_on_schema(conn: psycopg.Connection) -> ClusterState:
     """Where the coordinates stand.
 
     Raises:
@@ -66,7 +66,7 @@ def insist_on_schema(conn: psycopg.Connection) -> Bearings:
         "SELECT FROM pg_namespace"
         " WHERE nspname IN ('refold', 'refold_builds', 'metrics') AND has_schema_privilege(oid, 'USAGE')"
     ).rowcount
-    found = bearings(conn) if usable == 3 else None
+    found = inspect_cluster(conn) if usable == 3 else None
     if found is None:
         raise NotInstalled(
             "the schemas of refold are not all in this database",
@@ -94,7 +94,7 @@ def survey(conn: psycopg.Connection, projections: Path | None) -> Survey:
         str(name)
         for (name,) in conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'refold_builds'").fetchall()
     }
-    decided = fates(builds, tables, decision.way)
+    decided = outcomes(builds, tables, decision.strategy)
     compiler = Compiler(projections)
     for build in builds:
         if decided.get(build.build_id) == "audited":

@@ -16,7 +16,7 @@ from refold.errors import BuildError
 from refold.model.stream.slices import POSITION_BITS, Range
 from refold.postgres.planner import plan_freely
 from refold.store import incidents
-from refold.store.log.guards import GUARDS, may_pass, through
+from refold.store.log.guards import GUARDS, guards_disabled, require_owner
 from refold.store.log.integrity import WHOLE_LOG, Damage, look, portions
 from refold.store.log.seal import DIFFERS, PAIRED, TOGETHER, SliceChecksum, checksums, segments
 
@@ -84,10 +84,10 @@ def accept(conn: psycopg.Connection, segment: str, reason: str, *, by: str = "re
         DatabaseError: the login may not act as the owner.
         BuildError: an event stands in the log twice, which nobody can accept; or a transaction is in the way.
     """
-    may_pass(conn)
+    require_owner(conn)
     found = would_accept(conn, segment)
     if found.damage:
-        through(conn, "refold.event_ids", GUARDS, lambda: record(conn, found, reason, by=by))
+        guards_disabled(conn, "refold.event_ids", GUARDS, lambda: record(conn, found, reason, by=by))
     return found
 
 
@@ -148,7 +148,7 @@ def _reseal(conn: psycopg.Connection, number: int) -> None:
     now = checksums(conn, number << POSITION_BITS, (number + 1) << POSITION_BITS).get(number, SliceChecksum())
     conn.execute(
         """
-        INSERT INTO refold.sealed AS s (slice, passed, sealed_at, events, upto, ids, hash, scrubbed_at)
+        INSERT INTO refold.sealed_slices AS s (slice, passed, sealed_at, events, upto, ids, hash, scrubbed_at)
         VALUES (%s, pg_current_xact_id(), clock_timestamp(), %s, %s::text::xid8, %s, %s, clock_timestamp())
         ON CONFLICT (slice) DO UPDATE SET
             events = excluded.events, ids = excluded.ids, hash = excluded.hash, scrubbed_at = excluded.scrubbed_at,
@@ -160,7 +160,7 @@ def _reseal(conn: psycopg.Connection, number: int) -> None:
 
 def _details(conn: psycopg.Connection, found: Accepted) -> dict[str, Any]:
     kept = conn.execute(
-        "SELECT slice, events, ids::text, hash::text FROM refold.sealed WHERE slice = ANY (%s) ORDER BY slice",
+        "SELECT slice, events, ids::text, hash::text FROM refold.sealed_slices WHERE slice = ANY (%s) ORDER BY slice",
         (found.slices,),
     ).fetchall()
     return {

@@ -39,7 +39,7 @@ def step(conn: psycopg.Connection) -> None:
     while due := _due(conn):
         for part in portions(due):
             _look(conn, part)
-        conn.execute("UPDATE refold.sealed SET scrubbed_at = clock_timestamp() WHERE slice = ANY (%s)", (due,))
+        conn.execute("UPDATE refold.sealed_slices SET scrubbed_at = clock_timestamp() WHERE slice = ANY (%s)", (due,))
         if time.monotonic() >= until:
             break
 
@@ -63,8 +63,8 @@ def scrubbed_since(conn: psycopg.Connection, moment: datetime, *, by: str, secon
     until = time.monotonic() + seconds
     while True:
         rows = conn.execute(
-            "SELECT slice FROM refold.sealed WHERE sealed_at IS NOT NULL AND coalesce(scrubbed_at, '-infinity') < %s"
-            " ORDER BY slice LIMIT %s",
+            "SELECT slice FROM refold.sealed_slices"
+            " WHERE sealed_at IS NOT NULL AND coalesce(scrubbed_at, '-infinity') < %s ORDER BY slice LIMIT %s",
             (moment, TOGETHER),
         ).fetchall()
         if not rows:
@@ -72,7 +72,9 @@ def scrubbed_since(conn: psycopg.Connection, moment: datetime, *, by: str, secon
         numbers = [int(number) for (number,) in rows]
         for part in portions(numbers):
             _refuse(conn, part, by)
-        conn.execute("UPDATE refold.sealed SET scrubbed_at = clock_timestamp() WHERE slice = ANY (%s)", (numbers,))
+        conn.execute(
+            "UPDATE refold.sealed_slices SET scrubbed_at = clock_timestamp() WHERE slice = ANY (%s)", (numbers,)
+        )
         if time.monotonic() >= until:
             return False
     unsealed, last = edge(conn)
@@ -93,7 +95,7 @@ def _due(conn: psycopg.Connection) -> list[int]:
     """The sealed slices of which it is longest ago, if it is longer than the period."""
     rows = conn.execute(
         """
-        SELECT slice FROM refold.sealed
+        SELECT slice FROM refold.sealed_slices
         WHERE sealed_at IS NOT NULL
           AND coalesce(scrubbed_at, '-infinity')
               < clock_timestamp() - (SELECT make_interval(days => scrub_days) FROM refold.settings)

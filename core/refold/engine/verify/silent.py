@@ -15,7 +15,7 @@ from refold.model.stream.page_sql import LOG_STREAM
 from refold.store.builds.build import Build, by_id
 from refold.store.builds.compiled import columns_of, stream_of
 
-PATIENCE = 5.0
+STATEMENT_TIMEOUT_S = 5.0
 """Seconds that the search for one action may take: one that is not there is looked for in all events."""
 SAMPLE = 20_000
 """Events among which the actions that somebody may have meant are looked up."""
@@ -68,7 +68,9 @@ def missing_actions(conn: psycopg.Connection, stream: str, wanted: Sequence[str]
     table = sql.SQL(stream)
     try:
         with conn.transaction():
-            conn.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(int(PATIENCE * 1000))))
+            conn.execute(
+                sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(int(STATEMENT_TIMEOUT_S * 1000)))
+            )
             if conn.execute(sql.SQL("SELECT NOT EXISTS (SELECT FROM {})").format(table)).fetchone() == (True,):
                 return f"there is no event{' in the log' if stream == LOG_STREAM.table else ' to read'} yet"
             there = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE action = {})")

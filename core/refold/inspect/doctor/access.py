@@ -7,7 +7,7 @@ import psycopg
 from refold.inspect.doctor.check import Check, looking, member
 from refold.postgres.connect import READERS, ROLES
 from refold.postgres.standby import Standby, standby
-from refold.store.schema.cluster import bearings
+from refold.store.schema.cluster import inspect_cluster
 from refold.store.schema.resources import migrations_dir
 
 # role, object, privilege
@@ -63,7 +63,7 @@ def migrated(here: str | None, newest: str) -> Check:
 def cluster(conn: psycopg.Connection) -> list[Check]:
     """Whether the cursors speak of this cluster, and of transactions that it has had."""
     with looking(conn):
-        found = bearings(conn)
+        found = inspect_cluster(conn)
     if found is None:
         return [Check("cluster", "fail", "refold's settings are missing", "Run `refold migrate`.")]
     why = found.why()

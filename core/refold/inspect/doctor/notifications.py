@@ -1,4 +1,4 @@
-"""Wake-ups: whether a NOTIFY arrives here, how full the queue is, and who does not ring."""
+"""Notifications: whether a NOTIFY arrives here, how full the queue is, and which roles have them switched off."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import psycopg
 
 from refold.inspect.doctor.check import Check, graded
 from refold.postgres.connect import connect
-from refold.service.worker.listener import Doorbell, holders
+from refold.service.worker.listener import Listener, holders
 
 QUEUE = 0.1, 0.5
-"""How full the cluster's queue may be; from a half on producers do not ring, so that no commit of theirs fails."""
+"""How full the cluster's queue may be; from a half on producers do not notify, so that no commit of theirs fails."""
 
 
 def listens(url: str, conn: psycopg.Connection) -> list[Check]:
@@ -20,17 +20,17 @@ def listens(url: str, conn: psycopg.Connection) -> list[Check]:
         conn: the one that listens.
     """
     with connect(url, autocommit=True, application_name="refold self-test") as other:
-        rings = Doorbell(conn).self_test(other)
+        works = Listener(conn).self_test(other)
     conn.execute("UNLISTEN *")
     row = conn.execute("SELECT pg_backend_pid()").fetchone()
     # A proxy gives its clients keys of its own.
     proxied = row != (conn.info.backend_pid,)
-    return [listening(rings, proxied)]
+    return [listening(works, proxied)]
 
 
-def listening(rings: bool, proxied: bool) -> Check:
+def listening(works: bool, proxied: bool) -> Check:
     """The verdict on the self-test. Pure."""
-    if rings:
+    if works:
         return Check("wake-ups", "ok", "NOTIFY arrives here" + (", through a proxy" if proxied else ""))
     return Check(
         "wake-ups",
@@ -49,15 +49,15 @@ def queue(conn: psycopg.Connection) -> list[Check]:
     return [Check("notification queue", verdict, f"{row[0]:.0%} full", remedy)]
 
 
-def silent(conn: psycopg.Connection) -> list[Check]:
-    """Roles that do not ring, and whether two-phase commit needs some."""
+def switched_off(conn: psycopg.Connection) -> list[Check]:
+    """Roles for which notifications are off, and whether two-phase commit needs some."""
     rows = conn.execute(
         """
         SELECT coalesce(r.rolname::text, 'everybody')
         FROM pg_db_role_setting AS s
         LEFT JOIN pg_roles AS r ON r.oid = s.setrole
         LEFT JOIN pg_database AS d ON d.oid = s.setdatabase
-        WHERE 'refold.doorbell=off' = ANY (s.setconfig) AND (s.setdatabase = 0 OR d.datname = current_database())
+        WHERE 'refold.listener=off' = ANY (s.setconfig) AND (s.setdatabase = 0 OR d.datname = current_database())
         ORDER BY 1
         """
     ).fetchall()
@@ -74,7 +74,7 @@ def strangers(found: list[tuple[int, str, str, bool]]) -> list[Check]:
     """The verdict on who holds the lock: pid, user, application, whether exclusively. Pure."""
     return [
         Check(
-            "doorbell",
+            "notify",
             "warn",
             f"pid {pid} ({user}, {name}) holds its lock: "
             + ("workers cannot be woken, and poll" if alone else "each append notifies, as if a worker slept"),
@@ -87,14 +87,14 @@ def strangers(found: list[tuple[int, str, str, bool]]) -> list[Check]:
 
 
 def quiet(roles: list[str], two_phase: bool) -> Check:
-    """The verdict on who does not ring. Pure."""
+    """The verdict on who does not notify. Pure."""
     if roles:
-        return Check("doorbell", "ok", f"off for {', '.join(roles)}: their events wait for the next poll")
+        return Check("notify", "ok", f"off for {', '.join(roles)}: their events wait for the next poll")
     if two_phase:
         return Check(
-            "doorbell",
+            "notify",
             "ok",
             "on for all; PREPARE TRANSACTION is possible here, and would fail for a producer while a worker sleeps",
-            "For a producer with two-phase commit: ALTER ROLE … SET refold.doorbell = off.",
+            "For a producer with two-phase commit: ALTER ROLE … SET refold.listener = off.",
         )
-    return Check("doorbell", "ok", "on for all")
+    return Check("notify", "ok", "on for all")

@@ -8,7 +8,7 @@ import psycopg
 
 from refold.inspect.doctor.check import SESSIONS, Check, graded, looking
 from refold.postgres.old_snapshots import Held, held
-from refold.store.log.blocking_transactions import Holder, holders
+from refold.store.log.blocking_transactions import BlockingTransaction, blocking_transactions
 
 HELD = 60.0, 3600.0
 """Seconds for which a transaction may hold events back, for `warn` and `fail`."""
@@ -21,11 +21,11 @@ SEE_ALL = "GRANT pg_read_all_stats TO the login that looks here, if it is to see
 def writers(conn: psycopg.Connection) -> list[Check]:
     """Open and prepared transactions that have written to the log."""
     with looking(conn):
-        sessions, prepared = holders(conn)
+        sessions, prepared = blocking_transactions(conn)
     return [*holding("open writers", sessions, "pid"), *holding("prepared transactions", prepared, "gid")]
 
 
-def holding(name: str, found: Sequence[Holder], word: str) -> list[Check]:
+def holding(name: str, found: Sequence[BlockingTransaction], word: str) -> list[Check]:
     """The verdict on who holds events back. Pure."""
     if not found:
         return [Check(name, "ok", "none holds events back")]

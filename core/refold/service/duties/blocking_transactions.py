@@ -8,7 +8,7 @@ import psycopg
 
 from refold.service.duties.findings import Finding, record
 from refold.store.builds.compiled import Compiler
-from refold.store.log.blocking_transactions import Holder, holders
+from refold.store.log.blocking_transactions import BlockingTransaction, blocking_transactions
 from refold.store.schema.settings import Limits, limits
 
 NAME = "held back"
@@ -18,14 +18,16 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Opens and closes the incidents `held_back`: each names the session or prepared transaction."""
     allowed = limits(conn)
     with conn.transaction():
-        sessions, prepared = holders(conn)
+        sessions, prepared = blocking_transactions(conn)
     record(conn, "held_back", NAME, held_back(sessions, prepared, allowed))
 
 
-def held_back(sessions: Sequence[Holder], prepared: Sequence[Holder], allowed: Limits) -> list[Finding]:
+def held_back(
+    sessions: Sequence[BlockingTransaction], prepared: Sequence[BlockingTransaction], allowed: Limits
+) -> list[Finding]:
     """Those that are older than the limit. One whose age the login role may not see is not judged. Pure."""
 
-    def old(one: Holder) -> bool:
+    def old(one: BlockingTransaction) -> bool:
         # Before zero: it began while the clock was ahead.
         return one.seconds is not None and abs(one.seconds) > allowed.held_back_after
 
@@ -44,7 +46,7 @@ def held_back(sessions: Sequence[Holder], prepared: Sequence[Holder], allowed: L
     ]
 
 
-def _common(one: Holder, allowed: Limits) -> dict[str, object]:
+def _common(one: BlockingTransaction, allowed: Limits) -> dict[str, object]:
     return {
         "role": one.owner,
         "since": None if one.since is None else one.since.isoformat(),

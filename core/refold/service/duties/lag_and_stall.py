@@ -176,7 +176,7 @@ def _late(build: Standing, allowed: Limits) -> bool:
 
 def _stands_still(build: Standing, allowed: Limits) -> bool:
     since = _idle_since(build)
-    return build.error is not None or (since is not None and _seconds(build.at, since) > _patience(build, allowed))
+    return build.error is not None or (since is not None and _seconds(build.at, since) > _stall_limit(build, allowed))
 
 
 def _below(root: Standing, builds: Sequence[Standing], wrong: Mapping[int, Kind]) -> list[Standing]:
@@ -251,7 +251,7 @@ def _idle_since(build: Standing) -> datetime | None:
     return None if waiting is None else max(build.still_since, waiting)
 
 
-def _patience(build: Standing, allowed: Limits) -> int:
+def _stall_limit(build: Standing, allowed: Limits) -> int:
     return allowed.stalled_after * (WHILE_WRITING if build.writers else 1)
 
 

@@ -1,4 +1,4 @@
-"""Lost wake-ups that nobody has seen again. Sleepers themselves notice them."""
+"""Closes incidents of missed notifications that have not been seen again; sleeping workers open them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import psycopg
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident, find, resolve
 
-NAME = "wake-ups"
+NAME = "missed notifications"
 QUIET = timedelta(minutes=10)
-"""After so long without another one the incident is over: who saw it may have ended before it heard the bell again."""
+"""Time without another one after which the incident is over: the worker that saw it may have ended before that."""
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Closes the incident `lost_wake_up` when it has not been seen for a while."""
+    """Closes the incident `missed_notification` when it has not been seen for a while."""
     with conn.transaction():
         row = conn.execute("SELECT clock_timestamp()").fetchone()
         assert row is not None
-        for incident in over(find(conn, "i.kind = 'lost_wake_up' AND i.resolved_at IS NULL"), row[0]):
+        for incident in over(find(conn, "i.kind = 'missed_notification' AND i.resolved_at IS NULL"), row[0]):
             resolve(conn, incident.kind, incident.subject, by=NAME, outcome={"because": "not seen again"})
 
 

@@ -26,7 +26,7 @@ from refold.model.upkeep.transform import applied_rows
 from refold.service.duties.findings import Finding
 from refold.store.builds.build import Build, kept
 from refold.store.builds.compiled import CompiledBuild, Compiler
-from refold.store.builds.dead_letters import left_out
+from refold.store.builds.dead_letters import excluded_event_ids
 from refold.store.incidents import detect, find, resolve
 from refold.store.schema.settings import limits
 
@@ -110,7 +110,7 @@ def _sample(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, siz
     """The rows of the stream that the last applied events gave."""
     assert compiled.transform is not None
     # Its dead letters may be such as cannot even be read.
-    parameters: dict[str, Any] = cursor_parameters(build.cursor, left_out(conn, build))
+    parameters: dict[str, Any] = cursor_parameters(build.cursor, excluded_event_ids(conn, build))
     recent = conn.execute(
         f"SELECT DISTINCT txid::text::bigint, position FROM ("
         f"SELECT txid, position FROM {compiled.stream.table} WHERE {compiled.stream.applied()}"

@@ -24,8 +24,8 @@ DUTIES: tuple[Duty, ...] = (
     Duty(gone.NAME, 60.0, gone.run),
     Duty(tidying.NAME, 60.0, tidying.run),
     Duty(retention.NAME, 600.0, retention.run),
-    Duty(background.QUICK, 60.0, background.quick_audit, patience=120.0),
-    Duty(background.DEEP, 10.0, background.deep_step, patience=120.0),
-    Duty(scrubbing.NAME, 60.0, scrubbing.run, patience=120.0),
-    Duty(background.SEALING, 60.0, background.seal_segments, patience=120.0),
+    Duty(background.QUICK, 60.0, background.quick_audit, statement_timeout_s=120.0),
+    Duty(background.DEEP, 10.0, background.deep_step, statement_timeout_s=120.0),
+    Duty(scrubbing.NAME, 60.0, scrubbing.run, statement_timeout_s=120.0),
+    Duty(background.SEALING, 60.0, background.seal_segments, statement_timeout_s=120.0),
 )

@@ -39,13 +39,13 @@ class Duty:
         every: seconds from one start to the next.
         run: does it, over a connection in autocommit mode that acts as refold_worker; it opens the transactions it
             needs. Pages of all builds are applied meanwhile, in this process and in others.
-        patience: seconds that one of its statements may take: meanwhile this worker does no other duty.
+        statement_timeout_s: seconds that one of its statements may take: meanwhile this worker does no other duty.
     """
 
     name: str
     every: float
     run: Callable[[psycopg.Connection, Compiler], None]
-    patience: float = 30.0
+    statement_timeout_s: float = 30.0
 
 
 class Schedule:
@@ -103,7 +103,7 @@ class Schedule:
     def _run(self, conn: psycopg.Connection, duty: Duty, claim: datetime, compiler: Compiler) -> None:
         failure: str | None = None
         try:
-            with _patience(conn, duty.patience):
+            with _statement_timeout(conn, duty.statement_timeout_s):
                 duty.run(conn, compiler)
         except BaseException as error:
             failure = _told(error)
@@ -149,7 +149,7 @@ def _end(conn: psycopg.Connection, duty: Duty, claim: datetime, failure: str | N
 
 
 @contextmanager
-def _patience(conn: psycopg.Connection, seconds: float) -> Iterator[None]:
+def _statement_timeout(conn: psycopg.Connection, seconds: float) -> Iterator[None]:
     """Bounds each statement of the session for the time being."""
     if proxied(conn):
         # The setting would stay with a session that somebody else gets.

@@ -20,7 +20,7 @@ import psycopg
 from refold.errors import OnStandby
 from refold.postgres.connect import connect
 from refold.postgres.proxy import proxied
-from refold.postgres.watchdog import Watch
+from refold.postgres.watchdog import Watchdog
 from refold.service.duties.schedule import Duty, Schedule
 from refold.store.builds.compiled import Compiler
 from refold.store.schema.installed import check
@@ -75,7 +75,7 @@ class DutyThread:
         self._said: str | None = None
         self._told = threading.Event()
         self._thread: threading.Thread | None = None
-        self._session: tuple[psycopg.Connection, Watch] | None = None
+        self._session: tuple[psycopg.Connection, Watchdog] | None = None
 
     def begin(self) -> None:
         """Starts, unless it has been started."""
@@ -104,7 +104,7 @@ class DutyThread:
                 thread.join(CANCEL_S)
         finally:
             if thread.is_alive() and self._session is not None:
-                self._session[1].cut()
+                self._session[1].abort()
                 thread.join(CANCEL_S)
         if thread.is_alive():
             log.warning("a duty is in a function that does not return; it is left behind without its connection")
@@ -137,9 +137,9 @@ class DutyThread:
             connect(
                 self._url, "refold_worker", autocommit=True, application_name=NAME, settings=self._settings
             ) as conn,
-            Watch(conn, self._url) as watch,
+            Watchdog(conn, self._url) as watchdog,
         ):
-            self._session = conn, watch
+            self._session = conn, watchdog
             if not proxied(conn):
                 # There the next page may get this session.
                 for name, value in _FIT.items():

@@ -20,7 +20,7 @@ class _Pause:
     message: str
 
 
-class Patience:
+class BuildBackoff:
     """Remembers which builds failed here, and when each may be tried again.
 
     Args:

@@ -1,8 +1,7 @@
-"""The doorbell: sleeping until there is something to read, without losing a wake-up and without a NOTIFY for
-every commit.
+"""Sleeping until there is something to read, without missing a notification and without a NOTIFY for every commit.
 
 A worker that goes to sleep takes a *shared session* advisory lock; the trigger on a stream (sql/functions/
-ring.sql) tries that lock and notifies only when somebody sleeps. Polling stays underneath as the truth.
+notify_sleepers.sql) tries that lock and notifies only when somebody sleeps. Polling stays underneath as the truth.
 """
 
 from __future__ import annotations
@@ -15,25 +14,25 @@ from collections.abc import Callable, Sequence
 import psycopg
 
 from refold.model.stream.cursor import Snapshot
-from refold.service.worker.missed_notifications import GRACE, Silent, first_silent, heard, lost
+from refold.service.worker.missed_notifications import GRACE, Missed, close_incident, first_missed, open_incident
 
 log = logging.getLogger("refold.worker")
 
 KEY = 8246178264892741632
-"""Of the lock: `sql/functions/doorbell_key.sql`, which a login without a role may not call."""
+"""Of the lock: `sql/functions/sleepers_lock.sql`, which a login without a role may not call."""
 CHANNEL = "refold"
 POLL = 1.0
-"""Seconds between two looks while nothing rings."""
+"""Seconds between two looks while no notification arrives."""
 SETTLE = 0.25
-"""Seconds at most for which a sleeper waits for transactions that were open when it raised the flag."""
+"""Seconds at most for which a sleeper waits for transactions that were open when it marked itself asleep."""
 TICK = 0.005
 """Seconds between two looks in that time."""
 OBEY = 0.25
 """Seconds after which a sleeper looks whether it has been told to stop."""
 
-# The key is the same for everybody who may connect. Whoever holds it exclusively keeps workers from raising their flag,
-# and they poll; whoever holds it shared is taken for a sleeper, and each append notifies. Neither does harm; both are
-# told (here, and by `refold doctor`).
+# The key is the same for everybody who may connect. Whoever holds it exclusively keeps workers from marking themselves
+# asleep, and they poll; whoever holds it shared is taken for a sleeper, and each append notifies. Neither does harm;
+# both are told (here, and by `refold doctor`).
 _HOLDERS = """
 SELECT l.pid, coalesce(a.usename::text, '?'), coalesce(a.application_name, ''), l.mode = 'ExclusiveLock'
 FROM pg_locks AS l
@@ -46,26 +45,26 @@ ORDER BY l.pid
 
 
 def holders(conn: psycopg.Connection) -> list[tuple[int, str, str, bool]]:
-    """Who holds the flag: pid, user, application, and whether exclusively."""
+    """Who holds the sleepers' lock: pid, user, application, and whether exclusively."""
     return [(pid, user, name, alone) for pid, user, name, alone in conn.execute(_HOLDERS, (KEY,)).fetchall()]
 
 
-class Doorbell:
+class Listener:
     """Sleeps for one worker.
 
     Args:
         conn: the worker's connection, in autocommit mode.
-        poll: seconds between two looks while nothing rings.
+        poll: seconds between two looks while no notification arrives.
     """
 
     def __init__(self, conn: psycopg.Connection, *, poll: float = POLL) -> None:
         self._conn = conn
         self._poll = poll
-        self.rings = False
+        self.works = False
         self._up = False
         self._settled = False
-        self._flag_txid: int | None = None
-        self._silent: tuple[Silent, float] | None = None
+        self._asleep_txid: int | None = None
+        self._missed: tuple[Missed, float] | None = None
         self._lost = False
         self._refused: float | None = None
         self._told = False
@@ -73,7 +72,7 @@ class Doorbell:
     def self_test(self, other: psycopg.Connection, *, seconds: float = 1.0) -> bool:
         """Finds out whether a NOTIFY arrives here: behind a transaction-pooling proxy it never does.
 
-        It runs before the flag is first raised. Without it the worker polls.
+        It runs before the worker first marks itself asleep. Without it the worker polls.
 
         Args:
             other: a second connection to the same database, in autocommit mode.
@@ -81,15 +80,15 @@ class Doorbell:
         """
         self._conn.execute(f"LISTEN {CHANNEL}")
         other.execute("SELECT pg_notify(%s, 'self-test')", (CHANNEL,))
-        self.rings = any(True for _ in self._conn.notifies(timeout=seconds, stop_after=1))
-        return self.rings
+        self.works = any(True for _ in self._conn.notifies(timeout=seconds, stop_after=1))
+        return self.works
 
     def sleep(self, work: Callable[[], bool], stopped: Callable[[], bool], *, at_most: float = math.inf) -> None:
-        """Sleeps until there is work, a ring, or the next poll is due; the flag stays up until `lower_flag`.
+        """Sleeps until there is work, a notification, or the next poll; stays marked asleep until `mark_awake`.
 
-        The rule that loses no wake-up: raise the flag, note which transactions are in progress, look once more;
-        while one of them is still open, keep looking briefly (it may have tried the lock before the flag was
-        up); only then sleep.
+        The rule that misses nothing: mark asleep, note which transactions are in progress, look once more;
+        while one of them is still open, keep looking briefly (it may have tried the lock before
+        that); only then sleep.
 
         Args:
             work: looks for work.
@@ -98,36 +97,36 @@ class Doorbell:
         """
         seconds = min(self._poll, at_most)
         self._judge()
-        if not self.rings:
+        if not self.works:
             self._doze(seconds, stopped)
-        elif self._up or self._raise_flag():
+        elif self._up or self._mark_asleep():
             if self._settled or self._settle(work, stopped):
                 if self._listen(seconds, stopped):
-                    self._heard()
+                    self._notified()
                 else:
-                    self._listen_back()
+                    self._note_missed()
         elif self._kept_from_it():
             self._doze(seconds, stopped)
         else:
             self._doze(TICK, stopped)
 
-    def lower_flag(self) -> None:
+    def mark_awake(self) -> None:
         """Tells producers that nobody needs to be woken: there is work in hand."""
         if self._up:
-            self._conn.execute("SELECT pg_advisory_unlock_shared(refold.doorbell_key())")
+            self._conn.execute("SELECT pg_advisory_unlock_shared(refold.sleepers_lock())")
             self._up = self._settled = False
-            self._flag_txid = None
+            self._asleep_txid = None
 
-    def _raise_flag(self) -> bool:
+    def _mark_asleep(self) -> bool:
         # `try`: a producer holds the lock for the moment in which it tries it.
-        row = self._conn.execute("SELECT pg_try_advisory_lock_shared(refold.doorbell_key())").fetchone()
+        row = self._conn.execute("SELECT pg_try_advisory_lock_shared(refold.sleepers_lock())").fetchone()
         self._up = row is not None and bool(row[0])
         if self._up:
             self._refused, self._told = None, False
         return self._up
 
     def _kept_from_it(self) -> bool:
-        """Whether somebody holds the flag for longer than a producer tries it; looking again at once is of no use."""
+        """Whether somebody holds the lock for longer than a producer tries it; looking again at once is of no use."""
         now = time.monotonic()
         self._refused = self._refused or now
         if now - self._refused < SETTLE:
@@ -136,23 +135,23 @@ class Doorbell:
             self._told = True
             who = [f"pid {pid} ({user}, {name})" for pid, user, name, alone in holders(self._conn) if alone]
             log.warning(
-                "somebody else holds the doorbell's lock, so that events cannot wake this worker: %s; polling",
+                "somebody else holds the sleepers' lock, so that events cannot wake this worker: %s; polling",
                 ", ".join(who) or "gone by now",
             )
         return True
 
     def _settle(self, work: Callable[[], bool], stopped: Callable[[], bool]) -> bool:
-        """Looks until every transaction is over that may have missed the flag; False when there is work."""
+        """Looks until every transaction is over that may have found nobody asleep; False when there is work."""
         # A txid of its own: a snapshot does not list those that run above the latest one that has ended.
         row = self._conn.execute("SELECT pg_current_snapshot()::text, pg_current_xact_id()::text").fetchone()
         assert row is not None
         then, own = Snapshot.parse(row[0]), int(row[1])
-        self._flag_txid = own
-        before_flag = (*then.xip, *range(then.xmax, own))
+        self._asleep_txid = own
+        before = (*then.xip, *range(then.xmax, own))
         until = time.monotonic() + SETTLE
         while True:
             # Asked before looking: what ends in between has been looked for.
-            open_still = self._any_open(before_flag)
+            open_still = self._any_open(before)
             if work() or stopped():
                 return False
             if not open_still or time.monotonic() >= until:
@@ -161,7 +160,7 @@ class Doorbell:
             time.sleep(TICK)
 
     def _listen(self, seconds: float, stopped: Callable[[], bool]) -> bool:
-        """Whether it rings within a time."""
+        """Whether a notification arrives within a time."""
         until = time.monotonic() + seconds
         while not stopped():
             left = until - time.monotonic()
@@ -171,30 +170,30 @@ class Doorbell:
                 break
         return False
 
-    def _heard(self) -> None:
-        """It rang: whatever is read from now on may have rung too."""
-        self._flag_txid = self._silent = None
+    def _notified(self) -> None:
+        """A notification arrived: whatever is read from now on may have sent it."""
+        self._asleep_txid = self._missed = None
         if self._lost:
             self._lost = False
-            heard(self._conn)
+            close_incident(self._conn)
 
-    def _listen_back(self) -> None:
-        """Nothing rang: notes an event that should have, if there is one."""
-        if self._flag_txid is not None and self._silent is None:
-            silent = first_silent(self._conn, self._flag_txid)
-            if silent is not None:
-                self._silent = silent, time.monotonic()
+    def _note_missed(self) -> None:
+        """Notes an event that should have notified, if there is one."""
+        if self._asleep_txid is not None and self._missed is None:
+            missed = first_missed(self._conn, self._asleep_txid)
+            if missed is not None:
+                self._missed = missed, time.monotonic()
 
     def _judge(self) -> None:
-        """Once its ring can no longer be on its way, it is lost."""
-        if self._silent is None or time.monotonic() < self._silent[1] + GRACE:
+        """Opens an incident once its notification can no longer be on its way."""
+        if self._missed is None or time.monotonic() < self._missed[1] + GRACE:
             return
-        silent, _ = self._silent
-        self._silent = None
+        missed, _ = self._missed
+        self._missed = None
         if any(True for _ in self._conn.notifies(timeout=0, stop_after=1)):
-            self._heard()
+            self._notified()
         else:
-            lost(self._conn, silent)
+            open_incident(self._conn, missed)
             self._lost = True
 
     def _any_open(self, txids: Sequence[int]) -> bool:
@@ -206,7 +205,7 @@ class Doorbell:
         return any(not now.visible(txid) for txid in txids)
 
     def _doze(self, seconds: float, stopped: Callable[[], bool]) -> None:
-        """Waits without the flag, in short naps so that a stop is obeyed soon."""
+        """Waits without being marked asleep, in short naps so that a stop is obeyed soon."""
         until = time.monotonic() + seconds
         while time.monotonic() < until and not stopped():
             time.sleep(min(0.05, max(0.0, until - time.monotonic())))

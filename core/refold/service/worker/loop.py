@@ -19,14 +19,14 @@ from refold.postgres.connect import connect
 from refold.postgres.old_snapshots import old
 from refold.postgres.proxy import proxied
 from refold.postgres.retry import away, transient
-from refold.postgres.watchdog import Watch
+from refold.postgres.watchdog import Watchdog
 from refold.service.duties.schedule import Duty
 from refold.service.duties.thread import DutyThread
-from refold.service.worker.backoff import Patience
+from refold.service.worker.backoff import BuildBackoff
 from refold.service.worker.latency import Latencies
-from refold.service.worker.listener import POLL, Doorbell
+from refold.service.worker.listener import POLL, Listener
 from refold.service.worker.page_rest import Pacing
-from refold.service.worker.pending import waiting
+from refold.service.worker.pending import builds_with_work
 from refold.service.worker.snapshot_rest import Pace
 from refold.store.builds.build import EVENT_GRAIN, Build, readers_of, set_error
 from refold.store.builds.compiled import Compiler
@@ -79,7 +79,7 @@ class Worker:
         url: a libpq URL; the login role must be allowed to act as refold_worker.
         projections: the folder of Python transforms, if this worker has any.
         duties: what it does beside its pages, see `DutyThread`; nothing of it when it drains.
-        poll: seconds between two looks while nothing rings.
+        poll: seconds between two looks while no notification arrives.
         frozen_after: seconds after which the server takes a worker that says nothing for dead.
         stopped: asked between pages whether to stop.
         on_page: told of every page (build, events), for progress.
@@ -99,8 +99,8 @@ class Worker:
         self._url = url
         self._compiler = Compiler(projections)
         self._poll = poll
-        # Else a frozen worker would keep its build from the others for ever, and its flag would stay up: every append
-        # would ring for somebody who cannot hear. A sleeper says something at every poll, and every few seconds.
+        # Else a frozen worker would keep its build from the others for ever, and would count as asleep: every append
+        # would notify somebody who cannot hear. A sleeper says something at every poll, and every few seconds.
         asleep = frozen_after + min(poll, SEGMENTS_EVERY)
         self._settings = SETTINGS | {
             "idle_in_transaction_session_timeout": f"{frozen_after * 1000:.0f}ms",
@@ -108,7 +108,7 @@ class Worker:
         }
         self._stopped = stopped
         self._on_page = on_page
-        self._patience = Patience()
+        self._backoff = BuildBackoff()
         self._pacing = Pacing()
         self._duty_thread = DutyThread(url, projections, duties, frozen_after=frozen_after)
         self._latencies = Latencies()
@@ -145,13 +145,13 @@ class Worker:
             connect(
                 self._url, "refold_worker", autocommit=True, application_name="refold worker", settings=self._settings
             ) as conn,
-            Watch(conn, self._url),
+            Watchdog(conn, self._url),
         ):
             check(conn)
             runner = StepRunner(conn, self._compiler)
-            doorbell = Doorbell(conn, poll=self._poll)
+            listener = Listener(conn, poll=self._poll)
             if not drain or proxied(conn):
-                self._test(conn, doorbell)
+                self._test(conn, listener)
             if not drain:
                 # The checks are passed: refold can work here.
                 self._duty_thread.begin()
@@ -161,7 +161,7 @@ class Worker:
                 self._latencies.write(conn)
                 if time.monotonic() >= segments_due:
                     # A restore may come while this worker runs. Its pages are refused from then on (see
-                    # sql/functions/refuse_foreign.sql); here it learns why.
+                    # sql/functions/refuse_foreign_cluster.sql); here it learns why.
                     check(conn)
                     conn.execute("SELECT refold.ensure_segments()")
                     pace.held(bool(old(conn)))
@@ -171,11 +171,11 @@ class Worker:
                     self._wrote()
                     segments_due = time.monotonic() + SEGMENTS_EVERY
                 # Whoever waits for a drain waits for all of it.
-                todo = self._patience.due(waiting(conn)) if drain else self._due(waiting(conn))
+                todo = self._backoff.due(builds_with_work(conn)) if drain else self._due(builds_with_work(conn))
                 # What cost this worker its connection comes last, or those behind it would never have their turn.
                 todo.sort(key=lambda build: build.build_id in self._suspects)
                 if todo:
-                    doorbell.lower_flag()
+                    listener.mark_awake()
                     started = time.monotonic()
                     swept = self._sweep(runner, todo)
                     if swept.busy:
@@ -183,7 +183,7 @@ class Worker:
                             rest = pace.rest(swept.pages)
                             time.sleep(max(0.0, started + rest - time.monotonic()))
                         continue
-                promoted = runner.promote_ready(patient=not drain)
+                promoted = runner.promote_ready(back_off=not drain)
                 for build in promoted:
                     log.info("%s is live as %s", build.projection, build.table_name)
                 if promoted:
@@ -194,8 +194,8 @@ class Worker:
                 elif drain:
                     break
                 else:
-                    doorbell.sleep(
-                        lambda: bool(self._due(waiting(conn))),
+                    listener.sleep(
+                        lambda: bool(self._due(builds_with_work(conn))),
                         self._stopped,
                         at_most=max(0.0, min(segments_due - time.monotonic(), self._pacing.wait())),
                     )
@@ -219,7 +219,7 @@ class Worker:
                 self._failed(runner.conn, build, error)
                 continue
             self._suspects.discard(build.build_id)
-            mended = self._patience.worked(build) or build.error is not None
+            mended = self._backoff.worked(build) or build.error is not None
             if done is not None:
                 if mended:
                     # The error may be another worker's, who lacks the code.
@@ -241,21 +241,21 @@ class Worker:
 
     def _due(self, builds: Iterable[Build]) -> list[Build]:
         """The builds that neither failed just now nor rest."""
-        return self._pacing.due(self._patience.due(builds))
+        return self._pacing.due(self._backoff.due(builds))
 
     def _failed(self, conn: psycopg.Connection, build: Build, error: Exception) -> None:
         message = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        if self._patience.failed(build, message):
+        if self._backoff.failed(build, message):
             log.warning("%s: %s", build.table_name, message)
             set_error(conn, build, message)
 
-    def _test(self, conn: psycopg.Connection, doorbell: Doorbell) -> None:
+    def _test(self, conn: psycopg.Connection, listener: Listener) -> None:
         with (
             connect(self._url, autocommit=True, application_name="refold self-test") as other,
-            Watch(other, self._url),
+            Watchdog(other, self._url),
         ):
             # Through a proxy one may arrive by chance, and the next not.
-            if proxied(conn) or not doorbell.self_test(other):
+            if proxied(conn) or not listener.self_test(other):
                 log.warning(
                     "NOTIFY does not arrive on this connection (a transaction-pooling proxy?): polling every %g s",
                     self._poll,

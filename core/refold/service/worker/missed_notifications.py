@@ -1,9 +1,9 @@
-"""Wake-ups that should have come: an event that rang no bell although a worker slept by it.
+"""Notifications that should have come: an event that was committed without one although a worker slept.
 
 The trigger on the log tries the sleepers' lock after its transaction has an id. So an event whose id is above one
-that the sleeper drew after it had raised its flag must ring. When a poll finds such an event and the bell has
-still not rung a moment later, the wake-up is lost: the doorbell is turned off for that producer, the queue of
-notifications is full, or something between server and worker swallows them. Polling has already done the work.
+that the sleeper drew after it had marked itself asleep must notify. When a poll finds such an event and nothing has
+arrived a moment later, the notification is missed: it is switched off for that producer, the cluster's queue is full,
+or something between server and worker swallows it. Polling has already done the work.
 """
 
 from __future__ import annotations
@@ -18,64 +18,70 @@ from refold.model.stream.cursor import Snapshot
 from refold.store.incidents import detect, resolve
 
 GRACE = 0.5
-"""Seconds for which a ring may be on its way after its event can be seen."""
-SUBJECT = "doorbell"
-DUTY = "doorbell"
+"""Seconds for which a notification may be on its way after its event can be seen."""
+SUBJECT = "notify"
+DUTY = "listener"
 
 
 @dataclass(frozen=True, slots=True)
-class Silent:
-    """An event that a poll found and that should have rung.
+class Missed:
+    """An event that a poll found and that should have notified.
 
     Args:
         event_id: the first of them.
         recorded_at: when its transaction began.
         txid: its transaction.
-        flag_txid: the sleeper's own id, drawn after its flag was up.
+        asleep_txid: the sleeper's own id, drawn after it had marked itself asleep.
         queue_usage: how full the cluster's queue of notifications was, 0 to 1.
     """
 
     event_id: str
     recorded_at: datetime
     txid: int
-    flag_txid: int
+    asleep_txid: int
     queue_usage: float
 
 
-def first_silent(conn: psycopg.Connection, flag_txid: int) -> Silent | None:
+def first_missed(conn: psycopg.Connection, asleep_txid: int) -> Missed | None:
     """The first event above a sleeper's own transaction id, if there is any.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        flag_txid: see `Silent`.
+        asleep_txid: see `Missed`.
     """
-    with conn.cursor(row_factory=class_row(Silent)) as cursor:
+    with conn.cursor(row_factory=class_row(Missed)) as cursor:
         return cursor.execute(
             """
-            SELECT event_id, recorded_at, txid::text::bigint AS txid, %s::bigint AS flag_txid,
+            SELECT event_id, recorded_at, txid::text::bigint AS txid, %s::bigint AS asleep_txid,
                    pg_notification_queue_usage() AS queue_usage
             FROM refold.first_unread(%s::pg_snapshot, NULL, NULL, NULL, 1)
             -- Who turned it off for a role (for two-phase commit) has chosen to wait for the poll.
-            WHERE NOT EXISTS (SELECT FROM pg_db_role_setting AS s WHERE 'refold.doorbell=off' = ANY (s.setconfig))
+            WHERE NOT EXISTS (SELECT FROM pg_db_role_setting AS s WHERE 'refold.notify=off' = ANY (s.setconfig))
             """,
-            (str(flag_txid), str(Snapshot(flag_txid + 1, flag_txid + 1, ()))),
+            (str(asleep_txid), str(Snapshot(asleep_txid + 1, asleep_txid + 1, ()))),
         ).fetchone()
 
 
-def lost(conn: psycopg.Connection, silent: Silent) -> None:
+def open_incident(conn: psycopg.Connection, missed: Missed) -> None:
     """Opens the incident, or adds to it."""
     evidence = {
-        "event": silent.event_id,
-        "recorded_at": silent.recorded_at.isoformat(),
-        "txid": silent.txid,
-        "flag_txid": silent.flag_txid,
-        "queue_usage": silent.queue_usage,
+        "event": missed.event_id,
+        "recorded_at": missed.recorded_at.isoformat(),
+        "txid": missed.txid,
+        "asleep_txid": missed.asleep_txid,
+        "queue_usage": missed.queue_usage,
         "worker_pid": conn.info.backend_pid,
         "seen_at": datetime.now(UTC).isoformat(),
     }
-    detect(conn, "lost_wake_up", SUBJECT, by=DUTY, evidence=evidence, started_at=silent.recorded_at)
+    detect(conn, "missed_notification", SUBJECT, by=DUTY, evidence=evidence, started_at=missed.recorded_at)
 
 
-def heard(conn: psycopg.Connection) -> None:
-    """Closes the incident: the bell rings again."""
-    resolve(conn, "lost_wake_up", SUBJECT, by=DUTY, outcome={"because": "the bell rang", "pid": conn.info.backend_pid})
+def close_incident(conn: psycopg.Connection) -> None:
+    """Closes the incident: notifications arrive again."""
+    resolve(
+        conn,
+        "missed_notification",
+        SUBJECT,
+        by=DUTY,
+        outcome={"because": "a notification arrived", "pid": conn.info.backend_pid},
+    )

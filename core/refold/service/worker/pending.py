@@ -34,7 +34,7 @@ WHERE b.state IN ('building', 'live')
 """
 
 
-def waiting(conn: psycopg.Connection) -> list[Build]:
+def builds_with_work(conn: psycopg.Connection) -> list[Build]:
     """The builds that have something to apply right now, upstream first.
 
     Args:

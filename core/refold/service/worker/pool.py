@@ -54,7 +54,7 @@ class Orders:
     Args:
         url: a libpq URL; the login role must be allowed to act as refold_worker.
         projections: the folder of Python transforms, if there is one.
-        poll: seconds between two looks while nothing rings.
+        poll: seconds between two looks while no notification arrives.
         drain: stop when everything that was committed is applied.
         duties: what the workers do besides; functions of modules, as they are handed to other processes.
     """

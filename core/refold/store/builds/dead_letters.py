@@ -79,7 +79,7 @@ def find(conn: psycopg.Connection, condition: str = "true", *parameters: object)
         return cursor.execute(query.encode(), parameters).fetchall()
 
 
-def left_out(conn: psycopg.Connection, build: Build) -> list[str]:
+def excluded_event_ids(conn: psycopg.Connection, build: Build) -> list[str]:
     """The ids of the events that a build leaves out.
 
     Args:
@@ -95,7 +95,7 @@ def left_out(conn: psycopg.Connection, build: Build) -> list[str]:
 
 
 @dataclass(slots=True)
-class Bound:
+class DeadLetterBudget:
     """How many letters of a build may wait; beyond that it is rather the projection that is broken.
 
     What a person has dropped is settled, and does not count. A *live* build goes on beyond the bound unless
@@ -116,7 +116,7 @@ class Bound:
     FEW = 10
 
     @classmethod
-    def of(cls, conn: psycopg.Connection, build: Build, rows: int) -> Bound:
+    def for_page(cls, conn: psycopg.Connection, build: Build, rows: int) -> DeadLetterBudget:
         """The bound for a page of so many rows, from `refold.settings`."""
         # What its live predecessor leaves out fails in a rebuild as well, and is no news.
         found = conn.execute(
@@ -138,7 +138,7 @@ class Bound:
         """Whether it is more than there may be."""
         return self.left < 0 or self.of_page < 0
 
-    def take(self, error: BaseException) -> None:
+    def spend(self, error: BaseException) -> None:
         """Counts one more.
 
         Raises:
@@ -179,7 +179,7 @@ def described(error: BaseException) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
 
 
-def set_aside(conn: psycopg.Connection, build: Build, failed: Sequence[Failed], *, beyond: bool = False) -> None:
+def quarantine(conn: psycopg.Connection, build: Build, failed: Sequence[Failed], *, beyond: bool = False) -> None:
     """Makes events dead letters of a build, in the transaction that moves the cursor past them.
 
     Args:

@@ -135,7 +135,7 @@ def _edge(conn: psycopg.Connection, compiled: CompiledBuild, parameters: Mapping
                    WHERE s.sealed_at IS NULL OR s.upto >= pg_snapshot_xmin(%(done)s::pg_snapshot)),
                    max(s.slice) + 1, 0),
                (SELECT last_value FROM refold.events_position)
-        FROM refold.sealed AS s
+        FROM refold.sealed_slices AS s
         """,
         parameters,
     ).fetchone()
@@ -163,7 +163,7 @@ def _side(compiled: CompiledBuild, edge: _Edge, ranges: Sequence[Range]) -> Side
     ]
     if not stream.ordinal:
         parts += [
-            f"SELECT slice, events, ids FROM refold.sealed WHERE slice < %(unsealed)s::integer AND slice {held}",
+            f"SELECT slice, events, ids FROM refold.sealed_slices WHERE slice < %(unsealed)s::integer AND slice {held}",
             f"SELECT {position_slice()} AS slice, -count(*), -sum({identity()}) FROM refold.dead_letters\n"
             f"WHERE build_id = {compiled.build_id} AND state <> 'released'\n"
             f"  AND {position_slice()} < %(unsealed)s::integer AND {position_slice()} {held}\nGROUP BY 1",

@@ -140,7 +140,7 @@ def store(conn: psycopg.Connection, events: Sequence[SourceEvent], *, optimistic
 def set_aside(conn: psycopg.Connection, source: str, line: int, receipt: Receipt, raw: str) -> None:
     """Keeps rejected input with its raw text, reason, source and line (or place in the batch, from 1)."""
     conn.execute(
-        "SELECT refold.set_aside(%s, %s, %s, %s, %s)",
+        "SELECT refold.reject(%s, %s, %s, %s, %s)",
         (
             _sendable(conn, source),
             line,

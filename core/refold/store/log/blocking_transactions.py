@@ -10,7 +10,7 @@ from psycopg.rows import class_row
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class BlockingTransaction:
     """A transaction that has written to the log and is not finished: its events wait for its end.
 
     Args:
@@ -28,7 +28,7 @@ class Holder:
     owner: str
 
 
-def holders(conn: psycopg.Connection) -> tuple[list[Holder], list[Holder]]:
+def blocking_transactions(conn: psycopg.Connection) -> tuple[list[BlockingTransaction], list[BlockingTransaction]]:
     """The open and the prepared transactions that hold events back, oldest first.
 
     Args:
@@ -72,6 +72,6 @@ ORDER BY p.prepared, p.gid
 """
 
 
-def _holders(conn: psycopg.Connection, query: str, log: int) -> list[Holder]:
-    with conn.cursor(row_factory=class_row(Holder)) as cursor:
+def _holders(conn: psycopg.Connection, query: str, log: int) -> list[BlockingTransaction]:
+    with conn.cursor(row_factory=class_row(BlockingTransaction)) as cursor:
         return cursor.execute(query.encode(), (log,)).fetchall()

@@ -20,7 +20,7 @@ WRITERS_S = 60.0
 """Seconds for which transactions that have written to the table are waited for."""
 
 
-def may_pass(conn: psycopg.Connection) -> None:
+def require_owner(conn: psycopg.Connection) -> None:
     """Refuses a login that cannot act as the owner.
 
     Raises:
@@ -35,7 +35,7 @@ def may_pass(conn: psycopg.Connection) -> None:
         )
 
 
-def through(conn: psycopg.Connection, table: str, guards: Sequence[str], work: Callable[[], T]) -> T:
+def guards_disabled(conn: psycopg.Connection, table: str, guards: Sequence[str], work: Callable[[], T]) -> T:
     """Runs some work as refold_owner, in a transaction in which the guards of a table stand aside.
 
     DISABLE TRIGGER takes a lock that no writer of the table holds at the same time, and is undone with the

@@ -90,7 +90,7 @@ def edge(conn: psycopg.Connection) -> tuple[int, int]:
         """
         SELECT coalesce(min(slice) FILTER (WHERE sealed_at IS NULL), max(slice) + 1, 0),
                (SELECT last_value FROM refold.events_position)
-        FROM refold.sealed
+        FROM refold.sealed_slices
         """
     ).fetchone()
     assert row is not None
@@ -191,7 +191,7 @@ def _positions(part: Range) -> tuple[int, int]:
 
 def _sealed(conn: psycopg.Connection, part: Range) -> dict[int, SliceChecksum]:
     rows = conn.execute(
-        "SELECT slice, events, upto::text::bigint, ids, hash FROM refold.sealed"
+        "SELECT slice, events, upto::text::bigint, ids, hash FROM refold.sealed_slices"
         " WHERE sealed_at IS NOT NULL AND slice >= %s AND slice <= %s",
         (0 if part[0] is None else part[0], LAST if part[1] is None else part[1]),
     ).fetchall()

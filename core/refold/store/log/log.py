@@ -11,7 +11,7 @@ import psycopg
 from refold.model.event.source_event import Answer, SourceEvent
 from refold.postgres.connect import connect
 from refold.postgres.retry import away, retrying, transient
-from refold.postgres.watchdog import Watch
+from refold.postgres.watchdog import Watchdog
 from refold.store.log.append import Receipt, append
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class Log:
         self._url = url
         self._source = source
         self._conn: psycopg.Connection | None = None
-        self._watch: Watch | None = None
+        self._watchdog: Watchdog | None = None
         self._pessimistic = 0
         self._served = False
 
@@ -84,15 +84,15 @@ class Log:
         if self._conn is None or self._conn.closed:
             self.close()
             self._conn = connect(self._url, "refold_producer", application_name="refold log", autocommit=True)
-            self._watch = Watch(self._conn, self._url)
+            self._watchdog = Watchdog(self._conn, self._url)
             self._served = True
         return self._conn
 
     def close(self) -> None:
         """Closes the connection; a batch is either committed or not there."""
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
+        if self._watchdog is not None:
+            self._watchdog.close()
+            self._watchdog = None
         if self._conn is not None:
             self._conn.close()
             self._conn = None

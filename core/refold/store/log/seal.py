@@ -92,7 +92,7 @@ def seal(conn: psycopg.Connection, *, seconds: float = SECONDS) -> list[int]:
     until = time.monotonic() + seconds
     note(conn)
     ready = conn.execute(
-        "SELECT slice FROM refold.sealed"
+        "SELECT slice FROM refold.sealed_slices"
         " WHERE sealed_at IS NULL AND passed <= pg_snapshot_xmin(pg_current_snapshot()) ORDER BY slice"
     ).fetchall()
     sealed: list[int] = []
@@ -113,9 +113,9 @@ def note(conn: psycopg.Connection) -> None:
     assert row is not None
     conn.execute(
         """
-        INSERT INTO refold.sealed (slice, passed)
+        INSERT INTO refold.sealed_slices (slice, passed)
         SELECT slice, pg_current_xact_id()
-        FROM generate_series((SELECT coalesce(max(slice) + 1, 0) FROM refold.sealed), %s::bigint - 1) AS slice
+        FROM generate_series((SELECT coalesce(max(slice) + 1, 0) FROM refold.sealed_slices), %s::bigint - 1) AS slice
         ON CONFLICT DO NOTHING
         """,
         (row[0] >> POSITION_BITS,),
@@ -140,7 +140,7 @@ def _seal(conn: psycopg.Connection, numbers: range) -> list[int]:
         rows = [(number, found.get(number, SliceChecksum())) for number in numbers if number not in damaged]
         with conn.cursor() as cursor:
             cursor.executemany(
-                "UPDATE refold.sealed SET events = %s, upto = %s::text::xid8, ids = %s, hash = %s,"
+                "UPDATE refold.sealed_slices SET events = %s, upto = %s::text::xid8, ids = %s, hash = %s,"
                 " sealed_at = clock_timestamp(), scrubbed_at = clock_timestamp()"
                 " WHERE slice = %s AND sealed_at IS NULL",
                 [(one.events, str(one.upto), one.ids, one.hash, number) for number, one in rows],
@@ -148,8 +148,8 @@ def _seal(conn: psycopg.Connection, numbers: range) -> list[int]:
         # Whoever burns positions must not fill this table. A slice that is not here is empty; the last one stays, for
         # it says how far this has got.
         conn.execute(
-            "DELETE FROM refold.sealed WHERE slice >= %s AND slice < %s AND events = 0"
-            " AND slice < (SELECT max(slice) FROM refold.sealed)",
+            "DELETE FROM refold.sealed_slices WHERE slice >= %s AND slice < %s AND events = 0"
+            " AND slice < (SELECT max(slice) FROM refold.sealed_slices)",
             (numbers.start, numbers.stop),
         )
     return [number for number, _ in rows]

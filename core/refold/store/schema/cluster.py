@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.rows import class_row
 
-BEGUN = 0
+REWRITE_IN_PROGRESS = 0
 """What the settings have for a system identifier while coordinates are rewritten: no cluster's."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bearings:
+class ClusterState:
     """Where the coordinates stand beside the transactions of this cluster, all at one instant.
 
     Args:
@@ -53,7 +53,7 @@ class Bearings:
 
     def why(self) -> str | None:
         """What is wrong with them here, as a sentence; None when they can be believed."""
-        if self.recorded == BEGUN:
+        if self.recorded == REWRITE_IN_PROGRESS:
             return "a `refold recover` of this database was begun and has not come to its end"
         if self.foreign:
             return (
@@ -89,11 +89,11 @@ FROM refold.settings AS s, pg_control_system() AS c
 """
 
 
-def bearings(conn: psycopg.Connection) -> Bearings | None:
+def inspect_cluster(conn: psycopg.Connection) -> ClusterState | None:
     """Looks where the coordinates stand; None when refold's settings are missing.
 
     Args:
         conn: acts as refold_worker or refold_owner.
     """
-    with conn.cursor(row_factory=class_row(Bearings)) as cursor:
+    with conn.cursor(row_factory=class_row(ClusterState)) as cursor:
         return cursor.execute(_LOOK).fetchone()

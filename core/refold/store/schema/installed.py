@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from refold.errors import ForeignCluster, NotInstalled
-from refold.store.schema.cluster import bearings
+from refold.store.schema.cluster import inspect_cluster
 
 
 def check(conn: psycopg.Connection) -> None:
@@ -19,7 +19,7 @@ def check(conn: psycopg.Connection) -> None:
     installed = conn.execute("SELECT to_regclass('refold.settings') IS NOT NULL").fetchone()
     if installed is None or not installed[0]:
         raise NotInstalled("refold is not installed in this database", remedy="Run `refold migrate` first.")
-    found = bearings(conn)
+    found = inspect_cluster(conn)
     if found is None:
         raise NotInstalled("refold's settings are missing", remedy="Run `refold migrate` first.")
     why = found.why()

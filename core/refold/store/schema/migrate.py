@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Applied in this order; within a folder, functions may refer to each other freely.
 _FOLDERS = ("functions", "aggregates", "monitoring", "triggers")
-PATIENCE = 60.0
+LOCK_WAIT_S = 60.0
 """Seconds for which a migration tries to get its short locks."""
 _VERSION = "refold.alembic_version"
 """Whoever migrates has a lock on it."""
@@ -127,11 +127,11 @@ def _install(conn: psycopg.Connection, url: str) -> None:
     _alembic_upgrade(url)
     try:
         # A trigger on the log waits for every open writer.
-        in_short_attempts(conn, PATIENCE, lambda: _apply_objects(conn))
-        give_identities(conn, PATIENCE)
+        in_short_attempts(conn, LOCK_WAIT_S, lambda: _apply_objects(conn))
+        give_identities(conn, LOCK_WAIT_S)
     except psycopg.errors.LockNotAvailable as error:
         raise DatabaseError(
-            f"transactions have kept refold's tables from being changed for {PATIENCE:.0f} s",
+            f"transactions have kept refold's tables from being changed for {LOCK_WAIT_S:.0f} s",
             remedy="End those that are open for long (`refold status` names them), then migrate again.",
         ) from error
 

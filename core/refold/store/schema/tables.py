@@ -322,7 +322,7 @@ incidents = Table(
     Column("evidence", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("outcome", JSONB),
     CheckConstraint(
-        "kind IN ('drift', 'dead_letters', 'stalled', 'lag', 'held_back', 'held_snapshot', 'lost_wake_up',"
+        "kind IN ('drift', 'dead_letters', 'stalled', 'lag', 'held_back', 'held_snapshot', 'missed_notification',"
         " 'log_damage', 'impure_transform', 'foreign_cluster', 'hot_key', 'hidden')",
         "kind",
     ),
@@ -453,8 +453,8 @@ quick_audits = Table(
     comment="How far the quick audit has got of builds whose tables are too large for one statement.",
 )
 
-sealed = Table(
-    "sealed",
+sealed_slices = Table(
+    "sealed_slices",
     metadata,
     # Of positions: see refold.model.stream.slices.
     Column("slice", Integer, primary_key=True, autoincrement=False),

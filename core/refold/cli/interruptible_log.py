@@ -16,7 +16,7 @@ from refold.store.log import Log
 T = TypeVar("T")
 
 
-class PatientLog(Log):
+class InterruptibleLog(Log):
     """A log whose batches Ctrl-C lets end, so that the figures told afterwards are exact. A second one does not."""
 
     def __init__(self, url: str) -> None:
@@ -47,7 +47,7 @@ class PatientLog(Log):
 
 
 @contextmanager
-def patience(log: PatientLog) -> Iterator[None]:
+def interruptible(log: InterruptibleLog) -> Iterator[None]:
     """Lets SIGINT mean what the log makes of it."""
     before = signal.signal(signal.SIGINT, log.interrupt)
     try:

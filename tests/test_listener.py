@@ -1,4 +1,4 @@
-"""The doorbell: a sleeping worker hears of an event at once, and producers pay only while somebody sleeps."""
+"""The listener: a sleeping worker hears of an event at once, and producers pay only while somebody sleeps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from law import PROJECT, deploy_project, random_events, wrong_metrics
 from processes import worker
 from refold import Log, append
 from refold.embedded import EmbeddedServer
-from refold.service.worker.listener import SETTLE, Doorbell
+from refold.service.worker.listener import SETTLE, Listener
 from refold.store.schema.migrate import migrate
 from sessions import terminate
 from waiting import wait_until
@@ -30,7 +30,7 @@ Connect = Callable[..., psycopg.Connection[Any]]
 SLEEPERS = """
     SELECT count(*) FROM pg_locks
     WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted
-      AND (classid::bigint << 32) | objid::bigint = refold.doorbell_key()
+      AND (classid::bigint << 32) | objid::bigint = refold.sleepers_lock()
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 AT_ONCE_S = 5.0
@@ -49,9 +49,9 @@ def producer(connect: Connect) -> psycopg.Connection[Any]:
 
 
 @pytest.fixture
-def doorbell(connect: Connect, watch: psycopg.Connection[Any]) -> Doorbell:
+def doorbell(connect: Connect, watch: psycopg.Connection[Any]) -> Listener:
     """One that hears, and polls so seldom that this cannot be what woke it."""
-    bell = Doorbell(connect(autocommit=True), poll=NEVER_S)
+    bell = Listener(connect(autocommit=True), poll=NEVER_S)
     assert bell.self_test(watch)
     return bell
 
@@ -65,7 +65,7 @@ def add(conn: psycopg.Connection[Any], prefix: str = "e", number: int = 1) -> No
 
 
 @contextmanager
-def sleeping(bell: Doorbell, work: Callable[[], bool]) -> Iterator[threading.Thread]:
+def sleeping(bell: Listener, work: Callable[[], bool]) -> Iterator[threading.Thread]:
     """Somebody asleep by this bell; must have woken up by the end."""
     stop = threading.Event()
     thread = threading.Thread(target=lambda: bell.sleep(work, stop.is_set), daemon=True)
@@ -100,27 +100,27 @@ def test_events_are_visible_at_once_through_the_whole_graph(
 
 
 def test_an_event_from_before_the_flag_that_commits_after_it(
-    doorbell: Doorbell, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
+    listener: Listener, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
 ) -> None:
     """The race that loses wake-ups: the producer looked for sleepers before there was one."""
     add(producer)
-    with sleeping(doorbell, lambda: watch.execute("SELECT FROM refold.events").rowcount > 0):
+    with sleeping(listener, lambda: watch.execute("SELECT FROM refold.events").rowcount > 0):
         wait_until(asleep(watch))
         producer.commit()
 
 
 def test_also_when_another_transaction_has_ended_since(
-    doorbell: Doorbell, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
+    listener: Listener, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
 ) -> None:
     add(producer)
     watch.execute("SELECT pg_current_xact_id()")
-    with sleeping(doorbell, lambda: watch.execute("SELECT FROM refold.events").rowcount > 0):
+    with sleeping(listener, lambda: watch.execute("SELECT FROM refold.events").rowcount > 0):
         wait_until(asleep(watch))
         producer.commit()
 
 
 def test_an_event_that_comes_while_the_sleeper_looks(
-    doorbell: Doorbell, connect: Connect, producer: psycopg.Connection[Any]
+    listener: Listener, connect: Connect, producer: psycopg.Connection[Any]
 ) -> None:
     """It rings while nobody listens yet; the ring must be kept."""
     looks = 0
@@ -132,22 +132,22 @@ def test_an_event_that_comes_while_the_sleeper_looks(
         producer.commit()
         return False
 
-    with sleeping(doorbell, work):
+    with sleeping(listener, work):
         pass
     # On a server that is shared, a transaction of another database can make it look again.
     assert looks == 1 or (looks > 1 and "REFOLD_TEST_DATABASE_URL" in os.environ)
 
 
 def test_the_flag_stays_up_between_two_sleeps(
-    doorbell: Doorbell, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
+    listener: Listener, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
 ) -> None:
     for number in range(2):
-        with sleeping(doorbell, lambda: False):
+        with sleeping(listener, lambda: False):
             wait_until(asleep(watch))
             add(producer, prefix=f"{number}-")
             producer.commit()
         assert asleep(watch)()
-    doorbell.lower_flag()
+    listener.mark_awake()
     assert asleep(watch, 0)()
 
 
@@ -155,7 +155,7 @@ def test_a_bell_that_does_not_ring_is_noticed(
     server: ServerUnderTest, connect: Connect, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
 ) -> None:
     """As behind a proxy that pools transactions: here, by NOTIFY in another database."""
-    bell = Doorbell(connect(autocommit=True), poll=0.05)
+    bell = Listener(connect(autocommit=True), poll=0.05)
     with psycopg.connect(server.url_of(server.maintenance_dbname), autocommit=True) as elsewhere:
         assert not bell.self_test(elsewhere, seconds=0.1)
     with sleeping(bell, lambda: False):
@@ -170,7 +170,7 @@ def test_a_ring_that_never_came_is_made_up_for_by_polling(
     database_url: str, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
 ) -> None:
     deploy_project(database_url)
-    producer.execute("SET refold.doorbell = off")
+    producer.execute("SET refold.listener = off")
     with worker(database_url, PROJECT, drain=False, poll=0.3):
         wait_until(asleep(watch), deadline_s=30)
         add(producer)
@@ -229,22 +229,22 @@ def rings(listener: psycopg.Connection[Any]) -> list[str]:
 
 
 def test_nobody_is_notified_while_nobody_sleeps(
-    doorbell: Doorbell, connect: Connect, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
+    listener: Listener, connect: Connect, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
 ) -> None:
-    listener = connect(autocommit=True)
-    listener.execute("LISTEN refold")
+    listening = connect(autocommit=True)
+    listening.execute("LISTEN refold")
     add(producer, prefix="awake-", number=100)
     producer.commit()
-    assert rings(listener) == []
-    with sleeping(doorbell, lambda: False):
+    assert rings(listening) == []
+    with sleeping(listener, lambda: False):
         wait_until(asleep(watch))
         add(producer, prefix="asleep-", number=100)
         producer.commit()
-    assert rings(listener) == [""]
-    doorbell.lower_flag()
+    assert rings(listening) == [""]
+    listener.mark_awake()
     add(producer, prefix="awake-again-")
     producer.commit()
-    assert rings(listener) == []
+    assert rings(listening) == []
 
 
 def test_a_full_queue_of_notifications_does_not_fail_an_append(watch: psycopg.Connection[Any]) -> None:
@@ -263,7 +263,7 @@ def test_a_full_queue_of_notifications_does_not_fail_an_append(watch: psycopg.Co
         with pytest.raises(psycopg.errors.ProgramLimitExceeded):
             for number in range(1000):
                 noisy.execute("SELECT pg_notify('elsewhere', repeat('x', 7000) || %s::text)", (number,))
-        sleeper.execute("SELECT pg_advisory_lock_shared(refold.doorbell_key())")
+        sleeper.execute("SELECT pg_advisory_lock_shared(refold.sleepers_lock())")
         with Log(server.url) as log:
             assert [receipt.answer for receipt in log.append(random_events(1))] == ["accepted"]
 
@@ -273,7 +273,7 @@ def test_cancelled_appends_leak_no_lock(
     somebody_sleeps: bool, connect: Connect, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
 ) -> None:
     if somebody_sleeps:
-        watch.execute("SELECT pg_advisory_lock_shared(refold.doorbell_key())")
+        watch.execute("SELECT pg_advisory_lock_shared(refold.sleepers_lock())")
     random = Random(0)
     cancelled = 0
     for number in range(150):
@@ -289,17 +289,17 @@ def test_cancelled_appends_leak_no_lock(
 
 
 def test_two_phase_commit_needs_the_doorbell_off(
-    doorbell: Doorbell, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
+    listener: Listener, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
 ) -> None:
     if watch.execute("SHOW max_prepared_transactions").fetchone() == ("0",):
         pytest.skip("this server has no prepared transactions")
-    with sleeping(doorbell, lambda: False):
+    with sleeping(listener, lambda: False):
         wait_until(asleep(watch))
         add(producer, prefix="rings-")
         with pytest.raises(psycopg.errors.FeatureNotSupported, match="NOTIFY"):
             producer.execute("PREPARE TRANSACTION 'rings'")
         producer.rollback()
-        producer.execute("SET refold.doorbell = off")
+        producer.execute("SET refold.listener = off")
         add(producer, prefix="silent-")
         producer.execute("PREPARE TRANSACTION 'silent'")
         producer.commit()

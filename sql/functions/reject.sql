@@ -1,7 +1,7 @@
 -- Keeps input that did not get in. The same input seen again (a retry, a second run of a file) is counted,
 -- not kept twice. A source that is too long for the index is known by its start and its hash: else what is kept of a
 -- bad event would keep the good ones of its call from the log.
-CREATE OR REPLACE FUNCTION refold.set_aside(
+CREATE OR REPLACE FUNCTION refold.reject(
     source text, line bigint, answer text, reason text, raw text
 ) RETURNS void
 LANGUAGE sql SECURITY DEFINER
@@ -9,12 +9,12 @@ SET search_path = refold, pg_catalog, pg_temp
 AS $$
 INSERT INTO refold.rejected AS kept (source, line, answer, reason, raw)
 VALUES (
-    CASE WHEN char_length(set_aside.source) <= 255 THEN set_aside.source
-         ELSE left(set_aside.source, 222) || ' ' || md5(set_aside.source) END,
-    set_aside.line, set_aside.answer, set_aside.reason, set_aside.raw)
+    CASE WHEN char_length(reject.source) <= 255 THEN reject.source
+         ELSE left(reject.source, 222) || ' ' || md5(reject.source) END,
+    reject.line, reject.answer, reject.reason, reject.raw)
 ON CONFLICT (source, line, answer, md5(raw))
     DO UPDATE SET times = kept.times + 1, last_seen = now(), reason = EXCLUDED.reason
 $$;
 
-COMMENT ON FUNCTION refold.set_aside(text, bigint, text, text, text)
+COMMENT ON FUNCTION refold.reject(text, bigint, text, text, text)
     IS 'Keeps rejected input with its raw text, reason, source and line.';

@@ -1,16 +1,16 @@
--- The doorbell: NOTIFY only when a worker sleeps. A sleeper holds the lock shared, so trying it exclusively
+-- NOTIFY only when a worker sleeps. A sleeper holds the lock shared, so trying it exclusively
 -- fails exactly then. Trying and letting go are one expression: between two statements a cancel could leak
 -- the lock and keep every worker from sleeping. NOTIFY in every commit would take a cluster-wide lock.
--- `SET refold.doorbell = off` (for a role or session) lets a producer PREPARE TRANSACTION.
+-- `SET refold.notify = off` (for a role or session) lets a producer PREPARE TRANSACTION.
 -- When somebody's listener is stuck and the cluster's queue fills, NOTIFY would make the commit fail: then
 -- workers poll.
-CREATE OR REPLACE FUNCTION refold.ring() RETURNS trigger
+CREATE OR REPLACE FUNCTION refold.notify_sleepers() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    IF coalesce(current_setting('refold.doorbell', true), 'on') <> 'off'
-       AND NOT (CASE WHEN pg_try_advisory_lock(refold.doorbell_key())
-                     THEN pg_advisory_unlock(refold.doorbell_key()) ELSE false END)
+    IF coalesce(current_setting('refold.notify', true), 'on') <> 'off'
+       AND NOT (CASE WHEN pg_try_advisory_lock(refold.sleepers_lock())
+                     THEN pg_advisory_unlock(refold.sleepers_lock()) ELSE false END)
        AND pg_notification_queue_usage() < 0.5 THEN
         PERFORM pg_notify('refold', '');
     END IF;

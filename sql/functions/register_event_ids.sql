@@ -1,6 +1,6 @@
 -- Every event that reaches the log passes the ledger, whichever door it came through: a statement that brings
 -- an id a second time fails as a whole. Ids go in sorted, so that two batches cannot wait for each other.
-CREATE OR REPLACE FUNCTION refold.let_in() RETURNS trigger
+CREATE OR REPLACE FUNCTION refold.register_event_ids() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
 AS $$
@@ -9,7 +9,7 @@ DECLARE
     many bigint;
 BEGIN
     IF TG_RELID <> 'refold.events'::regclass THEN
-        RAISE EXCEPTION 'refold.let_in is the trigger of refold.events' USING ERRCODE = 'insufficient_privilege';
+        RAISE EXCEPTION 'refold.register_event_ids is the trigger of refold.events' USING ERRCODE = 'insufficient_privilege';
     END IF;
     IF current_setting('refold.restoring', true) = 'on' AND refold.restoring() THEN
         -- What comes back is what the ledger knows, where it stood: nothing else gets in by this door.

@@ -1,4 +1,4 @@
-"""Which way leads back, decided from the bearings alone."""
+"""Which way leads back, decided from the cluster alone."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from refold.engine.recovery.strategy import Way, decide, fates
+from refold.engine.recovery.strategy import Strategy, decide, outcomes
 from refold.store.builds.build import Build
-from refold.store.schema.cluster import BEGUN, Bearings
+from refold.store.schema.cluster import REWRITE_IN_PROGRESS, ClusterState
 
-SOUND = Bearings(recorded=1, actual=1, oldest=900, next=1000, log=999, cursors=1000, rehashed=False)
+SOUND = ClusterState(recorded=1, actual=1, oldest=900, next=1000, log=999, cursors=1000, rehashed=False)
 
 
 @pytest.mark.parametrize(
-    ("changed", "way", "why"),
+    ("changed", "strategy", "why"),
     [
         ({}, "prove", None),
         # The log's own events of now are beyond the oldest open transaction; that says nothing about the cursors.
@@ -25,22 +25,22 @@ SOUND = Bearings(recorded=1, actual=1, oldest=900, next=1000, log=999, cursors=1
         ({"recorded": 2, "cursors": 1001}, "rewrite", "another cluster"),
         ({"log": 1000}, "rewrite", "the log holds events of transactions up to 1000"),
         ({"cursors": 1001}, "rewrite", "cursors speak of transactions up to 1000"),
-        ({"recorded": BEGUN, "log": 2, "cursors": 100}, "rewrite", "was begun"),
+        ({"recorded": REWRITE_IN_PROGRESS, "log": 2, "cursors": 100}, "rewrite", "was begun"),
         ({"log": 0, "cursors": 0}, "prove", None),
         ({"recorded": 2, "log": 0, "cursors": 0}, "adopt", "another cluster"),
     ],
 )
-def test_the_way(changed: dict[str, Any], way: Way, why: str | None) -> None:
+def test_the_strategy(changed: dict[str, Any], strategy: Strategy, why: str | None) -> None:
     found = replace(SOUND, **changed)
-    assert decide(found).way == way
+    assert decide(found).strategy == strategy
     # Workers are refused exactly where there is something to be done.
-    assert (found.why() is None) == (way == "prove")
+    assert (found.why() is None) == (strategy == "prove")
     assert (why or "") in (found.why() or "")
 
 
 def test_other_hash_functions_are_something_to_be_done_though_the_coordinates_are_sound() -> None:
     found = replace(SOUND, rehashed=True)
-    assert decide(found).way == "prove"
+    assert decide(found).strategy == "prove"
     assert "hash functions" in (found.why() or "")
 
 
@@ -50,8 +50,8 @@ def build(number: int, upstream: int | None = None, **changed: Any) -> Build:
     return Build(**fields | changed)
 
 
-@pytest.mark.parametrize("way", ["prove", "adopt", "rewrite"])
-def test_the_fates_of_builds(way: Way) -> None:
+@pytest.mark.parametrize("strategy", ["prove", "adopt", "rewrite"])
+def test_the_outcomes_of_builds(strategy: Strategy) -> None:
     builds = [
         build(1),
         build(2, state="building", loaded=False),
@@ -62,7 +62,7 @@ def test_the_fates_of_builds(way: Way) -> None:
         build(7, 5),
         build(8, 7, state="building"),
     ]
-    decided = fates(builds, {"t1", "t2", "t3", "t6", "t7", "t8"}, way)
+    decided = outcomes(builds, {"t1", "t2", "t3", "t6", "t7", "t8"}, strategy)
     assert decided == {
         1: "audited",
         2: "loaded again",
@@ -70,4 +70,4 @@ def test_the_fates_of_builds(way: Way) -> None:
         6: "audited",
         7: "lost",
         8: "lost",
-    } | ({} if way == "prove" else {3: "dropped"})
+    } | ({} if strategy == "prove" else {3: "dropped"})

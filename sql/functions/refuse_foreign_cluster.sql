@@ -1,6 +1,6 @@
 -- Cursors stand still in a database that came from another cluster, and while `refold recover` rewrites them: a
 -- worker that was running before the restore, or started by an older program, must not move them meanwhile.
-CREATE OR REPLACE FUNCTION refold.refuse_foreign() RETURNS trigger
+CREATE OR REPLACE FUNCTION refold.refuse_foreign_cluster() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN

@@ -1,6 +1,6 @@
 -- An instant from JSON: epoch milliseconds, or ISO 8601 with an offset. NULL for anything else, never an error:
 -- what the cast would refuse is sorted out before it. The same text as refold.model.event.timestamps in Python.
-CREATE OR REPLACE FUNCTION refold.instant(value jsonb) RETURNS timestamptz
+CREATE OR REPLACE FUNCTION refold.parse_timestamp(value jsonb) RETURNS timestamptz
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
 SET search_path = pg_catalog
 AS $$
@@ -39,5 +39,5 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION refold.instant(jsonb)
+COMMENT ON FUNCTION refold.parse_timestamp(jsonb)
     IS 'Epoch milliseconds or ISO 8601 with offset as timestamptz; NULL when it is neither.';

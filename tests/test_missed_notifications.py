@@ -13,27 +13,27 @@ import pytest
 from law import random_events, worker_connection
 from refold import append
 from refold.service.duties.missed_notifications import QUIET, over, run
-from refold.service.worker.listener import Doorbell
+from refold.service.worker.listener import Listener
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident, find
 
 Connection = psycopg.Connection[Any]
-OFF = "SET refold.doorbell = off"
+OFF = "SET refold.listener = off"
 
 
 class Sleeper:
-    """A worker's doorbell, with a poll so short that each sleep returns at once unless something rings."""
+    """A worker's listener, with a poll so short that each sleep returns at once unless something rings."""
 
     def __init__(self, conn: Connection, watch: Connection) -> None:
         self.conn = conn
-        self.bell = Doorbell(conn, poll=0.05)
+        self.bell = Listener(conn, poll=0.05)
         assert self.bell.self_test(watch)
 
     def sleep(self) -> None:
         self.bell.sleep(lambda: False, lambda: False)
 
     def incidents(self) -> list[Incident]:
-        return find(self.conn, "i.kind = 'lost_wake_up'")
+        return find(self.conn, "i.kind = 'missed_notification'")
 
 
 @pytest.fixture
@@ -61,10 +61,10 @@ def test_an_event_that_does_not_ring(sleeper: Sleeper, producer: Connection) -> 
     recorded = producer.execute("SELECT recorded_at, txid::text::bigint FROM refold.events LIMIT 1").fetchone()
     assert recorded == (incident.started_at, incident.evidence["txid"])
     assert incident.evidence["event"] == "silent-0"
-    assert incident.evidence["flag_txid"] < incident.evidence["txid"]
+    assert incident.evidence["asleep_txid"] < incident.evidence["txid"]
 
-    producer.execute("SET refold.doorbell = on")
-    sleeper.bell.lower_flag()
+    producer.execute("SET refold.listener = on")
+    sleeper.bell.mark_awake()
     sleeper.sleep()
     append(producer, random_events(1, prefix="rings-"))
     sleeper.sleep()
@@ -79,7 +79,7 @@ def test_the_bell_rings(sleeper: Sleeper, producer: Connection) -> None:
         sleeper.sleep()
         if number == 1:
             # Whoever reads puts the flag down; a build that fails may leave it up.
-            sleeper.bell.lower_flag()
+            sleeper.bell.mark_awake()
         sleeper.sleep()
         sleeper.sleep()
     assert sleeper.incidents() == []
@@ -112,7 +112,7 @@ def test_a_writer_from_before_the_flag_need_not_ring(sleeper: Sleeper, connect: 
 
 def test_a_role_that_turned_it_off_is_not_held_against_anybody(sleeper: Sleeper, producer: Connection) -> None:
     producer.execute(
-        "ALTER ROLE refold_producer IN DATABASE {} SET refold.doorbell = off".format(
+        "ALTER ROLE refold_producer IN DATABASE {} SET refold.listener = off".format(
             '"' + producer.info.dbname + '"'
         ).encode()
     )

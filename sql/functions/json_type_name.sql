@@ -1,5 +1,5 @@
 -- The JSON type of a value, with its article, for messages.
-CREATE OR REPLACE FUNCTION refold.json_kind(value jsonb) RETURNS text
+CREATE OR REPLACE FUNCTION refold.json_type_name(value jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
 SELECT CASE jsonb_typeof(value)

@@ -1,5 +1,0 @@
--- After the rows: the transaction must have its id before a sleeper looks at what is in progress.
-CREATE OR REPLACE TRIGGER b_ring
-AFTER INSERT ON refold.events
-FOR EACH STATEMENT EXECUTE FUNCTION refold.ring();
-ALTER TABLE refold.events ENABLE ALWAYS TRIGGER b_ring;
