@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-import refold.store.schema.tables
+from refold.store.schema import tables
 ${imports if imports else ""}
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}

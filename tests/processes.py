@@ -44,7 +44,7 @@ _RECOVER = """
 import json, sys
 from pathlib import Path
 from refold.postgres.connect import connect
-from refold.recovery import recover
+from refold.engine.recovery.recovery import recover
 url, folder = json.loads(sys.argv[1])
 with connect(url, "refold_worker", autocommit=True) as conn:
     recover(conn, Path(folder))

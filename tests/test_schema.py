@@ -150,7 +150,7 @@ def test_migrating_mends_what_was_changed_by_hand(database_url: str, conn: Conne
 
 def run(*urls: str) -> list[tuple[int, str]]:
     """Migrates from several processes at the same time."""
-    code = "import sys; from refold.database import migrate; sys.stdin.read(); migrate(sys.argv[1])"
+    code = "import sys; from refold.store.schema.migrate import migrate; sys.stdin.read(); migrate(sys.argv[1])"
     processes = [
         subprocess.Popen([sys.executable, "-c", code, url], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for url in urls

@@ -139,6 +139,8 @@ def _install(conn: psycopg.Connection, url: str) -> None:
 def _apply_objects(conn: psycopg.Connection) -> None:
     """Makes functions, triggers, views and grants what `sql/` says."""
     conn.execute("SET LOCAL ROLE refold_owner")
+    # They refer to each other, whatever they are called.
+    conn.execute("SET LOCAL check_function_bodies = off")
     for folder in _FOLDERS:
         for path in sorted((sql_dir() / folder).glob("*.sql")):
             _apply(conn, path)
@@ -167,6 +169,7 @@ def _apply(conn: psycopg.Connection, path: Path) -> None:
 
 def _alembic_upgrade(url: str) -> None:
     from alembic import command
+    from alembic.util import CommandError
     from sqlalchemy.exc import DBAPIError
 
     try:
@@ -175,6 +178,12 @@ def _alembic_upgrade(url: str) -> None:
         if isinstance(error.orig, psycopg.Error):
             raise error.orig from None
         raise
+    except CommandError as error:
+        raise DatabaseError(
+            f"this refold cannot migrate the database: {error}",
+            remedy="It was made by another version: migrate with that one, or start with an empty database and append"
+            " the events again.",
+        ) from error
 
 
 def for_alembic(url: str) -> psycopg.Connection:

@@ -470,8 +470,8 @@ sealed_slices = Table(
     Column("scrubbed_at", TIME),
     CheckConstraint("num_nulls(sealed_at, events, upto, ids, hash) IN (0, 5)", "whole"),
     # Which positions a transaction cannot have (refold.positions_since).
-    Index("sealed_by_passed", "passed", "slice"),
-    Index("sealed_by_time", "sealed_at", "slice"),
+    Index("sealed_slices_by_passed", "passed", "slice"),
+    Index("sealed_slices_by_time", "sealed_at", "slice"),
     comment="Slices of the log to which nothing can be written any more: how many events, which, and their hashes.",
 )
 
