@@ -100,7 +100,7 @@ template = factories.postgresql_noproc(depends_on="server", dbname=f"refold_test
 @pytest.fixture(scope="session")
 def templates(template: Any) -> Iterator[Callable[[str], ServerUnderTest]]:
     """Like the template, with a folder of tests/projects live in it; made when it is first asked for."""
-    from live import PROJECTS, make_live
+    from tests.support.live import PROJECTS, make_live
 
     made: dict[str, ServerUnderTest] = {}
     original = ServerUnderTest(

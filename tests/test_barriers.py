@@ -9,13 +9,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from law import worker_connection
 from refold import append
 from refold.engine.deployment.deploy import deploy, rebuild
 from refold.engine.publish.analyst_views import apply_analyst_views
 from refold.engine.publish.views import without_barrier
 from refold.model.projection.definition import load_directory
 from refold.store.schema.resources import sql_dir
+from tests.support.law import worker_connection
 
 Connection = psycopg.Connection[Any]
 

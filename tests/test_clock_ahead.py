@@ -9,9 +9,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from law import worker_connection
-from live import SHOP, drain, make_live
-from making import events
 from refold import Log
 from refold.engine.deployment.rollback import _changed_since
 from refold.engine.reconcile import deep, rolling
@@ -29,6 +26,9 @@ from refold.store.incidents import Incident, detect
 from refold.store.incidents import find as incidents
 from refold.store.log.blocking_transactions import BlockingTransaction
 from refold.store.schema.settings import Limits
+from tests.support.law import worker_connection
+from tests.support.live import SHOP, drain, make_live
+from tests.support.making import events
 
 Connection = psycopg.Connection[Any]
 NOBODYS = Compiler(None)

@@ -9,7 +9,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from making import MONDAY_MS
 from refold import append
 from refold.engine.apply.page import turn
 from refold.engine.deployment.deploy import deploy
@@ -20,6 +19,7 @@ from refold.service.worker.loop import SETTINGS
 from refold.service.worker.pending import builds_with_work
 from refold.store.builds.build import live
 from refold.store.builds.compiled import Compiler
+from tests.support.making import MONDAY_MS
 
 Connection = psycopg.Connection[Any]
 

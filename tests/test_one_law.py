@@ -13,13 +13,13 @@ from hypothesis import Phase, given, settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-import steps
-from conftest import ServerUnderTest
-from histories import FAILING, TOGETHER, History, left_out_together, poisoned
-from law import database, wrong_metrics
 from refold.store.builds.build import kept
 from refold.store.builds.dead_letters import find as letters
-from steps import Step
+from tests.conftest import ServerUnderTest
+from tests.support import steps
+from tests.support.histories import FAILING, TOGETHER, History, left_out_together, poisoned
+from tests.support.law import database, wrong_metrics
+from tests.support.steps import Step
 
 FOLD = Path(__file__).parents[1] / "sql" / "functions" / "window_funnel_fold.sql"
 

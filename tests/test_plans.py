@@ -13,9 +13,6 @@ from itertools import count
 import psycopg
 import pytest
 
-from conftest import ServerUnderTest
-from explained import Node, Plan, explained, rows_read
-from law import MONDAY, PROJECT, database, project
 from refold import Log, SourceEvent, append
 from refold.engine.apply.load import load_step
 from refold.engine.apply.page import apply_page, turn
@@ -27,6 +24,9 @@ from refold.service.worker.pending import builds_with_work
 from refold.store.builds.build import Build, live, lock
 from refold.store.builds.compiled import Compiler
 from refold.store.schema.cluster import inspect_cluster
+from tests.conftest import ServerUnderTest
+from tests.support.explained import Node, Plan, explained, rows_read
+from tests.support.law import MONDAY, PROJECT, database, project
 
 SEGMENT, SEGMENTS = 1_500, 8
 SHORT, LONG = 1_000, 10_000

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import psycopg
 
-from law import broken, deploy_project, worker_connection
 from refold import append
 from refold.engine.deployment.plan import changes
 from refold.engine.publish.analyst_views import apply_analyst_views
@@ -19,6 +18,7 @@ from refold.service.worker.loop import Worker
 from refold.store.builds.build import find
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import find as incidents
+from tests.support.law import broken, deploy_project, worker_connection
 
 BOM = "\ufeff"
 FILES = {

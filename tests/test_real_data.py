@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from live import drain, make_live, wrong
+from tests.support.live import drain, make_live, wrong
 
 Connection = psycopg.Connection[Any]
 pytestmark = pytest.mark.data

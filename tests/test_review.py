@@ -11,7 +11,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from law import worker_connection
 from refold import append
 from refold.engine.apply.load import load_step
 from refold.engine.apply.step import StepRunner
@@ -28,6 +27,7 @@ from refold.service.worker.loop import Worker
 from refold.store.builds.build import Build, find
 from refold.store.builds.build import lock as build_lock
 from refold.store.builds.compiled import Compiler
+from tests.support.law import worker_connection
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

@@ -7,14 +7,14 @@ from functools import partial
 
 import psycopg
 import pytest
+
 from chaos.faults import inject
 from chaos.invariants import Findings, check_dead_letters, check_log, check_metrics, live
 from chaos.journal import read
 from chaos.oracle import left_out
 from chaos.schedule import EXPOSED, HOSTILE, UNREADABLE, Parameters, Step
 from chaos.stage import HELD_SNAPSHOT_AFTER, OWN, Stage
-
-from waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from typing import Any
 
 import psycopg
 import pytest
+
 from chaos.invariants import Findings, check_log
 from chaos.journal import Count, Journal, read
 from chaos.made import Maker
-
 from refold import append
 
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -14,8 +14,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from conftest import ServerUnderTest
 from refold.cli.complaints import describe
+from tests.conftest import ServerUnderTest
 
 from .conftest import Refold
 

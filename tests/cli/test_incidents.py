@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from law import worker_connection
 from refold.store.incidents import detect, resolve
+from tests.support.law import worker_connection
 
 from .conftest import Refold
 

@@ -17,10 +17,10 @@ import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
-from making import stored
 from refold.cli.app import app
-from sessions import somebody_waits
-from waiting import wait_until
+from tests.support.making import stored
+from tests.support.sessions import somebody_waits
+from tests.support.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 Refold = Callable[..., Result]

@@ -9,12 +9,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from conftest import ServerUnderTest
-from live import make_live
 from refold import append
 from refold.inspect.doctor import server as doctor_server
 from refold.inspect.doctor import transactions
-from test_roles import login
+from tests.conftest import ServerUnderTest
+from tests.support.live import make_live
+from tests.support.logins import login
 
 from .conftest import Refold
 

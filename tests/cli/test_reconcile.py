@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from refold.store.builds.build import find
-from tampering import tamper
+from tests.support.tampering import tamper
 
 from .conftest import Refold
 

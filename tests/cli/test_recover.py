@@ -8,8 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tampering import tamper
-from waiting import wait_until
+from tests.support.tampering import tamper
+from tests.support.waiting import wait_until
 
 from .conftest import Refold
 

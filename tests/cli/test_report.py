@@ -10,10 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from law import worker_connection
 from refold import append
 from refold.store.incidents import detect, resolve
-from tampering import tamper
+from tests.support.law import worker_connection
+from tests.support.tampering import tamper
 
 from .conftest import Refold
 

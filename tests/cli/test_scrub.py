@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tampering import tamper
+from tests.support.tampering import tamper
 
 from .conftest import Refold
 

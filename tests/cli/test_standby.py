@@ -8,11 +8,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from clusters import cluster, make_database, standby
-from live import SHOP, drain, make_live
 from refold.store.schema.migrate import migrate
-from restored import append
-from waiting import wait_until
+from tests.support.clusters import cluster, make_database, standby
+from tests.support.live import SHOP, drain, make_live
+from tests.support.restored import append
+from tests.support.waiting import wait_until
 
 from .conftest import Outcome, Refold
 

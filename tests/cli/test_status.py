@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from law import worker_connection
 from refold import append
 from refold.inspect.status import read
+from tests.support.law import worker_connection
 
 from .conftest import Refold
 

@@ -9,12 +9,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from law import worker_connection
 from refold.engine.publish.shown import is_hidden, is_shown, shown_again
 from refold.service.duties.audits import QUICK, quick_audit
 from refold.store.builds.build import find
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import find as incidents
+from tests.support.law import worker_connection
 
 from .conftest import Refold
 

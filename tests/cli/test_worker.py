@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from conftest import ServerUnderTest
+from tests.conftest import ServerUnderTest
 
 from .conftest import Refold
 

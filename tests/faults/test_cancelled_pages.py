@@ -7,8 +7,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from live import SHOP, drain, make_live, wrong
-from making import events
 from refold import append
 from refold.engine.apply.load import Loaded
 from refold.engine.apply.page import Applied
@@ -17,6 +15,8 @@ from refold.engine.deployment.deploy import _begin_rebuild
 from refold.postgres.connect import connect as connect_as
 from refold.store.builds.build import find
 from refold.store.builds.compiled import Compiler
+from tests.support.live import SHOP, drain, make_live, wrong
+from tests.support.making import events
 
 Connection = psycopg.Connection[Any]
 

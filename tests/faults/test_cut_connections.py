@@ -11,16 +11,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from conftest import ServerUnderTest
-from live import SHOP, drain, make_live, wrong
-from making import events
-from proxy import Proxy, Rule, cut_after, reply_lost
 from refold import append
 from refold.engine.deployment.deploy import rebuild
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import kept
-from sessions import advisory_locks
-from waiting import wait_until
+from tests.conftest import ServerUnderTest
+from tests.support.live import SHOP, drain, make_live, wrong
+from tests.support.making import events
+from tests.support.proxy import Proxy, Rule, cut_after, reply_lost
+from tests.support.sessions import advisory_locks
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.live("shop")
 

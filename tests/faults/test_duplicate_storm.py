@@ -8,13 +8,13 @@ from typing import Any
 
 import psycopg
 
-from at_once import at_once
-from live import drain, make_live, wrong
 from refold import Log
 from refold.sources.files.mapper import Mapper
 from refold.sources.files.mapping import Mapping
 from refold.sources.files.readers import open_source
 from refold.sources.files.run import Tally, ingest
+from tests.support.at_once import at_once
+from tests.support.live import drain, make_live, wrong
 
 Connection = psycopg.Connection[Any]
 ROWS = [f"row-{n},u{n % 50},{('view', 'cart', 'purchase')[n % 3]},{1_700_000_000 + 977 * n}" for n in range(2_000)]

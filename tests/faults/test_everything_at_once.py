@@ -23,9 +23,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from psycopg import sql
 
-from conftest import SERVER_SETTINGS
-from law import MONDAY, broken
-from live import SHOP, make_live, wrong
 from refold import Log, SourceEvent
 from refold.embedded import EmbeddedServer
 from refold.engine.apply.page import apply_page
@@ -40,7 +37,10 @@ from refold.service.worker.loop import Worker
 from refold.store.builds.build import Build, find, lock
 from refold.store.builds.compiled import Compiler
 from refold.store.schema.migrate import migrate
-from waiting import wait_until
+from tests.conftest import SERVER_SETTINGS
+from tests.support.law import MONDAY, broken
+from tests.support.live import SHOP, make_live, wrong
+from tests.support.waiting import wait_until
 
 TEMPLATE = "refold_everything"
 

@@ -16,16 +16,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from clusters import SETTINGS, cluster, make_database
-from live import make_live
-from load import Load, load, nothing_lost_or_doubled
-from making import events
 from refold import append
 from refold.embedded import EmbeddedServer
 from refold.embedded.account import account_for
 from refold.postgres.connect import connect
 from refold.store.schema.migrate import migrate
-from waiting import wait_until
+from tests.support.clusters import SETTINGS, cluster, make_database
+from tests.support.live import make_live
+from tests.support.load import Load, load, nothing_lost_or_doubled
+from tests.support.making import events
+from tests.support.waiting import wait_until
 
 MB = 1024 * 1024
 pytestmark = pytest.mark.slow

@@ -10,16 +10,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from clusters import cluster, make_database, standby
-from conftest import ServerUnderTest
-from live import SHOP, drain, make_live, wrong
-from proxy import Proxy
 from refold import Log
 from refold.postgres.retry import transient
 from refold.service.worker.loop import Worker
 from refold.store.schema.migrate import migrate
-from restored import amounts
-from waiting import wait_until
+from tests.conftest import ServerUnderTest
+from tests.support.clusters import cluster, make_database, standby
+from tests.support.live import SHOP, drain, make_live, wrong
+from tests.support.proxy import Proxy
+from tests.support.restored import amounts
+from tests.support.waiting import wait_until
 
 WAITING = "waiting for a primary: this server is a standby"
 

@@ -6,10 +6,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from live import drain, make_live, wrong
-from making import events, ids, stored
 from refold import append
 from refold.store.log.append import BULK
+from tests.support.live import drain, make_live, wrong
+from tests.support.making import events, ids, stored
 
 Connection = psycopg.Connection[Any]
 

@@ -16,9 +16,6 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from typer.testing import CliRunner
 
-from conftest import ServerUnderTest
-from live import SHOP, drain, make_live, wrong
-from making import small_segments
 from refold import Log, append
 from refold.cli.app import app
 from refold.engine.deployment.deploy import rebuild
@@ -27,6 +24,9 @@ from refold.errors import DatabaseError
 from refold.postgres.connect import SESSION, Role
 from refold.postgres.connect import connect as connect_as
 from refold.store.schema.migrate import migrate
+from tests.conftest import ServerUnderTest
+from tests.support.live import SHOP, drain, make_live, wrong
+from tests.support.making import small_segments
 
 Connection = psycopg.Connection[Any]
 Settings = Mapping[str, str]

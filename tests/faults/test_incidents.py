@@ -10,15 +10,15 @@ from typing import Any
 import psycopg
 import pytest
 
-from live import SHOP, make_live, wrong
-from making import events
 from refold import append
 from refold.service.duties.registry import DUTIES
 from refold.service.duties.schedule import Duty
 from refold.service.worker.loop import Worker
 from refold.store.incidents import Incident, find
-from test_listener import SLEEPERS
-from waiting import wait_until
+from tests.support.live import SHOP, make_live, wrong
+from tests.support.making import events
+from tests.support.sessions import SLEEPERS
+from tests.support.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 

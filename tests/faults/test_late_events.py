@@ -6,10 +6,10 @@ from typing import Any
 
 import psycopg
 
-from live import SHOP, drain, make_live, wrong
 from refold import append
 from refold.engine.reconcile.reconcile import reconcile
 from refold.postgres.connect import connect as connect_as
+from tests.support.live import SHOP, drain, make_live, wrong
 
 Connection = psycopg.Connection[Any]
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)

@@ -9,13 +9,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from conftest import ServerUnderTest
-from live import drain, make_live, wrong
-from making import events
 from refold import append
 from refold.inspect.status import read as read_status
 from refold.postgres.connect import connect as connect_as
 from refold.store.log.append import BULK
+from tests.conftest import ServerUnderTest
+from tests.support.live import drain, make_live, wrong
+from tests.support.making import events
 
 Connection = psycopg.Connection[Any]
 

@@ -12,13 +12,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from making import events, ids, stored
 from refold import Log, append
 from refold.sources.files.mapper import Mapper
 from refold.sources.files.mapping import Mapping
 from refold.sources.files.readers import open_source
 from refold.sources.files.run import Tally, ingest
 from refold.store.log.append import BULK
+from tests.support.making import events, ids, stored
 
 Connection = psycopg.Connection[Any]
 

@@ -15,11 +15,6 @@ import pytest
 from psycopg import sql
 from typer.testing import CliRunner
 
-from conftest import ServerUnderTest
-from live import SHOP, make_live, wrong
-from making import events
-from pgbouncer import BINARY, pgbouncer
-from processes import Process, worker
 from refold import Log, append
 from refold.cli.app import app
 from refold.engine.deployment.deploy import deploy
@@ -32,8 +27,13 @@ from refold.service.duties.registry import DUTIES
 from refold.service.duties.schedule import Duty
 from refold.service.worker.loop import Worker
 from refold.store.schema.migrate import migrate
-from sessions import advisory_locks
-from waiting import wait_until
+from tests.conftest import ServerUnderTest
+from tests.support.live import SHOP, make_live, wrong
+from tests.support.making import events
+from tests.support.pgbouncer import BINARY, pgbouncer
+from tests.support.processes import Process, worker
+from tests.support.sessions import advisory_locks
+from tests.support.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 

@@ -8,9 +8,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from conftest import ServerUnderTest
-from live import PROJECTS, SHOP, drain, make_live, wrong
-from making import events
 from refold import Log, append
 from refold.engine.deployment.deploy import rebuild
 from refold.engine.deployment.rollback import rollback
@@ -22,6 +19,9 @@ from refold.service.duties.registry import DUTIES
 from refold.service.duties.schedule import Schedule
 from refold.store.builds.compiled import Compiler
 from refold.store.schema.migrate import migrate
+from tests.conftest import ServerUnderTest
+from tests.support.live import PROJECTS, SHOP, drain, make_live, wrong
+from tests.support.making import events
 
 Connection = psycopg.Connection[Any]
 

@@ -10,12 +10,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from at_once import at_once
-from making import events
 from refold import Log, append
 from refold.store.log.append import BULK
-from sessions import somebody_waits
-from waiting import wait_until
+from tests.support.at_once import at_once
+from tests.support.making import events
+from tests.support.sessions import somebody_waits
+from tests.support.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 SIZES = pytest.mark.parametrize("size", [2, BULK + 1], ids=str)

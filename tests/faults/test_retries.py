@@ -10,16 +10,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from at_once import at_once
-from live import SHOP, drain, make_live, wrong
-from making import events, ids, stored
-from processes import worker
 from refold import Log, append
 from refold.postgres.connect import connect as connect_as
 from refold.postgres.retry import transient
 from refold.store.builds.build import find
-from sessions import pids, terminate
-from waiting import wait_until
+from tests.support.at_once import at_once
+from tests.support.live import SHOP, drain, make_live, wrong
+from tests.support.making import events, ids, stored
+from tests.support.processes import worker
+from tests.support.sessions import pids, terminate
+from tests.support.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 

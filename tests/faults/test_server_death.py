@@ -12,12 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from clusters import SETTINGS, cluster, make_database
-from live import make_live
-from load import load, nothing_lost_or_doubled
 from refold.embedded import EmbeddedServer
 from refold.store.schema.migrate import migrate
-from waiting import wait_until
+from tests.support.clusters import SETTINGS, cluster, make_database
+from tests.support.live import make_live
+from tests.support.load import load, nothing_lost_or_doubled
+from tests.support.waiting import wait_until
 
 Kill = Callable[[EmbeddedServer], None]
 

@@ -9,15 +9,15 @@ from typing import Any
 import psycopg
 import pytest
 
-from conftest import ServerUnderTest
-from live import SHOP, make_live, wrong
-from making import events, ids, stored
-from proxy import Proxy, silent_after
 from refold import Log, append
 from refold.service.worker.loop import Worker
 from refold.store.log.append import BULK
-from sessions import advisory_locks
-from waiting import wait_until
+from tests.conftest import ServerUnderTest
+from tests.support.live import SHOP, make_live, wrong
+from tests.support.making import events, ids, stored
+from tests.support.proxy import Proxy, silent_after
+from tests.support.sessions import advisory_locks
+from tests.support.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 

@@ -14,11 +14,11 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from live import SHOP, drain, make_live, wrong
 from refold import append
 from refold.engine.deployment.deploy import rebuild
 from refold.engine.reconcile.reconcile import reconcile
 from refold.postgres.connect import connect as connect_as
+from tests.support.live import SHOP, drain, make_live, wrong
 
 Connection = psycopg.Connection[Any]
 

@@ -1,0 +1,202 @@
+"""Who may do what: a producer appends, a worker keeps builds, an analyst reads metrics; nobody else does anything."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import psycopg
+import pytest
+
+from refold import Log, append
+from refold.errors import DatabaseError
+from refold.postgres.connect import connect as connect_as
+from refold.store.schema.installed import check
+from tests.conftest import ServerUnderTest
+from tests.support.live import drain, make_live, wrong
+from tests.support.logins import login
+from tests.support.making import events, ids, stored
+
+Connection = psycopg.Connection[Any]
+
+INSERT = "INSERT INTO refold.events (event_id, action, ts) VALUES ('x', 'x', now())"
+CHANGES = ["UPDATE refold.events SET action = 'x'", "DELETE FROM refold.events", "TRUNCATE refold.events"]
+READ_LOG = ["SELECT * FROM refold.events", "SELECT event_id FROM refold.event_ids", "SELECT * FROM refold.rejected"]
+APPEND = "SELECT refold.append('[]')"
+MAKE = [
+    "CREATE TABLE refold.mine (id integer)",
+    "CREATE TABLE refold_builds.mine (id integer)",
+    "CREATE VIEW metrics.mine AS SELECT 1",
+    "CREATE FUNCTION refold.mine() RETURNS integer LANGUAGE sql RETURN 1",
+    "ALTER TABLE refold.events DISABLE TRIGGER ALL",
+    "DROP TABLE refold.events",
+    "DROP TABLE {segment}",
+    "ALTER TABLE refold.events DETACH PARTITION {segment}",
+    "CREATE TRIGGER mine BEFORE INSERT ON refold.events EXECUTE FUNCTION refold.notify_sleepers()",
+]
+SEQUENCE = "SELECT setval('refold.events_position', 1)"
+LEDGER = ["INSERT INTO refold.event_ids VALUES ('x', 1, 1)", "DELETE FROM refold.event_ids"]
+SETTINGS = "UPDATE refold.settings SET segment_size = 1"
+MOVE = "UPDATE refold.cursors SET done = '1:1:'"
+BUILDS = [MOVE, "DELETE FROM refold.cursors", "DELETE FROM refold.builds", "SELECT * FROM refold.builds_now"]
+TABLES = ["SELECT * FROM {table}", "DELETE FROM {table}", "INSERT INTO {table} DEFAULT VALUES"]
+COUNTING = [
+    "SELECT * FROM refold.unread('1:1:', NULL, NULL, NULL)",
+    "SELECT * FROM refold.oldest_unread('1:1:', NULL, NULL, NULL)",
+    "SELECT refold.has_unread('1:1:', '1')",
+]
+"""The log with cursors of one's own making."""
+METRICS = ["DELETE FROM metrics.purchases", "UPDATE metrics.purchases SET amount = 0", "DROP VIEW metrics.daily"]
+
+FORBIDDEN = {
+    "refold_producer": [
+        *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS,
+        "SELECT * FROM metrics.daily", "SELECT refold.ensure_segments()", "INSERT INTO refold.rejected DEFAULT VALUES",
+        INSERT + " RETURNING txid", "COPY refold.events TO STDOUT", *COUNTING, "SELECT * FROM refold.unread_of(1)",
+    ],
+    "refold_analyst": [
+        *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT, APPEND,
+        *COUNTING,
+    ],
+    "refold_worker": [
+        *CHANGES, *LEDGER, SEQUENCE, SETTINGS, INSERT, APPEND, MOVE, "DELETE FROM refold.builds",
+        *(statement for statement in MAKE if "refold_builds" not in statement and "metrics" not in statement),
+        "COPY refold.events (event_id, action, ts) FROM STDIN",
+        "SELECT refold.admit('[]')", "SELECT refold.reject('a', 1, 'invalid', 'x', 'x')",
+    ],
+    "refold_observer": [
+        *READ_LOG, *CHANGES, *MAKE, *LEDGER, *TABLES, *METRICS, MOVE, SEQUENCE, SETTINGS, INSERT, APPEND, *COUNTING,
+        "SELECT * FROM metrics.daily", "SELECT evidence FROM refold.incidents", "SELECT error FROM refold.builds_now",
+        "SELECT definition FROM refold.builds_now", "SELECT event_id FROM refold.dead_letters",
+        "SELECT error FROM refold.dead_letters", "SELECT key FROM refold.repairs", "SELECT raw FROM refold.rejected",
+        "UPDATE refold.incidents SET resolved_by = 'me'", "DELETE FROM refold.duties",
+    ],
+    "refold_inspector": [
+        *CHANGES, *MAKE, *LEDGER, *TABLES, *METRICS, MOVE, SEQUENCE, SETTINGS, INSERT, APPEND,
+        "SELECT * FROM metrics.daily", "UPDATE refold.incidents SET resolved_by = 'me'",
+        "UPDATE refold.builds SET error = 'x'", "DELETE FROM refold.dead_letters", "DELETE FROM refold.rejected",
+    ],
+    "nobody": [
+        *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT, APPEND,
+        "SELECT * FROM metrics.freshness", "SELECT * FROM metrics.daily", "SELECT refold.sleepers_lock()",
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def admin(conn: Connection) -> Connection:
+    conn.autocommit = True
+    return conn
+
+
+@pytest.mark.live("shop")
+@pytest.mark.parametrize("role", FORBIDDEN)
+def test_what_a_role_may_not(server: ServerUnderTest, database_url: str, admin: Connection, role: str) -> None:
+    tables = make_live(database_url)
+    ((segment,),) = admin.execute("SELECT min(segment::text) FROM refold.segments").fetchall()
+    roles = [] if role == "nobody" else [role]
+    done = []
+    with login(server, admin, *roles) as url, psycopg.connect(url, autocommit=True) as conn:
+        for statement in FORBIDDEN[role]:
+            text = statement.format(segment=segment, table=tables["purchases"])
+            try:
+                with conn.transaction():
+                    conn.execute(text.encode())
+            except psycopg.errors.InsufficientPrivilege:
+                continue
+            done.append(text)
+    assert done == []
+
+
+def test_a_producer_appends_through_every_door(server: ServerUnderTest, admin: Connection) -> None:
+    with login(server, admin, "refold_producer") as url:
+        with psycopg.connect(url) as conn:
+            append(conn, [*events(100, "copy"), {"id": "bad"}])
+            append(conn, events(101, "copy"))
+            append(conn, events(2, "json"))
+            conn.execute("""SELECT refold.append('[{"id": "sql", "action": "x", "ts": 0}, 7]')""")
+            conn.execute("INSERT INTO refold.events (event_id, action, ts) VALUES ('plain', 'x', now())")
+        with Log(url) as log:
+            log.append(events(2, "log"))
+        with pytest.raises(DatabaseError, match="may not act as refold_worker") as refused:
+            connect_as(url, "refold_worker")
+        assert refused.value.remedy is not None
+        assert refused.value.remedy.startswith('GRANT refold_worker TO "refold_test_')
+    expected = [*events(101, "copy"), *events(2, "json"), {"id": "sql"}, {"id": "plain"}, *events(2, "log")]
+    assert stored(admin) == ids(expected)
+    assert admin.execute("SELECT count(*) FROM refold.rejected").fetchone() == (2,)
+
+
+def test_a_producer_cannot_lead_the_functions_astray(server: ServerUnderTest, admin: Connection) -> None:
+    """They run as the owner: whatever the caller's temporary objects are called, they are not used."""
+    with login(server, admin, "refold_producer") as url, psycopg.connect(url, autocommit=True) as conn:
+        for table in ("settings", "events", "event_ids", "segments", "rejected", "events_position"):
+            conn.execute(f"CREATE TEMPORARY TABLE {table} (LIKE pg_class)".encode())
+        conn.execute(
+            "CREATE FUNCTION pg_temp.digest(text, text, timestamptz, jsonb, integer) RETURNS bigint"
+            " LANGUAGE sql RETURN 1"
+        )
+        conn.execute("SET search_path = pg_temp, public")
+        append(conn, [*events(100), {"id": "bad"}])
+        append(conn, [{**events(1)[0], "action": "other"}])
+    assert len(stored(admin)) == 100
+    assert admin.execute("SELECT answer FROM refold.rejected ORDER BY 1").fetchall() == [("conflict",), ("invalid",)]
+
+
+def test_a_worker_keeps_builds(server: ServerUnderTest, database_url: str, admin: Connection) -> None:
+    append(admin, events(20))
+    # Deploying may put an index on the log, for which one has to be its owner too.
+    with login(server, admin, "refold_worker", "refold_owner") as url:
+        make_live(url)
+    with login(server, admin, "refold_worker") as url:
+        append(admin, events(30))
+        drain(url)
+        with connect_as(url, "refold_worker") as conn:
+            check(conn)
+            assert conn.execute("SELECT count(*) FROM refold.events").fetchone() == (30,)
+        owned = admin.execute(
+            "SELECT relname FROM pg_class WHERE relowner = (SELECT oid FROM pg_roles WHERE rolname = %s)",
+            (f"refold_test_{os.getpid()}",),
+        ).fetchall()
+        # What it makes belongs to the role, not to whoever logged in.
+        assert owned == []
+    assert wrong(database_url) == {}
+
+
+def test_an_analyst_reads_every_metric_and_how_far_to_trust_it(
+    server: ServerUnderTest, database_url: str, admin: Connection
+) -> None:
+    append(admin, events(20))
+    tables = make_live(database_url)
+    with login(server, admin, "refold_analyst") as url, psycopg.connect(url) as conn:
+        for metric in tables:
+            assert conn.execute(f"SELECT count(*) > 0 FROM metrics.{metric}".encode()).fetchone() == (True,)
+        fresh = conn.execute("SELECT metric, lag_events FROM metrics.freshness ORDER BY 1").fetchall()
+        assert fresh == [(metric, 0) for metric in sorted(tables)]
+
+
+def test_functions_that_run_as_the_owner_are_fenced(admin: Connection) -> None:
+    rows = admin.execute(
+        """
+        SELECT proname, coalesce(proconfig::text, ''), has_function_privilege('public', oid, 'EXECUTE')
+        FROM pg_proc WHERE pronamespace = 'refold'::regnamespace AND prosecdef
+        """
+    ).fetchall()
+    assert {"append", "admit", "admit_parsed", "set_aside", "ensure_segments", "let_in"} <= {
+        name for name, _, _ in rows
+    }
+    for name, config, public in rows:
+        assert "search_path=refold, pg_catalog, pg_temp" in config, name
+        # It is a trigger's.
+        assert not public or name == "let_in", name
+
+
+def test_everything_belongs_to_the_owner(admin: Connection) -> None:
+    foreign = admin.execute(
+        """
+        SELECT relname FROM pg_class WHERE relnamespace = 'refold'::regnamespace AND relowner <> 'refold_owner'::regrole
+        UNION ALL
+        SELECT proname FROM pg_proc WHERE pronamespace = 'refold'::regnamespace AND proowner <> 'refold_owner'::regrole
+        """
+    ).fetchall()
+    assert foreign == []
