@@ -8,7 +8,7 @@ of the graph, speak of the transactions that wrote the *log*.
 A worker locks the build, then in a second statement (a snapshot of its own) takes the upstream's
 cursor and the page that `next_read` allows, and writes the rows and the cursor from `advance` in
 the same transaction. The log as an upstream is `Cursor(done=<current snapshot>.capped(<own txid>))`.
-Nothing here does I/O; tests/test_cursor_model.py shows what each rule is there for.
+Nothing here does I/O; tests/model/stream/test_cursor_model.py shows what each rule is there for.
 """
 
 import re
