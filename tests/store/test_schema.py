@@ -19,6 +19,7 @@ from alembic.util import CommandError
 from psycopg import sql
 
 from refold import append
+from refold.errors import DatabaseError
 from refold.store.schema.migrate import alembic_config, migrate
 from refold.store.schema.resources import sql_dir
 from tests.conftest import ServerUnderTest
@@ -146,6 +147,16 @@ def test_migrating_mends_what_was_changed_by_hand(database_url: str, conn: Conne
         name for name in before.keys() | after.keys() if sorted(before.get(name, "")) != sorted(after.get(name, ""))
     }
     assert differs == set()
+
+
+def test_a_database_of_an_unknown_version_is_refused_with_a_remedy(database_url: str, conn: Connection) -> None:
+    conn.execute("UPDATE refold.alembic_version SET version_num = '0417'")
+    conn.commit()
+    before = shape(conn)
+    with pytest.raises(DatabaseError, match="cannot migrate the database: .*0417") as refused:
+        migrate(database_url)
+    assert refused.value.remedy is not None
+    assert shape(conn) == before
 
 
 def run(*urls: str) -> list[tuple[int, str]]:
