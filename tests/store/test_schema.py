@@ -153,7 +153,7 @@ def test_a_database_of_an_unknown_version_is_refused_with_a_remedy(database_url:
     conn.execute("UPDATE refold.alembic_version SET version_num = '0417'")
     conn.commit()
     before = shape(conn)
-    with pytest.raises(DatabaseError, match="cannot migrate the database: .*0417") as refused:
+    with pytest.raises(DatabaseError, match=r"cannot migrate the database: .*0417") as refused:
         migrate(database_url)
     assert refused.value.remedy is not None
     assert shape(conn) == before
