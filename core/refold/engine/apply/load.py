@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from refold.engine.apply.failing_keys import culprits_of_keys
 from refold.engine.apply.first_failure import first_culprit
 from refold.engine.apply.isolate import Culprit, Portion, of_an_event, sift
 from refold.engine.apply.page import (
@@ -41,6 +42,8 @@ STEP = 2_000_000
 """Rows of the stream in one step (merge, members, facts)."""
 TRANSFORM_STEP = 20_000
 """Rows in one step through Python."""
+CULPRITS_S = 30.0
+"""Seconds after which a load that has found culprits commits them: nobody waits for it meanwhile."""
 BUCKET = 10_000_000
 """Rows of the stream for each hash range of the key (recompute)."""
 
@@ -159,24 +162,34 @@ def _set_culprits_aside(conn: psycopg.Connection, compiled: CompiledBuild, failu
         dead = excluded_event_ids(conn, build)
         budget = DeadLetterBudget.for_page(conn, build, _estimate(conn, compiled))
         culprits: list[Culprit] = []
-        portion = Portion(culprits)
+        portion = Portion(culprits, seconds=CULPRITS_S)
         ranges = {"steps": str(build.load_steps or 1), "step": str(build.load_step)}
 
+        def parameters(upto: Key = LAST) -> dict[str, str]:
+            return read_parameters(Read(EMPTY, target, None, None if upto == LAST else upto), 0, dead) | ranges
+
+        def blame(culprit: Culprit) -> None:
+            budget.spend(culprit.error)
+            culprits.append(culprit)
+            dead.append(culprit.event_id)
+
         def evaluate(cursor: Cursor) -> None:
-            read = Read(EMPTY, target, None, None if cursor.progress == LAST else cursor.progress)
-            _execute(conn, compiled.statements.probe, read_parameters(read, 0, dead) | ranges)
+            _execute(conn, compiled.statements.probe, parameters(cursor.progress or LAST))
+
+        def evaluate_keys(keys: Sequence[int], upto: Key) -> None:
+            hashes = "{" + ",".join(map(str, keys)) + "}"
+            _execute(conn, compiled.statements.probe_keys, parameters(upto) | {"keys": hashes})
 
         def search() -> None:
-            passes = 0
-            while not portion.enough():
-                found = first_culprit(conn, compiled, Cursor(EMPTY, target, LAST), dead, evaluate, passes=passes)
-                if found is None:
+            for culprit in culprits_of_keys(conn, compiled, parameters, evaluate_keys):
+                blame(culprit)
+                if portion.enough():
                     break
-                number, culprit = found
-                budget.spend(culprit.error)
-                culprits.append(culprit)
-                dead.append(culprit.event_id)
-                passes = number - 1
+            if not culprits:
+                # It fails in no key by itself: where the key cannot be evaluated, for one.
+                found = first_culprit(conn, compiled, Cursor(EMPTY, target, LAST), dead, evaluate)
+                if found is not None:
+                    blame(found[1])
 
         search()
         if not culprits and build.load_step:

@@ -194,6 +194,22 @@ class Stream:
             in_order(self.run(), f"(%(steps)s::integer = 1 OR {part} >= %(step)s::integer)"),
         )
 
+    def keys_left(self, key_hash: str) -> str:
+        """The hashes of the keys of which a step of such a load is left."""
+        return f"SELECT DISTINCT {key_hash}\nFROM {self.table}\nWHERE {self.ranges(key_hash)[1]}"
+
+    def of_keys(self, key_hash: str) -> str:
+        """Condition on a row: it belongs to this step of a first load, and to a key in the parameter `keys`."""
+        return in_order(self.run(), f"{key_hash} IN (SELECT unnest(%(keys)s::bigint[]))")
+
+    def events_of_keys(self, key_hash: str) -> str:
+        """The events of such keys, in order: id and coordinates."""
+        ordinal = "ordinal" if self.ordinal else "0"
+        return (
+            f"SELECT event_id, txid::text::bigint, position, {ordinal}\n"
+            f"FROM {self.table}\nWHERE {self.of_keys(key_hash)}\nORDER BY {self.coordinates}"
+        )
+
     def boundary(self) -> str:
         """The key that ends the next step of a first load, `limit` rows on; no row when fewer are left."""
         ordinal = "ordinal" if self.ordinal else "2147483647"

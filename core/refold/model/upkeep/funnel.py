@@ -69,6 +69,9 @@ class _Funnels:
             load_apart=(insert + self.over(step, apart=True),),
             # Of the ranges that are left, with the keys: what is too long for an index fails there.
             probe=(insert + self.over(left, apart=True), key, by_hash),
+            probe_keys=(insert + self.over(stream.of_keys(self.stream_hash), apart=True), key, by_hash),
+            keys_left=stream.keys_left(self.stream_hash),
+            events_of_keys=stream.events_of_keys(self.stream_hash),
             relations=(self.relation,),
             view="SELECT " + ", ".join(ident(column.name) for column in plan.columns) + f" FROM {table}",
         )

@@ -126,6 +126,9 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         load_apart=(insert + over(step, apart=True),),
         # Of the ranges that are left, with the keys: what is too long for an index fails there.
         probe=(insert + over(left, apart=True), *indexes),
+        probe_keys=(insert + over(stream.of_keys(stream_hash), apart=True), *indexes),
+        keys_left=stream.keys_left(stream_hash),
+        events_of_keys=stream.events_of_keys(stream_hash),
         relations=(relation,),
         view=f"SELECT {columns} FROM {table}",
     )

@@ -102,6 +102,9 @@ class Statements:
         load_apart: the load where events are left out, if that cannot be the same statement.
         probe: evaluates the query over a range of events, where a step of the load is no such range; what it
             writes is thrown away.
+        probe_keys: the same for the keys whose hashes are in the parameter `keys`.
+        keys_left: the hashes of the keys of which a step of the load is left.
+        events_of_keys: the events of some keys, in order: id and coordinates.
         checksums: moves the checksums by rows that Python has written, whose ids are the parameter `ids`, and by those
             that it has read, whose coordinates are `positions` and `ordinals`.
         reads_by_slice: whether what was read is kept by slices of positions, with hashes; else it is counted.
@@ -119,6 +122,9 @@ class Statements:
     view_hides: bool = False
     load_apart: tuple[str, ...] = ()
     probe: tuple[str, ...] = ()
+    probe_keys: tuple[str, ...] = ()
+    keys_left: str = ""
+    events_of_keys: str = ""
     checksums: str = ""
     reads_by_slice: bool = True
 
