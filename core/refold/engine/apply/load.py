@@ -316,7 +316,7 @@ def _load_bucket(
 
 
 def _execute(conn: psycopg.Connection, statements: Sequence[str], parameters: dict[str, str]) -> None:
-    # DeadLetterBudget by the client: CREATE TABLE AS takes no parameters, and the planner should see the values.
+    # Bound by the client: CREATE TABLE AS takes no parameters, and the planner should see the values.
     with psycopg.ClientCursor(conn) as cursor:
         for statement in statements:
             cursor.execute(statement.encode(), parameters)

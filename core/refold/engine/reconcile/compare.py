@@ -40,7 +40,7 @@ def compare(conn: psycopg.Connection, relation: Relation, scope: Scope, paramete
     """
     query = relation.differences(scope.stream, scope.table)
     conn.execute(f"DROP TABLE IF EXISTS {FOUND}".encode())
-    # DeadLetterBudget by the client: CREATE TABLE AS takes no parameters.
+    # Bound by the client: CREATE TABLE AS takes no parameters.
     with psycopg.ClientCursor(conn) as cursor:
         cursor.execute(f"CREATE TEMPORARY TABLE found ON COMMIT DROP AS\n{query}".encode(), dict(parameters))
         return cursor.rowcount
