@@ -9,7 +9,7 @@ from benchmarks.report import Figure
 from benchmarks.rounds import alternate
 from benchmarks.server import Server
 from benchmarks.workbench import Workbench
-from refold.engine.apply.page import turn
+from refold.engine.apply.page import apply_next_page
 
 PAGE = 10_000
 KINDS = {
@@ -48,7 +48,7 @@ def _measure_kind(bench: Workbench, kind: str, projection: str, by_hand: ByHand,
 
     def product(at: int) -> None:
         for _ in range(together):
-            applied = turn(bench.worker, compiled, page)
+            applied = apply_next_page(bench.worker, compiled, page)
             assert applied is not None and applied.events == page, applied
 
     def baseline(at: int) -> None:

@@ -12,7 +12,7 @@ from benchmarks.report import Figure
 from benchmarks.rounds import alternate, seconds
 from benchmarks.server import Server
 from benchmarks.workbench import Workbench
-from refold.engine.apply.page import turn
+from refold.engine.apply.page import apply_next_page
 from refold.engine.deployment.deploy import deploy
 from refold.engine.reconcile.audit import audit
 from refold.engine.reconcile.reconcile import reconcile
@@ -102,7 +102,7 @@ def _keep(bench: Workbench, kind: str, projection: str, half: int, page: int) ->
 
     def apply(compiled: CompiledBuild) -> None:
         for _ in range(together):
-            applied = turn(bench.worker, compiled, page)
+            applied = apply_next_page(bench.worker, compiled, page)
             assert applied is not None and applied.events == page, applied
 
     compared = alternate(pages // together // 2, together * page, lambda at: apply(compiled), lambda at: apply(bare))

@@ -12,7 +12,7 @@ from benchmarks.report import Figure
 from benchmarks.server import Server
 from benchmarks.server_time import ServerTime, timed_worker
 from benchmarks.workbench import Workbench
-from refold.engine.apply.page import turn
+from refold.engine.apply.page import apply_next_page
 from refold.store.builds.compiled import CompiledBuild
 
 PAGE = 5_000
@@ -47,7 +47,7 @@ def measure(server: Server, events: int) -> list[Figure]:
         with conn:
             for upkeep, (projection, limit) in KINDS.items():
                 compiled = bench.compiled(projection)
-                turn(conn, compiled, events)
+                apply_next_page(conn, compiled, events)
                 for _ in range(calls):
                     visits += 1
                     _visit(bench, visits, visits)
@@ -63,7 +63,7 @@ def measure(server: Server, events: int) -> list[Figure]:
 
 
 def _turn(conn: psycopg.Connection, compiled: CompiledBuild, _: int) -> object:
-    return turn(conn, compiled, PAGE * 2)
+    return apply_next_page(conn, compiled, PAGE * 2)
 
 
 def _visit(bench: Workbench, first: int, last: int) -> None:

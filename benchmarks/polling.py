@@ -10,7 +10,7 @@ from benchmarks.report import Figure
 from benchmarks.server import Server
 from benchmarks.server_time import ServerTime, timed_worker
 from benchmarks.workbench import Workbench
-from refold.engine.apply.page import turn
+from refold.engine.apply.page import apply_next_page
 from refold.service.worker.pending import builds_with_work
 
 SEGMENTS = 50
@@ -49,7 +49,7 @@ def _measure_all(bench: Workbench, where: str) -> list[Figure]:
         idle = _figure(time, f"an idle poll{where}")
         for at in range(WARM_UP + ROUNDS):
             bench.fill(bench.filled + PAGE, rest=False)
-            time.measure(lambda at: turn(conn, compiled, PAGE * 2), at)
+            time.measure(lambda at: apply_next_page(conn, compiled, PAGE * 2), at)
         return [idle, _figure(time, f"a page of {PAGE}{where}")]
 
 

@@ -8,7 +8,7 @@ from benchmarks.dataset import BLOCK, block
 from benchmarks.report import Figure
 from benchmarks.server import Server
 from refold import Log
-from refold.engine.apply.page import turn
+from refold.engine.apply.page import apply_next_page
 from refold.engine.apply.step import ceiling
 from refold.engine.deployment.deploy import deploy
 from refold.model.projection.definition import load_directory
@@ -35,7 +35,7 @@ def measure(server: Server, events: int) -> list[Figure]:
         compiled = Compiler(folder).of(worker, build)
         applied = 0
         started = time.perf_counter()
-        while (page := turn(worker, compiled, ceiling(build.upkeep))) is not None and page.events:
+        while (page := apply_next_page(worker, compiled, ceiling(build.upkeep))) is not None and page.events:
             applied += page.events
         spent = time.perf_counter() - started
         worker.close()

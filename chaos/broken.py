@@ -17,7 +17,7 @@ import psycopg
 
 from refold.engine.apply import page
 from refold.engine.apply import step as catch_up
-from refold.engine.apply.page import Applied, apply_read, upstream_cursor
+from refold.engine.apply.page import Applied, upstream_cursor, write_read
 from refold.model.stream.cursor import EMPTY, Cursor, Snapshot, advance, next_read
 from refold.service.worker.pool import Orders, run
 from refold.store.builds.build import Build, lock, move
@@ -44,12 +44,12 @@ def break_worker(variant: str) -> None:
     """Breaks what a variant breaks in this process."""
     if variant == "two-transactions":
         # Where they are looked up by those that call them.
-        vars(catch_up)["turn"] = _turn_in_two
+        vars(catch_up)["apply_next_page"] = _page_in_two
     elif variant == "naive-cursor":
         vars(page)["upstream_cursor"] = _everything_below
 
 
-def _turn_in_two(conn: psycopg.Connection, compiled: CompiledBuild, limit: int) -> Applied | None:
+def _page_in_two(conn: psycopg.Connection, compiled: CompiledBuild, limit: int) -> Applied | None:
     with conn.transaction():
         build = lock(conn, compiled.build_id)
         if build is None or not build.loaded or build.upstream_id != compiled.upstream_id:
@@ -57,7 +57,7 @@ def _turn_in_two(conn: psycopg.Connection, compiled: CompiledBuild, limit: int) 
         read = next_read(build.cursor, upstream_cursor(conn, build))
         if read is None:
             return Applied(0, full=False)
-        part = apply_read(conn, compiled, build, read, limit)
+        part = write_read(conn, compiled, build, read, limit)
     time.sleep(WINDOW_S)
     with conn.transaction():
         if lock(conn, compiled.build_id) is not None:

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from refold import append
-from refold.engine.apply.page import turn
+from refold.engine.apply.page import apply_next_page
 from refold.engine.deployment.deploy import deploy
 from refold.inspect.status import read
 from refold.model.projection.definition import load_directory
@@ -58,7 +58,7 @@ def test_pages_and_looks_read_no_more_than_at_first(
 
         def page(number: int) -> None:
             append(producer, [{"id": str(number), "action": "view", "ts": MONDAY_MS}])
-            applied = turn(worker, compiled, 100)
+            applied = apply_next_page(worker, compiled, 100)
             assert applied is not None and applied.events == 1
 
         def touched(work: Callable[[], object]) -> dict[str, int]:

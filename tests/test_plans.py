@@ -15,7 +15,7 @@ import pytest
 
 from refold import Log, SourceEvent, append
 from refold.engine.apply.load import load_step
-from refold.engine.apply.page import apply_page, turn
+from refold.engine.apply.page import apply_next_page, apply_page
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.engine.deployment.deploy import rebuild
 from refold.postgres.connect import connect
@@ -79,7 +79,7 @@ class Station:
         self.append(PAGE + 10)
         pages = {name: self.page(name) for name in ON_THE_LOG}
         for name in ("clicks", "items"):
-            turn(self.conn, self.compiler.of(self.conn, self.build(name)), 1000)
+            apply_next_page(self.conn, self.compiler.of(self.conn, self.build(name)), 1000)
         pages |= {name: self.page(name) for name in ON_STREAMS}
         return Measured(pages, {name: self.build(name).table_name for name in project()}, poll, freshness, check)
 
@@ -218,7 +218,7 @@ def test_readers_of_a_rebuilt_stream_find_their_index_on_it(station: Station) ->
     rebuild(station.conn, PROJECT, ["clicks"], lambda progress: None)
     Worker(station.url, PROJECT).run(drain=True)
     station.append(PAGE + 10)
-    turn(station.conn, station.compiler.of(station.conn, station.build("clicks")), 1000)
+    apply_next_page(station.conn, station.compiler.of(station.conn, station.build("clicks")), 1000)
     plans = station.page("medians")
     read = scans(plans, station.build("clicks").table_name)
     assert [node["Index Name"] for node in read if node.get("Index Name", "").startswith("key_")]

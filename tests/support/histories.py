@@ -17,7 +17,7 @@ import psycopg
 
 from refold import SourceEvent, append
 from refold.engine.apply.load import load_step
-from refold.engine.apply.page import turn
+from refold.engine.apply.page import apply_next_page
 from refold.engine.apply.step import StepRunner, by_depth
 from refold.engine.reconcile.audit import quick
 from refold.model.event.source_event import Answer
@@ -205,7 +205,7 @@ class History:
             for build in todo:
                 compiled = self.compiler.of(self.operator, build)
                 if build.loaded:
-                    turn(self.operator, compiled, limit)
+                    apply_next_page(self.operator, compiled, limit)
                 else:
                     load_step(self.operator, compiled, step=50, bucket=100_000)
             if not todo and not runner.promote_ready():

@@ -23,11 +23,11 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from refold import SourceEvent
-from refold.engine.apply.page import cursor_parameters
 from refold.engine.deployment.deploy import deploy
 from refold.engine.reconcile.audit import audit
 from refold.engine.reconcile.result import Report
 from refold.model.projection.definition import Definition, load_directory
+from refold.model.stream.parameters import cursor_parameters
 from refold.postgres.connect import connect
 from refold.store.builds.build import BY_KEY, Build, by_id
 from refold.store.builds.compiled import Compiler

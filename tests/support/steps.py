@@ -9,12 +9,12 @@ from typing import LiteralString
 
 from hypothesis import strategies as st
 
-from refold.engine.apply.isolate import of_an_event
 from refold.engine.apply.load import load_step
-from refold.engine.apply.page import apply_page, turn
+from refold.engine.apply.page import apply_next_page, apply_page
 from refold.engine.apply.step import StepRunner, by_depth
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.engine.deployment.key_indexes import key_indexes
+from refold.engine.isolate.search import of_an_event
 from refold.engine.reconcile.reconcile import Depth, reconcile
 from refold.engine.reconcile.release import release
 from refold.engine.reconcile.result import Report
@@ -79,7 +79,7 @@ class Work:
         turns = self.turns or [(which, 5) for which in range(len(look))]
         for which, limit in turns:
             compiled = look[which % len(look)]
-            done = turn(conn, compiled, limit) or load_step(conn, compiled, step=limit, bucket=800)
+            done = apply_next_page(conn, compiled, limit) or load_step(conn, compiled, step=limit, bucket=800)
             if done is not None:
                 history.check(compiled.build_id)
 
@@ -165,7 +165,7 @@ class Tamper:
         streams = [one for one in live if one.build_id in read]
         build = (streams if self.which % 2 else live)[self.which // 2 % len(streams if self.which % 2 else live)]
         compiled = history.compiler.of(history.operator, build)
-        turn(history.operator, compiled, self.limit)
+        apply_next_page(history.operator, compiled, self.limit)
         relation = compiled.statements.relations[0]
         some = f"{relation.row_hash()} & 1 = {self.half}"
         columns = [name for name in relation.columns if name not in {*relation.key, "txid", "position", "ordinal"}]
@@ -176,7 +176,7 @@ class Tamper:
             history.operator.execute(f"UPDATE {relation.table} SET {emptied} = NULL WHERE {some}".encode())
         readers = {one.projection: one for one in live if one.upstream_id == build.build_id}
         for reader in readers.values():
-            turn(history.operator, history.compiler.of(history.operator, reader), self.limit)
+            apply_next_page(history.operator, history.compiler.of(history.operator, reader), self.limit)
         report = reconcile(history.operator, history.compiler, [build.projection], depth=self.depth)
         assert report.skipped == []
         # Its readers have been healed with it; of those that only count their reads an audit has to prove it.
@@ -286,7 +286,7 @@ class Promote:
                 compiled = history.compiler.of(history.operator, build)
                 while load_step(history.operator, compiled, step=50, bucket=100_000):
                     history.check(build.build_id)
-                turn(history.operator, compiled, 7)
+                apply_next_page(history.operator, compiled, 7)
         for build in runner.promote_ready():
             history.check(build.build_id)
 

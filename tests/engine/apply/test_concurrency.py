@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from refold import append
-from refold.engine.apply.page import apply_page, turn
+from refold.engine.apply.page import apply_next_page, apply_page
 from refold.postgres.connect import connect as connect_as
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import by_id, live, lock
@@ -129,7 +129,7 @@ def test_workers_pass_over_a_build_that_another_has(url: str, connect: Callable[
             locked = lock(conn, build.build_id)
             assert locked is not None
             apply_page(conn, compiled, locked, 4)
-            assert turn(other, compiled, 4) is None
-        applied = turn(other, compiled, 100)
+            assert apply_next_page(other, compiled, 4) is None
+        applied = apply_next_page(other, compiled, 100)
         assert applied is not None and applied.events == 6
         assert by_id(conn, build.build_id).events_applied == 10

@@ -11,11 +11,12 @@ import pytest
 
 from refold import append
 from refold.engine.apply.load import load_step
-from refold.engine.apply.page import BYTES, PORTION, Applied, turn
+from refold.engine.apply.page import PORTION, Applied, apply_next_page
 from refold.engine.apply.step import FRESH, PageSize
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.model.projection.definition import load_directory
 from refold.model.projection.transform import Transform
+from refold.model.stream.parameters import BYTES
 from refold.postgres.connect import connect
 from refold.store.builds.build import Build, live
 from refold.store.builds.compiled import Compiler
@@ -55,7 +56,7 @@ def test_a_page_of_wide_events_ends_with_its_bytes(database_url: str, producer: 
         producer.commit()
     compiled = Compiler(SHOP).of(worker, graded(worker))
     pages = []
-    while (page := turn(worker, compiled, FRESH)) is not None and page.events:
+    while (page := apply_next_page(worker, compiled, FRESH)) is not None and page.events:
         pages.append(page.events)
         assert page.full == (len(pages) < 3)
     # The narrow ones come behind the last wide ones, in portions.
@@ -92,7 +93,7 @@ def test_what_is_small_only_because_it_is_compressed_counts_as_wide(
         " FROM generate_series(1, 400) AS n"
     )
     producer.commit()
-    page = turn(worker, Compiler(SHOP).of(worker, graded(worker)), FRESH)
+    page = apply_next_page(worker, Compiler(SHOP).of(worker, graded(worker)), FRESH)
     assert page is not None
     assert (page.events, page.full) == (BYTES // 100_000 + 1, True)
 
@@ -108,7 +109,7 @@ def test_a_page_with_an_event_that_fails_holds_no_more(
     producer.commit()
     compiled = Compiler(SHOP).of(worker, graded(worker))
     with portions() as given:
-        page = turn(worker, compiled, FRESH)
+        page = apply_next_page(worker, compiled, FRESH)
     assert page is not None and page.events == 41
     assert max(given) == FITS
     table = graded(worker).table_name

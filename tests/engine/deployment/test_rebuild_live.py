@@ -15,7 +15,7 @@ import pytest
 
 from refold import Log, append
 from refold.engine.apply.load import load_step
-from refold.engine.apply.page import turn
+from refold.engine.apply.page import apply_next_page
 from refold.engine.apply.step import StepRunner, by_depth
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.engine.deployment.deploy import deploy, rebuild
@@ -220,7 +220,7 @@ def test_a_switch_brings_the_new_build_to_where_the_old_one_is(url: str, connect
         paused.commit()
         old = by_depth(conn, find(conn, "b.state = 'live'"))
         for build in old:
-            turn(conn, compiler.of(conn, build), 100)
+            apply_next_page(conn, compiler.of(conn, build), 100)
         promote(conn, builds[0].deployment, compiler, StepRunner(conn, compiler).catch_up)
         assert {build.number for build in find(conn, "b.state = 'live'")} == {2}
     # Nobody has applied a page since.
@@ -242,8 +242,8 @@ def test_a_worker_that_saw_the_old_upstream_leaves_the_reader_alone(url: str, co
             log.append(random_events(20, prefix="later-"))
         clicks = live(conn, "clicks")
         assert clicks is not None
-        turn(conn, compiler.of(conn, clicks), 100)
-        assert turn(conn, before, 100) is None
+        apply_next_page(conn, compiler.of(conn, clicks), 100)
+        assert apply_next_page(conn, before, 100) is None
         assert broken(conn, compiler, reader.build_id) == []
     check(url)
 

@@ -11,9 +11,9 @@ import pytest
 
 from refold import append
 from refold.engine.apply import step as catch_up
-from refold.engine.apply.isolate import Culprit
 from refold.engine.apply.step import StepRunner
 from refold.engine.deployment.deploy import rebuild
+from refold.engine.isolate.search import Culprit
 from refold.engine.publish.switch import NotYet
 from refold.engine.reconcile.reconcile import reconcile
 from refold.engine.reconcile.release import release

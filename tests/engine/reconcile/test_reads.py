@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from refold.engine.apply.page import apply_read
+from refold.engine.apply.page import write_read
 from refold.engine.reconcile.reconcile import Depth, reconcile
 from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Key, Read
 from refold.model.stream.slices import POSITION_BITS
@@ -58,7 +58,7 @@ def twice(shop: Shop) -> Callable[[], None]:
             assert found is not None
             read = Read(EMPTY, build.cursor.done, Key(found[0], found[1], LAST_ORDINAL), None)
             compiled = Compiler(SHOP).of(shop.worker, build)
-            assert apply_read(shop.worker, compiled, build, read, 10).events == 2
+            assert write_read(shop.worker, compiled, build, read, 10).events == 2
 
     return again
 
@@ -151,7 +151,7 @@ def test_a_reader_that_is_counted_as_a_whole(shop: Shop) -> None:
     compiled = Compiler(SHOP).of(shop.worker, build)
     with shop.worker.transaction():
         read = Read(EMPTY, build.cursor.done, None, None)
-        assert apply_read(shop.worker, compiled, build, read, 100).events == 16
+        assert write_read(shop.worker, compiled, build, read, 100).events == 16
     assert said(shop, "quick") == {("totals", "all of it", 32, 16)}
     report = reconcile(shop.worker, SHOP, depth="slice")
     assert {name for name, *_ in report.counts} == {"totals"} and report.checksums == []

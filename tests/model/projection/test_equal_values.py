@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from refold import append
-from refold.engine.apply.page import turn
+from refold.engine.apply.page import apply_next_page
 from refold.engine.apply.step import by_depth
 from refold.engine.deployment.deploy import rebuild
 from refold.store.builds.build import find
@@ -92,7 +92,7 @@ def play(url: str, folder: Path, numbers: tuple[str, ...], limit: int) -> dict[s
         compiler = Compiler(folder)
         for build in by_depth(conn, find(conn, "b.state = 'live'")):
             compiled = compiler.of(conn, build)
-            while (done := turn(conn, compiled, limit)) is not None and done.events:
+            while (done := apply_next_page(conn, compiled, limit)) is not None and done.events:
                 pass
     return {name: [(str(text).replace(f"u{before[0]}", "u"),) for (text,) in rows] for name, rows in shown(url).items()}
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from refold import append
-from refold.engine.apply.page import turn
+from refold.engine.apply.page import apply_next_page
 from refold.engine.deployment.deploy import deploy
 from refold.engine.reconcile import reconcile
 from refold.model.projection.definition import _analysed, load_directory
@@ -66,7 +66,7 @@ def pages(url: str, folder: Path, projection: str) -> list[Plan]:
         compiled = Compiler(folder).of(conn, build)
         conn.execute("SELECT 1")
         with explained(conn) as plans:
-            turn(conn, compiled, 1000)
+            apply_next_page(conn, compiled, 1000)
         return [plan for plan in plans if "INSERT INTO refold_builds" in plan.query]
 
 

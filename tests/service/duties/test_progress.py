@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from refold import append
-from refold.engine.apply.page import turn
+from refold.engine.apply.page import apply_next_page
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.model.projection.definition import load_directory
 from refold.service.duties.lag_and_stall import ALL, WHILE_WRITING, Standing, causes, run, successions
@@ -265,4 +265,4 @@ def drain_all_but(worker: Connection, build_id: int) -> None:
     compiler = Compiler(SHOP)
     for build in find_builds(worker, "b.state = 'live'"):
         if build.build_id != build_id:
-            turn(worker, compiler.of(worker, build), 1000)
+            apply_next_page(worker, compiler.of(worker, build), 1000)

@@ -15,20 +15,13 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from refold.engine.apply.failing_keys import culprits_of_keys
-from refold.engine.apply.first_failure import first_culprit
-from refold.engine.apply.isolate import Culprit, Portion, of_an_event, sift
-from refold.engine.apply.page import (
-    LAST,
-    Apply,
-    apply_carefully,
-    apply_read,
-    cursor_parameters,
-    read_parameters,
-    upstream_cursor,
-)
+from refold.engine.apply.page import Apply, upstream_cursor, write_isolating_failures, write_read
+from refold.engine.isolate.by_key import culprits_of_keys
+from refold.engine.isolate.prefix import first_culprit
+from refold.engine.isolate.search import Culprit, Portion, of_an_event, sift
 from refold.model.stream.cursor import EMPTY, Cursor, Key, Read
 from refold.model.stream.page_sql import LOG_TABLE
+from refold.model.stream.parameters import LAST, cursor_parameters, read_parameters
 from refold.postgres.failpoints import failpoint
 from refold.postgres.planner import plan_freely
 from refold.store.builds import read_checksums as reads
@@ -108,7 +101,7 @@ def _load_step(
         else:
             run = Cursor(EMPTY, target, build.cursor.progress)
             if compiled.transform is not None:
-                apply = apply_carefully if careful else apply_read
+                apply = write_isolating_failures if careful else write_read
                 events, cursor, finished = _load_function(conn, compiled, build, run, min(TRANSFORM_STEP, step), apply)
             elif careful:
                 events, cursor, finished = _load_carefully(conn, compiled, build, run, step, dead)

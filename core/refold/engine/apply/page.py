@@ -11,9 +11,15 @@ import psycopg
 
 from refold.engine.apply.copy_rows import write_rows
 from refold.engine.apply.decoding import decoded
-from refold.engine.apply.isolate import Culprit, Portion, of_an_event, sift
-from refold.model.stream.copy_text import array
+from refold.engine.isolate.search import Culprit, Portion, of_an_event, sift
 from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
+from refold.model.stream.parameters import (
+    BYTES,
+    LAST,
+    end_of,
+    read_parameters,
+    settled_part,
+)
 from refold.model.upkeep.transform import BYTES_SO_FAR
 from refold.postgres.failpoints import failpoint
 from refold.postgres.savepoint import savepoint
@@ -41,8 +47,6 @@ Apply = Callable[[psycopg.Connection, CompiledBuild, Build, Read, int], Written]
 
 CAREFUL = 20_000
 """Rows at most of a page in which an event fails."""
-BYTES = 16 * 2**20
-"""Bytes of its stream that a transform is given at once: they are held in memory, several times as large there."""
 PORTION = 1_000
 """Rows that a transform is given at first; if they are not too many bytes, four times as many each time. The server
 takes the size of all rows of a portion to find those that fit."""
@@ -55,8 +59,6 @@ ALIVE_EVERY = 0.2
 
 _EVENT_ID = 3
 """Where a transform's rows have their id."""
-FIRST = Key(0, 0, -1)
-LAST = Key(2**63 - 1, 2**63 - 1, LAST_ORDINAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Applied:
     seconds: float = 0.0
 
 
-def turn(conn: psycopg.Connection, compiled: CompiledBuild, limit: int) -> Applied | None:
+def apply_next_page(conn: psycopg.Connection, compiled: CompiledBuild, limit: int) -> Applied | None:
     """Applies the next page of a build in a transaction of its own.
 
     Args:
@@ -91,15 +93,15 @@ def turn(conn: psycopg.Connection, compiled: CompiledBuild, limit: int) -> Appli
         BuildError: too many of its events fail.
     """
     try:
-        return _turn(conn, compiled, limit, apply_read)
+        return _in_transaction(conn, compiled, limit, write_read)
     except Exception as error:
         if not of_an_event(error):
             raise
     # Once more from the start, which costs a page without such events nothing.
-    return _turn(conn, compiled, min(limit, CAREFUL), apply_carefully)
+    return _in_transaction(conn, compiled, min(limit, CAREFUL), write_isolating_failures)
 
 
-def _turn(conn: psycopg.Connection, compiled: CompiledBuild, limit: int, apply: Apply) -> Applied | None:
+def _in_transaction(conn: psycopg.Connection, compiled: CompiledBuild, limit: int, apply: Apply) -> Applied | None:
     started = time.perf_counter()
     with conn.transaction():
         build = lock(conn, compiled.build_id)
@@ -130,7 +132,7 @@ def apply_page(
         build: the build, as it is under the lock.
         limit: rows of the stream at most.
         known: what another build has applied, whose lock the transaction holds too: see `Snapshot.capped`.
-        apply: how; by default `apply_read`.
+        apply: how; by default `write_read`.
     """
     started = time.perf_counter()
     upstream = upstream_cursor(conn, build, known=known)
@@ -138,7 +140,7 @@ def apply_page(
     if read is None:
         return Applied(0, full=False)
     failpoint("looked")
-    events, last, full = (apply or apply_read)(conn, compiled, build, read, limit)
+    events, last, full = (apply or write_read)(conn, compiled, build, read, limit)
     failpoint("rows")
     cursor = advance(build.cursor, read, last, full)
     if events or cursor != build.cursor:
@@ -163,54 +165,9 @@ def upstream_cursor(conn: psycopg.Connection, build: Build, *, known: Snapshot =
     return Cursor(Snapshot.parse(row[0]).capped(int(row[1]), known))
 
 
-def read_parameters(read: Read, limit: int, dead: Sequence[str] = ()) -> dict[str, str]:
-    """A read as the parameters of a page. All are text, so that every page is one prepared statement.
-
-    Args:
-        read: what may be read.
-        limit: rows at most.
-        dead: the ids of the build's dead letters.
-    """
-    after = read.after or FIRST
-    upto = read.upto or LAST
-    return {
-        "open": "{" + ",".join(str(txid) for txid in read.done.xip if txid >= after.txid) + "}",
-        "done": str(read.done),
-        "target": str(read.target),
-        "settled": str(_settled(read.target)),
-        "limit": str(limit),
-        "bytes": str(BYTES),
-        "dead": array(dead),
-        "whole": str(read.after is None and read.upto is None),
-        **key_parameters("after", after),
-        **key_parameters("upto", upto),
-        **key_parameters("from", max(after, Key(read.done.xmax, 0, -1))),
-        **key_parameters("to", min(upto, _end_of(read.target.xmax - 1))),
-    }
-
-
-def cursor_parameters(cursor: Cursor, dead: Sequence[str] = ()) -> dict[str, str]:
-    """A cursor, and the ids of the build's dead letters, as the parameters of `Stream.applied`."""
-    return {
-        "dead": array(dead),
-        "done": str(cursor.done),
-        "target": str(cursor.target or cursor.done),
-        **key_parameters("progress", cursor.progress or FIRST),
-    }
-
-
-def key_parameters(name: str, key: Key) -> dict[str, str]:
-    """A key as the parameters of `Stream.bound`."""
-    return {
-        f"{name}_txid": str(key.txid),
-        f"{name}_position": str(key.position),
-        f"{name}_ordinal": str(key.ordinal),
-    }
-
-
-def apply_read(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, read: Read, limit: int) -> Written:
+def write_read(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, read: Read, limit: int) -> Written:
     """Reads a page and writes its rows."""
-    return apply_rows(conn, compiled, read, limit, _left_out(conn, compiled, build))
+    return write_rows_of(conn, compiled, read, limit, _left_out(conn, compiled, build))
 
 
 def _left_out(conn: psycopg.Connection, compiled: CompiledBuild, build: Build) -> list[str]:
@@ -219,7 +176,9 @@ def _left_out(conn: psycopg.Connection, compiled: CompiledBuild, build: Build) -
     return excluded_event_ids(conn, build) if compiled.plan.upkeep in BY_KEY or not build.loaded else []
 
 
-def apply_carefully(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, read: Read, limit: int) -> Written:
+def write_isolating_failures(
+    conn: psycopg.Connection, compiled: CompiledBuild, build: Build, read: Read, limit: int
+) -> Written:
     """The same when an event of the page fails: it becomes a dead letter, and the others are applied.
 
     Where many fail, the page ends behind the first portion of them.
@@ -240,7 +199,7 @@ def apply_carefully(conn: psycopg.Connection, compiled: CompiledBuild, build: Bu
         within = Read(read.done, read.target, rows[at - 1][1] if at else read.after, rows[at + count - 1][1])
         try:
             with savepoint(conn):
-                apply_all(conn, compiled, within, count, dead)
+                write_all(conn, compiled, within, count, dead)
         except Exception as error:
             if not of_an_event(error):
                 raise
@@ -266,7 +225,7 @@ def apply_carefully(conn: psycopg.Connection, compiled: CompiledBuild, build: Bu
 def _prepare(conn: psycopg.Connection, compiled: CompiledBuild, read: Read, dead: Sequence[str]) -> None:
     """Reads a page of nothing: psycopg keeps prepared only what has succeeded, and all attempts may fail."""
     for statement in (compiled.statements.page, compiled.statements.backlog):
-        _apply(conn, compiled, statement, Read(read.done, read.target, LAST, LAST), 1, dead)
+        _execute(conn, compiled, statement, Read(read.done, read.target, LAST, LAST), 1, dead)
 
 
 def _coordinates(conn: psycopg.Connection, compiled: CompiledBuild, read: Read, limit: int) -> list[tuple[str, Key]]:
@@ -284,16 +243,16 @@ def stored_key(compiled: CompiledBuild, key: Key) -> Key:
     return key if compiled.stream.ordinal else Key(key.txid, key.position, 0)
 
 
-def apply_all(conn: psycopg.Connection, compiled: CompiledBuild, read: Read, limit: int, dead: Sequence[str]) -> None:
-    """Writes all rows of a read, however many bytes they are; the arguments are those of `apply_rows`."""
+def write_all(conn: psycopg.Connection, compiled: CompiledBuild, read: Read, limit: int, dead: Sequence[str]) -> None:
+    """Writes all rows of a read, however many bytes they are; the arguments are those of `write_rows_of`."""
     while limit > 0:
-        events, last, full = apply_rows(conn, compiled, read, limit, dead)
+        events, last, full = write_rows_of(conn, compiled, read, limit, dead)
         if not full:
             break
         read, limit = replace(read, after=last), limit - events
 
 
-def apply_rows(
+def write_rows_of(
     conn: psycopg.Connection, compiled: CompiledBuild, read: Read, limit: int, dead: Sequence[str]
 ) -> Written:
     """Writes the rows of a read.
@@ -309,7 +268,7 @@ def apply_rows(
     if settled is None:
         return _in_portions(conn, compiled, compiled.statements.page, read, limit, dead)
     written = _in_portions(conn, compiled, compiled.statements.backlog, settled, limit, dead)
-    if written.full or settled.upto == (read.upto or _end_of(read.target.xmax - 1)):
+    if written.full or settled.upto == (read.upto or end_of(read.target.xmax - 1)):
         return written
     rest = Read(read.done, read.target, settled.upto, read.upto)
     more = _in_portions(conn, compiled, compiled.statements.page, rest, limit - written.events, dead)
@@ -321,14 +280,14 @@ def _in_portions(
 ) -> Written:
     """A read by one statement; that of a transform a portion at a time, up to its bound in bytes."""
     if compiled.transform is None:
-        return _apply(conn, compiled, statement, read, limit, dead)
+        return _execute(conn, compiled, statement, read, limit, dead)
     # A first load may read all of its stream for each statement. It goes on behind a portion of few rows for a while,
     # so that it does not take the sizes of as many again each time.
     loads = read.done == EMPTY
     events, portion, cuts = 0, limit if loads else PORTION, 0
     while True:
         step = min(portion, limit - events)
-        written = _apply(conn, compiled, statement, read, step, dead)
+        written = _execute(conn, compiled, statement, read, step, dead)
         events += written.events
         last = written.last or read.after
         cut = written.full and written.events < step
@@ -339,37 +298,7 @@ def _in_portions(
         read, portion = replace(read, after=last), 2 * written.events if cut else portion * 4
 
 
-def settled_part(read: Read) -> Read | None:
-    """The start of a read, as far as one range of the index holds it and all its transactions are over, or None.
-
-    In a backlog that is nearly everything: what is left of a late transaction, and what comes behind those that
-    were open at `done` and before those that were open at `target`. The start of a run is left to the general
-    statement, which reads both ends at once.
-    """
-    if read.after is None:
-        return None
-    txid = read.after.txid
-    if txid >= read.done.xmax:
-        end = _end_of(_settled(read.target) - 1)
-    elif read.target.visible(txid) and not read.done.visible(txid):
-        end = _end_of(txid)
-    else:
-        return None
-    upto = end if read.upto is None else min(end, read.upto)
-    return Read(read.done, read.target, read.after, upto) if upto > read.after else None
-
-
-def _settled(snapshot: Snapshot) -> int:
-    """The txid below which every transaction is over."""
-    return snapshot.xip[0] if snapshot.xip else snapshot.xmax
-
-
-def _end_of(txid: int) -> Key:
-    """The greatest key that an event of this transaction could have."""
-    return Key(txid, LAST.position, LAST_ORDINAL)
-
-
-def _apply(
+def _execute(
     conn: psycopg.Connection, compiled: CompiledBuild, statement: str, read: Read, limit: int, dead: Sequence[str]
 ) -> Written:
     parameters = read_parameters(read, limit, dead) | {"build": str(compiled.build_id)}

@@ -7,9 +7,9 @@ import time
 
 import psycopg
 
-from refold.engine.apply.isolate import of_an_event
 from refold.engine.apply.load import BUCKET, STEP, TRANSFORM_STEP, Loaded, load_step
-from refold.engine.apply.page import Applied, apply_carefully, apply_page, turn
+from refold.engine.apply.page import Applied, apply_next_page, apply_page, write_isolating_failures
+from refold.engine.isolate.search import of_an_event
 from refold.engine.publish.switch import NotYet, Unproved, depths, promote
 from refold.engine.verify.trial import Unkeepable
 from refold.errors import BuildError
@@ -99,7 +99,7 @@ class StepRunner:
             return self._load(build, compiled)
         size = self._sizes.setdefault(build.build_id, PageSize(ceiling(build.upkeep)))
         try:
-            applied = turn(self.conn, compiled, size.rows)
+            applied = apply_next_page(self.conn, compiled, size.rows)
         except psycopg.errors.QueryCanceled:
             # Somebody, or a proxy, bounds what a statement may take: smaller ones still get through.
             log.warning("%s: a page of %d rows was cancelled; trying half of it", build.table_name, size.rows)
@@ -183,7 +183,7 @@ class StepRunner:
             except Exception as error:
                 if not of_an_event(error):
                     raise
-                apply_page(conn, compiled, fresh, FRESH, known=current.cursor.done, apply=apply_carefully)
+                apply_page(conn, compiled, fresh, FRESH, known=current.cursor.done, apply=write_isolating_failures)
             fresh = by_id(conn, fresh.build_id)
             if fresh.cursor == before:
                 return False

@@ -12,7 +12,6 @@ from datetime import datetime
 
 import psycopg
 
-from refold.engine.apply.page import cursor_parameters
 from refold.engine.reconcile.compare import compare, findings, slices
 from refold.engine.reconcile.recomputed import AMONG_THEM, recompute
 from refold.engine.reconcile.result import Finding, Kind, Report
@@ -20,6 +19,7 @@ from refold.engine.reconcile.scope import WHOLE, Scope, both, within
 from refold.engine.reconcile.scope import since as since_scope
 from refold.errors import BuildError
 from refold.model.sql_text import EVERYTHING
+from refold.model.stream.parameters import cursor_parameters
 from refold.model.stream.slices import EVERY_SLICE, Range, runs
 from refold.postgres.planner import plan_freely
 from refold.store.builds import read_checksums as reads

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import psycopg
 
-from refold.engine.apply.isolate import of_an_event
+from refold.engine.isolate.applied import without_culprits
+from refold.engine.isolate.search import of_an_event
 from refold.engine.reconcile.audit import add, parameters_of, parts
 from refold.engine.reconcile.compare import FOUND, compare, findings, hashes, record, slices
-from refold.engine.reconcile.isolate import without_culprits
 from refold.engine.reconcile.proof import LogProof
 from refold.engine.reconcile.recomputed import recompute
 from refold.engine.reconcile.result import Report

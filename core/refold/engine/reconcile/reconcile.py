@@ -11,8 +11,8 @@ from typing import Literal
 
 import psycopg
 
-from refold.engine.apply.isolate import of_an_event
 from refold.engine.apply.step import by_depth
+from refold.engine.isolate.search import of_an_event
 from refold.engine.reconcile import deep
 from refold.engine.reconcile.audit import as_kept, audit, parameters_of, parts, quick, snapshot
 from refold.engine.reconcile.heal import heal, leave_out_culprits

@@ -13,14 +13,15 @@ from typing import Literal
 
 import psycopg
 
-from refold.engine.apply.isolate import Culprit, of_an_event
-from refold.engine.apply.page import apply_all, key_parameters
+from refold.engine.apply.page import write_all
+from refold.engine.isolate.search import Culprit, of_an_event
 from refold.engine.reconcile.audit import parameters_of
 from refold.engine.reconcile.heal import lock_downwards
 from refold.engine.reconcile.proof import LogProof
 from refold.errors import BuildError
 from refold.model.sql_text import ident
 from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Key, Read
+from refold.model.stream.parameters import key_parameters
 from refold.model.stream.slices import POSITION_BITS
 from refold.model.upkeep import checksums
 from refold.store.builds.build import BY_KEY, EVENT_GRAIN, Build, by_id
@@ -127,7 +128,7 @@ def _reach(conn: psycopg.Connection, compiler: Compiler, build: Build, key: Key,
     if build.upkeep in BY_KEY:
         _recompute(conn, compiled, build, key)
     else:
-        apply_all(conn, compiled, _just(compiled, build, key), EVERY, excluded_event_ids(conn, build))
+        write_all(conn, compiled, _just(compiled, build, key), EVERY, excluded_event_ids(conn, build))
     fresh = [row for row in _rows_at(conn, compiled, build, key) if row not in before]
     for reader in locked:
         if reader.upstream_id != build.build_id:

@@ -15,8 +15,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from refold.engine.apply.isolate import of_an_event
 from refold.engine.deployment.deploy import one_at_a_time
+from refold.engine.isolate.search import of_an_event
 from refold.engine.publish.switch import drop_superseded
 from refold.engine.publish.views import drop_view, switch_view
 from refold.engine.reconcile.audit import audit, parameters_of

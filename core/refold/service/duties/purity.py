@@ -18,10 +18,10 @@ from psycopg.rows import class_row
 
 from refold.engine.apply.copy_rows import write_rows
 from refold.engine.apply.decoding import decoded
-from refold.engine.apply.page import cursor_parameters
 from refold.errors import BuildError
 from refold.model.projection.transform import Transform
 from refold.model.sql_text import ident
+from refold.model.stream.parameters import cursor_parameters
 from refold.model.upkeep.transform import applied_rows
 from refold.service.duties.findings import Finding
 from refold.store.builds.build import Build, kept

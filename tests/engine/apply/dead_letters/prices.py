@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from refold import append
-from refold.engine.apply.page import turn
+from refold.engine.apply.page import apply_next_page
 from refold.engine.reconcile.reconcile import reconcile
 from refold.engine.reconcile.result import Report
 from refold.service.worker.loop import Worker
@@ -79,7 +79,7 @@ class Prices:
         """Lets these projections read on."""
         for name in projections:
             compiled = self.compiler.of(self.worker, self.build(name))
-            while (done := turn(self.worker, compiled, limit)) is not None and done.events:
+            while (done := apply_next_page(self.worker, compiled, limit)) is not None and done.events:
                 pass
 
     def drain(self) -> None:

@@ -8,7 +8,7 @@ from math import log2
 import psycopg
 import pytest
 
-from refold.engine.apply.isolate import Portion, first_failing, of_an_event, sift
+from refold.engine.isolate.search import Portion, first_failing, of_an_event, sift
 from refold.model.projection.transform import FunctionFailed
 from refold.store.builds.dead_letters import described
 

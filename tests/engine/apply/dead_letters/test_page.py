@@ -7,7 +7,7 @@ import signal
 import psycopg
 import pytest
 
-from refold.engine.apply.page import CAREFUL, apply_page, turn
+from refold.engine.apply.page import CAREFUL, apply_next_page, apply_page
 from refold.errors import BuildError
 from refold.postgres.failpoints import POINTS
 from refold.store.builds.build import by_id, lock
@@ -107,7 +107,7 @@ def test_more_than_the_bound_fail_the_build_and_no_other(prices: Prices) -> None
     compiled = prices.compiler.of(prices.worker, prices.build("sums"))
     before = prices.build("sums").cursor
     with pytest.raises(BuildError, match="too many of its events fail, the last with invalid input syntax"):
-        turn(prices.worker, compiled, 100)
+        apply_next_page(prices.worker, compiled, 100)
     assert prices.letters() == []
     assert prices.build("sums").cursor == before
     prices.apply("daily")
@@ -119,7 +119,7 @@ def test_a_share_of_a_page_is_too_much_as_well(prices: Prices) -> None:
     prices.sell(100, free=tuple(range(0, 100, 4)))
     compiled = prices.compiler.of(prices.worker, prices.build("paid"))
     with pytest.raises(BuildError, match="too many"):
-        turn(prices.worker, compiled, 100)
+        apply_next_page(prices.worker, compiled, 100)
     assert prices.letters() == []
 
 
@@ -128,7 +128,7 @@ def test_a_failed_build_goes_on_by_itself_when_the_cause_is_gone(prices: Prices)
     prices.sell(20, free=(1,))
     compiled = prices.compiler.of(prices.worker, prices.build("sums"))
     with pytest.raises(BuildError):
-        turn(prices.worker, compiled, 100)
+        apply_next_page(prices.worker, compiled, 100)
     prices.mend()
     prices.apply(*FAILING, "daily", "by_user", "grades", "history")
     assert prices.wrong() == {}
@@ -140,7 +140,7 @@ def test_an_error_that_no_event_causes_is_the_builds(prices: Prices) -> None:
     compiled = prices.compiler.of(prices.worker, prices.build("sums"))
     prices.admin.execute("ALTER FUNCTION public.price(text) RENAME TO cost")
     with pytest.raises(psycopg.errors.UndefinedFunction):
-        turn(prices.worker, compiled, 100)
+        apply_next_page(prices.worker, compiled, 100)
     assert prices.letters() == []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from refold.engine.apply.load import load_step
-from refold.engine.apply.page import turn
+from refold.engine.apply.page import apply_next_page
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.engine.deployment.deploy import deploy, rebuild
 from refold.engine.reconcile.release import Outcome, drop, release
@@ -76,7 +76,7 @@ def test_a_reader_in_the_middle_of_a_run(prices: Prices) -> None:
     prices.sell(20, free=(3, 15))
     prices.apply("paid")
     compiled = prices.compiler.of(prices.worker, prices.build("by_user"))
-    turn(prices.worker, compiled, 8)
+    apply_next_page(prices.worker, compiled, 8)
     assert prices.build("by_user").cursor.target is not None
     prices.mend()
     for letter in prices.letters("b.projection = 'paid'"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from refold.engine.apply.page import turn
+from refold.engine.apply.page import apply_next_page
 from refold.engine.deployment.deploy import rebuild
 from refold.engine.deployment.promote import go_live
 from refold.engine.deployment.rollback import rollback
@@ -92,7 +92,7 @@ def test_a_switch_that_meets_an_event_that_fails(prices: Prices, name: str) -> N
     """A build that was retired in the middle of a run first ends that one, and is behind after it."""
     prices.sell(10)
     old = prices.build(name)
-    turn(prices.worker, prices.compiler.of(prices.worker, old), 5)
+    apply_next_page(prices.worker, prices.compiler.of(prices.worker, old), 5)
     assert prices.build(name).target is not None
     rebuild(prices.worker, FOLDER, [name], lambda progress: None)
     prices.sell(10, "later", free=(3,))

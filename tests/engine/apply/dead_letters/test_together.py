@@ -11,9 +11,9 @@ import pytest
 from refold import append
 from refold.engine.apply import load
 from refold.engine.apply import step as catch_up
-from refold.engine.apply.isolate import PORTION
-from refold.engine.apply.page import turn
+from refold.engine.apply.page import apply_next_page
 from refold.engine.deployment.deploy import rebuild
+from refold.engine.isolate.search import PORTION
 from refold.engine.reconcile.reconcile import reconcile
 from refold.engine.reconcile.release import drop
 from refold.errors import BuildError
@@ -125,11 +125,11 @@ def test_many_are_set_aside_in_portions(shop: Prices, tmp_path: Path) -> None:
     shop.deploy(folder)
     tell(shop, [{"price": "free" if at % 2 else at} for at in range(2 * PORTION + 200)])
     compiled = Compiler(folder).of(shop.worker, shop.build("paid"))
-    done = turn(shop.worker, compiled, 10_000)
+    done = apply_next_page(shop.worker, compiled, 10_000)
     assert done is not None and done.full
     assert done.events <= 2 * PORTION
     assert 0 < len(shop.letters()) <= PORTION
-    while (done := turn(shop.worker, compiled, 10_000)) is not None and done.full:
+    while (done := apply_next_page(shop.worker, compiled, 10_000)) is not None and done.full:
         pass
     build = shop.build("paid")
     assert build.dead_letters == len(shop.letters()) == PORTION + 100
@@ -149,16 +149,16 @@ def test_what_was_dropped_does_not_count(shop: Prices, tmp_path: Path) -> None:
     shop.deploy(folder)
     compiled = Compiler(folder).of(shop.worker, shop.build("paid"))
     tell(shop, [{"price": "free"}] * 5)
-    turn(shop.worker, compiled, 100)
+    apply_next_page(shop.worker, compiled, 100)
     for letter in letters(shop.worker):
         assert drop(shop.worker, letter, "no price")
     tell(shop, [{"price": "free"}, {"price": 1}], "later")
-    turn(shop.worker, compiled, 100)
+    apply_next_page(shop.worker, compiled, 100)
     assert shop.waiting() == [("paid", "later0")]
     assert shop.admin.execute("SELECT count(*) FROM metrics.paid").fetchone() == (1,)
     tell(shop, [{"price": "free"}] * 5, "again")
     with pytest.raises(BuildError, match="too many of its events fail"):
-        turn(shop.worker, compiled, 100)
+        apply_next_page(shop.worker, compiled, 100)
 
 
 def test_a_live_build_goes_on_beyond_the_bound(shop: Prices, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_live_build_goes_on_beyond_the_bound(shop: Prices, tmp_path: Path) -> 
     shop.deploy(folder)
     compiled = Compiler(folder).of(shop.worker, shop.build("paid"))
     tell(shop, [{"price": "free"}] * 40 + [{"price": 1}])
-    turn(shop.worker, compiled, 100)
+    apply_next_page(shop.worker, compiled, 100)
     assert len(shop.waiting()) == 40
     assert shop.admin.execute("SELECT count(*) FROM metrics.paid").fetchone() == (1,)
     # What the live one leaves out is no news to its successor; more is.

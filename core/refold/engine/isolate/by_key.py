@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import psycopg
 
-from refold.engine.apply.isolate import Culprit, first_failing, of_an_event
-from refold.engine.apply.page import LAST
+from refold.engine.isolate.search import Culprit, first_failing, of_an_event
 from refold.model.stream.cursor import Key
+from refold.model.stream.parameters import LAST
 from refold.store.builds.compiled import CompiledBuild
 
 Evaluate = Callable[[Sequence[int], Key], object]

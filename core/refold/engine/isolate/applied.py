@@ -12,10 +12,10 @@ from typing import TypeVar
 
 import psycopg
 
-from refold.engine.apply.first_failure import first_culprit
-from refold.engine.apply.isolate import of_an_event
-from refold.engine.apply.page import LAST, cursor_parameters
+from refold.engine.isolate.prefix import first_culprit
+from refold.engine.isolate.search import of_an_event
 from refold.model.stream.cursor import EMPTY, Cursor
+from refold.model.stream.parameters import LAST, cursor_parameters
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id
 from refold.store.builds.compiled import CompiledBuild

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import psycopg
 
-from refold.engine.apply.isolate import Culprit, first_failing, of_an_event
-from refold.engine.apply.page import FIRST, cursor_parameters
+from refold.engine.isolate.search import Culprit, first_failing, of_an_event
 from refold.model.stream.cursor import Cursor, Key
+from refold.model.stream.parameters import FIRST, cursor_parameters
 from refold.store.builds.compiled import CompiledBuild
 
 
