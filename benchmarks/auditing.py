@@ -16,7 +16,7 @@ from refold.engine.apply.page import apply_next_page
 from refold.engine.deployment.deploy import deploy
 from refold.engine.reconcile.audit import audit
 from refold.engine.reconcile.reconcile import reconcile
-from refold.engine.reconcile.result import Report
+from refold.engine.reconcile.result import ReconcileReport
 from refold.model.projection.definition import load_directory
 from refold.store.builds.build import live
 from refold.store.builds.compiled import CompiledBuild, Compiler
@@ -60,7 +60,7 @@ def _quick(bench: Workbench, compiler: Compiler, names: list[str]) -> Figure:
         for name in names:
             build = live(bench.worker, name)
             assert build is not None
-            assert not audit(bench.worker, compiler.of(bench.worker, build), None, Report(), keep=False)
+            assert not audit(bench.worker, compiler.of(bench.worker, build)).suspects
 
     compared = alternate(ROUNDS, 1.0, quick, everything)
     return Figure(
@@ -83,7 +83,7 @@ def _heal(bench: Workbench, compiler: Compiler, changed: int) -> Figure:
         f" WHERE ctid IN (SELECT ctid FROM {table} ORDER BY md5(ctid::text) LIMIT %s)".encode(),
         (changed,),
     )
-    found: list[Report] = []
+    found: list[ReconcileReport] = []
     spent = seconds(lambda at: found.append(reconcile(bench.worker, compiler, ["event_counts"], depth="slice")), 0)
     assert found[0].drift == changed, found[0].counts
     return Figure(

@@ -17,7 +17,7 @@ from refold.service.duties import blocking_transactions as held_back
 from refold.service.duties import lag_and_stall as progress
 from refold.service.duties import missed_notifications as wake_ups
 from refold.service.duties import prune_statistics as tidying
-from refold.service.duties.lag_and_stall import Standing
+from refold.service.duties.lag_and_stall import BuildProgress
 from refold.service.duties.registry import DUTIES
 from refold.service.duties.schedule import Schedule
 from refold.store.builds.build import find, live
@@ -177,7 +177,7 @@ def test_a_revived_build_cannot_say_what_came_later(database_url: str) -> None:
         assert not _changed_since(conn, 1, datetime.now(UTC))
 
 
-BUSY = Standing(
+BUSY = BuildProgress(
     1, "daily", "daily__1", "live", None, True, NOON, "e1", NOON, NOON, None, [], NOON - timedelta(days=9)
 )  # fmt: skip
 

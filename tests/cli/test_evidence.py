@@ -41,7 +41,7 @@ AT = "2026-03-02T10:00:00.123456+00:00"
          "1 fault, what stands there is not what was written: slice 3 (checksums)"),
         ("impure_transform", {"events": ["e1", "e2"], "fields": ["price"]},
          "evaluated again, other rows come out of the events e1, e2; they differ in price"),
-        ("foreign_cluster", {"way": "adopt", "because": "no cursor goes beyond", "bearings": {"log": 7}},
+        ("foreign_cluster", {"strategy": "adopt", "because": "no cursor goes beyond", "cluster": {"log": 7}},
          "no cursor goes beyond"),
         ("hot_key", {"key": {"user_id": "u"}, "events": 5000, "share": 0.4, "page_seconds": 2.3},
          "user_id=u has 5,000 events, 40% of all, which are read again for each new one; a page takes 2.3 s"),

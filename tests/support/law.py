@@ -25,7 +25,6 @@ from psycopg.rows import dict_row
 from refold import SourceEvent
 from refold.engine.deployment.deploy import deploy
 from refold.engine.reconcile.audit import audit
-from refold.engine.reconcile.result import Report
 from refold.model.projection.definition import Definition, load_directory
 from refold.model.stream.parameters import cursor_parameters
 from refold.postgres.connect import connect
@@ -124,9 +123,7 @@ def broken(conn: psycopg.Connection, compiler: Compiler, build_id: int) -> list[
     build = by_id(conn, build_id)
     compiled = compiler.of(conn, build)
     if compiled.transform is not None:
-        report = Report()
-        audit(conn, compiled, None, report, keep=True)
-        return list(report.findings)
+        return list(audit(conn, compiled, keep=True).report.findings)
     if not build.loaded and build.upkeep in BY_KEY:
         return []  # It is loaded by hash ranges of the key, of which the cursor says nothing.
     found: list[object] = []

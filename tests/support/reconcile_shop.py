@@ -11,7 +11,7 @@ import psycopg
 from refold import append
 from refold.engine.apply.step import StepRunner
 from refold.engine.reconcile.reconcile import reconcile
-from refold.engine.reconcile.result import Report
+from refold.engine.reconcile.result import ReconcileReport
 from refold.postgres.retry import after_deadlocks
 from refold.store.builds.build import find
 from refold.store.builds.checksums import fold
@@ -63,7 +63,7 @@ class Shop:
                 changed = self.worker.execute(statement.format(**self.tables).encode()).rowcount
         return changed
 
-    def reconcile(self, *names: str, dry_run: bool = False, since: datetime | None = None) -> Report:
+    def reconcile(self, *names: str, dry_run: bool = False, since: datetime | None = None) -> ReconcileReport:
         return reconcile(self.worker, SHOP, names, dry_run=dry_run, since=since)
 
     def append(self, events: list[dict[str, Any]]) -> None:

@@ -17,7 +17,7 @@ from refold.engine.deployment.key_indexes import key_indexes
 from refold.engine.isolate.search import of_an_event
 from refold.engine.reconcile.reconcile import Depth, reconcile
 from refold.engine.reconcile.release import release
-from refold.engine.reconcile.result import Report
+from refold.engine.reconcile.result import ReconcileReport
 from refold.model.projection.definition import Definition
 from refold.model.sql_text import ident
 from refold.store.builds.build import Build, by_id, find, kept, lock
@@ -180,7 +180,11 @@ class Tamper:
         report = reconcile(history.operator, history.compiler, [build.projection], depth=self.depth)
         assert report.skipped == []
         # Its readers have been healed with it; of those that only count their reads an audit has to prove it.
-        again = reconcile(history.operator, history.compiler, list(readers), depth="slice") if readers else Report()
+        again = (
+            reconcile(history.operator, history.compiler, list(readers), depth="slice")
+            if readers
+            else ReconcileReport()
+        )
         assert (again.skipped, again.drift) == ([], 0)
         for told in again.checksums:
             statements = history.compiler.of(history.operator, readers[told.projection]).statements

@@ -18,10 +18,10 @@ from refold.cli.bars import progress
 from refold.cli.output import as_json, counted, line, note, plain, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 from refold.engine.publish.analyst_views import differing
-from refold.engine.reconcile import Finding, Report
+from refold.engine.reconcile import Difference, ReconcileReport
 from refold.engine.reconcile import reconcile as audit
 from refold.engine.reconcile.reconcile import Depth
-from refold.engine.reconcile.result import Hidden, Slice
+from refold.engine.reconcile.result import Hidden, WrongSlice
 from refold.errors import InputError
 from refold.model.projection.view_file import ViewFile, load_views, views_beside
 from refold.store.builds.build import Build, find
@@ -93,7 +93,7 @@ def reconcile(
             depth=chosen,
             since=moment,
             dry_run=dry_run,
-            report=lambda name, differ: bars.update(task, description=name, advance=1, note=f"{differ:,} differ"),
+            progress=lambda name, differ: bars.update(task, description=name, advance=1, note=f"{differ:,} differ"),
         )
         audited = [build for build in find(conn, "b.state = 'live'") if build.projection in report.audited]
         differ = [] if names else unlike_files(conn, own)
@@ -177,7 +177,7 @@ def instant(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _show(report: Report, depth: Depth, *, dry_run: bool) -> None:
+def _show(report: ReconcileReport, depth: Depth, *, dry_run: bool) -> None:
     """Prints a report for people: the answer first."""
     by = {"quick": " (by their checksums)", "slice": " (by their checksums; --depth deep recomputes everything)"}
     _show_hidden(report.hidden, depth, dry_run=dry_run)
@@ -248,18 +248,18 @@ def _qualify(audited: Iterable[Build], *, damaged: bool) -> None:
         note("the log itself is damaged, and that is what the metrics were compared with: `refold incidents --open`")
 
 
-def _where(one: Slice) -> str:
+def _where(one: WrongSlice) -> str:
     """A slice in words."""
     return f"{one.projection}, {one.slice} of {one.relation}" if one.read else f"{one.relation}, {one.slice}"
 
 
-def _slice(one: Slice) -> str:
+def _slice(one: WrongSlice) -> str:
     """How a slice disagrees with its checksums."""
     if one.read:
-        what = f"has read {counted(one.kept, 'event')} where there are {one.standing:,}"
-        return f"{_where(one)}: {what if one.standing != one.kept else 'has read other events than there are'}"
-    what = f"{counted(one.standing, 'row')} where {one.kept:,} were written"
-    return f"{_where(one)}: {what if one.standing != one.kept else 'other rows than were written'}"
+        what = f"has read {counted(one.recorded, 'event')} where there are {one.actual:,}"
+        return f"{_where(one)}: {what if one.actual != one.recorded else 'has read other events than there are'}"
+    what = f"{counted(one.actual, 'row')} where {one.recorded:,} were written"
+    return f"{_where(one)}: {what if one.actual != one.recorded else 'other rows than were written'}"
 
 
 def _differing(row: Any, other: Any) -> str:
@@ -275,7 +275,7 @@ def _text(values: object) -> str:
     return json_text.dumps(values, ensure_ascii=False, default=plain)
 
 
-def _as_dict(finding: Finding) -> dict[str, object]:
+def _as_dict(finding: Difference) -> dict[str, object]:
     return {
         "projection": finding.projection,
         "relation": finding.relation,

@@ -11,7 +11,7 @@ from refold.cli.app import TRUST, app
 from refold.cli.bars import progress
 from refold.cli.output import as_json, counted, line, note, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
-from refold.engine.recovery import Report, Survey
+from refold.engine.recovery import RecoveryReport, Survey
 from refold.engine.recovery import recover as bring_back
 from refold.engine.recovery import survey as look
 from refold.engine.recovery.strategy import BuildOutcome, Strategy
@@ -69,7 +69,7 @@ def recover(
             _ask(look(conn, where))
         with progress() as bars:
             task = bars.add_task("recovering", total=None, note="")
-            report = bring_back(conn, where, report=lambda step: bars.update(task, description=step))
+            report = bring_back(conn, where, progress=lambda step: bars.update(task, description=step))
     as_json(report.as_dict()) if json else _show(report)
 
 
@@ -116,7 +116,7 @@ def _show_ledger(found: Survey, done: str) -> None:
         line(f"ledger: {ledger.changed:,} digests {done} made anew")
 
 
-def _show(report: Report) -> None:
+def _show(report: RecoveryReport) -> None:
     found = report.survey
     line(f"{found.decision.strategy}: {found.decision.because}")
     rewritten = f", {report.rewritten:,} with new coordinates" if found.decision.strategy == "rewrite" else ""

@@ -10,7 +10,7 @@ from refold.cli.app import TRUST, app
 from refold.cli.output import as_json, counted, line, table
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.cli.span import duration, span
-from refold.inspect.report import Report
+from refold.inspect.report import ActivityReport
 from refold.inspect.report import report as figures
 
 
@@ -40,7 +40,7 @@ def report(
         show(found)
 
 
-def show(found: Report) -> None:
+def show(found: ActivityReport) -> None:
     """Prints a report for people."""
     line(f"from {found.since:%Y-%m-%d %H:%M:%S} to {found.until:%Y-%m-%d %H:%M:%S} UTC")
     line()

@@ -53,7 +53,7 @@ def scrub(ctx: typer.Context, json: AsJson = False, database_url: DatabaseUrl = 
     with session(database_url) as conn, progress() as bars:
         seal(conn)
         task = bars.add_task("verifying", total=None, note="")
-        found = verify(conn, report=lambda done, total: bars.update(task, completed=done, total=total))
+        found = verify(conn, progress=lambda done, total: bars.update(task, completed=done, total=total))
     if json:
         as_json(asdict(found) | {"damage": [asdict(one) for one in found.damage]})
     else:

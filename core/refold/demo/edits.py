@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 
 from refold.demo.shop import TODAY
-from refold.engine.reconcile import Finding
+from refold.engine.reconcile import Difference
 
 Drift = tuple[str, str, str, str]
 """Metric, kind, row as it stands, row as it must be."""
@@ -80,7 +80,7 @@ def perform(conn: psycopg.Connection, edits: Sequence[Edit]) -> Counter[Drift]:
     return expected
 
 
-def drift(conn: psycopg.Connection, findings: Sequence[Finding]) -> Counter[Drift]:
+def drift(conn: psycopg.Connection, findings: Sequence[Difference]) -> Counter[Drift]:
     """Findings in the same form, reduced to the columns that analysts see."""
     columns: dict[str, set[str]] = {}
     for metric, column in conn.execute(
@@ -88,14 +88,14 @@ def drift(conn: psycopg.Connection, findings: Sequence[Finding]) -> Counter[Drif
     ).fetchall():
         columns.setdefault(metric, set()).add(column)
 
-    def text(one: Finding, row: Any) -> str:
+    def text(one: Difference, row: Any) -> str:
         seen = columns[one.projection]
         return _text({name: row[name] for name in row if name in seen} if isinstance(row, dict) else row)
 
     return Counter((one.projection, one.kind, text(one, one.before), text(one, one.after)) for one in findings)
 
 
-def healed_by_workers(conn: psycopg.Connection) -> list[Finding]:
+def healed_by_workers(conn: psycopg.Connection) -> list[Difference]:
     """What workers have found and healed by themselves.
 
     Args:
@@ -106,12 +106,12 @@ def healed_by_workers(conn: psycopg.Connection) -> list[Finding]:
         " WHERE repaired_by <> session_user ORDER BY repair_id"
     ).fetchall()
     return [
-        Finding(projection, relation, kind, key, before, after, True)
+        Difference(projection, relation, kind, key, before, after, True)
         for projection, relation, kind, key, before, after in rows
     ]
 
 
-def describe(finding: Finding, arrow: str) -> tuple[str, str]:
+def describe(finding: Difference, arrow: str) -> tuple[str, str]:
     """A finding's key, and what is healed: before and after, in short."""
     key = ", ".join(str(value) for value in finding.key.values())
     before, after = (row if isinstance(row, dict) else {} for row in (finding.before, finding.after))

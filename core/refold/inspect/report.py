@@ -55,7 +55,7 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ActivityReport:
     """The figures of a span of time.
 
     Args:
@@ -141,7 +141,7 @@ ORDER BY kind
 """
 
 
-def report(conn: psycopg.Connection, span: timedelta) -> Report:
+def report(conn: psycopg.Connection, span: timedelta) -> ActivityReport:
     """The figures of the time up to now, in one snapshot.
 
     Args:
@@ -159,7 +159,7 @@ def report(conn: psycopg.Connection, span: timedelta) -> Report:
             incidents = cursor.execute(_INCIDENTS, parameters).fetchall()
     assert row is not None
     since, until, events, exact, duplicates, conflicts, invalid, healed, dead_letters = row
-    return Report(
+    return ActivityReport(
         since, until, events, exact, duplicates, conflicts, invalid, latencies(buckets), incidents, healed, dead_letters
     )
 

@@ -12,7 +12,6 @@ import pytest
 
 from refold import Log
 from refold.engine.reconcile.heal import heal
-from refold.engine.reconcile.result import Report
 from refold.postgres.connect import connect
 from refold.postgres.failpoints import POINTS
 from refold.service.worker.loop import Worker
@@ -229,7 +228,7 @@ def test_a_heal_that_stands_still_inside_a_transform_does_not_keep_its_build(
                 database_url, "refold_worker", autocommit=True, application_name="healer", settings=settings
             ) as conn,
         ):
-            heal(conn, Compiler(project), build, {0}, Report())
+            heal(conn, Compiler(project), build, {0})
         ended.append(error.value.sqlstate)
 
     thread = threading.Thread(target=healing)

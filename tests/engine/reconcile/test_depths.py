@@ -10,7 +10,7 @@ import pytest
 
 from refold.engine.deployment.deploy import rebuild
 from refold.engine.publish.switch import drop_superseded
-from refold.engine.reconcile import Report, deep, rolling
+from refold.engine.reconcile import ReconcileReport, deep, rolling
 from refold.engine.reconcile.audit import audit
 from refold.engine.reconcile.reconcile import Depth, Reconciler, reconcile
 from refold.errors import BuildError
@@ -44,7 +44,7 @@ def disagreeing(shop: Shop) -> dict[str, list[int]]:
     return found
 
 
-def at(shop: Shop, depth: Depth, *, dry_run: bool = False) -> Report:
+def at(shop: Shop, depth: Depth, *, dry_run: bool = False) -> ReconcileReport:
     return reconcile(shop.worker, SHOP, depth=depth, dry_run=dry_run)
 
 
@@ -271,12 +271,12 @@ def test_a_deep_audit_of_a_build_that_is_replaced_meanwhile(shop: Shop, monkeypa
     assert build is not None
     compiled = Compiler(SHOP).of(shop.worker, build)
     steps = deep.steps(shop.worker, compiled, resume=True)
-    audit(shop.worker, compiled, None, Report(), keep=False, ranges=next(steps))
+    audit(shop.worker, compiled, ranges=next(steps))
     for _ in range(2):
         rebuild(shop.worker, SHOP, ["daily"], lambda progress: None)
     assert drop_superseded(shop.worker) == [build.table_name]
     with pytest.raises(BuildError, match="was replaced"):
-        audit(shop.worker, compiled, None, Report(), keep=False, ranges=next(steps))
+        audit(shop.worker, compiled, ranges=next(steps))
 
 
 def test_one_that_cannot_be_audited_keeps_no_other_from_it(

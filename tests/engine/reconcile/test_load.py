@@ -9,7 +9,7 @@ import pytest
 
 from refold import Log, append
 from refold.engine.apply.load import load_step
-from refold.engine.reconcile import Report, rolling
+from refold.engine.reconcile import rolling
 from refold.engine.reconcile.heal import heal
 from refold.engine.reconcile.reconcile import Depth, reconcile
 from refold.engine.recovery.coordinates import unload
@@ -114,7 +114,7 @@ def test_what_is_being_loaded_is_not_audited(shop: Shop) -> None:
         for depth in DEPTHS:
             assert [name for name, _ in reconcile(shop.worker, SHOP, ["paths"], depth=depth).skipped] == ["paths"]
         with pytest.raises(BuildError, match="is being loaded anew"):
-            heal(shop.worker, compiler, build, set(range(-128, 128)), Report())
+            heal(shop.worker, compiler, build, set(range(-128, 128)))
         while (audited := rolling.step(shop.worker, compiler)) is not None:
             assert audited.projection != "paths"
     assert steps > 1

@@ -90,7 +90,7 @@ def test_what_somebody_has_changed_is_found_wherever_it_is(place: str, worker: C
         f" WHERE position = (SELECT {place}(position) FROM refold_builds.{build.table_name})".encode()
     )
     [portion] = rounds(worker, "purchases", compiler)
-    assert [(one.kept - one.standing, one.slice) for one in portion.found] == [(1, 0)]
+    assert [(one.recorded - one.actual, one.slice) for one in portion.found] == [(1, 0)]
     assert not portion.whole
 
 

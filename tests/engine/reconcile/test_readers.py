@@ -9,7 +9,6 @@ import psycopg
 import pytest
 
 from refold.engine.deployment.deploy import rebuild
-from refold.engine.reconcile import Report
 from refold.engine.reconcile.audit import audit
 from refold.engine.reconcile.heal import heal
 from refold.postgres.connect import connect as connect_as
@@ -148,9 +147,9 @@ def test_a_reader_that_is_made_while_its_stream_is_healed(
     compiler = Compiler(SHOP)
     stream = live(shop.worker, "purchases")
     assert stream is not None
-    suspects = audit(shop.worker, compiler.of(shop.worker, stream), None, Report(), keep=False)
+    suspects = audit(shop.worker, compiler.of(shop.worker, stream)).suspects
     with shop.worker.transaction():
-        heal(shop.worker, compiler, stream, suspects, Report())
+        heal(shop.worker, compiler, stream, suspects)
         thread.start()
         wait_until(waits_or_has_read)
     thread.join(60)

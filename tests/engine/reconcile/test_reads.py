@@ -66,7 +66,7 @@ def twice(shop: Shop) -> Callable[[], None]:
 def said(shop: Shop, depth: Depth) -> set[tuple[str, str, int, int]]:
     """What an audit that only looks says of reads: projection, slice, read, there."""
     report = reconcile(shop.worker, SHOP, depth=depth, dry_run=True)
-    return {(one.projection, one.slice, one.kept, one.standing) for one in report.slices if one.read}
+    return {(one.projection, one.slice, one.recorded, one.actual) for one in report.slices if one.read}
 
 
 @pytest.mark.parametrize("depth", ["quick", "slice", "deep"])

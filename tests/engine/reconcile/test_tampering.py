@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from refold.engine.reconcile.reconcile import reconcile
-from refold.engine.reconcile.result import Report
+from refold.engine.reconcile.result import ReconcileReport
 from refold.errors import BuildError
 from tests.support.reconcile_shop import Shop
 
@@ -70,7 +70,7 @@ CASES: dict[str, tuple[str, dict[tuple[str, str], int]]] = {
 READERS = {"purchases": {"totals"}, "graded": {"grades", "grade_paths"}}
 
 
-def by_kind(report: Report) -> dict[tuple[str, str], int]:
+def by_kind(report: ReconcileReport) -> dict[tuple[str, str], int]:
     counts: Counter[tuple[str, str]] = Counter()
     for (projection, _, kind), number in report.counts.items():
         counts[projection, kind] += number

@@ -17,7 +17,7 @@ from refold.embedded import EmbeddedServer
 from refold.engine.apply.load import load_step
 from refold.engine.apply.step import StepRunner
 from refold.engine.deployment.deploy import one_at_a_time
-from refold.engine.recovery import Report, recover, survey
+from refold.engine.recovery import RecoveryReport, recover, survey
 from refold.engine.recovery.coordinates import BOUND, RESTORED
 from refold.engine.recovery.ledger import REASON
 from refold.errors import BuildError, DatabaseError, ForeignCluster
@@ -52,7 +52,7 @@ def superuser(url: str) -> Iterator[psycopg.Connection]:
         yield conn
 
 
-def bring_back(url: str) -> Report:
+def bring_back(url: str) -> RecoveryReport:
     with acting(url) as conn:
         return recover(conn, SHOP)
 

@@ -14,7 +14,7 @@ from refold import append
 from refold.engine.apply.page import apply_next_page
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.model.projection.definition import load_directory
-from refold.service.duties.lag_and_stall import ALL, WHILE_WRITING, Standing, causes, run, successions
+from refold.service.duties.lag_and_stall import ALL, WHILE_WRITING, BuildProgress, causes, run, successions
 from refold.store.builds.build import find as find_builds
 from refold.store.builds.build import lock
 from refold.store.builds.compiled import Compiler
@@ -30,7 +30,7 @@ NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 ALLOWED = Limits(
     lag_limit=60, stalled_after=300, held_back_after=60, held_snapshot_after=60, impure_sample=20, latency_days=30
 )
-FINE = Standing(1, "daily", "daily__1", "live", None, True, NOON, None, None, NOON - timedelta(days=9), None, [])
+FINE = BuildProgress(1, "daily", "daily__1", "live", None, True, NOON, None, None, NOON - timedelta(days=9), None, [])
 
 
 def ago(seconds: float) -> datetime:
@@ -47,7 +47,7 @@ def ago(seconds: float) -> datetime:
         (replace(FINE, oldest_id="e1", oldest_at=ago(61), state="building"), False),
     ],
 )
-def test_lag(build: Standing, found: bool) -> None:
+def test_lag(build: BuildProgress, found: bool) -> None:
     told = [(one.kind, one.finding.started_at) for one in causes([build], ALLOWED)]
     assert told == ([("lag", ago(61))] if found else [])
 
@@ -70,12 +70,12 @@ def test_lag(build: Standing, found: bool) -> None:
         (replace(FINE, error="DivisionByZero", oldest_at=ago(3), moved_at=ago(5)), 3),
     ],
 )
-def test_standing_still(build: Standing, since: float | None) -> None:
+def test_standing_still(build: BuildProgress, since: float | None) -> None:
     found = [one.finding.started_at for one in causes([build], ALLOWED) if one.kind == "stalled"]
     assert found == ([] if since is None else [ago(since)])
 
 
-def build(number: int, above: int | None = None, behind: int = 0, still: int = 0, **more: Any) -> Standing:
+def build(number: int, above: int | None = None, behind: int = 0, still: int = 0, **more: Any) -> BuildProgress:
     """A live build, `behind` and without a move for so many seconds."""
     at = ago(behind) if behind else None
     return replace(
@@ -110,7 +110,7 @@ FAILED: Mapping[str, Any] = {"error": "ValueError"}
         ([build(1, behind=61)], [("lag", "1", "1")]),
     ],
 )  # fmt: skip
-def test_one_cause_is_one_incident(builds: list[Standing], found: list[tuple[str, str, str]]) -> None:
+def test_one_cause_is_one_incident(builds: list[BuildProgress], found: list[tuple[str, str, str]]) -> None:
     told = [(one.kind, one.finding.subject, "".join(sorted(one.tables))) for one in causes(builds, ALLOWED)]
     assert told == found
 

@@ -13,7 +13,7 @@ from refold.engine.deployment.create import make_builds, new_deployment, stateme
 from refold.engine.deployment.give_up import given_up_on_errors, retire_orphans
 from refold.engine.deployment.key_indexes import key_indexes
 from refold.engine.deployment.plan import Change, changes
-from refold.engine.deployment.run import Report, drive
+from refold.engine.deployment.run import Told, drive
 from refold.engine.publish.analyst_views import apply_views, refused_views
 from refold.engine.publish.scans import Scan
 from refold.engine.publish.shown import refused_again, shown_again
@@ -42,7 +42,7 @@ def deploy(
     conn: psycopg.Connection,
     folder: Path,
     definitions: Mapping[str, Definition],
-    report: Report,
+    progress: Told,
     *,
     views: Sequence[ViewFile] = (),
     promote: bool = True,
@@ -56,7 +56,7 @@ def deploy(
         conn: acts as refold_worker, in autocommit mode.
         folder: where the definitions came from.
         definitions: the folder's projections, upstream first.
-        report: told of every step.
+        progress: told of every step.
         views: the views that have a file.
         promote: False leaves the new builds beside the live ones, and views for when these go live.
         recreate_foreign: where columns change, make views of others again.
@@ -77,7 +77,7 @@ def deploy(
             return []
         with given_up_on_errors(conn, deployment):
             key_indexes(conn, compiler)
-    return drive(conn, deployment, compiler, report, promote_them=promote, recreate_foreign=recreate_foreign)
+    return drive(conn, deployment, compiler, progress, promote_them=promote, recreate_foreign=recreate_foreign)
 
 
 def refused(
@@ -132,7 +132,7 @@ def rebuild(
     conn: psycopg.Connection,
     folder: Path | None,
     names: Sequence[str],
-    report: Report,
+    progress: Told,
     *,
     cascade: bool = False,
     promote: bool = True,
@@ -143,7 +143,7 @@ def rebuild(
         conn: acts as refold_worker, in autocommit mode.
         folder: the folder of transforms, if any is rebuilt.
         names: which projections.
-        report: told of every step.
+        progress: told of every step.
         cascade: also everything that reads them.
         promote: False leaves the new builds beside the live ones.
 
@@ -176,7 +176,7 @@ def rebuild(
                 deployment = begun or _begin_rebuild(conn, compiler, ordered, promote=promote)
         with given_up_on_errors(conn, deployment):
             key_indexes(conn, compiler)
-    return drive(conn, deployment, compiler, report, promote_them=promote)
+    return drive(conn, deployment, compiler, progress, promote_them=promote)
 
 
 def one_at_a_time(

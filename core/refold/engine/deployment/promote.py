@@ -13,7 +13,7 @@ from refold.engine.deployment.create import make_builds, new_deployment
 from refold.engine.deployment.deploy import definition_of
 from refold.engine.deployment.give_up import given_up_on_errors
 from refold.engine.deployment.key_indexes import key_indexes
-from refold.engine.deployment.run import Report, drive
+from refold.engine.deployment.run import Told, drive
 from refold.engine.reconcile.audit import parameters_of
 from refold.engine.reconcile.reconcile import Reconciler
 from refold.errors import BuildError
@@ -36,7 +36,7 @@ def go_live(
     conn: psycopg.Connection,
     folder: Path | None,
     names: Sequence[str],
-    report: Report,
+    progress: Told,
     *,
     recreate_foreign: bool = False,
 ) -> list[Build]:
@@ -46,7 +46,7 @@ def go_live(
         conn: acts as refold_worker, in autocommit mode.
         folder: the folder of transforms, if any is among them.
         names: projections; none means every candidate.
-        report: told of every step.
+        progress: told of every step.
         recreate_foreign: where columns change, make views of others again.
 
     Returns:
@@ -68,7 +68,7 @@ def go_live(
         deployment = _gather(conn, compiler, chosen)
     with given_up_on_errors(conn, deployment):
         key_indexes(conn, compiler)
-    return drive(conn, deployment, compiler, report, recreate_foreign=recreate_foreign)
+    return drive(conn, deployment, compiler, progress, recreate_foreign=recreate_foreign)
 
 
 def views_of(conn: psycopg.Connection, builds: Sequence[Build]) -> list[str]:

@@ -21,13 +21,13 @@ from refold.engine.apply.step import by_depth
 from refold.engine.deployment.create import new_deployment
 from refold.engine.deployment.deploy import one_at_a_time
 from refold.engine.deployment.key_indexes import key_indexes
-from refold.engine.deployment.run import Report, drive
+from refold.engine.deployment.run import Told, drive
 from refold.engine.publish.switch import depths
 from refold.engine.reconcile.audit import parameters_of
 from refold.engine.reconcile.heal import heal
 from refold.engine.reconcile.prove import prove
 from refold.engine.reconcile.reconcile import KEYS, outcome
-from refold.engine.reconcile.result import Report as Drift
+from refold.engine.reconcile.result import ReconcileReport
 from refold.errors import BuildError
 from refold.store import incidents
 from refold.store.builds import read_checksums as reads
@@ -90,7 +90,7 @@ def rollback(
     conn: psycopg.Connection,
     folder: Path | None,
     name: str,
-    report: Report,
+    progress: Told,
     *,
     recreate_foreign: bool = False,
 ) -> list[Build]:
@@ -100,7 +100,7 @@ def rollback(
         conn: acts as refold_worker, in autocommit mode.
         folder: the folder of transforms, if any goes back: it must have the version that was deployed then.
         name: the projection.
-        report: told of every step.
+        progress: told of every step.
         recreate_foreign: where columns change, make views of others again.
 
     Returns:
@@ -131,7 +131,7 @@ def rollback(
             _set_right(conn, compiler, before, decision.revived)
         key_indexes(conn, compiler)
     try:
-        return drive(conn, deployment, compiler, report, recreate_foreign=recreate_foreign)
+        return drive(conn, deployment, compiler, progress, recreate_foreign=recreate_foreign)
     except Exception as error:
         # Without a connection nothing can be put back, and the deployment was not given up either.
         with suppress(psycopg.OperationalError, psycopg.InterfaceError):
@@ -208,17 +208,16 @@ def _tampered_with(conn: psycopg.Connection, compiler: Compiler, build: Build) -
     unread = reads.disagreements(conn, compiled, build, parameters_of(conn, build))
     if not written and not unread:
         return False
-    seen = Drift()
+    seen = ReconcileReport()
     seen.add_slices(compiled, build.projection, [*written, *unread])
     evidence = {"table": build.table_name, "slices": [f"{one.relation}: {one.slice}" for one in seen.slices[:KEYS]]}
     incidents.detect(conn, "drift", build.projection, by=BY, evidence=evidence)
-    healed = Drift()
     if unread and not compiled.statements.reads_by_slice:
         # Which rows they were that it has not read, or twice, nobody knows.
         healed = prove(conn, compiler, build)
     else:
         suspects = {one.slice for one in written}
-        heal(conn, compiler, build, suspects, healed, readers=False, unread={one.slice for one in unread})
+        healed = heal(conn, compiler, build, suspects, readers=False, unread={one.slice for one in unread})
     incidents.resolve(conn, "drift", build.projection, by=BY, outcome=outcome(healed))
     return healed.drift > 0
 

@@ -34,14 +34,14 @@ class Progress:
     stage: str
 
 
-Report = Callable[[Progress], None]
+Told = Callable[[Progress], None]
 
 
 def drive(
     conn: psycopg.Connection,
     deployment: int,
     compiler: Compiler,
-    report: Report,
+    progress: Told,
     *,
     promote_them: bool = True,
     recreate_foreign: bool = False,
@@ -52,7 +52,7 @@ def drive(
         conn: acts as refold_worker, in autocommit mode.
         deployment: whose builds.
         compiler: the SQL of the builds.
-        report: told of every step.
+        progress: told of every step.
         promote_them: False leaves them beside the live ones, up to date.
         recreate_foreign: see `refold.engine.publish.views.switch_view`.
 
@@ -64,14 +64,14 @@ def drive(
             worker makes it live.
     """
     with given_up_on_errors(conn, deployment):
-        return _drive(conn, deployment, compiler, report, promote_them, recreate_foreign)
+        return _drive(conn, deployment, compiler, progress, promote_them, recreate_foreign)
 
 
 def _drive(
     conn: psycopg.Connection,
     deployment: int,
     compiler: Compiler,
-    report: Report,
+    progress: Told,
     promote_them: bool,
     recreate_foreign: bool,
 ) -> list[Build]:
@@ -93,7 +93,7 @@ def _drive(
                 totals[build.build_id] = done.total
             applied[build.build_id] = applied.get(build.build_id, 0) + done.events
             busy = busy or isinstance(done, Loaded) or done.full
-            report(
+            progress(
                 Progress(
                     build,
                     applied[build.build_id],

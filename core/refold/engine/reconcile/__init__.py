@@ -1,6 +1,6 @@
 """Reconcile: does every metric equal its query over the log, and if not, make it so."""
 
 from refold.engine.reconcile.reconcile import reconcile
-from refold.engine.reconcile.result import Finding, Report
+from refold.engine.reconcile.result import Difference, ReconcileReport
 
-__all__ = ["Finding", "Report", "reconcile"]
+__all__ = ["Difference", "ReconcileReport", "reconcile"]

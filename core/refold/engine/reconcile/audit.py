@@ -12,9 +12,9 @@ from datetime import datetime
 
 import psycopg
 
-from refold.engine.reconcile.compare import compare, findings, slices
+from refold.engine.reconcile.compare import compare, differences, slices
 from refold.engine.reconcile.recomputed import AMONG_THEM, recompute
-from refold.engine.reconcile.result import Finding, Kind, Report
+from refold.engine.reconcile.result import AuditResult, ReconcileReport
 from refold.engine.reconcile.scope import WHOLE, Scope, both, within
 from refold.engine.reconcile.scope import since as since_scope
 from refold.errors import BuildError
@@ -68,19 +68,17 @@ def as_kept(conn: psycopg.Connection, compiled: CompiledBuild) -> Build:
 def audit(
     conn: psycopg.Connection,
     compiled: CompiledBuild,
-    since: datetime | None,
-    report: Report,
+    since: datetime | None = None,
     *,
-    keep: bool,
+    keep: bool = False,
     ranges: Sequence[Range] = EVERY_SLICE,
-) -> set[int]:
-    """Return the slices in which a build differs from its query, or its rows from their checksums.
+) -> AuditResult:
+    """Compare a build with its query, and its rows with their checksums.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
         compiled: the build's SQL.
         since: only what events since then belong to; checksums are not looked at then.
-        report: takes the findings when `keep` is set; healing reports its own.
         keep: nothing will be healed, so report what the audit saw.
         ranges: which slices.
 
@@ -89,11 +87,12 @@ def audit(
     """
     relations = compiled.statements.relations
     suspects: set[int] = set()
+    report = ReconcileReport()
     with snapshot(conn):
         build = as_kept(conn, compiled)
         parameters = parameters_of(conn, build, since)
         for part in _parts(conn, compiled, parameters, since, ranges):
-            for at, relation in enumerate(relations):
+            for relation in relations:
                 scope = WHOLE if part == EVERY_SLICE else within(relation, part)
                 if compiled.transform is not None:
                     recompute(conn, compiled, parameters, scope.stream, since=since is not None)
@@ -105,14 +104,14 @@ def audit(
                 if compare(conn, relation, scope, parameters):
                     suspects |= slices(conn)
                     if keep:
-                        _report(conn, build, compiled, at, report)
+                        report.add(differences(conn, build, relation, healed=False))
         if since is None:
             wrong = disagreements(conn, compiled.build_id, relations, ranges)
             if keep:
                 # Where the rows are right, it is the checksum that is wrong.
                 report.add_checksums(compiled, build.projection, (one for one in wrong if one.slice not in suspects))
             suspects |= {one.slice for one in wrong}
-    return suspects
+    return AuditResult(suspects, report)
 
 
 def parts(compiled: CompiledBuild, numbers: set[int]) -> list[Sequence[Range]]:
@@ -166,16 +165,3 @@ def parameters_of(conn: psycopg.Connection, build: Build, since: datetime | None
     if since is not None:
         parameters["since"] = since.isoformat()
     return parameters
-
-
-def _report(conn: psycopg.Connection, build: Build, compiled: CompiledBuild, at: int, report: Report) -> None:
-    relation = compiled.statements.relations[at]
-    shown, counts = findings(conn, build, relation, healed=False)
-    add(report, build, relation.table, shown, counts)
-
-
-def add(report: Report, build: Build, table: str, shown: Sequence[Finding], counts: Mapping[Kind, int]) -> None:
-    """Adds a table's findings to a report."""
-    report.findings.extend(shown)
-    for kind, number in counts.items():
-        report.counts[build.projection, table.split(".", 1)[1].strip('"'), kind] += number

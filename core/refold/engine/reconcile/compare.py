@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import psycopg
 
-from refold.engine.reconcile.result import Finding, Kind
+from refold.engine.reconcile.result import Difference, ReconcileReport, bare_name
 from refold.engine.reconcile.scope import Scope
 from refold.model.upkeep.statements import Relation
 from refold.store.builds.build import Build
@@ -56,18 +57,18 @@ def slices(conn: psycopg.Connection) -> set[int]:
     return {int(number) for (number,) in conn.execute(f"SELECT DISTINCT slice FROM {FOUND}".encode()).fetchall()}
 
 
-def findings(
-    conn: psycopg.Connection, build: Build, relation: Relation, *, healed: bool
-) -> tuple[list[Finding], dict[Kind, int]]:
-    """The differences by key: the first of them with their rows, and how many there are of each kind."""
-    name = relation.table.split(".", 1)[1].strip('"')
+def differences(conn: psycopg.Connection, build: Build, relation: Relation, *, healed: bool) -> ReconcileReport:
+    """Return the differences by key: the first of them with their rows, and how many there are of each kind."""
+    name = bare_name(relation.table)
     rows = conn.execute(f"{_BY_KEY} ORDER BY key LIMIT {SHOWN}".encode()).fetchall()
     counts = conn.execute(f"SELECT kind, count(*) FROM ({_BY_KEY}) AS k GROUP BY kind".encode()).fetchall()
-    shown = [
-        Finding(build.projection, name, kind, key, _single(before), _single(after), healed)
-        for key, kind, before, after in rows
-    ]
-    return shown, {kind: int(number) for kind, number in counts}
+    return ReconcileReport(
+        [
+            Difference(build.projection, name, kind, key, _single(before), _single(after), healed)
+            for key, kind, before, after in rows
+        ],
+        Counter({(build.projection, name, kind): int(number) for kind, number in counts}),
+    )
 
 
 def record(conn: psycopg.Connection, build: Build, relation: Relation) -> None:
@@ -80,7 +81,7 @@ def record(conn: psycopg.Connection, build: Build, relation: Relation) -> None:
                CASE jsonb_array_length(after) WHEN 1 THEN after -> 0 ELSE after END
         FROM ({_BY_KEY}) AS found
         """.encode(),
-        (build.build_id, build.projection, relation.table.split(".", 1)[1].strip('"')),
+        (build.build_id, build.projection, bare_name(relation.table)),
     )
 
 

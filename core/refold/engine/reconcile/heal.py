@@ -14,11 +14,11 @@ import psycopg
 
 from refold.engine.isolate.applied import without_culprits
 from refold.engine.isolate.search import of_an_event
-from refold.engine.reconcile.audit import add, parameters_of, parts
-from refold.engine.reconcile.compare import FOUND, compare, findings, hashes, record, slices
+from refold.engine.reconcile.audit import parameters_of, parts
+from refold.engine.reconcile.compare import FOUND, compare, differences, hashes, record, slices
 from refold.engine.reconcile.proof import LogProof
 from refold.engine.reconcile.recomputed import recompute
-from refold.engine.reconcile.result import Report
+from refold.engine.reconcile.result import ReconcileReport
 from refold.engine.reconcile.scope import Scope, within
 from refold.errors import BuildError
 from refold.model.sql_text import EVERYTHING, ident
@@ -43,20 +43,18 @@ def heal(
     compiler: Compiler,
     build: Build,
     suspects: Set[int],
-    report: Report,
     *,
     readers: bool = True,
     unread: Set[int] = frozenset(),
     proof: LogProof | None = None,
-) -> None:
-    """Sets right what an audit found, and records it.
+) -> ReconcileReport:
+    """Set right what an audit found, record it, and return what was healed.
 
     Args:
         conn: acts as refold_worker; a transaction is opened if there is none.
         compiler: the SQL of the builds.
         build: the build that was audited.
         suspects: in which of its slices something differs.
-        report: takes what was healed.
         readers: also heal what stands on it. Not where the caller audits each of them afterwards.
         unread: slices of its stream of which it has read something else than its cursor says.
         proof: what of the log has been proved in this run.
@@ -65,24 +63,179 @@ def heal(
         BuildError: the build was replaced meanwhile, or is loaded anew; that is right by construction.
         LogDamaged: what would be healed contradicts what was written, and so does the log; nothing was healed.
     """
-    proof = proof or LogProof()
     with conn.transaction():
         plan_freely(conn)
-        order = lock_downwards(conn, build, readers=readers)
-        if order is None:
+        locked = lock_downwards(conn, build, readers=readers)
+        if locked is None:
             raise BuildError(f"{build.table_name} was replaced during the audit")
-        build = order[0]
-        if not build.loaded:
+        if not locked[0].loaded:
             raise BuildError(f"{build.table_name} is being loaded anew since the audit")
-        compiled = compiler.of(conn, build)
-        missed, behind = _missed(conn, compiled, build, unread)
+        return Healing(conn, compiler, locked, proof or LogProof()).run(suspects, unread)
+
+
+class Healing:
+    """One healing of a build and of what reads it, in the caller's transaction.
+
+    Args:
+        conn: the transaction.
+        compiler: the SQL of the builds.
+        locked: the build, and below it all that may have to be healed with it; the transaction holds their locks.
+        proof: what of the log has been proved in this run.
+    """
+
+    def __init__(self, conn: psycopg.Connection, compiler: Compiler, locked: Sequence[Build], proof: LogProof) -> None:
+        self._conn = conn
+        self._compiler = compiler
+        self._locked = locked
+        self._proof = proof
+        self._result = ReconcileReport()
+
+    def run(self, suspects: Set[int], unread: Set[int]) -> ReconcileReport:
+        """Heal some slices of the build, and what of its stream it has missed; the arguments are those of `heal`."""
+        build = self._locked[0]
+        compiled = self._compiler.of(self._conn, build)
+        missed, behind = _missed(self._conn, compiled, build, unread)
         if missed:
-            proof.read(conn, compiled, (one.slice for one in missed))
-        before = report.drift
-        _heal_slices(conn, compiler, build, suspects | behind, order, report, proof)
-        correct(conn, build.build_id, missed)
-        if report.drift == before:
-            report.add_checksums(compiled, build.projection, missed)
+            self._proof.read(self._conn, compiled, (one.slice for one in missed))
+        self._slices(build, suspects | behind, proves=True)
+        correct(self._conn, build.build_id, missed)
+        if not self._result.drift:
+            self._result.add_checksums(compiled, build.projection, missed)
+        return self._result
+
+    def _slices(self, build: Build, numbers: Set[int], *, proves: bool) -> None:
+        """Recompute some slices of a build as of its cursor, and of its readers what depends on the rows that change.
+
+        Args:
+            build: which.
+            numbers: its slices.
+            proves: the log is proved before checksums give way; not where the stream's rows were healed, so that the
+                build's change and its checksums with them.
+        """
+        compiled = self._compiler.of(self._conn, build)
+        for part in parts(compiled, set(numbers)):
+
+            def work(parameters: Mapping[str, str], part: Sequence[Range] = part) -> _Healed:
+                return self._part(compiled, build, part, parameters)
+
+            healed = without_culprits(self._conn, compiled, build, work, _evaluation(self._conn, compiled, part))
+            self._result.add(healed.report)
+            # Under the lock the rows are now what they must be: what still disagrees are checksums, which were wrong
+            # if the rows were right.
+            wrong = disagreements(self._conn, build.build_id, compiled.statements.relations, part)
+            if wrong and proves:
+                self._proof.rows(self._conn, compiled, part)
+            if proves and not healed.report.drift:
+                self._result.add_checksums(compiled, build.projection, wrong)
+            correct(self._conn, build.build_id, wrong)
+            if healed.report.drift:
+                self._readers(build, healed)
+
+    def _part(
+        self, compiled: CompiledBuild, build: Build, part: Sequence[Range], parameters: Mapping[str, str]
+    ) -> _Healed:
+        """Put the rows that some slices must have in place of those that differ."""
+        conn = self._conn
+        healed = _Healed(ReconcileReport(), {}, {}, set())
+        for relation in compiled.statements.relations:
+            scope = _expected(conn, compiled, within(relation, part), parameters)
+            if not compare(conn, relation, scope, parameters):
+                continue
+            keys = {**parameters, "keys": "{" + ",".join(map(str, hashes(conn))) + "}"}
+            record(conn, build, relation)
+            healed.report.add(differences(conn, build, relation, healed=True))
+            if compiled.plan.event_grain:
+                # Wherever they stand: a row whose position was changed is in the way of the one that is missing here.
+                own = f"event_id IN (SELECT row ->> 'event_id' FROM {FOUND})"
+                elsewhere = conn.execute(
+                    f"SELECT DISTINCT {relation.slicing.row} FROM {relation.table} WHERE {own}".encode()
+                )
+                healed.positions = slices(conn).union(*elsewhere.fetchall())
+                self._try_again(build)
+            else:
+                own = f"({scope.table}) AND {within_keys(relation.hash)}"
+            healed.before = healed.before or self._reader_slices(build, relation, own, keys)
+            conn.execute(f"DELETE FROM {relation.table} WHERE {own}".encode(), keys)
+            if compiled.transform is None:
+                conn.execute(relation.insert(scope.stream).encode(), keys)
+            else:
+                columns = ", ".join(map(ident, relation.columns))
+                conn.execute(
+                    f"INSERT INTO {relation.table} ({columns}) SELECT {columns} FROM {EXPECTED} WHERE {own}".encode()
+                )
+            healed.after = healed.after or self._reader_slices(build, relation, own, keys)
+        return healed
+
+    def _readers_of(self, build: Build) -> list[Build]:
+        return [reader for reader in self._locked if reader.upstream_id == build.build_id]
+
+    def _try_again(self, build: Build) -> None:
+        """End the dead letters of direct readers for rows that are being healed: what stood there may have caused them.
+
+        The healing of the reader, which follows, sets aside again what still fails.
+        """
+        for reader in self._readers_of(build):
+            released = self._conn.execute(
+                "UPDATE refold.dead_letters SET state = 'released', ended_at = now(), ended_by = session_user"
+                f" WHERE build_id = %s AND state = 'waiting' AND event_id IN (SELECT row ->> 'event_id' FROM {FOUND})"
+                " RETURNING txid::text::bigint, position, ordinal".encode(),
+                (reader.build_id,),
+            ).fetchall()
+            if not released:
+                continue
+            moved(self._conn, reader.build_id, left_out=-len(released), waiting=-len(released))
+            if not reader.loaded:
+                continue
+            for key in released:
+                reads.remember(self._conn, self._compiler.of(self._conn, reader), Key(*key))
+
+    def _reader_slices(
+        self, build: Build, relation: Relation, condition: str, parameters: Mapping[str, str]
+    ) -> Touched:
+        """Return, for each direct reader, the slices to which some rows of a stream belong."""
+        found: Touched = {}
+        for reader in self._readers_of(build):
+            if not reader.loaded:
+                continue
+            slice_ = self._compiler.of(self._conn, reader).statements.relations[0].slicing.event
+            known = {**parameters, **parameters_of(self._conn, reader)}
+            rows = _of_each(self._conn, relation, slice_, condition, known)
+            # None: a row that the reader leaves out, or has yet to read.
+            found[reader.build_id] = {int(number) for (number,) in rows if number is not None}
+        return found
+
+    def _readers(self, build: Build, healed: _Healed) -> None:
+        """Recompute in each reader the slices of the rows as they were and as they are now."""
+        for reader in self._readers_of(build):
+            if not reader.loaded:
+                start_over(self._conn, reader)
+                continue
+            compiled = self._compiler.of(self._conn, reader)
+            # Rows that had been moved, or were not there when it read: it has read something else than there is now.
+            # (Where reads are only counted nobody knows which they were: the next audit evaluates all of the reader.)
+            positions = healed.positions if compiled.statements.reads_by_slice else set()
+            missed, behind = _missed(self._conn, compiled, reader, positions)
+            touched = healed.before.get(reader.build_id, set()) | healed.after.get(reader.build_id, set()) | behind
+            if touched:
+                self._slices(by_id(self._conn, reader.build_id), touched, proves=False)
+            correct(self._conn, reader.build_id, missed)
+
+
+@dataclass(slots=True)
+class _Healed:
+    """What healing a part of a build did.
+
+    Args:
+        report: the rows that were put right.
+        before: what of the direct readers stands on those rows as they were.
+        after: and as they are.
+        positions: of an event-grain build: the slices of positions that these rows are in.
+    """
+
+    report: ReconcileReport
+    before: Touched
+    after: Touched
+    positions: set[int]
 
 
 def lock_downwards(conn: psycopg.Connection, build: Build, *, readers: bool = True) -> list[Build] | None:
@@ -122,42 +275,6 @@ def _missed(
     return missed, without_culprits(conn, compiled, build, behind, behind)
 
 
-def _heal_slices(
-    conn: psycopg.Connection,
-    compiler: Compiler,
-    build: Build,
-    numbers: Set[int],
-    locked: Sequence[Build],
-    report: Report,
-    proof: LogProof | None,
-) -> None:
-    """Recomputes some slices of a build as of its cursor, and of its readers what depends on the rows that change.
-
-    Args:
-        proof: of the log, before checksums give way; None where the stream's rows were healed, so that the build's
-            change and its checksums with them.
-    """
-    compiled = compiler.of(conn, build)
-    relations = compiled.statements.relations
-    for part in parts(compiled, set(numbers)):
-
-        def work(parameters: Mapping[str, str], part: Sequence[Range] = part) -> _Healed:
-            return _heal_part(conn, compiler, compiled, build, part, parameters, locked)
-
-        healed = without_culprits(conn, compiled, build, work, _evaluation(conn, compiled, part))
-        report.add(healed.report)
-        # Under the lock the rows are now what they must be: what still disagrees are checksums, which were wrong if the
-        # rows were right.
-        wrong = disagreements(conn, build.build_id, relations, part)
-        if wrong and proof is not None:
-            proof.rows(conn, compiled, part)
-        if proof is not None and not healed.report.drift:
-            report.add_checksums(compiled, build.projection, wrong)
-        correct(conn, build.build_id, wrong)
-        if healed.report.drift:
-            _heal_readers(conn, compiler, build, locked, healed, report)
-
-
 def leave_out_culprits(conn: psycopg.Connection, compiler: Compiler, build: Build, ranges: Sequence[Range]) -> None:
     """Sets aside the events that fail in some slices of a build, so that these can be audited.
 
@@ -192,115 +309,12 @@ def _evaluation(
     return evaluate
 
 
-@dataclass(slots=True)
-class _Healed:
-    """What healing a part of a build did.
-
-    Args:
-        report: the rows that were put right.
-        before: what of the direct readers stands on those rows as they were.
-        after: and as they are.
-        positions: of an event-grain build: the slices of positions that these rows are in.
-    """
-
-    report: Report
-    before: Touched
-    after: Touched
-    positions: set[int]
-
-
 def _expected(conn: psycopg.Connection, compiled: CompiledBuild, scope: Scope, parameters: Mapping[str, str]) -> Scope:
     """The scope to compare in; what a function must have made of it is computed first."""
     if compiled.transform is None:
         return scope
     recompute(conn, compiled, parameters, scope.stream)
     return Scope(EVERYTHING, scope.table)
-
-
-def _heal_part(
-    conn: psycopg.Connection,
-    compiler: Compiler,
-    compiled: CompiledBuild,
-    build: Build,
-    part: Sequence[Range],
-    parameters: Mapping[str, str],
-    locked: Sequence[Build],
-) -> _Healed:
-    """Puts the rows that some slices must have in place of those that differ."""
-    healed = _Healed(Report(), {}, {}, set())
-    for relation in compiled.statements.relations:
-        scope = _expected(conn, compiled, within(relation, part), parameters)
-        if not compare(conn, relation, scope, parameters):
-            continue
-        keys = {**parameters, "keys": "{" + ",".join(map(str, hashes(conn))) + "}"}
-        record(conn, build, relation)
-        shown, counts = findings(conn, build, relation, healed=True)
-        add(healed.report, build, relation.table, shown, counts)
-        if compiled.plan.event_grain:
-            # Wherever they stand: a row whose position was changed is in the way of the one that is missing here.
-            own = f"event_id IN (SELECT row ->> 'event_id' FROM {FOUND})"
-            elsewhere = conn.execute(
-                f"SELECT DISTINCT {relation.slicing.row} FROM {relation.table} WHERE {own}".encode()
-            )
-            healed.positions = slices(conn).union(*elsewhere.fetchall())
-            _try_again(conn, compiler, build, locked)
-        else:
-            own = f"({scope.table}) AND {within_keys(relation.hash)}"
-        healed.before = healed.before or _reader_slices(conn, compiler, build, locked, relation, own, keys)
-        conn.execute(f"DELETE FROM {relation.table} WHERE {own}".encode(), keys)
-        if compiled.transform is None:
-            conn.execute(relation.insert(scope.stream).encode(), keys)
-        else:
-            columns = ", ".join(map(ident, relation.columns))
-            conn.execute(
-                f"INSERT INTO {relation.table} ({columns}) SELECT {columns} FROM {EXPECTED} WHERE {own}".encode()
-            )
-        healed.after = healed.after or _reader_slices(conn, compiler, build, locked, relation, own, keys)
-    return healed
-
-
-def _try_again(conn: psycopg.Connection, compiler: Compiler, build: Build, locked: Sequence[Build]) -> None:
-    """Ends the dead letters of direct readers for rows that are being healed: what stood there may have caused them.
-
-    The healing of the reader, which follows, sets aside again what still fails.
-    """
-    for reader in locked:
-        if reader.upstream_id != build.build_id:
-            continue
-        released = conn.execute(
-            "UPDATE refold.dead_letters SET state = 'released', ended_at = now(), ended_by = session_user"
-            f" WHERE build_id = %s AND state = 'waiting' AND event_id IN (SELECT row ->> 'event_id' FROM {FOUND})"
-            " RETURNING txid::text::bigint, position, ordinal".encode(),
-            (reader.build_id,),
-        ).fetchall()
-        if not released:
-            continue
-        moved(conn, reader.build_id, left_out=-len(released), waiting=-len(released))
-        if not reader.loaded:
-            continue
-        for key in released:
-            reads.remember(conn, compiler.of(conn, reader), Key(*key))
-
-
-def _reader_slices(
-    conn: psycopg.Connection,
-    compiler: Compiler,
-    build: Build,
-    locked: Sequence[Build],
-    relation: Relation,
-    condition: str,
-    parameters: Mapping[str, str],
-) -> Touched:
-    """For each direct reader, the slices to which some rows of a stream belong."""
-    found: Touched = {}
-    for reader in locked:
-        if reader.upstream_id != build.build_id or not reader.loaded:
-            continue
-        slice_ = compiler.of(conn, reader).statements.relations[0].slicing.event
-        rows = _of_each(conn, relation, slice_, condition, {**parameters, **parameters_of(conn, reader)})
-        # None: a row that the reader leaves out, or has yet to read.
-        found[reader.build_id] = {int(number) for (number,) in rows if number is not None}
-    return found
 
 
 def _of_each(
@@ -330,29 +344,3 @@ def _of_each(
             if not of_an_event(error):
                 raise
     return found
-
-
-def _heal_readers(
-    conn: psycopg.Connection,
-    compiler: Compiler,
-    build: Build,
-    locked: Sequence[Build],
-    healed: _Healed,
-    report: Report,
-) -> None:
-    """Recomputes in each reader the slices of the rows as they were and as they are now."""
-    for reader in locked:
-        if reader.upstream_id != build.build_id:
-            continue
-        if not reader.loaded:
-            start_over(conn, reader)
-            continue
-        compiled = compiler.of(conn, reader)
-        # Rows that had been moved, or were not there when it read: it has read something else than there is now.
-        # (Where reads are only counted nobody knows which they were: the next audit evaluates all of the reader.)
-        positions = healed.positions if compiled.statements.reads_by_slice else set()
-        missed, behind = _missed(conn, compiled, reader, positions)
-        touched = healed.before.get(reader.build_id, set()) | healed.after.get(reader.build_id, set()) | behind
-        if touched:
-            _heal_slices(conn, compiler, by_id(conn, reader.build_id), touched, locked, report, None)
-        correct(conn, reader.build_id, missed)

@@ -21,7 +21,7 @@ from psycopg.rows import class_row
 from refold.engine.reconcile.audit import as_kept, parameters_of, quick, snapshot
 from refold.model.sql_text import EVERYTHING
 from refold.model.stream.slices import EVERY_SLICE, Range, partition, position_slice
-from refold.model.upkeep.checksums import READ, identity, standing
+from refold.model.upkeep.checksums import READ, actual, identity
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.checksums import Disagreement, Side, compared, known_slices
 from refold.store.builds.compiled import CompiledBuild
@@ -123,7 +123,7 @@ def _look(
         build = as_kept(conn, compiled)
         for at, relation in enumerate(compiled.statements.relations):
             scope = EVERYTHING if part == EVERY_SLICE else relation.slicing.scope(part)[1]
-            sums, blocks = _sums(conn, relation.table, partial(standing, relation), scope, {}, blocks)
+            sums, blocks = _sums(conn, relation.table, partial(actual, relation), scope, {}, blocks)
             side = Side(at, _SUMMED, f"slice {relation.slicing.held(part)}")
             found += compared(conn, compiled.build_id, side, _columns(sums))
         if part[0][1] is None:

@@ -6,13 +6,13 @@ import psycopg
 
 from refold.engine.reconcile.audit import parameters_of
 from refold.engine.reconcile.heal import heal
-from refold.engine.reconcile.result import Report
+from refold.engine.reconcile.result import ReconcileReport
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build
 from refold.store.builds.compiled import Compiler
 
 
-def prove(conn: psycopg.Connection, compiler: Compiler, build: Build) -> Report:
+def prove(conn: psycopg.Connection, compiler: Compiler, build: Build) -> ReconcileReport:
     """Makes a build what its query is as of its cursor, in the caller's transaction; gives what was healed.
 
     An audit takes no locks, which is better where the build may have moved on by the time it is healed. This is for
@@ -30,8 +30,8 @@ def prove(conn: psycopg.Connection, compiler: Compiler, build: Build) -> Report:
         f" UNION SELECT {slicing.row} FROM {compiled.statements.relations[0].table}".encode(),
         parameters_of(conn, build),
     ).fetchall()
-    result = Report()
     # None: a row that the build leaves out.
-    heal(conn, compiler, build, {int(number) for (number,) in rows if number is not None}, result, readers=False)
+    suspects = {int(number) for (number,) in rows if number is not None}
+    result = heal(conn, compiler, build, suspects, readers=False)
     reads.take(conn, compiled, parameters_of(conn, build))
     return result

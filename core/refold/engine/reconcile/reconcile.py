@@ -18,7 +18,7 @@ from refold.engine.reconcile.audit import as_kept, audit, parameters_of, parts, 
 from refold.engine.reconcile.heal import heal, leave_out_culprits
 from refold.engine.reconcile.portions import Portion, next_portion
 from refold.engine.reconcile.proof import LogProof
-from refold.engine.reconcile.result import Report
+from refold.engine.reconcile.result import ReconcileReport
 from refold.engine.reconcile.shown import audit_view
 from refold.errors import BuildError
 from refold.model.projection.plan import LOG_COLUMNS
@@ -53,9 +53,9 @@ def reconcile(
     since: datetime | None = None,
     dry_run: bool = False,
     by: str = COMMAND,
-    report: Callable[[str, int], None] = lambda name, found: None,
+    progress: Callable[[str, int], None] = lambda name, found: None,
     in_portions: bool = False,
-) -> Report:
+) -> ReconcileReport:
     """Audits live projections as of their cursors, and heals what differs.
 
     A reader is compared with its stream, so the stream comes first: a right reader of a damaged stream looks as if
@@ -71,7 +71,7 @@ def reconcile(
         since: only what events since then belong to; deep.
         dry_run: report, and change nothing.
         by: who asks, for the incidents.
-        report: told of each projection, with the number of keys that differed.
+        progress: told of each projection, with the number of keys that differed.
         in_portions: of a table that is too large for one statement of this session, look at the next portion only.
 
     Raises:
@@ -106,7 +106,7 @@ def reconcile(
         if dry_run and depth != "quick" and result.drift > before:
             unsure[build.build_id] = f"it reads {build.projection}, which has drifted and must be healed first"
         result.audited.append(build.projection)
-        report(build.projection, result.drift - before)
+        progress(build.projection, result.drift - before)
     return result
 
 
@@ -149,7 +149,7 @@ class Reconciler:
         self.heals = not only_looks
         self.by = by
         self.in_portions = in_portions
-        self.result = Report()
+        self.result = ReconcileReport()
         self.damaged: set[int] = set()
         self.proof = LogProof()
 
@@ -214,7 +214,7 @@ class Reconciler:
                 behind = reads.slices_behind(self.conn, compiled, parameters, runs(one.slice for one in unread))
             suspects = parts(compiled, written | behind)
         for part in suspects:
-            audit(self.conn, compiled, None, self.result, keep=True, ranges=part)
+            self.result.add(audit(self.conn, compiled, keep=True, ranges=part).report)
 
     def _deep(self, build: Build, compiled: CompiledBuild) -> None:
         with snapshot(self.conn):
@@ -231,16 +231,17 @@ class Reconciler:
 
     def _steps(self, build: Build, compiled: CompiledBuild, *, resume: bool, goes_on: bool = False) -> None:
         for ranges in deep.steps(self.conn, compiled, resume=resume):
-            look = partial(audit, self.conn, compiled, None, self.result, keep=not self.heals, ranges=ranges)
+            look = partial(audit, self.conn, compiled, keep=not self.heals, ranges=ranges)
             try:
-                suspects = look()
+                found = look()
             except Exception as error:
                 if not (goes_on and of_an_event(error)):
                     raise
                 leave_out_culprits(self.conn, self.compiler, build, ranges)
-                suspects = look()
-            if suspects and self.heals:
-                self.heal(build, suspects, {"depth": "deep"})
+                found = look()
+            self.result.add(found.report)
+            if found.suspects and self.heals:
+                self.heal(build, found.suspects, {"depth": "deep"})
 
     def _recount(
         self, build: Build, compiled: CompiledBuild, unread: Sequence[Disagreement], evidence: Mapping[str, object]
@@ -253,14 +254,14 @@ class Reconciler:
         # From the start: a step of an audit that was interrupted may be older than what was missed. And to the end:
         # what was missed may be what fails.
         self._steps(build, compiled, resume=False, goes_on=True)
-        told = Report()
+        told = ReconcileReport()
         with self.conn.transaction():
             locked = lock(self.conn, build.build_id, wait=True)
             if locked is None or locked.upstream_id != compiled.upstream_id:
                 raise BuildError(f"{build.table_name} was replaced during the audit")
             now = reads.disagreements(self.conn, compiled, locked, parameters_of(self.conn, locked))
             # What was missed since then is for the next audit.
-            same = [one for one in now if one.missed in {other.missed for other in unread}]
+            same = [one for one in now if one.signature in {other.signature for other in unread}]
             correct(self.conn, build.build_id, same)
             if self.result.drift == before:
                 told.add_checksums(compiled, build.projection, same)
@@ -270,20 +271,19 @@ class Reconciler:
     def _since(self, build: Build, compiled: CompiledBuild, since: datetime) -> None:
         if not _has_ts(self.conn, build):
             raise BuildError(f"{compiled.plan.stream} has no column ts, so there is no `since`")
-        if build.upstream_id is not None and audit(self.conn, compiled, since, Report(), keep=False):
+        if build.upstream_id is not None and audit(self.conn, compiled, since).suspects:
             # Its keys reach back to before `since`, and so may damage in its streams, which have been audited only
             # from there on.
             for stream in streams_of(self.conn, build):
-                above = self.compiler.of(self.conn, stream)
-                told = self.result if self.heals else Report()
-                suspects = audit(self.conn, above, None, told, keep=not self.heals)
+                suspects = audit(self.conn, self.compiler.of(self.conn, stream)).suspects
                 if suspects and self.heals:
                     self.heal(stream, suspects, {"depth": "deep"})
                 elif suspects:
                     raise BuildError(f"it reads {stream.projection}, which has drifted and must be healed first")
-        suspects = audit(self.conn, compiled, since, self.result, keep=not self.heals)
-        if suspects and self.heals:
-            self.heal(build, suspects, {"depth": "deep", "since": since.isoformat()})
+        found = audit(self.conn, compiled, since, keep=not self.heals)
+        self.result.add(found.report)
+        if found.suspects and self.heals:
+            self.heal(build, found.suspects, {"depth": "deep", "since": since.isoformat()})
 
     def heal(
         self, build: Build, suspects: set[int], evidence: Mapping[str, object], *, unread: Set[int] = frozenset()
@@ -297,9 +297,8 @@ class Reconciler:
             evidence: what was seen. Only a deep audit says so, as `depth`: then what others add leaves that standing.
         """
         incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
-        told = Report()
         with self._nothing_from_damage(build), self.conn.transaction():
-            heal(self.conn, self.compiler, build, suspects, told, unread=unread, proof=self.proof)
+            told = heal(self.conn, self.compiler, build, suspects, unread=unread, proof=self.proof)
             # What a deep audit saw and could not heal is perhaps not among what was healed here.
             if "depth" in evidence or not self._open(build, f"i.{_DEEP}"):
                 incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=outcome(told))
@@ -342,13 +341,13 @@ class Reconciler:
 
 
 def _evidence(depth: Depth, compiled: CompiledBuild, build: Build, found: Sequence[Disagreement]) -> dict[str, object]:
-    seen = Report()
+    seen = ReconcileReport()
     seen.add_slices(compiled, build.projection, found)
     slices = [f"{one.relation}: {one.slice}" for one in seen.slices[:KEYS]]
     return {"slices": slices} | ({"depth": depth} if depth == "deep" else {})
 
 
-def outcome(healed: Report) -> dict[str, object]:
+def outcome(healed: ReconcileReport) -> dict[str, object]:
     """What was healed, as an incident keeps it."""
     return {
         "healed": {f"{relation}: {kind}": count for (_, relation, kind), count in sorted(healed.counts.items())},

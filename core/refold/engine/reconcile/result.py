@@ -16,7 +16,7 @@ Kind = Literal["missing", "orphan", "drifted"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Difference:
     """One key at which a table differs from its query over the log.
 
     Args:
@@ -39,23 +39,23 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class WrongSlice:
     """A slice in which the rows are not what the kept checksum says.
 
     Args:
         projection: whose.
         relation: the table, without its schema.
         slice: which part of it, in words.
-        kept: rows that refold has written there.
-        standing: rows that are there; of equal numbers the contents differ.
+        recorded: rows that refold has written there.
+        actual: rows that are there; of equal numbers the contents differ.
         read: it is a slice of the stream that the projection reads: what it has read of it, and what is there.
     """
 
     projection: str
     relation: str
     slice: str
-    kept: int
-    standing: int
+    recorded: int
+    actual: int
     read: bool = False
 
 
@@ -77,7 +77,7 @@ class Hidden:
 
 
 @dataclass(slots=True)
-class Report:
+class ReconcileReport:
     """The outcome of a reconcile.
 
     Args:
@@ -92,10 +92,10 @@ class Report:
         hidden: metrics that their views do not show.
     """
 
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[Difference] = field(default_factory=list)
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    slices: list[Slice] = field(default_factory=list)
-    checksums: list[Slice] = field(default_factory=list)
+    slices: list[WrongSlice] = field(default_factory=list)
+    checksums: list[WrongSlice] = field(default_factory=list)
     audited: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -112,10 +112,11 @@ class Report:
         """Whether nothing at all differed."""
         return not (self.drift or self.slices or self.checksums or self.unhealed or self.hidden)
 
-    def add(self, other: Report) -> None:
-        """Adds what healing found and did."""
+    def add(self, other: ReconcileReport) -> None:
+        """Add what a part of the run found and did."""
         self.findings += other.findings
         self.counts += other.counts
+        self.slices += other.slices
         self.checksums += other.checksums
 
     def add_slices(self, compiled: CompiledBuild, projection: str, found: Iterable[Disagreement]) -> None:
@@ -127,18 +128,31 @@ class Report:
         self.checksums += _in_words(compiled, projection, found)
 
 
-def _in_words(compiled: CompiledBuild, projection: str, found: Iterable[Disagreement]) -> list[Slice]:
+@dataclass(frozen=True, slots=True)
+class AuditResult:
+    """What an audit saw.
+
+    Args:
+        suspects: the slices in which a build differs from its query, or its rows from their checksums.
+        report: the differences, where they were asked for; healing reports its own.
+    """
+
+    suspects: set[int]
+    report: ReconcileReport
+
+
+def bare_name(table: str) -> str:
+    """A table's name without its schema."""
+    return table.split(".", 1)[1].strip('"')
+
+
+def _in_words(compiled: CompiledBuild, projection: str, found: Iterable[Disagreement]) -> list[WrongSlice]:
     return [_named(compiled, projection, one) for one in found]
 
 
-def _named(compiled: CompiledBuild, projection: str, one: Disagreement) -> Slice:
+def _named(compiled: CompiledBuild, projection: str, one: Disagreement) -> WrongSlice:
     if one.relation == READ:
         which = by_position().name(one.slice) if compiled.statements.reads_by_slice else "all of it"
-        return Slice(projection, _bare(compiled.stream.table), which, one.kept, one.standing, read=True)
+        return WrongSlice(projection, bare_name(compiled.stream.table), which, one.recorded, one.actual, read=True)
     relation = compiled.statements.relations[one.relation]
-    return Slice(projection, _bare(relation.table), relation.slicing.name(one.slice), one.kept, one.standing)
-
-
-def _bare(table: str) -> str:
-    """A table without its schema."""
-    return table.split(".", 1)[1].strip('"')
+    return WrongSlice(projection, bare_name(relation.table), relation.slicing.name(one.slice), one.recorded, one.actual)

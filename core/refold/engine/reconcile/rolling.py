@@ -12,7 +12,7 @@ from refold.engine.apply.step import by_depth
 from refold.engine.reconcile.audit import audit
 from refold.engine.reconcile.deep import Mark, advance, begin, find_mark, plan, touch
 from refold.engine.reconcile.reconcile import Reconciler, streams_of
-from refold.engine.reconcile.result import Report
+from refold.engine.reconcile.result import ReconcileReport
 from refold.errors import BuildError
 from refold.model.stream.slices import Range
 from refold.store import incidents
@@ -36,7 +36,7 @@ class Step:
 
     projection: str
     finished: bool
-    report: Report
+    report: ReconcileReport
 
 
 def step(conn: psycopg.Connection, compiler: Compiler, *, by: str = "rolling deep audit") -> Step | None:
@@ -162,7 +162,7 @@ def _step(
     if mark is None:
         # Somebody else is at it, who took this worker for lost.
         return None
-    suspects = audit(conn, compiled, None, Report(), keep=False, ranges=(ranges,))
+    suspects = audit(conn, compiled, ranges=(ranges,)).suspects
     if suspects:
         # Compared with a damaged stream it would be made wrong.
         for stream in streams_of(conn, build):

@@ -21,7 +21,7 @@ from refold.engine.publish.switch import drop_superseded
 from refold.engine.publish.views import drop_view, switch_view
 from refold.engine.reconcile.audit import audit, parameters_of
 from refold.engine.reconcile.heal import heal
-from refold.engine.reconcile.result import Report as Drift
+from refold.engine.reconcile.result import ReconcileReport
 from refold.engine.recovery import ledger
 from refold.engine.recovery.coordinates import (
     draw_from_the_end,
@@ -54,7 +54,7 @@ OPEN_S = 30.0
 
 
 @dataclass(slots=True)
-class Report:
+class RecoveryReport:
     """What a recovery found and did.
 
     Args:
@@ -70,7 +70,7 @@ class Report:
 
     survey: Survey
     rewritten: int = 0
-    drift: Drift = field(default_factory=Drift)
+    drift: ReconcileReport = field(default_factory=ReconcileReport)
     unread: dict[str, int] = field(default_factory=dict)
     damaged: dict[str, set[int]] = field(default_factory=dict)
     dead_letters: dict[str, list[str]] = field(default_factory=dict)
@@ -98,14 +98,14 @@ def recover(
     conn: psycopg.Connection,
     projections: Path | None,
     *,
-    report: Callable[[str], None] = lambda step: None,
-) -> Report:
+    progress: Callable[[str], None] = lambda step: None,
+) -> RecoveryReport:
     """Brings every build back under the law after a restore, then lets workers run again.
 
     Args:
         conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
         projections: the folder of transforms, as they were deployed in what was restored.
-        report: told of every step.
+        progress: told of every step.
 
     Raises:
         DatabaseError: the login may not act as the owner, the schema is not whole, or the log holds an event twice.
@@ -116,34 +116,34 @@ def recover(
     insist_on_schema(conn)
     # A deploy that is being begun is not waited for: what was restored is not what it thinks.
     with one_at_a_time(conn, "deploy or recover", seconds=0):
-        return _recover(conn, projections, report)
+        return _recover(conn, projections, progress)
 
 
-def _recover(conn: psycopg.Connection, projections: Path | None, report: Callable[[str], None]) -> Report:
+def _recover(conn: psycopg.Connection, projections: Path | None, progress: Callable[[str], None]) -> RecoveryReport:
     started = time.perf_counter()
-    report("looking")
+    progress("looking")
     plan = _survey_until_quiet(conn, projections)
     subject = conn.info.dbname
-    result = Report(plan)
+    result = RecoveryReport(plan)
     strategy = plan.decision.strategy
     if strategy != "prove":
         detect(conn, "foreign_cluster", subject, by=BY, evidence=plan.as_dict())
     compiler = Compiler(projections)
     if strategy == "rewrite":
         if plan.cluster.recorded != REWRITE_IN_PROGRESS:
-            report("what was not read yet")
+            progress("what was not read yet")
             _look_behind(conn, compiler, result)
         _identify(conn, REWRITE_IN_PROGRESS)
     failpoint("recover_begun")
     draw_from_the_end(conn)
     _arm(conn)
     if plan.cluster.rehashed:
-        report("the digests")
+        progress("the digests")
         ledger.rehash(conn)
     if strategy == "rewrite":
-        report("the log's coordinates")
+        progress("the log's coordinates")
         result.rewritten = rewrite_log(conn)
-    report("the ledger")
+    progress("the ledger")
     again = strategy == "rewrite" or plan.cluster.rehashed
     ledger.bring_in_order(conn, ledger.compare(conn) if again else plan.ledger)
     ledger.settle_lost(conn)
@@ -152,10 +152,10 @@ def _recover(conn: psycopg.Connection, projections: Path | None, report: Callabl
     _part(conn, plan)
     for build in plan.of("audited"):
         if strategy == "rewrite":
-            report(f"the coordinates of {build.table_name}")
+            progress(f"the coordinates of {build.table_name}")
             rewrite_build(conn, build)
             failpoint("recover_build")
-    _audit(conn, compiler, result, report)
+    _audit(conn, compiler, result, progress)
     failpoint("recover_proved")
     result.seconds = time.perf_counter() - started
     with conn.transaction():
@@ -178,7 +178,7 @@ def _survey_until_quiet(conn: psycopg.Connection, projections: Path | None) -> S
     return found
 
 
-def _look_behind(conn: psycopg.Connection, compiler: Compiler, result: Report) -> None:
+def _look_behind(conn: psycopg.Connection, compiler: Compiler, result: RecoveryReport) -> None:
     """Looks, while the cursors still mean something, which builds were behind, and what is wrong with them besides.
 
     Later they all have the cursor of everything, and an event that was merely unread looks like a row that is missing.
@@ -192,7 +192,7 @@ def _look_behind(conn: psycopg.Connection, compiler: Compiler, result: Report) -
         if row is None or not row[0]:
             continue
         try:
-            result.damaged[build.projection] = audit(conn, compiler.of(conn, build), None, Drift(), keep=False)
+            result.damaged[build.projection] = audit(conn, compiler.of(conn, build)).suspects
         except Exception as error:
             if not (isinstance(error, BuildError) or of_an_event(error)):
                 raise
@@ -246,7 +246,9 @@ def _drop_view(conn: psycopg.Connection, build: Build) -> None:
         ) from error
 
 
-def _audit(conn: psycopg.Connection, compiler: Compiler, result: Report, report: Callable[[str], None]) -> None:
+def _audit(
+    conn: psycopg.Connection, compiler: Compiler, result: RecoveryReport, progress: Callable[[str], None]
+) -> None:
     """Proves each build, its streams before it. Where that fails, the build is loaded anew, and what reads it too.
 
     That is for an event of which its query makes an error: an event that was unread in the backup, or came since.
@@ -254,7 +256,7 @@ def _audit(conn: psycopg.Connection, compiler: Compiler, result: Report, report:
     """
     unloaded: dict[int | None, str] = {}
     for build in result.survey.of("audited"):
-        report(f"auditing {build.projection}")
+        progress(f"auditing {build.projection}")
         try:
             if build.upstream_id in unloaded:
                 raise BuildError(f"it reads {unloaded[build.upstream_id]}, which is loaded anew")
@@ -273,7 +275,7 @@ def _read_on(conn: psycopg.Connection, compiler: Compiler, build: Build, behind:
     """Applies what a build had not read yet, by the means of healing. It is no repair, and not recorded as one."""
     with conn.transaction():
         last = conn.execute("SELECT coalesce(max(repair_id), 0) FROM refold.repairs").fetchone()
-        heal(conn, compiler, build, behind, Drift(), readers=False)
+        heal(conn, compiler, build, behind, readers=False)
         conn.execute("SET LOCAL ROLE refold_owner")
         conn.execute(
             "DELETE FROM refold.repairs WHERE repair_id > %s AND build_id = %s", (*(last or (0,)), build.build_id)
@@ -281,7 +283,7 @@ def _read_on(conn: psycopg.Connection, compiler: Compiler, build: Build, behind:
         conn.execute("SET LOCAL ROLE refold_worker")
 
 
-def _prove(conn: psycopg.Connection, compiler: Compiler, build: Build, result: Report) -> None:
+def _prove(conn: psycopg.Connection, compiler: Compiler, build: Build, result: RecoveryReport) -> None:
     """Audits a build whose streams have been proved, heals what differs, and audits it again until nothing does.
 
     Whatever else is kept about a build's rows has to be made anew here.
@@ -295,14 +297,15 @@ def _prove(conn: psycopg.Connection, compiler: Compiler, build: Build, result: R
         with conn.transaction():
             take(conn, build.build_id, compiled.statements.relations)
     for _ in range(ROUNDS):
-        suspects = audit(conn, compiled, None, Drift(), keep=False)
+        suspects = audit(conn, compiled).suspects
         if not suspects:
             break
         # They come next. But where workers run, nobody may be left with a reader that differs for long.
         readers = result.survey.decision.strategy == "prove"
         damaged = result.damaged.get(build.projection, suspects)
         if suspects & damaged:
-            heal(conn, compiler, by_id(conn, build.build_id), suspects & damaged, result.drift, readers=readers)
+            healed = heal(conn, compiler, by_id(conn, build.build_id), suspects & damaged, readers=readers)
+            result.drift.add(healed)
         if suspects - damaged:
             _read_on(conn, compiler, by_id(conn, build.build_id), suspects - damaged)
     else:

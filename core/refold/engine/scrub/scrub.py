@@ -39,14 +39,14 @@ def scrub(
     conn: psycopg.Connection,
     *,
     by: str = "refold scrub",
-    report: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Scrubbed:
     """Verifies the log. Damage opens an incident for its segment; a segment that is right again closes it.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
         by: who asks, for the incidents.
-        report: told after every portion how many are done, of how many.
+        progress: told after every portion how many are done, of how many.
     """
     result = Scrubbed()
     slices: set[int] = set()
@@ -58,7 +58,7 @@ def scrub(
         result.sealed += found.sealed
         result.damage += found.damage
         slices |= found.slices
-        report(done, len(parts))
+        progress(done, len(parts))
     known = segments(conn)
     result.segments = len(known)
     gone = _gone(conn, known, result.damage)

@@ -72,7 +72,7 @@ def move(changes: Sequence[str]) -> str:
     )
 
 
-def standing(relation: Relation, condition: str = "true") -> str:
+def actual(relation: Relation, condition: str = "true") -> str:
     """The checksums of the rows that stand in a table: slice, rows, hash."""
     return (
         f"SELECT {relation.slicing.row} AS slice, count(*) AS rows, sum({relation.row_hash()}) AS hash\n"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import psycopg
 
-from refold.service.duties.findings import Finding, record
+from refold.service.duties.findings import DutyFinding, record
 from refold.store.builds.compiled import Compiler
 from refold.store.log.blocking_transactions import BlockingTransaction, blocking_transactions
 from refold.store.schema.settings import Limits, limits
@@ -24,7 +24,7 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
 
 def held_back(
     sessions: Sequence[BlockingTransaction], prepared: Sequence[BlockingTransaction], allowed: Limits
-) -> list[Finding]:
+) -> list[DutyFinding]:
     """Those that are older than the limit. One whose age the login role may not see is not judged. Pure."""
 
     def old(one: BlockingTransaction) -> bool:
@@ -32,7 +32,7 @@ def held_back(
         return one.seconds is not None and abs(one.seconds) > allowed.held_back_after
 
     return [
-        Finding(
+        DutyFinding(
             f"session {one.name}",
             one.since,
             {"pid": int(one.name), "application": one.what, **_common(one, allowed)},
@@ -40,7 +40,7 @@ def held_back(
         for one in sessions
         if old(one)
     ] + [
-        Finding(f"prepared transaction {one.name}", one.since, {"gid": one.name, **_common(one, allowed)})
+        DutyFinding(f"prepared transaction {one.name}", one.since, {"gid": one.name, **_common(one, allowed)})
         for one in prepared
         if old(one)
     ]

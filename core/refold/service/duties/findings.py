@@ -13,7 +13,7 @@ from refold.store.incidents import Kind, detect, find, resolve
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class DutyFinding:
     """Something that is wrong at this moment.
 
     Args:
@@ -27,7 +27,7 @@ class Finding:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
-def record(conn: psycopg.Connection, kind: Kind, duty: str, findings: Iterable[Finding]) -> None:
+def record(conn: psycopg.Connection, kind: Kind, duty: str, findings: Iterable[DutyFinding]) -> None:
     """Opens an incident for each finding or adds to the open one, and resolves those that are not found any more.
 
     Args:

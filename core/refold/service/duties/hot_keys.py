@@ -16,7 +16,7 @@ import psycopg
 from refold.engine.apply.page import FREE
 from refold.model.quantiles import quantile
 from refold.model.sql_text import hash_of, ident, quoted
-from refold.service.duties.findings import Finding, record
+from refold.service.duties.findings import DutyFinding, record
 from refold.store.builds.build import BY_KEY, Build, find
 from refold.store.builds.compiled import CompiledBuild, Compiler
 
@@ -139,8 +139,8 @@ def _latencies(conn: psycopg.Connection) -> Sequence[tuple[int, int, int]]:
     return conn.execute(_RECENT.encode()).fetchall()
 
 
-def _finding(build: Build, seconds: float, hot: HotKey) -> Finding:
-    return Finding(
+def _finding(build: Build, seconds: float, hot: HotKey) -> DutyFinding:
+    return DutyFinding(
         build.table_name,
         None,
         {

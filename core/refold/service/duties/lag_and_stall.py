@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import psycopg
 from psycopg.rows import class_row
 
-from refold.service.duties.findings import Finding, record
+from refold.service.duties.findings import DutyFinding, record
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident, become, find
 from refold.store.schema.settings import Limits, limits
@@ -25,7 +25,7 @@ WHILE_WRITING = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class BuildProgress:
     """A kept build at one moment.
 
     Args:
@@ -95,24 +95,24 @@ class Cause:
     """
 
     kind: Kind
-    finding: Finding
+    finding: DutyFinding
     tables: Sequence[str]
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Opens and closes the incidents `lag` and `stalled`: one for a cause, however many builds it keeps."""
-    with conn.cursor(row_factory=class_row(Standing)) as cursor:
-        standing = cursor.execute(_LOOK).fetchall()
+    with conn.cursor(row_factory=class_row(BuildProgress)) as cursor:
+        builds_now = cursor.execute(_LOOK).fetchall()
     with conn.transaction():
         before = find(conn, "i.kind IN ('lag', 'stalled') AND i.resolved_at IS NULL")
-        found = causes(standing, limits(conn), before)
+        found = causes(builds_now, limits(conn), before)
         for cause, incident in successions(found, before):
             become(conn, incident.incident_id, cause.kind, cause.finding.subject)
         for kind in KINDS:
             record(conn, kind, NAME, [cause.finding for cause in found if cause.kind == kind])
 
 
-def causes(builds: Sequence[Standing], allowed: Limits, before: Sequence[Incident] = ()) -> list[Cause]:
+def causes(builds: Sequence[BuildProgress], allowed: Limits, before: Sequence[Incident] = ()) -> list[Cause]:
     """What keeps builds from going on: each cause once. Pure.
 
     A build that waits for its stream has that one's cause. Where no live build is on time, though there are several,
@@ -169,19 +169,19 @@ def successions(found: Sequence[Cause], before: Sequence[Incident]) -> list[tupl
     return followed
 
 
-def _late(build: Standing, allowed: Limits) -> bool:
+def _late(build: BuildProgress, allowed: Limits) -> bool:
     since = build.waiting_since
     return build.state == "live" and since is not None and _seconds(build.at, since) > allowed.lag_limit
 
 
-def _stands_still(build: Standing, allowed: Limits) -> bool:
+def _stands_still(build: BuildProgress, allowed: Limits) -> bool:
     since = _idle_since(build)
     return build.error is not None or (since is not None and _seconds(build.at, since) > _stall_limit(build, allowed))
 
 
-def _below(root: Standing, builds: Sequence[Standing], wrong: Mapping[int, Kind]) -> list[Standing]:
+def _below(root: BuildProgress, builds: Sequence[BuildProgress], wrong: Mapping[int, Kind]) -> list[BuildProgress]:
     """What waits for a build, at any depth."""
-    below: list[Standing] = []
+    below: list[BuildProgress] = []
     queue = [root]
     for build in queue:
         for reader in builds:
@@ -191,11 +191,13 @@ def _below(root: Standing, builds: Sequence[Standing], wrong: Mapping[int, Kind]
     return below
 
 
-def _names(root: Standing, below: Mapping[int, Sequence[Standing]]) -> list[str]:
+def _names(root: BuildProgress, below: Mapping[int, Sequence[BuildProgress]]) -> list[str]:
     return [build.table_name for build in (root, *below[root.build_id])]
 
 
-def _finding(root: Standing, below: Sequence[Standing], wrong: Mapping[int, Kind], allowed: Limits) -> Finding:
+def _finding(
+    root: BuildProgress, below: Sequence[BuildProgress], wrong: Mapping[int, Kind], allowed: Limits
+) -> DutyFinding:
     """What is told of one build, and of those that wait for it."""
     evidence: dict[str, Any] = {"projection": root.projection, "oldest_event": root.oldest_id}
     if below:
@@ -208,7 +210,7 @@ def _finding(root: Standing, below: Sequence[Standing], wrong: Mapping[int, Kind
             "limit": allowed.lag_limit,
             "recorded_at": recorded.isoformat(),
         }
-        return Finding(root.table_name, since, evidence)
+        return DutyFinding(root.table_name, since, evidence)
     evidence |= {
         "state": root.state,
         "loaded": root.loaded,
@@ -216,11 +218,14 @@ def _finding(root: Standing, below: Sequence[Standing], wrong: Mapping[int, Kind
         "error": root.error,
         "written_by": root.writers,
     }
-    return Finding(root.table_name, _idle_since(root) or root.moved_at, evidence)
+    return DutyFinding(root.table_name, _idle_since(root) or root.moved_at, evidence)
 
 
 def _common(
-    roots: Sequence[Standing], below: Mapping[int, Sequence[Standing]], wrong: Mapping[int, Kind], allowed: Limits
+    roots: Sequence[BuildProgress],
+    below: Mapping[int, Sequence[BuildProgress]],
+    wrong: Mapping[int, Kind],
+    allowed: Limits,
 ) -> Cause:
     """What is told of all metrics together."""
     tables = [name for root in roots for name in _names(root, below)]
@@ -234,7 +239,7 @@ def _common(
         "because": "no live metric is on time: no worker runs, those that run are frozen, or there are too few",
     }
     kind: Kind = "stalled" if any(wrong[root.build_id] == "stalled" for root in roots) else "lag"
-    return Cause(kind, Finding(ALL, since, evidence), tables)
+    return Cause(kind, DutyFinding(ALL, since, evidence), tables)
 
 
 def _tables(one: Incident) -> list[str]:
@@ -242,7 +247,7 @@ def _tables(one: Incident) -> list[str]:
     return [*one.evidence.get("builds", [one.subject]), *one.evidence.get("holds_up", [])]
 
 
-def _idle_since(build: Standing) -> datetime | None:
+def _idle_since(build: BuildProgress) -> datetime | None:
     """From when on it had work and did not move; None while it has none."""
     if not build.loaded:
         return build.still_since
@@ -251,7 +256,7 @@ def _idle_since(build: Standing) -> datetime | None:
     return None if waiting is None else max(build.still_since, waiting)
 
 
-def _stall_limit(build: Standing, allowed: Limits) -> int:
+def _stall_limit(build: BuildProgress, allowed: Limits) -> int:
     return allowed.stalled_after * (WHILE_WRITING if build.writers else 1)
 
 

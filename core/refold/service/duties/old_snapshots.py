@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import psycopg
 
 from refold.postgres.old_snapshots import Held, old
-from refold.service.duties.findings import Finding, record
+from refold.service.duties.findings import DutyFinding, record
 from refold.store.builds.compiled import Compiler
 
 NAME = "held snapshots"
@@ -19,10 +19,10 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     record(conn, "held_snapshot", NAME, findings(old(conn)))
 
 
-def findings(held: Sequence[Held]) -> list[Finding]:
+def findings(held: Sequence[Held]) -> list[DutyFinding]:
     """What is said of them; a first load or an audit of refold's own comes to its end by itself. Pure."""
     return [
-        Finding(
+        DutyFinding(
             one.subject,
             one.since,
             {

@@ -23,7 +23,7 @@ from refold.model.projection.transform import Transform
 from refold.model.sql_text import ident
 from refold.model.stream.parameters import cursor_parameters
 from refold.model.upkeep.transform import applied_rows
-from refold.service.duties.findings import Finding
+from refold.service.duties.findings import DutyFinding
 from refold.store.builds.build import Build, kept
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import excluded_event_ids
@@ -73,7 +73,7 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
             resolve(conn, incident.kind, incident.subject, by=NAME, outcome=outcome)
 
 
-def impure(build: Build, differences: Sequence[Difference]) -> Finding | None:
+def impure(build: Build, differences: Sequence[Difference]) -> DutyFinding | None:
     """What the differences say about a build. Pure."""
     if not differences:
         return None
@@ -85,7 +85,7 @@ def impure(build: Build, differences: Sequence[Difference]) -> Finding | None:
         "against": sorted({one.against for one in differences}),
         "remedy": "a transform must depend on its event alone; correct the file and run `refold deploy`",
     }
-    return Finding(build.table_name, None, evidence)
+    return DutyFinding(build.table_name, None, evidence)
 
 
 def _differences(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, size: int) -> list[Difference]:

@@ -14,7 +14,7 @@ from psycopg.rows import class_row
 
 from refold.model.sql_text import EVERYTHING
 from refold.model.stream.slices import EVERY_SLICE, Range
-from refold.model.upkeep.checksums import standing
+from refold.model.upkeep.checksums import actual
 from refold.model.upkeep.statements import Relation
 
 
@@ -25,21 +25,21 @@ class Disagreement:
     Args:
         relation: which table of the build, by its place among its relations; READ for its stream.
         slice: which slice.
-        kept: rows that refold has written, or read.
-        standing: rows that are there. Equal numbers: the rows are others.
-        hash: what their hashes add up to, less what is kept.
+        recorded: rows that refold has written, or read.
+        actual: rows that are there. Equal numbers: the rows are others.
+        hash: what their hashes add up to, less what is recorded.
     """
 
     relation: int
     slice: int
-    kept: int
-    standing: int
+    recorded: int
+    actual: int
     hash: int
 
     @property
-    def missed(self) -> tuple[int, int, int]:
+    def signature(self) -> tuple[int, int, int]:
         """What differs, whatever has been written or read since."""
-        return self.slice, self.standing - self.kept, self.hash
+        return self.slice, self.actual - self.recorded, self.hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +48,19 @@ class Side:
 
     Args:
         relation: of which table they are.
-        standing: a query for slice, rows and hash.
+        actual: a query for slice, rows and hash.
         kept: condition on the checksums that must be the same.
     """
 
     relation: int
-    standing: str
+    actual: str
     kept: str = EVERYTHING
 
 
 def take(conn: psycopg.Connection, build_id: int, relations: Sequence[Relation]) -> None:
     """Takes the checksums of all rows of a build, in the transaction that has loaded them."""
     for at, relation in enumerate(relations):
-        keep(conn, build_id, Side(at, standing(relation)), {})
+        keep(conn, build_id, Side(at, actual(relation)), {})
 
 
 def keep(conn: psycopg.Connection, build_id: int, side: Side, parameters: Mapping[str, object]) -> None:
@@ -74,7 +74,7 @@ def keep(conn: psycopg.Connection, build_id: int, side: Side, parameters: Mappin
             f"DELETE FROM refold.{table} WHERE build_id = %s AND relation = %s".encode(), (build_id, side.relation)
         )
     # By way of the client: what an INSERT reads is never read in parallel.
-    found = conn.execute(side.standing.encode(), parameters).fetchall()
+    found = conn.execute(side.actual.encode(), parameters).fetchall()
     with conn.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO refold.checksums (build_id, relation, slice, rows, hash) VALUES (%s, %s, %s, %s, %s)",
@@ -135,7 +135,7 @@ def disagreements(
     found: list[Disagreement] = []
     for at, relation in enumerate(relations):
         _, table = relation.slicing.scope(ranges)
-        rows = standing(relation, EVERYTHING if ranges == EVERY_SLICE else table)
+        rows = actual(relation, EVERYTHING if ranges == EVERY_SLICE else table)
         found += compared(conn, build_id, Side(at, rows, f"slice {relation.slicing.held(ranges)}"), {})
     return found
 
@@ -145,9 +145,9 @@ def compared(
 ) -> list[Disagreement]:
     """The slices in which kept checksums differ from something; the arguments as for `disagreements`."""
     query = (
-        "SELECT %(at)s::integer AS relation, coalesce(s.slice, k.slice) AS slice, coalesce(k.rows, 0) AS kept,\n"
-        "       coalesce(s.rows, 0) AS standing, coalesce(s.hash, 0) - coalesce(k.hash, 0) AS hash\n"
-        f"FROM (\n{side.standing}\n) AS s\n"
+        "SELECT %(at)s::integer AS relation, coalesce(s.slice, k.slice) AS slice, coalesce(k.rows, 0) AS recorded,\n"
+        "       coalesce(s.rows, 0) AS actual, coalesce(s.hash, 0) - coalesce(k.hash, 0) AS hash\n"
+        f"FROM (\n{side.actual}\n) AS s\n"
         "FULL JOIN (\n"
         "    SELECT slice, sum(rows)::bigint AS rows, sum(hash) AS hash FROM (\n"
         "        SELECT build_id, relation, slice, rows, hash FROM refold.checksums\n"
@@ -174,7 +174,7 @@ def correct(conn: psycopg.Connection, build_id: int, wrong: Iterable[Disagreemen
             """
             INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash) VALUES (%s, %s, %s, %s, %s)
             """,
-            [(build_id, one.relation, one.slice, one.standing - one.kept, one.hash) for one in wrong],
+            [(build_id, one.relation, one.slice, one.actual - one.recorded, one.hash) for one in wrong],
         )
 
 

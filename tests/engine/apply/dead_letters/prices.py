@@ -14,7 +14,7 @@ import pytest
 from refold import append
 from refold.engine.apply.page import apply_next_page
 from refold.engine.reconcile.reconcile import reconcile
-from refold.engine.reconcile.result import Report
+from refold.engine.reconcile.result import ReconcileReport
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import Build, find
 from refold.store.builds.compiled import Compiler
@@ -93,7 +93,7 @@ class Prices:
     def letters(self, condition: str = "true") -> list[DeadLetter]:
         return letters(self.worker, condition)
 
-    def reconcile(self) -> Report:
+    def reconcile(self) -> ReconcileReport:
         return reconcile(self.worker, FOLDER)
 
     def mend(self) -> None:
