@@ -310,7 +310,7 @@ def prepared_and_left(stage: Stage, how: dict[str, Any], done: Injected) -> None
     events = _events(gid, 20)
     batch = book.attempted("faults", events)
     with stage.connect() as conn:
-        conn.execute("SET refold.listener = off")
+        conn.execute("SET refold.notify = off")
         conn.execute("BEGIN")
         append(conn, events, source="faults")
         conn.execute(sql.SQL("PREPARE TRANSACTION {}").format(sql.Literal(gid)))

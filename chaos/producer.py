@@ -199,7 +199,7 @@ def two_phases(producer: Producer) -> None:
 
     def prepare(batch: list[Event]) -> list[str]:
         conn = producer.connection()
-        conn.execute("SET refold.listener = off")
+        conn.execute("SET refold.notify = off")
         conn.commit()
         conn.tpc_begin(gid)
         answers = [receipt.answer.value for receipt in append(conn, batch, source=producer.orders.name)]

@@ -133,7 +133,7 @@ def test_incidents_close(admin: Connection, database_url: str) -> None:
     with worker_connection(database_url) as conn:
         for kind, subject, evidence in (
             ("drift", "daily", {"depth": "deep"}),
-            ("missed_notification", "doorbell", {"seen_at": (datetime.now(UTC) + timedelta(days=365)).isoformat()}),
+            ("missed_notification", "notify", {"seen_at": (datetime.now(UTC) + timedelta(days=365)).isoformat()}),
         ):
             detect(conn, kind, subject, by="test", evidence=evidence)  # type: ignore[arg-type]
         admin.execute(f"UPDATE refold.incidents SET started_at = {FUTURE}, detected_at = {FUTURE}".encode())
@@ -210,6 +210,6 @@ def test_a_transaction_of_the_future_holds_back_too() -> None:
 def test_a_wake_up_that_was_lost_in_the_future_is_over() -> None:
     def seen(at: datetime) -> Incident:
         evidence = {"seen_at": at.isoformat()}
-        return Incident(1, "missed_notification", "doorbell", NOON, NOON, "doorbell", None, None, evidence, None)
+        return Incident(1, "missed_notification", "notify", NOON, NOON, "listener", None, None, evidence, None)
 
     assert [len(wake_ups.over([seen(at)], NOON)) for at in (AHEAD, NOON, NOON - wake_ups.QUIET * 2)] == [1, 0, 1]

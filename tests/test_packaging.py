@@ -77,13 +77,13 @@ def test_a_wheel_from_the_source_distribution_is_the_same(
 
 
 def test_the_installed_package_finds_what_it_carries(installed: Path) -> None:
-    code = "from refold import resources as r; print(r.sql_dir(), r.migrations_dir(), r.projections_dir())"
+    code = "from refold.store.schema import resources as r; print(r.sql_dir(), r.migrations_dir(), r.projections_dir())"
     bundled = installed / "refold" / "_bundled"
     assert run(installed, code).split() == [str(bundled / folder) for folder in CARRIED]
 
 
 def test_a_checkout_finds_its_own_folders() -> None:
-    code = "from refold import resources as r; print(r.sql_dir(), r.migrations_dir(), r.projections_dir())"
+    code = "from refold.store.schema import resources as r; print(r.sql_dir(), r.migrations_dir(), r.projections_dir())"
     assert run(ROOT / "core", code).split() == [str(ROOT / folder) for folder in CARRIED]
 
 

@@ -186,7 +186,7 @@ def test_a_half_loaded_reader_of_a_healed_stream_starts_over(project: Project) -
     reconcile(project.worker, project.folder)
     counts = project.build("counts")
     assert (counts.error, counts.load_step, counts.target) == (None, 0, None)
-    for kept in ("figures", "audits"):
+    for kept in ("checksums", "audits"):
         rows = project.worker.execute(f"SELECT FROM refold.{kept} WHERE build_id = %s".encode(), (counts.build_id,))
         assert rows.rowcount == 0
     project.drain()

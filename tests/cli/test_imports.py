@@ -103,7 +103,7 @@ def test_the_list_of_commands(bare: Any) -> None:
         assert "Your own project:   refold init shop && cd shop && refold deploy" in lines
 
 
-@pytest.mark.parametrize("module", ["typer", "refold.cli.output", "psycopg", "refold.status"])
+@pytest.mark.parametrize("module", ["typer", "refold.cli.output", "psycopg", "refold.inspect.status"])
 def test_ctrl_c_while_python_imports(module: str) -> None:
     # As if the key were pressed just when that module is looked for.
     code = f"""

@@ -100,7 +100,7 @@ def test_who_holds_events_back(refold: Refold, connect: Callable[..., Connection
 
 def test_forgotten_prepared_transactions(refold: Refold, connect: Callable[..., Connection]) -> None:
     producer = connect()
-    producer.execute("SET refold.listener = off")
+    producer.execute("SET refold.notify = off")
     append(producer, [{"id": "1", "action": "a", "ts": 1}])
     producer.execute("PREPARE TRANSACTION 'import-7'")
     producer.commit()

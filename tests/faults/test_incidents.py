@@ -66,7 +66,7 @@ def test_who_holds_events_back_is_named_until_it_ends(
     make_live(database_url)
     slow, quick = producers(application_name="slow shop"), producers()
     if prepared:
-        slow.execute("SET refold.listener = off")
+        slow.execute("SET refold.notify = off")
     append(slow, events(5, "slow"))
     if prepared:
         slow.execute("PREPARE TRANSACTION 'orphan'")
@@ -109,9 +109,9 @@ def test_a_wake_up_that_is_lost(database_url: str, producers: Callable[..., Conn
         return not opened(admin, "missed_notification")
 
     with at_work(database_url):
-        producer.execute("SET refold.listener = off")
+        producer.execute("SET refold.notify = off")
         wait_until(is_open, every_s=0.3, deadline_s=30)
-        producer.execute("SET refold.listener = on")
+        producer.execute("SET refold.notify = on")
         wait_until(is_over, every_s=0.3, deadline_s=30)
     [incident] = find(admin, "i.kind = 'missed_notification'")
     assert incident.outcome is not None and incident.outcome["because"] == "the bell rang"

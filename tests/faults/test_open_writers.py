@@ -151,7 +151,7 @@ def test_a_sleeping_worker_and_two_phase_producers(
     with pytest.raises(psycopg.errors.FeatureNotSupported, match="NOTIFY"):
         producer.execute("PREPARE TRANSACTION 'rung'")
     producer.rollback()
-    producer.execute("SET refold.listener = off")
+    producer.execute("SET refold.notify = off")
     producer.commit()
     for size in (1, BULK + 1):
         append(producer, events(size, f"silent{size}-"))

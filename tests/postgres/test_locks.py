@@ -80,11 +80,11 @@ def test_neither_can_producers_and_analysts(role: Any, database_url: str) -> Non
 
 
 def test_nothing_waits_for_an_advisory_lock() -> None:
-    """Whoever may connect can have it for ever. Of the doorbell's, that is harmless: see below."""
+    """Whoever may connect can have it for ever. Of the sleepers, that is harmless: see below."""
     for path in sorted(sql_dir().rglob("*.sql")):
         text = path.read_text()
         assert "pg_advisory_lock" not in text and "pg_advisory_xact_lock" not in text, path
-        assert path.name == "ring.sql" or "advisory_" not in text, path
+        assert path.name == "notify_sleepers.sql" or "advisory_" not in text, path
 
 
 @contextmanager
@@ -197,7 +197,7 @@ def test_one_migration_at_a_time(admin: Connection, database_url: str) -> None:
     migrate(database_url)
 
 
-# ---------------------------------------------------------------- the doorbell's flag, which anybody may hold
+# ---------------------------------------------------------------- the sleepers' lock, which anybody may hold
 
 
 @pytest.mark.live("shop")
@@ -234,7 +234,7 @@ def test_a_sleeper_that_cannot_raise_its_flag_does_not_look_all_the_time(
     ):
         bell = Listener(conn, poll=60.0)
         assert bell.self_test(other)
-        while not any("holds the doorbell" in message for message in caplog.messages):
+        while not any("holds the sleepers" in message for message in caplog.messages):
             bell.sleep(lambda: False, lambda: True)
         asked: list[bool] = []
 

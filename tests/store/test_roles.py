@@ -182,13 +182,13 @@ def test_functions_that_run_as_the_owner_are_fenced(admin: Connection) -> None:
         FROM pg_proc WHERE pronamespace = 'refold'::regnamespace AND prosecdef
         """
     ).fetchall()
-    assert {"append", "admit", "admit_parsed", "set_aside", "ensure_segments", "let_in"} <= {
+    assert {"append", "admit", "admit_parsed", "reject", "ensure_segments", "register_event_ids"} <= {
         name for name, _, _ in rows
     }
     for name, config, public in rows:
         assert "search_path=refold, pg_catalog, pg_temp" in config, name
         # It is a trigger's.
-        assert not public or name == "let_in", name
+        assert not public or name == "register_event_ids", name
 
 
 def test_everything_belongs_to_the_owner(admin: Connection) -> None:

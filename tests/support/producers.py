@@ -49,7 +49,7 @@ class Producer(threading.Thread):
         random = Random(self.number)
         events = iter(random_events(self.transactions * 8, self.number, prefix=f"p{self.number}-"))
         with connect(self.url, "refold_producer") as conn:
-            conn.execute(f"SET refold.listener = {'off' if self.two_phases else 'on'}")
+            conn.execute(f"SET refold.notify = {'off' if self.two_phases else 'on'}")
             conn.commit()
             for transaction in range(self.transactions):
                 if self.two_phases:

@@ -110,7 +110,7 @@ def _held_snapshot(one: Seen) -> Iterator[str]:
     yield _clause("to end it: {}", one.get("remedy"))
 
 
-def _lost_wake_up(one: Seen) -> Iterator[str]:
+def _missed_notification(one: Seen) -> Iterator[str]:
     if one.get("event") is not None:
         yield f"no notification came for event {one['event']}" + (
             f", appended at {_at(one['recorded_at'])}" if one.get("recorded_at") else ""
@@ -164,7 +164,7 @@ _SEEN: Mapping[Kind, Callable[[Seen], Iterator[str]]] = {
     "dead_letters": _dead_letters,
     "held_back": _held_back,
     "held_snapshot": _held_snapshot,
-    "missed_notification": _lost_wake_up,
+    "missed_notification": _missed_notification,
     "log_damage": _log_damage,
     "impure_transform": _impure,
     "foreign_cluster": _foreign,

@@ -11,7 +11,7 @@ from rich.text import Text
 from refold.cli.output import as_json, err, line, note
 from refold.sources.files.records import Record
 from refold.sources.files.run import Tally
-from refold.store.log import Receipt
+from refold.store.log.append import Receipt
 from refold.visible import visible
 
 SHOWN = 5

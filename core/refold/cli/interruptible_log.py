@@ -11,7 +11,7 @@ from typing import TypeVar
 import psycopg
 
 from refold.cli.output import note
-from refold.store.log import Log
+from refold.store.log.log import Log
 
 T = TypeVar("T")
 

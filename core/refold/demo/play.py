@@ -18,7 +18,7 @@ from refold.demo.tally import tally
 from refold.demo.wait import wait_for
 from refold.engine.reconcile import reconcile
 from refold.model.event.source_event import Answer
-from refold.store.log import Log
+from refold.store.log.log import Log
 
 TWICE = 1_000
 """Deliveries in the batch that is delivered twice."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from refold.demo.shop import DAY_S, Delivery
 from refold.model.event.source_event import Answer
-from refold.store.log import Log
+from refold.store.log.log import Log
 
 TICK_S = 0.05
 """Seconds between two batches."""

@@ -81,7 +81,7 @@ def test_before_migrate(server: ServerUnderTest, examine: Examine) -> None:
 
 
 def test_an_older_schema(admin: Connection, examine: Examine) -> None:
-    admin.execute("UPDATE refold.alembic_version SET version_num = '0001'")
+    admin.execute("UPDATE refold.alembic_version SET version_num = '0000'")
     assert (examine()["schema"].verdict, examine()["schema"].remedy) == ("fail", "Run `refold migrate`.")
 
 
@@ -169,11 +169,11 @@ def test_any_old_transaction(
     assert examine()["oldest transaction"].verdict == "warn"
 
 
-def test_who_does_not_ring(admin: Connection, examine: Examine) -> None:
-    assert "on for all" in examine()["doorbell"].found
+def test_who_does_not_notify(admin: Connection, examine: Examine) -> None:
+    assert "on for all" in examine()["notify"].found
     database = sql.Identifier(admin.info.dbname)
-    admin.execute(sql.SQL("ALTER ROLE refold_producer IN DATABASE {} SET refold.listener = off").format(database))
-    assert "off for refold_producer" in examine()["doorbell"].found
+    admin.execute(sql.SQL("ALTER ROLE refold_producer IN DATABASE {} SET refold.notify = off").format(database))
+    assert "off for refold_producer" in examine()["notify"].found
 
 
 def test_room_in_the_log(admin: Connection, examine: Examine) -> None:

@@ -60,7 +60,7 @@ def generated(name: str) -> str:
 def _sections(statements: Statements) -> Iterator[tuple[str, str]]:
     for field in fields(statements):
         value = getattr(statements, field.name)
-        if isinstance(value, bool) or (field.name == "load_next" and value == statements.load):
+        if isinstance(value, bool) or not value or (field.name == "load_next" and value == statements.load):
             continue  # No statement, or every step is like the first.
         for one in (value,) if isinstance(value, str) else value:
             if isinstance(one, Relation):

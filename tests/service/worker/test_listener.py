@@ -43,7 +43,7 @@ def producer(connect: Connect) -> psycopg.Connection[Any]:
 
 
 @pytest.fixture
-def doorbell(connect: Connect, watch: psycopg.Connection[Any]) -> Listener:
+def listener(connect: Connect, watch: psycopg.Connection[Any]) -> Listener:
     """One that hears, and polls so seldom that this cannot be what woke it."""
     bell = Listener(connect(autocommit=True), poll=NEVER_S)
     assert bell.self_test(watch)
@@ -116,7 +116,7 @@ def test_also_when_another_transaction_has_ended_since(
 def test_an_event_that_comes_while_the_sleeper_looks(
     listener: Listener, connect: Connect, producer: psycopg.Connection[Any]
 ) -> None:
-    """It rings while nobody listens yet; the ring must be kept."""
+    """It notifies while nobody listens yet; the notification must be kept."""
     looks = 0
 
     def work() -> bool:
@@ -164,7 +164,7 @@ def test_a_ring_that_never_came_is_made_up_for_by_polling(
     database_url: str, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
 ) -> None:
     deploy_project(database_url)
-    producer.execute("SET refold.listener = off")
+    producer.execute("SET refold.notify = off")
     with worker(database_url, PROJECT, drain=False, poll=0.3):
         wait_until(asleep(watch), deadline_s=30)
         add(producer)
@@ -193,7 +193,7 @@ def test_a_listener_that_is_terminated_comes_back(
 def test_a_frozen_worker_is_not_asleep_for_ever(
     database_url: str, connect: Connect, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
 ) -> None:
-    """Its session would stay, and with it the flag: each append would ring for somebody who cannot hear."""
+    """Its session would stay, and count as asleep: each append would notify a worker that cannot hear."""
     deploy_project(database_url)
     listener = connect(autocommit=True)
     listener.execute("LISTEN refold")
@@ -282,7 +282,7 @@ def test_cancelled_appends_leak_no_lock(
     assert cancelled > 10
 
 
-def test_two_phase_commit_needs_the_doorbell_off(
+def test_two_phase_commit_needs_notify_off(
     listener: Listener, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]
 ) -> None:
     if watch.execute("SHOW max_prepared_transactions").fetchone() == ("0",):
@@ -293,7 +293,7 @@ def test_two_phase_commit_needs_the_doorbell_off(
         with pytest.raises(psycopg.errors.FeatureNotSupported, match="NOTIFY"):
             producer.execute("PREPARE TRANSACTION 'rings'")
         producer.rollback()
-        producer.execute("SET refold.listener = off")
+        producer.execute("SET refold.notify = off")
         add(producer, prefix="silent-")
         producer.execute("PREPARE TRANSACTION 'silent'")
         producer.commit()

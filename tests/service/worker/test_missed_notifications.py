@@ -18,7 +18,7 @@ from refold.store.incidents import Incident, find
 from tests.support.law import random_events, worker_connection
 
 Connection = psycopg.Connection[Any]
-OFF = "SET refold.listener = off"
+OFF = "SET refold.notify = off"
 
 
 class Sleeper:
@@ -63,7 +63,7 @@ def test_an_event_that_does_not_ring(sleeper: Sleeper, producer: Connection) -> 
     assert incident.evidence["event"] == "silent-0"
     assert incident.evidence["asleep_txid"] < incident.evidence["txid"]
 
-    producer.execute("SET refold.listener = on")
+    producer.execute("SET refold.notify = on")
     sleeper.bell.mark_awake()
     sleeper.sleep()
     append(producer, random_events(1, prefix="rings-"))
@@ -112,7 +112,7 @@ def test_a_writer_from_before_the_flag_need_not_ring(sleeper: Sleeper, connect: 
 
 def test_a_role_that_turned_it_off_is_not_held_against_anybody(sleeper: Sleeper, producer: Connection) -> None:
     producer.execute(
-        "ALTER ROLE refold_producer IN DATABASE {} SET refold.listener = off".format(
+        "ALTER ROLE refold_producer IN DATABASE {} SET refold.notify = off".format(
             '"' + producer.info.dbname + '"'
         ).encode()
     )

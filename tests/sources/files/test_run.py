@@ -19,7 +19,7 @@ from refold.sources.files.mapping import Mapping
 from refold.sources.files.readers import open_source
 from refold.sources.files.records import Record
 from refold.sources.files.run import Tally, ingest
-from refold.store.log import Receipt
+from refold.store.log.append import Receipt
 from tests.conftest import ServerUnderTest
 from tests.support.making import set_aside, stored
 from tests.support.proxy import Proxy, reply_lost

@@ -311,4 +311,4 @@ def test_burned_slices_fill_no_table(admin: Connection, database_url: str) -> No
             "INSERT INTO refold.events (txid, position, event_id, action, ts)"
             f" SELECT txid, {300 << POSITION_BITS}, 'forged', action, ts FROM refold.events LIMIT 1",
         )
-        assert {one.fault for one in scrub(worker).damage} == {"figures", "unknown"}
+        assert {one.fault for one in scrub(worker).damage} == {"checksums", "unknown"}

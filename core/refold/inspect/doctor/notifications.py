@@ -57,7 +57,7 @@ def switched_off(conn: psycopg.Connection) -> list[Check]:
         FROM pg_db_role_setting AS s
         LEFT JOIN pg_roles AS r ON r.oid = s.setrole
         LEFT JOIN pg_database AS d ON d.oid = s.setdatabase
-        WHERE 'refold.listener=off' = ANY (s.setconfig) AND (s.setdatabase = 0 OR d.datname = current_database())
+        WHERE 'refold.notify=off' = ANY (s.setconfig) AND (s.setdatabase = 0 OR d.datname = current_database())
         ORDER BY 1
         """
     ).fetchall()
@@ -95,6 +95,6 @@ def quiet(roles: list[str], two_phase: bool) -> Check:
             "notify",
             "ok",
             "on for all; PREPARE TRANSACTION is possible here, and would fail for a producer while a worker sleeps",
-            "For a producer with two-phase commit: ALTER ROLE … SET refold.listener = off.",
+            "For a producer with two-phase commit: ALTER ROLE … SET refold.notify = off.",
         )
     return Check("notify", "ok", "on for all")

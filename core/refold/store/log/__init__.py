@@ -1,6 +1,1 @@
-"""The log: getting events in, once each."""
-
-from refold.store.log.append import Receipt, append
-from refold.store.log.log import Log
-
-__all__ = ["Log", "Receipt", "append"]
+"""The log: getting events in, once each, and whether it is what was written."""

@@ -287,8 +287,44 @@ GROUP BY
 -- probe
 CREATE UNIQUE INDEX bought__1__key ON refold_builds.bought__1 (user_id) NULLS NOT DISTINCT;
 
--- checksums
-;
+-- probe_keys
+INSERT INTO refold_builds.bought__1 (user_id, bought)
+SELECT
+  refold.plain(user_id) AS user_id,
+  refold.window_funnel_level(
+    string_agg(
+      refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'),
+      ''
+    )
+  ) = 2 AS bought
+FROM (
+    SELECT user_id, action, ts
+    FROM refold_builds.clicks__1
+    WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+      AND (%(whole)s::boolean OR
+           ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer))) THEN hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[])) END
+    OFFSET 0
+) AS clicks
+GROUP BY
+  user_id;
+
+-- probe_keys
+CREATE UNIQUE INDEX bought__1__key ON refold_builds.bought__1 (user_id) NULLS NOT DISTINCT;
+
+-- keys_left
+SELECT DISTINCT hash_record_extended(ROW(user_id), 0)
+FROM refold_builds.clicks__1
+WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+  AND (%(whole)s::boolean OR
+       ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer))) THEN (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer >= %(step)s::integer) END;
+
+-- events_of_keys
+SELECT event_id, txid::text::bigint, position, ordinal
+FROM refold_builds.clicks__1
+WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+  AND (%(whole)s::boolean OR
+       ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer))) THEN hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[])) END
+ORDER BY txid, position, ordinal;
 
 -- the key's index on the stream
 CREATE INDEX IF NOT EXISTS key_index ON refold_builds.clicks__1 ((hash_record_extended(ROW(user_id), 0)));

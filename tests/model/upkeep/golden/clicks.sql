@@ -189,6 +189,3 @@ WHERE true
 
 -- view
 SELECT event_id, user_id, action, ts, n FROM refold_builds.clicks__1;
-
--- checksums
-;

@@ -305,8 +305,48 @@ CREATE UNIQUE INDEX days__1__key ON refold_builds.days__1 (day) NULLS NOT DISTIN
 -- probe
 CREATE INDEX days__1__hash ON refold_builds.days__1 ((hash_record_extended(ROW(day), 0)));
 
--- checksums
-;
+-- probe_keys
+INSERT INTO refold_builds.days__1 (day, usual, doings)
+SELECT
+  CAST((
+    ts AT TIME ZONE 'UTC'
+  ) AS DATE) AS day,
+  MODE() WITHIN GROUP (ORDER BY
+    action) AS usual,
+  COUNT(DISTINCT (user_id, action)) AS doings
+FROM (
+    SELECT user_id, action, ts
+    FROM refold.events
+    WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+      AND (%(whole)s::boolean OR
+           ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint))) THEN hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) IN (SELECT unnest(%(keys)s::bigint[])) END
+    OFFSET 0
+) AS events
+GROUP BY
+  day
+HAVING
+  COUNT(*) %% 3 <> 0;
+
+-- probe_keys
+CREATE UNIQUE INDEX days__1__key ON refold_builds.days__1 (day) NULLS NOT DISTINCT;
+
+-- probe_keys
+CREATE INDEX days__1__hash ON refold_builds.days__1 ((hash_record_extended(ROW(day), 0)));
+
+-- keys_left
+SELECT DISTINCT hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0)
+FROM refold.events
+WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+  AND (%(whole)s::boolean OR
+       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint))) THEN (%(steps)s::integer = 1 OR (hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) & 2147483647) %% %(steps)s::integer >= %(step)s::integer) END;
+
+-- events_of_keys
+SELECT event_id, txid::text::bigint, position, 0
+FROM refold.events
+WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+  AND (%(whole)s::boolean OR
+       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint))) THEN hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0) IN (SELECT unnest(%(keys)s::bigint[])) END
+ORDER BY txid, position;
 
 -- the key's index on the stream
 CREATE INDEX IF NOT EXISTS key_index ON refold.events ((hash_record_extended(ROW(CAST((ts AT TIME ZONE 'UTC') AS DATE)), 0)));

@@ -417,5 +417,51 @@ CREATE UNIQUE INDEX everybody__1__key ON refold_builds.everybody__1 (scope) NULL
 -- probe
 CREATE INDEX everybody__1__hash ON refold_builds.everybody__1 ((hash_record_extended(ROW(scope), 0)));
 
--- checksums
-;
+-- probe_keys
+INSERT INTO refold_builds.everybody__1 (scope, events, bought_at, level__state, times__state, level, times)
+SELECT scope,
+       events,
+       bought_at,
+       level__state,
+       times__state,
+       get_byte(level__state, 0) AS level,
+       refold.window_funnel_kept_times(times__state) AS times
+FROM (
+    SELECT CAST('all' AS TEXT) AS scope,
+           COUNT(*) AS events,
+           MAX(ts) FILTER(WHERE action = 'buy') AS bought_at,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action IN ('view', 'buy'), action = 'buy', action = 'noise', action = 'buy', action = 'view', action = 'view', action = 'buy'), ''), 8, false) AS level__state,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 day' AS INTERVAL), ts, action = 'view', action = 'buy', version > 1, action = 'noise'), ''), 4, true) AS times__state
+    FROM (
+        SELECT action, ts, version
+        FROM refold.events
+        WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+          AND (%(whole)s::boolean OR
+               ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint))) THEN hash_record_extended(ROW(CAST('all' AS TEXT)), 0) IN (SELECT unnest(%(keys)s::bigint[])) END
+        OFFSET 0
+    ) AS read
+    WHERE (action IN ('view', 'buy', 'noise'))
+    GROUP BY 1
+OFFSET 0
+) AS made;
+
+-- probe_keys
+CREATE UNIQUE INDEX everybody__1__key ON refold_builds.everybody__1 (scope) NULLS NOT DISTINCT;
+
+-- probe_keys
+CREATE INDEX everybody__1__hash ON refold_builds.everybody__1 ((hash_record_extended(ROW(scope), 0)));
+
+-- keys_left
+SELECT DISTINCT hash_record_extended(ROW(CAST('all' AS TEXT)), 0)
+FROM refold.events
+WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+  AND (%(whole)s::boolean OR
+       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint))) THEN (%(steps)s::integer = 1 OR (hash_record_extended(ROW(CAST('all' AS TEXT)), 0) & 2147483647) %% %(steps)s::integer >= %(step)s::integer) END;
+
+-- events_of_keys
+SELECT event_id, txid::text::bigint, position, 0
+FROM refold.events
+WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+  AND (%(whole)s::boolean OR
+       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint))) THEN hash_record_extended(ROW(CAST('all' AS TEXT)), 0) IN (SELECT unnest(%(keys)s::bigint[])) END
+ORDER BY txid, position;

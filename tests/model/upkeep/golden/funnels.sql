@@ -373,5 +373,47 @@ CREATE UNIQUE INDEX funnels__1__key ON refold_builds.funnels__1 (user_id) NULLS 
 -- probe
 CREATE INDEX funnels__1__hash ON refold_builds.funnels__1 ((hash_record_extended(ROW(user_id), 0)));
 
--- checksums
-;
+-- probe_keys
+INSERT INTO refold_builds.funnels__1 (user_id, level__state, by_number__state, level, reached_at, by_number)
+SELECT user_id,
+       level__state,
+       by_number__state,
+       get_byte(level__state, 0) AS level,
+       refold.window_funnel_kept_times(level__state) AS reached_at,
+       get_byte(by_number__state, 0) AS by_number
+FROM (
+    SELECT refold.plain(user_id) AS user_id,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(CAST('1 hour' AS INTERVAL), ts, action = 'view', action = 'buy'), ''), 2, true) AS level__state,
+           refold.window_funnel_fold(NULL, string_agg(refold.window_funnel_event(NULL, ts, n > 0, action = 'buy', n < 3), '') FILTER(WHERE n IS NOT NULL), 3, false) AS by_number__state
+    FROM (
+        SELECT user_id, action, ts, n
+        FROM refold_builds.clicks__1
+        WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+          AND (%(whole)s::boolean OR
+               ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer))) THEN hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[])) END
+        OFFSET 0
+    ) AS read
+    GROUP BY 1
+OFFSET 0
+) AS made;
+
+-- probe_keys
+CREATE UNIQUE INDEX funnels__1__key ON refold_builds.funnels__1 (user_id) NULLS NOT DISTINCT;
+
+-- probe_keys
+CREATE INDEX funnels__1__hash ON refold_builds.funnels__1 ((hash_record_extended(ROW(user_id), 0)));
+
+-- keys_left
+SELECT DISTINCT hash_record_extended(ROW(user_id), 0)
+FROM refold_builds.clicks__1
+WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+  AND (%(whole)s::boolean OR
+       ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer))) THEN (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer >= %(step)s::integer) END;
+
+-- events_of_keys
+SELECT event_id, txid::text::bigint, position, ordinal
+FROM refold_builds.clicks__1
+WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+  AND (%(whole)s::boolean OR
+       ((txid, position, ordinal) > (%(after_txid)s::xid8, %(after_position)s::bigint, %(after_ordinal)s::integer) AND (txid, position, ordinal) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint, %(upto_ordinal)s::integer))) THEN hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[])) END
+ORDER BY txid, position, ordinal;

@@ -177,6 +177,3 @@ GROUP BY 1;
 
 -- view
 SELECT item, times, furthest, first_at FROM refold_builds.item_counts__1;
-
--- checksums
-;

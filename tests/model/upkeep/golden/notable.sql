@@ -183,6 +183,3 @@ WHERE true
 
 -- view
 SELECT event_id, user_id, item, ts FROM refold_builds.notable__1;
-
--- checksums
-;

@@ -150,6 +150,3 @@ GROUP BY 1, 2;
 
 -- view
 SELECT user_id, action FROM refold_builds.seen__1;
-
--- checksums
-;

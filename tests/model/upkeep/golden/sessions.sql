@@ -452,8 +452,66 @@ CREATE INDEX sessions__1__key ON refold_builds.sessions__1 (user_id);
 -- probe
 CREATE INDEX sessions__1__hash ON refold_builds.sessions__1 ((hash_record_extended(ROW(user_id), 0)));
 
--- checksums
-;
+-- probe_keys
+INSERT INTO refold_builds.sessions__1 (user_id, session, started_at, ended_at, events)
+WITH marked AS (
+  SELECT
+    user_id,
+    event_id,
+    ts,
+    CASE
+      WHEN ts - LAG(ts) OVER (PARTITION BY user_id ORDER BY ts, event_id) <= CAST('30 minutes' AS INTERVAL)
+      THEN 0
+      ELSE 1
+    END AS starts
+  FROM (
+    SELECT event_id, user_id, ts
+    FROM refold.events
+    WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+      AND (%(whole)s::boolean OR
+           ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint))) THEN hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[])) END
+    OFFSET 0
+) AS events
+  WHERE
+    user_id IS NOT NULL
+), numbered AS (
+  SELECT
+    user_id,
+    ts,
+    SUM(starts) OVER (PARTITION BY user_id ORDER BY ts, event_id) AS session
+  FROM marked
+)
+SELECT
+  user_id,
+  refold.plain(session) AS session,
+  MIN(ts) AS started_at,
+  MAX(ts) AS ended_at,
+  COUNT(*) AS events
+FROM numbered
+GROUP BY
+  user_id,
+  session;
+
+-- probe_keys
+CREATE INDEX sessions__1__key ON refold_builds.sessions__1 (user_id);
+
+-- probe_keys
+CREATE INDEX sessions__1__hash ON refold_builds.sessions__1 ((hash_record_extended(ROW(user_id), 0)));
+
+-- keys_left
+SELECT DISTINCT hash_record_extended(ROW(user_id), 0)
+FROM refold.events
+WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+  AND (%(whole)s::boolean OR
+       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint))) THEN (%(steps)s::integer = 1 OR (hash_record_extended(ROW(user_id), 0) & 2147483647) %% %(steps)s::integer >= %(step)s::integer) END;
+
+-- events_of_keys
+SELECT event_id, txid::text::bigint, position, 0
+FROM refold.events
+WHERE CASE WHEN (txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)) AND event_id <> ALL (%(dead)s::text[])
+  AND (%(whole)s::boolean OR
+       ((txid, position) > (%(after_txid)s::xid8, %(after_position)s::bigint) AND (txid, position) <= (%(upto_txid)s::xid8, %(upto_position)s::bigint))) THEN hash_record_extended(ROW(user_id), 0) IN (SELECT unnest(%(keys)s::bigint[])) END
+ORDER BY txid, position;
 
 -- the key's index on the stream
 CREATE INDEX IF NOT EXISTS key_index ON refold.events ((hash_record_extended(ROW(user_id), 0)));

@@ -280,6 +280,3 @@ WHERE (CASE WHEN new.events > 1 OR new.total > 0 THEN num_nulls(ROUND(100.0 * ne
 
 -- view
 SELECT day, action, events, known, total, first_at, largest, all_numbered, all_positive, any_large, (CAST(total AS DECIMAL) / NULLIF(mean__count, 0)) AS mean, anonymous, (CAST(mean_version__sum AS DECIMAL) / NULLIF(mean_version__count, 0)) AS mean_version, CASE WHEN events > 1 OR total > 0 THEN ROUND(100.0 * known / events, 1) END AS known_percent, CASE WHEN events > 1 OR total > 0 THEN span__13 - first_at END AS span FROM refold_builds.totals__1 WHERE events > 1 OR total > 0;
-
--- checksums
-;

@@ -542,6 +542,3 @@ WHERE true
 
 -- view
 SELECT place, events, users, numbers, buyers, (CAST(mean__sum AS DECIMAL) / NULLIF(mean__count, 0)) AS mean, sold FROM refold_builds.visitors__1 WHERE events > buyers;
-
--- checksums
-;
