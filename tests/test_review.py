@@ -134,11 +134,11 @@ def test_what_arrives_between_audit_and_healing_is_not_taken_for_orphans(
     module = import_module("refold.engine.reconcile.reconcile")
     heal = module.heal
 
-    def late(*arguments: Any, **options: Any) -> None:
+    def late(*arguments: Any, **options: Any) -> Any:
         if project.rows("counts")[0][1] == 10:
             project.append(30)
             project.drain()
-        heal(*arguments, **options)
+        return heal(*arguments, **options)
 
     monkeypatch.setattr(module, "heal", late)
     table = project.build("pairs").table_name

@@ -240,7 +240,7 @@ def test_what_stands_in_place_of_a_view_and_is_not_refolds_is_told_with_what_to_
     Path("sql/views/top.sql").unlink()
     Path("sql/views/a_last.sql").unlink()
     unseen = deployed("reconcile", "--depth=slice")
-    assert (unseen.status, unseen.out.startswith("no drift: counts (by their figures")) == (0, True), unseen.err
+    assert (unseen.status, unseen.out.startswith("no drift: counts (by their checksums")) == (0, True), unseen.err
     assert "the view of counts was not audited: permission denied" in unseen.err
     admin.execute("DROP VIEW metrics.counts")
     assert deployed("status", "--exit-code").status == 1

@@ -114,5 +114,5 @@ def test_a_wake_up_that_is_lost(database_url: str, producers: Callable[..., Conn
         producer.execute("SET refold.notify = on")
         wait_until(is_over, every_s=0.3, deadline_s=30)
     [incident] = find(admin, "i.kind = 'missed_notification'")
-    assert incident.outcome is not None and incident.outcome["because"] == "the bell rang"
+    assert incident.outcome is not None and incident.outcome["because"] == "a notification arrived"
     assert admin.execute("SELECT name, error FROM refold.duties WHERE error IS NOT NULL").fetchall() == []

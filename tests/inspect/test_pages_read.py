@@ -112,7 +112,7 @@ AS_WORKER: dict[str, Act] = {
     "progress": lambda conn: progress.run(conn, Compiler(None)),
     "held back": lambda conn: held_back.run(conn, Compiler(None)),
     "gone": lambda conn: gone.run(conn, Compiler(None)),
-    "wake-ups": lambda conn: wake_ups.run(conn, Compiler(None)),
+    "missed notifications": lambda conn: wake_ups.run(conn, Compiler(None)),
     "tidying": lambda conn: tidying.run(conn, Compiler(None)),
     "sealing": seal,
     "freshness": lambda conn: conn.execute("SELECT * FROM metrics.freshness").fetchall(),

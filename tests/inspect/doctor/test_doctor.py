@@ -67,7 +67,7 @@ def test_a_healthy_database(database_url: str, examine: Examine) -> None:
     assert {name for name, check in found.items() if check.verdict not in ("ok", "unseen")} <= {
         "setting fsync", "workers", "disk", "connections",
     }  # fmt: skip
-    assert found["projections"].verdict == found["wake-ups"].verdict == found["cluster"].verdict == "ok"
+    assert found["projections"].verdict == found["notifications"].verdict == found["cluster"].verdict == "ok"
     assert found["schema"].found.startswith("migration 0")
     assert all(check.remedy for check in found.values() if check.verdict in ("warn", "fail"))
     assert len(found) >= 20
@@ -76,7 +76,7 @@ def test_a_healthy_database(database_url: str, examine: Examine) -> None:
 def test_before_migrate(server: ServerUnderTest, examine: Examine) -> None:
     found = examine(server.url_of(server.maintenance_dbname))
     assert (found["schema"].verdict, found["schema"].remedy) == ("fail", "Run `refold migrate`.")
-    assert found["wake-ups"].verdict == "ok"
+    assert found["notifications"].verdict == "ok"
     assert "cluster" not in found and "segments" not in found
 
 
@@ -139,7 +139,7 @@ def test_who_may_not_see_is_told_so(server: ServerUnderTest, admin: Connection, 
         assert {found[name].verdict for name in ("schema", "cluster", "segments", "metrics")} == {"unseen"}
         assert all("GRANT" in found[name].remedy for name in ("schema", "cluster", "segments", "metrics", "roles"))
         # The catalog is everybody's.
-        assert found["grants"].verdict == found["wake-ups"].verdict == "ok"
+        assert found["grants"].verdict == found["notifications"].verdict == "ok"
 
 
 def test_transactions_that_hold_events_back(

@@ -38,7 +38,7 @@ def doctor(conn: psycopg.Connection, url: str, folder: Path | None) -> list[Chec
         Probe("roles", access.roles),
         Probe("grants", access.grants),
         Probe("sight", transactions.sight, primary=True),
-        Probe("wake-ups", partial(notifications.listens, url), installed=False, primary=True),
+        Probe("notifications", partial(notifications.listens, url), installed=False, primary=True),
         Probe("notification queue", notifications.queue, installed=False, primary=True),
         Probe("notify", notifications.switched_off, installed=False, primary=True),
         Probe("notify", notifications.held, primary=True),

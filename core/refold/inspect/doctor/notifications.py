@@ -31,9 +31,9 @@ def listens(url: str, conn: psycopg.Connection) -> list[Check]:
 def listening(works: bool, proxied: bool) -> Check:
     """The verdict on the self-test. Pure."""
     if works:
-        return Check("wake-ups", "ok", "NOTIFY arrives here" + (", through a proxy" if proxied else ""))
+        return Check("notifications", "ok", "NOTIFY arrives here" + (", through a proxy" if proxied else ""))
     return Check(
-        "wake-ups",
+        "notifications",
         "warn",
         "NOTIFY does not arrive here" + (": there is a proxy that pools transactions" if proxied else ""),
         "Workers poll every second (`--poll`). Give them a direct connection, or a pool in session mode.",
