@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import psycopg
@@ -21,6 +21,9 @@ from psycopg.conninfo import conninfo_to_dict
 from pytest_postgresql import factories
 
 from refold.postgres.connect import connect as connect_as
+
+if TYPE_CHECKING:
+    from tests.support.scratch import Scratch
 
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=20)
@@ -193,3 +196,13 @@ def admin(conn: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     """A superuser's connection in autocommit mode."""
     conn.autocommit = True
     return conn
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, database_url: str) -> Iterator["Scratch"]:
+    """An empty folder of projections, its database, and a worker's connection."""
+    from tests.support.law import worker_connection
+    from tests.support.scratch import Scratch
+
+    with worker_connection(database_url) as worker:
+        yield Scratch(tmp_path, database_url, worker)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import refold
+
 ROOT = Path(__file__).parent.parent
 CARRIED = ("sql", "migrations", "projections")
 
@@ -85,6 +87,23 @@ def test_the_installed_package_finds_what_it_carries(installed: Path) -> None:
 def test_a_checkout_finds_its_own_folders() -> None:
     code = "from refold.store.schema import resources as r; print(r.sql_dir(), r.migrations_dir(), r.projections_dir())"
     assert run(ROOT / "core", code).split() == [str(ROOT / folder) for folder in CARRIED]
+
+
+def test_one_file_states_the_version(wheel: zipfile.ZipFile, installed: Path) -> None:
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    assert Parser().parsestr(wheel.read(name).decode())["Version"] == refold.__version__
+    assert run(installed, "import refold; print(refold.__version__)") == f"{refold.__version__}\n"
+    code = "import sys; sys.argv = ['refold', '--version']; from refold.cli import main; main()"
+    assert run(installed, code) == f"refold {refold.__version__}\n"
+    for other in ("pyproject.toml", "compose.yaml", "Dockerfile"):
+        assert refold.__version__ not in (ROOT / other).read_text(), f"{other} repeats the version"
+
+
+def test_the_metadata_says_where_the_project_lives(wheel: zipfile.ZipFile) -> None:
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    urls = dict(url.split(", ") for url in Parser().parsestr(wheel.read(name).decode()).get_all("Project-URL", []))
+    assert {"Changelog", "Documentation", "Issues", "Repository", "Security"} <= set(urls)
+    assert all(url.startswith("https://") for url in urls.values())
 
 
 def test_the_metadata_says_what_pip_needs(wheel: zipfile.ZipFile) -> None:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from refold.store.log.append import Receipt, append
     from refold.store.log.log import Log
 
-__all__ = ["Answer", "Event", "Log", "Receipt", "RefoldError", "SourceEvent", "append", "transform"]
+__version__ = "0.1.0"
+"""The version of this package: the only place that states it. The build reads it from here."""
+
+__all__ = ["Answer", "Event", "Log", "Receipt", "RefoldError", "SourceEvent", "__version__", "append", "transform"]
 
 _HOMES = {
     "Answer": "refold.model.event.source_event",

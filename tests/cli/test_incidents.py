@@ -46,7 +46,9 @@ def test_what_is_open_and_what_was(refold: Refold, worker: psycopg.Connection[An
     assert [one["kind"] for one in refold("incidents", "--kind", "held-back", "--json").json] == ["held_back"]
 
 
-def test_since(refold: Refold, worker: psycopg.Connection[Any], conn: psycopg.Connection[Any]) -> None:
+def test_since_leaves_out_incidents_that_were_closed_before(
+    refold: Refold, worker: psycopg.Connection[Any], conn: psycopg.Connection[Any]
+) -> None:
     """What was over before is left out; what is open counts, whenever it began."""
     for subject in ("old", "long"):
         detect(worker, "lag", subject, by="progress", evidence={})

@@ -77,7 +77,7 @@ def test_json_is_shown_as_json(deployed: Refold) -> None:
     assert done.out == """o                               l\n{"a": true, "b": [1.50, null]}  [1]\n"""
 
 
-def test_csv(deployed: Refold) -> None:
+def test_csv_quotes_what_needs_quotes(deployed: Refold) -> None:
     done = deployed("query", VALUES + " -- a comment at the end", "--csv")
     assert list(csv.reader(io.StringIO(done.out))) == [
         ["n", "word", "price", "flag"],

@@ -58,7 +58,7 @@ POISON: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize("size", [3, BULK + 1], ids=str)
-def test_python(producer: Connection, admin: Connection, size: int) -> None:
+def test_bad_events_from_python_are_rejected(producer: Connection, admin: Connection, size: int) -> None:
     good = events(size)
     bad = [{"id": f"bad{n}", "action": "view", "ts": 0, **fields} for n, (_, fields, _) in enumerate(POISON)]
     offered = [one for pair in zip(good, bad, strict=False) for one in pair] + good[len(bad) :] + bad[len(good) :]
@@ -111,7 +111,7 @@ def test_json_lines(database_url: str, admin: Connection) -> None:
         assert raw
 
 
-def test_csv(database_url: str, admin: Connection) -> None:
+def test_bad_lines_of_csv_are_rejected(database_url: str, admin: Connection) -> None:
     rows = [
         b"a,u,view,2026-03-02",
         b"b\x00,u,view,2026-03-02",
@@ -139,7 +139,7 @@ def test_csv(database_url: str, admin: Connection) -> None:
         assert part in reason
 
 
-def test_sql(producer: Connection, admin: Connection) -> None:
+def test_bad_events_from_sql_are_rejected(producer: Connection, admin: Connection) -> None:
     """What jsonb can hold is answered event by event; what it cannot is Postgres's own error, before anything."""
     good = events(3)
     bad: list[tuple[Any, str]] = [

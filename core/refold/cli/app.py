@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
+from refold import __version__
 from refold.cli.commands import COMMANDS, DATA, DATABASE, METRICS, START, TRUST
 from refold.errors import Mistakes, RefoldError, ViewError
 from refold.visible import log_on_stderr
@@ -124,14 +125,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import PackageNotFoundError
-        from importlib.metadata import version as installed_version
-
-        try:
-            number = installed_version("refold")
-        except PackageNotFoundError:
-            number = "0.0.0 (not installed: run from its source)"
-        typer.echo(f"refold {number}")
+        typer.echo(f"refold {__version__}")
         raise typer.Exit
 
 

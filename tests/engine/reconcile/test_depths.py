@@ -86,7 +86,7 @@ def test_what_was_tampered_with_is_found_and_healed_by_its_slices(shop: Shop) ->
 
 
 @pytest.mark.parametrize("depth", ["slice", "deep"])
-def test_truncated_tables(shop: Shop, depth: Depth) -> None:
+def test_truncated_tables_are_healed_at_every_depth(shop: Shop, depth: Depth) -> None:
     for table in [*shop.tables.values(), *shop.members()]:
         shop.tamper(f"TRUNCATE {table}")
     report = at(shop, depth)

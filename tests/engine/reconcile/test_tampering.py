@@ -168,7 +168,7 @@ def test_the_members_are_audited_too(shop: Shop) -> None:
     assert shop.wrong() == {}
 
 
-def test_truncated_tables(shop: Shop) -> None:
+def test_truncated_tables_are_healed_and_count_on(shop: Shop) -> None:
     for name in shop.tables:
         shop.tamper(f"TRUNCATE {{{name}}}")
     for table in shop.members():
@@ -230,7 +230,7 @@ def test_how_a_number_prints_is_no_drift(shop: Shop) -> None:
     assert found(shop) == {}
 
 
-def test_since(shop: Shop) -> None:
+def test_since_audits_only_what_later_events_belong_to(shop: Shop) -> None:
     """Only what events since then belong to: by the day where the key has one, else the keys of those events."""
     noon = datetime(2026, 3, 5, 12, tzinfo=UTC)
     early, late = "day = '2026-03-04' AND action = 'view'", "day = '2026-03-05' AND action = 'view'"
@@ -260,7 +260,7 @@ def test_since_spreads_no_damage_from_before(shop: Shop) -> None:
     assert found(shop) == {}
 
 
-def test_names(shop: Shop) -> None:
+def test_only_the_named_metrics_are_audited(shop: Shop) -> None:
     shop.tamper("DELETE FROM {paths}")
     shop.tamper("DELETE FROM {daily}")
     report = shop.reconcile("paths")

@@ -542,7 +542,7 @@ def test_without_a_transforms_code_nothing_is_begun(restored: str, tmp_path: Any
         assert survey(conn, SHOP).cluster.recorded not in (0, survey(conn, SHOP).cluster.actual)
 
 
-def test_one_at_a_time(restored: str) -> None:
+def test_a_recovery_is_refused_while_another_command_holds_the_lock(restored: str) -> None:
     with acting(restored) as conn, superuser(restored) as other:
         with one_at_a_time(other), pytest.raises(BuildError, match="only one may deploy or recover at a time"):
             recover(conn, SHOP)

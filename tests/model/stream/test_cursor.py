@@ -192,3 +192,16 @@ def test_advance() -> None:
 def test_advance_refuses_a_page_of_another_read(read: Read, last: Key | None, full: bool) -> None:
     with pytest.raises(ValueError, match=r"last key|outside|not made"):
         advance(Cursor(T1, T2, AT), read, last, full)
+
+
+@pytest.mark.parametrize(
+    ("now", "own", "known", "capped"),
+    [
+        ("90:120:95", 100, "1:1:", "95:100:95"),
+        ("90:120:95", 100, "90:110:95,100", "95:110:95,100"),
+        ("90:120:95,115", 100, "90:130:95", "95:120:95,100,115"),
+        ("90:95:", 100, "90:99:", "90:95:"),
+    ],
+)
+def test_the_cap_knows_what_was_committed(now: str, own: int, known: str, capped: str) -> None:
+    assert str(Snapshot.parse(now).capped(own, Snapshot.parse(known))) == capped

@@ -120,3 +120,17 @@ def test_the_first_of_equal_ids_in_a_batch_gets_in(producer: Connection, admin: 
     producer.commit()
     rows = admin.execute("SELECT action FROM refold.events WHERE event_id IN ('few', 'many')").fetchall()
     assert rows == [("first",), ("first",)]
+
+
+def test_nobody_writes_the_ledger_through_its_trigger(conn: Connection) -> None:
+    """An analyst's own table with the ledger's trigger made the log take a new event for a duplicate."""
+    conn.execute("SET ROLE refold_analyst")
+    conn.execute(
+        "CREATE TEMPORARY TABLE mine"
+        " (event_id text, user_id text, action text, ts timestamptz, metadata jsonb, version int)"
+    )
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        conn.execute(
+            "CREATE TRIGGER mine AFTER INSERT ON mine REFERENCING NEW TABLE AS arrived"
+            " FOR EACH STATEMENT EXECUTE FUNCTION refold.register_event_ids()"
+        )
