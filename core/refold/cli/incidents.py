@@ -17,6 +17,7 @@ from refold.cli.output import as_json, line, note
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.cli.span import duration, span
 from refold.errors import InputError
+from refold.postgres.rows import one_row
 from refold.store.incidents import KINDS, ONLY_NOTICED, REMEDIES, Incident, Kind, inspects, readable
 
 
@@ -116,7 +117,6 @@ def _times(one: Incident) -> str:
 
 
 def _now(conn: psycopg.Connection) -> datetime:
-    row = conn.execute("SELECT now()").fetchone()
-    assert row is not None
+    row = one_row(conn, "SELECT now()")
     at: datetime = row[0]
     return at

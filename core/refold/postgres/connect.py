@@ -17,6 +17,7 @@ from psycopg.types.json import set_json_loads
 from refold.errors import DatabaseError, NotInstalled
 from refold.model.event.exact_json import readable
 from refold.postgres.proxy import insist_on_settings, look_for_proxy, proxied
+from refold.postgres.rows import one_row
 from refold.postgres.standby import refusal
 from refold.postgres.watchdog import deadline
 
@@ -228,12 +229,12 @@ def _settle(conn: psycopg.Connection, roles: Sequence[Role | None], settings: Ma
 
 def _set(conn: psycopg.Connection, role: Role | None, settings: Mapping[str, str]) -> tuple[bool, int, bool, str, bool]:
     wanted = {_REPLICA: "origin", **settings, "role": role or "none"}
-    row = conn.execute(
+    row: tuple[bool, int, bool, str, bool] = one_row(
+        conn,
         _SETTLE.encode(),
         {"pid": conn.info.backend_pid, "names": list(wanted), "values": list(wanted.values())},
         prepare=False,
-    ).fetchone()
-    assert row is not None
+    )
     return row
 
 

@@ -16,6 +16,8 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from refold.postgres.rows import one_row
+
 log = logging.getLogger("refold.incidents")
 
 Kind = Literal[
@@ -115,7 +117,8 @@ def detect(
         parameters,
     ).fetchone()
     if row is None:
-        row = conn.execute(
+        row = one_row(
+            conn,
             """
             INSERT INTO refold.incidents AS open (kind, subject, started_at, detected_by, evidence)
             VALUES (%(kind)s, %(subject)s, least(coalesce(%(started)s, clock_timestamp()), clock_timestamp()),
@@ -125,9 +128,8 @@ def detect(
             RETURNING incident_id
             """,
             parameters,
-        ).fetchone()
+        )
         log.info("incident: %s of %s, noticed by %s (`refold incidents --open`)", kind, subject, by)
-    assert row is not None
     return int(row[0])
 
 

@@ -16,6 +16,7 @@ from refold.model.stream.copy_text import array
 from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
 from refold.model.upkeep.transform import BYTES_SO_FAR
 from refold.postgres.failpoints import failpoint
+from refold.postgres.rows import one_row
 from refold.postgres.savepoint import savepoint
 from refold.store.builds.build import BY_KEY, Build, Locked, by_id, lock, move
 from refold.store.builds.compiled import CompiledBuild
@@ -158,8 +159,7 @@ def upstream_cursor(conn: psycopg.Connection, build: Build, *, known: Snapshot =
         return build.upstream(known)
     if build.upstream_id is not None:
         return by_id(conn, build.upstream_id).cursor
-    row = conn.execute("SELECT pg_current_snapshot()::text, pg_current_xact_id()::text").fetchone()
-    assert row is not None
+    row = one_row(conn, "SELECT pg_current_snapshot()::text, pg_current_xact_id()::text")
     return Cursor(Snapshot.parse(row[0]).capped(int(row[1]), known))
 
 
@@ -392,8 +392,7 @@ def _apply(
         end = page[-1]
         full = len(page) >= limit or end[BYTES_SO_FAR] >= BYTES
         return Written(len(page), _key(compiled, end["txid"], end["position"], end["ordinal"]), full)
-    row = conn.execute(statement.encode(), parameters, prepare=True).fetchone()
-    assert row is not None
+    row = one_row(conn, statement.encode(), parameters, prepare=True)
     events, txid, position, ordinal = row
     return Written(events, None if txid is None else _key(compiled, txid, position, ordinal), events >= limit)
 
