@@ -9,7 +9,6 @@ from typing import LiteralString
 
 from hypothesis import strategies as st
 
-from refold.engine.apply.isolate import of_an_event
 from refold.engine.apply.load import load_step
 from refold.engine.apply.page import apply_page, turn
 from refold.engine.apply.step import StepRunner, by_depth
@@ -20,6 +19,7 @@ from refold.engine.reconcile.release import release
 from refold.engine.reconcile.result import Report
 from refold.model.projection.definition import Definition
 from refold.model.sql_text import ident
+from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds.build import Build, by_id, find, kept, lock
 from refold.store.builds.dead_letters import find as letters
 from refold.store.incidents import find as find_incidents
@@ -109,7 +109,7 @@ class Hold:
             try:
                 apply_page(conn, compiled, build, self.limit)
             except Exception as error:
-                if not of_an_event(error):
+                if not caused_by_event(error):
                     raise
                 # As a worker does: whoever takes the page again looks for the culprit.
                 history.let_go(self.worker, commit=False)

@@ -16,7 +16,7 @@ import psycopg
 
 from refold.engine.apply.failing_keys import culprits_of_keys
 from refold.engine.apply.first_failure import first_culprit
-from refold.engine.apply.isolate import Culprit, Portion, of_an_event, sift
+from refold.engine.apply.isolate import Culprit, Portion, sift
 from refold.engine.apply.page import (
     LAST,
     Apply,
@@ -31,6 +31,7 @@ from refold.model.stream.page_sql import LOG_TABLE
 from refold.postgres.failpoints import failpoint
 from refold.postgres.planner import plan_freely
 from refold.postgres.rows import one_row
+from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import BY_KEY, Build, by_id, lock, move
 from refold.store.builds.checksums import take
@@ -83,7 +84,7 @@ def load_step(
     try:
         return _load_step(conn, compiled, step, bucket, careful=False)
     except Exception as error:
-        if not of_an_event(error):
+        if not caused_by_event(error):
             raise
         failure = error
     if compiled.plan.upkeep in BY_KEY:
@@ -265,7 +266,7 @@ def _load_carefully(
                 # Of the same names are those of the next attempt.
                 conn.execute("DISCARD TEMPORARY")
         except Exception as error:
-            if not of_an_event(error):
+            if not caused_by_event(error):
                 raise
             return error
         at = upto

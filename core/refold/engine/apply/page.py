@@ -11,13 +11,14 @@ import psycopg
 
 from refold.engine.apply.copy_rows import write_rows
 from refold.engine.apply.decoding import decoded
-from refold.engine.apply.isolate import Culprit, Portion, of_an_event, sift
+from refold.engine.apply.isolate import Culprit, Portion, sift
 from refold.model.stream.copy_text import array
 from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
 from refold.model.upkeep.transform import BYTES_SO_FAR
 from refold.postgres.failpoints import failpoint
 from refold.postgres.rows import one_row
 from refold.postgres.savepoint import savepoint
+from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds.build import BY_KEY, Build, Locked, by_id, lock, move
 from refold.store.builds.compiled import CompiledBuild
 from refold.store.builds.dead_letters import DeadLetterBudget, excluded_event_ids, quarantine
@@ -94,7 +95,7 @@ def turn(conn: psycopg.Connection, compiled: CompiledBuild, limit: int) -> Appli
     try:
         return _turn(conn, compiled, limit, apply_read)
     except Exception as error:
-        if not of_an_event(error):
+        if not caused_by_event(error):
             raise
     # Once more from the start, which costs a page without such events nothing.
     return _turn(conn, compiled, min(limit, CAREFUL), apply_carefully)
@@ -242,7 +243,7 @@ def apply_carefully(conn: psycopg.Connection, compiled: CompiledBuild, build: Bu
             with savepoint(conn):
                 apply_all(conn, compiled, within, count, dead)
         except Exception as error:
-            if not of_an_event(error):
+            if not caused_by_event(error):
                 raise
             return error
         at += count

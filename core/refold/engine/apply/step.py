@@ -7,14 +7,13 @@ import time
 
 import psycopg
 
-from refold.engine.apply.isolate import of_an_event
 from refold.engine.apply.load import BUCKET, STEP, TRANSFORM_STEP, Loaded, load_step
 from refold.engine.apply.page import Applied, apply_carefully, apply_page, turn
 from refold.engine.publish.switch import NotYet, Unproved, depths, promote
 from refold.engine.verify.trial import Unkeepable
 from refold.errors import BuildError
 from refold.model.stream.cursor import Cursor, next_read
-from refold.postgres.retry import transient
+from refold.postgres.sqlstate import caused_by_event, transient
 from refold.store.builds.build import Build, by_id, find
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.log.integrity import LogDamaged
@@ -181,7 +180,7 @@ class StepRunner:
                 with conn.transaction():
                     apply_page(conn, compiled, fresh, FRESH, known=current.cursor.done)
             except Exception as error:
-                if not of_an_event(error):
+                if not caused_by_event(error):
                     raise
                 apply_page(conn, compiled, fresh, FRESH, known=current.cursor.done, apply=apply_carefully)
             fresh = by_id(conn, fresh.build_id)

@@ -18,8 +18,8 @@ from refold.model.upkeep.generate import generate
 from refold.model.upkeep.statements import Statements
 from refold.model.upkeep.transform import statements as transform_statements
 from refold.postgres.replica_identity import IDENTITY
-from refold.postgres.retry import transient
 from refold.postgres.rows import one_row
+from refold.postgres.sqlstate import transient
 from refold.store.builds.build import Build, by_id, find
 from refold.store.builds.compiled import stream_of, table_name
 

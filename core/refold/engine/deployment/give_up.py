@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 import psycopg
 
 from refold.errors import BuildError, RefoldError
-from refold.postgres.retry import transient
+from refold.postgres.sqlstate import transient
 from refold.store.builds.build import Build, set_error
 
 _AGAIN = "Nothing goes live before: `refold deploy` goes on from here, `refold status` shows what stands."

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import psycopg
 
-from refold.engine.apply.isolate import of_an_event
 from refold.engine.reconcile.audit import add, parameters_of, parts
 from refold.engine.reconcile.compare import FOUND, compare, findings, hashes, record, slices
 from refold.engine.reconcile.isolate import without_culprits
@@ -27,6 +26,7 @@ from refold.model.stream.slices import Range, runs
 from refold.model.upkeep.statements import Relation, within_keys
 from refold.model.upkeep.transform import EXPECTED
 from refold.postgres.planner import plan_freely
+from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id, find, lock
 from refold.store.builds.checksums import Disagreement, correct, disagreements
@@ -316,7 +316,7 @@ def _of_each(
         with conn.transaction():
             return conn.execute(query.encode(), parameters).fetchall()
     except Exception as error:
-        if not of_an_event(error):
+        if not caused_by_event(error):
             raise
     found: list[tuple[int | None]] = []
     ids = conn.execute(f"SELECT event_id FROM {relation.table} WHERE {condition}".encode(), parameters)
@@ -327,7 +327,7 @@ def _of_each(
                     f"{query} AND event_id = %(event_id)s".encode(), {**parameters, "event_id": event_id}
                 ).fetchall()
         except Exception as error:
-            if not of_an_event(error):
+            if not caused_by_event(error):
                 raise
     return found
 

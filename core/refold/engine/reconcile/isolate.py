@@ -13,9 +13,9 @@ from typing import TypeVar
 import psycopg
 
 from refold.engine.apply.first_failure import first_culprit
-from refold.engine.apply.isolate import of_an_event
 from refold.engine.apply.page import LAST, cursor_parameters
 from refold.model.stream.cursor import EMPTY, Cursor
+from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id
 from refold.store.builds.compiled import CompiledBuild
@@ -52,7 +52,7 @@ def without_culprits(
             with conn.transaction():
                 return work(parameters)
         except Exception as error:
-            if not of_an_event(error) or not _set_aside_first(conn, compiled, build, evaluate):
+            if not caused_by_event(error) or not _set_aside_first(conn, compiled, build, evaluate):
                 raise
 
 

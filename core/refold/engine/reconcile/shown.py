@@ -7,7 +7,7 @@ import psycopg
 from refold.engine.publish.shown import LOCK_WAIT_S, is_hidden, shown_again, standing
 from refold.engine.reconcile.result import Hidden
 from refold.errors import BuildError
-from refold.postgres.retry import transient
+from refold.postgres.sqlstate import transient
 from refold.store import incidents
 from refold.store.builds.build import Build
 from refold.store.builds.compiled import Compiler

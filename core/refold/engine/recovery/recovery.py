@@ -15,7 +15,6 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from refold.engine.apply.isolate import of_an_event
 from refold.engine.deployment.deploy import one_at_a_time
 from refold.engine.publish.switch import drop_superseded
 from refold.engine.publish.views import drop_view, switch_view
@@ -34,6 +33,7 @@ from refold.engine.recovery.survey import Survey, insist_on_schema, survey
 from refold.errors import BuildError
 from refold.postgres.failpoints import failpoint
 from refold.postgres.planner import plan_freely
+from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id, lock, set_error
 from refold.store.builds.checksums import take
@@ -194,7 +194,7 @@ def _look_behind(conn: psycopg.Connection, compiler: Compiler, result: Report) -
         try:
             result.damaged[build.projection] = audit(conn, compiler.of(conn, build), None, Drift(), keep=False)
         except Exception as error:
-            if not (isinstance(error, BuildError) or of_an_event(error)):
+            if not (isinstance(error, BuildError) or caused_by_event(error)):
                 raise
             # What cannot be told apart is told as damage.
             continue
@@ -260,7 +260,7 @@ def _audit(conn: psycopg.Connection, compiler: Compiler, result: Report, report:
                 raise BuildError(f"it reads {unloaded[build.upstream_id]}, which is loaded anew")
             _prove(conn, compiler, build, result)
         except Exception as error:
-            if isinstance(error, LogDamaged) or not (isinstance(error, BuildError) or of_an_event(error)):
+            if isinstance(error, LogDamaged) or not (isinstance(error, BuildError) or caused_by_event(error)):
                 # From a damaged log it must not be loaded either.
                 raise
             unload(conn, build)

@@ -17,8 +17,8 @@ from refold.model.projection.plan import Upkeep
 from refold.model.projection.sqlglot_compat import expression, in_words_of
 from refold.model.sql_text import ident
 from refold.model.upkeep.statements import Statements
-from refold.postgres.retry import transient
 from refold.postgres.rows import one_row
+from refold.postgres.sqlstate import transient
 
 _FLOATS = ("real", "double precision")
 

@@ -26,8 +26,8 @@ from refold.model.projection.query import Reading, reading
 from refold.model.projection.sqlglot_compat import in_words_of
 from refold.model.sql_text import ident
 from refold.model.stream.page_sql import Stream
-from refold.postgres.retry import transient
 from refold.postgres.rows import one_row
+from refold.postgres.sqlstate import transient
 
 _ALIKE = frozenset(
     """

@@ -18,7 +18,8 @@ from refold.errors import OnStandby
 from refold.postgres.connect import connect
 from refold.postgres.old_snapshots import old
 from refold.postgres.proxy import proxied
-from refold.postgres.retry import away, transient
+from refold.postgres.retry import away
+from refold.postgres.sqlstate import transient
 from refold.postgres.watchdog import Watchdog
 from refold.service.duties.schedule import Duty
 from refold.service.duties.thread import DutyThread
