@@ -10,7 +10,7 @@ import psycopg
 
 from refold.engine.apply.step import by_depth
 from refold.engine.deployment.create import make_builds, new_deployment, statements_of
-from refold.engine.deployment.give_up import given_up_on_errors, retire_orphans
+from refold.engine.deployment.give_up import given_up_on_errors
 from refold.engine.deployment.key_indexes import key_indexes
 from refold.engine.deployment.plan import Change, changes
 from refold.engine.deployment.run import Report, drive
@@ -24,6 +24,7 @@ from refold.model.projection.definition import Definition
 from refold.model.projection.view_file import ViewFile
 from refold.postgres.locks import WAIT_S, alone
 from refold.postgres.retry import after_deadlocks
+from refold.store.builds import state
 from refold.store.builds.build import Build, find, kept
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.lookup import known
@@ -207,7 +208,7 @@ def _begin(
 
     What is wrong with a view is said here, before anything is loaded for hours.
     """
-    retire_orphans(conn)
+    state.retire_orphans(conn)
     todo = plan(conn, definitions)
     _drop_abandoned(conn, todo)
     builds = any(one.builds or one.action == "resumed" for one in todo)
@@ -313,10 +314,6 @@ def _drop_abandoned(conn: psycopg.Connection, todo: Sequence[Change]) -> None:
     their file is gone.
     """
     names = [change.projection for change in todo if change.builds or change.action == "unchanged"]
-    conn.execute(
-        "UPDATE refold.builds SET state = 'retired', retired_at = now()"
-        " WHERE state = 'building' AND (projection = ANY (%s) OR projection <> ALL (%s) AND deployment IN"
-        " (SELECT d.deployment FROM refold.deployments AS d WHERE d.given_up_at IS NOT NULL))",
-        (names, [change.projection for change in todo if change.definition is not None]),
-    )
-    retire_orphans(conn)
+    defined = [change.projection for change in todo if change.definition is not None]
+    state.retire_abandoned(conn, names, defined=defined)
+    state.retire_orphans(conn)

@@ -19,6 +19,7 @@ from refold.engine.reconcile.reconcile import Reconciler
 from refold.errors import BuildError
 from refold.model.projection.definition import Definition
 from refold.store.builds import read_checksums as reads
+from refold.store.builds import state
 from refold.store.builds.build import Build, by_id, find, lock
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.follow import Gap, follow
@@ -113,11 +114,7 @@ def together(waiting: Sequence[Build], names: Iterable[str]) -> list[Build]:
 
 def _gather(conn: psycopg.Connection, compiler: Compiler, chosen: Sequence[Build]) -> int:
     """Puts candidates under one deployment, and ends older ones of the same projections."""
-    conn.execute(
-        "UPDATE refold.builds SET state = 'retired', retired_at = now()"
-        " WHERE state = 'building' AND projection = ANY (%s) AND build_id <> ALL (%s)",
-        ([build.projection for build in chosen], [build.build_id for build in chosen]),
-    )
+    state.retire_candidates(conn, [build.projection for build in chosen], but=[build.build_id for build in chosen])
     views = _views(conn, chosen)
     anew = _orphans(conn, compiler, chosen)
     # What another `refold deploy` drives at this moment stays under the number that it knows.
@@ -165,9 +162,7 @@ def _orphans(conn: psycopg.Connection, compiler: Compiler, chosen: Sequence[Buil
             if _follows(conn, compiler, build, successor):
                 continue
         anew[build.projection] = definition_of(conn, compiler, build)
-        conn.execute(
-            "UPDATE refold.builds SET state = 'retired', retired_at = now() WHERE build_id = %s", (build.build_id,)
-        )
+        state.retire(conn, build)
     return anew
 
 

@@ -31,6 +31,7 @@ from refold.engine.reconcile.result import Report as Drift
 from refold.errors import BuildError
 from refold.store import incidents
 from refold.store.builds import read_checksums as reads
+from refold.store.builds import state
 from refold.store.builds.build import Build, by_id, find, lock
 from refold.store.builds.checksums import disagreements
 from refold.store.builds.compiled import Compiler
@@ -120,11 +121,7 @@ def rollback(
             deployment = new_deployment(conn, "rollback", promote=True, views=views)
             _lock_streams(conn, decision.revived)
             for build in decision.revived:
-                conn.execute(
-                    "UPDATE refold.builds SET state = 'building', deployment = %s, retired_at = NULL, retired_by = NULL"
-                    " WHERE build_id = %s",
-                    (deployment, build.build_id),
-                )
+                state.revive(conn, build, deployment)
                 if build.dead_letters:
                     # They wait again, and somebody should know.
                     recount(conn, build.build_id)
@@ -247,14 +244,7 @@ def _changed_since(conn: psycopg.Connection, stream_id: int, instant: datetime |
 def _put_back(conn: psycopg.Connection, builds: Sequence[Build]) -> None:
     """Retires revived builds as they were: a refused switch must not be made later by a worker."""
     for build in builds:
-        conn.execute(
-            """
-            UPDATE refold.builds SET
-                state = 'retired', deployment = %s, upstream_id = %s, retired_at = %s, retired_by = %s
-            WHERE build_id = %s AND state = 'building'
-            """,
-            (build.deployment, build.upstream_id, build.retired_at, build.retired_by, build.build_id),
-        )
+        state.put_back(conn, build)
 
 
 def decide(builds: Sequence[Build], name: str) -> Decision:

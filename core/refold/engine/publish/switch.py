@@ -14,7 +14,7 @@ from refold.engine.verify.trial import refuse_unkeepable
 from refold.errors import BuildError
 from refold.model.projection.view_file import ViewFile, view_file
 from refold.postgres.failpoints import failpoint
-from refold.store.builds import checksums
+from refold.store.builds import checksums, state
 from refold.store.builds.build import Build, by_id, find, lock
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import settle
@@ -137,19 +137,10 @@ def _switch(
             raise NotYet
     dropped: list[Dependant] = []
     for build in replaced.values():
-        conn.execute(
-            "UPDATE refold.builds SET state = 'retired', retired_at = now(), retired_by = %s WHERE build_id = %s",
-            (deployment, build.build_id),
-        )
+        state.retire(conn, build, by=deployment)
         settle(conn, build)
     for build in candidates:
-        conn.execute(
-            # Why it did not go live before: nothing else clears that while no event comes.
-            "UPDATE refold.builds"
-            " SET state = 'live', promoted_at = now(), retired_at = NULL, retired_by = NULL, error = NULL"
-            " WHERE build_id = %s",
-            (build.build_id,),
-        )
+        state.go_live(conn, build)
         compiled = compiler.of(conn, build)
         refuse_unkeepable(conn, compiled.statements, audited=compiled.transform is None)
         switch_view(conn, build.projection, compiled, recreate_foreign=recreate_foreign, dropped=dropped)
@@ -213,10 +204,7 @@ def _fed(conn: psycopg.Connection, candidates: list[Build]) -> bool:
 
 def _retire_reader(conn: psycopg.Connection, reader: Build, deployment: int) -> None:
     """Ends a build, and all that read it: nobody feeds them any more."""
-    conn.execute(
-        "UPDATE refold.builds SET state = 'retired', retired_at = now(), retired_by = %s WHERE build_id = %s",
-        (deployment, reader.build_id),
-    )
+    state.retire(conn, reader, by=deployment)
     settle(conn, reader)
     if reader.state == "live":
         try:
@@ -276,9 +264,7 @@ def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
         with conn.transaction():
             conn.execute("SET LOCAL lock_timeout = '200ms'")
             # Under its lock: a rollback may have revived it meanwhile.
-            if not conn.execute(
-                "UPDATE refold.builds SET state = 'dropped' WHERE build_id = %s AND state = 'retired'", (build_id,)
-            ).rowcount:
+            if not state.drop(conn, build_id):
                 continue
             checksums.forget(conn, build_id)
             conn.execute("DELETE FROM refold.audits WHERE build_id = %s", (build_id,))

@@ -35,6 +35,7 @@ from refold.postgres.failpoints import failpoint
 from refold.postgres.planner import plan_freely
 from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds import read_checksums as reads
+from refold.store.builds import state
 from refold.store.builds.build import Build, by_id, lock, set_error
 from refold.store.builds.checksums import take
 from refold.store.builds.compiled import Compiler
@@ -227,7 +228,7 @@ def _part(conn: psycopg.Connection, plan: Survey) -> None:
                 _drop_view(conn, build)
             for table in tables_of(conn, build.table_name):
                 conn.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier("refold_builds", table)))
-            conn.execute("UPDATE refold.builds SET state = 'dropped' WHERE build_id = %s", (build.build_id,))
+            state.lose(conn, build)
     if plan.of("dropped"):
         drop_superseded(conn, keep=0)
     if plan.decision.strategy != "prove":
