@@ -47,14 +47,10 @@ def incidents(
       refold incidents --open --exit-code
       refold incidents --kind held_back --since 30d --json
     """
-    condition, parameters = "coalesce(i.resolved_at, now()) >= now() - %s", [span(since)]
-    if open_only:
-        condition += " AND i.resolved_at IS NULL"
-    if kind is not None:
-        condition += " AND i.kind = %s"
-    given = [] if kind is None else [known_kind(kind)]
+    wanted = None if kind is None else known_kind(kind)
+    within = span(since)
     with session(database_url, READERS) as conn:
-        found = readable(conn, condition, *parameters, *given)
+        found = readable(conn, kind=wanted, open_only=open_only, within=within)
         now = _now(conn)
         evidence = inspects(conn)
     if found and not evidence:

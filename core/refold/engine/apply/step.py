@@ -14,7 +14,7 @@ from refold.engine.verify.trial import Unkeepable
 from refold.errors import BuildError
 from refold.model.stream.cursor import Cursor, next_read
 from refold.postgres.sqlstate import caused_by_event, transient
-from refold.store.builds.build import Build, by_id, find
+from refold.store.builds.build import Build, all_builds, by_id
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.log.integrity import LogDamaged
 
@@ -191,7 +191,7 @@ class StepRunner:
 
 def by_depth(conn: psycopg.Connection, builds: list[Build]) -> list[Build]:
     """Upstream before downstream."""
-    order = depths([(b.build_id, b.upstream_id) for b in find(conn)])
+    order = depths([(b.build_id, b.upstream_id) for b in all_builds(conn)])
     return sorted(builds, key=lambda build: (order[build.build_id], build.build_id))
 
 

@@ -20,7 +20,7 @@ from refold.model.upkeep.transform import statements as transform_statements
 from refold.postgres.replica_identity import IDENTITY
 from refold.postgres.rows import one_row
 from refold.postgres.sqlstate import transient
-from refold.store.builds.build import Build, by_id, find
+from refold.store.builds.build import Build, by_id, live
 from refold.store.builds.compiled import stream_of, table_name
 
 
@@ -104,14 +104,14 @@ def _live(conn: psycopg.Connection, projection: str) -> Build:
     that the reader's foreign key takes: pages go on, and the switch waits.
     """
     while True:
-        found = find(conn, "b.state = 'live' AND b.projection = %s", projection)
-        if not found:
+        found = live(conn, projection)
+        if found is None:
             raise BuildError(f"{projection} is not live any more", remedy="Run the command again.")
         row = conn.execute(
-            "SELECT state FROM refold.builds WHERE build_id = %s FOR KEY SHARE", (found[0].build_id,)
+            "SELECT state FROM refold.builds WHERE build_id = %s FOR KEY SHARE", (found.build_id,)
         ).fetchone()
         if row is not None and row[0] == "live":
-            return found[0]
+            return found
 
 
 def _insert(

@@ -25,7 +25,7 @@ from refold.model.projection.view_file import ViewFile
 from refold.postgres.locks import WAIT_S, alone
 from refold.postgres.retry import after_deadlocks
 from refold.store.builds import state
-from refold.store.builds.build import Build, find, kept
+from refold.store.builds.build import Build, builds_of, kept, live_builds
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.lookup import known
 
@@ -124,7 +124,7 @@ def show_again(conn: psycopg.Connection, compiler: Compiler, *, recreate_foreign
     """
     return [
         build.projection
-        for build in find(conn, "b.state = 'live'")
+        for build in live_builds(conn)
         if shown_again(conn, build, compiler, by=BY, recreate_foreign=recreate_foreign)
     ]
 
@@ -151,7 +151,7 @@ def rebuild(
     Raises:
         BuildError: a name is not live.
     """
-    live = {build.projection: build for build in find(conn, "b.state = 'live'")}
+    live = {build.projection: build for build in live_builds(conn)}
     wanted = {known(name, live).projection for name in names}
     grown = True
     while cascade and grown:
@@ -277,13 +277,13 @@ def _begun(conn: psycopg.Connection, live: Sequence[Build]) -> int | None:
         live: the builds that are to be rebuilt.
     """
     wanted = {build.projection: build for build in live}
-    standing = {build.build_id for build in find(conn, "b.state = 'live'")}
+    standing = {build.build_id for build in live_builds(conn)}
     rows = conn.execute(
         "SELECT deployment FROM refold.deployments"
         " WHERE kind = 'rebuild' AND promote AND promoted_at IS NULL ORDER BY deployment DESC"
     ).fetchall()
     for (deployment,) in rows:
-        builds = {build.projection: build for build in find(conn, "b.deployment = %s", deployment)}
+        builds = {build.projection: build for build in builds_of(conn, deployment)}
         # What they read is rebuilt with them, or is live.
         streams = standing | {build.build_id for build in builds.values()} | {None}
         if builds.keys() == wanted.keys() and all(

@@ -32,7 +32,7 @@ from refold.errors import BuildError
 from refold.store import incidents
 from refold.store.builds import read_checksums as reads
 from refold.store.builds import state
-from refold.store.builds.build import Build, by_id, find, lock
+from refold.store.builds.build import Build, all_builds, by_id, by_ids, lock
 from refold.store.builds.checksums import disagreements
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import recount
@@ -84,7 +84,7 @@ def plan(conn: psycopg.Connection, name: str) -> tuple[Step, ...]:
     Raises:
         BuildError: nothing to go back to, or not without losing another metric.
     """
-    return decide(find(conn), name).steps
+    return decide(all_builds(conn), name).steps
 
 
 def rollback(
@@ -113,7 +113,7 @@ def rollback(
     compiler = Compiler(folder)
     with one_at_a_time(conn, "begin a rollback"):
         with conn.transaction():
-            before = find(conn)
+            before = all_builds(conn)
             decision = decide(before, name)
             for build in decision.revived:
                 _check_code(conn, compiler, build)
@@ -159,7 +159,7 @@ def _lock_streams(conn: psycopg.Connection, revived: Sequence[Build]) -> None:
     """
     own = {build.build_id for build in revived}
     ids = {build.upstream_id for build in revived if build.upstream_id is not None} - own
-    for stream in by_depth(conn, find(conn, "b.build_id = ANY (%s)", list(ids))):
+    for stream in by_depth(conn, by_ids(conn, ids)):
         if lock(conn, stream.build_id, wait=True) is None:
             raise BuildError(f"{stream.table_name} was replaced just now", remedy="Run the command again.")
 

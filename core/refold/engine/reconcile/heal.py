@@ -28,7 +28,7 @@ from refold.model.upkeep.transform import EXPECTED
 from refold.postgres.planner import plan_freely
 from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds import read_checksums as reads
-from refold.store.builds.build import Build, by_id, find, lock
+from refold.store.builds.build import Build, by_id, lock, readers_of
 from refold.store.builds.checksums import Disagreement, correct, disagreements
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import moved
@@ -100,7 +100,7 @@ def lock_downwards(conn: psycopg.Connection, build: Build, *, readers: bool = Tr
                 locked.append(one)
             elif build_id == build.build_id:
                 return None
-        below = find(conn, "b.upstream_id = ANY (%s) AND b.state IN ('building', 'live')", level) if readers else []
+        below = readers_of(conn, *level) if readers else []
         level = [reader.build_id for reader in below]
     return locked
 

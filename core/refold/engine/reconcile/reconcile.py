@@ -27,7 +27,7 @@ from refold.postgres.retry import after_deadlocks
 from refold.postgres.sqlstate import caused_by_event, transient
 from refold.store import incidents
 from refold.store.builds import read_checksums as reads
-from refold.store.builds.build import Build, by_id, find, lock
+from refold.store.builds.build import Build, by_id, live_builds, lock
 from refold.store.builds.checksums import Disagreement, correct
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import described
@@ -78,7 +78,7 @@ def reconcile(
         BuildError: a name is not live.
     """
     compiler = projections if isinstance(projections, Compiler) else Compiler(projections)
-    live = {build.projection: build for build in find(conn, "b.state = 'live'")}
+    live = {build.projection: build for build in live_builds(conn)}
     chosen = [known(name, live) for name in names] if names else list(live.values())
     task = Reconciler(conn, compiler, depth, since, dry_run or depth == "quick", by, in_portions=in_portions)
     result = task.result

@@ -31,7 +31,7 @@ def audit_view(
         duty: others wait for this to end.
     """
     name = build.projection
-    known = incidents.find(conn, "i.kind = 'hidden' AND i.subject = %s AND i.resolved_at IS NULL", name)
+    known = incidents.open_incidents(conn, "hidden", subject=name)
     if not is_hidden(conn, build, compiler):
         if heals and known:
             incidents.resolve(conn, "hidden", name, by=by, outcome={"because": "its view is as it should be"})

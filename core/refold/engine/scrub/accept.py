@@ -48,7 +48,7 @@ class Accepted:
 
 def damaged(conn: psycopg.Connection) -> list[str]:
     """The segments with an open incident."""
-    open_ones = incidents.find(conn, "i.kind = 'log_damage' AND i.resolved_at IS NULL")
+    open_ones = incidents.open_incidents(conn, "log_damage")
     return sorted(incident.subject for incident in open_ones)
 
 

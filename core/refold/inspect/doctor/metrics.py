@@ -174,7 +174,7 @@ def behind(builds: Sequence[tuple[str, int, float | None]], limit: int) -> Check
 def hot_keys(conn: psycopg.Connection) -> list[Check]:
     """The keys that make pages expensive, as workers found them."""
     with looking(conn):
-        opened = [(one.subject, one.evidence) for one in readable(conn, "i.kind = 'hot_key' AND i.resolved_at IS NULL")]
+        opened = [(one.subject, one.evidence) for one in readable(conn, kind="hot_key", open_only=True)]
     return [hot_key(table, evidence) for table, evidence in opened] or [Check("hot keys", "ok", "none is known")]
 
 

@@ -236,7 +236,7 @@ class Worker:
                 if done.events > 0 and build.upkeep in EVENT_GRAIN:
                     # Its readers have work now, and need not wait for the next look.
                     queued = {one.build_id for one in queue}
-                    readers = self._due(readers_of(runner.conn, build))
+                    readers = self._due(readers_of(runner.conn, build.build_id))
                     queue += [reader for reader in readers if reader.build_id not in queued]
         return _Swept(busy, full, pages)
 

@@ -80,6 +80,32 @@ def find(conn: psycopg.Connection, condition: str = "true", *parameters: object)
         return cursor.execute(query.encode(), parameters).fetchall()
 
 
+def letters(
+    conn: psycopg.Connection,
+    *,
+    waiting: bool = False,
+    numbers: Sequence[int] | None = None,
+    projections: Sequence[str] | None = None,
+) -> list[DeadLetter]:
+    """Dead letters, oldest first.
+
+    Args:
+        conn: acts as one of `INSPECTORS`.
+        waiting: only those that wait, of builds that are kept.
+        numbers: only those of these numbers, or
+        projections: of these projections; all where both are None.
+    """
+    condition = "d.state = 'waiting' AND b.state IN ('building', 'live')" if waiting else "true"
+    if numbers is None and projections is None:
+        return find(conn, condition)
+    return find(
+        conn,
+        f"{condition} AND (d.dead_letter_id = ANY (%s) OR b.projection = ANY (%s))",
+        list(numbers or ()),
+        list(projections or ()),
+    )
+
+
 def excluded_event_ids(conn: psycopg.Connection, build: Build) -> list[str]:
     """The ids of the events that a build leaves out.
 
