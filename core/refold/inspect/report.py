@@ -11,8 +11,8 @@ import psycopg
 from psycopg.rows import class_row
 
 from refold.model.quantiles import quantile
-from refold.postgres.planner import plan_by_index
 from refold.postgres.rows import one_row
+from refold.postgres.session import plan_by_index
 from refold.store.incidents import ONLY_NOTICED
 
 STAGES = ("waiting", "applying", "fresh")

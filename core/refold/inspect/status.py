@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
-from refold.postgres.planner import plan_by_index
 from refold.postgres.rows import one_row
+from refold.postgres.session import plan_by_index
 from refold.postgres.standby import Standby, standby
 from refold.store.incidents import inspects
 from refold.store.log.blocking_transactions import BlockingTransaction, blocking_transactions

@@ -29,8 +29,8 @@ from refold.engine.apply.page import (
 from refold.model.stream.cursor import EMPTY, Cursor, Key, Read
 from refold.model.stream.page_sql import LOG_TABLE
 from refold.postgres.failpoints import failpoint
-from refold.postgres.planner import plan_freely
 from refold.postgres.rows import one_row
+from refold.postgres.session import plan_freely
 from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import BY_KEY, Build, by_id, lock, move

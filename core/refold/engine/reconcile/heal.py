@@ -25,7 +25,7 @@ from refold.model.stream.cursor import Key
 from refold.model.stream.slices import Range, runs
 from refold.model.upkeep.statements import Relation, within_keys
 from refold.model.upkeep.transform import EXPECTED
-from refold.postgres.planner import plan_freely
+from refold.postgres.session import plan_freely
 from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id, lock, readers_of

@@ -32,7 +32,7 @@ from refold.engine.recovery.coordinates import (
 from refold.engine.recovery.survey import Survey, insist_on_schema, survey
 from refold.errors import BuildError
 from refold.postgres.failpoints import failpoint
-from refold.postgres.planner import plan_freely
+from refold.postgres.session import plan_freely
 from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds import read_checksums as reads
 from refold.store.builds import state

@@ -14,8 +14,8 @@ from psycopg.types.json import Jsonb
 
 from refold.errors import BuildError
 from refold.model.stream.slices import POSITION_BITS, Range
-from refold.postgres.planner import plan_freely
 from refold.postgres.rows import one_row
+from refold.postgres.session import plan_freely
 from refold.store import incidents
 from refold.store.log.guards import GUARDS, guards_disabled, require_owner
 from refold.store.log.integrity import WHOLE_LOG, Damage, look, portions

@@ -15,8 +15,8 @@ import psycopg
 
 from refold.errors import BuildError
 from refold.model.stream.slices import LAST, POSITION_BITS, Range, by_position, runs
-from refold.postgres.planner import plan_freely
 from refold.postgres.rows import one_row
+from refold.postgres.session import plan_freely
 from refold.store.log.seal import DIFFERS, PAIRED, TOGETHER, Segment, SliceChecksum, checksums, segments
 
 WHOLE_LOG = "refold.events"

@@ -16,8 +16,8 @@ import psycopg
 
 from refold.model.stream.slices import POSITION_BITS, position_slice
 from refold.model.upkeep.checksums import identity
-from refold.postgres.planner import plan_freely
 from refold.postgres.rows import one_row
+from refold.postgres.session import plan_freely
 
 ROW_HASH = (
     "hash_record_extended(ROW(txid, position, event_id, user_id, action, ts, metadata::text, version, recorded_at), 0)"
