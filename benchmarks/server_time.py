@@ -11,7 +11,7 @@ from psycopg.errors import Diagnostic
 
 from benchmarks.rounds import seconds
 from refold.postgres.connect import connect
-from refold.service.worker.loop import SETTINGS
+from refold.postgres.session import PAGES
 
 _DURATION = re.compile(r"duration: ([0-9.]+) ms")
 
@@ -39,7 +39,7 @@ class ServerTime:
 def timed_worker(url: str) -> tuple[psycopg.Connection, ServerTime]:
     """A connection as workers have it, which also tells how long the server took; needs a superuser."""
     time = ServerTime()
-    conn = connect(url, autocommit=True, settings=SETTINGS)
+    conn = connect(url, autocommit=True, settings=PAGES)
     conn.execute("LOAD 'auto_explain'")
     conn.execute("SET auto_explain.log_min_duration = 0")
     conn.execute("SET client_min_messages = log")

@@ -13,7 +13,7 @@ from refold.engine.apply.step import ceiling
 from refold.engine.deployment.deploy import deploy
 from refold.model.projection.definition import load_directory
 from refold.postgres.connect import connect
-from refold.service.worker.loop import SETTINGS
+from refold.postgres.session import PAGES
 from refold.store.builds.build import live
 from refold.store.builds.compiled import Compiler
 from refold.store.schema.resources import projections_dir
@@ -24,7 +24,7 @@ def measure(server: Server, events: int) -> list[Figure]:
     blocks = max(1, events // 5 // BLOCK)
     folder = projections_dir()
     with server.database("transforming") as url:
-        worker = connect(url, "refold_worker", autocommit=True, settings=SETTINGS)
+        worker = connect(url, "refold_worker", autocommit=True, settings=PAGES)
         definitions = load_directory(folder)
         deploy(worker, folder, {"enriched_events": definitions["enriched_events"]}, lambda progress: None)
         with Log(url) as log:

@@ -13,7 +13,7 @@ from refold.engine.publish.switch import drop_superseded
 from refold.model.event.exact_json import metadata_json
 from refold.model.projection.definition import Definition, load_directory
 from refold.postgres.connect import connect
-from refold.service.worker.loop import SETTINGS
+from refold.postgres.session import PAGES
 from refold.store.builds.build import live
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.log.seal import seal
@@ -48,7 +48,7 @@ class Workbench:
         self.filled = 0
         self.definitions: Mapping[str, Definition] = load_directory(PROJECTIONS)
         self._compiler = Compiler(PROJECTIONS)
-        self.worker = connect(url, "refold_worker", autocommit=True, settings=SETTINGS)
+        self.worker = connect(url, "refold_worker", autocommit=True, settings=PAGES)
         self.hand = connect(url, autocommit=True, settings={"synchronous_commit": "off", "jit": "off"})
         self.hand.execute(PLAIN.encode())
         for at in range(-(-events // BLOCK)):

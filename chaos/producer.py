@@ -24,7 +24,7 @@ from chaos.journal import Event, Journal
 from chaos.made import Maker
 from refold import Log, append
 from refold.postgres.connect import connect
-from refold.postgres.retry import transient
+from refold.postgres.sqlstate import transient
 
 GIVES_UP = 0.03
 """Part of the batches that failed once and are then left: nobody will ever know what became of them."""

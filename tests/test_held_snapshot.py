@@ -14,8 +14,8 @@ from refold.engine.apply.page import apply_next_page
 from refold.engine.deployment.deploy import deploy
 from refold.inspect.status import read
 from refold.model.projection.definition import load_directory
+from refold.postgres import session
 from refold.postgres.connect import connect as connect_as
-from refold.service.worker.loop import SETTINGS
 from refold.service.worker.pending import builds_with_work
 from refold.store.builds.build import live
 from refold.store.builds.compiled import Compiler
@@ -47,7 +47,7 @@ def test_pages_and_looks_read_no_more_than_at_first(
 ) -> None:
     (tmp_path / "counts.sql").write_text("SELECT action, count(*) AS events FROM events GROUP BY action")
     with (
-        connect_as(database_url, "refold_worker", autocommit=True, settings=SETTINGS) as worker,
+        connect_as(database_url, "refold_worker", autocommit=True, settings=session.PAGES) as worker,
         connect(autocommit=True) as producer,
         connect(autocommit=True) as watch,
     ):

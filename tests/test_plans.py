@@ -19,7 +19,8 @@ from refold.engine.apply.page import apply_next_page, apply_page
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.engine.deployment.deploy import rebuild
 from refold.postgres.connect import connect
-from refold.service.worker.loop import SETTINGS, Worker
+from refold.postgres.session import PAGES
+from refold.service.worker.loop import Worker
 from refold.service.worker.pending import builds_with_work
 from refold.store.builds.build import Build, live, lock
 from refold.store.builds.compiled import Compiler
@@ -112,7 +113,7 @@ class Station:
 def station(server: ServerUnderTest) -> Iterator[Station]:
     with (
         database(server, segment_size=SEGMENT, segments=SEGMENTS) as url,
-        connect(url, "refold_worker", autocommit=True, settings=SETTINGS) as conn,
+        connect(url, "refold_worker", autocommit=True, settings=PAGES) as conn,
         connect(url, "refold_producer") as long,
     ):
         append(long, [SourceEvent(id="long", action="view", ts=MONDAY)])

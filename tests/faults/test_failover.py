@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from refold import Log
-from refold.postgres.retry import transient
+from refold.postgres.sqlstate import transient
 from refold.service.worker.loop import Worker
 from refold.store.schema.migrate import migrate
 from tests.conftest import ServerUnderTest

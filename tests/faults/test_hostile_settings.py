@@ -21,8 +21,9 @@ from refold.cli.app import app
 from refold.engine.deployment.deploy import rebuild
 from refold.engine.reconcile.reconcile import reconcile
 from refold.errors import DatabaseError
-from refold.postgres.connect import SESSION, Role
+from refold.postgres.connect import Role
 from refold.postgres.connect import connect as connect_as
+from refold.postgres.session import SESSION
 from refold.store.schema.migrate import migrate
 from tests.conftest import ServerUnderTest
 from tests.support.live import SHOP, drain, make_live, wrong

@@ -21,8 +21,8 @@ from refold.engine.deployment.deploy import deploy
 from refold.errors import DatabaseError
 from refold.inspect.doctor.notifications import listens
 from refold.model.projection.definition import load_directory
-from refold.postgres.connect import SESSION
 from refold.postgres.connect import connect as connect_as
+from refold.postgres.session import SESSION
 from refold.service.duties.registry import DUTIES
 from refold.service.duties.schedule import Duty
 from refold.service.worker.loop import Worker

@@ -12,7 +12,7 @@ import pytest
 
 from refold import Log, append
 from refold.postgres.connect import connect as connect_as
-from refold.postgres.retry import transient
+from refold.postgres.sqlstate import transient
 from refold.store.builds.build import find
 from tests.support.at_once import at_once
 from tests.support.live import SHOP, drain, make_live, wrong

@@ -15,12 +15,13 @@ from refold.inspect.doctor import metrics, room, transactions
 from refold.inspect.report import report
 from refold.inspect.status import read
 from refold.postgres.connect import connect
+from refold.postgres.session import PAGES
 from refold.service.duties import blocking_transactions as held_back
 from refold.service.duties import lag_and_stall as progress
 from refold.service.duties import missed_notifications as wake_ups
 from refold.service.duties import prune_statistics as tidying
 from refold.service.duties import stale_incidents as gone
-from refold.service.worker.loop import SETTINGS, Worker
+from refold.service.worker.loop import Worker
 from refold.service.worker.missed_notifications import first_missed
 from refold.service.worker.pending import builds_with_work
 from refold.store.builds.build import kept
@@ -144,7 +145,7 @@ def costly(url: str, settings: dict[str, str]) -> dict[str, list[tuple[int, str]
 def test_a_long_log_with_nothing_unread(long_log: str, statistics: str) -> None:
     with psycopg.connect(long_log, autocommit=True) as admin:
         admin.execute(STATISTICS[statistics].encode())
-    for settings in ({}, SETTINGS):
+    for settings in ({}, PAGES):
         assert costly(long_log, dict(settings)) == {}
 
 
@@ -159,5 +160,5 @@ def test_a_long_backlog(long_log: str, statistics: str) -> None:
     assert len(rows) == 3
     for lag, exact in rows:
         assert lag == pytest.approx(BACKLOG, rel=0.1) and not exact
-    for settings in ({}, SETTINGS):
+    for settings in ({}, PAGES):
         assert costly(long_log, dict(settings)) == {}

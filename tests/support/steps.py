@@ -14,12 +14,12 @@ from refold.engine.apply.page import apply_next_page, apply_page
 from refold.engine.apply.step import StepRunner, by_depth
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.engine.deployment.key_indexes import key_indexes
-from refold.engine.isolate.search import of_an_event
 from refold.engine.reconcile.reconcile import Depth, reconcile
 from refold.engine.reconcile.release import release
 from refold.engine.reconcile.result import ReconcileReport
 from refold.model.projection.definition import Definition
 from refold.model.sql_text import ident
+from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds.build import Build, by_id, find, kept, lock
 from refold.store.builds.dead_letters import find as letters
 from refold.store.incidents import find as find_incidents
@@ -109,7 +109,7 @@ class Hold:
             try:
                 apply_page(conn, compiled, build, self.limit)
             except Exception as error:
-                if not of_an_event(error):
+                if not caused_by_event(error):
                     raise
                 # As a worker does: whoever takes the page again looks for the culprit.
                 history.let_go(self.worker, commit=False)

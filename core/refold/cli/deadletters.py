@@ -18,15 +18,14 @@ from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, Projections, fol
 from refold.engine.reconcile.release import Outcome, release
 from refold.engine.reconcile.release import drop as drop_letter
 from refold.errors import InputError
-from refold.store.builds.build import find as find_builds
+from refold.store.builds.build import live_builds
 from refold.store.builds.compiled import Compiler
-from refold.store.builds.dead_letters import DeadLetter, find
+from refold.store.builds.dead_letters import DeadLetter, letters
 from refold.store.builds.lookup import known
 from refold.visible import visible_json
 
 LEFT = 1
 """Exit status of `retry` when an event failed again."""
-KEPT = "b.state IN ('building', 'live')"
 
 deadletters = typer.Typer(
     no_args_is_help=True,
@@ -59,11 +58,11 @@ def list_(
       refold deadletters list event_counts --json
     """
     with session(database_url, INSPECTORS) as conn:
-        letters = _chosen(conn, which, "true" if everything else f"d.state = 'waiting' AND {KEPT}")
+        chosen = _chosen(conn, which, waiting=not everything)
     if json:
-        as_json([asdict(letter) for letter in letters])
+        as_json([asdict(letter) for letter in chosen])
         return
-    if not letters:
+    if not chosen:
         line("no dead letters")
         return
     table(
@@ -71,7 +70,7 @@ def list_(
         [
             (str(one.dead_letter_id), one.projection, one.event_id, one.state, one.attempts, one.first_failed_at,
              one.error)
-            for one in letters
+            for one in chosen
         ],
         right=("ATTEMPTS",),
         spare=("ATTEMPTS", "SINCE", "STATE"),
@@ -91,7 +90,7 @@ def show(
       refold deadletters show 7
     """
     with session(database_url, INSPECTORS) as conn:
-        [one] = _chosen(conn, [str(letter)], "true")
+        [one] = _chosen(conn, [str(letter)], waiting=False)
         event = conn.execute(
             "SELECT to_jsonb(e) - 'txid' - 'position' FROM refold.events AS e"
             " WHERE e.txid = %s::text::xid8 AND e.position = %s",
@@ -143,10 +142,10 @@ def retry(
         raise InputError("which dead letters?", remedy="Name numbers or projections, or say --all.")
     outcomes: list[Outcome] = []
     with session(database_url) as conn, progress() as bars:
-        letters = _chosen(conn, which, f"d.state = 'waiting' AND {KEPT}")
+        chosen = _chosen(conn, which, waiting=True)
         compiler = Compiler(folder(projections, quiet=True))
-        task = bars.add_task("retrying", total=len(letters), note="")
-        for letter in letters:
+        task = bars.add_task("retrying", total=len(chosen), note="")
+        for letter in chosen:
             outcomes.append(release(conn, compiler, letter))
             failed = sum(one.answer == "failed" for one in outcomes)
             bars.update(task, advance=1, note=f"{failed:,} failed again")
@@ -186,18 +185,18 @@ def drop(
     if not reason.strip():
         raise InputError("the reason is empty", remedy="Say in a few words why these events do not count.")
     with session(database_url) as conn:
-        letters = _chosen(conn, which, f"d.state = 'waiting' AND {KEPT}")
+        chosen = _chosen(conn, which, waiting=True)
         if dry_run:
-            for letter in letters:
+            for letter in chosen:
                 line(f"would drop  {letter.dead_letter_id} {letter.projection} {letter.event_id}: {letter.error}")
             return
-        dropped = sum(drop_letter(conn, letter, reason) for letter in letters)
+        dropped = sum(drop_letter(conn, letter, reason) for letter in chosen)
     line(f"{dropped:,} dropped")
-    if dropped < len(letters):
+    if dropped < len(chosen):
         raise typer.Exit(FAILED)
 
 
-def _chosen(conn: psycopg.Connection, which: list[str] | None, condition: str) -> list[DeadLetter]:
+def _chosen(conn: psycopg.Connection, which: list[str] | None, *, waiting: bool) -> list[DeadLetter]:
     """The dead letters that are meant.
 
     Raises:
@@ -205,18 +204,18 @@ def _chosen(conn: psycopg.Connection, which: list[str] | None, condition: str) -
         BuildError: no projection of that name is live.
     """
     if not which:
-        return find(conn, condition)
+        return letters(conn, waiting=waiting)
     numbers = [int(one) for one in which if one.isdecimal()]
     names = [one for one in which if not one.isdecimal()]
-    live = {build.projection: build for build in find_builds(conn, "b.state = 'live'")}
+    live = {build.projection: build for build in live_builds(conn)}
     for name in names:
         known(name, live)
-    chosen = "(d.dead_letter_id = ANY (%s) OR b.projection = ANY (%s))"
-    letters = find(conn, f"({condition}) AND {chosen}", numbers, names)
-    missing = set(numbers) - {letter.dead_letter_id for letter in letters}
+    found = letters(conn, waiting=waiting, numbers=numbers, projections=names)
+    missing = set(numbers) - {letter.dead_letter_id for letter in found}
     if missing:
-        raise _unknown(missing, {letter.dead_letter_id: letter for letter in find(conn, chosen, numbers, names)})
-    return letters
+        everything = letters(conn, numbers=numbers, projections=names)
+        raise _unknown(missing, {letter.dead_letter_id: letter for letter in everything})
+    return found
 
 
 def _unknown(missing: Collection[int], known_letters: Mapping[int, DeadLetter]) -> InputError:

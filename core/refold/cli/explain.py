@@ -23,7 +23,7 @@ from refold.model.stream.page_sql import LOG_STREAM, Stream
 from refold.model.upkeep.generate import generate
 from refold.model.upkeep.statements import Statements
 from refold.model.upkeep.transform import statements as transform_statements
-from refold.store.builds.build import by_id, find
+from refold.store.builds.build import by_id, live_builds
 from refold.store.builds.compiled import Compiler, stream_of, table_name
 from refold.store.builds.lookup import known
 from refold.visible import visible
@@ -137,7 +137,7 @@ def of_view(name: str, directory: Path, url: str | None, *, deployed: bool) -> V
 def of_build(name: str, directory: Path, url: str | None) -> Explanation:
     """Explains the live build of a projection."""
     with session(url, INSPECTORS) as conn:
-        build = known(name, {one.projection: one for one in find(conn, "b.state = 'live'")})
+        build = known(name, {one.projection: one for one in live_builds(conn)})
         compiled = Compiler(directory).of(conn, build)
         if build.upstream_id is not None:
             assert compiled.stream == stream_of(by_id(conn, build.upstream_id))

@@ -17,6 +17,7 @@ from refold.cli.output import as_json, line, note
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.cli.span import duration, span
 from refold.errors import InputError
+from refold.postgres.rows import one_row
 from refold.store.incidents import KINDS, ONLY_NOTICED, REMEDIES, Incident, Kind, inspects, readable
 
 
@@ -46,14 +47,10 @@ def incidents(
       refold incidents --open --exit-code
       refold incidents --kind held_back --since 30d --json
     """
-    condition, parameters = "coalesce(i.resolved_at, now()) >= now() - %s", [span(since)]
-    if open_only:
-        condition += " AND i.resolved_at IS NULL"
-    if kind is not None:
-        condition += " AND i.kind = %s"
-    given = [] if kind is None else [known_kind(kind)]
+    wanted = None if kind is None else known_kind(kind)
+    within = span(since)
     with session(database_url, READERS) as conn:
-        found = readable(conn, condition, *parameters, *given)
+        found = readable(conn, kind=wanted, open_only=open_only, within=within)
         now = _now(conn)
         evidence = inspects(conn)
     if found and not evidence:
@@ -116,7 +113,6 @@ def _times(one: Incident) -> str:
 
 
 def _now(conn: psycopg.Connection) -> datetime:
-    row = conn.execute("SELECT now()").fetchone()
-    assert row is not None
+    row = one_row(conn, "SELECT now()")
     at: datetime = row[0]
     return at

@@ -24,8 +24,8 @@ from refold.engine.reconcile.reconcile import Depth
 from refold.engine.reconcile.result import Hidden, WrongSlice
 from refold.errors import InputError
 from refold.model.projection.view_file import ViewFile, load_views, views_beside
-from refold.store.builds.build import Build, find
-from refold.store.incidents import find as find_incidents
+from refold.store.builds.build import Build, live_builds
+from refold.store.incidents import open_incidents
 from refold.store.schema.resources import projections_dir
 
 DEPTHS: tuple[str, ...] = get_args(Depth)
@@ -85,7 +85,7 @@ def reconcile(
     chosen = how_deep(depth, since=since is not None)
     own = folder(projections, quiet=True)
     with session(database_url) as conn, progress() as bars:
-        task = bars.add_task("auditing", total=len(names or find(conn, "b.state = 'live'")), note="")
+        task = bars.add_task("auditing", total=len(names or live_builds(conn)), note="")
         report = audit(
             conn,
             own,
@@ -95,9 +95,9 @@ def reconcile(
             dry_run=dry_run,
             progress=lambda name, differ: bars.update(task, description=name, advance=1, note=f"{differ:,} differ"),
         )
-        audited = [build for build in find(conn, "b.state = 'live'") if build.projection in report.audited]
+        audited = [build for build in live_builds(conn) if build.projection in report.audited]
         differ = [] if names else unlike_files(conn, own)
-        damaged = bool(find_incidents(conn, "i.kind = 'log_damage' AND i.resolved_at IS NULL"))
+        damaged = bool(open_incidents(conn, "log_damage"))
     if json:
         as_json(
             {
@@ -136,7 +136,7 @@ def unlike_files(conn: psycopg.Connection, projections: Path) -> list[ViewFile]:
     """
     if projections == projections_dir():
         return []
-    live = {build.projection for build in find(conn, "b.state = 'live'")}
+    live = {build.projection for build in live_builds(conn)}
     files = load_views(views_beside(projections), live, [])
     with conn.transaction(force_rollback=True):
         names = differing(conn, files)

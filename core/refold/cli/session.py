@@ -15,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from refold.cli.output import note
 from refold.errors import InputError
 from refold.postgres.connect import INSPECTORS, READERS, Role, connect
+from refold.postgres.session import COMMANDS
 from refold.store.schema.installed import check
 from refold.store.schema.resources import projections_dir
 
@@ -43,9 +44,6 @@ Projections = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")]
-
-WORKER_SETTINGS = {"plan_cache_mode": "force_generic_plan", "jit": "off"}
-"""Plans must not depend on how far a cursor has got (see refold.model.stream.page_sql)."""
 
 
 _NO_URL = "the database URL is not a libpq URL"
@@ -121,7 +119,7 @@ def session(
         refold.errors.DatabaseError: see `refold.store.schema.installed.check`.
     """
     works = role in ("refold_worker", READERS, INSPECTORS)
-    settings = WORKER_SETTINGS if works else None
+    settings = COMMANDS if works else None
     conn = connect(database(url), role, autocommit=True, application_name=name, settings=settings)
     try:
         if checked and works:

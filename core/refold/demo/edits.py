@@ -12,6 +12,7 @@ import psycopg
 
 from refold.demo.shop import TODAY
 from refold.engine.reconcile import Difference
+from refold.postgres.rows import one_row
 
 Drift = tuple[str, str, str, str]
 """Metric, kind, row as it stands, row as it must be."""
@@ -153,6 +154,4 @@ def _view(conn: psycopg.Connection) -> str:
 
 
 def _one(conn: psycopg.Connection, query: str) -> str:
-    row = conn.execute(query.encode()).fetchone()
-    assert row is not None
-    return str(row[0])
+    return str(one_row(conn, query.encode())[0])

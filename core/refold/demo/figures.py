@@ -9,6 +9,8 @@ from datetime import date
 
 import psycopg
 
+from refold.postgres.rows import one_row
+
 WINDOW_S = 1.0
 """Seconds over which the worst freshness is shown."""
 
@@ -43,9 +45,7 @@ def figures(conn: psycopg.Connection, day: date) -> Figures:
 
 def behind(conn: psycopg.Connection) -> int:
     """Events that the metric which is furthest behind has yet to apply."""
-    row = conn.execute("SELECT coalesce(max(lag_events), 0) FROM metrics.freshness").fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(one_row(conn, "SELECT coalesce(max(lag_events), 0) FROM metrics.freshness")[0])
 
 
 class Freshness:

@@ -12,6 +12,7 @@ import psycopg
 from refold.demo.figures import behind
 from refold.demo.stage import Hand
 from refold.demo.wait import TooLong, wait_for
+from refold.postgres.rows import one_row
 
 TRIES = 32
 """Batches of new events at most, until the worker is met in the middle of one."""
@@ -80,7 +81,8 @@ def _at_work(conn: psycopg.Connection, hand: Hand) -> tuple[str, ...]:
 
 
 def _look(conn: psycopg.Connection, hand: Hand) -> tuple[bool, tuple[str, ...]]:
-    row = conn.execute(
+    row = one_row(
+        conn,
         """
         SELECT bool_and(a.wait_event IN ('ClientRead', 'ClientWrite')),
                array_agg(DISTINCT b.projection) FILTER (WHERE b.projection IS NOT NULL)
@@ -90,7 +92,6 @@ def _look(conn: psycopg.Connection, hand: Hand) -> tuple[bool, tuple[str, ...]]:
         WHERE a.usename = %s AND a.application_name = 'refold worker'
         """,
         (hand.login,),
-    ).fetchone()
-    assert row is not None
+    )
     waits, metrics = row
     return waits is not False, tuple(metrics or ())

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from refold.demo.tally import Count, Row, Tally
+from refold.postgres.rows import one_row
 
 SHOWN = 3
 """Differences of a metric that are told."""
@@ -66,9 +67,7 @@ _COUNTED = {
 
 def rows_of(conn: psycopg.Connection, metric: str) -> int:
     """How many rows a metric has."""
-    row = conn.execute(f"SELECT count(*) FROM metrics.{metric}".encode()).fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(one_row(conn, f"SELECT count(*) FROM metrics.{metric}".encode())[0])
 
 
 def against_shop(conn: psycopg.Connection, metric: str, tally: Tally) -> list[str]:
@@ -95,13 +94,13 @@ def sums(conn: psycopg.Connection) -> tuple[int, int, int]:
     Args:
         conn: may read the log and the metrics.
     """
-    row = conn.execute(
+    row = one_row(
+        conn,
         """
         SELECT (SELECT count(*) FROM refold.events), (SELECT count(*) FROM metrics.enriched_events),
                (SELECT coalesce(sum(events), 0)::bigint FROM metrics.event_counts)
-        """
-    ).fetchone()
-    assert row is not None
+        """,
+    )
     return (int(row[0]), int(row[1]), int(row[2]))
 
 
@@ -122,6 +121,5 @@ def aside_differs(conn: psycopg.Connection, aside: int) -> list[str]:
         conn: acts as refold_worker.
         aside: how much that must be.
     """
-    row = conn.execute("SELECT coalesce(sum(times), 0)::bigint FROM refold.rejected").fetchone()
-    assert row is not None
+    row = one_row(conn, "SELECT coalesce(sum(times), 0)::bigint FROM refold.rejected")
     return [] if row[0] == aside else [f"{row[0]:,} messages in refold.rejected, but {aside:,} were set aside"]

@@ -11,7 +11,8 @@ import psycopg
 from psycopg.rows import class_row
 
 from refold.model.quantiles import quantile
-from refold.postgres.planner import plan_by_index
+from refold.postgres.rows import one_row
+from refold.postgres.session import plan_by_index
 from refold.store.incidents import ONLY_NOTICED
 
 STAGES = ("waiting", "applying", "fresh")
@@ -153,11 +154,10 @@ def report(conn: psycopg.Connection, span: timedelta) -> ActivityReport:
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         plan_by_index(conn)
-        row = conn.execute(_FIGURES, parameters).fetchone()
+        row = one_row(conn, _FIGURES, parameters)
         buckets = conn.execute(_LATENCIES, parameters).fetchall()
         with conn.cursor(row_factory=class_row(Kind)) as cursor:
             incidents = cursor.execute(_INCIDENTS, parameters).fetchall()
-    assert row is not None
     since, until, events, exact, duplicates, conflicts, invalid, healed, dead_letters = row
     return ActivityReport(
         since, until, events, exact, duplicates, conflicts, invalid, latencies(buckets), incidents, healed, dead_letters

@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
-from refold.postgres.planner import plan_by_index
+from refold.postgres.rows import one_row
+from refold.postgres.session import plan_by_index
 from refold.postgres.standby import Standby, standby
 from refold.store.incidents import inspects
 from refold.store.log.blocking_transactions import BlockingTransaction, blocking_transactions
@@ -260,8 +261,7 @@ def _builds(conn: psycopg.Connection) -> list[BuildStatus]:
 
 
 def _row(conn: psycopg.Connection, query: str, *parameters: object) -> Any:
-    row = conn.execute(query.encode(), parameters or None).fetchone()
-    assert row is not None
+    row = one_row(conn, query.encode(), parameters or None)
     return row
 
 

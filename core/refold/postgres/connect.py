@@ -17,6 +17,8 @@ from psycopg.types.json import set_json_loads
 from refold.errors import DatabaseError, NotInstalled
 from refold.model.event.exact_json import readable
 from refold.postgres.proxy import insist_on_settings, look_for_proxy, proxied
+from refold.postgres.rows import one_row
+from refold.postgres.session import SESSION
 from refold.postgres.standby import refusal
 from refold.postgres.watchdog import deadline
 
@@ -33,87 +35,6 @@ _WRITERS: tuple[Role, ...] = ("refold_owner", "refold_producer", "refold_worker"
 
 CONNECT_S = 10
 """Seconds that a server may take to let a session in."""
-
-# What would end a statement or a session half-way: a page, a load or an audit takes what it takes, and whoever bounds
-# one of them sets a time of its own.
-_NO_TIMEOUTS = {
-    "statement_timeout": "0",
-    "lock_timeout": "0",
-    "transaction_timeout": "0",
-    "idle_session_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "exit_on_error": "off",
-}
-# A page looks after it has locked (so not in one snapshot), and writes.
-_TRANSACTIONS = {
-    "default_transaction_isolation": "read committed",
-    "default_transaction_read_only": "off",
-    "default_transaction_deferrable": "off",
-}
-# What text means, in both directions. Whatever a projection's value depends on is in here: days are UTC days.
-_TEXT = {
-    "TimeZone": "UTC",
-    "timezone_abbreviations": "Default",
-    "DateStyle": "ISO, YMD",
-    "IntervalStyle": "postgres",
-    "extra_float_digits": "1",
-    "bytea_output": "hex",
-    "xmlbinary": "base64",
-    "xmloption": "content",
-    "lc_numeric": "C",
-    "lc_monetary": "C",
-    "lc_time": "C",
-    "standard_conforming_strings": "on",
-    "backslash_quote": "safe_encoding",
-    "escape_string_warning": "on",
-    "array_nulls": "on",
-    "transform_null_equals": "off",
-    "quote_all_identifiers": "off",
-    "search_path": "refold, pg_catalog, pg_temp",
-}
-# What is made, and what can be seen.
-_OBJECTS = {
-    "row_security": "on",
-    "check_function_bodies": "on",
-    # A partitioned log is in none, and a segment that a producer makes belongs to who owns the log.
-    "default_tablespace": "",
-    "default_table_access_method": "heap",
-    "restrict_nonsystem_relation_kind": "",
-    "createrole_self_grant": "",
-    "client_min_messages": "notice",
-}
-# A plan must not depend on what somebody has turned off for another's sake. Costs and memory stay the operator's.
-_PLANS = {
-    "plan_cache_mode": "auto",
-    "debug_parallel_query": "off",
-    "force_parallel_mode": "off",
-    **dict.fromkeys(
-        (
-            "enable_async_append",
-            "enable_bitmapscan",
-            "enable_gathermerge",
-            "enable_hashagg",
-            "enable_hashjoin",
-            "enable_incremental_sort",
-            "enable_indexonlyscan",
-            "enable_indexscan",
-            "enable_material",
-            "enable_memoize",
-            "enable_mergejoin",
-            "enable_nestloop",
-            "enable_parallel_append",
-            "enable_parallel_hash",
-            "enable_partition_pruning",
-            "enable_seqscan",
-            "enable_sort",
-            "enable_tidscan",
-        ),
-        "on",
-    ),
-}
-
-SESSION: Mapping[str, str] = _NO_TIMEOUTS | _TRANSACTIONS | _TEXT | _OBJECTS | _PLANS
-"""What every session of refold's own has. A server that is too old for a name does without."""
 
 _REPLICA = "session_replication_role"
 
@@ -228,12 +149,12 @@ def _settle(conn: psycopg.Connection, roles: Sequence[Role | None], settings: Ma
 
 def _set(conn: psycopg.Connection, role: Role | None, settings: Mapping[str, str]) -> tuple[bool, int, bool, str, bool]:
     wanted = {_REPLICA: "origin", **settings, "role": role or "none"}
-    row = conn.execute(
+    row: tuple[bool, int, bool, str, bool] = one_row(
+        conn,
         _SETTLE.encode(),
         {"pid": conn.info.backend_pid, "names": list(wanted), "values": list(wanted.values())},
         prepare=False,
-    ).fetchone()
-    assert row is not None
+    )
     return row
 
 

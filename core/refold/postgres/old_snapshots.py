@@ -14,6 +14,8 @@ from typing import Literal
 import psycopg
 from psycopg.rows import class_row
 
+from refold.postgres.rows import one_row
+
 HARMLESS = 1_000
 """Transactions that may have begun since a snapshot was taken before anybody looks at its age in seconds: one that is
 taken anew for each statement of a long transaction is always young."""
@@ -117,6 +119,5 @@ def old(conn: psycopg.Connection) -> list[Held]:
         conn: acts as refold_worker, in autocommit mode.
     """
     with conn.transaction():
-        row = conn.execute("SELECT held_snapshot_after FROM refold.settings").fetchone()
-        assert row is not None
+        row = one_row(conn, "SELECT held_snapshot_after FROM refold.settings")
         return [one for one in held(conn) if one.old(row[0])]

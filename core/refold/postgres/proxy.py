@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import psycopg
 
 from refold.errors import DatabaseError
+from refold.postgres.rows import one_row
 
 _ON = frozenset({"true", "yes", "1"})
 _OFF = frozenset({"false", "no", "0", "0ms", "0s", "0min"})
@@ -47,8 +48,7 @@ def insist_on_settings(conn: psycopg.Connection, settings: Mapping[str, str], ro
     wanted = {name: value for name, value in settings.items() if name in there} | {"role": role}
     lacking = {name: value for name, value in wanted.items() if _plain(there.get(name, "none")) != _plain(value)}
     if lacking:
-        login = conn.execute("SELECT quote_ident(session_user)").fetchone()
-        assert login is not None
+        login = one_row(conn, "SELECT quote_ident(session_user)")
         statements = " ".join(f"ALTER ROLE {login[0]} SET {name} = {value};" for name, value in _as_sql(lacking))
         who = role.removeprefix("refold_") + "s"
         raise DatabaseError(

@@ -1,9 +1,4 @@
-"""Retries by SQLSTATE class, always of whole transactions.
-
-Class 40 is the database asking for a retry (serialization failure, deadlock); 08, 57P0x and 53 are a server
-that went away, restarts or is full; 55P03 is a lock that was not to be had in time; 25006 is a server that only reads
-by now, since another is to be the primary. Everything else is an error of the caller and is not tried again.
-"""
+"""Retries of whole transactions, where `refold.postgres.sqlstate` says that they may succeed."""
 
 from __future__ import annotations
 
@@ -22,22 +17,9 @@ from tenacity import (
 )
 
 from refold.errors import OnStandby
+from refold.postgres.sqlstate import transient
 
 T = TypeVar("T")
-
-RETRIED_CLASSES = ("40", "08", "53")
-RETRIED_STATES = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25006", "55P03"})
-
-
-def transient(error: BaseException) -> bool:
-    """Whether the same transaction may succeed when it is run again from its start."""
-    if not isinstance(error, psycopg.Error):
-        return False
-    state = error.sqlstate
-    if state is None:
-        # libpq's own errors have no SQLSTATE: the connection could not be made, or broke.
-        return isinstance(error, psycopg.OperationalError)
-    return state[:2] in RETRIED_CLASSES or state in RETRIED_STATES
 
 
 def away(error: BaseException) -> bool:

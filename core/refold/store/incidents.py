@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
 import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
+
+from refold.postgres.rows import one_row
 
 log = logging.getLogger("refold.incidents")
 
@@ -115,7 +117,8 @@ def detect(
         parameters,
     ).fetchone()
     if row is None:
-        row = conn.execute(
+        row = one_row(
+            conn,
             """
             INSERT INTO refold.incidents AS open (kind, subject, started_at, detected_by, evidence)
             VALUES (%(kind)s, %(subject)s, least(coalesce(%(started)s, clock_timestamp()), clock_timestamp()),
@@ -125,9 +128,8 @@ def detect(
             RETURNING incident_id
             """,
             parameters,
-        ).fetchone()
+        )
         log.info("incident: %s of %s, noticed by %s (`refold incidents --open`)", kind, subject, by)
-    assert row is not None
     return int(row[0])
 
 
@@ -177,14 +179,37 @@ def inspects(conn: psycopg.Connection) -> bool:
     return row == (True,)
 
 
-def readable(conn: psycopg.Connection, condition: str = "true", *parameters: object) -> list[Incident]:
-    """The same as `find` for whoever may look; an observer gets them without evidence and outcome.
+def open_incidents(conn: psycopg.Connection, *kinds: Kind, subject: str | None = None) -> list[Incident]:
+    """The incidents of some kinds that are open, oldest first; with a subject, the one about that."""
+    if subject is None:
+        return find(conn, "i.kind = ANY (%s) AND i.resolved_at IS NULL", list(kinds))
+    return find(conn, "i.kind = ANY (%s) AND i.resolved_at IS NULL AND i.subject = %s", list(kinds), subject)
+
+
+def readable(
+    conn: psycopg.Connection,
+    *,
+    kind: Kind | None = None,
+    open_only: bool = False,
+    within: timedelta | None = None,
+) -> list[Incident]:
+    """Incidents for any role that may look, oldest first; an observer gets them without evidence and outcome.
 
     Args:
         conn: acts as one of `READERS`.
-        condition: over `i`, and not over these two.
-        parameters: of the condition.
+        kind: only those of one kind.
+        open_only: only those that are open.
+        within: only those that are open, or were so long ago.
     """
+    conditions: list[tuple[str, object]] = []
+    if kind is not None:
+        conditions.append(("i.kind = %s", kind))
+    if within is not None:
+        conditions.append(("coalesce(i.resolved_at, now()) >= now() - %s", within))
+    condition = " AND ".join(
+        ["i.resolved_at IS NULL" if open_only else "true", *(condition for condition, _ in conditions)]
+    )
+    parameters = [parameter for _, parameter in conditions]
     if inspects(conn):
         return find(conn, condition, *parameters)
     with conn.cursor(row_factory=class_row(Incident)) as cursor:

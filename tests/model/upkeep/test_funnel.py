@@ -16,7 +16,7 @@ from refold.engine.deployment.deploy import deploy
 from refold.engine.reconcile import reconcile
 from refold.model.projection.definition import _analysed, load_directory
 from refold.postgres.connect import connect
-from refold.service.worker.loop import SETTINGS
+from refold.postgres.session import PAGES
 from refold.store.builds.build import live
 from refold.store.builds.compiled import Compiler
 from tests.support.explained import Plan, explained
@@ -60,7 +60,7 @@ def doings(
 
 def pages(url: str, folder: Path, projection: str) -> list[Plan]:
     """The plans of the statement that applies the next page of a projection."""
-    with connect(url, autocommit=True, settings=SETTINGS) as conn:
+    with connect(url, autocommit=True, settings=PAGES) as conn:
         build = live(conn, projection)
         assert build is not None
         compiled = Compiler(folder).of(conn, build)

@@ -15,7 +15,8 @@ from refold import append
 from refold.engine.recovery.coordinates import draw_from_the_end
 from refold.model.stream.cursor import Snapshot
 from refold.postgres.connect import connect
-from refold.service.worker.loop import SETTINGS, Worker
+from refold.postgres.session import PAGES
+from refold.service.worker.loop import Worker
 from refold.service.worker.missed_notifications import first_missed
 from refold.service.worker.pending import builds_with_work
 from refold.store.log.seal import note
@@ -47,7 +48,7 @@ def lengthen(admin: Connection, segments: int) -> None:
 
 @pytest.fixture
 def worker(database_url: str) -> Iterator[Connection]:
-    with connect(database_url, "refold_worker", autocommit=True, settings=SETTINGS) as conn:
+    with connect(database_url, "refold_worker", autocommit=True, settings=PAGES) as conn:
         yield conn
 
 

@@ -13,17 +13,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
-from psycopg.rows import dict_row
 
 from refold.engine.apply.page import Apply, upstream_cursor, write_isolating_failures, write_read
 from refold.engine.isolate.by_key import culprits_of_keys
 from refold.engine.isolate.prefix import first_culprit
-from refold.engine.isolate.search import Culprit, Portion, of_an_event, sift
+from refold.engine.isolate.search import Culprit, Portion, sift
 from refold.model.stream.cursor import EMPTY, Cursor, Key, Read
 from refold.model.stream.page_sql import LOG_TABLE
 from refold.model.stream.parameters import LAST, cursor_parameters, read_parameters
 from refold.postgres.failpoints import failpoint
-from refold.postgres.planner import plan_freely
+from refold.postgres.rows import one_row
+from refold.postgres.session import plan_freely
+from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import BY_KEY, Build, by_id, lock, move
 from refold.store.builds.checksums import take
@@ -76,7 +77,7 @@ def load_step(
     try:
         return _load_step(conn, compiled, step, bucket, careful=False)
     except Exception as error:
-        if not of_an_event(error):
+        if not caused_by_event(error):
             raise
         failure = error
     if compiled.plan.upkeep in BY_KEY:
@@ -239,11 +240,10 @@ def _load_carefully(
     target, at = run.target, run.progress
     stream = compiled.stream
 
-    def row(query: str, limit: int) -> tuple[Any, ...] | None:
-        return conn.execute(query.encode(), read_parameters(Read(EMPTY, target, at, None), limit, dead)).fetchone()
+    def row(query: str, limit: int) -> tuple[Any, ...]:
+        return one_row(conn, query.encode(), read_parameters(Read(EMPTY, target, at, None), limit, dead))
 
     counted = row(f"SELECT count(*) FROM (SELECT FROM {stream.table} WHERE {stream.run()} LIMIT %(limit)s) AS r", step)
-    assert counted is not None
     rows = int(counted[0])
     budget = DeadLetterBudget.for_page(conn, build, rows)
     culprits: list[Culprit] = []
@@ -251,7 +251,6 @@ def _load_carefully(
     def attempt(count: int) -> Exception | None:
         nonlocal at
         found = row(stream.boundary(), count)
-        assert found is not None
         upto = Key(*found)
         statements = compiled.statements.load if at is None else compiled.statements.load_next
         try:
@@ -260,7 +259,7 @@ def _load_carefully(
                 # Of the same names are those of the next attempt.
                 conn.execute("DISCARD TEMPORARY")
         except Exception as error:
-            if not of_an_event(error):
+            if not caused_by_event(error):
                 raise
             return error
         at = upto
@@ -323,15 +322,12 @@ def _estimate(conn: psycopg.Connection, compiled: CompiledBuild) -> int:
     a page.
     """
     table = compiled.stream.table
-    with conn.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(b"EXPLAIN (FORMAT JSON) SELECT 1 FROM " + table.encode()).fetchone()
-    assert row is not None
-    rows = int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"])
+    (plan,) = one_row(conn, b"EXPLAIN (FORMAT JSON) SELECT 1 FROM " + table.encode())
+    rows = int(plan[0]["Plan"]["Plan Rows"])
     bound = (
         "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM refold.events_position"
         if table == LOG_TABLE
         else f"SELECT CASE WHEN pg_relation_size('{table}') = 0 THEN 0 ELSE {rows} END"
     )
-    most = conn.execute(bound.encode()).fetchone()
-    assert most is not None
+    most = one_row(conn, bound.encode())
     return min(rows, int(most[0]))

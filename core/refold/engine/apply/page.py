@@ -11,7 +11,7 @@ import psycopg
 
 from refold.engine.apply.copy_rows import write_rows
 from refold.engine.apply.decoding import decoded
-from refold.engine.isolate.search import Culprit, Portion, of_an_event, sift
+from refold.engine.isolate.search import Culprit, Portion, sift
 from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
 from refold.model.stream.parameters import (
     BYTES,
@@ -22,7 +22,9 @@ from refold.model.stream.parameters import (
 )
 from refold.model.upkeep.transform import BYTES_SO_FAR
 from refold.postgres.failpoints import failpoint
+from refold.postgres.rows import one_row
 from refold.postgres.savepoint import savepoint
+from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds.build import BY_KEY, Build, Locked, by_id, lock, move
 from refold.store.builds.compiled import CompiledBuild
 from refold.store.builds.dead_letters import DeadLetterBudget, excluded_event_ids, quarantine
@@ -95,7 +97,7 @@ def apply_next_page(conn: psycopg.Connection, compiled: CompiledBuild, limit: in
     try:
         return _in_transaction(conn, compiled, limit, write_read)
     except Exception as error:
-        if not of_an_event(error):
+        if not caused_by_event(error):
             raise
     # Once more from the start, which costs a page without such events nothing.
     return _in_transaction(conn, compiled, min(limit, CAREFUL), write_isolating_failures)
@@ -160,8 +162,7 @@ def upstream_cursor(conn: psycopg.Connection, build: Build, *, known: Snapshot =
         return build.upstream(known)
     if build.upstream_id is not None:
         return by_id(conn, build.upstream_id).cursor
-    row = conn.execute("SELECT pg_current_snapshot()::text, pg_current_xact_id()::text").fetchone()
-    assert row is not None
+    row = one_row(conn, "SELECT pg_current_snapshot()::text, pg_current_xact_id()::text")
     return Cursor(Snapshot.parse(row[0]).capped(int(row[1]), known))
 
 
@@ -201,7 +202,7 @@ def write_isolating_failures(
             with savepoint(conn):
                 write_all(conn, compiled, within, count, dead)
         except Exception as error:
-            if not of_an_event(error):
+            if not caused_by_event(error):
                 raise
             return error
         at += count
@@ -321,8 +322,7 @@ def _execute(
         end = page[-1]
         full = len(page) >= limit or end[BYTES_SO_FAR] >= BYTES
         return Written(len(page), _key(compiled, end["txid"], end["position"], end["ordinal"]), full)
-    row = conn.execute(statement.encode(), parameters, prepare=True).fetchone()
-    assert row is not None
+    row = one_row(conn, statement.encode(), parameters, prepare=True)
     events, txid, position, ordinal = row
     return Written(events, None if txid is None else _key(compiled, txid, position, ordinal), events >= limit)
 

@@ -9,13 +9,12 @@ import psycopg
 
 from refold.engine.apply.load import BUCKET, STEP, TRANSFORM_STEP, Loaded, load_step
 from refold.engine.apply.page import Applied, apply_next_page, apply_page, write_isolating_failures
-from refold.engine.isolate.search import of_an_event
 from refold.engine.publish.switch import NotYet, Unproved, depths, promote
 from refold.engine.verify.trial import Unkeepable
 from refold.errors import BuildError
 from refold.model.stream.cursor import Cursor, next_read
-from refold.postgres.retry import transient
-from refold.store.builds.build import Build, by_id, find
+from refold.postgres.sqlstate import caused_by_event, transient
+from refold.store.builds.build import Build, all_builds, by_id
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.log.integrity import LogDamaged
 
@@ -181,7 +180,7 @@ class StepRunner:
                 with conn.transaction():
                     apply_page(conn, compiled, fresh, FRESH, known=current.cursor.done)
             except Exception as error:
-                if not of_an_event(error):
+                if not caused_by_event(error):
                     raise
                 apply_page(conn, compiled, fresh, FRESH, known=current.cursor.done, apply=write_isolating_failures)
             fresh = by_id(conn, fresh.build_id)
@@ -192,7 +191,7 @@ class StepRunner:
 
 def by_depth(conn: psycopg.Connection, builds: list[Build]) -> list[Build]:
     """Upstream before downstream."""
-    order = depths([(b.build_id, b.upstream_id) for b in find(conn)])
+    order = depths([(b.build_id, b.upstream_id) for b in all_builds(conn)])
     return sorted(builds, key=lambda build: (order[build.build_id], build.build_id))
 
 

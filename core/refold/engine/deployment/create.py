@@ -18,8 +18,9 @@ from refold.model.upkeep.generate import generate
 from refold.model.upkeep.statements import Statements
 from refold.model.upkeep.transform import statements as transform_statements
 from refold.postgres.replica_identity import IDENTITY
-from refold.postgres.retry import transient
-from refold.store.builds.build import Build, by_id, find
+from refold.postgres.rows import one_row
+from refold.postgres.sqlstate import transient
+from refold.store.builds.build import Build, by_id, live
 from refold.store.builds.compiled import stream_of, table_name
 
 
@@ -34,11 +35,11 @@ def new_deployment(
         promote: whether they go live by themselves.
         views: the text of the file of each view.
     """
-    row = conn.execute(
+    row = one_row(
+        conn,
         "INSERT INTO refold.deployments (kind, promote, views) VALUES (%s, %s, %s) RETURNING deployment",
         (kind, promote, None if views is None else Jsonb(dict(views))),
-    ).fetchone()
-    assert row is not None
+    )
     return int(row[0])
 
 
@@ -103,14 +104,14 @@ def _live(conn: psycopg.Connection, projection: str) -> Build:
     that the reader's foreign key takes: pages go on, and the switch waits.
     """
     while True:
-        found = find(conn, "b.state = 'live' AND b.projection = %s", projection)
-        if not found:
+        found = live(conn, projection)
+        if found is None:
             raise BuildError(f"{projection} is not live any more", remedy="Run the command again.")
         row = conn.execute(
-            "SELECT state FROM refold.builds WHERE build_id = %s FOR KEY SHARE", (found[0].build_id,)
+            "SELECT state FROM refold.builds WHERE build_id = %s FOR KEY SHARE", (found.build_id,)
         ).fetchone()
         if row is not None and row[0] == "live":
-            return found[0]
+            return found
 
 
 def _insert(
@@ -121,16 +122,17 @@ def _insert(
     columns: Sequence[str] | None,
 ) -> Build:
     # Tables keep their names when their metric is renamed.
-    row = conn.execute(
+    row = one_row(
+        conn,
         """
         SELECT coalesce(max(greatest(number, substring(table_name FROM '[0-9]+$')::integer)), 0) + 1
         FROM refold.builds WHERE projection = %s OR starts_with(table_name, %s)
         """,
         (definition.name, f"{definition.name}__"),
-    ).fetchone()
-    assert row is not None
+    )
     number = int(row[0])
-    row = conn.execute(
+    row = one_row(
+        conn,
         """
         WITH made AS (
             INSERT INTO refold.builds
@@ -152,8 +154,7 @@ def _insert(
             None if columns is None else list(columns),
             deployment,
         ),
-    ).fetchone()
-    assert row is not None
+    )
     return by_id(conn, int(row[0]))
 
 

@@ -10,7 +10,7 @@ import psycopg
 
 from refold.engine.apply.step import by_depth
 from refold.engine.deployment.create import make_builds, new_deployment, statements_of
-from refold.engine.deployment.give_up import given_up_on_errors, retire_orphans
+from refold.engine.deployment.give_up import given_up_on_errors
 from refold.engine.deployment.key_indexes import key_indexes
 from refold.engine.deployment.plan import Change, changes
 from refold.engine.deployment.run import Told, drive
@@ -24,7 +24,8 @@ from refold.model.projection.definition import Definition
 from refold.model.projection.view_file import ViewFile
 from refold.postgres.locks import WAIT_S, alone
 from refold.postgres.retry import after_deadlocks
-from refold.store.builds.build import Build, find, kept
+from refold.store.builds import state
+from refold.store.builds.build import Build, builds_of, kept, live_builds
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.lookup import known
 
@@ -123,7 +124,7 @@ def show_again(conn: psycopg.Connection, compiler: Compiler, *, recreate_foreign
     """
     return [
         build.projection
-        for build in find(conn, "b.state = 'live'")
+        for build in live_builds(conn)
         if shown_again(conn, build, compiler, by=BY, recreate_foreign=recreate_foreign)
     ]
 
@@ -150,7 +151,7 @@ def rebuild(
     Raises:
         BuildError: a name is not live.
     """
-    live = {build.projection: build for build in find(conn, "b.state = 'live'")}
+    live = {build.projection: build for build in live_builds(conn)}
     wanted = {known(name, live).projection for name in names}
     grown = True
     while cascade and grown:
@@ -207,7 +208,7 @@ def _begin(
 
     What is wrong with a view is said here, before anything is loaded for hours.
     """
-    retire_orphans(conn)
+    state.retire_orphans(conn)
     todo = plan(conn, definitions)
     _drop_abandoned(conn, todo)
     builds = any(one.builds or one.action == "resumed" for one in todo)
@@ -276,13 +277,13 @@ def _begun(conn: psycopg.Connection, live: Sequence[Build]) -> int | None:
         live: the builds that are to be rebuilt.
     """
     wanted = {build.projection: build for build in live}
-    standing = {build.build_id for build in find(conn, "b.state = 'live'")}
+    standing = {build.build_id for build in live_builds(conn)}
     rows = conn.execute(
         "SELECT deployment FROM refold.deployments"
         " WHERE kind = 'rebuild' AND promote AND promoted_at IS NULL ORDER BY deployment DESC"
     ).fetchall()
     for (deployment,) in rows:
-        builds = {build.projection: build for build in find(conn, "b.deployment = %s", deployment)}
+        builds = {build.projection: build for build in builds_of(conn, deployment)}
         # What they read is rebuilt with them, or is live.
         streams = standing | {build.build_id for build in builds.values()} | {None}
         if builds.keys() == wanted.keys() and all(
@@ -313,10 +314,6 @@ def _drop_abandoned(conn: psycopg.Connection, todo: Sequence[Change]) -> None:
     their file is gone.
     """
     names = [change.projection for change in todo if change.builds or change.action == "unchanged"]
-    conn.execute(
-        "UPDATE refold.builds SET state = 'retired', retired_at = now()"
-        " WHERE state = 'building' AND (projection = ANY (%s) OR projection <> ALL (%s) AND deployment IN"
-        " (SELECT d.deployment FROM refold.deployments AS d WHERE d.given_up_at IS NOT NULL))",
-        (names, [change.projection for change in todo if change.definition is not None]),
-    )
-    retire_orphans(conn)
+    defined = [change.projection for change in todo if change.definition is not None]
+    state.retire_abandoned(conn, names, defined=defined)
+    state.retire_orphans(conn)

@@ -15,6 +15,7 @@ from refold.engine.deployment.deploy import one_at_a_time
 from refold.engine.publish.switch import depth_by_id
 from refold.engine.publish.views import dependants_of, drop_view, once_let_go, stands
 from refold.errors import BuildError
+from refold.store.builds import state
 from refold.store.builds.build import Build, kept, lock
 from refold.store.builds.lookup import known
 
@@ -80,10 +81,7 @@ def _retire(conn: psycopg.Connection, names: Sequence[str]) -> list[Ended]:
     deployment = new_deployment(conn, "drop", promote=False)
     conn.execute("UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s", (deployment,))
     for one in ended:
-        conn.execute(
-            "UPDATE refold.builds SET state = 'retired', retired_at = now(), retired_by = %s WHERE build_id = %s",
-            (deployment, one.build.build_id),
-        )
+        state.retire(conn, one.build, by=deployment)
         if one.build.state == "live":
             drop_view(conn, one.build.projection)
     return ended

@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 import psycopg
 
 from refold.errors import BuildError, RefoldError
-from refold.postgres.retry import transient
+from refold.postgres.sqlstate import transient
+from refold.store.builds import state
 from refold.store.builds.build import Build, set_error
 
 _AGAIN = "Nothing goes live before: `refold deploy` goes on from here, `refold status` shows what stands."
@@ -60,26 +61,10 @@ def retired_on_errors(conn: psycopg.Connection, build: Build) -> Iterator[None]:
         with suppress(psycopg.errors.LockNotAvailable), conn.transaction():
             conn.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'".encode())
             set_error(conn, build, message)
-            conn.execute(
-                "UPDATE refold.builds SET state = 'retired', retired_at = now()"
-                " WHERE build_id = %s AND state = 'building'",
-                (build.build_id,),
-            )
-            retire_orphans(conn)
+            state.give_up(conn, build)
+            state.retire_orphans(conn)
         remedy = error.remedy if isinstance(error, RefoldError) else None
         raise BuildError(
             f"{build.projection} cannot be kept: {message}",
             remedy=remedy or f"Mend it. {_AGAIN}",
         ) from error
-
-
-def retire_orphans(conn: psycopg.Connection) -> None:
-    """Unfinished builds that nobody feeds any more: what they read is retired, and perhaps their file is gone."""
-    while conn.execute(
-        """
-        UPDATE refold.builds AS b SET state = 'retired', retired_at = now()
-        FROM refold.builds AS u
-        WHERE b.state = 'building' AND u.build_id = b.upstream_id AND u.state IN ('retired', 'dropped')
-        """
-    ).rowcount:
-        pass

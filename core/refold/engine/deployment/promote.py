@@ -19,7 +19,8 @@ from refold.engine.reconcile.reconcile import Reconciler
 from refold.errors import BuildError
 from refold.model.projection.definition import Definition
 from refold.store.builds import read_checksums as reads
-from refold.store.builds.build import Build, by_id, find, lock
+from refold.store.builds import state
+from refold.store.builds.build import Build, builds_of, by_id, live, lock, unfinished
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.follow import Gap, follow
 
@@ -28,7 +29,7 @@ BY = "refold promote"
 
 def candidates(conn: psycopg.Connection) -> list[Build]:
     """The newest build of each projection that is not live yet, upstream first."""
-    newest = {build.projection: build for build in find(conn, "b.state = 'building'")}
+    newest = {build.projection: build for build in unfinished(conn)}
     return by_depth(conn, list(newest.values()))
 
 
@@ -113,15 +114,11 @@ def together(waiting: Sequence[Build], names: Iterable[str]) -> list[Build]:
 
 def _gather(conn: psycopg.Connection, compiler: Compiler, chosen: Sequence[Build]) -> int:
     """Puts candidates under one deployment, and ends older ones of the same projections."""
-    conn.execute(
-        "UPDATE refold.builds SET state = 'retired', retired_at = now()"
-        " WHERE state = 'building' AND projection = ANY (%s) AND build_id <> ALL (%s)",
-        ([build.projection for build in chosen], [build.build_id for build in chosen]),
-    )
+    state.retire_candidates(conn, [build.projection for build in chosen], but=[build.build_id for build in chosen])
     views = _views(conn, chosen)
     anew = _orphans(conn, compiler, chosen)
     # What another `refold deploy` drives at this moment stays under the number that it knows.
-    together_already = find(conn, "b.state = 'building' AND b.deployment = ANY (%s)", [b.deployment for b in chosen])
+    together_already = builds_of(conn, *(b.deployment for b in chosen), state="building")
     if not anew and len({b.deployment for b in together_already}) == 1 and len(together_already) == len(chosen):
         deployment = chosen[0].deployment
         conn.execute(
@@ -165,9 +162,7 @@ def _orphans(conn: psycopg.Connection, compiler: Compiler, chosen: Sequence[Buil
             if _follows(conn, compiler, build, successor):
                 continue
         anew[build.projection] = definition_of(conn, compiler, build)
-        conn.execute(
-            "UPDATE refold.builds SET state = 'retired', retired_at = now() WHERE build_id = %s", (build.build_id,)
-        )
+        state.retire(conn, build)
     return anew
 
 
@@ -179,9 +174,9 @@ def _successor(conn: psycopg.Connection, build: Build, upstream: Build, chosen: 
     """
     taking_over = [
         *(other for other in chosen if other.projection == upstream.projection),
-        *find(conn, "b.state = 'live' AND b.projection = %s", upstream.projection),
+        live(conn, upstream.projection),
     ]
-    successor = taking_over[0] if taking_over else None
+    successor = taking_over[0]
     if successor is None or successor.fingerprint != upstream.fingerprint:
         raise BuildError(
             f"{build.table_name} reads {upstream.table_name}, which is no longer kept",

@@ -31,7 +31,8 @@ from refold.engine.reconcile.result import ReconcileReport
 from refold.errors import BuildError
 from refold.store import incidents
 from refold.store.builds import read_checksums as reads
-from refold.store.builds.build import Build, by_id, find, lock
+from refold.store.builds import state
+from refold.store.builds.build import Build, all_builds, by_id, by_ids, lock
 from refold.store.builds.checksums import disagreements
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import recount
@@ -83,7 +84,7 @@ def plan(conn: psycopg.Connection, name: str) -> tuple[Step, ...]:
     Raises:
         BuildError: nothing to go back to, or not without losing another metric.
     """
-    return decide(find(conn), name).steps
+    return decide(all_builds(conn), name).steps
 
 
 def rollback(
@@ -112,7 +113,7 @@ def rollback(
     compiler = Compiler(folder)
     with one_at_a_time(conn, "begin a rollback"):
         with conn.transaction():
-            before = find(conn)
+            before = all_builds(conn)
             decision = decide(before, name)
             for build in decision.revived:
                 _check_code(conn, compiler, build)
@@ -120,11 +121,7 @@ def rollback(
             deployment = new_deployment(conn, "rollback", promote=True, views=views)
             _lock_streams(conn, decision.revived)
             for build in decision.revived:
-                conn.execute(
-                    "UPDATE refold.builds SET state = 'building', deployment = %s, retired_at = NULL, retired_by = NULL"
-                    " WHERE build_id = %s",
-                    (deployment, build.build_id),
-                )
+                state.revive(conn, build, deployment)
                 if build.dead_letters:
                     # They wait again, and somebody should know.
                     recount(conn, build.build_id)
@@ -162,7 +159,7 @@ def _lock_streams(conn: psycopg.Connection, revived: Sequence[Build]) -> None:
     """
     own = {build.build_id for build in revived}
     ids = {build.upstream_id for build in revived if build.upstream_id is not None} - own
-    for stream in by_depth(conn, find(conn, "b.build_id = ANY (%s)", list(ids))):
+    for stream in by_depth(conn, by_ids(conn, ids)):
         if lock(conn, stream.build_id, wait=True) is None:
             raise BuildError(f"{stream.table_name} was replaced just now", remedy="Run the command again.")
 
@@ -246,14 +243,7 @@ def _changed_since(conn: psycopg.Connection, stream_id: int, instant: datetime |
 def _put_back(conn: psycopg.Connection, builds: Sequence[Build]) -> None:
     """Retires revived builds as they were: a refused switch must not be made later by a worker."""
     for build in builds:
-        conn.execute(
-            """
-            UPDATE refold.builds SET
-                state = 'retired', deployment = %s, upstream_id = %s, retired_at = %s, retired_by = %s
-            WHERE build_id = %s AND state = 'building'
-            """,
-            (build.deployment, build.upstream_id, build.retired_at, build.retired_by, build.build_id),
-        )
+        state.put_back(conn, build)
 
 
 def decide(builds: Sequence[Build], name: str) -> Decision:

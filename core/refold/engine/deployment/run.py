@@ -13,7 +13,7 @@ from refold.engine.apply.step import StepRunner, by_depth
 from refold.engine.deployment.give_up import given_up_on_errors, retired_on_errors
 from refold.engine.publish.switch import NotYet, Unproved, promote
 from refold.engine.reconcile.rolling import prove_suspects
-from refold.store.builds.build import Build, find
+from refold.store.builds.build import Build, builds_of
 from refold.store.builds.compiled import Compiler
 
 
@@ -79,10 +79,10 @@ def _drive(
     applied: dict[int, int] = {}
     totals: dict[int, int] = {}
     while True:
-        builds = by_depth(conn, find(conn, "b.deployment = %s AND b.state = 'building'", deployment))
+        builds = by_depth(conn, builds_of(conn, deployment, state="building"))
         if not builds:
             # A worker was quicker, and has made them live.
-            return by_depth(conn, find(conn, "b.deployment = %s AND b.state = 'live'", deployment))
+            return by_depth(conn, builds_of(conn, deployment, state="live"))
         busy = False
         for build in builds:
             with retired_on_errors(conn, build):
@@ -103,7 +103,7 @@ def _drive(
             )
         if busy:
             continue
-        if any(not build.loaded for build in find(conn, "b.deployment = %s AND b.state = 'building'", deployment)):
+        if any(not build.loaded for build in builds_of(conn, deployment, state="building")):
             # Another worker has them in hand.
             time.sleep(0.02)
             continue

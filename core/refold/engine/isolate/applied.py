@@ -13,9 +13,9 @@ from typing import TypeVar
 import psycopg
 
 from refold.engine.isolate.prefix import first_culprit
-from refold.engine.isolate.search import of_an_event
 from refold.model.stream.cursor import EMPTY, Cursor
 from refold.model.stream.parameters import LAST, cursor_parameters
+from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id
 from refold.store.builds.compiled import CompiledBuild
@@ -52,7 +52,7 @@ def without_culprits(
             with conn.transaction():
                 return work(parameters)
         except Exception as error:
-            if not of_an_event(error) or not _set_aside_first(conn, compiled, build, evaluate):
+            if not caused_by_event(error) or not _set_aside_first(conn, compiled, build, evaluate):
                 raise
 
 

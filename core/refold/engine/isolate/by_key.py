@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import psycopg
 
-from refold.engine.isolate.search import Culprit, first_failing, of_an_event
+from refold.engine.isolate.search import Culprit, first_failing
 from refold.model.stream.cursor import Key
 from refold.model.stream.parameters import LAST
+from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds.compiled import CompiledBuild
 
 Evaluate = Callable[[Sequence[int], Key], object]
@@ -92,7 +93,7 @@ def _failure(conn: psycopg.Connection, work: Callable[[], object]) -> Exception 
         with conn.transaction(force_rollback=True):
             work()
     except Exception as error:
-        if not of_an_event(error):
+        if not caused_by_event(error):
             raise
         return error
     return None

@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 import psycopg
 
-from refold.engine.isolate.search import Culprit, first_failing, of_an_event
+from refold.engine.isolate.search import Culprit, first_failing
 from refold.model.stream.cursor import Cursor, Key
 from refold.model.stream.parameters import FIRST, cursor_parameters
+from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds.compiled import CompiledBuild
 
 
@@ -43,7 +44,7 @@ def first_culprit(
             with conn.transaction(force_rollback=True):
                 evaluate(cursor)
         except Exception as error:
-            if not of_an_event(error):
+            if not caused_by_event(error):
                 raise
             return error
         return None

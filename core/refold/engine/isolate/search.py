@@ -10,13 +10,8 @@ import time
 from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
 
-import psycopg
-
-from refold.model.projection.transform import FunctionFailed
 from refold.model.stream.cursor import Key
 
-OF_EVENTS = ("21", "22", "23", "38", "39", "54", "P0")
-"""Classes of SQLSTATE that an event's content can cause: cardinality, data, integrity, what functions raise, sizes."""
 PORTION = 200
 """Culprits at most that one transaction sets aside; the next goes on behind them."""
 SECONDS = 2.0
@@ -36,19 +31,6 @@ class Culprit:
     event_id: str
     key: Key
     error: Exception
-
-
-def of_an_event(error: BaseException) -> bool:
-    """Whether one of the events may have caused an error. Pure.
-
-    Else it is the database's (it is away, full, or wants a retry) or the projection's (a table or right is missing).
-    """
-    if isinstance(error, psycopg.Error):
-        if error.sqlstate is not None:
-            return error.sqlstate[:2] in OF_EVENTS
-        # Refused before it was sent.
-        return isinstance(error, psycopg.DataError)
-    return isinstance(error, FunctionFailed | UnicodeEncodeError)
 
 
 @dataclass(slots=True)

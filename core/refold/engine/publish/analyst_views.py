@@ -22,7 +22,7 @@ from refold.engine.publish.views import (
 )
 from refold.errors import BuildError, RefoldError, ViewError, at_once
 from refold.model.projection.view_file import Statement, ViewFile, in_schema, load_views, mentions, unqualified
-from refold.postgres.retry import transient
+from refold.postgres.sqlstate import transient
 from refold.store.builds.build import kept
 
 LOCK_WAIT_S = 10.0

@@ -8,6 +8,7 @@ import psycopg
 from psycopg import sql
 
 from refold.errors import BuildError
+from refold.postgres.rows import one_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,7 @@ def give_back(conn: psycopg.Connection, schema: str, name: str, owner: str) -> N
         return
     except psycopg.errors.InsufficientPrivilege:
         pass
-    role = conn.execute("SELECT current_user").fetchone()
-    assert role is not None
+    role = one_row(conn, "SELECT current_user")
     try:
         with conn.transaction():
             # The login role may be allowed to do more than what this session acts as.

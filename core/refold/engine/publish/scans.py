@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from refold.engine.publish.views import METRICS_SCHEMA
+from refold.postgres.rows import one_row
 from refold.store.builds.build import EVENT_GRAIN
 
 ROW_S = 0.3e-6
@@ -131,9 +132,8 @@ def _read_whole(conn: psycopg.Connection, view: sql.Identifier) -> set[str]:
     with conn.transaction(force_rollback=True):
         # A small table is read whole in any case; this tells what happens when it has grown.
         conn.execute("SET LOCAL enable_seqscan = off")
-        row = conn.execute(sql.SQL("EXPLAIN (VERBOSE, FORMAT JSON) SELECT * FROM {}").format(view)).fetchone()
-    assert row is not None
-    read = set(_whole(row[0][0]["Plan"], limited=False))
+        (plan,) = one_row(conn, sql.SQL("EXPLAIN (VERBOSE, FORMAT JSON) SELECT * FROM {}").format(view))
+    read = set(_whole(plan[0]["Plan"], limited=False))
     return read | {"refold.events"} if any(name.startswith("refold.events_") for name in read) else read
 
 

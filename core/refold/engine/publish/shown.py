@@ -10,7 +10,7 @@ from psycopg import sql
 from refold.engine.publish.views import METRICS_SCHEMA, once_let_go, stands, switch_view
 from refold.errors import BuildError, RefoldError
 from refold.store import incidents
-from refold.store.builds.build import Build, by_id, find
+from refold.store.builds.build import Build, by_id, live_builds
 from refold.store.builds.compiled import Compiler
 
 LOCK_WAIT_S = 10.0
@@ -83,7 +83,7 @@ def hidden(conn: psycopg.Connection, compiler: Compiler) -> list[str]:
         conn: acts as refold_worker, in autocommit mode; or the caller's transaction, which may write.
         compiler: the SQL of builds.
     """
-    return [build.projection for build in find(conn, "b.state = 'live'") if is_hidden(conn, build, compiler)]
+    return [build.projection for build in live_builds(conn) if is_hidden(conn, build, compiler)]
 
 
 def refused_again(conn: psycopg.Connection, names: Iterable[str]) -> list[RefoldError]:

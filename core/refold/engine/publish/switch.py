@@ -14,8 +14,8 @@ from refold.engine.verify.trial import refuse_unkeepable
 from refold.errors import BuildError
 from refold.model.projection.view_file import ViewFile, view_file
 from refold.postgres.failpoints import failpoint
-from refold.store.builds import checksums
-from refold.store.builds.build import Build, by_id, find, lock
+from refold.store.builds import checksums, state
+from refold.store.builds.build import Build, builds_of, by_id, by_ids, live_builds, lock, readers_of
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import settle
 from refold.store.builds.first_load import tables_of
@@ -113,10 +113,10 @@ def _refuse_damage(conn: psycopg.Connection, deployment: int, seconds: float) ->
 def _switch(
     conn: psycopg.Connection, deployment: int, compiler: Compiler, catch_up: Catch, recreate_foreign: bool
 ) -> list[Build]:
-    candidates = find(conn, "b.deployment = %s AND b.state = 'building'", deployment)
+    candidates = builds_of(conn, deployment, state="building")
     if any(not build.loaded for build in candidates):
         raise NotYet
-    old = {build.projection: build for build in find(conn, "b.state = 'live'")}
+    old = {build.projection: build for build in live_builds(conn)}
     replaced = {build.projection: old[build.projection] for build in candidates if build.projection in old}
     taken = {build.build_id for build in replaced.values()}
     readers = _readers(conn, taken)
@@ -137,19 +137,10 @@ def _switch(
             raise NotYet
     dropped: list[Dependant] = []
     for build in replaced.values():
-        conn.execute(
-            "UPDATE refold.builds SET state = 'retired', retired_at = now(), retired_by = %s WHERE build_id = %s",
-            (deployment, build.build_id),
-        )
+        state.retire(conn, build, by=deployment)
         settle(conn, build)
     for build in candidates:
-        conn.execute(
-            # Why it did not go live before: nothing else clears that while no event comes.
-            "UPDATE refold.builds"
-            " SET state = 'live', promoted_at = now(), retired_at = NULL, retired_by = NULL, error = NULL"
-            " WHERE build_id = %s",
-            (build.build_id,),
-        )
+        state.go_live(conn, build)
         compiled = compiler.of(conn, build)
         refuse_unkeepable(conn, compiled.statements, audited=compiled.transform is None)
         switch_view(conn, build.projection, compiled, recreate_foreign=recreate_foreign, dropped=dropped)
@@ -188,11 +179,7 @@ def _views(conn: psycopg.Connection, deployment: int) -> tuple[list[ViewFile], b
 
 def _readers(conn: psycopg.Connection, taken: set[int]) -> list[Build]:
     """The kept builds that read one that is replaced, and are not replaced themselves."""
-    return [
-        build
-        for build in find(conn, "b.state IN ('live', 'building') AND b.upstream_id = ANY (%s)", list(taken))
-        if build.build_id not in taken
-    ]
+    return [build for build in readers_of(conn, *taken) if build.build_id not in taken]
 
 
 def _fed(conn: psycopg.Connection, candidates: list[Build]) -> bool:
@@ -201,8 +188,10 @@ def _fed(conn: psycopg.Connection, candidates: list[Build]) -> bool:
     Raises:
         BuildError: one is not, and never will be again.
     """
-    for build in find(conn, "b.build_id = ANY (%s) AND b.upstream_id IS NOT NULL", [b.build_id for b in candidates]):
-        upstream = by_id(conn, build.upstream_id or 0)
+    for build in by_ids(conn, [b.build_id for b in candidates]):
+        if build.upstream_id is None:
+            continue
+        upstream = by_id(conn, build.upstream_id)
         if upstream.state not in ("building", "live"):
             raise BuildError(
                 f"{build.table_name} reads {upstream.table_name}, which is no longer kept",
@@ -213,10 +202,7 @@ def _fed(conn: psycopg.Connection, candidates: list[Build]) -> bool:
 
 def _retire_reader(conn: psycopg.Connection, reader: Build, deployment: int) -> None:
     """Ends a build, and all that read it: nobody feeds them any more."""
-    conn.execute(
-        "UPDATE refold.builds SET state = 'retired', retired_at = now(), retired_by = %s WHERE build_id = %s",
-        (deployment, reader.build_id),
-    )
+    state.retire(conn, reader, by=deployment)
     settle(conn, reader)
     if reader.state == "live":
         try:
@@ -226,7 +212,7 @@ def _retire_reader(conn: psycopg.Connection, reader: Build, deployment: int) -> 
                 f"metrics.{reader.projection} goes with what it reads, but {error.diag.message_detail}",
                 remedy="Drop what stands on it first.",
             ) from error
-    for below in find(conn, "b.upstream_id = %s AND b.state IN ('building', 'live')", reader.build_id):
+    for below in readers_of(conn, reader.build_id):
         if lock(conn, below.build_id, wait=True) is None:
             raise NotYet
         _retire_reader(conn, below, deployment)
@@ -276,9 +262,7 @@ def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
         with conn.transaction():
             conn.execute("SET LOCAL lock_timeout = '200ms'")
             # Under its lock: a rollback may have revived it meanwhile.
-            if not conn.execute(
-                "UPDATE refold.builds SET state = 'dropped' WHERE build_id = %s AND state = 'retired'", (build_id,)
-            ).rowcount:
+            if not state.drop(conn, build_id):
                 continue
             checksums.forget(conn, build_id)
             conn.execute("DELETE FROM refold.audits WHERE build_id = %s", (build_id,))

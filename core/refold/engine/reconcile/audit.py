@@ -21,7 +21,7 @@ from refold.errors import BuildError
 from refold.model.sql_text import EVERYTHING
 from refold.model.stream.parameters import cursor_parameters
 from refold.model.stream.slices import EVERY_SLICE, Range, runs
-from refold.postgres.planner import plan_freely
+from refold.postgres.session import plan_freely
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id
 from refold.store.builds.checksums import Disagreement, disagreements

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import psycopg
 
 from refold.engine.isolate.applied import without_culprits
-from refold.engine.isolate.search import of_an_event
 from refold.engine.reconcile.audit import parameters_of, parts
 from refold.engine.reconcile.compare import FOUND, compare, differences, hashes, record, slices
 from refold.engine.reconcile.proof import LogProof
@@ -26,9 +25,10 @@ from refold.model.stream.cursor import Key
 from refold.model.stream.slices import Range, runs
 from refold.model.upkeep.statements import Relation, within_keys
 from refold.model.upkeep.transform import EXPECTED
-from refold.postgres.planner import plan_freely
+from refold.postgres.session import plan_freely
+from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds import read_checksums as reads
-from refold.store.builds.build import Build, by_id, find, lock
+from refold.store.builds.build import Build, by_id, lock, readers_of
 from refold.store.builds.checksums import Disagreement, correct, disagreements
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import moved
@@ -253,7 +253,7 @@ def lock_downwards(conn: psycopg.Connection, build: Build, *, readers: bool = Tr
                 locked.append(one)
             elif build_id == build.build_id:
                 return None
-        below = find(conn, "b.upstream_id = ANY (%s) AND b.state IN ('building', 'live')", level) if readers else []
+        below = readers_of(conn, *level) if readers else []
         level = [reader.build_id for reader in below]
     return locked
 
@@ -330,7 +330,7 @@ def _of_each(
         with conn.transaction():
             return conn.execute(query.encode(), parameters).fetchall()
     except Exception as error:
-        if not of_an_event(error):
+        if not caused_by_event(error):
             raise
     found: list[tuple[int | None]] = []
     ids = conn.execute(f"SELECT event_id FROM {relation.table} WHERE {condition}".encode(), parameters)
@@ -341,6 +341,6 @@ def _of_each(
                     f"{query} AND event_id = %(event_id)s".encode(), {**parameters, "event_id": event_id}
                 ).fetchall()
         except Exception as error:
-            if not of_an_event(error):
+            if not caused_by_event(error):
                 raise
     return found

@@ -12,7 +12,6 @@ from typing import Literal
 import psycopg
 
 from refold.engine.apply.step import by_depth
-from refold.engine.isolate.search import of_an_event
 from refold.engine.reconcile import deep
 from refold.engine.reconcile.audit import as_kept, audit, parameters_of, parts, quick, snapshot
 from refold.engine.reconcile.heal import heal, leave_out_culprits
@@ -24,10 +23,11 @@ from refold.errors import BuildError
 from refold.model.projection.plan import LOG_COLUMNS
 from refold.model.stream.slices import runs
 from refold.model.upkeep.checksums import READ
-from refold.postgres.retry import after_deadlocks, transient
+from refold.postgres.retry import after_deadlocks
+from refold.postgres.sqlstate import caused_by_event, transient
 from refold.store import incidents
 from refold.store.builds import read_checksums as reads
-from refold.store.builds.build import Build, by_id, find, lock
+from refold.store.builds.build import Build, by_id, live_builds, lock
 from refold.store.builds.checksums import Disagreement, correct
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import described
@@ -78,7 +78,7 @@ def reconcile(
         BuildError: a name is not live.
     """
     compiler = projections if isinstance(projections, Compiler) else Compiler(projections)
-    live = {build.projection: build for build in find(conn, "b.state = 'live'")}
+    live = {build.projection: build for build in live_builds(conn)}
     chosen = [known(name, live) for name in names] if names else list(live.values())
     task = Reconciler(conn, compiler, depth, since, dry_run or depth == "quick", by, in_portions=in_portions)
     result = task.result
@@ -96,7 +96,7 @@ def reconcile(
             # One whose query or function fails now, or that somebody has locked, or that takes longer than a duty may,
             # keeps nobody else from being audited.
             alone = isinstance(error, psycopg.Error) and not conn.closed
-            if not (isinstance(error, BuildError) or of_an_event(error) or alone):
+            if not (isinstance(error, BuildError) or caused_by_event(error) or alone):
                 raise
             if not isinstance(error, BuildError):
                 result.failed.append(build.projection)
@@ -235,7 +235,7 @@ class Reconciler:
             try:
                 found = look()
             except Exception as error:
-                if not (goes_on and of_an_event(error)):
+                if not (goes_on and caused_by_event(error)):
                     raise
                 leave_out_culprits(self.conn, self.compiler, build, ranges)
                 found = look()
@@ -317,7 +317,7 @@ class Reconciler:
             self.result.unhealed.append(build.projection)
             raise
         except Exception as error:
-            if of_an_event(error):
+            if caused_by_event(error):
                 # What a damaged log has twice, say, cannot even be written. (Quickly: it fails at every attempt.)
                 with self._nothing_from_damage(build), self.conn.transaction():
                     refuse_known(self.conn)

@@ -14,7 +14,7 @@ from typing import Literal
 import psycopg
 
 from refold.engine.apply.page import write_all
-from refold.engine.isolate.search import Culprit, of_an_event
+from refold.engine.isolate.search import Culprit
 from refold.engine.reconcile.audit import parameters_of
 from refold.engine.reconcile.heal import lock_downwards
 from refold.engine.reconcile.proof import LogProof
@@ -24,6 +24,7 @@ from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Key, Read
 from refold.model.stream.parameters import key_parameters
 from refold.model.stream.slices import POSITION_BITS
 from refold.model.upkeep import checksums
+from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds.build import BY_KEY, EVENT_GRAIN, Build, by_id
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import DeadLetter, described, excluded_event_ids, moved, quarantine
@@ -77,7 +78,7 @@ def release(conn: psycopg.Connection, compiler: Compiler, letter: DeadLetter) ->
                 moved(conn, letter.build_id, left_out=-1, waiting=-1)
                 _reach(conn, compiler, locked[0], letter.key, locked)
         except Exception as error:
-            if not of_an_event(error):
+            if not caused_by_event(error):
                 raise
             quarantine(conn, locked[0], [Culprit(letter.event_id, letter.key, error)])
             return Outcome(letter, "failed", described(error))
@@ -138,7 +139,7 @@ def _reach(conn: psycopg.Connection, compiler: Compiler, build: Build, key: Key,
                 with conn.transaction():
                     _reach(conn, compiler, reader, at, locked)
             except Exception as error:
-                if not of_an_event(error):
+                if not caused_by_event(error):
                     raise
                 quarantine(conn, reader, [Culprit(event_id, at, error)])
 

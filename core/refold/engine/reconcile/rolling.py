@@ -16,7 +16,7 @@ from refold.engine.reconcile.result import ReconcileReport
 from refold.errors import BuildError
 from refold.model.stream.slices import Range
 from refold.store import incidents
-from refold.store.builds.build import Build, find
+from refold.store.builds.build import Build, live_builds
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.suspects import suspects
 
@@ -61,7 +61,7 @@ def step(conn: psycopg.Connection, compiler: Compiler, *, by: str = "rolling dee
     period, now = row
     due: list[tuple[datetime, int, Build, CompiledBuild, Mark | None, Range]] = []
     never = datetime.min.replace(tzinfo=UTC)
-    for build in find(conn, "b.state = 'live' AND b.loaded"):
+    for build in (one for one in live_builds(conn) if one.loaded):
         try:
             compiled = compiler.of(conn, build)
         except BuildError:

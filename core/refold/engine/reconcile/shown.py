@@ -7,7 +7,7 @@ import psycopg
 from refold.engine.publish.shown import LOCK_WAIT_S, is_hidden, shown_again, standing
 from refold.engine.reconcile.result import Hidden
 from refold.errors import BuildError
-from refold.postgres.retry import transient
+from refold.postgres.sqlstate import transient
 from refold.store import incidents
 from refold.store.builds.build import Build
 from refold.store.builds.compiled import Compiler
@@ -31,7 +31,7 @@ def audit_view(
         duty: others wait for this to end.
     """
     name = build.projection
-    known = incidents.find(conn, "i.kind = 'hidden' AND i.subject = %s AND i.resolved_at IS NULL", name)
+    known = incidents.open_incidents(conn, "hidden", subject=name)
     if not is_hidden(conn, build, compiler):
         if heals and known:
             incidents.resolve(conn, "hidden", name, by=by, outcome={"because": "its view is as it should be"})

@@ -15,6 +15,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from refold.model.stream.slices import POSITION_BITS
+from refold.postgres.rows import one_row
 from refold.store.log.guards import GUARDS, guards_disabled
 from refold.store.log.integrity import WHOLE_LOG, whole
 
@@ -73,10 +74,7 @@ def compare(conn: psycopg.Connection) -> Ledger:
     Args:
         conn: acts as refold_worker.
     """
-    with conn.cursor(row_factory=class_row(Ledger)) as cursor:
-        found = cursor.execute(_COMPARE.encode()).fetchone()
-    assert found is not None
-    return found
+    return one_row(conn, _COMPARE.encode(), row=class_row(Ledger))
 
 
 def bring_in_order(conn: psycopg.Connection, found: Ledger) -> None:
@@ -91,12 +89,12 @@ def bring_in_order(conn: psycopg.Connection, found: Ledger) -> None:
 
 
 def _accept(conn: psycopg.Connection, found: Ledger) -> None:
-    row = conn.execute(
+    row = one_row(
+        conn,
         "INSERT INTO refold.acceptances (segment, reason, missing, changed, unknown, details)"
         " VALUES (%s, %s, %s, %s, %s, %s) RETURNING acceptance",
         (WHOLE_LOG, REASON, found.lost, found.changed, found.unknown, Jsonb({"lost": found.lost_ids})),
-    ).fetchone()
-    assert row is not None
+    )
     conn.execute(
         """
         INSERT INTO refold.lost_events (event_id, acceptance)

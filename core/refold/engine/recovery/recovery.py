@@ -16,7 +16,6 @@ import psycopg
 from psycopg import sql
 
 from refold.engine.deployment.deploy import one_at_a_time
-from refold.engine.isolate.search import of_an_event
 from refold.engine.publish.switch import drop_superseded
 from refold.engine.publish.views import drop_view, switch_view
 from refold.engine.reconcile.audit import audit, parameters_of
@@ -33,8 +32,10 @@ from refold.engine.recovery.coordinates import (
 from refold.engine.recovery.survey import Survey, insist_on_schema, survey
 from refold.errors import BuildError
 from refold.postgres.failpoints import failpoint
-from refold.postgres.planner import plan_freely
+from refold.postgres.session import plan_freely
+from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds import read_checksums as reads
+from refold.store.builds import state
 from refold.store.builds.build import Build, by_id, lock, set_error
 from refold.store.builds.checksums import take
 from refold.store.builds.compiled import Compiler
@@ -194,7 +195,7 @@ def _look_behind(conn: psycopg.Connection, compiler: Compiler, result: RecoveryR
         try:
             result.damaged[build.projection] = audit(conn, compiler.of(conn, build)).suspects
         except Exception as error:
-            if not (isinstance(error, BuildError) or of_an_event(error)):
+            if not (isinstance(error, BuildError) or caused_by_event(error)):
                 raise
             # What cannot be told apart is told as damage.
             continue
@@ -227,7 +228,7 @@ def _part(conn: psycopg.Connection, plan: Survey) -> None:
                 _drop_view(conn, build)
             for table in tables_of(conn, build.table_name):
                 conn.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier("refold_builds", table)))
-            conn.execute("UPDATE refold.builds SET state = 'dropped' WHERE build_id = %s", (build.build_id,))
+            state.lose(conn, build)
     if plan.of("dropped"):
         drop_superseded(conn, keep=0)
     if plan.decision.strategy != "prove":
@@ -262,7 +263,7 @@ def _audit(
                 raise BuildError(f"it reads {unloaded[build.upstream_id]}, which is loaded anew")
             _prove(conn, compiler, build, result)
         except Exception as error:
-            if isinstance(error, LogDamaged) or not (isinstance(error, BuildError) or of_an_event(error)):
+            if isinstance(error, LogDamaged) or not (isinstance(error, BuildError) or caused_by_event(error)):
                 # From a damaged log it must not be loaded either.
                 raise
             unload(conn, build)

@@ -14,7 +14,7 @@ from refold.engine.recovery import ledger
 from refold.engine.recovery.ledger import Ledger
 from refold.engine.recovery.strategy import BuildOutcome, Decision, decide, outcomes
 from refold.errors import DatabaseError, NotInstalled
-from refold.store.builds.build import Build, find
+from refold.store.builds.build import Build, with_tables
 from refold.store.builds.compiled import Compiler
 from refold.store.schema.cluster import ClusterState, inspect_cluster
 
@@ -89,7 +89,7 @@ def survey(conn: psycopg.Connection, projections: Path | None) -> Survey:
     """
     found = insist_on_schema(conn)
     decision = decide(found)
-    builds = by_depth(conn, find(conn, "b.state <> 'dropped'"))
+    builds = by_depth(conn, with_tables(conn))
     tables = {
         str(name)
         for (name,) in conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'refold_builds'").fetchall()

@@ -14,7 +14,8 @@ from psycopg.types.json import Jsonb
 
 from refold.errors import BuildError
 from refold.model.stream.slices import POSITION_BITS, Range
-from refold.postgres.planner import plan_freely
+from refold.postgres.rows import one_row
+from refold.postgres.session import plan_freely
 from refold.store import incidents
 from refold.store.log.guards import GUARDS, guards_disabled, require_owner
 from refold.store.log.integrity import WHOLE_LOG, Damage, look, portions
@@ -47,7 +48,7 @@ class Accepted:
 
 def damaged(conn: psycopg.Connection) -> list[str]:
     """The segments with an open incident."""
-    open_ones = incidents.find(conn, "i.kind = 'log_damage' AND i.resolved_at IS NULL")
+    open_ones = incidents.open_incidents(conn, "log_damage")
     return sorted(incident.subject for incident in open_ones)
 
 
@@ -100,12 +101,12 @@ def record(conn: psycopg.Connection, found: Accepted, reason: str, *, by: str) -
         reason: why.
         by: who asks, for the incident.
     """
-    row = conn.execute(
+    row = one_row(
+        conn,
         "INSERT INTO refold.acceptances (segment, reason, missing, changed, unknown, details)"
         " VALUES (%s, %s, %s, %s, %s, %s) RETURNING acceptance",
         (found.segment, reason, found.missing, found.changed, found.unknown, Jsonb(_details(conn, found))),
-    ).fetchone()
-    assert row is not None
+    )
     for part in _parts(conn, found.segment):
         plan_freely(conn)
         bounds = _bounds(conn, found.segment, part)
@@ -190,8 +191,7 @@ def _span(conn: psycopg.Connection, segment: str) -> tuple[int, int]:
         if one.name == segment:
             return one.lower, one.upper
     lower = int(segment.rsplit("_", 1)[1])
-    row = conn.execute("SELECT last_value + 1 FROM refold.events_position").fetchone()
-    assert row is not None
+    row = one_row(conn, "SELECT last_value + 1 FROM refold.events_position")
     return lower, min((one.lower for one in known if one.lower > lower), default=max(int(row[0]), lower + 1))
 
 

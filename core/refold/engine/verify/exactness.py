@@ -17,7 +17,8 @@ from refold.model.projection.plan import Upkeep
 from refold.model.projection.sqlglot_compat import expression, in_words_of
 from refold.model.sql_text import ident
 from refold.model.upkeep.statements import Statements
-from refold.postgres.retry import transient
+from refold.postgres.rows import one_row
+from refold.postgres.sqlstate import transient
 
 _FLOATS = ("real", "double precision")
 
@@ -119,7 +120,7 @@ def _probe(conn: psycopg.Connection, definition: Definition, query: str) -> tupl
             conn.execute(f"CREATE TEMPORARY VIEW refold_probe AS\n{query}".encode())
             with conn.cursor(row_factory=args_row(_Call)) as cursor:
                 calls = cursor.execute(_CALLS).fetchall()
-            row = conn.execute(_TREE).fetchone()
+            (tree,) = one_row(conn, _TREE)
             conn.execute("DROP VIEW pg_temp.refold_probe")
     except psycopg.Error as error:
         if transient(error):
@@ -127,8 +128,7 @@ def _probe(conn: psycopg.Connection, definition: Definition, query: str) -> tupl
         raise DefinitionError(
             f"Postgres refuses it: {error.diag.message_primary or error}", path=definition.path
         ) from error
-    assert row is not None
-    return calls, row[0]
+    return calls, tree
 
 
 def _refusal(call: _Call, upkeep: Upkeep) -> tuple[str, str] | None:

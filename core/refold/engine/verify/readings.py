@@ -26,7 +26,8 @@ from refold.model.projection.query import Reading, reading
 from refold.model.projection.sqlglot_compat import in_words_of
 from refold.model.sql_text import ident
 from refold.model.stream.page_sql import Stream
-from refold.postgres.retry import transient
+from refold.postgres.rows import one_row
+from refold.postgres.sqlstate import transient
 
 _ALIKE = frozenset(
     """
@@ -134,11 +135,11 @@ class _Probe:
             with conn.transaction():
                 # Prepared: by that protocol it is one statement, whatever the text.
                 conn.execute((_HEAD + query).encode(), prepare=True)
-                row = conn.execute(
+                row = one_row(
+                    conn,
                     "SELECT ev_class::text, ev_action::text, pg_get_viewdef(ev_class)"
-                    " FROM pg_rewrite WHERE ev_class = 'pg_temp.refold_reading'::regclass"
-                ).fetchone()
-                assert row is not None
+                    " FROM pg_rewrite WHERE ev_class = 'pg_temp.refold_reading'::regclass",
+                )
                 own, action, self.words = row
                 self.tree = parse_tree.read(action, catalog, {own: "own"})
                 self.reads = () if stream is None else self._reads(conn, stream)
@@ -280,17 +281,16 @@ def _refuse_choices(conn: psycopg.Connection, catalog: Catalog, definition: Defi
 def _told_apart(conn: psycopg.Connection, catalog: Catalog, query: str) -> tuple[str, str] | None:
     """A type that cannot be brought into one spelling, and what to do about it; None where all can."""
     tree = _Probe(conn, catalog, query).tree
-    row = conn.execute(f"SELECT '{PLAIN}(anyelement)'::regprocedure::oid::text").fetchone()
-    assert row is not None
+    row = one_row(conn, f"SELECT '{PLAIN}(anyelement)'::regprocedure::oid::text")
     for node in parse_tree.nodes(tree):
         if node[1] != parse_tree.CALL or parse_tree.field(node, ":function") != row[0]:
             continue
         collation = parse_tree.field(node, ":inputcollid")
-        found = conn.execute(
+        found = one_row(
+            conn,
             _TYPE,
             {"type": parse_tree.field(node, ":result"), "collation": collation, "alike": sorted(_ALIKE)},
-        ).fetchone()
-        assert found is not None
+        )
         kind, alike, deterministic = found
         if not deterministic:
             return f"{kind} under a nondeterministic collation", 'Give it a collation: … COLLATE "C".'

@@ -9,7 +9,7 @@ import psycopg
 from refold.errors import BuildError
 from refold.model.sql_text import EVERYTHING
 from refold.model.upkeep.statements import Statements
-from refold.postgres.retry import transient
+from refold.postgres.sqlstate import transient
 
 _PLACEHOLDER = re.compile(r"%%|%\((\w+)\)s")
 _REMEDY = (

@@ -16,6 +16,7 @@ from refold.inspect.doctor.check import Check, Verdict, looking, member
 from refold.inspect.status import DUTIES_LATE
 from refold.model.projection.definition import load_directory
 from refold.model.projection.view_file import load_views, views_beside
+from refold.postgres.rows import one_row
 from refold.store.builds.build import kept, observed
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import REMEDIES, Kind, inspects, readable
@@ -142,8 +143,7 @@ def incidents(opened: Sequence[tuple[Kind, int]]) -> Check:
 def lag(conn: psycopg.Connection) -> list[Check]:
     """Whether live metrics are further behind than they may be: seen here, not by a worker."""
     with looking(conn):
-        row = conn.execute("SELECT lag_limit FROM refold.settings").fetchone()
-        assert row is not None
+        row = one_row(conn, "SELECT lag_limit FROM refold.settings")
         found = conn.execute(
             """
             SELECT b.projection, u.events,
@@ -174,7 +174,7 @@ def behind(builds: Sequence[tuple[str, int, float | None]], limit: int) -> Check
 def hot_keys(conn: psycopg.Connection) -> list[Check]:
     """The keys that make pages expensive, as workers found them."""
     with looking(conn):
-        opened = [(one.subject, one.evidence) for one in readable(conn, "i.kind = 'hot_key' AND i.resolved_at IS NULL")]
+        opened = [(one.subject, one.evidence) for one in readable(conn, kind="hot_key", open_only=True)]
     return [hot_key(table, evidence) for table, evidence in opened] or [Check("hot keys", "ok", "none is known")]
 
 
@@ -196,16 +196,17 @@ def hot_key(table: str, evidence: Mapping[str, Any]) -> Check:
 def workers(conn: psycopg.Connection) -> list[Check]:
     """Whether anybody keeps the metrics up to date, and does anything: a frozen worker has a session as well."""
     with looking(conn):
-        late = conn.execute(
+        (late,) = one_row(
+            conn,
             "SELECT extract(epoch FROM clock_timestamp() - max(started_at))::float8 FROM refold.duties"
-            " WHERE started_at <= clock_timestamp()"
-        ).fetchone()
-    row = conn.execute(
+            " WHERE started_at <= clock_timestamp()",
+        )
+    (number,) = one_row(
+        conn,
         "SELECT count(*)::integer FROM pg_stat_activity"
-        " WHERE datname = current_database() AND application_name = 'refold worker'"
-    ).fetchone()
-    assert row is not None and late is not None
-    return [at_work(row[0], late[0])]
+        " WHERE datname = current_database() AND application_name = 'refold worker'",
+    )
+    return [at_work(number, late)]
 
 
 def at_work(number: int, duty: float | None) -> Check:

@@ -6,6 +6,7 @@ import psycopg
 
 from refold.inspect.doctor.check import Check, graded
 from refold.postgres.connect import connect
+from refold.postgres.rows import one_row
 from refold.service.worker.listener import Listener, holders
 
 QUEUE = 0.1, 0.5
@@ -42,8 +43,7 @@ def listening(works: bool, proxied: bool) -> Check:
 
 def queue(conn: psycopg.Connection) -> list[Check]:
     """How full the queue of notifications is; any stuck listener of the cluster fills it."""
-    row = conn.execute("SELECT pg_notification_queue_usage()").fetchone()
-    assert row is not None
+    row = one_row(conn, "SELECT pg_notification_queue_usage()")
     verdict = graded(row[0], *QUEUE)
     remedy = "" if verdict == "ok" else "End the session that has listened longest inside a transaction."
     return [Check("notification queue", verdict, f"{row[0]:.0%} full", remedy)]

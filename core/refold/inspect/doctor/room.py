@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 
 from refold.inspect.doctor.check import Check, graded, looking
+from refold.postgres.rows import one_row
 
 DISK = 0.9, 0.97
 """Share of the disk that may be used."""
@@ -29,7 +30,8 @@ ASK = "Before a COPY or INSERT of your own that is longer: SELECT refold.ensure_
 def segments(conn: psycopg.Connection) -> list[Check]:
     """Segments that are ready, and positions that are left."""
     with looking(conn):
-        row = conn.execute(
+        row = one_row(
+            conn,
             """
             SELECT (SELECT count(*) FROM pg_inherits WHERE inhparent = 'refold.events'::regclass),
                    refold.log_end(), s.segment_size, s.segments_ahead,
@@ -37,9 +39,8 @@ def segments(conn: psycopg.Connection) -> list[Check]:
                    (SELECT extract(epoch FROM clock_timestamp() - max(b.at))
                     FROM refold.batches AS b WHERE NOT b.stored)
             FROM refold.settings AS s, refold.events_position AS p, refold.room_wanted() AS w
-            """
-        ).fetchone()
-    assert row is not None
+            """,
+        )
     return headroom(*row)
 
 
@@ -87,8 +88,7 @@ def headroom(
 
 def disk(conn: psycopg.Connection) -> list[Check]:
     """The database's size, and the disk's, where the server is on this machine and shows its directory."""
-    row = conn.execute("SELECT pg_size_pretty(pg_database_size(current_database()))").fetchone()
-    assert row is not None
+    row = one_row(conn, "SELECT pg_size_pretty(pg_database_size(current_database()))")
     checks = [Check("database size", "ok", str(row[0]))]
     found = conn.execute("SELECT setting FROM pg_settings WHERE name = 'data_directory'").fetchone()
     if found is None or not found[0]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import psycopg
 
 from refold.inspect.doctor.check import SESSIONS, Check, Verdict, graded
+from refold.postgres.rows import one_row
 
 OLDEST = 150000
 """The first version that refold supports."""
@@ -57,10 +58,10 @@ def judged(found: Mapping[str, str]) -> list[Check]:
 
 def connections(conn: psycopg.Connection) -> list[Check]:
     """How many connections are left."""
-    row = conn.execute(
-        f"SELECT count(*), current_setting('max_connections')::integer FROM pg_stat_activity WHERE {SESSIONS}".encode()
-    ).fetchone()
-    assert row is not None
+    row = one_row(
+        conn,
+        f"SELECT count(*), current_setting('max_connections')::integer FROM pg_stat_activity WHERE {SESSIONS}".encode(),
+    )
     used, most = row
     verdict = graded(used / most, *CONNECTIONS)
     remedy = "" if verdict == "ok" else "Raise max_connections, or put a pooler in front of the producers."
@@ -70,10 +71,9 @@ def connections(conn: psycopg.Connection) -> list[Check]:
 def clock(conn: psycopg.Connection) -> list[Check]:
     """This machine's clock against the server's."""
     before = time.time()
-    row = conn.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+    (theirs,) = one_row(conn, "SELECT extract(epoch FROM clock_timestamp())::float8")
     after = time.time()
-    assert row is not None
-    return [skew(before, after, row[0])]
+    return [skew(before, after, theirs)]
 
 
 def skew(before: float, after: float, server: float) -> Check:

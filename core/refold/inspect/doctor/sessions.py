@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import psycopg
 
 from refold.inspect.doctor.check import Check
-from refold.postgres.connect import SESSION
 from refold.postgres.replica_identity import lacking
+from refold.postgres.session import SESSION
 
 # What somebody else's session feels. refold's own sessions set what they depend on.
 _PRODUCERS = {

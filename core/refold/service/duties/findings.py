@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from refold.store.incidents import Kind, detect, find, resolve
+from refold.store.incidents import Kind, detect, open_incidents, resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,6 @@ def record(conn: psycopg.Connection, kind: Kind, duty: str, findings: Iterable[D
             detect(
                 conn, kind, finding.subject, by=duty, evidence=finding.evidence, started_at=finding.started_at
             )  # fmt: skip
-        for incident in find(conn, "i.kind = %s AND i.resolved_at IS NULL", kind):
+        for incident in open_incidents(conn, kind):
             if incident.subject not in found:
                 resolve(conn, kind, incident.subject, by=duty, outcome={"because": "it is over"})

@@ -17,7 +17,7 @@ from refold.engine.apply.page import FREE
 from refold.model.quantiles import quantile
 from refold.model.sql_text import hash_of, ident, quoted
 from refold.service.duties.findings import DutyFinding, record
-from refold.store.builds.build import BY_KEY, Build, find
+from refold.store.builds.build import BY_KEY, Build, kept
 from refold.store.builds.compiled import CompiledBuild, Compiler
 
 NAME = "hot keys"
@@ -52,7 +52,7 @@ class HotKey:
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Opens the incident `hot_key` for builds whose pages a key makes expensive, and closes it."""
-    builds = find(conn, "b.state IN ('building', 'live') AND b.loaded AND b.upkeep = ANY (%s)", list(BY_KEY))
+    builds = [build for build in kept(conn) if build.loaded and build.upkeep in BY_KEY]
     costs = expensive(_latencies(conn), (build.build_id for build in builds))
     found = []
     for build in builds:

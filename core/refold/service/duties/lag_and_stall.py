@@ -12,7 +12,7 @@ from psycopg.rows import class_row
 
 from refold.service.duties.findings import DutyFinding, record
 from refold.store.builds.compiled import Compiler
-from refold.store.incidents import Incident, become, find
+from refold.store.incidents import Incident, become, open_incidents
 from refold.store.schema.settings import Limits, limits
 
 NAME = "progress"
@@ -104,7 +104,7 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     with conn.cursor(row_factory=class_row(BuildProgress)) as cursor:
         builds_now = cursor.execute(_LOOK).fetchall()
     with conn.transaction():
-        before = find(conn, "i.kind IN ('lag', 'stalled') AND i.resolved_at IS NULL")
+        before = open_incidents(conn, "lag", "stalled")
         found = causes(builds_now, limits(conn), before)
         for cause, incident in successions(found, before):
             become(conn, incident.incident_id, cause.kind, cause.finding.subject)

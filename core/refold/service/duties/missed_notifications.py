@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 
 import psycopg
 
+from refold.postgres.rows import one_row
 from refold.store.builds.compiled import Compiler
-from refold.store.incidents import Incident, find, resolve
+from refold.store.incidents import Incident, open_incidents, resolve
 
 NAME = "missed notifications"
 QUIET = timedelta(minutes=10)
@@ -18,9 +19,8 @@ QUIET = timedelta(minutes=10)
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Closes the incident `missed_notification` when it has not been seen for a while."""
     with conn.transaction():
-        row = conn.execute("SELECT clock_timestamp()").fetchone()
-        assert row is not None
-        for incident in over(find(conn, "i.kind = 'missed_notification' AND i.resolved_at IS NULL"), row[0]):
+        row = one_row(conn, "SELECT clock_timestamp()")
+        for incident in over(open_incidents(conn, "missed_notification"), row[0]):
             resolve(conn, incident.kind, incident.subject, by=NAME, outcome={"because": "not seen again"})
 
 

@@ -27,7 +27,7 @@ from refold.service.duties.findings import DutyFinding
 from refold.store.builds.build import Build, kept
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import excluded_event_ids
-from refold.store.incidents import detect, find, resolve
+from refold.store.incidents import detect, open_incidents, resolve
 from refold.store.schema.settings import limits
 
 NAME = "purity"
@@ -67,7 +67,7 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
             if finding is not None:
                 detect(conn, "impure_transform", finding.subject, by=NAME, evidence=finding.evidence)
     gone = {build.table_name for build in builds}
-    for incident in find(conn, "i.kind = 'impure_transform' AND i.resolved_at IS NULL"):
+    for incident in open_incidents(conn, "impure_transform"):
         if incident.subject not in gone:
             outcome = {"because": "the build is not kept any more"}
             resolve(conn, incident.kind, incident.subject, by=NAME, outcome=outcome)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import psycopg
 
+from refold.postgres.rows import one_row
 from refold.store.builds.compiled import Compiler
 
 NAME = "retention"
@@ -38,9 +39,8 @@ def _portion(conn: psycopg.Connection, call: str, *parameters: object) -> int | 
     try:
         with conn.transaction():
             conn.execute("SET LOCAL lock_timeout = '200ms'")
-            row = conn.execute(call.encode(), parameters).fetchone()
+            row = one_row(conn, call.encode(), parameters)
     except psycopg.errors.LockNotAvailable:
         # Somebody works on these: they are not in a hurry.
         return None
-    assert row is not None
     return None if row[0] is None else int(row[0])

@@ -8,7 +8,7 @@ import psycopg
 
 from refold.store.builds.build import kept
 from refold.store.builds.compiled import Compiler
-from refold.store.incidents import Incident, find, resolve
+from refold.store.incidents import Incident, open_incidents, resolve
 
 NAME = "incidents of what is gone"
 
@@ -16,7 +16,7 @@ NAME = "incidents of what is gone"
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Closes incidents about dead letters of builds that were replaced, and about metrics that are gone."""
     with conn.transaction():
-        open_ = find(conn, "i.kind IN ('dead_letters', 'drift', 'hidden') AND i.resolved_at IS NULL")
+        open_ = open_incidents(conn, "dead_letters", "drift", "hidden")
         builds = kept(conn)
         for incident in over(open_, {b.table_name for b in builds}, {b.projection for b in builds}):
             resolve(conn, incident.kind, incident.subject, by=NAME, outcome={"because": "it is not kept any more"})

@@ -20,6 +20,7 @@ import psycopg
 from refold.errors import OnStandby
 from refold.postgres.connect import connect
 from refold.postgres.proxy import proxied
+from refold.postgres.session import DUTIES, DUTIES_ALONE
 from refold.postgres.watchdog import Watchdog
 from refold.service.duties.schedule import Duty, Schedule
 from refold.store.builds.compiled import Compiler
@@ -35,19 +36,6 @@ END_S = 3.0
 """Seconds for which it is waited for at the end, before its connection is cut."""
 CANCEL_S = 0.5
 """Seconds between two attempts to cancel what it is doing."""
-
-SETTINGS = {
-    # What a crash takes back is found again, and the locks of a heal need not wait for the disk.
-    "synchronous_commit": "off",
-    "jit": "off",
-}
-_FIT = {
-    # The next step of an audit looks at another part of history.
-    "plan_cache_mode": "force_custom_plan",
-    # While a heal waits for a build with a long page, it may hold up those above it. Shorter than a page of a build
-    # that is far behind, and it would come to nothing until that has caught up.
-    "lock_timeout": "5s",
-}
 
 
 class DutyThread:
@@ -70,7 +58,7 @@ class DutyThread:
         self._url = url
         self._projections = projections
         self._duties = duties
-        self._settings = SETTINGS | {"idle_in_transaction_session_timeout": f"{frozen_after * 1000:.0f}ms"}
+        self._settings = {**DUTIES, "idle_in_transaction_session_timeout": f"{frozen_after * 1000:.0f}ms"}
         self._pause = PAUSE[0]
         self._said: str | None = None
         self._told = threading.Event()
@@ -142,7 +130,7 @@ class DutyThread:
             self._session = conn, watchdog
             if not proxied(conn):
                 # There the next page may get this session.
-                for name, value in _FIT.items():
+                for name, value in DUTIES_ALONE.items():
                     conn.execute("SELECT set_config(%s, %s, false)", (name, value))
             while not self._told.wait(schedule.wait()):
                 # A restore may come while this worker runs.

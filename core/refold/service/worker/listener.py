@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import psycopg
 
 from refold.model.stream.cursor import Snapshot
+from refold.postgres.rows import one_row
 from refold.service.worker.missed_notifications import GRACE, Missed, close_incident, first_missed, open_incident
 
 log = logging.getLogger("refold.worker")
@@ -143,8 +144,7 @@ class Listener:
     def _settle(self, work: Callable[[], bool], stopped: Callable[[], bool]) -> bool:
         """Looks until every transaction is over that may have found nobody asleep; False when there is work."""
         # A txid of its own: a snapshot does not list those that run above the latest one that has ended.
-        row = self._conn.execute("SELECT pg_current_snapshot()::text, pg_current_xact_id()::text").fetchone()
-        assert row is not None
+        row = one_row(self._conn, "SELECT pg_current_snapshot()::text, pg_current_xact_id()::text")
         then, own = Snapshot.parse(row[0]), int(row[1])
         self._asleep_txid = own
         before = (*then.xip, *range(then.xmax, own))
@@ -199,8 +199,7 @@ class Listener:
     def _any_open(self, txids: Sequence[int]) -> bool:
         if not txids:
             return False
-        row = self._conn.execute("SELECT pg_current_snapshot()::text").fetchone()
-        assert row is not None
+        row = one_row(self._conn, "SELECT pg_current_snapshot()::text")
         now = Snapshot.parse(row[0])
         return any(not now.visible(txid) for txid in txids)
 

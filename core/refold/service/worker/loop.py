@@ -18,7 +18,9 @@ from refold.errors import OnStandby
 from refold.postgres.connect import connect
 from refold.postgres.old_snapshots import old
 from refold.postgres.proxy import proxied
-from refold.postgres.retry import away, transient
+from refold.postgres.retry import away
+from refold.postgres.session import PAGES
+from refold.postgres.sqlstate import transient
 from refold.postgres.watchdog import Watchdog
 from refold.service.duties.schedule import Duty
 from refold.service.duties.thread import DutyThread
@@ -42,20 +44,6 @@ FROZEN_AFTER = 60.0
 SEGMENTS_EVERY = 5.0
 """Seconds between two looks at the log's spare segments, at whether cursors still mean what they say, and at old
 snapshots."""
-
-SETTINGS = {
-    # The plan must not depend on how far a cursor has got (see Stream.page).
-    "plan_cache_mode": "force_generic_plan",
-    # Rows and cursor share a transaction: a crash that loses one loses both, and the page is done again.
-    "synchronous_commit": "off",
-    "jit": "off",
-    # Somebody may have one build's table locked: the worker begins again with the others.
-    "lock_timeout": "2s",
-    # A generic plan knows neither the size of a page nor that a segment which was empty is filling.
-    "enable_seqscan": "off",
-    "enable_bitmapscan": "off",
-    "enable_sort": "off",
-}
 
 
 class _Swept(NamedTuple):
@@ -102,7 +90,8 @@ class Worker:
         # Else a frozen worker would keep its build from the others for ever, and would count as asleep: every append
         # would notify somebody who cannot hear. A sleeper says something at every poll, and every few seconds.
         asleep = frozen_after + min(poll, SEGMENTS_EVERY)
-        self._settings = SETTINGS | {
+        self._settings = {
+            **PAGES,
             "idle_in_transaction_session_timeout": f"{frozen_after * 1000:.0f}ms",
             "idle_session_timeout": f"{asleep * 1000:.0f}ms",
         }
@@ -235,7 +224,7 @@ class Worker:
                 if done.events > 0 and build.upkeep in EVENT_GRAIN:
                     # Its readers have work now, and need not wait for the next look.
                     queued = {one.build_id for one in queue}
-                    readers = self._due(readers_of(runner.conn, build))
+                    readers = self._due(readers_of(runner.conn, build.build_id))
                     queue += [reader for reader in readers if reader.build_id not in queued]
         return _Swept(busy, full, pages)
 

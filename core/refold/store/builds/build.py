@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -95,14 +96,41 @@ def observed(conn: psycopg.Connection) -> list[Build]:
         return cursor.execute(query.encode()).fetchall()
 
 
+def all_builds(conn: psycopg.Connection) -> list[Build]:
+    """Every build that there has been and is not forgotten."""
+    return find(conn)
+
+
+def with_tables(conn: psycopg.Connection) -> list[Build]:
+    """The builds whose tables are there: all but those that were dropped."""
+    return find(conn, "b.state <> 'dropped'")
+
+
 def kept(conn: psycopg.Connection) -> list[Build]:
     """The builds that workers keep up to date: live ones and those on their way."""
     return find(conn, "b.state IN ('building', 'live')")
 
 
-def readers_of(conn: psycopg.Connection, build: Build) -> list[Build]:
-    """The builds that read this one and are kept."""
-    return find(conn, "b.upstream_id = %s AND b.state IN ('building', 'live')", build.build_id)
+def live_builds(conn: psycopg.Connection) -> list[Build]:
+    """The builds that analysts see, one of each metric."""
+    return find(conn, "b.state = 'live'")
+
+
+def unfinished(conn: psycopg.Connection) -> list[Build]:
+    """The builds that are on their way to be live."""
+    return find(conn, "b.state = 'building'")
+
+
+def builds_of(conn: psycopg.Connection, *deployments: int, state: State | None = None) -> list[Build]:
+    """The builds of some deployments; with a state, those in that one."""
+    if state is None:
+        return find(conn, "b.deployment = ANY (%s)", list(deployments))
+    return find(conn, "b.deployment = ANY (%s) AND b.state = %s", list(deployments), state)
+
+
+def readers_of(conn: psycopg.Connection, *build_ids: int) -> list[Build]:
+    """The builds that read one of these and are kept."""
+    return find(conn, "b.upstream_id = ANY (%s) AND b.state IN ('building', 'live')", list(build_ids))
 
 
 def live(conn: psycopg.Connection, projection: str) -> Build | None:
@@ -114,6 +142,11 @@ def live(conn: psycopg.Connection, projection: str) -> Build | None:
 def by_id(conn: psycopg.Connection, build_id: int) -> Build:
     """One build."""
     return find(conn, "b.build_id = %s", build_id)[0]
+
+
+def by_ids(conn: psycopg.Connection, build_ids: Iterable[int]) -> list[Build]:
+    """Some builds, oldest first."""
+    return find(conn, "b.build_id = ANY (%s)", list(build_ids))
 
 
 @dataclass(frozen=True, slots=True)

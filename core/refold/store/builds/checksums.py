@@ -16,6 +16,7 @@ from refold.model.sql_text import EVERYTHING
 from refold.model.stream.slices import EVERY_SLICE, Range
 from refold.model.upkeep.checksums import actual
 from refold.model.upkeep.statements import Relation
+from refold.postgres.rows import one_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,8 @@ def fold(conn: psycopg.Connection, build_id: int, at_most: int) -> int:
     Returns:
         How many there were.
     """
-    row = conn.execute(
+    row = one_row(
+        conn,
         """
         WITH gone AS (
             DELETE FROM refold.checksum_changes
@@ -116,8 +118,7 @@ def fold(conn: psycopg.Connection, build_id: int, at_most: int) -> int:
         SELECT count(*) FROM gone
         """,
         {"build": build_id, "most": at_most},
-    ).fetchone()
-    assert row is not None
+    )
     return int(row[0])
 
 

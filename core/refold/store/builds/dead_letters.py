@@ -18,6 +18,7 @@ from psycopg.rows import class_row
 
 from refold.errors import BuildError
 from refold.model.stream.cursor import Key
+from refold.postgres.rows import one_row
 from refold.store import incidents
 from refold.store.builds.build import Build
 from refold.store.log.append import storable
@@ -79,6 +80,32 @@ def find(conn: psycopg.Connection, condition: str = "true", *parameters: object)
         return cursor.execute(query.encode(), parameters).fetchall()
 
 
+def letters(
+    conn: psycopg.Connection,
+    *,
+    waiting: bool = False,
+    numbers: Sequence[int] | None = None,
+    projections: Sequence[str] | None = None,
+) -> list[DeadLetter]:
+    """Dead letters, oldest first.
+
+    Args:
+        conn: acts as one of `INSPECTORS`.
+        waiting: only those that wait, of builds that are kept.
+        numbers: only those of these numbers, or
+        projections: of these projections; all where both are None.
+    """
+    condition = "d.state = 'waiting' AND b.state IN ('building', 'live')" if waiting else "true"
+    if numbers is None and projections is None:
+        return find(conn, condition)
+    return find(
+        conn,
+        f"{condition} AND (d.dead_letter_id = ANY (%s) OR b.projection = ANY (%s))",
+        list(numbers or ()),
+        list(projections or ()),
+    )
+
+
 def excluded_event_ids(conn: psycopg.Connection, build: Build) -> list[str]:
     """The ids of the events that a build leaves out.
 
@@ -119,7 +146,8 @@ class DeadLetterBudget:
     def for_page(cls, conn: psycopg.Connection, build: Build, rows: int) -> DeadLetterBudget:
         """The bound for a page of so many rows, from `refold.settings`."""
         # What its live predecessor leaves out fails in a rebuild as well, and is no news.
-        found = conn.execute(
+        found = one_row(
+            conn,
             """
             SELECT s.max_dead_letters, s.dead_letter_share, s.too_many_dead_letters, b.waiting_letters, b.state,
                    coalesce((SELECT p.dead_letters FROM refold.builds AS p
@@ -127,8 +155,7 @@ class DeadLetterBudget:
             FROM refold.settings AS s, refold.builds AS b WHERE b.build_id = %s
             """,
             (build.build_id,),
-        ).fetchone()
-        assert found is not None
+        )
         most, share, beyond, waiting, state, known = found
         few = max(cls.FEW, int(rows * share), known)
         return cls(most + known - waiting, few, beyond == "stop" or state != "live")
@@ -192,7 +219,8 @@ def quarantine(conn: psycopg.Connection, build: Build, failed: Sequence[Failed],
         return
     causes = [one.error.__cause__ for one in failed]
     traces = [None if cause is None else storable("".join(traceback.format_exception(cause))) for cause in causes]
-    row = conn.execute(
+    row = one_row(
+        conn,
         """
         WITH failed AS (
             SELECT *
@@ -229,8 +257,7 @@ def quarantine(conn: psycopg.Connection, build: Build, failed: Sequence[Failed],
             "errors": [storable(described(one.error)) for one in failed],
             "traces": traces,
         },
-    ).fetchone()
-    assert row is not None
+    )
     moved(conn, build.build_id, left_out=row[0], waiting=row[0], beyond=beyond)
 
 
@@ -248,20 +275,21 @@ def moved(
         waiting: how many more of those wait.
         beyond: whether there are more than `Bound` allows.
     """
-    row = conn.execute(
+    row = one_row(
+        conn,
         """
         UPDATE refold.builds SET dead_letters = dead_letters + %s, waiting_letters = waiting_letters + %s
         WHERE build_id = %s RETURNING projection, table_name, waiting_letters
         """,
         (left_out, waiting, build_id),
-    ).fetchone()
-    assert row is not None
+    )
     projection, table, waits = row
     if not waits:
         incidents.resolve(conn, INCIDENT, table, by="deadletters", outcome={"waiting": 0})
         return
     # Both are the ends of an index.
-    found = conn.execute(
+    found = one_row(
+        conn,
         """
         SELECT (SELECT first_failed_at FROM refold.dead_letters WHERE build_id = %(build)s AND state = 'waiting'
                 ORDER BY first_failed_at LIMIT 1),
@@ -269,8 +297,7 @@ def moved(
                 ORDER BY first_failed_at DESC LIMIT 1)
         """,
         {"build": build_id},
-    ).fetchone()
-    assert found is not None
+    )
     since, error = found
     evidence = {"projection": projection, "waiting": waits, "error": error}
     if beyond:

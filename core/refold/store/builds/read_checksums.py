@@ -17,6 +17,7 @@ from refold.model.stream.cursor import Key
 from refold.model.stream.slices import EVERY_SLICE, POSITION_BITS, Range, by_position, position_slice
 from refold.model.upkeep import checksums
 from refold.model.upkeep.checksums import READ, identity
+from refold.postgres.rows import one_row
 from refold.store.builds.build import Build
 from refold.store.builds.checksums import Disagreement, Side, compared, keep
 from refold.store.builds.compiled import CompiledBuild
@@ -129,7 +130,8 @@ def _edge(conn: psycopg.Connection, compiled: CompiledBuild, parameters: Mapping
     if compiled.stream.ordinal:
         return _Edge(0, 0)
     # Slices are noted and sealed in order, so that those before the first that is not are all there.
-    row = conn.execute(
+    row = one_row(
+        conn,
         """
         SELECT coalesce(min(s.slice) FILTER (
                    WHERE s.sealed_at IS NULL OR s.upto >= pg_snapshot_xmin(%(done)s::pg_snapshot)),
@@ -138,8 +140,7 @@ def _edge(conn: psycopg.Connection, compiled: CompiledBuild, parameters: Mapping
         FROM refold.sealed_slices AS s
         """,
         parameters,
-    ).fetchone()
-    assert row is not None
+    )
     return _Edge(int(row[0]), (int(row[1]) >> POSITION_BITS) + 1 - int(row[0]))
 
 

@@ -8,6 +8,8 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import class_row
 
+from refold.postgres.rows import one_row
+
 
 @dataclass(frozen=True, slots=True)
 class BlockingTransaction:
@@ -36,8 +38,7 @@ def blocking_transactions(conn: psycopg.Connection) -> tuple[list[BlockingTransa
             from then on: what others' sessions do is shown to that one, if to anybody.
     """
     # The login role need not be allowed to look a name up in refold's schema.
-    row = conn.execute("SELECT 'refold.events'::regclass::oid").fetchone()
-    assert row is not None
+    row = one_row(conn, "SELECT 'refold.events'::regclass::oid")
     log = int(row[0])
     conn.execute("SET LOCAL ROLE NONE")
     return _holders(conn, _SESSIONS, log), _holders(conn, _PREPARED, log)

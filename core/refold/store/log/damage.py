@@ -44,7 +44,7 @@ def leave(conn: psycopg.Connection, damage: Sequence[Damage], slices: Collection
 def resolve_others(conn: psycopg.Connection, damage: Sequence[Damage], *, by: str) -> None:
     """Closes the incidents of segments that are not damaged, by somebody who has looked at all of them."""
     damaged = {one.segment for one in damage}
-    for incident in incidents.find(conn, "i.kind = 'log_damage' AND i.resolved_at IS NULL"):
+    for incident in incidents.open_incidents(conn, "log_damage"):
         if incident.subject not in damaged:
             incidents.resolve(conn, "log_damage", incident.subject, by=by, outcome=AS_IT_WAS)
 
@@ -59,7 +59,7 @@ def look_again(conn: psycopg.Connection, *, by: str) -> None:
         conn: acts as refold_worker, in autocommit mode.
         by: who looks, for the incidents.
     """
-    for incident in incidents.find(conn, "i.kind = 'log_damage' AND i.resolved_at IS NULL"):
+    for incident in incidents.open_incidents(conn, "log_damage"):
         with conn.transaction():
             # An incident without slices is an older version's: `refold scrub` looks at all there is.
             if "slices" in incident.evidence and not damage_of(conn, incident):
@@ -85,7 +85,7 @@ def refuse_known(conn: psycopg.Connection) -> None:
     Raises:
         LogDamaged: it is.
     """
-    for incident in incidents.find(conn, "i.kind = 'log_damage' AND i.resolved_at IS NULL"):
+    for incident in incidents.open_incidents(conn, "log_damage"):
         found = damage_of(conn, incident)
         if found:
             raise LogDamaged(found, _slices(conn, incident))
@@ -93,7 +93,7 @@ def refuse_known(conn: psycopg.Connection) -> None:
 
 def _open(conn: psycopg.Connection, segment: str) -> set[int]:
     """The slices that the open incident of a segment names."""
-    for incident in incidents.find(conn, "i.kind = 'log_damage' AND i.resolved_at IS NULL AND i.subject = %s", segment):
+    for incident in incidents.open_incidents(conn, "log_damage", subject=segment):
         return _slices(conn, incident)
     return set()
 

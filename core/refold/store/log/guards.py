@@ -9,6 +9,7 @@ import psycopg
 
 from refold.errors import BuildError, DatabaseError
 from refold.postgres.retry import in_short_attempts
+from refold.postgres.rows import one_row
 
 T = TypeVar("T")
 
@@ -26,8 +27,7 @@ def require_owner(conn: psycopg.Connection) -> None:
     Raises:
         DatabaseError: it cannot.
     """
-    row = conn.execute("SELECT session_user, pg_has_role(session_user, 'refold_owner', 'MEMBER')").fetchone()
-    assert row is not None
+    row = one_row(conn, "SELECT session_user, pg_has_role(session_user, 'refold_owner', 'MEMBER')")
     if not row[1]:
         raise DatabaseError(
             f"{row[0]} may not act as refold_owner, who alone may rewrite the coordinates of the log",

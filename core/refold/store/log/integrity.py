@@ -15,7 +15,8 @@ import psycopg
 
 from refold.errors import BuildError
 from refold.model.stream.slices import LAST, POSITION_BITS, Range, by_position, runs
-from refold.postgres.planner import plan_freely
+from refold.postgres.rows import one_row
+from refold.postgres.session import plan_freely
 from refold.store.log.seal import DIFFERS, PAIRED, TOGETHER, Segment, SliceChecksum, checksums, segments
 
 WHOLE_LOG = "refold.events"
@@ -86,14 +87,14 @@ REMEDY = (
 
 def edge(conn: psycopg.Connection) -> tuple[int, int]:
     """The first slice that is not sealed, and the last one of which positions have been drawn."""
-    row = conn.execute(
+    row = one_row(
+        conn,
         """
         SELECT coalesce(min(slice) FILTER (WHERE sealed_at IS NULL), max(slice) + 1, 0),
                (SELECT last_value FROM refold.events_position)
         FROM refold.sealed_slices
-        """
-    ).fetchone()
-    assert row is not None
+        """,
+    )
     return int(row[0]), int(row[1]) >> POSITION_BITS
 
 

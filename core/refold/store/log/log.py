@@ -10,7 +10,8 @@ import psycopg
 
 from refold.model.event.source_event import Answer, SourceEvent
 from refold.postgres.connect import connect
-from refold.postgres.retry import away, retrying, transient
+from refold.postgres.retry import away, retrying
+from refold.postgres.sqlstate import transient
 from refold.postgres.watchdog import Watchdog
 from refold.store.log.append import Receipt, append
 

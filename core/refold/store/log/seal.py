@@ -16,7 +16,8 @@ import psycopg
 
 from refold.model.stream.slices import POSITION_BITS, position_slice
 from refold.model.upkeep.checksums import identity
-from refold.postgres.planner import plan_freely
+from refold.postgres.rows import one_row
+from refold.postgres.session import plan_freely
 
 ROW_HASH = (
     "hash_record_extended(ROW(txid, position, event_id, user_id, action, ts, metadata::text, version, recorded_at), 0)"
@@ -109,8 +110,7 @@ def note(conn: psycopg.Connection) -> None:
     Args:
         conn: acts as refold_worker, in autocommit mode: the id must be younger than the look at the sequence.
     """
-    row = conn.execute("SELECT last_value + is_called::integer FROM refold.events_position").fetchone()
-    assert row is not None
+    row = one_row(conn, "SELECT last_value + is_called::integer FROM refold.events_position")
     conn.execute(
         """
         INSERT INTO refold.sealed_slices (slice, passed)

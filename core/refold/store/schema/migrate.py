@@ -17,7 +17,8 @@ from refold.errors import DatabaseError
 from refold.postgres.connect import ROLES, connect, connection
 from refold.postgres.locks import WAIT_S, alone
 from refold.postgres.replica_identity import give_identities
-from refold.postgres.retry import in_short_attempts, transient
+from refold.postgres.retry import in_short_attempts
+from refold.postgres.sqlstate import transient
 from refold.postgres.standby import refuse
 from refold.store.schema.resources import migrations_dir, sql_dir
 

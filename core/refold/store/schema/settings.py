@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.rows import class_row
 
+from refold.postgres.rows import one_row
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -31,12 +33,8 @@ class Limits:
 
 def limits(conn: psycopg.Connection) -> Limits:
     """The limits in force; `UPDATE refold.settings SET lag_limit = …` changes them for all workers."""
-    with conn.cursor(row_factory=class_row(Limits)) as cursor:
-        row = cursor.execute(
-            """
-            SELECT lag_limit, stalled_after, held_back_after, held_snapshot_after, impure_sample, latency_days
-            FROM refold.settings
-            """
-        ).fetchone()
-    assert row is not None
-    return row
+    query = (
+        "SELECT lag_limit, stalled_after, held_back_after, held_snapshot_after, impure_sample, latency_days"
+        " FROM refold.settings"
+    )
+    return one_row(conn, query, row=class_row(Limits))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import log2
 
-import psycopg
 import pytest
 
-from refold.engine.isolate.search import Portion, first_failing, of_an_event, sift
+from refold.engine.isolate.search import Portion, first_failing, sift
 from refold.model.projection.transform import FunctionFailed
 from refold.store.builds.dead_letters import described
 
@@ -100,32 +99,6 @@ def test_a_portion_ends_in_time() -> None:
     assert not Portion(found, most=2, seconds=1000.0).enough()
     found.append(2)
     assert Portion(found, most=2, seconds=1000.0).enough()
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (psycopg.errors.InvalidTextRepresentation(), True),
-        (psycopg.errors.DivisionByZero(), True),
-        (psycopg.errors.RaiseException(), True),
-        (psycopg.errors.ProgramLimitExceeded(), True),
-        (psycopg.errors.CardinalityViolation(), True),
-        (psycopg.DataError("refused before it was sent"), True),
-        (FunctionFailed(KeyError("price")), True),
-        (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"), True),
-        (psycopg.errors.UndefinedFunction(), False),
-        (psycopg.errors.InsufficientPrivilege(), False),
-        (psycopg.errors.SerializationFailure(), False),
-        (psycopg.errors.DiskFull(), False),
-        (psycopg.errors.AdminShutdown(), False),
-        (psycopg.OperationalError("the connection is lost"), False),
-        (MemoryError(), False),
-        (KeyError("a mistake of ours"), False),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_whose_fault_an_error_is(error: Exception, expected: bool) -> None:
-    assert of_an_event(error) is expected
 
 
 def test_an_error_that_quotes_a_long_value_can_be_read() -> None:
