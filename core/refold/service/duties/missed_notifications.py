@@ -21,7 +21,9 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
         row = conn.execute("SELECT clock_timestamp()").fetchone()
         assert row is not None
         for incident in over(find(conn, "i.kind = 'missed_notification' AND i.resolved_at IS NULL"), row[0]):
-            resolve(conn, incident.kind, incident.subject, by=NAME, outcome={"because": "not seen again"})
+            resolve(
+                conn, incident.kind, incident.subject, by=NAME, outcome={"because": "no notification was missed again"}
+            )
 
 
 def over(incidents: Sequence[Incident], now: datetime) -> list[Incident]:

@@ -69,7 +69,7 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     gone = {build.table_name for build in builds}
     for incident in find(conn, "i.kind = 'impure_transform' AND i.resolved_at IS NULL"):
         if incident.subject not in gone:
-            outcome = {"because": "the build is not kept any more"}
+            outcome = {"because": "the build is no longer kept up to date"}
             resolve(conn, incident.kind, incident.subject, by=NAME, outcome=outcome)
 
 
