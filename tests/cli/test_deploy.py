@@ -94,14 +94,14 @@ def test_nothing_to_do(refold: Refold, metric: Metric) -> None:
     refold("deploy")
     again = refold("deploy")
     assert again.status == 0
-    assert "Everything is as the files say." in again.out
+    assert "Nothing to do: the live metrics match the files." in again.out
 
 
 def test_a_folder_without_projections_is_called_so(refold: Refold) -> None:
     Path("projections").mkdir(exist_ok=True)
     done = refold("deploy", "--dry-run")
     assert (done.status, done.out) == (0, "")
-    assert "no projection among the files" in done.err
+    assert "the folder contains no projection" in done.err
 
 
 def test_a_wrong_file_is_refused_with_its_place_and_a_remedy(refold: Refold, metric: Metric) -> None:
@@ -148,13 +148,13 @@ def test_built_beside_and_promoted_later(refold: Refold, metric: Metric, record:
     assert "`refold promote` switches" in beside.out
     assert csv(refold, "SELECT * FROM counts") == ["view,1"]
     assert [b["state"] for b in refold("status", "--json").json["builds"]] == ["live", "building"]
-    assert "waits for promote" in refold("status").out
+    assert "ready to promote" in refold("status").out
     unknown = refold("promote", "count")
     assert (unknown.status, "Did you mean counts?" in unknown.err) == (2, True)
     promoted = refold("promote", "counts")
     assert promoted.status == 0, promoted.err
     assert csv(refold, "SELECT * FROM counts") == ["view,1,1"]
-    assert "No build waits" in refold("promote").out
+    assert "No build is ready" in refold("promote").out
 
 
 def test_a_change_that_is_taken_back_does_not_go_live_after_all(refold: Refold, metric: Metric) -> None:
@@ -163,9 +163,9 @@ def test_a_change_that_is_taken_back_does_not_go_live_after_all(refold: Refold, 
     metric("counts", USERS)
     refold("deploy", "--no-promote")
     metric("counts", COUNTS)
-    assert "Everything is as the files say." in refold("deploy").out
+    assert "Nothing to do: the live metrics match the files." in refold("deploy").out
     assert [build["state"] for build in refold("status", "--json").json["builds"]] == ["live"]
-    assert "No build waits" in refold("promote").out
+    assert "No build is ready" in refold("promote").out
 
 
 def test_promoting_one_takes_along_what_it_reads_and_what_reads_that(refold: Refold, metric: Metric) -> None:

@@ -111,7 +111,7 @@ def test_renamed_with_its_rows(project: Refold, record: Record, metric: Metric) 
 
     # The deploy finds everything as it is, workers and audits go on with it, and the old name is free.
     record("view=eve")
-    assert "Everything is as the files say." in project("deploy").out
+    assert "Nothing to do: the live metrics match the files." in project("deploy").out
     assert project("worker", "--drain").status == 0
     assert csv(project, "SELECT * FROM top ORDER BY 1") == ["ping,1", "view,2"]
     assert project("reconcile").status == 0
@@ -214,7 +214,7 @@ def test_a_transform_is_renamed_with_all_that_reads_it(
     assert refold("rename", "graded", "scored", "--dry-run").status == 0
     renamed = refold("rename", "graded", "scored")
     assert renamed.status == 0, renamed.err
-    assert "Everything is as the files say." in refold("deploy").out
+    assert "Nothing to do: the live metrics match the files." in refold("deploy").out
     assert admin.execute("SELECT table_name FROM refold.builds WHERE state = 'live' ORDER BY 1").fetchall() == tables
 
     # Workers with the new files go on with all of it.
@@ -233,6 +233,6 @@ def test_a_transform_is_renamed_with_all_that_reads_it(
     written("scored", second)
     forward = refold("rollback", "scored")
     assert forward.status == 0, forward.err
-    assert "Everything is as the files say." in refold("deploy").out
+    assert "Nothing to do: the live metrics match the files." in refold("deploy").out
     assert refold("rebuild", "scored", "--cascade").status == 0
     assert figures(refold) == [["big,1", "tiny,1"], ["BIG,1", "TINY,1"], ["ann,tiny", "bob,big"]]

@@ -76,9 +76,9 @@ def test_what_is_no_url_is_not_repeated(bare: Refold, url: str) -> None:
         (["server", "stop"], {"REFOLD_HOME": __file__}, f"lives in a directory, and {__file__} is a file"),
         (["server", "start"], {"REFOLD_HOME": __file__}, f"lives in a directory, and {__file__} is a file"),
         (["deploy"], {}, "there are no projections to deploy: "),
-        (["deploy", "--projections", "nowhere"], {}, "/nowhere is not there"),
-        (["deploy", "--projections", __file__], {}, f"{__file__} is no folder"),
-        (["deploy", "--starters", "--projections", "."], {}, "--starters and --projections name two folders"),
+        (["deploy", "--projections", "nowhere"], {}, "/nowhere does not exist"),
+        (["deploy", "--projections", __file__], {}, f"{__file__} is not a folder"),
+        (["deploy", "--starters", "--projections", "."], {}, "--starters and --projections exclude each other"),
     ],
 )
 def test_a_place_that_is_none_is_named_before_anything_is_made(
@@ -93,7 +93,7 @@ def test_a_place_that_is_none_is_named_before_anything_is_made(
 
 def test_deploy_says_where_it_looked_and_where_there_is_a_project(bare: Refold) -> None:
     here = Path.cwd()
-    assert f"{here}/projections is not there" in bare("deploy").err
+    assert f"{here}/projections does not exist" in bare("deploy").err
     (here / "projections").mkdir()
     (here / "sql").mkdir()
     os.chdir("sql")
@@ -112,7 +112,7 @@ def test_a_database_that_is_not_there(bare: Refold, server: ServerUnderTest) -> 
     """The server answers: that it may be down is no advice."""
     done = bare("status", "--database-url", server.url_of("no_such_database"))
     assert done.status == 2
-    assert done.err.startswith('error: the server refuses the session: database "no_such_database" does not exist')
+    assert done.err.startswith('error: the server refused the connection: database "no_such_database" does not exist')
     assert "Check the database's name" in done.err
 
 
@@ -146,7 +146,7 @@ def test_an_unknown_metric_names_those_there_are(refold: Refold) -> None:
 def test_a_folder_that_is_not_there(refold: Refold) -> None:
     done = refold("deploy", "--projections", "nowhere")
     assert done.status == 2
-    assert "/nowhere is not there" in done.err
+    assert "/nowhere does not exist" in done.err
     assert "refold init" in done.err
 
 
@@ -186,7 +186,7 @@ def test_on_a_terminal_there_are_colours_and_ctrl_c_ends_it_with_130(database_ur
     os.close(follower)
     seen = b""
     try:
-        while b"ready ahead" not in seen:
+        while b"prepared" not in seen:
             assert select.select([leader], [], [], 20)[0], seen
             seen += os.read(leader, 65536)
         os.write(leader, b"\x03")

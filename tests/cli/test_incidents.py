@@ -22,7 +22,7 @@ def worker(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 def test_nothing_happened(refold: Refold) -> None:
-    assert refold("incidents").out == "no incident is open, and none was in the last 7d\n"
+    assert refold("incidents").out == "no incident is open, and none was open in the last 7d\n"
     assert refold("incidents", "--open").out == "no incident is open\n"
     assert refold("incidents", "--open", "--json").json == []
     assert "incidents" not in refold("status").out
@@ -78,7 +78,7 @@ def test_the_first_line_counts_and_the_last_ones_say_what_to_do(
     detect(worker, "lag", "daily__1", by="progress", evidence={})
     resolve(worker, "lag", "daily__1", by="progress")
     lines = refold("incidents").out.splitlines()
-    assert lines[0] == "1 open, 1 over"
+    assert lines[0] == "1 open, 1 resolved"
     assert lines[-1].startswith("dead_letters: ") and "`refold deadletters retry NAME`" in lines[-1]
     assert not any(one.startswith("lag: ") for one in lines), "what is over needs nobody"
 
@@ -89,9 +89,9 @@ def test_what_was_seen_and_done_is_told_in_words(refold: Refold, worker: psycopg
     detect(worker, "drift", "daily", by="quick audit", evidence={"depth": "slice"})
     resolve(worker, "drift", "daily", by="quick audit", outcome={"healed": {"daily__1: missing": 3}, "figures": []})
     shown = refold("incidents").out
-    assert "8 faults, what stands there is not what was written: e0 (changed)" in shown
+    assert "8 faults, the log differs from what was written: e0 (changed)" in shown
     assert "e4 (changed) and 3 more" in shown
-    assert "done: 3 rows of daily__1 were missing, and made again\n" in shown
+    assert "done: 3 rows of daily__1 were missing and restored\n" in shown
     assert "{" not in shown
 
 
@@ -99,8 +99,8 @@ def test_of_drift_nobody_knows_since_when(refold: Refold, worker: psycopg.Connec
     """A time to detect of 0 ms would be a boast."""
     detect(worker, "drift", "daily", by="quick audit", evidence={})
     shown = refold("incidents").out
-    assert "noticed 20" in shown and " UTC, by quick audit" in shown
-    assert "noticed after" not in shown
+    assert "detected 20" in shown and " UTC, by quick audit" in shown
+    assert "detected after" not in shown
     [kind] = refold("report", "--json").json["incidents"]
     assert kind["to_detect"] is None
 
@@ -110,4 +110,4 @@ def test_spans_that_no_calendar_has(refold: Refold, span: str) -> None:
     for command in ("incidents", "report"):
         done = refold(command, "--since", span)
         assert done.status == 2
-        assert "up to a century" in done.err
+        assert "up to 100 years" in done.err

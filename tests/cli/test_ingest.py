@@ -153,7 +153,7 @@ WRONG_CALLS = [
     (["visits.csv", "nowhere.csv", *OPTIONS], "cannot open nowhere.csv"),
     (["visits.csv", "other.csv", *OPTIONS], "there is no column"),
     (["visits.csv", "sub/visits.csv", *OPTIONS], "are both called 'visits.csv'"),
-    (["visits.csv", "other.csv", "--source", "x", *OPTIONS], "--source names one file"),
+    (["visits.csv", "other.csv", "--source", "x", *OPTIONS], "--source applies to one file"),
     (["-", "-", "--format", "csv", *OPTIONS], "are both called '-'"),
     (["visits.csv", "--map", "user=who"], "events have no field 'user' (did you mean 'user_id'?)"),
     (["visits.csv", *OPTIONS, "--timezone", "Berlin"], "unknown time zone 'Berlin'"),

@@ -121,7 +121,7 @@ def test_it_acts_as_an_analyst_who_only_reads(deployed: Refold) -> None:
         done = deployed("query", forbidden)
         assert done.status == 2
         assert "permission denied" in done.err
-        assert "`refold query` reads what is in `metrics`" in done.err
+        assert "`refold query` reads the schema `metrics`" in done.err
     assert deployed("query", "CREATE TABLE metrics.mine (n integer)").status == 2
     assert deployed("query", "DELETE FROM counts").status == 2
     assert deployed("query", "SELECT set_config('a.b', 'c', false)", "--csv", "--json").status == 2

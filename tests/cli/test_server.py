@@ -29,7 +29,7 @@ def at_home(bare: Refold, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refold]:
 def test_the_first_command_starts_and_installs_it_and_it_goes_on_running(
     at_home: Refold, metric: Callable[[str, str], Path]
 ) -> None:
-    assert "not made yet" in at_home("server", "status").out
+    assert "not created yet" in at_home("server", "status").out
     assert at_home("server", "status", "--json").json["running"] is False
     metric("counts", "SELECT action, count(*) AS events FROM events GROUP BY action")
     deployed = at_home("deploy")
@@ -42,7 +42,7 @@ def test_the_first_command_starts_and_installs_it_and_it_goes_on_running(
     assert at_home("server", "status").out.startswith(f"running  pid {running['pid']}")
 
     assert at_home("server", "stop").out.startswith("stopped")
-    assert at_home("server", "stop").out == "it does not run\n"
+    assert at_home("server", "stop").out == "the embedded server is not running\n"
     assert at_home("server", "status").out.startswith("stopped")
     assert at_home("server", "start").out.startswith("running")
     assert at_home("query", "TABLE counts", "--json").json == []

@@ -79,7 +79,7 @@ def test_a_standby(bare: Refold) -> None:
                 assert done.status == 2, command
                 assert "this server is a standby" in done.err, command
                 assert "target_session_attrs=read-write" in done.err
-            assert "it has all that its primary sent" in refold("status").out
+            assert "has replayed all it received" in refold("status").out
             assert figure(there, "SELECT max(lag_seconds) FROM metrics.freshness") == 0
 
             # What the primary applies from now on is missing here, and no event is seen to wait.

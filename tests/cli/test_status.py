@@ -122,7 +122,7 @@ def test_a_metric_that_fails_is_named(refold: Refold, metric: Metric, record: Re
     record("view=ann")
     drained = refold("worker", "--drain")
     assert drained.status == 2
-    assert "not everything could be applied" in drained.err
+    assert "some events could not be applied" in drained.err
     assert "division by zero" in drained.err
     failing = {build["projection"]: build["error"] for build in refold("status", "--json").json["builds"]}
     assert failing["counts"] is None

@@ -194,7 +194,7 @@ def test_reconcile_tells_of_a_metric_whose_view_somebody_has_taken_and_makes_it_
         admin.execute(damage.format(table=table))
         for only_looks in ("--dry-run", "--depth=quick"):
             told = deployed("reconcile", only_looks)
-            assert (told.status, told.out.startswith("drift: somebody has dropped or replaced metrics.counts;")) == (
+            assert (told.status, told.out.startswith("drift: metrics.counts was dropped or replaced;")) == (
                 1,
                 True,
             )
@@ -203,12 +203,12 @@ def test_reconcile_tells_of_a_metric_whose_view_somebody_has_taken_and_makes_it_
         done = deployed("reconcile")
         assert (done.status, done.out.splitlines()) == (
             1,
-            ["drift: somebody had dropped or replaced metrics.counts; made again", "no row differed: counts"],
+            ["drift: metrics.counts had been dropped or replaced; recreated", "no row differed: counts"],
         )
         assert csv(deployed, "counts") == ["action,n,u", "view,2,1"]
         # What went with it has a file, and that is for a deploy.
         gone = [one for one in ("a_last", "top") if damage is DROPPED]
-        assert [f"metrics.{one} is not what" in done.err for one in ("a_last", "top")] == [bool(gone)] * 2
+        assert [f"metrics.{one} differs from" in done.err for one in ("a_last", "top")] == [bool(gone)] * 2
         again = deployed("reconcile", "--json")
         assert (again.status, again.json["hidden"], again.json["unlike_files"]) == (0, [], gone)
         assert deployed("deploy").status == 0
@@ -231,7 +231,7 @@ def test_what_stands_in_place_of_a_view_and_is_not_refolds_is_told_with_what_to_
         assert (refused.status, "Drop it as its owner" in refused.err) == (2, True), refused.err
     assert "1 hidden open" in deployed("status").out
     admin.execute("DROP VIEW metrics.counts")
-    assert "metrics.counts; made again" in deployed("reconcile").out
+    assert "metrics.counts had been dropped or replaced; recreated" in deployed("reconcile").out
     [one] = incidents(admin, "i.kind = 'hidden'")
     assert (one.resolved_at is not None, "mine" in one.evidence["stood"]) == (True, True)
     assert deployed("status", "--exit-code").status == 0

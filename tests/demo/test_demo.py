@@ -115,7 +115,7 @@ def test_ctrl_c_leaves_nothing(home: Path) -> None:
     # As a terminal does: to every process in the foreground.
     os.killpg(process.pid, signal.SIGINT)
     _, told = process.communicate(timeout=60)
-    assert (process.returncode, told) == (130, "Stopped; the server and its files are gone.\n")
+    assert (process.returncode, told) == (130, "Stopped; the server and its files are removed.\n")
     assert left_behind(home) == []
 
 

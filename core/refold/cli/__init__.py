@@ -1,14 +1,14 @@
 """The command line: `refold …`.
 
-`refold.cli.commands` lists the commands; the module of each is imported when that command is called, and not before:
-what one of them needs, no other waits for. So this one imports nothing at all.
+`refold.cli.commands` lists the commands. A command's module is imported only when that command is called, so that no
+command waits for the imports of another. This module imports nothing for the same reason.
 """
 
 __all__ = ["main"]
 
 
 def main() -> None:
-    """The command `refold`."""
+    """Run the command `refold`."""
     try:
         from refold.cli.app import app
 

@@ -1,4 +1,4 @@
-"""The application that every command registers with, and how its errors reach the user.
+"""The application that every command registers with; it also prints errors for the user.
 
 A module of commands imports `app` and decorates its functions with `@app.command(...)`; the command goes into the list
 of `refold.cli.commands`, with the module's name.
@@ -23,31 +23,31 @@ from refold.visible import log_on_stderr
 __all__ = ["DATA", "DATABASE", "DRIFT", "FAILED", "FOUND", "INTERRUPTED", "METRICS", "START", "TRUST", "app"]
 
 FAILED = 2
-"""Exit status of a command that could not do what was asked."""
+"""Exit status of a command that failed."""
 DRIFT = 1
-"""Exit status of `reconcile` when a metric differed from its query."""
+"""Exit status of `reconcile` when a metric differed from its query, and of `scrub` when the log is damaged."""
 FOUND = 1
-"""Exit status of `doctor`, and of `status` and `incidents` with --exit-code, when something is to be done."""
+"""Exit status of `doctor`, and of `status` and `incidents` with --exit-code, when an operator must act."""
 UNMADE = 1
-"""Exit status of `deploy` when a view of sql/views cannot be made."""
+"""Exit status of `deploy` when a view in sql/views cannot be created."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 
 
 class Commands(TyperGroup):
-    """The commands: each is imported when it is called. And what turns errors into messages."""
+    """The command group: imports a command when it is called, and turns errors into messages."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.registered = self.commands
-        """Those whose modules have been imported."""
+        """Commands whose modules have been imported."""
         self.commands = {
             name: TyperCommand(name, help=listed.help, rich_help_panel=listed.panel)
             for name, listed in COMMANDS.items()
         }
 
     def load(self, name: str) -> Any:
-        """The command itself, in the place of the line that stands for it in the list."""
+        """Import a command and put it in the place of its entry in the list."""
         if name in COMMANDS:
             import_module(f"refold.cli.{COMMANDS[name].module}")
             # The command as it is registered by now.
@@ -83,7 +83,7 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             from refold.cli.output import note
 
-            note("Stopped. What was committed stays; run the command again to go on.")
+            note("Stopped. Committed work is kept; run the command again to continue.")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             if not _told(error):
@@ -95,20 +95,20 @@ class Commands(TyperGroup):
 
 
 def _told(error: Exception) -> TypeGuard[RefoldError]:
-    """Whether an error is one that is told, without a traceback: refold's own, or the database's."""
+    """Return whether an error is shown as a message without a traceback: refold's own, or the database's."""
     # Where nothing has imported psycopg, none is its.
     psycopg = sys.modules.get("psycopg")
     return isinstance(error, RefoldError) or (psycopg is not None and isinstance(error, psycopg.Error))
 
 
 def status_of(error: Exception) -> int:
-    """The exit status that an error ends a command with."""
+    """Return the exit status of a command that ends with this error."""
     errors = error.errors if isinstance(error, Mistakes) else (error,)
     return UNMADE if all(isinstance(one, ViewError) for one in errors) else FAILED
 
 
 def unwrapped(text: str) -> str:
-    """A help text with each paragraph on one line, for the terminal to break; blocks after \\b stay as they are."""
+    """Return a help text with each paragraph on one line; blocks after \\b stay as they are."""
     paragraphs = text.strip().split("\n\n")
     return "\n\n".join(p if p.lstrip().startswith("\b") else " ".join(p.split()) for p in paragraphs)
 
@@ -137,10 +137,10 @@ def refold(
 ) -> None:
     """Correct metrics from an event log, in the Postgres you already run.
 
-    A metric is one SELECT over the log. refold keeps it up to date, proves it, and heals it.
+    A metric is one SELECT over the log. refold keeps it up to date, audits it, and repairs it.
 
     \b
-    See it work:        refold demo
+    Try it:             refold demo
     Your own project:   refold init shop && cd shop && refold deploy
     Any database:       export REFOLD_DATABASE_URL=postgresql://…
     """

@@ -1,4 +1,4 @@
-"""Progress bars on stderr, for the commands that take their time."""
+"""Progress bars on stderr, for commands that take long."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from refold.visible import visible
 
 
 class PlainColumn(TextColumn):
-    """Text beside a bar, from which nothing is taken for markup."""
+    """A column of text beside a bar, printed without markup."""
 
     def render(self, task: Task) -> Text:
         return Text(visible(self.text_format.format(task=task)), style=self.style)
 
 
 def progress() -> Progress:
-    """Progress bars on stderr; they draw nothing where stderr is no terminal."""
+    """Return progress bars on stderr; they draw nothing where stderr is not a terminal."""
     return Progress(
         SpinnerColumn(),
         PlainColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""Which commands there are, in the order in which one needs them: all that `refold --help` has to know."""
+"""The list of commands, in the order in which a user needs them: all that `refold --help` has to know."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 START = "Start here"
 METRICS = "Metrics"
-DATA = "Events in, figures out"
-TRUST = "Run and trust"
+DATA = "Data"
+TRUST = "Operations"
 DATABASE = "Database"
 
 
@@ -16,9 +16,9 @@ class Listed:
     """A command as the list of commands shows it.
 
     Args:
-        module: of `refold.cli`; it registers the command when it is imported.
-        panel: under which heading.
-        help: the first paragraph of its help.
+        module: module of `refold.cli` that registers the command when it is imported.
+        panel: heading of the group of commands.
+        help: first paragraph of the command's help.
     """
 
     module: str
@@ -30,71 +30,68 @@ COMMANDS = {
     "demo": Listed(
         "demo",
         START,
-        "See it work, in half a minute: a shop's day on a throwaway PostgreSQL, three accidents, and the proof.",
+        "Run a half-minute demo on a throwaway PostgreSQL: a shop's events, three faults, and the final audit.",
     ),
     "init": Listed(
-        "setup", START, "Lay out a project: a folder for metrics, one example of each kind of file, and a README."
+        "setup", START, "Create a project: a folder for metrics, one example of each kind of file, and a README."
     ),
-    "migrate": Listed("setup", START, "Install refold's schema in a database, or bring it up to this version."),
-    "deploy": Listed("metrics", METRICS, "Make the metrics be what the files say."),
-    "explain": Listed("explain", METRICS, "Show how a metric is kept, why so, and all the SQL that runs for it."),
-    "rebuild": Listed("metrics", METRICS, "Build metrics again from the log, and switch to the new tables."),
-    "promote": Listed("metrics", METRICS, "Go live with builds that were made with --no-promote."),
-    "rollback": Listed(
-        "metrics", METRICS, "Go back to the builds that were live before the deployment that brought NAME."
-    ),
-    "rename": Listed("metrics", METRICS, "Call a metric by another name, without building it again."),
-    "drop": Listed("metrics", METRICS, "Take metrics off: nothing is kept for them any more, and their views go."),
+    "migrate": Listed("setup", START, "Install refold's schema in a database, or upgrade it to this version."),
+    "deploy": Listed("metrics", METRICS, "Make the live metrics match the files."),
+    "explain": Listed("explain", METRICS, "Show how refold keeps a metric up to date, why, and the SQL that it runs."),
+    "rebuild": Listed("metrics", METRICS, "Rebuild metrics from the log, then switch to the new tables."),
+    "promote": Listed("metrics", METRICS, "Promote builds that were made with --no-promote."),
+    "rollback": Listed("metrics", METRICS, "Return to the builds that were live before the last deployment of NAME."),
+    "rename": Listed("metrics", METRICS, "Rename a metric without rebuilding it."),
+    "drop": Listed("metrics", METRICS, "Drop metrics: refold stops updating them and removes their views."),
     "ingest": Listed(
-        "ingest", DATA, "Bring events in from files: JSON lines or CSV, plain or packed with gzip or zlib."
+        "ingest", DATA, "Load events from files: JSON lines or CSV, plain or compressed with gzip or zlib."
     ),
     "rejected": Listed(
         "query",
         DATA,
-        "List the input that was set aside: conflicts and invalid events, with the reason and where they stood.",
+        "List the input that was set aside: conflicts and invalid events, each with its reason, source and line.",
     ),
     "query": Listed(
-        "query", DATA, "Look at the metrics, as an analyst: one statement, read-only, in the schema `metrics`."
+        "query", DATA, "Query the metrics as an analyst: one read-only statement, in the schema `metrics`."
     ),
     "url": Listed(
         "query",
         DATA,
-        "Print the database's URL, for psql, BI tools and notebooks. It includes the password, if there is one.",
+        "Print the database's URL for psql, BI tools and notebooks. It includes any password.",
     ),
     "worker": Listed("worker", TRUST, "Keep the metrics up to date: apply new events, page by page, exactly once."),
     "status": Listed(
-        "status", TRUST, "Show every build: state, lag, freshness, rate; and the log, and what holds events back."
+        "status", TRUST, "Show every build with its state, lag and rate; the log; and transactions that block events."
     ),
     "incidents": Listed(
         "incidents",
         TRUST,
-        "List what went wrong: since when, who noticed it and when, when it was over, the evidence, and what to do.",
+        "List incidents: when each began, was detected and was resolved, with the evidence and what to do.",
     ),
     "report": Listed(
         "report",
         TRUST,
-        "Report events, duplicates, how fresh the metrics were, incidents and how long they lasted, and what was "
-        "healed.",
+        "Report a time span in numbers: events, duplicates, latencies, incidents with duration, healed rows.",
     ),
     "doctor": Listed(
-        "doctor", TRUST, "Check the database, the server and the metrics, each with a verdict and what to do."
+        "doctor", TRUST, "Check the database, the server and the metrics. Each check has a verdict and a remedy."
     ),
-    "reconcile": Listed("reconcile", TRUST, "Prove the metrics against the log, and heal what differs."),
+    "reconcile": Listed("reconcile", TRUST, "Compare the metrics with the log, and heal rows that differ."),
     "scrub": Listed(
         "scrub",
         TRUST,
-        "Verify the log itself: every event against the ledger, full slices against their sealed checksums.",
+        "Verify the log: every event against the ledger, and full slices against their sealed checksums.",
     ),
     "deadletters": Listed(
         "deadletters",
         TRUST,
-        "Events that a projection could not process: look at them, try them again, give them up.",
+        "List, retry or drop dead letters: events that a projection could not process.",
     ),
     "recover": Listed(
         "recover",
         TRUST,
-        "After a restore: bring every metric back under its query over the log, then let workers run again.",
+        "Recover after a restore: audit and heal every metric against the log, then let workers run again.",
     ),
-    "server": Listed("server", DATABASE, "The embedded PostgreSQL, used when no --database-url is given."),
+    "server": Listed("server", DATABASE, "Manage the embedded PostgreSQL, which refold uses without a --database-url."),
 }
 """By name."""

@@ -1,4 +1,4 @@
-"""`refold deadletters`: events that a build could not process."""
+"""`refold deadletters`: list, retry or drop events that a build could not process."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ LEFT = 1
 
 deadletters = typer.Typer(
     no_args_is_help=True,
-    help="Events that a projection could not process: look at them, try them again, give them up.",
+    help="List, retry or drop dead letters: events that a projection could not process.",
 )
 app.add_typer(deadletters, name="deadletters", rich_help_panel=TRUST)
 
 Which = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[ID|NAME…]", help="Numbers of dead letters, or projections.", show_default=False),
+    typer.Argument(metavar="[ID|NAME…]", help="Ids of dead letters, or projections.", show_default=False),
 ]
 
 
@@ -43,14 +43,15 @@ Which = Annotated[
 def list_(
     which: Which = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Also what was released or dropped, and of builds that are gone.")
+        bool, typer.Option("--all", help="Include released and dropped ones, and those of superseded builds.")
     ] = False,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """List the events that projections had to leave out.
+    """List the events that projections excluded because of an error.
 
-    The other events of the page were applied; these wait, with their error, until somebody retries or drops them.
+    The other events of the page were applied. A dead letter waits, with its error, until an operator retries or drops
+    it.
 
     \b
     Examples:
@@ -79,11 +80,11 @@ def list_(
 
 @deadletters.command()
 def show(
-    letter: Annotated[int, typer.Argument(metavar="ID", help="Its number, from `list`.")],
+    letter: Annotated[int, typer.Argument(metavar="ID", help="Id of the dead letter, from `list`.")],
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Show one event with its content, the error and where it was raised.
+    """Show one dead letter with its event, the error and the traceback.
 
     \b
     Example:
@@ -106,7 +107,7 @@ def show(
         if value is not None and name not in ("traceback", "projection", "event_id", "error", "event"):
             line(f"{name:<16}{text_of(value) if isinstance(value, datetime) else value}")
     line()
-    line("the event" if event is not None else "the event is not in the log any more")
+    line("the event" if event is not None else "the event is no longer in the log")
     if event is not None:
         block(visible_json(json_text.dumps(event[0], indent=2, ensure_ascii=False, default=plain)))
     if one.traceback is not None:
@@ -114,23 +115,23 @@ def show(
         block(one.traceback.rstrip())
     if one.state == "waiting":
         line()
-        line(f"After its cause is mended: refold deadletters retry {one.dead_letter_id}")
+        line(f"After you fix the cause: refold deadletters retry {one.dead_letter_id}")
 
 
 @deadletters.command()
 def retry(
     which: Which = None,
-    everything: Annotated[bool, typer.Option("--all", help="All that wait.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Retry all waiting dead letters.")] = False,
     projections: Projections = None,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Try events again, after their cause was mended.
+    """Retry dead letters after their cause was fixed.
 
-    Each is applied once, to its projection and to everything that reads it, in one transaction. What fails again
-    goes on waiting, with the new error.
+    Each event is applied once, to its projection and to everything that reads it, in one transaction. An event that
+    fails again keeps waiting, with the new error.
 
-    Exit status: 0 all were released, 1 some failed again, 2 it could not be done.
+    Exit status: 0 all were released, 1 some failed again, 2 the command failed.
 
     \b
     Examples:
@@ -139,7 +140,7 @@ def retry(
       refold deadletters retry --all
     """
     if not which and not everything:
-        raise InputError("which dead letters?", remedy="Name numbers or projections, or say --all.")
+        raise InputError("no dead letters are named", remedy="Give ids or projections, or --all.")
     outcomes: list[Outcome] = []
     with session(database_url) as conn, progress() as bars:
         chosen = _chosen(conn, which, waiting=True)
@@ -169,21 +170,21 @@ def retry(
 
 @deadletters.command()
 def drop(
-    which: Annotated[list[str], typer.Argument(metavar="ID|NAME…", help="Numbers of dead letters, or projections.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why they are given up; kept with who did, and when.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which, and drop none.")] = False,
+    which: Annotated[list[str], typer.Argument(metavar="ID|NAME…", help="Ids of dead letters, or projections.")],
+    reason: Annotated[str, typer.Option("--reason", help="Reason for dropping them; recorded with user and time.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List them, and drop none.")] = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Give events up for a projection. They stay in the log, and out of the metric.
+    """Drop dead letters. Their events stay in the log, and stay excluded from the metric.
 
-    A rebuild tries them again.
+    A rebuild of the projection tries the events again.
 
     \b
     Example:
       refold deadletters drop 7 --reason "a test order, amount was text"
     """
     if not reason.strip():
-        raise InputError("the reason is empty", remedy="Say in a few words why these events do not count.")
+        raise InputError("the reason is empty", remedy="Say in a few words why the metric may exclude these events.")
     with session(database_url) as conn:
         chosen = _chosen(conn, which, waiting=True)
         if dry_run:
@@ -197,10 +198,10 @@ def drop(
 
 
 def _chosen(conn: psycopg.Connection, which: list[str] | None, *, waiting: bool) -> list[DeadLetter]:
-    """The dead letters that are meant.
+    """Return the dead letters that the user named.
 
     Raises:
-        InputError: there is none of that number.
+        InputError: no dead letter has that id.
         BuildError: no projection of that name is live.
     """
     if not which:
@@ -219,17 +220,17 @@ def _chosen(conn: psycopg.Connection, which: list[str] | None, *, waiting: bool)
 
 
 def _unknown(missing: Collection[int], known_letters: Mapping[int, DeadLetter]) -> InputError:
-    """Why numbers that somebody typed are not among those that wait."""
+    """Return the error for ids that are not among the waiting dead letters."""
     ended = [known_letters[number] for number in sorted(missing) if number in known_letters]
     if ended:
         told = ", ".join(
             f"{letter.dead_letter_id} is {letter.state}"
             if letter.state != "waiting"
-            else f"{letter.dead_letter_id} is of a build that is gone"
+            else f"{letter.dead_letter_id} belongs to a superseded build"
             for letter in ended
         )
-        return InputError(f"no longer waiting: {told}", remedy="`refold deadletters list` shows those that wait.")
+        return InputError(f"no longer waiting: {told}", remedy="`refold deadletters list` shows the waiting ones.")
     return InputError(
-        f"there is no such dead letter: {', '.join(map(str, sorted(missing)))}",
+        f"no such dead letter: {', '.join(map(str, sorted(missing)))}",
         remedy="`refold deadletters list --all` shows all of them.",
     )

@@ -1,4 +1,4 @@
-"""`refold demo`: everything in one command."""
+"""`refold demo`: a demonstration of refold in one command."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from refold.cli.output import err, out
 from refold.demo.run import demo as play
 
 NOT_RIGHT = 1
-"""Exit status when something did not come out as it must."""
+"""Exit status when a result of the demo is wrong."""
 
 
 @app.command(rich_help_panel=START)
 def demo(
-    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same events and figures.")] = 1,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Seed of the random numbers: the same seed gives the same events.")
+    ] = 1,
     events: Annotated[
-        int, typer.Option("--events", min=500, max=1_000_000, help="Messages that the shop gets on its day.")
+        int, typer.Option("--events", min=500, max=1_000_000, help="Number of messages that the shop receives.")
     ] = 20_000,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the server running afterwards, to play with.")] = False,
-    processes: Annotated[int, typer.Option("--processes", "-n", min=1, max=32, help="Worker processes.")] = 2,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the server running afterwards.")] = False,
+    processes: Annotated[int, typer.Option("--processes", "-n", min=1, max=32, help="Number of worker processes.")] = 2,
 ) -> None:
-    """See it work, in half a minute: a shop's day on a throwaway PostgreSQL, three accidents, and the proof.
+    """Run a half-minute demo on a throwaway PostgreSQL: a shop's events, three faults, and the final audit.
 
-    Needs nothing and touches nothing: the server lives in a temporary directory, which is removed at the end.
-    Exit status 1 if anything does not come out exactly as it must.
+    The demo needs no database and changes none of yours: its server lives in a temporary directory, which is removed
+    at the end. The exit status is 1 if a result is not exactly right.
 
     \b
     Examples:
       refold demo
-      refold demo --keep                    play with it afterwards
+      refold demo --keep                    query it afterwards
       refold demo --events 200000 --seed 7
     """
     logging.getLogger("refold").setLevel(logging.WARNING)
@@ -44,7 +46,7 @@ def demo(
         with _cleaning_up():
             right = play(out, seed=seed, events=events, processes=processes, keep=keep)
     except KeyboardInterrupt:
-        err.print("Stopped; the server and its files are gone.")
+        err.print("Stopped; the server and its files are removed.")
         raise typer.Exit(INTERRUPTED) from None
     if not right:
         raise typer.Exit(NOT_RIGHT)
@@ -52,7 +54,7 @@ def demo(
 
 @contextmanager
 def _cleaning_up() -> Iterator[None]:
-    """Makes a polite kill or a closed terminal end the demo as Ctrl-C does: with nothing left behind."""
+    """Make SIGTERM and SIGHUP end the demo as Ctrl-C does, with nothing left behind."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""`refold doctor`: what would hurt later, looked at now."""
+"""`refold doctor`: checks that find problems before they do damage."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ def doctor(
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Check the database, the server and the metrics, each with a verdict and what to do.
+    """Check the database, the server and the metrics. Each check has a verdict and a remedy.
 
-    It changes nothing, and works before `refold migrate` and for every login; what that one may not see is
-    `unseen`. Exit status: 0, nothing to do; 1, something is `warn` or `fail`; 2, it could not look.
+    The command changes nothing. It works before `refold migrate` and for every login; a check that the login may
+    not make gets the verdict `unseen`.
+
+    Exit status: 0 nothing to do, 1 a check has the verdict `warn` or `fail`, 2 the checks could not run.
 
     \b
     Examples:
@@ -45,7 +47,7 @@ def doctor(
 
 
 def show(checks: list[Check]) -> None:
-    """Prints checks for people: whether something is to be done, all of them, then what to do."""
+    """Print checks as text: a summary, all checks, then the remedies."""
     for verdict in ("fail", "warn"):
         names = list(dict.fromkeys(check.name for check in checks if check.verdict == verdict))
         if names:

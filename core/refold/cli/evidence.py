@@ -1,4 +1,4 @@
-"""What an incident has seen and done, as sentences; the raw values are for --json. Pure."""
+"""Evidence and outcome of incidents as sentences; --json prints the raw values. Pure."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from refold.cli.span import duration
 from refold.store.incidents import Kind
 
 LISTED = 5
-"""Things that a sentence names at most; --json has all."""
+"""Most items that a sentence names; --json has all."""
 
 Seen = Mapping[str, Any]
 
 
 def seen(kind: Kind, evidence: Seen) -> str:
-    """What was seen, in words."""
+    """Return the evidence in words."""
     clauses = [clause for clause in _SEEN.get(kind, _nothing)(evidence) if clause]
     # Another version's evidence has other fields: better in its own words than not at all.
     return "; ".join(clauses) or told(evidence)
 
 
 def done(kind: Kind, outcome: Seen) -> str:
-    """What was done, in words."""
+    """Return the outcome in words."""
     if set(outcome) <= {"because", "pid"}:
         return str(outcome.get("because") or "")
     clauses = [clause for clause in _done(kind, outcome) if clause]
@@ -31,37 +31,37 @@ def done(kind: Kind, outcome: Seen) -> str:
 
 
 def told(values: Seen) -> str:
-    """Values with their names; what is empty is left out, and of long lists the end."""
+    """Return values with their names, without empty ones; long lists are cut."""
     return ", ".join(f"{name} {_text(value)}" for name, value in values.items() if not _empty(value))
 
 
 def _done(kind: Kind, outcome: Seen) -> Iterator[str]:
     if outcome.get("found"):
-        yield f"looked again, and it is {outcome['found']}" if kind == "log_damage" else str(outcome["found"])
+        yield f"verified again: it is {outcome['found']}" if kind == "log_damage" else str(outcome["found"])
     if kind == "foreign_cluster" and outcome.get("because"):
         yield str(outcome["because"])
         yield _names("audited", outcome.get("audited"))
     if kind == "log_damage" and outcome.get("accepted"):
         counts = ", ".join(f"{outcome.get(fault) or 0:,} {fault}" for fault in ("missing", "changed", "unknown"))
-        yield f"accepted as it is, because: {outcome['accepted']} ({counts})"
+        yield f"damage accepted ({counts}), reason: {outcome['accepted']}"
     if kind == "dead_letters" and outcome.get("waiting") == 0:
-        yield "none waits any more"
+        yield "no dead letter is waiting any more"
     if kind == "drift":
         for what, rows in _pairs(outcome.get("healed")):
             table, _, fault = what.rpartition(": ")
             yield f"{counted(rows, 'row')} of {table} {'was' if rows == 1 else 'were'} {_FAULTS.get(fault, fault)}"
-        yield _names("of the keys", [_key(one) for one in _list(outcome.get("keys"))])
-        yield _names("kept checksums were put right: of", outcome.get("checksums"))
+        yield _names("keys:", [_key(one) for one in _list(outcome.get("keys"))])
+        yield _names("stored checksums were corrected:", outcome.get("checksums"))
 
 
-_FAULTS = {"missing": "missing, and made again", "orphan": "too many, and removed", "drifted": "wrong, and put right"}
+_FAULTS = {"missing": "missing and restored", "orphan": "orphaned and deleted", "drifted": "wrong and corrected"}
 
 
 def _drift(one: Seen) -> Iterator[str]:
-    yield _names("rows differ from the kept checksums in", one.get("slices"))
+    yield _names("rows differ from the stored checksums in", one.get("slices"))
     if one.get("depth") == "deep":
         yield "a deep audit found rows that differ from the query over the log"
-    yield _clause("it could not be healed: {}", one.get("not_healed"))
+    yield _clause("healing failed: {}", one.get("not_healed"))
 
 
 def _lag(one: Seen) -> Iterator[str]:
@@ -69,44 +69,47 @@ def _lag(one: Seen) -> Iterator[str]:
     if seconds is not None:
         waits = f"event {event}" if event is not None else "the oldest event"
         yield f"{waits} has waited for {_span(seconds)} to be applied" + (
-            f", {_span(limit)} is the limit" if limit else ""
+            f"; the limit is {_span(limit)}" if limit else ""
         )
 
 
 def _stalled(one: Seen) -> Iterator[str]:
-    yield _clause("it fails: {}", one.get("error"))
+    yield _clause("applying fails: {}", one.get("error"))
     if one.get("moved_at"):
-        yield f"{'nothing was applied' if one.get('loaded', True) else 'its first load stands still'} since " + _at(
-            one["moved_at"]
+        yield (
+            f"{'no event was applied' if one.get('loaded', True) else 'its first load has not advanced'} since "
+            + _at(one["moved_at"])
         )
-    yield _clause("the oldest event that waits is {}", one.get("oldest_event"))
-    yield _names("written by the session with pid", one.get("written_by"))
-    yield _clause("it waits for {}, which stands still too", one.get("waits_for"))
+    yield _clause("the oldest waiting event is {}", one.get("oldest_event"))
+    yield _names("the session with this pid writes to its table:", one.get("written_by"))
+    yield _clause("it waits for {}, which is stalled too", one.get("waits_for"))
 
 
 def _dead_letters(one: Seen) -> Iterator[str]:
     if isinstance(one.get("waiting"), int):
         events = counted(one["waiting"], "event")
-        yield f"{events} could not be processed and {'is' if one['waiting'] == 1 else 'are'} left out"
-    yield _clause("the latest failed with: {}", one.get("error"))
-    yield _clause("that is {}", one.get("too_many"))
+        yield f"{events} could not be processed and {'is' if one['waiting'] == 1 else 'are'} excluded"
+    yield _clause("latest error: {}", one.get("error"))
+    yield _clause("{}", one.get("too_many"))
 
 
 def _held_back(one: Seen) -> Iterator[str]:
     if one.get("pid") is None and one.get("gid") is None:
         return
-    who = f"pid {one['pid']}" if one.get("pid") is not None else f"the prepared transaction {one['gid']}"
-    with_ = " ".join(filter(None, [_clause("of {}", one.get("role")), _clause("({})", one.get("application"))]))
     for_ = f" for {_span(one['seconds'])}" if one.get("seconds") is not None else ""
-    yield f"{who}{' ' + with_ if with_ else ''} has had a transaction open{for_}: what it appended waits for its end"
+    if one.get("pid") is None:
+        yield f"the prepared transaction {one['gid']} is open{for_}; its events are visible when it ends"
+        return
+    with_ = "".join(filter(None, [_clause(" of {}", one.get("role")), _clause(" ({})", one.get("application"))]))
+    yield f"pid {one['pid']}{with_} has had a transaction open{for_}; its events are visible when it ends"
 
 
 def _held_snapshot(one: Seen) -> Iterator[str]:
     if one.get("seconds") is not None:
-        who = " ".join(filter(None, [str(one.get("application") or "it"), _clause("of {}", one.get("role"))]))
+        who = " ".join(filter(None, [str(one.get("application") or "a session"), _clause("of {}", one.get("role"))]))
         yield f"{who} has held a snapshot for {_span(one['seconds'])}"
     if isinstance(one.get("transactions"), int):
-        yield f"{counted(one['transactions'], 'transaction')} have begun since"
+        yield f"{counted(one['transactions'], 'transaction')} started since"
     yield _clause("to end it: {}", one.get("remedy"))
 
 
@@ -117,7 +120,7 @@ def _missed_notification(one: Seen) -> Iterator[str]:
         )
     if one.get("queue_usage"):
         yield f"the server's queue of notifications is {float(one['queue_usage']):.0%} full"
-    yield _clause("seen by the worker with pid {}", one.get("worker_pid"))
+    yield _clause("detected by the worker with pid {}", one.get("worker_pid"))
 
 
 def _log_damage(one: Seen) -> Iterator[str]:
@@ -126,11 +129,11 @@ def _log_damage(one: Seen) -> Iterator[str]:
     found = one["found"] if isinstance(one.get("found"), int) else len(named)
     if named:
         more = f" and {found - LISTED:,} more" if found > LISTED else ""
-        yield f"{counted(found, 'fault')}, what stands there is not what was written: {', '.join(named[:LISTED])}{more}"
+        yield f"{counted(found, 'fault')}, the log differs from what was written: {', '.join(named[:LISTED])}{more}"
 
 
 def _impure(one: Seen) -> Iterator[str]:
-    yield _names("evaluated again, other rows come out of the events", one.get("events"))
+    yield _names("the transform returns other rows when it runs again, for the events", one.get("events"))
     yield _names("they differ in", one.get("fields"))
 
 
@@ -140,8 +143,8 @@ def _foreign(one: Seen) -> Iterator[str]:
 
 def _hot_key(one: Seen) -> Iterator[str]:
     if one.get("key") and isinstance(one.get("events"), int):
-        share = f", {float(one['share']):.0%} of all," if one.get("share") is not None else ""
-        yield f"{_key(one['key'])} has {counted(one['events'], 'event')}{share} which are read again for each new one"
+        share = f" ({float(one['share']):.0%} of all)" if one.get("share") is not None else ""
+        yield f"{_key(one['key'])} has {counted(one['events'], 'event')}{share}, and each new one reads them all again"
     if one.get("page_seconds") is not None:
         yield f"a page takes {_span(one['page_seconds'])}"
 
@@ -149,8 +152,8 @@ def _hot_key(one: Seen) -> Iterator[str]:
 def _hidden(one: Seen) -> Iterator[str]:
     if "stood" in one:
         there = " ".join(str(one["stood"] or "").rstrip("; \n").split())
-        yield f"somebody has replaced its view; there stood: {there}" if there else "somebody has dropped its view"
-    yield _clause("it could not be made again: {}", one.get("not_healed"))
+        yield f"its view was replaced by: {there}" if there else "its view was dropped"
+    yield _clause("it could not be recreated: {}", one.get("not_healed"))
 
 
 def _nothing(one: Seen) -> Iterator[str]:
@@ -178,7 +181,7 @@ def _clause(form: str, value: object) -> str:
 
 
 def _names(what: str, values: object) -> str:
-    """A list in words: the first of them, and how many more."""
+    """Return a list in words: the first items, and how many more there are."""
     listed = _list(values)
     more = f" and {len(listed) - LISTED:,} more" if len(listed) > LISTED else ""
     return f"{what} {', '.join(map(_text, listed[:LISTED]))}{more}" if listed else ""
@@ -204,7 +207,7 @@ def _span(seconds: object) -> str:
 
 
 def _at(instant: object) -> str:
-    """A time as JSON has it, to the second."""
+    """Return a JSON time, to the second."""
     return str(instant).replace("T", " ").partition(".")[0].removesuffix("+00:00") + " UTC"
 
 

@@ -1,4 +1,4 @@
-"""`refold explain`: how a projection is kept, why, and the SQL that runs."""
+"""`refold explain`: how refold keeps a projection up to date, why, and the SQL that it runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from refold.visible import visible
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A plan, where it comes from, and its SQL."""
+    """A plan, its source, and its SQL."""
 
     plan: Plan
     source: str
@@ -39,21 +39,21 @@ class Explanation:
     statements: Statements
 
     def sections(self) -> list[tuple[str, str, str]]:
-        """Name, purpose and SQL of everything that runs."""
+        """Return name, purpose and SQL of every statement that refold runs."""
         of = self.statements
         found = [
             ("create", "the tables of a build", _joined(*of.create, *of.keys)),
             ("load", "the first load, in large steps", _joined(*of.load)),
-            ("index", "made after the first load", _joined(*of.indexes)),
+            ("index", "created after the first load", _joined(*of.indexes)),
             ("page", "applies the next events", of.page),
-            ("backlog", "the same in the middle of a backlog", of.backlog),
+            ("backlog", "applies the next events of a backlog", of.backlog),
         ]
         for relation in of.relations:
             audit = relation.differences(EVERYTHING, EVERYTHING)
-            found.append(("audit", f"what differs from the query in {relation.table}", audit))
+            found.append(("audit", f"finds rows of {relation.table} that differ from the query", audit))
             heal = _joined(relation.delete(), relation.insert())
-            found.append(("heal", f"recomputes the keys that differ in {relation.table}", heal))
-        found.append(("view", f"what analysts see as metrics.{self.plan.name}", of.view))
+            found.append(("heal", f"recomputes the keys of {relation.table} that differ", heal))
+        found.append(("view", f"analysts read it as metrics.{self.plan.name}", of.view))
         return [(name, purpose, sql.replace("%%", "%")) for name, purpose, sql in found if sql]
 
 
@@ -62,15 +62,16 @@ def explain(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A projection, or a view in sql/views.")],
     projections: Projections = None,
     deployed: Annotated[
-        bool, typer.Option("--deployed", help="As it is live in the database, not as the file says.")
+        bool, typer.Option("--deployed", help="Explain the live build in the database instead of the file.")
     ] = False,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Show how a metric is kept, why so, and all the SQL that runs for it.
+    """Show how refold keeps a metric up to date, why, and the SQL that it runs.
 
-    Reads the file, and needs no database. Parameters stand as %(name)s: the cursor of the build, bounds and limits.
-    Of a view in sql/views it shows what each read costs, and the metric that would keep it.
+    The command reads the file and needs no database, unless --deployed is given. Parameters appear as %(name)s: the
+    build's cursor, bounds and limits. For a view in sql/views the command shows the cost of each read, and the metric
+    that would reduce it.
 
     \b
     Examples:
@@ -95,17 +96,17 @@ def explain(
 
 
 def of_file(name: str, directory: Path) -> Explanation:
-    """Explains a projection as its file defines it; its tables are named as in a first build.
+    """Explain a projection as its file defines it; its tables are named as in a first build.
 
     Raises:
-        DefinitionError: there is no such file, or it is wrong.
+        DefinitionError: the file does not exist, or is wrong.
     """
     definitions = load_directory(directory)
     if name not in definitions:
         raise DefinitionError(
             f"there is no projection {name}{_similar(name, list(definitions))}",
             path=directory,
-            remedy=f"There are: {', '.join(sorted(definitions)) or 'none'}. --deployed looks into the database.",
+            remedy=f"There are: {', '.join(sorted(definitions)) or 'none'}. --deployed explains a live build.",
         )
     definition = definitions[name]
     stream = LOG_STREAM
@@ -116,13 +117,13 @@ def of_file(name: str, directory: Path) -> Explanation:
 
 
 def of_view(name: str, directory: Path, url: str | None, *, deployed: bool) -> ViewCost | None:
-    """Explains an analysts' view by its file beside the projections; None where there is none, or it is a projection.
+    """Explain an analysts' view by its file beside the projections; None if it has none, or is a projection.
 
     Args:
-        name: the view.
-        directory: the folder of projections.
-        url: the database to look into.
-        deployed: whether to look there, at what a read costs.
+        name: name of the view.
+        directory: folder of projections.
+        url: URL of the database.
+        deployed: whether to measure the cost of a read in the database.
     """
     file = view_file(directory, name)
     if not file.is_file() or any((directory / f"{name}{suffix}").exists() for suffix in (".sql", ".py")):
@@ -135,7 +136,7 @@ def of_view(name: str, directory: Path, url: str | None, *, deployed: bool) -> V
 
 
 def of_build(name: str, directory: Path, url: str | None) -> Explanation:
-    """Explains the live build of a projection."""
+    """Explain the live build of a projection."""
     with session(url, INSPECTORS) as conn:
         build = known(name, {one.projection: one for one in live_builds(conn)})
         compiled = Compiler(directory).of(conn, build)

@@ -1,4 +1,4 @@
-"""`refold incidents`: what went wrong, when it began, was noticed and was over, and what to do about it."""
+"""`refold incidents`: faults with their start, detection, resolution, evidence and remedy."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from refold.store.incidents import KINDS, ONLY_NOTICED, REMEDIES, Incident, Kind
 
 @app.command(rich_help_panel=TRUST)
 def incidents(
-    open_only: Annotated[bool, typer.Option("--open", help="Only those that are not over.")] = False,
+    open_only: Annotated[bool, typer.Option("--open", help="Only open incidents.")] = False,
     kind: Annotated[
-        str | None, typer.Option("--kind", metavar="KIND", help=f"Only of one kind: {', '.join(KINDS)}.")
+        str | None, typer.Option("--kind", metavar="KIND", help=f"Only incidents of one kind: {', '.join(KINDS)}.")
     ] = None,
     since: Annotated[
-        str, typer.Option("--since", metavar="SPAN", help="Those open or over since then: 90m, 12h, 7d, 2w.")
+        str, typer.Option("--since", metavar="SPAN", help="Incidents open at some time in this span: 90m, 12h, 7d, 2w.")
     ] = "7d",
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if one of them is open.")] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if an incident is open.")] = False,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """List what went wrong: since when, who noticed it and when, when it was over, the evidence, and what to do.
+    """List incidents: when each began, was detected and was resolved, with the evidence and what to do.
 
-    Workers open incidents and resolve them by themselves. Those that are open come first. Exit status 0, whether there
-    are any or not, unless told --exit-code: 1 if one is open. Where no worker lives nobody opens one: `refold doctor`
-    and `refold status --exit-code` look by themselves.
+    Workers open incidents and resolve them. Open incidents come first. The exit status is 0, or with --exit-code 1 if
+    an incident is open. Without a running worker no incident is opened: `refold doctor` and
+    `refold status --exit-code` check the database themselves.
 
     \b
     Examples:
@@ -54,22 +54,22 @@ def incidents(
         now = _now(conn)
         evidence = inspects(conn)
     if found and not evidence:
-        note("what was seen and done is shown to a login that may act as refold_inspector")
+        note("evidence and outcome are shown only to a login that may act as refold_inspector")
     if json:
         as_json([asdict(one) for one in found])
     elif found:
         show(found, now)
     else:
-        line(f"no incident is open{'' if open_only else f', and none was in the last {since}'}")
+        line(f"no incident is open{'' if open_only else f', and none was open in the last {since}'}")
     if exit_code and any(one.resolved_at is None for one in found):
         raise typer.Exit(FOUND)
 
 
 def known_kind(kind: str) -> Kind:
-    """A kind of incident by its name.
+    """Return a kind of incident by its name.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: no kind has that name.
     """
     name = kind.replace("-", "_")
     for known in KINDS:
@@ -81,9 +81,9 @@ def known_kind(kind: str) -> Kind:
 
 
 def show(found: Sequence[Incident], now: datetime) -> None:
-    """Prints incidents: how many, each with its evidence, and what to do about the open ones, which come first."""
+    """Print incidents: their number, each with its evidence, open ones first, and the remedies of the open ones."""
     opened = [one for one in found if one.resolved_at is None]
-    line(f"{len(opened):,} open, {len(found) - len(opened):,} over")
+    line(f"{len(opened):,} open, {len(found) - len(opened):,} resolved")
     for one in sorted(found, key=lambda one: one.resolved_at is not None):
         line()
         line(f"{one.incident_id}  {one.kind}  {one.subject}  {_over(one, now)}", "" if one.resolved_at else "red")
@@ -101,15 +101,15 @@ def show(found: Sequence[Incident], now: datetime) -> None:
 def _over(one: Incident, now: datetime) -> str:
     if one.resolved_at is None:
         return "open for " + duration((now - one.started_at).total_seconds())
-    return f"over after {duration((one.resolved_at - one.started_at).total_seconds())}, by {one.resolved_by}"
+    return f"resolved after {duration((one.resolved_at - one.started_at).total_seconds())}, by {one.resolved_by}"
 
 
 def _times(one: Incident) -> str:
     began = f"{one.started_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     if one.kind in ONLY_NOTICED:
-        return f"noticed {began}, by {one.detected_by}"
+        return f"detected {began}, by {one.detected_by}"
     after = duration((one.detected_at - one.started_at).total_seconds())
-    return f"since {began}, noticed after {after}, by {one.detected_by}"
+    return f"since {began}, detected after {after}, by {one.detected_by}"
 
 
 def _now(conn: psycopg.Connection) -> datetime:

@@ -1,4 +1,4 @@
-"""`refold ingest`: events out of files."""
+"""`refold ingest`: load events from files."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from refold.sources.files.run import BATCH, Tally
 from refold.sources.files.run import ingest as ingest_source
 
 WAS_SET_ASIDE = 1
-"""Exit status when all of a file was set aside; with --strict, when anything was."""
+"""Exit status when all records of a file were set aside; with --strict, when any record was."""
 
 COLUMNS, EVENTS, RUNNING = "Columns to fields", "The file", "Running"
 
 
 class FileFormat(StrEnum):
-    """How a file is written."""
+    """The format of a file."""
 
     jsonl = "jsonl"
     csv = "csv"
@@ -42,13 +42,13 @@ class FileFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How files are opened.
+    """The options for opening files.
 
     Args:
-        format: None goes by the extension.
+        format: None derives it from the extension.
         delimiter: one character, `tab` or `whitespace`.
-        columns: names for a file without a header line.
-        name: what to call the source.
+        columns: column names for a file without a header line.
+        name: name of the source.
     """
 
     format: Format | None
@@ -57,95 +57,110 @@ class Reading:
     name: str | None
 
     def open(self, path: str) -> Source:
-        """Opens a file, or standard input for `-`."""
+        """Open a file, or standard input for `-`."""
         return open_source(path, format=self.format, delimiter=self.delimiter, columns=self.columns, name=self.name)
 
 
 @app.command(rich_help_panel=DATA)
 def ingest(
-    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Files, plain or packed; - is standard input.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE…", help="Files, plain or compressed; - is standard input.")
+    ],
     maps: Annotated[
         list[str] | None,
-        typer.Option("--map", metavar="FIELD=COLUMN,…", help="Which column is which field.", rich_help_panel=COLUMNS),
+        typer.Option(
+            "--map",
+            metavar="FIELD=COLUMN,…",
+            help="Map fields of the event to columns of the file.",
+            rich_help_panel=COLUMNS,
+        ),
     ] = None,
     constants: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE,…", help="The same for every event.", rich_help_panel=COLUMNS),
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE,…",
+            help="Set a field to the same value for all events.",
+            rich_help_panel=COLUMNS,
+        ),
     ] = None,
     id_from: Annotated[
         str | None,
         typer.Option(
             "--id-from",
             metavar="row|COLUMN,…",
-            help="Where the source has no ids: from its name and the row's number, or from columns.",
+            help="Derive ids from the source's name and row number, or from columns, if the file has none.",
             rich_help_panel=COLUMNS,
         ),
     ] = None,
     timezone: Annotated[
         str | None,
-        typer.Option(
-            "--timezone", metavar="TZ", help="Where times without an offset were written.", rich_help_panel=COLUMNS
-        ),
+        typer.Option("--timezone", metavar="TZ", help="Time zone of times without an offset.", rich_help_panel=COLUMNS),
     ] = None,
     ts_format: Annotated[
         str | None,
         typer.Option(
             "--ts-format",
             metavar="FORMAT",
-            help="epoch_s, epoch_ms, epoch_us, epoch_ns, excel (days), or as in strptime.",
+            help="Format of times: epoch_s, epoch_ms, epoch_us, epoch_ns, excel (days), or a strptime format.",
             rich_help_panel=COLUMNS,
         ),
     ] = None,
     file_format: Annotated[
         FileFormat | None,
-        typer.Option("--format", help="Default: by the extension.", show_default=False, rich_help_panel=EVENTS),
+        typer.Option("--format", help="Default: from the extension.", show_default=False, rich_help_panel=EVENTS),
     ] = None,
     delimiter: Annotated[
         str | None,
-        typer.Option("--delimiter", metavar="CHARACTER", help="Or `tab`, or `whitespace`.", rich_help_panel=EVENTS),
+        typer.Option(
+            "--delimiter", metavar="CHARACTER", help="A character, `tab` or `whitespace`.", rich_help_panel=EVENTS
+        ),
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option("--columns", metavar="A,B,…", help="For CSV without a header line.", rich_help_panel=EVENTS),
+        typer.Option(
+            "--columns", metavar="A,B,…", help="Column names, for CSV without a header line.", rich_help_panel=EVENTS
+        ),
     ] = None,
     source: Annotated[
         str | None,
         typer.Option(
-            "--source", metavar="NAME", help="Name of the source; default: the file's.", rich_help_panel=EVENTS
+            "--source", metavar="NAME", help="Name of the source. Default: the file's name.", rich_help_panel=EVENTS
         ),
     ] = None,
     batch: Annotated[
-        int, typer.Option("--batch", min=1, max=100_000, help="Records in a transaction.", rich_help_panel=RUNNING)
+        int, typer.Option("--batch", min=1, max=100_000, help="Records per transaction.", rich_help_panel=RUNNING)
     ] = BATCH,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 if anything was set aside.", rich_help_panel=RUNNING)
+        bool, typer.Option("--strict", help="Exit with 1 if any record was set aside.", rich_help_panel=RUNNING)
     ] = False,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Bring events in from files: JSON lines or CSV, plain or packed with gzip or zlib.
+    """Load events from files: JSON lines or CSV, plain or compressed with gzip or zlib.
 
-    An event has an id, a user_id, an action and a ts (when it happened); what else the file has goes into its
-    metadata. Nothing is guessed: say with --map which column is which field, with --set what is the same everywhere,
-    and with --id-from how events are named where the file has no ids. `--id-from row` names them by file and row:
-    a second run stores nothing, a file that has grown adds its new rows, a changed row is a conflict, and identical
-    rows stay separate events.
+    An event has an id, a user_id, an action and a ts (the time when it happened). All other columns of the file go
+    into its metadata. refold does not guess: --map maps fields to columns, --set gives a field the same value for all
+    events, and --id-from derives ids if the file has none.
 
-    Every record is stored, or a duplicate, or set aside with its line and the reason (`refold rejected`); none is
-    dropped. Exit status 1 where all of a file was set aside. Ctrl-C leaves whole batches behind, and the same command
-    again completes them.
+    `--id-from row` derives the id from the file's name and the row's number. A second run then stores nothing, a file
+    that has grown adds its new rows, a changed row is a conflict, and identical rows stay separate events.
+
+    Every record is stored, recognised as a duplicate, or set aside with its line and the reason (`refold rejected`).
+    The exit status is 1 if all records of a file were set aside. After Ctrl-C only whole batches are stored; run the
+    same command again to load the rest.
 
     \b
     Events as JSON lines, from a pipe:
       zcat events.jsonl.gz | refold ingest --format jsonl -
 
     \b
-    A clickstream (client_id,event,timestamp) in UTC, which its times do not say:
+    A clickstream (client_id,event,timestamp) whose times have no offset and are in UTC:
       refold ingest simple-onlineshop.csv --id-from row --timezone UTC \\
         --map user_id=client_id,action=event,ts=timestamp
 
     \b
-    Purchases in columns lined up with blanks, with dates such as 19970101:
+    Purchases in columns aligned with blanks, with dates such as 19970101:
       refold ingest CDNOW_master.txt.gz --delimiter whitespace \\
         --map user_id=customer_id,ts=date --set action=purchase \\
         --ts-format %Y%m%d --timezone UTC --id-from row
@@ -177,29 +192,28 @@ def ingest(
 
 
 def check_files(files: Sequence[str], mapping: Mapping, reading: Reading) -> None:
-    """Finds what is wrong with any of the files as a whole before the first event is stored.
+    """Check every file before the first event is stored.
 
     Raises:
-        InputError: a file cannot be opened, the mapping does not fit it, or two would share their ids.
+        InputError: a file cannot be opened, the mapping does not fit it, or two files would share their ids.
     """
     if len(files) > 1 and reading.name is not None:
-        raise InputError("--source names one file, and there are several", remedy="ingest them one by one")
+        raise InputError("--source applies to one file, but several are given", remedy="Ingest the files one by one.")
     seen: dict[str, str] = {}
     for path in files:
         if path == STDIN or not Path(path).is_file():
             # What can be read only once is looked at when its turn comes.
             name = STDIN
             if path != STDIN and not Path(path).exists():
-                raise InputError(f"cannot open {path}: there is no such file")
+                raise InputError(f"cannot open {path}: the file does not exist")
         else:
             with reading.open(path) as opened:
                 Mapper(mapping, opened)
                 name = opened.name
         if name in seen:
             raise InputError(
-                f"{seen[name]} and {path} are both called {name!r}, so that one's lines could not be told from the "
-                "other's",
-                remedy="ingest them one by one, each with a --source of its own",
+                f"{seen[name]} and {path} are both called {name!r}, so their rows would get the same ids",
+                remedy="Ingest the files one by one, each with its own --source.",
             )
         seen[name] = path
 
@@ -237,7 +251,7 @@ def _ingest_file(
 
 @contextmanager
 def _bar(source: Source) -> Iterator[Callable[[Tally], None]]:
-    """A bar by bytes, with counts and rate, on stderr; nothing where that is no terminal."""
+    """Draw a progress bar by bytes, with counts and rate, on stderr; nothing where that is not a terminal."""
     bar = Progress(
         SpinnerColumn(),
         PlainColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""What `refold ingest` tells of the files it has read."""
+"""The summary that `refold ingest` prints for its files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from refold.store.log.append import Receipt
 from refold.visible import visible
 
 SHOWN = 5
-"""Records that were set aside, named in the summary."""
+"""Most records set aside that the summary names."""
 
 
 @dataclass(slots=True)
 class FileReport:
-    """What became of one file: the tally, and the first records that were set aside (line, answer, reason)."""
+    """The result of one file: the tally, and the first records that were set aside (line, answer, reason)."""
 
     source: str
     tally: Tally = field(default_factory=Tally)
@@ -28,17 +28,17 @@ class FileReport:
 
     @property
     def nothing_got_in(self) -> bool:
-        """Whether all that was read was set aside."""
+        """Return whether all records of the file were set aside."""
         return 0 < self.tally.received == self.tally.set_aside
 
     def add_aside(self, record: Record, receipt: Receipt) -> None:
-        """Takes one that was set aside."""
+        """Add a record that was set aside."""
         if len(self.aside) < SHOWN:
             self.aside.append((record.line, receipt.answer.value, receipt.reason or ""))
 
 
 def counts_of(tally: Tally) -> str:
-    """The sum that always comes out."""
+    """Return the counts as the sum that always holds."""
     return (
         f"{tally.received:,} received = {tally.stored:,} stored + {tally.duplicates:,} duplicates"
         f" + {tally.set_aside:,} set aside"
@@ -51,12 +51,12 @@ def _total(reports: Sequence[FileReport]) -> Tally:
 
 
 def print_summary(reports: Sequence[FileReport], seconds: float) -> None:
-    """The figures on stdout, a warning on stderr."""
+    """Print the counts on stdout, and a warning on stderr."""
     total = _total(reports)
     for report in reports:
         line(f"{report.source}: {counts_of(report.tally)}")
     if len(reports) > 1:
-        line(f"together: {counts_of(total)}")
+        line(f"total: {counts_of(total)}")
     if total.received:
         line(f"{seconds:.1f} s, {total.received / max(seconds, 1e-3):,.0f} records/s")
     if not total.set_aside:
@@ -64,7 +64,7 @@ def print_summary(reports: Sequence[FileReport], seconds: float) -> None:
     warn = "bold yellow" if err.is_terminal else ""
     for report in reports:
         if report.nothing_got_in:
-            err.print(Text(visible(f"nothing of {report.source} got in: all of it was set aside"), warn))
+            err.print(Text(visible(f"no event of {report.source} was stored: all its records were set aside"), warn))
     err.print(f"set aside: {total.invalid:,} invalid, {total.conflicts:,} conflicts", style=warn, highlight=False)
     shown = [(report.source, *aside) for report in reports for aside in report.aside][:SHOWN]
     for name, at, answer, reason in shown:
@@ -74,7 +74,7 @@ def print_summary(reports: Sequence[FileReport], seconds: float) -> None:
 
 
 def print_json(reports: Sequence[FileReport], interrupted: bool, seconds: float) -> None:
-    """The same for machines."""
+    """Print the counts as JSON."""
     as_json(
         {
             **_figures(_total(reports)),

@@ -1,4 +1,4 @@
-"""A log for a person at the keyboard: Ctrl-C ends it between two batches."""
+"""A log for interactive use: Ctrl-C stops it between two batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class InterruptibleLog(Log):
-    """A log whose batches Ctrl-C lets end, so that the figures told afterwards are exact. A second one does not."""
+    """A log that Ctrl-C stops after the current batch, so that counts are exact; a second Ctrl-C stops it at once."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, source="ingest")
@@ -29,26 +29,26 @@ class InterruptibleLog(Log):
         return super().run(work)
 
     def batch_ended(self) -> None:
-        """The batch has been counted.
+        """Record that the batch has been counted.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C was pressed meanwhile.
+            KeyboardInterrupt: Ctrl-C was pressed during the batch.
         """
         self._in_batch = False
         if self._asked:
             raise KeyboardInterrupt
 
     def interrupt(self, _signal: int, _frame: FrameType | None) -> None:
-        """What SIGINT does."""
+        """Handle SIGINT."""
         if not self._in_batch or self._asked:
             raise KeyboardInterrupt
         self._asked = True
-        note("finishing the batch in hand; Ctrl-C again stops at once")
+        note("stopping after the current batch (Ctrl-C again to stop immediately)")
 
 
 @contextmanager
 def interruptible(log: InterruptibleLog) -> Iterator[None]:
-    """Lets SIGINT mean what the log makes of it."""
+    """Let the log handle SIGINT."""
     before = signal.signal(signal.SIGINT, log.interrupt)
     try:
         yield

@@ -1,4 +1,4 @@
-"""`refold deploy`, `rebuild`, `promote`, `rollback`, `rename`, `drop`: from files to live metrics, and back."""
+"""`refold deploy`, `rebuild`, `promote`, `rollback`, `rename`, `drop`: change which metrics are live."""
 
 from __future__ import annotations
 
@@ -45,47 +45,50 @@ from refold.store.schema.resources import projections_dir
 
 ProjectionsToDeploy = Annotated[
     Path | None,
-    typer.Option("--projections", metavar="DIR", help="The folder. Default: ./projections.", show_default=False),
+    typer.Option(
+        "--projections", metavar="DIR", help="Folder of projections. Default: ./projections.", show_default=False
+    ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; change nothing.")]
 NoPromote = Annotated[
     bool,
-    typer.Option("--no-promote", help="Leave the new builds beside the live ones, for `refold promote` later."),
+    typer.Option("--no-promote", help="Do not switch to the new builds; `refold promote` does that later."),
 ]
 RecreateViews = Annotated[
     bool,
     typer.Option(
         "--recreate-views",
-        help="Where a metric's columns change: also drop and make again views outside the schema `metrics`.",
+        help="If a metric's columns change, also drop and recreate dependent views outside the schema `metrics`.",
     ),
 ]
 
-_AGAIN = "its view was dropped or replaced, and is made again"
+_AGAIN = "its view was dropped or replaced, and is recreated"
 
 
 @app.command(rich_help_panel=METRICS)
 def deploy(
     projections: ProjectionsToDeploy = None,
-    starters: Annotated[bool, typer.Option("--starters", help="Deploy the metrics that come with refold.")] = False,
+    starters: Annotated[bool, typer.Option("--starters", help="Deploy the projections that come with refold.")] = False,
     dry_run: DryRun = False,
     no_promote: NoPromote = False,
     recreate_views: RecreateViews = False,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Make the metrics be what the files say.
+    """Make the live metrics match the files.
 
-    Builds what is new or changed and everything that reads it, while the log is written and analysts read; then
-    all of it goes live in one transaction, with the views in ../sql/views. Before that, everything that is wrong
-    with the files is said at once; --dry-run refuses what a deploy would refuse. Exit status: 0, done; 1, a view
-    cannot be made, 2, it could not be done otherwise: in both cases nothing is changed.
+    The command first reports all errors in the files at once; --dry-run refuses what a deploy would refuse. It then
+    builds new and changed projections, and everything that reads them, beside the live ones (blue/green). Producers
+    and analysts continue meanwhile. All builds go live in one transaction, with the views in ../sql/views.
+
+    Exit status: 0 done, 1 a view cannot be created, 2 another error. After 1 and 2 nothing is changed.
 
     \b
     Examples:
       refold deploy --dry-run           the plan: what is new, changed, and why
-      refold deploy                     do it
-      refold deploy --no-promote        build beside; `refold promote` switches
-      refold deploy --starters          the metrics that come with refold
+      refold deploy                     build and go live
+      refold deploy --no-promote        build only; `refold promote` goes live
+      refold deploy --starters          the projections that come with refold
     """
     chosen = own_folder(projections, starters=starters)
     loading = load(chosen)
@@ -142,7 +145,10 @@ def deploy(
         shown = [] if waiting else [view.name for view in views]
         if not json:
             _show_outcome(
-                builds, promoted=not no_promote, silent=silent(conn, builds), nothing="Everything is as the files say."
+                builds,
+                promoted=not no_promote,
+                silent=silent(conn, builds),
+                nothing="Nothing to do: the live metrics match the files.",
             )
             _show_views(conn, shown)
             _show_left_alone(todo)
@@ -164,16 +170,17 @@ def deploy(
 
 @app.command(rich_help_panel=METRICS)
 def rebuild(
-    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Projections that are live.")],
-    cascade: Annotated[bool, typer.Option("--cascade", help="Also everything that reads them.")] = False,
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Live projections.")],
+    cascade: Annotated[bool, typer.Option("--cascade", help="Also rebuild everything that reads them.")] = False,
     projections: Projections = None,
     no_promote: NoPromote = False,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Build metrics again from the log, and switch to the new tables.
+    """Rebuild metrics from the log, then switch to the new tables.
 
-    The definition stays as it is deployed. Nothing stops meanwhile, and no event is lost or counted twice.
+    The deployed definition is used. Producers, workers and analysts continue meanwhile, and no event is lost or
+    counted twice.
 
     \b
     Examples:
@@ -195,17 +202,17 @@ def rebuild(
 def promote(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME…]", help="Projections; without any, all that wait.", show_default=False),
+        typer.Argument(metavar="[NAME…]", help="Projections. Default: all that are ready.", show_default=False),
     ] = None,
     projections: Projections = None,
     recreate_views: RecreateViews = False,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Go live with builds that were made with --no-promote.
+    """Promote builds that were made with --no-promote.
 
-    What they read and what reads them goes live with them, in one transaction; so do the views that were in
-    sql/views when they were deployed.
+    The builds go live (cut-over) in one transaction, together with the builds that they read, the builds that read
+    them, and the views that were in sql/views at that deploy.
 
     \b
     Examples:
@@ -219,7 +226,7 @@ def promote(
         views = views_of(conn, builds)
         costly = scans(conn, views)
         if not json:
-            _show_outcome(builds, promoted=True, silent=silent(conn, builds), nothing="No build waits to be promoted.")
+            _show_outcome(builds, promoted=True, silent=silent(conn, builds), nothing="No build is ready to promote.")
             _show_views(conn, views)
             # Files may have become wrong since the builds were made.
             tell_costs(costly, chosen, load(chosen).definitions if costly and chosen.is_dir() else {})
@@ -236,17 +243,18 @@ def promote(
 
 @app.command(rich_help_panel=METRICS)
 def rollback(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A projection that is live.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A live projection.")],
     dry_run: DryRun = False,
     projections: Projections = None,
     recreate_views: RecreateViews = False,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Go back to the builds that were live before the deployment that brought NAME.
+    """Return to the builds that were live before the last deployment of NAME.
 
-    The earlier tables are brought up to date first, so the figures are those of the earlier definition over the
-    whole log. Builds that went live together go back together. `refold rollback NAME` again goes forward.
+    refold first applies all newer events to the earlier tables, so they hold the earlier definition's values over the
+    whole log. Builds that went live together are rolled back together. A second `refold rollback NAME` goes forward
+    again.
 
     \b
     Examples:
@@ -269,23 +277,26 @@ def rollback(
     if json:
         as_json({"plan": [_step(step) for step in steps], "builds": [_build(build) for build in builds]})
     else:
-        _show_outcome(builds, promoted=True, nothing="Nothing to go back to.")
-        note("The files are as they were: change them back too, or the next `refold deploy` goes forward again.")
+        _show_outcome(builds, promoted=True, nothing="Nothing to roll back to.")
+        note(
+            "The files are unchanged: revert them too, or the next `refold deploy` deploys the newer definition again."
+        )
 
 
 @app.command(rich_help_panel=METRICS)
 def rename(
-    old: Annotated[str, typer.Argument(metavar="OLD", help="A projection that is live.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="What it shall be called.")],
+    old: Annotated[str, typer.Argument(metavar="OLD", help="A live projection.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")],
     dry_run: DryRun = False,
     projections: Projections = None,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Call a metric by another name, without building it again.
+    """Rename a metric without rebuilding it.
 
-    Rows, history and grants stay, and views that read it go on. Rename its file too. Where the name stands in code,
-    change that first: the function of a transform, and what reads a stream by its name; nothing is built for them.
+    Rows, history and grants are kept, and views that read the metric keep working. Rename its file too. If code
+    contains the name, change the code first: the function of a transform, and projections that read a stream by name.
+    refold does not rebuild them.
 
     \b
     Examples:
@@ -302,23 +313,26 @@ def rename(
         return
     line(f"{'would be renamed' if dry_run else 'renamed'}: {old} is {new}  ({renamed.build.table_name})")
     for view in renamed.views:
-        note(f"{view} reads it, and goes on; where a file makes that view, write metrics.{new} there")
+        note(f"the view {view} reads it and keeps working; if a file defines that view, write metrics.{new} there")
     for path in _files_of(chosen, old):
-        note(f"{path} still says {old}: rename it too, or the next `refold deploy` makes another metric of it")
+        note(
+            f"{path} still defines {old}: rename the file too, or the next `refold deploy` creates another metric from it"
+        )
 
 
 @app.command(rich_help_panel=METRICS)
 def drop(
-    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Projections that are live.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Live projections.")],
     dry_run: DryRun = False,
     projections: Projections = None,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Take metrics off: nothing is kept for them any more, and their views go.
+    """Drop metrics: refold stops updating them and removes their views.
 
-    The log stays as it is. Whatever reads them stands in the way, and is named: metrics can be dropped together, views
-    of others must go first. The tables stay for `refold rollback NAME`, which brings them back up to date.
+    The log does not change. The command refuses, and names the readers, if a metric or view reads them: drop such
+    metrics together, and drop such views first. The tables are kept for `refold rollback NAME`, which makes the
+    metrics live and current again.
 
     \b
     Examples:
@@ -342,13 +356,13 @@ def drop(
     if not dry_run:
         first = ended[0].build.projection
         line(f"{', '.join(dict.fromkeys(one.build.projection for one in ended))}: dropped")
-        note(f"The tables stay for a while: `refold rollback {first}` brings back what was dropped together.")
+        note(f"The tables are kept for now: `refold rollback {first}` restores all metrics that were dropped together.")
     for path in (path for name in names for path in _files_of(chosen, name)):
-        note(f"{path} still defines it: remove the file too, or the next `refold deploy` makes the metric anew")
+        note(f"{path} still defines it: remove the file too, or the next `refold deploy` creates the metric again")
 
 
 def _files_of(projections: Path, name: str) -> list[Path]:
-    """The files that define a projection, in a folder of the user's own."""
+    """Return the files that define a projection, in the user's own folder."""
     if projections == projections_dir():
         return []
     return [path for path in (projections / f"{name}.sql", projections / f"{name}.py") if path.is_file()]
@@ -356,7 +370,7 @@ def _files_of(projections: Path, name: str) -> list[Path]:
 
 @contextmanager
 def _bars() -> Iterator[Callable[[Progress], None]]:
-    """A bar for each build, fed by the drive's reports."""
+    """Show a progress bar for each build."""
     with progress() as bars:
         tasks: dict[int, TaskID] = {}
 
@@ -371,13 +385,13 @@ def _bars() -> Iterator[Callable[[Progress], None]]:
 
 
 def _views_beside(projections: Path) -> Path:
-    """The folder of views that belongs to one of projections; as one would type it."""
+    """Return the folder of views beside a folder of projections, relative to the working directory."""
     folder = views_beside(projections)
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def _place(error: RefoldError) -> tuple[bool, str, int]:
-    """Where a mistake is, to be said in this order; what is in no file comes last."""
+    """Return the sort key of a mistake: path and line; mistakes without a file come last."""
     path = error.path if isinstance(error, DefinitionError) else None
     return path is None, str(path), (error.line or 0) if isinstance(error, DefinitionError) else 0
 
@@ -387,13 +401,13 @@ def _show_views(conn: psycopg.Connection, names: Sequence[str]) -> None:
         line(f"views: {', '.join(names)}")
     for name in without_barrier(conn, names):
         note(
-            f"view {name} leaves rows out, and whoever reads it can make them out by a function in WHERE: if they are "
-            "nobody's business, CREATE OR REPLACE VIEW … WITH (security_barrier) AS …"
+            f"view {name} filters rows, but a reader can reveal them with a function in WHERE. To hide them: "
+            "CREATE OR REPLACE VIEW … WITH (security_barrier) AS …"
         )
 
 
 def _tidy(conn: psycopg.Connection) -> None:
-    """Drops tables that nobody can go back to any more."""
+    """Drop tables that no rollback can use any more."""
     try:
         drop_superseded(conn)
     except psycopg.errors.LockNotAvailable:
@@ -409,26 +423,26 @@ def _show_plan(todo: Sequence[Change]) -> None:
     if rows:
         table(("PROJECTION", "ACTION", "UPKEEP", "READS", "WHY"), rows)
     else:
-        note("there is no projection among the files: `refold init DIR` shows what one looks like")
+        note("the folder contains no projection: `refold init DIR` creates an example")
 
 
 def _show_left_out(files: Sequence[Overlooked]) -> None:
-    """Names the files that define nothing, and may be meant to; first of all, for what follows may come of it."""
+    """Print the files that are ignored and may be meant as definitions; printed first, as they may explain the rest."""
     for one in files:
         there = (one.path.parent / one.meant).exists()
-        remedy = f"{one.meant} is what counts, so remove the other" if there else f"call it {one.meant}"
-        note(f"{one.path} is left out, for its name does not end in {Path(one.meant).suffix}: {remedy}")
+        remedy = f"{one.meant} is used, so remove this one" if there else f"rename it to {one.meant}"
+        note(f"{one.path} is ignored, because its name does not end in {Path(one.meant).suffix}: {remedy}")
 
 
 def _show_left_alone(todo: Sequence[Change]) -> None:
-    """What is live without a file, in one line behind everything else: it may be many, and nothing is done to it."""
+    """Print the live projections without a file in one last line: they may be many, and nothing changes for them."""
     left = [one.projection for one in todo if one.definition is None]
     if left:
-        note(f"left alone, for no file here defines it: {', '.join(left)}")
+        note(f"unchanged, because no file here defines it: {', '.join(left)}")
 
 
 def _show_silent(conn: psycopg.Connection, todo: Sequence[Change]) -> None:
-    """Names the actions that new metrics on the log ask for, and that it does not have."""
+    """Print the actions that new metrics select and that no event in the log has."""
     for one in todo:
         definition = one.definition
         if one.builds and definition is not None and definition.language == "sql" and definition.plan.stream == LOG:
@@ -450,9 +464,9 @@ def _show_outcome(
         if found is not None and not found.empty:
             note(f"{build.projection}: {found.why}")
         if build.dead_letters:
-            note(f"{build.projection} leaves {build.dead_letters:,} out: `refold deadletters list {build.projection}`")
+            note(f"{build.projection} excludes {build.dead_letters:,}: `refold deadletters list {build.projection}`")
     if builds and not promoted:
-        line("They stand beside the live ones. `refold promote` switches to them.")
+        line("The builds are not live yet. `refold promote` switches to them.")
 
 
 def _change(change: Change) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What commands print: rich on a terminal, plain lines elsewhere, JSON for machines."""
+"""Output of commands: rich on a terminal, plain lines elsewhere, JSON for programs."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from refold.visible import visible, visible_json
 out = Console(highlight=False)
 """Standard output."""
 err = Console(stderr=True, highlight=False)
-"""Standard error: notes, progress and errors, so that output can be piped."""
+"""Standard error, for notes, progress and errors, so that output can be piped."""
 
 
 def note(message: str) -> None:
-    """Something to know, on stderr."""
+    """Write a note to stderr."""
     text = wrapped(visible(message), room(err.width))
     err.print(Text(text, style="dim" if err.is_terminal else ""), soft_wrap=True)
 
 
 def line(message: str = "", style: str = "") -> None:
-    """One line of output; nothing in it is taken for markup, or does anything to a terminal."""
+    """Write one line to stdout; markup and control characters in it have no effect."""
     out.print(Text(wrapped(visible(message), room(out.width)), style=style), soft_wrap=True)
 
 
 def block(text: str) -> None:
-    """Text that has lines of its own."""
+    """Write text of several lines to stdout."""
     out.print(Text(visible(text, lines=True)), soft_wrap=True)
 
 
 def as_json(value: object) -> None:
-    """One JSON document on stdout."""
+    """Write a value to stdout as one JSON document."""
     typer.echo(visible_json(json.dumps(value, indent=2, ensure_ascii=False, default=plain)))
 
 
 def plain(value: object) -> Any:
-    """A value that JSON does not know, as one that it does."""
+    """Convert a value that JSON has no type for."""
     if isinstance(value, datetime | date):
         return value.isoformat()
     if isinstance(value, Decimal) and value.adjusted() > 1000:
@@ -59,7 +59,7 @@ def plain(value: object) -> Any:
 
 
 def text_of(value: object) -> str:
-    """A value as a cell: nothing for NULL, thousands separated."""
+    """Return a value as the text of a table cell: empty for NULL, thousands separated."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -74,7 +74,7 @@ def text_of(value: object) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """A number of things: `1 row`, `2,000 rows`."""
+    """Return a number with its noun: `1 row`, `2,000 rows`."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
@@ -87,17 +87,17 @@ def table(
     title: str | None = None,
     null: str = "",
 ) -> None:
-    """A table: rich on a terminal; elsewhere aligned columns of their full length, without frames.
+    """Print a table: rich on a terminal; elsewhere aligned columns of full width, without frames.
 
-    On a terminal the last column takes the room that the others leave, and breaks into lines.
+    On a terminal the last column takes the remaining width and wraps.
 
     Args:
         columns: the headings.
         rows: the cells; see `text_of`.
         right: headings of the columns that are aligned to the right.
-        spare: headings of the columns that a narrow terminal goes without, the first to go first; a note names them.
+        spare: headings of columns to omit on a narrow terminal, in this order; a note names them.
         title: a line above.
-        null: what stands for NULL.
+        null: text to print for NULL.
     """
     to_right = {visible(column) for column in right}
     columns = [visible(column) for column in columns]
@@ -124,11 +124,11 @@ def table(
 
 
 LAST = 30
-"""Characters in a line that do for the last column, which breaks."""
+"""Least width of the last column, which wraps."""
 
 
 def that_fit(columns: Sequence[str], widths: Sequence[int], spare: Sequence[str], room: int) -> list[int]:
-    """Which columns fit into so much room: all but as many of the spare ones, in their order, as must go. Pure."""
+    """Return the columns that fit into a width, omitting as many of the spare ones as necessary. Pure."""
     shown = list(range(len(columns)))
     for column in spare:
         if taken(widths, shown) <= room:
@@ -138,7 +138,7 @@ def that_fit(columns: Sequence[str], widths: Sequence[int], spare: Sequence[str]
 
 
 def taken(widths: Sequence[int], shown: Sequence[int]) -> int:
-    """The characters that columns take at least, the last of which may break. Pure."""
+    """Return the least width that columns need; the last one may wrap. Pure."""
     *others, last = (widths[at] for at in shown)
     return sum(others) + min(last, LAST) + 2 * len(others)
 

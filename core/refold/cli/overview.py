@@ -1,7 +1,7 @@
-"""What `refold --help` prints: all commands by what they are for.
+"""The text of `refold --help`: all commands, grouped by purpose.
 
-In plain lines, which need nothing. Typer's own drawing imports rich with its Markdown, its syntax highlighting and its
-tracebacks: more than half of the time until the first line.
+The text is built from plain lines, without further imports. Typer's own rendering imports rich with its Markdown,
+syntax highlighting and tracebacks, which takes more than half of the start time.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import typer
 from refold.prose import room, wrapped
 
 WIDEST = 110
-"""Characters in a line, on a terminal of any width."""
+"""Most characters in a line, on a terminal of any width."""
 
 
 def overview(
     usage: str, about: str, panels: Mapping[str, Sequence[tuple[str, str]]], options: Sequence[tuple[str, str]]
 ) -> str:
-    """The list of commands as text, in lines that fit.
+    """Return the list of commands as text, in lines that fit.
 
     Args:
-        usage: how a command is called.
-        about: what the program is; a paragraph after a line with \\b keeps its lines.
-        panels: commands with their help, by the heading under which they stand.
-        options: of the program itself.
+        usage: usage line of the program.
+        about: description of the program; a paragraph after a line with \\b keeps its lines.
+        panels: commands with their help, by heading.
+        options: options of the program itself.
     """
     width = min(room(shutil.get_terminal_size().columns), WIDEST)
     parts = [f"Usage: {usage}", *_paragraphs(about, width)]
@@ -37,7 +37,7 @@ def overview(
 
 
 def _paragraphs(text: str, width: int) -> list[str]:
-    """Paragraphs in lines that fit; what is laid out by hand as it is."""
+    """Return paragraphs in lines that fit; preformatted paragraphs stay as they are."""
     found = []
     for part in text.split("\n\n"):
         laid_out = part.startswith("\b")
@@ -46,7 +46,7 @@ def _paragraphs(text: str, width: int) -> list[str]:
 
 
 def _section(heading: str, entries: Iterable[tuple[str, str]], column: int, width: int) -> str:
-    """What stands under a heading: names in a column, what they are beside them."""
+    """Return a heading with a column of names and their descriptions."""
     lines = [typer.style(heading, bold=True)]
     for name, told in entries:
         shown = wrapped(f"  {name:<{column}}  {told}", width, indent=column + 4)

@@ -1,4 +1,4 @@
-"""`refold query`, `url` and `rejected`: figures out, and input that was set aside."""
+"""`refold query`, `url` and `rejected`: query the metrics, and list input that was set aside."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from refold.errors import InputError
 from refold.visible import visible, visible_json
 
 SHOWN = 1000
-"""Rows of a table on the screen; --csv and --json give all."""
+"""Most rows that a table shows; --csv and --json give all."""
 BATCH = 5000
 """Rows that are fetched at a time."""
 NULL = "NULL"
-"""What stands in a table for it; an empty text is empty."""
+"""Text that a table shows for NULL; an empty text stays empty."""
 _NUMBERS = (20, 21, 23, 26, 700, 701, 790, 1700)
 """Type ids of smallint, integer, bigint, oid, real, double precision, money and numeric."""
 
@@ -34,7 +34,7 @@ _SELECT = re.compile(r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|\()*(select|with|values|
 
 
 class Role(StrEnum):
-    """Whom the sessions of a URL act as."""
+    """The role that the sessions of a URL act as."""
 
     analyst = "analyst"
     worker = "worker"
@@ -44,12 +44,12 @@ class Role(StrEnum):
 
 @app.command(rich_help_panel=DATA)
 def query(
-    sql: Annotated[str, typer.Argument(metavar="SQL", help="One statement; - reads it from stdin.")],
-    csv: Annotated[bool, typer.Option("--csv", help="Every row as CSV, with a heading.")] = False,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SQL statement; - reads it from stdin.")],
+    csv: Annotated[bool, typer.Option("--csv", help="Print all rows as CSV with a header.")] = False,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Look at the metrics, as an analyst: one statement, read-only, in the schema `metrics`.
+    """Query the metrics as an analyst: one read-only statement, in the schema `metrics`.
 
     \b
     Examples:
@@ -73,7 +73,7 @@ def query(
 
 @contextmanager
 def _reading(url: str | None) -> Iterator[psycopg.Connection]:
-    """A read-only transaction of an analyst."""
+    """Open a read-only transaction that acts as an analyst."""
     with session(url, "refold_analyst", name="refold query") as conn:
         try:
             with conn.transaction():
@@ -90,32 +90,33 @@ def _reading(url: str | None) -> Iterator[psycopg.Connection]:
             # Whatever the login may: a GRANT to it would change nothing here.
             raise InputError(
                 error.diag.message_primary or str(error),
-                remedy="`refold query` reads what is in `metrics`, as refold_analyst; for all that your login may:"
+                remedy="`refold query` reads the schema `metrics` as refold_analyst. To use all rights of your login:"
                 ' psql "$(refold url)"',
             ) from error
 
 
 def _no_such_metric(conn: psycopg.Connection, error: psycopg.errors.UndefinedTable) -> InputError:
-    """The error with what the name may have meant."""
+    """Return the error with a suggestion for the name."""
     message = error.diag.message_primary or str(error)
     names = [str(name) for (name,) in conn.execute(
         "SELECT viewname FROM pg_views WHERE schemaname = 'metrics' ORDER BY 1").fetchall()]  # fmt: skip
     wanted = re.search(r'"(?:[^"]*\.)?([^".]+)"', message)
     close = difflib.get_close_matches(wanted[1], names, 1) if wanted else []
     return InputError(
-        message + (f". Did you mean {close[0]}?" if close else ""), remedy=f"There are: {', '.join(names) or 'none'}."
+        message + (f". Did you mean {close[0]}?" if close else ""),
+        remedy=f"Metrics and views: {', '.join(names) or 'none'}.",
     )
 
 
 def _statement(text: str) -> str:
     stripped = text.strip().rstrip(";").rstrip()
     if not stripped:
-        raise InputError("there is no statement to run", remedy="refold query 'SELECT * FROM freshness'")
+        raise InputError("the SQL statement is empty", remedy="Try: refold query 'SELECT * FROM freshness'")
     return stripped
 
 
 def _parsed(conn: psycopg.Connection, text: str) -> None:
-    """Lets Postgres parse the text as one statement, which is all that the extended protocol takes.
+    """Let Postgres parse the text as one statement: the extended protocol takes no more.
 
     Else `COMMIT; RESET ROLE; CREATE TABLE …` would be three, and the first would end our transaction. What is one
     statement by itself is one within another, too.
@@ -125,12 +126,12 @@ def _parsed(conn: psycopg.Connection, text: str) -> None:
         return
     error = psycopg.errors.error_from_result(result, encoding="utf-8")
     if isinstance(error, psycopg.errors.SyntaxError) and "multiple commands" in str(error):
-        raise InputError("that is more than one statement", remedy="One at a time; psql takes more.")
+        raise InputError("the text has more than one statement", remedy="Give one statement; psql accepts several.")
     raise error
 
 
 def _csv(conn: psycopg.Connection, text: str) -> None:
-    """COPY: the server writes the CSV and streams it; memory stays flat."""
+    """Stream the result as CSV with COPY, in constant memory."""
     # The line breaks: the statement may end in a comment.
     with conn.cursor() as cursor, cursor.copy(f"COPY (\n{text}\n) TO STDOUT (FORMAT csv, HEADER)".encode()) as copy:
         stdout = typer.get_binary_stream("stdout")
@@ -142,7 +143,7 @@ def _csv(conn: psycopg.Connection, text: str) -> None:
 
 
 def _json(conn: psycopg.Connection, text: str) -> None:
-    """An array of objects, row by row. Postgres writes them, so that numerics keep every digit."""
+    """Stream the result as a JSON array, row by row. Postgres writes the JSON, so numerics keep every digit."""
     stdout = typer.get_text_stream("stdout", encoding="utf-8")
     between = "[\n  "
     with conn.cursor("refold_query") as cursor:
@@ -169,11 +170,11 @@ def _table(conn: psycopg.Connection, text: str) -> None:
     rows = _as_sent(cursor)
     table(columns, rows[:SHOWN], right=numeric, null=NULL)
     if len(rows) > SHOWN:
-        note(f"the first {SHOWN:,} rows; --csv or --json gives all")
+        note(f"showing the first {SHOWN:,} rows; --csv or --json gives all")
 
 
 def _as_sent(cursor: psycopg.Cursor[Any]) -> list[list[str | None]]:
-    """The rows in Postgres' own text, as psql shows them.
+    """Return the rows in Postgres' own text format, as psql shows them.
 
     As Python's values, JSON would be written as Python writes a dict, and a number lose its zeros or its digits.
     """
@@ -188,11 +189,11 @@ def _as_sent(cursor: psycopg.Cursor[Any]) -> list[list[str | None]]:
 @app.command(rich_help_panel=DATA)
 def url(
     role: Annotated[
-        Role | None, typer.Option("--role", help="Act as this role; an analyst also finds the metrics by their names.")
+        Role | None, typer.Option("--role", help="Role to act as; an analyst's search_path includes `metrics`.")
     ] = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Print the database's URL, for psql, BI tools and notebooks. It includes the password, if there is one.
+    """Print the database's URL for psql, BI tools and notebooks. It includes any password.
 
     \b
     Examples:
@@ -205,11 +206,11 @@ def url(
 
 
 def acting_as(given: str, role: Role) -> str:
-    """A libpq URL whose sessions act as one of refold's roles.
+    """Return a libpq URL whose sessions act as one of refold's roles.
 
     Args:
-        given: a libpq URL or connection string.
-        role: which role.
+        given: libpq URL or connection string.
+        role: role to act as.
     """
     parts = {name: str(value) for name, value in conninfo_to_dict(given).items()}
     settings = [f"-c role=refold_{role.value}", "-c TimeZone=UTC"]
@@ -226,11 +227,11 @@ def acting_as(given: str, role: Role) -> str:
 
 @app.command(rich_help_panel=DATA)
 def rejected(
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many, newest first.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most records to list, newest first.")] = 50,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """List the input that was set aside: conflicts and invalid events, with the reason and where they stood.
+    """List the input that was set aside: conflicts and invalid events, each with its reason, source and line.
 
     \b
     Examples:
@@ -258,6 +259,6 @@ def rejected(
 
 
 def _short(raw: str, width: int = 80) -> str:
-    """The beginning of raw text."""
+    """Return the beginning of raw text."""
     shown = raw.strip("\r\n")
     return shown if len(shown) <= width else shown[: width - 1] + "…"

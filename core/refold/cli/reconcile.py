@@ -1,4 +1,4 @@
-"""`refold reconcile`: every metric against its query over the log."""
+"""`refold reconcile`: compare every metric with its query over the log (data diff and repair)."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from refold.store.schema.resources import projections_dir
 
 DEPTHS: tuple[str, ...] = get_args(Depth)
 SHOWN = 50
-"""Findings that are listed on the screen; --json gives all."""
+"""Most findings that are printed; --json gives all."""
 
 
 @app.command(rich_help_panel=TRUST)
 def reconcile(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME…]", help="Projections; without any, all.", show_default=False)
+        list[str] | None, typer.Argument(metavar="[NAME…]", help="Projections. Default: all.", show_default=False)
     ] = None,
     since: Annotated[
         str | None,
         typer.Option(
             "--since",
             metavar="DATE|TIME",
-            help="Only what events since then belong to, by their ts; ISO 8601, UTC where no offset is given.",
+            help="Audit only rows of events with a ts since then. ISO 8601; UTC if there is no offset.",
             show_default=False,
         ),
     ] = None,
@@ -52,27 +52,27 @@ def reconcile(
         typer.Option(
             "--depth",
             metavar="quick|slice|deep",
-            help="How far to look. Default: deep, the full proof.",
+            help="Depth of the audit. Default: deep, which recomputes everything.",
             show_default=False,
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what differs, and heal nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report rows that differ; heal none.")] = False,
     projections: Projections = None,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Prove the metrics against the log, and heal what differs.
+    """Compare the metrics with the log, and heal rows that differ.
 
-    Each table is compared with its query over exactly the events that it has applied: lag is not drift. A row is
-    missing, an orphan or drifted; healing recomputes just those, and refold.repairs keeps what stood there before.
-    If somebody has dropped or replaced the view of a metric, it is made again.
+    refold compares each table with its query over exactly the events that the table has applied, so lag is not drift.
+    A row that differs is missing, an orphan or drifted. Healing recomputes only those rows, and refold.repairs keeps
+    the old ones. A metric's view that was dropped or replaced is recreated.
 
-    Three depths. quick compares the rows, and what was read of the log, with the checksums that were kept on the way:
-    it reads only the events that are not sealed yet, and heals nothing. slice does the same, evaluates the query again
-    where they disagree, and heals: it costs what the drift costs. deep (the default) evaluates everything again, in
-    steps; run again after an interruption, it goes on where it stopped.
+    The depth quick compares rows and read events with the checksums that workers stored. It reads only unsealed events
+    and heals nothing. The depth slice also evaluates the query again where checksums differ, and heals; its cost
+    depends on the drift. The depth deep (the default) evaluates everything again, in steps. After an interruption it
+    continues where it stopped.
 
-    Exit status: 0 no drift, 1 drift was found (healed or not), 2 it could not be done.
+    Exit status: 0 no drift, 1 drift was found (healed or not), 2 the command failed.
 
     \b
     Examples:
@@ -121,18 +121,18 @@ def reconcile(
     else:
         _show(report, chosen, dry_run=dry_run)
         for view in differ:
-            note(f"metrics.{view.name} is not what {view.path} says: `refold deploy` makes it that")
+            note(f"metrics.{view.name} differs from {view.path}: `refold deploy` recreates it")
         _qualify(audited, damaged=damaged)
     if not report.clean:
         raise typer.Exit(DRIFT)
 
 
 def unlike_files(conn: psycopg.Connection, projections: Path) -> list[ViewFile]:
-    """Analysts' views that do not stand as their files say: the one or the other has been changed since.
+    """Return the analysts' views that differ from their files.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        projections: the folder beside which they are; of those that come with refold nobody need have made them.
+        projections: folder beside the views; the views that come with refold are not checked.
     """
     if projections == projections_dir():
         return []
@@ -144,29 +144,30 @@ def unlike_files(conn: psycopg.Connection, projections: Path) -> list[ViewFile]:
 
 
 def how_deep(depth: str | None, *, since: bool) -> Depth:
-    """The depth that was asked for.
+    """Return the requested depth.
 
     Raises:
-        InputError: there is none of that name, or it does not go with --since.
+        InputError: no depth has that name, or it excludes --since.
     """
     if depth is None:
         return "deep"
     if depth not in DEPTHS:
         close = get_close_matches(depth, DEPTHS, 1)
         hint = f" Did you mean {close[0]}?" if close else ""
-        raise InputError(f"--depth {depth}: there is no such depth.{hint}", remedy=f"One of {', '.join(DEPTHS)}.")
+        raise InputError(f"--depth {depth}: there is no such depth.{hint}", remedy=f"Depths: {', '.join(DEPTHS)}.")
     if since and depth != "deep":
         raise InputError(
-            f"--since looks at the events, and --depth {depth} at the kept checksums", remedy="Leave one of them out."
+            f"--since and --depth {depth} exclude each other: that depth reads checksums, not events",
+            remedy="Omit one of them.",
         )
     return depth  # type: ignore[return-value]
 
 
 def instant(text: str) -> datetime:
-    """A date or time in ISO 8601; UTC where no offset is given.
+    """Parse a date or time in ISO 8601; UTC if there is no offset.
 
     Raises:
-        InputError: it is neither.
+        InputError: the text is neither.
     """
     try:
         moment = datetime.fromisoformat(text)
@@ -178,30 +179,32 @@ def instant(text: str) -> datetime:
 
 
 def _show(report: ReconcileReport, depth: Depth, *, dry_run: bool) -> None:
-    """Prints a report for people: the answer first."""
+    """Print a report as text: the verdict first."""
     by = {"quick": " (by their checksums)", "slice": " (by their checksums; --depth deep recomputes everything)"}
     _show_hidden(report.hidden, depth, dry_run=dry_run)
     if report.slices:
         differ = "1 slice differs" if len(report.slices) == 1 else f"{len(report.slices):,} slices differ"
-        line(f"drift: {differ}; `refold reconcile --depth slice` says in which rows, and heals them")
+        line(f"drift: {differ}; `refold reconcile --depth slice` finds the rows and heals them")
     elif report.drift:
-        fate = "nothing was healed (--dry-run)" if dry_run else "healed; refold.repairs keeps what stood there"
+        fate = "nothing was healed (--dry-run)" if dry_run else "healed; refold.repairs keeps the old rows"
         line(f"drift: {counted(report.drift, 'row')} differed, {fate}")
     elif report.checksums:
         fate = "nothing was corrected (--dry-run)" if dry_run else "corrected"
-        line(f"no row differed, but {counted(len(report.checksums), 'kept checksum')} did, {fate}")
+        line(f"no row differed, but {counted(len(report.checksums), 'stored checksum')} did, {fate}")
     elif report.audited or not report.unhealed:
         what = "no row differed" if report.hidden else "no drift"
         line(f"{what}: {', '.join(report.audited) or 'nothing was audited'}{by.get(depth, '')}")
     if report.unhealed:
-        line(f"not healed: {', '.join(report.unhealed)}: the log is damaged, `refold scrub` names the events")
+        line(f"not healed: {', '.join(report.unhealed)}: the log is damaged; `refold scrub` names the events")
     for name, reason in report.skipped:
         note(f"{name} was not audited: {reason}")
     for one in report.slices[:SHOWN]:
         line(_slice(one))
     if not report.drift:
         for one in report.checksums[:SHOWN]:
-            wrong = "what it has read was counted wrong" if one.read else "their kept checksum was wrong"
+            wrong = (
+                "the checksum of the events it has read was wrong" if one.read else "their stored checksum was wrong"
+            )
             line(f"{_where(one)}: the rows are right, {wrong}")
         return
     for (_, relation, kind), count in sorted(report.counts.items()):
@@ -220,50 +223,50 @@ def _show(report: ReconcileReport, depth: Depth, *, dry_run: bool) -> None:
         ],
     )
     if report.drift > min(len(report.findings), SHOWN):
-        note(f"the first {min(len(report.findings), SHOWN)} of {report.drift:,}; --json lists more")
+        note(f"showing the first {min(len(report.findings), SHOWN)} of {report.drift:,}; --json lists more")
 
 
 def _show_hidden(hidden: Sequence[Hidden], depth: Depth, *, dry_run: bool) -> None:
-    """The metrics that their views do not show."""
+    """Print the metrics whose views were dropped or replaced."""
     again = ", ".join(f"metrics.{one.projection}" for one in hidden if one.healed)
     if again:
-        line(f"drift: somebody had dropped or replaced {again}; made again")
+        line(f"drift: {again} had been dropped or replaced; recreated")
     for one in hidden:
-        told = f"somebody has dropped or replaced metrics.{one.projection}"
+        told = f"metrics.{one.projection} was dropped or replaced"
         if one.because is not None:
-            line(f"drift: {told}, and it could not be made again: {one.because}")
-            note(one.remedy or "`refold deploy` makes it again.")
+            line(f"drift: {told}, and could not be recreated: {one.because}")
+            note(one.remedy or "`refold deploy` recreates it.")
         elif not one.healed:
             makes = " --depth slice" if depth == "quick" else ""
-            line(f"drift: {told}; `refold reconcile{makes}` makes it again")
+            line(f"drift: {told}; `refold reconcile{makes}` recreates it")
 
 
 def _qualify(audited: Iterable[Build], *, damaged: bool) -> None:
-    """What an audit does not judge, and a reader of its verdict has to know."""
+    """Print the conditions that qualify the verdict: excluded events, and damage to the log."""
     for build in audited:
         if build.dead_letters:
-            left_out = counted(build.dead_letters, "event")
-            note(f"{build.projection} leaves {left_out} out: `refold deadletters list {build.projection} --all`")
+            excluded = counted(build.dead_letters, "event")
+            note(f"{build.projection} excludes {excluded}: `refold deadletters list {build.projection} --all`")
     if damaged:
-        note("the log itself is damaged, and that is what the metrics were compared with: `refold incidents --open`")
+        note("the metrics were compared with a damaged log: `refold incidents --open`")
 
 
 def _where(one: WrongSlice) -> str:
-    """A slice in words."""
+    """Return the name of a slice in words."""
     return f"{one.projection}, {one.slice} of {one.relation}" if one.read else f"{one.relation}, {one.slice}"
 
 
 def _slice(one: WrongSlice) -> str:
-    """How a slice disagrees with its checksums."""
+    """Return how a slice differs from its checksums."""
     if one.read:
-        what = f"has read {counted(one.recorded, 'event')} where there are {one.actual:,}"
-        return f"{_where(one)}: {what if one.actual != one.recorded else 'has read other events than there are'}"
-    what = f"{counted(one.actual, 'row')} where {one.recorded:,} were written"
-    return f"{_where(one)}: {what if one.actual != one.recorded else 'other rows than were written'}"
+        what = f"has read {counted(one.recorded, 'event')}, the log has {one.actual:,}"
+        return f"{_where(one)}: {what if one.actual != one.recorded else 'has read other events than the log has'}"
+    what = f"{counted(one.actual, 'row')}, but {one.recorded:,} were written"
+    return f"{_where(one)}: {what if one.actual != one.recorded else 'the rows differ from those that were written'}"
 
 
 def _differing(row: Any, other: Any) -> str:
-    """What a side says that the other, or the key of the row, does not."""
+    """Return the fields of a row that differ from the other side or the key."""
     if row is None:
         return ""
     if not isinstance(row, Mapping) or not isinstance(other, Mapping):

@@ -1,4 +1,4 @@
-"""`refold recover`: after a restore, every build back under the law."""
+"""`refold recover`: after a restore, audit and heal every build."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from refold.engine.recovery.strategy import BuildOutcome, Strategy
 from refold.errors import InputError
 
 SHOWN = 10
-"""Ids of lost events that are listed on the screen; --json gives up to 50."""
+"""Most ids of lost events that are printed; --json gives up to 50."""
 
 _STRATEGIES: dict[Strategy, str] = {
-    "prove": "nothing is wrong with the coordinates: ledger and metrics are audited all the same",
-    "adopt": "cursors are kept, audited, and then this cluster's",
-    "rewrite": "every event and cursor gets new coordinates; then all metrics are audited and healed",
-    "wait": "that transaction has to end first",
+    "prove": "cursors belong to this cluster; ledger and metrics are audited anyway",
+    "adopt": "cursors are kept, audited, and assigned to this cluster",
+    "rewrite": "every event and cursor gets new transaction ids; then all metrics are audited and healed",
+    "wait": "that transaction must end first",
 }
 _OUTCOMES: dict[BuildOutcome, str] = {
-    "audited": "audited against the log, healed where it differs",
-    "loaded again": "its first load starts over",
-    "lost": "its table, or that of what it reads, was not restored: `refold deploy` builds it from the log",
-    "dropped": "retired: no rollback to it",
+    "audited": "audited against the log; rows that differ are healed",
+    "loaded again": "its first load starts again",
+    "lost": "its table, or one that it reads, was not restored: `refold deploy` builds it from the log",
+    "dropped": "retired and dropped: rollback to it is no longer possible",
 }
 
 
 @app.command(rich_help_panel=TRUST)
 def recover(
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what was found and would be done; do nothing.")
+        bool, typer.Option("--dry-run", help="Print the findings and the plan; change nothing.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     projections: Projections = None,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """After a restore: bring every metric back under its query over the log, then let workers run again.
+    """Recover after a restore: audit and heal every metric against the log, then let workers run again.
 
-    Cursors speak of a cluster's transactions. Restored into another cluster they would skip events, so workers
-    refuse to run. Where transaction ids went on (pg_upgrade), cursors are kept; where they started again, log and
-    cursors get new coordinates. The ledger is made to know what is in the log, every metric is audited and healed,
-    and only then do workers run. Producers may append all the time. Killed at any point, it can be run again.
+    A cursor (checkpoint) refers to transaction ids of one cluster. In another cluster it could skip events, so workers
+    refuse to run. If the transaction ids continue (pg_upgrade), refold keeps the cursors. If they restart, log and
+    cursors get new transaction ids. Recovery then completes the ledger from the log, audits and heals every metric,
+    and lets workers run. Producers may append meanwhile. An interrupted recovery can be run again.
 
-    Exit status: 0 done (whatever had to be healed), 2 it could not be done.
+    Exit status: 0 recovered, 2 the command failed.
 
     \b
     Examples:
@@ -79,11 +79,11 @@ BY = "refold recover"
 def _ask(found: Survey) -> None:
     if not sys.stdin.isatty():
         raise InputError(
-            "nobody is there to be asked, and a recovery rewrites what cursors mean",
-            remedy="`refold recover --dry-run` says what would be done; `refold recover --yes` does it.",
+            "stdin is not a terminal, and recovery needs confirmation",
+            remedy="`refold recover --dry-run` prints the plan; `refold recover --yes` runs it.",
         )
     _show_plan(found)
-    if not typer.confirm("Go on?", err=True):
+    if not typer.confirm("Continue?", err=True):
         raise typer.Exit(1)
 
 
@@ -96,7 +96,7 @@ def _show_plan(found: Survey) -> None:
         order = list(_OUTCOMES)
         builds = sorted(found.builds, key=lambda build: order.index(found.outcomes[build.build_id]))
         table(
-            ("PROJECTION", "TABLE", "STATE", "WHAT BECOMES OF IT"),
+            ("PROJECTION", "TABLE", "STATE", "OUTCOME"),
             [(b.projection, b.table_name, b.state, _OUTCOMES[found.outcomes[b.build_id]]) for b in builds],
         )
 
@@ -106,33 +106,33 @@ def _show_ledger(found: Survey, done: str) -> None:
     if ledger.lost:
         stay = "would stay" if done == "would be" else "stay"
         more = f" and {ledger.lost - SHOWN:,} more" if ledger.lost > SHOWN else ""
-        line(f"lost: {ledger.lost:,} events that the ledger knows are not in the log; their ids {stay} taken")
+        line(f"lost: {ledger.lost:,} events of the ledger are missing from the log; their ids {stay} reserved")
         line(f"  {', '.join(ledger.lost_ids[:SHOWN])}{more}")
     if ledger.unknown:
-        line(f"ledger: {ledger.unknown:,} events of the log {done} entered")
+        line(f"ledger: {ledger.unknown:,} events of the log {done} added")
     if found.cluster.rehashed:
-        line(f"hashes: this server has other hash functions; digests and checksums {done} taken anew")
+        line(f"hashes: this server has other hash functions; digests and checksums {done} computed again")
     elif ledger.changed:
-        line(f"ledger: {ledger.changed:,} digests {done} made anew")
+        line(f"ledger: {ledger.changed:,} digests {done} computed again")
 
 
 def _show(report: RecoveryReport) -> None:
     found = report.survey
     line(f"{found.decision.strategy}: {found.decision.because}")
-    rewritten = f", {report.rewritten:,} with new coordinates" if found.decision.strategy == "rewrite" else ""
+    rewritten = f", {report.rewritten:,} with new transaction ids" if found.decision.strategy == "rewrite" else ""
     line(f"log: {found.ledger.events:,} events{rewritten}")
     _show_ledger(found, "were")
     for name, events in report.unread.items():
-        line(f"{name}: about {counted(events, 'event')} that it had not read in the backup, read now")
+        line(f"{name}: about {counted(events, 'event')} unread in the backup, applied now")
     for name, lost in report.dead_letters.items():
-        line(f"{name}: {len(lost):,} dead letters ended, their events are not in the log")
+        line(f"{name}: {len(lost):,} dead letters closed, because their events are not in the log")
     for build, because in report.unloaded:
-        line(f"{build.table_name}: loaded anew by the workers, because it cannot be audited: {because}")
+        line(f"{build.table_name}: workers load it again, because it cannot be audited: {because}")
     for outcome in ("loaded again", "lost", "dropped"):
         for build in found.of(outcome):
             line(f"{build.table_name}: {_OUTCOMES[outcome]}")
     if report.drift.drift:
         rows = [(name, relation, kind, count) for (name, relation, kind), count in sorted(report.drift.counts.items())]
         table(("PROJECTION", "TABLE", "KIND", "HEALED"), rows, right=("HEALED",))
-    line(f"in order: {', '.join(sorted(report.drift.audited)) or 'no metric is live'} ({report.seconds:.1f} s)")
-    note("Workers run again here: start them.")
+    line(f"audited: {', '.join(sorted(report.drift.audited)) or 'no metric is live'} ({report.seconds:.1f} s)")
+    note("Workers may run again: start them.")

@@ -1,4 +1,4 @@
-"""`refold report`: what happened, in figures."""
+"""`refold report`: events, latencies and incidents of a time span, in numbers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from refold.inspect.report import report as figures
 
 @app.command(rich_help_panel=TRUST)
 def report(
-    since: Annotated[str, typer.Option("--since", metavar="SPAN", help="How far back: 90m, 12h, 7d, 2w.")] = "7d",
+    since: Annotated[
+        str, typer.Option("--since", metavar="SPAN", help="Time span up to now: 90m, 12h, 7d, 2w.")
+    ] = "7d",
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Report events, duplicates, how fresh the metrics were, incidents and how long they lasted, and what was healed.
+    """Report a time span in numbers: events, duplicates, latencies, incidents with duration, healed rows.
 
-    WAITING is from when an event's transaction began to the start of its page, APPLYING the page, FRESH from the one
-    to when the event could be queried; within 2 %.
+    The stage `waiting` runs from the start of an event's transaction to the start of its page, `applying` is the time
+    of the page, and `fresh` runs from the start of the transaction until the event can be queried. Latencies are
+    exact to 2 %.
 
     \b
     Examples:
@@ -41,12 +44,12 @@ def report(
 
 
 def show(found: ActivityReport) -> None:
-    """Prints a report for people."""
+    """Print a report as text."""
     line(f"from {found.since:%Y-%m-%d %H:%M:%S} to {found.until:%Y-%m-%d %H:%M:%S} UTC")
     line()
     about = "" if found.events_exact else "about "
     line(f"events        {about}{found.events:,} accepted")
-    line(f"duplicates    {found.duplicates:,} refused, {found.duplicate_rate:.1%} of what came")
+    line(f"duplicates    {found.duplicates:,} refused, {found.duplicate_rate:.1%} of all received")
     line(f"set aside     {counted(found.conflicts, 'conflict')}, {found.invalid:,} invalid")
     line(f"healed        {counted(found.healed, 'row')}")
     line(f"dead letters  {found.dead_letters:,} waiting now")
@@ -61,7 +64,7 @@ def show(found: ActivityReport) -> None:
             right=("EVENTS", "P50", "P95", "P99"),
         )
     else:
-        line("no latencies: no worker has applied anything in this time")
+        line("no latencies: no worker applied an event in this time")
     line()
     if found.incidents:
         table(

@@ -1,4 +1,4 @@
-"""`refold scrub`: is the log what it was when it was written?"""
+"""`refold scrub`: verify that the log is unchanged since it was written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from refold.store.log.integrity import Damage
 from refold.store.log.seal import seal, segments
 
 SHOWN = 50
-"""Damage that is listed on the screen; --json gives more."""
+"""Most faults that are printed; --json gives more."""
 
 group = typer.Typer(invoke_without_command=True)
 app.add_typer(group, name="scrub", rich_help_panel=TRUST)
@@ -31,16 +31,16 @@ app.add_typer(group, name="scrub", rich_help_panel=TRUST)
 
 @group.callback()
 def scrub(ctx: typer.Context, json: AsJson = False, database_url: DatabaseUrl = None) -> None:
-    """Verify the log itself: every event against the ledger, full slices against their sealed checksums.
+    """Verify the log: every event against the ledger, and full slices against their sealed checksums.
 
-    An event that was changed, lost or added behind refold's back is named, and is an incident (log_damage) until it
-    is as it was. Meanwhile nothing is healed from it: the log is the truth, and only a person can know where to get it
-    from, or say that it goes on without (refold scrub accept). Workers do the same by portions.
+    The command names every event that was changed, lost or added outside of refold. Damage is an incident (log_damage)
+    until the events are restored. Until then refold heals no metric from the damaged segment. Restore the events from
+    a backup, or accept the loss with `refold scrub accept`. Workers verify the log too, portion by portion.
 
-    Slices of 16,384 positions that are full and to which nobody can write any more are sealed first: what is there is
-    what counts from then on.
+    Before that, the command seals slices: 16,384 positions that are full and closed to writers. It stores a checksum
+    of each, and later scrubs compare the slice with that checksum.
 
-    Exit status: 0 the log is as it was written, 1 it is damaged, 2 it could not be verified.
+    Exit status: 0 the log is intact, 1 it is damaged, 2 it could not be verified.
 
     \b
     Examples:
@@ -64,24 +64,22 @@ def scrub(ctx: typer.Context, json: AsJson = False, database_url: DatabaseUrl = 
 
 @group.command()
 def accept(
-    segment: Annotated[str, typer.Argument(metavar="SEGMENT", help="The segment, as `refold scrub` names it.")],
+    segment: Annotated[str, typer.Argument(metavar="SEGMENT", help="Segment, as `refold scrub` names it.")],
     reason: Annotated[
-        str | None, typer.Option("--reason", metavar="TEXT", help="Why; it stays on record.", show_default=False)
+        str | None, typer.Option("--reason", metavar="TEXT", help="Reason; recorded permanently.", show_default=False)
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List what would be accepted, and change nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be accepted; change nothing.")] = False,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Go on without what a segment of the log has lost: it counts as it stands.
+    """Accept the damage of a segment: its present content becomes valid.
 
-    Who, when, why and what was lost is kept in refold.acceptances. The ledger keeps the ids of missing events: whoever
-    sends one again gets a conflict that says so. It takes over the content of changed events and the ids of foreign
-    ones, and sealed checksums are taken anew. Then metrics are healed to what the log holds now: within a minute where
-    events came or went, by refold reconcile where their content changed.
+    refold.acceptances records user, time, reason and the damage. The ledger keeps the ids of missing events, so an
+    event that is sent again is refused as a conflict. The ledger adopts the content of changed events and the ids of
+    unknown ones, and refold computes the sealed checksums again. Metrics are then healed to match the log: within a
+    minute where events were added or lost, by `refold reconcile` where their content changed.
 
-    The login must be one that may act as refold_owner.
+    The login must be allowed to act as refold_owner.
 
     \b
     Examples:
@@ -90,8 +88,8 @@ def accept(
     """
     if not dry_run and not (reason or "").strip():
         raise InputError(
-            "--reason is missing: what is given up here is given up for good",
-            remedy='Say why: --reason "…"; or look first: --dry-run.',
+            "--reason is missing: accepting damage cannot be undone",
+            remedy='Give a reason (--reason "…"), or list the damage first (--dry-run).',
         )
     with session(database_url) as conn:
         name = _known(conn, segment)
@@ -103,7 +101,7 @@ def accept(
 
 
 def _known(conn: psycopg.Connection, name: str) -> str:
-    """The segment of a name, with or without its schema."""
+    """Return the full name of a segment given with or without its schema."""
     open_ones = damaged_segments(conn)
     names = [*open_ones, *(one.name for one in segments(conn) if one.name not in open_ones)]
     for one in (name, f"refold.{name}"):
@@ -113,15 +111,15 @@ def _known(conn: psycopg.Connection, name: str) -> str:
     hint = f" Did you mean {close[0]}?" if close else ""
     raise InputError(
         f"the log has no segment {name}.{hint}",
-        remedy=f"Damaged: {', '.join(open_ones) or 'none that is known; run `refold scrub`'}.",
+        remedy=f"Damaged segments: {', '.join(open_ones) or 'none known; run `refold scrub`'}.",
     )
 
 
 def _show_accepted(found: Accepted, *, dry_run: bool) -> None:
     if not found.damage:
-        line(f"{found.segment} is as it was written: there is nothing to accept")
+        line(f"{found.segment} is intact: there is nothing to accept")
         return
-    done = "would be accepted (--dry-run)" if dry_run else "accepted; refold.acceptances keeps who, when, why and what"
+    done = "would be accepted (--dry-run)" if dry_run else "accepted; refold.acceptances records it"
     parts = [
         f"{counted(number, 'event')} {fault}"
         for number, fault in ((found.missing, "missing"), (found.changed, "changed"), (found.unknown, "unknown"))
@@ -130,17 +128,17 @@ def _show_accepted(found: Accepted, *, dry_run: bool) -> None:
     line(f"{found.segment}: {', '.join(parts) or counted(len(found.slices), 'sealed checksum')} {done}")
     _table(found.damage)
     if not dry_run:
-        note("`refold reconcile` brings the metrics to what the log holds now.")
+        note("Run `refold reconcile` to heal the metrics.")
 
 
 def _show(found: Scrubbed) -> None:
     checked = f"{found.events:,} events in {found.segments:,} segments, {found.sealed:,} of the events sealed"
     if not found.damage:
-        line(f"the log is as it was written: {checked}")
+        line(f"the log is intact: {checked}")
         return
     line(
-        f"damaged: {len(found.damage):,} found among {checked}. Nothing is healed from it: restore them from a backup, "
-        "or `refold scrub accept SEGMENT --reason …`."
+        f"damaged: {counted(len(found.damage), 'fault')} in {checked}. refold heals nothing from them: restore the "
+        "events from a backup, or run `refold scrub accept SEGMENT --reason …`."
     )
     _table(found.damage)
 
@@ -152,4 +150,4 @@ def _table(damage: list[Damage]) -> None:
         right=("POSITION",),
     )
     if len(damage) > SHOWN:
-        note(f"the first {SHOWN} of {len(damage):,}; --json lists more")
+        note(f"showing the first {SHOWN} of {len(damage):,}; --json lists more")

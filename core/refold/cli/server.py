@@ -14,13 +14,13 @@ from refold.embedded.postmaster import Postmaster
 
 server = typer.Typer(
     no_args_is_help=True,
-    help="The embedded PostgreSQL, used when no --database-url is given.",
+    help="Manage the embedded PostgreSQL, which refold uses without a --database-url.",
 )
 app.add_typer(server, name="server", rich_help_panel=DATABASE)
 
 
 def _found() -> EmbeddedServer:
-    """The server of the default directory, as it is: nothing is started or made."""
+    """Return the server of the default directory without starting or creating it."""
     directory = default_directory().expanduser().resolve()
     return EmbeddedServer(directory, Binaries.find(None), account_for(directory / "data"))
 
@@ -44,12 +44,12 @@ def status(json: AsJson = False) -> None:
     elif (directory / "data").exists():
         line(f"stopped  {directory}")
     else:
-        line(f"not made yet: the first command that needs it makes it in {directory}")
+        line(f"not created yet: the first command that needs the server creates it in {directory}")
 
 
 @server.command()
 def start() -> None:
-    """Start the embedded server. Other commands start it by themselves when they need it.
+    """Start the embedded server. Other commands start it automatically.
 
     \b
     Example:
@@ -61,7 +61,7 @@ def start() -> None:
 
 @server.command()
 def stop() -> None:
-    """Stop the embedded server. The data stays.
+    """Stop the embedded server. Its data is kept.
 
     \b
     Example:
@@ -69,7 +69,7 @@ def stop() -> None:
     """
     directory = default_directory().expanduser().resolve()
     if Postmaster.find(directory / "data") is None:
-        line("it does not run")
+        line("the embedded server is not running")
         return
     _found().stop()
     line(f"stopped  {directory}")

@@ -1,4 +1,4 @@
-"""Which database a command works on, and its connection to it."""
+"""Choice of the database that a command works on, and the connection to it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DatabaseUrl = Annotated[
         "--database-url",
         envvar=VARIABLE,
         metavar="URL",
-        help="The database, as a libpq URL. Without it: refold's own embedded server, started when needed.",
+        help="libpq URL of the database. Default: refold's embedded server, started when needed.",
         show_default=False,
         rich_help_panel="Connection",
     ),
@@ -39,25 +39,25 @@ Projections = Annotated[
     typer.Option(
         "--projections",
         metavar="DIR",
-        help="The folder of projections. Default: ./projections where there is one, else those that come with refold.",
+        help="Folder of projections. Default: ./projections if it exists, else the projections that come with refold.",
         show_default=False,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 _NO_URL = "the database URL is not a libpq URL"
 _A_URL = (
-    "It looks like postgresql://user:password@host:5432/database; special characters in the password are "
-    "percent-encoded, @ as %40."
+    "Write it like postgresql://user:password@host:5432/database. Percent-encode special characters in the "
+    "password: @ as %40."
 )
 
 
 def database(url: str | None) -> str:
-    """The URL to work on: the one given, else that of the embedded server, which is started and installed.
+    """Return the given URL, else start the embedded server, install the schema there and return its URL.
 
     Raises:
-        InputError: the URL is empty, or not one. The message does not repeat it: it may hold a password.
+        InputError: the URL is empty or malformed. The message does not repeat it: it may hold a password.
     """
     if url is None:
         # Whoever sets it means a server of theirs: a variable that the shell did not know, say.
@@ -69,7 +69,7 @@ def database(url: str | None) -> str:
         return _embedded()
     if not url.strip():
         raise InputError(
-            "the database URL is empty", remedy="Name your database, or leave it out for the embedded server."
+            "the database URL is empty", remedy="Give the URL of a database, or omit it to use the embedded server."
         )
     try:
         hosts = str(conninfo_to_dict(url).get("host") or "")
@@ -107,13 +107,13 @@ def session(
     name: str = "refold",
     checked: bool = True,
 ) -> Iterator[psycopg.Connection]:
-    """A connection in autocommit mode to a database on which refold is installed.
+    """Open a connection in autocommit mode to a database on which refold is installed.
 
     Args:
-        url: what the user gave.
-        role: the role to act as; `READERS` or `INSPECTORS` for a command that only looks.
-        name: how the session shows up in pg_stat_activity.
-        checked: refuse a database whose coordinates mean nothing.
+        url: URL given by the user.
+        role: role to act as; `READERS` or `INSPECTORS` for a command that only reads.
+        name: application_name of the session in pg_stat_activity.
+        checked: refuse a database whose cursors belong to another cluster.
 
     Raises:
         refold.errors.DatabaseError: see `refold.store.schema.installed.check`.
@@ -130,29 +130,29 @@ def session(
 
 
 def folder(given: Path | None, *, quiet: bool = False) -> Path:
-    """The folder of projections to use; says so when it is not the user's own."""
+    """Return the folder of projections to use; print a note when it is not the user's own."""
     if given is not None:
         return given
     own = Path("projections")
     if own.is_dir():
         return own
     if not quiet:
-        note("no ./projections here: using the projections that come with refold (`refold init DIR` makes your own)")
+        note("no ./projections here: using the projections that come with refold (`refold init DIR` creates your own)")
     return projections_dir()
 
 
 def own_folder(given: Path | None, *, starters: bool) -> Path:
-    """The folder of projections to make live: nobody's database gets those that come with refold unasked.
+    """Return the folder of projections to deploy; those that come with refold are deployed only on request.
 
     Args:
-        given: what the user named.
-        starters: the user wants those that come with refold.
+        given: folder named by the user.
+        starters: deploy the projections that come with refold.
 
     Raises:
-        InputError: there is none, or two are named.
+        InputError: the folder does not exist, or the user named two.
     """
     if starters and given is not None:
-        raise InputError("--starters and --projections name two folders", remedy="Leave one of them out.")
+        raise InputError("--starters and --projections exclude each other", remedy="Omit one of them.")
     if starters:
         return projections_dir()
     own = given or Path("projections")
@@ -161,8 +161,8 @@ def own_folder(given: Path | None, *, starters: bool) -> Path:
     where = own.absolute()
     above = [] if given else [str(one) for one in where.parents if (one / own.name).is_dir()]
     raise InputError(
-        f"there are no projections to deploy: {where} is {'no folder' if where.exists() else 'not there'}",
+        f"there are no projections to deploy: {where} {'is not a folder' if where.exists() else 'does not exist'}",
         remedy=(f"There is one in {above[0]}: cd {above[0]}. " if above else "")
-        + "Go to your project's directory, or name its folder with --projections DIR; `refold init DIR` makes a "
-        "project, and --starters deploys the metrics that come with refold.",
+        + "Change to your project's directory, or name its folder with --projections DIR. `refold init DIR` creates a "
+        "project; --starters deploys the metrics that come with refold.",
     )

@@ -1,4 +1,4 @@
-"""`refold init` and `refold migrate`: a project of one's own, and the schema."""
+"""`refold init` and `refold migrate`: create a project, and install the schema."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _PROJECT = Path(__file__).parent / "project"
 
 @app.command(rich_help_panel=START)
 def init(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Made if it is not there.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Project directory; created if missing.")],
     starters: Annotated[
         bool, typer.Option("--starters", help="Also copy the projections and views that come with refold.")
     ] = False,
 ) -> None:
-    """Lay out a project: a folder for metrics, one example of each kind of file, and a README.
+    """Create a project: a folder for metrics, one example of each kind of file, and a README.
 
-    No file that exists is overwritten.
+    An existing file is never overwritten.
 
     \b
     Examples:
@@ -42,7 +42,7 @@ def init(
     taken = sorted(str(directory / name) for name in files if (directory / name).exists())
     if taken:
         raise InputError(
-            f"these files exist already: {', '.join(taken)}", remedy="Choose another directory, or move them away."
+            f"these files exist already: {', '.join(taken)}", remedy="Choose another directory, or move the files away."
         )
     try:
         for name, source in files.items():
@@ -56,24 +56,24 @@ def init(
     line("Next:")
     if directory.resolve() != Path.cwd():
         line(f"  cd {directory}")
-    line("  refold deploy                                    the metrics go live")
-    line("  refold query 'SELECT * FROM purchases_by_day'    look at one")
-    line("  refold ingest --help                             bring events in")
+    line("  refold deploy                                    make the metrics live")
+    line("  refold query 'SELECT * FROM purchases_by_day'    query one")
+    line("  refold ingest --help                             load events")
     line("  refold worker                                    keep the metrics up to date")
 
 
 def _files(root: Path) -> list[tuple[Path, Path]]:
-    """The files below a folder: relative path and path."""
+    """Return the files below a folder: relative path and path."""
     found = [path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     return [(path.relative_to(root), path) for path in sorted(found)]
 
 
 @app.command(rich_help_panel=START)
 def migrate(json: AsJson = False, database_url: DatabaseUrl = None) -> None:
-    """Install refold's schema in a database, or bring it up to this version.
+    """Install refold's schema in a database, or upgrade it to this version.
 
-    Safe to run again, from many places at once, and beside running workers. The login role must be a superuser,
-    or own the database and have CREATEROLE.
+    The command is idempotent and safe to run concurrently and beside running workers. The login role must be a
+    superuser, or own the database and have CREATEROLE.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Spans of time, as users write and read them."""
+"""Time spans as users write and read them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from datetime import timedelta
 
 from refold.errors import InputError
 
-_FOR_EXAMPLE = "A number and a unit, up to a century: 30s, 90m, 12h, 7d or 2w. For example --since 7d."
+_FOR_EXAMPLE = "Write a number and a unit, up to 100 years: 30s, 90m, 12h, 7d or 2w. For example --since 7d."
 _SPAN = re.compile(r"(\d+)([smhdw])")
 LONGEST = timedelta(days=36_525)
-"""A century: before that there are no incidents, and soon no dates."""
+"""100 years; much longer spans would leave the range of dates."""
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def span(text: str) -> timedelta:
-    """A time span such as 90m, 12h, 7d or 2w.
+    """Parse a time span such as 90m, 12h, 7d or 2w.
 
     Raises:
-        InputError: it is not one.
+        InputError: the text is not a time span.
     """
     match = _SPAN.fullmatch(text)
     if match is None:
@@ -26,12 +26,12 @@ def span(text: str) -> timedelta:
     # Of so many digits it is too long in any unit but seconds, of which nobody writes that many.
     length = timedelta(**{_UNITS[match[2]]: int(match[1])}) if len(match[1]) <= 7 else LONGEST * 2
     if not timedelta(0) < length <= LONGEST:
-        raise InputError(f"{text!r} is {'no time at all' if not length else 'too long'}", remedy=_FOR_EXAMPLE)
+        raise InputError(f"{text!r} is {'not longer than zero' if not length else 'too long'}", remedy=_FOR_EXAMPLE)
     return length
 
 
 def duration(seconds: float) -> str:
-    """A time span in the unit that one reads easily."""
+    """Return a time span in a readable unit."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:

@@ -1,4 +1,4 @@
-"""`refold status`: how far each metric is, and what holds it back."""
+"""`refold status`: the progress of each metric, and what blocks it."""
 
 from __future__ import annotations
 
@@ -17,42 +17,41 @@ from refold.postgres.standby import Standby
 from refold.store.log.blocking_transactions import BlockingTransaction
 
 OLD = 1.0
-"""Seconds after which an open transaction is worth a line."""
+"""Seconds after which status shows an open transaction."""
 NAMED = 3
-"""Metrics that one line names at most; the table has all."""
+"""Most metrics that one line names; the table lists all."""
 
 
 @app.command(rich_help_panel=TRUST)
 def status(
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh until Ctrl-C.")] = False,
     every: Annotated[
-        float, typer.Option("--every", min=0.1, metavar="SECONDS", help="Time between two looks of --watch.")
+        float, typer.Option("--every", min=0.1, metavar="SECONDS", help="Refresh interval of --watch.")
     ] = 2.0,
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="Exit with 1 if somebody should look, see below; without --watch.")
+        bool, typer.Option("--exit-code", help="Exit with 1 if an operator must act (see below). Not with --watch.")
     ] = False,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Show every build: state, lag, freshness, rate; and the log, and what holds events back.
+    """Show every build with its state, lag and rate; the log; and transactions that block events.
 
-    First stands what somebody should look at: open incidents, metrics that fail, are further behind than
-    refold.settings.lag_limit, or left out events, and workers that do nothing. Whether they are there is seen now,
-    also where no worker lives that could notice it. With --exit-code they make the exit status 1 (but for events that
-    were left out: their incident does).
+    Problems come first: open incidents, metrics that fail, lag beyond refold.settings.lag_limit, excluded events,
+    idle workers. The command checks the database itself, so it also works where no worker runs. With --exit-code,
+    any of these problems makes the exit status 1. Excluded events alone do not; their open incident does.
 
-    LAG is in events of the log (up to 100 are counted, ~ means about), BEHIND is how long the oldest has waited. RATE
-    is events a second while pages were applied; with --watch, since the last look.
+    LAG is the number of events not applied yet; refold counts up to 100, and ~ marks an estimate. BEHIND is the age
+    of the oldest such event. RATE is events per second while pages were applied; with --watch, since the last refresh.
 
     \b
     Examples:
       refold status
       refold status --watch
       refold status --json
-      refold status --exit-code > /dev/null || page-somebody
+      refold status --exit-code > /dev/null || send-alert
     """
     if watch and exit_code:
-        raise InputError("--watch never ends, and --exit-code is for the end", remedy="Give one of them.")
+        raise InputError("--watch and --exit-code exclude each other", remedy="Omit one of them.")
     with session(database_url, READERS) as conn:
         if watch:
             _watch(conn, every, json=json)
@@ -82,7 +81,7 @@ def _print(now: Status, *, json: bool) -> None:
 
 
 def show(now: Status) -> None:
-    """Prints a status for people: what somebody should look at, the builds, and all else."""
+    """Print a status as text: problems, builds, the log and the workers."""
     if now.standby is not None:
         line(f"standby   {_standby(now.standby)}", "yellow")
     alarms = _alarms(now)
@@ -98,58 +97,58 @@ def show(now: Status) -> None:
             spare=("VIEWS", "UPKEEP", "READS", "RATE", "APPLIED", "TABLE"),
         )
     else:
-        line("no metrics yet: `refold deploy` makes them")
+        line("no metrics yet: `refold deploy` creates them")
     line()
     about = "" if now.events_exact else "about "
-    line(f"log       {about}{now.events:,} events, {now.segments} segments, {now.segments_ahead} of them ready ahead")
+    line(f"log       {about}{now.events:,} events, {now.segments} segments, {now.segments_ahead} of them prepared")
     line(f"workers   {_workers(now)}")
     if now.rejected:
         counts = ", ".join(f"{_counted(count)} {answer}" for answer, count in now.rejected.items())
         line(f"set aside {counts} (`refold rejected` lists them)")
     for one in now.sessions:
         if one.seconds is None or one.seconds >= OLD:
-            line(f"waiting   for session {_holder(one)}: its events count when it commits", "yellow")
+            line(f"blocked   by session {_holder(one)}; its events become visible when it commits", "yellow")
     for one in now.prepared:
-        line(f"waiting   for prepared transaction {_holder(one)}: COMMIT or ROLLBACK PREPARED", "yellow")
+        line(f"blocked   by prepared transaction {_holder(one)}; COMMIT or ROLLBACK PREPARED ends it", "yellow")
 
 
 def _alarms(now: Status) -> list[tuple[str, str]]:
-    """What somebody should look at: text and colour."""
+    """Return the problems: text and colour."""
     told = []
     if now.incidents:
         counts = ", ".join(f"{count:,} {kind}" for kind, count in now.incidents.items())
         told.append((f"incidents {counts} open (`refold incidents --open` has the evidence)", "red"))
     told += [(f"failing   {build.table}: {build.error}", "red") for build in now.builds if build.error]
     told += [
-        (f"hidden    metrics.{name} is not the view of its metric: `refold deploy` makes it", "red")
+        (f"hidden    metrics.{name} is missing or was replaced: `refold deploy` recreates it", "red")
         for name in now.hidden
     ]
     if now.idle:
         since = _duration(now.duties_seconds or 0.0)
-        told.append((f"frozen    workers are there ({now.workers}), and none has begun a duty for {since}", "red"))
+        told.append((f"frozen    {now.workers} workers connected, but none has started a duty for {since}", "red"))
     if now.late:
         worst = sorted(now.late, key=lambda build: -(build.lag_seconds or 0.0))
         names = ", ".join(f"{build.projection} ({_duration(build.lag_seconds or 0.0)})" for build in worst[:NAMED])
         more = f" and {len(worst) - NAMED} more" if len(worst) > NAMED else ""
-        told.append((f"behind    for longer than {now.lag_limit} s: {names}{more}", "red"))
+        told.append((f"behind    by more than {now.lag_limit} s: {names}{more}", "red"))
     for build in now.builds:
         if build.dead_letters:
             events = "event" if build.dead_letters == 1 else "events"
-            text = f"left out  {build.dead_letters:,} {events} by {build.projection} (`refold deadletters list`)"
+            text = f"excluded  {build.dead_letters:,} {events} by {build.projection} (`refold deadletters list`)"
             told.append((text, "yellow"))
     return told
 
 
 def _standby(found: Standby) -> str:
-    how = "" if found.connected else ", and not connected to it"
-    behind = f"{_duration(found.seconds)} behind its primary" if found.seconds else "it has all that its primary sent"
-    return f"this server is one: {behind}{how}; workers run on the primary"
+    how = "" if found.connected else ", and is not connected to it"
+    behind = f"is {_duration(found.seconds)} behind its primary" if found.seconds else "has replayed all it received"
+    return f"this server {behind}{how}; workers run on the primary"
 
 
 def _workers(now: Status) -> str:
     if now.standby is not None:
         return "run on the primary"
-    last = "" if now.duties_seconds is None else f", the last duty {_duration(now.duties_seconds)} ago"
+    last = "" if now.duties_seconds is None else f", last duty {_duration(now.duties_seconds)} ago"
     return f"{now.workers}{last}" if now.workers else "0 (`refold worker` starts one)"
 
 
@@ -158,7 +157,7 @@ def _counted(number: int) -> str:
 
 
 def _holder(one: BlockingTransaction) -> str:
-    age = "of unknown age" if one.seconds is None else f"open for {_duration(one.seconds)}"
+    age = "of unknown age" if one.seconds is None else f"open {_duration(one.seconds)}"
     return f"{one.name} ({one.what or 'unnamed'}), {age}"
 
 
@@ -178,7 +177,7 @@ def _build(build: BuildStatus) -> tuple[object, ...]:
 
 
 def _views(build: BuildStatus) -> str:
-    """Whether analysts see it, and how much stands on it; --json has the names."""
+    """Return whether analysts see the build, and how many views read it; --json has their names."""
     if not build.shown:
         return ""
     return "itself" + (f" + {len(build.views)}" if build.views else "")
@@ -188,13 +187,13 @@ def _state(build: BuildStatus) -> str:
     if build.error:
         return f"{build.state}, failed"
     if build.loaded:
-        return build.state if build.state == "live" or build.promotes else "waits for promote"
+        return build.state if build.state == "live" or build.promotes else "ready to promote"
     steps = f"/{build.load_steps}" if build.load_steps else ""
     return f"loading, step {build.load_step + 1}{steps}"
 
 
 def _duration(seconds: float) -> str:
-    """A time span in the unit that one reads easily."""
+    """Return a time span in a readable unit."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     if seconds < 3600:

@@ -1,4 +1,4 @@
-"""What each read of an analysts' view costs, and the metric that would make it cheap: for deploy and explain."""
+"""The cost of reading an analysts' view, and the metric that would reduce it: for deploy and explain."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from refold.model.projection.keepable import Keepable, keepable, streams_read
 from refold.model.projection.plan import LOG, LOG_COLUMNS
 from refold.model.projection.view_file import views_beside
 
-_INSTEAD = "keep what it groups by as a metric in projections/, and let the view read that"
+_INSTEAD = "make its GROUP BY query a metric in projections/, and let the view read that metric"
 
 
 @dataclass(frozen=True, slots=True)
 class ViewCost:
-    """A view's file, and what a read of it comes to.
+    """A view's file, and the cost of reading the view.
 
     Args:
-        file: where it stands.
-        reads: the streams that its text names.
-        kept: the metric that would keep it, or a part of it.
-        scans: what the view in the database reads of streams from one end to the other; None: nobody has looked.
+        file: path of the file.
+        reads: streams that the view's text names.
+        kept: metric that would keep the view, or a part of it.
+        scans: streams that the view in the database scans completely; None: not checked.
     """
 
     file: Path
@@ -34,7 +34,7 @@ class ViewCost:
     scans: Sequence[Scan] | None
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Return the cost as a dict for JSON."""
         return {
             "view": self.file.stem,
             "source": self.file,
@@ -44,10 +44,10 @@ class ViewCost:
         }
 
     def show(self) -> None:
-        """Prints it."""
+        """Print the cost as text."""
         line(f"view        {self.file.stem}")
         line(f"from        {self.file}")
-        line(f"names       {', '.join(self.reads) or 'no stream, only metrics that are kept, or other views'}")
+        line(f"names       {', '.join(self.reads) or 'no stream, only metrics or other views'}")
         for told in self._costs():
             line(f"each read   {told}")
         if self.scans == [] or not (self.reads or self.scans):
@@ -57,10 +57,10 @@ class ViewCost:
             return
         line()
         name = self.file.stem
-        told = "what this view starts from: put it into projections/ under a name of its own, and read that"
+        told = "a part of this view: save it in projections/ under a new name, and let the view read that metric"
         if self.kept.whole:
-            told = f"all of it: put it into projections/{name}.sql, and remove the view"
-        line(f"-- refold would keep ({self.kept.upkeep}) {told}", "bold cyan")
+            told = f"the whole view: save it as projections/{name}.sql, and remove the view"
+        line(f"-- refold can keep ({self.kept.upkeep}) {told}", "bold cyan")
         block(self.kept.sql)
 
     def _costs(self) -> list[str]:
@@ -69,17 +69,17 @@ class ViewCost:
         if not self.reads:
             return []
         if self.scans is None:
-            return ["reads a row for each event; --deployed says how many that are"]
-        return ["reads what an index finds"]
+            return ["reads one row for each event; --deployed shows how many"]
+        return ["reads only the rows that an index finds"]
 
 
 def cost_of(file: Path, definitions: Mapping[str, Definition], found: Sequence[Scan] | None) -> ViewCost:
-    """What a read of a view costs.
+    """Return the cost of reading a view.
 
     Args:
-        file: the view's.
-        definitions: the projections beside it.
-        found: what it reads in the database, if somebody has looked.
+        file: the view's file.
+        definitions: the projections of the same project.
+        found: streams that the view scans in the database; None: not checked.
 
     Raises:
         DefinitionError: the file is not UTF-8.
@@ -94,17 +94,17 @@ def cost_of(file: Path, definitions: Mapping[str, Definition], found: Sequence[S
 
 
 def view_file(projections: Path, name: str) -> Path:
-    """Where the file of a view stands, beside the projections."""
+    """Return the path of a view's file, beside the projections."""
     return views_beside(projections) / f"{name}.sql"
 
 
 def tell_costs(found: Sequence[Scan], projections: Path, definitions: Mapping[str, Definition]) -> None:
-    """Notes which views read a stream at each read, and what would keep them from it."""
+    """Print which views scan a stream at each read, and how to avoid it."""
     for scan in found:
         file = view_file(projections, scan.view)
         own = not scan.through and file.is_file()
         remedy = f"a metric that `refold explain {scan.view}` shows" if own and _keeps(file, definitions) else _INSTEAD
-        note(f"each read of the view {scan.view} reads {scan.told()}. Instead: {remedy}")
+        note(f"each read of the view {scan.view} reads {scan.told()}. Cheaper: {remedy}")
 
 
 def _keeps(file: Path, definitions: Mapping[str, Definition]) -> bool:
@@ -116,5 +116,5 @@ def _keeps(file: Path, definitions: Mapping[str, Definition]) -> bool:
 
 
 def scan_as_dict(scan: Scan) -> dict[str, object]:
-    """For JSON."""
+    """Return a scan as a dict for JSON."""
     return {**asdict(scan), "seconds": round(scan.seconds, 3)}

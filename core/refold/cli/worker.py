@@ -1,4 +1,4 @@
-"""`refold worker`: keeping the metrics up to date."""
+"""`refold worker`: processes that keep the metrics up to date."""
 
 from __future__ import annotations
 
@@ -31,10 +31,8 @@ T = TypeVar("T")
 
 @app.command(rich_help_panel=TRUST)
 def worker(
-    processes: Annotated[int, typer.Option("--processes", "-n", min=1, max=256, help="How many.")] = 1,
-    drain: Annotated[
-        bool, typer.Option("--drain", help="Apply everything there is, then exit, instead of waiting for more.")
-    ] = False,
+    processes: Annotated[int, typer.Option("--processes", "-n", min=1, max=256, help="Number of processes.")] = 1,
+    drain: Annotated[bool, typer.Option("--drain", help="Apply all events in the log, then exit.")] = False,
     poll: Annotated[
         float,
         typer.Option(
@@ -46,22 +44,22 @@ def worker(
 ) -> None:
     """Keep the metrics up to date: apply new events, page by page, exactly once.
 
-    Any number of workers may run on any number of machines; they share the work by themselves, and one that is
-    killed is no harm. SIGTERM or Ctrl-C finishes the page in hand and exits; once more exits at once.
-    Python transforms are run from the --projections of the worker.
+    Any number of workers may run on any number of machines: they share the work, and killing one loses nothing.
+    SIGTERM or Ctrl-C stops a worker after the current page; a second signal stops it immediately.
+    A worker runs Python transforms from its --projections folder.
 
     \b
     Examples:
       refold worker
       refold worker --processes 4
-      refold worker --drain             in a nightly job, or before a test looks
+      refold worker --drain             in a nightly job, or before a test reads
     """
     url = database(database_url)
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
     orders = Orders(url, folder(projections, quiet=True), poll, drain, DUTIES)
     if not drain:
-        log.info("working%s; Ctrl-C stops", f" in {processes} processes" if processes > 1 else "")
+        log.info("worker started%s; Ctrl-C stops it", f" with {processes} processes" if processes > 1 else "")
         run(orders, processes)
         log.info("stopped")
         return
@@ -87,7 +85,7 @@ def worker(
 
 
 class _Figures:
-    """The figures that are shown meanwhile, over a connection of their own: another one when it broke.
+    """A separate connection that reads the numbers for the progress bar, and reconnects when it breaks.
 
     Args:
         url: a libpq URL.
@@ -104,10 +102,10 @@ class _Figures:
         return connect(self._url, "refold_worker", autocommit=True, application_name="refold worker figures")
 
     def ask(self, what: Callable[[psycopg.Connection], T]) -> T:
-        """Asks for one of them.
+        """Read one number.
 
         Raises:
-            psycopg.Error: the connection broke, or there is none; the next attempt makes its own.
+            psycopg.Error: the connection broke or cannot be opened; the next call opens another.
         """
         if self._conn.closed:
             self._conn = self._connected()
@@ -123,13 +121,13 @@ class _Figures:
 
 
 def _applied(conn: psycopg.Connection) -> int:
-    """Events that all builds have applied."""
+    """Return the number of events that all builds have applied."""
     row = conn.execute("SELECT coalesce(sum(events_applied), 0)::bigint FROM refold.builds_now").fetchone()
     return 0 if row is None else int(row[0])
 
 
 def _waiting(conn: psycopg.Connection) -> int:
-    """Events that they have yet to apply; builds that are loaded first are not in it."""
+    """Return the number of events that builds have yet to apply, without builds in their first load."""
     row = conn.execute(
         """
         SELECT coalesce(sum(u.events), 0)::bigint
@@ -142,7 +140,7 @@ def _waiting(conn: psycopg.Connection) -> int:
 
 
 def _failures(conn: psycopg.Connection) -> list[tuple[str, str]]:
-    """Tables that could not be kept, and why."""
+    """Return the tables that could not be updated, with the errors."""
     return conn.execute(
         "SELECT table_name, error FROM refold.builds"
         " WHERE error IS NOT NULL AND state IN ('building', 'live') ORDER BY build_id"
@@ -150,11 +148,11 @@ def _failures(conn: psycopg.Connection) -> list[tuple[str, str]]:
 
 
 def _refuse_failed(failures: Sequence[tuple[str, str]]) -> None:
-    """Drained, but not everything: a script must not take that for done."""
+    """Raise an error if a build failed: a script must not take a partial drain for success."""
     if failures:
         told = "; ".join(f"{table}: {error}" for table, error in failures)
         raise BuildError(
-            f"not everything could be applied: {told}",
-            remedy="Correct the file and run `refold deploy`, or give this worker the deployed one (--projections); "
-            "the events wait in the log.",
+            f"some events could not be applied: {told}",
+            remedy="Correct the file and run `refold deploy`, or give this worker the deployed file (--projections). "
+            "The events stay in the log.",
         )

@@ -1,4 +1,4 @@
-"""Incidents: what went wrong, from when it started to when it was resolved.
+"""Incidents: faults, each from its start to its resolution.
 
 Every self-healing duty leaves its trace here, so that the time to detect and the time to recover are figures. One
 incident is open for a kind and a subject at a time; a fault that is seen again adds to it.
@@ -38,22 +38,22 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 ONLY_NOTICED: frozenset[Kind] = frozenset(
     {"drift", "log_damage", "impure_transform", "foreign_cluster", "hot_key", "hidden"}
 )
-"""Kinds of which nobody can know when they began: `started_at` is when they were noticed."""
+"""Kinds whose start is unknown: their `started_at` is the time of detection."""
 REMEDIES: Mapping[Kind, str] = {
-    "drift": "it is being healed; when it stays open, `refold reconcile` says why.",
-    "dead_letters": "mend the cause (`refold deadletters list`), then `refold deadletters retry NAME`.",
-    "stalled": "read the error, start workers (`refold worker`), or end the session whose pid is named.",
-    "lag": "more workers (`refold worker --processes N`), if it comes back.",
-    "held_back": "end the session, SELECT pg_terminate_backend(PID); or COMMIT or ROLLBACK PREPARED 'GID'.",
-    "held_snapshot": "end who holds it, as is said above. Until then rows that change often become slower.",
-    "missed_notification": "nothing is late by more than `--poll`; `refold doctor` looks at what loses notifications.",
-    "log_damage": "restore the events that are named from a backup, or `refold scrub accept SEGMENT --reason …`.",
-    "impure_transform": "make the transform depend on its event alone, then `refold deploy`.",
-    "foreign_cluster": "run `refold recover` to its end.",
-    "hot_key": "leave the key out, or write the query so that `refold explain NAME` says merge, members or funnel.",
-    "hidden": "its view is being made again; when it stays open, `refold reconcile` says why.",
+    "drift": "A worker heals the rows. If the incident stays open, `refold reconcile` shows why.",
+    "dead_letters": "Fix the cause (`refold deadletters list`), then run `refold deadletters retry NAME`.",
+    "stalled": "Fix the error, start workers (`refold worker`), or end the session with the given pid.",
+    "lag": "Start more workers if this recurs: `refold worker --processes N`.",
+    "held_back": "End the session with SELECT pg_terminate_backend(PID), or run COMMIT or ROLLBACK PREPARED 'GID'.",
+    "held_snapshot": "End the session that holds it, see above. Until then updates of frequent keys get slower.",
+    "missed_notification": "Events are late by `--poll` at most. `refold doctor` checks why notifications are lost.",
+    "log_damage": "Restore the named events from a backup, or run `refold scrub accept SEGMENT --reason …`.",
+    "impure_transform": "Make the transform depend on its event alone, then run `refold deploy`.",
+    "foreign_cluster": "Run `refold recover` until it completes.",
+    "hot_key": "Drop the key, or write the query so that `refold explain NAME` shows merge, members or funnel.",
+    "hidden": "A worker recreates the view. If the incident stays open, `refold reconcile` shows why.",
 }
-"""What a person can do about an open incident of each kind."""
+"""Remedies for an operator, by kind of open incident."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +61,15 @@ class Incident:
     """A row of `refold.incidents`.
 
     Args:
-        kind: what sort of fault.
-        subject: what it is about: a projection, a build's table, a process id, a gid, a segment.
-        started_at: when the fault began, as well as that is known.
-        detected_at: when it was noticed.
-        detected_by: the duty or command that noticed it.
-        resolved_at: when it was over; None while it is open.
-        resolved_by: the duty, command or person that ended it.
-        evidence: what was seen.
-        outcome: what was done.
+        kind: kind of fault.
+        subject: affected object: a projection, a build's table, a process id, a gid, a segment.
+        started_at: when the fault began, as far as known.
+        detected_at: when the fault was detected.
+        detected_by: duty or command that detected it.
+        resolved_at: when the fault was resolved; None while the incident is open.
+        resolved_by: duty, command or person that resolved it.
+        evidence: observations.
+        outcome: actions taken.
     """
 
     incident_id: int
@@ -93,15 +93,15 @@ def detect(
     evidence: Mapping[str, Any],
     started_at: datetime | None = None,
 ) -> int:
-    """Opens an incident, or brings the evidence of the open one up to date.
+    """Open an incident, or update the evidence of the open one.
 
     Args:
         conn: acts as refold_worker; the caller's transaction.
-        kind: what sort of fault.
-        subject: what it is about.
-        by: the duty or command that noticed it.
-        evidence: what was seen; replaces the same fields of an open incident.
-        started_at: when it began; by default now. That of an open incident stays.
+        kind: kind of fault.
+        subject: affected object.
+        by: duty or command that detected it.
+        evidence: observations; they replace the same fields of an open incident.
+        started_at: when the fault began; default: now. An open incident keeps its own.
 
     Returns:
         The incident's number.
@@ -129,21 +129,21 @@ def detect(
             """,
             parameters,
         )
-        log.info("incident: %s of %s, noticed by %s (`refold incidents --open`)", kind, subject, by)
+        log.info("incident opened: %s of %s, detected by %s (`refold incidents --open`)", kind, subject, by)
     return int(row[0])
 
 
 def resolve(
     conn: psycopg.Connection, kind: Kind, subject: str, *, by: str, outcome: Mapping[str, Any] | None = None
 ) -> bool:
-    """Closes the open incident of a kind and subject; False when there is none.
+    """Resolve the open incident of a kind and subject; return False if there is none.
 
     Args:
-        conn: acts as refold_worker; the transaction that did what resolved it.
-        kind: what sort of fault.
-        subject: what it is about.
-        by: the duty, command or person that ended it.
-        outcome: what was done.
+        conn: acts as refold_worker; the transaction that removed the fault.
+        kind: kind of fault.
+        subject: affected object.
+        by: duty, command or person that resolved it.
+        outcome: actions taken.
     """
     resolved = conn.execute(
         """
@@ -154,18 +154,18 @@ def resolve(
         (by, None if outcome is None else Jsonb(dict(outcome)), kind, subject),
     ).rowcount
     if resolved:
-        log.info("over: %s of %s, ended by %s", kind, subject, by)
+        log.info("incident resolved: %s of %s, by %s", kind, subject, by)
     return resolved > 0
 
 
 def become(conn: psycopg.Connection, incident_id: int, kind: Kind, subject: str) -> None:
-    """Lets an open incident go on as one of another kind or subject: more is known about its cause by now.
+    """Change the kind or subject of an open incident when its cause is known better.
 
     Args:
-        conn: acts as refold_worker; the caller's transaction, in which none of that kind and subject is open.
-        incident_id: which.
-        kind: what it is now.
-        subject: what it is about now.
+        conn: acts as refold_worker; the caller's transaction, in which no incident of that kind and subject is open.
+        incident_id: id of the incident.
+        kind: its new kind.
+        subject: its new subject.
     """
     conn.execute(
         "UPDATE refold.incidents SET kind = %s, subject = %s WHERE incident_id = %s AND resolved_at IS NULL",
@@ -174,13 +174,13 @@ def become(conn: psycopg.Connection, incident_id: int, kind: Kind, subject: str)
 
 
 def inspects(conn: psycopg.Connection) -> bool:
-    """Whether this session may see the evidence: what was seen, which may name events and keys."""
+    """Return whether this session may read the evidence, which may name events and keys."""
     row = conn.execute("SELECT has_column_privilege('refold.incidents', 'evidence', 'SELECT')").fetchone()
     return row == (True,)
 
 
 def open_incidents(conn: psycopg.Connection, *kinds: Kind, subject: str | None = None) -> list[Incident]:
-    """The incidents of some kinds that are open, oldest first; with a subject, the one about that."""
+    """Return the open incidents of some kinds, oldest first; with a subject, only those about it."""
     if subject is None:
         return find(conn, "i.kind = ANY (%s) AND i.resolved_at IS NULL", list(kinds))
     return find(conn, "i.kind = ANY (%s) AND i.resolved_at IS NULL AND i.subject = %s", list(kinds), subject)
@@ -193,7 +193,7 @@ def readable(
     open_only: bool = False,
     within: timedelta | None = None,
 ) -> list[Incident]:
-    """Incidents for any role that may look, oldest first; an observer gets them without evidence and outcome.
+    """Return incidents, oldest first; an observer gets them without evidence and outcome.
 
     Args:
         conn: acts as one of `READERS`.
@@ -222,7 +222,7 @@ def readable(
 
 
 def find(conn: psycopg.Connection, condition: str = "true", *parameters: object) -> list[Incident]:
-    """Incidents that satisfy an SQL condition over `i` (a row of refold.incidents), oldest first."""
+    """Return the incidents that satisfy an SQL condition over `i` (a row of refold.incidents), oldest first."""
     with conn.cursor(row_factory=class_row(Incident)) as cursor:
         query = f"SELECT i.* FROM refold.incidents AS i WHERE {condition} ORDER BY i.incident_id"
         return cursor.execute(query.encode(), parameters).fetchall()

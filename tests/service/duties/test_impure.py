@@ -95,7 +95,7 @@ def test_an_impure_transform_is_named(
     make_live(database_url, folder)
     run(worker, Compiler(folder))
     [incident] = incidents("impure_transform")
-    assert (incident.resolved_by, incident.outcome) == ("purity", {"because": "the build is not kept any more"})
+    assert (incident.resolved_by, incident.outcome) == ("purity", {"because": "the build is no longer kept up to date"})
 
 
 @pytest.mark.parametrize("folder", [SHOP, PROJECT], ids=lambda folder: folder.name)

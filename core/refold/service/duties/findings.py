@@ -44,4 +44,4 @@ def record(conn: psycopg.Connection, kind: Kind, duty: str, findings: Iterable[D
             )  # fmt: skip
         for incident in open_incidents(conn, kind):
             if incident.subject not in found:
-                resolve(conn, kind, incident.subject, by=duty, outcome={"because": "it is over"})
+                resolve(conn, kind, incident.subject, by=duty, outcome={"because": "not found again"})

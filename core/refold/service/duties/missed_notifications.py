@@ -21,7 +21,9 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     with conn.transaction():
         row = one_row(conn, "SELECT clock_timestamp()")
         for incident in over(open_incidents(conn, "missed_notification"), row[0]):
-            resolve(conn, incident.kind, incident.subject, by=NAME, outcome={"because": "not seen again"})
+            resolve(
+                conn, incident.kind, incident.subject, by=NAME, outcome={"because": "no notification was missed again"}
+            )
 
 
 def over(incidents: Sequence[Incident], now: datetime) -> list[Incident]:

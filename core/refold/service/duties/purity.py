@@ -69,7 +69,7 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     gone = {build.table_name for build in builds}
     for incident in open_incidents(conn, "impure_transform"):
         if incident.subject not in gone:
-            outcome = {"because": "the build is not kept any more"}
+            outcome = {"because": "the build is no longer kept up to date"}
             resolve(conn, incident.kind, incident.subject, by=NAME, outcome=outcome)
 
 

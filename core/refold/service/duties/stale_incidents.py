@@ -19,7 +19,9 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
         open_ = open_incidents(conn, "dead_letters", "drift", "hidden")
         builds = kept(conn)
         for incident in over(open_, {b.table_name for b in builds}, {b.projection for b in builds}):
-            resolve(conn, incident.kind, incident.subject, by=NAME, outcome={"because": "it is not kept any more"})
+            resolve(
+                conn, incident.kind, incident.subject, by=NAME, outcome={"because": "it is no longer kept up to date"}
+            )
 
 
 def over(incidents: Sequence[Incident], tables: Collection[str], projections: Collection[str]) -> list[Incident]:

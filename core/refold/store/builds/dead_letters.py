@@ -301,7 +301,9 @@ def moved(
     since, error = found
     evidence = {"projection": projection, "waiting": waits, "error": error}
     if beyond:
-        evidence["too_many"] = "more than refold.settings allows: the projection may be broken, not its events"
+        evidence["too_many"] = (
+            "more events fail than refold.settings allows: the projection may be broken, not the events"
+        )
     incidents.detect(conn, INCIDENT, table, by="worker", evidence=evidence, started_at=since)
 
 
@@ -312,7 +314,7 @@ def settle(conn: psycopg.Connection, build: Build) -> None:
         conn: the transaction that retires it.
         build: the build.
     """
-    because = {"because": "it is not kept any more"}
+    because = {"because": "it is no longer kept up to date"}
     incidents.resolve(conn, INCIDENT, build.table_name, by="promote", outcome=because)
 
 

@@ -49,7 +49,7 @@ def resolve_others(conn: psycopg.Connection, damage: Sequence[Damage], *, by: st
             incidents.resolve(conn, "log_damage", incident.subject, by=by, outcome=AS_IT_WAS)
 
 
-AS_IT_WAS = {"found": "as it was written"}
+AS_IT_WAS = {"found": "intact"}
 
 
 def look_again(conn: psycopg.Connection, *, by: str) -> None:
