@@ -316,7 +316,8 @@ def rename(
         note(f"the view {view} reads it and keeps working; if a file defines that view, write metrics.{new} there")
     for path in _files_of(chosen, old):
         note(
-            f"{path} still defines {old}: rename the file too, or the next `refold deploy` creates another metric from it"
+            f"{path} still defines {old}: rename the file too,"
+            " or the next `refold deploy` creates another metric from it"
         )
 
 
