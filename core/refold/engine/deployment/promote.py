@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 
-from refold.engine.apply.step import StepRunner, by_depth
+from refold.engine.apply.step import StepRunner
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.engine.deployment.deploy import definition_of
 from refold.engine.deployment.give_up import given_up_on_errors
@@ -22,6 +22,7 @@ from refold.store.builds import state
 from refold.store.builds.build import Build, builds_of, by_id, live, lock, unfinished
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.follow import Gap, follow
+from refold.store.builds.graph import by_depth
 from refold.suggest import did_you_mean
 
 BY = "refold promote"
