@@ -25,7 +25,7 @@ from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident, detect
 from refold.store.incidents import find as incidents
 from refold.store.log.blocking_transactions import BlockingTransaction
-from refold.store.schema.settings import Limits
+from refold.store.schema.settings import Settings
 from tests.support.law import worker_connection
 from tests.support.live import SHOP, drain, make_live
 from tests.support.making import events
@@ -34,9 +34,7 @@ Connection = psycopg.Connection[Any]
 NOBODYS = Compiler(None)
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 AHEAD = NOON + timedelta(days=365)
-ALLOWED = Limits(
-    lag_limit=60, stalled_after=300, held_back_after=60, held_snapshot_after=60, impure_sample=20, latency_days=30
-)
+ALLOWED = Settings(lag_limit=60, stalled_after=300)
 FUTURE = "clock_timestamp() + interval '1 year'"
 
 

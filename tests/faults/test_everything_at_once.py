@@ -26,7 +26,7 @@ from psycopg import sql
 from refold import Log, SourceEvent
 from refold.embedded import EmbeddedServer
 from refold.engine.apply.page import apply_page
-from refold.engine.apply.step import StepRunner, by_depth
+from refold.engine.apply.step import StepRunner
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.engine.deployment.key_indexes import key_indexes
 from refold.engine.reconcile import reconcile
@@ -36,6 +36,7 @@ from refold.postgres.connect import connect
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import Build, find, lock
 from refold.store.builds.compiled import Compiler
+from refold.store.builds.graph import by_depth
 from refold.store.schema.migrate import migrate
 from tests.conftest import SERVER_SETTINGS
 from tests.support.law import MONDAY, broken

@@ -18,7 +18,7 @@ import psycopg
 from refold import SourceEvent, append
 from refold.engine.apply.load import load_step
 from refold.engine.apply.page import apply_next_page
-from refold.engine.apply.step import StepRunner, by_depth
+from refold.engine.apply.step import StepRunner
 from refold.engine.reconcile.audit import quick
 from refold.model.event.source_event import Answer
 from refold.model.upkeep.generate import generate
@@ -27,6 +27,7 @@ from refold.postgres.connect import connect
 from refold.service.worker.pending import builds_with_work
 from refold.store.builds.build import Build, by_id, find, kept
 from refold.store.builds.compiled import CompiledBuild, Compiler, stream_of
+from refold.store.builds.graph import by_depth
 from tests.support.law import MONDAY, PROJECT, broken, project, worker_connection
 
 PRODUCERS = 3

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from refold.engine.apply.load import load_step
 from refold.engine.apply.page import apply_next_page, apply_page
-from refold.engine.apply.step import StepRunner, by_depth
+from refold.engine.apply.step import StepRunner
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.engine.deployment.key_indexes import key_indexes
 from refold.engine.reconcile.reconcile import Depth, reconcile
@@ -22,6 +22,7 @@ from refold.model.sql_text import ident
 from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds.build import Build, by_id, find, kept, lock
 from refold.store.builds.dead_letters import find as letters
+from refold.store.builds.graph import by_depth
 from refold.store.incidents import find as find_incidents
 from refold.store.log.damage import look_again
 from tests.support.histories import HALF, POISON, PRODUCERS, WORKERS, Event, History

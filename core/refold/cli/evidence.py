@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from refold.cli.durations import duration
 from refold.cli.output import counted
-from refold.cli.span import duration
 from refold.store.incidents import Kind
 
 LISTED = 5

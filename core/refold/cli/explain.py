@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +25,7 @@ from refold.model.upkeep.transform import statements as transform_statements
 from refold.store.builds.build import by_id, live_builds
 from refold.store.builds.compiled import Compiler, stream_of, table_name
 from refold.store.builds.lookup import known
+from refold.suggest import did_you_mean
 from refold.visible import visible
 
 
@@ -153,8 +153,8 @@ def _statements(definition: Definition, stream: Stream) -> Statements:
 
 
 def _similar(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, 1)
-    return f". Did you mean {close[0]}?" if close else ""
+    hint = did_you_mean(name, names)
+    return f".{hint}" if hint else ""
 
 
 def _joined(*statements: str) -> str:

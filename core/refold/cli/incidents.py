@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from typing import Annotated
 
 import psycopg
 import typer
 
 from refold.cli.app import FOUND, TRUST, app
+from refold.cli.durations import duration, span
 from refold.cli.evidence import done, seen
 from refold.cli.output import as_json, line, note
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
-from refold.cli.span import duration, span
 from refold.errors import InputError
 from refold.postgres.rows import one_row
 from refold.store.incidents import KINDS, ONLY_NOTICED, REMEDIES, Incident, Kind, inspects, readable
+from refold.suggest import did_you_mean
 
 
 @app.command(rich_help_panel=TRUST)
@@ -75,9 +75,9 @@ def known_kind(kind: str) -> Kind:
     for known in KINDS:
         if known == name:
             return known
-    near = get_close_matches(name, KINDS, n=1)
-    meant = f". Did you mean {near[0]}?" if near else ""
-    raise InputError(f"no kind of incident is called {kind}{meant}", remedy=f"Kinds: {', '.join(KINDS)}.")
+    raise InputError(
+        f"no kind of incident is called {kind}.{did_you_mean(name, KINDS)}", remedy=f"Kinds: {', '.join(KINDS)}."
+    )
 
 
 def show(found: Sequence[Incident], now: datetime) -> None:

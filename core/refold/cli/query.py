@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from refold.cli.app import DATA, app
 from refold.cli.output import as_json, note, table
 from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, database, session
 from refold.errors import InputError
+from refold.suggest import did_you_mean
 from refold.visible import visible, visible_json
 
 SHOWN = 1000
@@ -101,10 +101,9 @@ def _no_such_metric(conn: psycopg.Connection, error: psycopg.errors.UndefinedTab
     names = [str(name) for (name,) in conn.execute(
         "SELECT viewname FROM pg_views WHERE schemaname = 'metrics' ORDER BY 1").fetchall()]  # fmt: skip
     wanted = re.search(r'"(?:[^"]*\.)?([^".]+)"', message)
-    close = difflib.get_close_matches(wanted[1], names, 1) if wanted else []
+    hint = did_you_mean(wanted[1], names) if wanted else ""
     return InputError(
-        message + (f". Did you mean {close[0]}?" if close else ""),
-        remedy=f"Metrics and views: {', '.join(names) or 'none'}.",
+        message + (f".{hint}" if hint else ""), remedy=f"Metrics and views: {', '.join(names) or 'none'}."
     )
 
 

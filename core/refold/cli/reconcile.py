@@ -6,7 +6,6 @@ import json as json_text
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -27,6 +26,7 @@ from refold.model.projection.view_file import ViewFile, load_views, views_beside
 from refold.store.builds.build import Build, live_builds
 from refold.store.incidents import open_incidents
 from refold.store.schema.resources import projections_dir
+from refold.suggest import did_you_mean
 
 DEPTHS: tuple[str, ...] = get_args(Depth)
 SHOWN = 50
@@ -152,8 +152,7 @@ def how_deep(depth: str | None, *, since: bool) -> Depth:
     if depth is None:
         return "deep"
     if depth not in DEPTHS:
-        close = get_close_matches(depth, DEPTHS, 1)
-        hint = f" Did you mean {close[0]}?" if close else ""
+        hint = did_you_mean(depth, DEPTHS)
         raise InputError(f"--depth {depth}: there is no such depth.{hint}", remedy=f"Depths: {', '.join(DEPTHS)}.")
     if since and depth != "deep":
         raise InputError(

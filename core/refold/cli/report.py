@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from refold.cli.app import TRUST, app
+from refold.cli.durations import duration, span
 from refold.cli.output import as_json, counted, line, table
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
-from refold.cli.span import duration, span
 from refold.inspect.report import ActivityReport
 from refold.inspect.report import report as figures
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from difflib import get_close_matches
 from typing import Annotated
 
 import psycopg
@@ -21,6 +20,7 @@ from refold.engine.scrub.scrub import scrub as verify
 from refold.errors import InputError
 from refold.store.log.integrity import Damage
 from refold.store.log.seal import seal, segments
+from refold.suggest import did_you_mean
 
 SHOWN = 50
 """Most faults that are printed; --json gives more."""
@@ -107,10 +107,8 @@ def _known(conn: psycopg.Connection, name: str) -> str:
     for one in (name, f"refold.{name}"):
         if one in names:
             return one
-    close = get_close_matches(name, names, 1)
-    hint = f" Did you mean {close[0]}?" if close else ""
     raise InputError(
-        f"the log has no segment {name}.{hint}",
+        f"the log has no segment {name}.{did_you_mean(name, names)}",
         remedy=f"Damaged segments: {', '.join(open_ones) or 'none known; run `refold scrub`'}.",
     )
 

@@ -9,6 +9,7 @@ import psycopg
 import typer
 
 from refold.cli.app import FOUND, TRUST, app
+from refold.cli.durations import duration
 from refold.cli.output import as_json, line, out, table
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.errors import InputError
@@ -124,11 +125,11 @@ def _alarms(now: Status) -> list[tuple[str, str]]:
         for name in now.hidden
     ]
     if now.idle:
-        since = _duration(now.duties_seconds or 0.0)
+        since = duration(now.duties_seconds or 0.0)
         told.append((f"frozen    {now.workers} workers connected, but none has started a duty for {since}", "red"))
     if now.late:
         worst = sorted(now.late, key=lambda build: -(build.lag_seconds or 0.0))
-        names = ", ".join(f"{build.projection} ({_duration(build.lag_seconds or 0.0)})" for build in worst[:NAMED])
+        names = ", ".join(f"{build.projection} ({duration(build.lag_seconds or 0.0)})" for build in worst[:NAMED])
         more = f" and {len(worst) - NAMED} more" if len(worst) > NAMED else ""
         told.append((f"behind    by more than {now.lag_limit} s: {names}{more}", "red"))
     for build in now.builds:
@@ -141,14 +142,14 @@ def _alarms(now: Status) -> list[tuple[str, str]]:
 
 def _standby(found: Standby) -> str:
     how = "" if found.connected else ", and is not connected to it"
-    behind = f"is {_duration(found.seconds)} behind its primary" if found.seconds else "has replayed all it received"
+    behind = f"is {duration(found.seconds)} behind its primary" if found.seconds else "has replayed all it received"
     return f"this server {behind}{how}; workers run on the primary"
 
 
 def _workers(now: Status) -> str:
     if now.standby is not None:
         return "run on the primary"
-    last = "" if now.duties_seconds is None else f", last duty {_duration(now.duties_seconds)} ago"
+    last = "" if now.duties_seconds is None else f", last duty {duration(now.duties_seconds)} ago"
     return f"{now.workers}{last}" if now.workers else "0 (`refold worker` starts one)"
 
 
@@ -157,7 +158,7 @@ def _counted(number: int) -> str:
 
 
 def _holder(one: BlockingTransaction) -> str:
-    age = "of unknown age" if one.seconds is None else f"open {_duration(one.seconds)}"
+    age = "of unknown age" if one.seconds is None else f"open {duration(one.seconds)}"
     return f"{one.name} ({one.what or 'unnamed'}), {age}"
 
 
@@ -169,7 +170,7 @@ def _build(build: BuildStatus) -> tuple[object, ...]:
         build.upkeep,
         build.reads,
         build.lag_events if build.lag_exact is not False else f"~{build.lag_events:,}",
-        None if build.lag_seconds is None else _duration(build.lag_seconds),
+        None if build.lag_seconds is None else duration(build.lag_seconds),
         build.events_applied,
         None if build.rate is None else f"{build.rate:,.0f}/s",
         _views(build),
@@ -190,12 +191,3 @@ def _state(build: BuildStatus) -> str:
         return build.state if build.state == "live" or build.promotes else "ready to promote"
     steps = f"/{build.load_steps}" if build.load_steps else ""
     return f"loading, step {build.load_step + 1}{steps}"
-
-
-def _duration(seconds: float) -> str:
-    """Return a time span in a readable unit."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

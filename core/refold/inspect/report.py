@@ -13,6 +13,7 @@ from psycopg.rows import class_row
 from refold.model.quantiles import quantile
 from refold.postgres.rows import one_row
 from refold.postgres.session import plan_by_index
+from refold.postgres.snapshot import snapshot
 from refold.store.incidents import ONLY_NOTICED
 
 STAGES = ("waiting", "applying", "fresh")
@@ -151,8 +152,7 @@ def report(conn: psycopg.Connection, span: timedelta) -> ActivityReport:
             duplicates are kept for `latency_days` (refold.settings). Records that are gone count by the whole day.
     """
     parameters = {"span": span, "only_noticed": sorted(ONLY_NOTICED)}
-    with conn.transaction():
-        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    with snapshot(conn):
         plan_by_index(conn)
         row = one_row(conn, _FIGURES, parameters)
         buckets = conn.execute(_LATENCIES, parameters).fetchall()

@@ -11,6 +11,7 @@ from psycopg.rows import class_row
 
 from refold.postgres.rows import one_row
 from refold.postgres.session import plan_by_index
+from refold.postgres.snapshot import snapshot
 from refold.postgres.standby import Standby, standby
 from refold.store.incidents import inspects
 from refold.store.log.blocking_transactions import BlockingTransaction, blocking_transactions
@@ -158,8 +159,7 @@ def read(conn: psycopg.Connection) -> Status:
         conn: acts as one of `READERS`, in autocommit mode. The ages of other users' transactions need a login role
             with pg_read_all_stats.
     """
-    with conn.transaction():
-        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    with snapshot(conn):
         plan_by_index(conn)
         at, events, exact, segments, ahead, duties, limit = _row(conn, _LOG, EXACT_BELOW)
         builds = _builds(conn)

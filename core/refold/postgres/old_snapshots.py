@@ -14,8 +14,6 @@ from typing import Literal
 import psycopg
 from psycopg.rows import class_row
 
-from refold.postgres.rows import one_row
-
 HARMLESS = 1_000
 """Transactions that may have begun since a snapshot was taken before anybody looks at its age in seconds: one that is
 taken anew for each statement of a long transaction is always young."""
@@ -112,12 +110,12 @@ def held(conn: psycopg.Connection) -> list[Held]:
         return cursor.execute(_HELD).fetchall()
 
 
-def old(conn: psycopg.Connection) -> list[Held]:
-    """Those that have been held for longer than `held_snapshot_after`; empty where nobody may see them.
+def old(conn: psycopg.Connection, limit: float) -> list[Held]:
+    """Those that have been held for too long; empty where nobody may see them.
 
     Args:
-        conn: acts as refold_worker, in autocommit mode.
+        conn: in autocommit mode.
+        limit: how long is too long, seconds: `Settings.held_snapshot_after`.
     """
     with conn.transaction():
-        row = one_row(conn, "SELECT held_snapshot_after FROM refold.settings")
-        return [one for one in held(conn) if one.old(row[0])]
+        return [one for one in held(conn) if one.old(limit)]

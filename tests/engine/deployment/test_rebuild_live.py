@@ -16,7 +16,7 @@ import pytest
 from refold import Log, append
 from refold.engine.apply.load import load_step
 from refold.engine.apply.page import apply_next_page
-from refold.engine.apply.step import StepRunner, by_depth
+from refold.engine.apply.step import StepRunner
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.engine.deployment.deploy import deploy, rebuild
 from refold.engine.publish.switch import promote
@@ -26,6 +26,7 @@ from refold.postgres.connect import connect as connect_as
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import BY_KEY, find, live
 from refold.store.builds.compiled import Compiler
+from refold.store.builds.graph import by_depth
 from tests.support.law import PROJECT, broken, deploy_project, project, random_events, worker_connection, wrong_metrics
 from tests.support.live import SHOP
 from tests.support.making import events

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from refold import append
 from refold.engine.apply.page import apply_next_page
-from refold.engine.apply.step import by_depth
 from refold.engine.deployment.deploy import rebuild
 from refold.store.builds.build import find
 from refold.store.builds.compiled import Compiler
+from refold.store.builds.graph import by_depth
 from tests.support.law import worker_connection
 from tests.support.live import make_live
 from tests.support.making import MONDAY_MS

@@ -14,7 +14,7 @@ from refold.service.duties.blocking_transactions import held_back, run
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident
 from refold.store.log.blocking_transactions import BlockingTransaction
-from refold.store.schema.settings import Limits
+from refold.store.schema.settings import Settings
 from tests.support.making import events
 
 Connection = psycopg.Connection[Any]
@@ -23,7 +23,7 @@ NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 
 def test_older_than_the_limit() -> None:
-    allowed = Limits(60, 300, 60, 60, 20, 30)
+    allowed = Settings()
     sessions = [
         BlockingTransaction("1", 60.0, "shop", NOON, "app"),
         BlockingTransaction("2", 60.1, "shop", NOON, "app"),

@@ -19,7 +19,7 @@ from refold.store.builds.build import find as find_builds
 from refold.store.builds.build import lock
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident
-from refold.store.schema.settings import Limits
+from refold.store.schema.settings import Settings
 from tests.support.live import SHOP, drain, make_live, wrong
 from tests.support.making import events
 
@@ -27,9 +27,7 @@ Connection = psycopg.Connection[Any]
 NOBODYS = Compiler(None)
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
-ALLOWED = Limits(
-    lag_limit=60, stalled_after=300, held_back_after=60, held_snapshot_after=60, impure_sample=20, latency_days=30
-)
+ALLOWED = Settings(lag_limit=60, stalled_after=300)
 FINE = BuildProgress(1, "daily", "daily__1", "live", None, True, NOON, None, None, NOON - timedelta(days=9), None, [])
 
 

@@ -9,12 +9,12 @@ import psycopg
 
 from refold.engine.apply.load import BUCKET, STEP, TRANSFORM_STEP, Loaded, load_step
 from refold.engine.apply.page import Applied, apply_next_page, apply_page, write_isolating_failures
-from refold.engine.publish.switch import NotYet, Unproved, depths, promote
+from refold.engine.publish.switch import NotYet, Unproved, promote
 from refold.engine.verify.trial import Unkeepable
 from refold.errors import BuildError
 from refold.model.stream.cursor import Cursor, next_read
 from refold.postgres.sqlstate import caused_by_event, transient
-from refold.store.builds.build import Build, all_builds, by_id
+from refold.store.builds.build import Build, by_id
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.log.integrity import LogDamaged
 
@@ -187,12 +187,6 @@ class StepRunner:
             if fresh.cursor == before:
                 return False
         return False
-
-
-def by_depth(conn: psycopg.Connection, builds: list[Build]) -> list[Build]:
-    """Upstream before downstream."""
-    order = depths([(b.build_id, b.upstream_id) for b in all_builds(conn)])
-    return sorted(builds, key=lambda build: (order[build.build_id], build.build_id))
 
 
 def has_work(build: Build, upstream: Cursor | None, unread: bool) -> bool:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import psycopg
 
-from refold.engine.apply.step import by_depth
 from refold.engine.deployment.create import make_builds, new_deployment, statements_of
 from refold.engine.deployment.give_up import given_up_on_errors
 from refold.engine.deployment.key_indexes import key_indexes
@@ -27,6 +26,7 @@ from refold.postgres.retry import after_deadlocks
 from refold.store.builds import state
 from refold.store.builds.build import Build, builds_of, kept, live_builds
 from refold.store.builds.compiled import Compiler
+from refold.store.builds.graph import by_depth
 from refold.store.builds.lookup import known
 
 BY = "refold deploy"

@@ -12,11 +12,11 @@ import psycopg
 
 from refold.engine.deployment.create import new_deployment
 from refold.engine.deployment.deploy import one_at_a_time
-from refold.engine.publish.switch import depth_by_id
 from refold.engine.publish.views import dependants_of, drop_view, once_let_go, stands
 from refold.errors import BuildError
 from refold.store.builds import state
 from refold.store.builds.build import Build, kept, lock
+from refold.store.builds.graph import by_depth
 from refold.store.builds.lookup import known
 
 LOCK_WAIT_S = 30.0
@@ -69,10 +69,7 @@ def drop(conn: psycopg.Connection, names: Sequence[str]) -> list[Ended]:
 
 
 def _retire(conn: psycopg.Connection, names: Sequence[str]) -> list[Ended]:
-    depths = depth_by_id(conn)
-    for build in sorted(
-        (one.build for one in decide(kept(conn), names)), key=lambda b: (depths[b.build_id], b.build_id)
-    ):
+    for build in by_depth(conn, (one.build for one in decide(kept(conn), names))):
         # Nobody makes a reader of it meanwhile either.
         if lock(conn, build.build_id, wait=True, readers=True) is None:
             raise BuildError(f"{build.table_name} was replaced just now", remedy="Run the command again.")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import psycopg
 
-from refold.engine.apply.step import StepRunner, by_depth
+from refold.engine.apply.step import StepRunner
 from refold.engine.deployment.create import make_builds, new_deployment
 from refold.engine.deployment.deploy import definition_of
 from refold.engine.deployment.give_up import given_up_on_errors
@@ -23,6 +22,8 @@ from refold.store.builds import state
 from refold.store.builds.build import Build, builds_of, by_id, live, lock, unfinished
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.follow import Gap, follow
+from refold.store.builds.graph import by_depth
+from refold.suggest import did_you_mean
 
 BY = "refold promote"
 
@@ -94,9 +95,9 @@ def together(waiting: Sequence[Build], names: Iterable[str]) -> list[Build]:
     wanted = set()
     for name in names:
         if name not in by_name:
-            close = difflib.get_close_matches(name, by_name, 1)
+            hint = did_you_mean(name, by_name)
             raise BuildError(
-                f"there is no build of {name} to promote" + (f". Did you mean {close[0]}?" if close else ""),
+                f"there is no build of {name} to promote" + (f".{hint}" if hint else ""),
                 remedy=f"Waiting: {', '.join(by_name) or 'none'}. See `refold status`.",
             )
         wanted.add(by_name[name].build_id)

@@ -17,12 +17,10 @@ from typing import Literal
 
 import psycopg
 
-from refold.engine.apply.step import by_depth
 from refold.engine.deployment.create import new_deployment
 from refold.engine.deployment.deploy import one_at_a_time
 from refold.engine.deployment.key_indexes import key_indexes
 from refold.engine.deployment.run import Told, drive
-from refold.engine.publish.switch import depths
 from refold.engine.reconcile.audit import parameters_of
 from refold.engine.reconcile.heal import heal
 from refold.engine.reconcile.prove import prove
@@ -37,6 +35,7 @@ from refold.store.builds.checksums import disagreements
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import recount
 from refold.store.builds.follow import follow
+from refold.store.builds.graph import by_depth, depths
 from refold.store.builds.lookup import known
 
 Action = Literal["goes back", "comes back", "follows", "removed", "stays"]

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import psycopg
 
 from refold.engine.apply.load import Loaded
-from refold.engine.apply.step import StepRunner, by_depth
+from refold.engine.apply.step import StepRunner
 from refold.engine.deployment.give_up import given_up_on_errors, retired_on_errors
 from refold.engine.publish.switch import NotYet, Unproved, promote
 from refold.engine.reconcile.rolling import prove_suspects
 from refold.store.builds.build import Build, builds_of
 from refold.store.builds.compiled import Compiler
+from refold.store.builds.graph import by_depth
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from refold.errors import BuildError, RefoldError, ViewError, at_once
 from refold.model.projection.view_file import Statement, ViewFile, in_schema, load_views, mentions, unqualified
 from refold.postgres.sqlstate import transient
 from refold.store.builds.build import kept
+from refold.suggest import closest
 
 LOCK_WAIT_S = 10.0
 """Seconds for which views wait for those who read them."""
@@ -368,8 +368,8 @@ def _error(conn: psycopg.Connection, refused: _Refused, names: Iterable[str]) ->
         standing = conn.execute("SELECT viewname FROM pg_views WHERE schemaname = %s", (METRICS_SCHEMA,)).fetchall()
         known = sorted({*names, *(str(name) for (name,) in standing)} - {refused.file.name})
         missing = message.partition('"')[2].partition('"')[0].rpartition(".")[2]
-        close = difflib.get_close_matches(missing, known, 1)
-        remedy = f"Write {METRICS_SCHEMA}.{close[0]}." if close else f"There are: {', '.join(known) or 'none'}."
+        close = closest(missing, known)
+        remedy = f"Write {METRICS_SCHEMA}.{close}." if close else f"There are: {', '.join(known) or 'none'}."
     elif isinstance(refused.cause, psycopg.errors.UndefinedColumn) and not remedy:
         remedy = "Name the columns that the metric has: `refold explain NAME` lists them."
     return ViewError(message, path=refused.file.path, line=line, remedy=remedy or "Correct the file, or remove it.")

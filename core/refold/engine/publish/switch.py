@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -20,6 +20,7 @@ from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import settle
 from refold.store.builds.first_load import tables_of
 from refold.store.builds.follow import Behind, follow
+from refold.store.builds.graph import by_depth
 from refold.store.builds.suspects import suspects
 from refold.store.log.damage import look_again
 
@@ -121,8 +122,7 @@ def _switch(
     taken = {build.build_id for build in replaced.values()}
     readers = _readers(conn, taken)
     # Upstream before downstream, as everybody locks who takes more than one.
-    depths = depth_by_id(conn)
-    for build in sorted((*candidates, *replaced.values(), *readers), key=lambda b: (depths[b.build_id], b.build_id)):
+    for build in by_depth(conn, (*candidates, *replaced.values(), *readers)):
         if lock(conn, build.build_id, wait=True) is None:
             raise NotYet
         if build.build_id in taken:
@@ -131,7 +131,7 @@ def _switch(
     # What has changed before the locks were held: a reader that was made since would stay with a retired build.
     if {b.build_id for b in _readers(conn, taken)} != {b.build_id for b in readers} or not _fed(conn, candidates):
         raise NotYet
-    for fresh in sorted(candidates, key=lambda b: depths[b.build_id]):
+    for fresh in by_depth(conn, candidates):
         current = replaced.get(fresh.projection)
         if current is not None and not catch_up(conn, by_id(conn, fresh.build_id), by_id(conn, current.build_id)):
             raise NotYet
@@ -216,23 +216,6 @@ def _retire_reader(conn: psycopg.Connection, reader: Build, deployment: int) -> 
         if lock(conn, below.build_id, wait=True) is None:
             raise NotYet
         _retire_reader(conn, below, deployment)
-
-
-def depth_by_id(conn: psycopg.Connection) -> dict[int, int]:
-    """How far each build is from the log."""
-    rows = conn.execute("SELECT build_id, upstream_id FROM refold.builds").fetchall()
-    return depths(rows)
-
-
-def depths(edges: Iterable[tuple[int, int | None]]) -> dict[int, int]:
-    """How far each node is from the root, given (node, its parent or None)."""
-    above = dict(edges)
-
-    def depth(node: int) -> int:
-        parent = above[node]
-        return 0 if parent is None else 1 + depth(parent)
-
-    return {node: depth(node) for node in above}
 
 
 def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:

@@ -11,7 +11,6 @@ from typing import Literal
 
 import psycopg
 
-from refold.engine.apply.step import by_depth
 from refold.engine.reconcile import deep
 from refold.engine.reconcile.audit import as_kept, audit, parameters_of, parts, quick, snapshot
 from refold.engine.reconcile.heal import heal, leave_out_culprits
@@ -31,6 +30,7 @@ from refold.store.builds.build import Build, by_id, live_builds, lock
 from refold.store.builds.checksums import Disagreement, correct
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import described
+from refold.store.builds.graph import by_depth
 from refold.store.builds.lookup import known
 from refold.store.log.damage import leave, refuse_known
 from refold.store.log.integrity import LogDamaged

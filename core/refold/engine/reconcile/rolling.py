@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 
-from refold.engine.apply.step import by_depth
 from refold.engine.reconcile.audit import audit
 from refold.engine.reconcile.deep import Mark, advance, begin, find_mark, plan, touch
 from refold.engine.reconcile.reconcile import Reconciler, streams_of
@@ -18,6 +17,7 @@ from refold.model.stream.slices import Range
 from refold.store import incidents
 from refold.store.builds.build import Build, live_builds
 from refold.store.builds.compiled import CompiledBuild, Compiler
+from refold.store.builds.graph import by_depth
 from refold.store.builds.suspects import suspects
 
 SECONDS = 5.0

@@ -9,13 +9,13 @@ from typing import Any
 
 import psycopg
 
-from refold.engine.apply.step import by_depth
 from refold.engine.recovery import ledger
 from refold.engine.recovery.ledger import Ledger
 from refold.engine.recovery.strategy import BuildOutcome, Decision, decide, outcomes
 from refold.errors import DatabaseError, NotInstalled
 from refold.store.builds.build import Build, with_tables
 from refold.store.builds.compiled import Compiler
+from refold.store.builds.graph import by_depth
 from refold.store.schema.cluster import ClusterState, inspect_cluster
 
 

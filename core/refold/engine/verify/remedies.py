@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 
 import psycopg
+
+from refold.suggest import closest
 
 _CAST = "Cast what comes out of metadata to the type you mean: (metadata ->> 'amount')::numeric."
 _REMEDIES: dict[type[psycopg.Error], str] = {
@@ -47,7 +48,7 @@ def _function(conn: psycopg.Connection, message: str) -> str:
         return "Of booleans there are bool_or(…), whether one is true, and bool_and(…), whether all are."
     if called[1] in names:
         return _CAST
-    close = difflib.get_close_matches(called[1], names, 1, 0.75)
+    close = closest(called[1], names, cutoff=0.75)
     if close:
-        return f"Did you mean {close[0]}?"
+        return f"Did you mean {close}?"
     return "Postgres has no function of this name; one of yours is written with its schema, and must be IMMUTABLE."

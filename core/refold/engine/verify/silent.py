@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from refold.model.projection.plan import LOG, LOG_COLUMNS
 from refold.model.stream.page_sql import LOG_STREAM
 from refold.store.builds.build import Build, by_id
 from refold.store.builds.compiled import columns_of, stream_of
+from refold.suggest import closest
 
 STATEMENT_TIMEOUT_S = 5.0
 """Seconds that the search for one action may take: one that is not there is looked for in all events."""
@@ -89,5 +89,5 @@ def missing_actions(conn: psycopg.Connection, stream: str, wanted: Sequence[str]
 
 
 def _told(action: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(action, known, 1)
-    return f"no event has the action {action!r}" + (f". Did you mean {close[0]!r}?" if close else "")
+    close = closest(action, known)
+    return f"no event has the action {action!r}" + (f". Did you mean {close!r}?" if close else "")

@@ -20,6 +20,7 @@ from refold.postgres.rows import one_row
 from refold.store.builds.build import kept, observed
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import REMEDIES, Kind, inspects, readable
+from refold.store.schema.settings import read_settings
 
 FAILED_OFTEN = 3
 """Failures of a duty in a row that are worth a line."""
@@ -143,7 +144,7 @@ def incidents(opened: Sequence[tuple[Kind, int]]) -> Check:
 def lag(conn: psycopg.Connection) -> list[Check]:
     """Whether live metrics are further behind than they may be: seen here, not by a worker."""
     with looking(conn):
-        row = one_row(conn, "SELECT lag_limit FROM refold.settings")
+        limit = read_settings(conn).lag_limit
         found = conn.execute(
             """
             SELECT b.projection, u.events,
@@ -152,7 +153,7 @@ def lag(conn: psycopg.Connection) -> list[Check]:
             WHERE b.state = 'live' ORDER BY 3 DESC NULLS LAST, 1
             """
         ).fetchall()
-    return [behind(found, row[0])]
+    return [behind(found, limit)]
 
 
 def behind(builds: Sequence[tuple[str, int, float | None]], limit: int) -> Check:

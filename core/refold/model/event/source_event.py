@@ -5,7 +5,6 @@ A SourceEvent that exists can be stored. `refold.append(jsonb)` in SQL keeps the
 """
 
 from datetime import datetime
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from pydantic_core import ErrorDetails
 from refold.model.event import timestamps
 from refold.model.event.exact_json import kind, metadata_json, parse_json_line
 from refold.model.event.jsonb_limits import problem, text_problem
+from refold.suggest import closest
 
 __all__ = ["Answer", "SourceEvent", "metadata_json", "parse_json_line", "reasons"]
 
@@ -118,8 +118,8 @@ def _reason(detail: ErrorDetails) -> str:
 
 
 def _unknown_field(name: str) -> str:
-    close = get_close_matches(name, SourceEvent.model_fields, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else "put it into metadata"
+    close = closest(name, SourceEvent.model_fields)
+    hint = f"did you mean '{close}'?" if close else "put it into metadata"
     return f"unknown field {name[:60]!a}: {hint}"
 
 

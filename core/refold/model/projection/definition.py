@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import re
 from collections.abc import Collection, Mapping
@@ -22,6 +21,7 @@ from refold.model.projection.plan import LOG, LOG_COLUMNS, Plan
 from refold.model.projection.query import analyse
 from refold.model.projection.sqlglot_compat import fold_case, statements
 from refold.model.projection.transform import Transform
+from refold.suggest import did_you_mean
 
 EXTENSIONS = (".sql", ".py")
 """Those of files that define a projection."""
@@ -273,8 +273,7 @@ def _upstream_first(
         if above in paths:
             visit(above, (*chain, name))
         elif above != LOG and above not in names:
-            close = difflib.get_close_matches(above, (*paths, LOG), 1)
-            hint = f" Did you mean {close[0]}?" if close else ""
+            hint = did_you_mean(above, (*paths, LOG))
             raise DefinitionError(f"there is no stream named {above}.{hint}", path=paths[name])
         state[name] = "done"
         order.append(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import sqlglot
 from sqlglot import TokenType, exp
 
 from refold.errors import DefinitionError
+from refold.suggest import closest
 
 _KEYWORDS = ("SELECT", "FROM", "WHERE", "GROUP", "HAVING", "ORDER")
 _NEAR = 0.74
@@ -35,9 +35,9 @@ def misspelt(source: str) -> Hint | None:
     for keyword in _KEYWORDS:
         if keyword in present:
             continue
-        close = difflib.get_close_matches(keyword, words, 1, _NEAR)
+        close = closest(keyword, words, cutoff=_NEAR)
         if close:
-            return Hint(f"Write {keyword} for {words[close[0]].text}.", words[close[0]].line)
+            return Hint(f"Write {keyword} for {words[close].text}.", words[close].line)
     return None
 
 

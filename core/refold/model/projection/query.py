@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from refold.model.projection.sqlglot_compat import (
     statements,
 )
 from refold.model.sql_text import ident
+from refold.suggest import did_you_mean
 
 _RESERVED = {"txid", "position", "ordinal"}
 _HAVING = "having__"
@@ -226,8 +226,7 @@ class _Analysis:
             if name not in self.streams:
                 if found.keys() & self.streams.keys():
                     raise self._not_a_stream(table)
-                close = difflib.get_close_matches(name, self.streams, 1)
-                hint = f" Did you mean {close[0]}?" if close else ""
+                hint = did_you_mean(name, self.streams)
                 raise self.error(
                     f"there is no stream named {name}.{hint}",
                     table,
@@ -304,8 +303,7 @@ class _Analysis:
             name = column.name
             if not name or isinstance(column.this, exp.Star) or name in known or name in derived:
                 continue
-            close = difflib.get_close_matches(name, sorted(known | derived), 1)
-            hint = f" Did you mean {close[0]}?" if close else ""
+            hint = did_you_mean(name, sorted(known | derived))
             remedy = f"Columns: {', '.join(self.columns)}."
             if isinstance(column.this, exp.Identifier) and column.this.args.get("quoted"):
                 remedy = f"Text stands in single quotes: {exp.Literal.string(name).sql('postgres')}. {remedy}"
@@ -517,8 +515,7 @@ class _Analysis:
         if declared is not None:
             for name in declared:
                 if name not in named:
-                    close = difflib.get_close_matches(name, named, 1)
-                    hint = f" Did you mean {close[0]}?" if close else ""
+                    hint = did_you_mean(name, named)
                     remedy = aggregated_elsewhere(self.query, (name,)) or f"Select {name} too."
                     raise self.error(
                         f"the declared key {name} is not a column of the SELECT.{hint}", self.query, remedy

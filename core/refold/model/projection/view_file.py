@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from sqlglot import Token, TokenType, exp
 
 from refold.errors import DefinitionError, RefoldError, ViewError
 from refold.model.projection.files import project_files, read_text
+from refold.suggest import closest
 
 SCHEMA = "metrics"
 """Where all of them stand, beside the views of the metrics."""
@@ -202,7 +202,7 @@ def _other(name: str, verb: str, dotted: Sequence[str], path: Path, line: int) -
         remedy = f"Write {SCHEMA}.{name}."
     elif verb != "CREATE":
         remedy = "Leave it out."
-    elif difflib.get_close_matches(name, dotted[-1:], 1):
+    elif closest(name, dotted[-1:]):
         remedy = f"Write {SCHEMA}.{name}, or name the file {dotted[-1]}.sql."
     else:
         remedy = f"Give it a file of its own: {dotted[-1]}.sql."

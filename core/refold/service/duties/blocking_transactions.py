@@ -9,21 +9,21 @@ import psycopg
 from refold.service.duties.findings import DutyFinding, record
 from refold.store.builds.compiled import Compiler
 from refold.store.log.blocking_transactions import BlockingTransaction, blocking_transactions
-from refold.store.schema.settings import Limits, limits
+from refold.store.schema.settings import Settings, read_settings
 
 NAME = "held back"
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Opens and closes the incidents `held_back`: each names the session or prepared transaction."""
-    allowed = limits(conn)
+    allowed = read_settings(conn)
     with conn.transaction():
         sessions, prepared = blocking_transactions(conn)
     record(conn, "held_back", NAME, held_back(sessions, prepared, allowed))
 
 
 def held_back(
-    sessions: Sequence[BlockingTransaction], prepared: Sequence[BlockingTransaction], allowed: Limits
+    sessions: Sequence[BlockingTransaction], prepared: Sequence[BlockingTransaction], allowed: Settings
 ) -> list[DutyFinding]:
     """Those that are older than the limit. One whose age the login role may not see is not judged. Pure."""
 
@@ -46,7 +46,7 @@ def held_back(
     ]
 
 
-def _common(one: BlockingTransaction, allowed: Limits) -> dict[str, object]:
+def _common(one: BlockingTransaction, allowed: Settings) -> dict[str, object]:
     return {
         "role": one.owner,
         "since": None if one.since is None else one.since.isoformat(),

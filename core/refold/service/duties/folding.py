@@ -13,6 +13,7 @@ import psycopg
 from refold.postgres.old_snapshots import old
 from refold.store.builds.checksums import fold
 from refold.store.builds.compiled import Compiler
+from refold.store.schema.settings import read_settings
 
 NAME = "folding"
 KEPT = 10
@@ -26,7 +27,7 @@ is allowed to see it."""
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Adds up checksums, and removes old cursors, unless an old snapshot is held."""
-    if old(conn):
+    if old(conn, read_settings(conn).held_snapshot_after):
         return
     builds = [int(build) for (build,) in conn.execute("SELECT build_id FROM refold.builds ORDER BY 1").fetchall()]
     for table, take in (("checksum_changes", fold), ("cursors", prune)):

@@ -13,7 +13,7 @@ from psycopg.rows import class_row
 from refold.service.duties.findings import DutyFinding, record
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident, become, open_incidents
-from refold.store.schema.settings import Limits, limits
+from refold.store.schema.settings import Settings, read_settings
 
 NAME = "progress"
 Kind = Literal["lag", "stalled"]
@@ -105,14 +105,14 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
         builds_now = cursor.execute(_LOOK).fetchall()
     with conn.transaction():
         before = open_incidents(conn, "lag", "stalled")
-        found = causes(builds_now, limits(conn), before)
+        found = causes(builds_now, read_settings(conn), before)
         for cause, incident in successions(found, before):
             become(conn, incident.incident_id, cause.kind, cause.finding.subject)
         for kind in KINDS:
             record(conn, kind, NAME, [cause.finding for cause in found if cause.kind == kind])
 
 
-def causes(builds: Sequence[BuildProgress], allowed: Limits, before: Sequence[Incident] = ()) -> list[Cause]:
+def causes(builds: Sequence[BuildProgress], allowed: Settings, before: Sequence[Incident] = ()) -> list[Cause]:
     """What keeps builds from going on: each cause once. Pure.
 
     A build that waits for its stream has that one's cause. Where no live build is on time, though there are several,
@@ -169,12 +169,12 @@ def successions(found: Sequence[Cause], before: Sequence[Incident]) -> list[tupl
     return followed
 
 
-def _late(build: BuildProgress, allowed: Limits) -> bool:
+def _late(build: BuildProgress, allowed: Settings) -> bool:
     since = build.waiting_since
     return build.state == "live" and since is not None and _seconds(build.at, since) > allowed.lag_limit
 
 
-def _stands_still(build: BuildProgress, allowed: Limits) -> bool:
+def _stands_still(build: BuildProgress, allowed: Settings) -> bool:
     since = _idle_since(build)
     return build.error is not None or (since is not None and _seconds(build.at, since) > _stall_limit(build, allowed))
 
@@ -196,7 +196,7 @@ def _names(root: BuildProgress, below: Mapping[int, Sequence[BuildProgress]]) ->
 
 
 def _finding(
-    root: BuildProgress, below: Sequence[BuildProgress], wrong: Mapping[int, Kind], allowed: Limits
+    root: BuildProgress, below: Sequence[BuildProgress], wrong: Mapping[int, Kind], allowed: Settings
 ) -> DutyFinding:
     """What is told of one build, and of those that wait for it."""
     evidence: dict[str, Any] = {"projection": root.projection, "oldest_event": root.oldest_id}
@@ -225,7 +225,7 @@ def _common(
     roots: Sequence[BuildProgress],
     below: Mapping[int, Sequence[BuildProgress]],
     wrong: Mapping[int, Kind],
-    allowed: Limits,
+    allowed: Settings,
 ) -> Cause:
     """What is told of all metrics together."""
     tables = [name for root in roots for name in _names(root, below)]
@@ -256,7 +256,7 @@ def _idle_since(build: BuildProgress) -> datetime | None:
     return None if waiting is None else max(build.still_since, waiting)
 
 
-def _stall_limit(build: BuildProgress, allowed: Limits) -> int:
+def _stall_limit(build: BuildProgress, allowed: Settings) -> int:
     return allowed.stalled_after * (WHILE_WRITING if build.writers else 1)
 
 

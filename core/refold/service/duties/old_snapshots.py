@@ -9,6 +9,7 @@ import psycopg
 from refold.postgres.old_snapshots import Held, old
 from refold.service.duties.findings import DutyFinding, record
 from refold.store.builds.compiled import Compiler
+from refold.store.schema.settings import read_settings
 
 NAME = "held snapshots"
 OWN = ("refold worker", "refold duties")
@@ -16,7 +17,7 @@ OWN = ("refold worker", "refold duties")
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Opens and closes the incidents `held_snapshot`: each names who holds one, and what ends it."""
-    record(conn, "held_snapshot", NAME, findings(old(conn)))
+    record(conn, "held_snapshot", NAME, findings(old(conn, read_settings(conn).held_snapshot_after)))
 
 
 def findings(held: Sequence[Held]) -> list[DutyFinding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from refold.store.builds.compiled import Compiler
-from refold.store.schema.settings import limits
+from refold.store.schema.settings import read_settings
 
 NAME = "tidying"
 
@@ -15,7 +15,7 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
 
     Of the large batches of the last week each stays after which no larger one has come.
     """
-    days = limits(conn).latency_days
+    days = read_settings(conn).latency_days
     with conn.transaction():
         # Producers only ever insert: none of them waits for this.
         conn.execute(

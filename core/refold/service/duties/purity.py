@@ -28,7 +28,7 @@ from refold.store.builds.build import Build, kept
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import excluded_event_ids
 from refold.store.incidents import detect, open_incidents, resolve
-from refold.store.schema.settings import limits
+from refold.store.schema.settings import read_settings
 
 NAME = "purity"
 LOOKED_BACK = 100_000
@@ -54,7 +54,7 @@ class Difference:
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Opens the incidents `impure_transform`, and closes those of builds that are not kept any more."""
-    size = limits(conn).impure_sample
+    size = read_settings(conn).impure_sample
     builds = kept(conn)
     for build in builds:
         if build.language == "python" and build.loaded and size:

@@ -34,6 +34,7 @@ from refold.store.builds.build import EVENT_GRAIN, Build, readers_of, set_error
 from refold.store.builds.compiled import Compiler
 from refold.store.log.seal import note
 from refold.store.schema.installed import check
+from refold.store.schema.settings import read_settings
 
 log = logging.getLogger("refold.worker")
 
@@ -153,7 +154,7 @@ class Worker:
                     # sql/functions/refuse_foreign_cluster.sql); here it learns why.
                     check(conn)
                     conn.execute("SELECT refold.ensure_segments()")
-                    pace.held(bool(old(conn)))
+                    pace.held(bool(old(conn, read_settings(conn).held_snapshot_after)))
                     # By these marks looks find the end of the log. Sealing notes them too, a minute later, and not
                     # where workers drain.
                     note(conn)

@@ -4,13 +4,13 @@ import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
-from difflib import get_close_matches
 from zoneinfo import ZoneInfo, available_timezones
 
 from refold.errors import InputError
 from refold.model.event import timestamps
 from refold.model.event.source_event import SourceEvent
 from refold.sources.files.identity import IdFrom
+from refold.suggest import closest
 
 FIELDS = tuple(SourceEvent.model_fields)
 IN_METADATA = "metadata."
@@ -91,8 +91,8 @@ def find_timezone(name: str) -> tzinfo:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Complete a message about an unknown name with the one that comes closest, if any does."""
     names = {candidate.lower(): candidate for candidate in known}
-    close = get_close_matches(name.lower(), names, n=1)
-    return f" (did you mean {names[close[0]]!r}?)" if close else ""
+    close = closest(name.lower(), names)
+    return f" (did you mean {names[close]!r}?)" if close else ""
 
 
 def _pairs(option: str, texts: Sequence[str]) -> list[tuple[str, str]]:

@@ -10,13 +10,15 @@ from typing import Literal
 import psycopg
 from psycopg.rows import BaseRowFactory, class_row
 
+from refold.model.projection.plan import Upkeep
 from refold.model.stream.cursor import Cursor, Key, Snapshot
 
 State = Literal["building", "live", "retired", "dropped"]
+Language = Literal["sql", "python"]
 
-EVENT_GRAIN = ("facts", "transform")
+EVENT_GRAIN: tuple[Upkeep, ...] = ("facts", "transform")
 """The upkeeps whose tables are streams."""
-BY_KEY = ("funnel", "recompute")
+BY_KEY: tuple[Upkeep, ...] = ("funnel", "recompute")
 """The upkeeps that look up the events of a key, by an index on their stream, and are loaded by ranges of it."""
 
 
@@ -30,9 +32,9 @@ class Build:
     number: int
     state: State
     table_name: str
-    language: str
+    language: Language
     definition: str
-    upkeep: str
+    upkeep: Upkeep
     upstream_id: int | None
     done: str
     target: str | None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 
 from refold.errors import BuildError
 from refold.store.builds.build import Build
+from refold.suggest import did_you_mean
 
 
 def known(name: str, live: Mapping[str, Build]) -> Build:
@@ -17,9 +17,7 @@ def known(name: str, live: Mapping[str, Build]) -> Build:
     """
     if name in live:
         return live[name]
-    close = difflib.get_close_matches(name, live, 1)
-    hint = f" Did you mean {close[0]}?" if close else ""
     raise BuildError(
-        f"no projection named {name} is live.{hint}",
+        f"no projection named {name} is live.{did_you_mean(name, live)}",
         remedy=f"Live: {', '.join(sorted(live)) or 'none; run `refold deploy`'}.",
     )

@@ -1,8 +1,13 @@
-"""From when on something is worth an incident: columns of `refold.settings`."""
+"""What an operator may set: the row of `refold.settings`, but for what refold keeps there for itself.
+
+`UPDATE refold.settings SET lag_limit = …` changes a setting for all workers. Statements that compare a column with a
+setting read it themselves, in their own snapshot.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Literal
 
 import psycopg
 from psycopg.rows import class_row
@@ -10,31 +15,56 @@ from psycopg.rows import class_row
 from refold.postgres.rows import one_row
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds, but for the sample.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings, with the defaults of a new database.
 
     Args:
-        lag_limit: a live metric may be so far behind the log.
-        stalled_after: a build with work may stand still for so long.
-        held_back_after: a transaction that has written to the log may stay open for so long.
-        held_snapshot_after: a snapshot may be held for so long.
+        segment_size: positions of a segment of the log.
+        segments_ahead: empty segments that stand ready.
+        max_dead_letters: so many of a build may wait; beyond, the projection is taken for broken.
+        dead_letter_share: of a page, so many may fail; beyond, the same.
+        too_many_dead_letters: what a live build does then.
+        lag_limit: a live metric may be so far behind the log, seconds.
+        stalled_after: a build with work may stand still for so long, seconds.
+        held_back_after: a transaction that has written to the log may stay open for so long, seconds.
+        held_snapshot_after: a snapshot may be held for so long, seconds.
         impure_sample: events of each transform that are evaluated twice at a time.
-        latency_days: how long latency figures are kept, days.
+        latency_days: how long latency figures are kept.
+        deep_audit_days: in which the rolling deep audit comes round once.
+        rejected_days: after which rejected input is removed, since it was seen last.
+        repair_days: after which repairs are, and letters that were released.
+        incident_days: after which incidents are, since they were over.
+        build_days: after which builds are, since they were retired.
+        scrub_days: in which all of the log is scrubbed once.
     """
 
-    lag_limit: int
-    stalled_after: int
-    held_back_after: int
-    held_snapshot_after: int
-    impure_sample: int
-    latency_days: int
+    segment_size: int = 1_000_000
+    segments_ahead: int = 2
+    max_dead_letters: int = 100
+    dead_letter_share: float = 0.5
+    too_many_dead_letters: Literal["go on", "stop"] = "go on"
+    lag_limit: int = 60
+    stalled_after: int = 300
+    held_back_after: int = 60
+    held_snapshot_after: int = 60
+    impure_sample: int = 20
+    latency_days: int = 30
+    deep_audit_days: int = 7
+    rejected_days: int = 90
+    repair_days: int = 400
+    incident_days: int = 400
+    build_days: int = 90
+    scrub_days: int = 7
 
 
-def limits(conn: psycopg.Connection) -> Limits:
-    """The limits in force; `UPDATE refold.settings SET lag_limit = …` changes them for all workers."""
-    query = (
-        "SELECT lag_limit, stalled_after, held_back_after, held_snapshot_after, impure_sample, latency_days"
-        " FROM refold.settings"
-    )
-    return one_row(conn, query, row=class_row(Limits))
+_COLUMNS = ", ".join(field.name for field in fields(Settings))
+
+
+def read_settings(conn: psycopg.Connection) -> Settings:
+    """Returns the settings in force.
+
+    Args:
+        conn: may read `refold.settings`.
+    """
+    return one_row(conn, f"SELECT {_COLUMNS} FROM refold.settings".encode(), row=class_row(Settings))
