@@ -100,7 +100,7 @@ def test_a_log_that_is_younger_than_its_cursors(admin: Connection, examine: Exam
         " VALUES ('later', 'view', now(), '1000000000', 1)",
     )
     assert examine()["cluster"].verdict == "fail"
-    assert "has only come to" in examine()["cluster"].found
+    assert "has only reached" in examine()["cluster"].found
 
 
 def test_damage_to_the_log_is_no_mere_warning(admin: Connection, examine: Examine) -> None:

@@ -75,8 +75,8 @@ def test_room_for_what_producers_bring() -> None:
     (check, _) = room.headroom(3, 3_000_001, 1_000_000, 2, 900_000, 2_500_000)
     assert check.verdict == "warn" and "SELECT refold.ensure_room(" in check.remedy
     (check, _) = room.headroom(3, 3_000_001, 1_000_000, 2, 900_000, short=60.0)
-    assert check.verdict == "warn" and check.found.endswith("within the last hour a statement found too little")
-    assert "send it again" in check.remedy and "SELECT refold.ensure_room(" in check.remedy
+    assert check.verdict == "warn" and check.found.endswith("in the last hour a statement failed for lack of space")
+    assert "send them again" in check.remedy and "SELECT refold.ensure_room(" in check.remedy
     assert room.headroom(3, 3_000_001, 1_000_000, 2, 900_000, short=7200.0)[0].verdict == "ok"
 
 
