@@ -220,7 +220,7 @@ def test_what_nobody_is_there_to_notice(database_url: str, admin: Connection, ex
     admin.execute("INSERT INTO refold.duties (name, started_at) VALUES ('progress', now() - interval '75 s')")
     with psycopg.connect(database_url, application_name="refold worker"):
         found = examine()["workers"]
-        assert (found.verdict, "1 there, doing nothing" in found.found) == ("fail", True)
+        assert (found.verdict, "1 connected but idle" in found.found) == ("fail", True)
         admin.execute("UPDATE refold.duties SET started_at = now()")
         assert examine()["workers"].verdict == "ok"
     drain(database_url)

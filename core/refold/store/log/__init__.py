@@ -1,4 +1,4 @@
-"""The log: getting events in, once each."""
+"""The log: storing every event exactly once."""
 
 from refold.store.log.append import Receipt, append
 from refold.store.log.log import Log

@@ -1,4 +1,4 @@
-"""From when on something is worth an incident: columns of `refold.settings`."""
+"""Limits beyond which a duty opens an incident: columns of `refold.settings`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from psycopg.rows import class_row
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds, but for the sample.
+    """The limits, in seconds unless stated otherwise.
 
     Args:
-        lag_limit: a live metric may be so far behind the log.
-        stalled_after: a build with work may stand still for so long.
-        held_back_after: a transaction that has written to the log may stay open for so long.
-        held_snapshot_after: a snapshot may be held for so long.
+        lag_limit: longest lag of a live metric.
+        stalled_after: longest time without progress of a build with work.
+        held_back_after: longest age of an open transaction that has written to the log.
+        held_snapshot_after: longest age of a snapshot.
         impure_sample: events of each transform that are evaluated twice at a time.
-        latency_days: how long latency figures are kept, days.
+        latency_days: how long latencies are kept, days.
     """
 
     lag_limit: int
@@ -30,7 +30,7 @@ class Limits:
 
 
 def limits(conn: psycopg.Connection) -> Limits:
-    """The limits in force; `UPDATE refold.settings SET lag_limit = …` changes them for all workers."""
+    """Read the limits; `UPDATE refold.settings SET lag_limit = …` changes them for all workers."""
     with conn.cursor(row_factory=class_row(Limits)) as cursor:
         row = cursor.execute(
             """
