@@ -70,7 +70,7 @@ def test_workers_and_producers_wait_for_a_primary(caplog: pytest.LogCaptureFixtu
             assert wrong(copy.url_of("shop")) == {}
     told = [record.getMessage() for record in caplog.records]
     assert sum(WAITING in one for one in told) == 1
-    assert told[-1] == "working again"
+    assert told[-1] == "connected again; work continues"
 
 
 def test_a_server_that_only_reads_by_now_is_one_that_is_away() -> None:

@@ -73,8 +73,8 @@ def test_workers_write_it_into_their_log(worker: psycopg.Connection[Any], caplog
         resolve(worker, "drift", "daily", by="quick audit")
         resolve(worker, "drift", "daily", by="quick audit")
     opened, over = caplog.messages
-    assert opened.startswith("incident: drift of daily, noticed by quick audit")
-    assert over == "over: drift of daily, ended by quick audit"
+    assert opened.startswith("incident opened: drift of daily, detected by quick audit")
+    assert over == "incident resolved: drift of daily, by quick audit"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -315,10 +315,7 @@ def rename(
     for view in renamed.views:
         note(f"the view {view} reads it and keeps working; if a file defines that view, write metrics.{new} there")
     for path in _files_of(chosen, old):
-        note(
-            f"{path} still defines {old}: rename the file too,"
-            " or the next `refold deploy` creates another metric from it"
-        )
+        note(f"{path} still defines {old}: rename the file too, or the next `refold deploy` makes it a metric")
 
 
 @app.command(rich_help_panel=METRICS)

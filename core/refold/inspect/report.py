@@ -1,4 +1,4 @@
-"""What happened over a span of time: events, duplicates, latencies, incidents, repairs."""
+"""The report of a time span: events, duplicates, latencies, incidents, repairs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ STAGES = ("waiting", "applying", "fresh")
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How long events took to reach a build, seconds, within 2 %.
+    """The latency of events in one stage, seconds, within 2 %.
 
     Args:
-        projection: which metric; the figures of its builds are taken together.
-        stage: `waiting` from when the event's transaction began to the start of its page; `applying` the page; `fresh`
-            from when its transaction began to when it could be queried.
-        events: how many events the figures stand for.
+        projection: name of the metric; its builds are merged.
+        stage: `waiting`: from the start of the event's transaction to the start of its page; `applying`: the page;
+            `fresh`: from the start of the transaction until the event could be queried.
+        events: number of measured events.
     """
 
     projection: str
@@ -40,13 +40,13 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Incidents of one kind that were noticed in the span.
+    """Incidents of one kind that were detected in the time span.
 
     Args:
-        number: how many.
-        still_open: how many of them are not over.
-        to_detect: from the start to when it was noticed, seconds, on average; None for kinds whose start nobody knows.
-        to_recover: from when it was noticed to its end, seconds, on average; None while all are open.
+        number: number of incidents.
+        still_open: how many of them are open.
+        to_detect: average time from start to detection, seconds; None for kinds whose start is unknown.
+        to_recover: average time from detection to resolution, seconds; None while all are open.
     """
 
     kind: str
@@ -58,16 +58,16 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class ActivityReport:
-    """The figures of a span of time.
+    """The numbers of a time span.
 
     Args:
-        since: where it begins.
-        until: where it ends.
+        since: start of the span.
+        until: end of the span.
         events: events that the log accepted.
-        events_exact: whether they were counted; of more than five thousand it is said about how many there are.
+        events_exact: whether they were counted; more than five thousand are estimated.
         duplicates: events that were refused because the log had them.
         conflicts: records that were set aside because the log had their id with other content.
-        invalid: records that were set aside because they were no events.
+        invalid: records that were set aside because they were not valid events.
         latencies: by metric and stage.
         incidents: by kind.
         healed: rows that reconcile healed.
@@ -88,12 +88,12 @@ class ActivityReport:
 
     @property
     def duplicate_rate(self) -> float:
-        """The share of duplicates among what would otherwise have been stored, 0 to 1."""
+        """Return the share of duplicates among all accepted and duplicate events, 0 to 1."""
         offered = self.events + self.duplicates
         return self.duplicates / offered if offered else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the report as a dict for JSON."""
         return asdict(self) | {"duplicate_rate": self.duplicate_rate}
 
 
@@ -144,12 +144,12 @@ ORDER BY kind
 
 
 def report(conn: psycopg.Connection, span: timedelta) -> ActivityReport:
-    """The figures of the time up to now, in one snapshot.
+    """Read the numbers of the time span up to now, in one snapshot.
 
     Args:
         conn: acts as one of `READERS`, in autocommit mode.
-        span: how far back. A few thousand events are counted in the log itself, more are estimated; latencies and
-            duplicates are kept for `latency_days` (refold.settings). Records that are gone count by the whole day.
+        span: length of the time span. A few thousand events are counted in the log, more are estimated. Latencies and
+            duplicates are kept for `latency_days` (refold.settings). Deleted records count by whole days.
     """
     parameters = {"span": span, "only_noticed": sorted(ONLY_NOTICED)}
     with snapshot(conn):
@@ -165,7 +165,7 @@ def report(conn: psycopg.Connection, span: timedelta) -> ActivityReport:
 
 
 def latencies(rows: Iterable[tuple[str, str, int, int]]) -> list[Latency]:
-    """Quantiles from (projection, stage, bucket, events). Pure."""
+    """Compute quantiles from (projection, stage, bucket, events). Pure."""
     counts: dict[tuple[str, str], dict[int, int]] = {}
     for projection, stage, bucket, events in rows:
         counts.setdefault((projection, stage), {})[bucket] = events

@@ -1,4 +1,4 @@
-"""How things stand: every build, the log, and what holds events back."""
+"""The state of the database: builds, the log, workers, and transactions that block events."""
 
 from __future__ import annotations
 
@@ -17,39 +17,38 @@ from refold.store.incidents import inspects
 from refold.store.log.blocking_transactions import BlockingTransaction, blocking_transactions
 
 EXACT_BELOW = 5_000
-"""Positions up to which the log's events are counted, at most; the length of a longer one is estimated."""
+"""Most positions of the log that are counted; the length of a longer log is estimated."""
 DUTIES_LATE = 60.0
-"""Seconds without a duty begun after which whoever does them is frozen, or gone: one is due every five."""
+"""Seconds without a started duty after which workers count as frozen; a duty is due every five seconds."""
 COUNTED = 1_000
-"""Records of a kind that are counted at most, where there may be any number of them."""
+"""Most rejected records that are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildStatus:
-    """One build that is kept.
+    """One build that refold keeps up to date.
 
     Args:
-        projection: which.
+        projection: name of the projection.
         table: its table in the schema refold_builds.
         state: `building` or `live`.
-        upkeep: the kind.
-        reads: the stream: `events` or a projection.
+        upkeep: kind of upkeep.
+        reads: stream that it reads: `events` or a projection.
         loaded: whether the first load is done.
-        load_step: steps of it that are done.
-        load_steps: how many there are, where that is known.
-        lag_events: events of the log that it has yet to apply, beyond 100 about how many; None while it is loaded
-            first.
-        lag_exact: whether they were counted; None while it is loaded first.
-        lag_seconds: how long the oldest of them has waited, in seconds.
-        events_applied: events applied page by page since it was made.
-        rate: events a second while pages were applied (`since` gives the rate between two looks).
+        load_step: completed steps of the first load.
+        load_steps: number of steps, if known.
+        lag_events: events of the log that it has yet to apply; an estimate beyond 100; None during the first load.
+        lag_exact: whether they were counted; None during the first load.
+        lag_seconds: age of the oldest of them, seconds.
+        events_applied: events applied page by page since the build was created.
+        rate: events per second while pages were applied (`since` gives the rate between two statuses).
         applied_at: when a page was last applied.
-        promotes: whether it goes live by itself as soon as it has caught up.
-        shown: whether the view `metrics.<projection>` stands on this build. Doctor compares the two.
-        views: the views that stand on it.
-        error: why a worker could not apply its next page; None while all is well. An observer sees what the error is
-            called.
-        dead_letters: events that it could not process, set aside and waiting.
+        promotes: whether it goes live automatically when it has caught up.
+        shown: whether the view `metrics.<projection>` reads this build. Doctor compares the two.
+        views: views that read it.
+        error: why a worker could not apply its next page; None without an error. An observer sees only the error's
+            class.
+        dead_letters: events that it could not process, waiting as dead letters.
     """
 
     build_id: int
@@ -79,20 +78,20 @@ class Status:
     """The database at one moment.
 
     Args:
-        at: when this was looked up.
-        builds: the builds that are kept.
-        events: how many events the log has.
-        events_exact: whether they were counted; an estimate otherwise.
+        at: time of this status.
+        builds: builds that refold keeps up to date.
+        events: number of events in the log.
+        events_exact: whether they were counted; otherwise an estimate.
         segments: segments of the log.
-        segments_ahead: how many of them are still empty, ready for events to come.
-        rejected: how much input was ever set aside, by answer; where more than `COUNTED` rows are kept, at least.
+        segments_ahead: how many of them are still empty, prepared for later events.
+        rejected: number of inputs ever set aside, by answer; a lower bound if more than `COUNTED` rows are kept.
         workers: sessions of workers.
-        duties_seconds: how long ago a worker began a duty, seconds; None where none ever did.
+        duties_seconds: time since a worker last started a duty, seconds; None if none ever did.
         lag_limit: seconds that a live metric may be behind (`refold.settings`).
-        sessions: open transactions that hold events back, oldest first.
-        prepared: prepared transactions that hold events back, oldest first.
+        sessions: open transactions that block events, oldest first.
+        prepared: prepared transactions that block events, oldest first.
         incidents: open incidents by kind.
-        standby: how far the server is behind its primary; None where it is one itself.
+        standby: how far the server is behind its primary; None on a primary.
     """
 
     at: datetime
@@ -112,7 +111,7 @@ class Status:
 
     @property
     def late(self) -> list[BuildStatus]:
-        """Live builds that are further behind than they may be, whoever is there to notice it."""
+        """Return the live builds whose lag exceeds the limit, also when no worker runs."""
         return [
             build
             for build in self.builds
@@ -121,26 +120,26 @@ class Status:
 
     @property
     def hidden(self) -> list[str]:
-        """Live metrics whose view is not there, or reads something else."""
+        """Return the live metrics whose view is missing or reads another table."""
         return [build.projection for build in self.builds if build.state == "live" and not build.shown]
 
     @property
     def idle(self) -> bool:
-        """Whether workers are there and do nothing: frozen, or cut off."""
+        """Return whether workers are connected but idle: frozen, or cut off."""
         return self.workers > 0 and self.duties_seconds is not None and self.duties_seconds > DUTIES_LATE
 
     @property
     def alarming(self) -> bool:
-        """Whether somebody should look: by what is written down, and by what is seen now."""
+        """Return whether an operator must act: an incident is open, or this status shows a problem."""
         seen = self.late or self.idle or self.hidden or any(build.error for build in self.builds)
         return bool(self.incidents or seen)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the status as a dict for JSON."""
         return asdict(self) | {"alarming": self.alarming}
 
     def since(self, before: Status) -> Status:
-        """The same with rates over the time since an earlier look."""
+        """Return this status with rates over the time since an earlier status."""
         seconds = (self.at - before.at).total_seconds()
         applied = {build.build_id: build.events_applied for build in before.builds}
         if seconds <= 0:
@@ -153,7 +152,7 @@ class Status:
 
 
 def read(conn: psycopg.Connection) -> Status:
-    """Looks at everything, without a lock that anybody waits for.
+    """Read the status in one snapshot, without a lock that blocks another session.
 
     Args:
         conn: acts as one of `READERS`, in autocommit mode. The ages of other users' transactions need a login role

@@ -1,1 +1,1 @@
-"""Processes that stay up."""
+"""Long-running processes: workers, and the duties that they run."""

@@ -1,1 +1,1 @@
-"""refold's own state in the database: its schema, the log, builds, incidents."""
+"""refold's state in the database: schema, log, builds, incidents."""

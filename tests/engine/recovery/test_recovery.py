@@ -354,7 +354,7 @@ def test_an_identifier_that_was_set_by_hand_helps_nobody(restored: str) -> None:
     assert "the log holds events of transactions up to" in refused(restored)
     with superuser(restored) as conn:
         tamper(conn, "DELETE FROM refold.events")
-    assert "cursors speak of transactions up to" in refused(restored)
+    assert "cursors include transaction ids up to" in refused(restored)
     report = bring_back(restored)
     assert report.survey.decision.strategy == "rewrite"
     assert append(restored, LATE) == ["conflict"] * LATE

@@ -100,7 +100,7 @@ def test_a_log_that_is_younger_than_its_cursors(admin: Connection, examine: Exam
         " VALUES ('later', 'view', now(), '1000000000', 1)",
     )
     assert examine()["cluster"].verdict == "fail"
-    assert "has only come to" in examine()["cluster"].found
+    assert "has only reached" in examine()["cluster"].found
 
 
 def test_damage_to_the_log_is_no_mere_warning(admin: Connection, examine: Examine) -> None:
@@ -220,7 +220,7 @@ def test_what_nobody_is_there_to_notice(database_url: str, admin: Connection, ex
     admin.execute("INSERT INTO refold.duties (name, started_at) VALUES ('progress', now() - interval '75 s')")
     with psycopg.connect(database_url, application_name="refold worker"):
         found = examine()["workers"]
-        assert (found.verdict, "1 there, doing nothing" in found.found) == ("fail", True)
+        assert (found.verdict, "1 connected but idle" in found.found) == ("fail", True)
         admin.execute("UPDATE refold.duties SET started_at = now()")
         assert examine()["workers"].verdict == "ok"
     drain(database_url)

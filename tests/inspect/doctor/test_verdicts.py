@@ -71,12 +71,12 @@ def test_room(upper: int, newest: int, verdict: str) -> None:
 def test_room_for_what_producers_bring() -> None:
     (check, _) = room.headroom(3, 3_000_001, 1_000_000, 2, 900_000, 1_500_000, 1_000.0)
     assert check.verdict == "ok"
-    assert check.found == "3, with room for 2,100,000 events ahead, 35 minutes at 1,000 a second"
+    assert check.found == "3, with space for 2,100,000 more events, 35 minutes at 1,000 events per second"
     (check, _) = room.headroom(3, 3_000_001, 1_000_000, 2, 900_000, 2_500_000)
     assert check.verdict == "warn" and "SELECT refold.ensure_room(" in check.remedy
     (check, _) = room.headroom(3, 3_000_001, 1_000_000, 2, 900_000, short=60.0)
-    assert check.verdict == "warn" and check.found.endswith("within the last hour a statement found too little")
-    assert "send it again" in check.remedy and "SELECT refold.ensure_room(" in check.remedy
+    assert check.verdict == "warn" and check.found.endswith("in the last hour a statement failed for lack of space")
+    assert "send them again" in check.remedy and "SELECT refold.ensure_room(" in check.remedy
     assert room.headroom(3, 3_000_001, 1_000_000, 2, 900_000, short=7200.0)[0].verdict == "ok"
 
 

@@ -207,7 +207,7 @@ def test_a_function_that_does_not_return_is_left_behind(
     with working(database_url, counted.duty) as worker:
         assert inside.wait(30)
         worker.stop(seconds=5)
-        assert "left behind" in caplog.text
+        assert "its function does not return" in caplog.text
         wait_until(lambda: pids(admin, NAME) == [])
         assert duty_threads() == 1
         back.set()

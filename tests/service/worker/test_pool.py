@@ -191,7 +191,7 @@ def test_told_twice_it_ends_at_once(
     with worker(database_url, project, "--processes", str(processes)) as running:
         wait_until(lambda: pids(conn, "refold worker", waiting=True))
         running.tell()
-        running.says("stopping after the page in hand")
+        running.says("stopping after the current page")
         assert running.process.poll() is None
         running.tell()
         status, said = running.end()
@@ -239,7 +239,7 @@ def test_draining_is_given_up_when_workers_keep_dying(
     monkeypatch.setattr("refold.service.worker.pool.GIVE_UP", 2)
     monkeypatch.setenv("REFOLD_CRASH_AT", "rows")
     append_actions(database_url, 10)
-    with pytest.raises(BuildError, match="workers die before everything is applied"):
+    with pytest.raises(BuildError, match="before all events were applied"):
         run(Orders(database_url, project, drain=True), processes=2)
     monkeypatch.delenv("REFOLD_CRASH_AT")
     run(Orders(database_url, project, drain=True), processes=2)

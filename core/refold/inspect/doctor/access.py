@@ -1,4 +1,4 @@
-"""Whether refold is here, belongs to this cluster, and its roles may do what they have to."""
+"""Checks of the installation, the cluster, and the privileges of refold's roles."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SCHEMAS = (
 
 
 def is_installed(conn: psycopg.Connection) -> bool:
-    """Whether refold's schema is in this database, as far as the catalog says; readable by every login."""
+    """Return whether refold's schema is in this database, from the catalog that every login can read."""
     return bool(
         conn.execute(
             "SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
@@ -40,7 +40,7 @@ def is_installed(conn: psycopg.Connection) -> bool:
 
 
 def installed(conn: psycopg.Connection) -> list[Check]:
-    """refold's schema and its version."""
+    """Check refold's schema and its version."""
     if not is_installed(conn):
         return [Check("schema", "fail", "refold is not installed in this database", "Run `refold migrate`.")]
     newest = max(path.name.split("_")[0] for path in (migrations_dir() / "versions").glob("[0-9]*.py"))
@@ -50,31 +50,34 @@ def installed(conn: psycopg.Connection) -> list[Check]:
 
 
 def migrated(here: str | None, newest: str) -> Check:
-    """The verdict on the schema's version. Pure."""
+    """Return the verdict on the schema's version. Pure."""
     if here == newest:
         return Check("schema", "ok", f"migration {here}")
     if here is not None and here > newest:
         return Check(
-            "schema", "fail", f"migration {here}; this program knows {newest}", "Use the refold that made it, or newer."
+            "schema",
+            "fail",
+            f"migration {here}; this refold knows {newest}",
+            "Use the refold that installed it, or a newer one.",
         )
-    return Check("schema", "fail", f"migration {here}, this program needs {newest}", "Run `refold migrate`.")
+    return Check("schema", "fail", f"migration {here}; this refold needs {newest}", "Run `refold migrate`.")
 
 
 def cluster(conn: psycopg.Connection) -> list[Check]:
-    """Whether the cursors speak of this cluster, and of transactions that it has had."""
+    """Check that the cursors belong to this cluster and to transactions that it has had."""
     with looking(conn):
         found = inspect_cluster(conn)
     if found is None:
         return [Check("cluster", "fail", "refold's settings are missing", "Run `refold migrate`.")]
     why = found.why()
     if why is None:
-        return [Check("cluster", "ok", f"the cursors speak of this one ({found.actual})")]
-    remedy = "Workers refuse to run: `refold recover --dry-run` says what it would do, `refold recover` does it."
+        return [Check("cluster", "ok", f"cursors belong to this cluster ({found.actual})")]
+    remedy = "Workers refuse to run: `refold recover --dry-run` prints a plan, `refold recover` runs it."
     return [Check("cluster", "fail", why, remedy)]
 
 
 def roles(conn: psycopg.Connection) -> list[Check]:
-    """Which roles there are, and as which of them this login may act."""
+    """Check that refold's roles exist, and which of them this login may act as."""
     there = {name for (name,) in conn.execute("SELECT rolname::text FROM pg_roles WHERE rolname ^@ 'refold_'")}
     missing = [role for role in ROLES if role not in there]
     if missing:
@@ -87,13 +90,13 @@ def roles(conn: psycopg.Connection) -> list[Check]:
     user = conn.info.user
     if set(READERS) & set(may):
         return [Check("roles", "ok", f"{user} may act as {', '.join(may)}")]
-    found = f"{user} may act as {', '.join(may) or 'none of them'}, and as none that may look"
-    remedy = f'To look: GRANT refold_observer TO "{user}"; for workers and deploys: GRANT refold_worker TO "{user}";'
+    found = f"{user} may act as {', '.join(may) or 'none of them'}, which cannot read refold's tables"
+    remedy = f'To check: GRANT refold_observer TO "{user}"; for workers and deploys: GRANT refold_worker TO "{user}";'
     return [Check("roles", "warn", found, remedy)]
 
 
 def replica(conn: psycopg.Connection) -> list[Check]:
-    """Whether this is a standby, and how far it is behind."""
+    """Check whether this server is a standby, and how far it is behind."""
     with looking(conn):
         found = standby(conn)
         row = conn.execute("SELECT lag_limit FROM refold.settings").fetchone()
@@ -101,17 +104,17 @@ def replica(conn: psycopg.Connection) -> list[Check]:
 
 
 def behind(found: Standby, limit: int) -> Check:
-    """The verdict on a standby. Pure."""
-    told = f"this server is one, {found.seconds:,.1f} s behind its primary"
+    """Return the verdict on a standby. Pure."""
+    told = f"this server is a standby, {found.seconds:,.1f} s behind its primary"
     if not found.connected:
-        return Check("standby", "warn", f"{told}, and not connected to it", "See its log: it gets nothing any more.")
+        return Check("standby", "warn", f"{told}, and not connected to it", "Its server log says why it gets no WAL.")
     if found.seconds > limit:
-        return Check("standby", "warn", told, "See what holds its replay up: pg_stat_activity here, or its disk.")
-    return Check("standby", "ok", f"{told}; what is applied, by whom, and what is held back, the primary knows")
+        return Check("standby", "warn", told, "Find what delays its replay: pg_stat_activity here, or its disk.")
+    return Check("standby", "ok", f"{told}; check workers and blocking transactions on the primary")
 
 
 def grants(conn: psycopg.Connection) -> list[Check]:
-    """Whether the roles have their privileges, and analysts see every metric."""
+    """Check that the roles have their privileges, and that analysts see every metric."""
     lacking = [
         f"{role} {privilege} on {name}"
         for function, needed in (("has_table_privilege", _TABLES), ("has_schema_privilege", _SCHEMAS))
@@ -133,8 +136,8 @@ def grants(conn: psycopg.Connection) -> list[Check]:
         if conn.execute("SELECT pg_has_role(%s, %s, 'MEMBER')", (role, held)).fetchone() != (True,)
     ]
     if lacking:
-        return [Check("grants", "fail", f"lacking: {'; '.join(lacking)}", "Run `refold migrate`, or grant them.")]
-    return [Check("grants", "ok", "the roles have what they need")]
+        return [Check("grants", "fail", f"missing: {'; '.join(lacking)}", "Run `refold migrate`, or grant them.")]
+    return [Check("grants", "ok", "the roles have their privileges")]
 
 
 _CATALOG = {

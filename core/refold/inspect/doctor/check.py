@@ -1,4 +1,4 @@
-"""A check: what was looked at, what was found, and what to do about it."""
+"""A check with its verdict, finding and remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from refold.postgres.connect import READERS, Role
 from refold.postgres.standby import on_standby
 
 Verdict = Literal["ok", "warn", "fail", "unseen"]
-"""`unseen`: this login, or this machine, cannot see it."""
+"""`unseen`: this login or this machine cannot make the check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,10 @@ class Check:
     """One line of the doctor's report.
 
     Args:
-        name: what was looked at.
-        verdict: how it is.
-        found: what was seen.
-        remedy: what to do; empty where nothing is to be done.
+        name: name of the check.
+        verdict: its result.
+        found: finding in words.
+        remedy: what to do; empty if nothing.
     """
 
     name: str
@@ -36,13 +36,13 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A check before it is done.
+    """A check that has not run yet.
 
     Args:
-        name: what it is about, for when it cannot be done at all.
-        look: does it, over a connection in autocommit mode that acts as the login role.
+        name: name of the check, for when it cannot run.
+        look: runs the check over a connection in autocommit mode that acts as the login role.
         installed: whether it needs refold's schema.
-        primary: whether it makes no sense on a standby.
+        primary: whether it applies only to a primary.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Probe:
 
 
 def examine(conn: psycopg.Connection, probes: Sequence[Probe], *, installed: bool) -> list[Check]:
-    """Does all checks that can be done here; one that this login may not do says so."""
+    """Run all checks that apply here; a check that this login may not make gets the verdict `unseen`."""
     done: list[Check] = []
     replica = on_standby(conn)
     for probe in probes:
@@ -71,12 +71,12 @@ def examine(conn: psycopg.Connection, probes: Sequence[Probe], *, installed: boo
 def _unseen(conn: psycopg.Connection, name: str, error: psycopg.Error) -> Check:
     message = error.diag.message_primary or str(error)
     user = conn.info.user
-    return Check(name, "unseen", f"{user} may not look: {message}", f'GRANT refold_observer, pg_monitor TO "{user}";')
+    return Check(name, "unseen", f"{user} may not check: {message}", f'GRANT refold_observer, pg_monitor TO "{user}";')
 
 
 @contextmanager
 def acting_as(conn: psycopg.Connection, role: Role) -> Iterator[None]:
-    """A transaction that only reads, as one of refold's roles."""
+    """Open a read-only transaction that acts as one of refold's roles."""
     with conn.transaction():
         conn.execute("SET TRANSACTION READ ONLY")
         conn.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
@@ -85,7 +85,7 @@ def acting_as(conn: psycopg.Connection, role: Role) -> Iterator[None]:
 
 @contextmanager
 def looking(conn: psycopg.Connection) -> Iterator[None]:
-    """A transaction that only reads, as the first of the roles that may look as which this login may act."""
+    """Open a read-only transaction that acts as the first of `READERS` that this login may act as."""
     row = conn.execute(
         """
         SELECT r.rolname::text
@@ -101,7 +101,7 @@ def looking(conn: psycopg.Connection) -> Iterator[None]:
 
 
 def member(conn: psycopg.Connection) -> str:
-    """What pg_has_role calls it that one may act as a role: from PostgreSQL 16 on a member need not be allowed to."""
+    """Return the privilege of pg_has_role that allows SET ROLE; from PostgreSQL 16 on, membership is not enough."""
     return "SET" if conn.info.server_version >= 160000 else "MEMBER"
 
 
@@ -113,5 +113,5 @@ server's own processes have no database, or no user."""
 
 
 def graded(value: float, warn: float, fail: float) -> Verdict:
-    """The verdict on a figure that should be small."""
+    """Return the verdict on a number that should be small."""
     return "fail" if value >= fail else "warn" if value >= warn else "ok"

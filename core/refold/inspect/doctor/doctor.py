@@ -1,4 +1,4 @@
-"""All checks, in the order in which one wants to read them."""
+"""All checks, most important first."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from refold.inspect.doctor.check import Check, Probe, examine
 
 
 def doctor(conn: psycopg.Connection, url: str, folder: Path | None) -> list[Check]:
-    """Looks at everything that this login and this machine can see; changes nothing.
+    """Run all checks that this login and this machine can make; change nothing.
 
     Args:
-        conn: the login's own, in autocommit mode; refold need not be installed.
-        url: the same database, for the self-test's second connection.
-        folder: projections to compare with what is deployed, if there are any here.
+        conn: connection of the login, in autocommit mode; refold need not be installed.
+        url: URL of the same database, for the self-test's second connection.
+        folder: folder of projections to compare with the deployed ones, if any.
     """
     probes = (
         Probe("schema", access.installed, installed=False),

@@ -1,4 +1,4 @@
-"""The metrics: files against builds, workers, their duties, and open incidents."""
+"""Checks of metrics: files against builds, lag, workers, duties, and open incidents."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from refold.store.incidents import REMEDIES, Kind, inspects, readable
 from refold.store.schema.settings import read_settings
 
 FAILED_OFTEN = 3
-"""Failures of a duty in a row that are worth a line."""
+"""Consecutive failures of a duty that are reported."""
 MUCH = 10
-"""A metric that is so many times further behind than it may be is no mere warning."""
+"""Multiple of the lag limit beyond which the verdict is `fail`."""
 
 
 def files(folder: Path | None, conn: psycopg.Connection) -> list[Check]:
-    """The projections of a folder against what is deployed.
+    """Compare the projections of a folder with the deployed ones.
 
     Args:
-        folder: where they are; None when there is none here.
-        conn: the login's.
+        folder: folder of projections; None if there is none.
+        conn: connection of the login.
     """
     with looking(conn):
         builds = kept(conn) if inspects(conn) else observed(conn)
     if folder is None:
-        return [Check("projections", "unseen", "no ./projections here", "Give the folder: --projections DIR.")]
+        return [Check("projections", "unseen", "no ./projections here", "Name the folder: --projections DIR.")]
     try:
         definitions = load_directory(folder)
     except RefoldError as error:
@@ -47,7 +47,7 @@ def files(folder: Path | None, conn: psycopg.Connection) -> list[Check]:
 
 
 def compared(plan: Sequence[Change], folder: Path) -> Check:
-    """The verdict on what a deploy would do. Pure."""
+    """Return the verdict on the plan of a deploy. Pure."""
     differing = [f"{one.projection} ({one.action})" for one in plan if one.action != "unchanged"]
     if not differing:
         return Check("projections", "ok", f"{len(plan)} in {folder}, all as deployed")
@@ -56,11 +56,11 @@ def compared(plan: Sequence[Change], folder: Path) -> Check:
 
 
 def views(folder: Path | None, conn: psycopg.Connection) -> list[Check]:
-    """What stands in the schema `metrics`, against the live builds and the files of views.
+    """Compare the views in the schema `metrics` with the live builds and the files of views.
 
     Args:
-        folder: where the projections are; None when there is none here.
-        conn: the login's.
+        folder: folder of projections; None if there is none.
+        conn: connection of the login.
     """
     if conn.execute("SELECT pg_has_role(session_user, 'refold_worker', %s)", (member(conn),)).fetchone() != (True,):
         return [Check("views", "unseen", "only a login that may act as refold_worker can compare them")]
@@ -79,34 +79,34 @@ def views(folder: Path | None, conn: psycopg.Connection) -> list[Check]:
 
 
 def standing(missing: Sequence[str], other: Sequence[str], wrong: Sequence[str], live: int, files: int) -> list[Check]:
-    """The verdict on views. Pure.
+    """Return the verdict on views. Pure.
 
     Args:
-        missing: metrics that their views do not show.
-        other: views that are not what their files make.
-        wrong: what is wrong with files.
-        live: how many metrics are live.
-        files: how many views have a file that is right.
+        missing: metrics whose view is missing or was replaced.
+        other: views that differ from their files.
+        wrong: errors in files.
+        live: number of live metrics.
+        files: number of views with a correct file.
     """
     checks = [
         Check(
             "views",
             "fail",
-            f"metrics.{name} is not the view of its metric: somebody has dropped or replaced it",
-            "`refold deploy` makes it again.",
+            f"metrics.{name} is not the view of its metric: it was dropped or replaced",
+            "`refold deploy` recreates it.",
         )
         for name in missing
     ]
     checks += [Check("views", "fail", one, "Correct the file.") for one in wrong]
     if other:
-        told = f"not as in sql/views: {', '.join(f'metrics.{name}' for name in other)}"
-        checks.append(Check("views", "warn", told, "`refold deploy` makes them what their files say."))
+        told = f"different from sql/views: {', '.join(f'metrics.{name}' for name in other)}"
+        checks.append(Check("views", "warn", told, "`refold deploy` recreates them from their files."))
     beside = f", {files} as in sql/views" if files else ""
-    return checks or [Check("views", "ok", f"{live} of metrics, all as refold made them{beside}")]
+    return checks or [Check("views", "ok", f"{live} of metrics, all as refold created them{beside}")]
 
 
 def failing(conn: psycopg.Connection) -> list[Check]:
-    """Incidents that are open, metrics that stand still, and duties that keep failing."""
+    """Check for open incidents, metrics whose pages fail, and duties that keep failing."""
     with looking(conn):
         # What an error says may be of an event; an observer learns what it is called.
         error, why = ("b.error", "error") if inspects(conn) else ("b.failing", "'its error is for refold_inspector'")
@@ -123,16 +123,16 @@ def failing(conn: psycopg.Connection) -> list[Check]:
         ).fetchall()
     checks = [incidents(opened)]
     checks += [
-        Check("metrics", "fail", f"{table}: {error}", "Correct the file and deploy.") for table, error in errors
+        Check("metrics", "fail", f"{table}: {error}", "Correct the file and deploy it.") for table, error in errors
     ] or [Check("metrics", "ok", "no page fails")]
     return checks + [
-        Check("duties", "warn", f"{name} has failed {times} times in a row: {error}", "The workers' log says more.")
+        Check("duties", "warn", f"{name} has failed {times} times in a row: {error}", "See the workers' log.")
         for name, error, times in duties
     ]
 
 
 def incidents(opened: Sequence[tuple[Kind, int]]) -> Check:
-    """The verdict on open incidents: kind and number. Pure."""
+    """Return the verdict on open incidents: kind and number. Pure."""
     told = ", ".join(f"{number} {kind}" for kind, number in opened)
     if not told:
         return Check("incidents", "ok", "none is open")
@@ -142,7 +142,7 @@ def incidents(opened: Sequence[tuple[Kind, int]]) -> Check:
 
 
 def lag(conn: psycopg.Connection) -> list[Check]:
-    """Whether live metrics are further behind than they may be: seen here, not by a worker."""
+    """Check the lag of live metrics, also when no worker runs."""
     with looking(conn):
         limit = read_settings(conn).lag_limit
         found = conn.execute(
@@ -157,7 +157,7 @@ def lag(conn: psycopg.Connection) -> list[Check]:
 
 
 def behind(builds: Sequence[tuple[str, int, float | None]], limit: int) -> Check:
-    """The verdict on (metric, events that wait, seconds of the oldest; longest first). Pure."""
+    """Return the verdict on lag: (metric, waiting events, seconds of the oldest), longest first. Pure."""
     late = [one for one in builds if one[2] is not None and one[2] > limit]
     if not late:
         worst = max((seconds or 0.0 for _, _, seconds in builds), default=0.0)
@@ -168,34 +168,34 @@ def behind(builds: Sequence[tuple[str, int, float | None]], limit: int) -> Check
         "lag",
         "fail" if (seconds or 0.0) > MUCH * limit else "warn",
         f"{name} is {seconds:,.0f} s behind, {events:,} events{more}; the limit is {limit} s",
-        "See `workers` and `metrics` here; if workers are at work: more of them (`refold worker --processes N`).",
+        "See `workers` and `metrics` here. If workers run, start more: `refold worker --processes N`.",
     )
 
 
 def hot_keys(conn: psycopg.Connection) -> list[Check]:
-    """The keys that make pages expensive, as workers found them."""
+    """Report the keys that make pages expensive, as detected by workers."""
     with looking(conn):
         opened = [(one.subject, one.evidence) for one in readable(conn, kind="hot_key", open_only=True)]
     return [hot_key(table, evidence) for table, evidence in opened] or [Check("hot keys", "ok", "none is known")]
 
 
 def hot_key(table: str, evidence: Mapping[str, Any]) -> Check:
-    """The verdict on one of them; an observer gets no evidence. Pure."""
+    """Return the verdict on a hot key; an observer gets no evidence. Pure."""
     if not evidence:
-        told = f"{table} has one, and pages that bring an event of it are expensive; refold_inspector sees which"
+        told = f"{table} has a hot key, and pages with its events are expensive; refold_inspector sees which"
         return Check("hot keys", "warn", told, REMEDIES["hot_key"])
     key = ", ".join(f"{name} {'NULL' if value is None else value}" for name, value in evidence["key"].items())
     return Check(
         "hot keys",
         "warn",
-        f"{table}: {key} has {evidence['events']:,} events, {evidence['share']:.0%} of all, and a page that brings one"
-        f" more reads them again: {evidence['page_seconds']:.1f} s",
+        f"{table}: {key} has {evidence['events']:,} events ({evidence['share']:.0%} of all), and each page with"
+        f" a new one reads them all again, in {evidence['page_seconds']:.1f} s",
         REMEDIES["hot_key"],
     )
 
 
 def workers(conn: psycopg.Connection) -> list[Check]:
-    """Whether anybody keeps the metrics up to date, and does anything: a frozen worker has a session as well."""
+    """Check that workers run and start duties; a frozen worker has a session, too."""
     with looking(conn):
         (late,) = one_row(
             conn,
@@ -211,16 +211,16 @@ def workers(conn: psycopg.Connection) -> list[Check]:
 
 
 def at_work(number: int, duty: float | None) -> Check:
-    """The verdict on workers. Pure.
+    """Return the verdict on workers. Pure.
 
     Args:
-        number: their sessions.
-        duty: how long ago the last duty began, seconds; None when there has been none.
+        number: sessions of workers.
+        duty: time since the last duty started, seconds; None if none ever did.
     """
-    ago = "no duty was ever done" if duty is None else f"the last duty began {duty:,.0f} s ago"
+    ago = "no duty was ever started" if duty is None else f"last duty started {duty:,.0f} s ago"
     if not number:
-        return Check("workers", "warn", f"none, {ago}: nothing is applied", "`refold worker` starts one.")
+        return Check("workers", "warn", f"none, {ago}: no event is applied", "`refold worker` starts one.")
     if duty is not None and duty > DUTIES_LATE:
-        remedy = "Wake them up (kill -CONT PID) or start them again; their log says when they stopped."
-        return Check("workers", "fail", f"{number} there, doing nothing, {ago}: frozen, or cut off", remedy)
-    return Check("workers", "ok", f"{number} at work, {ago}")
+        remedy = "Resume them (kill -CONT PID) or restart them; their log shows when they stopped."
+        return Check("workers", "fail", f"{number} connected but idle, {ago}: frozen, or cut off", remedy)
+    return Check("workers", "ok", f"{number} running, {ago}")

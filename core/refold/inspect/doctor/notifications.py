@@ -1,4 +1,4 @@
-"""Notifications: whether a NOTIFY arrives here, how full the queue is, and which roles have them switched off."""
+"""Checks of notifications: delivery, the queue, and roles with notifications switched off."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from refold.postgres.rows import one_row
 from refold.service.worker.listener import Listener, holders
 
 QUEUE = 0.1, 0.5
-"""How full the cluster's queue may be; from a half on producers do not notify, so that no commit of theirs fails."""
+"""Fill level of the cluster's queue; from 0.5 on producers do not notify, so that their commits cannot fail."""
 
 
 def listens(url: str, conn: psycopg.Connection) -> list[Check]:
-    """Sends itself a notification, as workers do at their start.
+    """Check that notifications arrive, with the self-test that workers run at their start.
 
     Args:
-        url: for a second connection.
-        conn: the one that listens.
+        url: URL for a second connection.
+        conn: connection that listens.
     """
     with connect(url, autocommit=True, application_name="refold self-test") as other:
         works = Listener(conn).self_test(other)
@@ -30,19 +30,19 @@ def listens(url: str, conn: psycopg.Connection) -> list[Check]:
 
 
 def listening(works: bool, proxied: bool) -> Check:
-    """The verdict on the self-test. Pure."""
+    """Return the verdict on the self-test. Pure."""
     if works:
         return Check("notifications", "ok", "NOTIFY arrives here" + (", through a proxy" if proxied else ""))
     return Check(
         "notifications",
         "warn",
-        "NOTIFY does not arrive here" + (": there is a proxy that pools transactions" if proxied else ""),
+        "NOTIFY does not arrive here" + (": a proxy pools transactions" if proxied else ""),
         "Workers poll every second (`--poll`). Give them a direct connection, or a pool in session mode.",
     )
 
 
 def queue(conn: psycopg.Connection) -> list[Check]:
-    """How full the queue of notifications is; any stuck listener of the cluster fills it."""
+    """Check the fill level of the notification queue; any stuck listener of the cluster fills it."""
     row = one_row(conn, "SELECT pg_notification_queue_usage()")
     verdict = graded(row[0], *QUEUE)
     remedy = "" if verdict == "ok" else "End the session that has listened longest inside a transaction."
@@ -50,7 +50,7 @@ def queue(conn: psycopg.Connection) -> list[Check]:
 
 
 def switched_off(conn: psycopg.Connection) -> list[Check]:
-    """Roles for which notifications are off, and whether two-phase commit needs some."""
+    """Check which roles have notifications off, and whether two-phase commit requires that."""
     rows = conn.execute(
         """
         SELECT coalesce(r.rolname::text, 'everybody')
@@ -66,18 +66,18 @@ def switched_off(conn: psycopg.Connection) -> list[Check]:
 
 
 def held(conn: psycopg.Connection) -> list[Check]:
-    """Whether somebody else holds the lock by which sleeping workers are known: whoever may connect can."""
+    """Check that only workers hold the lock that marks sleeping workers; any login that may connect can take it."""
     return strangers(holders(conn))
 
 
 def strangers(found: list[tuple[int, str, str, bool]]) -> list[Check]:
-    """The verdict on who holds the lock: pid, user, application, whether exclusively. Pure."""
+    """Return the verdict on holders of the lock: pid, user, application, whether exclusively. Pure."""
     return [
         Check(
             "notify",
             "warn",
-            f"pid {pid} ({user}, {name}) holds its lock: "
-            + ("workers cannot be woken, and poll" if alone else "each append notifies, as if a worker slept"),
+            f"pid {pid} ({user}, {name}) holds the listener lock: "
+            + ("workers get no notifications and poll" if alone else "each append notifies, even if no worker sleeps"),
             f"SELECT pg_terminate_backend({pid});",
         )
         for pid, user, name, alone in found
@@ -87,14 +87,14 @@ def strangers(found: list[tuple[int, str, str, bool]]) -> list[Check]:
 
 
 def quiet(roles: list[str], two_phase: bool) -> Check:
-    """The verdict on who does not notify. Pure."""
+    """Return the verdict on roles that do not notify. Pure."""
     if roles:
         return Check("notify", "ok", f"off for {', '.join(roles)}: their events wait for the next poll")
     if two_phase:
         return Check(
             "notify",
             "ok",
-            "on for all; PREPARE TRANSACTION is possible here, and would fail for a producer while a worker sleeps",
+            "on for all; but PREPARE TRANSACTION fails for a producer while a worker sleeps",
             "For a producer with two-phase commit: ALTER ROLE … SET refold.notify = off.",
         )
     return Check("notify", "ok", "on for all")

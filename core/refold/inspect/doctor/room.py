@@ -1,4 +1,4 @@
-"""Room: segments of the log, positions, disk, and what autovacuum has left lying."""
+"""Checks of space: segments of the log, positions, disk, and dead rows."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 DEAD = 0.5, 2.0
 """Dead rows for each live one."""
 DEAD_AT_LEAST = 100_000
-"""Dead rows below which nobody needs to care."""
+"""Dead rows below which the check is `ok`."""
 SEGMENTS = 2_000, 10_000
-"""Segments of the log: each plan looks at all of them."""
+"""Segments of the log: each query plan checks all of them."""
 _LAST = 2**63 - 1
 SHORT_S = 3600.0
-"""Seconds for which it is told that a statement has found too little room."""
-ASK = "Before a COPY or INSERT of your own that is longer: SELECT refold.ensure_room(number of its events);"
-"""What a producer does whose statement is longer than the room."""
+"""Seconds for which the check reports a statement that found too little space."""
+ASK = "Before a COPY or INSERT with more events: SELECT refold.ensure_room(number of its events);"
+"""Remedy for a producer whose statement exceeds the prepared space."""
 
 
 def segments(conn: psycopg.Connection) -> list[Check]:
-    """Segments that are ready, and positions that are left."""
+    """Check prepared segments and free positions."""
     with looking(conn):
         row = one_row(
             conn,
@@ -54,65 +54,65 @@ def headroom(
     rate: float = 0.0,
     short: float | None = None,
 ) -> list[Check]:
-    """The verdict on the log's room. Pure.
+    """Return the verdict on the log's space. Pure.
 
     Args:
-        number: of segments.
-        upper: the first position behind the last of them.
-        size: of each, positions.
-        ahead: how many are to be ready.
-        newest: the position that was drawn last.
+        number: number of segments.
+        upper: first position behind the last segment.
+        size: positions of each segment.
+        ahead: segments to prepare in advance.
+        newest: position that was drawn last.
         largest: events of the largest statement of the last seven days.
-        rate: events a second, lately.
-        short: seconds since a statement last found too little room, if one did.
+        rate: recent events per second.
+        short: seconds since a statement last found too little space, if one did.
     """
     spare = max(0, upper - 1 - newest)
     verdict = graded(-spare, -max(size * ahead / 4, float(largest)), -size / 10)
-    told = f"{number}, with room for {spare:,} events ahead"
+    told = f"{number}, with space for {spare:,} more events"
     if rate:
-        told += f", {spare / rate / 60:,.0f} minutes at {rate:,.0f} a second"
-    remedy = "" if verdict == "ok" else f"Workers make segments ahead of need: start one (`refold worker`). {ASK}"
+        told += f", {spare / rate / 60:,.0f} minutes at {rate:,.0f} events per second"
+    remedy = "" if verdict == "ok" else f"Start a worker, which creates segments in advance (`refold worker`). {ASK}"
     if short is not None and short < SHORT_S:
         verdict = "fail" if verdict == "fail" else "warn"
-        told += "; within the last hour a statement found too little"
-        remedy = remedy or f"What it brought is not in the log: send it again. {ASK}"
+        told += "; in the last hour a statement failed for lack of space"
+        remedy = remedy or f"Its events are not in the log: send them again. {ASK}"
     checks = [Check("segments", verdict, told, remedy)]
     many = graded(number, *SEGMENTS)
     if many != "ok":
         told = f"{number} of {size:,} positions"
-        checks.append(Check("segments", many, told, "Raise refold.settings.segment_size for those to come."))
+        checks.append(Check("segments", many, told, "Raise refold.settings.segment_size for new segments."))
     used = newest / _LAST
     checks.append(Check("positions", graded(used, 0.5, 0.9), f"{used:.1%} of 2^63 used"))
     return checks
 
 
 def disk(conn: psycopg.Connection) -> list[Check]:
-    """The database's size, and the disk's, where the server is on this machine and shows its directory."""
+    """Check the size of the database, and the free disk space if the server runs on this machine."""
     row = one_row(conn, "SELECT pg_size_pretty(pg_database_size(current_database()))")
     checks = [Check("database size", "ok", str(row[0]))]
     found = conn.execute("SELECT setting FROM pg_settings WHERE name = 'data_directory'").fetchone()
     if found is None or not found[0]:
-        told = f"{conn.info.user} may not see where the data is"
+        told = f"{conn.info.user} may not see the data directory"
         return [*checks, Check("disk", "unseen", told, f'GRANT pg_read_all_settings TO "{conn.info.user}";')]
     directory = Path(found[0])
     here = conn.info.host.startswith("/") or conn.info.host in _THIS_MACHINE
     if not here or not directory.exists():
-        told = f"{directory} on the server cannot be seen from here"
+        told = f"{directory} is on another machine"
         return [*checks, Check("disk", "unseen", told, f"On the server: df -h {directory}")]
     usage = shutil.disk_usage(directory)
     return [*checks, filled(str(directory), usage.used, usage.used + usage.free)]
 
 
 def filled(directory: str, used: int, total: int) -> Check:
-    """The verdict on a disk, bytes. Pure."""
+    """Return the verdict on a disk, bytes. Pure."""
     share = used / total
     verdict = graded(share, *DISK)
-    remedy = "" if verdict == "ok" else "When it is full, appends fail: make room."
+    remedy = "" if verdict == "ok" else "Free disk space: when the disk is full, appends fail."
     return Check("disk", verdict, f"{share:.0%} used below {directory}, {(total - used) / 2**30:,.1f} GiB free", remedy)
 
 
 def vacuum(conn: psycopg.Connection) -> list[Check]:
-    """Dead rows in refold's tables, and tables that autovacuum is told to leave alone."""
+    """Check for dead rows in refold's tables, and for tables with autovacuum switched off."""
     rows = conn.execute(
         """
         SELECT s.schemaname || '.' || s.relname, s.n_live_tup, s.n_dead_tup,
@@ -125,7 +125,7 @@ def vacuum(conn: psycopg.Connection) -> list[Check]:
 
 
 def swept(tables: Sequence[tuple[str, int, int, bool]]) -> list[Check]:
-    """The verdict on (table, live rows, dead rows, whether autovacuum is off). Pure."""
+    """Return the verdict on (table, live rows, dead rows, whether autovacuum is off). Pure."""
     checks = [
         Check("autovacuum", "fail", f"off for {name}", f"ALTER TABLE {name} RESET (autovacuum_enabled);")
         for name, _, _, off in tables
@@ -134,6 +134,6 @@ def swept(tables: Sequence[tuple[str, int, int, bool]]) -> list[Check]:
     for name, live, dead, _ in tables:
         verdict = graded(dead / max(live, 1), *DEAD) if dead >= DEAD_AT_LEAST else "ok"
         if verdict != "ok":
-            remedy = f"VACUUM {name}; and see what keeps autovacuum from it (old transactions, cost limits)."
+            remedy = f"VACUUM {name}; and find what blocks autovacuum (old transactions, cost limits)."
             checks.append(Check("autovacuum", verdict, f"{name}: {dead:,} dead rows beside {live:,}", remedy))
     return checks or [Check("autovacuum", "ok", f"{len(tables)} tables, none with many dead rows")]

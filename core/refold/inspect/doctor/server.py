@@ -1,4 +1,4 @@
-"""The server: version, settings that endanger events or metrics, connections, clock, age of its transaction ids."""
+"""Checks of the server: version, dangerous settings, connections, clock, age of its transaction ids."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ XIDS = 1_000_000_000, 1_800_000_000
 CONNECTIONS = 0.8, 0.95
 """Share of `max_connections` in use."""
 
-# name: (value that is wanted, verdict otherwise, what else would happen)
+# name: (wanted value, verdict otherwise, consequence of another value)
 _WANTED: dict[str, tuple[str, Verdict, str]] = {
     "fsync": ("on", "fail", "a crash of the machine may destroy the database"),
     "full_page_writes": ("on", "fail", "a crash of the machine may destroy the database"),
-    "synchronous_commit": ("on", "warn", "a crash may lose events of the last moment that were acknowledged"),
+    "synchronous_commit": ("on", "warn", "a crash may lose the latest acknowledged events"),
     "autovacuum": ("on", "fail", "tables grow without end, and transaction ids run out"),
-    "track_counts": ("on", "fail", "autovacuum does not see what to do"),
-    "server_encoding": ("UTF8", "fail", "not every text of an event can be stored"),
+    "track_counts": ("on", "fail", "autovacuum does not know which tables need it"),
+    "server_encoding": ("UTF8", "fail", "some events cannot be stored"),
 }
 _STRONGER = {"synchronous_commit": ("remote_apply", "remote_write", "local")}
 
 
 def version(conn: psycopg.Connection) -> list[Check]:
-    """The server's version."""
+    """Check the server's version."""
     number = conn.info.server_version
     told = f"PostgreSQL {number // 10000}.{number % 10000}"
     if number < OLDEST:
@@ -41,13 +41,13 @@ def version(conn: psycopg.Connection) -> list[Check]:
 
 
 def settings(conn: psycopg.Connection) -> list[Check]:
-    """Settings that endanger what refold promises."""
+    """Check settings that endanger refold's guarantees."""
     rows = conn.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(_WANTED),)).fetchall()
     return judged(dict(rows))
 
 
 def judged(found: Mapping[str, str]) -> list[Check]:
-    """The verdict on settings by name. Pure."""
+    """Return the verdict on settings by name. Pure."""
     checks = [
         Check(f"setting {name}", verdict, f"{name} = {found[name]}: {otherwise}", f"Set {name} = {wanted}.")
         for name, (wanted, verdict, otherwise) in _WANTED.items()
@@ -57,7 +57,7 @@ def judged(found: Mapping[str, str]) -> list[Check]:
 
 
 def connections(conn: psycopg.Connection) -> list[Check]:
-    """How many connections are left."""
+    """Check the number of free connections."""
     row = one_row(
         conn,
         f"SELECT count(*), current_setting('max_connections')::integer FROM pg_stat_activity WHERE {SESSIONS}".encode(),
@@ -69,7 +69,7 @@ def connections(conn: psycopg.Connection) -> list[Check]:
 
 
 def clock(conn: psycopg.Connection) -> list[Check]:
-    """This machine's clock against the server's."""
+    """Compare this machine's clock with the server's."""
     before = time.time()
     (theirs,) = one_row(conn, "SELECT extract(epoch FROM clock_timestamp())::float8")
     after = time.time()
@@ -77,24 +77,24 @@ def clock(conn: psycopg.Connection) -> list[Check]:
 
 
 def skew(before: float, after: float, server: float) -> Check:
-    """The verdict on a server's time that was read between two of our own, seconds. Pure."""
+    """Return the verdict on a server time read between two local times, seconds. Pure."""
     apart = max(before - server, server - after, 0.0)
     verdict = graded(apart, *CLOCK)
-    remedy = "" if verdict == "ok" else "Let both machines keep time (NTP): instants of events come from producers."
+    remedy = "" if verdict == "ok" else "Synchronise both clocks (NTP): producers set the times of events."
     return Check("clock", verdict, f"{apart:.1f} s from the server's", remedy)
 
 
 def wraparound(conn: psycopg.Connection) -> list[Check]:
-    """The age of the oldest transaction id in the cluster."""
+    """Check the age of the oldest transaction id in the cluster."""
     rows = conn.execute("SELECT datname::text, age(datfrozenxid)::bigint FROM pg_database").fetchall()
     return [oldest(rows)]
 
 
 def oldest(ages: Sequence[tuple[str, int]]) -> Check:
-    """The verdict on databases and their ages. Pure."""
+    """Return the verdict on databases and their ages. Pure."""
     name, age = max(ages, key=lambda one: one[1])
     verdict = graded(age, *XIDS)
     remedy = (
-        "" if verdict == "ok" else f"VACUUM (FREEZE) in {name}; end old transactions, prepared ones and slots first."
+        "" if verdict == "ok" else f"End old transactions, prepared ones and slots, then run VACUUM (FREEZE) in {name}."
     )
     return Check("transaction ids", verdict, f"{age:,} of 2,100,000,000 used since the oldest, in {name}", remedy)

@@ -1,4 +1,4 @@
-"""What others have set up for all sessions: settings of logins and databases, and publications."""
+"""Checks of settings that logins and databases give to sessions, and of publications."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from refold.postgres.session import SESSION
 # What somebody else's session feels. refold's own sessions set what they depend on.
 _PRODUCERS = {
     "default_transaction_read_only": ("on", "producers cannot append"),
-    "default_transaction_isolation": ("serializable", "appends fail now and then with 40001, and must be tried again"),
-    "session_replication_role": ("replica", "what guards the log does not fire in such sessions"),
+    "default_transaction_isolation": ("serializable", "some appends fail with 40001 and must be retried"),
+    "session_replication_role": ("replica", "the triggers that guard the log do not fire in such sessions"),
 }
 _SERIAL = ("serializable", "repeatable read")
 
 
 def settings(conn: psycopg.Connection) -> list[Check]:
-    """Settings that logins and this database give to sessions, where they are not what refold has."""
+    """Check settings of logins and of this database that affect producers."""
     rows = conn.execute(
         """
         SELECT coalesce('role ' || r.rolname, 'database ' || d.datname, 'all'), setting
@@ -36,7 +36,7 @@ def settings(conn: psycopg.Connection) -> list[Check]:
 
 
 def told(found: Sequence[tuple[str, str, str]]) -> list[Check]:
-    """The verdict on (whose, name, value). Pure."""
+    """Return the verdict on settings: (owner, name, value). Pure."""
     checks = []
     for whose, name, value in found:
         bad, otherwise = _PRODUCERS.get(name, ("", ""))
@@ -47,23 +47,23 @@ def told(found: Sequence[tuple[str, str, str]]) -> list[Check]:
             checks.append(Check("settings of logins", "warn", f"{whose}: {name} = {value}: {otherwise}", remedy))
     harmless = [f"{name} of {whose}" for whose, name, _ in found if name in SESSION]
     if not checks and harmless:
-        return [Check("settings of logins", "ok", f"refold's own sessions set others: {', '.join(harmless)}")]
-    return checks or [Check("settings of logins", "ok", "none that refold's sessions depend on")]
+        return [Check("settings of logins", "ok", f"refold's own sessions override: {', '.join(harmless)}")]
+    return checks or [Check("settings of logins", "ok", "none affects refold")]
 
 
 def publications(conn: psycopg.Connection) -> list[Check]:
-    """Whether a publication keeps refold from changing rows of its own."""
+    """Check whether a publication prevents refold from updating its own rows."""
     names = [str(name) for (name,) in conn.execute("SELECT pubname FROM pg_publication ORDER BY 1").fetchall()]
     return [published(names, [one.name for one in lacking(conn)])]
 
 
 def published(publications: Sequence[str], faceless: Sequence[str]) -> Check:
-    """The verdict on publications, and on tables without a replica identity. Pure."""
+    """Return the verdict on publications and on tables without a replica identity. Pure."""
     if not faceless:
         return Check("publications", "ok", f"{len(publications)}; every table has a replica identity")
     tables = ", ".join(faceless[:5]) + (" …" if len(faceless) > 5 else "")
     if publications:
-        told = f"{', '.join(publications)}: no row can be changed of what it holds of {tables}"
+        told = f"{', '.join(publications)}: published rows of {tables} cannot be updated"
         return Check("publications", "fail", told, "Run `refold migrate`: it gives them a replica identity.")
-    told = f"none; one FOR ALL TABLES would keep rows of {tables} from being changed"
+    told = f"none; a publication FOR ALL TABLES would block updates of {tables}"
     return Check("publications", "warn", told, "Run `refold migrate`: it gives them a replica identity.")

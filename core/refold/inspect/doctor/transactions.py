@@ -1,4 +1,4 @@
-"""Transactions that are open for long: those that hold events back, and those that hold back vacuum."""
+"""Checks of long transactions: those that block events, and those that block vacuum."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from refold.postgres.old_snapshots import Held, held
 from refold.store.log.blocking_transactions import BlockingTransaction, blocking_transactions
 
 HELD = 60.0, 3600.0
-"""Seconds for which a transaction may hold events back, for `warn` and `fail`."""
+"""Seconds for which a transaction may block events, for `warn` and `fail`."""
 OPEN = 3600.0, 86_400.0
-"""Seconds for which any transaction may be open: no vacuum removes what died since."""
+"""Seconds for which any transaction may be open: until it ends, vacuum keeps rows that died since."""
 
-SEE_ALL = "GRANT pg_read_all_stats TO the login that looks here, if it is to see them."
+SEE_ALL = "To see them, GRANT pg_read_all_stats TO this login."
 
 
 def writers(conn: psycopg.Connection) -> list[Check]:
-    """Open and prepared transactions that have written to the log."""
+    """Check open and prepared transactions that have written to the log."""
     with looking(conn):
         sessions, prepared = blocking_transactions(conn)
     return [*holding("open writers", sessions, "pid"), *holding("prepared transactions", prepared, "gid")]
 
 
 def holding(name: str, found: Sequence[BlockingTransaction], word: str) -> list[Check]:
-    """The verdict on who holds events back. Pure."""
+    """Return the verdict on blocking transactions. Pure."""
     if not found:
-        return [Check(name, "ok", "none holds events back")]
+        return [Check(name, "ok", "none blocks events")]
     unseen = [one.name for one in found if one.seconds is None]
     checks = []
     known = [one for one in found if one.seconds is not None]
@@ -42,7 +42,9 @@ def holding(name: str, found: Sequence[BlockingTransaction], word: str) -> list[
             if word == "gid"
             else f"SELECT pg_terminate_backend({oldest.name});"
         )
-        checks.append(Check(name, verdict, told, "" if verdict == "ok" else f"Its events wait until it ends: {end}"))
+        checks.append(
+            Check(name, verdict, told, "" if verdict == "ok" else f"Events stay blocked until it ends: {end}")
+        )
     if unseen:
         told = f"pid {', '.join(unseen)}: of unknown age"
         checks.append(Check(name, "unseen", told, SEE_ALL))
@@ -50,7 +52,7 @@ def holding(name: str, found: Sequence[BlockingTransaction], word: str) -> list[
 
 
 def oldest(conn: psycopg.Connection) -> list[Check]:
-    """The oldest transaction of the cluster, whatever it does."""
+    """Check the oldest transaction of the cluster."""
     rows = conn.execute(
         f"""
         SELECT 'session ' || pid, extract(epoch FROM clock_timestamp() - xact_start)::float8,
@@ -66,28 +68,28 @@ def oldest(conn: psycopg.Connection) -> list[Check]:
 
 
 def snapshots(conn: psycopg.Connection) -> list[Check]:
-    """Old snapshots, before which nothing can be vacuumed."""
+    """Check for old snapshots, which block vacuum."""
     with conn.transaction():
         return holding_vacuum(held(conn))
 
 
 def holding_vacuum(found: Sequence[Held]) -> list[Check]:
-    """The verdict on who holds old snapshots. Pure."""
+    """Return the verdict on sessions that hold old snapshots. Pure."""
     old = [one for one in found if one.old(HELD[0])]
     if not old:
-        return [Check("held snapshots", "ok", "vacuum may remove what is dead")]
+        return [Check("held snapshots", "ok", "none blocks vacuum")]
     oldest = old[0]
     verdict = graded(oldest.seconds or HELD[0], *HELD)
     age = "" if oldest.seconds is None else f", {oldest.seconds:,.0f} s"
     named = f" ({oldest.application})" if oldest.application else ""
     told = f"{len(old)}, the oldest {oldest.subject}{named}{age}, {oldest.transactions:,} transactions"
     return [
-        Check("held snapshots", verdict, told, f"Rows that change often become slower until it ends: {oldest.remedy}")
+        Check("held snapshots", verdict, told, f"Updates of frequent keys get slower until it ends: {oldest.remedy}")
     ]
 
 
 def sight(conn: psycopg.Connection) -> list[Check]:
-    """Whether the workers' logins see what the duties of workers are to judge."""
+    """Check that the workers' logins see other logins' transactions, which their duties watch."""
     rows = conn.execute(
         """
         SELECT DISTINCT a.usename::text, pg_has_role(a.usesysid, 'pg_read_all_stats', 'USAGE')
@@ -108,27 +110,27 @@ def sight(conn: psycopg.Connection) -> list[Check]:
 
 
 def seeing(logins: Sequence[tuple[str, bool]]) -> Check:
-    """The verdict on (a login of workers, whether it sees others' transactions). Pure."""
+    """Return the verdict on (login of workers, whether it sees others' transactions). Pure."""
     blind = [login for login, sees in logins if not sees]
     if not blind:
-        return Check("sight", "ok", f"workers as {', '.join(login for login, _ in logins)} see who holds events back")
+        return Check("sight", "ok", f"workers as {', '.join(login for login, _ in logins)} see blocking transactions")
     return Check(
         "sight",
         "warn",
-        f"workers as {', '.join(blind)} see no other login's transactions: held_back and held_snapshot never open",
+        f"workers as {', '.join(blind)} do not see other logins' transactions: held_back and held_snapshot never open",
         " ".join(f'GRANT pg_read_all_stats TO "{login}";' for login in blind),
     )
 
 
 def long_open(rows: Sequence[tuple[str, float | None, bool]]) -> list[Check]:
-    """The verdict on (who, its transaction's age in seconds, whether it is hidden). Pure."""
+    """Return the verdict on (session, age of its transaction in seconds, whether it is hidden). Pure."""
     hidden = sum(1 for _, _, unseen in rows if unseen)
     known = [(age, who) for who, age, _ in rows if age is not None]
     checks = []
     if known:
         age, who = max(known)
         verdict = graded(age, *OPEN)
-        remedy = "" if verdict == "ok" else "No vacuum removes what died since it began: end it."
+        remedy = "" if verdict == "ok" else "End it: until then vacuum keeps all rows that died since it began."
         checks.append(Check("oldest transaction", verdict, f"{who}, {age:,.0f} s", remedy))
     elif not hidden:
         checks.append(Check("oldest transaction", "ok", "none is open"))

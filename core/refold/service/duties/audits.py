@@ -1,4 +1,4 @@
-"""What audits by itself: each is a duty of a worker, over a connection in autocommit mode, beside its pages.
+"""The audits and the sealing that workers run as duties, over a connection in autocommit mode.
 
 Quick audits are for every minute, steps of the deep audit for as often as there is one due, and sealing for as often
 as segments fill up.
@@ -20,13 +20,13 @@ SEALING = "sealing"
 
 
 def quick_audit(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Compares all live tables with their kept checksums, and heals the slices in which they disagree.
+    """Compare all live tables with their stored checksums, and heal the slices that differ.
 
     Reads all rows of the tables, and of the log only what belongs to those slices. Of a table that takes longer than
     a duty's statement may, it reads a portion at a time. Leaves incidents.
 
     Raises:
-        BuildError: some could not be audited; all the others were.
+        BuildError: some tables could not be audited; all others were.
     """
     report = reconcile(conn, compiler, depth="slice", by=QUICK, in_portions=True)
     if report.failed:
@@ -35,7 +35,7 @@ def quick_audit(conn: psycopg.Connection, compiler: Compiler) -> None:
 
 
 def deep_step(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Recomputes the next portion of history, when it is due, and heals it. Leaves incidents.
+    """Recompute the next portion of history when it is due, heal it, and open incidents.
 
     What was kept while the log was damaged comes first.
     """
@@ -44,5 +44,5 @@ def deep_step(conn: psycopg.Connection, compiler: Compiler) -> None:
 
 
 def seal_segments(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Takes the checksums of the segments to which nothing can be written any more."""
+    """Seal the slices that can receive no more events: store their checksums."""
     seal(conn)

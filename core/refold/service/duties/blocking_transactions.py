@@ -1,4 +1,4 @@
-"""Transactions that hold events back: open for long, or prepared and forgotten."""
+"""The duty that detects transactions that block events: open for long, or prepared and not finished."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = "held back"
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Opens and closes the incidents `held_back`: each names the session or prepared transaction."""
+    """Open and resolve the incidents `held_back`; each names the session or prepared transaction."""
     allowed = read_settings(conn)
     with conn.transaction():
         sessions, prepared = blocking_transactions(conn)
@@ -25,7 +25,7 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
 def held_back(
     sessions: Sequence[BlockingTransaction], prepared: Sequence[BlockingTransaction], allowed: Settings
 ) -> list[DutyFinding]:
-    """Those that are older than the limit. One whose age the login role may not see is not judged. Pure."""
+    """Return findings for transactions older than the limit; transactions of unknown age are ignored. Pure."""
 
     def old(one: BlockingTransaction) -> bool:
         # Before zero: it began while the clock was ahead.

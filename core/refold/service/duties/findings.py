@@ -1,4 +1,4 @@
-"""What a duty found, and how that becomes incidents which open and close by themselves."""
+"""Findings of duties, and their conversion to incidents that open and resolve automatically."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from refold.store.incidents import Kind, detect, open_incidents, resolve
 
 @dataclass(frozen=True, slots=True)
 class DutyFinding:
-    """Something that is wrong at this moment.
+    """A fault that exists at this moment.
 
     Args:
-        subject: what it is about; at most one incident of a kind is open for it.
-        started_at: when it began; None where that is not known.
-        evidence: what was seen, as JSON can say it.
+        subject: affected object; at most one incident of a kind is open for it.
+        started_at: when the fault began; None if unknown.
+        evidence: observations, as JSON values.
     """
 
     subject: str
@@ -28,13 +28,13 @@ class DutyFinding:
 
 
 def record(conn: psycopg.Connection, kind: Kind, duty: str, findings: Iterable[DutyFinding]) -> None:
-    """Opens an incident for each finding or adds to the open one, and resolves those that are not found any more.
+    """Open or update an incident for each finding, and resolve the incidents that were not found again.
 
     Args:
         conn: acts as refold_worker; one transaction is opened.
-        kind: what sort of fault.
-        duty: who looked; it is the only one that resolves incidents of this kind.
-        findings: all that is wrong now.
+        kind: kind of fault.
+        duty: name of the duty; only this duty resolves incidents of this kind.
+        findings: all current faults of the kind.
     """
     found = {finding.subject: finding for finding in findings}
     with conn.transaction():

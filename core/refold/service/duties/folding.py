@@ -1,4 +1,4 @@
-"""What pages add is added up, and removed once it is history: changes of checksums, and the cursors before the newest.
+"""The duty that folds changes of checksums into checksums, and deletes old cursors.
 
 Both are removed by DELETE, in bounded parts, and only as fast as vacuum takes away what was removed before: while a
 snapshot is held that is not at all, and rows that are dead cost as much as rows that nobody reads. (PgQ rotates tables
@@ -17,16 +17,15 @@ from refold.store.schema.settings import read_settings
 
 NAME = "folding"
 KEPT = 10
-"""Newest cursors of each build that stay: one is enough; the others are for people who wonder."""
+"""Newest cursors of each build to keep: refold needs one; the others help an investigation."""
 PART = 5_000
 """Rows in one statement."""
 DEAD = 50_000
-"""Rows that may be dead in a table and not vacuumed yet. So much is wasted under a snapshot that is held where nobody
-is allowed to see it."""
+"""Dead rows that a table may have before vacuum. A hidden old snapshot wastes at most as much."""
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Adds up checksums, and removes old cursors, unless an old snapshot is held."""
+    """Fold checksums and delete old cursors, unless an old snapshot is held."""
     if old(conn, read_settings(conn).held_snapshot_after):
         return
     builds = [int(build) for (build,) in conn.execute("SELECT build_id FROM refold.builds ORDER BY 1").fetchall()]
@@ -40,7 +39,7 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
 
 
 def prune(conn: psycopg.Connection, build_id: int, at_most: int) -> int:
-    """Removes the oldest cursors of a build; returns how many."""
+    """Delete the oldest cursors of a build; return how many."""
     return conn.execute(
         """
         DELETE FROM refold.cursors AS c
@@ -53,6 +52,6 @@ def prune(conn: psycopg.Connection, build_id: int, at_most: int) -> int:
 
 
 def _dead(conn: psycopg.Connection, table: str) -> int:
-    """Rows of a table that are dead and not vacuumed, as far as the statistics know."""
+    """Return the number of dead rows of a table, from the statistics."""
     row = conn.execute("SELECT coalesce(pg_stat_get_dead_tuples(%s::regclass), 0)", (f"refold.{table}",)).fetchone()
     return 0 if row is None else int(row[0])

@@ -1,4 +1,4 @@
-"""Keys with so many events that every page with one of theirs is expensive: a bot, `anonymous`, a test account.
+"""The duty that detects hot keys: keys whose many events make every page with one of them expensive.
 
 What is recomputed by key reads all events of a key for one that is new. Who is to blame is found by what pages took:
 only where they are expensive though they bring few events are keys looked at, those of the latest events.
@@ -22,17 +22,17 @@ from refold.store.builds.compiled import CompiledBuild, Compiler
 
 NAME = "hot keys"
 MINUTES = 5
-"""Of the latest latencies that count."""
+"""Minutes of latencies that count."""
 MOST = 0.9
-"""The part of a build's events whose pages are cheaper than what counts as their cost."""
+"""Quantile of the page durations that counts as the cost of a page."""
 BUSY = 60_000
-"""Events a minute from which on pages may be expensive: it is a backlog, or much traffic, at a millisecond each."""
+"""Events per minute from which on expensive pages are normal: a backlog, or much traffic."""
 LATEST = 300
-"""Events whose keys are looked at."""
+"""Latest events whose keys are checked."""
 HOT = 20_000
-"""Events of a key from which on it is worth a name: to read them takes a tenth of a second."""
+"""Events that make a key hot: reading them takes a tenth of a second."""
 COUNTED = 1_000_000
-"""Events up to which a hot key's are counted."""
+"""Most events of a hot key that are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class HotKey:
     """A key that makes pages expensive.
 
     Args:
-        key: its columns.
-        events: how many it has in the stream; not counted beyond `COUNTED`.
-        total: about how many the stream has.
+        key: columns of the key.
+        events: number of its events in the stream, counted up to `COUNTED`.
+        total: estimated number of events in the stream.
     """
 
     key: Mapping[str, Any]
@@ -51,7 +51,7 @@ class HotKey:
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Opens the incident `hot_key` for builds whose pages a key makes expensive, and closes it."""
+    """Open and resolve the incident `hot_key` of builds whose pages a key makes expensive."""
     builds = [build for build in kept(conn) if build.loaded and build.upkeep in BY_KEY]
     costs = expensive(_latencies(conn), (build.build_id for build in builds))
     found = []
@@ -65,11 +65,11 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
 
 
 def expensive(latencies: Iterable[tuple[int, int, int]], builds: Iterable[int]) -> dict[int, float]:
-    """What a page costs where that is too much, seconds. Pure.
+    """Return the cost of a page for builds with expensive pages, seconds. Pure.
 
     Args:
-        latencies: build, bucket and events of what the latest minutes say about applying.
-        builds: which count.
+        latencies: build, bucket and events of the stage `applying` in the latest minutes.
+        builds: builds to consider.
     """
     counts: dict[int, Counter[int]] = defaultdict(Counter)
     for build_id, bucket, events in latencies:
@@ -83,11 +83,11 @@ def expensive(latencies: Iterable[tuple[int, int, int]], builds: Iterable[int]) 
 
 
 def hottest(conn: psycopg.Connection, compiled: CompiledBuild) -> HotKey | None:
-    """The key of many events that comes first among the latest ones, by how often; None where none has many.
+    """Return the most frequent hot key among the latest events; None if no key is hot.
 
     Args:
         conn: acts as refold_worker.
-        compiled: a build that is kept by key: its stream has an index on that.
+        compiled: a build with upkeep by key, whose stream has an index on the key.
     """
     key, stream = compiled.plan.key, compiled.stream
     hashed = hash_of([part.sql for part in key])

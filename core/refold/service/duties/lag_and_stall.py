@@ -1,4 +1,4 @@
-"""Builds that fall behind their limit, and builds that stand still."""
+"""The duty that detects builds with too much lag, and stalled builds."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ NAME = "progress"
 Kind = Literal["lag", "stalled"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 ALL = "all metrics"
-"""What an incident is about that all of them have."""
+"""Subject of an incident that affects all metrics."""
 WHILE_WRITING = 10
-"""A build that somebody is writing to may take so many times as long: a step of a first load takes minutes."""
+"""Factor of the stall limit for a build that a session writes to: a step of a first load takes minutes."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildProgress:
-    """A kept build at one moment.
+    """The progress of a build at one moment.
 
     Args:
-        at: the moment.
-        oldest_id: the event that has waited longest for it; None when nothing waits.
-        oldest_at: since when.
-        moved_at: when its cursor last moved, or it was made.
+        at: time of this reading.
+        oldest_id: event that has waited longest; None if no event waits.
+        oldest_at: since when it has waited.
+        moved_at: when the cursor last advanced, or the build was created.
         error: why a worker could not apply its next page.
-        writers: the process ids of sessions that are writing to its table.
-        created_at: when it was made.
+        writers: process ids of sessions that write to its table.
+        created_at: when the build was created.
     """
 
     build_id: int
@@ -54,7 +54,7 @@ class BuildProgress:
 
     @property
     def waiting_since(self) -> datetime | None:
-        """Since when the oldest event has waited; None when nothing waits.
+        """Return since when the oldest event has waited; None if no event waits.
 
         What a clock that was ahead has written down is no time at all: then since it moved last, or was made.
         Too long ago is told for a moment; too short would be silence until the clock is caught up with.
@@ -65,7 +65,7 @@ class BuildProgress:
 
     @property
     def still_since(self) -> datetime:
-        """Since when it has not moved, as far as that is known."""
+        """Return since when the cursor has not advanced, as far as known."""
         return self.moved_at if self.moved_at <= self.at else min(self.created_at or self.at, self.at)
 
 
@@ -86,12 +86,12 @@ ORDER BY b.build_id
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Something that keeps one build or many from going on.
+    """A cause that delays one or more builds.
 
     Args:
         kind: `lag` or `stalled`.
-        finding: what is told of it.
-        tables: the builds that it keeps.
+        finding: the finding to report.
+        tables: tables of the affected builds.
     """
 
     kind: Kind
@@ -100,7 +100,7 @@ class Cause:
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Opens and closes the incidents `lag` and `stalled`: one for a cause, however many builds it keeps."""
+    """Open and resolve the incidents `lag` and `stalled`: one for each cause, however many builds it affects."""
     with conn.cursor(row_factory=class_row(BuildProgress)) as cursor:
         builds_now = cursor.execute(_LOOK).fetchall()
     with conn.transaction():
@@ -113,7 +113,7 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
 
 
 def causes(builds: Sequence[BuildProgress], allowed: Settings, before: Sequence[Incident] = ()) -> list[Cause]:
-    """What keeps builds from going on: each cause once. Pure.
+    """Return the causes that delay builds, each once. Pure.
 
     A build that waits for its stream has that one's cause. Where no live build is on time, though there are several,
     nobody is at work, or too few: that is one cause, and stays one until the last of them is on time. What stood still
@@ -154,7 +154,7 @@ def causes(builds: Sequence[BuildProgress], allowed: Settings, before: Sequence[
 
 
 def successions(found: Sequence[Cause], before: Sequence[Incident]) -> list[tuple[Cause, Incident]]:
-    """Which open incidents go on under another name: a lag that has become a standstill, one that all have. Pure."""
+    """Match open incidents to causes under another name, such as a lag that became a stall. Pure."""
     known = {(one.kind, one.subject) for one in before}
     going_on = {(cause.kind, cause.finding.subject) for cause in found}
     free = [one for one in before if (one.kind, one.subject) not in going_on]
@@ -180,7 +180,7 @@ def _stands_still(build: BuildProgress, allowed: Settings) -> bool:
 
 
 def _below(root: BuildProgress, builds: Sequence[BuildProgress], wrong: Mapping[int, Kind]) -> list[BuildProgress]:
-    """What waits for a build, at any depth."""
+    """Return the delayed readers of a build, at any depth."""
     below: list[BuildProgress] = []
     queue = [root]
     for build in queue:
@@ -198,7 +198,7 @@ def _names(root: BuildProgress, below: Mapping[int, Sequence[BuildProgress]]) ->
 def _finding(
     root: BuildProgress, below: Sequence[BuildProgress], wrong: Mapping[int, Kind], allowed: Settings
 ) -> DutyFinding:
-    """What is told of one build, and of those that wait for it."""
+    """Return the finding for one build and the readers that wait for it."""
     evidence: dict[str, Any] = {"projection": root.projection, "oldest_event": root.oldest_id}
     if below:
         evidence["holds_up"] = [build.table_name for build in below]
@@ -227,7 +227,7 @@ def _common(
     wrong: Mapping[int, Kind],
     allowed: Settings,
 ) -> Cause:
-    """What is told of all metrics together."""
+    """Return the cause that affects all metrics."""
     tables = [name for root in roots for name in _names(root, below)]
     first = min(roots, key=lambda root: root.waiting_since or root.still_since)
     since = first.waiting_since or first.still_since
@@ -236,19 +236,19 @@ def _common(
         "oldest_event": first.oldest_id,
         "seconds": round(_seconds(first.at, since), 3),
         "moved_at": max(root.moved_at for root in roots).isoformat(),
-        "because": "no live metric is on time: no worker runs, those that run are frozen, or there are too few",
+        "because": "every live metric is late: no worker runs, the workers are frozen, or there are too few",
     }
     kind: Kind = "stalled" if any(wrong[root.build_id] == "stalled" for root in roots) else "lag"
     return Cause(kind, DutyFinding(ALL, since, evidence), tables)
 
 
 def _tables(one: Incident) -> list[str]:
-    """The builds that an incident is about."""
+    """Return the tables of the builds that an incident affects."""
     return [*one.evidence.get("builds", [one.subject]), *one.evidence.get("holds_up", [])]
 
 
 def _idle_since(build: BuildProgress) -> datetime | None:
-    """From when on it had work and did not move; None while it has none."""
+    """Return since when the build has had work without advancing; None without work."""
     if not build.loaded:
         return build.still_since
     waiting = build.waiting_since

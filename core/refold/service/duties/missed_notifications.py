@@ -1,4 +1,4 @@
-"""Closes incidents of missed notifications that have not been seen again; sleeping workers open them."""
+"""The duty that resolves incidents of missed notifications when none was missed again; sleeping workers open them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from refold.store.incidents import Incident, open_incidents, resolve
 
 NAME = "missed notifications"
 QUIET = timedelta(minutes=10)
-"""Time without another one after which the incident is over: the worker that saw it may have ended before that."""
+"""Time without another missed notification after which the incident is resolved."""
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Closes the incident `missed_notification` when it has not been seen for a while."""
+    """Resolve the incident `missed_notification` when no notification was missed for a while."""
     with conn.transaction():
         row = one_row(conn, "SELECT clock_timestamp()")
         for incident in over(open_incidents(conn, "missed_notification"), row[0]):
@@ -27,5 +27,5 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
 
 
 def over(incidents: Sequence[Incident], now: datetime) -> list[Incident]:
-    """Those that were last seen long ago, or in the future, by a clock that was ahead. Pure."""
+    """Return the incidents last seen long ago, or in the future, by a clock that was ahead. Pure."""
     return [one for one in incidents if abs(now - datetime.fromisoformat(one.evidence["seen_at"])) > QUIET]

@@ -1,4 +1,4 @@
-"""Old snapshots, before which nothing can be vacuumed: named while they are held."""
+"""The duty that detects sessions with old snapshots, which block vacuum."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ OWN = ("refold worker", "refold duties")
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Opens and closes the incidents `held_snapshot`: each names who holds one, and what ends it."""
+    """Open and resolve the incidents `held_snapshot`; each names the session and how to end it."""
     record(conn, "held_snapshot", NAME, findings(old(conn, read_settings(conn).held_snapshot_after)))
 
 
 def findings(held: Sequence[Held]) -> list[DutyFinding]:
-    """What is said of them; a first load or an audit of refold's own comes to its end by itself. Pure."""
+    """Return findings for held snapshots, except refold's own loads and audits, which end by themselves. Pure."""
     return [
         DutyFinding(
             one.subject,

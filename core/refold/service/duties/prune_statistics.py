@@ -1,4 +1,4 @@
-"""What `refold report` counts, and large batches: summed up, and removed when it is old."""
+"""The duty that aggregates the statistics of `refold report` and deletes old ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NAME = "tidying"
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Sums up the duplicates of minutes that are over; removes what is older than `latency_days`.
+    """Aggregate the duplicates of past minutes; delete statistics older than `latency_days`.
 
     Of the large batches of the last week each stays after which no larger one has come.
     """

@@ -1,10 +1,9 @@
-"""Transforms that are not pure: the same event gives another row when it is evaluated again.
+"""The duty that detects impure transforms: the same event gives another row when it is evaluated again.
 
-A sample of the events that a build applied last is evaluated twice, the second time in the opposite order, so
-that a function which remembers what it saw before, looks at the clock or rolls dice gives itself away. Postgres
-compares the rows, by value and with the types of the table (1.0 is 1.00, NaN is NaN). That a stored row differs
-proves nothing: somebody may have changed it. What reconcile put there when it healed the row came from the
-function, though, and is compared too.
+A sample of the events that a build applied last is evaluated twice, the second time in the opposite order. That
+exposes a function that depends on earlier events, on the clock or on random numbers. Postgres compares the rows, by
+value and with the types of the table (1.0 is 1.00, NaN is NaN). A stored row that differs proves nothing, because
+anything may have changed it. A row that reconcile stored when it healed came from the function, so it is compared, too.
 """
 
 from __future__ import annotations
@@ -32,19 +31,19 @@ from refold.store.schema.settings import read_settings
 
 NAME = "purity"
 LOOKED_BACK = 100_000
-"""Repairs among which those of the sample are looked for."""
+"""Latest repairs that are searched for events of the sample."""
 NAMED = 10
-"""Events that the evidence names at most."""
+"""Most events that the evidence names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A row that came out differently.
+    """A row that differs between two evaluations.
 
     Args:
-        event_id: the row's id.
-        fields: the columns that differ; none when the row is there only once.
-        against: `again` (two evaluations here and now) or `healed before` (what reconcile computed).
+        event_id: id of the event.
+        fields: columns that differ; empty if only one evaluation has the row.
+        against: `again` (two evaluations now) or `healed before` (the row that reconcile computed).
     """
 
     event_id: str
@@ -53,7 +52,7 @@ class Difference:
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Opens the incidents `impure_transform`, and closes those of builds that are not kept any more."""
+    """Open the incidents `impure_transform`, and resolve those of builds that are no longer kept up to date."""
     size = read_settings(conn).impure_sample
     builds = kept(conn)
     for build in builds:
@@ -74,7 +73,7 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
 
 
 def impure(build: Build, differences: Sequence[Difference]) -> DutyFinding | None:
-    """What the differences say about a build. Pure."""
+    """Return the finding for the differences of a build. Pure."""
     if not differences:
         return None
     fields = sorted({field for one in differences for field in one.fields})
@@ -83,13 +82,13 @@ def impure(build: Build, differences: Sequence[Difference]) -> DutyFinding | Non
         "events": [one.event_id for one in differences[:NAMED]],
         "fields": fields or ["(the row itself)"],
         "against": sorted({one.against for one in differences}),
-        "remedy": "a transform must depend on its event alone; correct the file and run `refold deploy`",
+        "remedy": "Make the transform depend on its event alone, then run `refold deploy`.",
     }
     return DutyFinding(build.table_name, None, evidence)
 
 
 def _differences(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, size: int) -> list[Difference]:
-    """Evaluates a sample twice and compares; one transaction, which leaves nothing."""
+    """Evaluate a sample twice and compare the rows, in one transaction that is rolled back."""
     assert compiled.transform is not None
     with conn.transaction(force_rollback=True):
         page = _sample(conn, compiled, build, size)
@@ -107,7 +106,7 @@ def _differences(conn: psycopg.Connection, compiled: CompiledBuild, build: Build
 
 
 def _sample(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, size: int) -> list[dict[str, Any]]:
-    """The rows of the stream that the last applied events gave."""
+    """Return the stream rows of the last applied events."""
     assert compiled.transform is not None
     # Its dead letters may be such as cannot even be read.
     parameters: dict[str, Any] = cursor_parameters(build.cursor, excluded_event_ids(conn, build))
@@ -127,7 +126,7 @@ def _sample(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, siz
 
 
 def _rows(transform: Transform, row: dict[str, Any]) -> list[tuple[Any, ...]] | None:
-    """What one row of the stream becomes; None where the function fails, as it does for a dead letter."""
+    """Apply the transform to one row of the stream; None if the function fails, as it does for a dead letter."""
     try:
         return list(transform.rows([row]))
     except Exception:
@@ -142,7 +141,7 @@ def _write(conn: psycopg.Connection, compiled: CompiledBuild, table: str, rows: 
 
 
 def _compare(compiled: CompiledBuild, columns: Sequence[str]) -> str:
-    """The statement that compares the evaluations, and the first one with what reconcile computed before."""
+    """Return the statement that compares the evaluations, and the first one with rows that reconcile computed."""
     # Columns are fields of a model, and so plain identifiers.
     differing = ", ".join(
         f"CASE WHEN a.{ident(name)} IS DISTINCT FROM b.{ident(name)} THEN '{name}' END" for name in columns

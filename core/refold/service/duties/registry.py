@@ -1,4 +1,4 @@
-"""All duties of a worker: one line each."""
+"""The list of all duties of a worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records that nobody needs any more: set-aside input, repairs, incidents, builds that were dropped.
+"""The duty that deletes old records: set-aside input, repairs, incidents, dropped builds.
 
 By age alone (`refold.settings`), and gently: in small portions, each a transaction that waits for nobody. What a report
 counts stays counted, in `refold.forgotten`. Dead letters that wait and incidents that are open never go.
@@ -13,17 +13,17 @@ from refold.store.builds.compiled import Compiler
 
 NAME = "retention"
 KINDS = ("rejected", "repairs", "incidents", "letters")
-"""What `refold.forget` knows."""
+"""Kinds of records that `refold.forget` deletes."""
 PORTION = 1000
-"""Records that are looked at in a transaction."""
+"""Records that one transaction checks."""
 PORTIONS = 100
-"""Of each kind, every time that the duty runs; the rest is left for the next."""
+"""Portions of each kind in one run of the duty; the next run continues."""
 BUILDS = 50
-"""Builds that are removed in a transaction."""
+"""Builds that one transaction deletes."""
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Removes what is older than `rejected_days`, `repair_days`, `incident_days` and `build_days`."""
+    """Delete records older than `rejected_days`, `repair_days`, `incident_days` and `build_days`."""
     for kind in KINDS:
         after: int | None = 0
         for _ in range(PORTIONS):

@@ -1,4 +1,4 @@
-"""Duties: what workers do beside their pages, so that nobody has to look after them.
+"""Duties: the background work of workers (maintenance services), and its schedule.
 
 A duty is due every so many seconds; over all workers of a database one at a time runs it, and not more often than
 that. The row in `refold.duties` decides, so that there is no leader to lose. (Oban's and River's maintenance
@@ -23,7 +23,7 @@ from refold.store.builds.compiled import Compiler
 log = logging.getLogger("refold.worker")
 
 ABANDONED_AFTER = 600.0
-"""Seconds after which a duty that has not ended is taken for lost, whatever became of its session."""
+"""Seconds after which a duty that has not ended counts as lost."""
 
 NEARLY = 0.95
 """Part of a duty's interval after which it is due. Its row was written a little later than the worker's clock was
@@ -32,14 +32,14 @@ read: without that, the worker would come a moment too early, and again only aft
 
 @dataclass(frozen=True, slots=True)
 class Duty:
-    """Something that one worker of a database does every now and then.
+    """A periodic task that one worker of a database runs at a time.
 
     Args:
         name: its name in `refold.duties`, and in the incidents that it opens.
         every: seconds from one start to the next.
-        run: does it, over a connection in autocommit mode that acts as refold_worker; it opens the transactions it
-            needs. Pages of all builds are applied meanwhile, in this process and in others.
-        statement_timeout_s: seconds that one of its statements may take: meanwhile this worker does no other duty.
+        run: runs the task, over a connection in autocommit mode that acts as refold_worker; it opens the transactions
+            it needs. Pages of all builds are applied meanwhile, in this process and in others.
+        statement_timeout_s: time limit of each statement, seconds; meanwhile this worker runs no other duty.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Duty:
 
 
 class Schedule:
-    """Runs duties over one connection, at most one at a time.
+    """The schedule that runs duties over one connection, one at a time.
 
     Args:
-        duties: which.
-        clock: seconds that only grow.
-        stopped: whether what is being done is cancelled because the worker stops.
+        duties: duties to run.
+        clock: monotonic seconds.
+        stopped: returns whether the running duty is cancelled because the worker stops.
     """
 
     def __init__(
@@ -69,18 +69,19 @@ class Schedule:
         self._due = {duty: clock() for duty in duties}
 
     def wait(self) -> float:
-        """Seconds until the next duty is due; infinite without duties."""
+        """Return the seconds until the next duty is due; infinite without duties."""
         return max(0.0, min(self._due.values(), default=math.inf) - self._clock())
 
     def turn(self, conn: psycopg.Connection, compiler: Compiler) -> None:
-        """Runs the duty that has been due longest, unless another worker has seen to it. Its failure is its own.
+        """Run the duty that has been due longest, unless another worker ran it; its failure affects no other.
 
         Args:
             conn: acts as refold_worker, in autocommit mode.
             compiler: the SQL of the builds.
 
         Raises:
-            Exception: the duty's, if it cost the connection, or if it was cancelled because the worker stops.
+            Exception: the duty's error, if it broke the connection, or if the duty was cancelled because the worker
+                stops.
         """
         if self.wait() > 0:
             return
@@ -95,7 +96,7 @@ class Schedule:
         except (Exception, SystemExit) as error:
             if self._stopped():
                 raise
-            log.warning("the duty %s failed: %s", duty.name, _told(error))
+            log.warning("duty %s failed: %s", duty.name, _told(error))
             if conn.closed:
                 raise
             self._due[duty] = due
@@ -114,7 +115,7 @@ class Schedule:
 
 
 def _claim(conn: psycopg.Connection, duty: Duty) -> datetime | None:
-    """Takes a duty, if it is due in the whole database and nobody is at it: since when it is this worker's."""
+    """Claim a duty if it is due and not running anywhere; return the claim time."""
     # One statement: whoever waits for the row looks at the conditions again when it gets it. A start that lies in the
     # future was written by a clock that was ahead: it is as old as it is far, or nobody would ever be due again.
     row = conn.execute(
@@ -134,7 +135,7 @@ def _claim(conn: psycopg.Connection, duty: Duty) -> datetime | None:
 
 
 def _end(conn: psycopg.Connection, duty: Duty, claim: datetime, failure: str | None, *, cancelled: bool) -> None:
-    """Gives a duty back, unless somebody has taken it since. That it was cancelled says nothing about it."""
+    """Release a duty, unless another worker has claimed it since; a cancelled duty keeps its last error."""
     # Not by the pid: behind a proxy that pools transactions this may be another session.
     conn.execute(
         """
@@ -150,7 +151,7 @@ def _end(conn: psycopg.Connection, duty: Duty, claim: datetime, failure: str | N
 
 @contextmanager
 def _statement_timeout(conn: psycopg.Connection, seconds: float) -> Iterator[None]:
-    """Bounds each statement of the session for the time being."""
+    """Set the session's statement_timeout inside this context."""
     if proxied(conn):
         # The setting would stay with a session that somebody else gets.
         yield

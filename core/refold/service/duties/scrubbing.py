@@ -1,4 +1,4 @@
-"""The log itself: the newest slices every minute, all of it once in `scrub_days`."""
+"""The duty that scrubs the log: the newest slices every minute, the whole log once in `scrub_days`."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ NAME = rolling.NAME
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Opens and closes the incidents `log_damage`."""
+    """Open and resolve the incidents `log_damage`."""
     rolling.step(conn)

@@ -1,4 +1,4 @@
-"""Incidents about what is no longer kept: nobody will mend it, and nobody has to."""
+"""The duty that resolves incidents of builds and metrics that are no longer kept up to date."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME = "incidents of what is gone"
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Closes incidents about dead letters of builds that were replaced, and about metrics that are gone."""
+    """Resolve incidents about dead letters of superseded builds, and about dropped metrics."""
     with conn.transaction():
         open_ = open_incidents(conn, "dead_letters", "drift", "hidden")
         builds = kept(conn)
@@ -25,5 +25,5 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
 
 
 def over(incidents: Sequence[Incident], tables: Collection[str], projections: Collection[str]) -> list[Incident]:
-    """Those whose subject is not kept. Pure."""
+    """Return the incidents whose subject is no longer kept up to date. Pure."""
     return [one for one in incidents if one.subject not in (tables if one.kind == "dead_letters" else projections)]

@@ -1,4 +1,4 @@
-"""The duty_thread: does a worker's duties beside its pages, in a thread with a connection of its own.
+"""The duty thread: runs a worker's duties beside its pages, in a thread with its own connection.
 
 An audit takes as long as the tables are large; on the pages' connection everything would stand still meanwhile. What
 the two share is the database, and there they meet as two workers do: at the locks of the builds, which every page and
@@ -29,17 +29,17 @@ from refold.store.schema.installed import check
 log = logging.getLogger("refold.worker")
 
 NAME = "refold duties"
-"""How its sessions are called."""
+"""Application name of its sessions."""
 PAUSE = 0.05, 5.0
-"""Seconds at most before the first new attempt, and before any."""
+"""Longest pause before the first retry, and before any retry, seconds."""
 END_S = 3.0
-"""Seconds for which it is waited for at the end, before its connection is cut."""
+"""Seconds to wait for the thread at the end, before its connection is cut."""
 CANCEL_S = 0.5
-"""Seconds between two attempts to cancel what it is doing."""
+"""Seconds between two attempts to cancel the running duty."""
 
 
 class DutyThread:
-    """Does duties from `begin` to `end`.
+    """The thread that runs duties from `begin` to `end`.
 
     Its transforms are modules of its own, loaded once more: nobody expects two threads in a function of one event,
     least of all one that keeps something in its module. (What such a module imports is the process's.)
@@ -74,7 +74,7 @@ class DutyThread:
             self._thread.start()
 
     def end(self) -> None:
-        """Cancels what it is doing, and waits until thread and connection are gone.
+        """Cancel the running duty, and wait until thread and connection are closed.
 
         A thread that is still in a Python function after `END_S` is left behind: its connection is cut, the server
         takes back what it had begun, and it ends when the function returns.
@@ -95,7 +95,7 @@ class DutyThread:
                 self._session[1].abort()
                 thread.join(CANCEL_S)
         if thread.is_alive():
-            log.warning("a duty is in a function that does not return; it is left behind without its connection")
+            log.warning("a duty did not stop, because its function does not return; its connection was closed")
 
     def _cancel(self) -> None:
         if self._session is not None:
@@ -116,7 +116,7 @@ class DutyThread:
                 # However long the server is away, it is told once; that it is a standby, by the pages' connection.
                 if said != self._said and not isinstance(error, OnStandby):
                     self._said = said
-                    log.warning("duties: once more after %s", said)
+                    log.warning("duties: retrying after %s", said)
                 self._told.wait(random.uniform(0, self._pause))
                 self._pause = min(self._pause * 2, PAUSE[1])
 

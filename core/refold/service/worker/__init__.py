@@ -1,1 +1,1 @@
-"""Workers: they keep builds up to date, a page at a time."""
+"""Workers: processes that keep builds up to date, page by page."""

@@ -1,4 +1,4 @@
-"""How long events take to reach a build: waiting, applying, and until they can be queried.
+"""Latencies of events: waiting, applying, and until they can be queried.
 
 A worker looks at one event of a page, the last one, and at no more than a few pages a second; each look stands for
 the events that were applied since the one before. It counts in memory and writes now and then, so that pages stay
@@ -18,16 +18,16 @@ from refold.model.quantiles import bucket
 from refold.store.builds.build import Build
 
 LOOK_EVERY = 0.2
-"""Seconds between two looks at a build: each costs a round trip."""
+"""Seconds between two measurements of a build; each costs a round trip."""
 WRITE_EVERY = 5.0
 """Seconds between two writes."""
 
 
 class Latencies:
-    """What one worker has seen of latencies and not written yet.
+    """The latencies that one worker has measured and not written yet.
 
     Args:
-        clock: seconds that only grow.
+        clock: monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,12 +38,12 @@ class Latencies:
         self._due = clock() + WRITE_EVERY
 
     def note(self, conn: psycopg.Connection, build: Build, applied: Applied) -> None:
-        """Takes a page into account that has just been committed.
+        """Measure a page that has just been committed.
 
         Args:
             conn: a worker's connection, in autocommit mode.
-            build: whose page.
-            applied: what it did.
+            build: build of the page.
+            applied: result of the page.
         """
         if not applied.events or applied.last is None:
             return
@@ -69,11 +69,11 @@ class Latencies:
             self._counts[build.build_id, stage, bucket(seconds)] += events
 
     def write(self, conn: psycopg.Connection, *, now: bool = False) -> None:
-        """Adds what was counted to `refold.latencies`, when it is time to.
+        """Add the counts to `refold.latencies` when a write is due.
 
         Args:
             conn: a worker's connection, in autocommit mode.
-            now: whether it is due or not.
+            now: write at once, even if no write is due.
         """
         if not self._counts or (not now and self._clock() < self._due):
             return

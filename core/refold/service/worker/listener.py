@@ -1,4 +1,4 @@
-"""Sleeping until there is something to read, without missing a notification and without a NOTIFY for every commit.
+"""The sleep of a worker until new events arrive, without missed notifications and without a NOTIFY for every commit.
 
 A worker that goes to sleep takes a *shared session* advisory lock; the trigger on a stream (sql/functions/
 notify_sleepers.sql) tries that lock and notifies only when somebody sleeps. Polling stays underneath as the truth.
@@ -20,16 +20,16 @@ from refold.service.worker.missed_notifications import GRACE, Missed, close_inci
 log = logging.getLogger("refold.worker")
 
 KEY = 8246178264892741632
-"""Of the lock: `sql/functions/sleepers_lock.sql`, which a login without a role may not call."""
+"""Key of the lock in `sql/functions/sleepers_lock.sql`, which a login without a role may not call."""
 CHANNEL = "refold"
 POLL = 1.0
 """Seconds between two looks while no notification arrives."""
 SETTLE = 0.25
-"""Seconds at most for which a sleeper waits for transactions that were open when it marked itself asleep."""
+"""Longest wait of a sleeper for transactions that were open when it marked itself asleep, seconds."""
 TICK = 0.005
-"""Seconds between two looks in that time."""
+"""Polling interval during that wait, seconds."""
 OBEY = 0.25
-"""Seconds after which a sleeper looks whether it has been told to stop."""
+"""Seconds between two checks of a sleeper for a stop."""
 
 # The key is the same for everybody who may connect. Whoever holds it exclusively keeps workers from marking themselves
 # asleep, and they poll; whoever holds it shared is taken for a sleeper, and each append notifies. Neither does harm;
@@ -46,16 +46,16 @@ ORDER BY l.pid
 
 
 def holders(conn: psycopg.Connection) -> list[tuple[int, str, str, bool]]:
-    """Who holds the sleepers' lock: pid, user, application, and whether exclusively."""
+    """Return the sessions that hold the sleepers' lock: pid, user, application, and whether exclusively."""
     return [(pid, user, name, alone) for pid, user, name, alone in conn.execute(_HOLDERS, (KEY,)).fetchall()]
 
 
 class Listener:
-    """Sleeps for one worker.
+    """The listener that lets one worker sleep until there is work.
 
     Args:
         conn: the worker's connection, in autocommit mode.
-        poll: seconds between two looks while no notification arrives.
+        poll: polling interval while no notification arrives, seconds.
     """
 
     def __init__(self, conn: psycopg.Connection, *, poll: float = POLL) -> None:
@@ -71,7 +71,7 @@ class Listener:
         self._told = False
 
     def self_test(self, other: psycopg.Connection, *, seconds: float = 1.0) -> bool:
-        """Finds out whether a NOTIFY arrives here: behind a transaction-pooling proxy it never does.
+        """Return whether a NOTIFY arrives here; behind a transaction-pooling proxy it never does.
 
         It runs before the worker first marks itself asleep. Without it the worker polls.
 
@@ -85,16 +85,16 @@ class Listener:
         return self.works
 
     def sleep(self, work: Callable[[], bool], stopped: Callable[[], bool], *, at_most: float = math.inf) -> None:
-        """Sleeps until there is work, a notification, or the next poll; stays marked asleep until `mark_awake`.
+        """Sleep until there is work, a notification, or the next poll; stay marked asleep until `mark_awake`.
 
         The rule that misses nothing: mark asleep, note which transactions are in progress, look once more;
         while one of them is still open, keep looking briefly (it may have tried the lock before
         that); only then sleep.
 
         Args:
-            work: looks for work.
-            stopped: whether the worker has been asked to stop.
-            at_most: seconds after which the worker has something else to do.
+            work: returns whether there is work.
+            stopped: returns whether the worker must stop.
+            at_most: longest sleep, seconds.
         """
         seconds = min(self._poll, at_most)
         self._judge()
@@ -112,7 +112,7 @@ class Listener:
             self._doze(TICK, stopped)
 
     def mark_awake(self) -> None:
-        """Tells producers that nobody needs to be woken: there is work in hand."""
+        """Release the sleepers' lock, so that producers send no notification for this worker."""
         if self._up:
             self._conn.execute("SELECT pg_advisory_unlock_shared(refold.sleepers_lock())")
             self._up = self._settled = False
@@ -127,7 +127,7 @@ class Listener:
         return self._up
 
     def _kept_from_it(self) -> bool:
-        """Whether somebody holds the lock for longer than a producer tries it; looking again at once is of no use."""
+        """Return whether another session holds the lock for longer than a producer does; then only polling helps."""
         now = time.monotonic()
         self._refused = self._refused or now
         if now - self._refused < SETTLE:
@@ -136,13 +136,13 @@ class Listener:
             self._told = True
             who = [f"pid {pid} ({user}, {name})" for pid, user, name, alone in holders(self._conn) if alone]
             log.warning(
-                "somebody else holds the sleepers' lock, so that events cannot wake this worker: %s; polling",
-                ", ".join(who) or "gone by now",
+                "another session holds the sleepers' lock, so no notification wakes this worker: %s; polling instead",
+                ", ".join(who) or "it has ended meanwhile",
             )
         return True
 
     def _settle(self, work: Callable[[], bool], stopped: Callable[[], bool]) -> bool:
-        """Looks until every transaction is over that may have found nobody asleep; False when there is work."""
+        """Poll until every transaction has ended that may have missed the mark; return False when there is work."""
         # A txid of its own: a snapshot does not list those that run above the latest one that has ended.
         row = one_row(self._conn, "SELECT pg_current_snapshot()::text, pg_current_xact_id()::text")
         then, own = Snapshot.parse(row[0]), int(row[1])
@@ -160,7 +160,7 @@ class Listener:
             time.sleep(TICK)
 
     def _listen(self, seconds: float, stopped: Callable[[], bool]) -> bool:
-        """Whether a notification arrives within a time."""
+        """Return whether a notification arrives within a time."""
         until = time.monotonic() + seconds
         while not stopped():
             left = until - time.monotonic()
@@ -171,21 +171,21 @@ class Listener:
         return False
 
     def _notified(self) -> None:
-        """A notification arrived: whatever is read from now on may have sent it."""
+        """Record a notification; it may belong to any event that is read from now on."""
         self._asleep_txid = self._missed = None
         if self._lost:
             self._lost = False
             close_incident(self._conn)
 
     def _note_missed(self) -> None:
-        """Notes an event that should have notified, if there is one."""
+        """Remember an event whose notification is missing, if any."""
         if self._asleep_txid is not None and self._missed is None:
             missed = first_missed(self._conn, self._asleep_txid)
             if missed is not None:
                 self._missed = missed, time.monotonic()
 
     def _judge(self) -> None:
-        """Opens an incident once its notification can no longer be on its way."""
+        """Open an incident when a missing notification can no longer arrive."""
         if self._missed is None or time.monotonic() < self._missed[1] + GRACE:
             return
         missed, _ = self._missed
@@ -204,7 +204,7 @@ class Listener:
         return any(not now.visible(txid) for txid in txids)
 
     def _doze(self, seconds: float, stopped: Callable[[], bool]) -> None:
-        """Waits without being marked asleep, in short naps so that a stop is obeyed soon."""
+        """Wait without being marked asleep, in short naps, so that a stop takes effect soon."""
         until = time.monotonic() + seconds
         while time.monotonic() < until and not stopped():
             time.sleep(min(0.05, max(0.0, until - time.monotonic())))

@@ -1,4 +1,4 @@
-"""A worker process: look, apply, sleep; until it is told to stop or everything is done."""
+"""The main loop of a worker: find builds with work, apply pages, sleep; until a stop or the end of a drain."""
 
 from __future__ import annotations
 
@@ -39,21 +39,20 @@ from refold.store.schema.settings import read_settings
 log = logging.getLogger("refold.worker")
 
 NAP = 0.005
-"""Seconds between two looks while other workers hold what there is to do."""
+"""Seconds between two checks while other workers hold all builds with work."""
 FROZEN_AFTER = 60.0
-"""Seconds for which a worker may say nothing, in the middle of a page or asleep."""
+"""Seconds for which a worker's session may be silent, within a page or asleep."""
 SEGMENTS_EVERY = 5.0
-"""Seconds between two looks at the log's spare segments, at whether cursors still mean what they say, and at old
-snapshots."""
+"""Seconds between two checks of the log's spare segments, of the cluster, and of old snapshots."""
 
 
 class _Swept(NamedTuple):
-    """What a round did.
+    """The result of one round over the builds.
 
     Args:
-        busy: anything at all.
-        full: there may be more right now.
-        pages: seconds that the page of each build took.
+        busy: whether the round did any work.
+        full: whether more work may be ready now.
+        pages: duration of each build's page, seconds.
     """
 
     busy: bool
@@ -62,16 +61,16 @@ class _Swept(NamedTuple):
 
 
 class Worker:
-    """Keeps all builds of one database up to date, together with any number of others like it.
+    """A worker that keeps all builds of one database up to date, together with any number of other workers.
 
     Args:
-        url: a libpq URL; the login role must be allowed to act as refold_worker.
-        projections: the folder of Python transforms, if this worker has any.
-        duties: what it does beside its pages, see `DutyThread`; nothing of it when it drains.
-        poll: seconds between two looks while no notification arrives.
-        frozen_after: seconds after which the server takes a worker that says nothing for dead.
-        stopped: asked between pages whether to stop.
-        on_page: told of every page (build, events), for progress.
+        url: libpq URL; the login role must be allowed to act as refold_worker.
+        projections: folder of Python transforms, if any.
+        duties: duties to run beside its pages, see `DutyThread`; none while draining.
+        poll: polling interval while no notification arrives, seconds.
+        frozen_after: seconds of silence after which the server ends the worker's session.
+        stopped: called between pages; returns whether to stop.
+        on_page: called for every page (build, events), for progress.
     """
 
     def __init__(
@@ -106,13 +105,13 @@ class Worker:
         self._said: str | None = None
 
     def run(self, *, drain: bool = False) -> None:
-        """Works until stopped; with `drain`, until nothing is left that was committed by then.
+        """Work until stopped; with `drain`, until every committed event is applied.
 
-        Errors that a retry can mend are retried for as long as it takes, whole transactions only, with a
-        fresh connection. A standby in the place of the primary is one of them: during a failover it is waited out.
+        Transient errors are retried without limit: whole transactions, over a new connection. A standby in place of
+        the primary is transient, because a failover ends.
 
         Raises:
-            refold.errors.DatabaseError: the schema is missing, or the cluster is another.
+            refold.errors.DatabaseError: the schema is missing, or the database belongs to another cluster.
         """
         attempts = Retrying(
             retry=retry_if_exception(away),
@@ -192,7 +191,7 @@ class Worker:
             self._latencies.write(conn, now=True)
 
     def _sweep(self, runner: StepRunner, todo: list[Build]) -> _Swept:
-        """One step of each build that waits, and of what reads it."""
+        """Run one step of each build with work, and of its readers."""
         busy = full = False
         pages: dict[int, float] = {}
         queue = list(todo)
@@ -230,7 +229,7 @@ class Worker:
         return _Swept(busy, full, pages)
 
     def _due(self, builds: Iterable[Build]) -> list[Build]:
-        """The builds that neither failed just now nor rest."""
+        """Return the builds that are neither in back-off nor resting."""
         return self._pacing.due(self._backoff.due(builds))
 
     def _failed(self, conn: psycopg.Connection, build: Build, error: Exception) -> None:
@@ -247,7 +246,7 @@ class Worker:
             # Through a proxy one may arrive by chance, and the next not.
             if proxied(conn) or not listener.self_test(other):
                 log.warning(
-                    "NOTIFY does not arrive on this connection (a transaction-pooling proxy?): polling every %g s",
+                    "no NOTIFY arrives on this connection (a transaction-pooling proxy?); polling every %g s instead",
                     self._poll,
                 )
 
@@ -260,14 +259,14 @@ class Worker:
             log.warning("%s", said)
 
     def _wrote(self) -> None:
-        """The database could be written: whatever this worker waited for is there."""
+        """Record a successful write: the server is back."""
         if self._said is not None:
             self._said = None
-            log.info("working again")
+            log.info("connected again; work continues")
 
 
 def _waits_for(error: BaseException | None) -> str:
-    """What becomes of an error that a retry can mend, as the log tells it."""
+    """Return the log message for a transient error."""
     told = str(error).split("\n")[0]
     if isinstance(error, OnStandby | psycopg.errors.ReadOnlySqlTransaction):
         return f"waiting for a primary: {told}"

@@ -1,4 +1,4 @@
-"""Notifications that should have come: an event that was committed without one although a worker slept.
+"""Missed notifications: events that were committed without a NOTIFY although a worker slept.
 
 The trigger on the log tries the sleepers' lock after its transaction has an id. So an event whose id is above one
 that the sleeper drew after it had marked itself asleep must notify. When a poll finds such an event and nothing has
@@ -18,21 +18,21 @@ from refold.model.stream.cursor import Snapshot
 from refold.store.incidents import detect, resolve
 
 GRACE = 0.5
-"""Seconds for which a notification may be on its way after its event can be seen."""
+"""Seconds that a notification may take after its event becomes visible."""
 SUBJECT = "notify"
 DUTY = "listener"
 
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """An event that a poll found and that should have notified.
+    """An event that a poll found although a notification should have announced it.
 
     Args:
-        event_id: the first of them.
+        event_id: id of the first such event.
         recorded_at: when its transaction began.
         txid: its transaction.
-        asleep_txid: the sleeper's own id, drawn after it had marked itself asleep.
-        queue_usage: how full the cluster's queue of notifications was, 0 to 1.
+        asleep_txid: the sleeper's own transaction id, drawn after it had marked itself asleep.
+        queue_usage: fill level of the cluster's notification queue, 0 to 1.
     """
 
     event_id: str
@@ -43,7 +43,7 @@ class Missed:
 
 
 def first_missed(conn: psycopg.Connection, asleep_txid: int) -> Missed | None:
-    """The first event above a sleeper's own transaction id, if there is any.
+    """Return the first event above a sleeper's own transaction id, if there is any.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
@@ -63,7 +63,7 @@ def first_missed(conn: psycopg.Connection, asleep_txid: int) -> Missed | None:
 
 
 def open_incident(conn: psycopg.Connection, missed: Missed) -> None:
-    """Opens the incident, or adds to it."""
+    """Open the incident, or update its evidence."""
     evidence = {
         "event": missed.event_id,
         "recorded_at": missed.recorded_at.isoformat(),
@@ -77,7 +77,7 @@ def open_incident(conn: psycopg.Connection, missed: Missed) -> None:
 
 
 def close_incident(conn: psycopg.Connection) -> None:
-    """Closes the incident: notifications arrive again."""
+    """Resolve the incident: notifications arrive again."""
     resolve(
         conn,
         "missed_notification",

@@ -1,4 +1,4 @@
-"""Builds whose pages are expensive are taken less often, so that they hold up no other, and cost less in all.
+"""Rests for builds with expensive pages, so that they delay no other build and cost less in total.
 
 What makes a page expensive is seldom the number of its events: a key with a long history is read again for one event
 of it, and beside an old snapshot a hot row is found behind all its versions. The events of ten pages then cost one
@@ -21,13 +21,13 @@ LONGEST = 30.0
 
 
 class Pacing:
-    """Remembers which builds rest here, and until when.
+    """The builds that rest in this worker, and until when.
 
     Args:
-        clock: seconds that only grow.
-        free: seconds of a page that cost no rest.
-        share: seconds of rest for each further one.
-        longest: seconds of rest at most.
+        clock: monotonic seconds.
+        free: seconds of a page that need no rest.
+        share: seconds of rest for each further second.
+        longest: longest rest, seconds.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class Pacing:
         self._until: dict[int, float] = {}
 
     def took(self, build_id: int, seconds: float, *, full: bool) -> None:
-        """Notes what a page took.
+        """Record the duration of a page.
 
         Args:
-            build_id: whose page.
-            seconds: from its start to its end.
-            full: there is more: in a backlog a page is large, and takes its time for that.
+            build_id: build of the page.
+            seconds: duration of the page.
+            full: whether more events wait; pages of a backlog are large, and need no rest.
         """
         rest = 0.0 if full else min(max(0.0, seconds - self._free) * self._share, self._longest)
         self._until.pop(build_id, None)
@@ -58,12 +58,12 @@ class Pacing:
             self._until[build_id] = self._clock() + rest
 
     def due(self, builds: Iterable[Build]) -> list[Build]:
-        """The builds that do not rest."""
+        """Return the builds that do not rest."""
         now = self._clock()
         return [build for build in builds if self._until.get(build.build_id, now) <= now]
 
     def wait(self) -> float:
-        """Seconds until the next build has rested; infinite when none rests."""
+        """Return the seconds until the next rest ends; infinite if no build rests."""
         now = self._clock()
         # A build that has rested and had nothing to do since is no reason to wake up.
         return min((until - now for until in self._until.values() if until > now), default=math.inf)

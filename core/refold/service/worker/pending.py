@@ -1,4 +1,4 @@
-"""Finding what there is to do: one look at all cursors, without a lock."""
+"""The search for builds with work: one query over all cursors, without a lock."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from refold.store.builds.build import COLUMNS, Build
 
 @dataclass(frozen=True, slots=True)
 class _Kept(Build):
-    """A build that workers keep.
+    """A build that workers keep up to date.
 
     Args:
-        unread: whether the log holds anything beyond its cursor; false where it does not read the log.
+        unread: whether the log has events beyond its cursor; false for a build that does not read the log.
     """
 
     unread: bool
@@ -35,7 +35,7 @@ WHERE b.state IN ('building', 'live')
 
 
 def builds_with_work(conn: psycopg.Connection) -> list[Build]:
-    """The builds that have something to apply right now, upstream first.
+    """Return the builds that have events to apply now, upstream first.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
@@ -54,6 +54,6 @@ def _waits(build: _Kept, kept: Mapping[int, _Kept]) -> bool:
 
 
 def _depth(build: Build, kept: Mapping[int, _Kept]) -> int:
-    """How far a build is from the log."""
+    """Return the distance of a build from the log."""
     upstream = None if build.upstream_id is None else kept.get(build.upstream_id)
     return 0 if upstream is None else 1 + _depth(upstream, kept)

@@ -1,4 +1,4 @@
-"""Workers as operating-system processes: one that works by itself, or a parent that keeps several alive.
+"""Workers as operating-system processes: a single worker, or a parent that keeps several alive.
 
 The parent holds no connection while they run and shares nothing with its children: they meet at the locks of the
 builds. A child that dies is started again; one that is frozen or killed holds nothing that the others need.
@@ -31,32 +31,32 @@ from refold.visible import log_on_stderr
 
 log = logging.getLogger("refold.worker")
 LOGGERS = ("refold.worker", "refold.incidents")
-"""What a worker writes about: its work, and the incidents that it opens and closes."""
+"""Loggers that a worker writes to: its work, and the incidents that it opens and resolves."""
 
 REFUSED = 78
-"""Exit status of a child that cannot work here at all (EX_CONFIG of sysexits.h): starting it again is no use."""
+"""Exit status of a child that refused to start (EX_CONFIG of sysexits.h); the parent does not restart it."""
 BACKOFF = 0.1, 30.0
-"""Seconds before a dead child is started again: at first, and at most; doubled every time."""
+"""Seconds before a dead child is restarted: first and longest delay; doubled each time."""
 HEALTHY = 60.0
-"""Seconds after which a child counts as healthy, so that its next death is a first one again."""
+"""Seconds after which a child counts as healthy, so that its next death counts as the first."""
 GIVE_UP = 5
-"""Deaths in a row after which draining is given up: without an end in sight, there is no result either."""
+"""Consecutive deaths of a child after which draining fails."""
 TICK = 0.25
-"""Seconds between two looks of the parent at its children."""
+"""Seconds between two checks of the children by the parent."""
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What a worker process is to do.
+    """The configuration of a worker process.
 
     Args:
-        url: a libpq URL; the login role must be allowed to act as refold_worker.
-        projections: the folder of Python transforms, if there is one.
-        poll: seconds between two looks while no notification arrives.
-        drain: stop when everything that was committed is applied.
-        duties: what the workers do besides; functions of modules, as they are handed to other processes.
+        url: libpq URL; the login role must be allowed to act as refold_worker.
+        projections: folder of Python transforms, if any.
+        poll: polling interval while no notification arrives, seconds.
+        drain: stop when every committed event is applied.
+        duties: duties of the workers; module-level functions, because other processes receive them.
     """
 
     url: str
@@ -69,21 +69,21 @@ class Orders:
 def run(
     orders: Orders, processes: int = 1, *, tick: Callable[[], None] = lambda: None, log_level: int = logging.INFO
 ) -> None:
-    """Works in this process, or in several below it, until told to stop or everything is drained.
+    """Run workers in this process, or in child processes, until a signal or the end of a drain.
 
-    SIGTERM and SIGINT: pages in hand are finished, then this returns. A second one ends it at once; the pages in
-    hand are rolled back and done again by whoever works next.
+    On SIGTERM or SIGINT this returns after the current pages. A second signal stops it immediately; the current pages
+    are rolled back, and the next worker applies them again.
 
     Args:
-        orders: what to do.
-        processes: how many; 1 works in this process.
-        tick: called now and then, for progress.
-        log_level: of the children.
+        orders: configuration of the workers.
+        processes: number of processes; 1 works in this process.
+        tick: called repeatedly, for progress.
+        log_level: log level of the children.
 
     Raises:
-        DatabaseError: the schema is missing, or the cluster is another.
+        DatabaseError: the schema is missing, or the database belongs to another cluster.
         BuildError: while draining, workers keep dying.
-        KeyboardInterrupt: told to stop twice.
+        KeyboardInterrupt: a second signal arrived.
     """
     with connect(orders.url, "refold_worker", autocommit=True) as conn:
         check(conn)
@@ -111,7 +111,7 @@ def _work(orders: Orders, tick: Callable[[], None]) -> None:
 
 @contextmanager
 def _told_to_stop() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM or SIGINT has come; a second one raises KeyboardInterrupt wherever this process is."""
+    """Yield a function that returns whether SIGTERM or SIGINT arrived; a second signal raises KeyboardInterrupt."""
     told = False
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -119,7 +119,7 @@ def _told_to_stop() -> Iterator[Callable[[], bool]]:
         if told:
             raise KeyboardInterrupt
         told = True
-        log.info("stopping after the page in hand; once more stops at once")
+        log.info("stopping after the current page (signal again to stop immediately)")
 
     before = {number: signal.signal(number, handle) for number in _STOPS}
     try:
@@ -131,7 +131,7 @@ def _told_to_stop() -> Iterator[Callable[[], bool]]:
 
 @dataclass(slots=True)
 class _Child:
-    """One place in the pool, and the process that has it."""
+    """One slot of the pool, and its process."""
 
     process: BaseProcess | None = None
     started: float = 0.0
@@ -169,7 +169,7 @@ def _supervise(orders: Orders, processes: int, tick: Callable[[], None], log_lev
 
 
 def _look_after(child: _Child, orders: Orders) -> None:
-    """Takes note of a child that has ended, and says when it is to be started again."""
+    """Record the end of a child, and schedule its restart."""
     if child.process is None or child.process.is_alive():
         return
     code = child.process.exitcode
@@ -180,17 +180,17 @@ def _look_after(child: _Child, orders: Orders) -> None:
         child.done = True
         return
     if code == REFUSED:
-        raise DatabaseError("a worker cannot work on this database; its message is above")
+        raise DatabaseError("a worker refused to start; see its message above")
     child.deaths = child.deaths + 1 if time.monotonic() - child.started < HEALTHY else 1
     if orders.drain and child.deaths >= GIVE_UP:
         raise BuildError(
-            f"workers die before everything is applied, {child.deaths} times in a row",
-            remedy="The first lines of their messages, above, name the projection and the error.",
+            f"a worker ended {child.deaths} times in a row before all events were applied",
+            remedy="See the first lines of its messages above: they name the projection and the error.",
         )
     delay = min(BACKOFF[0] * 2 ** (child.deaths - 1), BACKOFF[1])
     child.due = time.monotonic() + delay
     how = f"by signal {-code}" if code is not None and code < 0 else f"with status {code}"
-    log.warning("worker %s ended %s; starting another in %.1f s", pid, how, delay)
+    log.warning("worker %s ended %s; restarting in %.1f s", pid, how, delay)
 
 
 def _send(children: list[_Child], number: signal.Signals) -> None:
@@ -200,7 +200,7 @@ def _send(children: list[_Child], number: signal.Signals) -> None:
 
 
 def _child(orders: Orders, parent: int, log_level: int) -> None:
-    """A worker process of the pool; ends with the parent, also when that was killed."""
+    """Run a worker process of the pool; it ends with the parent, even if the parent was killed."""
     told = False
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""How often a worker takes pages while somebody holds an old snapshot.
+"""Rests between pages while a session holds an old snapshot.
 
 Each page leaves versions of the rows that it updates, which nobody may vacuum and every later page steps over. That
 grows with the number of pages, not of events: larger pages, less often, make the growth a square root.
@@ -16,7 +16,7 @@ SHARE = 5
 """Under an old snapshot: so many times what the pages of a round cost more than before. Less often means fewer old
 versions and more events that wait: an event waits least at 2, and then they take half of a processor; here a fifth."""
 MOST = 1.0
-"""Seconds from one round to the next at most."""
+"""Longest time from one round to the next, seconds."""
 PAGES = 20
 """The cheapest of so many pages tells what one of a build costs: a burst makes some of them dear, old versions all."""
 
@@ -34,7 +34,7 @@ class Pace:
         self._last: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=PAGES))
 
     def held(self, held: bool) -> None:
-        """Takes note of whether an old snapshot is held."""
+        """Record whether an old snapshot is held."""
         self._held = held
 
     def rest(self, pages: Mapping[int, float]) -> float:

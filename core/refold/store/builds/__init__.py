@@ -1,1 +1,1 @@
-"""Builds: making them, switching to them, and knowing what there is."""
+"""Builds: reading, locking and changing them."""

@@ -17,9 +17,9 @@ State = Literal["building", "live", "retired", "dropped"]
 Language = Literal["sql", "python"]
 
 EVENT_GRAIN: tuple[Upkeep, ...] = ("facts", "transform")
-"""The upkeeps whose tables are streams."""
+"""Kinds of upkeep whose tables are streams."""
 BY_KEY: tuple[Upkeep, ...] = ("funnel", "recompute")
-"""The upkeeps that look up the events of a key, by an index on their stream, and are loaded by ranges of it."""
+"""Kinds of upkeep that look up the events of a key by an index on their stream; they load by ranges of the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Build:
 
     @property
     def cursor(self) -> Cursor:
-        """Which events it has applied."""
+        """Return the cursor: which events the build has applied."""
         return _cursor(self.done, self.target, self.progress_txid, self.progress_position, self.progress_ordinal)
 
 
@@ -77,19 +77,19 @@ COLUMNS = """
     b.pages_applied, b.apply_ms, b.applied_at, b.deployment, b.created_at, b.promoted_at, b.retired_at, b.retired_by,
     b.error, b.dead_letters
 """
-"""Of `refold.builds_now AS b`, for `class_row(Build)`."""
+"""Columns of `refold.builds_now AS b`, for `class_row(Build)`."""
 _ROW: BaseRowFactory[Build] = class_row(Build)
 
 
 def find(conn: psycopg.Connection, condition: str = "true", *parameters: object) -> list[Build]:
-    """Builds that satisfy an SQL condition over `b` (a row of refold.builds_now), oldest first."""
+    """Return the builds that satisfy an SQL condition over `b` (a row of refold.builds_now), oldest first."""
     with conn.cursor(row_factory=_ROW) as cursor:
         query = f"SELECT {COLUMNS} FROM refold.builds_now AS b WHERE {condition} ORDER BY b.build_id"
         return cursor.execute(query.encode(), parameters).fetchall()
 
 
 def observed(conn: psycopg.Connection) -> list[Build]:
-    """The builds that are kept, for who must not see their definitions, and of errors only what they are called."""
+    """Return the builds that are kept up to date, without definitions and error texts, for an observer."""
     columns = COLUMNS.replace("b.definition", "'' AS definition").replace("b.error", "b.failing AS error")
     with conn.cursor(row_factory=_ROW) as cursor:
         query = (
@@ -109,7 +109,7 @@ def with_tables(conn: psycopg.Connection) -> list[Build]:
 
 
 def kept(conn: psycopg.Connection) -> list[Build]:
-    """The builds that workers keep up to date: live ones and those on their way."""
+    """Return the builds that workers keep up to date: live ones and those being built."""
     return find(conn, "b.state IN ('building', 'live')")
 
 
@@ -136,13 +136,13 @@ def readers_of(conn: psycopg.Connection, *build_ids: int) -> list[Build]:
 
 
 def live(conn: psycopg.Connection, projection: str) -> Build | None:
-    """The build that analysts see, if any."""
+    """Return the build that analysts see, if any."""
     found = find(conn, "b.state = 'live' AND b.projection = %s", projection)
     return found[0] if found else None
 
 
 def by_id(conn: psycopg.Connection, build_id: int) -> Build:
-    """One build."""
+    """Return a build by its id."""
     return find(conn, "b.build_id = %s", build_id)[0]
 
 
@@ -153,7 +153,7 @@ def by_ids(conn: psycopg.Connection, build_ids: Iterable[int]) -> list[Build]:
 
 @dataclass(frozen=True, slots=True)
 class Locked(Build):
-    """A build under its lock, and how far its stream had come when it was seen there.
+    """A build under its lock, and the progress of its stream at that moment.
 
     Args:
         upstream_done: the cursor of its upstream, as above; all None for a build on the log.
@@ -170,7 +170,7 @@ class Locked(Build):
     own_txid: int
 
     def upstream(self, known: Snapshot) -> Cursor:
-        """How far it may read; `known` as for `Snapshot.capped`."""
+        """Return how far the build may read; `known` as for `Snapshot.capped`."""
         if self.upstream_done is None:
             return Cursor(Snapshot.parse(self.now).capped(self.own_txid, known))
         return _cursor(
@@ -193,7 +193,7 @@ _LOCKED: BaseRowFactory[Locked] = class_row(Locked)
 
 
 def lock(conn: psycopg.Connection, build_id: int, *, wait: bool = False, readers: bool = False) -> Locked | None:
-    """Locks a build until the end of the transaction, then looks at it.
+    """Lock a build until the end of the transaction, then read it.
 
     In two statements: locking and looking in one would show, beside the lock, what was there before the lock was
     had, and the cursor would move backwards.
@@ -219,7 +219,7 @@ def lock(conn: psycopg.Connection, build_id: int, *, wait: bool = False, readers
 
 
 def move(conn: psycopg.Connection, build: Build, cursor: Cursor, *, events: int = 0, milliseconds: float = 0.0) -> None:
-    """Adds the row of a cursor that has moved, with the statistics, in the transaction that wrote the rows.
+    """Insert the new cursor and statistics of a build, in the transaction that wrote the rows.
 
     Args:
         conn: the caller's transaction, which holds the build's lock.
@@ -256,11 +256,11 @@ def move(conn: psycopg.Connection, build: Build, cursor: Cursor, *, events: int 
 
 
 def kept_reads(conn: psycopg.Connection, build_id: int) -> list[str] | None:
-    """The columns of its stream that a build's query reads; None where nobody has asked Postgres (a transform)."""
+    """Return the columns of its stream that a build's query reads; None for a transform."""
     row = conn.execute("SELECT reads FROM refold.builds WHERE build_id = %s", (build_id,)).fetchone()
     return None if row is None else row[0]
 
 
 def set_error(conn: psycopg.Connection, build: Build, message: str | None) -> None:
-    """Notes why a build does not move, or that it does again."""
+    """Store the error that stops a build, or clear it."""
     conn.execute("UPDATE refold.builds SET error = %s WHERE build_id = %s", (message, build.build_id))

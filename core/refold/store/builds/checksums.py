@@ -1,4 +1,4 @@
-"""Kept checksums against the rows that stand in the tables. Reads no log.
+"""Stored checksums of a build's tables, and their comparison with the rows, without reading the log.
 
 A checksum is its row in `refold.checksums` and all its rows in `refold.checksum_changes`, which `fold` adds up. Whoever
 reads both does it in one statement, or in one snapshot: then it makes no difference whether they have been added up.
@@ -21,7 +21,7 @@ from refold.postgres.rows import one_row
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """A slice that is not what refold has written there, or read.
+    """A slice that differs from what refold has written or read.
 
     Args:
         relation: which table of the build, by its place among its relations; READ for its stream.
@@ -39,13 +39,13 @@ class Disagreement:
 
     @property
     def signature(self) -> tuple[int, int, int]:
-        """What differs, whatever has been written or read since."""
+        """Return the difference, which later writes and reads do not change."""
         return self.slice, self.actual - self.recorded, self.hash
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What checksums are compared with.
+    """One side of a comparison of checksums.
 
     Args:
         relation: of which table they are.
@@ -59,13 +59,13 @@ class Side:
 
 
 def take(conn: psycopg.Connection, build_id: int, relations: Sequence[Relation]) -> None:
-    """Takes the checksums of all rows of a build, in the transaction that has loaded them."""
+    """Store the checksums of all rows of a build, in the transaction that has loaded them."""
     for at, relation in enumerate(relations):
         keep(conn, build_id, Side(at, actual(relation)), {})
 
 
 def keep(conn: psycopg.Connection, build_id: int, side: Side, parameters: Mapping[str, object]) -> None:
-    """Puts checksums in place of those that are kept of a relation; the caller holds the build's lock."""
+    """Replace the stored checksums of a relation; the caller holds the build's lock."""
     # All changes of the build, in whichever relation: a `fold` that has one in hand might wait for a checksum that this
     # transaction has deleted, and this one for that change.
     conn.execute(b"SELECT FROM refold.checksum_changes WHERE build_id = %s FOR UPDATE", (build_id,))
@@ -84,13 +84,13 @@ def keep(conn: psycopg.Connection, build_id: int, side: Side, parameters: Mappin
 
 
 def forget(conn: psycopg.Connection, build_id: int) -> None:
-    """Removes all checksums of a build, in the transaction that empties or drops its tables."""
+    """Delete all checksums of a build, in the transaction that empties or drops its tables."""
     for table in ("checksum_changes", "checksums"):
         conn.execute(f"DELETE FROM refold.{table} WHERE build_id = %s".encode(), (build_id,))
 
 
 def fold(conn: psycopg.Connection, build_id: int, at_most: int) -> int:
-    """Adds changes to the checksums that they change, in one statement; pages go on meanwhile.
+    """Add changes to their checksums, in one statement; pages continue meanwhile.
 
     Args:
         conn: acts as refold_worker; no lock is needed.
@@ -125,7 +125,7 @@ def fold(conn: psycopg.Connection, build_id: int, at_most: int) -> int:
 def disagreements(
     conn: psycopg.Connection, build_id: int, relations: Sequence[Relation], ranges: Sequence[Range] = EVERY_SLICE
 ) -> list[Disagreement]:
-    """The slices whose rows differ from their checksums.
+    """Return the slices whose rows differ from their checksums.
 
     Args:
         conn: one snapshot of kept checksums and rows: a transaction in REPEATABLE READ, or under the build's lock.
@@ -144,7 +144,7 @@ def disagreements(
 def compared(
     conn: psycopg.Connection, build_id: int, side: Side, parameters: Mapping[str, object]
 ) -> list[Disagreement]:
-    """The slices in which kept checksums differ from something; the arguments as for `disagreements`."""
+    """Return the slices in which stored checksums differ from a side; arguments as for `disagreements`."""
     query = (
         "SELECT %(at)s::integer AS relation, coalesce(s.slice, k.slice) AS slice, coalesce(k.rows, 0) AS recorded,\n"
         "       coalesce(s.rows, 0) AS actual, coalesce(s.hash, 0) - coalesce(k.hash, 0) AS hash\n"
@@ -165,7 +165,7 @@ def compared(
 
 
 def correct(conn: psycopg.Connection, build_id: int, wrong: Iterable[Disagreement]) -> None:
-    """Makes checksums those of the rows.
+    """Correct checksums to match the rows.
 
     Only after the rows have been compared with the query, and under the same lock as the disagreement was seen: it
     would hide what is wrong.
@@ -180,7 +180,7 @@ def correct(conn: psycopg.Connection, build_id: int, wrong: Iterable[Disagreemen
 
 
 def known_slices(conn: psycopg.Connection, build_id: int) -> list[int]:
-    """The slices of a build that have checksums, in order."""
+    """Return the slices of a build that have checksums, in order."""
     rows = conn.execute(
         """
         SELECT slice FROM refold.checksums WHERE build_id = %(build)s AND relation >= 0

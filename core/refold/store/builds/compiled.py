@@ -1,4 +1,4 @@
-"""A build ready to be kept: its definition loaded, its SQL generated."""
+"""Compiled builds: the loaded definition and the generated SQL of a build."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from refold.store.builds.build import Build, by_id, kept_reads
 
 @dataclass(frozen=True, slots=True)
 class CompiledBuild:
-    """What it takes to keep one build.
+    """The plan, the SQL and the transform that keep one build up to date.
 
     Args:
         build_id: the build.
@@ -45,24 +45,24 @@ class CompiledBuild:
 
 
 def table_name(projection: str, fingerprint: str, number: int) -> str:
-    """A build's table. The number is in it because an unchanged rebuild keeps the fingerprint."""
+    """Return the name of a build's table; it has a number because an unchanged rebuild keeps the fingerprint."""
     return f"{projection}__{fingerprint[:8]}__{number}"
 
 
 def projection_of(table: str) -> str:
-    """The name that a build's projection had when its table was made; `refold rename` may have given it another."""
+    """Return the projection's name when the table was created; `refold rename` may have changed it since."""
     return table.split("__")[0]
 
 
 def stream_of(upstream: Build | None) -> Stream:
-    """The physical stream that a build with this upstream reads."""
+    """Return the physical stream that a build with this upstream reads."""
     if upstream is None:
         return LOG_STREAM
     return Stream(f"refold_builds.{ident(upstream.table_name)}", ordinal=True)
 
 
 class Compiler:
-    """Makes compiler and keeps them: a build's SQL changes only with the upstream it reads.
+    """A cache of compiled builds: a build's SQL changes only with the upstream that it reads.
 
     SQL projections come from what was deployed (the text in `refold.builds`), so that workers need no files
     for them. A transform is code, and code comes from this machine's folder alone; its fingerprint must match.
@@ -83,7 +83,7 @@ class Compiler:
         self.shown: dict[int, str] = {}
 
     def of(self, conn: psycopg.Connection, build: Build) -> CompiledBuild:
-        """The compiled of a build.
+        """Return the compiled form of a build.
 
         Raises:
             BuildError: a transform's file is missing here, or it or what it imports differs from what was deployed.
@@ -125,19 +125,19 @@ class Compiler:
             known = self._definitions.get(build.projection)
         if known is None or known.transform is None:
             raise BuildError(
-                f"the transform {build.projection} is not in {self._folder}",
-                remedy="Give the worker the folder that was deployed: --projections DIR.",
+                f"the transform {build.projection} is not in {self._folder or 'any given folder'}",
+                remedy="Name the deployed folder with --projections DIR.",
             )
         if known.fingerprint != build.fingerprint and not self._renamed(build, upstream):
             raise BuildError(
-                f"{known.path}, or what it imports, differs from the deployed build {build.table_name}",
+                f"{known.path}, or a module that it imports, differs from the deployed build {build.table_name}",
                 remedy="Run `refold deploy`, or give this worker the deployed version of the files.",
             )
         transform = known.transform
         return replace(transform, function=gentle(transform.function)) if self._gently else transform
 
     def _renamed(self, build: Build, upstream: Build | None) -> bool:
-        """Whether the code is that of a build, but for names of then."""
+        """Return whether the code is that of a build, except for names that changed since."""
         names = {
             one.projection: projection_of(one.table_name)
             for one in (build, upstream)
@@ -150,7 +150,7 @@ class Compiler:
 
 
 def columns_of(conn: psycopg.Connection, build: Build) -> tuple[str, ...]:
-    """The columns that readers of an event-grain build may use."""
+    """Return the columns that readers of an event-grain build may use."""
     rows = conn.execute(
         """
         SELECT attname FROM pg_attribute

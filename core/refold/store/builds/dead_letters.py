@@ -1,4 +1,4 @@
-"""Dead letters: events that one build could not process, set aside with the error so that its page could go on.
+"""Dead letters: events that one build could not process, stored with the error and excluded from its page.
 
 A waiting or dropped letter is *known missing*: the build's law is about its events less these. `Build.dead_letters`
 counts both, in the row whose lock everybody holds who reads or changes them; the usual build has none, and nobody asks
@@ -68,7 +68,7 @@ class DeadLetter:
 
 
 def find(conn: psycopg.Connection, condition: str = "true", *parameters: object) -> list[DeadLetter]:
-    """Letters that satisfy an SQL condition over `d` (refold.dead_letters) and `b` (its build), oldest first."""
+    """Return the dead letters that satisfy an SQL condition over `d` (refold.dead_letters) and `b` (its build)."""
     with conn.cursor(row_factory=class_row(DeadLetter)) as cursor:
         query = f"""
             SELECT d.dead_letter_id, d.build_id, b.projection, b.table_name, d.event_id, d.txid::text::bigint AS txid,
@@ -107,7 +107,7 @@ def letters(
 
 
 def excluded_event_ids(conn: psycopg.Connection, build: Build) -> list[str]:
-    """The ids of the events that a build leaves out.
+    """Return the ids of the events that a build excludes.
 
     Args:
         conn: the caller's snapshot, or a transaction that holds the build's lock.
@@ -123,7 +123,7 @@ def excluded_event_ids(conn: psycopg.Connection, build: Build) -> list[str]:
 
 @dataclass(slots=True)
 class DeadLetterBudget:
-    """How many letters of a build may wait; beyond that it is rather the projection that is broken.
+    """The number of dead letters of a build that may wait; more suggest that the projection is broken.
 
     What a person has dropped is settled, and does not count. A *live* build goes on beyond the bound unless
     `refold.settings.too_many_dead_letters` says `stop`: whoever can append could otherwise stop a metric, and good
@@ -144,7 +144,7 @@ class DeadLetterBudget:
 
     @classmethod
     def for_page(cls, conn: psycopg.Connection, build: Build, rows: int) -> DeadLetterBudget:
-        """The bound for a page of so many rows, from `refold.settings`."""
+        """Read the budget for a page of a number of rows from `refold.settings`."""
         # What its live predecessor leaves out fails in a rebuild as well, and is no news.
         found = one_row(
             conn,
@@ -162,27 +162,27 @@ class DeadLetterBudget:
 
     @property
     def beyond(self) -> bool:
-        """Whether it is more than there may be."""
+        """Return whether the budget is exceeded."""
         return self.left < 0 or self.of_page < 0
 
     def spend(self, error: BaseException) -> None:
-        """Counts one more.
+        """Count one more dead letter.
 
         Raises:
-            BuildError: that is too many, and the build stops there.
+            BuildError: the budget is exceeded, and the build stops.
         """
         self.left -= 1
         self.of_page -= 1
         if self.beyond and self.stops:
             raise BuildError(
-                f"too many of its events fail, the last with {described(error)}",
-                remedy="Mend the projection and deploy it. The bounds are refold.settings.max_dead_letters and "
+                f"too many events fail; the last error is {described(error)}",
+                remedy="Correct the projection and deploy it. The limits are refold.settings.max_dead_letters and "
                 "dead_letter_share.",
             ) from error
 
 
 class Failed(Protocol):
-    """An event and what it made."""
+    """An event that failed, and the exception it raised."""
 
     @property
     def event_id(self) -> str: ...
@@ -193,11 +193,11 @@ class Failed(Protocol):
 
 
 LONGEST = 300
-"""Characters of an error that are kept. Postgres quotes the value that it cannot read, and that may be a megabyte."""
+"""Most characters of an error that are stored; Postgres quotes values that may have a megabyte."""
 
 
 def described(error: BaseException) -> str:
-    """An error in one line that can be read, as its cause has it."""
+    """Return the text of an error's cause in one line."""
     if isinstance(error, psycopg.Error):
         text = error.diag.message_primary or str(error).partition("\n")[0]
     else:
@@ -207,13 +207,13 @@ def described(error: BaseException) -> str:
 
 
 def quarantine(conn: psycopg.Connection, build: Build, failed: Sequence[Failed], *, beyond: bool = False) -> None:
-    """Makes events dead letters of a build, in the transaction that moves the cursor past them.
+    """Store events as dead letters of a build, in the transaction that moves the cursor past them.
 
     Args:
         conn: the caller's transaction, which holds the build's lock.
         build: the build.
         failed: rows of its stream, each once.
-        beyond: whether there are more than `Bound` allows.
+        beyond: whether the budget is exceeded.
     """
     if not failed:
         return
@@ -264,16 +264,16 @@ def quarantine(conn: psycopg.Connection, build: Build, failed: Sequence[Failed],
 def moved(
     conn: psycopg.Connection, build_id: int, *, left_out: int = 0, waiting: int = 0, beyond: bool = False
 ) -> None:
-    """Adds to a build's counts, and brings its incident up to date: open while letters wait.
+    """Update a build's counts of dead letters, and its incident, which is open while any waits.
 
     Counting all of them each time would make a thousand letters cost a million rows.
 
     Args:
         conn: the caller's transaction, which holds the build's lock.
         build_id: the build.
-        left_out: how many more it leaves out.
-        waiting: how many more of those wait.
-        beyond: whether there are more than `Bound` allows.
+        left_out: change of the number of excluded events.
+        waiting: change of the number of waiting ones.
+        beyond: whether the budget is exceeded.
     """
     row = one_row(
         conn,
@@ -308,7 +308,7 @@ def moved(
 
 
 def settle(conn: psycopg.Connection, build: Build) -> None:
-    """Closes the incident of a build that is replaced: nobody reads it, and its letters are not listed any more.
+    """Resolve the incident of a superseded build, whose dead letters are no longer listed.
 
     Args:
         conn: the transaction that retires it.
@@ -319,7 +319,7 @@ def settle(conn: psycopg.Connection, build: Build) -> None:
 
 
 def recount(conn: psycopg.Connection, build_id: int) -> None:
-    """Counts a build's letters, after some were deleted.
+    """Count a build's dead letters again, after some were deleted.
 
     Args:
         conn: the caller's transaction, which holds the build's lock.

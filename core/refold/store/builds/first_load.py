@@ -16,7 +16,7 @@ from refold.store.builds.build import Build, move
 
 
 def start_over(conn: psycopg.Connection, build: Build) -> None:
-    """Empties a build that is not loaded, and takes its load back to the beginning.
+    """Empty a build that is not loaded, and restart its load.
 
     Dead letters stay: their events are left out of the next load as they were of this one.
 
@@ -29,7 +29,7 @@ def start_over(conn: psycopg.Connection, build: Build) -> None:
 
 
 def empty(conn: psycopg.Connection, build: Build) -> None:
-    """The same but for the cursor, which of a build that was loaded may not simply go back."""
+    """Empty a build without moving its cursor, because the cursor of a loaded build must not go back."""
     for table in tables_of(conn, build.table_name):
         conn.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier("refold_builds", table)))
     # Else an audit would take the rows that are yet to be loaded for rows that somebody deleted.
@@ -45,7 +45,7 @@ def empty(conn: psycopg.Connection, build: Build) -> None:
 
 
 def tables_of(conn: psycopg.Connection, table_name: str) -> list[str]:
-    """A build's table and the sets beside it, as far as they are there."""
+    """Return the existing tables of a build: its main table and the sets beside it."""
     rows = conn.execute(
         """
         SELECT tablename FROM pg_tables

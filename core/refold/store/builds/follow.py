@@ -1,4 +1,4 @@
-"""Reading on from another build of one's stream, which leaves no gap, or is refused.
+"""The switch of a reader to another build of its stream, without a gap.
 
 A loaded build has read its stream up to its cursor. Another build of the same stream may hold other rows up to
 there: of an event that only one of the two had to set aside, a reader would for ever have too little or too much, and
@@ -20,11 +20,11 @@ from refold.store.builds.first_load import start_over
 
 
 class Gap(BuildError):
-    """What a build has read, and what it would read from now on, are not one stream."""
+    """The stream that a build has read differs from the stream that it would read from now on."""
 
 
 class Behind(Gap):
-    """Nobody knows yet: the other stream has not got as far as the build has read."""
+    """The other stream is behind the reader, so the streams cannot be compared yet."""
 
 
 def follow(
@@ -34,9 +34,9 @@ def follow(
     *,
     prove: Callable[[Build], object] | None = None,
 ) -> None:
-    """Points a build at another build of its stream; it goes on from its own cursor.
+    """Point a build at another build of its stream; it continues from its own cursor.
 
-    A first load that has read what the successor does not have begins anew.
+    A first load that has read events that the successor does not have starts again.
 
     Args:
         conn: the caller's transaction, which holds the locks of both, the successor's first.
@@ -53,10 +53,12 @@ def follow(
     passed = _passed(reader)
     if not _before_anything(reader):
         if upstream.fingerprint != successor.fingerprint:
-            raise Gap(f"{successor.table_name} is not what {reader.table_name} has read")
+            raise Gap(
+                f"{successor.table_name} has another definition than the stream that {reader.table_name} has read"
+            )
         # What it has yet to read may be set aside there, or not: nobody knows.
         if not successor.loaded or not successor.cursor.covers(passed):
-            raise Behind(f"{reader.table_name} has read further than {successor.table_name} has got")
+            raise Behind(f"{successor.table_name} is behind its reader {reader.table_name}")
         if prove is None or not reader.loaded:
             try:
                 _refuse_gaps(conn, reader, passed, upstream, successor)
@@ -74,14 +76,14 @@ def _before_anything(reader: Build) -> bool:
 
 
 def _passed(reader: Build) -> Cursor:
-    """What a build has read some of: a load by ranges of the key reads all of its target in each step."""
+    """Return how far a build has read its stream; a load by ranges of the key reads its whole target."""
     if reader.load_step and not reader.loaded and reader.progress_txid is None and reader.cursor.target is not None:
         return Cursor(reader.cursor.target)
     return reader.cursor
 
 
 def _refuse_gaps(conn: psycopg.Connection, reader: Build, passed: Cursor, upstream: Build, successor: Build) -> None:
-    """A reader that follows must not have passed an event that only one of the two streams has."""
+    """Raise Gap if the reader has already consumed an event that only one of the streams contains."""
     letters = find_letters(
         conn, "d.build_id = ANY (%s) AND d.state <> 'released'", [upstream.build_id, successor.build_id]
     )
@@ -89,7 +91,7 @@ def _refuse_gaps(conn: psycopg.Connection, reader: Build, passed: Cursor, upstre
     for letter in letters:
         if times[letter.event_id] == 1 and passed.applied(letter.key._replace(ordinal=0)):
             raise Gap(
-                f"{reader.projection} has passed {letter.event_id}, which {letter.table_name} leaves out and its"
-                f" {'successor' if letter.build_id == upstream.build_id else 'predecessor'} does not",
-                remedy=f"Build both anew: `refold rebuild {upstream.projection} --cascade`.",
+                f"{reader.projection} has already consumed {letter.event_id}, which {letter.table_name} excludes"
+                f" and its {'successor' if letter.build_id == upstream.build_id else 'predecessor'} contains",
+                remedy=f"Rebuild both: `refold rebuild {upstream.projection} --cascade`.",
             )

@@ -1,4 +1,4 @@
-"""Finding a projection by the name somebody typed."""
+"""The lookup of a projection by the name that a user gave."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from refold.suggest import did_you_mean
 
 
 def known(name: str, live: Mapping[str, Build]) -> Build:
-    """The live build of a projection.
+    """Return the live build of a projection.
 
     Raises:
-        BuildError: there is none; with what the name may have meant.
+        BuildError: no live projection has that name; the message suggests a similar name.
     """
     if name in live:
         return live[name]

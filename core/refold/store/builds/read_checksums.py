@@ -1,4 +1,4 @@
-"""What a build has read of its stream, against what its cursor says that it has.
+"""The comparison of the events that a build has read with those that its cursor covers.
 
 Rows against kept checksums tell whether the table is what was written; this tells whether everything was written that
 had to be, and once: an event that arrived behind the cursor, a page that was skipped or came twice. The other side are
@@ -23,7 +23,7 @@ from refold.store.builds.checksums import Disagreement, Side, compared, keep
 from refold.store.builds.compiled import CompiledBuild
 
 OPEN = 64
-"""Slices at the log's end that are read although they are not sealed; if there are more, none of them."""
+"""Most unsealed slices at the log's end that are compared; if there are more, none is."""
 
 
 def disagreements(
@@ -33,7 +33,7 @@ def disagreements(
     parameters: Mapping[str, str],
     ranges: Sequence[Range] = EVERY_SLICE,
 ) -> list[Disagreement]:
-    """The slices of the stream of which the build has not read what it should have.
+    """Return the slices of the stream in which the build has read other events than its cursor covers.
 
     Args:
         conn: one snapshot of checksums, cursor and stream: a transaction in REPEATABLE READ, or under the build's lock.
@@ -52,7 +52,7 @@ def disagreements(
 
 
 def take(conn: psycopg.Connection, compiled: CompiledBuild, parameters: Mapping[str, str]) -> None:
-    """Takes down that a build has read everything up to its cursor: only for one that was just made, or proved.
+    """Record that a build has read all events up to its cursor; only for a build that was just loaded or proved.
 
     Args:
         conn: a transaction that holds the build's lock.
@@ -66,7 +66,7 @@ def take(conn: psycopg.Connection, compiled: CompiledBuild, parameters: Mapping[
 def slices_behind(
     conn: psycopg.Connection, compiled: CompiledBuild, parameters: Mapping[str, str], ranges: Sequence[Range]
 ) -> set[int]:
-    """The slices of the build to which the rows in some slices of its stream belong."""
+    """Return the slices of the build that contain the rows of some slices of its stream."""
     stream = compiled.stream
     scope, _ = by_position().scope(ranges)
     rows = conn.execute(
@@ -79,7 +79,7 @@ def slices_behind(
 
 
 def forget(conn: psycopg.Connection, compiled: CompiledBuild, key: Key) -> None:
-    """Takes a row that the build had read out of its checksum: it is a dead letter from now on.
+    """Remove a row that the build had read from its checksum, because it is now a dead letter.
 
     Args:
         conn: a transaction that holds the build's lock.
@@ -90,7 +90,7 @@ def forget(conn: psycopg.Connection, compiled: CompiledBuild, key: Key) -> None:
 
 
 def remember(conn: psycopg.Connection, compiled: CompiledBuild, key: Key) -> None:
-    """Puts a row back into the checksum: it is a dead letter no longer.
+    """Add a row to the checksum again, because it is no longer a dead letter.
 
     Args:
         conn: a transaction that holds the build's lock.
@@ -115,7 +115,7 @@ def _change(conn: psycopg.Connection, compiled: CompiledBuild, key: Key, *, gone
 
 @dataclass(frozen=True, slots=True)
 class _Edge:
-    """Where the log stops being sealed for a cursor.
+    """The position from which on the log is not sealed for a cursor.
 
     Args:
         unsealed: the first slice that is not sealed, or of which the cursor need not cover everything.

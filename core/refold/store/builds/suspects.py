@@ -1,4 +1,4 @@
-"""Builds that may hold what a damaged log has told them.
+"""Builds that may hold wrong rows, because they read the log while it was damaged.
 
 While events are missing or changed, pages go on, and what is recomputed by key reads them from the log as it stands;
 so do first loads. When the log is what it was again, nothing about such a row says that it is wrong: its figures are
@@ -23,7 +23,7 @@ _SUSPECT = """
 
 
 def suspects(conn: psycopg.Connection) -> list[Build]:
-    """The loaded builds that were kept while the log was damaged, and not audited as a whole since."""
+    """Return the loaded builds that were updated while the log was damaged, and not fully audited since."""
     if not conn.execute("SELECT FROM refold.incidents WHERE kind = 'log_damage' LIMIT 1").rowcount:
         return []
     return find(conn, _SUSPECT)

@@ -1,1 +1,1 @@
-"""The log: getting events in, once each, and whether it is what was written."""
+"""The log: storing every event exactly once."""

@@ -1,4 +1,4 @@
-"""Appending events in the caller's transaction: the one path that Python, the command line and SQL share.
+"""Appending events in the caller's transaction (transactional outbox), for Python and the command line.
 
 Postgres decides what gets in. A large batch is tried as one COPY, which is several times as fast; when the
 ledger refuses it (a known id), the batch goes event by event through `refold.admit`, which classifies.
@@ -22,9 +22,9 @@ from refold.model.event.source_event import Answer, SourceEvent, metadata_json, 
 from refold.model.stream.copy_text import NULL, escaped, quoted
 
 BULK = 64
-"""From this many events on a batch is tried as COPY, rows."""
+"""Least number of events of a batch that is tried as COPY."""
 CHUNK = 1000
-"""Rows that are handed to COPY at once: the server works on them while the next are made."""
+"""Rows in one write to COPY; the server works on them while the next are prepared."""
 
 # Columns as arrays: typed values spare Postgres the parsing of JSON, and a temporary table would keep the
 # caller from PREPARE TRANSACTION.
@@ -45,7 +45,7 @@ _COPY = "COPY refold.events (event_id, user_id, action, ts, metadata, version) F
 
 
 class Receipt(NamedTuple):
-    """What became of one event.
+    """The result for one event.
 
     `reason` is set for conflict and invalid; `event_id` is None when the input had no usable id.
     """
@@ -62,17 +62,17 @@ def append(
     source: str = "python",
     optimistic: bool = True,
 ) -> list[Receipt]:
-    """Appends events to the log inside the caller's transaction, which makes it a transactional outbox.
+    """Append events to the log inside the caller's transaction (a transactional outbox).
 
     Conflicts and invalid events are set aside in `refold.rejected` in the same transaction.
 
     Args:
-        conn: a connection that may act as a producer; nothing is committed here. In autocommit mode, outside
-            a transaction, the call is a transaction of its own.
-        events: SourceEvents, or mappings with the fields of one.
-        source: who appends; kept with what is set aside.
-        optimistic: try a large batch as COPY first. Turn it off where duplicates are expected: a failed
-            COPY costs half of a good one.
+        conn: connection that may act as a producer; the call commits nothing. In autocommit mode, outside a
+            transaction, the call is its own transaction.
+        events: SourceEvents, or mappings with the same fields.
+        source: name of the producer; recorded with input that is set aside.
+        optimistic: try a large batch as COPY first. Turn it off if duplicates are expected: a failed COPY costs
+            half of a successful one.
 
     Returns:
         One receipt for each event, in order.
@@ -107,16 +107,16 @@ def append(
 
 
 def _plain(one: object) -> object:
-    """Any mapping as the dict that pydantic wants."""
+    """Convert any mapping to a dict, which pydantic requires."""
     return dict(one) if isinstance(one, Mapping) else one
 
 
 def store(conn: psycopg.Connection, events: Sequence[SourceEvent], *, optimistic: bool = True) -> list[Receipt]:
-    """Stores validated events and answers for each, without setting anything aside.
+    """Store validated events and return a receipt for each, without setting any aside.
 
     Args:
         conn: the caller's connection and transaction.
-        events: what to store, in order.
+        events: events to store, in order.
         optimistic: try a large batch as COPY first.
     """
     if not events:
@@ -138,7 +138,7 @@ def store(conn: psycopg.Connection, events: Sequence[SourceEvent], *, optimistic
 
 
 def set_aside(conn: psycopg.Connection, source: str, line: int, receipt: Receipt, raw: str) -> None:
-    """Keeps rejected input with its raw text, reason, source and line (or place in the batch, from 1)."""
+    """Store rejected input with its raw text, reason, source and line (or place in the batch, from 1)."""
     conn.execute(
         "SELECT refold.reject(%s, %s, %s, %s, %s)",
         (
@@ -152,24 +152,24 @@ def set_aside(conn: psycopg.Connection, source: str, line: int, receipt: Receipt
 
 
 def _sendable(conn: psycopg.Connection, text: str) -> str:
-    """A text as it can be sent in any encoding of a client: of JSON, the same JSON."""
+    """Return a text that can be sent in any client encoding; JSON stays the same JSON."""
     if conn.info.encoding == "utf-8" or text.isascii():
         return text
     return _FOREIGN.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def _text(value: str | bytes | None) -> Any:
-    """What a session without an encoding (SQL_ASCII) gives as bytes."""
+    """Decode the bytes that a session without an encoding (SQL_ASCII) returns."""
     return value.decode() if isinstance(value, bytes) else value
 
 
 def storable(raw: str) -> str:
-    """Text that Postgres can hold: NUL and lone surrogates as backslash escapes."""
+    """Return a text that Postgres can store: NUL and lone surrogates as backslash escapes."""
     return raw.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
 
 
 def raw_text(event: SourceEvent | Mapping[str, Any]) -> str:
-    """An event as its author would recognise it."""
+    """Return an event as readable text."""
     if isinstance(event, SourceEvent):
         return _json(event)
     if not isinstance(event, Mapping):
@@ -178,7 +178,7 @@ def raw_text(event: SourceEvent | Mapping[str, Any]) -> str:
 
 
 def _text_of(value: object) -> str:
-    """A value as JSON, or what it is where it has no text: a number too long, a structure too deep or circular."""
+    """Return a value as JSON, or its kind if it cannot be written: too long, too deep, or circular."""
     try:
         return json.dumps(value, ensure_ascii=False, default=repr)
     except Exception:  # whatever a foreign __repr__ raises must not stop the other events of the batch
@@ -186,14 +186,14 @@ def _text_of(value: object) -> str:
 
 
 def _atomic(conn: psycopg.Connection) -> AbstractContextManager[object]:
-    """A transaction where autocommit would make one of each statement; else the caller's own."""
+    """Open a transaction in autocommit mode; otherwise use the caller's."""
     if conn.autocommit and conn.info.transaction_status is TransactionStatus.IDLE:
         return conn.transaction()
     return nullcontext()
 
 
 def _copy(conn: psycopg.Connection, events: Sequence[SourceEvent]) -> bool:
-    """Tries one COPY under a savepoint; False when the ledger knows one of the ids, or the last segment is full."""
+    """Try one COPY under a savepoint; return False if an id is in the ledger, or the last segment is full."""
     if len({event.id for event in events}) < len(events):
         return False
     conn.execute("SELECT refold.ensure_room(%s)", (len(events),))
@@ -220,7 +220,7 @@ def _copy_line(event: SourceEvent) -> str:
 
 
 def _columns(events: Sequence[SourceEvent]) -> list[str]:
-    """The events as six array literals: ids, users, actions, instants, metadata, versions."""
+    """Return the events as six array literals: ids, users, actions, times, metadata, versions."""
     columns: tuple[Iterable[str], ...] = (
         [quoted(event.id) for event in events],
         [quoted(event.user_id or "") for event in events],
@@ -233,7 +233,7 @@ def _columns(events: Sequence[SourceEvent]) -> list[str]:
 
 
 def _json(event: SourceEvent) -> str:
-    """The event as the JSON that `refold.admit` takes."""
+    """Return the event as the JSON that `refold.admit` takes."""
     fields: dict[str, object] = {"id": event.id, "user_id": event.user_id, "action": event.action}
     head = json.dumps(fields, ensure_ascii=False)
     return (

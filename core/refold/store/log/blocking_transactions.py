@@ -1,4 +1,4 @@
-"""Transactions that have written to the log and are still open: their events wait for their end."""
+"""Transactions that have written to the log and are still open; they block their events."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from refold.postgres.rows import one_row
 
 @dataclass(frozen=True, slots=True)
 class BlockingTransaction:
-    """A transaction that has written to the log and is not finished: its events wait for its end.
+    """A transaction that has written to the log and has not ended; its events become visible when it commits.
 
     Args:
-        name: the process id of its session, or the gid of a prepared transaction.
-        seconds: its age; None when the login role may not see it.
-        what: the session's application, or who prepared it.
+        name: process id of its session, or gid of a prepared transaction.
+        seconds: its age; None if the login role may not see it.
+        what: application of the session, or role that prepared the transaction.
         since: when it began, or was prepared.
         owner: its database role.
     """
@@ -31,11 +31,11 @@ class BlockingTransaction:
 
 
 def blocking_transactions(conn: psycopg.Connection) -> tuple[list[BlockingTransaction], list[BlockingTransaction]]:
-    """The open and the prepared transactions that hold events back, oldest first.
+    """Return the open and the prepared transactions that block events, oldest first.
 
     Args:
-        conn: acts as a role that may use refold's schema; the caller's transaction, in which it acts as the login role
-            from then on: what others' sessions do is shown to that one, if to anybody.
+        conn: acts as a role that may use refold's schema, in the caller's transaction. From here on it acts as the
+            login role, because only that role may see other sessions.
     """
     # The login role need not be allowed to look a name up in refold's schema.
     row = one_row(conn, "SELECT 'refold.events'::regclass::oid")

@@ -1,6 +1,6 @@
-"""Damage to the log as incidents: one for each segment, with its slices, so that they are looked at again.
+"""Incidents about damage to the log: one for each segment, with its slices, so that they are verified again.
 
-Whoever finds damage leaves it here; the duty closes it when the slices are as they were written.
+A scrub that finds damage opens the incident; a duty resolves it when the slices are intact again.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from refold.store.log.integrity import Damage, LogDamaged, look, portions
 from refold.store.log.seal import segments
 
 EVIDENCE = 20
-"""Events that an incident names."""
+"""Most events that an incident names."""
 
 
 def leave(conn: psycopg.Connection, damage: Sequence[Damage], slices: Collection[int], *, by: str) -> None:
-    """Opens an incident for each damaged segment, or adds to the open one.
+    """Open an incident for each damaged segment, or update the open one.
 
     Args:
         conn: acts as refold_worker; the caller's transaction.
-        damage: what was found.
-        slices: in which slices.
-        by: who found it.
+        damage: damage that was found.
+        slices: damaged slices.
+        by: duty or command that found it.
     """
     spans = {segment.name: segment for segment in segments(conn)} if damage else {}
     for name in dict.fromkeys(one.segment for one in damage):
@@ -42,7 +42,7 @@ def leave(conn: psycopg.Connection, damage: Sequence[Damage], slices: Collection
 
 
 def resolve_others(conn: psycopg.Connection, damage: Sequence[Damage], *, by: str) -> None:
-    """Closes the incidents of segments that are not damaged, by somebody who has looked at all of them."""
+    """Resolve the incidents of segments that are not damaged, after a scrub of all segments."""
     damaged = {one.segment for one in damage}
     for incident in incidents.open_incidents(conn, "log_damage"):
         if incident.subject not in damaged:
@@ -53,11 +53,11 @@ AS_IT_WAS = {"found": "intact"}
 
 
 def look_again(conn: psycopg.Connection, *, by: str) -> None:
-    """Looks at the slices that are known to be damaged; closes the incidents of segments that are right again.
+    """Verify the slices that are known to be damaged, and resolve the incidents of segments that are intact again.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        by: who looks, for the incidents.
+        by: duty or command, for the incidents.
     """
     for incident in incidents.open_incidents(conn, "log_damage"):
         with conn.transaction():
@@ -67,7 +67,7 @@ def look_again(conn: psycopg.Connection, *, by: str) -> None:
 
 
 def damage_of(conn: psycopg.Connection, incident: Incident) -> list[Damage]:
-    """What is wrong now in the slices of an open incident."""
+    """Return the present damage in the slices of an open incident."""
     return [
         one
         for part in portions(_slices(conn, incident))
@@ -77,13 +77,13 @@ def damage_of(conn: psycopg.Connection, incident: Incident) -> list[Damage]:
 
 
 def refuse_known(conn: psycopg.Connection) -> None:
-    """Refuses to go on while damage that is known is still there: that is quicker than to look for it.
+    """Raise an error if known damage still exists, which is faster than a search for damage.
 
     Args:
         conn: the caller's transaction.
 
     Raises:
-        LogDamaged: it is.
+        LogDamaged: the damage still exists.
     """
     for incident in incidents.open_incidents(conn, "log_damage"):
         found = damage_of(conn, incident)
@@ -92,7 +92,7 @@ def refuse_known(conn: psycopg.Connection) -> None:
 
 
 def _open(conn: psycopg.Connection, segment: str) -> set[int]:
-    """The slices that the open incident of a segment names."""
+    """Return the slices that the open incident of a segment names."""
     for incident in incidents.open_incidents(conn, "log_damage", subject=segment):
         return _slices(conn, incident)
     return set()

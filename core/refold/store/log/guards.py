@@ -1,4 +1,4 @@
-"""The one door through the guards of the log, the ledger and the cursors, which stand against their owner too."""
+"""The only way to disable the guards of log, ledger and cursors, which also restrict their owner."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from refold.postgres.rows import one_row
 T = TypeVar("T")
 
 GUARDS = ("refuse_change", "refuse_change_of_row")
-"""Of the ledger, the log and its segments: they keep statements and rows."""
+"""Triggers of the ledger, the log and its segments that guard statements and rows."""
 _AGAIN = {"O": "ENABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA", "D": "DISABLE"}
-"""How a trigger stands again as it stood."""
+"""Statements that restore the former state of a trigger."""
 WRITERS_S = 60.0
-"""Seconds for which transactions that have written to the table are waited for."""
+"""Seconds to wait for transactions that have written to the table."""
 
 
 def require_owner(conn: psycopg.Connection) -> None:
-    """Refuses a login that cannot act as the owner.
+    """Raise an error if the login may not act as refold_owner.
 
     Raises:
-        DatabaseError: it cannot.
+        DatabaseError: the login may not.
     """
     row = one_row(conn, "SELECT session_user, pg_has_role(session_user, 'refold_owner', 'MEMBER')")
     if not row[1]:
         raise DatabaseError(
-            f"{row[0]} may not act as refold_owner, who alone may rewrite the coordinates of the log",
-            remedy=f'Log in as who installed refold, or as a superuser: GRANT refold_owner TO "{row[0]}";',
+            f"{row[0]} may not act as refold_owner, the only role that may change the log",
+            remedy=f'As the login that installed refold, or as a superuser: GRANT refold_owner TO "{row[0]}";',
         )
 
 
 def guards_disabled(conn: psycopg.Connection, table: str, guards: Sequence[str], work: Callable[[], T]) -> T:
-    """Runs some work as refold_owner, in a transaction in which the guards of a table stand aside.
+    """Run a function as refold_owner, in a transaction in which the guards of a table are disabled.
 
-    DISABLE TRIGGER takes a lock that no writer of the table holds at the same time, and is undone with the
-    transaction, however that ends: nobody else ever sees the table unguarded.
+    DISABLE TRIGGER takes a lock that conflicts with every writer of the table, and a rollback undoes it. So no other
+    session ever sees the table without its guards.
 
     Args:
         conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
-        table: its qualified name.
-        guards: the triggers that stand aside.
-        work: what to do meanwhile.
+        table: qualified name of the table.
+        guards: triggers to disable.
+        work: function to run.
 
     Raises:
-        BuildError: a transaction that wrote to the table stays open.
+        BuildError: a transaction that has written to the table stays open.
     """
 
     def unguarded() -> T:
@@ -69,6 +69,6 @@ def guards_disabled(conn: psycopg.Connection, table: str, guards: Sequence[str],
         return in_short_attempts(conn, WRITERS_S, unguarded)
     except psycopg.errors.LockNotAvailable as error:
         raise BuildError(
-            f"a transaction that wrote to {table} has been open for {WRITERS_S:.0f} s",
-            remedy="End it (see pg_stat_activity for 'idle in transaction'), then run `refold recover` again.",
+            f"a transaction that has written to {table} has been open for {WRITERS_S:.0f} s",
+            remedy="End it (see pg_stat_activity for 'idle in transaction'), then run the command again.",
         ) from error

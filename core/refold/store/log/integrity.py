@@ -1,4 +1,4 @@
-"""Whether the log is what it was when it was written, looked at slice by slice.
+"""The verification of the log, slice by slice, against sealed checksums and the ledger.
 
 A slice of positions that is sealed has its checksums: how many events, and the sum of the hashes of all that is in
 them. What is not sealed yet has the ledger, which knows of each event where it stands and the digest of its content.
@@ -20,19 +20,19 @@ from refold.postgres.session import plan_freely
 from refold.store.log.seal import DIFFERS, PAIRED, TOGETHER, Segment, SliceChecksum, checksums, segments
 
 WHOLE_LOG = "refold.events"
-"""Subject of damage that belongs to no segment: nobody knows where the event stood."""
+"""Subject of damage that belongs to no segment, because the event's position is unknown."""
 NAMED = 1_000
-"""Events of a portion that are named."""
+"""Most events of a portion that are named."""
 
 Fault = Literal["changed", "unknown", "missing", "checksums", "gone"]
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Something in the log that is not as it was written.
+    """A fault in the log: it differs from what was written.
 
     Args:
-        segment: where.
+        segment: the damaged segment.
         fault: an event was `changed`; is `unknown` to the ledger; is `missing`; the `checksums` of a sealed slice
             differ; the whole segment is `gone`.
         event_id: which event.
@@ -49,13 +49,13 @@ class Damage:
 
 @dataclass(slots=True)
 class Look:
-    """What a look at some slices has found.
+    """The result of the verification of some slices.
 
     Args:
-        events: how many stand there.
-        sealed: how many were sealed there.
-        damage: what is wrong, the first of each portion.
-        slices: in which slices.
+        events: number of events in the slices.
+        sealed: number of sealed events in the slices.
+        damage: the first faults of each portion.
+        slices: damaged slices.
     """
 
     events: int = 0
@@ -65,14 +65,14 @@ class Look:
 
 
 class LogDamaged(BuildError):
-    """The log is not what it was when it was written: what is made of it would be wrong."""
+    """The log differs from what was written, so results computed from it would be wrong."""
 
     def __init__(self, damage: Sequence[Damage], slices: Iterable[int]) -> None:
         first = damage[0]
         what = first.event_id or first.detail or f"position {first.position}"
         more = f" and {len(damage) - 1:,} more" if len(damage) > 1 else ""
         super().__init__(
-            f"the log is damaged, and nothing is made of it: in {first.segment} {first.fault}: {what}{more}",
+            f"the log is damaged, so refold computes nothing from it: {first.segment}: {first.fault}: {what}{more}",
             remedy=REMEDY,
         )
         self.damage = list(damage)
@@ -80,13 +80,13 @@ class LogDamaged(BuildError):
 
 
 REMEDY = (
-    "`refold scrub` names the events: restore them from a backup, or `refold scrub accept SEGMENT --reason …` to go on "
-    "without."
+    "`refold scrub` names the events. Restore them from a backup, or accept the loss with "
+    "`refold scrub accept SEGMENT --reason …`."
 )
 
 
 def edge(conn: psycopg.Connection) -> tuple[int, int]:
-    """The first slice that is not sealed, and the last one of which positions have been drawn."""
+    """Return the first unsealed slice, and the last slice of which positions have been drawn."""
     row = one_row(
         conn,
         """
@@ -99,7 +99,7 @@ def edge(conn: psycopg.Connection) -> tuple[int, int]:
 
 
 def whole(conn: psycopg.Connection) -> list[Range]:
-    """All slices in portions of bounded work, with whatever lies outside of what was ever drawn."""
+    """Return all slices in portions of bounded work, including positions outside of the drawn ones."""
     _, last = edge(conn)
     return [
         (None if low == 0 else low, None if low + TOGETHER > last else low + TOGETHER - 1)
@@ -108,7 +108,7 @@ def whole(conn: psycopg.Connection) -> list[Range]:
 
 
 def portions(slices: Iterable[int]) -> Iterator[Range]:
-    """Some slices in portions of bounded work."""
+    """Yield some slices in portions of bounded work."""
     for low, high in runs(slices):
         assert low is not None and high is not None
         for start in range(low, high + 1, TOGETHER):
@@ -116,7 +116,7 @@ def portions(slices: Iterable[int]) -> Iterator[Range]:
 
 
 def look(conn: psycopg.Connection, part: Range, *, ledger: bool = False) -> Look:
-    """Compares the events in a range of slices with what was written there.
+    """Compare the events in a range of slices with what was written there.
 
     In a transaction in READ COMMITTED an event that comes meanwhile does no harm: a slice that is sealed gets none, and
     of the others log and ledger are read by one statement.
@@ -173,7 +173,7 @@ def look(conn: psycopg.Connection, part: Range, *, ledger: bool = False) -> Look
 
 
 def _unsealed(part: Range, unsealed: int) -> list[Range]:
-    """What of a range is not sealed, and what lies before the log's beginning."""
+    """Return the unsealed part of a range, and the part before the log's beginning."""
     low, high = part
     before: list[Range] = [(None, -1)] if low is None else []
     if high is not None and high < unsealed:
@@ -182,7 +182,7 @@ def _unsealed(part: Range, unsealed: int) -> list[Range]:
 
 
 def _positions(part: Range) -> tuple[int, int]:
-    """The first position of a range of slices, and the first behind it."""
+    """Return the first position of a range of slices, and the first one behind it."""
     low, high = part
     return (
         -(2**63) if low is None else low << POSITION_BITS,
@@ -203,7 +203,7 @@ def _sealed(conn: psycopg.Connection, part: Range) -> dict[int, SliceChecksum]:
 
 
 def _by_ledger(conn: psycopg.Connection, part: Range) -> list[tuple[Fault, str, int, str]]:
-    """The events of a range of slices that are not what the ledger says, by fault, id, position and detail."""
+    """Return the events of a range of slices that differ from the ledger: fault, id, position and detail."""
     plan_freely(conn)
     lower, upper = _positions(part)
     return conn.execute(
@@ -221,7 +221,7 @@ def _by_ledger(conn: psycopg.Connection, part: Range) -> list[tuple[Fault, str, 
 
 
 def _segment(known: Sequence[Segment], position: int) -> str:
-    """The segment that has a position, or must have had it."""
+    """Return the segment that has a position, or must have had it."""
     if position == 0:
         return WHOLE_LOG
     for segment in known:
@@ -231,5 +231,5 @@ def _segment(known: Sequence[Segment], position: int) -> str:
 
 
 def missing(lower: int) -> str:
-    """The name of the segment that must have begun at a position."""
+    """Return the name of the segment that must have begun at a position."""
     return f"refold.events_{lower:015}"

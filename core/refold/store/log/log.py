@@ -1,4 +1,4 @@
-"""A log that owns its connection, for programs whose only work is to append."""
+"""A log with its own connection, for programs that only append."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from refold.store.log.append import Receipt, append
 T = TypeVar("T")
 
 PESSIMISTIC_BATCHES = 20
-"""After a refused COPY, so many batches are classified at once before another COPY is tried."""
+"""Batches after a refused COPY that are classified event by event before the next COPY."""
 
 
 class Log:
-    """Appends batches, each in a transaction of its own, with retries.
+    """A log that appends batches, each in its own transaction, with retries.
 
-    A batch whose reply was lost, or does not come (see `refold.postgres.watchdog`), is sent again; the ledger answers
-    `duplicate` for what had been stored. A standby is waited out like a server that is down, except at the start.
+    A batch without a reply (see `refold.postgres.watchdog`) is sent again; the ledger answers `duplicate` for events
+    that had been stored. A standby is retried like a server that is down, except at the start.
 
     Args:
-        url: a libpq URL; the login role must be allowed to act as refold_producer.
-        source: who appends; kept with input that is set aside.
+        url: libpq URL; the login role must be allowed to act as refold_producer.
+        source: name of the producer; recorded with input that is set aside.
     """
 
     def __init__(self, url: str, *, source: str = "python") -> None:
@@ -41,7 +41,7 @@ class Log:
         self._served = False
 
     def append(self, events: Iterable[SourceEvent | Mapping[str, Any]]) -> list[Receipt]:
-        """Appends one batch and commits it.
+        """Append one batch and commit it.
 
         Returns:
             One receipt for each event, in order.
@@ -55,7 +55,7 @@ class Log:
         return receipts
 
     def run(self, work: Callable[[psycopg.Connection], T]) -> T:
-        """Runs some work in a transaction of its own, the whole of it again when a retry can mend an error."""
+        """Run a function in its own transaction, and repeat the whole transaction after a transient error."""
         for attempt in retrying(retried=lambda error: away(error) if self._served else transient(error)):
             with attempt:
                 conn = self.connection()
@@ -68,7 +68,7 @@ class Log:
         raise AssertionError("unreachable: the retries end with a return or an exception")
 
     def learn(self, receipts: list[Receipt]) -> None:
-        """A refused COPY is half wasted: where duplicates came, classify at once for a while."""
+        """Choose COPY or classification for the next batches: after duplicates, a COPY is likely to be refused."""
         answers = {receipt.answer for receipt in receipts}
         if Answer.duplicate in answers or Answer.conflict in answers:
             self._pessimistic = PESSIMISTIC_BATCHES
@@ -77,11 +77,11 @@ class Log:
 
     @property
     def optimistic(self) -> bool:
-        """Whether the next batch is tried as COPY."""
+        """Return whether the next batch is tried as COPY."""
         return self._pessimistic == 0
 
     def connection(self) -> psycopg.Connection:
-        """The log's connection, opened when it is first needed or was lost."""
+        """Return the log's connection; open it when first needed, or after it was lost."""
         if self._conn is None or self._conn.closed:
             self.close()
             self._conn = connect(self._url, "refold_producer", application_name="refold log", autocommit=True)
@@ -90,7 +90,7 @@ class Log:
         return self._conn
 
     def close(self) -> None:
-        """Closes the connection; a batch is either committed or not there."""
+        """Close the connection; a batch is either committed or not stored."""
         if self._watchdog is not None:
             self._watchdog.close()
             self._watchdog = None

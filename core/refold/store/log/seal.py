@@ -1,4 +1,4 @@
-"""Sealing: the checksums of a slice of the log's positions, taken once nothing can be written there any more.
+"""Sealing: storing the checksum of a slice of the log when no transaction can write to it any more.
 
 A transaction has its id before it draws a position. So whoever may still write into a slice had an id when the
 sequence passed the slice's end, a smaller one than whoever looks at the sequence and then gets his. Once every
@@ -22,7 +22,7 @@ from refold.postgres.session import plan_freely
 ROW_HASH = (
     "hash_record_extended(ROW(txid, position, event_id, user_id, action, ts, metadata::text, version, recorded_at), 0)"
 )
-"""Hash of all of an event. The metadata as text: here how a number was written counts too."""
+"""Hash of a whole event. The metadata is text, so the notation of a number counts, too."""
 
 SECONDS = 10.0
 """For which sealing goes on, if there is so much to seal; the rest is for the next time."""
@@ -82,7 +82,7 @@ class SliceChecksum:
 
 
 def seal(conn: psycopg.Connection, *, seconds: float = SECONDS) -> list[int]:
-    """Seals the slices that are ready, and notes those that will be; returns the ones that were sealed.
+    """Seal the slices that are ready, mark those that will be, and return the sealed ones.
 
     Call it now and then: each slice takes two looks, the second after all transactions of the first are over.
 
@@ -105,7 +105,7 @@ def seal(conn: psycopg.Connection, *, seconds: float = SECONDS) -> list[int]:
 
 
 def note(conn: psycopg.Connection) -> None:
-    """Notes the slices whose ends the sequence has passed. Cheap when there is none.
+    """Mark the slices whose ends the sequence has passed; cheap if there is none.
 
     Args:
         conn: acts as refold_worker, in autocommit mode: the id must be younger than the look at the sequence.
@@ -123,7 +123,7 @@ def note(conn: psycopg.Connection) -> None:
 
 
 def _portions(numbers: list[int]) -> Iterator[range]:
-    """Neighbours together, so many at most."""
+    """Group adjacent slices, up to a limit."""
     start = 0
     for at in range(1, len(numbers) + 1):
         if at == len(numbers) or numbers[at] != numbers[at - 1] + 1 or at - start == TOGETHER:
@@ -156,7 +156,7 @@ def _seal(conn: psycopg.Connection, numbers: range) -> list[int]:
 
 
 def differing(conn: psycopg.Connection, lower: int, upper: int) -> set[int]:
-    """The slices between two positions in which log and ledger differ (`refold.store.log.integrity` says how).
+    """Return the slices between two positions in which log and ledger differ (see `refold.store.log.integrity`).
 
     Args:
         conn: the caller's transaction.
@@ -176,7 +176,7 @@ def differing(conn: psycopg.Connection, lower: int, upper: int) -> set[int]:
 
 
 def checksums(conn: psycopg.Connection, lower: int, upper: int) -> dict[int, SliceChecksum]:
-    """The checksums of the events from one position to another, by slice.
+    """Return the checksums of the events from one position to another, by slice.
 
     Args:
         conn: the caller's transaction.
@@ -200,7 +200,7 @@ def checksums(conn: psycopg.Connection, lower: int, upper: int) -> dict[int, Sli
 
 
 def segments(conn: psycopg.Connection) -> list[Segment]:
-    """The log's segments, in order."""
+    """Return the log's segments, in order."""
     rows = conn.execute(
         "SELECT format('refold.%I', c.relname), g.lower_position, g.upper_position"
         " FROM refold.segments AS g JOIN pg_class AS c ON c.oid = g.segment ORDER BY g.lower_position"

@@ -1,1 +1,1 @@
-"""The schema: refold's tables, how they get there, and whether a database has them."""
+"""The schema: refold's tables, their installation, and the check that a database has them."""

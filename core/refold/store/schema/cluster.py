@@ -1,4 +1,4 @@
-"""Which cluster the coordinates in a database speak of, and whether they mean anything here.
+"""The cluster that the log's and cursors' transaction ids belong to, and whether it is this one.
 
 Transaction ids are a cluster's own. After a restore into another one they have started again, and a cursor that is
 taken at its word skips every event whose transaction gets a number that it calls done.
@@ -12,21 +12,21 @@ import psycopg
 from psycopg.rows import class_row
 
 REWRITE_IN_PROGRESS = 0
-"""What the settings have for a system identifier while coordinates are rewritten: no cluster's."""
+"""System identifier in the settings while a recovery rewrites transaction ids; no cluster has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterState:
-    """Where the coordinates stand beside the transactions of this cluster, all at one instant.
+    """The stored transaction ids beside those of this cluster, all at one instant.
 
     Args:
-        recorded: the system identifier that the coordinates belong to.
-        actual: that of this cluster.
-        oldest: every transaction below it is over.
-        next: no transaction from it on has been seen to end.
-        log: the greatest txid in the log; 0 when it is empty.
-        cursors: below it are all the txids that any cursor calls done, or goes towards; 0 without cursors.
-        rehashed: this server's hash functions are others than those of the hashes that are kept.
+        recorded: system identifier of the cluster that the stored transaction ids belong to.
+        actual: system identifier of this cluster.
+        oldest: every transaction below it has ended.
+        next: every transaction from it on has not ended.
+        log: greatest txid in the log; 0 if the log is empty.
+        cursors: upper bound of all txids that a cursor calls done or targets; 0 without cursors.
+        rehashed: whether this server's hash functions differ from those of the stored hashes.
     """
 
     recorded: int
@@ -39,12 +39,12 @@ class ClusterState:
 
     @property
     def foreign(self) -> bool:
-        """Whether the coordinates are another cluster's, or are being rewritten."""
+        """Return whether the transaction ids belong to another cluster, or are being rewritten."""
         return self.recorded != self.actual
 
     @property
     def future(self) -> bool:
-        """Whether they name transactions that this cluster has not had.
+        """Return whether log or cursors name transactions that this cluster has not had.
 
         Never in the cluster that made them: a committed row's txid is below the end of any snapshot that shows the
         row, and a cursor goes no further than its own transaction's id (see `Snapshot.capped`).
@@ -52,24 +52,25 @@ class ClusterState:
         return self.log >= self.next or self.cursors > self.next
 
     def why(self) -> str | None:
-        """What is wrong with them here, as a sentence; None when they can be believed."""
+        """Return why the cursors cannot be used here, as a sentence; None if they can."""
         if self.recorded == REWRITE_IN_PROGRESS:
-            return "a `refold recover` of this database was begun and has not come to its end"
+            return "a `refold recover` of this database was started but not completed"
         if self.foreign:
             return (
-                f"this database was restored from another cluster: its cursors speak of {self.recorded}, this is "
-                f"{self.actual}, and a cursor of another cluster's transactions would skip events"
+                f"this database was restored from another cluster (cursors belong to {self.recorded}, this cluster is "
+                f"{self.actual}). Applying events now could skip some"
             )
         if self.future:
-            what = "the log holds events" if self.log >= self.next else "cursors speak"
+            what = "the log has events" if self.log >= self.next else "cursors include transaction ids"
+            of = "of transactions " if self.log >= self.next else ""
             return (
-                f"{what} of transactions up to {max(self.log, self.cursors - 1)}, but this cluster has only come to "
-                f"{self.next}: after a partial restore or pg_resetwal, a cursor would skip what comes in between"
+                f"{what} {of}up to {max(self.log, self.cursors - 1)}, but this cluster has only reached {self.next} "
+                "(a partial restore, or pg_resetwal). Applying events now could skip some"
             )
         if self.rehashed:
             return (
-                "this server's hash functions are others than those of the hashes that are kept here: every repeated "
-                "event would be a conflict, and every slice would differ"
+                "this server's hash functions differ from those of the stored hashes: every duplicate event would be a "
+                "conflict, and every slice would differ"
             )
         return None
 
@@ -90,7 +91,7 @@ FROM refold.settings AS s, pg_control_system() AS c
 
 
 def inspect_cluster(conn: psycopg.Connection) -> ClusterState | None:
-    """Looks where the coordinates stand; None when refold's settings are missing.
+    """Read the state of the cluster; None if refold's settings are missing.
 
     Args:
         conn: acts as refold_worker or refold_owner.

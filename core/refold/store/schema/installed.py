@@ -1,4 +1,4 @@
-"""Whether a database is one that refold can work on: installed, and with coordinates that mean something here."""
+"""The check that refold is installed in a database, and that its cursors belong to this cluster."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from refold.store.schema.cluster import inspect_cluster
 
 
 def check(conn: psycopg.Connection) -> None:
-    """Refuses a database whose schema is missing or whose coordinates mean nothing here.
+    """Raise an error if the schema is missing, or if the cursors do not belong to this cluster.
 
     Raises:
-        NotInstalled: no schema here, or an older one.
-        ForeignCluster: the data came from another cluster, or speaks of transactions that this one has not had:
-            a restore happened, and a cursor would skip events.
+        NotInstalled: the schema is missing, or older than this program.
+        ForeignCluster: the data was restored from another cluster, or names transactions that this one has not had.
     """
     installed = conn.execute("SELECT to_regclass('refold.settings') IS NOT NULL").fetchone()
     if installed is None or not installed[0]:
@@ -26,5 +25,5 @@ def check(conn: psycopg.Connection) -> None:
     if why is not None:
         raise ForeignCluster(
             why,
-            remedy="`refold recover --dry-run` says what it would do about it; `refold recover` does it.",
+            remedy="`refold recover --dry-run` prints a plan; `refold recover` runs it.",
         )

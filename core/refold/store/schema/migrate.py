@@ -1,4 +1,4 @@
-"""Installing refold's schema, or bringing it up to this version.
+"""Installation and upgrade of refold's schema.
 
 `sql/` says what the database is and is applied anew at every migration; `migrations/` says how its tables
 got there.
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 # Applied in this order; within a folder, functions may refer to each other freely.
 _FOLDERS = ("functions", "aggregates", "monitoring", "triggers")
 LOCK_WAIT_S = 60.0
-"""Seconds for which a migration tries to get its short locks."""
+"""Seconds for which a migration tries to take its short locks."""
 _VERSION = "refold.alembic_version"
-"""Whoever migrates has a lock on it."""
+"""Table that a running migration locks."""
 
 # What Postgres says to the second of two that make the same thing at once, "tuple concurrently updated" among it.
 _AT_ONCE = (
@@ -43,7 +43,7 @@ _AT_ONCE = (
 
 
 def migrate(url: str, *, seconds: float = WAIT_S) -> None:
-    """Installs refold's schema, or brings it up to this version; safe to run again and at once from many places.
+    """Install refold's schema, or upgrade it to this version; idempotent, and safe to run concurrently.
 
     Args:
         url: a libpq URL; its login role must be a superuser, or own the database and have CREATEROLE.
@@ -52,7 +52,7 @@ def migrate(url: str, *, seconds: float = WAIT_S) -> None:
     Raises:
         DatabaseError: the server is older than PostgreSQL 15; the database is not in UTF-8; a proxy stands in between.
         OnStandby: the server is a standby.
-        BuildError: another migration is at it.
+        BuildError: another migration is running.
     """
     with connection(url, autocommit=True, application_name="refold migrate") as conn:
         if conn.info.server_version < 150000:
@@ -73,25 +73,25 @@ def migrate(url: str, *, seconds: float = WAIT_S) -> None:
             if transient(error):
                 raise
             raise DatabaseError(
-                f"the migration failed, and its last step was taken back: {error.diag.message_primary or error}",
-                remedy="If a restore stopped half-way, restore again into an empty database, then migrate. Where "
-                "pg_restore was refused something (permission denied, a role that does not exist): with --no-owner "
-                "--no-privileges; migrate gives everything to its roles.",
+                f"the migration failed, and its last step was rolled back: {error.diag.message_primary or error}",
+                remedy="After an incomplete restore, restore again into an empty database, then run `refold migrate`. "
+                "If pg_restore lacked a permission or a role, add --no-owner --no-privileges; `refold migrate` sets "
+                "the owners and privileges.",
             ) from error
 
 
 def _insist_on_utf8(conn: psycopg.Connection) -> None:
-    """Refuses a database that cannot hold every text of an event, or does not know what it holds."""
+    """Raise an error if the database's encoding is not UTF8, which every event's text needs."""
     encoding = conn.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise DatabaseError(
-            f"the database {conn.info.dbname} is in {encoding}, and refold needs UTF8: not every event could be stored",
-            remedy="Make one for it: CREATE DATABASE refold TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8';",
+            f"the database {conn.info.dbname} has the encoding {encoding}, but refold needs UTF8 to store every event",
+            remedy="Create another: CREATE DATABASE refold TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8';",
         )
 
 
 def _begin(conn: psycopg.Connection) -> None:
-    """Makes what there must be before there can be a lock; many may do so at once."""
+    """Create the objects that the migration lock needs; safe to run concurrently."""
     # It may be there without the roles, and be somebody else's: after a restore without owners.
     if conn.execute(
         "SELECT FROM pg_class AS c"
@@ -132,13 +132,13 @@ def _install(conn: psycopg.Connection, url: str) -> None:
         give_identities(conn, LOCK_WAIT_S)
     except psycopg.errors.LockNotAvailable as error:
         raise DatabaseError(
-            f"transactions have kept refold's tables from being changed for {LOCK_WAIT_S:.0f} s",
-            remedy="End those that are open for long (`refold status` names them), then migrate again.",
+            f"open transactions blocked changes of refold's tables for {LOCK_WAIT_S:.0f} s",
+            remedy="End the transactions that `refold status` names, then run `refold migrate` again.",
         ) from error
 
 
 def _apply_objects(conn: psycopg.Connection) -> None:
-    """Makes functions, triggers, views and grants what `sql/` says."""
+    """Create or replace the functions, triggers, views and grants in `sql/`."""
     conn.execute("SET LOCAL ROLE refold_owner")
     # They refer to each other, whatever they are called.
     conn.execute("SET LOCAL check_function_bodies = off")
@@ -159,7 +159,7 @@ def _apply_objects(conn: psycopg.Connection) -> None:
 
 
 def _apply(conn: psycopg.Connection, path: Path) -> None:
-    """Runs one file of `sql/`."""
+    """Run one file of `sql/`."""
     try:
         conn.execute(path.read_text(encoding="utf-8").encode())
     except (psycopg.errors.LockNotAvailable, psycopg.errors.InsufficientPrivilege, *_AT_ONCE):
@@ -182,18 +182,18 @@ def _alembic_upgrade(url: str) -> None:
     except CommandError as error:
         raise DatabaseError(
             f"this refold cannot migrate the database: {error}",
-            remedy="It was made by another version: migrate with that one, or start with an empty database and append"
-            " the events again.",
+            remedy="Another version of refold installed it: migrate with that version, or append the events to an empty"
+            " database.",
         ) from error
 
 
 def for_alembic(url: str) -> psycopg.Connection:
-    """A connection for alembic, which takes what the search path shows for unqualified."""
+    """Open a connection for alembic, which treats objects on the search path as unqualified."""
     return connect(url, application_name="refold migrate", settings={"search_path": "public"})
 
 
 def alembic_config(url: str) -> Config:
-    """alembic's configuration for this database, without an ini file."""
+    """Return alembic's configuration for this database, without an ini file."""
     # Imported here: alembic and SQLAlchemy take half a second, which every command would pay at its start.
     from alembic.config import Config
     from sqlalchemy import create_engine

@@ -1,4 +1,4 @@
-"""Where the files are that refold needs besides its Python: SQL, migrations, projections.
+"""The location of refold's files that are not Python: SQL, migrations, projections.
 
 A wheel carries them in ``refold/_bundled/``; in a checkout (also one installed with
 ``pip install -e``) they are the top-level folders.
@@ -14,17 +14,17 @@ _CHECKOUT = _PACKAGE.parent.parent
 
 
 def sql_dir() -> Path:
-    """What the database is: functions, triggers, roles, views; one object a file."""
+    """Return the folder of SQL files: functions, triggers, roles, views; one object per file."""
     return _directory("sql")
 
 
 def migrations_dir() -> Path:
-    """How refold's tables got there: alembic's script location."""
+    """Return the folder of migrations: alembic's script location."""
     return _directory("migrations")
 
 
 def projections_dir() -> Path:
-    """The projections that refold comes with."""
+    """Return the folder of the projections that come with refold."""
     return _directory("projections")
 
 
@@ -33,6 +33,6 @@ def _directory(name: str) -> Path:
         if (root / name).is_dir():
             return root / name
     raise RefoldError(
-        f"refold's installation is incomplete: there is no {name}/ in {_BUNDLED} nor in {_CHECKOUT}",
-        remedy="Install refold again.",
+        f"refold's installation is incomplete: there is no {name}/ in {_BUNDLED} or in {_CHECKOUT}",
+        remedy="Reinstall refold.",
     )

@@ -17,7 +17,7 @@ from refold.postgres.rows import one_row
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings, with the defaults of a new database.
+    """The limits, in seconds unless stated otherwise.
 
     Args:
         segment_size: positions of a segment of the log.
