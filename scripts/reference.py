@@ -16,6 +16,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from enum import Enum
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,15 @@ def commands() -> Iterator[tuple[str, Any]]:
     return walk("refold", typer.main.get_command(app))
 
 
+@cache
+def all_commands() -> dict[str, Any]:
+    """Return every command by its words."""
+    return dict(commands())
+
+
 def command_list() -> str:
     """Return the commands by panel, each with a link to its section and the first sentence of its help."""
-    known = dict(commands())
+    known = all_commands()
     lines: list[str] = []
     for panel in dict.fromkeys(listed.panel for listed in COMMANDS.values()):
         rows = []
@@ -92,7 +99,7 @@ def anchor(words: str) -> str:
 
 def usage(words: str) -> str:
     """Return how a command is called, what it takes, and its options with their help."""
-    command = dict(commands())[words]
+    command = all_commands()[words]
     arguments = [one for one in command.params if one.param_type_name == "argument"]
     options = [one for one in command.params if one.param_type_name == "option"]
     called = [words, *(_metavar(one) for one in arguments), "[OPTIONS]"]
@@ -269,14 +276,11 @@ PUBLIC_FUNCTIONS = ("append", "ensure_room", "window_funnel", "window_funnel_tim
 
 def functions() -> str:
     """Return the SQL functions that a user may call, from their comments and grants."""
-    text = "\n".join(
-        path.read_text(encoding="utf-8")
-        for kind in ("functions", "aggregates")
-        for path in sorted((ROOT / "sql" / kind).iterdir())
-    )
     roles = granted()
     lines = []
     for name in PUBLIC_FUNCTIONS:
+        kind = "functions" if (ROOT / "sql" / "functions" / f"{name}.sql").exists() else "aggregates"
+        text = (ROOT / "sql" / kind / f"{name}.sql").read_text(encoding="utf-8")
         comment = re.search(
             rf"COMMENT ON (FUNCTION|AGGREGATE) refold\.{name}\((.*?)\)\s+IS\s+'((?:[^']|'')*)'", text, re.DOTALL
         )
