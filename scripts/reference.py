@@ -14,7 +14,7 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from functools import cache
 from itertools import pairwise
@@ -42,7 +42,7 @@ def cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """A Markdown table."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -166,8 +166,8 @@ def _entry(name: str, found: Any) -> str:
         rows = [(f"`{field}`", f"`{_written(found, field)}`", _field_doc(found, field)) for field in found.model_fields]
         return "".join([*lines, _prose(found), table(("field", "type", "what it is"), rows)])
     if issubclass(found, Enum):
-        rows = [(f"`{one.value}`", _field_doc(found, one.name)) for one in found]
-        return "".join([*lines, _prose(found), table(("value", "meaning"), rows)])
+        values = [(f"`{one.value}`", _field_doc(found, one.name)) for one in found]
+        return "".join([*lines, _prose(found), table(("value", "meaning"), values)])
     if issubclass(found, Exception):
         tree = (inspect.getdoc(sys.modules[found.__module__]) or "").split("\n\n", 1)[1]
         return "".join([*lines, _prose(found), f"```text\n{tree}\n```\n"])
@@ -213,7 +213,7 @@ def _field_doc(model: type, field: str) -> str:
     """Return the string that stands below a field in the source."""
     body = _body(model)
     for before, after in pairwise(body):
-        target = before.target if isinstance(before, ast.AnnAssign) else None
+        target: ast.expr | None = before.target if isinstance(before, ast.AnnAssign) else None
         if isinstance(before, ast.Assign):
             target = before.targets[0]
         if target is not None and _name(target) == field and isinstance(after, ast.Expr):
@@ -343,7 +343,8 @@ def column_notes() -> dict[tuple[str, str], str]:
     """Return the comment that stands above each column in the source, by table and column."""
     source = inspect.getsource(sys.modules["refold.store.schema.tables"])
     notes: dict[tuple[str, str], str] = {}
-    current, above = "", []
+    current = ""
+    above: list[str] = []
     for line in source.splitlines():
         if (opened := re.fullmatch(r"(\w+) = Table\(", line)) is not None:
             current, above = opened[1], []
