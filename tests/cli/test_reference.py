@@ -1,4 +1,4 @@
-"""docs/cli.md knows every command and option, and none that does not exist; help teaches by examples."""
+"""docs/reference/cli.md knows every command and option, and none that does not exist; help teaches by examples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer.main
 from refold.cli.app import app
 
 ROOT = Path(__file__).parents[2]
-REFERENCE = ROOT / "docs" / "cli.md"
+REFERENCE = ROOT / "docs" / "reference" / "cli.md"
 
 
 def commands() -> Iterator[tuple[str, Any]]:
