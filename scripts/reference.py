@@ -154,7 +154,7 @@ def _default(option: Any) -> str:
 def python() -> str:
     """Return all that `from refold import …` gives, from signatures and docstrings."""
     order = ["append", "Log", "SourceEvent", "Receipt", "Answer", "transform", "Event", "RefoldError"]
-    assert sorted(order) == sorted(refold.__all__), "a new public name: put it where it belongs"
+    assert {*order, "__version__"} == {*refold.__all__}, "a new public name: put it where it belongs"
     return "\n".join(_entry(name, getattr(refold, name)) for name in order)
 
 
