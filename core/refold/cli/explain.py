@@ -20,10 +20,11 @@ from refold.model.projection.plan import Plan
 from refold.model.sql_text import EVERYTHING
 from refold.model.stream.page_sql import LOG_STREAM, Stream
 from refold.model.upkeep.generate import generate
+from refold.model.upkeep.names import table_name
 from refold.model.upkeep.statements import Statements
 from refold.model.upkeep.transform import statements as transform_statements
 from refold.store.builds.build import by_id, live_builds
-from refold.store.builds.compiled import Compiler, stream_of, table_name
+from refold.store.builds.compiled import Compiler, stream_of
 from refold.store.builds.lookup import known
 from refold.suggest import did_you_mean
 from refold.visible import visible

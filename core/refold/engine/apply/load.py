@@ -273,7 +273,6 @@ def _load_carefully(
             f"WHERE {stream.run()} ORDER BY {stream.coordinates} LIMIT 1",
             0,
         )
-        assert found is not None
         event_id, *key = found
         culprits.append(Culprit(event_id, Key(*key), error))
         dead.append(event_id)

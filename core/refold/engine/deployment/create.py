@@ -15,13 +15,14 @@ from refold.engine.verify.trial import Unkeepable, refuse_unkeepable
 from refold.errors import BuildError, DefinitionError, RefoldError
 from refold.model.projection.definition import Definition
 from refold.model.upkeep.generate import generate
+from refold.model.upkeep.names import table_name
 from refold.model.upkeep.statements import Statements
 from refold.model.upkeep.transform import statements as transform_statements
 from refold.postgres.replica_identity import IDENTITY
 from refold.postgres.rows import one_row
 from refold.postgres.sqlstate import transient
 from refold.store.builds.build import Build, by_id, live
-from refold.store.builds.compiled import stream_of, table_name
+from refold.store.builds.compiled import stream_of
 
 
 def new_deployment(

@@ -15,6 +15,7 @@ from psycopg import sql
 from refold.model.sql_text import ident
 from refold.model.stream.cursor import EMPTY, Cursor, Snapshot
 from refold.model.stream.page_sql import LOG_TABLE
+from refold.model.upkeep.names import LOADED_FIRST
 from refold.postgres.failpoints import failpoint
 from refold.store.builds.build import EVENT_GRAIN, Build, lock, move
 from refold.store.builds.dead_letters import recount
@@ -27,14 +28,6 @@ BOUND = 100
 """All restored events are below it, and all transactions of a cluster above: initdb itself takes hundreds."""
 EVERYTHING = Snapshot(BOUND, BOUND, ())
 """The cursor that has applied all restored events, and nothing that comes."""
-
-LOADED_FIRST = {
-    "facts": ("__id", "__at", "__range"),
-    "transform": ("__id", "__at", "__range"),
-    "funnel": ("__key", "__hash"),
-    "recompute": ("__key", "__hash"),
-}
-"""Indexes that a first load makes after the rows, by the ends of their names."""
 
 
 def draw_from_the_end(conn: psycopg.Connection) -> None:

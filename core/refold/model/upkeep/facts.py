@@ -7,6 +7,7 @@ from refold.model.sql_text import ident, in_order, indent, literal, where
 from refold.model.stream.page_sql import Page, Stream
 from refold.model.stream.slices import by_position
 from refold.model.upkeep import checksums
+from refold.model.upkeep.names import AT, ID, RANGE
 from refold.model.upkeep.statements import Relation, Statements, slice_statistics
 
 
@@ -64,7 +65,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
 def event_grain_indexes(table: str, name: str) -> tuple[str, ...]:
     """What makes a table a stream: an event gets in once, and readers and audits find what they look for."""
     return (
-        f"CREATE UNIQUE INDEX {ident(name + '__id')} ON {table} (event_id)",
-        f"CREATE UNIQUE INDEX {ident(name + '__at')} ON {table} (txid, position, ordinal)",
-        f"SELECT refold.index_ranges('{table}', '{name}__range')",
+        f"CREATE UNIQUE INDEX {ident(name + ID)} ON {table} (event_id)",
+        f"CREATE UNIQUE INDEX {ident(name + AT)} ON {table} (txid, position, ordinal)",
+        f"SELECT refold.index_ranges('{table}', '{name}{RANGE}')",
     )

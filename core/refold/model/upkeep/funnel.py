@@ -16,6 +16,7 @@ from refold.model.stream.page_sql import Page, Stream
 from refold.model.stream.slices import by_key
 from refold.model.upkeep import checksums
 from refold.model.upkeep.merge import combined
+from refold.model.upkeep.names import HASH, KEY
 from refold.model.upkeep.statements import Relation, Statements, key_names, slice_statistics
 
 
@@ -51,9 +52,9 @@ class _Funnels:
         insert = f"INSERT INTO {table} ({_list(self.columns)})\n"
         step, left = stream.ranges(self.stream_hash)
         load = (insert + self.over(step, apart=False),)
-        key = f"CREATE UNIQUE INDEX {ident(self.name + '__key')} ON {table} ({_list(self.keys)}) NULLS NOT DISTINCT"
+        key = f"CREATE UNIQUE INDEX {ident(self.name + KEY)} ON {table} ({_list(self.keys)}) NULLS NOT DISTINCT"
         # By it a page finds what is kept of its keys: IS NOT DISTINCT FROM uses no index.
-        by_hash = f"CREATE INDEX {ident(self.name + '__hash')} ON {table} (({self.own_hash}))"
+        by_hash = f"CREATE INDEX {ident(self.name + HASH)} ON {table} (({self.own_hash}))"
         return Statements(
             create=(
                 f"CREATE TABLE {table} AS\n{self.over('true', apart=False)}\nWITH NO DATA",

@@ -13,6 +13,7 @@ from refold.model.sql_text import hash_of, ident, in_order, indent, literal, whe
 from refold.model.stream.page_sql import Page, Stream
 from refold.model.stream.slices import by_key
 from refold.model.upkeep import checksums
+from refold.model.upkeep.names import KEY, members_table
 from refold.model.upkeep.statements import Relation, Statements, key_names, slice_statistics
 
 _COMBINED = {
@@ -33,11 +34,6 @@ _NOTHING = {"count": "0", "members": "0"}
 def combined(partial: Partial) -> str:
     """What a partial of the row that is `kept` and of the one that is `excluded` come to."""
     return _COMBINED[partial.combine].format(ident(partial.name))
-
-
-def members_table(table: str, at: int) -> str:
-    """The qualified name of the set behind the build's distinct count number `at` (from 1)."""
-    return f"{table}__m{at}"
 
 
 def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
@@ -84,7 +80,7 @@ class _Merge:
                 *self.trigger(),
                 *slice_statistics(table, self.name, self.relation.slicing),
             ),
-            keys=(f"CREATE UNIQUE INDEX {ident(self.name + '__key')} ON {table} ({self.key_list}) NULLS NOT DISTINCT",),
+            keys=(f"CREATE UNIQUE INDEX {ident(self.name + KEY)} ON {table} ({self.key_list}) NULLS NOT DISTINCT",),
             indexes=tuple(_set_key(set_table, set_name, self.key_list) for set_table, set_name, _ in sets),
             page=self.page(sets, self.stream.page(plan.reads)),
             backlog=self.page(sets, self.stream.settled_page(plan.reads, uses=1 + len(sets))),

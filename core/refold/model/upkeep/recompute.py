@@ -7,6 +7,7 @@ from refold.model.sql_text import EVERYTHING, hash_of, ident, indent, literal
 from refold.model.stream.page_sql import Page, Stream
 from refold.model.stream.slices import by_key
 from refold.model.upkeep import checksums
+from refold.model.upkeep.names import HASH, KEY
 from refold.model.upkeep.statements import Relation, Statements, key_names, slice_statistics
 
 
@@ -107,9 +108,9 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
     step, left = stream.ranges(stream_hash)
     load = (insert + over(step, apart=False),)
     key_columns = ", ".join(map(ident, keys))
-    unique_key = f"CREATE {unique}INDEX {ident(name + '__key')} ON {table} ({key_columns}){distinct}"
+    unique_key = f"CREATE {unique}INDEX {ident(name + KEY)} ON {table} ({key_columns}){distinct}"
     # By it a page finds the rows that it replaces.
-    by_hash = f"CREATE INDEX {ident(name + '__hash')} ON {table} (({own_hash}))"
+    by_hash = f"CREATE INDEX {ident(name + HASH)} ON {table} (({own_hash}))"
     indexes = (unique_key,) if plan.lasting else (unique_key, by_hash)
     return Statements(
         create=(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from refold.model.projection.plan import KeyPart
 from refold.model.sql_text import EVERYTHING, hash_of, ident, indent, quoted
 from refold.model.stream.slices import Slicing
+from refold.model.upkeep.names import SLICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ def slice_statistics(table: str, name: str, slicing: Slicing) -> tuple[str, ...]
     """
     if slicing.kind == "day":
         return ()
-    return (f"CREATE STATISTICS refold_builds.{ident(name + '__slice')} ON ({slicing.row}) FROM {table}",)
+    return (f"CREATE STATISTICS refold_builds.{ident(name + SLICE)} ON ({slicing.row}) FROM {table}",)
 
 
 def within_keys(hash_sql: str) -> str:

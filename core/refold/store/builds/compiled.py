@@ -18,6 +18,7 @@ from refold.model.sql_text import ident
 from refold.model.stream.page_sql import LOG_STREAM, Stream
 from refold.model.upkeep import transform as transform_upkeep
 from refold.model.upkeep.generate import generate
+from refold.model.upkeep.names import projection_of
 from refold.model.upkeep.statements import Statements
 from refold.store.builds.build import Build, by_id, kept_reads
 
@@ -42,16 +43,6 @@ class CompiledBuild:
     stream: Stream
     statements: Statements
     transform: Transform | None = None
-
-
-def table_name(projection: str, fingerprint: str, number: int) -> str:
-    """Return the name of a build's table; it has a number because an unchanged rebuild keeps the fingerprint."""
-    return f"{projection}__{fingerprint[:8]}__{number}"
-
-
-def projection_of(table: str) -> str:
-    """Return the projection's name when the table was created; `refold rename` may have changed it since."""
-    return table.split("__")[0]
 
 
 def stream_of(upstream: Build | None) -> Stream:

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from refold.model.stream.cursor import EMPTY, Cursor
+from refold.model.upkeep.names import MEMBERS
 from refold.store.builds import checksums
 from refold.store.builds.build import Build, move
 
@@ -51,9 +52,9 @@ def tables_of(conn: psycopg.Connection, table_name: str) -> list[str]:
         SELECT tablename FROM pg_tables
         WHERE schemaname = 'refold_builds'
           AND (tablename = %(name)s
-               OR (starts_with(tablename, %(name)s || '__m')
-                   AND substr(tablename, length(%(name)s || '__m') + 1) ~ '^[0-9]+$'))
+               OR (starts_with(tablename, %(members)s)
+                   AND substr(tablename, length(%(members)s) + 1) ~ '^[0-9]+$'))
         """,
-        {"name": table_name},
+        {"name": table_name, "members": table_name + MEMBERS},
     ).fetchall()
     return [str(name) for (name,) in rows]
