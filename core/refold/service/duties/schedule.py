@@ -80,7 +80,7 @@ class Schedule:
             compiler: the SQL of the builds.
 
         Raises:
-            Exception: the duty's error, if it broke the connection, or if the duty was cancelled because the worker stops.
+            Exception: the duty's error, if it broke the connection, or if the worker stops and cancelled the duty.
         """
         if self.wait() > 0:
             return

@@ -91,7 +91,7 @@ def _refuse_gaps(conn: psycopg.Connection, reader: Build, passed: Cursor, upstre
     for letter in letters:
         if times[letter.event_id] == 1 and passed.applied(letter.key._replace(ordinal=0)):
             raise Gap(
-                f"{reader.projection} has already consumed {letter.event_id}, which {letter.table_name} excludes and its"
-                f" {'successor' if letter.build_id == upstream.build_id else 'predecessor'} contains",
+                f"{reader.projection} has already consumed {letter.event_id}, which {letter.table_name} excludes and"
+                f" its {'successor' if letter.build_id == upstream.build_id else 'predecessor'} contains",
                 remedy=f"Rebuild both: `refold rebuild {upstream.projection} --cascade`.",
             )
