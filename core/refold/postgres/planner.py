@@ -1,4 +1,4 @@
-"""How a session plans: a worker's is set up for pages, and what reads much must not be planned like one."""
+"""Planner settings for transactions that differ from a worker's pages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import psycopg
 
 
 def plan_freely(conn: psycopg.Connection) -> None:
-    """Lets this transaction plan as its statements need it, whatever the session is set up for."""
+    """Allow all kinds of plans in this transaction, independent of the session's settings."""
     conn.execute(
         "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = on;"
         "SET LOCAL enable_bitmapscan = on; SET LOCAL enable_sort = on"
@@ -14,5 +14,5 @@ def plan_freely(conn: psycopg.Connection) -> None:
 
 
 def plan_by_index(conn: psycopg.Connection) -> None:
-    """Lets this transaction look things up by index, whatever the planner believes about how little a table holds."""
+    """Make this transaction use indexes, independent of the planner's estimates of table sizes."""
     conn.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off")
