@@ -251,7 +251,7 @@ def _refused(conn: psycopg.Connection, role: Role | None, error: psycopg.Error) 
 
 
 def _insist(conn: psycopg.Connection, roles: Sequence[Role | None]) -> None:
-    """Raise an error if a login's sessions behind a proxy do not start as one of these roles, with refold's settings."""
+    """Raise an error if sessions behind a proxy do not start as one of these roles, with refold's settings."""
     for role in roles:
         try:
             if role == "refold_producer":
