@@ -1,15 +1,15 @@
-"""What can go wrong, one class for each thing a caller can do about it.
+"""refold's errors: one class for each action that a caller can take.
 
 RefoldError
 ├── InputError          a file, an option or a mapping is wrong: correct the call
 ├── DefinitionError     a projection's file is wrong: correct the file (path and line are given)
-│   ├── ViewError       a file in sql/views is: correct it
-│   └── Mistakes        several files are: all that is wrong with them, at once
-├── DatabaseError       the database is not as refold needs it: migrate, grant, or look at the server
+│   ├── ViewError       a file in sql/views is wrong: correct it
+│   └── Mistakes        several files are wrong: correct all of them
+├── DatabaseError       the database does not meet refold's needs: migrate, grant, or check the server
 │   ├── NotInstalled    the schema is missing or old: run `refold migrate`
-│   ├── OnStandby       nothing can be written here: connect to the primary
-│   └── ForeignCluster  the coordinates mean nothing here: a restore happened, run `refold recover`
-└── BuildError          a build cannot do this now: the message names what to do first
+│   ├── OnStandby       the server is read-only: connect to the primary
+│   └── ForeignCluster  the cursors belong to another cluster: after a restore, run `refold recover`
+└── BuildError          a build cannot do this in its present state: the message says what to do first
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 
 class RefoldError(Exception):
-    """Root of refold's errors. `str(error)` says what happened; `remedy`, when there is one, what to do."""
+    """Root of refold's errors: `str(error)` is the message; `remedy`, if any, says what to do."""
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class InputError(RefoldError):
 
 
 class DefinitionError(RefoldError):
-    """A projection's file cannot be kept as a metric."""
+    """A projection's file cannot become a metric."""
 
     def __init__(
         self, message: str, *, path: Path | None = None, line: int | None = None, remedy: str | None = None
@@ -43,11 +43,11 @@ class DefinitionError(RefoldError):
 
 
 class ViewError(DefinitionError):
-    """A file in sql/views makes more than its view, or its view cannot be made."""
+    """A file in sql/views contains more than its view, or its view cannot be created."""
 
 
 class Mistakes(DefinitionError):
-    """Several files cannot be kept; what is wrong with each is in `errors`."""
+    """Several files are wrong; `errors` has one error for each."""
 
     def __init__(self, errors: Sequence[RefoldError]) -> None:
         super().__init__("\n".join(map(str, errors)))
@@ -55,18 +55,18 @@ class Mistakes(DefinitionError):
 
 
 def each(errors: Iterable[RefoldError]) -> list[RefoldError]:
-    """All of these, with every mistake of several by itself."""
+    """Return all errors, with groups of mistakes expanded."""
     return [one for error in errors for one in (error.errors if isinstance(error, Mistakes) else (error,))]
 
 
 def at_once(errors: Iterable[RefoldError]) -> RefoldError:
-    """All mistakes as one error; one alone is itself. There is one at least."""
+    """Combine at least one error: a single error is returned unchanged, several as `Mistakes`."""
     flat = each(errors)
     return flat[0] if len(flat) == 1 else Mistakes(flat)
 
 
 class DatabaseError(RefoldError):
-    """The database is not as refold needs it."""
+    """The database does not meet refold's needs."""
 
 
 class NotInstalled(DatabaseError):
@@ -74,12 +74,12 @@ class NotInstalled(DatabaseError):
 
 
 class OnStandby(DatabaseError):
-    """The server is a standby, and what was asked of it writes."""
+    """The server is a standby, but the operation writes."""
 
 
 class ForeignCluster(DatabaseError):
-    """The coordinates in this database are another cluster's, or speak of transactions that this one has not had."""
+    """The cursors belong to another cluster, or name transactions that this cluster has not had."""
 
 
 class BuildError(RefoldError):
-    """A build cannot do what was asked of it in its present state."""
+    """A build does not allow the operation in its present state."""

@@ -1,4 +1,4 @@
-"""Prose in lines that fit: broken at words, below each other."""
+"""Line wrapping of prose at words."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _CALL = re.compile(r"`[^`\n]{1,60}`")
 
 
 def room(width: int) -> int:
-    """Characters in a line: as COLUMNS says, else `width`."""
+    """Return the characters in a line: COLUMNS if set, else `width`."""
     given = os.environ.get("COLUMNS", "")
     return int(given) if given.isdigit() and int(given) else width
 
 
 def wrapped(text: str, width: int, *, indent: int | None = None) -> str:
-    """Prose in lines of a width, broken at words; what is one word, a URL or a path, stays whole. Pure.
+    """Wrap prose at words; a long word, such as a URL or a path, stays whole. Pure.
 
     Args:
         text: may have lines of its own.

@@ -1,4 +1,4 @@
-"""Text of events on a terminal: what it would do there is shown instead of done.
+"""Safe output of event text on a terminal: control characters are shown instead of executed.
 
 Ids, actions, keys, errors and file names come from whoever appends. On a terminal an escape sequence renames its
 window, writes over what stands above, or answers as if somebody had typed; a line break forges a line of ours; a mark
@@ -20,7 +20,7 @@ _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def visible(text: str, *, lines: bool = False) -> str:
-    r"""The text with control characters as they are written in Python: `\n`, `\x1b`, `\u202e`. Pure.
+    r"""Return the text with control characters escaped as in Python: `\n`, `\x1b`, `\u202e`. Pure.
 
     Args:
         text: from anywhere.
@@ -32,7 +32,7 @@ def visible(text: str, *, lines: bool = False) -> str:
 
 
 def visible_json(document: str) -> str:
-    """A JSON document with the same characters escaped as JSON does; what it says stays the same. Pure.
+    """Return a JSON document with control characters escaped as in JSON; its value stays the same. Pure.
 
     Outside of strings JSON has none of them but line breaks and tabs.
     """
@@ -48,7 +48,7 @@ def _written(found: re.Match[str]) -> str:
 
 
 def log_on_stderr() -> None:
-    """The log of a command and of its processes: time, process and message."""
+    """Write the log of this process to stderr: time, process and message."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(asctime)s %(process)d %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

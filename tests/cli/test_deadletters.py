@@ -25,7 +25,7 @@ def poisoned(refold: Refold, metric: Callable[[str, str], Path], record: Callabl
 def test_show_begins_with_what_happened_and_ends_with_what_to_do(poisoned: Refold) -> None:
     lines = poisoned("deadletters", "show", "1").out.splitlines()
     assert lines[0] == "tens could not process event 2: division by zero"
-    assert lines[-1] == "After its cause is mended: refold deadletters retry 1"
+    assert lines[-1] == "After you fix the cause: refold deadletters retry 1"
     start = lines.index("the event") + 1
     event = json.loads("\n".join(lines[start : lines.index("}") + 1]))
     assert (event["event_id"], event["metadata"]) == ("2", {"by": 0})
@@ -38,5 +38,5 @@ def test_one_that_was_dropped_is_not_unknown(poisoned: Refold) -> None:
         assert done.status == 2
         assert "no longer waiting: 1 is dropped" in done.err
     unknown = poisoned("deadletters", "retry", "99")
-    assert (unknown.status, "there is no such dead letter: 99" in unknown.err) == (2, True)
+    assert (unknown.status, "no such dead letter: 99" in unknown.err) == (2, True)
     assert "retry" not in poisoned("deadletters", "show", "1").out

@@ -123,10 +123,10 @@ def test_a_file_whose_name_ends_otherwise_is_told(refold: Refold, metric: Metric
         done = refold("deploy", *options)
         assert done.status == 0
         assert done.err.splitlines()[:3] == [
-            "projections/counts.sql.txt is left out, for its name does not end in .sql: counts.sql is what counts, so"
-            " remove the other",
-            "projections/daily.sql.txt is left out, for its name does not end in .sql: call it daily.sql",
-            "sql/views/top.sql.txt is left out, for its name does not end in .sql: call it top.sql",
+            "projections/counts.sql.txt is ignored, because its name does not end in .sql: counts.sql is used, so"
+            " remove this one",
+            "projections/daily.sql.txt is ignored, because its name does not end in .sql: rename it to daily.sql",
+            "sql/views/top.sql.txt is ignored, because its name does not end in .sql: rename it to top.sql",
         ]
         assert len(refold("deploy", *options, "--json").json["left_out"]) == 3
 

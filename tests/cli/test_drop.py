@@ -106,7 +106,7 @@ def test_renamed_with_its_rows(project: Refold, record: Record, metric: Metric) 
     assert "`refold rename counts actions`" in project("deploy", "--dry-run").out
     renamed = project("rename", "counts", "actions")
     assert renamed.status == 0, renamed.err
-    assert "metrics.top reads it, and goes on" in renamed.err
+    assert "the view metrics.top reads it and keeps working" in renamed.err
     Path("sql/views/top.sql").write_text("CREATE OR REPLACE VIEW metrics.top AS SELECT action, n FROM metrics.actions")
 
     # The deploy finds everything as it is, workers and audits go on with it, and the old name is free.

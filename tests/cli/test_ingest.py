@@ -83,7 +83,7 @@ def test_a_file_of_which_nothing_got_in_is_a_failure(refold: Refold, visits: Pat
     (tmp_path / "empty.csv").write_text("who,what,at\n")
     result = refold("bad.csv", str(visits), *OPTIONS)
     assert result.exit_code == 1
-    assert result.stderr.startswith("nothing of bad.csv got in: all of it was set aside\n")
+    assert result.stderr.startswith("no event of bad.csv was stored: all its records were set aside\n")
     # What is there already is no failure, and neither is a file that has only a heading.
     result = refold(str(visits), "empty.csv", *OPTIONS)
     assert (result.exit_code, result.stderr) == (0, "")
@@ -114,7 +114,7 @@ def test_several_files(refold: Refold, tmp_path: Path, conn: Connection) -> None
     assert result.stdout.splitlines()[:3] == [
         "a.csv: 3 received = 3 stored + 0 duplicates + 0 set aside",
         "b.csv: 3 received = 3 stored + 0 duplicates + 0 set aside",
-        "together: 6 received = 6 stored + 0 duplicates + 0 set aside",
+        "total: 6 received = 6 stored + 0 duplicates + 0 set aside",
     ]
     assert len(stored(conn)) == 6
 
@@ -148,8 +148,8 @@ def test_columns_delimiter_and_constants(refold: Refold, tmp_path: Path, conn: C
 
 
 WRONG_CALLS = [
-    (["visits.csv"], "nothing gives the events their"),
-    (["nowhere.csv", *OPTIONS], "cannot open nowhere.csv: there is no such file"),
+    (["visits.csv"], "or option gives the events a value for"),
+    (["nowhere.csv", *OPTIONS], "cannot open nowhere.csv: the file does not exist"),
     (["visits.csv", "nowhere.csv", *OPTIONS], "cannot open nowhere.csv"),
     (["visits.csv", "other.csv", *OPTIONS], "there is no column"),
     (["visits.csv", "sub/visits.csv", *OPTIONS], "are both called 'visits.csv'"),
@@ -249,7 +249,7 @@ def test_ctrl_c_inside_a_batch_lets_it_end(
     wait_until(lambda: somebody_waits(conn), deadline_s=30)
     running.process.send_signal(signal.SIGINT)
     assert running.process.stderr is not None
-    assert b"finishing the batch" in running.process.stderr.readline()
+    assert b"stopping after the current batch" in running.process.stderr.readline()
     blocker.rollback()
     status, told, _ = running.end()
     assert status == 130

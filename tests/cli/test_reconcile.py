@@ -101,7 +101,7 @@ def test_the_first_line_is_the_verdict(drifted: Refold) -> None:
     quick = drifted("reconcile", "counts", "--depth", "quick")
     assert quick.out.startswith("drift: ") and "`refold reconcile --depth slice`" in quick.out.splitlines()[0]
     healed = drifted("reconcile")
-    assert healed.out.splitlines()[0] == "drift: 3 rows differed, healed; refold.repairs keeps what stood there"
+    assert healed.out.splitlines()[0] == "drift: 3 rows differed, healed; refold.repairs keeps the old rows"
     # What the key says already is not repeated.
     assert '{"events": 1}' in healed.out and healed.out.count('"buy"') == 1
 
@@ -124,7 +124,7 @@ def test_what_a_clean_verdict_does_not_cover_is_told(
     refold("worker", "--drain")
     clean = refold("reconcile")
     assert (clean.status, clean.out) == (0, "no drift: tens\n")
-    assert "tens leaves 1 event out: `refold deadletters list tens --all`" in clean.err
+    assert "tens excludes 1 event: `refold deadletters list tens --all`" in clean.err
     assert "damaged" not in clean.err
     tamper(conn, "UPDATE refold.events SET action = 'other' WHERE event_id = '1'")
     conn.commit()

@@ -68,7 +68,7 @@ def test_it_is_recovered_and_goes_on(foreign: Refold, conn: Connection) -> None:
     done = foreign("recover", "--yes")
     assert done.status == 0, done.err
     assert "log: 4 events" in done.out
-    assert "in order: counts" in done.out
+    assert "audited: counts" in done.out
     assert "missing" in done.out
     assert foreign("worker", "--drain").status == 0
     assert "buy,2" in foreign("query", "SELECT * FROM counts", "--csv").out

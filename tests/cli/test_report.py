@@ -64,7 +64,7 @@ def test_what_happened(
     assert lag["to_detect"] == pytest.approx(600, abs=30)
     assert 0 <= lag["to_recover"] < 30
     shown = refold("report", "--since", "1h").out
-    assert "1 refused, 25.0% of what came" in shown and "10 min" in shown
+    assert "1 refused, 25.0% of all received" in shown and "10 min" in shown
 
 
 def test_dead_letters_of_builds_that_are_kept(

@@ -41,7 +41,7 @@ def test_damage_is_named_and_keeps_a_metric_from_being_healed(damaged: Refold) -
     ]
     healed = damaged("reconcile")
     assert healed.status == 1
-    assert "not healed: counts: the log is damaged, `refold scrub` names the events" in healed.out
+    assert "not healed: counts: the log is damaged; `refold scrub` names the events" in healed.out
     assert "no drift" not in healed.out
     assert damaged("reconcile", "--json").json["unhealed"] == ["counts"]
     assert "view,3" in damaged("query", "SELECT * FROM counts", "--csv").out

@@ -137,7 +137,7 @@ def test_an_event_that_is_left_out_is_counted(refold: Refold, metric: Metric, re
     record("view=ann")
     assert refold("worker", "--drain").status == 0
     assert refold("status", "--json").json["builds"][0]["dead_letters"] == 1
-    assert "left out  1 event by ratio" in refold("status").out
+    assert "excluded  1 event by ratio" in refold("status").out
 
 
 def test_what_somebody_should_look_at_stands_first_and_is_an_exit_status(
@@ -150,7 +150,7 @@ def test_what_somebody_should_look_at_stands_first_and_is_an_exit_status(
     admin.execute("UPDATE refold.settings SET lag_limit = 0")
     late = refold("status", "--exit-code")
     # No worker has lived here, and so there is no incident.
-    assert (late.status, late.out.splitlines()[0][:35]) == (1, "behind    for longer than 0 s: coun")
+    assert (late.status, late.out.splitlines()[0][:35]) == (1, "behind    by more than 0 s: counts ")
     assert refold("status").status == refold("incidents", "--open", "--exit-code").status == 0
     assert refold("status", "--json", "--exit-code").json["alarming"] is True
     refold("worker", "--drain")

@@ -162,7 +162,7 @@ def test_a_metric_whose_view_somebody_has_taken_is_seen_and_gets_it_back(
         # It looks at what the view reads; the doctor at its text.
         assert "hidden    metrics.counts" in deployed("status").out
     planned = deployed("deploy", "--dry-run")
-    assert (planned.status, "is made again" in planned.out) == (0, True)
+    assert (planned.status, "is recreated" in planned.out) == (0, True)
     assert deployed("deploy").status == 0
     assert csv(deployed, "counts") == ["action,n,u", "view,2,1"]
     assert csv(deployed, "a_last") == ["action,more", "view,3"]
@@ -176,7 +176,7 @@ def test_a_view_that_is_not_as_its_file_says_is_told_by_the_doctor(
 ) -> None:
     admin.execute("CREATE OR REPLACE VIEW metrics.a_last AS SELECT action, m AS more FROM metrics.top")
     [found] = [check for check in deployed("doctor", "--json").json if check["name"] == "views"]
-    assert (found["verdict"], found["found"]) == ("warn", "not as in sql/views: metrics.a_last")
+    assert (found["verdict"], found["found"]) == ("warn", "different from sql/views: metrics.a_last")
     assert deployed("deploy").status == 0
     assert csv(deployed, "a_last") == ["action,more", "view,3"]
 

@@ -139,7 +139,7 @@ def test_a_stopped_server_says_so_and_starts_again(directory: Path) -> None:
     server.stop()
     server.stop()
     assert not server.running
-    with pytest.raises(RefoldError, match="does not run"):
+    with pytest.raises(RefoldError, match="is not running"):
         _ = server.url
     assert ask(EmbeddedServer.start(directory, {**FAST, "work_mem": "5MB"}), "SHOW work_mem") == "5MB"
     assert ask(server, "SELECT one FROM kept") == 1
@@ -206,7 +206,7 @@ def test_a_server_that_does_not_start_shows_its_log(directory: Path) -> None:
 def test_a_directory_with_other_things_in_it_is_refused(directory: Path) -> None:
     directory.mkdir(mode=0o755)
     (directory / "holiday.jpg").touch()
-    with pytest.raises(RefoldError, match=r"in use for something else \(holiday\.jpg\)"):
+    with pytest.raises(RefoldError, match=r"contains other files \(holiday\.jpg\)"):
         EmbeddedServer.start(directory)
     assert stat.S_IMODE(directory.stat().st_mode) == 0o755
 
@@ -231,7 +231,7 @@ def test_without_binaries_it_says_where_it_looked(directory: Path, monkeypatch: 
 
 def test_a_path_that_is_a_file_is_refused(directory: Path) -> None:
     directory.touch()
-    with pytest.raises(RefoldError, match=rf"lives in a directory, and {directory} is a file"):
+    with pytest.raises(RefoldError, match=rf"needs a directory, but {directory} is a file"):
         EmbeddedServer.start(directory)
 
 
@@ -246,7 +246,7 @@ def test_a_server_of_another_user_is_named_as_theirs(directory: Path) -> None:
     try:
         for look in (lambda: Postmaster.find(directory / "data"), lambda: EmbeddedServer.start(directory)):
             with pytest.raises(
-                InputError, match=f"server in {directory} is {owner}'s, and .* may not enter it"
+                InputError, match=f"server in {directory} belongs to {owner}; .* may not access it"
             ) as told:
                 look()
             assert "REFOLD_HOME" in str(told.value.remedy)

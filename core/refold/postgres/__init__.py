@@ -1,1 +1,1 @@
-"""Talking to any PostgreSQL: connections, locks, retries, time-outs. Knows nothing of refold's tables."""
+"""Access to any PostgreSQL: connections, locks, retries, time-outs; without knowledge of refold's tables."""

@@ -1,4 +1,4 @@
-"""Connections in a role, with all the settings that refold's own sessions depend on.
+"""Connections that act as a role, with all settings that refold's own sessions depend on.
 
 Settings on a role or a database (ALTER ROLE … SET, ALTER DATABASE … SET) are somebody's way to protect a server or to
 please a report; none of them may change what a metric is, or end what refold does. So a session of refold's own sets
@@ -27,14 +27,14 @@ Role = Literal[
 ]
 ROLES: tuple[Role, ...] = get_args(Role)
 READERS: tuple[Role, ...] = ("refold_inspector", "refold_worker", "refold_observer")
-"""As whom to look at how things stand: the first of them as which a login may act; the last sees least. A login that
-was made before there were the others may act as a worker alone."""
+"""Roles for reading refold's state, best first; a session takes the first that the login may act as. An older login
+may be able to act as a worker only."""
 INSPECTORS: tuple[Role, ...] = ("refold_worker", "refold_inspector")
-"""The same, for what an observer must not see."""
+"""Roles for reading data that an observer must not see, best first."""
 _WRITERS: tuple[Role, ...] = ("refold_owner", "refold_producer", "refold_worker")
 
 CONNECT_S = 10
-"""Seconds that a server may take to let a session in."""
+"""Time limit for opening a session, seconds."""
 
 _REPLICA = "session_replication_role"
 
@@ -69,19 +69,19 @@ def connect(
     application_name: str = "refold",
     settings: Mapping[str, str] | None = None,
 ) -> psycopg.Connection:
-    """Opens a connection that acts as one of refold's roles.
+    """Open a connection that acts as one of refold's roles.
 
-    Behind a proxy that pools transactions nothing is set: there the login's sessions must have what refold needs from
-    their start. A producer needs only to be one.
+    Behind a proxy that pools transactions refold sets nothing: there the login's sessions must start with refold's
+    settings. A producer needs only the privileges of its role.
 
     Args:
-        url: a libpq URL or connection string.
-        role: the role to act as; of several, the first that the login may act as; None is the login role.
+        url: libpq URL or connection string.
+        role: role to act as; of several, the first that the login may act as; None is the login role.
         settings: further session settings by name.
 
     Raises:
-        DatabaseError: the login role may not act as `role`; or there is a proxy, and its sessions lack settings.
-        OnStandby: the role is there to write, and the server is a standby.
+        DatabaseError: the login may not act as `role`, or sessions behind a proxy lack settings.
+        OnStandby: the role writes, and the server is a standby.
         psycopg.OperationalError: the server cannot be reached.
     """
     conn = psycopg.connect(
@@ -115,7 +115,7 @@ def connect(
 def connection(
     url: str, role: Role | Sequence[Role] | None = None, *, autocommit: bool = False, application_name: str = "refold"
 ) -> Iterator[psycopg.Connection]:
-    """`connect` for a with statement; closes without commit (whoever opens a transaction owns it)."""
+    """Open a connection as `connect` does, and close it at the end of the with statement, without a commit."""
     conn = connect(url, role, autocommit=autocommit, application_name=application_name)
     try:
         yield conn
@@ -124,7 +124,7 @@ def connection(
 
 
 def _settle(conn: psycopg.Connection, roles: Sequence[Role | None], settings: Mapping[str, str]) -> bool:
-    """Gives a session its settings and its role, or finds out that it is not this client's; whether on a standby."""
+    """Set the role and settings of a session, unless a proxy pools it; return whether the server is a standby."""
     for role in roles:
         try:
             row = _set(conn, role, settings)
@@ -137,8 +137,8 @@ def _settle(conn: psycopg.Connection, roles: Sequence[Role | None], settings: Ma
     if replication != "origin" and not superuser:
         # For a superuser it was set right a moment ago.
         raise DatabaseError(
-            f"sessions of {conn.info.user} apply changes as a replica does: what guards the log does not fire in them",
-            remedy=f"As a superuser: ALTER DATABASE … RESET {_REPLICA}; or the same of the role.",
+            f"sessions of {conn.info.user} act as a replica does, so the triggers that guard the log do not fire",
+            remedy=f"As a superuser: ALTER DATABASE … RESET {_REPLICA}; or ALTER ROLE … RESET {_REPLICA};",
         )
     if not own:
         look_for_proxy(conn)
@@ -159,20 +159,20 @@ def _set(conn: psycopg.Connection, role: Role | None, settings: Mapping[str, str
 
 
 def _refused(conn: psycopg.Connection, role: Role | None, error: psycopg.Error) -> Exception:
-    """What the server's refusal of a role means."""
+    """Return the error for a role that the server refused."""
     user = conn.info.user
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return DatabaseError(f"{user} may not act as {role}", remedy=f'GRANT {role} TO "{user}";')
     if role is None or conn.execute("SELECT FROM pg_catalog.pg_roles WHERE rolname = %s", (role,)).rowcount:
         return error
     return NotInstalled(
-        f"refold is not installed on this server, or only an older one: it has no role {role}",
+        f"refold is not installed on this server, or is older than this version: the role {role} does not exist",
         remedy="Run `refold migrate` first.",
     )
 
 
 def _insist(conn: psycopg.Connection, roles: Sequence[Role | None]) -> None:
-    """Refuses a login behind a proxy whose sessions start as none of these roles, with refold's settings."""
+    """Raise an error if sessions behind a proxy do not start as one of these roles, with refold's settings."""
     for role in roles:
         try:
             if role == "refold_producer":

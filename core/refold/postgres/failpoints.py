@@ -1,4 +1,4 @@
-"""Points at which a process can be made to die or to freeze, so that every one of them can be tested.
+"""Failpoints: points at which a test can kill or freeze a process.
 
 REFOLD_CRASH_AT=rows refold worker       kill -9 at the first page's rows
 REFOLD_CRASH_AT=rows:7 refold worker     at the seventh
@@ -22,7 +22,7 @@ _passed: Counter[Point] = Counter()
 
 
 def failpoint(name: Point) -> None:
-    """Ends or stops this process when the environment says so for this point."""
+    """Kill or stop this process if the environment names this point."""
     _passed[name] += 1
     for variable, number in (("REFOLD_CRASH_AT", signal.SIGKILL), ("REFOLD_FREEZE_AT", signal.SIGSTOP)):
         point, _, time = os.environ.get(variable, "").partition(":")

@@ -1,4 +1,4 @@
-"""Being the only one at something, by a lock that only refold's own roles can take.
+"""Mutual exclusion of commands by a table lock that only refold's own roles can take.
 
 An advisory lock can be taken by whoever may connect, and kept for ever. A lock on one of refold's tables cannot: only
 who may change the table gets one of that strength. The mode conflicts with itself and with no reader or writer.
@@ -18,7 +18,7 @@ from refold.postgres.connect import Role, connection
 from refold.postgres.proxy import proxied
 
 WAIT_S = 300.0
-"""Seconds for which the others' end is waited for."""
+"""Seconds to wait for another command to end."""
 _ROUND_S = 5.0
 """Seconds of one attempt."""
 
@@ -32,7 +32,7 @@ _CONFLICTS = [
 
 # The session is another login's, perhaps, of which little can be seen; a prepared transaction has none.
 _HOLDERS = """
-SELECT coalesce('pid ' || l.pid, 'the prepared transaction ' || p.gid, 'somebody'),
+SELECT coalesce('pid ' || l.pid, 'the prepared transaction ' || p.gid, 'a session'),
        coalesce(a.usename::text, p.owner::text), nullif(a.application_name, ''),
        to_char(coalesce(a.xact_start, p.prepared) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
 FROM pg_locks AS l
@@ -47,11 +47,11 @@ ORDER BY l.pid
 
 
 def holder(conn: psycopg.Connection, table: str) -> str | None:
-    """Who has the lock, in words; None when nobody has it.
+    """Return the holder of the lock, in words; None if the lock is free.
 
     Args:
         conn: in autocommit mode.
-        table: which one, qualified.
+        table: qualified name of the locked table.
     """
     with conn.transaction():
         # The login may see more of other sessions than the role it acts as.
@@ -68,25 +68,25 @@ def _named(who: str, user: str | None, application: str | None, since: str | Non
 
 @contextmanager
 def alone(conn: psycopg.Connection, table: str, what: str, role: Role, *, seconds: float = WAIT_S) -> Iterator[None]:
-    """Keeps all others out who come this way, from this moment until the block ends, over all its transactions.
+    """Hold an exclusive lock until the block ends, over all its transactions.
 
-    A second connection holds the lock: what is done meanwhile takes many transactions, and some of it none at all. It
-    holds neither a snapshot nor a transaction id, so that no reader, no cursor and no vacuum waits for it.
+    A second connection holds the lock, because the block takes many transactions. It has neither a snapshot nor a
+    transaction id, so that no reader, no cursor and no vacuum waits for it.
 
     Args:
-        conn: in autocommit mode; says where.
-        table: on which the lock is, qualified.
-        what: what only one may do at a time, for the message.
-        role: may change the table.
-        seconds: for how long to wait for others.
+        conn: in autocommit mode; names the database.
+        table: qualified name of the table to lock.
+        what: name of the command, for the message.
+        role: role that may change the table.
+        seconds: longest time to wait for another command.
 
     Raises:
-        BuildError: somebody else is at it; the message names them.
-        DatabaseError: a proxy stands in between. What keeps others out then is a session of the pool.
+        BuildError: another session holds the lock; the message names it.
+        DatabaseError: a proxy pools transactions, so that a session of the pool would hold the lock.
     """
     if proxied(conn):
         raise DatabaseError(
-            f"{what} needs a session of its own, and there is a proxy that pools transactions",
+            f"{what} needs its own session, but a proxy pools transactions on this connection",
             remedy="Connect to the server directly, or through a pool in session mode.",
         )
     url = make_conninfo(conn.info.dsn, password=conn.info.password or None)
@@ -111,8 +111,8 @@ def _take(conn: psycopg.Connection, other: psycopg.Connection, table: str, what:
             left -= _ROUND_S
             found = holder(conn, table)
             if left <= 0 and found is not None:
-                waited = f"after {seconds:.0f} s" if seconds else "now"
+                waited = f"after {seconds:.0f} s another session still does: " if seconds else "another session does: "
                 raise BuildError(
-                    f"only one may {what} at a time, and {waited} somebody else is at it: {found}",
-                    remedy="Wait for its end, or end its session: SELECT pg_terminate_backend(PID);",
+                    f"only one session may {what} at a time, and {waited}{found}",
+                    remedy="Wait until it ends, or end it: SELECT pg_terminate_backend(PID);",
                 ) from None

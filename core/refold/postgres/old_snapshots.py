@@ -1,4 +1,4 @@
-"""Who keeps vacuum from removing what is dead: old snapshots, wherever they are held.
+"""Old snapshots, which keep vacuum from removing dead rows.
 
 A transaction that only reads holds up nobody's events, but while its snapshot is kept, every version that a page makes
 of a row stays, and has to be stepped over. So do prepared transactions, replication slots and standbys that report
@@ -18,22 +18,22 @@ HARMLESS = 1_000
 """Transactions that may have begun since a snapshot was taken before anybody looks at its age in seconds: one that is
 taken anew for each statement of a long transaction is always young."""
 UNDATED = 100_000
-"""Transactions after which one is old of which nobody says since when it is held: a slot's, a standby's."""
+"""Transactions after which a snapshot of unknown age is old: that of a slot or a standby."""
 
 What = Literal["session", "prepared transaction", "replication slot", "standby"]
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A snapshot, or an open transaction, before which nothing can be vacuumed.
+    """A snapshot or open transaction that blocks vacuum.
 
     Args:
-        what: who holds it.
-        name: the process id, the gid, the name of the slot or of the standby.
-        transactions: how many have begun since.
-        seconds: how old it is at most; None where nobody says so.
-        since: when it may have begun.
-        application: the session's application.
+        what: kind of holder.
+        name: process id, gid, or name of the slot or standby.
+        transactions: number of transactions that started since.
+        seconds: greatest possible age; None if unknown.
+        since: earliest possible start.
+        application: application of the session.
         owner: its database role.
     """
 
@@ -46,19 +46,19 @@ class Held:
     owner: str
 
     def old(self, limit: float) -> bool:
-        """Whether it has been held for longer than so many seconds. Pure."""
+        """Return whether it has been held for longer than a limit in seconds. Pure."""
         if self.seconds is None:
             return self.transactions >= UNDATED
         return self.seconds > limit and self.transactions >= HARMLESS
 
     @property
     def subject(self) -> str:
-        """What it is called in an incident."""
+        """Return its name in an incident."""
         return f"{self.what} {self.name}"
 
     @property
     def remedy(self) -> str:
-        """What ends it."""
+        """Return the statement that ends it."""
         quoted = self.name.replace("'", "''")
         return {
             "session": f"SELECT pg_terminate_backend({self.name});",
@@ -99,11 +99,11 @@ ORDER BY transactions DESC
 
 
 def held(conn: psycopg.Connection) -> list[Held]:
-    """All that hold something back, those of the oldest snapshots first; as far as the login role may see them.
+    """Return all holders of snapshots that the login role may see, oldest snapshot first.
 
     Args:
-        conn: the caller's transaction, in which it acts as the login role from then on: what others' sessions do is
-            shown to that one, if to anybody.
+        conn: the caller's transaction; from here on it acts as the login role, because only that role may see other
+            sessions.
     """
     conn.execute("SET LOCAL ROLE NONE")
     with conn.cursor(row_factory=class_row(Held)) as cursor:
@@ -111,7 +111,7 @@ def held(conn: psycopg.Connection) -> list[Held]:
 
 
 def old(conn: psycopg.Connection, limit: float) -> list[Held]:
-    """Those that have been held for too long; empty where nobody may see them.
+    """Return the snapshots held for longer than `held_snapshot_after`; empty if the login may not see them.
 
     Args:
         conn: in autocommit mode.

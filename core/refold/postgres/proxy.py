@@ -1,4 +1,4 @@
-"""Proxies between a client and the server, and what one that pools transactions takes away.
+"""Proxies that pool transactions between client and server, and the checks for them.
 
 Behind such a proxy (pgbouncer, pool_mode = transaction) each transaction may run in another session of the server.
 So nothing that a session keeps can be relied on: no prepared statements, no LISTEN, no session locks, and no SET
@@ -19,7 +19,7 @@ _OFF = frozenset({"false", "no", "0", "0ms", "0s", "0min"})
 
 
 def look_for_proxy(conn: psycopg.Connection) -> None:
-    """Finds out whether a proxy stands in between, and if so gives up prepared statements; they may be another's."""
+    """Detect a proxy, and turn off prepared statements behind it, because they may belong to another client."""
     # A proxy gives its clients keys of its own.
     row = conn.execute("SELECT pg_backend_pid()", prepare=False).fetchone()
     if row != (conn.info.backend_pid,):
@@ -27,20 +27,20 @@ def look_for_proxy(conn: psycopg.Connection) -> None:
 
 
 def proxied(conn: psycopg.Connection) -> bool:
-    """Whether `look_for_proxy` found one."""
+    """Return whether `look_for_proxy` found a proxy."""
     return conn.prepare_threshold is None
 
 
 def insist_on_settings(conn: psycopg.Connection, settings: Mapping[str, str], role: str) -> None:
-    """Refuses a login whose sessions do not have these settings from the start.
+    """Raise an error if the login's sessions do not start with these settings.
 
     Args:
-        conn: behind a proxy that pools transactions.
-        settings: by name; those that this server does not know are left out.
-        role: which role they must act as. With its privileges alone, if nothing is to be set.
+        conn: connection behind a proxy that pools transactions.
+        settings: settings by name; names that this server does not know are ignored.
+        role: role that the sessions must act as. Without settings, its privileges are enough.
 
     Raises:
-        DatabaseError: with the statements that give it to them.
+        DatabaseError: settings are missing; the remedy has the statements that set them.
     """
     if not settings and _inherits(conn, role):
         return
@@ -52,8 +52,8 @@ def insist_on_settings(conn: psycopg.Connection, settings: Mapping[str, str], ro
         statements = " ".join(f"ALTER ROLE {login[0]} SET {name} = {value};" for name, value in _as_sql(lacking))
         who = role.removeprefix("refold_") + "s"
         raise DatabaseError(
-            "there is a proxy that pools transactions, and this login's sessions start without refold's settings",
-            remedy=f"Connect directly or in session mode; or, for a login that only {who} use: {statements}",
+            "a proxy pools transactions, and this login's sessions start without refold's settings",
+            remedy=f"Connect directly or in session mode. Or, for a login that only {who} use: {statements}",
         )
 
     # These a proxy tracks for each client, and begins with what it has seen of the server: perhaps long ago.
@@ -61,14 +61,13 @@ def insist_on_settings(conn: psycopg.Connection, settings: Mapping[str, str], ro
     stale = [name for name, value in tracked.items() if value is not None and _plain(value) != _plain(settings[name])]
     if stale:
         raise DatabaseError(
-            f"there is a proxy that pools transactions, and it gives its clients another {', '.join(stale)} than this"
-            " login has by now",
-            remedy="Let it forget its sessions: RECONNECT; in the console of pgbouncer, or start it anew.",
+            f"a proxy pools transactions, and its sessions have older values of {', '.join(stale)} than this login",
+            remedy="Renew its sessions: RECONNECT; in the console of pgbouncer, or restart it.",
         )
 
 
 def _inherits(conn: psycopg.Connection, role: str) -> bool:
-    """Whether the login has a role's privileges without acting as it."""
+    """Return whether the login has a role's privileges without acting as it."""
     return (
         conn.execute(
             "SELECT FROM pg_roles WHERE rolname = %s AND pg_has_role(session_user, oid, 'USAGE')", (role,)
@@ -78,7 +77,7 @@ def _inherits(conn: psycopg.Connection, role: str) -> bool:
 
 
 def _from_the_start(conn: psycopg.Connection, names: list[str]) -> dict[str, str]:
-    """What new sessions of this login have in this database, by name."""
+    """Return the settings with which new sessions of this login start in this database."""
     # What pg_settings shows as `setting` is the session's, in which somebody may have SET it; `reset_val` is what it
     # began with, and it may have begun before the login was given its settings.
     rows = conn.execute(
@@ -104,11 +103,11 @@ def _from_the_start(conn: psycopg.Connection, names: list[str]) -> dict[str, str
 
 
 def _plain(text: str) -> str:
-    """A value as the server may have spelt it."""
+    """Return a value in a normal form, as the server may spell it differently."""
     bare = "".join(text.lower().replace('"', "").split())
     return "on" if bare in _ON else "off" if bare in _OFF else bare
 
 
 def _as_sql(settings: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Settings as they are written in SQL: search_path is a list, the others are literals."""
+    """Return settings as SQL: search_path is a list, the others are literals."""
     return [(name, value if name == "search_path" else f"'{value}'") for name, value in settings.items()]

@@ -1,4 +1,4 @@
-"""Replica identities: what a publication needs of a table before it lets anybody update or delete a row of it.
+"""Replica identities, which a published table needs before Postgres allows an update or delete of its rows.
 
 `CREATE PUBLICATION … FOR ALL TABLES` is what tools of change data capture make, and from that moment Postgres refuses
 to change a row of a table by which a subscriber could not tell it. A primary key is such an identity. Tables of builds
@@ -33,11 +33,11 @@ ORDER BY 1
 
 @dataclass(frozen=True, slots=True)
 class Faceless:
-    """A table without an identity.
+    """A table without a replica identity.
 
     Args:
         name: qualified and quoted.
-        owner: whose it is.
+        owner: role that owns it.
     """
 
     name: str
@@ -45,19 +45,19 @@ class Faceless:
 
 
 def lacking(conn: psycopg.Connection) -> list[Faceless]:
-    """The tables of refold of which a publication would keep the rows from being changed."""
+    """Return refold's tables without a replica identity, whose rows a publication would lock."""
     return [Faceless(*row) for row in conn.execute(_LACKING).fetchall()]
 
 
 def give_identities(conn: psycopg.Connection, seconds: float) -> None:
-    """Gives them one: those of builds that were made before refold did so, or that came from a restore.
+    """Set a replica identity on each table that lacks one, such as tables of older builds or of a restore.
 
     Args:
         conn: in autocommit mode; its login may act as the tables' owners.
-        seconds: for how long to try for each: its readers have to let go of it for a moment.
+        seconds: longest time to try for each table, whose lock excludes readers for a moment.
 
     Raises:
-        psycopg.errors.LockNotAvailable: somebody held one all the time.
+        psycopg.errors.LockNotAvailable: another transaction held a table all the time.
     """
     for one in lacking(conn):
 

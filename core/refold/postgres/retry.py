@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def away(error: BaseException) -> bool:
-    """Whether the primary is away: `transient`, or a standby answers. For those who have met a primary before.
+    """Return whether the primary is unavailable: the error is transient, or a standby answers during a failover.
 
     Whoever begins on a standby was sent to the wrong server; later on it is a failover, which comes to an end.
     """
@@ -31,7 +31,7 @@ def away(error: BaseException) -> bool:
 
 
 def retrying(seconds: float = 60.0, *, retried: Callable[[BaseException], bool] = transient) -> Retrying:
-    """Attempts with jittered exponential back-off from 20 ms to 2 s, for `seconds` at most."""
+    """Return attempts with jittered exponential back-off from 20 ms to 2 s, for `seconds` at most."""
     return Retrying(
         retry=retry_if_exception(retried),
         wait=wait_random_exponential(multiplier=0.02, max=2.0),
@@ -41,7 +41,7 @@ def retrying(seconds: float = 60.0, *, retried: Callable[[BaseException], bool] 
 
 
 def after_deadlocks() -> Retrying:
-    """Five attempts at a transaction that Postgres may end to resolve a deadlock: whoever was in the way goes on."""
+    """Return five attempts at a transaction that Postgres may cancel to resolve a deadlock."""
     return Retrying(
         retry=retry_if_exception_type(psycopg.errors.DeadlockDetected),
         wait=wait_random(0.05, 0.3),
@@ -51,17 +51,17 @@ def after_deadlocks() -> Retrying:
 
 
 def in_short_attempts(conn: psycopg.Connection, seconds: float, work: Callable[[], T]) -> T:
-    """Runs a transaction that needs locks for which others may have to leave first.
+    """Run a transaction that needs locks which other transactions may hold.
 
-    It waits 200 ms for each, and then begins again: behind a lock that waits in the queue, everybody would wait.
+    It waits 200 ms for each lock, then rolls back and retries, because all later lock requests would queue behind it.
 
     Args:
         conn: in autocommit mode.
-        seconds: for how long to try.
-        work: what to do in the transaction; it may run several times.
+        seconds: longest time to try.
+        work: function to run in the transaction; it may run several times.
 
     Raises:
-        psycopg.errors.LockNotAvailable: somebody held a lock all the time.
+        psycopg.errors.LockNotAvailable: another transaction held a lock all the time.
     """
     attempts = Retrying(
         retry=retry_if_exception_type((psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)),

@@ -1,4 +1,4 @@
-"""A transaction within one, whose rollback costs no plans."""
+"""A nested transaction whose rollback keeps prepared statements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psycopg
 
 @contextmanager
 def savepoint(conn: psycopg.Connection) -> Generator[None]:
-    """Undoes what is done inside when it fails, and keeps the prepared statements of the session.
+    """Roll back the changes inside after an error, and keep the session's prepared statements.
 
     psycopg's own blocks forget them all at each rollback, in case one of them reads what was created inside; then every
     attempt of a search is planned anew, over 700 segments in a second. The server keeps them across a rollback.

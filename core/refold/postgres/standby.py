@@ -1,4 +1,4 @@
-"""Standbys: servers that repeat what a primary writes. Everything can be read there, and nothing written."""
+"""Standbys: read-only servers that replay the changes of a primary."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from psycopg.rows import class_row
 from refold.errors import OnStandby
 
 READING = "status, incidents, report, doctor, query, url, explain, rejected, deadletters list, deadletters show"
-"""Commands that work on one."""
+"""Commands that work on a standby."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standby:
-    """How a standby stands.
+    """The state of a standby.
 
     Args:
-        connected: whether it receives from its primary at this moment.
-        seconds: how far it may be behind, seconds; 0 where it has repeated all that it got, and is connected.
+        connected: whether it is connected to its primary.
+        seconds: longest possible delay behind the primary, seconds; 0 if it is connected and has replayed all.
     """
 
     connected: bool
@@ -27,31 +27,31 @@ class Standby:
 
 
 def on_standby(conn: psycopg.Connection) -> bool:
-    """Whether the server is a standby; without asking it, for it has said so."""
+    """Return whether the server is a standby, from the connection's parameters, without a query."""
     return conn.info.parameter_status("in_hot_standby") == "on"
 
 
 def refuse(conn: psycopg.Connection) -> None:
-    """Refuses a standby.
+    """Raise an error if the server is a standby.
 
     Raises:
-        OnStandby: it is one.
+        OnStandby: the server is a standby.
     """
     if on_standby(conn):
         raise refusal()
 
 
 def refusal() -> OnStandby:
-    """What somebody is told who would write on a standby."""
+    """Return the error for a write on a standby."""
     return OnStandby(
-        "this server is a standby: it repeats what its primary writes, and nothing can be written here",
-        remedy="Give the primary in --database-url (or REFOLD_DATABASE_URL); where the URL names several hosts, "
-        f"with target_session_attrs=read-write. These commands work here: {READING}.",
+        "this server is a standby, which is read-only",
+        remedy="Name the primary in --database-url (or REFOLD_DATABASE_URL). If the URL names several hosts, add "
+        f"target_session_attrs=read-write. These commands work on a standby: {READING}.",
     )
 
 
 def standby(conn: psycopg.Connection) -> Standby | None:
-    """How far a standby is; None on a primary.
+    """Return the state of a standby; None on a primary.
 
     Args:
         conn: acts as a role that may use refold's schema.

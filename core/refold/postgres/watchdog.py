@@ -1,4 +1,4 @@
-"""Silence: an answer that never comes, over a connection that never breaks.
+"""The watchdog: detects answers that never arrive over a connection that does not break.
 
 A proxy that hangs acknowledges what it gets and passes nothing on, so TCP's own time-outs see nothing wrong. A long
 statement looks the same from here; so a second connection asks the server what became of the first. Only where it has
@@ -20,11 +20,11 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 SILENT_AFTER_S = 60.0
-"""Seconds without an answer after which the server is asked."""
+"""Seconds without an answer after which the watchdog asks the server."""
 ASK_S = 10
-"""Seconds that it may take to answer that."""
+"""Time limit for that question, seconds."""
 LOOK_S = 1.0
-"""Seconds between two looks at the connection."""
+"""Seconds between two checks of the connection."""
 
 # A session that has finished our command some time ago, or waits for us to go on: what it said, or what we said,
 # is lost. One that has just done so is only quick.
@@ -37,11 +37,11 @@ FROM pg_stat_activity WHERE pid = %s
 
 
 class Watchdog:
-    """Watches over a connection in a thread of its own; a context manager.
+    """A thread that watches a connection; also a context manager.
 
     Args:
-        conn: the connection. The watchdog never uses it, and only looks at its state.
-        url: how to reach the same server again.
+        conn: connection to watch. The watchdog never uses it, and only reads its state.
+        url: URL of the same server.
     """
 
     def __init__(self, conn: psycopg.Connection, url: str) -> None:
@@ -53,11 +53,11 @@ class Watchdog:
         threading.Thread(target=self._run, name="refold watchdog", daemon=True).start()
 
     def close(self) -> None:
-        """Ends the watchdog; the connection stays as it is."""
+        """End the watchdog, and leave the connection open."""
         self._ended.set()
 
     def abort(self) -> None:
-        """Ends the connection: whoever waits for an answer on it gets an error instead."""
+        """Shut the connection down, so that a pending call on it raises an error."""
         _end(self._socket)
 
     def __enter__(self) -> Self:
@@ -81,7 +81,7 @@ class Watchdog:
                     asked = time.monotonic()
 
     def _works(self) -> bool:
-        """Whether the server can be reached and has our statement in hand."""
+        """Return whether the server can be reached and still runs our statement."""
         try:
             with (
                 psycopg.connect(
@@ -103,7 +103,7 @@ class Watchdog:
 
 @contextmanager
 def deadline(conn: psycopg.Connection, seconds: float) -> Iterator[None]:
-    """Ends a connection that has not done with a few quick statements after `seconds`."""
+    """Shut a connection down if the statements inside take longer than `seconds`."""
     own = _socket_of(conn)
     late = threading.Timer(seconds, _end, [own])
     late.start()
@@ -121,7 +121,7 @@ def _socket_of(conn: psycopg.Connection) -> socket.socket:
 
 
 def _end(connection: socket.socket) -> None:
-    """Whoever waits for an answer on it reads the end of the stream."""
+    """Shut the socket down, so that a pending read returns."""
     try:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:

@@ -61,7 +61,7 @@ def test_a_file_that_is_packed_without_end() -> None:
     data = b"a\n"
     for _ in range(5):
         data = gzip.compress(data)
-    with pytest.raises(InputError, match="standard input is packed more than 4 times"):
+    with pytest.raises(InputError, match="standard input is compressed more than 4 times"):
         read(data)
 
 
@@ -152,7 +152,7 @@ def test_packed_data_that_break_off(hurt: Callable[[bytes], bytes], pack: Callab
     assert 100 < len(seen) <= 1000
     assert seen == [f"line {n}\n" for n in range(len(seen))]
     kind = "gzip" if pack is gzip.compress else "zlib"
-    assert f"standard input: the {kind} data break off or are damaged after line {len(seen)}" == str(caught.value)
+    assert f"standard input: the {kind} data end early or are damaged after line {len(seen)}" == str(caught.value)
 
 
 @pytest.mark.parametrize("packed", [bytes, gzip.compress, twice])

@@ -90,12 +90,12 @@ def test_ids_from_columns_leave_the_columns_where_they_are() -> None:
         (
             "a,view,2020-01-31T12:00:00Z,2.1.3",
             "version: must be a whole number from 1 to 32767, not '2.1.3'"
-            "; if it means something else: --map metadata.version=version",
+            "; if the column has another meaning: --map metadata.version=version",
         ),
         (
             "a,view,2020-01-31T12:00:00Z,0",
             "version: must be a whole number from 1 to 32767, not 0"
-            "; if it means something else: --map metadata.version=version",
+            "; if the column has another meaning: --map metadata.version=version",
         ),
         (f"{'a' * 256},view,2020-01-31T12:00:00Z,1", "id: must have 1 to 255 characters, not 256"),
         ("a,view", "the row has 2 values for 4 columns"),
@@ -126,9 +126,9 @@ def test_metadata_column_that_is_no_object() -> None:
             "there is no column 'client_id'",
             "--delimiter ';'",
         ),
-        ("id,action,time", {}, "nothing gives the events their ts", "--map ts=COLUMN"),
-        ("id,event,ts", {}, "nothing gives the events their action", "--set action=VALUE"),
-        ("action,ts", {}, "nothing gives the events their id", "--id-from row"),
+        ("id,action,time", {}, "gives the events a value for ts", "--map ts=COLUMN"),
+        ("id,event,ts", {}, "gives the events a value for action", "--set action=VALUE"),
+        ("action,ts", {}, "gives the events a value for id", "--id-from row"),
         ("action,ts", {"id_from": "order"}, "there is no column 'order' for --id-from", "action, ts"),
         (
             "id,ts,action,a,b",
@@ -154,7 +154,7 @@ def test_files_that_the_mapping_does_not_fit(header: str, options: Any, message:
 def test_rows_of_standard_input_need_a_name() -> None:
     with pytest.raises(InputError) as caught:
         convert("ts,action\n", name="-", id_from="row")
-    assert caught.value.remedy == "add --source NAME"
+    assert caught.value.remedy == "Add --source NAME."
 
 
 def lines(*records: str) -> str:
@@ -175,7 +175,7 @@ def test_json_lines_have_the_shape_of_events() -> None:
     assert found == [
         event(id="a", action="view", ts=NOON, metadata={"x": Decimal("1.10")}),
         "unknown field 'colour': put it into metadata",
-        "id: is missing: choose --id-from row, --id-from COLUMN,… or --map id=COLUMN",
+        "id: is missing. Choose --id-from row, --id-from COLUMN,… or --map id=COLUMN",
         "id: must be a string, not a number",
         "the line has the key 'id' twice in one object: keep one",
     ]
@@ -202,8 +202,8 @@ def test_json_lines_with_options_but_no_map_keep_their_shape() -> None:
         event(id="shop:2", action="seen", ts=NOON, metadata={"a": 1, "shop": "web"}),
         "metadata: would get 'shop' twice: map that column to another key",
         "metadata: must be an object",
-        "id: the record has one, but --id-from was given",
-        "action: the record has one, but --set action was given",
+        "id: the record has an id, but --id-from is given, too",
+        "action: the record has it, but --set action is given, too",
         "unknown field 'colour': put it into metadata",
     ]
 
@@ -225,7 +225,7 @@ def test_json_lines_by_map() -> None:
         event(id="8", action="view", ts=NOON, metadata={"extra": {"a": []}}),
         "there is no field 'user' for --map user_id=…",
         "user_id: must be a string, not a boolean",
-        "nothing gives the events their id",
+        "no field or option gives the events a value for id",
     ]
 
 
@@ -284,13 +284,13 @@ def test_a_version_of_something_else() -> None:
         *convert(text, map=["version=version"]),
     ] == [
         "version: must be a whole number from 1 to 32767, not '2.14.1'"
-        "; if it means something else: --map metadata.version=version",
+        "; if the column has another meaning: --map metadata.version=version",
         "metadata: is not valid JSON: Expecting value (column 1)"
-        "; if it means something else: --map metadata.metadata=metadata",
+        "; if the column has another meaning: --map metadata.metadata=metadata",
         "version: must be a whole number from 1 to 32767, not a string"
-        "; if it means something else: --map metadata.version=version",
+        "; if the column has another meaning: --map metadata.version=version",
         "version: must be a whole number from 1 to 32767, not 2.14"
-        "; if it means something else: --map metadata.version=version",
+        "; if the column has another meaning: --map metadata.version=version",
         "version: must be a whole number from 1 to 32767, not '2.14.1'",
     ]
     asis = {"metadata": {"version": "2.14.1", "metadata": "gold"}}

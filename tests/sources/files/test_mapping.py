@@ -41,7 +41,7 @@ def test_parse() -> None:
         ({"map": ["ts=a", "ts=b"]}, "--map gives ts twice"),
         ({"map": ["ts=a"], "set": ["ts=b"]}, "ts is in --map and in --set"),
         ({"set": ["id=x"]}, "--set id gives every event the same id"),
-        ({"map": ["id=x"], "id_from": "row"}, "contradict each other"),
+        ({"map": ["id=x"], "id_from": "row"}, "exclude each other"),
         ({"id_from": "a,,b"}, "empty name"),
         (
             {"timezone": "Europe/Berlinn"},

@@ -46,7 +46,7 @@ def test_json_lines_with_bad_bytes_keep_their_text() -> None:
     ("text", "each"), [('[{"a": 1},\n{"a": 2}]', ".[]"), ("[\n{}\n]", ".[]"), ('{\n"a": 1\n}', ".")]
 )
 def test_json_that_is_not_lines(text: str, each: str) -> None:
-    with pytest.raises(InputError, match="not one object a line") as caught:
+    with pytest.raises(InputError, match="does not have one object per line") as caught:
         records(text, format="jsonl")
     assert f"jq -c '{each}'" in str(caught.value.remedy)
 
@@ -116,7 +116,7 @@ def test_a_file_that_breaks_off_delivers_what_came_before(tmp_path: Path) -> Non
     path = tmp_path / "x.jsonl.gz"
     path.write_bytes(gzip.compress(b"".join(b'{"n": %d}\n' % n for n in range(2000)))[:-500])
     found = []
-    with open_source(path) as source, pytest.raises(InputError, match="break off or are damaged after line"):
+    with open_source(path) as source, pytest.raises(InputError, match="end early or are damaged after line"):
         for record in source:
             found.append(record)
     assert len(found) > 100

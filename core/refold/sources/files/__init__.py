@@ -1,1 +1,1 @@
-"""From files to events: lines (bytes to text), readers (text to records), mapper (records to events)."""
+"""Events from files: lines (bytes to text), readers (text to records), mapper (records to events)."""

@@ -1,4 +1,4 @@
-"""Ids for events whose source gives them none, the same on every run.
+"""Ids for events whose source has none; they are the same on every run.
 
 `row`: the source's name and the row's number. A second run meets only duplicates, a grown file adds its new
 rows, a changed row is a conflict, and equal rows stay separate events.
@@ -20,38 +20,38 @@ _MAX_SOURCE_CHARACTERS = 200  # leaves room for the row number in the 255 charac
 
 @dataclass(frozen=True, slots=True)
 class IdFrom:
-    """How ids are derived: from these columns, or from the row where there are none."""
+    """The derivation of ids: from these columns, or from the row number without columns."""
 
     columns: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> "IdFrom":
-        """Read `row` or `column,column`. A column that is called row needs `--map id=row`."""
+        """Parse `row` or `column,column`. A column that is called row needs `--map id=row`."""
         columns = tuple(name.strip() for name in text.split(","))
         if columns == ("row",):
             return cls()
         if not all(columns):
-            raise InputError(f"--id-from {text!r} has an empty name", remedy="write row, or columns: a,b")
+            raise InputError(f"--id-from {text!r} has an empty name", remedy="Write row, or columns: a,b.")
         return cls(columns)
 
 
 def source_name(path: str, name: str | None = None) -> str:
-    """Name a source: as told, or the file's base name without .gz and the like, so that unpacking it changes no id."""
+    """Return a source's name: the given one, or the file's base name without .gz, so that unpacking changes no id."""
     chosen = name if name is not None else STDIN if path == STDIN else unpacked_name(PurePath(path).name)
     try:
         chosen.encode()
     except UnicodeEncodeError:
-        raise InputError(f"the name {chosen!a} is not UTF-8", remedy="choose one with --source") from None
+        raise InputError(f"the name {chosen!a} is not UTF-8", remedy="Choose another with --source.") from None
     if not chosen or "\0" in chosen or len(chosen) > _MAX_SOURCE_CHARACTERS:
         raise InputError(
             f"a source's name has 1 to {_MAX_SOURCE_CHARACTERS} characters, not {len(chosen)}",
-            remedy="choose one with --source",
+            remedy="Choose another with --source.",
         )
     return chosen
 
 
 def row_id(source: str, row: int) -> str:
-    """Name the event of one data row, counted from 1."""
+    """Return the id of the event in one data row, counted from 1."""
     return f"{source}:{row}"
 
 

@@ -1,4 +1,4 @@
-"""Physical lines of a file or of standard input: unzipped, decoded, and in bounded memory."""
+"""Physical lines of a file or of standard input: decompressed, decoded, and in bounded memory."""
 
 import gzip
 import io
@@ -14,19 +14,19 @@ from refold.sources.files.packing import DAMAGED, Inflated, packing
 Stream = io.BufferedReader | gzip.GzipFile
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
-"""A longer line comes with an error, cut to KEPT_BYTES; what follows it is read as usual."""
+"""A longer line gets an error and is cut to KEPT_BYTES; the next lines are read as usual."""
 
 KEPT_BYTES = 64 * 1024
 
 _BOM = b"\xef\xbb\xbf"
 _MAX_LAYERS = 4
-"""How often a file may be packed: exports are, by mistake, packed twice."""
+"""Most layers of compression: some exports are compressed twice by mistake."""
 _HEAD_AT_LEAST = 8
-"""Bytes of the beginning that are waited for; most of what is no text is known by them."""
+"""Bytes of the beginning to wait for; most binary formats are recognised by them."""
 
 
 class Line(NamedTuple):
-    """One physical line; where `error` says what is wrong with its bytes, `text` only resembles them."""
+    """One physical line; if `error` is set, `text` only approximates its bytes."""
 
     number: int
     """Counted from 1."""
@@ -38,14 +38,14 @@ class Line(NamedTuple):
 
 
 class LineReader:
-    """Iterates over the lines of a path, or of standard input for `-`; a context manager.
+    """An iterator over the lines of a path, or of standard input for `-`; also a context manager.
 
-    Raises InputError if the input cannot be opened, is of another kind, or breaks off; lines before the break
-    have been delivered by then.
+    It raises InputError if the input cannot be opened, has another format, or ends early; the lines before that are
+    delivered first.
     """
 
     total_bytes: int | None = None
-    """Size of the file as it lies on the disk; None where nobody knows (a pipe)."""
+    """Size of the file on disk; None if unknown (a pipe)."""
 
     def __init__(self, path: str | Path, *, stdin: BinaryIO | None = None) -> None:
         self.label = "standard input" if str(path) == "-" else str(path)
@@ -68,7 +68,7 @@ class LineReader:
 
     @property
     def bytes_read(self) -> int:
-        """Bytes taken from the file so far, compressed or not; read ahead by one buffer."""
+        """Return the bytes read from the file so far, compressed or not, including one buffer of read-ahead."""
         return self._counted.count
 
     def __enter__(self) -> "LineReader":
@@ -108,7 +108,7 @@ class LineReader:
         return file
 
     def _unpacked(self, counted: "_CountingReader") -> Stream:
-        """The text, out of as many layers as there are."""
+        """Return a stream of the decompressed text."""
         stream: Stream = io.BufferedReader(counted, 1 << 16)
         head = counted.head
         for _ in range(_MAX_LAYERS + 1):
@@ -127,12 +127,12 @@ class LineReader:
                 head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
             except DAMAGED:
                 raise self._damaged() from None
-        raise InputError(f"{self.label} is packed more than {_MAX_LAYERS} times", remedy="unpack it first")
+        raise InputError(f"{self.label} is compressed more than {_MAX_LAYERS} times", remedy="Decompress it first.")
 
     def _damaged(self) -> InputError:
         return InputError(
-            f"{self.label}: the {self._packing} data break off or are damaged after line {self._number}",
-            remedy="get the file again and repeat: what was stored already counts as duplicate",
+            f"{self.label}: the {self._packing} data end early or are damaged after line {self._number}",
+            remedy="Get the file again and repeat the command: stored events count as duplicates.",
         )
 
     def _readline(self, limit: int) -> bytes:
@@ -154,7 +154,7 @@ class LineReader:
 
 
 class _CountingReader(io.RawIOBase):
-    """Counts what passes, and knows the first bytes before they pass."""
+    """A reader that counts bytes, and that knows the first bytes before they are read."""
 
     def __init__(self, file: BinaryIO) -> None:
         # read1 of a buffered stream returns what is there: a slow pipe is read as it comes.

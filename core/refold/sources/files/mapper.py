@@ -1,4 +1,4 @@
-"""From records to events.
+"""The mapping from records to events.
 
 A column goes where `--map` sends it; one that is called like a field of the event, and that `--map` does not
 mention, fills that field; the rest go into metadata under their own names. Empty CSV values count as absent.
@@ -23,8 +23,8 @@ from refold.sources.files.records import Record, Source
 
 _REMEDIES = {
     "id": ID_REMEDY,
-    "action": "add --map action=COLUMN, or --set action=VALUE for all rows",
-    "ts": "add --map ts=COLUMN",
+    "action": "Add --map action=COLUMN, or --set action=VALUE for all rows",
+    "ts": "Add --map ts=COLUMN",
 }
 _INTEGER = re.compile("[+-]?[0-9]{1,9}").fullmatch
 _MAX_PLANS = 1000
@@ -32,20 +32,20 @@ _MAX_PLANS = 1000
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Where each column of a record goes."""
+    """The target of each column of a record."""
 
     fields: tuple[tuple[str, str], ...]
     """(field of the event, column), metadata excepted."""
     metadata: str | None
-    """The column that holds a whole metadata object."""
+    """Column that holds a whole metadata object."""
     keys: tuple[tuple[str, str], ...]
     """(key in metadata, column)."""
 
 
 class Mapper:
-    """Turns the records of one source into events; `mapper(record)` gives a SourceEvent or a reason.
+    """A mapper that converts the records of one source to events; `mapper(record)` returns a SourceEvent or a reason.
 
-    Raises InputError on construction for a column that the source lacks and a field that nothing fills.
+    The constructor raises InputError for a column that the source lacks, and for a field that no column fills.
     """
 
     def __init__(self, mapping: Mapping, source: Source) -> None:
@@ -59,7 +59,7 @@ class Mapper:
         }
         by_row = mapping.id_from is not None and not mapping.id_from.columns
         if by_row and source.name == STDIN:
-            raise InputError("--id-from row needs the name of the source", remedy="add --source NAME")
+            raise InputError("--id-from row needs the name of the source", remedy="Add --source NAME.")
         self._constants, self._constant_keys = self._read_constants()
         self._plans: dict[tuple[str, ...], _Plan] = {}
         self._fixed_plan = None if source.columns is None else self._plan(source.columns)
@@ -83,7 +83,7 @@ class Mapper:
             return str(error)
 
     def _explained(self, error: ValidationError, fields: dict[str, object]) -> str:
-        """What is wrong with an event, and what its author may have meant."""
+        """Return the errors of an event, with a suggestion."""
         wrong = {detail["loc"][0] for detail in error.errors(include_url=False) if detail["loc"]}
         told = reasons(error)
         if "version" in wrong:
@@ -94,17 +94,17 @@ class Mapper:
         return told
 
     def _converted(self, target: str, value: object) -> object:
-        """What a field holds, from a column's value."""
+        """Convert a column's value to the value of a field."""
         try:
             return self._convert[target](value)
         except ValueError as error:
             raise ValueError(f"{error}{self._otherwise(target)}") from None
 
     def _otherwise(self, target: str) -> str:
-        """What to do where a column fills a field only because it is called like it."""
+        """Return the remedy for a column that fills a field only because of its name."""
         if target not in ("version", "metadata") or target in self._mapping.map or target in self._constants:
             return ""
-        return f"; if it means something else: --map metadata.{target}={target}"
+        return f"; if the column has another meaning: --map metadata.{target}={target}"
 
     def _mapped(self, record: Record, fields: dict[str, object]) -> dict[str, object]:
         plan = self._fixed_plan or self._plan_for(tuple(fields))
@@ -135,15 +135,15 @@ class Mapper:
         event = {**self._constants, **fields}
         for target in self._constants:
             if target in fields:
-                raise ValueError(f"{target}: the record has one, but --set {target} was given")
+                raise ValueError(f"{target}: the record has it, but --set {target} is given, too")
         if self._mapping.id_from and "id" in fields:
-            raise ValueError("id: the record has one, but --id-from was given")
+            raise ValueError("id: the record has an id, but --id-from is given, too")
         if self._constant_keys:
             event["metadata"] = _merged(event.get("metadata", {}), self._constant_keys)
         if "ts" in event and (self._mapping.timezone or self._mapping.ts_format):
             event["ts"] = self._convert["ts"](event["ts"])
         if "id" not in event and self._mapping.id_from is None:
-            raise ValueError(f"id: is missing: {ID_REMEDY}")
+            raise ValueError(f"id: is missing. {ID_REMEDY}")
         self._add_id(event, record, fields)
         return event
 
@@ -154,7 +154,7 @@ class Mapper:
             event["id"] = joined_id(columns, fields) if columns else row_id(self._source, record.row)
 
     def _read_constants(self) -> tuple[dict[str, object], dict[str, object]]:
-        """Convert --set once, and refuse here what every single row would be refused for."""
+        """Convert the values of --set once, and refuse values that would make every row invalid."""
         given = self._mapping.constants
         keys: dict[str, object] = {
             target.removeprefix(IN_METADATA): value for target, value in given.items() if target not in FIELDS
@@ -196,7 +196,9 @@ class Mapper:
         names = [*self._constant_keys, *(key for key, _ in keys)]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise InputError(f"metadata would get {twice!r} twice", remedy=f"rename one: --map metadata.OTHER={twice}")
+            raise InputError(
+                f"metadata would get {twice!r} twice", remedy=f"Rename one of them: --map metadata.OTHER={twice}"
+            )
         return _Plan(
             tuple((t, c) for t, c in wanted.items() if t in FIELDS and t != "metadata"),
             wanted.get("metadata"),
@@ -212,19 +214,19 @@ class Mapper:
                 joined = self._columns is not None and len(columns) == 1 and re.search("[,;|\t]", columns[0])
                 raise InputError(
                     f"there is no {what} {column!r} for {option}{did_you_mean(column, columns)}",
-                    remedy=f"add --delimiter {joined[0]!r}" if joined else f"the {what}s are: {', '.join(columns)}",
+                    remedy=f"Add --delimiter {joined[0]!r}." if joined else f"The {what}s are: {', '.join(columns)}.",
                 )
         filled = wanted.keys() | self._constants.keys() | ({"id"} if self._mapping.id_from else set())
         for target, remedy in _REMEDIES.items():
             if target not in filled:
                 raise InputError(
-                    f"nothing gives the events their {target}",
-                    remedy=f"{remedy}; the {what}s are: {', '.join(columns)}",
+                    f"no {what} or option gives the events a value for {target}",
+                    remedy=f"{remedy}. The {what}s are: {', '.join(columns)}.",
                 )
 
 
 def _named(target: str, convert: Callable[[Any], object]) -> Callable[[Any], object]:
-    """Let the errors of a conversion begin with the field's name."""
+    """Prefix the errors of a conversion with the field's name."""
 
     def converted(value: Any) -> object:
         try:
@@ -248,7 +250,7 @@ def _version(value: object) -> object:
 
 
 def _integer_as_text(value: object) -> object:
-    """Many sources number their users; whoever maps such a field means the digits."""
+    """Convert an integer to text, because many sources number their users."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 

@@ -1,4 +1,4 @@
-"""What the user said about a source: which column is which field, and how to read times and make ids."""
+"""The user's options for a source: which column fills which field, how to read times, and how to derive ids."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -14,19 +14,19 @@ from refold.suggest import closest
 
 FIELDS = tuple(SourceEvent.model_fields)
 IN_METADATA = "metadata."
-ID_REMEDY = "choose --id-from row, --id-from COLUMN,… or --map id=COLUMN"
+ID_REMEDY = "Choose --id-from row, --id-from COLUMN,… or --map id=COLUMN"
 
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """The choices for one source, checked as far as that is possible without it; raises InputError."""
+    """The options for one source; the constructor raises InputError for options that are wrong for any source."""
 
     map: dict[str, str] = field(default_factory=dict)
     """Target to source column; targets are the fields of an event and `metadata.KEY`."""
     constants: dict[str, str] = field(default_factory=dict)
     """Target to the value that every event gets."""
     timezone: tzinfo | None = None
-    """Where times without an offset were written down."""
+    """Time zone of times without an offset."""
     ts_format: str | None = None
     """See `timestamps.parser`."""
     id_from: IdFrom | None = None
@@ -62,15 +62,15 @@ class Mapping:
             if target not in FIELDS and target.removeprefix(IN_METADATA) in ("", target):
                 raise InputError(
                     f"events have no field {target!r}{did_you_mean(target, FIELDS)}",
-                    remedy=f"choose from {', '.join(FIELDS)}, metadata.KEY",
+                    remedy=f"Choose from {', '.join(FIELDS)}, metadata.KEY.",
                 )
         both = sorted(self.map.keys() & self.constants.keys())
         if both:
-            raise InputError(f"{both[0]} is in --map and in --set", remedy="leave one of them out")
+            raise InputError(f"{both[0]} is in --map and in --set", remedy="Omit one of them.")
         if "id" in self.constants:
             raise InputError("--set id gives every event the same id", remedy=ID_REMEDY)
         if self.id_from and "id" in self.map:
-            raise InputError("--id-from and --map id=… contradict each other", remedy="leave one of them out")
+            raise InputError("--id-from and --map id=… exclude each other", remedy="Omit one of them.")
         try:
             timestamps.parser(self.timezone, self.ts_format)
         except ValueError as error:
@@ -85,7 +85,7 @@ def find_timezone(name: str) -> tzinfo:
         return ZoneInfo(name)
     except (ValueError, OSError, KeyError):
         hint = did_you_mean(name, available_timezones())
-        raise InputError(f"unknown time zone {name!r}{hint}", remedy="use a name such as Europe/Berlin") from None
+        raise InputError(f"unknown time zone {name!r}{hint}", remedy="Use a name such as Europe/Berlin.") from None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -104,6 +104,6 @@ def _pairs(option: str, texts: Sequence[str]) -> list[tuple[str, str]]:
             if not target or not equals or not value.strip():
                 raise InputError(f"{option} {part!r} is not of the form target=…")
             if target in pairs:
-                raise InputError(f"{option} gives {target} twice", remedy="leave one of them out")
+                raise InputError(f"{option} gives {target} twice", remedy="Omit one of them.")
             pairs[target] = value
     return list(pairs.items())

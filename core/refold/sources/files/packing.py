@@ -1,4 +1,4 @@
-"""Packed files: gzip, and zlib, for which Python has no file object."""
+"""Compressed files: gzip, and zlib, for which Python has no file object."""
 
 import gzip
 import io
@@ -7,7 +7,7 @@ import zlib
 from typing import Protocol
 
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
-"""What is raised where packed data break off or are damaged."""
+"""Errors for compressed data that end early or are damaged."""
 
 _GZIP = b"\x1f\x8b"
 _ZLIB = re.compile(rb"x[\x01\x5e\x9c\xda]", re.DOTALL).match
@@ -19,7 +19,7 @@ class _Readable(Protocol):
 
 
 def packing(head: bytes) -> str | None:
-    """How data are packed that begin so: `gzip`, `zlib`, or not at all.
+    """Return how data with these first bytes are compressed: `gzip`, `zlib`, or None.
 
     The first two bytes of zlib may also be text that begins with an x: then the rest is text too.
     """
@@ -31,16 +31,16 @@ def packing(head: bytes) -> str | None:
 
 
 def unpacked_name(name: str) -> str:
-    """The name of a file as it is when it is unpacked; the extension in either case, and as often as it is there."""
+    """Return a file's name without extensions of compression, in either case and repeatedly."""
     while name.lower().endswith(_SUFFIXES):
         name = name[: name.rindex(".")]
     return name
 
 
 class Inflated(io.RawIOBase):
-    """What zlib data hold, in bounded memory.
+    """A reader of zlib data in bounded memory.
 
-    Raises EOFError where they break off, and zlib.error where they are damaged or something follows them.
+    It raises EOFError if they end early, and zlib.error if they are damaged or followed by other data.
     """
 
     def __init__(self, file: _Readable) -> None:
@@ -65,7 +65,7 @@ class Inflated(io.RawIOBase):
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether bytes may be UTF-8 text, as far as they go."""
+    """Return whether bytes may be the beginning of UTF-8 text."""
     try:
         text = head.decode()
     except UnicodeDecodeError as error:

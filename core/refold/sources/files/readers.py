@@ -1,4 +1,4 @@
-"""Opening a source: JSON lines or CSV, plain or zipped, a file or standard input, whatever its size.
+"""Opening a source: JSON lines or CSV, plain or compressed, from a file or standard input, of any size.
 
 A record that cannot be read becomes a Record with an error and its raw text; the rest of the file goes on.
 What is wrong with the whole file (no header, a column twice, damaged gzip) raises InputError.
@@ -21,7 +21,7 @@ __all__ = ["WHITESPACE", "Format", "JsonLines", "Record", "Source", "open_source
 Format = Literal["jsonl", "csv"]
 
 WHITESPACE = "whitespace"
-"""Delimiter of columns that are lined up with blanks and tabs; such files have no quotes."""
+"""Delimiter for columns aligned by blanks and tabs; such files have no quotes."""
 
 _DELIMITERS = {"tab": "\t", "\\t": "\t"}
 
@@ -35,7 +35,7 @@ def open_source(
     name: str | None = None,
     stdin: BinaryIO | None = None,
 ) -> Source:
-    """Open a file, or standard input for `-`; gzip and zlib are recognised by their first bytes.
+    """Open a file, or standard input for `-`, plain or compressed; the first bytes decide.
 
     format: by default from the extension (.jsonl, .ndjson, .csv, .tsv, each also .gz), in either case; a delimiter
         means CSV.
@@ -68,7 +68,7 @@ def open_source(
 
 
 class JsonLines(Source):
-    """One JSON object a line."""
+    """A source with one JSON object per line."""
 
     def __iter__(self) -> Iterator[Record]:
         row = 0
@@ -80,8 +80,8 @@ class JsonLines(Source):
             if row == 1 and (raw in ("[", "{") or raw.startswith("[{")):
                 each = ".[]" if raw[0] == "[" else "."
                 raise InputError(
-                    f"{self._lines.label} is JSON, but not one object a line",
-                    remedy=f"convert it: jq -c '{each}' FILE | refold ingest --format jsonl -",
+                    f"{self._lines.label} is JSON, but does not have one object per line",
+                    remedy=f"Convert it: jq -c '{each}' FILE | refold ingest --format jsonl -",
                 )
             if line.error:
                 yield Record(line.number, row, raw, None, f"the line {line.error}")
@@ -105,15 +105,15 @@ def _form(path: str, format: str | None, delimiter: str | None, named: bool) -> 
         else:
             raise InputError(
                 f"cannot tell whether {'standard input' if path == STDIN else path} holds JSON lines or CSV",
-                remedy="add --format jsonl or --format csv",
+                remedy="Add --format jsonl or --format csv.",
             )
     if format not in ("jsonl", "csv"):
-        raise InputError(f"unknown format {format!r}", remedy="choose jsonl or csv")
+        raise InputError(f"unknown format {format!r}", remedy="Choose jsonl or csv.")
     if format == "jsonl" and (delimiter is not None or named):
-        raise InputError("JSON lines have no delimiter and no columns", remedy="leave these options out")
+        raise InputError("JSON lines have no delimiter and no columns", remedy="Omit these options.")
     if delimiter is None:
         delimiter = "\t" if extension == ".tsv" else ","
     delimiter = _DELIMITERS.get(delimiter, delimiter)
     if delimiter != WHITESPACE and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
-        raise InputError(f"{delimiter!r} cannot be a delimiter", remedy="one character, tab or whitespace")
+        raise InputError(f"{delimiter!r} cannot be a delimiter", remedy="Choose one character, tab or whitespace.")
     return format, delimiter

@@ -1,4 +1,4 @@
-"""What a reader gives: records, one at a time, from a source that says how far it has got."""
+"""Records, and the sources that yield them and report their progress."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -8,23 +8,23 @@ from refold.sources.files.lines import LineReader
 
 
 class Record(NamedTuple):
-    """One record of a source: `fields`, or the `error` why there are none."""
+    """One record of a source: its `fields`, or the `error` that prevented reading them."""
 
     line: int
     """Physical line on which it starts, from 1."""
     row: int
     """Number among the data records, from 1; blank lines and the header do not count, errors do."""
     raw: str
-    """The text as it stood in the file, without the last line end."""
+    """The text of the record in the file, without the last line end."""
     fields: dict[str, object] | None
     error: str | None = None
 
 
 class Source(ABC):
-    """An open source of records: iterate once, use as a context manager."""
+    """An open source of records, and a context manager; it can be iterated once."""
 
     columns: tuple[str, ...] | None = None
-    """The columns of a CSV file; None for JSON lines, where each record has its own."""
+    """Columns of a CSV file; None for JSON lines, where each record has its own."""
 
     def __init__(self, lines: LineReader, name: str) -> None:
         self.name = name
@@ -32,12 +32,12 @@ class Source(ABC):
 
     @property
     def bytes_read(self) -> int:
-        """Bytes of the file consumed so far (compressed bytes, if it is compressed)."""
+        """Return the bytes of the file read so far (compressed bytes, if it is compressed)."""
         return self._lines.bytes_read
 
     @property
     def total_bytes(self) -> int | None:
-        """Size of the file in the same measure; None for a pipe."""
+        """Return the size of the file in the same unit; None for a pipe."""
         return self._lines.total_bytes
 
     def __enter__(self) -> "Source":

@@ -1,4 +1,4 @@
-"""Ingesting a source: records in batches into the log, each batch in a transaction of its own."""
+"""The ingestion of a source: records go into the log in batches, each in its own transaction."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from refold.store.log.append import Receipt, set_aside, store
 from refold.store.log.log import Log
 
 BATCH = 10_000
-"""Records in one transaction, at most."""
+"""Most records in one transaction."""
 BATCH_CHARACTERS = 32 * 2**20
-"""Characters of raw text in one transaction, about: long lines must not fill the memory."""
+"""Approximate limit of raw text in one transaction, characters, so that long lines do not fill the memory."""
 SET_ASIDE = (Answer.conflict, Answer.invalid)
 
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the records of a source: stored + duplicates + set aside = received, at any moment.
+    """The counts of a source's records: stored + duplicates + set aside = received, at any moment.
 
     Args:
-        received: records that were committed, one way or another.
+        received: records whose result is committed.
         stored: new events.
-        duplicates: events that the log held already, with the same content.
+        duplicates: events that the log already had with the same content.
         conflicts: known ids with other content; set aside.
-        invalid: records that are no events; set aside.
+        invalid: records that are not valid events; set aside.
     """
 
     received: int = 0
@@ -41,11 +41,11 @@ class Tally:
 
     @property
     def set_aside(self) -> int:
-        """Records that were kept in `refold.rejected`."""
+        """Return the number of records that were set aside in `refold.rejected`."""
         return self.conflicts + self.invalid
 
     def add(self, answers: Iterable[Answer]) -> None:
-        """Counts the answers of a committed batch."""
+        """Count the answers of a committed batch."""
         for answer in answers:
             self.received += 1
             match answer:
@@ -69,22 +69,22 @@ def ingest(
     progress: Callable[[Tally], None] = lambda tally: None,
     on_aside: Callable[[Record, Receipt], None] = lambda record, receipt: None,
 ) -> Tally:
-    """Reads a source to its end.
+    """Append all records of a source to the log.
 
-    Interrupted at any moment it leaves whole batches behind; a second run completes it, and answers
-    `duplicate` for what is there.
+    After an interruption, whole batches are stored. A second run stores the rest and answers `duplicate` for stored
+    events.
 
     Args:
-        log: where the events go.
-        source: the open source.
-        mapper: turns its records into events.
-        tally: is counted up batch by batch, so that it holds also when this is interrupted.
+        log: log to append to.
+        source: open source.
+        mapper: converts its records to events.
+        tally: counts, updated after each batch, so that they are exact after an interruption.
         batch: records in one transaction.
-        progress: told after every batch.
-        on_aside: told of each record that was set aside, once that is committed.
+        progress: called after every batch.
+        on_aside: called for each record that was set aside, after its commit.
 
     Raises:
-        InputError: the rest of the file cannot be read (a damaged gzip); what came before is stored.
+        InputError: the rest of the file cannot be read (a damaged gzip); the records before it are stored.
     """
     for records in _batches(source, batch):
         receipts = log.run(lambda conn, records=records: _append(conn, log, source.name, mapper, records))  # type: ignore[misc]
@@ -98,7 +98,7 @@ def ingest(
 
 
 def _append(conn: psycopg.Connection, log: Log, source: str, mapper: Mapper, records: list[Record]) -> list[Receipt]:
-    """One batch, in the transaction of the caller."""
+    """Append one batch in the caller's transaction."""
     mapped = [mapper(record) for record in records]
     events = [one for one in mapped if isinstance(one, SourceEvent)]
     answers = iter(store(conn, events, optimistic=log.optimistic))
@@ -112,7 +112,7 @@ def _append(conn: psycopg.Connection, log: Log, source: str, mapper: Mapper, rec
 
 
 def _batches(source: Iterable[Record], size: int) -> Iterator[list[Record]]:
-    """Records in batches bounded by number and by text; what came before an error is a batch too."""
+    """Yield records in batches bounded by number and by text; records before an error are a batch, too."""
     batch: list[Record] = []
     characters = 0
     try:

@@ -1,4 +1,4 @@
-"""CSV and columns lined up with blanks: rows under named columns."""
+"""CSV files, and files with columns aligned by blanks."""
 
 import csv
 import re
@@ -33,16 +33,16 @@ class _Table(Source):
             if error:
                 raise InputError(f"{self._lines.label}: the header {error}: {raw[:80]!r}")
             return tuple(name.strip() or f"column_{place}" for place, name in enumerate(names, 1))
-        raise InputError(f"{self._lines.label} is empty", remedy="a CSV file starts with a header line")
+        raise InputError(f"{self._lines.label} is empty", remedy="A CSV file starts with a header line.")
 
     def _check_columns(self) -> None:
         if not all(self.columns):
-            raise InputError("--columns has an empty name", remedy="name every column: a,b,c")
+            raise InputError("--columns has an empty name", remedy="Name every column: a,b,c.")
         twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
         if twice:
             raise InputError(
                 f"{self._lines.label} has the column {twice[0]!r} more than once",
-                remedy="rename it in the header, or name all columns with --columns and drop the header line",
+                remedy="Rename it in the header, or name all columns with --columns and remove the header line.",
             )
 
     def __iter__(self) -> Iterator[Record]:
@@ -57,7 +57,7 @@ class _Table(Source):
 
 
 class Whitespace(_Table):
-    """Columns lined up with blanks."""
+    """A source with columns aligned by blanks."""
 
     def _split(self) -> Iterator[tuple[int, str, list[str], str | None]]:
         for line in self._lines:
@@ -67,7 +67,7 @@ class Whitespace(_Table):
 
 
 class Csv(_Table):
-    """CSV as in RFC 4180, with any delimiter; quoted values may hold line ends."""
+    """A CSV source (RFC 4180) with any delimiter; quoted values may contain line ends."""
 
     def __init__(self, lines: LineReader, name: str, columns: Sequence[str] | None, delimiter: str = ",") -> None:
         self._feed = _Feed(lines)
@@ -105,7 +105,7 @@ class Csv(_Table):
 
 
 def _explain(problem: str, taken: Sequence[Line]) -> str:
-    """Put what the csv module says into the words of somebody who has only the file."""
+    """Translate an error of the csv module for the user."""
     if "unexpected end of data" in problem:
         return "opens a quote that is never closed"
     if len(taken) > 1:
@@ -116,11 +116,11 @@ def _explain(problem: str, taken: Sequence[Line]) -> str:
 
 
 class _TooLong(Exception):
-    """The record is longer than may be kept in memory, or its end is not here."""
+    """The record is too long for the memory, or its end is missing."""
 
 
 class _Feed:
-    """Gives the CSV reader its lines and remembers those of the record being read."""
+    """An iterator that feeds lines to the CSV reader and keeps the lines of the current record."""
 
     def __init__(self, lines: LineReader) -> None:
         self._lines = lines
@@ -129,12 +129,12 @@ class _Feed:
         self.taken: list[Line] = []
 
     def begin(self) -> None:
-        """Forgets the record that was read."""
+        """Start a new record."""
         self.taken.clear()
         self._characters = 0
 
     def give_back(self) -> None:
-        """Leaves only the first line to the record; the others come again."""
+        """Keep only the first line in the record; the others are read again."""
         self._again.extendleft(reversed(self.taken[1:]))
         del self.taken[1:]
 
