@@ -13,7 +13,7 @@ ELSEWHERE = {
     "compose.yaml": "tests/test_packaging.py",
     "core/refold/__init__.py": "tests/test_packaging.py",
     "core/refold/errors.py": "tests/cli/test_errors.py",
-    "docs/cli.md": "tests/cli/test_reference.py",
+    "docs": "tests/test_docs.py",
     "migrations": "tests/store/test_schema.py",
     "projections": "tests/engine/deployment/test_analyst_views.py",
     "pyproject.toml": "tests/test_packaging.py",

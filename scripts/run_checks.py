@@ -1,4 +1,4 @@
-"""`scripts/check`: what takes less than a minute and finds most mistakes before a commit."""
+"""`scripts/check`: what finds most mistakes before a commit, in a short time."""
 
 from __future__ import annotations
 

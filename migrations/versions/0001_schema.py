@@ -243,7 +243,7 @@ def upgrade() -> None:
         sa.CheckConstraint("stage IN ('waiting', 'applying', 'fresh')", name=op.f("latencies_stage")),
         sa.PrimaryKeyConstraint("minute", "build_id", "stage", "bucket", name=op.f("latencies_pkey")),
         schema="refold",
-        comment="How long events took to reach a build: counts in buckets on a log scale, see refold.sketch.",
+        comment="How long events took to reach a build: counts in buckets on a log scale (refold.model.quantiles).",
     )
     op.create_table(
         "rejected",

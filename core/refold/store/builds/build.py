@@ -24,7 +24,7 @@ BY_KEY: tuple[Upkeep, ...] = ("funnel", "recompute")
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """A row of `refold.builds_now`; the columns are described in `refold.tables`."""
+    """A row of `refold.builds_now`; `refold.store.schema.tables` describes the columns."""
 
     build_id: int
     projection: str

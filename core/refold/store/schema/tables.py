@@ -393,7 +393,7 @@ latencies = Table(
     Column("events", BigInteger, nullable=False),
     PrimaryKeyConstraint("minute", "build_id", "stage", "bucket"),
     CheckConstraint("stage IN ('waiting', 'applying', 'fresh')", "stage"),
-    comment="How long events took to reach a build: counts in buckets on a log scale, see refold.sketch.",
+    comment="How long events took to reach a build: counts in buckets on a log scale (refold.model.quantiles).",
 )
 
 checksums = Table(
