@@ -106,7 +106,7 @@ def test_a_view_on_an_event_stream(refold: Refold, bare: Refold, metric: Metric)
     shown = bare("explain", "per_user")
     assert shown.status == 0, shown.err
     assert "each read   reads one row for each event" in shown.out
-    assert "put it into projections/per_user.sql, and remove the view" in shown.out
+    assert "save it as projections/per_user.sql, and remove the view" in shown.out
     metric("kept", shown.out.partition("remove the view\n")[2])
     assert bare("explain", "kept", "--json").json["upkeep"] == "merge"
     assert "each read   reads all of views: now about 0 rows" in refold("explain", "per_user", "--deployed").out

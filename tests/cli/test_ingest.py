@@ -179,7 +179,7 @@ def test_a_damaged_file_tells_what_is_in(refold: Refold, tmp_path: Path, conn: C
     (tmp_path / "v.csv.gz").write_bytes(gzip.compress(b"who,what,at\n") + body[: len(body) // 2])
     result = refold("v.csv.gz", "--map", "user_id=who,action=what,ts=at", "--ts-format", "epoch_s", "--id-from", "row")
     assert result.exit_code == 2
-    assert "the gzip data break off" in result.stderr
+    assert "the gzip data end early" in result.stderr
     count = len(stored(conn))
     assert 0 < count < 20_000
     assert result.stdout.startswith(f"v.csv: {count:,} received = {count:,} stored")

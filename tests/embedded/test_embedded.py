@@ -193,7 +193,7 @@ def test_an_interrupted_first_start_is_begun_anew(directory: Path) -> None:
 def test_a_cluster_of_another_version_is_left_alone(directory: Path) -> None:
     (directory / "data").mkdir(parents=True)
     (directory / "data" / "PG_VERSION").write_text("9.6\n")
-    with pytest.raises(RefoldError, match=r"made by PostgreSQL 9\.6"):
+    with pytest.raises(RefoldError, match=r"created by PostgreSQL 9\.6"):
         EmbeddedServer.start(directory)
 
 
@@ -288,7 +288,7 @@ def test_root_opens_what_it_makes_itself(directory: Path, umask: Callable[[int],
 @only_root
 def test_root_opens_nothing_that_was_there(directory: Path) -> None:
     directory.mkdir(mode=0o700)
-    with pytest.raises(RefoldError, match=f"embedded_postgres, who runs it, cannot enter {directory}") as refused:
+    with pytest.raises(RefoldError, match=f"as embedded_postgres, which cannot access {directory}") as refused:
         EmbeddedServer.start(directory / "deep" / "server", FAST)
     assert refused.value.remedy is not None and f"chmod o+x {directory}" in refused.value.remedy
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700

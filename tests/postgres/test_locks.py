@@ -191,7 +191,7 @@ def test_one_migration_at_a_time(admin: Connection, database_url: str) -> None:
     with (
         connect_as(database_url, autocommit=True, application_name="refold migrate") as conn,
         alone(conn, "refold.alembic_version", "migrate", "refold_owner"),
-        pytest.raises(BuildError, match=r"only one may migrate at a time.*refold migrate"),
+        pytest.raises(BuildError, match=r"only one session may migrate at a time.*refold migrate"),
     ):
         migrate(database_url, seconds=0.1)
     migrate(database_url)

@@ -105,7 +105,7 @@ def test_an_owner_who_is_no_superuser_restores_a_dump(bin_dir: Path | None) -> N
             restore(older, owned(new, "refused"), bin_dir=bin_dir)
         with pytest.raises(DatabaseError) as told:
             migrate(owned_url(new, "refused"))
-        assert "with --no-owner --no-privileges" in str(told.value.remedy)
+        assert "add --no-owner --no-privileges" in str(told.value.remedy)
         restore(older, owned(new, "older"), "--no-owner", "--no-privileges", bin_dir=bin_dir)
         migrate(owned_url(new, "older"))
         with connect(owned_url(new, "older"), "refold_worker", autocommit=True) as conn:

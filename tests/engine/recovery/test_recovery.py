@@ -351,7 +351,7 @@ def test_an_identifier_that_was_set_by_hand_helps_nobody(restored: str) -> None:
         conn.execute(
             "UPDATE refold.settings SET system_identifier = (SELECT system_identifier FROM pg_control_system())"
         )
-    assert "the log holds events of transactions up to" in refused(restored)
+    assert "the log has events of transactions up to" in refused(restored)
     with superuser(restored) as conn:
         tamper(conn, "DELETE FROM refold.events")
     assert "cursors include transaction ids up to" in refused(restored)
@@ -544,7 +544,7 @@ def test_without_a_transforms_code_nothing_is_begun(restored: str, tmp_path: Any
 
 def test_a_recovery_is_refused_while_another_command_holds_the_lock(restored: str) -> None:
     with acting(restored) as conn, superuser(restored) as other:
-        with one_at_a_time(other), pytest.raises(BuildError, match="only one may deploy or recover at a time"):
+        with one_at_a_time(other), pytest.raises(BuildError, match="only one session may deploy or recover at a time"):
             recover(conn, SHOP)
         recover(conn, SHOP)
     lawful(restored, LATE + LAG)

@@ -23,7 +23,7 @@ SOUND = ClusterState(recorded=1, actual=1, oldest=900, next=1000, log=999, curso
         ({"recorded": 2, "cursors": 901}, "wait", "another cluster"),
         ({"recorded": 2, "log": 1000}, "rewrite", "another cluster"),
         ({"recorded": 2, "cursors": 1001}, "rewrite", "another cluster"),
-        ({"log": 1000}, "rewrite", "the log holds events of transactions up to 1000"),
+        ({"log": 1000}, "rewrite", "the log has events of transactions up to 1000"),
         ({"cursors": 1001}, "rewrite", "cursors include transaction ids up to 1000"),
         ({"recorded": REWRITE_IN_PROGRESS, "log": 2, "cursors": 100}, "rewrite", "was started"),
         ({"log": 0, "cursors": 0}, "prove", None),

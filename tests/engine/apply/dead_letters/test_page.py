@@ -106,7 +106,7 @@ def test_more_than_the_bound_fail_the_build_and_no_other(prices: Prices) -> None
     prices.sell(20, free=(1, 4, 6, 15))
     compiled = prices.compiler.of(prices.worker, prices.build("sums"))
     before = prices.build("sums").cursor
-    with pytest.raises(BuildError, match="too many events fail, the last with invalid input syntax"):
+    with pytest.raises(BuildError, match="too many events fail; the last error is invalid input syntax"):
         apply_next_page(prices.worker, compiled, 100)
     assert prices.letters() == []
     assert prices.build("sums").cursor == before
