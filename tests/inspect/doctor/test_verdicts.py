@@ -171,7 +171,7 @@ def test_settings_of_logins(found: list[tuple[str, str, str]], verdicts: list[st
         assert check.verdict == "ok" or "RESET" in check.remedy
 
 
-def test_strangers_at_the_doorbell() -> None:
+def test_strangers_at_the_sleepers_lock() -> None:
     workers = (1, "w", "refold worker", False)
     assert notifications.strangers([workers]) == []
     alone, shared = notifications.strangers([workers, (2, "x", "psql", True), (3, "x", "psql", False)])
