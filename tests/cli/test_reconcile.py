@@ -128,7 +128,7 @@ def test_what_a_clean_verdict_does_not_cover_is_told(
     assert "damaged" not in clean.err
     tamper(conn, "UPDATE refold.events SET action = 'other' WHERE event_id = '1'")
     conn.commit()
-    assert refold("scrub").out.startswith("damaged: 1 found")
+    assert refold("scrub").out.startswith("damaged: 1 fault")
     assert "a damaged log" in refold("reconcile").err
 
 

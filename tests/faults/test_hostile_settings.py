@@ -336,7 +336,7 @@ def test_a_database_that_is_not_in_utf8_is_refused(encoding: str, server: Server
     with psycopg.connect(server.url_of(server.maintenance_dbname), autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'".encode())
         try:
-            with pytest.raises(DatabaseError, match=f"is in {encoding}, but refold needs UTF8") as refused:
+            with pytest.raises(DatabaseError, match=f"has the encoding {encoding}, but refold needs UTF8") as refused:
                 migrate(server.url_of(name))
             assert "CREATE DATABASE" in (refused.value.remedy or "")
             with psycopg.connect(server.url_of(name)) as conn:

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from refold.model.projection.transform import FunctionFailed
+from refold.model.projection.failure import FunctionFailed
 from refold.postgres.sqlstate import (
     EVENT_CLASSES,
     TRANSIENT_CLASSES,

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import psycopg
 
-from refold.model.projection.transform import FunctionFailed
+from refold.model.projection.failure import FunctionFailed
 
 TRANSIENT_CLASSES = frozenset({"08", "40", "53"})
 TRANSIENT_STATES = frozenset({"25006", "25P03", "55P03", "57P01", "57P02", "57P03", "57P05"})

@@ -12,8 +12,9 @@ import pytest
 from pydantic import ValidationError
 
 from refold.errors import DefinitionError
+from refold.model.projection.failure import FunctionFailed
 from refold.model.projection.plan import LOG_COLUMNS
-from refold.model.projection.transform import FunctionFailed, Transform, load
+from refold.model.projection.transform import Transform, load
 
 STREAMS = {"events": LOG_COLUMNS, "items": ("event_id", "item")}
 HEAD = """

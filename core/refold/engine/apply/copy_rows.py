@@ -14,8 +14,8 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from refold.model.event.exact_json import metadata_json
+from refold.model.projection.failure import FunctionFailed
 from refold.model.projection.json_form import is_structure, json_form
-from refold.model.projection.transform import FunctionFailed
 from refold.model.stream.copy_text import NULL, escaped
 
 TOGETHER = 500

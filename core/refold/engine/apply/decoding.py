@@ -13,7 +13,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import JsonbLoader, JsonLoader
 
-from refold.model.projection.transform import FunctionFailed
+from refold.model.projection.failure import FunctionFailed
 
 
 def decoded(

@@ -123,7 +123,9 @@ def _switch(
     readers = _readers(conn, taken)
     # Upstream before downstream, as everybody locks who takes more than one.
     for build in by_depth(conn, (*candidates, *replaced.values(), *readers)):
-        if lock(conn, build.build_id, wait=True) is None:
+        locked = lock(conn, build.build_id, wait=True)
+        if locked is None or locked.state != build.state:
+            # A worker was quicker, between two of these looks.
             raise NotYet
         if build.build_id in taken:
             # Waits for a deploy that is making a reader of it (see `refold.engine.deployment.create`).

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, PydanticUserError
 
 from refold.errors import DefinitionError
 from refold.model.projection.column_types import column_type, holds_enum, optional
+from refold.model.projection.failure import FunctionFailed
 from refold.model.projection.files import read_text
 from refold.model.projection.modules import Modules
 from refold.model.projection.plan import LOG, Column, KeyPart, Plan
@@ -32,13 +33,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Picker = Callable[[Mapping[str, Any]], tuple[Any, ...]]
 
 _MARK = "__refold_transform__"
-
-
-class FunctionFailed(Exception):
-    """An event cannot be read, its function fails, or its rows cannot be written; the cause is what was raised."""
-
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(f"{type(cause).__name__}: {cause}")
 
 
 class Event(BaseModel):

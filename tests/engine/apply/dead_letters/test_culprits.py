@@ -8,7 +8,7 @@ from math import log2
 import pytest
 
 from refold.engine.isolate.search import Portion, first_failing, sift
-from refold.model.projection.transform import FunctionFailed
+from refold.model.projection.failure import FunctionFailed
 from refold.store.builds.dead_letters import described
 
 

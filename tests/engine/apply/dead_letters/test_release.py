@@ -161,7 +161,7 @@ def test_a_stream_that_is_built_anew_takes_its_readers_with_it(prices: Prices) -
     prices.sell(10, free=(3,))
     prices.drain()
     prices.mend()
-    with pytest.raises(BuildError, match="by_user has passed e3") as refused:
+    with pytest.raises(BuildError, match="by_user has already consumed e3") as refused:
         rebuild(prices.worker, FOLDER, ["paid"], lambda progress: None)
     assert refused.value.remedy is not None and "--cascade" in refused.value.remedy
     assert prices.reconcile().drift == 0
