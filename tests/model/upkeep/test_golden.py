@@ -1,6 +1,6 @@
 """The SQL that refold generates, as it runs: read the files in golden/ to review it.
 
-REFOLD_UPDATE_GOLDEN=1 pytest tests/model/upkeep/test_golden.py writes them anew; the difference is for a person to read.
+`REFOLD_UPDATE_GOLDEN=1 pytest tests/model/upkeep/test_golden.py` writes them anew. A person reads the difference.
 """
 
 from __future__ import annotations
