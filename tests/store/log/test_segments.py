@@ -219,7 +219,8 @@ def test_a_segment_is_like_the_log(admin: Connection) -> None:
                 " WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum",
                 "SELECT pg_get_constraintdef(oid) FROM pg_constraint"
                 " WHERE conrelid = %s::regclass AND contype = 'c' ORDER BY 1",
-                "SELECT indkey, indisprimary, indisunique FROM pg_index WHERE indrelid = %s::regclass ORDER BY indkey::text",
+                "SELECT indkey, indisprimary, indisunique FROM pg_index"
+                " WHERE indrelid = %s::regclass ORDER BY indkey::text",
             )
         ]
 
