@@ -23,7 +23,7 @@ from refold.postgres.session import PAGES
 from refold.service.worker.loop import Worker
 from refold.service.worker.pending import builds_with_work
 from refold.store.builds.build import Build, live, lock
-from refold.store.builds.compiled import CompiledBuild, Compiler
+from refold.store.builds.compiled import Compiler
 from refold.store.schema.cluster import inspect_cluster
 from tests.conftest import ServerUnderTest
 from tests.support.explained import Node, Plan, explained, rows_read
@@ -46,6 +46,7 @@ class Measured:
     Args:
         pages: by projection.
         tables: of each projection.
+        opened: how many transactions were open when the cursor of each was taken.
         poll: a worker's look when there is nothing to do.
         freshness: the view of that name.
         check: what every command asks at its start, and a worker now and then.
@@ -53,6 +54,7 @@ class Measured:
 
     pages: dict[str, list[Plan]]
     tables: dict[str, str]
+    opened: dict[str, int]
     poll: list[Plan]
     freshness: list[Plan]
     check: list[Plan]
@@ -82,7 +84,9 @@ class Station:
         for name in ("clicks", "items"):
             apply_next_page(self.conn, self.compiler.of(self.conn, self.build(name)), 1000)
         pages |= {name: self.page(name) for name in ON_STREAMS}
-        return Measured(pages, {name: self.build(name).table_name for name in project()}, poll, freshness, check)
+        tables = {name: self.build(name).table_name for name in project()}
+        opened = {name: len(self.build(name).cursor.done.xip) for name in project()}
+        return Measured(pages, tables, opened, poll, freshness, check)
 
     def append(self, number: int) -> None:
         """Appends events with users and numbers that there were not before: a page has nothing old to redo."""
@@ -100,14 +104,8 @@ class Station:
         return found
 
     def page(self, name: str) -> list[Plan]:
-        """A page of a build, which is then rolled back: the cheaper of two.
-
-        A session reads the catalog again after others have changed it: servers before 18 at many moments.
-        """
+        """A page of a build, which is then rolled back."""
         compiled = self.compiler.of(self.conn, self.build(name))
-        return min((self._once(compiled) for _ in range(2)), key=lambda plans: sum(plan.buffers for plan in plans))
-
-    def _once(self, compiled: CompiledBuild) -> list[Plan]:
         with explained(self.conn) as plans, self.conn.transaction(force_rollback=True):
             build = lock(self.conn, compiled.build_id)
             assert build is not None
@@ -161,9 +159,11 @@ def test_a_page_of_a_stream_is_read_by_its_index(measured: tuple[Measured, Measu
 @pytest.mark.parametrize("name", [*ON_THE_LOG, *ON_STREAMS])
 def test_a_page_costs_the_same_on_a_longer_log(measured: tuple[Measured, Measured], name: str) -> None:
     short, long = (sum(plan.buffers for plan in one.pages[name]) for one in measured)
+    # Each transaction that was open when the cursor was taken is looked up: one here, more on a server that is shared.
+    looks = max(1, measured[1].opened[name])
     # An index that is not empty is one level deeper, in each segment and for each branch of the page; now and then a
     # statement looks through a small table that others have filled.
-    assert long <= 2 * short + 6 * SEGMENTS
+    assert long <= (2 * short + 6 * SEGMENTS) * looks
 
 
 def test_an_idle_poll_costs_the_same_on_a_longer_log(measured: tuple[Measured, Measured]) -> None:
