@@ -100,18 +100,15 @@ _PLANS = {
 SESSION: Mapping[str, str] = _NO_TIMEOUTS | _TRANSACTIONS | _TEXT | _OBJECTS | _PLANS
 """What every session of refold's own has. A server that is too old for a name does without."""
 
-COMMANDS: Mapping[str, str] = {
+COMMANDS: dict[str, str] = {
     # Plans must not depend on how far a cursor has got (see refold.model.stream.page_sql).
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
 }
 
-PAGES: Mapping[str, str] = {
-    # The plan must not depend on how far a cursor has got (see Stream.page).
-    "plan_cache_mode": "force_generic_plan",
+PAGES: Mapping[str, str] = COMMANDS | {
     # Rows and cursor share a transaction: a crash that loses one loses both, and the page is done again.
     "synchronous_commit": "off",
-    "jit": "off",
     # Somebody may have one build's table locked: the worker begins again with the others.
     "lock_timeout": "2s",
     # A generic plan knows neither the size of a page nor that a segment which was empty is filling.

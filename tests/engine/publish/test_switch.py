@@ -10,7 +10,7 @@ import pytest
 from refold.engine.apply.step import StepRunner
 from refold.engine.deployment.deploy import rebuild
 from refold.engine.publish import switch as promotion
-from refold.engine.publish.switch import promote
+from refold.engine.publish.switch import NotYet, promote
 from refold.store.builds.build import Build, find
 from refold.store.builds.build import lock as build_lock
 from refold.store.builds.compiled import Compiler
@@ -52,3 +52,29 @@ def test_a_switch_covers_what_moves_on_while_it_takes_its_locks(
     scratch.drain()
     assert scratch.rows("a") == [("a", 5)]
     assert scratch.rows("b") == [("a", 5, 1)]
+
+
+def test_a_switch_that_another_has_made_between_two_looks_is_left_to_it(
+    scratch: Scratch, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The build that it is about to make live would count as its own predecessor, and be retired."""
+    scratch.append(3)
+    scratch.deploy(a="SELECT action, count(*) AS n FROM events GROUP BY action")
+    rebuild(scratch.worker, scratch.folder, ["a"], lambda progress: None, promote=False)
+    candidate = scratch.build("a")
+    compiler = Compiler(None)
+    look = promotion.live_builds
+    with worker_connection(database_url) as other:
+
+        def and_another_switch(conn: Connection) -> list[Build]:
+            monkeypatch.setattr(promotion, "live_builds", look)
+            assert promote(other, candidate.deployment, compiler, StepRunner(other, compiler).catch_up)
+            return look(conn)
+
+        monkeypatch.setattr(promotion, "live_builds", and_another_switch)
+        runner = StepRunner(scratch.worker, compiler)
+        with pytest.raises(NotYet):
+            promote(scratch.worker, candidate.deployment, compiler, runner.catch_up)
+        assert promote(scratch.worker, candidate.deployment, compiler, runner.catch_up) == []
+    live = scratch.build("a")
+    assert (live.build_id, live.state, live.retired_at) == (candidate.build_id, "live", None)

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import psycopg
 
+from refold.engine.isolate.prefix import failure_of
 from refold.engine.isolate.search import Culprit, first_failing
 from refold.model.stream.cursor import Key
 from refold.model.stream.parameters import LAST
-from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds.compiled import CompiledBuild
 
 Evaluate = Callable[[Sequence[int], Key], object]
@@ -42,9 +42,9 @@ def culprits_of_keys(
         rows = conn.execute(compiled.statements.keys_left.encode(), parameters()).fetchall()
         hashes.extend(int(found) for (found,) in rows)
 
-    if _failure(conn, listed) is not None or _failure(conn, lambda: evaluate([], LAST)) is not None:
+    if failure_of(conn, listed) is not None or failure_of(conn, lambda: evaluate([], LAST)) is not None:
         return
-    for found in _failing(hashes, lambda part: _failure(conn, lambda: evaluate(part, LAST)) is not None):
+    for found in _failing(hashes, lambda part: failure_of(conn, lambda: evaluate(part, LAST)) is not None):
         yield from _of_key(conn, compiled, found, parameters, evaluate)
 
 
@@ -79,21 +79,10 @@ def _of_key(
 
         def failure(count: int, at: Sequence[Key] = at) -> Exception | None:
             upto = LAST if count == len(at) else at[count - 1]
-            return _failure(conn, lambda: evaluate([key], upto))
+            return failure_of(conn, lambda: evaluate([key], upto))
 
         if not at or failure(len(at)) is None:
             return
         number, error = first_failing(len(at), failure, passes=passes)
         passes = number - 1
         yield Culprit(rows[number - 1][0], at[number - 1], error)
-
-
-def _failure(conn: psycopg.Connection, work: Callable[[], object]) -> Exception | None:
-    try:
-        with conn.transaction(force_rollback=True):
-            work()
-    except Exception as error:
-        if not caused_by_event(error):
-            raise
-        return error
-    return None

@@ -22,8 +22,6 @@ def first_culprit(
     run: Cursor,
     dead: list[str],
     evaluate: Callable[[Cursor], object],
-    *,
-    passes: int = 0,
 ) -> tuple[int, Culprit] | None:
     """Finds the first event, in the order of the stream, without which all before it can be evaluated.
 
@@ -33,21 +31,13 @@ def first_culprit(
         run: from one snapshot to another; its progress says how far it is gone.
         dead: the ids of the build's dead letters.
         evaluate: evaluates what a cursor has applied; what it writes is undone.
-        passes: so many of the first rows are known not to fail.
 
     Returns:
         Which row of the run it is, from 1, and the culprit; None where nothing fails, or it fails without any event.
     """
 
     def failure(cursor: Cursor) -> Exception | None:
-        try:
-            with conn.transaction(force_rollback=True):
-                evaluate(cursor)
-        except Exception as error:
-            if not caused_by_event(error):
-                raise
-            return error
-        return None
+        return failure_of(conn, lambda: evaluate(cursor))
 
     if failure(run) is None:
         return None
@@ -58,11 +48,27 @@ def first_culprit(
     def of_so_many(count: int) -> Exception | None:
         return failure(run if count == rows.count else Cursor(run.done, run.target, rows.at(count)[1]))
 
-    number, error = first_failing(rows.count, of_so_many, passes=passes)
+    number, error = first_failing(rows.count, of_so_many)
     if number == 1 and failure(Cursor(run.done, run.target, FIRST)) is not None:
         return None
     event_id, key = rows.at(number)
     return number, Culprit(event_id, key, error)
+
+
+def failure_of(conn: psycopg.Connection, work: Callable[[], object]) -> Exception | None:
+    """Return the error that events cause in some work, if they do; what the work writes is undone.
+
+    Raises:
+        Exception: an error that no event causes.
+    """
+    try:
+        with conn.transaction(force_rollback=True):
+            work()
+    except Exception as error:
+        if not caused_by_event(error):
+            raise
+        return error
+    return None
 
 
 class _Rows:

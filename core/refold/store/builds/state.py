@@ -40,8 +40,7 @@ class Transition:
 
 
 TRANSITIONS: Mapping[str, Transition] = {
-    # From `live` too: a command and a worker may promote the same deployment, and the second finds it done.
-    "go_live": Transition(("building", "live"), "live"),
+    "go_live": Transition(("building",), "live"),
     "retire": Transition(("building", "live"), "retired"),
     "give_up": Transition(("building",), "retired"),
     "revive": Transition(("retired",), "building"),
