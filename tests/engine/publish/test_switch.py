@@ -11,7 +11,7 @@ from refold.engine.apply.step import StepRunner
 from refold.engine.deployment.deploy import rebuild
 from refold.engine.publish import switch as promotion
 from refold.engine.publish.switch import NotYet, promote
-from refold.store.builds.build import Build, find
+from refold.store.builds.build import Build, find, live_builds
 from refold.store.builds.build import lock as build_lock
 from refold.store.builds.compiled import Compiler
 from tests.support.law import worker_connection
@@ -63,7 +63,7 @@ def test_a_switch_that_another_has_made_between_two_looks_is_left_to_it(
     rebuild(scratch.worker, scratch.folder, ["a"], lambda progress: None, promote=False)
     candidate = scratch.build("a")
     compiler = Compiler(None)
-    look = promotion.live_builds
+    look = live_builds
     with worker_connection(database_url) as other:
 
         def and_another_switch(conn: Connection) -> list[Build]:
