@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from refold.cli.query import Role, acting_as
+from refold.cli.url import Role, acting_as
 
 from .conftest import Refold
 

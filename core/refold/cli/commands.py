@@ -36,18 +36,18 @@ COMMANDS = {
         "setup", START, "Create a project: a folder for metrics, one example of each kind of file, and a README."
     ),
     "migrate": Listed("setup", START, "Install refold's schema in a database, or upgrade it to this version."),
-    "deploy": Listed("metrics", METRICS, "Make the live metrics match the files."),
+    "deploy": Listed("deploy", METRICS, "Make the live metrics match the files."),
     "explain": Listed("explain", METRICS, "Show how refold keeps a metric up to date, why, and the SQL that it runs."),
-    "rebuild": Listed("metrics", METRICS, "Rebuild metrics from the log, then switch to the new tables."),
-    "promote": Listed("metrics", METRICS, "Promote builds that were made with --no-promote."),
-    "rollback": Listed("metrics", METRICS, "Return to the builds that were live before the last deployment of NAME."),
-    "rename": Listed("metrics", METRICS, "Rename a metric without rebuilding it."),
-    "drop": Listed("metrics", METRICS, "Drop metrics: refold stops updating them and removes their views."),
+    "rebuild": Listed("rebuild", METRICS, "Rebuild metrics from the log, then switch to the new tables."),
+    "promote": Listed("promote", METRICS, "Promote builds that were made with --no-promote."),
+    "rollback": Listed("rollback", METRICS, "Return to the builds that were live before the last deployment of NAME."),
+    "rename": Listed("rename", METRICS, "Rename a metric without rebuilding it."),
+    "drop": Listed("drop", METRICS, "Drop metrics: refold stops updating them and removes their views."),
     "ingest": Listed(
         "ingest", DATA, "Load events from files: JSON lines or CSV, plain or compressed with gzip or zlib."
     ),
     "rejected": Listed(
-        "query",
+        "rejected",
         DATA,
         "List the input that was set aside: conflicts and invalid events, each with its reason, source and line.",
     ),
@@ -55,7 +55,7 @@ COMMANDS = {
         "query", DATA, "Query the metrics as an analyst: one read-only statement, in the schema `metrics`."
     ),
     "url": Listed(
-        "query",
+        "url",
         DATA,
         "Print the database's URL for psql, BI tools and notebooks. It includes any password.",
     ),

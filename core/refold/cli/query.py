@@ -1,4 +1,4 @@
-"""`refold query`, `url` and `rejected`: query the metrics, and list input that was set aside."""
+"""`refold query`: query the metrics as an analyst."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import psycopg
 import typer
-from psycopg.conninfo import conninfo_to_dict
 
 from refold.cli.app import DATA, app
-from refold.cli.output import as_json, note, table
-from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, database, session
+from refold.cli.output import note, table
+from refold.cli.session import AsJson, DatabaseUrl, session
 from refold.errors import InputError
 from refold.suggest import did_you_mean
 from refold.visible import visible, visible_json
@@ -31,15 +28,6 @@ _NUMBERS = (20, 21, 23, 26, 700, 701, 790, 1700)
 """Type ids of smallint, integer, bigint, oid, real, double precision, money and numeric."""
 
 _SELECT = re.compile(r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|\()*(select|with|values|table)\b", re.IGNORECASE | re.DOTALL)
-
-
-class Role(StrEnum):
-    """The role that the sessions of a URL act as."""
-
-    analyst = "analyst"
-    worker = "worker"
-    producer = "producer"
-    owner = "owner"
 
 
 @app.command(rich_help_panel=DATA)
@@ -183,81 +171,3 @@ def _as_sent(cursor: psycopg.Cursor[Any]) -> list[list[str | None]]:
         [None if (value := result.get_value(row, at)) is None else value.decode() for at in range(result.nfields)]
         for row in range(result.ntuples)
     ]
-
-
-@app.command(rich_help_panel=DATA)
-def url(
-    role: Annotated[
-        Role | None, typer.Option("--role", help="Role to act as; an analyst's search_path includes `metrics`.")
-    ] = None,
-    database_url: DatabaseUrl = None,
-) -> None:
-    """Print the database's URL for psql, BI tools and notebooks. It includes any password.
-
-    \b
-    Examples:
-      psql "$(refold url)"
-      psql "$(refold url --role analyst)"
-      export REFOLD_DATABASE_URL=$(refold url)
-    """
-    resolved = database(database_url)
-    typer.echo(resolved if role is None else acting_as(resolved, role))
-
-
-def acting_as(given: str, role: Role) -> str:
-    """Return a libpq URL whose sessions act as one of refold's roles.
-
-    Args:
-        given: libpq URL or connection string.
-        role: role to act as.
-    """
-    parts = {name: str(value) for name, value in conninfo_to_dict(given).items()}
-    settings = [f"-c role=refold_{role.value}", "-c TimeZone=UTC"]
-    if role is Role.analyst:
-        settings.append("-c search_path=pg_catalog,metrics,pg_temp")
-    parts["options"] = " ".join([*([parts["options"]] if "options" in parts else []), *settings])
-    user = quote(parts.pop("user", ""), safe="")
-    password = parts.pop("password", None)
-    login = user + (":" + quote(password, safe="") if password is not None else "")
-    name = quote(parts.pop("dbname", ""), safe="")
-    rest = "&".join(f"{key}={quote(value, safe='/')}" for key, value in parts.items())
-    return f"postgresql://{login}{'@' if login else ''}/{name}?{rest}"
-
-
-@app.command(rich_help_panel=DATA)
-def rejected(
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Most records to list, newest first.")] = 50,
-    json: AsJson = False,
-    database_url: DatabaseUrl = None,
-) -> None:
-    """List the input that was set aside: conflicts and invalid events, each with its reason, source and line.
-
-    \b
-    Examples:
-      refold rejected
-      refold rejected --json --limit 1000
-    """
-    with session(database_url, INSPECTORS) as conn:
-        found = conn.execute(
-            """
-            SELECT source, line, answer, reason, raw, times, first_seen, last_seen
-            FROM refold.rejected ORDER BY rejected_id DESC LIMIT %s
-            """,
-            (limit,),
-        ).fetchall()
-    names = ("source", "line", "answer", "reason", "raw", "times", "first_seen", "last_seen")
-    if json:
-        as_json([dict(zip(names, row, strict=True)) for row in found])
-    elif not found:
-        note("nothing was set aside")
-    else:
-        rows = [
-            (source, at, answer, reason, times, _short(raw)) for source, at, answer, reason, raw, times, *_ in found
-        ]
-        table(("SOURCE", "LINE", "ANSWER", "REASON", "TIMES", "RAW"), rows, right=("LINE", "TIMES"))
-
-
-def _short(raw: str, width: int = 80) -> str:
-    """Return the beginning of raw text."""
-    shown = raw.strip("\r\n")
-    return shown if len(shown) <= width else shown[: width - 1] + "…"
