@@ -1,0 +1,55 @@
+"""Faults of processes: workers and producers that are killed or frozen."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from typing import Any
+
+from chaos.faults.injection import (
+    Injected,
+)
+from chaos.stage import Stage
+
+
+def _signal_worker(stage: Stage, number: int, what: signal.Signals) -> int | None:
+    worker = stage.workers[number]
+    if worker is None or worker.poll() is not None:
+        return None
+    worker.send_signal(what)
+    return worker.pid
+
+
+def worker_killed(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """kill -9; the supervisor starts another."""
+    done.note = f"process {_signal_worker(stage, how['worker'], signal.SIGKILL)}"
+
+
+def worker_frozen(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """SIGSTOP, and SIGCONT later, when others have taken over."""
+    worker = stage.workers[how["worker"]]
+    if worker is None:
+        return
+    worker.send_signal(signal.SIGSTOP)
+    time.sleep(how["seconds"])
+    with contextlib.suppress(ProcessLookupError):
+        worker.send_signal(signal.SIGCONT)
+
+
+def all_workers_frozen(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """Nobody works: `status` must show the lag."""
+    frozen = [worker for worker in stage.workers if worker is not None]
+    for worker in frozen:
+        worker.send_signal(signal.SIGSTOP)
+    done.shows = lambda sample: 1.0 < sample.behind < 1e6
+    done.must_show = True
+    time.sleep(how["seconds"])
+    for worker in frozen:
+        with contextlib.suppress(ProcessLookupError):
+            worker.send_signal(signal.SIGCONT)
+
+
+def producer_killed(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """kill -9 of a producer and what it started; another takes its place, and numbers its events anew."""
+    done.note = stage.kill_producer(how["producer"])
