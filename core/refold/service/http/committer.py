@@ -1,0 +1,123 @@
+"""The committer: queues and lanes for live and bulk events, and what it may still take."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Sequence
+
+from refold.model.pressure import Level, next_level
+from refold.service.http.lane import Lane
+from refold.service.http.queue import Entry, Queue, Unavailable
+from refold.store.log.append import Receipt
+from refold.store.log.group import Offer, append_bulk, append_group
+from refold.store.log.log import Log
+
+LIVE_EVENTS = 64
+"""Most events of a request that goes with the live ones; larger requests are bulk."""
+DEADLINE_S = 10.0
+"""Seconds for which a request waits for its commit before the answer is 503."""
+MOST_EVENTS, MOST_BYTES = 20_000, 64 * 2**20
+"""Events, and bytes of input, that may wait in each queue."""
+SLOW_S, STOP_S, BACK_S = 1.0, 3.0, 0.5
+"""Estimated seconds in the queue from which bulk yields, from which nothing is taken, and below which all is well."""
+SMOOTHING = 0.2
+"""Weight of the newest commit in the measured rate."""
+LANES = 2
+"""Connections for live events: while one waits for its commit, the other prepares the next."""
+
+
+class Committer:
+    """Group commit for a server of HTTP.
+
+    Args:
+        url: libpq URL; the login must be allowed to act as refold_producer.
+        loop: the event loop.
+        lanes: connections for live events.
+    """
+
+    def __init__(self, url: str, loop: asyncio.AbstractEventLoop, *, lanes: int = LANES) -> None:
+        self._loop = loop
+        self._live = Queue(MOST_EVENTS, MOST_BYTES)
+        self._bulk = Queue(MOST_EVENTS, MOST_BYTES)
+        self._rate = 0.0
+        self._level = Level.fine
+        self._lanes = [
+            Lane(f"refold live {number}", url, self._live, _append_live, loop, self._measure) for number in range(lanes)
+        ]
+        self._lanes.append(Lane("refold bulk", url, self._bulk, _append_bulk, loop, lambda events, seconds: None))
+        for lane in self._lanes:
+            lane.start()
+
+    @property
+    def waiting(self) -> int:
+        """Return the number of events that wait for their commit."""
+        return self._live.events + self._bulk.events
+
+    def level(self) -> Level:
+        """Return the pressure of the queue of live events."""
+        self._level = next_level(self._level, self._wait(), slow=SLOW_S, stop=STOP_S, back=BACK_S)
+        return self._level
+
+    def retry_after(self) -> int:
+        """Return whole seconds after which a refused request may be sent again, spread so that not all come at once."""
+        return max(1, math.ceil(self._wait() * random.uniform(0.8, 1.2)))
+
+    async def submit(self, offers: Sequence[Offer], tenant: str, size: int, *, bulk: bool = False) -> list[Receipt]:
+        """Commit events and return their receipts.
+
+        Args:
+            offers: events of one request.
+            tenant: whose they are.
+            size: bytes of input.
+            bulk: whether they wait behind live events.
+
+        Raises:
+            Unavailable: they were not stored, or nobody knows.
+        """
+        if bulk:
+            await self._yield_to_live()
+        elif self.level() is Level.stop:
+            raise Unavailable("more events are waiting than can be stored soon", self.retry_after())
+        entry = Entry(offers, tenant, size, self._loop.create_future(), time.monotonic() + DEADLINE_S)
+        if not (self._bulk if bulk else self._live).put(entry):
+            raise Unavailable("more events are waiting than can be stored soon", self.retry_after())
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                return await entry.future
+        except TimeoutError:
+            raise Unavailable(f"the database has not answered within {DEADLINE_S:.0f} s", self.retry_after()) from None
+
+    async def _yield_to_live(self) -> None:
+        """Wait until live events do not, for as long as a request may wait."""
+        end = time.monotonic() + DEADLINE_S / 2
+        while self.level() is not Level.fine and time.monotonic() < end:
+            await asyncio.sleep(0.05)
+
+    def close(self) -> None:
+        """Commit what waits, and end the lanes."""
+        self._live.close()
+        self._bulk.close()
+        for lane in self._lanes:
+            lane.join(DEADLINE_S + 5)
+
+    def _wait(self) -> float:
+        """Return the estimated seconds until an event that came now would be committed."""
+        return self._live.events / self._rate if self._rate else 0.0
+
+    def _measure(self, events: int, seconds: float) -> None:
+        """Take a commit into the rate, events/s. Called from lanes."""
+        rate = events / max(seconds, 1e-4)
+        self._rate = rate if not self._rate else (1 - SMOOTHING) * self._rate + SMOOTHING * rate
+
+
+def _append_live(log: Log, offers: Sequence[Offer]) -> list[Receipt]:
+    return append_group(log.connection(), offers)
+
+
+def _append_bulk(log: Log, offers: Sequence[Offer]) -> list[Receipt]:
+    receipts = append_bulk(log.connection(), offers, optimistic=log.optimistic)
+    log.learn(receipts)
+    return receipts
