@@ -31,7 +31,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 from sqlalchemy.types import UserDefinedType
 
 SCHEMA = "refold"
@@ -520,4 +520,31 @@ settings = Table(
     CheckConstraint("least(rejected_days, repair_days, incident_days, build_days) > 0", "retention"),
     CheckConstraint("scrub_days > 0", "scrub_days"),
     comment="One row: which cluster the cursors speak of, and how the log is cut into segments.",
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("generation", Integer, nullable=False, comment="How often the name was rotated, from 1."),
+    Column("kind", Text, nullable=False),
+    Column("digest", BYTEA, nullable=False, comment="SHA-256 of the token, whose text is kept nowhere."),
+    Column("hint", Text, nullable=False, comment="The first characters of the token."),
+    Column("source", Text, nullable=False, comment="Name of the producer, recorded with input that is rejected."),
+    Column("origins", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("rate", Integer, comment="Most events a second."),
+    Column("created_at", TIME, nullable=False, server_default=func.now()),
+    Column("created_by", Text, nullable=False, server_default=text("session_user")),
+    Column("expires_at", TIME),
+    Column("revoked_at", TIME),
+    Column("last_used_at", TIME, comment="To the minute."),
+    UniqueConstraint("name", "generation"),
+    UniqueConstraint("digest"),
+    CheckConstraint("kind IN ('secret', 'write_key')", "kind"),
+    CheckConstraint("char_length(name) BETWEEN 1 AND 63", "name"),
+    CheckConstraint("octet_length(digest) = 32", "digest"),
+    CheckConstraint("rate > 0", "rate"),
+    CheckConstraint("kind = 'secret' OR rate IS NOT NULL OR origins <> '{}'", "bounded"),
+    comment="Tokens of the HTTP door.",
 )
