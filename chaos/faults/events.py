@@ -50,8 +50,8 @@ def duplicate_storm(stage: Stage, how: dict[str, Any], done: Injected) -> None:
 def hot_key(stage: Stage, how: dict[str, Any], done: Injected) -> None:
     """One user does as much as all others together; another one after ten minutes.
 
-    A metric that is recomputed by key costs in proportion to all that its hottest key ever did. With one user for ever the
-    machine would be too small in the end, and nothing could be said of time any more.
+    A metric that is recomputed by key costs in proportion to all that its hottest key ever did. With one user for ever
+    the machine would be too small in the end, and nothing could be said of time any more.
     """
     label = f"hot-{done.began:.6f}"
     maker = Maker(label, random.Random(label))
