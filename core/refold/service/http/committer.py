@@ -80,10 +80,10 @@ class Committer:
         if bulk:
             await self._yield_to_live()
         elif self.level() is Level.stop:
-            raise Unavailable("more events are waiting than can be stored soon", self.retry_after())
+            raise self._too_much()
         entry = Entry(offers, tenant, size, self._loop.create_future(), time.monotonic() + DEADLINE_S)
         if not (self._bulk if bulk else self._live).put(entry):
-            raise Unavailable("more events are waiting than can be stored soon", self.retry_after())
+            raise self._too_much()
         try:
             async with asyncio.timeout(DEADLINE_S):
                 return await entry.future
@@ -95,6 +95,9 @@ class Committer:
         end = time.monotonic() + DEADLINE_S / 2
         while self.level() is not Level.fine and time.monotonic() < end:
             await asyncio.sleep(0.05)
+
+    def _too_much(self) -> Unavailable:
+        return Unavailable("more events are waiting than can be stored soon", self.retry_after(), pressure=True)
 
     def close(self) -> None:
         """Commit what waits, and end the lanes."""

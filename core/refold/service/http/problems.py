@@ -27,10 +27,15 @@ class Problem(Exception):
         self.headers = dict(headers or {})
 
 
-def answer(problem: Problem) -> Response:
-    """Return the answer to a request that is refused as a whole."""
+def answer(problem: Problem, more: Mapping[str, object] | None = None) -> Response:
+    """Return the answer to a request that is refused as a whole, with further members."""
     return JSONResponse(
-        {"title": HTTPStatus(problem.status).phrase, "status": problem.status, "detail": problem.detail},
+        {
+            "title": HTTPStatus(problem.status).phrase,
+            "status": problem.status,
+            "detail": problem.detail,
+            **(more or {}),
+        },
         problem.status,
         problem.headers,
         MEDIA_TYPE,

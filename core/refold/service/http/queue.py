@@ -24,12 +24,14 @@ class Unavailable(Exception):
     Args:
         reason: why, for the caller.
         retry_after: seconds until then.
+        pressure: whether too much is waiting; else the database is away.
     """
 
-    def __init__(self, reason: str, retry_after: float = 1.0) -> None:
+    def __init__(self, reason: str, retry_after: float = 1.0, *, pressure: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.retry_after = retry_after
+        self.pressure = pressure
 
 
 @dataclass(slots=True, eq=False)

@@ -1,0 +1,340 @@
+"""The application: routes, who may use them, and what they answer."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from refold.model.event.source_event import Answer
+from refold.model.pressure import Level
+from refold.service.http import bodies, intake
+from refold.service.http.answers import STATUS, Summary
+from refold.service.http.committer import LIVE_EVENTS, Committer
+from refold.service.http.openapi import document
+from refold.service.http.problems import Problem, answer, on_problem
+from refold.service.http.queue import GROUP_EVENTS, Unavailable
+from refold.service.http.rates import Rates
+from refold.service.http.token_book import TokenBook
+from refold.sources.http import cloudevents, segment
+from refold.store.log.append import Receipt
+from refold.store.log.group import Offer
+from refold.store.tokens import Token
+
+IN_FLIGHT = 2
+"""Groups of one NDJSON body that wait for their commit; meanwhile its socket is not read."""
+NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
+SEGMENT_SHORT = {"t": "track", "i": "identify", "p": "page", "s": "screen", "g": "group", "a": "alias"}
+"""Routes that browsers use."""
+ALLOWED_HEADERS = "Authorization, Content-Type, Content-Encoding, Prefer"
+
+
+@dataclass(slots=True)
+class Door:
+    """What the routes share in one process.
+
+    Args:
+        url: libpq URL; the login must be allowed to act as refold_door and refold_producer.
+    """
+
+    url: str
+    draining: bool = False
+    rates: Rates = field(default_factory=Rates)
+    committer: Committer = field(init=False)
+    tokens: TokenBook = field(init=False)
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """Open the lanes and read the tokens; in the end commit what waits."""
+        self.tokens = TokenBook(self.url)
+        await anyio.to_thread.run_sync(self.tokens.open)
+        self.committer = Committer(self.url, asyncio.get_running_loop())
+        try:
+            yield
+        finally:
+            await anyio.to_thread.run_sync(self.committer.close)
+            await anyio.to_thread.run_sync(self.tokens.close)
+
+
+def application(door: Door) -> Starlette:
+    """Return the ASGI application of a door."""
+
+    def guarded(
+        handler: Callable[[Door, Request, Token], Awaitable[Response]],
+    ) -> Callable[[Request], Awaitable[Response]]:
+        return partial(_guarded, door, handler)
+
+    routes = [
+        Route("/v1/events", guarded(_events), methods=["POST", "OPTIONS"]),
+        Route("/v1/batch", guarded(_segment_batch), methods=["POST", "OPTIONS"]),
+        Route("/v1/import", guarded(_segment_batch), methods=["POST", "OPTIONS"]),
+        *(
+            Route(f"/v1/{path}", guarded(partial(_segment_message, type_)), methods=["POST", "OPTIONS"])
+            for path, type_ in {**{type_: type_ for type_ in segment.TYPES}, **SEGMENT_SHORT}.items()
+        ),
+        Route("/livez", _live, methods=["GET"]),
+        Route("/readyz", partial(_ready, door), methods=["GET"]),
+        Route("/openapi.json", _openapi, methods=["GET"]),
+    ]
+    return Starlette(
+        routes=routes,
+        lifespan=door.lifespan,
+        exception_handlers={Problem: on_problem, 404: _not_found, 405: _not_allowed},
+    )
+
+
+async def _guarded(
+    door: Door, handler: Callable[[Door, Request, Token], Awaitable[Response]], request: Request
+) -> Response:
+    """Answer a request of a route that needs a token."""
+    origin = request.headers.get("origin")
+    if request.method == "OPTIONS":
+        return _preflight(door, origin)
+    token = None
+    try:
+        token = _authenticate(door, request, origin)
+        response = await handler(door, request, token)
+    except Problem as problem:
+        response = answer(problem)
+    except Unavailable as unavailable:
+        status = 429 if unavailable.pressure else 503
+        response = answer(Problem(status, unavailable.reason, _retry(unavailable.retry_after)))
+    except ClientDisconnect:
+        return Response(status_code=499)
+    if origin and token is not None and origin in token.origins:
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Vary"] = "Origin"
+    if door.draining:
+        response.headers["Connection"] = "close"
+    return response
+
+
+def _authenticate(door: Door, request: Request, origin: str | None) -> Token:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(given, validate=True).decode().partition(":")[0]
+        except (binascii.Error, UnicodeDecodeError):
+            given = ""
+    elif scheme.lower() != "bearer":
+        given = ""
+    token = door.tokens.find(given.strip())
+    if token is None:
+        if not door.tokens.known:
+            raise Problem(503, "tokens cannot be checked: the database is away", _retry(2))
+        detail = (
+            "a token is needed: Authorization: Bearer …, or Basic with the token as the user's name"
+            if not given
+            else "the token is not valid: it was mistyped, revoked, or has expired"
+        )
+        raise Problem(401, detail, {"WWW-Authenticate": 'Bearer realm="refold"'})
+    if origin and token.kind == "write_key" and token.origins and origin not in token.origins:
+        raise Problem(403, "the token may not be used from this web origin")
+    if token.kind == "write_key" and not origin and token.origins and token.rate is None:
+        raise Problem(403, "the token may only be used from its web origins")
+    return token
+
+
+def _take_rate(door: Door, token: Token, events: int) -> None:
+    if token.rate is not None:
+        wait = door.rates.take(token.token_id, token.rate, events)
+        if wait is not None:
+            raise Problem(429, f"the token may send {token.rate} events a second", _retry(wait))
+
+
+async def _events(door: Door, request: Request, token: Token) -> Response:
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if "ce-specversion" in request.headers and not media.startswith("application/cloudevents"):
+        return await _cloud_event(door, request, token)
+    if media in NDJSON:
+        return await _lines(door, request, token)
+    if media == "application/cloudevents+json":
+        message = intake.decoded(await bodies.whole(request))
+        return await _one(door, token, intake.offer_of(message, token, 1, cloudevents.from_json))
+    if media == "application/cloudevents-batch+json":
+        messages = intake.decoded(await bodies.whole(request))
+        if not isinstance(messages, list):
+            raise Problem(400, "a batch of CloudEvents must be a JSON array")
+        return await _several(door, request, token, intake.offers_of(messages, token, cloudevents.from_json))
+    if media == "application/json":
+        body = await bodies.whole(request)
+        value = intake.decoded(body)
+        if isinstance(value, list):
+            return await _several(door, request, token, intake.offers_of(value, token), len(body))
+        return await _one(door, token, intake.offer_of(value, token, 1), len(body))
+    accepted = ["application/json", "application/x-ndjson", "application/cloudevents+json"]
+    accepted.append("application/cloudevents-batch+json")
+    raise Problem(
+        415,
+        f"the content type {media[:60]!r} is not known; known are {', '.join(accepted)}",
+        {"Accept": ", ".join(accepted)},
+    )
+
+
+async def _cloud_event(door: Door, request: Request, token: Token) -> Response:
+    body = await bodies.whole(request)
+    headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.headers.raw]
+    offer = intake.offer_of(None, token, 1, lambda _: cloudevents.from_headers(headers, body))
+    if offer.event is None:
+        told_headers = " ".join(f"{name}: {value}" for name, value in headers if name.startswith("ce-"))
+        offer.raw = f"{told_headers}\n{body[:10_000].decode('utf-8', 'backslashreplace')}"
+    return await _one(door, token, offer, len(body))
+
+
+async def _one(door: Door, token: Token, offer: Offer, size: int = 0) -> Response:
+    _take_rate(door, token, 1)
+    [receipt] = await door.committer.submit([offer], token.name, size)
+    body = {"id": receipt.event_id, "answer": receipt.answer.value}
+    if receipt.reason is not None:
+        body["reason"] = receipt.reason
+    if receipt.answer in (Answer.conflict, Answer.invalid):
+        return answer(Problem(STATUS[receipt.answer], receipt.reason or "", {}), body)
+    return JSONResponse(body, STATUS[receipt.answer])
+
+
+async def _several(door: Door, request: Request, token: Token, offers: Sequence[Offer], size: int = 0) -> Response:
+    summary = Summary(events=[] if "return=representation" in request.headers.get("prefer", "") else None)
+    summary = await _submit(door, token, offers, size, summary)
+    return JSONResponse(summary.body(), summary.status)
+
+
+async def _submit(door: Door, token: Token, offers: Sequence[Offer], size: int, summary: Summary) -> Summary:
+    """Commit the events of a body that was read as a whole, in portions of a group."""
+    if offers:
+        _take_rate(door, token, len(offers))
+    bulk = len(offers) > LIVE_EVENTS
+    for start in range(0, len(offers), GROUP_EVENTS):
+        portion = offers[start : start + GROUP_EVENTS]
+        share = size * len(portion) // len(offers)
+        receipts = await door.committer.submit(portion, token.name, share, bulk=bulk)
+        summary.add(range(start, start + len(portion)), receipts)
+    return summary
+
+
+async def _lines(door: Door, request: Request, token: Token) -> Response:
+    """Commit lines in groups while the body arrives; a client that hangs up leaves whole groups."""
+    summary = Summary()
+    waiting: deque[tuple[range, asyncio.Task[list[Receipt]]]] = deque()
+    offers: list[Offer] = []
+    size = index = 0
+
+    def send() -> None:
+        nonlocal offers, size, index
+        _take_rate(door, token, len(offers))
+        task = asyncio.create_task(door.committer.submit(offers, token.name, size, bulk=True))
+        waiting.append((range(index, index + len(offers)), task))
+        index += len(offers)
+        offers, size = [], 0
+
+    async def receive() -> None:
+        indexes, task = waiting.popleft()
+        summary.add(indexes, await task)
+
+    try:
+        async for number, line in bodies.lines(request):
+            offers.append(intake.offer_of_line(line, token, number))
+            size += len(line or b"")
+            if len(offers) >= GROUP_EVENTS or size >= 4 * 2**20:
+                send()
+                while len(waiting) >= IN_FLIGHT:
+                    await receive()
+        if offers:
+            send()
+        while waiting:
+            await receive()
+    except (Problem, Unavailable) as error:
+        for indexes, task in waiting:
+            try:
+                summary.add(indexes, await task)
+            except Unavailable:
+                continue
+        if isinstance(error, Problem) and error.status not in (408, 429):
+            error.detail += f" ({summary.total} events before it are committed)"
+        raise
+    finally:
+        for _, task in waiting:
+            task.cancel()
+    return JSONResponse(summary.body(), summary.status)
+
+
+async def _segment_message(type_: str, door: Door, request: Request, token: Token) -> Response:
+    message = intake.decoded(await bodies.whole(request))
+    offer = intake.offer_of(message, token, 1, lambda one: segment.from_message(one, type_))
+    await _submit(door, token, [offer], 0, Summary())
+    return JSONResponse({"success": True})
+
+
+async def _segment_batch(door: Door, request: Request, token: Token) -> Response:
+    body = await bodies.whole(request)
+    value = intake.decoded(body)
+    messages = value.get("batch") if isinstance(value, dict) else None
+    if not isinstance(messages, list):
+        raise Problem(400, "the body must be an object with an array `batch`")
+    if isinstance(value.get("context"), dict):
+        messages = [
+            {**one, "context": {**value["context"], **one.get("context", {})}}
+            if isinstance(one, dict) and isinstance(one.get("context", {}), dict)
+            else one
+            for one in messages
+        ]
+    await _submit(door, token, intake.offers_of(messages, token, segment.from_message), len(body), Summary())
+    # SDKs know 200 or nothing: what was rejected is in refold.rejected, and would be rejected again.
+    return JSONResponse({"success": True})
+
+
+async def _live(request: Request) -> Response:
+    return JSONResponse({"live": True})
+
+
+async def _ready(door: Door, request: Request) -> Response:
+    reasons = []
+    if door.draining:
+        reasons.append("draining: the server is about to stop")
+    if not door.tokens.fresh:
+        reasons.append("the database is away")
+    if door.committer.level() is Level.stop:
+        reasons.append(f"{door.committer.waiting} events wait for their commit")
+    return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+
+async def _openapi(request: Request) -> Response:
+    return JSONResponse(document())
+
+
+def _preflight(door: Door, origin: str | None) -> Response:
+    if not origin or not door.tokens.allows_origin(origin):
+        return answer(Problem(403, "no token may be used from this web origin"))
+    return Response(
+        status_code=204,
+        headers={
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Methods": "POST",
+            "Access-Control-Allow-Headers": ALLOWED_HEADERS,
+            "Access-Control-Max-Age": "600",
+            "Vary": "Origin",
+        },
+    )
+
+
+def _retry(seconds: float) -> dict[str, str]:
+    return {"Retry-After": str(max(1, round(seconds)))}
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    return answer(Problem(404, "there is nothing here; /openapi.json lists the routes"))
+
+
+async def _not_allowed(request: Request, error: Exception) -> Response:
+    allowed = getattr(error, "headers", None) or {}
+    return answer(Problem(405, f"the route takes {allowed.get('Allow', 'other methods')}", allowed))
