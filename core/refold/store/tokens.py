@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import psycopg
 from psycopg.rows import class_row
 
-from refold.errors import InputError
+from refold.errors import InputError, NotInstalled
 from refold.model import token as forms
 from refold.model.token import Kind
 from refold.suggest import did_you_mean
@@ -161,10 +161,19 @@ def every(conn: psycopg.Connection) -> list[Token]:
     return _select(conn, "", ())
 
 
+def insist_on_table(conn: psycopg.Connection) -> None:
+    """Raise NotInstalled if the database has no tokens. The connection may be the door's."""
+    if conn.execute("SELECT to_regclass('refold.tokens')").fetchone() == (None,):
+        raise NotInstalled(
+            "refold is not installed in this database, or is older than this version",
+            remedy="Run `refold migrate` first.",
+        )
+
+
 def digests(conn: psycopg.Connection) -> dict[bytes, Token]:
     """Return the valid tokens by the SHA-256 of their text. The connection may be the door's."""
     found = _select(conn, "WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())", ())
-    kept = dict(conn.execute("SELECT token_id, digest FROM refold.tokens").fetchall())
+    kept: dict[int, bytes] = dict(conn.execute("SELECT token_id, digest FROM refold.tokens").fetchall())
     return {bytes(kept[token.token_id]): token for token in found}
 
 

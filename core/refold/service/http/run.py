@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -24,7 +23,7 @@ from refold.errors import InputError, RefoldError
 from refold.postgres.connect import connection
 from refold.service.http.app import Door, application
 from refold.service.processes import REFUSED, supervise
-from refold.store.schema.installed import check
+from refold.store.tokens import insist_on_table
 from refold.visible import log_on_stderr
 
 log = logging.getLogger("refold.serve")
@@ -70,7 +69,7 @@ def run(orders: Orders) -> None:
         InputError: the address cannot be listened on.
     """
     with connection(orders.url, "refold_door", autocommit=True) as conn:
-        check(conn)
+        insist_on_table(conn)
     with connection(orders.url, "refold_producer", autocommit=True):
         pass
     if orders.processes == 1:
@@ -166,9 +165,9 @@ class _Server(uvicorn.Server):
     def _close(self) -> None:
         self.should_exit = True
 
-    async def startup(self, sockets: Sequence[socket.socket] | None = None) -> None:  # type: ignore[override]
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        await super().startup(list(sockets or ()))
+        await super().startup(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         if self._parent is not None and os.getppid() != self._parent:
@@ -219,5 +218,5 @@ class _Protocol(HttpToolsProtocol):
             self._head = None
 
     def _give_up(self) -> None:
-        if self.transport is not None and not self.transport.is_closing():
+        if not self.transport.is_closing():
             self.transport.abort()
