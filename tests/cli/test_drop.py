@@ -225,7 +225,7 @@ def test_a_transform_is_renamed_with_all_that_reads_it(
     assert refold("reconcile", "--depth", "deep").status == 0
 
     # And so does what went before, with the code of then, under the name of now; and back again.
-    assert "needs the code it was deployed with" in refold("rollback", "scored").err
+    assert "needs the code that it was deployed with" in refold("rollback", "scored").err
     written("scored", GRADED)
     back = refold("rollback", "scored")
     assert back.status == 0, back.err
