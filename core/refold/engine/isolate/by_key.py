@@ -1,8 +1,8 @@
 """The events that make a load by key fail, found key by key.
 
 The rows of a key depend only on the events of that key. So bisection finds the failing keys, and then the failing
-events of each. With k failing keys among n, that evaluates each event about log2(k) + 2 times. A search over the whole stream
-would take log2(n) evaluations for each failing event.
+events of each. With k failing keys among n, that evaluates each event about log2(k) + 2 times. A search over the whole
+stream would evaluate it log2(n) times for each failing event.
 """
 
 from __future__ import annotations
