@@ -178,7 +178,7 @@ def _create(conn: psycopg.Connection, definition: Definition, statements: Statem
         if transient(error):
             raise
         raise DefinitionError(
-            f"Postgres refuses it: {error.diag.message_primary or error}", path=definition.path
+            f"Postgres refuses the definition: {error.diag.message_primary or error}", path=definition.path
         ) from error
     table = statements.relations[0].table
     if definition.plan.event_grain:
