@@ -2,8 +2,8 @@
 
 refold parses a projection with sqlglot and runs the SQL that sqlglot writes. For a few spellings that is another query
 (`|/ x`, `to_hex(x)`, `0x1F`). So Postgres parses both texts, and the trees must be equal. Postgres also tells the
-columns that a query reads, of which sqlglot's tree hides some. A minimum keeps one of several equal values; only Postgres
-knows whether values of its type can be equal and yet differ.
+columns that a query reads, of which sqlglot's tree hides some. A minimum keeps one of several equal values, and only
+Postgres knows whether values of its type can be equal and yet differ.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ _REMEDIES: dict[type[psycopg.Error], str] = {
     psycopg.errors.GroupingError: "Add it to GROUP BY, or aggregate it: min(…), max(…), count(…).",
     psycopg.errors.DatatypeMismatch: "Cast both sides to the same type.",
     psycopg.errors.CannotCoerce: "Cast it to text first: (…)::text::numeric.",
-    psycopg.errors.UndefinedObject: "Check the name of the type; common ones are text, numeric, bigint, date and boolean.",
+    psycopg.errors.UndefinedObject: "Check the type's name; common types are text, numeric, bigint, date and boolean.",
     psycopg.errors.AmbiguousColumn: "Qualify the column: alias.column.",
     psycopg.errors.InvalidTextRepresentation: "Write the value in the format of its type.",
     psycopg.errors.InvalidDatetimeFormat: "Write it as 2026-01-31, or 2026-01-31 12:00:00+00.",
