@@ -1,5 +1,5 @@
--- Cursors stand still in a database that came from another cluster, and while `refold recover` rewrites them: a
--- worker that was running before the restore, or started by an older program, must not move them meanwhile.
+-- Hold the cursors of a database from another cluster, and while `refold recover` rewrites them: a worker that ran before
+-- the restore, or of an older version, must not move them meanwhile.
 CREATE OR REPLACE FUNCTION refold.refuse_foreign_cluster() RETURNS trigger
 LANGUAGE plpgsql
 AS $$

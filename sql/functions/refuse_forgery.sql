@@ -1,4 +1,4 @@
--- txid and position are how readers find what is new; an event that names its own would be skipped.
+-- Readers find new events by txid and position; an event that sets its own could be skipped.
 CREATE OR REPLACE FUNCTION refold.refuse_forgery() RETURNS trigger
 LANGUAGE plpgsql
 AS $$

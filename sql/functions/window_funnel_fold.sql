@@ -1,12 +1,12 @@
--- What a funnel keeps of a key's events, brought up to date with further events: constant in size, and enough to go on
--- from, so that a key with a long history costs no more than one with a short one.
+-- The state of a funnel for a key, updated with further events. Its size is constant and it suffices for later updates, so
+-- that a key with a long history costs no more than a key with a short one.
 --
--- Arguments: what is kept (NULL: nothing yet); string_agg(refold.window_funnel_event(…), '') of the further events; how
--- many steps the funnel has; whether refold.window_funnel_times is wanted too; how many events stay as they are. The
--- answer is NULL where what is kept is not enough: then all events of the key have to be folded at once.
+-- Arguments: the state (NULL: none yet); string_agg(refold.window_funnel_event(…), '') of the further events; the number of
+-- steps of the funnel; whether refold.window_funnel_times is needed too; the number of latest events to keep. The result is
+-- NULL if the state does not suffice: then all events of the key must be folded at once.
 --
--- It is a function of the set of events, not of how they came: an audit compares it with the one of the whole log. A
--- funnel whose last step was reached keeps its level alone, for nothing can change it. Any other keeps
+-- The state depends on the set of events and not on their order, because an audit compares it with the state of the whole
+-- log. A completed funnel keeps only its level, which no event can change. Any other keeps
 --   open_until, up to now (see refold.window_funnel_scan): as many as the level.
 --   the latest events themselves: as many instants as it takes for 32 events. Further ones may stand among them in any
 --       order, and at their instants; whoever has fewer is never read again from the log.
@@ -164,4 +164,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.window_funnel_fold(bytea, bytea, integer, boolean, integer)
-    IS 'What a funnel keeps of the events of a key, with further events; NULL where all have to be folded at once.';
+    IS 'Return the state of a funnel for a key with further events; NULL if all events must be folded at once.';
