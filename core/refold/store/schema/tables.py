@@ -113,7 +113,7 @@ events = Table(
         postgresql_with={"pages_per_range": "32", "autosummarize": "on"},
     ),
     postgresql_partition_by="RANGE (position)",
-    comment="The log: every event once, append-only. The only truth, and the bus.",
+    comment="The log: every event once, append-only; the only source of truth.",
 )
 
 event_ids = Table(
@@ -132,7 +132,7 @@ event_ids = Table(
         postgresql_using="brin",
         postgresql_with={"pages_per_range": "32", "autosummarize": "on"},
     ),
-    comment="The idempotence ledger: an event id gets in once; the digest tells a duplicate from a conflict.",
+    comment="The ledger (dedup table): it takes each event id once; the digest tells a duplicate from a conflict.",
 )
 
 acceptances = Table(
@@ -167,7 +167,7 @@ lost_events = Table(
     Column("event_id", BYTEWISE, primary_key=True),
     # The acceptance that names the event.
     Column("acceptance", BigInteger, ForeignKey("refold.acceptances.acceptance"), nullable=False),
-    comment="Events that are not in the log any more, which somebody has accepted. Their ids stay in the ledger.",
+    comment="Events whose loss from the log was accepted, by a person or a recovery. Their ids stay in the ledger.",
 )
 
 rejected = Table(
@@ -254,7 +254,7 @@ builds = Table(
     ),
     Index("builds_one_live", "projection", unique=True, postgresql_where=text("state = 'live'")),
     postgresql_with={"fillfactor": "50"},
-    comment="One row a build: a physical table that holds a projection at one fingerprint. Pages lock it.",
+    comment="One row for each build: a physical table that holds a projection at one fingerprint. Pages lock it.",
 )
 
 # Added, never updated: while somebody holds an old snapshot nothing can be vacuumed, and a row that every page
@@ -342,7 +342,7 @@ repairs = Table(
     Index("repairs_by_time", "repaired_at"),
     # What a rollback asks, and whoever removes a build.
     Index("repairs_by_build", "build_id", "repaired_at"),
-    comment="What reconcile healed: who, when, what, before and after.",
+    comment="Rows that reconcile has healed: who, when, and the row before and after.",
 )
 
 dead_letters = Table(
@@ -421,7 +421,7 @@ incidents = Table(
     CheckConstraint("(resolved_at IS NULL) = (resolved_by IS NULL)", "resolved_by_somebody"),
     Index("incidents_one_open", "kind", "subject", unique=True, postgresql_where=text("resolved_at IS NULL")),
     Index("incidents_by_time", "detected_at"),
-    comment="What went wrong, when it started, was detected and resolved, by whom or what, and the evidence.",
+    comment="Faults with the times of start, detection and resolution, who saw and resolved them, and evidence.",
 )
 
 forgotten = Table(
@@ -441,7 +441,7 @@ forgotten = Table(
     Column("recovering", Double, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("day", "what", "kind"),
     CheckConstraint("what IN ('rejected', 'repairs', 'incidents')", "what"),
-    comment="How many rows were removed because they were old, by day (UTC) and kind: reports count them all the same.",
+    comment="Numbers of old records that were deleted, by day (UTC) and kind; reports still count them.",
 )
 
 duties = Table(
@@ -459,7 +459,7 @@ duties = Table(
     Column("failures", Integer, nullable=False, server_default=text("0")),
     # Error of the last failure.
     Column("error", Text),
-    comment="When each self-healing duty ran last, in whichever worker, and how that ended.",
+    comment="The last run of each duty, in any worker, and how it ended.",
 )
 
 # Producers only insert here, so that none of them waits for another's row; a duty sums up minutes that are over.
@@ -473,7 +473,7 @@ duplicates = Table(
     # Whether the row is the sum of a minute.
     Column("folded", Boolean, nullable=False, server_default=text("false")),
     Index("duplicates_by_time", "at"),
-    comment="Events that were refused because the log has them: a row a statement, later one a minute.",
+    comment="Duplicates that were refused: a row for each statement, later a row for each minute.",
 )
 
 batches = Table(
@@ -486,7 +486,7 @@ batches = Table(
     # False: the statement found too little room, and `events` is the room that it found.
     Column("stored", Boolean, nullable=False, server_default=text("true")),
     Index("batches_by_time", "at"),
-    comment="Statements that brought many events at once: room is prepared for the next of them.",
+    comment="Large statements of producers, by which room in the log is prepared for the next.",
 )
 
 latencies = Table(
@@ -522,7 +522,7 @@ checksums = Table(
     Column("hash", Numeric, nullable=False),
     PrimaryKeyConstraint("build_id", "relation", "slice"),
     postgresql_with={"fillfactor": "50"},
-    comment="What a build has written into a slice, and read: rows and the sum of hashes; plus checksum_changes.",
+    comment="Rows and sum of hashes of each slice that a build has written or read; add checksum_changes.",
 )
 
 checksum_changes = Table(
@@ -540,7 +540,7 @@ checksum_changes = Table(
     Column("hash", Numeric, nullable=False),
     Index("checksum_changes_by_build", "build_id"),
     postgresql_with={"autovacuum_vacuum_scale_factor": "0", "autovacuum_vacuum_threshold": "5000"},
-    comment="What pages have changed in checksums since they were last added up.",
+    comment="Changes of checksums by pages, which are not added up yet.",
 )
 
 audits = Table(
@@ -561,7 +561,7 @@ audits = Table(
     # When this round ended; NULL: it is not finished.
     Column("finished_at", TIME),
     PrimaryKeyConstraint("build_id", "rolling"),
-    comment="How far the deep audit of a build has got, so that it resumes.",
+    comment="Progress of the deep audit of each build, so that an interrupted audit continues.",
 )
 
 quick_audits = Table(
@@ -577,7 +577,7 @@ quick_audits = Table(
     Column("upto_slice", Integer),
     # Whether all slices of this round have agreed so far.
     Column("clean", Boolean, nullable=False),
-    comment="How far the quick audit has got of builds whose tables are too large for one statement.",
+    comment="Progress of the quick audit of builds whose tables are too large for one statement.",
 )
 
 sealed_slices = Table(
@@ -603,7 +603,7 @@ sealed_slices = Table(
     # Which positions a transaction cannot have (refold.positions_since).
     Index("sealed_slices_by_passed", "passed", "slice"),
     Index("sealed_slices_by_time", "sealed_at", "slice"),
-    comment="Slices of the log to which nothing can be written any more: how many events, which, and their hashes.",
+    comment="Checksums of the slices of the log to which no transaction can write any more.",
 )
 
 settings = Table(
@@ -650,5 +650,5 @@ settings = Table(
     CheckConstraint("deep_audit_days > 0", "deep_audit_days"),
     CheckConstraint("least(rejected_days, repair_days, incident_days, build_days) > 0", "retention"),
     CheckConstraint("scrub_days > 0", "scrub_days"),
-    comment="One row: which cluster the cursors speak of, and how the log is cut into segments.",
+    comment="One row: the cluster that the cursors belong to, the size of segments, and all limits.",
 )
