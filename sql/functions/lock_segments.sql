@@ -25,7 +25,7 @@ EXCEPTION WHEN lock_not_available THEN
         RETURN false;
     END IF;
     SELECT string_agg(
-               coalesce('pid ' || l.pid, 'the prepared transaction ' || p.gid, 'somebody')
+               coalesce('pid ' || l.pid, 'the prepared transaction ' || p.gid, 'a session')
                || coalesce(' (' || coalesce(a.usename, p.owner)
                            || coalesce(', ' || nullif(a.application_name, ''), '')
                            || coalesce(', since ' || coalesce(a.xact_start, p.prepared), '') || ')', ''), '; ')
@@ -39,7 +39,7 @@ EXCEPTION WHEN lock_not_available THEN
       AND l.mode IN ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
                      'AccessExclusiveLock')
       AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database());
-    RAISE EXCEPTION 'the log has no room, and who makes some does not end: %', coalesce(holders, 'gone by now')
+    RAISE EXCEPTION 'the log has no room, and the transaction that makes room does not end: %', coalesce(holders, 'gone by now')
         USING ERRCODE = 'lock_not_available',
               HINT = 'End that transaction: SELECT pg_terminate_backend(PID); or COMMIT or ROLLBACK PREPARED ''GID'';';
 END

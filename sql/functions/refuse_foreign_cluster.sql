@@ -6,7 +6,7 @@ AS $$
 BEGIN
     IF (SELECT system_identifier FROM refold.settings)
        IS DISTINCT FROM (SELECT system_identifier FROM pg_control_system()) THEN
-        RAISE EXCEPTION 'cursors stand still: this database was restored from another cluster'
+        RAISE EXCEPTION 'cursors cannot move: this database was restored from another cluster'
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Run `refold recover`.';
     END IF;
     RETURN NEW;

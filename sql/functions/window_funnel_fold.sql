@@ -8,13 +8,13 @@
 -- The state depends on the set of events and not on their order, because an audit compares it with the state of the whole
 -- log. A completed funnel keeps only its level, which no event can change. Any other keeps
 --   open_until, up to now (see refold.window_funnel_scan): as many as the level.
---   the latest events themselves: as many instants as it takes for 32 events. Further ones may stand among them in any
---       order, and at their instants; whoever has fewer is never read again from the log.
---   of all earlier ones only open_until, and until when they went. What comes that far late is answered with NULL.
---   the times of the best chain. Only an event before its end or a higher level can change them, and the level rises
---       as often as there are steps: then NULL, unless the chain began with one of the latest events.
+--   the latest events themselves: the latest instants that have 32 events together. Further events may come among them in
+--       any order, and at their instants; a key with fewer events is never read again from the log.
+--   of all earlier events only open_until, and the last instant of them. For an event before that the result is NULL.
+--   the times of the best chain. Only an event before its end or a higher level can change them. The level rises at most
+--       once for each step: then the result is NULL, unless the chain began with one of the latest events.
 --
--- Bytes: the level (1) | how many open_until there were before the latest events, 255 for no earlier events (1) |
+-- Bytes: the level (1) | number of open_until before the latest events, 255 without earlier events (1) |
 -- times (8 each) | open_until (8 each) | the last earlier instant and open_until of then (8 each) | the latest events
 -- (20 each, see refold.window_funnel_event).
 CREATE OR REPLACE FUNCTION refold.window_funnel_fold(
