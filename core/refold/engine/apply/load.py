@@ -214,7 +214,7 @@ def _load_function(
 def _load_range(
     conn: psycopg.Connection, compiled: CompiledBuild, run: Cursor, step: int, total: int, dead: Sequence[str]
 ) -> tuple[int, Cursor, bool]:
-    """Apply the next `step` rows, or all of the stream if it has no more than that."""
+    """Apply the next `step` rows of the stream, or all that are left."""
     assert run.target is not None
     upto = None
     if total > step:
