@@ -1,7 +1,7 @@
 """Decoding of rows for a Python function; a row that cannot be decoded counts as a failure of its event.
 
-An event that was stored before there were limits, or a row of another projection, may hold a value that Postgres can
-print and Python cannot read: an integer of 5,000 digits, a structure of 3,000 levels.
+A value that Postgres can print may be one that Python cannot read, in an event from before there were limits or in a
+row of another projection: an integer of 5,000 digits, a structure of 3,000 levels.
 """
 
 from __future__ import annotations

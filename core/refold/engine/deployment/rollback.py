@@ -2,8 +2,8 @@
 
 A retired build still has its table and its cursor. A rollback revives it: the build catches up from its cursor and is
 promoted like any other, so that no event since is lost. A retired build neither follows its stream nor is audited. So
-the rollback applies what healing and released dead letters have changed in the stream since, and heals rows of the
-table that were changed by hand, before readers see it.
+the rollback first applies what healing and released dead letters have changed in the stream since. It also heals rows
+of the table that were changed by hand.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Views for analysts that read a whole stream: the cost of each read grows with the number of events.
 
-A metric is read as its table stores it. A view on top computes its rows at each read, which is cheap over a metric, and
-expensive over a stream with a row for each event.
+A metric is read as its table stores it. A view on top computes its rows at each read. That is cheap over a metric, and
+expensive over a stream, which has a row for each event.
 """
 
 from __future__ import annotations

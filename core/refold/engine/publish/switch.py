@@ -49,7 +49,7 @@ def promote(
     """Make the builds of a deployment live, retire their predecessors, and switch views and readers.
 
     No applied event is lost: under the locks of both, the new build first catches up with all events that the old one
-    has applied, and readers continue from their own cursors.
+    has applied. Readers continue from their own cursors.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.

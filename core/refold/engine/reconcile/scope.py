@@ -26,8 +26,8 @@ WHOLE = Scope(EVERYTHING, EVERYTHING)
 def since(plan: Plan, relation: Relation, stream: Stream) -> Scope:
     """Return the scope of the keys of events since the parameter `since`.
 
-    If a part of the key is the event's day (or hour, week, …) in UTC, the scope has all rows from that day on, with or
-    without events. Otherwise it has the keys of those events.
+    If a part of the key is the event's day (or hour, week, …) in UTC, the scope has all rows from that day on, even
+    those without events. Otherwise it has the keys of those events.
     """
     for part in plan.key:
         start = _rounded(part.sql)
