@@ -89,7 +89,7 @@ def test_every_expression_is_the_same_or_refused(worker: psycopg.Connection[Any]
 @pytest.mark.parametrize(
     ("query", "line", "says"),
     [
-        ("SELECT event_id,\n  |/ version::numeric AS x,\n  user_id\nFROM events", 2, "which it is `… event_id, (|/ "),
+        ("SELECT event_id,\n  |/ version::numeric AS x,\n  user_id\nFROM events", 2, "which reads `… event_id, (|/ "),
         ("SELECT event_id,\n  |/ version::numeric AS x,\n  user_id\nFROM events", 2, "would run `… event_id, sqrt("),
         ("SELECT event_id,\n  user_id,\n  to_hex(version) AS x\nFROM events", 3, "to_hex"),
         ("SELECT event_id\nFROM events\nWHERE version > date_part('hour', ts AT TIME ZONE 'UTC')", 3, "date_part"),
