@@ -28,10 +28,10 @@ def test_what_a_file_may_do() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "message", "remedy"),
     [
-        ("CREATE VIEW metrics.other AS SELECT 1 AS a", 1, "CREATE is about metrics.other", "own: other.sql"),
+        ("CREATE VIEW metrics.other AS SELECT 1 AS a", 1, "CREATE is about metrics.other", "own file: other.sql"),
         ("CREATE VIEW metrics.tops AS SELECT 1 AS a", 1, "metrics.tops", "Write metrics.top, or name"),
         ("CREATE VIEW top AS SELECT 1 AS a", 1, "CREATE is about top", "Write metrics.top."),
-        ("CREATE VIEW metrics.top AS SELECT 1 AS a;\n\nDROP VIEW metrics.x", 3, "DROP is about metrics.x", "Leave it"),
+        ("CREATE VIEW metrics.top AS SELECT 1 AS a;\n\nDROP VIEW metrics.x", 3, "DROP is about metrics.x", "Remove it"),
         (
             "DROP VIEW metrics.top CASCADE; CREATE VIEW metrics.top AS SELECT 1",
             1,

@@ -150,8 +150,7 @@ def aggregated_elsewhere(query: exp.Select, names: Collection[str]) -> str | Non
         for name in names:
             if name in kept - shown and (name in grouped or numbered):
                 return (
-                    f"Keep one row per {name} here (the inner query), and aggregate these rows in a view in"
-                    " sql/views/."
+                    f"Keep one row per {name} here (the inner query), and aggregate these rows in a view in sql/views/."
                 )
     return None
 
