@@ -171,7 +171,7 @@ def test_the_models_fields_are_columns(folder: Path, annotation: str, kind: str)
     ("text", "message", "remedy"),
     [
         ("def made(event: Event) -> Row: ...", "no transform named made", "mark it"),
-        ("@transform()\ndef other(event: Event) -> Row: ...", "no transform named made", "Name the function"),
+        ("@transform()\ndef other(event: Event) -> Row: ...", "no transform named made", "Give the function"),
         ("@transform()\ndef made(event): ...", "must take one pydantic model", "def made(event: Event)"),
         ("@transform()\ndef made(event: Event, more: Event) -> Row: ...", "must take one pydantic model", "Event"),
         ("@transform()\ndef made(event: Event): ...", "must declare what it returns", None),
@@ -180,7 +180,7 @@ def test_the_models_fields_are_columns(folder: Path, annotation: str, kind: str)
         ("@transform()\ndef made(event: 'Missing') -> Row: ...", "cannot be resolved", None),
         ("@transform(reads='nothing')\ndef made(event: Event) -> Row: ...", "no stream named nothing", "Streams:"),
         ("@transform(reads='items')\ndef made(event: Event) -> Row: ...", "items has no column user_id", "Columns:"),
-        ("@transform()\ndef made(event: Event) -> list[Row]: ...", "leave event_id out", None),
+        ("@transform()\ndef made(event: Event) -> list[Row]: ...", "refold makes the ids", "Remove event_id"),
         (
             "class Bad(BaseModel):\n    position: int\n@transform()\ndef made(event: Event) -> Bad: ...",
             "named position",
