@@ -212,7 +212,7 @@ def test_the_models_fields_are_columns(folder: Path, annotation: str, kind: str)
         ("@transform()\nasync def made(event: Event) -> Row:\n    yield event", "made is async", "Write def"),
         ("made = transform()(type('Made', (), {})())", "made is not a function but Made", "Mark a function"),
         ("@transform()\ndef made(event: Event) -> typing.List: ...", "must declare what it returns", None),
-        ("import _missing", "No module named '_missing'", "beside it, in a folder above, or is installed"),
+        ("import _missing", "No module named '_missing'", "beside the file or in a folder above it, or install"),
         ("1 / 0", "fails when it is loaded: ZeroDivisionError", None),
     ],
 )
