@@ -119,7 +119,7 @@ class _Funnels:
 
     @property
     def own(self) -> str | None:
-        """The projection's WHERE."""
+        """Return the projection's WHERE as SQL, in parentheses; None without one."""
         return None if self.plan.where is None else f"({literal(self.plan.where)})"
 
     # The page

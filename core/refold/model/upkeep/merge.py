@@ -121,7 +121,7 @@ class _Merge:
 
     @property
     def own(self) -> str | None:
-        """The projection's WHERE."""
+        """Return the projection's WHERE as SQL, in parentheses; None without one."""
         return None if self.plan.where is None else f"({literal(self.plan.where)})"
 
     def where(self, reach: str | None, *conditions: str | None, scope: str | None = None) -> str:
