@@ -113,7 +113,7 @@ def test_every_record_is_accounted_for_at_every_moment(run: ByRow, admin: Connec
     assert [reason for _, reason in aside] == [
         "action: the column 'what' is empty",
         "the row has 2 values for 3 columns",
-        "ts: 'soon' is not a number of seconds or of parts of them, as --ts-format says",
+        "ts: 'soon' is not a number in the unit that --ts-format names",
         "the row opens a quote that is never closed",
     ]
     # The same file again: what was set aside is not kept twice.

@@ -86,7 +86,7 @@ def of_a_file(case: EventCase) -> EventCase:
     if case.answer == "accepted":
         ts = parse_json_line(case.raw)["ts"]
         if type(ts) is int and not 631_152_000_000 <= ts < 7_258_118_400_000:
-            return replace(case, answer="invalid", reason="as milliseconds: name its form")
+            return replace(case, answer="invalid", reason="as milliseconds: name its format")
     return case
 
 

@@ -1,4 +1,4 @@
-"""Reads a projection's SELECT and picks the cheapest upkeep that keeps the law."""
+"""Analyse a projection's SELECT, and choose the cheapest upkeep (incremental view maintenance) that keeps it exact."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ from refold.suggest import did_you_mean
 
 _RESERVED = {"txid", "position", "ordinal"}
 _HAVING = "having__"
-"""As what HAVING is rewritten: no column has this name."""
+"""The name under which HAVING is rewritten, beside the output columns: no column can have this name."""
 
 
 def analyse(name: str, source: str, streams: Mapping[str, tuple[str, ...]], *, path: Path | None = None) -> Plan:
-    """Checks a projection's SQL and plans its upkeep.
+    """Check a projection's SQL, and return the plan of its upkeep.
 
     Args:
         name: the projection's name.
         source: the text of its file.
-        streams: what it may read, with the columns of each.
-        path: where it stands, for messages.
+        streams: the streams that it may read, by name, with the columns of each.
+        path: the file, for messages; None when the text does not come from a file.
 
     Raises:
-        DefinitionError: the query cannot be kept exactly; with line and remedy.
+        DefinitionError: the query cannot be kept exactly; the error has the line and a remedy.
     """
     return _Analysis(name, source, streams, path).plan()
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A query as sqlglot has read it.
+    """A query as sqlglot parsed it.
 
     Args:
-        query: its tree.
-        texts: the columns of which equal values are identical.
-        choices: where one of several equals is kept.
-        parts: each output by its name, and what stands behind them under WHERE and HAVING.
+        query: its syntax tree.
+        texts: the columns whose equal values are identical.
+        choices: the places where the query keeps one of several equal values.
+        parts: each output by its name, and the conditions under the names WHERE and HAVING.
     """
 
     query: exp.Select
@@ -66,33 +66,37 @@ class Reading:
 
     @property
     def text(self) -> str:
-        """As it is written again."""
+        """Return the query as SQL, generated from its tree."""
         return _written(self.query)
 
     def plain(self, only: int | None = None) -> str:
-        """The same where one spelling is kept: at one of the choices, or at all."""
+        """Return the query as SQL in which choices keep one spelling of equal values.
+
+        Args:
+            only: the index of the one choice to rewrite; all of them by default.
+        """
         query = self.query.copy()
         made_plain(query, self.texts, only=only)
         return _written(query)
 
     def line(self, node: exp.Expr | None) -> int | None:
-        """Where in the file a part of it stands."""
+        """Return the line of the file on which a part of the query starts; None if it is unknown."""
         return _line(node)
 
     def holding(self, word: str) -> exp.Expr | None:
-        """The first part in which a word is written."""
+        """Return the first part whose SQL contains a word; None if none does."""
         return next((part for part in self.parts.values() if word in _written(part)), None)
 
 
 def reading(name: str, source: str, stream: str, columns: tuple[str, ...], path: Path | None) -> Reading:
-    """How refold reads a query, for Postgres to compare.
+    """Return a query as refold reads it, so that Postgres can compare its own reading.
 
     Args:
         name: the projection.
         source: the text of its file.
-        stream: what it reads.
-        columns: the columns of that.
-        path: where it stands, for messages.
+        stream: the stream that it reads.
+        columns: the columns of the stream.
+        path: the file, for messages; None when the text does not come from a file.
     """
     analysis = _Analysis(name, source, {stream: columns}, path)
     query = analysis.query
@@ -126,7 +130,7 @@ class _Analysis:
         except DefinitionError as error:
             mistakes.append(error)
         if mistakes:
-            # Each once, however often it is written.
+            # A mistake that the query repeats on one line is reported once.
             raise at_once(list({str(one): one for one in mistakes}.values()))
         outputs = self._outputs()
         group = self.query.args.get("group")
@@ -137,7 +141,7 @@ class _Analysis:
                 raise self.error(
                     "an aggregate without GROUP BY has no key",
                     self.query,
-                    "Group by something, for one total by a constant: SELECT 'all' AS scope, … GROUP BY scope.",
+                    "Add a GROUP BY. For a single total, group by a constant: SELECT 'all' AS scope, … GROUP BY scope.",
                 )
             try:
                 return self._merge(outputs)
@@ -158,15 +162,15 @@ class _Analysis:
                 f"refold cannot read this SQL: {first.get('description', error)}",
                 path=self.path,
                 line=first.get("line") if hint is None else hint.line,
-                # Some operators of Postgres, such as `@ x`, are not known to it either.
-                remedy="Look at what stands before this place: a comma, a parenthesis or a keyword may be missing."
-                " If psql takes it, say it in other words."
+                # sqlglot does not know some operators of Postgres, such as `@ x`.
+                remedy="Check the SQL before this place: a comma, a parenthesis or a keyword may be missing."
+                " If psql takes it, write it in another way."
                 if hint is None
                 else hint.remedy,
             ) from error
         except sqlglot.errors.TokenError as error:
             raise DefinitionError(
-                f"refold cannot read this SQL: {error}", path=self.path, remedy="Look for a quote that is not closed."
+                f"refold cannot read this SQL: {error}", path=self.path, remedy="Check for a quote that is not closed."
             ) from error
         if not found:
             raise DefinitionError(
@@ -179,7 +183,7 @@ class _Analysis:
             raise DefinitionError(
                 f"a projection is one SELECT; this file has {len(found)} statements",
                 path=self.path,
-                remedy="Make a file for each.",
+                remedy="Keep one SELECT here, and make a file for each of the others.",
             )
         query = found[0]
         if not isinstance(query, exp.Query):
@@ -187,9 +191,9 @@ class _Analysis:
             word = begins.text.upper()
             remedy = None
             if word == "EXPLAIN":
-                remedy = "Leave it out: `refold explain` shows how a projection is kept."
+                remedy = "Remove EXPLAIN; `refold explain` shows how a projection is kept."
             elif isinstance(query, exp.Create) and isinstance(query.expression, exp.Query):
-                remedy = "Leave out all that stands before SELECT: the metric is named as its file is."
+                remedy = "Remove everything before SELECT: the metric has the name of its file."
             raise DefinitionError(
                 f"a projection is one SELECT, not {word}", path=self.path, line=begins.line, remedy=remedy
             )
@@ -204,7 +208,7 @@ class _Analysis:
         return query
 
     def words(self, node: exp.Expr) -> str:
-        """A part of the query as its author wrote it."""
+        """Return a part of the query as its author wrote it."""
         return in_words_of(self.source, node)
 
     def error(self, message: str, node: exp.Expr | None, remedy: str | None = None) -> DefinitionError:
@@ -234,9 +238,9 @@ class _Analysis:
                 )
         if len(found) > 1:
             raise self.error(
-                "a projection reads one stream, this one reads " + " and ".join(sorted(found)),
+                "a projection reads one stream, but this query reads " + " and ".join(sorted(found)),
                 next(iter(found.values())),
-                "Join in a view in sql/views/, or bring both into one transform.",
+                "Join in a view in sql/views/, or make the rows of both in one transform.",
             )
         return next(iter(found))
 
@@ -245,14 +249,14 @@ class _Analysis:
         if table.name in self.streams:
             return self.error(f"{name} is not a stream", table, f"Read {table.name} by its plain name.")
         return self.error(
-            f"{name} is not a stream: a projection reads events, or an event-grain projection, and nothing else",
+            f"{name} is not a stream: a projection reads events or an event-grain projection",
             table,
-            f"Keep the column that {name} is joined by, and join it in a view in sql/views/: … FROM"
+            f"Select the column that joins {name}, and join {name} in a view in sql/views/: … FROM"
             f" metrics.{self.name} JOIN {name} ….",
         )
 
     def _refuse_functions(self) -> None:
-        """A function in FROM, and unnest, which sqlglot takes for something of its own."""
+        """Refuse functions in FROM, among them unnest, for which sqlglot has a node of its own."""
         for node in self.query.find_all(exp.Table, exp.Lateral, exp.Unnest):
             call = node if isinstance(node, exp.Unnest) else node.this
             if isinstance(call, exp.Func | exp.Unnest | exp.Dot):
@@ -261,36 +265,35 @@ class _Analysis:
                 raise self.error(
                     f"{self.words(bare)} in FROM makes several rows of one event",
                     node,
-                    "Write a transform that returns a list: its rows are a stream, which other projections read.",
+                    "Write a transform that returns a list: its rows are a stream, which other projections can read.",
                 )
 
     def _check_form(self) -> None:
-        """What is a SELECT, and still no query over a stream."""
+        """Refuse a SELECT that cannot be kept as a query over a stream: one that writes, renames or makes totals."""
         writes = self.query.find(exp.Lock, exp.Into, exp.Insert, exp.Update, exp.Delete, exp.Merge)
         if writes is not None:
-            raise self.error(f"{writes.sql('postgres')}: a projection only reads", writes, "Leave it out.")
+            raise self.error(f"{writes.sql('postgres')}: a projection only reads", writes, "Remove it.")
         for table in self.query.find_all(exp.Table):
             if table.alias_column_names:
                 raise self.error(
-                    f"{table.sql('postgres')} gives other names to columns", table, "Use the names they have."
+                    f"{table.sql('postgres')} gives other names to columns", table, "Use the stream's own column names."
                 )
         for cte in self.query.find_all(exp.CTE):
             if "__" in cte.alias:
-                # It would come before what refold reads by such a name.
+                # It would hide a query that refold generates under such a name.
                 raise self.error(
-                    f"a query in WITH cannot be named {cte.alias}", cte, "Names have no double underscore."
+                    f"a query in WITH cannot be named {cte.alias}", cte, "Use a name without a double underscore."
                 )
         for group in self.query.find_all(exp.Group):
             several = group.find(exp.Rollup, exp.Cube, exp.GroupingSets)
             if several is not None:
                 word = "GROUPING SETS" if isinstance(several, exp.GroupingSets) else several.key.upper()
                 raise self.error(
-                    f"{word} puts totals beside the groups that they are made of, and rows of different keys into one"
-                    " table",
+                    f"{word} puts totals beside their groups, and rows with different keys into one table",
                     several,
                     "Keep the finest groups here, and make the totals in a view in sql/views/: … FROM"
-                    f" metrics.{self.name} GROUP BY {word} (…). What cannot be added up (distinct counts) is a metric"
-                    " for each level.",
+                    f" metrics.{self.name} GROUP BY {word} (…). Distinct counts cannot be added up: make a metric for"
+                    " each level.",
                 )
             if not any(term.find(exp.Column, exp.Literal) for term in group.expressions):
                 raise self.error("GROUP BY names no column", group, "Name the columns.")
@@ -306,7 +309,7 @@ class _Analysis:
             hint = did_you_mean(name, sorted(known | derived))
             remedy = f"Columns: {', '.join(self.columns)}."
             if isinstance(column.this, exp.Identifier) and column.this.args.get("quoted"):
-                remedy = f"Text stands in single quotes: {exp.Literal.string(name).sql('postgres')}. {remedy}"
+                remedy = f"Write text in single quotes: {exp.Literal.string(name).sql('postgres')}. {remedy}"
             yield self.error(f"{self.stream} has no column {name}.{hint}", column, remedy)
 
     def _outputs(self) -> list[tuple[str, exp.Expr, str | None]]:
@@ -330,7 +333,7 @@ class _Analysis:
                 raise self.error(
                     f"a column cannot be named {name}",
                     self.query,
-                    "Names have no double underscore and no percent sign, at most 50 bytes, and are not "
+                    "Use a name of at most 50 bytes with no double underscore and no percent sign, and not "
                     + ", ".join(sorted(_RESERVED))
                     + ".",
                 )
@@ -339,7 +342,7 @@ class _Analysis:
     # The kinds
 
     def _simple(self) -> bool:
-        """One level: a single FROM, no subquery, window, set operation, join or DISTINCT."""
+        """Return whether the query has one level: no WITH, subquery, window, set operation, join or DISTINCT."""
         query = self.query
         return not (
             query.args.get("with_")
@@ -361,7 +364,7 @@ class _Analysis:
         return self.query.find(exp.AggFunc) is not None
 
     def _texts(self) -> set[str]:
-        """The columns of the log of which equal values are identical, unless the query gives their names away."""
+        """Return the columns of the log whose equal values are identical, without names that the query reuses."""
         if self.stream != LOG:
             return set()
         given = {
@@ -377,7 +380,7 @@ class _Analysis:
 
     def _reads(self) -> tuple[str, ...]:
         used = {column.name for column in self.query.find_all(exp.Column)}
-        # sqlglot takes the last argument of date_bin for a unit.
+        # sqlglot reads the last argument of date_bin as a unit, although it may be a column.
         used |= {word.name.lower() for word in self.query.find_all(exp.Var)}
         # * and alias.*, but not the star of count(*).
         if any(isinstance(star.parent, exp.Select | exp.Column) for star in self.query.find_all(exp.Star)):
@@ -393,7 +396,9 @@ class _Analysis:
         columns = tuple(Column(name, row_sql(node), comment) for name, node, comment in outputs)
         for column in columns:
             if column.name == "event_id" and column.sql != "event_id":
-                raise self.error("event_id is the id of the event", self.query, "Name this column otherwise.")
+                raise self.error(
+                    "event_id must be the id of the event", self.query, "Give this column another name: … AS name."
+                )
         return Plan(
             name=self.name,
             upkeep="facts",
@@ -407,7 +412,7 @@ class _Analysis:
         )
 
     def _group_keys(self, outputs: list[tuple[str, exp.Expr, str | None]]) -> list[KeyPart]:
-        """GROUP BY as output columns, resolved as Postgres does: input columns before aliases."""
+        """Return GROUP BY as output columns, resolved as Postgres does: input columns before aliases."""
         by_sql = {row_sql(node): name for name, node, _ in outputs}
         by_name = {name: node for name, node, _ in outputs}
         keys: list[KeyPart] = []
@@ -416,11 +421,15 @@ class _Analysis:
             if isinstance(term, exp.Literal) and not term.is_string:
                 at = int(term.this)
                 if not 1 <= at <= len(outputs):
-                    raise self.error(f"GROUP BY {at} is not a column of the SELECT", term)
+                    raise self.error(
+                        f"GROUP BY {at} is not a column of the SELECT", term, f"Use a number from 1 to {len(outputs)}."
+                    )
                 node = outputs[at - 1][1]
             elif isinstance(term, exp.Column) and not term.table and term.name not in self.columns:
                 if term.name not in by_name:
-                    raise self.error(f"GROUP BY {term.name} is not a column", term)
+                    raise self.error(
+                        f"GROUP BY {term.name} is not a column", term, f"Columns: {', '.join(self.columns)}."
+                    )
                 node = by_name[term.name]
             name = by_sql.get(row_sql(node))
             if name is None:
@@ -430,7 +439,7 @@ class _Analysis:
                     "Select it too.",
                 )
             sql = row_sql(node)
-            # A bare literal has no type of its own inside ROW(…).
+            # Inside ROW(…) a bare literal has no type.
             keys.append(
                 KeyPart(name, f"CAST({sql} AS TEXT)" if isinstance(node, exp.Literal) and node.is_string else sql)
             )
@@ -452,7 +461,7 @@ class _Analysis:
         having = self.query.args.get("having")
         condition = None if having is None else kept.rewrite(_HAVING, having.this)
         if condition is not None:
-            # Readers have conditions of their own, which Postgres may evaluate before the view's.
+            # Postgres may evaluate a reader's conditions before the view's HAVING: columns then fail for hidden rows.
             columns = tuple(
                 replace(column, sql=f"CASE WHEN {condition} THEN {column.sql} END")
                 if kept.may_fail(column.name)
@@ -473,17 +482,17 @@ class _Analysis:
             having=condition,
             evaluated=kept.evaluated(None if condition is None else _HAVING),
             description=self._description(),
-            because="count(DISTINCT …) needs the set of what it has counted"
+            because="count(DISTINCT …) needs the set of values that it has counted"
             if members
             else "every aggregate can be merged",
         )
 
     def _funnel(self, outputs: list[tuple[str, exp.Expr, str | None]], again: Plan) -> Plan | None:
-        """The plan for a query of funnels and mergeable aggregates; None where it takes more than those.
+        """Return the plan for a query of funnels and mergeable aggregates; None for any other query.
 
         Args:
-            outputs: the query's.
-            again: the plan by which its keys would be recomputed.
+            outputs: name, expression and comment of each output.
+            again: the plan that would recompute its keys.
         """
         funnels = kept_funnels([(name, node) for name, node, _ in outputs])
         if not funnels or not again.lasting or declared_key(self.source) is not None:
@@ -494,7 +503,7 @@ class _Analysis:
         kept = Partials(self.error, by_sql, self._texts(), self.words)
         others = [(name, node) for name, node, _ in outputs if name not in shown | keys]
         try:
-            # What is no aggregate by itself but made of some is left to the query.
+            # An output that is an expression over aggregates needs the query itself: recompute.
             plain = all(kept.rewrite(name, node) == ident(name) for name, node in others)
         except Unmergeable:
             return None
@@ -506,7 +515,7 @@ class _Analysis:
             partials=tuple(kept.partials),
             funnels=funnels,
             where=self._where(),
-            because="a funnel goes on from where it is, and what else there is can be merged",
+            because="the state of each funnel is kept, and every other aggregate can be merged",
         )
 
     def _recompute(self, outputs: list[tuple[str, exp.Expr, str | None]], because: str) -> Plan:
@@ -528,7 +537,7 @@ class _Analysis:
             unique = True
         else:
             raise self.error(
-                f"{because}: its rows have to be computed again from their events, by a key",
+                f"{because}: its rows must be recomputed from their events by a key, and the file declares none",
                 self.query,
                 aggregated_elsewhere(self.query, self.columns)
                 or "Declare the key in a comment line, for example: -- key: user_id",
@@ -537,10 +546,11 @@ class _Analysis:
             cause = may_fail(part.sql)
             if cause is not None:
                 raise self.error(
-                    f"its rows are computed again from their events, by a key; but {self.words(expression(cause))} may"
-                    f" fail or change, and the key is indexed on {self.stream}, which would refuse events then",
+                    f"the key expression {self.words(expression(cause))} may fail or change. Rows are recomputed by"
+                    f" this key, so {self.stream} has an index on it, and the index would then refuse events",
                     self.query,
-                    "Make it a column of an event-grain projection, and group by that column there.",
+                    "Make it a column of an event-grain projection, and group by that column in a projection that"
+                    " reads it.",
                 )
         query = self.query.copy()
         made_plain(query, self._texts())
@@ -570,7 +580,7 @@ class _Analysis:
 
 
 def _line(node: exp.Expr | None) -> int | None:
-    """The first line that any part of the node stands on; where it has no names, of what it is a part of."""
+    """Return the first line of any part of the node; if none has a line, that of the nearest node around it."""
     while node is not None:
         lines = [part.meta["line"] for part in node.walk() if "line" in part.meta]
         if lines:
