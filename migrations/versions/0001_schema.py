@@ -258,7 +258,7 @@ def upgrade() -> None:
         sa.CheckConstraint("answer IN ('conflict', 'invalid')", name=op.f("rejected_answer")),
         sa.PrimaryKeyConstraint("rejected_id", name=op.f("rejected_pkey")),
         schema="refold",
-        comment="Input that was set aside: conflicts and invalid events, with raw text, reason, source and line.",
+        comment="Input that was rejected: conflicts and invalid events, with raw text, reason, source and line.",
     )
     op.create_index("rejected_by_answer", "rejected", ["answer", "last_seen"], unique=False, schema="refold")
     op.create_index(
@@ -439,7 +439,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("dead_letter_id", name=op.f("dead_letters_pkey")),
         sa.UniqueConstraint("build_id", "event_id", name=op.f("dead_letters_build_id_event_id_key")),
         schema="refold",
-        comment="Events that one build could not process, set aside with the error; never dropped without a reason.",
+        comment="Events that one build could not process, kept with the error; never dropped without a reason.",
     )
     op.create_index(
         "dead_letters_waiting",

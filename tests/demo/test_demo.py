@@ -69,7 +69,7 @@ def test_the_demo_proves_everything_and_leaves_nothing(home: Path) -> None:
     fates = [one.fate for one in day(5, 600).deliveries]
     assert (
         f"✓  600 messages = {fates.count(Answer.accepted)} stored + {fates.count(Answer.duplicate)} duplicates"
-        f" + {fates.count(Answer.conflict) + fates.count(Answer.invalid)} set aside"
+        f" + {fates.count(Answer.conflict) + fates.count(Answer.invalid)} rejected"
         f" ({fates.count(Answer.conflict)} conflicts, {fates.count(Answer.invalid)} invalid)"
     ) in told
     assert f"✓  0 stored, {fates.count(Answer.accepted)} duplicates; no metric moved" in told

@@ -30,7 +30,7 @@ class Frame:
         rate: deliveries a second, lately.
         stored: accepted events.
         duplicates: deliveries that were refused, because the log has their events.
-        aside: conflicts and invalid events, which were set aside.
+        rejected: conflicts and invalid events.
         late: stored events that happened long before.
         figures: the metrics.
         upkeep: kind of upkeep, by metric.
@@ -43,7 +43,7 @@ class Frame:
     rate: float
     stored: int
     duplicates: int
-    aside: int
+    rejected: int
     late: int
     figures: Figures
     upkeep: dict[str, str]
@@ -61,7 +61,7 @@ def line(frame: Frame) -> str:
     counts = ", ".join(f"{seen.counts.get(action, 0):,} {name}" for action, name in _ACTIONS)
     return (
         f"   {frame.time}  in {frame.received:,} ({frame.rate:,.0f}/s): {frame.stored:,} stored, "
-        f"{frame.duplicates:,} duplicates, {frame.aside:,} set aside | {seen.active:,} active users, {counts} | "
+        f"{frame.duplicates:,} duplicates, {frame.rejected:,} rejected | {seen.active:,} active users, {counts} | "
         f"at worst {max(frame.behind.values(), default=0) * 1000:,.0f} ms behind"
     )
 
@@ -102,7 +102,7 @@ def _log(frame: Frame) -> RenderableType:
     log.add_row("events in", f"{frame.received:,}")
     log.add_row("per second", f"{frame.rate:,.0f}")
     log.add_row("duplicates refused", Text(f"{frame.duplicates:,}", "yellow"))
-    log.add_row("set aside", Text(f"{frame.aside:,}", "yellow"))
+    log.add_row("rejected", Text(f"{frame.rejected:,}", "yellow"))
     log.add_row("late, and counted", f"{frame.late:,}")
     behind = _list("Behind, at worst")
     for metric, seconds in frame.behind.items():

@@ -103,7 +103,7 @@ class Play:
             count = got.answers.total()
             return Frame(
                 time.monotonic() - started, clock, count, rate.of(count), got.answers[Answer.accepted],
-                got.answers[Answer.duplicate], got.aside, got.late, figures(self.analyst, TODAY),
+                got.answers[Answer.duplicate], got.rejected, got.late, figures(self.analyst, TODAY),
                 self.upkeep, freshness.recent(),
             )  # fmt: skip
 
@@ -127,8 +127,8 @@ class Play:
         got = self.received.answers
         self.show.check(
             f"{number:,} messages = {got[Answer.accepted]:,} stored + {got[Answer.duplicate]:,} duplicates"
-            f" + {self.received.aside} set aside ({got[Answer.conflict]} conflicts, {got[Answer.invalid]} invalid)",
-            self.received.surprises + proof.aside_differs(self.owner, self.received.aside),
+            f" + {self.received.rejected} rejected ({got[Answer.conflict]} conflicts, {got[Answer.invalid]} invalid)",
+            self.received.surprises + proof.rejected_differ(self.owner, self.received.rejected),
         )
 
     def twice(self, log: Log) -> None:
@@ -242,7 +242,7 @@ class Play:
             ("events stored", f"{got[Answer.accepted]:,}", "each once"),
             ("late events", f"{self.received.late:,}", "counted on the day they happened"),
             ("duplicates refused", f"{got[Answer.duplicate] + TWICE:,}", ""),
-            ("set aside", f"{self.received.aside:,}", "kept with their reasons"),
+            ("rejected", f"{self.received.rejected:,}", "kept with their reasons"),
             ("workers killed", f"{self.killed:,}", ""),
             ("rows healed", f"{self.healed:,}", "all that were edited by hand"),
             ("worst lag", f"{self.worst * 1000:,.0f} ms", "of the slowest metric"),

@@ -114,12 +114,12 @@ def sums_differ(found: tuple[int, int, int], stored: int) -> list[str]:
     ]
 
 
-def aside_differs(conn: psycopg.Connection, aside: int) -> list[str]:
+def rejected_differ(conn: psycopg.Connection, rejected: int) -> list[str]:
     """Return a difference in words if not all conflicts and invalid events are kept.
 
     Args:
         conn: acts as refold_worker.
-        aside: number of messages that were set aside.
+        rejected: number of messages that were rejected.
     """
     row = one_row(conn, "SELECT coalesce(sum(times), 0)::bigint FROM refold.rejected")
-    return [] if row[0] == aside else [f"{row[0]:,} messages in refold.rejected, but {aside:,} were set aside"]
+    return [] if row[0] == rejected else [f"{row[0]:,} messages in refold.rejected, but {rejected:,} were rejected"]

@@ -59,7 +59,7 @@ def _how_to_go_on(show: Show, stage: Stage) -> None:
         ("refold status", "live metrics and their freshness"),
         ("refold query 'TABLE funnel_conversion'", "the funnel, as an analyst sees it"),
         ("refold explain event_counts", "how a metric is kept up to date"),
-        ("refold rejected", "input that was set aside, with reasons"),
+        ("refold rejected", "input that was rejected, with reasons"),
         ("refold reconcile", "run the proof again"),
         ("refold worker", "keep the metrics up to date while you append"),
         *([('psql "$REFOLD_DATABASE_URL"', "all tables and views")] if shutil.which("psql") else []),

@@ -33,7 +33,7 @@ class Received:
     surprises: list[str] = field(default_factory=list)
 
     @property
-    def aside(self) -> int:
+    def rejected(self) -> int:
         """Return the number of conflicts and invalid events."""
         return self.answers[Answer.conflict] + self.answers[Answer.invalid]
 

@@ -91,7 +91,7 @@ def of_a_file(case: EventCase) -> EventCase:
 
 
 def test_cases_in_a_file(database_url: str, admin: Connection) -> None:
-    """Many of them have one id; so what is no event is set aside as invalid, and nothing else is.
+    """Many of them have one id; so what is no event is rejected as invalid, and nothing else is.
 
     A file alone may hold seconds where milliseconds are meant: there a number from before 1990 needs --ts-format.
     """

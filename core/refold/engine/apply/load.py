@@ -81,7 +81,7 @@ def load_step(
             raise
         failure = error
     if compiled.plan.upkeep in BY_KEY:
-        return _set_culprits_aside(conn, compiled, failure)
+        return _quarantine_culprits(conn, compiled, failure)
     return _load_step(conn, compiled, step, bucket, careful=True)
 
 
@@ -141,7 +141,7 @@ def _locked(conn: psycopg.Connection, compiled: CompiledBuild) -> Build | None:
     return build
 
 
-def _set_culprits_aside(conn: psycopg.Connection, compiled: CompiledBuild, failure: Exception) -> Loaded | None:
+def _quarantine_culprits(conn: psycopg.Connection, compiled: CompiledBuild, failure: Exception) -> Loaded | None:
     """Find the events that fail in the rest of the load, and make them dead letters, which the next step leaves out.
 
     Raises:

@@ -53,11 +53,11 @@ def without_culprits(
             with conn.transaction():
                 return work(parameters)
         except Exception as error:
-            if not caused_by_event(error) or not _set_aside_first(conn, compiled, build, evaluate):
+            if not caused_by_event(error) or not _quarantine_first(conn, compiled, build, evaluate):
                 raise
 
 
-def _set_aside_first(
+def _quarantine_first(
     conn: psycopg.Connection, compiled: CompiledBuild, build: Build, evaluate: Callable[[Parameters], object]
 ) -> bool:
     """Make the first failing event, in the order of the stream, a dead letter; return whether there was any."""

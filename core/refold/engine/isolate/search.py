@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from refold.model.stream.cursor import Key
 
 PORTION = 200
-"""Most culprits that a transaction sets aside; the next transaction continues after them."""
+"""Most culprits that a transaction quarantines; the next transaction continues after them."""
 SECONDS = 2.0
 """Seconds after which a transaction that has found culprits ends: its locks block healing and the switch."""
 

@@ -107,9 +107,7 @@ def _refuse_damage(conn: psycopg.Connection, deployment: int, seconds: float) ->
     # The log may have been damaged before that check.
     look_again(conn, by="promote")
     if unproved := [build for build in suspects(conn) if build.build_id in row[2]]:
-        raise Unproved(
-            f"the log was damaged while {unproved[0].table_name} read it; a worker audits that build first"
-        )
+        raise Unproved(f"the log was damaged while {unproved[0].table_name} read it; a worker audits that build first")
 
 
 def _switch(

@@ -194,7 +194,7 @@ rejected = Table(
     CheckConstraint("answer IN ('conflict', 'invalid')", "answer"),
     Index("rejected_by_answer", "answer", "last_seen"),
     Index("rejected_once", "source", "line", "answer", text("md5(raw)"), unique=True),
-    comment="Input that was set aside: conflicts and invalid events, with raw text, reason, source and line.",
+    comment="Input that was rejected: conflicts and invalid events, with raw text, reason, source and line.",
 )
 
 builds = Table(
@@ -386,7 +386,7 @@ dead_letters = Table(
     CheckConstraint("state <> 'dropped' OR reason IS NOT NULL", "dropped_for_a_reason"),
     # Those that have ended stay, and are not counted again and again.
     Index("dead_letters_waiting", "build_id", "first_failed_at", postgresql_where=text("state = 'waiting'")),
-    comment="Events that one build could not process, set aside with the error; never dropped without a reason.",
+    comment="Events that one build could not process, kept with the error; never dropped without a reason.",
 )
 
 incidents = Table(
@@ -628,7 +628,7 @@ settings = Table(
     Column("latency_days", Integer, nullable=False, server_default=text("30")),
     # In which the rolling deep audit comes round once.
     Column("deep_audit_days", Integer, nullable=False, server_default=text("7")),
-    # After which records are removed: set-aside input since it was seen last, repairs and letters that were released,
+    # After which records are removed: rejected input since it was seen last, repairs and letters that were released,
     # incidents since they were over, builds since they were retired (of those whose tables were dropped).
     Column("rejected_days", Integer, nullable=False, server_default=text("90")),
     Column("repair_days", Integer, nullable=False, server_default=text("400")),
