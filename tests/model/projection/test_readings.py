@@ -15,7 +15,7 @@ from refold.engine.verify.readings import refuse_misread
 from refold.errors import DefinitionError
 from refold.model.projection.definition import from_source
 from refold.model.projection.plan import LOG_COLUMNS
-from refold.model.projection.query import reading
+from refold.model.projection.reading import reading
 from refold.model.stream.page_sql import LOG_STREAM
 from tests.support.law import worker_connection
 from tests.support.live import make_live

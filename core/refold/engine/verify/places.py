@@ -15,7 +15,7 @@ from sqlglot import TokenType, exp
 from refold.engine.verify import parse_tree
 from refold.engine.verify.parse_tree import Catalog, Tree
 from refold.model.projection.definition import Definition
-from refold.model.projection.query import Reading, reading
+from refold.model.projection.reading import Reading, reading
 from refold.model.projection.sqlglot_compat import row_sql
 
 _CALLS = (":function", ":aggfnoid", ":winfnoid", ":funcid", ":opfuncid")

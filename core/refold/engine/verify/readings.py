@@ -23,7 +23,7 @@ from refold.engine.verify.remedies import remedy_of
 from refold.errors import DefinitionError
 from refold.model.projection.definition import Definition
 from refold.model.projection.equal_values import PLAIN
-from refold.model.projection.query import Reading, reading
+from refold.model.projection.reading import Reading, reading
 from refold.model.projection.sqlglot_compat import in_words_of
 from refold.model.sql_text import ident
 from refold.model.stream.page_sql import Stream
