@@ -99,12 +99,12 @@ def check_log(conn: psycopg.Connection, count: Count, found: Findings) -> list[E
         if contents[label, name] != (event["user_id"], event["action"], expected.ts, event["metadata"].get("amount")):
             found.add("I5", f"{name} stands altered in the log: {contents[label, name]}, sent was {event}")
         events.append(replace(expected, place=places[name]))
-    _check_set_aside(conn, count, {label for labels in stored.values() for label in labels}, found)
+    _check_rejected(conn, count, {label for labels in stored.values() for label in labels}, found)
     return events
 
 
-def _check_set_aside(conn: psycopg.Connection, count: Count, stored: set[str], found: Findings) -> None:
-    """Per producer, what was received is stored, a duplicate of what is stored, or set aside."""
+def _check_rejected(conn: psycopg.Connection, count: Count, stored: set[str], found: Findings) -> None:
+    """Per producer, what was received is stored, a duplicate of what is stored, or rejected."""
     kept: dict[str, set[str]] = {}
     for source, label in conn.execute(
         'SELECT source, (regexp_match(raw, \'"label": ?"([^"]*)"\'))[1] FROM refold.rejected'
@@ -127,7 +127,7 @@ def _check_set_aside(conn: psycopg.Connection, count: Count, stored: set[str], f
         if received[source] != accounted[source]:
             found.add(
                 "I7",
-                f"{source}: {received[source]} received, but {accounted[source]} stored or set aside: "
+                f"{source}: {received[source]} received, but {accounted[source]} stored or rejected: "
                 f"{_some(examples[source])}",
             )
 
@@ -225,7 +225,7 @@ def check_repairs(conn: psycopg.Connection, found: Findings) -> int:
 
 
 def check_dead_letters(conn: psycopg.Connection, events: list[Event], stalled: set[str], found: Findings) -> None:
-    """I7: each metric has set aside the events on which it fails, and nothing else."""
+    """I7: each metric has rejected the events on which it fails, and nothing else."""
     rows = conn.execute(
         "SELECT b.projection, d.event_id FROM refold.dead_letters AS d JOIN refold.builds AS b USING (build_id)"
         " WHERE b.state = 'live' AND d.state = 'waiting'"
@@ -239,7 +239,7 @@ def check_dead_letters(conn: psycopg.Connection, events: list[Event], stalled: s
         if there - expected:
             found.add("I7", f"{name} leaves out events that it could count: {_some(there - expected)}")
         if expected - there:
-            found.add("I7", f"{name} has not set aside events on which it fails: {_some(expected - there)}")
+            found.add("I7", f"{name} has not rejected events on which it fails: {_some(expected - there)}")
 
 
 OVER = ("log_damage", "held_snapshot", "held_back", "stalled", "lag", "drift")

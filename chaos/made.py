@@ -94,7 +94,7 @@ class Maker:
         return {**event, "metadata": {**event["metadata"], "label": self._label()}}
 
     def _invalid(self) -> Event:
-        """An event that must be set aside: no such day, no action, a time without end."""
+        """An event that must be rejected: no such day, no action, a time without end."""
         event = self.event()
         event["metadata"] = {"label": event["metadata"]["label"], "invalid": True}
         name, value = self._random.choice([("ts", "2026-02-30T00:00:00Z"), ("action", ""), ("ts", "infinity")])

@@ -17,7 +17,7 @@ INVARIANTS = {
     "I4": "no cursor passes an event that commits later",
     "I5": "the log is unaltered",
     "I6": "it converges by itself, in bounded time",
-    "I7": "a bad event stops no other; stored + set aside = received",
+    "I7": "a bad event stops no other; stored + rejected = received",
     "I8": "while it lasts, status shows it",
 }
 

@@ -177,5 +177,5 @@ def test_a_project_as_people_leave_it(tmp_path: Path, database_url: str) -> None
         assert plan == {
             "per_action": ("unchanged", ""),
             "ranks": ("unchanged", ""),
-            "orders": ("changed", "what it imports changed"),
+            "orders": ("changed", "a module that it imports changed"),
         }

@@ -68,7 +68,7 @@ def told(processes: Iterable[subprocess.Popen[str]]) -> dict[str, int]:
         out, _ = process.communicate(timeout=120)
         assert process.returncode == 0
         reports.append(json.loads(out))
-    return {name: sum(report[name] for report in reports) for name in ("received", "stored", "duplicates", "set_aside")}
+    return {name: sum(report[name] for report in reports) for name in ("received", "stored", "duplicates", "rejected")}
 
 
 def figures(conn: Connection) -> tuple[Any, ...] | None:
@@ -123,7 +123,7 @@ def test_the_shop_fed_twice(shop: Path, database_url: str, conn: Connection) -> 
         "received": 32_283,
         "stored": 32_283,
         "duplicates": 0,
-        "set_aside": 0,
+        "rejected": 0,
     }
     drain(database_url)
     check_shop(conn, database_url)
@@ -131,7 +131,7 @@ def test_the_shop_fed_twice(shop: Path, database_url: str, conn: Connection) -> 
         "received": 32_283,
         "stored": 0,
         "duplicates": 32_283,
-        "set_aside": 0,
+        "rejected": 0,
     }
     drain(database_url)
     check_shop(conn, database_url)
@@ -153,7 +153,7 @@ def test_the_shop_shuffled_from_eight_processes_at_once(
             )
         )
     fed = sum(map(len, parts))
-    assert told(processes) == {"received": fed, "stored": 32_283, "duplicates": fed - 32_283, "set_aside": 0}
+    assert told(processes) == {"received": fed, "stored": 32_283, "duplicates": fed - 32_283, "rejected": 0}
     make_live(database_url, PROJECT)
     check_shop(conn, database_url)
 
@@ -166,14 +166,14 @@ def test_cdnow_fed_twice(cdnow: Path, database_url: str, conn: Connection, tmp_p
         "received": 69_659,
         "stored": 69_659,
         "duplicates": 0,
-        "set_aside": 0,
+        "rejected": 0,
     }
     make_live(database_url, PROJECT)
     check_cdnow(conn, database_url)
     (tmp_path / "CDNOW_master.txt").write_bytes(gzip.decompress(cdnow.read_bytes()))
     # Unpacked it is the same source.
     again = told([refold(database_url, tmp_path / "CDNOW_master.txt", *arguments[1:])])
-    assert again == {"received": 69_659, "stored": 0, "duplicates": 69_659, "set_aside": 0}
+    assert again == {"received": 69_659, "stored": 0, "duplicates": 69_659, "rejected": 0}
     drain(database_url)
     check_cdnow(conn, database_url)
 
@@ -192,6 +192,6 @@ def test_cdnow_shuffled_from_eight_processes_at_once(
         numbered(tmp_path / f"part{number}.csv", heading, part, " ")
         processes.append(refold(database_url, tmp_path / f"part{number}.csv", "--map", f"id=row,{CDNOW_MAP}", *CDNOW))
     fed = sum(map(len, parts))
-    assert told(processes) == {"received": fed, "stored": 69_659, "duplicates": fed - 69_659, "set_aside": 0}
+    assert told(processes) == {"received": fed, "stored": 69_659, "duplicates": fed - 69_659, "rejected": 0}
     drain(database_url)
     check_cdnow(conn, database_url)

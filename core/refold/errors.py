@@ -19,7 +19,12 @@ from pathlib import Path
 
 
 class RefoldError(Exception):
-    """Root of refold's errors: `str(error)` is the message; `remedy`, if any, says what to do."""
+    """Root of refold's errors.
+
+    Args:
+        message: what is wrong and where; `str(error)` returns it.
+        remedy: what the user can do about it, if anything is known.
+    """
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
         super().__init__(message)
@@ -31,7 +36,14 @@ class InputError(RefoldError):
 
 
 class DefinitionError(RefoldError):
-    """A projection's file cannot become a metric."""
+    """A projection's file cannot become a metric.
+
+    Args:
+        message: what is wrong; the path and line are put before it.
+        path: the file, if there is one.
+        line: the line of the file, from 1, if it is known.
+        remedy: what the author can write instead, if anything is known.
+    """
 
     def __init__(
         self, message: str, *, path: Path | None = None, line: int | None = None, remedy: str | None = None

@@ -1,4 +1,4 @@
-"""Line wrapping of prose at words."""
+"""Line wrapping of prose, at words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CALL = re.compile(r"`[^`\n]{1,60}`")
 
 
 def room(width: int) -> int:
-    """Return the characters in a line: COLUMNS if set, else `width`."""
+    """Return the width of a line in characters: COLUMNS if it is set, else `width`."""
     given = os.environ.get("COLUMNS", "")
     return int(given) if given.isdigit() and int(given) else width
 
@@ -20,10 +20,10 @@ def wrapped(text: str, width: int, *, indent: int | None = None) -> str:
     """Wrap prose at words; a long word, such as a URL or a path, stays whole. Pure.
 
     Args:
-        text: may have lines of its own.
-        width: characters in a line, where words allow it.
-        indent: how far in the further lines stand. By default below what stands behind a label, or two more than
-            the line itself.
+        text: the text; its own line breaks are kept.
+        width: the width of a line, in characters; a longer word makes a longer line.
+        indent: the indentation of continuation lines, in characters. By default they align with the text after the
+            line's label; without a label they are indented by two more than the line.
     """
     return "\n".join(_wrapped(one, width, indent) for one in text.split("\n"))
 
@@ -35,7 +35,7 @@ def _wrapped(one: str, width: int, indent: int | None) -> str:
         label = _LABEL.match(one)
         assert label is not None
         indent = len(label[0]) + 2 * (label[1] is None)
-    # What is to be typed is not torn apart.
+    # Keep commands in backticks on one line, so that users can copy them.
     whole = _CALL.sub(lambda call: call[0].replace(" ", "\0"), one)
     lines = textwrap.wrap(
         whole,

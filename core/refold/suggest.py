@@ -1,4 +1,4 @@
-"""Names that a user may have meant."""
+"""Suggestions of names that a user may have meant."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from collections.abc import Iterable
 
 
 def closest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """Returns the known name that is most like another, or None if none is. Pure.
+    """Return the known name that is most similar to another; None if none is similar. Pure.
 
     Args:
-        name: what the user wrote.
-        known: the names there are.
-        cutoff: how alike they must be, from 0 to 1 (`difflib.SequenceMatcher.ratio`).
+        name: the name that the user wrote.
+        known: all names that exist.
+        cutoff: the least similarity, from 0 to 1 (`difflib.SequenceMatcher.ratio`).
     """
     return next(iter(difflib.get_close_matches(name, list(known), 1, cutoff)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns a sentence to end a message with, after a space; nothing if no name is alike. Pure."""
+    """Return a sentence to end a message with, after a space; an empty text if no name is similar. Pure.
+
+    Args:
+        name: the name that the user wrote.
+        known: all names that exist.
+    """
     close = closest(name, known)
     return "" if close is None else f" Did you mean {close}?"

@@ -1,8 +1,8 @@
 """Safe output of event text on a terminal: control characters are shown instead of executed.
 
-Ids, actions, keys, errors and file names come from whoever appends. On a terminal an escape sequence renames its
-window, writes over what stands above, or answers as if somebody had typed; a line break forges a line of ours; a mark
-of direction turns what follows around.
+Ids, actions, keys, errors and file names come from producers. On a terminal, an escape sequence can rename the window,
+overwrite earlier output, or send input as if the user had typed it. A line break can forge a line of refold's output,
+and a directional mark can reverse the text after it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 _BREAKS = re.compile(r"(\r\n|[\n\t])")
 _HIDDEN = re.compile(
-    # C0 and DEL, C1; marks of direction; separators that terminals take for line breaks; bytes that are no UTF-8.
+    # C0, DEL and C1; directional marks; separators that terminals treat as line breaks; surrogates of invalid UTF-8.
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
@@ -23,8 +23,8 @@ def visible(text: str, *, lines: bool = False) -> str:
     r"""Return the text with control characters escaped as in Python: `\n`, `\x1b`, `\u202e`. Pure.
 
     Args:
-        text: from anywhere.
-        lines: line breaks and tabs stay: for text that has lines of its own.
+        text: the text; it may come from any source.
+        lines: whether line breaks and tabs stay as they are, for text of several lines.
     """
     if lines:
         return "".join(part if part in ("\n", "\t") else visible(part) for part in _BREAKS.split(text))
@@ -34,7 +34,7 @@ def visible(text: str, *, lines: bool = False) -> str:
 def visible_json(document: str) -> str:
     """Return a JSON document with control characters escaped as in JSON; its value stays the same. Pure.
 
-    Outside of strings JSON has none of them but line breaks and tabs.
+    Outside of strings, JSON has no control characters except line breaks and tabs, which stay as they are.
     """
     parts = _BREAKS.split(document)
     return "".join(

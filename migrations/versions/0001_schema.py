@@ -38,7 +38,7 @@ def upgrade() -> None:
         sa.Column("events", sa.BigInteger(), nullable=False),
         sa.Column("stored", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         schema="refold",
-        comment="Statements that brought many events at once: room is prepared for the next of them.",
+        comment="Large statements of producers, by which room in the log is prepared for the next.",
     )
     op.create_index("batches_by_time", "batches", ["at"], unique=False, schema="refold")
     op.create_table(
@@ -49,7 +49,7 @@ def upgrade() -> None:
         sa.Column("rows", sa.BigInteger(), nullable=False),
         sa.Column("hash", sa.Numeric(), nullable=False),
         schema="refold",
-        comment="What pages have changed in checksums since they were last added up.",
+        comment="Changes of checksums by pages, which are not added up yet.",
         postgresql_with={"autovacuum_vacuum_scale_factor": "0", "autovacuum_vacuum_threshold": "5000"},
     )
     op.create_index("checksum_changes_by_build", "checksum_changes", ["build_id"], unique=False, schema="refold")
@@ -105,7 +105,7 @@ def upgrade() -> None:
         sa.Column("events", sa.BigInteger(), nullable=False),
         sa.Column("folded", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         schema="refold",
-        comment="Events that were refused because the log has them: a row a statement, later one a minute.",
+        comment="Duplicates that were refused: a row for each statement, later a row for each minute.",
     )
     op.create_index("duplicates_by_time", "duplicates", ["at"], unique=False, schema="refold")
     op.create_table(
@@ -120,7 +120,7 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("name", name=op.f("duties_pkey")),
         schema="refold",
-        comment="When each self-healing duty ran last, in whichever worker, and how that ended.",
+        comment="The last run of each duty, in any worker, and how it ended.",
     )
     op.create_table(
         "event_ids",
@@ -129,7 +129,7 @@ def upgrade() -> None:
         sa.Column("position", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("event_id", name=op.f("event_ids_pkey")),
         schema="refold",
-        comment="The idempotence ledger: an event id gets in once; the digest tells a duplicate from a conflict.",
+        comment="The ledger (dedup table): it takes each event id once; the digest tells a duplicate from a conflict.",
     )
     op.create_index(
         "event_ids_range",
@@ -168,7 +168,7 @@ def upgrade() -> None:
         sa.CheckConstraint("version BETWEEN 1 AND 32767", name=op.f("events_version_range")),
         sa.PrimaryKeyConstraint("txid", "position", name=op.f("events_pkey")),
         schema="refold",
-        comment="The log: every event once, append-only. The only truth, and the bus.",
+        comment="The log: every event once, append-only; the only source of truth.",
         postgresql_partition_by="RANGE (position)",
     )
     op.create_index(
@@ -192,8 +192,7 @@ def upgrade() -> None:
         sa.CheckConstraint("what IN ('rejected', 'repairs', 'incidents')", name=op.f("forgotten_what")),
         sa.PrimaryKeyConstraint("day", "what", "kind", name=op.f("forgotten_pkey")),
         schema="refold",
-        comment="How many rows were removed because they were old, by day (UTC) and kind: reports count them all"
-        " the same.",
+        comment="Numbers of old records that were deleted, by day (UTC) and kind; reports still count them.",
     )
     op.create_table(
         "incidents",
@@ -222,7 +221,7 @@ def upgrade() -> None:
         sa.CheckConstraint("started_at <= detected_at AND detected_at <= resolved_at", name=op.f("incidents_in_order")),
         sa.PrimaryKeyConstraint("incident_id", name=op.f("incidents_pkey")),
         schema="refold",
-        comment="What went wrong, when it started, was detected and resolved, by whom or what, and the evidence.",
+        comment="Faults with the times of start, detection and resolution, who saw and resolved them, and evidence.",
     )
     op.create_index("incidents_by_time", "incidents", ["detected_at"], unique=False, schema="refold")
     op.create_index(
@@ -259,7 +258,7 @@ def upgrade() -> None:
         sa.CheckConstraint("answer IN ('conflict', 'invalid')", name=op.f("rejected_answer")),
         sa.PrimaryKeyConstraint("rejected_id", name=op.f("rejected_pkey")),
         schema="refold",
-        comment="Input that was set aside: conflicts and invalid events, with raw text, reason, source and line.",
+        comment="Input that was rejected: conflicts and invalid events, with raw text, reason, source and line.",
     )
     op.create_index("rejected_by_answer", "rejected", ["answer", "last_seen"], unique=False, schema="refold")
     op.create_index(
@@ -282,7 +281,7 @@ def upgrade() -> None:
         sa.CheckConstraint("num_nulls(sealed_at, events, upto, ids, hash) IN (0, 5)", name=op.f("sealed_slices_whole")),
         sa.PrimaryKeyConstraint("slice", name=op.f("sealed_slices_pkey")),
         schema="refold",
-        comment="Slices of the log to which nothing can be written any more: how many events, which, and their hashes.",
+        comment="Checksums of the slices of the log to which no transaction can write any more.",
     )
     op.create_index("sealed_slices_by_passed", "sealed_slices", ["passed", "slice"], unique=False, schema="refold")
     op.create_index("sealed_slices_by_time", "sealed_slices", ["sealed_at", "slice"], unique=False, schema="refold")
@@ -326,7 +325,7 @@ def upgrade() -> None:
         sa.CheckConstraint("singleton", name=op.f("settings_singleton")),
         sa.PrimaryKeyConstraint("singleton", name=op.f("settings_pkey")),
         schema="refold",
-        comment="One row: which cluster the cursors speak of, and how the log is cut into segments.",
+        comment="One row: the cluster that the cursors belong to, the size of segments, and all limits.",
     )
     op.create_table(
         "builds",
@@ -364,7 +363,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("projection", "number", name=op.f("builds_projection_number_key")),
         sa.UniqueConstraint("table_name", name=op.f("builds_table_name_key")),
         schema="refold",
-        comment="One row a build: a physical table that holds a projection at one fingerprint. Pages lock it.",
+        comment="One row for each build: a physical table that holds a projection at one fingerprint. Pages lock it.",
         postgresql_with={"fillfactor": "50"},
     )
     op.create_index(
@@ -384,7 +383,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("event_id", name=op.f("lost_events_pkey")),
         schema="refold",
-        comment="Events that are not in the log any more, which somebody has accepted. Their ids stay in the ledger.",
+        comment="Events whose loss from the log was accepted, by a person or a recovery. Their ids stay in the ledger.",
     )
     op.create_table(
         "audits",
@@ -400,7 +399,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["build_id"], ["refold.builds.build_id"], name=op.f("audits_build_id_fkey")),
         sa.PrimaryKeyConstraint("build_id", "rolling", name=op.f("audits_pkey")),
         schema="refold",
-        comment="How far the deep audit of a build has got, so that it resumes.",
+        comment="Progress of the deep audit of each build, so that an interrupted audit continues.",
     )
     op.create_table(
         "checksums",
@@ -412,7 +411,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["build_id"], ["refold.builds.build_id"], name=op.f("checksums_build_id_fkey")),
         sa.PrimaryKeyConstraint("build_id", "relation", "slice", name=op.f("checksums_pkey")),
         schema="refold",
-        comment="What a build has written into a slice, and read: rows and the sum of hashes; plus checksum_changes.",
+        comment="Rows and sum of hashes of each slice that a build has written or read; add checksum_changes.",
         postgresql_with={"fillfactor": "50"},
     )
     op.create_table(
@@ -440,7 +439,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("dead_letter_id", name=op.f("dead_letters_pkey")),
         sa.UniqueConstraint("build_id", "event_id", name=op.f("dead_letters_build_id_event_id_key")),
         schema="refold",
-        comment="Events that one build could not process, set aside with the error; never dropped without a reason.",
+        comment="Events that one build could not process, kept with the error; never dropped without a reason.",
     )
     op.create_index(
         "dead_letters_waiting",
@@ -460,7 +459,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["build_id"], ["refold.builds.build_id"], name=op.f("quick_audits_build_id_fkey")),
         sa.PrimaryKeyConstraint("build_id", name=op.f("quick_audits_pkey")),
         schema="refold",
-        comment="How far the quick audit has got of builds whose tables are too large for one statement.",
+        comment="Progress of the quick audit of builds whose tables are too large for one statement.",
     )
     op.create_table(
         "repairs",
@@ -478,7 +477,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["build_id"], ["refold.builds.build_id"], name=op.f("repairs_build_id_fkey")),
         sa.PrimaryKeyConstraint("repair_id", name=op.f("repairs_pkey")),
         schema="refold",
-        comment="What reconcile healed: who, when, what, before and after.",
+        comment="Rows that reconcile has healed: who, when, and the row before and after.",
     )
     op.create_index("repairs_by_build", "repairs", ["build_id", "repaired_at"], unique=False, schema="refold")
     op.create_index("repairs_by_time", "repairs", ["repaired_at"], unique=False, schema="refold")

@@ -23,4 +23,4 @@ CREATE OR REPLACE AGGREGATE refold.window_funnel("window" interval, ts timestamp
 );
 
 COMMENT ON AGGREGATE refold.window_funnel(interval, timestamptz, VARIADIC boolean[])
-    IS 'How many steps of a funnel were taken in order, within the window that opens with its first step.';
+    IS 'Return the number of funnel steps taken in order, within the window that opens with the first step.';

@@ -11,4 +11,4 @@ CREATE OR REPLACE AGGREGATE refold.window_funnel_times("window" interval, ts tim
 );
 
 COMMENT ON AGGREGATE refold.window_funnel_times(interval, timestamptz, VARIADIC boolean[])
-    IS 'The times at which refold.window_funnel''s steps were reached, by the earliest of the best chains.';
+    IS 'Return the times at which the steps of refold.window_funnel were reached, by the earliest of the best chains.';

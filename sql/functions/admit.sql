@@ -1,5 +1,5 @@
--- Lets events in, once each, and answers for every one. Nothing is recorded about what stays out:
--- that is for the caller, who knows its source and line (see refold.append).
+-- Store each new event once, and answer for every event. Rejected events are not recorded here: the caller does that,
+-- because it knows their source and line (see refold.append).
 CREATE OR REPLACE FUNCTION refold.admit(events jsonb)
 RETURNS TABLE (ordinal integer, event_id text, answer text, reason text)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -15,4 +15,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.admit(jsonb)
-    IS 'Stores the new events of a JSON array and answers accepted, duplicate, conflict or invalid for each.';
+    IS 'Store the new events of a JSON array, and answer accepted, duplicate, conflict or invalid for each event.';

@@ -1,5 +1,5 @@
--- Lets parsed events in, once each, and answers for every one. Nothing is recorded about what stays out:
--- that is for the caller, who knows its source and line (see refold.append).
+-- Store each new event of parsed ones once, and answer for every event. Rejected events are not recorded here: the
+-- caller does that, because it knows their source and line (see refold.append).
 --
 -- The lookup and the insert are two statements, and a racing transaction may win in between. The ledger's
 -- unique key then says so *after the winner has committed*, and the next round's lookup sees it.
@@ -19,7 +19,7 @@ BEGIN
     LOOP
         BEGIN
             WITH fresh AS (
-                -- Of several events with one id in this call, the first gets in.
+                -- Of several events with the same id in this call, the first is stored.
                 SELECT DISTINCT ON (p.event_id) p.*
                 FROM unnest(parsed) AS p
                 WHERE p.reason IS NULL
@@ -42,8 +42,8 @@ BEGIN
                           HINT = 'Retry the whole transaction; READ COMMITTED resolves such races by itself.';
             END IF;
         WHEN check_violation THEN
-            -- A row without a segment violates no named constraint: others have drawn the positions that were
-            -- free a moment ago.
+            -- A row without a segment violates no named constraint: other transactions have drawn the positions that
+            -- were free a moment ago.
             GET STACKED DIAGNOSTICS violated = CONSTRAINT_NAME;
             rounds := rounds + 1;
             IF violated <> '' OR rounds > 100 THEN
@@ -54,8 +54,8 @@ BEGIN
     END LOOP;
     IF coalesce(cardinality(stored), 0) < cardinality(parsed)
        AND (SELECT s.hash_probe <> refold.hash_probe() FROM refold.settings AS s) THEN
-        -- The ledger's digests are another server's (after pg_upgrade, until `refold recover`): the log itself tells
-        -- what the content was.
+        -- The digests in the ledger are those of another server (after pg_upgrade, until `refold recover`): compare
+        -- with the content in the log.
         SELECT coalesce(array_agg(p.ordinal), '{}') INTO same
         FROM unnest(parsed) AS p
         JOIN refold.event_ids AS known ON known.event_id = p.event_id
@@ -79,7 +79,7 @@ BEGIN
             END AS answer,
             CASE
                 WHEN p.reason IS NOT NULL THEN p.reason
-                -- A duplicate would tell its producer that it is in the log.
+                -- The answer `duplicate` would tell the producer that the event is in the log.
                 WHEN s.ordinal IS NULL AND lost.event_id IS NOT NULL
                     THEN 'the log has lost the event with this id, and the id stays taken: append it under another'
                 WHEN s.ordinal IS NULL
@@ -92,7 +92,7 @@ BEGIN
         LEFT JOIN refold.event_ids AS known ON known.event_id = p.event_id AND p.reason IS NULL
         LEFT JOIN refold.lost_events AS lost ON lost.event_id = known.event_id
     ),
-    -- A row of its own: producers that all counted in one row would wait for one another.
+    -- A new row for each call: producers that update the same row would wait for each other.
     counted AS (
         INSERT INTO refold.duplicates (events)
         SELECT count(*) FROM answered AS a WHERE a.answer = 'duplicate' HAVING count(*) > 0
@@ -102,4 +102,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.admit_parsed(refold.parsed_event[])
-    IS 'Stores the new ones of parsed events and answers accepted, duplicate, conflict or invalid for each.';
+    IS 'Store the new ones of parsed events, and answer accepted, duplicate, conflict or invalid for each event.';

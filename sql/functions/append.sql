@@ -1,4 +1,4 @@
--- The door for any language: SELECT * FROM refold.append('[{"id": …, "action": …, "ts": …}]').
+-- Append from any language: SELECT * FROM refold.append('[{"id": …, "action": …, "ts": …}]').
 CREATE OR REPLACE FUNCTION refold.append(events jsonb, source text DEFAULT 'sql')
 RETURNS TABLE (ordinal integer, event_id text, answer text, reason text)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -20,4 +20,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.append(jsonb, text) IS
-    'Appends a JSON array of events in the caller''s transaction; one answer each: accepted, duplicate, conflict, invalid.';
+    'Append a JSON array of events in the caller''s transaction, and answer accepted, duplicate, conflict or invalid for each.';

@@ -1,5 +1,5 @@
--- The guards of the log and the ledger stand in every role of a session, also in that of a replica. `pg_restore
--- --disable-triggers` leaves them as triggers like any other, and segments of an older version have such ones.
+-- The guards of the log and the ledger must fire in every replication role of a session (ENABLE ALWAYS). `pg_restore
+-- --disable-triggers` leaves them as ordinary triggers, and segments of an older version have ordinary ones too.
 CREATE OR REPLACE FUNCTION refold.arm_guards() RETURNS integer
 LANGUAGE plpgsql
 SET search_path = pg_catalog
@@ -25,4 +25,4 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION refold.arm_guards() IS 'Makes the guards of the log stand in every role; returns how many did not.';
+COMMENT ON FUNCTION refold.arm_guards() IS 'Make the guards of the log fire in every replication role, and return how many did not.';

@@ -1,4 +1,4 @@
--- The slice of a day: days since 1970. Rows without a day have the smallest number, so that they are in some slice.
+-- The slice of a day: days since 1970. Rows without a day get the smallest number, so that each row is in a slice.
 CREATE OR REPLACE FUNCTION refold.day_slice(day date) RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$

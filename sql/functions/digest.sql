@@ -7,4 +7,4 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$ SELECT hash_record_extended(ROW(user_id, action, ts, metadata, version), 0) $$;
 
 COMMENT ON FUNCTION refold.digest(text, text, timestamptz, jsonb, integer)
-    IS 'Fingerprint of an event''s content; tells a duplicate from a conflict.';
+    IS 'Return the fingerprint of an event''s content, which tells a duplicate from a conflict.';

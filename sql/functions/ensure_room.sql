@@ -1,6 +1,6 @@
--- Room in the log for `incoming` more events, asked for within a caller's transaction. Segments that are made there
--- keep anybody else from making more until it ends, which may be long after; so this leaves it to the workers, who
--- make them in transactions of their own, until three quarters of the reserve are gone.
+-- Reserve room in the log for `incoming` more events within a caller's transaction. A transaction that creates segments
+-- blocks other sessions from creating more until it ends, which may take long. So the workers create them in short
+-- transactions, and this function only does if three quarters of the reserve are used.
 CREATE OR REPLACE FUNCTION refold.ensure_room(incoming bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
@@ -22,4 +22,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.ensure_room(bigint) IS
-    'Makes room in the log for so many more events: before a COPY or INSERT of your own, in a transaction of its own.';
+    'Make room in the log for a number of events. Call it before your own COPY or INSERT, in a separate transaction.';

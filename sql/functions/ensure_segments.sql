@@ -1,9 +1,9 @@
--- Keeps segments ready ahead of the log's end, enough for `incoming` more events.
--- A segment is made beside the log and then attached: CREATE … PARTITION OF would wait for every open writer.
+-- Keep segments ready after the log's end, enough for `incoming` more events.
+-- A segment is created beside the log and then attached: CREATE … PARTITION OF would wait for every open writer.
 CREATE OR REPLACE FUNCTION refold.ensure_segments(incoming bigint DEFAULT 0) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
--- A producer's session makes some too: they are like the others, whatever it is set up for.
+-- A producer's session may create segments too, and its settings must not change how they look.
 SET default_tablespace = ''
 SET default_table_access_method = heap
 AS $$
@@ -23,25 +23,25 @@ BEGIN
     SELECT last_value + incoming, CASE WHEN is_called THEN last_value ELSE 0 END INTO needed, drawn
     FROM refold.events_position;
     upper_end := refold.log_end();
-    -- Half a reserve is left before anybody makes more, so that the usual append only looks.
+    -- Create more only when half of the reserve is used, so that the usual append does nothing here.
     IF upper_end - needed > reserve / 2 THEN
         RETURN 0;
     END IF;
-    -- One makes segments at a time. Another is at it: wait only if this call cannot do without.
+    -- Only one session creates segments at a time. Wait for another only if this call needs the room now.
     IF NOT refold.lock_segments(upper_end - needed <= 0) THEN
         RETURN 0;
     END IF;
     upper_end := refold.log_end();
     IF drawn >= upper_end THEN
-        -- Somebody has drawn a position that has no segment: the room did not suffice for his statement. How long that
-        -- was nobody knows; next time it finds twice as much. (At most so much: positions can be drawn for nothing.)
+        -- A drawn position has no segment: the room was too small for a statement of unknown length. Record the reserve,
+        -- so that the next statement finds twice as much. (No more, because a position may be drawn without an event.)
         reserve := least(reserve, greatest(config.segment_size * 16, config.segment_size * config.segments_ahead));
         INSERT INTO refold.batches (events, stored) VALUES (reserve, false);
         SELECT w.reserve INTO reserve FROM refold.room_wanted() AS w;
     END IF;
-    -- Positions can be drawn without an event (an INSERT that fails has drawn its own), by a producer a million times a
-    -- second. So the next segment is as wide as those in a row together that the sequence has passed and that have stayed
-    -- empty: burned positions make few tables. (By its size: what is in it may belong to a transaction that is open.)
+    -- Positions can be drawn without an event (a failed INSERT has drawn some), by a producer a million times a second.
+    -- So the next segment is as wide as the latest passed segments that stayed empty, together: unused positions make
+    -- few tables. (Empty by size: rows in a segment may belong to an open transaction.)
     SELECT sum(passed.width) INTO burned
     FROM (
         SELECT p.width, bool_and(p.bytes * 10 < p.width) OVER (ORDER BY p.upper_position DESC) AS empty
@@ -56,7 +56,7 @@ BEGIN
     width := least(greatest(burned, config.segment_size), config.segment_size << 12);
     WHILE upper_end - needed <= reserve LOOP
         segment := format('events_%s', lpad(upper_end::text, 15, '0'));
-        -- Under REPEATABLE READ this transaction's snapshot may not show a segment that is there.
+        -- Under REPEATABLE READ the snapshot of this transaction may not show an existing segment.
         IF to_regclass(format('refold.%I', segment)) IS NULL THEN
             EXECUTE format('CREATE TABLE refold.%I (LIKE refold.events INCLUDING ALL EXCLUDING IDENTITY EXCLUDING COMMENTS)', segment);
             EXECUTE format(
@@ -74,4 +74,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.ensure_segments(bigint)
-    IS 'Creates log segments ahead of need; returns how many were made.';
+    IS 'Create log segments ahead of need, and return how many were created.';

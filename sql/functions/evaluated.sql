@@ -1,6 +1,6 @@
--- What a metric's view makes of a row is evaluated when the row is written, in the WHEN condition of a trigger: there
--- it fails for the event that causes it, and not for everybody who looks. The condition is never true.
--- (Not a generated column, nor a CHECK: an upsert evaluates these for the row that is proposed, which is a page's part
+-- The expressions of a metric's view are evaluated when a row is written, in the WHEN condition of a trigger. There an
+-- error concerns the event that causes it, and not every reader of the view. The condition is never true.
+-- (A generated column or a CHECK would not do: an upsert evaluates them for the proposed row, which holds a page's part
 -- of a sum and not the sum.)
 CREATE OR REPLACE FUNCTION refold.evaluated() RETURNS trigger
 LANGUAGE plpgsql

@@ -1,6 +1,6 @@
--- The first log events that a cursor has not applied yet, at most `most`, with the oldest among them: one range of the
--- index for each late transaction, and one for all that comes behind `done` and behind the progress of the run. Planned
--- each time, over the segments in which they can be, and the same whatever the planner knows about these.
+-- The first log events that a cursor has not applied yet, at most `most`, the oldest included. It reads a range of the
+-- index for each late transaction, and a range for all events after `done` and after the progress of the run. Each call
+-- plans over the segments that can hold them, with the same plan whatever the statistics are.
 CREATE OR REPLACE FUNCTION refold.first_unread(
     done pg_snapshot, target pg_snapshot, progress_txid xid8, progress_position bigint, most bigint
 ) RETURNS TABLE (txid xid8, "position" bigint, event_id text, recorded_at timestamptz, late boolean)
@@ -19,7 +19,7 @@ DECLARE
 BEGIN
     SELECT array_agg(l.txid ORDER BY l.txid), array_agg(l.after ORDER BY l.txid) INTO late_txids, late_after
     FROM refold.late_unread(done, target, progress_txid, progress_position) AS l;
-    -- Read after the snapshot was taken: nothing that it shows has a greater position.
+    -- Read after the snapshot was taken: no event in the snapshot has a greater position.
     SELECT s.last_value INTO high FROM refold.events_position AS s;
     IF late_txids IS NOT NULL THEN
         RETURN QUERY EXECUTE format(
@@ -41,4 +41,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.first_unread(pg_snapshot, pg_snapshot, xid8, bigint, bigint)
-    IS 'The first events that a cursor has yet to apply.';
+    IS 'Return the first events that a cursor has not applied yet.';

@@ -1,9 +1,9 @@
--- Removes the oldest records of a kind that are over and older than the settings say, a portion at a time; what
--- reports count of them is added to refold.forgotten in the same statement. Records are looked at in the order in which
--- they were made, so that no portion reads what is new. Answers the last number looked at; NULL: that was all.
+-- Delete the oldest closed records of a kind that exceed the age in the settings, a portion at a time. The same statement
+-- adds their numbers to refold.forgotten, for reports. A portion follows the order of creation, so that it reads no new
+-- records. The result is the last number that was read; NULL: no old records are left.
 --
--- What still waits stays, whatever its age: open incidents, and input that came again lately. It runs as the owner,
--- because nobody else may remove a record, and by these rules alone.
+-- Open incidents and input that came again lately stay, whatever their age. The function runs as the owner, because no
+-- other role may delete these records, and only by these rules.
 CREATE OR REPLACE FUNCTION refold.forget(what text, after bigint, many integer) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
@@ -68,7 +68,7 @@ BEGIN
         )
         SELECT CASE WHEN count(*) = forget.many AND max(detected_at) < horizon THEN max(incident_id) END INTO upto FROM looked;
     WHEN 'letters' THEN
-        -- Those that were released, of builds that stay. What waits or was dropped is missing from a table.
+        -- Only released dead letters of builds that stay: the event of a waiting or dropped one is missing from a table.
         horizon := clock_timestamp() - make_interval(days => days.repair_days);
         WITH looked AS MATERIALIZED (
             SELECT d.dead_letter_id, d.first_failed_at FROM refold.dead_letters AS d
@@ -85,4 +85,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.forget(text, bigint, integer)
-    IS 'Removes a portion of old records: rejected, repairs, incidents, or letters (released ones).';
+    IS 'Delete a portion of old records: rejected, repairs, incidents, or letters (released ones).';

@@ -1,4 +1,4 @@
--- What pages add has no foreign key, whose check would cost each of them 0.08 ms: it goes with its build.
+-- Delete the rows that pages have added for a build. They have no foreign key, whose check would cost a page 0.08 ms.
 CREATE OR REPLACE FUNCTION refold.forget_build() RETURNS trigger
 LANGUAGE plpgsql
 AS $$

@@ -1,6 +1,6 @@
--- Removes the rows of builds whose tables were dropped long ago, with their dead letters, and deployments that nothing
--- speaks of any more. The latest of a projection stays, for its number; and the latest that was live, so that a rollback
--- knows that there was one. What others refer to stays with them.
+-- Delete the rows of builds whose tables were dropped long ago, with their dead letters, and unreferenced deployments.
+-- The latest build of a projection stays, for its number, and so does the latest that was live, so that a rollback can
+-- name it. Builds that other rows reference stay too.
 CREATE OR REPLACE FUNCTION refold.forget_builds(many integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
@@ -37,4 +37,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.forget_builds(integer)
-    IS 'Removes the rows of builds that were dropped long ago, and their dead letters; answers how many.';
+    IS 'Delete the rows of builds that were dropped long ago, with their dead letters, and return how many.';

@@ -1,5 +1,5 @@
 -- A cursor never moves backwards, whatever moves it: superset(new, old) as in refold.model.stream.cursor.Snapshot.includes.
--- A row is added behind the newest: one with a lower number would never be seen, and its page would come again.
+-- A new row must follow the newest: a row with a lower number would not count, and its page would be applied again.
 CREATE OR REPLACE FUNCTION refold.guard_cursor() RETURNS trigger
 LANGUAGE plpgsql
 AS $$

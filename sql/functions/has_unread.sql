@@ -1,4 +1,4 @@
--- Whether a cursor on the log has anything to read: what an idle worker asks. Two ranges, as in the page.
+-- Tell an idle worker whether a cursor on the log has events to read. It reads two ranges, as a page does.
 CREATE OR REPLACE FUNCTION refold.has_unread(done pg_snapshot, newest xid8) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = refold, pg_catalog, pg_temp
@@ -12,7 +12,7 @@ BEGIN
     IF newest >= pg_snapshot_xmax(done) THEN
         RETURN true;
     END IF;
-    -- What is still open has nothing that could be read.
+    -- An open transaction has no events that could be read.
     ended := ARRAY(
         SELECT x FROM pg_snapshot_xip(done) AS x WHERE pg_visible_in_snapshot(x, pg_current_snapshot()) ORDER BY x);
     IF ended = '{}' THEN
@@ -27,4 +27,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.has_unread(pg_snapshot, xid8)
-    IS 'Whether the log holds an event that a cursor has not read; `newest` is its greatest txid (refold.last_txid).';
+    IS 'Return whether the log holds an event that a cursor has not read; `newest` is its greatest txid (refold.last_txid).';

@@ -1,6 +1,6 @@
--- What this server's hash functions make of some values, one of each type that the log, the ledger and most keys have.
--- They are not promised to stay the same from one major version of Postgres to the next. Whoever keeps hashes keeps
--- this beside them (`refold.settings.hash_probe`): where it differs, they are another server's.
+-- Hashes of sample values, one for each type in the log, the ledger and most keys. PostgreSQL does not promise that hash
+-- functions stay the same between major versions. So refold stores this result beside its hashes
+-- (`refold.settings.hash_probe`): if it differs, the hashes are those of another server.
 CREATE OR REPLACE FUNCTION refold.hash_probe() RETURNS bigint[]
 LANGUAGE sql STABLE PARALLEL SAFE
 SET search_path = pg_catalog
@@ -21,4 +21,4 @@ SELECT ARRAY[
 ]
 $$;
 
-COMMENT ON FUNCTION refold.hash_probe() IS 'Tells whether kept hashes are of this server''s hash functions.';
+COMMENT ON FUNCTION refold.hash_probe() IS 'Return hashes of sample values, which show whether stored hashes are those of this server.';

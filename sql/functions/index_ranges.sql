@@ -1,5 +1,6 @@
--- Lets an audit find a range of positions, or of time, in an event-grain table. BRIN: next to nothing on insert, for
--- both grow with the table. (minmax_multi: a few late events must not make a range of blocks span years.)
+-- Create an index by which an audit finds a range of positions or of time in an event-grain table. BRIN costs next to
+-- nothing on insert, because both grow with the table. (minmax_multi: a few late events must not make a range of blocks span
+-- years.)
 CREATE OR REPLACE FUNCTION refold.index_ranges(stream regclass, name text) RETURNS void
 LANGUAGE plpgsql
 AS $$

@@ -1,5 +1,5 @@
--- Cursors are added, and old ones deleted; the newest of a build stays as it is while the build is there: whoever
--- changed or deleted it would put the cursor back, and events would be counted twice.
+-- Rows of cursors are added, and old ones deleted. The newest row of a build cannot be changed or deleted while the build
+-- exists: that would move the cursor back, and events would be counted twice.
 CREATE OR REPLACE FUNCTION refold.keep_newest() RETURNS trigger
 LANGUAGE plpgsql
 AS $$

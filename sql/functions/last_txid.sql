@@ -1,7 +1,6 @@
--- The greatest txid in the log; NULL when it is empty. It is what an idle worker asks, so it must not touch all segments:
--- bounds stand in the statement, for a plan that is made without knowing them holds all segments, and takes a lock on each
--- of them and on each of their indexes. Looked for behind the slice that was passed last, then twice as far back each time:
--- usually the first look finds it.
+-- The greatest txid in the log; NULL if the log is empty. Idle workers ask often, so it must not touch all segments. The
+-- bounds are literals: a plan without them contains all segments, and locks each of them and all their indexes. The search
+-- starts after the slice that was passed last, and goes back twice as far each time; usually the first attempt finds it.
 CREATE OR REPLACE FUNCTION refold.last_txid() RETURNS xid8
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
@@ -19,7 +18,7 @@ BEGIN
     LOOP
         SELECT s.passed INTO since FROM refold.sealed_slices AS s WHERE s.slice <= behind ORDER BY s.slice DESC LIMIT 1;
         since := coalesce(since, '0');
-        -- Up to the end: after a restore the sequence may be behind the log.
+        -- Without an upper bound: after a restore the sequence may be lower than the last position.
         EXECUTE format(
             'SELECT e.txid FROM refold.events AS e WHERE e.txid >= $1 AND e.position >= %s ORDER BY e.txid DESC LIMIT 1',
             refold.positions_since(since))
@@ -32,4 +31,4 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION refold.last_txid() IS 'The greatest txid in the log; NULL when it is empty.';
+COMMENT ON FUNCTION refold.last_txid() IS 'Return the greatest txid in the log; NULL if the log is empty.';

@@ -1,5 +1,5 @@
--- Transactions that a cursor has to look up one by one, for they were open when `done` or `target` was taken: those that
--- have ended since, and behind which position their events have not been applied.
+-- Transactions that a cursor has to look up one by one, because they were open when `done` or `target` was taken. Returns
+-- those that have ended since, each with the position after which its events are not applied yet.
 CREATE OR REPLACE FUNCTION refold.late_unread(
     done pg_snapshot, target pg_snapshot, progress_txid xid8, progress_position bigint
 ) RETURNS TABLE (txid xid8, after bigint)
@@ -19,4 +19,4 @@ WHERE x >= pg_snapshot_xmax(done) AND x < progress_txid AND pg_visible_in_snapsh
 $$;
 
 COMMENT ON FUNCTION refold.late_unread(pg_snapshot, pg_snapshot, xid8, bigint)
-    IS 'Transactions behind a cursor''s ends that it has not applied, and the position up to which it has.';
+    IS 'Return late transactions that a cursor has not applied, each with the position up to which it has.';

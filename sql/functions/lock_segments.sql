@@ -1,6 +1,6 @@
--- Lets one transaction at a time make segments, until it ends. The lock is the one that ATTACH PARTITION takes of the
--- log, and only who may change the log gets it: an advisory lock could be taken by whoever may connect, and then every
--- append would wait. Writers and readers of the log go on beside it.
+-- Let only one transaction at a time create segments, until it ends. The lock is the one that ATTACH PARTITION takes on
+-- the log, and only roles that may change the log can take it. Any login could take an advisory lock, and block every
+-- append. Writers and readers of the log do not conflict with the lock.
 CREATE OR REPLACE FUNCTION refold.lock_segments(wait boolean) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
@@ -14,7 +14,7 @@ BEGIN
         RETURN true;
     END IF;
     IF patience = '0' THEN
-        -- Who has it leaves soon, or never: an open transaction of a producer that needed room.
+        -- The holder releases it soon, unless a producer that needed room keeps its transaction open.
         PERFORM set_config('lock_timeout', '30s', true);
     END IF;
     LOCK TABLE ONLY refold.events IN SHARE UPDATE EXCLUSIVE MODE;
@@ -25,7 +25,7 @@ EXCEPTION WHEN lock_not_available THEN
         RETURN false;
     END IF;
     SELECT string_agg(
-               coalesce('pid ' || l.pid, 'the prepared transaction ' || p.gid, 'somebody')
+               coalesce('pid ' || l.pid, 'the prepared transaction ' || p.gid, 'a session')
                || coalesce(' (' || coalesce(a.usename, p.owner)
                            || coalesce(', ' || nullif(a.application_name, ''), '')
                            || coalesce(', since ' || coalesce(a.xact_start, p.prepared), '') || ')', ''), '; ')
@@ -39,11 +39,11 @@ EXCEPTION WHEN lock_not_available THEN
       AND l.mode IN ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
                      'AccessExclusiveLock')
       AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database());
-    RAISE EXCEPTION 'the log has no room, and who makes some does not end: %', coalesce(holders, 'gone by now')
+    RAISE EXCEPTION 'the log has no room, and the transaction that makes room does not end: %', coalesce(holders, 'gone by now')
         USING ERRCODE = 'lock_not_available',
               HINT = 'End that transaction: SELECT pg_terminate_backend(PID); or COMMIT or ROLLBACK PREPARED ''GID'';';
 END
 $$;
 
 COMMENT ON FUNCTION refold.lock_segments(boolean)
-    IS 'Keeps others from making segments until the transaction ends; false when somebody else has the lock.';
+    IS 'Keep other sessions from creating segments until the transaction ends; return false if another holds the lock.';

@@ -1,6 +1,6 @@
--- The first position behind the last segment. Segments are named by where they begin, so that the index of the
--- catalog's names leads to the last of them, however many there are. Asked of the catalog itself: a figure kept beside it
--- would be wrong as soon as somebody detaches a segment, and a row that every append reads.
+-- The first position after the last segment. The name of a segment has its first position, so that the catalog's index
+-- of names leads to the last segment, however many there are. It reads the catalog itself: a stored number would be wrong
+-- as soon as a segment is detached by hand, and every append would read its row.
 CREATE OR REPLACE FUNCTION refold.log_end() RETURNS bigint
 LANGUAGE plpgsql STABLE
 SET search_path = refold, pg_catalog, pg_temp
@@ -21,4 +21,4 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION refold.log_end() IS 'The first position for which the log has no segment.';
+COMMENT ON FUNCTION refold.log_end() IS 'Return the first position for which the log has no segment.';

@@ -1,7 +1,6 @@
--- How many events the log has. Up to `counted` positions they are counted, of which five thousand are the most. Of a longer
--- log it is said about how many: slices that were sealed lately have been counted, between which those that are missing
--- are empty (of a COPY that failed); earlier ones are taken to be like them, and every position behind the last of them to
--- be an event.
+-- The number of events in the log. Up to `counted` positions (at most five thousand) they are counted. For a longer log
+-- the number is an estimate. Slices that were sealed lately have exact counts, and a slice missing between them is empty
+-- (after a failed COPY). Earlier slices are assumed to be like these, and every position after the last to be an event.
 CREATE OR REPLACE FUNCTION refold.log_size(counted bigint DEFAULT 5000) RETURNS TABLE (events bigint, exact boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
@@ -28,4 +27,4 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION refold.log_size(bigint) IS 'How many events the log has, and whether they were counted.';
+COMMENT ON FUNCTION refold.log_size(bigint) IS 'Return the number of events in the log, and whether they were counted.';

@@ -1,4 +1,4 @@
--- Why the log does not take this metadata; NULL where it does. The same limits as refold.model.event.jsonb_limits in Python;
+-- The reason why the log refuses metadata; NULL if it accepts it. The same limits as refold.model.event.jsonb_limits in Python;
 -- tests/cases/events.json holds both to them.
 CREATE OR REPLACE FUNCTION refold.metadata_problem(metadata jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
@@ -17,7 +17,7 @@ BEGIN
     IF jsonb_path_exists(metadata, 'strict $.**{100} ? (@.type() == "object" || @.type() == "array")') THEN
         RETURN 'is nested more than 100 levels deep: flatten it';
     END IF;
-    -- One of two halves that have more than 2000 digits together has 250 in a row, as next to nothing else has.
+    -- A number of more than 2000 digits has 250 in a row on one side of its point, which is rare otherwise.
     IF written ~ '[0-9]{250}' AND EXISTS (
         SELECT FROM jsonb_path_query(metadata, 'strict $.** ? (@.type() == "number")') AS number
         WHERE char_length(translate(number::text, '-.', '')) > 2000
@@ -29,4 +29,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.metadata_problem(jsonb)
-    IS 'Why the log does not take this metadata (size, depth, digits of a number); NULL where it does.';
+    IS 'Return why the log refuses this metadata (size, depth, digits of a number); NULL if it accepts it.';

@@ -1,9 +1,8 @@
--- NOTIFY only when a worker sleeps. A sleeper holds the lock shared, so trying it exclusively
--- fails exactly then. Trying and letting go are one expression: between two statements a cancel could leak
--- the lock and keep every worker from sleeping. NOTIFY in every commit would take a cluster-wide lock.
+-- NOTIFY only if a worker sleeps. A sleeper holds the lock shared, so that an attempt to lock it exclusively fails exactly
+-- then. Lock and unlock are in one expression: a cancel between two statements could leak the lock, and then no worker
+-- could sleep. A NOTIFY in every commit would take a cluster-wide lock each time.
 -- `SET refold.notify = off` (for a role or session) lets a producer PREPARE TRANSACTION.
--- When somebody's listener is stuck and the cluster's queue fills, NOTIFY would make the commit fail: then
--- workers poll.
+-- If a stuck listener lets the cluster's queue fill up, NOTIFY would make the commit fail: then workers poll instead.
 CREATE OR REPLACE FUNCTION refold.notify_sleepers() RETURNS trigger
 LANGUAGE plpgsql
 AS $$

@@ -1,4 +1,4 @@
--- The first log event that a cursor has not applied yet, however many there are.
+-- The oldest log event that a cursor has not applied yet, however many there are.
 CREATE OR REPLACE FUNCTION refold.oldest_unread(
     done pg_snapshot, target pg_snapshot, progress_txid xid8, progress_position bigint
 ) RETURNS TABLE (event_id text, recorded_at timestamptz)
@@ -12,4 +12,4 @@ LIMIT 1
 $$;
 
 COMMENT ON FUNCTION refold.oldest_unread(pg_snapshot, pg_snapshot, xid8, bigint)
-    IS 'The event that has waited longest for a cursor, and since when; no row when nothing waits.';
+    IS 'Return the event that has waited longest for a cursor, and since when; no row if no event waits.';

@@ -1,4 +1,4 @@
--- Events as they come in, one row each in their order, with the reason why one cannot be stored. The same rules
+-- Parsed events, a row for each in their order, with the reason if an event cannot be stored. The same rules
 -- as refold.model.event.source_event.SourceEvent in Python; tests/cases/events.json holds both to them.
 CREATE OR REPLACE FUNCTION refold.parse_events(events jsonb) RETURNS SETOF refold.parsed_event
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -46,7 +46,7 @@ SELECT
 FROM jsonb_array_elements(events) WITH ORDINALITY AS e (event, ordinal)
 CROSS JOIN LATERAL (SELECT refold.parse_timestamp(e.event -> 'ts') AS ts) AS t
 CROSS JOIN LATERAL (
-    -- NULL when it is no whole number. 1e0 is one, 1.0 is not: as in Python.
+    -- NULL unless it is a whole number. 1e0 is a whole number and 1.0 is not, as in Python.
     SELECT CASE
         WHEN NOT e.event ? 'version' THEN 1
         WHEN jsonb_typeof(e.event -> 'version') = 'number' AND scale((e.event -> 'version')::numeric) = 0

@@ -1,4 +1,4 @@
--- Postgres would rather take an integer for a double, which has not all of them, than for anyelement.
+-- Without this function Postgres would cast an integer to double, which cannot hold all integers.
 CREATE OR REPLACE FUNCTION refold.plain(bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS 'SELECT $1';

@@ -1,5 +1,5 @@
--- The slice of a position of the log: 16,384 neighbours. Any number that somebody may have put into a table is in
--- some slice; else the audit that would find it fails.
+-- The slice of a position of the log: 16,384 adjacent positions. Any number is in a slice, also one that was written by
+-- hand: otherwise the audit that should find it would fail.
 CREATE OR REPLACE FUNCTION refold.position_slice("position" bigint) RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$

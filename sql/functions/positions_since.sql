@@ -1,6 +1,6 @@
--- The first position that transactions from `since` on may have drawn: which segments need not be looked at.
--- When a slice was noted as passed, the sequence had passed its end, and the noting transaction got its id after that
--- (see refold.store.log.seal). Whoever has that id or a greater one got it later still, and draws positions after his id.
+-- The first position that transactions from `since` on may have drawn, so that readers can skip earlier segments.
+-- When a slice was recorded as passed, the sequence had passed its end, and the recording transaction got its id after that
+-- (see refold.store.log.seal). A transaction with that id or a greater one got it later, and draws positions after its id.
 CREATE OR REPLACE FUNCTION refold.positions_since(since xid8) RETURNS bigint
 LANGUAGE plpgsql STABLE
 SET search_path = refold, pg_catalog, pg_temp
@@ -21,4 +21,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.positions_since(xid8)
-    IS 'No transaction with this id or a greater one has written to the log below this position.';
+    IS 'Return a position below which no transaction with this id or a greater one has written to the log.';

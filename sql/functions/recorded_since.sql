@@ -1,7 +1,6 @@
--- How many events the log has taken in since an instant. Up to five thousand they are counted, from the end of the log
--- backwards. Of more it is only said about how many there are, from the first slice on that was sealed since then: slices
--- that were sealed lately have been counted (those that are missing between them are empty), others are taken to be like
--- them.
+-- The number of events that the log has stored since an instant. Up to five thousand they are counted, from the end of
+-- the log backwards. A greater number is an estimate, from the first slice that was sealed since then. Slices that were
+-- sealed lately have exact counts (a slice missing between them is empty), and others are assumed to be like them.
 CREATE OR REPLACE FUNCTION refold.recorded_since(since timestamptz) RETURNS TABLE (events bigint, exact boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
@@ -17,7 +16,7 @@ DECLARE
     first_slice bigint;
 BEGIN
     SELECT s.last_value INTO high FROM refold.events_position AS s;
-    -- Where the newest events are; a few positions more, for not every one is an event.
+    -- The range of the newest events, and a few positions more, because not every position has an event.
     SELECT s.passed INTO mark FROM refold.sealed_slices AS s WHERE s.slice < (high - 4 * most) >> 14 ORDER BY s.slice DESC LIMIT 1;
     mark := coalesce(mark, '0');
     EXECUTE format(
@@ -42,4 +41,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.recorded_since(timestamptz)
-    IS 'How many events the log has taken in since an instant, and whether they were counted.';
+    IS 'Return the number of events that the log has stored since an instant, and whether they were counted.';

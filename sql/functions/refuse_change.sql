@@ -1,5 +1,5 @@
--- The log is append-only, for its owner too. On rows as well as on statements: a subscription applies rows, and
--- fires nothing else.
+-- The log is append-only, for its owner too. The guard is on rows as well as on statements, because a subscription only
+-- fires triggers on rows.
 CREATE OR REPLACE FUNCTION refold.refuse_change() RETURNS trigger
 LANGUAGE plpgsql
 AS $$

@@ -1,4 +1,4 @@
--- txid and position are how readers find what is new; an event that names its own would be skipped.
+-- Readers find new events by txid and position; an event that sets its own could be skipped.
 CREATE OR REPLACE FUNCTION refold.refuse_forgery() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
@@ -6,7 +6,7 @@ BEGIN
     IF refold.restoring() THEN
         RETURN NEW;
     END IF;
-    RAISE EXCEPTION 'txid and position of an event are given by the database'
+    RAISE EXCEPTION 'only the database sets txid and position of an event'
         USING ERRCODE = 'generated_always',
               HINT = CASE current_setting('session_replication_role')
                   WHEN 'replica' THEN 'The log takes no replicated rows: append through refold.append(jsonb).'

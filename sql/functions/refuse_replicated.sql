@@ -1,11 +1,11 @@
--- A subscription that brings rows of another log, or ledger, brings another cluster's coordinates: a cursor would
--- skip such an event, and an id without its event would keep that out.
+-- Rows of another log or ledger, which a subscription brings, have the coordinates of another cluster. A cursor could skip
+-- such an event, and an id without its event would keep the event out.
 CREATE OR REPLACE FUNCTION refold.refuse_replicated() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    -- What the log's own trigger brings has come with its event. And `pg_restore --disable-triggers` leaves a trigger
-    -- for replicas behind as one for everybody.
+    -- Allow a row from the log's own trigger, which comes with its event. (`pg_restore --disable-triggers` turns a
+    -- trigger for replicas into one that always fires.)
     IF pg_trigger_depth() > 1 OR current_setting('session_replication_role') <> 'replica' THEN
         RETURN NEW;
     END IF;

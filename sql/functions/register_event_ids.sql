@@ -1,5 +1,5 @@
--- Every event that reaches the log passes the ledger, whichever door it came through: a statement that brings
--- an id a second time fails as a whole. Ids go in sorted, so that two batches cannot wait for each other.
+-- Register the ids of new events in the ledger, however they were written: a statement with an id that exists already fails
+-- as a whole. Ids are inserted in order, so that two batches cannot deadlock.
 CREATE OR REPLACE FUNCTION refold.register_event_ids() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
@@ -12,7 +12,7 @@ BEGIN
         RAISE EXCEPTION 'refold.register_event_ids is the trigger of refold.events' USING ERRCODE = 'insufficient_privilege';
     END IF;
     IF current_setting('refold.restoring', true) = 'on' AND refold.restoring() THEN
-        -- What comes back is what the ledger knows, where it stood: nothing else gets in by this door.
+        -- Restored events must be in the ledger, with the same content and position; others are refused.
         SELECT n.event_id INTO stranger
         FROM arrived AS n LEFT JOIN refold.event_ids AS k USING (event_id)
         WHERE (k.digest, k.position)
@@ -31,7 +31,7 @@ BEGIN
     FROM arrived AS n
     ORDER BY n.event_id;
     GET DIAGNOSTICS many = ROW_COUNT;
-    -- By the large ones room is prepared for the next (refold.room_wanted). To the usual batch that is one comparison.
+    -- Record large statements, by which room is prepared for the next (refold.room_wanted); others cost one comparison.
     IF many >= 1000 THEN
         INSERT INTO refold.batches (events)
         SELECT many FROM refold.settings AS s WHERE many >= s.segment_size / 20;

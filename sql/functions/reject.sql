@@ -1,6 +1,6 @@
--- Keeps input that did not get in. The same input seen again (a retry, a second run of a file) is counted,
--- not kept twice. A source that is too long for the index is known by its start and its hash: else what is kept of a
--- bad event would keep the good ones of its call from the log.
+-- Store input that was rejected. The same input again (a retry, a second run of a file) is counted, not stored twice. A
+-- source that is too long for the index is stored as its start and its hash: otherwise an error here would also reject the
+-- valid events of the call.
 CREATE OR REPLACE FUNCTION refold.reject(
     source text, line bigint, answer text, reason text, raw text
 ) RETURNS void
@@ -17,4 +17,4 @@ ON CONFLICT (source, line, answer, md5(raw))
 $$;
 
 COMMENT ON FUNCTION refold.reject(text, bigint, text, text, text)
-    IS 'Keeps rejected input with its raw text, reason, source and line.';
+    IS 'Store rejected input with its raw text, reason, source and line.';

@@ -1,6 +1,5 @@
--- Up to when a standby has repeated what its primary wrote; NULL on a primary, and where nothing is known to be missing:
--- the standby is connected, and has repeated all that it got. Else the last transaction that it repeated says it, or the
--- checkpoint from which it began.
+-- The time up to which a standby has replayed its primary; NULL on a primary, and on a connected standby that has replayed
+-- all it received. Otherwise it is the time of the last replayed transaction, or of the checkpoint at which replay began.
 CREATE OR REPLACE FUNCTION refold.replayed_at() RETURNS timestamptz
 LANGUAGE sql STABLE
 SET search_path = pg_catalog
@@ -12,4 +11,4 @@ WHERE pg_is_in_recovery()
 $$;
 
 COMMENT ON FUNCTION refold.replayed_at()
-    IS 'Up to when a standby has what its primary wrote; NULL where nothing is known to be missing.';
+    IS 'Return the time up to which a standby has replayed its primary; NULL if it is not known to be behind.';

@@ -1,5 +1,5 @@
--- Whether somebody who may act as the owner has said, in this session, that he puts back what the log has lost
--- (`SET LOCAL refold.restoring = on`). The guards of the log and the ledger ask when they are about to refuse.
+-- Whether this session restores lost events (`SET LOCAL refold.restoring = on`), with a login that may act as the owner.
+-- The guards of the log and the ledger check it before they refuse.
 CREATE OR REPLACE FUNCTION refold.restoring() RETURNS boolean
 LANGUAGE sql STABLE
 SET search_path = pg_catalog
@@ -9,4 +9,4 @@ SELECT coalesce(current_setting('refold.restoring', true), 'off') = 'on'
 $$;
 
 COMMENT ON FUNCTION refold.restoring()
-    IS 'Whether this session puts back events that the log has lost: SET LOCAL refold.restoring = on.';
+    IS 'Return whether this session restores lost events: SET LOCAL refold.restoring = on.';

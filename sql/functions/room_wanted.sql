@@ -1,6 +1,6 @@
--- How many positions are to be ready ahead of the log's end. A statement sees the segments that are there when it begins,
--- and no later ones: a COPY or INSERT of a producer's own needs room for all of it beforehand. So what the largest of them
--- lately has taken is there twice (half of it is left before anybody makes more), and a minute at the present rate.
+-- The number of positions to keep ready after the log's end. A statement only sees the segments that exist when it starts,
+-- so a producer's own COPY or INSERT needs room for all its events beforehand. The reserve is twice the largest recent
+-- statement (it is refilled when half is used), plus a minute at the present rate.
 CREATE OR REPLACE FUNCTION refold.room_wanted(OUT reserve bigint, OUT largest bigint, OUT rate double precision)
 LANGUAGE plpgsql STABLE
 SET search_path = refold, pg_catalog, pg_temp
@@ -11,7 +11,7 @@ AS $$
 BEGIN
     SELECT coalesce(max(b.events), 0) INTO largest
     FROM refold.batches AS b WHERE b.at >= clock_timestamp() - interval '7 days';
-    -- Slices are sealed about a minute after they were filled: 2^14 positions each, see refold.position_slice.
+    -- Slices of 2^14 positions are sealed about a minute after they are full: see refold.position_slice.
     SELECT count(*) * 16384 / 120.0 INTO rate
     FROM refold.sealed_slices AS s WHERE s.sealed_at >= clock_timestamp() - interval '2 minutes';
     SELECT greatest(c.segment_size * c.segments_ahead, 2 * largest + CASE WHEN largest > 0 THEN c.segment_size ELSE 0 END)
@@ -21,4 +21,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.room_wanted() IS
-    'Positions to keep ready; the largest statement of the last seven days, and events a second, by which that is found.';
+    'Return the positions to keep ready, the largest statement of the last seven days, and the events a second.';

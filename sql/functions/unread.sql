@@ -1,6 +1,6 @@
--- How many log events a cursor has not applied yet. Up to a hundred they are counted. Of more it is only said about how
--- many there are, by the positions between the first of them and the log's end, some of which may be of no event: what is
--- asked every few seconds must not read more the further a metric is behind.
+-- The number of log events that a cursor has not applied yet. Up to a hundred they are counted. A greater number is an
+-- estimate: the positions from the first of them to the log's end, some of which may have no event. The query runs every few
+-- seconds, and must not read more the further a metric is behind.
 CREATE OR REPLACE FUNCTION refold.unread(
     done pg_snapshot, target pg_snapshot, progress_txid xid8, progress_position bigint
 ) RETURNS TABLE (events bigint, oldest timestamptz, exact boolean)
@@ -18,4 +18,4 @@ FROM (
 $$;
 
 COMMENT ON FUNCTION refold.unread(pg_snapshot, pg_snapshot, xid8, bigint)
-    IS 'How many log events a cursor has yet to apply, since when the oldest has been there, and whether they were counted.';
+    IS 'Return the number of log events that a cursor has not applied, the time of the oldest, and whether they were counted.';

@@ -1,5 +1,5 @@
--- The same for one build that is kept, for those who may not read the log: with a cursor of their own making they could count
--- in it whatever they like. (In PL/pgSQL: the view that it reads is made after the functions.)
+-- refold.unread for a kept build, for roles that may not read the log: with a cursor of their choice they could count any
+-- events in it. (In PL/pgSQL, because the view that it reads is created after the functions.)
 CREATE OR REPLACE FUNCTION refold.unread_of(build bigint) RETURNS TABLE (events bigint, oldest timestamptz, exact boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
@@ -14,4 +14,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.unread_of(bigint)
-    IS 'How many log events a kept build has yet to apply, and since when the oldest of them has been there.';
+    IS 'Return the number of log events that a kept build has not applied, and the time of the oldest.';

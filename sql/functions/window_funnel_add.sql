@@ -1,9 +1,10 @@
--- The transition of refold.window_funnel: one more row.
+-- The transition function of refold.window_funnel: adds a row.
 --
--- Postgres copies what a PL/pgSQL transition returns, so the time of a group grows with the square of the rows it
--- keeps: 10,000 take 0.3 s, 100,000 take 27 s. Users who came all the way are pruned; for others that large,
+-- Postgres copies the result of a PL/pgSQL transition, so the time of a group grows with the square of the rows that it
+-- keeps: 10,000 take 0.3 s, 100,000 take 27 s. Rows of users who have completed the funnel are pruned. For other large
+-- groups,
 --     refold.window_funnel_level(string_agg(refold.window_funnel_event("window", ts, …), ''))
--- is the same, and linear: string_agg keeps its bytes in place (100,000 rows: 0.1 s).
+-- gives the same result in linear time, because string_agg appends in place (100,000 rows: 0.1 s).
 CREATE OR REPLACE FUNCTION refold.window_funnel_add(
     events bytea, "window" interval, ts timestamptz, VARIADIC steps boolean[]
 ) RETURNS bytea
@@ -28,4 +29,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.window_funnel_add(bytea, interval, timestamptz, boolean[])
-    IS 'Transition of refold.window_funnel and refold.window_funnel_times.';
+    IS 'Add a row: the transition function of refold.window_funnel and refold.window_funnel_times.';

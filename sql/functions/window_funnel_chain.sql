@@ -34,4 +34,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.window_funnel_chain(bytea)
-    IS 'The times of the best chain of these events: string_agg(refold.window_funnel_event(…), '''').';
+    IS 'Return the times of the best chain of these events: string_agg(refold.window_funnel_event(…), '''').';

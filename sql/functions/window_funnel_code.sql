@@ -1,5 +1,5 @@
 -- The code of an event that matches several steps: minus their bit mask (step 1 is bit 0).
--- Slow, and rarely called: refold.window_funnel_event gives the usual event, of one step, the step itself.
+-- Slow, and rarely called: the code of the usual event, which matches one step, is the step itself.
 CREATE OR REPLACE FUNCTION refold.window_funnel_code(steps boolean[]) RETURNS integer
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
 AS $$
@@ -21,4 +21,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.window_funnel_code(boolean[])
-    IS 'The code of an event that matches several steps of a funnel: minus their bit mask.';
+    IS 'Return the code of an event that matches several steps of a funnel: minus their bit mask.';

@@ -1,5 +1,5 @@
--- One row as the funnel keeps it, or NULL if it matches no step. 20 bytes: ts | code | deadline, where
---   ts        microseconds since 2000-01-01 UTC, eight bytes (what timestamptz_send gives)
+-- A row in the form that the funnel keeps, or NULL if it matches no step. 20 bytes: ts | code | deadline, where
+--   ts        microseconds since 2000-01-01 UTC, eight bytes (as timestamptz_send returns it)
 --   code      the step that it matches, or minus a bit mask if it matches several; four bytes
 --   deadline  ts + window, if it matches step 1 and a chain may start here
 --
@@ -27,4 +27,4 @@ RETURN CASE WHEN true = ANY (steps) THEN
 END;
 
 COMMENT ON FUNCTION refold.window_funnel_event(interval, timestamptz, boolean[])
-    IS 'A row as a funnel keeps it (20 bytes), or NULL if it matches no step.';
+    IS 'Return a row in the form that a funnel keeps (20 bytes), or NULL if it matches no step.';

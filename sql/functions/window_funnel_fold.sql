@@ -1,20 +1,20 @@
--- What a funnel keeps of a key's events, brought up to date with further events: constant in size, and enough to go on
--- from, so that a key with a long history costs no more than one with a short one.
+-- The state of a funnel for a key, updated with further events. Its size is constant and it suffices for later updates, so
+-- that a key with a long history costs no more than a key with a short one.
 --
--- Arguments: what is kept (NULL: nothing yet); string_agg(refold.window_funnel_event(…), '') of the further events; how
--- many steps the funnel has; whether refold.window_funnel_times is wanted too; how many events stay as they are. The
--- answer is NULL where what is kept is not enough: then all events of the key have to be folded at once.
+-- Arguments: the state (NULL: none yet); string_agg(refold.window_funnel_event(…), '') of the further events; the number of
+-- steps of the funnel; whether refold.window_funnel_times is needed too; the number of latest events to keep. The result is
+-- NULL if the state does not suffice: then all events of the key must be folded at once.
 --
--- It is a function of the set of events, not of how they came: an audit compares it with the one of the whole log. A
--- funnel whose last step was reached keeps its level alone, for nothing can change it. Any other keeps
+-- The state depends on the set of events and not on their order, because an audit compares it with the state of the whole
+-- log. A completed funnel keeps only its level, which no event can change. Any other keeps
 --   open_until, up to now (see refold.window_funnel_scan): as many as the level.
---   the latest events themselves: as many instants as it takes for 32 events. Further ones may stand among them in any
---       order, and at their instants; whoever has fewer is never read again from the log.
---   of all earlier ones only open_until, and until when they went. What comes that far late is answered with NULL.
---   the times of the best chain. Only an event before its end or a higher level can change them, and the level rises
---       as often as there are steps: then NULL, unless the chain began with one of the latest events.
+--   the latest events themselves: the latest instants that have 32 events together. Further events may come among them in
+--       any order, and at their instants; a key with fewer events is never read again from the log.
+--   of all earlier events only open_until, and the last instant of them. For an event before that the result is NULL.
+--   the times of the best chain. Only an event before its end or a higher level can change them. The level rises at most
+--       once for each step: then the result is NULL, unless the chain began with one of the latest events.
 --
--- Bytes: the level (1) | how many open_until there were before the latest events, 255 for no earlier events (1) |
+-- Bytes: the level (1) | number of open_until before the latest events, 255 without earlier events (1) |
 -- times (8 each) | open_until (8 each) | the last earlier instant and open_until of then (8 each) | the latest events
 -- (20 each, see refold.window_funnel_event).
 CREATE OR REPLACE FUNCTION refold.window_funnel_fold(
@@ -164,4 +164,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.window_funnel_fold(bytea, bytea, integer, boolean, integer)
-    IS 'What a funnel keeps of the events of a key, with further events; NULL where all have to be folded at once.';
+    IS 'Return the state of a funnel for a key with further events; NULL if all events must be folded at once.';

@@ -76,4 +76,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.window_funnel_instant(integer[])
-    IS 'The single steps that stand for the events of one instant, some of which match several steps of a funnel.';
+    IS 'Return single steps that replace the events of an instant, some of which match several steps of a funnel.';

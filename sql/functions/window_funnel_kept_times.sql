@@ -1,4 +1,4 @@
--- The times of the best chain out of what refold.window_funnel_fold keeps.
+-- The times of the best chain from the state of refold.window_funnel_fold.
 CREATE OR REPLACE FUNCTION refold.window_funnel_kept_times(kept bytea) RETURNS timestamptz[]
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
 AS $$
@@ -21,4 +21,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.window_funnel_kept_times(bytea)
-    IS 'When the steps of the best chain were reached, out of what refold.window_funnel_fold keeps.';
+    IS 'Return the times of the best chain from the state of refold.window_funnel_fold.';

@@ -1,4 +1,4 @@
--- The level of a funnel: the final function of refold.window_funnel. No event at all is level 0.
+-- The level of a funnel: the final function of refold.window_funnel. Without events the level is 0.
 CREATE OR REPLACE FUNCTION refold.window_funnel_level(events bytea) RETURNS integer
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $$
@@ -11,4 +11,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.window_funnel_level(bytea)
-    IS 'The level that these events reach: string_agg(refold.window_funnel_event(…), '''').';
+    IS 'Return the level that these events reach: string_agg(refold.window_funnel_event(…), '''').';

@@ -1,6 +1,6 @@
--- Forgets the events after the first completion of the whole funnel, if those are at least half.
+-- Removes the events after the first completion of the whole funnel, if they are at least half of all.
 --
--- Exact, whatever comes later: the level cannot grow any more, and the chain of refold.window_funnel_times
+-- Exact, whatever events follow: the level cannot grow any more, and the chain of refold.window_funnel_times
 -- ends at the first completion (see refold.window_funnel_chain), which further rows can only make earlier.
 CREATE OR REPLACE FUNCTION refold.window_funnel_prune(events bytea, steps integer) RETURNS bytea
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
@@ -23,4 +23,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.window_funnel_prune(bytea, integer)
-    IS 'The events of a funnel of so many steps without those after its first completion.';
+    IS 'Return the events of a funnel without those after its first completion.';

@@ -1,5 +1,5 @@
--- The events of a funnel in order of time, without those that can make no difference: the same for the same events,
--- however they come.
+-- The events of a funnel in order of time, without those that cannot change the result. The output depends only on the set
+-- of events.
 --
 -- A chain takes each step once. So of the events of an instant that match the same steps it takes as many as there are
 -- steps at most, and the others are left out: an instant shared by thousands stays small. An instant has one deadline,
@@ -37,4 +37,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.window_funnel_reduced(bytea)
-    IS 'The events of a funnel by time, and of each instant no more than a chain can take.';
+    IS 'Return the events of a funnel by time, and of each instant no more than a chain can take.';

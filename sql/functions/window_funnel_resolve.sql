@@ -1,5 +1,5 @@
--- Sorted events of a funnel, where those of an instant that compete for its steps are replaced by the single
--- steps that come to the same (refold.window_funnel_instant).
+-- Sorted events of a funnel, in which the events of an instant that compete for steps are replaced by equivalent single
+-- steps (refold.window_funnel_instant).
 --
 -- An instant has one deadline, the latest of its step 1 events. They differ only if "window" differs between rows.
 CREATE OR REPLACE FUNCTION refold.window_funnel_resolve(events bytea) RETURNS bytea
@@ -39,4 +39,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.window_funnel_resolve(bytea)
-    IS 'Sorted events of a funnel in which no event of several steps shares its instant with another event.';
+    IS 'Return sorted events of a funnel in which no event of several steps shares its instant with another event.';

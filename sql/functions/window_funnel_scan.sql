@@ -72,4 +72,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refold.window_funnel_scan(bytea, integer, bigint[])
-    IS 'When a chain of each length was first completed (microseconds since 2000-01-01 UTC), and the events in order.';
+    IS 'Return when a chain of each length was first completed (microseconds since 2000-01-01 UTC), and the events in order.';

@@ -1,5 +1,5 @@
 -- A time from its eight bytes: the inverse of timestamptz_send.
--- Days apart from microseconds, because multiplying an interval goes through a float.
+-- Days and microseconds are added separately, because multiplying an interval uses a float.
 CREATE OR REPLACE FUNCTION refold.window_funnel_time(microseconds bigint) RETURNS timestamptz
 LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
 RETURN CASE microseconds
@@ -13,4 +13,4 @@ RETURN CASE microseconds
 END;
 
 COMMENT ON FUNCTION refold.window_funnel_time(bigint)
-    IS 'The time so many microseconds after 2000-01-01 00:00 UTC.';
+    IS 'Return the time a number of microseconds after 2000-01-01 00:00 UTC.';

@@ -1,4 +1,4 @@
--- How far each metric can be trusted right now.
+-- How fresh and complete each metric is now.
 CREATE OR REPLACE VIEW metrics.freshness WITH (security_barrier) AS
 SELECT
     b.projection                                            AS metric,
@@ -11,16 +11,16 @@ SELECT
     u.exact                                                 AS lag_exact
 FROM refold.builds_now AS b
 CROSS JOIN LATERAL refold.unread_of(b.build_id) AS u
--- On a standby, what has yet to come from the primary.
+-- On a standby, include its lag behind the primary.
 CROSS JOIN (SELECT refold.replayed_at() AS at) AS r
 WHERE b.state = 'live';
 
-COMMENT ON VIEW metrics.freshness IS 'Per metric: as of when it stands, and how many events and seconds it is behind the log.';
+COMMENT ON VIEW metrics.freshness IS 'For each metric: the instant up to which it is complete, and its lag behind the log in events and seconds.';
 COMMENT ON COLUMN metrics.freshness.as_of IS 'Everything recorded before this instant is in the metric.';
-COMMENT ON COLUMN metrics.freshness.lag_events IS 'Events in the log that the metric does not hold yet; beyond a hundred, about how many.';
-COMMENT ON COLUMN metrics.freshness.lag_seconds IS 'How long the oldest of them has been waiting, in seconds; on a standby at least how far it is behind its primary.';
-COMMENT ON COLUMN metrics.freshness.dead_letters IS 'Events that could not be processed and are not in the metric: known to be missing.';
-COMMENT ON COLUMN metrics.freshness.lag_exact IS 'Whether lag_events was counted; else it is an estimate.';
+COMMENT ON COLUMN metrics.freshness.lag_events IS 'Events in the log that the metric has not applied yet; an estimate beyond a hundred.';
+COMMENT ON COLUMN metrics.freshness.lag_seconds IS 'Seconds that the oldest of them has waited; on a standby at least its lag behind the primary.';
+COMMENT ON COLUMN metrics.freshness.dead_letters IS 'Events that could not be processed and are missing from the metric.';
+COMMENT ON COLUMN metrics.freshness.lag_exact IS 'Whether lag_events was counted; otherwise it is an estimate.';
 
--- Analysts read the metrics alone; this one tells them how far to trust the others.
+-- Analysts may read only the metrics; this view shows them how fresh the others are.
 GRANT SELECT ON metrics.freshness TO refold_analyst, refold_observer;

@@ -1,4 +1,4 @@
--- The log's segments and the positions each holds, from the catalog itself.
+-- The segments of the log with their ranges of positions, from the catalog itself.
 CREATE OR REPLACE VIEW refold.segments AS
 SELECT
     child.oid::regclass AS segment,
@@ -11,4 +11,4 @@ CROSS JOIN LATERAL (
 ) AS bounds
 WHERE link.inhparent = 'refold.events'::regclass AND child.relkind = 'r';
 
-COMMENT ON VIEW refold.segments IS 'The log''s segments and the range of positions each holds.';
+COMMENT ON VIEW refold.segments IS 'The segments of the log, each with its range of positions.';

@@ -1,8 +1,8 @@
--- Who may do what. Applied last, after every object exists.
+-- Privileges of the roles. Applied last, when every object exists.
 GRANT USAGE ON SCHEMA refold
 TO refold_producer, refold_worker, refold_analyst, refold_observer, refold_inspector, refold_door;
 
--- A producer adds events and sets input aside; txid, position and recorded_at are the database's to give.
+-- A producer appends events and stores rejected input; only the database sets txid, position and recorded_at.
 GRANT INSERT (event_id, user_id, action, ts, metadata, version) ON refold.events TO refold_producer;
 GRANT USAGE ON SEQUENCE refold.events_position TO refold_producer;
 
@@ -15,21 +15,21 @@ GRANT SELECT, INSERT, UPDATE ON
     refold.builds, refold.deployments, refold.repairs, refold.dead_letters, refold.incidents, refold.sealed_slices
 TO refold_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON refold.checksums, refold.audits, refold.quick_audits TO refold_worker;
--- Cursors and changes of checksums are added, and old ones deleted.
+-- Rows of cursors and changes of checksums are added, and old ones deleted.
 GRANT SELECT, INSERT, DELETE ON refold.cursors, refold.checksum_changes TO refold_worker;
--- To lock rows; none is changed.
+-- Needed to lock rows; no row is changed.
 GRANT UPDATE (build_id) ON refold.checksum_changes TO refold_worker;
 GRANT SELECT ON refold.builds_now TO refold_worker;
--- Slices in which nobody wrote anything are forgotten.
+-- Records of empty slices are deleted.
 GRANT DELETE ON refold.sealed_slices TO refold_worker;
 
--- Large statements of producers: the log notes them itself.
+-- A trigger of the log records large statements of producers; workers delete old records.
 GRANT SELECT, DELETE ON refold.batches TO refold_worker;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON refold.duties, refold.duplicates, refold.latencies TO refold_worker;
 
--- An observer sees how things stand: states, lags, incidents, counts. No event, no key, no text that somebody sent or that
--- an error repeats; and so no column in which one may be.
+-- An observer sees states, lags, incidents and counts. It sees no event, no key, and no text from an event or an error, and
+-- so no column that may hold one.
 GRANT SELECT ON refold.settings, refold.segments, refold.alembic_version, refold.deployments, refold.forgotten,
     refold.duplicates, refold.latencies, refold.batches
 TO refold_observer;
@@ -53,7 +53,7 @@ GRANT SELECT (rejected_id, answer, times, first_seen, last_seen) ON refold.rejec
 GRANT SELECT (repair_id, build_id, projection, relation, kind, repaired_by, repaired_at)
     ON refold.repairs TO refold_observer;
 
--- An inspector sees the evidence as well, and what it is about.
+-- An inspector also sees the evidence, with its keys and texts.
 GRANT SELECT ON refold.builds, refold.builds_now, refold.incidents, refold.duties, refold.dead_letters, refold.rejected,
     refold.repairs, refold.acceptances, refold.lost_events, refold.events
 TO refold_inspector;
@@ -96,15 +96,15 @@ GRANT EXECUTE ON FUNCTION
     refold.forget(text, bigint, integer),
     refold.forget_builds(integer)
 TO refold_worker;
--- What metrics.freshness calls, with the rights of whoever reads it.
+-- Functions that metrics.freshness calls, with the privileges of its reader.
 GRANT EXECUTE ON FUNCTION refold.unread_of(bigint) TO refold_analyst, refold_worker, refold_observer;
--- They answer with a figure, and read the log for whoever may not.
+-- They return only numbers, and read the log for roles that may not.
 GRANT EXECUTE ON FUNCTION refold.last_txid(), refold.log_size(bigint), refold.recorded_since(timestamptz)
 TO refold_worker, refold_observer;
 
--- Whoever may make a trigger of it on a table of their own could write ids into the ledger, whose events would
--- then be taken for duplicates. A trigger that exists fires without this privilege.
+-- A role with this privilege could create a trigger on its own table and write ids into the ledger, whose events would
+-- then count as duplicates. An existing trigger fires without the privilege.
 REVOKE ALL ON FUNCTION refold.register_event_ids() FROM PUBLIC;
 
--- The lock is for whoever makes segments, and keeps all others from it until the transaction ends.
+-- Only roles that create segments need the lock, which excludes all others until the transaction ends.
 REVOKE ALL ON FUNCTION refold.lock_segments(boolean) FROM PUBLIC;

@@ -1,13 +1,13 @@
--- Gives refold's objects to the roles that own them. There is something to do after a restore without owners
--- (`pg_restore --no-owner`), which leaves everything with who restored; elsewhere this finds nothing. It acts as the
--- login, and takes only what that has the rights of.
+-- Give refold's objects to the roles that own them. This is needed after a restore without owners (`pg_restore
+-- --no-owner`), after which the login of the restore owns all objects. It acts as the login, and only changes objects whose
+-- owner's rights the login has.
 DO $$
 DECLARE
     one record;
-    -- What stands in `metrics` is anybody's to make, and stays with who made it, unless the schema itself was left behind.
+    -- Any role may own objects in `metrics`, and keeps them, unless the schema itself has a wrong owner.
     left_behind CONSTANT boolean := EXISTS (
         SELECT FROM pg_namespace WHERE nspname = 'metrics' AND nspowner <> 'refold_worker'::regrole);
-    -- So does a restore without privileges leave it; every view had this one.
+    -- A restore without privileges leaves the schema like this; every view had this privilege.
     bare CONSTANT boolean := EXISTS (
         SELECT FROM pg_namespace WHERE nspname = 'metrics' AND NOT has_schema_privilege('refold_analyst', oid, 'USAGE'));
 BEGIN
@@ -17,7 +17,7 @@ BEGIN
                    CASE n.nspname WHEN 'refold' THEN 'refold_owner'::regrole ELSE 'refold_worker'::regrole END
             FROM pg_namespace AS n WHERE n.nspname IN ('refold', 'refold_builds', 'metrics')
         ), found (class, of, owner, old, space, statement) AS (
-            -- Schemas first: whoever is to own what is in one must be able to make something there.
+            -- Schemas first: the new owner of an object needs CREATE on its schema.
             SELECT 0, s.oid::bigint, s.owner, n.nspowner, s.name, format('ALTER SCHEMA %I OWNER TO %s', s.name, s.owner)
             FROM spaces AS s JOIN pg_namespace AS n ON n.oid = s.oid
             UNION ALL
@@ -30,12 +30,12 @@ BEGIN
                                          WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END, c.oid::regclass, w.owner)
             FROM pg_class AS c JOIN spaces AS s ON s.oid = c.relnamespace
             CROSS JOIN LATERAL (
-                -- Migrations of older versions change this one as the owner.
+                -- Migrations of older versions change this view as the owner.
                 SELECT CASE WHEN (s.name, c.relname) = ('metrics', 'freshness') AND c.relowner <> s.owner
                             THEN 'refold_owner'::regrole ELSE s.owner END
             ) AS w (owner)
             WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'c')
-              -- A sequence that belongs to a column goes with its table.
+              -- The sequence of a column follows its table.
               AND NOT (c.relkind = 'S' AND EXISTS (
                   SELECT FROM pg_depend AS d
                   WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refobjsubid > 0

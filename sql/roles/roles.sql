@@ -1,5 +1,5 @@
 -- The roles. They cannot log in: grant one to a login role (`GRANT refold_analyst TO grafana`).
--- Roles belong to the whole cluster, so another database may be making them at this moment.
+-- Roles belong to the whole cluster, so a migration of another database may create them at the same time.
 DO $$
 DECLARE
     role text;
@@ -16,8 +16,8 @@ BEGIN
                 NULL;
             END;
         END IF;
-        -- Who installs refold acts as these roles; a superuser may already. Being their creator is not enough
-        -- (from PostgreSQL 16 on), and somebody else may have created and granted them.
+        -- The login that installs refold acts as these roles, which a superuser may anyway. From PostgreSQL 16 on it
+        -- is not enough to have created them, and another login may have.
         IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
             BEGIN
                 EXECUTE format('GRANT %I TO CURRENT_USER', role);
@@ -26,7 +26,7 @@ BEGIN
             END;
         END IF;
     END LOOP;
-    -- Whoever may look into the evidence may look; a worker may do both, and so may its login.
+    -- An inspector is also an observer, and a worker is both, and so is its login.
     FOR link IN
         SELECT v.held, v.to_role FROM (
             VALUES ('refold_observer', 'refold_inspector'), ('refold_inspector', 'refold_worker')
@@ -36,7 +36,7 @@ BEGIN
         BEGIN
             EXECUTE format('GRANT %I TO %I', link.held, link.to_role);
         EXCEPTION WHEN insufficient_privilege OR unique_violation OR internal_error THEN
-            -- Somebody else has made these roles, or does so now: then workers' logins look as refold_worker.
+            -- Another login has created these roles, or does so now: then logins of workers observe as refold_worker.
             NULL;
         END;
     END LOOP;

@@ -1,4 +1,4 @@
--- An id that the ledger has forgotten would get in a second time.
+-- If an id were deleted from the ledger, its event could be appended a second time.
 CREATE OR REPLACE TRIGGER refuse_change
 BEFORE UPDATE OR DELETE OR TRUNCATE ON refold.event_ids
 FOR EACH STATEMENT EXECUTE FUNCTION refold.refuse_change();

@@ -1,4 +1,4 @@
--- Only in the role of a replica: whoever appends pays nothing for it.
+-- It fires only in the replication role of a replica, so that it costs an append nothing.
 CREATE OR REPLACE TRIGGER refuse_replicated
 BEFORE INSERT ON refold.event_ids
 FOR EACH ROW EXECUTE FUNCTION refold.refuse_replicated();

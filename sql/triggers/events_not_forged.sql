@@ -1,4 +1,4 @@
--- The condition is evaluated without calling the function: it costs an honest row next to nothing.
+-- The condition is evaluated without calling the function, so that it costs a valid row next to nothing.
 CREATE OR REPLACE TRIGGER refuse_forgery
 BEFORE INSERT ON refold.events
 FOR EACH ROW

@@ -1,4 +1,4 @@
--- A subscription changes rows without a statement. (It costs an INSERT nothing.)
+-- A subscription changes rows without firing triggers on statements. (The trigger costs an INSERT nothing.)
 CREATE OR REPLACE TRIGGER refuse_change_of_row
 BEFORE UPDATE OR DELETE ON refold.events
 FOR EACH ROW EXECUTE FUNCTION refold.refuse_change();

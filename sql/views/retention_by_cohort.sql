@@ -1,5 +1,5 @@
--- Who comes back: users by the week in which they were first seen, and how many of them were there n weeks later.
--- Both weeks come from one metric, so that they agree at every moment; users without an event in a week have no row.
+-- Returning users: users by the week in which they were first seen, and how many of them had an event n weeks later.
+-- Both weeks come from the same metric, so that they always agree; a user without an event in a week has no row for it.
 CREATE OR REPLACE VIEW metrics.retention_by_cohort AS
 WITH since AS (
     SELECT min(week) OVER (PARTITION BY user_id) AS first_week, week FROM metrics.user_weeks
@@ -13,8 +13,8 @@ SELECT
     round(users::numeric / first_value(users) OVER (PARTITION BY first_week ORDER BY weeks_since), 4) AS share
 FROM counted;
 
-COMMENT ON VIEW metrics.retention_by_cohort IS 'Per week of first sight and weeks since: how many users were there again.';
+COMMENT ON VIEW metrics.retention_by_cohort IS 'Users by the week in which they were first seen, and how many of them had an event in later weeks.';
 COMMENT ON COLUMN metrics.retention_by_cohort.cohort IS 'Monday of the ISO week (UTC) in which the users were first seen';
-COMMENT ON COLUMN metrics.retention_by_cohort.weeks_since IS 'Weeks after that one; 0 is the week itself';
-COMMENT ON COLUMN metrics.retention_by_cohort.users IS 'How many of them had an event in that week';
-COMMENT ON COLUMN metrics.retention_by_cohort.share IS 'Of all users of the cohort, from 0 to 1';
+COMMENT ON COLUMN metrics.retention_by_cohort.weeks_since IS 'Weeks after that week; 0 is the week itself';
+COMMENT ON COLUMN metrics.retention_by_cohort.users IS 'Users of the cohort with an event in that week';
+COMMENT ON COLUMN metrics.retention_by_cohort.share IS 'Share of all users of the cohort, from 0 to 1';

@@ -84,7 +84,7 @@ POISON: dict[str, Parameters] = {
 
 
 @pytest.mark.exhaustive
-def test_poison_is_set_aside_by_the_metrics_that_it_is_meant_for(stage: Stage) -> None:
+def test_poison_is_quarantined_by_the_metrics_that_it_is_meant_for(stage: Stage) -> None:
     stage.work()
     steps = [Step(0, fault, how) for fault, how in POISON.items()]
     steps += [Step(0, "poison in decoding", {"kind": kind}) for kind in UNREADABLE if kind != "exponent"]

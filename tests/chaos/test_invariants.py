@@ -20,7 +20,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 @pytest.fixture
 def count(conn: Connection, tmp_path: Path) -> Iterator[Count]:
-    """Events that were appended and acknowledged, two of them set aside; the log's guards are off."""
+    """Events that were appended and acknowledged, two of them rejected; the log's guards are off."""
     maker = Maker("p", Random(1))
     events = maker.clean(20)
     conflict = {**events[0], "metadata": {"label": "p/other/"}}
@@ -70,7 +70,7 @@ def _let_the_conflict_win(conn: Connection) -> None:
     conn.execute("UPDATE refold.events SET metadata = '{\"label\": \"p/other/\"}' WHERE event_id = 'p-1'")
 
 
-def _forget_what_was_set_aside(conn: Connection) -> None:
+def _forget_what_was_rejected(conn: Connection) -> None:
     conn.execute("DELETE FROM refold.rejected WHERE answer = 'invalid'")
 
 
@@ -82,7 +82,7 @@ def _forget_what_was_set_aside(conn: Connection) -> None:
         (_alter, "I5"),
         (_invent, "I5"),
         (_let_the_conflict_win, "I5"),
-        (_forget_what_was_set_aside, "I7"),
+        (_forget_what_was_rejected, "I7"),
     ],
 )
 def test_damage_is_found(conn: Connection, count: Count, damage: Callable[[Connection], None], invariant: str) -> None:

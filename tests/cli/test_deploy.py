@@ -257,7 +257,7 @@ def test_rollback_of_a_first_build_names_the_way_out(refold: Refold, metric: Met
     refold("deploy")
     refused = refold("rollback", "counts")
     assert refused.status == 2
-    assert "the live one is its first" in refused.err
+    assert "the live build is its first" in refused.err
     assert "run `refold deploy`" in refused.err
 
 

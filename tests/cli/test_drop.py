@@ -203,9 +203,9 @@ def test_a_transform_is_renamed_with_all_that_reads_it(
     # The files come first, all of them, and nothing else may be changed in them.
     early = refold("rename", "graded", "scored")
     assert (early.status, early.out) == (2, "")
-    assert "scored.py is not the code that is deployed" in early.err
+    assert "scored.py does not hold the deployed code" in early.err
     written("scored", second.replace("tiny", "little"))
-    assert "is not the code that is deployed" in refold("rename", "graded", "scored", "--dry-run").err
+    assert "does not hold the deployed code" in refold("rename", "graded", "scored", "--dry-run").err
     written("scored", second)
     Path("projections/grades.sql").write_text(READERS["grades.sql"])
     assert "grades reads graded by its name" in refold("rename", "graded", "scored").err
@@ -225,7 +225,7 @@ def test_a_transform_is_renamed_with_all_that_reads_it(
     assert refold("reconcile", "--depth", "deep").status == 0
 
     # And so does what went before, with the code of then, under the name of now; and back again.
-    assert "needs the code it was deployed with" in refold("rollback", "scored").err
+    assert "needs the code that it was deployed with" in refold("rollback", "scored").err
     written("scored", GRADED)
     back = refold("rollback", "scored")
     assert back.status == 0, back.err

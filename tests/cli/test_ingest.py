@@ -52,24 +52,24 @@ def test_the_summary_accounts_for_every_record(refold: Refold, visits: Path, con
     result = refold(str(visits), *OPTIONS)
     assert result.exit_code == 0, result.output
     first, speed = result.stdout.splitlines()
-    assert first == "visits.csv: 3 received = 3 stored + 0 duplicates + 0 set aside"
+    assert first == "visits.csv: 3 received = 3 stored + 0 duplicates + 0 rejected"
     assert re.fullmatch(r"[0-9.]+ s, [0-9,]+ records/s", speed)
     assert result.stderr == ""
     assert refold(str(visits), *OPTIONS).stdout.startswith(
-        "visits.csv: 3 received = 0 stored + 3 duplicates + 0 set aside\n"
+        "visits.csv: 3 received = 0 stored + 3 duplicates + 0 rejected\n"
     )
     assert stored(conn) == ["visits.csv:1", "visits.csv:2", "visits.csv:3"]
 
 
-def test_what_was_set_aside_is_named(refold: Refold, visits: Path) -> None:
+def test_what_was_rejected_is_named(refold: Refold, visits: Path) -> None:
     refold(str(visits), *OPTIONS)
     visits.write_text(VISITS.replace("bob", "eve") + "ann,buy,soon\n" * 6)
     result = refold(str(visits), *OPTIONS)
     assert result.exit_code == 0
-    assert result.stdout.startswith("visits.csv: 9 received = 0 stored + 2 duplicates + 7 set aside\n")
+    assert result.stdout.startswith("visits.csv: 9 received = 0 stored + 2 duplicates + 7 rejected\n")
     warning = result.stderr.splitlines()
     assert warning[:2] == [
-        "set aside: 6 invalid, 1 conflicts",
+        "rejected: 6 invalid, 1 conflicts",
         "  visits.csv:3: conflict: the log holds an event with this id and other content",
     ]
     assert warning[2].startswith("  visits.csv:5: invalid: ts: 'soon' is not an ISO 8601 time")
@@ -83,7 +83,7 @@ def test_a_file_of_which_nothing_got_in_is_a_failure(refold: Refold, visits: Pat
     (tmp_path / "empty.csv").write_text("who,what,at\n")
     result = refold("bad.csv", str(visits), *OPTIONS)
     assert result.exit_code == 1
-    assert result.stderr.startswith("no event of bad.csv was stored: all its records were set aside\n")
+    assert result.stderr.startswith("no event of bad.csv was stored: all its records were rejected\n")
     # What is there already is no failure, and neither is a file that has only a heading.
     result = refold(str(visits), "empty.csv", *OPTIONS)
     assert (result.exit_code, result.stderr) == (0, "")
@@ -100,9 +100,9 @@ def test_json_for_machines(refold: Refold, visits: Path) -> None:
     told = json.loads(result.stdout)
     (file,) = told.pop("files")
     assert told.pop("seconds") > 0
-    counts = {"received": 4, "stored": 3, "duplicates": 0, "conflicts": 0, "invalid": 1, "set_aside": 1}
+    counts = {"received": 4, "stored": 3, "duplicates": 0, "conflicts": 0, "invalid": 1, "rejected": 1}
     assert told == {**counts, "interrupted": False}
-    (aside,) = file.pop("first_set_aside")
+    (aside,) = file.pop("first_rejected")
     assert (aside["line"], aside["answer"]) == (5, "invalid")
     assert file == {"source": "visits.csv", **counts}
 
@@ -112,9 +112,9 @@ def test_several_files(refold: Refold, tmp_path: Path, conn: Connection) -> None
     (tmp_path / "b.csv.gz").write_bytes(gzip.compress(VISITS.encode()))
     result = refold("a.csv", "b.csv.gz", *OPTIONS)
     assert result.stdout.splitlines()[:3] == [
-        "a.csv: 3 received = 3 stored + 0 duplicates + 0 set aside",
-        "b.csv: 3 received = 3 stored + 0 duplicates + 0 set aside",
-        "total: 6 received = 6 stored + 0 duplicates + 0 set aside",
+        "a.csv: 3 received = 3 stored + 0 duplicates + 0 rejected",
+        "b.csv: 3 received = 3 stored + 0 duplicates + 0 rejected",
+        "total: 6 received = 6 stored + 0 duplicates + 0 rejected",
     ]
     assert len(stored(conn)) == 6
 

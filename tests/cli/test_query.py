@@ -197,8 +197,8 @@ def test_a_url_with_a_role_keeps_everything_else(given: str) -> None:
     assert after == before
 
 
-def test_input_that_was_set_aside(refold: Refold, conn: Connection) -> None:
-    assert "nothing was set aside" in refold("rejected").err
+def test_input_that_was_rejected(refold: Refold, conn: Connection) -> None:
+    assert "nothing was rejected" in refold("rejected").err
     assert refold("rejected", "--json").json == []
     conn.execute("SELECT refold.reject('orders.csv', 7, 'invalid', 'no action', E'{\"id\": \"1\"}\\r\\n')")
     conn.execute("SELECT refold.reject('orders.csv', 9, 'conflict', 'other content', repeat('x', 500))")

@@ -165,8 +165,8 @@ def test_what_somebody_should_look_at_stands_first_and_is_an_exit_status(
     assert refold("status", "--watch", "--exit-code").status == 2
 
 
-def test_set_aside_input_is_counted(refold: Refold, conn: Connection) -> None:
+def test_rejected_input_is_counted(refold: Refold, conn: Connection) -> None:
     conn.execute("SELECT refold.reject('a', 1, 'invalid', 'r', 'x'), refold.reject('a', 2, 'conflict', 'r', 'x')")
     conn.commit()
     assert refold("status", "--json").json["rejected"] == {"conflict": 1, "invalid": 1}
-    assert "set aside 1 conflict, 1 invalid" in refold("status").out
+    assert "rejected 1 conflict, 1 invalid" in refold("status").out

@@ -97,8 +97,8 @@ def test_a_view_made_by_hand_that_uses_a_column_that_goes_is_named_before_anythi
         assert "reports.foreign_one depends on it" in refused.err
     admin.execute("DROP VIEW reports.foreign_one")
     refused = deployed("deploy", "--dry-run")
-    assert "metrics.by_hand uses a column that goes" in refused.err
-    assert "by_hand.sql in sql/views" in refused.err
+    assert "metrics.by_hand uses a removed column" in refused.err
+    assert "sql/views/by_hand.sql" in refused.err
     assert admin.execute("SELECT count(*) FROM refold.builds").fetchone() == (1,)
 
 

@@ -69,7 +69,7 @@ def test_the_demo_proves_everything_and_leaves_nothing(home: Path) -> None:
     fates = [one.fate for one in day(5, 600).deliveries]
     assert (
         f"✓  600 messages = {fates.count(Answer.accepted)} stored + {fates.count(Answer.duplicate)} duplicates"
-        f" + {fates.count(Answer.conflict) + fates.count(Answer.invalid)} set aside"
+        f" + {fates.count(Answer.conflict) + fates.count(Answer.invalid)} rejected"
         f" ({fates.count(Answer.conflict)} conflicts, {fates.count(Answer.invalid)} invalid)"
     ) in told
     assert f"✓  0 stored, {fates.count(Answer.accepted)} duplicates; no metric moved" in told
@@ -78,7 +78,7 @@ def test_the_demo_proves_everything_and_leaves_nothing(home: Path) -> None:
     for metric in ("active_users", "enriched_events", "event_counts", "funnel_stages", "user_cohorts"):
         assert re.search(rf"^   {metric} +[\d,]+  ✓ +✓$", done.stdout, re.MULTILINE)
     assert "✗" not in done.stdout
-    assert re.search(r"^Right, and proven, in \d+ seconds:$", done.stdout, re.MULTILINE)
+    assert re.search(r"^Correct, and proven, in \d+ seconds:$", done.stdout, re.MULTILINE)
     assert left_behind(home) == []
 
 
@@ -90,7 +90,7 @@ def test_metrics_that_stay_wrong_are_told_and_end_with_1(home: Path, monkeypatch
     assert "active_users: rows that differ from its query over the log: 1" in done.output
     assert re.search(r"active_users 2025-11-28: \d+, the shop counted \d+", done.output)
     assert re.search(r"^   funnel_stages +[\d,]+  ✗ +✗$", done.output, re.MULTILINE)
-    assert "Right, and proven" not in done.output
+    assert "Correct, and proven" not in done.output
     assert left_behind(home) == []
 
 

@@ -34,8 +34,8 @@ def ids(offered: Iterable[dict[str, Any]]) -> list[str]:
     return sorted(str(event["id"]) for event in offered)
 
 
-def set_aside(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
-    """Source, line, answer and reason of what was set aside, in order."""
+def rejected(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+    """Source, line, answer and reason of what was rejected, in order."""
     return conn.execute(
         "SELECT source, line, answer, reason FROM refold.rejected ORDER BY source, line, answer"
     ).fetchall()

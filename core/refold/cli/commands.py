@@ -53,7 +53,7 @@ COMMANDS = {
     "rejected": Listed(
         "rejected",
         DATA,
-        "List the input that was set aside: conflicts and invalid events, each with its reason, source and line.",
+        "List the input that was rejected: conflicts and invalid events, each with its reason, source and line.",
     ),
     "query": Listed(
         "query", DATA, "Query the metrics as an analyst: one read-only statement, in the schema `metrics`."

@@ -27,8 +27,8 @@ from refold.sources.files.readers import Format, Source, open_source
 from refold.sources.files.run import BATCH, Tally
 from refold.sources.files.run import ingest as ingest_source
 
-WAS_SET_ASIDE = 1
-"""Exit status when all records of a file were set aside; with --strict, when any record was."""
+WAS_REJECTED = 1
+"""Exit status when all records of a file were rejected; with --strict, when any record was."""
 
 COLUMNS, EVENTS, RUNNING = "Columns to fields", "The file", "Running"
 
@@ -132,7 +132,7 @@ def ingest(
         int, typer.Option("--batch", min=1, max=100_000, help="Records per transaction.", rich_help_panel=RUNNING)
     ] = BATCH,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 if any record was set aside.", rich_help_panel=RUNNING)
+        bool, typer.Option("--strict", help="Exit with 1 if any record was rejected.", rich_help_panel=RUNNING)
     ] = False,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
@@ -146,8 +146,8 @@ def ingest(
     `--id-from row` derives the id from the file's name and the row's number. A second run then stores nothing, a file
     that has grown adds its new rows, a changed row is a conflict, and identical rows stay separate events.
 
-    Every record is stored, recognised as a duplicate, or set aside with its line and the reason (`refold rejected`).
-    The exit status is 1 if all records of a file were set aside. After Ctrl-C only whole batches are stored; run the
+    Every record is stored, recognised as a duplicate, or rejected with its line and the reason (`refold rejected`).
+    The exit status is 1 if all records of a file were rejected. After Ctrl-C only whole batches are stored; run the
     same command again to load the rest.
 
     \b
@@ -187,8 +187,8 @@ def ingest(
             print_json(reports, interrupted, time.monotonic() - started)
         else:
             print_summary(reports, time.monotonic() - started)
-    if any(report.nothing_got_in or (strict and report.tally.set_aside) for report in reports):
-        raise typer.Exit(WAS_SET_ASIDE)
+    if any(report.nothing_got_in or (strict and report.tally.rejected) for report in reports):
+        raise typer.Exit(WAS_REJECTED)
 
 
 def check_files(files: Sequence[str], mapping: Mapping, reading: Reading) -> None:
@@ -245,7 +245,7 @@ def _ingest_file(
             report.tally,
             batch=batch,
             progress=progress,
-            on_aside=report.add_aside,
+            on_rejected=report.add_rejected,
         )
 
 

@@ -15,33 +15,33 @@ from refold.store.log.append import Receipt
 from refold.visible import visible
 
 SHOWN = 5
-"""Most records set aside that the summary names."""
+"""Most rejected records that the summary names."""
 
 
 @dataclass(slots=True)
 class FileReport:
-    """The result of one file: the tally, and the first records that were set aside (line, answer, reason)."""
+    """The result of one file: the tally, and the first records that were rejected (line, answer, reason)."""
 
     source: str
     tally: Tally = field(default_factory=Tally)
-    aside: list[tuple[int, str, str]] = field(default_factory=list)
+    rejected: list[tuple[int, str, str]] = field(default_factory=list)
 
     @property
     def nothing_got_in(self) -> bool:
-        """Return whether all records of the file were set aside."""
-        return 0 < self.tally.received == self.tally.set_aside
+        """Return whether all records of the file were rejected."""
+        return 0 < self.tally.received == self.tally.rejected
 
-    def add_aside(self, record: Record, receipt: Receipt) -> None:
-        """Add a record that was set aside."""
-        if len(self.aside) < SHOWN:
-            self.aside.append((record.line, receipt.answer.value, receipt.reason or ""))
+    def add_rejected(self, record: Record, receipt: Receipt) -> None:
+        """Add a record that was rejected."""
+        if len(self.rejected) < SHOWN:
+            self.rejected.append((record.line, receipt.answer.value, receipt.reason or ""))
 
 
 def counts_of(tally: Tally) -> str:
     """Return the counts as the sum that always holds."""
     return (
         f"{tally.received:,} received = {tally.stored:,} stored + {tally.duplicates:,} duplicates"
-        f" + {tally.set_aside:,} set aside"
+        f" + {tally.rejected:,} rejected"
     )
 
 
@@ -59,17 +59,17 @@ def print_summary(reports: Sequence[FileReport], seconds: float) -> None:
         line(f"total: {counts_of(total)}")
     if total.received:
         line(f"{seconds:.1f} s, {total.received / max(seconds, 1e-3):,.0f} records/s")
-    if not total.set_aside:
+    if not total.rejected:
         return
     warn = "bold yellow" if err.is_terminal else ""
     for report in reports:
         if report.nothing_got_in:
-            err.print(Text(visible(f"no event of {report.source} was stored: all its records were set aside"), warn))
-    err.print(f"set aside: {total.invalid:,} invalid, {total.conflicts:,} conflicts", style=warn, highlight=False)
-    shown = [(report.source, *aside) for report in reports for aside in report.aside][:SHOWN]
+            err.print(Text(visible(f"no event of {report.source} was stored: all its records were rejected"), warn))
+    err.print(f"rejected: {total.invalid:,} invalid, {total.conflicts:,} conflicts", style=warn, highlight=False)
+    shown = [(report.source, *rejected) for report in reports for rejected in report.rejected][:SHOWN]
     for name, at, answer, reason in shown:
         note(f"  {name}:{at}: {answer}: {reason}")
-    rest = total.set_aside - len(shown)
+    rest = total.rejected - len(shown)
     note((f"  and {rest:,} more; " if rest else "  ") + "`refold rejected` lists them with their text")
 
 
@@ -84,8 +84,8 @@ def print_json(reports: Sequence[FileReport], interrupted: bool, seconds: float)
                 {
                     "source": report.source,
                     **_figures(report.tally),
-                    "first_set_aside": [
-                        {"line": at, "answer": answer, "reason": reason} for at, answer, reason in report.aside
+                    "first_rejected": [
+                        {"line": at, "answer": answer, "reason": reason} for at, answer, reason in report.rejected
                     ],
                 }
                 for report in reports
@@ -95,4 +95,4 @@ def print_json(reports: Sequence[FileReport], interrupted: bool, seconds: float)
 
 
 def _figures(tally: Tally) -> dict[str, Any]:
-    return {**asdict(tally), "set_aside": tally.set_aside}
+    return {**asdict(tally), "rejected": tally.rejected}

@@ -17,7 +17,7 @@ def rejected(
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """List the input that was set aside: conflicts and invalid events, each with its reason, source and line.
+    """List the input that was rejected: conflicts and invalid events, each with its reason, source and line.
 
     \b
     Examples:
@@ -36,7 +36,7 @@ def rejected(
     if json:
         as_json([dict(zip(names, row, strict=True)) for row in found])
     elif not found:
-        note("nothing was set aside")
+        note("nothing was rejected")
     else:
         rows = [
             (source, at, answer, reason, times, _short(raw)) for source, at, answer, reason, raw, times, *_ in found

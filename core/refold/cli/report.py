@@ -50,7 +50,7 @@ def show(found: ActivityReport) -> None:
     about = "" if found.events_exact else "about "
     line(f"events        {about}{found.events:,} accepted")
     line(f"duplicates    {found.duplicates:,} refused, {found.duplicate_rate:.1%} of all received")
-    line(f"set aside     {counted(found.conflicts, 'conflict')}, {found.invalid:,} invalid")
+    line(f"rejected      {counted(found.conflicts, 'conflict')}, {found.invalid:,} invalid")
     line(f"healed        {counted(found.healed, 'row')}")
     line(f"dead letters  {found.dead_letters:,} waiting now")
     line()

@@ -105,7 +105,7 @@ def show(now: Status) -> None:
     line(f"workers   {_workers(now)}")
     if now.rejected:
         counts = ", ".join(f"{_counted(count)} {answer}" for answer, count in now.rejected.items())
-        line(f"set aside {counts} (`refold rejected` lists them)")
+        line(f"rejected {counts} (`refold rejected` lists them)")
     for one in now.sessions:
         if one.seconds is None or one.seconds >= OLD:
             line(f"blocked   by session {_holder(one)}; its events become visible when it commits", "yellow")

@@ -1,1 +1,1 @@
-"""The demo: a simulated shop's day, and what refold does about everything that goes wrong in it."""
+"""The demo: a day of a simulated shop with faults, which refold handles."""

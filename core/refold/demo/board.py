@@ -1,4 +1,4 @@
-"""The live board of the day: what comes in, how fresh the metrics are, and the metrics themselves."""
+"""The live board of the day: received events, freshness, and the metrics."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from rich.text import Text
 from refold.demo.figures import Figures
 
 WIDE = 110
-"""Columns that are used at most."""
+"""Most columns of the board."""
 NARROW = 76
-"""Columns of a terminal below which the two halves stand one below the other."""
+"""Columns of a terminal; on a narrower one, the halves of the board are below each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One moment of the day.
+    """A moment of the day.
 
     Args:
-        elapsed_s: seconds since the day began, real ones.
+        elapsed_s: real seconds since the day began.
         clock: seconds since midnight in the shop.
-        received: deliveries that came in.
-        rate: of them a second, lately.
-        stored: accepted.
-        duplicates: refused, because the log has them.
-        aside: conflicts and invalid ones, kept aside.
-        late: stored although they happened long before.
+        received: deliveries received so far.
+        rate: deliveries a second, lately.
+        stored: accepted events.
+        duplicates: deliveries that were refused, because the log has their events.
+        rejected: conflicts and invalid events.
+        late: stored events that happened long before.
         figures: the metrics.
-        upkeep: kind of upkeep by metric.
-        behind: how far each metric was behind at worst in the last second, seconds.
+        upkeep: kind of upkeep, by metric.
+        behind: worst lag of the last second, by metric, in seconds.
     """
 
     elapsed_s: float
@@ -43,7 +43,7 @@ class Frame:
     rate: float
     stored: int
     duplicates: int
-    aside: int
+    rejected: int
     late: int
     figures: Figures
     upkeep: dict[str, str]
@@ -51,23 +51,23 @@ class Frame:
 
     @property
     def time(self) -> str:
-        """The shop's clock."""
+        """Return the time of the shop's clock, as HH:MM."""
         return f"{int(self.clock // 3600):02}:{int(self.clock // 60 % 60):02}"
 
 
 def line(frame: Frame) -> str:
-    """A frame as one plain line."""
+    """Return a frame as a plain line."""
     seen = frame.figures
     counts = ", ".join(f"{seen.counts.get(action, 0):,} {name}" for action, name in _ACTIONS)
     return (
         f"   {frame.time}  in {frame.received:,} ({frame.rate:,.0f}/s): {frame.stored:,} stored, "
-        f"{frame.duplicates:,} duplicates, {frame.aside:,} set aside | {seen.active:,} active users, {counts} | "
+        f"{frame.duplicates:,} duplicates, {frame.rejected:,} rejected | {seen.active:,} active users, {counts} | "
         f"at worst {max(frame.behind.values(), default=0) * 1000:,.0f} ms behind"
     )
 
 
 def board(frame: Frame, width: int) -> RenderableType:
-    """A frame as a panel.
+    """Return a frame as a panel.
 
     Args:
         frame: the moment.
@@ -102,7 +102,7 @@ def _log(frame: Frame) -> RenderableType:
     log.add_row("events in", f"{frame.received:,}")
     log.add_row("per second", f"{frame.rate:,.0f}")
     log.add_row("duplicates refused", Text(f"{frame.duplicates:,}", "yellow"))
-    log.add_row("set aside", Text(f"{frame.aside:,}", "yellow"))
+    log.add_row("rejected", Text(f"{frame.rejected:,}", "yellow"))
     log.add_row("late, and counted", f"{frame.late:,}")
     behind = _list("Behind, at worst")
     for metric, seconds in frame.behind.items():
@@ -136,7 +136,7 @@ def _list(title: str, *, bars: bool = False) -> Table:
 
 @dataclass(frozen=True, slots=True)
 class _Bar:
-    """A bar over the width there is."""
+    """A bar over the available width."""
 
     share: float
     style: str

@@ -1,4 +1,4 @@
-"""Hand edits of metrics, as somebody with too many rights makes them, and what an audit must find of each."""
+"""Edits of metrics by hand, and the findings that an audit must report for each."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from refold.engine.reconcile import Difference
 from refold.postgres.rows import one_row
 
 Drift = tuple[str, str, str, str]
-"""Metric, kind, row as it stands, row as it must be."""
+"""Metric, kind, row in the table, row that must be there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One statement.
+    """A statement that edits a metric.
 
     Args:
-        metric: whose rows.
-        statement: what is executed.
-        rows: condition that selects the rows concerned, before and after.
+        metric: the metric.
+        statement: the SQL to execute.
+        rows: condition that selects the affected rows, before and after.
     """
 
     metric: str
@@ -34,7 +34,7 @@ class Edit:
 
 
 def plan(conn: psycopg.Connection) -> list[Edit]:
-    """Edits of every sort: values changed, rows deleted, rows added; in rollups and in the stream below them.
+    """Return edits of every kind: changed values, deleted and added rows, in rollups and in the stream that they read.
 
     Args:
         conn: may read the metrics.
@@ -59,14 +59,13 @@ def _update(metric: str, change: str, rows: str) -> Edit:
 
 
 def perform(conn: psycopg.Connection, edits: Sequence[Edit]) -> Counter[Drift]:
-    """Executes edits; answers what an audit must find.
+    """Execute edits, and return the findings that an audit must report.
 
-    All of them in one transaction: a worker's own audit may come at any moment, and would heal one before its rows
-    have been looked at.
+    All edits are in one transaction: a worker may audit at any moment, and would heal an edit before its rows are read.
 
     Args:
         conn: acts as the owner of the tables, in autocommit mode.
-        edits: what to do.
+        edits: the edits.
     """
     expected: Counter[Drift] = Counter()
     with conn.transaction():
@@ -82,7 +81,7 @@ def perform(conn: psycopg.Connection, edits: Sequence[Edit]) -> Counter[Drift]:
 
 
 def drift(conn: psycopg.Connection, findings: Sequence[Difference]) -> Counter[Drift]:
-    """Findings in the same form, reduced to the columns that analysts see."""
+    """Return findings in the same form, reduced to the columns that analysts see."""
     columns: dict[str, set[str]] = {}
     for metric, column in conn.execute(
         "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'metrics'"
@@ -97,10 +96,10 @@ def drift(conn: psycopg.Connection, findings: Sequence[Difference]) -> Counter[D
 
 
 def healed_by_workers(conn: psycopg.Connection) -> list[Difference]:
-    """What workers have found and healed by themselves.
+    """Return the findings that workers have healed by themselves.
 
     Args:
-        conn: of another login than theirs.
+        conn: a connection of another login than the workers'.
     """
     rows = conn.execute(
         "SELECT projection, relation, kind, key, before, after FROM refold.repairs"
@@ -113,7 +112,7 @@ def healed_by_workers(conn: psycopg.Connection) -> list[Difference]:
 
 
 def describe(finding: Difference, arrow: str) -> tuple[str, str]:
-    """A finding's key, and what is healed: before and after, in short."""
+    """Return a finding's key, and its change from before to after, in short."""
     key = ", ".join(str(value) for value in finding.key.values())
     before, after = (row if isinstance(row, dict) else {} for row in (finding.before, finding.after))
     names = [name for name in (after or before) if name not in finding.key and name not in _COORDINATES]

@@ -1,4 +1,4 @@
-"""What the metrics say at this moment, read as an analyst reads them."""
+"""The present values of the metrics, read as an analyst reads them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Figures:
     """The metrics of a day.
 
     Args:
-        active: different users who did anything.
-        counts: events by action.
-        reached: users that got at least to view, cart, purchase.
+        active: number of different users with an event.
+        counts: number of events, by action.
+        reached: numbers of users who reached at least view, cart and purchase.
     """
 
     active: int
@@ -31,7 +31,7 @@ class Figures:
 
 
 def figures(conn: psycopg.Connection, day: date) -> Figures:
-    """Reads the metrics of a day."""
+    """Return the metrics of a day."""
     active = conn.execute("SELECT users FROM metrics.active_users WHERE day = %s", (day,)).fetchone()
     counts = conn.execute(
         "SELECT action, sum(events)::bigint FROM metrics.event_counts WHERE day = %s GROUP BY action", (day,)
@@ -44,12 +44,12 @@ def figures(conn: psycopg.Connection, day: date) -> Figures:
 
 
 def behind(conn: psycopg.Connection) -> int:
-    """Events that the metric which is furthest behind has yet to apply."""
+    """Return the unread events of the metric with the greatest lag."""
     return int(one_row(conn, "SELECT coalesce(max(lag_events), 0) FROM metrics.freshness")[0])
 
 
 class Freshness:
-    """Samples how far each metric is behind the log, and keeps the worst.
+    """Samples the lag of each metric, and keeps the worst.
 
     Args:
         conn: an analyst's connection, in autocommit mode.
@@ -61,7 +61,7 @@ class Freshness:
         self.worst: dict[str, float] = {}
 
     def sample(self) -> None:
-        """Looks once."""
+        """Sample the lag of each metric once."""
         rows = self._conn.execute("SELECT metric, lag_seconds FROM metrics.freshness ORDER BY metric").fetchall()
         lags = {str(metric): float(seconds) for metric, seconds in rows}
         now = time.monotonic()
@@ -72,5 +72,5 @@ class Freshness:
             self.worst[metric] = max(self.worst.get(metric, 0.0), seconds)
 
     def recent(self) -> dict[str, float]:
-        """The worst of the last second by metric, seconds."""
+        """Return the worst lag of the last second by metric, in seconds."""
         return {metric: max(lags.get(metric, 0.0) for _, lags in self._samples) for metric in self._samples[-1][1]}

@@ -1,4 +1,4 @@
-"""Killing a worker with -9 while it holds a page: rows are written, and nothing of it is committed."""
+"""Killing a worker with -9 in the middle of a page: rows are written, but not committed."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from refold.demo.wait import TooLong, wait_for
 from refold.postgres.rows import one_row
 
 TRIES = 32
-"""Batches of new events at most, until the worker is met in the middle of one."""
+"""Most batches of new events until the worker is found in the middle of a page."""
 STEADY_S = 0.02
-"""Seconds between two looks that must agree: the worker's last words may still be on their way to the server."""
+"""Seconds between two observations that must agree: a last statement of the worker may still be on its way."""
 
 
 @dataclass(frozen=True, slots=True)
 class Killed:
-    """A worker's end.
+    """A worker that was killed.
 
     Args:
-        hand: the worker that was.
-        metrics: what it was writing.
-        batches: how many batches of events it took to meet it at work.
-        at: when, on the monotonic clock.
+        hand: the worker.
+        metrics: the metrics that it was writing.
+        batches: number of batches of events until it was found at work.
+        at: time of the kill on the monotonic clock, in seconds.
     """
 
     hand: Hand
@@ -38,15 +38,15 @@ class Killed:
 
 
 def kill_at_work(conn: psycopg.Connection, hand: Hand, feed: Callable[[int], None]) -> Killed:
-    """Kills a worker in mid-page. It is frozen for each look, so that what is seen stays so until it dies.
+    """Kill a worker in the middle of a page. It is frozen for each observation, so that its state stays until it dies.
 
     Args:
         conn: a superuser's connection, in autocommit mode.
-        hand: which worker.
-        feed: appends new events; told which time it is, from 1.
+        hand: the worker.
+        feed: appends new events; called with the number of the batch, from 1.
 
     Raises:
-        TooLong: it was never met at work.
+        TooLong: the worker was never found at work.
     """
     for number in range(1, TRIES + 1):
         feed(number)
@@ -60,23 +60,23 @@ def kill_at_work(conn: psycopg.Connection, hand: Hand, feed: Callable[[int], Non
                 return Killed(hand, metrics, number, at)
             hand.process.send_signal(signal.SIGCONT)
             time.sleep(0.001)
-    raise TooLong(f"worker {hand.pid} was not met in the middle of a page")
+    raise TooLong(f"worker {hand.pid} was not found in the middle of a page")
 
 
 def _at_work(conn: psycopg.Connection, hand: Hand) -> tuple[str, ...]:
-    """The metrics that a frozen worker has begun to write in a transaction that is still open."""
+    """Return the metrics that a frozen worker has begun to write in an open transaction."""
     seen: list[tuple[str, ...]] = []
 
     def steady() -> bool:
         waits, metrics = _look(conn, hand)
-        # Until its server process waits for it, the worker may be past the point that we see.
+        # Until its server process waits for the client, a statement may still be running.
         if not waits:
             seen.clear()
             return False
         seen.append(metrics)
         return len(seen) > 1
 
-    wait_for(steady, "the frozen worker's session rests", every_s=STEADY_S)
+    wait_for(steady, "the session of the frozen worker is idle", every_s=STEADY_S)
     return seen[-1] if seen[-1] == seen[-2] else ()
 
 

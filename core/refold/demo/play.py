@@ -1,4 +1,4 @@
-"""The acts: a day in the shop, three accidents, and the proof."""
+"""The acts of the demo: a day in the shop, three accidents, and the proof."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from refold.model.event.source_event import Answer
 from refold.store.log.log import Log
 
 TWICE = 1_000
-"""Deliveries in the batch that is delivered twice."""
+"""Most deliveries in the batch that is delivered twice."""
 TRAIN = 1_500
-"""Events that the first train brings."""
+"""Events of the first train."""
 DAY_AT_RATE = 2_000.0
 """Deliveries a second for which the length of the day is chosen."""
 DAY_LENGTH_S = (1.5, 10.0)
@@ -32,12 +32,12 @@ SAMPLE_S = 0.07
 
 
 class Play:
-    """One performance.
+    """A performance of the demo.
 
     Args:
-        show: what is said.
-        stage: where it happens.
-        seed: of the shop.
+        show: prints the demo.
+        stage: the server and the workers.
+        seed: seed of the shop.
     """
 
     def __init__(self, show: Show, stage: Stage, seed: int) -> None:
@@ -54,7 +54,7 @@ class Play:
         self.healed = 0
 
     def run(self) -> None:
-        """All acts."""
+        """Perform all acts."""
         with Log(self.stage.url, source="shop") as log:
             self.live_day(log)
             self.twice(log)
@@ -63,7 +63,7 @@ class Play:
         self.prove()
 
     def set_up(self, events: int, processes: int) -> None:
-        """Server, schema, metrics, workers, and the shop."""
+        """Start the server, install schema and metrics, start the workers, and make up the shop's day."""
         self.show.print("[bold cyan]refold[/]  correct metrics from an event log, in the Postgres you already run")
         self.show.print()
         with self._step("PostgreSQL") as done:
@@ -71,11 +71,11 @@ class Play:
             done.append(f"{version}, a throwaway server in {self.stage.home}")
         with self._step("the log") as done:
             self.stage.install()
-            done.append("append-only, every event id gets in once")
+            done.append("append-only, stores each event id once")
         self.admin = self.stage.connect(None)
         self.analyst = self.stage.connect("refold_analyst")
         self.owner = self.stage.connect("refold_worker")
-        # They take a second to start: meanwhile the metrics are deployed, and the shop opens.
+        # Workers take a second to start: deploy the metrics and make up the day meanwhile.
         hands = self.stage.hire(processes)
         with self._step("the metrics") as done:
             builds = self.stage.deploy()
@@ -90,10 +90,10 @@ class Play:
             done.append(f"process{'es'[: 2 * (processes > 1)]} {', '.join(str(hand.pid) for hand in hands)}")
 
     def live_day(self, log: Log) -> None:
-        """The day, with everything that clients do to a log."""
+        """Append the deliveries of the day, with duplicates, late events, conflicts and invalid ones."""
         number = len(self.script.deliveries)
         self.show.act(1, f"A day in the shop: {number:,} messages from browsers and phones")
-        self.show.say("Some come twice, some hours late and out of order, some contradict themselves or are broken.")
+        self.show.say("Some arrive twice, some hours late and out of order, and some are contradictory or broken.")
         freshness, rate = Freshness(self.analyst), Rate()
         started = time.monotonic()
         due = {"draw": 0.0, "sample": 0.0}
@@ -103,7 +103,7 @@ class Play:
             count = got.answers.total()
             return Frame(
                 time.monotonic() - started, clock, count, rate.of(count), got.answers[Answer.accepted],
-                got.answers[Answer.duplicate], got.aside, got.late, figures(self.analyst, TODAY),
+                got.answers[Answer.duplicate], got.rejected, got.late, figures(self.analyst, TODAY),
                 self.upkeep, freshness.recent(),
             )  # fmt: skip
 
@@ -127,12 +127,12 @@ class Play:
         got = self.received.answers
         self.show.check(
             f"{number:,} messages = {got[Answer.accepted]:,} stored + {got[Answer.duplicate]:,} duplicates"
-            f" + {self.received.aside} set aside ({got[Answer.conflict]} conflicts, {got[Answer.invalid]} invalid)",
-            self.received.surprises + proof.aside_differs(self.owner, self.received.aside),
+            f" + {self.received.rejected} rejected ({got[Answer.conflict]} conflicts, {got[Answer.invalid]} invalid)",
+            self.received.surprises + proof.rejected_differ(self.owner, self.received.rejected),
         )
 
     def twice(self, log: Log) -> None:
-        """Delivers a batch that the log has."""
+        """Append a batch of events that the log has already."""
         accepted = [one for one in self.script.deliveries if one.fate is Answer.accepted]
         batch = accepted[-TWICE:]
         self.show.act(2, "The same batch again")
@@ -147,7 +147,7 @@ class Play:
         self.show.check(f"0 stored, {len(batch):,} duplicates; no metric moved", differences)
 
     def kill(self, log: Log) -> None:
-        """Kills a worker in mid-page."""
+        """Kill a worker in the middle of a page."""
         self.show.act(3, "kill -9")
         surprises = len(self.received.surprises)
         victim = self.stage.hands[0]
@@ -179,9 +179,9 @@ class Play:
         )
 
     def edit(self) -> None:
-        """Edits metrics by hand, and lets reconcile find and heal it."""
+        """Edit metrics by hand, and let reconcile find and heal the edits."""
         self.show.act(4, "Edits by hand")
-        self.show.say("Somebody with too many rights runs:")
+        self.show.say("A user with too many privileges runs:")
         planned = edits.plan(self.owner)
         for edit in planned:
             self.show.code(edit.statement)
@@ -189,7 +189,7 @@ class Play:
         with self.show.waiting("refold reconcile"):
             report = reconcile(self.owner, self.stage.projections)
         self.show.say("refold reconcile compares every metric with its query over the log, and finds:")
-        # A worker's own audit, every minute, may have come first to some of them.
+        # The audit of a worker, every minute, may have healed some of them first.
         findings = [*report.findings, *edits.healed_by_workers(self.owner)]
         rows = []
         for one in findings:
@@ -198,18 +198,18 @@ class Play:
         found = edits.drift(self.owner, findings)
         recorded = self.owner.execute("SELECT count(*) FROM refold.repairs").fetchone()
         self.healed = sum(one.healed for one in findings)
-        differences = [f"not found: {' '.join(one)}" for one in expected - found]
-        differences += [f"found, but never done: {' '.join(one)}" for one in found - expected]
+        differences = [f"edited, but not found: {' '.join(one)}" for one in expected - found]
+        differences += [f"found, but not edited: {' '.join(one)}" for one in found - expected]
         differences += [f"{name} was not compared: {why}" for name, why in report.skipped]
         differences += ["not every finding was healed"] * (self.healed != len(findings))
-        differences += ["refold.repairs does not record them"] * (recorded != (len(findings),))
+        differences += ["refold.repairs does not record every finding"] * (recorded != (len(findings),))
         self.show.check(
             f"exactly those {expected.total()} rows, and no other; healed, and recorded in refold.repairs",
             differences,
         )
 
     def prove(self) -> None:
-        """Every metric against its query over the log, and against the shop's own count."""
+        """Compare every metric with its query over the log, and with the shop's own count."""
         self.show.act(5, "The proof")
         own = tally(self.steps)
         with self.show.waiting("comparing every row"):
@@ -230,22 +230,22 @@ class Play:
         self.show.check(f"{len(rows)} metrics of {len(rows)}, every row", differences)
 
     def verdict(self) -> None:
-        """The end, in a few lines."""
+        """Print the result in a few lines."""
         seconds = time.monotonic() - self.started
         self.show.print()
         if self.show.failures:
-            self.show.print(f"[bold red]Not as it must be[/] ({len(self.show.failures)} differences, see above).")
+            self.show.print(f"[bold red]Not correct[/] ({len(self.show.failures)} differences, see above).")
             return
         got = self.received.answers
-        self.show.print(f"[bold green]Right, and proven[/], in {seconds:.0f} seconds:")
+        self.show.print(f"[bold green]Correct, and proven[/], in {seconds:.0f} seconds:")
         rows = (
             ("events stored", f"{got[Answer.accepted]:,}", "each once"),
-            ("of them late", f"{self.received.late:,}", "counted where they belong"),
+            ("late events", f"{self.received.late:,}", "counted on the day they happened"),
             ("duplicates refused", f"{got[Answer.duplicate] + TWICE:,}", ""),
-            ("set aside", f"{self.received.aside:,}", "kept, with the reason"),
+            ("rejected", f"{self.received.rejected:,}", "kept with their reasons"),
             ("workers killed", f"{self.killed:,}", ""),
-            ("rows healed", f"{self.healed:,}", "of as many edited by hand"),
-            ("behind the log", f"{self.worst * 1000:,.0f} ms", "the slowest metric, at its worst"),
+            ("rows healed", f"{self.healed:,}", "all that were edited by hand"),
+            ("worst lag", f"{self.worst * 1000:,.0f} ms", "of the slowest metric"),
         )
         self.show.table(rows, right=(1,))
 

@@ -1,4 +1,4 @@
-"""The metrics against the shop's own count, row by row."""
+"""Comparison of the metrics with the shop's own count, row by row."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from refold.demo.tally import Count, Row, Tally
 from refold.postgres.rows import one_row
 
 SHOWN = 3
-"""Differences of a metric that are told."""
+"""Most differences of a metric that are printed."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """What the shop has counted too.
+    """A metric that the shop has counted too.
 
     Args:
         query: reads the metric.
-        shape: makes a key and a value of a row.
-        expected: the same from the shop's count.
+        shape: turns a row into a key and a value.
+        expected: returns the same from the shop's count.
     """
 
     query: str
@@ -66,16 +66,16 @@ _COUNTED = {
 
 
 def rows_of(conn: psycopg.Connection, metric: str) -> int:
-    """How many rows a metric has."""
+    """Return the number of rows of a metric."""
     return int(one_row(conn, f"SELECT count(*) FROM metrics.{metric}".encode())[0])
 
 
 def against_shop(conn: psycopg.Connection, metric: str, tally: Tally) -> list[str]:
-    """Where a metric differs from what the shop counted itself.
+    """Return the differences between a metric and the shop's own count, in words.
 
     Args:
         conn: an analyst's connection.
-        metric: one of those that come with refold.
+        metric: one of the starter projections.
         tally: the shop's count.
     """
     counted = _COUNTED[metric]
@@ -89,7 +89,7 @@ def against_shop(conn: psycopg.Connection, metric: str, tally: Tally) -> list[st
 
 
 def sums(conn: psycopg.Connection) -> tuple[int, int, int]:
-    """Events in the log, rows of the stream on it, and events that the rollup on that stream has counted.
+    """Return the number of events in the log, in `enriched_events`, and in the sums of `event_counts`.
 
     Args:
         conn: may read the log and the metrics.
@@ -105,7 +105,7 @@ def sums(conn: psycopg.Connection) -> tuple[int, int, int]:
 
 
 def sums_differ(found: tuple[int, int, int], stored: int) -> list[str]:
-    """Which of those sums is not the number of events that the log has accepted."""
+    """Return the sums that differ from the number of accepted events, in words."""
     names = ("events in the log", "rows of enriched_events", "events in event_counts")
     return [
         f"{count:,} {name}, but {stored:,} events were accepted"
@@ -114,12 +114,12 @@ def sums_differ(found: tuple[int, int, int], stored: int) -> list[str]:
     ]
 
 
-def aside_differs(conn: psycopg.Connection, aside: int) -> list[str]:
-    """Whether everything that was refused as conflict or invalid is kept.
+def rejected_differ(conn: psycopg.Connection, rejected: int) -> list[str]:
+    """Return a difference in words if not all conflicts and invalid events are kept.
 
     Args:
         conn: acts as refold_worker.
-        aside: how much that must be.
+        rejected: number of messages that were rejected.
     """
     row = one_row(conn, "SELECT coalesce(sum(times), 0)::bigint FROM refold.rejected")
-    return [] if row[0] == aside else [f"{row[0]:,} messages in refold.rejected, but {aside:,} were set aside"]
+    return [] if row[0] == rejected else [f"{row[0]:,} messages in refold.rejected, but {rejected:,} were rejected"]

@@ -1,4 +1,4 @@
-"""The demo from its beginning to its end, and what is left behind: nothing, or the server."""
+"""The demo from beginning to end; it leaves nothing behind, or with --keep the server."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from refold.errors import RefoldError
 
 
 def demo(console: Console, *, seed: int, events: int, processes: int, keep: bool) -> bool:
-    """Plays the demo; answers whether everything came out as it must.
+    """Play the demo, and return whether all results were correct.
 
     Args:
-        console: where it is shown.
-        seed: of the shop; the same seed gives the same events and the same figures.
-        events: deliveries of the day, at least 500.
-        processes: worker processes.
-        keep: leave the server running at the end.
+        console: the console to print on.
+        seed: seed of the shop; the same seed gives the same events and the same metrics.
+        events: number of deliveries of the day, at least 500.
+        processes: number of worker processes.
+        keep: whether to leave the server running at the end.
 
     Raises:
-        refold.errors.RefoldError: the server, the schema or the workers cannot be had.
-        KeyboardInterrupt: Ctrl-C; nothing is left behind.
+        refold.errors.RefoldError: the server or the workers cannot be started, or the schema cannot be installed.
+        KeyboardInterrupt: the user pressed Ctrl-C; nothing is left behind.
     """
     show = Show(console)
     stage = Stage(keep=keep)
@@ -51,18 +51,18 @@ def demo(console: Console, *, seed: int, events: int, processes: int, keep: bool
 
 
 def _how_to_go_on(show: Show, stage: Stage) -> None:
-    """What to type after --keep."""
+    """Print the commands to go on with after --keep."""
     show.print()
     show.print("[bold]The server stays[/] (the workers do not). In this shell:")
     show.command(f"export REFOLD_DATABASE_URL='{stage.url}'")
     for command, what in (
-        ("refold status", "what is live, and how fresh"),
+        ("refold status", "live metrics and their freshness"),
         ("refold query 'TABLE funnel_conversion'", "the funnel, as an analyst sees it"),
         ("refold explain event_counts", "how a metric is kept up to date"),
-        ("refold rejected", "what was set aside, and why"),
-        ("refold reconcile", "the proof once more"),
-        ("refold worker", "keeps the metrics up to date while you append"),
-        *([('psql "$REFOLD_DATABASE_URL"', "everything")] if shutil.which("psql") else []),
+        ("refold rejected", "input that was rejected, with reasons"),
+        ("refold reconcile", "run the proof again"),
+        ("refold worker", "keep the metrics up to date while you append"),
+        *([('psql "$REFOLD_DATABASE_URL"', "all tables and views")] if shutil.which("psql") else []),
     ):
         show.command(f"{command:<40} # {what}")
     show.print("To stop it and remove every trace:")

@@ -1,7 +1,7 @@
-"""A made-up shop: who looks, puts into the cart and pays, and by which detours the news of it reaches the log.
+"""A simulated shop: visitors who view, put into the cart and purchase, and the messages about their actions.
 
-Pure, and deterministic by its seed. `Step` is what happened, `Delivery` what arrives: most steps at once, some
-hours late and out of order, some twice, a few contradicted or broken on the way.
+Pure, and deterministic by its seed. A `Step` is an action, and a `Delivery` is a message about it. Most arrive at once,
+some hours late and out of order, some twice, and a few contradictory or broken.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LATE_S = 600.0
 
 DAY_S = 86_400.0
 """Seconds of a day."""
-# The shop closes at eleven: nobody's visit reaches into the next day.
+# The shop closes at eleven, so no visit continues on the next day.
 _VISITS_BY_HOUR = (3, 2, 1, 1, 1, 2, 4, 7, 9, 10, 11, 12, 13, 12, 11, 11, 12, 14, 17, 20, 22, 18, 11)
 _PRODUCTS = (
     ("kettle", 39.9),
@@ -40,14 +40,14 @@ _PRODUCTS = (
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something that a visitor did; the truth that the shop counts by.
+    """An action of a visitor, from which the shop computes its own count.
 
     Args:
-        id: names it for ever.
-        user: who; None for an anonymous visitor.
-        action: what.
-        at: when, UTC, whole milliseconds.
-        metadata: product, amount and the like.
+        id: id of the event.
+        user: id of the user; None for an anonymous visitor.
+        action: the action.
+        at: time of the action, UTC, in whole milliseconds.
+        metadata: product, amount and other attributes.
     """
 
     id: str
@@ -62,9 +62,9 @@ class Delivery:
     """A message that reaches the shop's server.
 
     Args:
-        at: when it arrives, seconds since midnight.
-        event: its content, as a producer hands it to the log.
-        fate: what the log must answer.
+        at: time of arrival, seconds since midnight.
+        event: its content, as a producer appends it to the log.
+        fate: the answer that the log must give.
         late: whether the event happened long before.
     """
 
@@ -76,18 +76,18 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """What happened, in no particular order, and what arrived, in order."""
+    """The steps of a day, in no particular order, and its deliveries, in order of arrival."""
 
     steps: tuple[Step, ...]
     deliveries: tuple[Delivery, ...]
 
 
 def day(seed: int, deliveries: int) -> Day:
-    """A day on which exactly so many deliveries arrive.
+    """Make up a day with an exact number of deliveries.
 
     Args:
-        seed: the same seed and number give the same day.
-        deliveries: how many, at least 200.
+        seed: seed of the day; the same seed and number give the same day.
+        deliveries: number of deliveries, at least 200.
     """
     dice = random.Random(f"day {seed}")
     conflicts = max(3, deliveries // 2500)
@@ -96,7 +96,7 @@ def day(seed: int, deliveries: int) -> Day:
     visits = _visits(dice, deliveries - conflicts - invalid - duplicates)
     steps = [step for visit in visits for step in visit]
     arrivals = [one for visit in visits for one in _deliver(dice, visit)]
-    # After the originals: sorting keeps the order of what arrives at the same time.
+    # Append duplicates after the originals: sorting is stable for equal times of arrival.
     arrivals += [_again(dice, one) for one in dice.choices(arrivals, k=duplicates)]
     purchases = [one for one in arrivals if one.event["action"] == "purchase" and one.fate is Answer.accepted]
     arrivals += [_contradicted(dice, dice.choice(purchases)) for _ in range(conflicts)]
@@ -105,12 +105,12 @@ def day(seed: int, deliveries: int) -> Day:
 
 
 def train(seed: int, number: int, size: int) -> Day:
-    """A train that leaves a tunnel in the evening: phones report what was done on them, all at once.
+    """Make up a train that leaves a tunnel in the evening, so that many phones report at once.
 
     Args:
-        seed: of the shop.
-        number: which train; each has steps of its own.
-        size: how many deliveries, all of them new.
+        seed: seed of the shop.
+        number: number of the train; each has its own steps.
+        size: number of deliveries, all of them new.
     """
     dice = random.Random(f"train {seed} {number}")
     steps: list[Step] = []
@@ -123,7 +123,7 @@ def train(seed: int, number: int, size: int) -> Day:
 
 
 def _visits(dice: random.Random, steps: int) -> list[list[Step]]:
-    """Visits with so many steps together."""
+    """Return visits with an exact total number of steps."""
     visits: list[list[Step]] = []
     missing = steps
     while missing:
@@ -143,7 +143,7 @@ def _customers(steps: int) -> int:
 
 
 def _visit(dice: random.Random, name: str, start: datetime, customers: int) -> list[Step]:
-    """One visit: view, cart, purchase, with people dropping off everywhere."""
+    """Return the steps of a visit: view, cart, purchase; a visitor may leave at any of them."""
     # Regulars come often, most come once.
     user = f"user-{int(customers * dice.random() ** 1.7):05}" if dice.random() > 0.08 else None
     made: list[Step] = []
@@ -155,7 +155,7 @@ def _visit(dice: random.Random, name: str, start: datetime, customers: int) -> l
         now += timedelta(milliseconds=dice.randrange(4_000, 90_000))
 
     if dice.random() < 0.04:
-        # Ordered again from a link in a mail: a purchase that no funnel leads to.
+        # A repeat order from a link in a mail: a purchase outside the funnel.
         product, price = dice.choice(_PRODUCTS)
         did("purchase", product=product, amount=price)
         return made
@@ -173,7 +173,7 @@ def _visit(dice: random.Random, name: str, start: datetime, customers: int) -> l
 
 
 def _deliver(dice: random.Random, visit: Sequence[Step]) -> Iterator[Delivery]:
-    """The ways in which a visit becomes known: from a browser, a phone, or a phone that was offline."""
+    """Yield the deliveries of a visit: from a browser, a phone, or a phone that was offline."""
     yesterday = visit[0].at < MIDNIGHT
     device = dice.random()
     if yesterday or device < 0.06:
@@ -195,12 +195,12 @@ def _delivery(at: float, step: Step, event: dict[str, Any]) -> Delivery:
 
 
 def _web(step: Step) -> dict[str, Any]:
-    """As the shop's web server writes it: ISO 8601."""
+    """Return the event of a step as the shop's web server writes it: with ISO 8601."""
     return _event(step, step.at.isoformat(timespec="milliseconds"), "web")
 
 
 def _mobile(step: Step) -> dict[str, Any]:
-    """As the app writes it: epoch milliseconds."""
+    """Return the event of a step as the app writes it: with epoch milliseconds."""
     return _event(step, (step.at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1), "app")
 
 
@@ -215,13 +215,13 @@ def _event(step: Step, ts: str | int, device: str) -> dict[str, Any]:
 
 
 def _again(dice: random.Random, original: Delivery) -> Delivery:
-    """The reply was lost, so the client sends it once more."""
+    """Return a repeated delivery: the client lost the reply and sends it again."""
     at = min(original.at + dice.uniform(1, 1_200), DAY_S - 1)
     return Delivery(at, original.event, Answer.duplicate, original.late)
 
 
 def _contradicted(dice: random.Random, original: Delivery) -> Delivery:
-    """A client that changed its mind about an event that it had sent already."""
+    """Return a delivery of an event with the same id and another amount, which is a conflict."""
     metadata = original.event["metadata"]
     metadata = {**metadata, "amount": round(metadata["amount"] + dice.randrange(1, 50), 2)}
     at = min(original.at + dice.uniform(30, 900), DAY_S - 1)
@@ -239,7 +239,7 @@ _MISTAKES: tuple[_Mistake, ...] = (
 
 
 def _broken(dice: random.Random, number: int) -> Delivery:
-    """A message from a client with a bug."""
+    """Return an invalid message, from a client with a bug."""
     at = dice.uniform(0, DAY_S - 1)
     step = Step(f"broken-{number}", "user-00000", "view", MIDNIGHT + timedelta(seconds=int(at)), {})
     return Delivery(at, _MISTAKES[number % len(_MISTAKES)](_web(step)), Answer.invalid, False)

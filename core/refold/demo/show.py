@@ -1,4 +1,4 @@
-"""What the demo says: colours and a live board on a terminal, plain lines anywhere else."""
+"""The output of the demo: colours and a live board on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from refold.prose import room, wrapped
 
 @dataclass(frozen=True, slots=True)
 class Glyphs:
-    """Signs, with a plain twin for terminals that know only ASCII."""
+    """Signs; `ASCII` is the variant for terminals without Unicode."""
 
     good: str = "✓"
     bad: str = "✗"
@@ -27,7 +27,7 @@ class Glyphs:
 
 
 TOLD = 12
-"""Differences of one comparison that are told."""
+"""Most differences of a comparison that are printed."""
 
 ASCII = Glyphs("ok", "XX", "->")
 
@@ -36,7 +36,7 @@ class Show:
     """Prints the demo.
 
     Args:
-        console: where to; styles and the live board need a terminal that can move its cursor.
+        console: the console to print on; styles and the live board need a terminal that can move its cursor.
     """
 
     def __init__(self, console: Console) -> None:
@@ -46,11 +46,11 @@ class Show:
         self.failures: list[str] = []
 
     def print(self, text: str = "") -> None:
-        """A line with rich's markup."""
+        """Print a line with rich's markup."""
         self._console.print(text, soft_wrap=not self._live)
 
     def ready(self, what: str, how: str, seconds: float) -> None:
-        """Something is in place."""
+        """Print that a part of the setup is ready, with its duration in seconds."""
         if not self._live:
             self._plain(f"{self.glyphs.good} {what:<16} {how} ({seconds:.1f} s)", indent=19)
             return
@@ -65,7 +65,7 @@ class Show:
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """A sign of life while something takes its time."""
+        """Show a spinner on a terminal while the block runs."""
         if not self._live:
             yield
             return
@@ -73,24 +73,24 @@ class Show:
             yield
 
     def act(self, number: int, title: str) -> None:
-        """A new part begins."""
+        """Print the heading of an act."""
         self.print()
         self.print(f"[bold cyan]{number}[/]  [bold]{escape(title)}[/]")
 
     def say(self, text: str) -> None:
-        """A sentence."""
+        """Print a sentence, indented."""
         self._indented(Text(text))
 
     def code(self, text: str) -> None:
-        """Something that is executed as it stands."""
+        """Print a statement that the demo executes."""
         self._indented(Text(text, "yellow"), 5)
 
     def command(self, text: str) -> None:
-        """Something to copy: however long, it stays one line."""
+        """Print a command to copy, without wrapping it."""
         self._console.print(Text(f"  {text}", "yellow"), soft_wrap=True)
 
     def check(self, good: str, differences: Sequence[str]) -> None:
-        """The outcome of a comparison: what is right, or what differs."""
+        """Print the outcome of a comparison: the text for success, or the differences."""
         if not differences:
             self._marked(self.glyphs.good, "bold green", good)
             return
@@ -102,16 +102,16 @@ class Show:
         self.failures += differences
 
     def fail(self, what: str) -> None:
-        """Something went wrong."""
+        """Print an error, and count it as a failure."""
         self.check(what, [what])
 
     def table(self, rows: Sequence[Sequence[str]], columns: Sequence[str] = (), *, right: Sequence[int] = ()) -> None:
-        """A small table.
+        """Print a small table.
 
         Args:
-            rows: its cells.
-            columns: its headings, if it has any.
-            right: numbers of the columns that are aligned to the right, from 0.
+            rows: the cells.
+            columns: the headings, if any.
+            right: numbers of the right-aligned columns, from 0.
         """
         if not rows:
             return
@@ -136,7 +136,7 @@ class Show:
 
     @contextmanager
     def day(self) -> Iterator[Board]:
-        """The live board: redrawn on a terminal, a line every second elsewhere."""
+        """Open the live board: redrawn on a terminal, a line every second elsewhere."""
         if not self._live:
             yield Board(self, None)
             return
@@ -154,11 +154,11 @@ class Show:
             self._plain(" " * by + text.plain, indent=by + 2)
 
     def moment(self, text: str) -> None:
-        """A moment of the day, without a terminal."""
+        """Print a moment of the day as a plain line."""
         self._plain(text)
 
     def _plain(self, text: str, *, indent: int | None = None) -> None:
-        """A line without a terminal."""
+        """Print a wrapped line without styles."""
         self._console.print(Text(wrapped(text, room(self._console.width), indent=indent)), soft_wrap=True)
 
     def _marked(self, sign: str, style: str, text: str) -> None:
@@ -177,7 +177,7 @@ class Board:
 
     Args:
         show: prints the plain lines.
-        live: the region that is redrawn, on a terminal.
+        live: the region of the terminal that is redrawn; None elsewhere.
     """
 
     PLAIN_EVERY_S = 1.0
@@ -188,7 +188,7 @@ class Board:
         self._due = self.PLAIN_EVERY_S
 
     def draw(self, frame: Frame, *, last: bool = False) -> None:
-        """Shows a frame; without a terminal, one a second."""
+        """Show a frame; without a terminal, print at most one a second."""
         if self._live is not None:
             self._live.update(board(frame, self._live.console.width), refresh=True)
         elif last or frame.elapsed_s >= self._due:

@@ -1,4 +1,4 @@
-"""Where the demo plays: a throwaway PostgreSQL with refold in it, and worker processes beside it."""
+"""The stage of the demo: a throwaway PostgreSQL server with refold, and worker processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from refold.store.schema.migrate import migrate
 from refold.store.schema.resources import projections_dir, sql_dir
 
 STOP_S = 10.0
-"""Seconds that a worker has for its last page."""
+"""Seconds that a worker gets to finish its last page."""
 _NOT_FOR_WORKERS = ("REFOLD_CRASH_AT", "REFOLD_DATABASE_URL")
 
 
@@ -37,8 +37,8 @@ class Hand:
     """A worker process.
 
     Args:
-        process: `refold worker`, as an operating-system process of its own.
-        login: the database role that only this worker logs in as, so that its sessions can be told apart.
+        process: the operating-system process of `refold worker`.
+        login: the database role that only this worker uses, which identifies its sessions.
     """
 
     process: subprocess.Popen[bytes]
@@ -46,20 +46,20 @@ class Hand:
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """Return the process id."""
         return self.process.pid
 
 
 class Stage:
-    """A server in a directory of its own, and what runs on it. `close` removes every trace.
+    """A server in its own directory, with its worker processes. `close` removes all of them.
 
     Args:
-        keep: the server is to stay, so its files are synced to disk.
+        keep: whether the server stays after the demo, so that its files are synced to disk.
     """
 
     def __init__(self, *, keep: bool) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="refold-demo-"))
-        # It is ours. For root, the server runs as somebody else, who has to pass through.
+        # If the demo runs as root, the server runs as another user, who must be able to enter the directory.
         self.home.chmod(0o711)
         self.projections = projections_dir()
         self.hands: list[Hand] = []
@@ -69,36 +69,36 @@ class Stage:
         self._connections: list[psycopg.Connection] = []
 
     def start(self) -> str:
-        """Starts the server; answers its version."""
+        """Start the server, and return its version."""
         self._server = EmbeddedServer.start(self.home / "postgres", keep=self._keep, delete=not self._keep)
         with psycopg.connect(self.url) as conn:
             return (conn.info.parameter_status("server_version") or "").split(" ")[0]
 
     @property
     def url(self) -> str:
-        """The libpq URL of the superuser."""
+        """Return the libpq URL of the superuser."""
         assert self._server is not None
         return self._server.url
 
     def install(self) -> None:
-        """Makes refold's schema and roles."""
+        """Install refold's schema and roles."""
         migrate(self.url)
 
     def connect(self, role: Role | None, name: str = "refold demo") -> psycopg.Connection:
-        """A connection in autocommit mode, closed with the stage."""
+        """Open and return a connection in autocommit mode, which the stage closes."""
         conn = connect(self.url, role, autocommit=True, application_name=name)
         self._connections.append(conn)
         return conn
 
     def deploy(self) -> list[Build]:
-        """Makes the projections that come with refold live, and the analysts' views on them."""
+        """Deploy the starter projections and the analysts' views on them; return the builds."""
         with connect(self.url, "refold_worker", autocommit=True) as conn:
             builds = deploy(conn, self.projections, load_directory(self.projections), lambda progress: None)
             apply_analyst_views(conn, sql_dir() / "views")
         return builds
 
     def hire(self, number: int) -> list[Hand]:
-        """Starts worker processes."""
+        """Start a number of worker processes, and return them."""
         hands = [self._hire() for _ in range(number)]
         self.hands += hands
         return hands
@@ -119,13 +119,13 @@ class Stage:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # Ctrl-C is for the demo, which then stops its workers.
+                # Ctrl-C must only reach the demo, which then stops its workers.
                 start_new_session=True,
             )
         return Hand(process, login)
 
     def wait_for_hands(self, conn: psycopg.Connection) -> None:
-        """Waits until every worker process is connected."""
+        """Wait until every worker process is connected."""
         logins = [hand.login for hand in self.hands]
 
         def connected() -> bool:
@@ -140,22 +140,22 @@ class Stage:
         wait_for(connected, "the worker processes connect")
 
     def insist_on_hands(self) -> None:
-        """Checks that the worker processes live: nothing is waited for that will never come.
+        """Refuse to wait for a worker process that has ended.
 
         Raises:
-            RefoldError: one has ended.
+            RefoldError: a worker process has ended.
         """
         for hand in self.hands:
             if hand.process.poll() is not None:
                 raise RefoldError(f"worker {hand.pid} ended by itself: {self.log_of(hand)}")
 
     def log_of(self, hand: Hand) -> str:
-        """The end of what a worker has written."""
+        """Return the last lines of a worker's log."""
         text = (self.home / f"{hand.login}.log").read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-15:])
 
     def dismiss(self) -> None:
-        """Stops the worker processes; those that do not obey are killed."""
+        """Stop the worker processes; kill those that do not end in time."""
         for hand in self.hands:
             hand.process.send_signal(signal.SIGCONT)
             hand.process.terminate()
@@ -168,14 +168,14 @@ class Stage:
         self.hands.clear()
 
     def leave(self) -> None:
-        """Closes everything but the server, which stays."""
+        """Close everything but the server, which stays."""
         self._disconnect()
         self.dismiss()
         for log in self.home.glob("*.log"):
             log.unlink()
 
     def close(self) -> None:
-        """Ends every process and removes every file of the demo."""
+        """End every process and remove every file of the demo."""
         before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._disconnect()
@@ -196,7 +196,7 @@ class Stage:
         self._connections.clear()
 
     def _end_postmaster(self) -> None:
-        """Ends a server that `EmbeddedServer.close` leaves: one that is kept, or whose start was interrupted."""
+        """End a server that `EmbeddedServer.close` leaves running: a kept one, or one whose start was interrupted."""
         data = self.home / "postgres" / "data"
         postmaster = Postmaster.find(data)
         if postmaster is not None:

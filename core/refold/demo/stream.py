@@ -1,4 +1,4 @@
-"""The day's deliveries on their way into the log, at the pace of the shop's clock."""
+"""Appending the deliveries of the day to the log, at the pace of the shop's clock."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from refold.store.log.log import Log
 TICK_S = 0.05
 """Seconds between two batches."""
 BATCH = 2_000
-"""Deliveries in a batch at most."""
+"""Most deliveries in a batch."""
 
 
 @dataclass(slots=True)
 class Received:
-    """What came in, and how the log answered.
+    """The received deliveries, and the answers of the log.
 
     Args:
-        answers: how often each.
-        late: stored although they happened long before.
-        surprises: deliveries that the log answered otherwise than it must.
+        answers: number of deliveries, by answer.
+        late: number of stored events that happened long before.
+        surprises: deliveries with another answer than expected, in words.
     """
 
     answers: Counter[Answer] = field(default_factory=Counter)
@@ -33,18 +33,18 @@ class Received:
     surprises: list[str] = field(default_factory=list)
 
     @property
-    def aside(self) -> int:
-        """Conflicts and invalid ones."""
+    def rejected(self) -> int:
+        """Return the number of conflicts and invalid events."""
         return self.answers[Answer.conflict] + self.answers[Answer.invalid]
 
     def append(self, log: Log, batch: Sequence[Delivery]) -> Counter[Answer]:
-        """Hands a batch to the log and looks at each answer."""
+        """Append a batch to the log, check each answer, and return the number of each."""
         receipts = log.append([one.event for one in batch])
         for one, receipt in zip(batch, receipts, strict=True):
             self.answers[receipt.answer] += 1
             self.late += one.late and receipt.answer is Answer.accepted
             if receipt.answer is not one.fate:
-                self.surprises.append(f"{one.event} is {receipt.answer}, must be {one.fate}: {receipt.reason}")
+                self.surprises.append(f"{one.event} is {receipt.answer}, but must be {one.fate}: {receipt.reason}")
         return Counter(receipt.answer for receipt in receipts)
 
 
@@ -55,13 +55,13 @@ def stream(
     seconds: float,
     look: Callable[[float], None],
 ) -> None:
-    """Appends what arrives, as it arrives.
+    """Append deliveries at their times of arrival.
 
     Args:
-        log: where to.
-        deliveries: in order of arrival.
-        received: counts them.
-        seconds: how long the day lasts; longer where the log cannot follow.
+        log: the log to append to.
+        deliveries: the deliveries, in order of arrival.
+        received: counts the answers.
+        seconds: duration of the day; it lasts longer if the log cannot keep up.
         look: called after every batch, with the shop's clock in seconds since midnight.
     """
     started = time.monotonic()
@@ -74,19 +74,19 @@ def stream(
         if until > sent:
             received.append(log, deliveries[sent:until])
             sent = until
-        # Where the log cannot follow, the shop's clock waits for it.
+        # If the log cannot keep up, the shop's clock waits for it.
         look(min(clock, arrivals[sent]) if sent < len(arrivals) else clock)
         time.sleep(max(0.0, TICK_S - (time.monotonic() - now)))
 
 
 class Rate:
-    """Deliveries a second, over the last second."""
+    """The rate of deliveries over the last second."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
 
     def of(self, count: int) -> float:
-        """Takes a count and answers how fast it grew."""
+        """Record a count, and return its growth in deliveries a second."""
         now = time.monotonic()
         self._seen.append((now, count))
         while len(self._seen) > 2 and self._seen[1][0] < now - 1.0:

@@ -1,4 +1,4 @@
-"""The shop's own count, in plain Python: what the metrics must be, found without a database. Pure."""
+"""The shop's own count of the expected metrics, in plain Python and without a database. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FUNNEL = ("view", "cart", "purchase")
 
 
 class Row(NamedTuple):
-    """A step as it must be found again: who, what, when."""
+    """A step as the metrics must show it: user, action and time."""
 
     user: str | None
     action: str
@@ -22,7 +22,7 @@ class Row(NamedTuple):
 
 
 class Count(NamedTuple):
-    """Of one action on one day: how often, and by how many different users."""
+    """Number of events and of different users for an action on a day."""
 
     events: int
     users: int
@@ -30,17 +30,17 @@ class Count(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What the metrics must say.
+    """The expected metrics.
 
     Args:
         rows: each step, by id.
         counts: by day and action.
-        active: different users by day.
-        weekly: different users by week, named by its Monday; weeks without any are left out.
-        monthly: the same by month, named by its first day.
-        weeks: each user with each week in which he did anything.
+        active: number of different users, by day.
+        weekly: number of different users, by the Monday of the week, for weeks with users.
+        monthly: the same, by the first day of the month.
+        weeks: pairs of a user and a week with an event of that user.
         first_seen: the first day of each user.
-        levels: how far each user got: 0 none, 1 view, 2 cart, 3 purchase.
+        levels: the level of each user in the funnel: 0 none, 1 view, 2 cart, 3 purchase.
     """
 
     rows: dict[str, Row]
@@ -54,8 +54,8 @@ class Tally:
 
 
 def tally(steps: Iterable[Step]) -> Tally:
-    """Counts what happened, each step once, whatever became of the news of it."""
-    # What happened in the same millisecond counts in the order of the funnel.
+    """Count each step once, however its deliveries arrived, and return the expected metrics."""
+    # Steps in the same millisecond count in the order of the funnel.
     ordered = sorted(steps, key=lambda step: (step.at, FUNNEL.index(step.action)))
     events: Counter[tuple[date, str]] = Counter()
     users: defaultdict[tuple[date, str], set[str]] = defaultdict(set)

@@ -1,1 +1,1 @@
-"""What moves: applying pages, showing metrics, auditing, healing, deploying, recovering."""
+"""What changes metrics: applying pages, publishing views, auditing, healing, deploying, recovering."""

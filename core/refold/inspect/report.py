@@ -66,8 +66,8 @@ class ActivityReport:
         events: events that the log accepted.
         events_exact: whether they were counted; more than five thousand are estimated.
         duplicates: events that were refused because the log had them.
-        conflicts: records that were set aside because the log had their id with other content.
-        invalid: records that were set aside because they were not valid events.
+        conflicts: records that were rejected because the log had their id with other content.
+        invalid: records that were rejected because they were not valid events.
         latencies: by metric and stage.
         incidents: by kind.
         healed: rows that reconcile healed.

@@ -84,7 +84,7 @@ class Status:
         events_exact: whether they were counted; otherwise an estimate.
         segments: segments of the log.
         segments_ahead: how many of them are still empty, prepared for later events.
-        rejected: number of inputs ever set aside, by answer; a lower bound if more than `COUNTED` rows are kept.
+        rejected: number of inputs ever rejected, by answer; a lower bound if more than `COUNTED` rows are kept.
         workers: sessions of workers.
         duties_seconds: time since a worker last started a duty, seconds; None if none ever did.
         lag_limit: seconds that a live metric may be behind (`refold.settings`).

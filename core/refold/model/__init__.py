@@ -1,1 +1,1 @@
-"""What things are, as values and as SQL text: events, streams, projections, and how each is kept. No database."""
+"""Events, streams and projections as values, and the SQL that keeps them, as text. Needs no database."""

@@ -1,8 +1,8 @@
 """Quantiles of durations from counts in buckets on a log scale.
 
-Each bucket is 4 % wider than the one before, so that a quantile is off by at most 2 % of itself, whatever the durations
-are; sketches of several workers and minutes add up. This is DDSketch (Masson, Rim and Lee, VLDB 2019) without its
-limit on buckets: from a microsecond to a year there are 800.
+Each bucket is 4 % wider than the one before, so that a quantile has a relative error of at most 2 %, whatever the
+durations are. Counts of several workers and minutes can be added up. This is DDSketch (Masson, Rim and Lee, VLDB 2019)
+without its limit on buckets: from a microsecond to a year there are 800.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ import math
 from collections.abc import Mapping
 
 ACCURACY = 0.02
-"""A quantile is off by at most this share of itself."""
+"""The greatest relative error of a quantile, as a share of the quantile."""
 SHORTEST = 1e-6
-"""Seconds; what is shorter, or negative because clocks were set back, counts as this."""
+"""Seconds. A shorter duration, or a negative one because a clock was set back, counts as this."""
 
 _GAMMA = (1 + ACCURACY) / (1 - ACCURACY)
 _LOG_GAMMA = math.log(_GAMMA)
 
 
 def bucket(seconds: float) -> int:
-    """The bucket that a duration falls into: the k with gamma^(k-1) < seconds <= gamma^k."""
+    """Return the number of a duration's bucket: the k with gamma^(k-1) < seconds <= gamma^k."""
     return math.ceil(math.log(max(seconds, SHORTEST)) / _LOG_GAMMA)
 
 
 def middle(number: int) -> float:
-    """The duration that stands for a bucket, seconds: off by at most `ACCURACY` at both of its ends."""
+    """Return the duration that represents a bucket, in seconds; its relative error is at most `ACCURACY`."""
     return 2 * _GAMMA**number / (_GAMMA + 1)
 
 
 def quantile(counts: Mapping[int, int], share: float) -> float | None:
-    """The duration below which a share of them lies, seconds; None when there are none.
+    """Return the duration below which a share of all durations lies, in seconds; None if there are no durations.
 
     Args:
-        counts: how many durations fell into each bucket.
-        share: 0 to 1; 0.95 for the 95th percentile.
+        counts: the number of durations in each bucket, by the bucket's number.
+        share: 0 to 1, such as 0.95 for the 95th percentile.
     """
     total = sum(counts.values())
     if total == 0:

@@ -1,4 +1,4 @@
-"""Pieces of generated SQL: names (plain where Postgres lets them be, so that it reads well), literals, conditions."""
+"""Pieces of generated SQL: names (quoted only where Postgres requires it), literals and conditions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ EVERYTHING = "true"
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 
-# Reserved key words of PostgreSQL 18 (appendix C of its manual), with those that may not name a column.
+# Reserved key words of PostgreSQL 18 (appendix C of its manual), and the words that cannot name a column.
 _RESERVED = frozenset(
-    # As text: a list of words takes a page.
+    # One text: a list with a word a line would take a page.
     """
     all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate
     collation column concurrently constraint create cross current_catalog current_date current_role
@@ -29,42 +29,43 @@ _RESERVED = frozenset(
 
 
 def must_quote(name: str) -> bool:
-    """Whether a name needs double quotes."""
+    """Return whether a name needs double quotes."""
     return _PLAIN.fullmatch(name) is None or name in _RESERVED
 
 
 def ident(name: str) -> str:
-    """A name as SQL, quoted where it has to be."""
+    """Return a name as SQL, quoted only where Postgres requires it."""
     return '"' + name.replace('"', '""') + '"' if must_quote(name) else name
 
 
 def quoted(text: str) -> str:
-    """A text as a literal."""
+    """Return a text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def literal(sql: str) -> str:
-    """SQL of the projection inside a statement with parameters: a percent sign stands for itself."""
+    """Return a projection's SQL for use in a statement with parameters: percent signs are doubled."""
     return sql.replace("%", "%%")
 
 
 def indent(sql: str, by: int = 4) -> str:
-    """The text, moved to the right."""
+    """Return SQL with each line indented by a number of spaces."""
     margin = " " * by
     return "\n".join(margin + line if line else line for line in sql.splitlines())
 
 
 def hash_of(expressions: Sequence[str]) -> str:
-    """A 64-bit hash of a key."""
+    """Return the SQL of a 64-bit hash of a row of expressions, such as a key."""
     return f"hash_record_extended(ROW({', '.join(expressions)}), 0)"
 
 
 def in_order(*conditions: str | None) -> str:
-    """Conditions of which each is evaluated only where those before it hold.
+    """Return a condition in which each part is evaluated only where the parts before it hold.
 
-    AND promises no order: Postgres starts with what seems cheapest. An expression of the projection must not be
-    evaluated for an event that the cursor has not reached, that is left out because just this failed, or that the
-    projection's own WHERE keeps from it. NULL, where CASE has no answer, is not true.
+    AND does not guarantee an order: Postgres starts with the condition that seems cheapest. An expression of the
+    projection must not be evaluated for an event that the cursor has not reached, for a dead letter on which this
+    expression failed, or for an event that the projection's WHERE excludes. Where an earlier part does not hold, CASE
+    returns NULL, which is not true.
     """
     present = [condition for condition in conditions if condition and condition != EVERYTHING]
     if not present:
@@ -76,6 +77,6 @@ def in_order(*conditions: str | None) -> str:
 
 
 def where(*conditions: str | None) -> str:
-    """A WHERE clause on a line of its own, or nothing."""
+    """Return a WHERE clause on its own line; an empty text if there is no condition."""
     present = [condition for condition in conditions if condition and condition != EVERYTHING]
     return "\nWHERE " + "\n  AND ".join(present) if present else ""

@@ -310,7 +310,7 @@ def test_a_view_may_change_its_columns_and_keeps_its_grants(worker: psycopg.Conn
         (
             "SELECT dya FROM metrics.active_users",
             'mine.sql:2: column "dya" does not exist',
-            "Name the columns",
+            "Use a column",
         ),
         ("SELEKT", "mine.sql:2: syntax error", "Correct the file"),
     ],

@@ -182,7 +182,7 @@ def test_an_interrupted_rollback_is_finished_by_a_worker(project: Project) -> No
     project.append("a")
     with pytest.raises(Interrupted):
         rollback(project.worker, project.folder, "total", interrupt)
-    with pytest.raises(BuildError, match="on its way back already"):
+    with pytest.raises(BuildError, match="already under way"):
         project.rollback("total")
     project.drain()
     assert project.live("total").build_id == first.build_id
@@ -340,7 +340,7 @@ def test_other_metrics_of_the_deployment_that_changed_again_stay(project: Projec
 
 def test_nothing_to_go_back_to(project: Project) -> None:
     project.deploy(total=EVENTS)
-    with pytest.raises(BuildError, match="the live one is its first"):
+    with pytest.raises(BuildError, match="the live build is its first"):
         project.rollback("total")
     with pytest.raises(BuildError, match="Did you mean total"):
         project.rollback("totall")
@@ -362,7 +362,7 @@ def test_a_metric_is_not_lost_on_the_way_back(project: Project) -> None:
     project.deploy(clicks=CLICKS_ALL)
     project.deploy(per_action=PER_ACTION_TWICE)
     drop_superseded(project.worker)
-    with pytest.raises(BuildError, match="per_action reads what would go back"):
+    with pytest.raises(BuildError, match="per_action reads a metric that would go back"):
         project.rollback("clicks")
     assert project.rows("per_action") == [("view", 2)]
 
@@ -403,7 +403,7 @@ def test_a_transform_goes_back_with_its_code(project: Project) -> None:
     file.write_text(TRANSFORM.format(how="title"))
     project.deploy()
     now = project.live("loud")
-    with pytest.raises(BuildError, match="needs the code it was deployed with"):
+    with pytest.raises(BuildError, match="needs the code that it was deployed with"):
         project.rollback("loud")
     assert project.live("loud").build_id == now.build_id
     assert not find(project.worker, "b.state = 'building'")

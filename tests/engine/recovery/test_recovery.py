@@ -442,7 +442,7 @@ def test_cursors_stand_still_under_a_worker_that_was_running(restored: str) -> N
         admin.execute("UPDATE refold.settings SET system_identifier = 7")
         for build in builds:
             if build.upstream_id is None:
-                with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="cursors stand still"):
+                with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="cursors cannot move"):
                     compiled.step(build)
         assert kept(conn) == builds
 

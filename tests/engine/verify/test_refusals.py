@@ -23,7 +23,7 @@ KEY = "-- key: user_id\n"
         ("SELECT event_id, version::bit(4) AS v FROM events", "which has no hash"),
         ("SELECT event_id, to_tsvector('simple', action) AS v FROM events", "v is tsvector, which has no hash"),
         ("SELECT action, avg(ts - timestamptz '2026-01-01Z') AS v FROM events GROUP BY action", "cannot cast"),
-        ("SELECT (metadata ->> 'n')::int AS n, stddev(version) AS s FROM events GROUP BY n", "would refuse events"),
+        ("SELECT (metadata ->> 'n')::int AS n, stddev(version) AS s FROM events GROUP BY n", "then refuse events"),
         ("SELECT date_trunc('day', ts, 'UTC') AS n, stddev(version) AS s FROM events GROUP BY n", "refuse events"),
         (KEY + "SELECT DISTINCT ON (action) user_id, ts FROM events ORDER BY action, event_id", "DISTINCT ON"),
         (
@@ -43,7 +43,7 @@ KEY = "-- key: user_id\n"
         (
             KEY + "SELECT user_id, action FROM (SELECT user_id, action FROM events"
             " UNION ALL SELECT action, user_id FROM events) AS both_ways",
-            "different places",
+            "not the same column",
         ),
     ],
 )

@@ -244,7 +244,7 @@ def test_workers_who_do_not_see_others(server: ServerUnderTest, admin: Connectio
 @pytest.mark.live("shop")
 def test_what_fails(database_url: str, admin: Connection, examine: Examine) -> None:
     table = make_live(database_url)["daily"]
-    # Else the event would be set aside.
+    # Else the event would be quarantined.
     admin.execute("UPDATE refold.settings SET max_dead_letters = 0, too_many_dead_letters = 'stop'")
     admin.execute(f"ALTER TABLE {table} ADD CONSTRAINT broken CHECK (false) NOT VALID".encode())
     append(admin, events(1))

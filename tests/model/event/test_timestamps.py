@@ -63,7 +63,7 @@ def test_clock_changes(text: str, zone: ZoneInfo, expected: datetime) -> None:
     ],
 )
 def test_times_that_never_were(text: str, zone: ZoneInfo) -> None:
-    with pytest.raises(ValueError, match="never was on the clocks of"):
+    with pytest.raises(ValueError, match="does not exist in"):
         parse(text, timezone=zone)
 
 
@@ -72,10 +72,10 @@ def test_times_that_never_were(text: str, zone: ZoneInfo) -> None:
     [
         ("2020-01-31T12:00:00", None, "--timezone"),
         ("2020-01-31", None, "--timezone"),
-        ("19970101", UTC, "name its form (--ts-format %Y%m%d makes it 1997-01-01)"),
-        ("1577836800000", UTC, "name its form (--ts-format epoch_ms makes it 2020-01-01)"),
+        ("19970101", UTC, "name its format (--ts-format %Y%m%d makes it 1997-01-01)"),
+        ("1577836800000", UTC, "name its format (--ts-format epoch_ms makes it 2020-01-01)"),
         ("7", UTC, "--ts-format (epoch_s, epoch_ms, epoch_us, epoch_ns, excel or a strptime format)"),
-        (7, UTC, "7 would be 1970-01-01 as milliseconds: name its form with --ts-format"),
+        (7, UTC, "7 would be 1970-01-01 as milliseconds: name its format with --ts-format"),
         (10**40, UTC, "the number is out of range"),
         ("31.01.2020", UTC, "--ts-format (a strptime format)"),
         ("", UTC, "is empty"),
@@ -133,13 +133,13 @@ def test_with_format(value: object, ts_format: str, expected: datetime) -> None:
     [
         ("1997-01-01", "%Y%m%d", "does not have the format '%Y%m%d'"),
         ("19970230", "%Y%m%d", "does not have the format"),
-        ("2020-03-29 02:30", "%Y-%m-%d %H:%M", "never was on the clocks"),
+        ("2020-03-29 02:30", "%Y-%m-%d %H:%M", "does not exist in"),
         ("60", "excel", "is not a day of a spreadsheet, from 61 to 2958465"),
         ("43831,5", "excel", "is not a day of a spreadsheet"),
-        ("43919.1041666667", "excel", "never was on the clocks"),
-        ("1e9", "epoch_s", "is not a number of seconds"),
-        ("nan", "epoch_s", "is not a number of seconds"),
-        ("٣", "epoch_ms", "is not a number of seconds"),
+        ("43919.1041666667", "excel", "does not exist in"),
+        ("1e9", "epoch_s", "is not a number in the unit"),
+        ("nan", "epoch_s", "is not a number in the unit"),
+        ("٣", "epoch_ms", "is not a number in the unit"),
         (str(LATEST_MS + 1), "epoch_ms", "out of range"),
         ("253402300800", "epoch_s", "out of range"),
         (True, "epoch_s", "not a boolean"),
@@ -155,23 +155,23 @@ def test_refuses_with_format(value: object, ts_format: str, reason: str) -> None
 @pytest.mark.parametrize(
     ("ts_format", "reason"),
     [
-        ("%Y-%m-%d", "say where, with --timezone"),
+        ("%Y-%m-%d", "name the time zone with --timezone"),
         ("%Y %Q", "unknown directive %Q"),
         ("%Y %", "unknown directive %"),
         ("%Y %H %Z", "is ambiguous"),
         ("%H:%M %z", "no year"),
         ("epoch", "no year"),
-        ("excel", "say where, with --timezone"),
+        ("excel", "name the time zone with --timezone"),
         ("%s", "unknown directive %s: seconds since 1970 are epoch_s"),
         ("%Y-%m-%d %H:%M %p", "%p (AM or PM) beside %H"),
         ("%x %X %p", "%p (AM or PM) beside %H"),
         ("%Y-%m-%d %I:%M", "%I, hours to 12, without %p"),
-        ("%Y-%m-%d %H %I", "says the same twice: %H and %I"),
+        ("%Y-%m-%d %H %I", "has the same field twice: %H and %I"),
         ("%Y-%m-%d %p", "%p (AM or PM) without an hour"),
         ("%Y-%M-%d", "%M, the minute, without an hour: the month is %m"),
-        ("%Y-%m-%d %H:%m", "says the same twice: %m and %m"),
-        ("%Y-%m-%d %H:%M:%M", "says the same twice: %M and %M"),
-        ("%d.%m.%Y %y", "says the same twice: %Y and %y"),
+        ("%Y-%m-%d %H:%m", "has the same field twice: %m and %m"),
+        ("%Y-%m-%d %H:%M:%M", "has the same field twice: %M and %M"),
+        ("%d.%m.%Y %y", "has the same field twice: %Y and %y"),
         ("%Y-%m-%d %H:%S", "%S, the second, without a minute"),
         ("%Y-%m-%d %H:%M.%f", "%f, parts of a second, without a second"),
         ("%d %Y", "%d, the day of the month, without a month"),
@@ -207,7 +207,7 @@ def test_a_local_time_is_shown_by_the_clock_it_came_from(moment: datetime, zone:
     try:
         instant = parse(moment.isoformat(sep=" "), timezone=zone)
     except ValueError as error:
-        assert "never was" in str(error) or "out of range" in str(error)
+        assert "does not exist" in str(error) or "out of range" in str(error)
     else:
         assert instant.astimezone(zone).replace(tzinfo=None) == moment
         if instant > utc(1, 1, 3):

@@ -177,7 +177,7 @@ def test_sums_of_floats(expression: str) -> None:
     "query", ["SELECT event_id FROM events\n{}", "SELECT n FROM (SELECT version AS n FROM events\n{}) AS x"]
 )
 def test_limits(query: str, tail: str) -> None:
-    with pytest.raises(DefinitionError, match="depend on all others") as refused:
+    with pytest.raises(DefinitionError, match="depend on all other rows") as refused:
         analyse("metric", query.format(tail), {"events": LOG_COLUMNS}, path=Path("metric.sql"))
     assert refused.value.remedy is not None and "view" in refused.value.remedy
 

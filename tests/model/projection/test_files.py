@@ -209,7 +209,7 @@ def test_names_without_quotes_are_those_in_lower_case(folder: Path) -> None:
 def test_a_statement_around_the_select_is_refused_as_such(folder: Path, made: str) -> None:
     refusal = refused(folder, {"counts.sql": f"-- What is done.\nCREATE {made} counts AS\n{COUNT};"})
     assert "counts.sql:2: a projection is one SELECT, not CREATE" in str(refusal)
-    assert "Leave out all that stands before SELECT" in str(refusal.remedy)
+    assert "Remove everything before SELECT" in str(refusal.remedy)
 
 
 def test_a_comment_that_declares_the_key_describes_nothing(folder: Path) -> None:

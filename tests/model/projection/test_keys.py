@@ -54,15 +54,15 @@ def test_queries_that_fall_apart_by_the_key(query: str) -> None:
         ("SELECT DISTINCT ON (action) user_id, action FROM events ORDER BY action, event_id", "DISTINCT ON lacks"),
         (
             "SELECT user_id, n FROM (SELECT max(user_id) AS user_id, count(*) AS n FROM events GROUP BY action) AS x",
-            "hand the key user_id through",
+            "select the key user_id unchanged",
         ),
         (
             "SELECT max(user_id) AS user_id, count(*) AS n FROM (SELECT user_id FROM events) AS x",
-            "hand the key user_id through",
+            "select the key user_id unchanged",
         ),
         (
             "SELECT upper(user_id) AS user_id, rank() OVER (PARTITION BY user_id ORDER BY ts) AS r FROM events",
-            "hand the key",
+            "select the key",
         ),
         ("SELECT a.user_id, b.ts FROM events AS a JOIN events AS b ON a.ts = b.ts", "the join lacks the key"),
         (

@@ -116,7 +116,7 @@ def test_the_nearest_one_is_found_up_to_the_projections(folder: Path) -> None:
     assert amount(folder) == 3221
     for imports, message in (
         ("import _beyond", "No module named '_beyond'"),
-        ("from ...._beyond import x", "nothing of the project 3 folders above b"),
+        ("from ...._beyond import x", "the project has no folder 3 levels above b"),
     ):
         write(folder, {"a/b/made.py": transform(imports=imports)})
         with pytest.raises(DefinitionError, match=message) as refused:
@@ -161,7 +161,7 @@ def test_helpers_may_import_each_other(folder: Path) -> None:
 
 def test_a_name_that_is_computed_is_refused(folder: Path) -> None:
     write(folder, {**HELPERS, "made.py": transform(imports="money = __import__('_mon' + 'ey')")})
-    with pytest.raises(DefinitionError, match=r"_money.py is no part of the fingerprint: name it in an import"):
+    with pytest.raises(DefinitionError, match=r"_money.py is not part of the fingerprint: name it in an import"):
         load_directory(folder)
 
 

@@ -15,7 +15,7 @@ from refold.engine.verify.readings import refuse_misread
 from refold.errors import DefinitionError
 from refold.model.projection.definition import from_source
 from refold.model.projection.plan import LOG_COLUMNS
-from refold.model.projection.query import reading
+from refold.model.projection.reading import reading
 from refold.model.stream.page_sql import LOG_STREAM
 from tests.support.law import worker_connection
 from tests.support.live import make_live
@@ -89,7 +89,7 @@ def test_every_expression_is_the_same_or_refused(worker: psycopg.Connection[Any]
 @pytest.mark.parametrize(
     ("query", "line", "says"),
     [
-        ("SELECT event_id,\n  |/ version::numeric AS x,\n  user_id\nFROM events", 2, "which it is `… event_id, (|/ "),
+        ("SELECT event_id,\n  |/ version::numeric AS x,\n  user_id\nFROM events", 2, "which reads `… event_id, (|/ "),
         ("SELECT event_id,\n  |/ version::numeric AS x,\n  user_id\nFROM events", 2, "would run `… event_id, sqrt("),
         ("SELECT event_id,\n  user_id,\n  to_hex(version) AS x\nFROM events", 3, "to_hex"),
         ("SELECT event_id\nFROM events\nWHERE version > date_part('hour', ts AT TIME ZONE 'UTC')", 3, "date_part"),

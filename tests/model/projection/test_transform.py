@@ -171,16 +171,16 @@ def test_the_models_fields_are_columns(folder: Path, annotation: str, kind: str)
     ("text", "message", "remedy"),
     [
         ("def made(event: Event) -> Row: ...", "no transform named made", "mark it"),
-        ("@transform()\ndef other(event: Event) -> Row: ...", "no transform named made", "Name the function"),
-        ("@transform()\ndef made(event): ...", "must take one pydantic model", "def name(event: Event)"),
+        ("@transform()\ndef other(event: Event) -> Row: ...", "no transform named made", "Give the function"),
+        ("@transform()\ndef made(event): ...", "must take one pydantic model", "def made(event: Event)"),
         ("@transform()\ndef made(event: Event, more: Event) -> Row: ...", "must take one pydantic model", "Event"),
-        ("@transform()\ndef made(event: Event): ...", "must say what it returns", None),
-        ("@transform()\ndef made(event: Event) -> dict: ...", "must say what it returns", None),
+        ("@transform()\ndef made(event: Event): ...", "must declare what it returns", None),
+        ("@transform()\ndef made(event: Event) -> dict: ...", "must declare what it returns", None),
         ("@transform()\ndef made(event: Event) -> Missing: ...", "fails when it is loaded: NameError", None),
         ("@transform()\ndef made(event: 'Missing') -> Row: ...", "cannot be resolved", None),
         ("@transform(reads='nothing')\ndef made(event: Event) -> Row: ...", "no stream named nothing", "Streams:"),
         ("@transform(reads='items')\ndef made(event: Event) -> Row: ...", "items has no column user_id", "Columns:"),
-        ("@transform()\ndef made(event: Event) -> list[Row]: ...", "leave event_id out", None),
+        ("@transform()\ndef made(event: Event) -> list[Row]: ...", "refold makes the ids", "Remove event_id"),
         (
             "class Bad(BaseModel):\n    position: int\n@transform()\ndef made(event: Event) -> Bad: ...",
             "named position",
@@ -210,9 +210,9 @@ def test_the_models_fields_are_columns(folder: Path, annotation: str, kind: str)
         ("@transform()\nasync def made(event: Event) -> Row: ...", "made is async", "Write def"),
         ("@transform()\ndef made(event: Event) -> Row:\n    yield event", "made has a yield", "-> list[Model]"),
         ("@transform()\nasync def made(event: Event) -> Row:\n    yield event", "made is async", "Write def"),
-        ("made = transform()(type('Made', (), {})())", "made is no function but Made", "Mark a function"),
-        ("@transform()\ndef made(event: Event) -> typing.List: ...", "must say what it returns", None),
-        ("import _missing", "No module named '_missing'", "beside it, in a folder above, or is installed"),
+        ("made = transform()(type('Made', (), {})())", "made is not a function but Made", "Mark a function"),
+        ("@transform()\ndef made(event: Event) -> typing.List: ...", "must declare what it returns", None),
+        ("import _missing", "No module named '_missing'", "beside the file or in a folder above it, or install"),
         ("1 / 0", "fails when it is loaded: ZeroDivisionError", None),
     ],
 )
@@ -271,7 +271,7 @@ def test_what_stands_around_the_function_is_no_matter(folder: Path) -> None:
     text = "import functools\n@transform()\n@functools.wraps(len)\ndef made(event: Event) -> Item: ..."
     cached = "import functools\n@transform()\n@functools.cache\ndef made(event: Event) -> Item: ..."
     assert loaded(folder, cached).plan.reads == LOG_COLUMNS
-    with pytest.raises(DefinitionError, match="made is no function but builtin"):
+    with pytest.raises(DefinitionError, match="made is not a function but builtin"):
         loaded(folder, text)
 
 
@@ -336,10 +336,10 @@ def test_a_list_may_be_none_if_that_is_declared(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("-> Row:\n    return {'action': 'x'}", "declares Row and returned dict"),
-        ("-> list[Item]:\n    return Item(item='x')", "declares a list and returned Item"),
-        ("-> list[Item]:\n    return None", "declares a list and returned NoneType"),
-        ("-> list[Item]:\n    return [None]", "declares Item and returned NoneType"),
+        ("-> Row:\n    return {'action': 'x'}", "declares Row, but returned dict"),
+        ("-> list[Item]:\n    return Item(item='x')", "declares a list, but returned Item"),
+        ("-> list[Item]:\n    return None", "declares a list, but returned NoneType"),
+        ("-> list[Item]:\n    return [None]", "declares Item, but returned NoneType"),
     ],
 )
 def test_what_is_returned_is_what_was_declared(folder: Path, body: str, message: str) -> None:

@@ -188,7 +188,7 @@ def test_a_build_whose_query_fails(
     incidents: Callable[[str], list[Incident]],
 ) -> None:
     tables = make_live(database_url)
-    # Else its events would be set aside.
+    # Else its events would be quarantined.
     admin.execute("UPDATE refold.settings SET max_dead_letters = 0, too_many_dead_letters = 'stop'")
     admin.execute(f"ALTER TABLE {tables['daily']} ADD CONSTRAINT broken CHECK (false) NOT VALID".encode())
     producer = producers()

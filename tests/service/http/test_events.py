@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.support.door import Served
-from tests.support.making import set_aside
+from tests.support.making import rejected
 
 if not hasattr(zlib, "zstd"):
     from backports import zstd
@@ -35,7 +35,7 @@ def test_one_event_is_answered_by_a_status_of_its_own(door: Served, admin: Conne
     assert (invalid.status, invalid.body["answer"]) == (422, "invalid")
     assert "ts:" in invalid.body["detail"]
     assert stored(admin) == ["e1"]
-    assert [(source, line, answer) for source, line, answer, _ in set_aside(admin)] == [
+    assert [(source, line, answer) for source, line, answer, _ in rejected(admin)] == [
         ("tests", 1, "conflict"),
         ("tests", 1, "invalid"),
     ]
@@ -115,7 +115,7 @@ def test_lines_are_rejected_one_by_one_with_their_numbers(door: Served, admin: C
     reply = door.post(body, as_="application/x-ndjson; charset=utf-8")
     assert (reply.status, reply.body["accepted"], reply.body["invalid"]) == (207, 2, 5)
     assert stored(admin) == ["a", "c"]
-    assert [line for _, line, _, _ in sorted(set_aside(admin), key=lambda row: row[1])] == [3, 4, 5, 7, 8]
+    assert [line for _, line, _, _ in sorted(rejected(admin), key=lambda row: row[1])] == [3, 4, 5, 7, 8]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from refold.store.log.append import Receipt
 from refold.store.log.group import Offer, append_bulk, append_group
 from tests.service.http.test_events import event, stored
 from tests.support.door import Reply, Served
-from tests.support.making import set_aside
+from tests.support.making import rejected
 
 Connection = psycopg.Connection[Any]
 
@@ -41,7 +41,7 @@ def test_a_group_is_answered_one_by_one(
     ]  # fmt: skip
     assert [receipt.event_id for receipt in receipts] == ["a", "a", "a", "given", "b", "o"]
     assert stored(admin) == ["a", "b", "o"]
-    assert sorted((source, line, answer) for source, line, answer, _ in set_aside(admin)) == [
+    assert sorted((source, line, answer) for source, line, answer, _ in rejected(admin)) == [
         ("s", 3, "conflict"),
         ("s", 4, "invalid"),
     ]
@@ -105,7 +105,7 @@ def test_an_event_that_the_database_refuses_is_alone(door: Served, admin: Connec
         statuses = Counter(pool.map(client, range(64)))
     assert statuses == {201: 63, 422: 1}
     assert len(stored(admin)) == 63
-    [(source, line, answer, reason)] = set_aside(admin)
+    [(source, line, answer, reason)] = rejected(admin)
     assert (source, line, answer) == ("tests", 1, "invalid")
     assert "strange" in reason
 
@@ -115,4 +115,4 @@ def test_poison_among_lines(door: Served, admin: Connection) -> None:
     lines = [event(f"e{n}", action="poison" if n in (3, 700, 1500) else "view") for n in range(2000)]
     reply = door.post("\n".join(map(json.dumps, lines)).encode(), as_="application/x-ndjson")
     assert (reply.status, reply.body["accepted"], reply.body["invalid"]) == (207, 1997, 3)
-    assert [line for _, line, _, _ in set_aside(admin)] == [4, 701, 1501]
+    assert [line for _, line, _, _ in rejected(admin)] == [4, 701, 1501]

@@ -82,7 +82,7 @@ def test_ids_from_columns_leave_the_columns_where_they_are() -> None:
     [
         (
             "a,view,2020-01-31,1",
-            "ts: '2020-01-31' has no offset from UTC: say where it was written, with --timezone",
+            "ts: '2020-01-31' has no offset from UTC: name its time zone with --timezone",
         ),
         ("a,view,,1", "ts: the column 'ts' is empty"),
         ("a,,2020-01-31T12:00:00Z,1", "action: the column 'action' is empty"),
@@ -257,7 +257,7 @@ def test_a_number_that_is_hardly_milliseconds_is_not_taken_for_them(options: Any
     for reason, form in zip(convert(lines(*records), form="jsonl", **options), makes.values(), strict=True):
         assert isinstance(reason, str)
         assert reason.startswith("ts: ")
-        assert reason.endswith(f" name its form (--ts-format {form})")
+        assert reason.endswith(f" name its format (--ts-format {form})")
 
 
 def test_what_a_number_is_said_to_be_it_is() -> None:
@@ -269,7 +269,7 @@ def test_what_a_number_is_said_to_be_it_is() -> None:
     for ts in ("631152000000", "7258118399999"):
         assert convert(record.format(ts), form="jsonl") == [event(id="a", action="v", ts=int(ts))]
     for ts in ("631151999999", "7258118400000", "-1", "0"):
-        assert "as milliseconds: name its form" in str(convert(record.format(ts), form="jsonl")[0])
+        assert "as milliseconds: name its format" in str(convert(record.format(ts), form="jsonl")[0])
 
 
 def test_a_version_of_something_else() -> None:

@@ -21,7 +21,7 @@ from refold.sources.files.records import Record
 from refold.sources.files.run import Tally, ingest
 from refold.store.log.append import Receipt
 from tests.conftest import ServerUnderTest
-from tests.support.making import set_aside, stored
+from tests.support.making import rejected, stored
 from tests.support.proxy import Proxy, reply_lost
 
 Connection = psycopg.Connection[Any]
@@ -74,7 +74,7 @@ def test_a_grown_file_adds_its_new_rows(run: ByRow, admin: Connection) -> None:
 def test_a_changed_row_is_a_conflict(run: ByRow, admin: Connection) -> None:
     run(table(15))
     assert run(table(15, {7: "u7,other,7"})) == Tally(received=15, duplicates=14, conflicts=1)
-    assert set_aside(admin) == [("visits", 8, "conflict", "the log holds an event with this id and other content")]
+    assert rejected(admin) == [("visits", 8, "conflict", "the log holds an event with this id and other content")]
     assert admin.execute("SELECT raw FROM refold.rejected").fetchone() == ("u7,other,7",)
     assert admin.execute("SELECT action FROM refold.events WHERE event_id = 'visits:7'").fetchone() == ("view",)
 
@@ -95,28 +95,28 @@ def test_every_record_is_accounted_for_at_every_moment(run: ByRow, admin: Connec
         (row,) = admin.execute(
             "SELECT (SELECT count(*) FROM refold.events), (SELECT count(*) FROM refold.rejected)"
         ).fetchall()
-        assert row == (5 + tally.stored, tally.set_aside)
-        assert tally.received == tally.stored + tally.duplicates + tally.set_aside
+        assert row == (5 + tally.stored, tally.rejected)
+        assert tally.received == tally.stored + tally.duplicates + tally.rejected
         seen.append(Tally(tally.received, tally.stored, tally.duplicates, tally.conflicts, tally.invalid))
 
-    def on_aside(record: Record, receipt: Receipt) -> None:
+    def on_rejected(record: Record, receipt: Receipt) -> None:
         assert receipt.answer is Answer.invalid
         aside.append((record.line, receipt.reason or ""))
 
     text = table(20, bad).replace('"u\n', '"u,view,9\n')
-    tally = run(text, progress=look, on_aside=on_aside)
+    tally = run(text, progress=look, on_rejected=on_rejected)
     assert seen[-1] == tally
     assert [one.received for one in seen] == [10, tally.received]
     assert tally.stored + tally.duplicates == tally.received - tally.invalid
-    assert aside == [(line, reason) for _, line, _, reason in set_aside(admin)]
+    assert aside == [(line, reason) for _, line, _, reason in rejected(admin)]
     assert [line for line, _ in aside] == [3, 4, 12, 13]
     assert [reason for _, reason in aside] == [
         "action: the column 'what' is empty",
         "the row has 2 values for 3 columns",
-        "ts: 'soon' is not a number of seconds or of parts of them, as --ts-format says",
+        "ts: 'soon' is not a number in the unit that --ts-format names",
         "the row opens a quote that is never closed",
     ]
-    # The same file again: what was set aside is not kept twice.
+    # The same file again: what was rejected is not kept twice.
     run(text)
     assert admin.execute("SELECT count(*), sum(times) FROM refold.rejected").fetchone() == (4, 8)
 
@@ -176,7 +176,7 @@ def test_a_lost_reply_stores_nothing_twice(
         assert proxy.cuts == 1
     assert (tally.received, tally.stored + tally.duplicates, tally.invalid) == (300, 299, 1)
     assert len(stored(admin)) == 299
-    assert len(set_aside(admin)) == 1
+    assert len(rejected(admin)) == 1
 
 
 def test_long_lines_make_small_batches(run: ByRow, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 
 from refold import Answer, SourceEvent, append
 from refold.store.log.append import BULK
-from tests.support.making import events, ids, set_aside, stored
+from tests.support.making import events, ids, rejected, stored
 
 Connection = psycopg.Connection[Any]
 SIZES = pytest.mark.parametrize("size", [3, BULK + 1], ids=str)
@@ -59,7 +59,7 @@ def test_every_answer_at_once(producer: Connection, admin: Connection, size: int
     assert answers(receipts[7:]) == {"accepted"}
     producer.commit()
     differs = "the log holds an event with this id and other content"
-    assert set_aside(admin) == [
+    assert rejected(admin) == [
         ("test", 1, "invalid", "ts: is missing"),
         ("test", 3, "conflict", differs),
         ("test", 5, "invalid", "id: is missing; action: is missing"),
@@ -74,7 +74,7 @@ def test_nothing_is_committed_for_the_caller(producer: Connection, admin: Connec
     """That makes it an outbox: the events are there exactly if the caller's own rows are."""
     append(producer, [*events(size), {"id": "bad"}])
     assert stored(admin) == []
-    assert set_aside(admin) == []
+    assert rejected(admin) == []
     producer.rollback()
     assert stored(admin) == []
     assert answers(append(producer, events(size))) == {"accepted"}
@@ -105,7 +105,7 @@ def test_autocommit_makes_the_call_one_transaction(
     append(producer, events(2))
     assert answers(append(producer, [*events(size), {"id": "bad"}])) == {"duplicate", "accepted", "invalid"}
     assert stored(admin) == ids(events(size))
-    # What cannot be set aside takes the events with it.
+    # What cannot be rejected takes the events with it.
     admin.execute("REVOKE EXECUTE ON FUNCTION refold.reject FROM refold_producer")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         append(producer, [*events(size, "f"), {"id": "bad"}])
@@ -240,7 +240,7 @@ def test_sql_answers_and_sets_aside(producer: Connection, admin: Connection) -> 
         (4, "a", "duplicate", None),
     ]
     producer.commit()
-    assert set_aside(admin) == [
+    assert rejected(admin) == [
         ("app", 2, "conflict", differs),
         ("app", 3, "invalid", "an event must be an object, not a number"),
     ]

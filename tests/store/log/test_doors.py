@@ -86,12 +86,12 @@ def of_a_file(case: EventCase) -> EventCase:
     if case.answer == "accepted":
         ts = parse_json_line(case.raw)["ts"]
         if type(ts) is int and not 631_152_000_000 <= ts < 7_258_118_400_000:
-            return replace(case, answer="invalid", reason="as milliseconds: name its form")
+            return replace(case, answer="invalid", reason="as milliseconds: name its format")
     return case
 
 
 def test_cases_in_a_file(database_url: str, admin: Connection) -> None:
-    """Many of them have one id; so what is no event is set aside as invalid, and nothing else is.
+    """Many of them have one id; so what is no event is rejected as invalid, and nothing else is.
 
     A file alone may hold seconds where milliseconds are meant: there a number from before 1990 needs --ts-format.
     """

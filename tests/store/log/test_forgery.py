@@ -27,7 +27,7 @@ def test_forged_coordinates_are_refused(admin: Connection, role: str) -> None:
     if role != "superuser":
         admin.execute(f"SET ROLE {role}".encode())
     for column, value in FORGED:
-        with pytest.raises(psycopg.errors.GeneratedAlways, match="given by the database") as refused:
+        with pytest.raises(psycopg.errors.GeneratedAlways, match="only the database sets txid") as refused:
             admin.execute(
                 f"INSERT INTO refold.events (event_id, action, ts, {column}) VALUES ('f', 'x', now(), {value})".encode()
             )

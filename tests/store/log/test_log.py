@@ -13,7 +13,7 @@ from refold.postgres.retry import retrying
 from refold.store.log.append import BULK
 from refold.store.log.log import PESSIMISTIC_BATCHES
 from tests.conftest import ServerUnderTest
-from tests.support.making import events, ids, set_aside, stored
+from tests.support.making import events, ids, rejected, stored
 from tests.support.proxy import Proxy, cut_after, reply_lost
 from tests.support.sessions import pids, terminate
 from tests.support.waiting import wait_until
@@ -32,7 +32,7 @@ def test_a_lost_reply_to_commit(server: ServerUnderTest, admin: Connection, size
     assert [str(r.answer) for r in receipts] == ["duplicate"] * size + ["invalid"]
     assert stored(admin) == ids(offered)
     reason = "action: is missing; ts: is missing"
-    assert set_aside(admin) == [("app", size + 1, "invalid", reason)]
+    assert rejected(admin) == [("app", size + 1, "invalid", reason)]
 
 
 @SIZES

@@ -1,1 +1,1 @@
-"""Applying events to builds: pages, first loads, and finding the events that fail."""
+"""Applying events to builds: pages, and first loads (backfills)."""

@@ -19,7 +19,7 @@ from refold.model.projection.json_form import is_structure, json_form
 from refold.model.stream.copy_text import NULL, escaped
 
 TOGETHER = 500
-"""Rows that are handed over at once."""
+"""Rows that are sent to COPY at once."""
 
 
 def _json(value: Any) -> str:
@@ -30,7 +30,7 @@ def _json(value: Any) -> str:
 
 
 class _Texts(dict[type, Callable[[Any], str]]):
-    """The text of a value by its type; a type that is not there is looked at as a class."""
+    """Functions that turn a value into its text, by type; a type that is missing is handled by its base class."""
 
     def __missing__(self, kind: type) -> Callable[[Any], str]:
         if issubclass(kind, Enum):
@@ -44,12 +44,12 @@ def _of_enum(value: Any) -> str:
 
 def _of_class(value: Any) -> str:
     if not is_structure(value):
-        # A type that psycopg knows more about, or a subclass with a text of its own.
+        # psycopg may know the type, and a subclass may have another text.
         raise KeyError(type(value))
     return escaped(metadata_json(json_form(value)))
 
 
-# The text of the types that rows are usually made of.
+# The types that most rows consist of.
 _TEXT = _Texts(
     {
         NoneType: lambda value: NULL,
@@ -68,12 +68,12 @@ _TEXT = _Texts(
 
 
 def write_rows(conn: psycopg.Connection, copy_statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
-    """Writes rows by COPY; structures become jsonb, and an enum its value.
+    """Write rows by COPY; a structure becomes jsonb, and an enum its value.
 
     Args:
         conn: the caller's connection and transaction.
-        copy_statement: COPY … FROM STDIN, in text format.
-        rows: values in the order of its columns.
+        copy_statement: a COPY … FROM STDIN statement, in text format.
+        rows: the values, in the order of the columns of the statement.
 
     Raises:
         FunctionFailed: a value has no text, such as an integer of 5,000 digits.
@@ -103,7 +103,7 @@ def _write(copy: psycopg.Copy, row: tuple[Any, ...]) -> None:
 
 
 def _known(value: Any) -> Any:
-    """A value as psycopg takes it."""
+    """Return a value in a type that psycopg accepts."""
     if isinstance(value, Enum):
         return _known(value.value)
     return Jsonb(json_form(value), dumps=metadata_json) if is_structure(value) else value

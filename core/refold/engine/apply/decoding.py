@@ -1,7 +1,7 @@
-"""Rows as a function gets them: what of one cannot be decoded is the fault of its event, like all that follows.
+"""Decoding of rows for a Python function; a row that cannot be decoded counts as a failure of its event.
 
-An event that was stored before there were limits, or a row of another projection, may hold what Postgres can print and
-Python cannot read: an integer of 5,000 digits, a structure of 3,000 levels.
+A value that Postgres can print may be one that Python cannot read, in an event from before there were limits or in a
+row of another projection: an integer of 5,000 digits, a structure of 3,000 levels.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from refold.model.projection.failure import FunctionFailed
 def decoded(
     conn: psycopg.Connection, query: str, parameters: Mapping[str, Any], *, portion: int | None = None
 ) -> Generator[dict[str, Any]]:
-    """The rows of a statement, in order.
+    """Yield the rows of a statement, in order.
 
     Args:
         conn: the caller's transaction.
         query: the statement.
-        parameters: by name.
-        portion: rows that are held in memory at a time; all of them by default.
+        parameters: its parameters, by name.
+        portion: rows to hold in memory at a time; by default, all rows.
 
     Raises:
-        FunctionFailed: one of them cannot be decoded.
+        FunctionFailed: a row cannot be decoded.
     """
     if portion is None:
         with conn.cursor(row_factory=dict_row) as cursor:
@@ -36,7 +36,7 @@ def decoded(
             cursor.execute(query.encode(), parameters, prepare=True)
             yield from _rows(cursor)
         return
-    # Else the planner takes it that only the first tenth of the rows is wanted.
+    # By default the planner assumes that a cursor reads only the first tenth of the rows.
     conn.execute("SET LOCAL cursor_tuple_fraction = 1")
     with conn.cursor("decoded", row_factory=dict_row) as held:
         _read_exactly(held)
@@ -46,7 +46,7 @@ def decoded(
 
 
 def _read_exactly(cursor: psycopg.Cursor[Any] | psycopg.ServerCursor[Any]) -> None:
-    """Not as people are shown it: there what cannot be read becomes another value, which a function might take."""
+    """Load JSON exactly: the loaders for display replace an unreadable value, and a function might accept that."""
     cursor.adapters.register_loader("jsonb", JsonbLoader)
     cursor.adapters.register_loader("json", JsonLoader)
 
@@ -55,7 +55,7 @@ def _rows(cursor: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     try:
         yield from cursor
     except psycopg.Error:
-        # What the server said of a FETCH: its SQLSTATE tells whose fault it is.
+        # An error of the server during FETCH: its SQLSTATE tells whether the event caused it.
         raise
     except Exception as error:
         raise FunctionFailed(error) from error

@@ -1,7 +1,7 @@
-"""The first load of a build: set-based, in large steps, resumable, without indexes where they would slow it.
+"""The first load (backfill) of a build: set-based, in large steps, resumable, without indexes where they would slow it.
 
-Nobody reads the table before it is loaded, and the cursor's run (done = nothing, target = T) guards against
-counting twice, so the keys can be made after the rows.
+No reader uses the table before it is loaded, and the cursor's run (done = nothing, target = T) prevents counting
+an event twice. So the indexes of the keys can be created after the rows.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from refold.store.builds.first_load import start_over
 STEP = 2_000_000
 """Rows of the stream in one step (merge, members, facts)."""
 TRANSFORM_STEP = 20_000
-"""Rows in one step through Python."""
+"""Rows in one step of a transform."""
 CULPRITS_S = 30.0
-"""Seconds after which a load that has found culprits commits them: nobody waits for it meanwhile."""
+"""Seconds after which a load that has found failing events commits them as dead letters."""
 BUCKET = 10_000_000
 """Rows of the stream for each hash range of the key (recompute)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a step of a load did.
+    """The outcome of a step of a load.
 
     Args:
         events: rows of the stream that were read.
-        finished: the build takes pages from now on.
-        total: estimate of the rows that the whole load reads.
+        finished: whether the load is complete; the build takes pages from then on.
+        total: estimated rows that the whole load reads.
     """
 
     events: int
@@ -60,19 +60,19 @@ class Loaded:
 def load_step(
     conn: psycopg.Connection, compiled: CompiledBuild, *, step: int = STEP, bucket: int = BUCKET
 ) -> Loaded | None:
-    """One step of a build's first load, in a transaction of its own.
+    """Do the next step of a build's first load, in a transaction of its own.
 
     Args:
         conn: a worker's connection, in autocommit mode.
         compiled: the build's SQL.
-        step: rows of the stream at most, for the kinds that go through it in order.
-        bucket: rows of the stream for each hash range, for recompute.
+        step: most rows of the stream in the step, for kinds of upkeep that read it in order.
+        bucket: rows of the stream in each hash range of the key, for the other kinds.
 
     Returns:
-        None when another worker has the build, or its upstream has to be loaded first.
+        The outcome; None if another worker holds the build, or its upstream is not loaded yet.
 
     Raises:
-        BuildError: too many of its events fail.
+        BuildError: too many events of the build fail.
     """
     try:
         return _load_step(conn, compiled, step, bucket, careful=False)
@@ -81,7 +81,7 @@ def load_step(
             raise
         failure = error
     if compiled.plan.upkeep in BY_KEY:
-        return _set_culprits_aside(conn, compiled, failure)
+        return _quarantine_culprits(conn, compiled, failure)
     return _load_step(conn, compiled, step, bucket, careful=True)
 
 
@@ -112,15 +112,15 @@ def _load_step(
         if finished:
             for index in compiled.statements.indexes:
                 conn.execute(index.encode())
-            # What analysts query; nothing is planned by the statistics of the sets behind it.
+            # Only the table that analysts query: no plan uses the statistics of the sets behind it.
             conn.execute(f"ANALYZE {compiled.statements.relations[0].table}".encode())
             take(conn, compiled.build_id, compiled.statements.relations)
-            # Letters that this very step has set aside count too.
+            # Read the dead letters again: this step may have added some.
             reads.take(
                 conn, compiled, cursor_parameters(cursor, excluded_event_ids(conn, by_id(conn, compiled.build_id)))
             )
             failpoint("load_indexes")
-        # SQL loads do not count what they read, and an estimate has no place among the statistics.
+        # A load by SQL does not count the rows that it reads, and the statistics hold no estimates.
         counted = events if compiled.transform else 0
         spent = (time.perf_counter() - started) * 1000 if compiled.transform else 0.0
         move(conn, build, cursor, events=counted, milliseconds=spent)
@@ -132,7 +132,7 @@ def _load_step(
 
 
 def _locked(conn: psycopg.Connection, compiled: CompiledBuild) -> Build | None:
-    """The build under its lock, if it is to be loaded and can be."""
+    """Lock a build and return it; None if it is loaded, held by another worker, or its upstream is not ready."""
     build = lock(conn, compiled.build_id)
     if build is None or build.loaded or build.upstream_id != compiled.upstream_id:
         return None
@@ -141,11 +141,11 @@ def _locked(conn: psycopg.Connection, compiled: CompiledBuild) -> Build | None:
     return build
 
 
-def _set_culprits_aside(conn: psycopg.Connection, compiled: CompiledBuild, failure: Exception) -> Loaded | None:
-    """Finds the events that fail in what is left to load, and sets them aside; the next step leaves them out.
+def _quarantine_culprits(conn: psycopg.Connection, compiled: CompiledBuild, failure: Exception) -> Loaded | None:
+    """Find the events that fail in the rest of the load, and make them dead letters, which the next step leaves out.
 
     Raises:
-        Exception: the failure itself, when no event fails alone.
+        Exception: the failure itself, if no single event causes it.
     """
     with conn.transaction():
         build = _locked(conn, compiled)
@@ -180,14 +180,15 @@ def _set_culprits_aside(conn: psycopg.Connection, compiled: CompiledBuild, failu
                 if portion.enough():
                     break
             if not culprits:
-                # It fails in no key by itself: where the key cannot be evaluated, for one.
+                # No key fails by itself; for example, the expression of the key cannot be evaluated.
                 found = first_culprit(conn, compiled, Cursor(EMPTY, target, LAST), dead, evaluate)
                 if found is not None:
                     blame(found[1])
 
         search()
         if not culprits and build.load_step:
-            # What no index can hold fails when the last range is there, and may have come with any before it.
+            # A value that is too large for an index fails only after the last range, and any earlier range may have
+            # written it.
             start_over(conn, build)
             ranges |= {"step": "0"}
             search()
@@ -200,9 +201,9 @@ def _set_culprits_aside(conn: psycopg.Connection, compiled: CompiledBuild, failu
 def _load_function(
     conn: psycopg.Connection, compiled: CompiledBuild, build: Build, run: Cursor, step: int, apply: Apply
 ) -> tuple[int, Cursor, bool]:
-    """Lets a function see the next rows."""
+    """Run the transform on the next rows."""
     assert run.target is not None
-    # The checksums of all rows are taken at the end, when there is an index to find them by.
+    # The end of the load computes the checksums of all rows, when there is an index to find them by.
     bare = replace(compiled, statements=replace(compiled.statements, checksums=""))
     part = apply(conn, bare, build, Read(EMPTY, run.target, run.progress, None), step)
     if part.full:
@@ -213,7 +214,7 @@ def _load_function(
 def _load_range(
     conn: psycopg.Connection, compiled: CompiledBuild, run: Cursor, step: int, total: int, dead: Sequence[str]
 ) -> tuple[int, Cursor, bool]:
-    """Applies the next `step` rows, all that is left where that is not much more."""
+    """Apply the next `step` rows of the stream, or all that are left."""
     assert run.target is not None
     upto = None
     if total > step:
@@ -231,10 +232,10 @@ def _load_range(
 def _load_carefully(
     conn: psycopg.Connection, compiled: CompiledBuild, build: Build, run: Cursor, step: int, dead: list[str]
 ) -> tuple[int, Cursor, bool]:
-    """The same when an event of them fails: it becomes a dead letter, and the others are applied.
+    """Apply the next `step` rows, of which some fail: those become dead letters.
 
     Raises:
-        BuildError: too many fail.
+        BuildError: too many events fail.
     """
     assert run.target is not None
     target, at = run.target, run.progress
@@ -256,7 +257,7 @@ def _load_carefully(
         try:
             with conn.transaction():
                 _execute(conn, statements, read_parameters(Read(EMPTY, target, at, upto), 0, dead))
-                # Of the same names are those of the next attempt.
+                # The next attempt creates temporary tables of the same names.
                 conn.execute("DISCARD TEMPORARY")
         except Exception as error:
             if not caused_by_event(error):
@@ -293,7 +294,7 @@ def _load_bucket(
     bucket: int,
     dead: Sequence[str],
 ) -> tuple[int, Cursor, bool]:
-    """Evaluates the query for the next hash range of the key."""
+    """Evaluate the query for the next hash range of the key."""
     assert run.target is not None
     steps = build.load_steps or max(1, math.ceil(total / bucket))
     if build.load_steps is None:
@@ -307,18 +308,18 @@ def _load_bucket(
 
 
 def _execute(conn: psycopg.Connection, statements: Sequence[str], parameters: dict[str, str]) -> None:
-    # Bound by the client: CREATE TABLE AS takes no parameters, and the planner should see the values.
+    # The client binds the parameters: CREATE TABLE AS takes none, and the planner should see the values.
     with psycopg.ClientCursor(conn) as cursor:
         for statement in statements:
             cursor.execute(statement.encode(), parameters)
 
 
 def _estimate(conn: psycopg.Connection, compiled: CompiledBuild) -> int:
-    """About how many rows the stream has, from the planner's statistics and the file sizes.
+    """Return an estimate of the rows of the stream, from the planner's statistics and the file sizes.
 
-    Of a table that was never vacuumed the planner assumes ten pages at least, also where it is empty: so of each
-    segment that is ready for events to come. The log has no more events than positions, another stream no rows without
-    a page.
+    The planner assumes at least ten pages for a table that was never vacuumed, even an empty one; each segment that is
+    prepared for later events is such a table. So the estimate has bounds: the log has no more events than positions,
+    and another stream has no rows without a page.
     """
     table = compiled.stream.table
     (plan,) = one_row(conn, b"EXPLAIN (FORMAT JSON) SELECT 1 FROM " + table.encode())

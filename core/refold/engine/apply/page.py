@@ -1,4 +1,4 @@
-"""One page: rows, cursor and statistics in one transaction, under the build's lock."""
+"""A page (micro-batch) of a build: rows, cursor and statistics in one transaction, under the build's lock."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from refold.store.builds.dead_letters import DeadLetterBudget, excluded_event_id
 
 
 class Written(NamedTuple):
-    """What was written of a read.
+    """The part of a read that was written.
 
     Args:
         events: rows of the stream.
-        last: key of the last of them.
-        full: there may be more of the read: its limit was reached, in rows or in bytes.
+        last: key of the last row.
+        full: whether the read may have more rows: its limit in rows or in bytes was reached.
     """
 
     events: int
@@ -48,30 +48,30 @@ Apply = Callable[[psycopg.Connection, CompiledBuild, Build, Read, int], Written]
 """apply(conn, compiled, build, read, limit): writes the rows of a read."""
 
 CAREFUL = 20_000
-"""Rows at most of a page in which an event fails."""
+"""Most rows of a page in which an event fails."""
 PORTION = 1_000
-"""Rows that a transform is given at first; if they are not too many bytes, four times as many each time. The server
-takes the size of all rows of a portion to find those that fit."""
+"""Rows of the first portion that a transform gets; each later portion is four times as large, up to the bound in
+bytes. To find the rows that fit, the server computes the size of all rows of a portion."""
 CUTS = 64
-"""Portions of a step of a first load that may be full of bytes."""
+"""Portions of a step of a first load that may end at the bound in bytes."""
 FREE = 0.25
 """Seconds that a page may take before the next one has to wait."""
 ALIVE_EVERY = 0.2
 """Seconds between two signs of life in the middle of a page."""
 
 _EVENT_ID = 3
-"""Where a transform's rows have their id."""
+"""Index of the event id in a row of a transform."""
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a page did.
+    """The outcome of a page.
 
     Args:
         events: rows of the stream that were applied.
-        full: there may be more right now.
-        last: key of the last of them.
-        seconds: how long the page took, its commit included.
+        full: whether more rows may be ready now.
+        last: key of the last row.
+        seconds: duration of the page, with its commit.
     """
 
     events: int
@@ -81,25 +81,25 @@ class Applied:
 
 
 def apply_next_page(conn: psycopg.Connection, compiled: CompiledBuild, limit: int) -> Applied | None:
-    """Applies the next page of a build in a transaction of its own.
+    """Apply the next page of a build in a transaction of its own.
 
     Args:
         conn: a worker's connection, in autocommit mode.
         compiled: the build's SQL.
-        limit: rows of the stream at most.
+        limit: most rows of the stream to apply.
 
     Returns:
-        None when another worker has the build, or it reads another upstream by now.
+        The outcome; None if another worker holds the build, or it reads another upstream by now.
 
     Raises:
-        BuildError: too many of its events fail.
+        BuildError: too many events of the page fail.
     """
     try:
         return _in_transaction(conn, compiled, limit, write_read)
     except Exception as error:
         if not caused_by_event(error):
             raise
-    # Once more from the start, which costs a page without such events nothing.
+    # Start the page again: so a page without failing events costs nothing extra.
     return _in_transaction(conn, compiled, min(limit, CAREFUL), write_isolating_failures)
 
 
@@ -107,8 +107,8 @@ def _in_transaction(conn: psycopg.Connection, compiled: CompiledBuild, limit: in
     started = time.perf_counter()
     with conn.transaction():
         build = lock(conn, compiled.build_id)
-        # A promote may have pointed the build at another upstream since `compiled` was made: with the new cursor
-        # and the old table, what the old one never got would be skipped.
+        # A promote may have moved the build to another upstream since `compiled` was made. With the new cursor and
+        # the old table, the page would skip the rows that the old table lacks.
         if build is None or not build.loaded or build.upstream_id != compiled.upstream_id:
             return None
         failpoint("locked")
@@ -126,15 +126,15 @@ def apply_page(
     known: Snapshot = EMPTY,
     apply: Apply | None = None,
 ) -> Applied:
-    """The page itself, inside the caller's transaction, which holds the build's lock.
+    """Apply the next page of a build, inside the caller's transaction, which holds the build's lock.
 
     Args:
         conn: the caller's transaction.
         compiled: the build's SQL.
         build: the build, as it is under the lock.
-        limit: rows of the stream at most.
-        known: what another build has applied, whose lock the transaction holds too: see `Snapshot.capped`.
-        apply: how; by default `write_read`.
+        limit: most rows of the stream to apply.
+        known: the snapshot of another build that the transaction has locked too: see `Snapshot.capped`.
+        apply: function that writes the rows; by default `write_read`.
     """
     started = time.perf_counter()
     upstream = upstream_cursor(conn, build, known=known)
@@ -152,11 +152,11 @@ def apply_page(
 
 
 def upstream_cursor(conn: psycopg.Connection, build: Build, *, known: Snapshot = EMPTY) -> Cursor:
-    """How far the build may read: the upstream's cursor, or for the log the present snapshot.
+    """Return how far the build may read: the upstream's cursor, or for the log the present snapshot.
 
-    Seen after the lock was had, and before the rows are read: `lock` has looked; for a build that the transaction
-    has locked before, this is a statement of its own. The snapshot of the log is capped at this transaction's own id:
-    see `Snapshot.capped`.
+    It is read after the lock is taken and before the rows are read. `lock` reads it in passing; for a build that the
+    transaction has locked earlier, this function runs a statement. The snapshot of the log is capped at this
+    transaction's own id: see `Snapshot.capped`.
     """
     if isinstance(build, Locked):
         return build.upstream(known)
@@ -167,25 +167,25 @@ def upstream_cursor(conn: psycopg.Connection, build: Build, *, known: Snapshot =
 
 
 def write_read(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, read: Read, limit: int) -> Written:
-    """Reads a page and writes its rows."""
+    """Read a page and write its rows."""
     return write_rows_of(conn, compiled, read, limit, _left_out(conn, compiled, build))
 
 
 def _left_out(conn: psycopg.Connection, compiled: CompiledBuild, build: Build) -> list[str]:
-    """The dead letters that a page could meet: where it reads the events of its keys once more, and in a first load
-    that was started over."""
+    """Return the ids of the dead letters that a page could read: it may read all events of its keys again, and a
+    first load may have started over."""
     return excluded_event_ids(conn, build) if compiled.plan.upkeep in BY_KEY or not build.loaded else []
 
 
 def write_isolating_failures(
     conn: psycopg.Connection, compiled: CompiledBuild, build: Build, read: Read, limit: int
 ) -> Written:
-    """The same when an event of the page fails: it becomes a dead letter, and the others are applied.
+    """Read a page and write its rows, of which some fail: those become dead letters.
 
-    Where many fail, the page ends behind the first portion of them.
+    If many events fail, the page ends after the first portion of them.
 
     Raises:
-        BuildError: too many fail.
+        BuildError: too many events fail.
     """
     rows = _coordinates(conn, compiled, read, limit)
     if not rows:
@@ -224,13 +224,13 @@ def write_isolating_failures(
 
 
 def _prepare(conn: psycopg.Connection, compiled: CompiledBuild, read: Read, dead: Sequence[str]) -> None:
-    """Reads a page of nothing: psycopg keeps prepared only what has succeeded, and all attempts may fail."""
+    """Read an empty page: psycopg keeps only successful statements prepared, and all attempts may fail."""
     for statement in (compiled.statements.page, compiled.statements.backlog):
         _execute(conn, compiled, statement, Read(read.done, read.target, LAST, LAST), 1, dead)
 
 
 def _coordinates(conn: psycopg.Connection, compiled: CompiledBuild, read: Read, limit: int) -> list[tuple[str, Key]]:
-    """The ids and keys of a page's rows, in order."""
+    """Return the event ids and keys of the rows of a page, in order."""
     query = compiled.stream.page(["event_id"]).rows
     found = conn.execute(
         f"SELECT event_id, txid::text::bigint, position, ordinal FROM (\n{query}\n) AS page ORDER BY 2, 3, 4".encode(),
@@ -240,12 +240,12 @@ def _coordinates(conn: psycopg.Connection, compiled: CompiledBuild, read: Read, 
 
 
 def stored_key(compiled: CompiledBuild, key: Key) -> Key:
-    """A key as it stands in the stream: a row of the log has the ordinal 0."""
+    """Return a key as the stream stores it: a row of the log has the ordinal 0."""
     return key if compiled.stream.ordinal else Key(key.txid, key.position, 0)
 
 
 def write_all(conn: psycopg.Connection, compiled: CompiledBuild, read: Read, limit: int, dead: Sequence[str]) -> None:
-    """Writes all rows of a read, however many bytes they are; the arguments are those of `write_rows_of`."""
+    """Write all rows of a read, however many bytes they have; the arguments are those of `write_rows_of`."""
     while limit > 0:
         events, last, full = write_rows_of(conn, compiled, read, limit, dead)
         if not full:
@@ -256,13 +256,13 @@ def write_all(conn: psycopg.Connection, compiled: CompiledBuild, read: Read, lim
 def write_rows_of(
     conn: psycopg.Connection, compiled: CompiledBuild, read: Read, limit: int, dead: Sequence[str]
 ) -> Written:
-    """Writes the rows of a read.
+    """Write the rows of a read, up to a limit in rows and in bytes.
 
     Args:
         conn: the caller's transaction, which holds the build's lock.
         compiled: the build's SQL.
-        read: which rows.
-        limit: how many at most.
+        read: the rows to write.
+        limit: most rows to write.
         dead: the ids of the build's dead letters.
     """
     settled = settled_part(read)
@@ -279,11 +279,11 @@ def write_rows_of(
 def _in_portions(
     conn: psycopg.Connection, compiled: CompiledBuild, statement: str, read: Read, limit: int, dead: Sequence[str]
 ) -> Written:
-    """A read by one statement; that of a transform a portion at a time, up to its bound in bytes."""
+    """Write a read by one statement; for a transform, in portions up to its bound in bytes."""
     if compiled.transform is None:
         return _execute(conn, compiled, statement, read, limit, dead)
-    # A first load may read all of its stream for each statement. It goes on behind a portion of few rows for a while,
-    # so that it does not take the sizes of as many again each time.
+    # A first load may read its whole stream for each statement. So after a portion that was cut by its bytes it goes
+    # on with small portions, and does not compute the sizes of a full step again each time.
     loads = read.done == EMPTY
     events, portion, cuts = 0, limit if loads else PORTION, 0
     while True:
@@ -294,7 +294,7 @@ def _in_portions(
         cut = written.full and written.events < step
         cuts += cut
         if not written.full or events >= limit or cuts > (CUTS if loads else 0):
-            # Full of bytes: a page ends here.
+            # The portion was cut by its bytes: a page ends here.
             return Written(events, last if events else None, written.full)
         read, portion = replace(read, after=last), 2 * written.events if cut else portion * 4
 
@@ -307,8 +307,8 @@ def _execute(
         page = list(decoded(conn, statement, parameters))
         if not page:
             return Written(0, None, False)
-        # All of them before the COPY: the server's time-out for idle transactions does not run inside one, and a
-        # worker that is frozen in the function would keep the build for ever.
+        # Compute all rows before the COPY: the server's time-out for idle transactions does not run during a COPY, and
+        # a worker that is frozen in the function would hold the build for ever.
         read_on = [row for row in page if row["event_id"] not in dead] if dead else page
         rows = list(compiled.transform.rows(alive(conn, read_on)))
         write_rows(conn, compiled.statements.load[0], rows)
@@ -328,7 +328,7 @@ def _execute(
 
 
 def alive(conn: psycopg.Connection, page: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The rows that a function is given, with signs of life in between: the server would take a slow one for dead."""
+    """Yield the rows for a function, and send a query now and then: the server ends a session that is idle for long."""
     due = time.monotonic() + ALIVE_EVERY
     for row in page:
         yield row
@@ -338,5 +338,5 @@ def alive(conn: psycopg.Connection, page: Iterable[dict[str, Any]]) -> Iterator[
 
 
 def _key(compiled: CompiledBuild, txid: int, position: int, ordinal: int) -> Key:
-    """The last key of a page; a reader of the log has the whole event behind it."""
+    """Return the last key of a page; a reader of the log has then read all of the event."""
     return Key(txid, position, ordinal if compiled.stream.ordinal else LAST_ORDINAL)

@@ -1,4 +1,4 @@
-"""Bringing builds up to date: pages until there is nothing left, and the switch when a deployment is ready."""
+"""Bringing builds up to date: single pages and steps of first loads, and the switch when a deployment is ready."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ FRESH = 10_000
 BEHIND = 200_000
 """Rows in a page of a build that is far behind."""
 SWITCH_PAGES = 50
-"""Pages that the switch itself may take under its locks."""
+"""Most pages that a switch applies under its locks."""
 SWITCH_REST = 4.0
-"""Seconds of rest for each second of a switch that was refused: before it the log is proved, and while a transaction
-keeps much of it unsealed that takes a while each time."""
+"""Seconds of rest for each second of a refused attempt to switch. Each attempt verifies the log first, which takes long
+while an open transaction keeps much of the log unsealed."""
 FORGIVE = 50
-"""Pages after which one that was cancelled may be tried in twice the size again."""
+"""Pages after a cancelled one until pages may have twice the size again."""
 
 
 class PageSize:
-    """Adaptive pages: twice as large after every full one, back to small when a page comes back short.
+    """The size of the next page: doubled after each full page, and small again after a page that was not full.
 
-    One that was full of bytes before it was full of rows is followed by one of twice its rows.
+    After a page that its bytes cut, the next one has twice the rows of that page.
 
     Args:
-        ceiling: rows at most. Python transforms and recomputation hold a page in memory or its keys in
-            locks, so theirs is lower.
+        ceiling: most rows of a page. It is lower for transforms, which hold a page in memory, and for recomputation,
+            which holds its keys in locks.
     """
 
     def __init__(self, ceiling: int = BEHIND) -> None:
@@ -49,17 +49,17 @@ class PageSize:
         self.rows = min(FRESH, ceiling)
 
     def learn(self, applied: Applied) -> None:
-        """Takes the outcome of a page into account."""
+        """Adjust the size to the outcome of a page."""
         self._since += 1
         if self._since >= FORGIVE and self._ceiling < self._highest:
             self._since = 0
             self._ceiling = min(self._ceiling * 2, self._highest)
-        # Fewer than were asked for: the page was cut by its bytes.
+        # A full page with fewer rows than asked for was cut by its bytes.
         asked = min(self.rows, applied.events) if applied.full else 0
         self.rows = min(max(asked * 2, 1), self._ceiling) if applied.full else min(FRESH, self._ceiling)
 
     def cancelled(self) -> bool:
-        """Takes into account that a page of this size was cancelled; whether a smaller one can be tried."""
+        """Halve the size after a page was cancelled; return whether a smaller page can be tried."""
         if self.rows == 1:
             return False
         self._ceiling = self.rows = self.rows // 2
@@ -68,16 +68,16 @@ class PageSize:
 
 
 def ceiling(upkeep: str) -> int:
-    """The largest page of a kind, rows."""
+    """Return the most rows of a page for a kind of upkeep."""
     return {"transform": 20_000, "funnel": 50_000, "recompute": 50_000}.get(upkeep, BEHIND)
 
 
 class StepRunner:
-    """Keeps builds up to date over one connection.
+    """Runs single steps of builds over one connection.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        compiler: the SQL of the builds.
+        compiler: makes the SQL of the builds.
     """
 
     def __init__(self, conn: psycopg.Connection, compiler: Compiler) -> None:
@@ -88,10 +88,10 @@ class StepRunner:
         self._again: dict[int, float] = {}
 
     def step(self, build: Build) -> Applied | Loaded | None:
-        """One page of a build, or one step of its first load; None when another worker has it.
+        """Apply a page of a build, or do a step of its first load; return None if another worker holds it.
 
         Raises:
-            BuildError: this process lacks the build's transform.
+            BuildError: this process lacks the build's transform, or too many events fail.
         """
         compiled = self.compiler.of(self.conn, build)
         if not build.loaded:
@@ -100,8 +100,8 @@ class StepRunner:
         try:
             applied = apply_next_page(self.conn, compiled, size.rows)
         except psycopg.errors.QueryCanceled:
-            # Somebody, or a proxy, bounds what a statement may take: smaller ones still get through.
-            log.warning("%s: a page of %d rows was cancelled; trying half of it", build.table_name, size.rows)
+            # A setting or a proxy limits the time of a statement: a smaller page may still pass.
+            log.warning("%s: a page of %d rows was cancelled; trying half as many", build.table_name, size.rows)
             if not size.cancelled():
                 raise
             return Applied(0, full=True)
@@ -115,17 +115,17 @@ class StepRunner:
         try:
             return load_step(self.conn, compiled, step=max(1, step // parts), bucket=max(1, BUCKET // parts))
         except psycopg.errors.QueryCanceled:
-            log.warning("%s: a step of its load was cancelled; trying half of it", build.table_name)
+            log.warning("%s: a step of its first load was cancelled; trying half of it", build.table_name)
             if parts >= step:
                 raise
             self._parts[build.build_id] = parts * 2
             return Loaded(0, finished=False, total=0)
 
     def promote_ready(self, *, back_off: bool = False) -> list[Build]:
-        """Makes deployments live whose builds have caught up; those that are not there yet go on.
+        """Promote the deployments whose builds have caught up, and return the builds that went live.
 
         Args:
-            back_off: leaves out for a while what was refused, in proportion to what the attempt took.
+            back_off: pass over a refused deployment for a while, in proportion to the duration of the attempt.
         """
         rows = self.conn.execute(
             """
@@ -152,7 +152,7 @@ class StepRunner:
             except Exception as error:
                 if transient(error):
                     raise
-                # Its view, its query or its function fails: the other builds go on.
+                # The view, query or function of a build fails: go on with the other deployments.
                 self._refused(deployment, error)
             else:
                 continue
@@ -161,7 +161,7 @@ class StepRunner:
         return promoted
 
     def _refused(self, deployment: int, error: Exception) -> None:
-        """Notes on the builds of a deployment why they do not go live."""
+        """Store on the builds of a deployment why they cannot go live."""
         message = f"cannot go live: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
         self.conn.execute(
             "UPDATE refold.builds SET error = %s"
@@ -170,7 +170,7 @@ class StepRunner:
         )
 
     def catch_up(self, conn: psycopg.Connection, fresh: Build, current: Build) -> bool:
-        """Applies pages to a new build until it covers its predecessor, inside the caller's transaction."""
+        """Apply pages to a new build inside the caller's transaction; return whether it covers its predecessor then."""
         compiled = self.compiler.of(conn, fresh)
         for _ in range(SWITCH_PAGES):
             if fresh.cursor.covers(current.cursor):
@@ -190,12 +190,12 @@ class StepRunner:
 
 
 def has_work(build: Build, upstream: Cursor | None, unread: bool) -> bool:
-    """Whether a page of a build would do anything. Pure.
+    """Return whether a page of a build would apply anything. Pure.
 
     Args:
         build: the build.
         upstream: its upstream's cursor; None for the log.
-        unread: for a build on the log, whether the log holds anything beyond its cursor.
+        unread: for a build on the log, whether the log holds events that its cursor has not applied.
     """
     if not build.loaded or upstream is None:
         return not build.loaded or unread or build.target is not None

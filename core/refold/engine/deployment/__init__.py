@@ -1,1 +1,1 @@
-"""Deploying projections: plan, build, go live; and going back."""
+"""Deployments: planning, building, going live, rolling back, renaming and dropping."""

@@ -1,4 +1,4 @@
-"""Making builds: a row in the catalog and an empty table."""
+"""Creating builds: a row in the catalog and an empty table."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from refold.store.builds.compiled import stream_of
 def new_deployment(
     conn: psycopg.Connection, kind: str, *, promote: bool, views: Mapping[str, str] | None = None
 ) -> int:
-    """Records that builds were asked for; they go live together, and views of analysts with them.
+    """Insert a deployment and return its number; its builds and the views of analysts go live together.
 
     Args:
         conn: a connection that acts as refold_worker.
         kind: deploy, rebuild, promote or rollback.
-        promote: whether they go live by themselves.
-        views: the text of the file of each view.
+        promote: whether the builds go live by themselves.
+        views: the text of each view's file, by name.
     """
     row = one_row(
         conn,
@@ -52,19 +52,19 @@ def make_builds(
     resumed: Mapping[str, Build],
     mistakes: list[RefoldError] | None = None,
 ) -> list[Build]:
-    """Makes an empty build for each definition, upstream first, in the caller's transaction.
+    """Create and return an empty build for each definition, in the caller's transaction.
 
     A definition reads the new build of its upstream if there is one, else the live one.
 
     Args:
         conn: a connection that acts as refold_worker.
-        definitions: what to build, upstream first.
-        deployment: the builds go live together under this number.
+        definitions: the definitions to build, upstream first.
+        deployment: number of the deployment with which the builds go live.
         resumed: unfinished builds of this deployment's projections, by name.
-        mistakes: gets what is wrong with definitions, which are left out then, with all that read them.
+        mistakes: receives the errors of definitions; these get no build, nor do the definitions that read them.
 
     Raises:
-        DefinitionError: Postgres refuses a definition, or it sums floats, and there is no list of mistakes.
+        DefinitionError: a definition is refused, and there is no list of mistakes.
     """
     made: dict[str, Build] = dict(resumed)
     wrong: set[str] = set()
@@ -99,15 +99,15 @@ def _make(conn: psycopg.Connection, definition: Definition, deployment: int, mad
 
 
 def _live(conn: psycopg.Connection, projection: str) -> Build:
-    """The live build of a stream, which stays live until the transaction ends.
+    """Return the live build of a stream, and keep it live until the transaction ends.
 
-    Else a switch that does not see its new reader yet would leave that with a retired stream. The lock is the one
-    that the reader's foreign key takes: pages go on, and the switch waits.
+    A switch does not see the new reader yet, and would leave it with a retired stream. The lock is the one that the
+    reader's foreign key takes: pages go on, and the switch waits.
     """
     while True:
         found = live(conn, projection)
         if found is None:
-            raise BuildError(f"{projection} is not live any more", remedy="Run the command again.")
+            raise BuildError(f"{projection} is no longer live", remedy="Run the command again.")
         row = conn.execute(
             "SELECT state FROM refold.builds WHERE build_id = %s FOR KEY SHARE", (found.build_id,)
         ).fetchone()
@@ -122,7 +122,7 @@ def _insert(
     upstream: Build | None,
     columns: Sequence[str] | None,
 ) -> Build:
-    # Tables keep their names when their metric is renamed.
+    # A renamed metric keeps the names of its tables, so their numbers are taken too.
     row = one_row(
         conn,
         """
@@ -160,7 +160,7 @@ def _insert(
 
 
 def statements_of(definition: Definition, build: Build, upstream: Build | None) -> Statements:
-    """The SQL of a build that was made of a definition."""
+    """Return the SQL of a build that was created from a definition."""
     stream = stream_of(upstream)
     if definition.transform is not None:
         return transform_statements(definition.transform, stream, build.table_name)
@@ -178,7 +178,7 @@ def _create(conn: psycopg.Connection, definition: Definition, statements: Statem
         if transient(error):
             raise
         raise DefinitionError(
-            f"Postgres refuses it: {error.diag.message_primary or error}", path=definition.path
+            f"Postgres refuses the definition: {error.diag.message_primary or error}", path=definition.path
         ) from error
     table = statements.relations[0].table
     if definition.plan.event_grain:

@@ -31,11 +31,11 @@ from refold.store.builds.lookup import known
 
 BY = "refold deploy"
 DEPLOYMENTS = "refold.deployments"
-"""Whoever begins a deployment, or recovers, has a lock on it."""
+"""Table that commands lock while they begin a deployment or recover."""
 
 
 def plan(conn: psycopg.Connection, definitions: Mapping[str, Definition]) -> list[Change]:
-    """What a deploy of these definitions would do."""
+    """Return the changes that a deploy of these definitions would make."""
     return changes(definitions, kept(conn))
 
 
@@ -49,22 +49,22 @@ def deploy(
     promote: bool = True,
     recreate_foreign: bool = False,
 ) -> list[Build]:
-    """Builds what is new or changed, and everything that depends on it; then all of it goes live at once.
+    """Build new and changed projections with their readers, then make all of them live at once; return the builds.
 
-    Views of analysts go live in the same transaction: no file of theirs can be right before it and another after it.
+    Views of analysts go live in the same transaction, because a view file fits either the old or the new columns.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        folder: where the definitions came from.
+        folder: the folder of the definitions.
         definitions: the folder's projections, upstream first.
-        progress: told of every step.
+        progress: called after every step.
         views: the views that have a file.
-        promote: False leaves the new builds beside the live ones, and views for when these go live.
-        recreate_foreign: where columns change, make views of others again.
+        promote: whether to go live; False leaves the new builds beside the live ones, and the views for their switch.
+        recreate_foreign: if columns change, also drop and recreate views outside `metrics`.
 
     Raises:
-        BuildError: another deploy is at it, or the switch is not possible now.
-        DefinitionError: Postgres refuses a definition, or a view (`Mistakes` where there are several).
+        BuildError: another command is deploying, or the switch is not possible now.
+        DefinitionError: Postgres refuses a definition or a view (`Mistakes` if there are several).
     """
     compiler = Compiler(folder)
     with one_at_a_time(conn):
@@ -91,16 +91,16 @@ def refused(
     recreate_foreign: bool = False,
     scanned: list[Scan] | None = None,
 ) -> list[RefoldError]:
-    """Everything for which a deploy would be refused now; changes nothing.
+    """Return the errors for which a deploy would be refused now; change nothing.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
         definitions: the projections that could be read, upstream first.
         views: the views that have a file.
         unknown: projections whose files are wrong.
-        lost: metrics whose views somebody has dropped or replaced.
+        lost: metrics whose views were dropped or replaced by hand.
         recreate_foreign: as for `deploy`.
-        scanned: gets what the views would read of streams at each read, if nothing is wrong.
+        scanned: receives the views that would read a whole stream at each read, if there are no errors.
     """
     with one_at_a_time(conn, "try a deployment"):
         for attempt in after_deadlocks():
@@ -115,11 +115,11 @@ def refused(
 
 
 def show_again(conn: psycopg.Connection, compiler: Compiler, *, recreate_foreign: bool = False) -> list[str]:
-    """Makes the views of live metrics again that somebody has dropped or replaced; gives their names.
+    """Recreate the views of live metrics that were dropped or replaced; return the names of these metrics.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        compiler: the SQL of the builds.
+        compiler: makes the SQL of the builds.
         recreate_foreign: as for `deploy`.
     """
     return [
@@ -138,18 +138,18 @@ def rebuild(
     cascade: bool = False,
     promote: bool = True,
 ) -> list[Build]:
-    """Builds projections again from the log, as they are deployed, and switches to the new builds.
+    """Build projections again from the log, as they are deployed, and switch to the new builds; return them.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        folder: the folder of transforms, if any is rebuilt.
-        names: which projections.
-        progress: told of every step.
-        cascade: also everything that reads them.
-        promote: False leaves the new builds beside the live ones.
+        folder: the folder of transforms, if a transform is rebuilt.
+        names: the projections to rebuild.
+        progress: called after every step.
+        cascade: whether to rebuild all projections that read them too.
+        promote: whether to go live; False leaves the new builds beside the live ones.
 
     Raises:
-        BuildError: a name is not live.
+        BuildError: a name is not live, or the switch is not possible now.
     """
     live = {build.projection: build for build in live_builds(conn)}
     wanted = {known(name, live).projection for name in names}
@@ -166,8 +166,8 @@ def rebuild(
     stays = {build.upstream_id for build in live.values() if build.projection not in wanted}
     streams = [name for name in wanted if live[name].build_id in stays]
     if promote and streams:
-        # Rows that somebody has changed there would be right in the new build, and what they have made of its readers
-        # would stay.
+        # Rows of a stream that were changed by hand are correct in its new build, but readers that are not rebuilt
+        # would keep the results of the changed rows.
         reconcile(conn, compiler, streams, depth="slice", by="refold rebuild")
     with one_at_a_time(conn):
         ordered = [build for build in by_depth(conn, list(live.values())) if build.projection in wanted]
@@ -183,15 +183,15 @@ def rebuild(
 def one_at_a_time(
     conn: psycopg.Connection, what: str = "begin a deployment", seconds: float = WAIT_S
 ) -> AbstractContextManager[None]:
-    """Waits until no other deployment is being begun.
+    """Return a lock under which no other command begins a deployment.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        what: what comes in the block.
-        seconds: for how long to wait.
+        what: words for the action in the block, for the error message.
+        seconds: longest time to wait for another command.
 
     Raises:
-        BuildError: one is; it is named.
+        BuildError: another session holds the lock; the message names it.
     """
     return alone(conn, DEPLOYMENTS, what, "refold_worker", seconds=seconds)
 
@@ -204,9 +204,9 @@ def _begin(
     promote: bool,
     recreate_foreign: bool,
 ) -> int | None:
-    """Makes empty builds of what is new or changed; None where there is nothing to do.
+    """Create empty builds of new and changed projections; return the deployment, or None if there is nothing to do.
 
-    What is wrong with a view is said here, before anything is loaded for hours.
+    Errors of views are found here, before a first load that may take hours.
     """
     state.retire_orphans(conn)
     todo = plan(conn, definitions)
@@ -234,7 +234,7 @@ def _made(
     recreate_foreign: bool,
     scanned: list[Scan] | None = None,
 ) -> list[RefoldError]:
-    """Makes the empty builds of a plan, and tries the views on top of them; what is refused of either."""
+    """Create the empty builds of a plan, try the views on top of them, and return the errors of both."""
     mistakes: list[RefoldError] = []
     resumed = _resumed(todo)
     fresh = {one.projection: one.definition for one in todo if one.builds and one.definition is not None}
@@ -242,12 +242,12 @@ def _made(
     generated = {build.projection: statements_of(fresh[build.projection], build, None) for build in made}
     metrics = {name: statements.view for name, statements in generated.items()}
     if scanned is not None:
-        # What a view reads by an index it would read whole, as long as that is not there.
+        # Without its indexes, a stream would seem to be read in full by every view.
         for name in generated.keys() & {name for name, one in fresh.items() if one.plan.event_grain}:
             for statement in generated[name].indexes:
                 conn.execute(statement.encode(), {})
     for one in todo:
-        # Also one that somebody has dropped or replaced: a deploy makes it again before anything else.
+        # Include a view that was dropped or replaced by hand: a deploy recreates it first.
         gone = one.action == "unchanged" and (one.projection in lost or not stands(conn, one.projection))
         if (gone or one.projection in resumed) and one.definition is not None and one.build is not None:
             metrics[one.projection] = statements_of(one.definition, one.build, None).view
@@ -261,20 +261,20 @@ def _resumed(todo: Sequence[Change]) -> dict[str, Build]:
 
 
 def _begin_rebuild(conn: psycopg.Connection, compiler: Compiler, live: Sequence[Build], *, promote: bool) -> int:
-    """Makes an empty build beside each of these."""
+    """Create an empty build beside each live build; return the deployment."""
     deployment = new_deployment(conn, "rebuild", promote=promote)
     make_builds(conn, [definition_of(conn, compiler, build) for build in live], deployment, resumed={})
     return deployment
 
 
 def _begun(conn: psycopg.Connection, live: Sequence[Build]) -> int | None:
-    """The rebuild of just these that was interrupted, or that somebody else is at; None if there is none.
+    """Return an unfinished rebuild of exactly these builds, interrupted or running; None if there is none.
 
-    To begin another would leave the first to the workers, who would load it and go live with it a second time.
+    If a second rebuild began, workers would also load the first one and make it live.
 
     Args:
         conn: the caller's transaction, under the lock of deployments.
-        live: the builds that are to be rebuilt.
+        live: the live builds to rebuild.
     """
     wanted = {build.projection: build for build in live}
     standing = {build.build_id for build in live_builds(conn)}
@@ -284,7 +284,7 @@ def _begun(conn: psycopg.Connection, live: Sequence[Build]) -> int | None:
     ).fetchall()
     for (deployment,) in rows:
         builds = {build.projection: build for build in builds_of(conn, deployment)}
-        # What they read is rebuilt with them, or is live.
+        # Their streams are rebuilt with them, or are live.
         streams = standing | {build.build_id for build in builds.values()} | {None}
         if builds.keys() == wanted.keys() and all(
             build.state == "building" and build.fingerprint == wanted[name].fingerprint and build.upstream_id in streams
@@ -296,22 +296,22 @@ def _begun(conn: psycopg.Connection, live: Sequence[Build]) -> int | None:
 
 
 def definition_of(conn: psycopg.Connection, compiler: Compiler, build: Build) -> Definition:
-    """The definition of a build, with the fingerprint it has."""
+    """Return the definition of a build, with the fingerprint of the build."""
     compiled = compiler.of(conn, build)
     return Definition(build.projection, None, build.definition, compiled.plan, build.fingerprint, compiled.transform)
 
 
 def _adopt(conn: psycopg.Connection, builds: Iterable[Build], deployment: int) -> None:
-    """Takes unfinished builds over into this deployment."""
+    """Move unfinished builds to this deployment."""
     for build in builds:
         conn.execute("UPDATE refold.builds SET deployment = %s WHERE build_id = %s", (deployment, build.build_id))
 
 
 def _drop_abandoned(conn: psycopg.Connection, todo: Sequence[Change]) -> None:
-    """Unfinished builds of a definition that has changed again, or back, are of no use to anybody.
+    """Retire unfinished builds whose definition has changed since, forward or back.
 
-    A worker would make them live as soon as they have caught up. Nor are those of a deployment that has failed, once
-    their file is gone.
+    A worker would make them live as soon as they have caught up. Unfinished builds of a failed deployment are retired
+    too if they have no file any more.
     """
     names = [change.projection for change in todo if change.builds or change.action == "unchanged"]
     defined = [change.projection for change in todo if change.definition is not None]

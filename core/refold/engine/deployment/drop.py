@@ -1,6 +1,6 @@
-"""`refold drop`: taking metrics off, so that nothing is kept for them any more; `refold rollback` brings them back.
+"""`refold drop`: removing metrics, so that workers no longer keep them; `refold rollback` brings them back.
 
-Their builds are retired, as if another had taken their place: table and cursor stay, and going back catches up.
+Their builds are retired, as in a switch: table and cursor stay, and a rollback catches up from there.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from refold.store.builds.graph import by_depth
 from refold.store.builds.lookup import known
 
 LOCK_WAIT_S = 30.0
-"""Seconds for which the locks on views and builds are tried for."""
+"""Seconds for which a drop tries to lock views and builds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A build that a removal ends.
+    """A build that a drop retires.
 
     Args:
-        build: which.
-        because: why that is the end of it.
+        build: the build.
+        because: its state before, in words.
     """
 
     build: Build
@@ -37,10 +37,10 @@ class Ended:
 
 
 def plan(conn: psycopg.Connection, names: Sequence[str]) -> list[Ended]:
-    """What `drop` would do.
+    """Return the builds that `drop` would retire.
 
     Raises:
-        BuildError: a name is not live, or something else reads it.
+        BuildError: a name is not live, or a projection or view that is not named reads it.
     """
     builds = kept(conn)
     ended = decide(builds, names)
@@ -49,31 +49,31 @@ def plan(conn: psycopg.Connection, names: Sequence[str]) -> list[Ended]:
 
 
 def drop(conn: psycopg.Connection, names: Sequence[str]) -> list[Ended]:
-    """Retires the builds of metrics, and removes their views, in one transaction.
+    """Retire the builds of metrics and drop their views, in one transaction; return the builds.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        names: the metrics, with everything that reads them.
+        names: the metrics, with all projections that read them.
 
     Raises:
-        BuildError: a name is not live, something else reads it, or a session holds a view all the time.
+        BuildError: a name is not live, another projection or view reads it, or a session holds a view for too long.
     """
     with one_at_a_time(conn, "drop a metric"):
         return once_let_go(
             conn,
             LOCK_WAIT_S,
             lambda: _retire(conn, names),
-            held=f"a session holds the views or builds for longer than {LOCK_WAIT_S:.0f} s",
-            then="drop again",
+            held=f"a session has held the views or builds for longer than {LOCK_WAIT_S:.0f} s",
+            then="run `refold drop` again",
         )
 
 
 def _retire(conn: psycopg.Connection, names: Sequence[str]) -> list[Ended]:
     for build in by_depth(conn, (one.build for one in decide(kept(conn), names))):
-        # Nobody makes a reader of it meanwhile either.
+        # The lock also keeps other commands from creating a reader of the build.
         if lock(conn, build.build_id, wait=True, readers=True) is None:
             raise BuildError(f"{build.table_name} was replaced just now", remedy="Run the command again.")
-    # What reads them by now.
+    # Look for readers again, under the locks.
     ended = plan(conn, names)
     deployment = new_deployment(conn, "drop", promote=False)
     conn.execute("UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s", (deployment,))
@@ -85,10 +85,10 @@ def _retire(conn: psycopg.Connection, names: Sequence[str]) -> list[Ended]:
 
 
 def decide(builds: Sequence[Build], names: Sequence[str]) -> list[Ended]:
-    """Which builds end when metrics are taken off. Pure.
+    """Return the builds that end when metrics are dropped. Pure.
 
     Args:
-        builds: those that are kept.
+        builds: the builds that are kept.
         names: the metrics.
 
     Raises:
@@ -101,7 +101,7 @@ def decide(builds: Sequence[Build], names: Sequence[str]) -> list[Ended]:
     if readers:
         told = ", ".join(f"{reader} reads {stream}" for reader, stream in sorted(readers.items()))
         raise BuildError(
-            f"other metrics need what would be dropped: {told}",
+            f"other metrics read a metric to drop: {told}",
             remedy=f"Drop them together: `refold drop {' '.join(sorted({*wanted, *readers}))}`",
         )
     return [
@@ -112,7 +112,7 @@ def decide(builds: Sequence[Build], names: Sequence[str]) -> list[Ended]:
 
 
 def _refuse_views(conn: psycopg.Connection, builds: Sequence[Build]) -> None:
-    """Views that somebody has made on top are not taken away with a metric."""
+    """Refuse to drop a metric on which views depend."""
     found: dict[str, str] = {}
     for build in builds:
         if build.state == "live" and stands(conn, build.projection):
@@ -120,7 +120,7 @@ def _refuse_views(conn: psycopg.Connection, builds: Sequence[Build]) -> None:
     if found:
         told = ", ".join(f"{view} reads metrics.{metric}" for view, metric in sorted(found.items()))
         raise BuildError(
-            f"views need what would be dropped: {told}",
+            f"views read a metric to drop: {told}",
             remedy="Remove their files from sql/views, if they have any, and the views: "
             + " ".join(f"`DROP VIEW {view};`" for view in reversed(found)),
         )

@@ -1,4 +1,4 @@
-"""What a command has shown as failed is given up: it does not go live by itself a minute later."""
+"""Giving up failed deployments: after a command has reported an error, no worker makes its builds live."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from refold.postgres.sqlstate import transient
 from refold.store.builds import state
 from refold.store.builds.build import Build, set_error
 
-_AGAIN = "Nothing goes live before: `refold deploy` goes on from here, `refold status` shows what stands."
+_AGAIN = (
+    "Nothing of this deployment is live. `refold status` shows its builds, and `refold deploy` continues with them."
+)
 _LOCK_TIMEOUT = "5s"
 
 
 @contextmanager
 def given_up_on_errors(conn: psycopg.Connection, deployment: int) -> Iterator[None]:
-    """Takes a deployment from the workers, who would make it live, when the block ends with an error.
+    """Give up a deployment if the block ends with an error, so that no worker makes it live.
 
-    Its builds stay beside the live ones, kept up to date, for the next `refold deploy` or `refold promote`. Whoever
-    merely ends (Ctrl-C, a kill) has shown nothing as failed: the workers go on.
+    Its builds stay beside the live ones, kept up to date, for the next `refold deploy` or `refold promote`. A command
+    that is interrupted (Ctrl-C, a kill) has reported no error, and workers continue its deployment.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        deployment: whose builds.
+        deployment: number of the deployment.
     """
     try:
         yield
     except Exception:
-        # Without a connection nothing can be given up.
+        # Without a connection the deployment cannot be given up.
         with suppress(psycopg.OperationalError, psycopg.InterfaceError):
             conn.execute(
                 "UPDATE refold.deployments SET given_up_at = now() WHERE deployment = %s AND promoted_at IS NULL",
@@ -41,23 +43,23 @@ def given_up_on_errors(conn: psycopg.Connection, deployment: int) -> Iterator[No
 
 @contextmanager
 def retired_on_errors(conn: psycopg.Connection, build: Build) -> Iterator[None]:
-    """Retires a build, and what reads it, whose own SQL or function fails in the block: no worker could do better.
+    """Retire a build and its readers if its SQL or function fails in the block: it would fail in any worker.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        build: one that is not live.
+        build: a build that is not live.
 
     Raises:
-        BuildError: the same, with the projection's name and what to do.
+        BuildError: the error of the build, with the projection's name and a remedy.
     """
     try:
         yield
     except Exception as error:
         if transient(error) or isinstance(error, psycopg.errors.QueryCanceled):
-            # It is the server that is full, slow or away.
+            # The server is full, slow or gone; the build is not the cause.
             raise
         message = str(error).partition("\n")[0]
-        # Somebody may be at it, and will fail in the same way.
+        # A worker may hold the build, and will fail in the same way.
         with suppress(psycopg.errors.LockNotAvailable), conn.transaction():
             conn.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'".encode())
             set_error(conn, build, message)
@@ -66,5 +68,5 @@ def retired_on_errors(conn: psycopg.Connection, build: Build) -> Iterator[None]:
         remedy = error.remedy if isinstance(error, RefoldError) else None
         raise BuildError(
             f"{build.projection} cannot be kept: {message}",
-            remedy=remedy or f"Mend it. {_AGAIN}",
+            remedy=remedy or f"Correct the projection. {_AGAIN}",
         ) from error

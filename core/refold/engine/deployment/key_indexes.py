@@ -1,4 +1,4 @@
-"""The indexes that recompute needs on its streams: by a hash of its key."""
+"""Indexes on streams, over a hash of the key, for the kinds of upkeep that look up the events of a key."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ from refold.store.builds.build import BY_KEY, Build, kept
 from refold.store.builds.compiled import Compiler, stream_of
 
 WRITERS_S = 300.0
-"""Seconds for which a deploy waits for transactions that have the log locked."""
+"""Seconds for which a deploy waits for transactions that hold locks on the log."""
 
 
 def index_streams(conn: psycopg.Connection, fresh: Iterable[Build]) -> None:
-    """Makes the key indexes of all who read these streams, or will after the switch, while they are empty.
+    """Create the key indexes on new streams for all their readers, present and after the switch.
 
-    Nobody else sees the tables yet. Later it would take CREATE INDEX CONCURRENTLY, which waits for every open
-    transaction of the database.
+    The tables are empty and visible to no other session, so this is fast. Later it would take CREATE INDEX
+    CONCURRENTLY, which waits for every open transaction of the database.
 
     Args:
-        conn: the caller's transaction, which made the builds.
-        fresh: those builds.
+        conn: the caller's transaction, which created the builds.
+        fresh: these builds.
     """
-    compiler = Compiler(None)  # They are SQL: no transform is needed.
+    compiler = Compiler(None)  # The readers are SQL: no folder of transforms is needed.
     builds = kept(conn)
     fingerprints = {build.build_id: build.fingerprint for build in builds}
     for reader in builds:
         if reader.upkeep not in BY_KEY or reader.upstream_id is None:
             continue
         for build in fresh:
-            # A changed stream may lack the key; its readers of now do not follow it.
+            # A changed stream may lack the key, and the present readers do not follow it.
             if build.fingerprint == fingerprints.get(reader.upstream_id):
                 plan, stream = compiler.of(conn, reader).plan, stream_of(build)
                 conn.execute(recompute.key_index(plan, stream, _index_name(plan, stream)).encode())
 
 
 def key_indexes(conn: psycopg.Connection, compiler: Compiler) -> list[str]:
-    """Makes the indexes that recompute needs on the streams of all kept builds; returns those it made.
+    """Create the key indexes that kept builds need on their streams; return the names of new indexes.
 
-    They are made CONCURRENTLY: producers and workers go on. It waits for transactions that are open now.
+    CREATE INDEX CONCURRENTLY lets producers and workers go on, and waits for transactions that are open now.
 
     Args:
         conn: in autocommit mode, allowed to act as refold_owner and refold_worker.
-        compiler: gives the plan of each build.
+        compiler: makes the plan of each build.
 
     Raises:
-        BuildError: a transaction that wrote to the log stays open.
+        BuildError: a transaction that wrote to the log stays open for too long.
     """
     made: list[str] = []
     for build in kept(conn):
@@ -69,7 +69,7 @@ def key_indexes(conn: psycopg.Connection, compiler: Compiler) -> list[str]:
         if on_log:
             _index_log(conn, statement, name)
         else:
-            # What a deploy that was killed has left.
+            # A killed deploy may have left an invalid index.
             conn.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {schema}.{ident(name)}".encode())
             conn.execute(statement.replace("CREATE INDEX", "CREATE INDEX CONCURRENTLY").encode())
         made.append(name)
@@ -82,16 +82,16 @@ def _usable(conn: psycopg.Connection, index: str) -> bool:
 
 
 def _index_name(plan: Plan, stream: Stream) -> str:
-    """Readers with the same key share an index."""
+    """Return the name of a key index; readers with the same key share it."""
     what = recompute.key_index(plan, stream, "")
     return "key_" + hashlib.sha256(what.encode()).hexdigest()[:16]
 
 
 def _index_log(conn: psycopg.Connection, statement: str, name: str) -> None:
-    """An index on the partitioned log, segment by segment: on the parent at once it would block producers.
+    """Create an index on the partitioned log, segment by segment: CREATE INDEX on the parent would block producers.
 
-    One that was interrupted is completed. A segment that is attached after the parent's index was made gets
-    its own by that.
+    An interrupted index is completed. A segment that is attached after the index of the parent exists gets its index
+    by that.
     """
     conn.execute("SET ROLE refold_owner")
     try:
@@ -122,11 +122,11 @@ def _index_log(conn: psycopg.Connection, statement: str, name: str) -> None:
 
 
 def _index_parent(conn: psycopg.Connection, statement: str) -> None:
-    """The empty index on the log itself. It waits for open writers, and in its queue all others would wait too."""
+    """Create the empty index on the log, in short attempts: each waits for open writers, and other writers queue up."""
     try:
         in_short_attempts(conn, WRITERS_S, lambda: conn.execute(statement.encode()))
     except psycopg.errors.LockNotAvailable as error:
         raise BuildError(
             f"the log needs an index, and a transaction that wrote to it has been open for {WRITERS_S:.0f} s",
-            remedy="End it (see pg_stat_activity for 'idle in transaction'), then deploy again.",
+            remedy="End it (see pg_stat_activity for 'idle in transaction'), then run `refold deploy` again.",
         ) from error

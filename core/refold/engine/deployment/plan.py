@@ -1,4 +1,4 @@
-"""What a deploy would do: the files compared with the builds. Pure."""
+"""The plan of a deploy: the files compared with the builds. Pure."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Action = Literal["new", "changed", "resumed", "unchanged", "without file"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One line of a deploy's plan.
+    """A line of a deploy's plan.
 
     Args:
-        projection: which.
+        projection: name of the projection.
         action: `new` and `changed` are built; `resumed` is a build that an earlier deploy left unfinished;
             `without file` is live but not in the folder, and is left alone.
-        because: why, in a few words.
-        definition: the file, where there is one.
-        build: the live or unfinished build, where there is one.
+        because: the reason, in a few words.
+        definition: the definition in the folder, if any.
+        build: the live or unfinished build, if any.
     """
 
     projection: str
@@ -33,16 +33,16 @@ class Change:
 
     @property
     def builds(self) -> bool:
-        """Whether a new table is made for it."""
+        """Return whether the projection gets a new table."""
         return self.action in ("new", "changed")
 
 
 def changes(definitions: Mapping[str, Definition], builds: Sequence[Build]) -> list[Change]:
-    """Compares the files with what is live or being built.
+    """Return the differences between the files and the kept builds, a line for each projection.
 
     Args:
         definitions: the folder's projections, upstream first.
-        builds: builds in the states live and building.
+        builds: the builds in the states live and building.
     """
     live = {build.projection: build for build in builds if build.state == "live"}
     building = {build.projection: build for build in builds if build.state == "building"}
@@ -68,18 +68,18 @@ def changes(definitions: Mapping[str, Definition], builds: Sequence[Build]) -> l
     for name, build in live.items():
         if name not in definitions:
             found.append(
-                Change(name, "without file", "live, but no file defines it: `refold drop` takes it off", None, build)
+                Change(name, "without file", "live, but no file defines it: `refold drop` removes it", None, build)
             )
     return found
 
 
 def _cause(build: Build, definition: Definition, rebuilt: Collection[str]) -> str:
-    """Why a definition is another than that of the live build, in a few words."""
+    """Return why a definition differs from that of the live build, in a few words."""
     if not _same(build, definition):
         return "its definition changed"
     if definition.upstream in rebuilt:
         return f"{definition.upstream} changed"
-    return "what it imports changed" if definition.transform is not None else "its definition changed"
+    return "a module that it imports changed" if definition.transform is not None else "its definition changed"
 
 
 def _same(build: Build, definition: Definition) -> bool:

@@ -1,4 +1,4 @@
-"""`refold promote`: going live with builds that stand beside the live ones."""
+"""`refold promote`: making builds live that wait beside the live ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BY = "refold promote"
 
 
 def candidates(conn: psycopg.Connection) -> list[Build]:
-    """The newest build of each projection that is not live yet, upstream first."""
+    """Return the newest unfinished build of each projection, upstream first."""
     newest = {build.projection: build for build in unfinished(conn)}
     return by_depth(conn, list(newest.values()))
 
@@ -42,17 +42,17 @@ def go_live(
     *,
     recreate_foreign: bool = False,
 ) -> list[Build]:
-    """Lets candidates catch up and makes them live, with what they read and what reads them, all at once.
+    """Let candidates catch up, and make them live at once, with the candidates that they read and that read them.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        folder: the folder of transforms, if any is among them.
-        names: projections; none means every candidate.
-        progress: told of every step.
-        recreate_foreign: where columns change, make views of others again.
+        folder: the folder of transforms, if a candidate is a transform.
+        names: projections to promote; none means all candidates.
+        progress: called after every step.
+        recreate_foreign: if columns change, also drop and recreate views outside `metrics`.
 
     Returns:
-        The builds that went live, upstream first; none when there are no candidates.
+        The builds that went live, upstream first; empty if there are no candidates.
 
     Raises:
         BuildError: a name has no candidate, or the switch is not possible now.
@@ -60,7 +60,7 @@ def go_live(
     compiler = Compiler(folder)
     for build in together(candidates(conn), names):
         if build.loaded:
-            # Nobody has audited it while it stood beside the live one.
+            # No audit has covered the build while it waited beside the live one.
             Reconciler(conn, compiler, "slice", None, False, BY).one(build)
     with conn.transaction():
         waiting = candidates(conn)
@@ -74,19 +74,19 @@ def go_live(
 
 
 def views_of(conn: psycopg.Connection, builds: Sequence[Build]) -> list[str]:
-    """The names of the views that went live with builds."""
+    """Return the names of the views that went live with builds."""
     return sorted(_views(conn, builds) or ())
 
 
 def together(waiting: Sequence[Build], names: Iterable[str]) -> list[Build]:
-    """The candidates that must go live at once. Pure.
+    """Return the candidates that must go live at once. Pure.
 
-    A candidate follows the one it reads, and readers follow: a metric must not be switched to an upstream while
-    its own live build still reads the one before.
+    A candidate goes live with the candidates that it reads and that read it: a stream must not be switched while the
+    live build of its reader still reads the earlier build.
 
     Args:
         waiting: the candidates, upstream first.
-        names: projections to go live; none means all.
+        names: projections to promote; none means all.
 
     Raises:
         BuildError: a name has no candidate.
@@ -114,11 +114,11 @@ def together(waiting: Sequence[Build], names: Iterable[str]) -> list[Build]:
 
 
 def _gather(conn: psycopg.Connection, compiler: Compiler, chosen: Sequence[Build]) -> int:
-    """Puts candidates under one deployment, and ends older ones of the same projections."""
+    """Move candidates to one deployment, retire older candidates of their projections, and return the deployment."""
     state.retire_candidates(conn, [build.projection for build in chosen], but=[build.build_id for build in chosen])
     views = _views(conn, chosen)
     anew = _orphans(conn, compiler, chosen)
-    # What another `refold deploy` drives at this moment stays under the number that it knows.
+    # A running `refold deploy` may drive these builds: keep the number that it knows.
     together_already = builds_of(conn, *(b.deployment for b in chosen), state="building")
     if not anew and len({b.deployment for b in together_already}) == 1 and len(together_already) == len(chosen):
         deployment = chosen[0].deployment
@@ -137,7 +137,7 @@ def _gather(conn: psycopg.Connection, compiler: Compiler, chosen: Sequence[Build
 
 
 def _views(conn: psycopg.Connection, chosen: Sequence[Build]) -> Mapping[str, str] | None:
-    """The views of the newest of the deployments that candidates were made by."""
+    """Return the views of the newest deployment that created one of the candidates."""
     row = conn.execute(
         "SELECT views FROM refold.deployments WHERE deployment = ANY (%s) AND views IS NOT NULL"
         " ORDER BY deployment DESC LIMIT 1",
@@ -147,9 +147,9 @@ def _views(conn: psycopg.Connection, chosen: Sequence[Build]) -> Mapping[str, st
 
 
 def _orphans(conn: psycopg.Connection, compiler: Compiler, chosen: Sequence[Build]) -> dict[str, Definition]:
-    """The candidates, upstream first, that can only be built anew: what they have read is not kept any more.
+    """Return the definitions of candidates that must be built again, because their upstream is no longer kept.
 
-    What can follow another build of its stream does. The others are ended here.
+    A candidate that can follow another build of its stream does so. The others are retired here.
     """
     anew: dict[str, Definition] = {}
     for build in chosen:
@@ -168,10 +168,10 @@ def _orphans(conn: psycopg.Connection, compiler: Compiler, chosen: Sequence[Buil
 
 
 def _successor(conn: psycopg.Connection, build: Build, upstream: Build, chosen: Sequence[Build]) -> Build:
-    """The build that takes the place of a candidate's upstream, which has just been ended.
+    """Return the build that replaces the retired upstream of a candidate.
 
     Raises:
-        BuildError: there is none of the same definition.
+        BuildError: no build has the same definition.
     """
     taking_over = [
         *(other for other in chosen if other.projection == upstream.projection),
@@ -180,14 +180,14 @@ def _successor(conn: psycopg.Connection, build: Build, upstream: Build, chosen: 
     successor = taking_over[0]
     if successor is None or successor.fingerprint != upstream.fingerprint:
         raise BuildError(
-            f"{build.table_name} reads {upstream.table_name}, which is no longer kept",
-            remedy=f"Build it anew: `refold rebuild {build.projection}`, or `refold deploy`.",
+            f"{build.table_name} reads {upstream.table_name}, which is no longer kept up to date",
+            remedy=f"Build it again: `refold rebuild {build.projection}`, or `refold deploy`.",
         )
     return successor
 
 
 def _follows(conn: psycopg.Connection, compiler: Compiler, build: Build, successor: Build) -> bool:
-    """Lets a candidate go on from another build of its stream, if it has read just what that holds."""
+    """Let a candidate follow another build of its stream if it has read the same rows; return whether it does."""
     for one in (successor, build):
         if lock(conn, one.build_id, wait=True) is None:
             raise BuildError(f"{one.table_name} was replaced just now", remedy="Run the command again.")
@@ -200,7 +200,7 @@ def _follows(conn: psycopg.Connection, compiler: Compiler, build: Build, success
             now = by_id(conn, build.build_id)
             compiled = compiler.of(conn, now)
             if now.loaded and reads.disagreements(conn, compiled, now, parameters_of(conn, now)):
-                raise Gap(f"{now.table_name} has not read what {successor.table_name} holds")
+                raise Gap(f"{now.table_name} has read other rows than {successor.table_name} holds")
     except Gap:
         return False
     return True

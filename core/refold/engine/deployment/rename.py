@@ -1,7 +1,7 @@
-"""`refold rename`: a metric under another name, with the rows that it has: the query is the same.
+"""`refold rename`: giving a metric another name and keeping its rows, because the query stays the same.
 
-Where the name stands in code (a transform's own, and in all that reads a stream), the files come first: they must have
-the new name, and be otherwise what is deployed. The builds then get the texts of these files, with their fingerprints.
+Code contains the name of a transform and of a stream that others read. Such files must be changed first: they must have
+the new name, and otherwise equal the deployed ones. The builds then get their texts and fingerprints.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ from refold.store.builds.lookup import known
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """What a renaming does.
+    """The outcome of a rename.
 
     Args:
         build: the live build, as it was before.
-        name: what its metric is called from now on.
-        views: those that read the metric, and go on doing so.
-        files: what the builds in whose text the name stands are from now on, upstream first,
-            beside the builds.
+        name: the new name of its metric.
+        views: the views that read the metric, and continue to.
+        files: the builds whose text contains the name, each with its new definition, upstream first.
     """
 
     build: Build
@@ -43,17 +42,17 @@ class Renamed:
 
 
 def plan(conn: psycopg.Connection, folder: Path, old: str, new: str) -> Renamed:
-    """What `rename` would do.
+    """Return the outcome that `rename` would have.
 
     Args:
         conn: acts as refold_worker.
-        folder: the projections.
-        old: what a metric is called.
-        new: what it shall be called.
+        folder: the folder of projections.
+        old: the present name of a metric.
+        new: its new name.
 
     Raises:
-        BuildError: no metric is called `old`, `new` is taken, or the files do not have the new name yet.
-        DefinitionError: `new` cannot be the name of a projection; or a file is wrong.
+        BuildError: no metric has the name `old`, `new` is taken, or the files do not have the new name yet.
+        DefinitionError: `new` is not a valid name for a projection, or a file is wrong.
     """
     check_name(Path(f"{new}.sql"))
     builds = kept(conn)
@@ -66,24 +65,24 @@ def plan(conn: psycopg.Connection, folder: Path, old: str, new: str) -> Renamed:
 
 
 def rename(conn: psycopg.Connection, folder: Path, old: str, new: str) -> Renamed:
-    """Calls a live metric by another name: its view and its builds, those for a rollback among them.
+    """Rename a live metric: its view and its builds, with those for a rollback.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        folder: the projections.
-        old: what it is called.
-        new: what it shall be called.
+        folder: the folder of projections.
+        old: the present name.
+        new: the new name.
 
     Raises:
-        BuildError: see `plan`; or a session holds the view all the time.
+        BuildError: see `plan`; or a session holds the view for too long.
     """
     with one_at_a_time(conn, "rename a metric"):
         return once_let_go(
             conn,
             LOCK_WAIT_S,
             lambda: _rename(conn, folder, old, new),
-            held=f"a session holds metrics.{old} for longer than {LOCK_WAIT_S:.0f} s",
-            then="rename again",
+            held=f"a session has held metrics.{old} for longer than {LOCK_WAIT_S:.0f} s",
+            then="run `refold rename` again",
         )
 
 
@@ -97,7 +96,7 @@ def _rename(conn: psycopg.Connection, folder: Path, old: str, new: str) -> Renam
     if stands(conn, old):
         view = sql.Identifier(METRICS_SCHEMA, old)
         conn.execute(sql.SQL("ALTER VIEW {} RENAME TO {}").format(view, sql.Identifier(new)))
-    # A metric of that name may have been dropped: its builds keep their numbers.
+    # A dropped metric may have had the new name: its builds keep their numbers.
     conn.execute(
         """
         UPDATE refold.builds SET
@@ -108,7 +107,7 @@ def _rename(conn: psycopg.Connection, folder: Path, old: str, new: str) -> Renam
         {"old": old, "new": new},
     )
     for one, definition in renamed.files:
-        # Also of the builds that an unchanged rebuild has left: these are one query.
+        # Update all builds of this fingerprint: a rebuild may have left several with the same query.
         conn.execute(
             "UPDATE refold.builds SET fingerprint = %s, definition = %s WHERE projection = %s AND fingerprint = %s",
             (definition.fingerprint, definition.source, definition.name, one.fingerprint),
@@ -117,10 +116,10 @@ def _rename(conn: psycopg.Connection, folder: Path, old: str, new: str) -> Renam
 
 
 def _files(folder: Path, build: Build, readers: Sequence[Build], new: str) -> tuple[tuple[Build, Definition], ...]:
-    """The files in which the name stands, and those that change with them.
+    """Return the builds whose files contain the name or depend on such a file, with their new definitions.
 
     Raises:
-        BuildError: they do not have the new name yet, or differ in something else from what is deployed.
+        BuildError: the files do not have the new name yet, or differ otherwise from the deployed ones.
     """
     if build.language == "sql" and not readers:
         return ()
@@ -137,21 +136,21 @@ def _files(folder: Path, build: Build, readers: Sequence[Build], new: str) -> tu
     same = {one.build_id for one, _ in texts}
     if build.language == "python" and build.build_id not in same:
         raise BuildError(
-            f"{old} is a transform, and {folder / new}.py is not the code that is deployed",
-            remedy=f"Call its file and its function {new} first, here and where workers run, and change nothing else.",
+            f"{old} is a transform, and {folder / new}.py does not hold the deployed code",
+            remedy=f"First rename its file and its function to {new}, here and where workers run; change nothing else.",
         )
     left = sorted(one.projection for one in readers if one.build_id not in same)
     if left:
         raise BuildError(
             f"{', '.join(left)} {'reads' if len(left) == 1 else 'read'} {old} by its name",
-            remedy=f"Write {new} for {old} in the files first, their names among it, and change nothing else; or "
-            f"deploy it as {new}, with what reads it changed, then `refold drop {old}`.",
+            remedy=f"First replace {old} by {new} in the files and their names, and change nothing else. Or "
+            f"deploy it as {new}, with its readers changed, then run `refold drop {old}`.",
         )
     return tuple(texts)
 
 
 def _readers(builds: Sequence[Build], build: Build) -> list[Build]:
-    """The live builds that read a build, and those that read them, upstream first."""
+    """Return the live builds that read a build, directly or through others, upstream first."""
     found = [build]
     for stream in found:
         found += [one for one in builds if one.upstream_id == stream.build_id and one.state == "live"]
@@ -159,12 +158,12 @@ def _readers(builds: Sequence[Build], build: Build) -> list[Build]:
 
 
 def decide(builds: Sequence[Build], old: str, new: str) -> Build:
-    """The live build of a metric that can be called otherwise. Pure.
+    """Return the live build of a metric that can be renamed. Pure.
 
     Args:
-        builds: those that are kept.
-        old: what it is called.
-        new: what it shall be called.
+        builds: the builds that are kept.
+        old: the present name.
+        new: the new name.
 
     Raises:
         BuildError: see `plan`.
@@ -177,7 +176,7 @@ def decide(builds: Sequence[Build], old: str, new: str) -> Build:
     waits = sorted(unfinished & {one.projection for one in ours})
     if waits:
         raise BuildError(
-            f"another build of {waits[0]} is on its way",
-            remedy="Let it go live first: `refold promote`, or a worker.",
+            f"another build of {waits[0]} is not live yet",
+            remedy="Promote it first with `refold promote`, or wait for a worker to do so.",
         )
     return build

@@ -1,9 +1,9 @@
-"""`refold rollback`: back to the builds that were live before a deployment.
+"""`refold rollback`: returning to the builds that were live before a deployment.
 
-A retired build still has its table and its cursor. It is kept again: it catches up from where it stopped and is
-promoted like any other build, so that going back loses no event that arrived since. While it is retired it is nobody's
-reader, and nobody audits it: what healing or a released dead letter has changed in the stream since, it gets here, and
-what somebody has changed in its table is healed before anybody sees it.
+A retired build still has its table and its cursor. A rollback revives it: the build catches up from its cursor and is
+promoted like any other, so that no event since is lost. A retired build neither follows its stream nor is audited. So
+the rollback first applies what healing and released dead letters have changed in the stream since. It also heals rows
+of the table that were changed by hand.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ _FORWARD = "Change its file back and run `refold deploy`."
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a rollback does to one projection.
+    """The effect of a rollback on a projection.
 
     Args:
-        projection: which.
-        action: `goes back` to an earlier build; `comes back`, was removed by the deployment; `follows`, reads the
-            earlier build of its upstream from now on; `removed`, cannot be kept on it; `stays` as it is.
+        projection: name of the projection.
+        action: `goes back` to an earlier build; `comes back` after the deployment had removed it; `follows` the
+            earlier build of its upstream; is `removed`, because it cannot be kept on that; or `stays` as it is.
         leaves: the table that is live now.
         table: the table that is live afterwards.
-        because: why, in a few words.
+        because: the reason, in a few words.
     """
 
     projection: str
@@ -66,11 +66,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a rollback does.
+    """The effects of a rollback.
 
     Args:
-        revived: the builds that go live again, with the upstream that each reads then.
-        steps: the same for people, with the consequences for others.
+        revived: the builds that go live again, each with the upstream that it reads then.
+        steps: the effects to show to a user, for other projections too.
     """
 
     revived: tuple[Build, ...]
@@ -78,10 +78,10 @@ class Decision:
 
 
 def plan(conn: psycopg.Connection, name: str) -> tuple[Step, ...]:
-    """What `rollback` would do.
+    """Return the effects that `rollback` would have on each projection.
 
     Raises:
-        BuildError: nothing to go back to, or not without losing another metric.
+        BuildError: there is no earlier build, or the rollback would lose another metric.
     """
     return decide(all_builds(conn), name).steps
 
@@ -94,20 +94,20 @@ def rollback(
     *,
     recreate_foreign: bool = False,
 ) -> list[Build]:
-    """Undoes the deployment that made a projection's build live, and keeps what it retired again.
+    """Undo the deployment that made a projection's build live: revive the builds that it retired.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        folder: the folder of transforms, if any goes back: it must have the version that was deployed then.
+        folder: the folder of transforms, if a transform goes back; it must have the version that was deployed then.
         name: the projection.
-        progress: told of every step.
-        recreate_foreign: where columns change, make views of others again.
+        progress: called after every step.
+        recreate_foreign: if columns change, also drop and recreate views outside `metrics`.
 
     Returns:
         The builds that are live again, upstream first.
 
     Raises:
-        BuildError: nothing to go back to, a transform's earlier version is missing, or the switch is not possible.
+        BuildError: there is no earlier build, the code of a transform is missing, or the switch is not possible.
     """
     compiler = Compiler(folder)
     with one_at_a_time(conn, "begin a rollback"):
@@ -122,26 +122,26 @@ def rollback(
             for build in decision.revived:
                 state.revive(conn, build, deployment)
                 if build.dead_letters:
-                    # They wait again, and somebody should know.
+                    # Its dead letters wait again: the incident must show them.
                     recount(conn, build.build_id)
             _set_right(conn, compiler, before, decision.revived)
         key_indexes(conn, compiler)
     try:
         return drive(conn, deployment, compiler, progress, recreate_foreign=recreate_foreign)
     except Exception as error:
-        # Without a connection nothing can be put back, and the deployment was not given up either.
+        # Without a connection the builds cannot be retired again, and the deployment was not given up either.
         with suppress(psycopg.OperationalError, psycopg.InterfaceError):
             _put_back(conn, [build for build in before if any(build.build_id == b.build_id for b in decision.revived)])
         if not isinstance(error, BuildError):
             raise
         raise BuildError(
             f"nothing was rolled back: {error}",
-            remedy=f"End or drop what stands in the way, then `refold rollback {name}` again.",
+            remedy=f"Remove the cause, then run `refold rollback {name}` again.",
         ) from error
 
 
 def _views_then(conn: psycopg.Connection, revived: Sequence[Build]) -> dict[str, str] | None:
-    """The views of analysts as their files were when these builds went live."""
+    """Return the views of analysts as their files were when these builds went live."""
     row = conn.execute(
         "SELECT views FROM refold.deployments"
         " WHERE deployment <= %s AND views IS NOT NULL AND promoted_at IS NOT NULL ORDER BY deployment DESC LIMIT 1",
@@ -151,10 +151,10 @@ def _views_then(conn: psycopg.Connection, revived: Sequence[Build]) -> dict[str,
 
 
 def _lock_streams(conn: psycopg.Connection, revived: Sequence[Build]) -> None:
-    """Locks the live streams that revived builds go on with: who changes them now has not seen these readers yet.
+    """Lock the live streams of revived builds: a session that changes one now does not see these readers yet.
 
     Raises:
-        BuildError: one was replaced just now.
+        BuildError: a stream was replaced just now.
     """
     own = {build.build_id for build in revived}
     ids = {build.upstream_id for build in revived if build.upstream_id is not None} - own
@@ -169,10 +169,9 @@ def _set_right(
     before: Sequence[Build],
     revived: Sequence[Build],
 ) -> None:
-    """Makes revived builds what they must be as of their cursors, before anybody sees them.
+    """Correct revived builds as of their cursors, before readers see them.
 
-    Nobody has audited them while they were retired, and what their streams have become since, other than by new
-    events, has not reached them.
+    Retired builds are not audited, and changes of their streams other than new events have not reached them.
     """
     streams_then = {build.build_id: build.upstream_id for build in before}
     own = {build.build_id: build for build in revived}
@@ -198,7 +197,7 @@ def _set_right(
 
 
 def _tampered_with(conn: psycopg.Connection, compiler: Compiler, build: Build) -> bool:
-    """Compares a build with its checksums, in the caller's transaction, and heals what differs; whether rows did."""
+    """Compare a build with its checksums in the caller's transaction, and heal it; return whether rows differed."""
     compiled = compiler.of(conn, build)
     written = disagreements(conn, build.build_id, compiled.statements.relations)
     unread = reads.disagreements(conn, compiled, build, parameters_of(conn, build))
@@ -209,7 +208,7 @@ def _tampered_with(conn: psycopg.Connection, compiler: Compiler, build: Build) -
     evidence = {"table": build.table_name, "slices": [f"{one.relation}: {one.slice}" for one in seen.slices[:KEYS]]}
     incidents.detect(conn, "drift", build.projection, by=BY, evidence=evidence)
     if unread and not compiled.statements.reads_by_slice:
-        # Which rows they were that it has not read, or twice, nobody knows.
+        # The checksums do not tell which rows the build has missed or read twice, so recompute all.
         healed = prove(conn, compiler, build)
     else:
         suspects = {one.slice for one in written}
@@ -219,14 +218,14 @@ def _tampered_with(conn: psycopg.Connection, compiler: Compiler, build: Build) -
 
 
 def _changed_since(conn: psycopg.Connection, stream_id: int, instant: datetime | None) -> bool:
-    """Whether rows of a stream were healed, or events released into it, after an instant or about then.
+    """Return whether rows of a stream were healed, or events released into it, since about an instant.
 
-    Also where nobody knows any more, because the records of then are gone.
+    The answer is True too if the records of that time are already deleted.
     """
-    # The times are those at which transactions began: the margin is longer than any of these.
+    # A record has the start time of its transaction; a margin of a day is longer than any of these transactions.
     row = conn.execute(
         """
-        SELECT %(instant)s > clock_timestamp() -- by a clock that was ahead: nobody knows what came later
+        SELECT %(instant)s > clock_timestamp() -- the clock was ahead: later changes cannot be told
             OR %(instant)s - interval '1 day' <= clock_timestamp() - (
                    SELECT make_interval(days => repair_days) FROM refold.settings)
             OR EXISTS (SELECT FROM refold.repairs
@@ -240,26 +239,26 @@ def _changed_since(conn: psycopg.Connection, stream_id: int, instant: datetime |
 
 
 def _put_back(conn: psycopg.Connection, builds: Sequence[Build]) -> None:
-    """Retires revived builds as they were: a refused switch must not be made later by a worker."""
+    """Retire revived builds again, so that no worker makes a refused switch later."""
     for build in builds:
         state.put_back(conn, build)
 
 
 def decide(builds: Sequence[Build], name: str) -> Decision:
-    """Which builds are revived, and what becomes of everything that reads them. Pure.
+    """Return the builds that a rollback revives, and its effects on their readers. Pure.
 
     Args:
-        builds: all builds there ever were.
-        name: the projection to take back.
+        builds: all builds, dropped ones included.
+        name: the projection to roll back.
 
     Raises:
-        BuildError: no such projection was live, its earlier build is gone, or another metric would be lost.
+        BuildError: no such projection was live, its earlier build is dropped, or another metric would be lost.
     """
     live = {build.projection: build for build in builds if build.state == "live"}
     if any(b.projection == name and b.state == "building" and b.promoted_at is not None for b in builds):
         raise BuildError(
-            f"an earlier build of {name} is on its way back already",
-            remedy=f"A worker makes it live as soon as it has caught up; so does `refold promote {name}`.",
+            f"a rollback of {name} is already under way",
+            remedy=f"Wait for a worker to make the build live when it has caught up, or run `refold promote {name}`.",
         )
     deployment = _undone(builds, live, name)
     revived: dict[str, Build] = {}
@@ -290,7 +289,7 @@ def decide(builds: Sequence[Build], name: str) -> Decision:
 
 
 def _undone(builds: Sequence[Build], live: dict[str, Build], name: str) -> int:
-    """The deployment that a rollback undoes: the one that made the live build so, or took the metric away."""
+    """Return the deployment that a rollback undoes: it made the live build live, or dropped the metric."""
     gone = [b for b in builds if b.projection == name and b.state == "retired" and b.promoted_at and b.retired_by]
     if name in live or not gone:
         return known(name, live).deployment
@@ -299,7 +298,7 @@ def _undone(builds: Sequence[Build], live: dict[str, Build], name: str) -> int:
 
 
 def _with_upstreams(builds: Sequence[Build], live: dict[str, Build], revived: dict[str, Build]) -> tuple[Build, ...]:
-    """Finds for each revived build an upstream that is kept; revives that too where need be."""
+    """Return the revived builds, each with an upstream that is kept; revive upstreams where necessary."""
     by_id = {build.build_id: build for build in builds}
     todo = list(revived.values())
     while todo:
@@ -314,7 +313,7 @@ def _with_upstreams(builds: Sequence[Build], live: dict[str, Build], revived: di
         elif upstream.state in ("live", "building"):
             successor = upstream
         elif current is not None and current.fingerprint == upstream.fingerprint:
-            # The same query under another number. One that is behind could not be read without waiting for it.
+            # Another build of the same query. If it were behind, the revived build would have to wait for it.
             successor = current if current.cursor.covers(build.cursor) else None
         elif upstream.state == "retired":
             successor = revived[upstream.projection] = upstream
@@ -323,14 +322,14 @@ def _with_upstreams(builds: Sequence[Build], live: dict[str, Build], revived: di
             successor = None
         if successor is None:
             raise BuildError(
-                f"{build.table_name} reads {upstream.table_name}, which is not kept any more", remedy=_FORWARD
+                f"{build.table_name} reads {upstream.table_name}, which is no longer kept up to date", remedy=_FORWARD
             )
         revived[build.projection] = replace(build, upstream_id=successor.build_id)
     return tuple(revived.values())
 
 
 def _readers(builds: Sequence[Build], live: dict[str, Build], revived: dict[str, Build]) -> list[Step]:
-    """What becomes of the live builds that read one that is replaced; as `refold.engine.publish.switch` will do it."""
+    """Return the effects on live builds that read a replaced one, as `refold.engine.publish.switch` will cause them."""
     steps: list[Step] = []
     replaced = {live[name].build_id: build for name, build in revived.items() if name in live}
     fingerprints = {build.build_id: build.fingerprint for build in builds}
@@ -349,7 +348,8 @@ def _readers(builds: Sequence[Build], live: dict[str, Build], revived: dict[str,
             continue
         if any(b.projection == found.projection and b.number < found.number and b.promoted_at for b in builds):
             raise BuildError(
-                f"{found.projection} reads what would go back, and its own build from before is gone", remedy=_FORWARD
+                f"{found.projection} reads a metric that would go back, and its own earlier build is dropped",
+                remedy=_FORWARD,
             )
         gone.add(found.build_id)
         above = next(b.projection for b in builds if b.build_id == found.upstream_id)
@@ -358,8 +358,8 @@ def _readers(builds: Sequence[Build], live: dict[str, Build], revived: dict[str,
 
 def _why(builds: Sequence[Build], current: Build) -> str:
     if any(b.projection == current.projection and b.number < current.number and b.promoted_at for b in builds):
-        return ": its table was dropped when a later one took its place"
-    return ": the live one is its first"
+        return ": its table was dropped after a later build had replaced it"
+    return ": the live build is its first"
 
 
 def _check_code(conn: psycopg.Connection, compiler: Compiler, build: Build) -> None:
@@ -367,6 +367,6 @@ def _check_code(conn: psycopg.Connection, compiler: Compiler, build: Build) -> N
         compiler.of(conn, build)
     except BuildError as error:
         raise BuildError(
-            f"{build.table_name} needs the code it was deployed with: {error}",
-            remedy="Put the earlier version of the file back, or name a folder that has it: --projections DIR.",
+            f"{build.table_name} needs the code that it was deployed with: {error}",
+            remedy="Restore the earlier version of the file, or name a folder that has it: --projections DIR.",
         ) from error

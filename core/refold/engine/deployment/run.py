@@ -1,4 +1,4 @@
-"""Driving the builds of a deployment until they are live. Any worker could do the same, and does if this ends."""
+"""Driving the builds of a deployment until they are live. If the command ends early, a worker continues."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from refold.store.builds.graph import by_depth
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where one build stands.
+    """The progress of a build.
 
     Args:
         build: the build.
-        events: rows of its stream applied since the drive began.
-        total: estimate of all rows; 0 when unknown.
-        stage: what is being done.
+        events: rows of its stream that the command has applied.
+        total: estimated rows of the first load; 0 if unknown.
+        stage: `loading` or `catching up`.
     """
 
     build: Build
@@ -47,22 +47,22 @@ def drive(
     promote_them: bool = True,
     recreate_foreign: bool = False,
 ) -> list[Build]:
-    """Loads the builds of a deployment, lets them catch up, and makes them live together.
+    """Load the builds of a deployment, let them catch up, and make them live together.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        deployment: whose builds.
-        compiler: the SQL of the builds.
-        progress: told of every step.
-        promote_them: False leaves them beside the live ones, up to date.
+        deployment: number of the deployment.
+        compiler: makes the SQL of the builds.
+        progress: called after every step.
+        promote_them: whether to go live; False leaves the builds beside the live ones, up to date.
         recreate_foreign: see `refold.engine.publish.views.switch_view`.
 
     Returns:
         The builds, upstream first.
 
     Raises:
-        BuildError: a build cannot be made or kept, or the switch is not possible now. Nothing goes live then, and no
-            worker makes it live.
+        BuildError: a build cannot be created or kept, or the switch is not possible now. No build goes live then,
+            and no worker makes it live later.
     """
     with given_up_on_errors(conn, deployment):
         return _drive(conn, deployment, compiler, progress, promote_them, recreate_foreign)
@@ -82,7 +82,7 @@ def _drive(
     while True:
         builds = by_depth(conn, builds_of(conn, deployment, state="building"))
         if not builds:
-            # A worker was quicker, and has made them live.
+            # A worker has made them live.
             return by_depth(conn, builds_of(conn, deployment, state="live"))
         busy = False
         for build in builds:
@@ -105,7 +105,7 @@ def _drive(
         if busy:
             continue
         if any(not build.loaded for build in builds_of(conn, deployment, state="building")):
-            # Another worker has them in hand.
+            # A worker holds them.
             time.sleep(0.02)
             continue
         if not promote_them:
@@ -113,9 +113,9 @@ def _drive(
         try:
             if live := promote(conn, deployment, compiler, runner.catch_up, recreate_foreign=recreate_foreign):
                 return live
-            # A worker was quicker by a moment.
+            # A worker has made them live just now.
         except Unproved:
-            # Nobody else need be there who would.
+            # Audit here, because no worker need be running.
             prove_suspects(conn, compiler, by="deployment")
         except NotYet:
             time.sleep(0.02)

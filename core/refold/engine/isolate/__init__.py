@@ -1,1 +1,1 @@
-"""Finding the events that fail: of a page, of a load by key, of what a build has applied. One search, three ways in."""
+"""Finding the events that fail: in a page, in a load by key, and among the events that a build has applied."""

@@ -1,8 +1,8 @@
-"""Events that a build has passed and that fail when healing evaluates them: they are set aside, as a page would.
+"""Applied events that fail when healing evaluates them: they become dead letters, as in a page.
 
-Somebody had put something harmless in their place, or they came behind the cursor; or the function has changed its
-mind. Without this one of them would keep its whole slice from being healed. An audit that only looks sets nothing
-aside: it fails, and says so.
+Such an event was changed by hand, or appended behind the cursor, or the function no longer accepts it. Without dead
+letters, one such event would block the healing of its whole slice. An audit without healing makes no dead letters: it
+fails with an error.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ def without_culprits(
     work: Callable[[Parameters], T],
     evaluate: Callable[[Parameters], object],
 ) -> T:
-    """Does some work on what a build has applied; events that make it fail become dead letters of the build.
+    """Do some work on the applied events of a build, and return its result; failing events become dead letters.
 
     Args:
         conn: the caller's transaction, which holds the build's lock.
         compiled: the build's SQL.
         build: the build.
-        work: what to do, given the cursor and the dead letters as parameters (`cursor_parameters`).
-        evaluate: what may fail of that, given the cursor of any part of what was applied; what it writes is undone.
+        work: function of the cursor and the dead letters, as parameters (`cursor_parameters`).
+        evaluate: the part of the work that may fail, as a function of such parameters for any part of the applied
+            events; its writes are rolled back.
 
     Raises:
-        BuildError: too many fail.
-        Exception: the work's own, where no event is to blame.
+        BuildError: too many events fail.
+        Exception: the error of the work, if no event causes it.
     """
     while True:
         parameters = cursor_parameters(build.cursor, excluded_event_ids(conn, by_id(conn, build.build_id)))
@@ -52,14 +53,14 @@ def without_culprits(
             with conn.transaction():
                 return work(parameters)
         except Exception as error:
-            if not caused_by_event(error) or not _set_aside_first(conn, compiled, build, evaluate):
+            if not caused_by_event(error) or not _quarantine_first(conn, compiled, build, evaluate):
                 raise
 
 
-def _set_aside_first(
+def _quarantine_first(
     conn: psycopg.Connection, compiled: CompiledBuild, build: Build, evaluate: Callable[[Parameters], object]
 ) -> bool:
-    """Sets the first event aside, in the order of the stream, without which all before it can be evaluated."""
+    """Make the first failing event, in the order of the stream, a dead letter; return whether there was any."""
     dead = excluded_event_ids(conn, by_id(conn, build.build_id))
     for run in _runs(build.cursor):
         found = first_culprit(conn, compiled, run, dead, lambda cursor: evaluate(cursor_parameters(cursor, dead)))
@@ -75,7 +76,7 @@ def _set_aside_first(
 
 
 def _runs(cursor: Cursor) -> Iterator[Cursor]:
-    """A cursor as runs from one snapshot to another, so that a progress says how far each is gone."""
+    """Yield a cursor as runs between two snapshots, each with its progress."""
     yield Cursor(EMPTY, cursor.done, LAST)
     if cursor.target is not None and cursor.progress is not None:
         yield cursor

@@ -1,8 +1,8 @@
 """The events that make a load by key fail, found key by key.
 
-No key's rows depend on another key's events. So the keys that fail are found by halves, and then the events within each
-of them: with k keys that fail among n, that evaluates each event about log2(k) + 2 times. To look for each event among
-all that came before it, from nothing, would be log2(n) times for each of them.
+The rows of a key depend only on the events of that key. So bisection finds the failing keys, and then the failing
+events of each. With k failing keys among n, that evaluates each event about log2(k) + 2 times. A search over the whole
+stream would evaluate it log2(n) times for each failing event.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from refold.model.stream.parameters import LAST
 from refold.store.builds.compiled import CompiledBuild
 
 Evaluate = Callable[[Sequence[int], Key], object]
-"""evaluate(hashes, upto): evaluates the events of some keys, up to a coordinate; what it writes is undone."""
+"""evaluate(hashes, upto): evaluates the events of some keys up to a coordinate; its writes are rolled back."""
 
 
 def culprits_of_keys(
     conn: psycopg.Connection, compiled: CompiledBuild, parameters: Callable[[], dict[str, str]], evaluate: Evaluate
 ) -> Iterator[Culprit]:
-    """Find the events that fail, key by key.
+    """Yield the events that fail, key by key.
 
-    None, where a key's hash itself cannot be evaluated, or what is loaded already fails without any key of these.
+    It yields no event if the hash of a key cannot be evaluated, or if the load fails even without any of the keys.
 
-    Whoever asks for the next one has put the last one among the build's dead letters.
+    The caller makes each event a dead letter of the build before it asks for the next.
 
     Args:
         conn: the caller's transaction, which holds the build's lock.
         compiled: the SQL of a build that is kept by key.
-        parameters: those of what is left to load, with the dead letters of now.
-        evaluate: evaluates some keys.
+        parameters: returns the parameters of the rest of the load, with the present dead letters.
+        evaluate: evaluates the events of some keys.
     """
     hashes: list[int] = []
 
@@ -49,7 +49,7 @@ def culprits_of_keys(
 
 
 def _failing(keys: list[int], fails: Callable[[Sequence[int]], bool]) -> Iterator[int]:
-    """The keys that fail, by halves."""
+    """Yield the keys that fail, found by bisection."""
     parts = [keys]
     while parts:
         part = parts.pop()
@@ -69,7 +69,7 @@ def _of_key(
     parameters: Callable[[], dict[str, str]],
     evaluate: Evaluate,
 ) -> Iterator[Culprit]:
-    """The events of one key that fail, each next to all those before it."""
+    """Yield the events of a key that fail, each evaluated together with all earlier ones."""
     passes = 0
     while True:
         rows = conn.execute(

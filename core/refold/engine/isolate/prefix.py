@@ -1,6 +1,6 @@
-"""The first event that fails of those that a run has to do with, where they are evaluated from nothing each time.
+"""The first failing event of a run, where each attempt evaluates all events from the first.
 
-So it is for a load that is no range of the stream (recompute, by ranges of the key), and for healing.
+That holds for healing, and for a load that does not read a range of the stream (recompute, by ranges of the key).
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ def first_culprit(
     dead: list[str],
     evaluate: Callable[[Cursor], object],
 ) -> tuple[int, Culprit] | None:
-    """Finds the first event, in the order of the stream, without which all before it can be evaluated.
+    """Return the first failing event of a run, in the order of the stream: without it, all earlier ones pass.
 
     Args:
         conn: the caller's transaction, which holds the build's lock.
         compiled: the build's SQL.
-        run: from one snapshot to another; its progress says how far it is gone.
+        run: from one snapshot to another, up to its progress.
         dead: the ids of the build's dead letters.
-        evaluate: evaluates what a cursor has applied; what it writes is undone.
+        evaluate: evaluates the events that a cursor has applied; its writes are rolled back.
 
     Returns:
-        Which row of the run it is, from 1, and the culprit; None where nothing fails, or it fails without any event.
+        The number of its row in the run, from 1, and the culprit; None if nothing fails, or if it fails without events.
     """
 
     def failure(cursor: Cursor) -> Exception | None:
@@ -56,7 +56,7 @@ def first_culprit(
 
 
 def failure_of(conn: psycopg.Connection, work: Callable[[], object]) -> Exception | None:
-    """Return the error that events cause in some work, if they do; what the work writes is undone.
+    """Run some work, roll back its writes, and return the error that events cause, if any.
 
     Raises:
         Exception: an error that no event causes.
@@ -88,7 +88,7 @@ class _Rows:
         self.count = int(row[0])
 
     def at(self, number: int) -> tuple[str, Key]:
-        """The row of that number, from 1: its id and key."""
+        """Return the event id and the key of a row by its number, from 1."""
         row = self._conn.execute(f"{self._query} OFFSET {number - 1} LIMIT 1".encode(), self._parameters).fetchone()
         assert row is not None
         event_id, *key = row

@@ -1,7 +1,7 @@
-"""Finding the events that make a page or a load fail: in the order of the stream, each next to all those before it.
+"""Searches for the events that make a page or a load fail, in the order of the stream.
 
-What is looked for is the first event without which all before it can be applied. So those are found too that fail only
-together (a sum that becomes the divisor 0, two halves of what no numeric can hold): of them the last one goes.
+A culprit is an event that fails together with all earlier ones, while the earlier ones alone pass. Events may fail only
+in combination: their sum is 0 and a divisor, or exceeds what a numeric can hold. Then the last of them is the culprit.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from dataclasses import dataclass, field
 from refold.model.stream.cursor import Key
 
 PORTION = 200
-"""Culprits at most that one transaction sets aside; the next goes on behind them."""
+"""Most culprits that a transaction quarantines; the next transaction continues after them."""
 SECONDS = 2.0
-"""Seconds after which one that has found culprits ends: its locks are in the way of heals and of the switch."""
+"""Seconds after which a transaction that has found culprits ends: its locks block healing and the switch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Culprit:
-    """An event that fails next to all before it.
+    """An event that fails together with all earlier ones.
 
     Args:
-        event_id: of the row in the stream.
-        key: its coordinates there.
-        error: what it makes.
+        event_id: id of the row in the stream.
+        key: coordinates of that row.
+        error: the exception it raised.
     """
 
     event_id: str
@@ -35,12 +35,12 @@ class Culprit:
 
 @dataclass(slots=True)
 class Portion:
-    """How much one transaction looks for: a good many culprits, but it must not hold its locks for long.
+    """The bounds of a search in one transaction, which must not hold its locks for long.
 
     Args:
-        found: where the culprits are collected.
-        most: how many of them are enough.
-        seconds: for how long to look, once there is one.
+        found: the culprits found so far.
+        most: number of culprits after which to stop.
+        seconds: time after which to stop if there is a culprit.
     """
 
     found: Sized
@@ -49,7 +49,7 @@ class Portion:
     _began: float = field(default_factory=time.monotonic)
 
     def enough(self) -> bool:
-        """Whether to commit what there is, and go on in another transaction."""
+        """Return whether to commit the culprits, and continue in another transaction."""
         return len(self.found) >= self.most or (len(self.found) > 0 and time.monotonic() > self._began + self.seconds)
 
 
@@ -60,23 +60,20 @@ def sift(
     blame: Callable[[Exception], None],
     enough: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Applies rows of which some fail, in their order, and finds those.
+    """Apply rows in order, find those that fail, and return the number of rows done.
 
-    A culprit costs about twice the binary logarithm of its distance from the one before it; a hundred in a row cost a
-    hundred attempts.
+    A culprit costs about twice the binary logarithm of its distance from the culprit before it; a hundred in a row cost
+    a hundred attempts.
 
     Args:
-        rows: how many there are; all of them at once have failed.
-        attempt: applies so many of the next rows, which are done then; the error if that fails, and none is done.
-        blame: told that the next row fails, with its error; it is done then.
-        enough: asked after each culprit whether to stop.
-
-    Returns:
-        How many rows are done.
+        rows: number of rows; all of them together have failed.
+        attempt: applies a number of the next rows; returns None, or the error if no row was applied.
+        blame: called with the error of the next row, which fails by itself and then counts as done.
+        enough: returns whether to stop; called after each culprit.
     """
     done, fails, step = 0, rows, 0
     while done < rows and not enough():
-        # Up to `fails` it is known to fail, so the culprit is found by halves; beyond, by steps of twice the length.
+        # The rows up to `fails` are known to fail: halve the step. Beyond them, double it.
         step = max(1, (fails - done) // 2) if fails > done else min(2 * step or 1, rows - done)
         error = attempt(step)
         if error is None:
@@ -91,15 +88,15 @@ def sift(
 
 
 def first_failing(rows: int, failure: Callable[[int], Exception | None], *, passes: int = 0) -> tuple[int, Exception]:
-    """Finds the first row without which all before it can be evaluated, where that has to be done from nothing.
+    """Return the first row that fails together with all earlier ones, if each attempt starts at the first row.
 
     Args:
-        rows: how many there are; all of them together fail, at least `failure(rows)` has to say so.
-        failure: evaluates so many of them, from the first; the error if that fails.
-        passes: so many are known not to fail.
+        rows: number of rows; `failure(rows)` must return an error.
+        failure: evaluates a number of rows from the first; returns the error, or None.
+        passes: number of rows from the first that are known to pass.
 
     Returns:
-        Its number, from 1, and the error.
+        The number of the row, from 1, and its error.
     """
     error = failure(rows)
     assert error is not None

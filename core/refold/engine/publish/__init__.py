@@ -1,1 +1,1 @@
-"""What analysts see: views, who may read them, and the switch to other builds."""
+"""Publishing metrics: the views that analysts read, their privileges, and the switch (cut-over) to other builds."""

@@ -1,4 +1,4 @@
-"""The views of `sql/views/`: made what their files say, together with what they stand on, or all refused before."""
+"""The views of `sql/views/`: created as their files say, in one transaction with their metrics, or refused before."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from refold.store.builds.build import kept
 from refold.suggest import closest
 
 LOCK_WAIT_S = 10.0
-"""Seconds for which views wait for those who read them."""
+"""Seconds for which a change of views waits for sessions that read them."""
 
 _LATER = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction)
-"""What fails where one stands on another that comes later, or was not made yet."""
+"""Errors of a view that reads another view or column which does not exist yet."""
 _ANEW = (psycopg.errors.InvalidTableDefinition, psycopg.errors.DuplicateTable)
-"""What says that a view cannot be replaced: its columns went, or changed type or order."""
+"""Errors of CREATE OR REPLACE VIEW: columns were removed, or changed type or order."""
 _CHECKED = "pg_temp"
-"""Where views are tried: what stands there nobody else sees, and no lock is needed."""
+"""Schema in which views are tried: no other session sees it, and the attempt locks no view of `metrics`."""
 
 
 class _Refused(Exception):
-    """Postgres refuses a statement of a file."""
+    """Postgres refuses a statement of a view's file."""
 
     def __init__(self, file: ViewFile, statement: Statement, cause: psycopg.Error) -> None:
         super().__init__(str(cause))
@@ -47,17 +47,17 @@ class _Refused(Exception):
 
 
 def apply_analyst_views(conn: psycopg.Connection, folder: Path) -> list[str]:
-    """Makes the views of a folder what its files say.
+    """Create or replace the views of a folder as its files say.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
         folder: the folder; nothing happens when it does not exist.
 
     Returns:
-        Their names.
+        The names of the views.
 
     Raises:
-        ViewError: a file is wrong, or its view cannot be made (`Mistakes` where there are several).
+        ViewError: a file is wrong, or its view cannot be created (`Mistakes` if there are several).
     """
     mistakes: list[RefoldError] = []
     files = load_views(folder, {build.projection for build in kept(conn)}, mistakes)
@@ -68,16 +68,16 @@ def apply_analyst_views(conn: psycopg.Connection, folder: Path) -> list[str]:
 
 
 def apply_views(conn: psycopg.Connection, files: Sequence[ViewFile], *, recreate_foreign: bool = False) -> None:
-    """Makes views what their files say, all in one transaction.
+    """Create or replace views as their files say, all in one transaction.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
         files: the views.
-        recreate_foreign: where the columns change, also drop and make again views outside `metrics`.
+        recreate_foreign: if columns change, also drop and recreate views outside `metrics`.
 
     Raises:
-        ViewError: one cannot be made (`Mistakes` where there are several).
-        BuildError: a reader holds one for long, or others' views stand on one.
+        ViewError: a view cannot be created (`Mistakes` if there are several).
+        BuildError: a session holds a view for too long, or views outside `metrics` depend on it.
     """
     if not files:
         return
@@ -85,7 +85,7 @@ def apply_views(conn: psycopg.Connection, files: Sequence[ViewFile], *, recreate
         conn,
         LOCK_WAIT_S,
         lambda: make_views(conn, files, (), recreate_foreign=recreate_foreign),
-        held=f"a session holds the views of sql/views for longer than {LOCK_WAIT_S:.0f} s",
+        held=f"a session has held a view of sql/views for longer than {LOCK_WAIT_S:.0f} s",
         then="`refold deploy`",
     )
 
@@ -98,21 +98,22 @@ def make_views(
     earlier: Iterable[ViewFile] = (),
     recreate_foreign: bool = False,
 ) -> None:
-    """Makes views what their files say, and again what a switch has dropped; in the caller's transaction.
+    """Create views as their files say, and recreate those that a switch has dropped; in the caller's transaction.
 
-    What stands as its file says is not touched: to replace it would take a lock that readers wait for.
+    A view that equals its file is not touched: replacing it would take a lock for which readers wait.
 
     Args:
         conn: acts as refold_worker; has a short lock_timeout.
         files: the views that have a file.
-        dropped: what stood on a metric and was dropped with it. What has a file is made from that.
-        earlier: files as they were when a metric was, to which that goes back: for views that use what it lacks.
-        recreate_foreign: where the columns change, also drop and make again views outside `metrics`.
+        dropped: views that were dropped with a metric. One that has a file is created from its file.
+        earlier: for a rollback, the files of the earlier deployment; they replace views that need a column which the
+            metric lacks then.
+        recreate_foreign: if columns change, also drop and recreate views outside `metrics`.
 
     Raises:
-        ViewError: one cannot be made (`Mistakes` where there are several).
-        BuildError: a view without a file cannot be made again, or others' views stand in the way.
-        psycopg.errors.LockNotAvailable: a reader holds one.
+        ViewError: a view cannot be created (`Mistakes` if there are several).
+        BuildError: a view without a file cannot be recreated, or views outside `metrics` depend on a changed one.
+        psycopg.errors.LockNotAvailable: a session holds a view.
     """
     by_name = {file.name: file for file in files}
     before = {file.name: file for file in earlier}
@@ -154,8 +155,8 @@ def make_views(
                 refused.append(error)
                 left.append(one)
             except psycopg.errors.UndefinedTable as error:
-                # It stands on one that is still to be made.
-                refused.append(BuildError(f"{one.name} cannot be made again: {error.diag.message_primary}"))
+                # It reads a view that does not exist yet.
+                refused.append(BuildError(f"{one.name} cannot be recreated: {error.diag.message_primary}"))
                 left.append(one)
             else:
                 again(gone)
@@ -172,17 +173,17 @@ def refused_views(
     recreate_foreign: bool = False,
     scanned: list[Scan] | None = None,
 ) -> list[RefoldError]:
-    """What would be refused of views if some metrics were switched now; nothing is changed, and no lock taken.
+    """Return the errors of views if some metrics were switched now; change nothing, and take no lock on a view.
 
-    Everything is made as a temporary view, and gone again.
+    All views are created in pg_temp and rolled back.
 
     Args:
         conn: the caller's transaction, as refold_worker.
-        metrics: those that get new tables: the SELECT of the view of each.
+        metrics: the metrics that get new tables, each with the SELECT of its view.
         files: the views that have a file.
-        unknown: metrics that are wrong themselves; nothing is said of views that stand on them.
+        unknown: metrics that are wrong themselves; views that read them are not checked.
         recreate_foreign: as for `make_views`.
-        scanned: gets what they would read of streams at each read, if nothing is wrong.
+        scanned: receives the views that would read a whole stream at each read, if there are no errors.
     """
     mistakes: list[RefoldError] = []
     with conn.transaction(force_rollback=True):
@@ -209,7 +210,7 @@ def refused_views(
                     left.append(file)
             if len(refused) == len(todo):
                 wrong = {error.file.name for error in refused}
-                # One that stands on another wrong one may be right itself.
+                # A view that reads another wrong view may be right itself.
                 own = [one for one in refused if not any(
                     mentions(s.text, wrong - {one.file.name}) for s in one.file.statements)]  # fmt: skip
                 mistakes += [_error(conn, one, changed) for one in own or refused]
@@ -221,7 +222,7 @@ def refused_views(
 
 
 def differing(conn: psycopg.Connection, files: Iterable[ViewFile]) -> list[str]:
-    """Those of some views that do not stand as their files say; changes nothing.
+    """Return the names of the views that differ from their files; change nothing.
 
     Args:
         conn: the caller's transaction, as refold_worker; it may write.
@@ -231,7 +232,7 @@ def differing(conn: psycopg.Connection, files: Iterable[ViewFile]) -> list[str]:
 
 
 def _unqualified(file: ViewFile, names: Collection[str]) -> list[ViewError]:
-    """In pg_temp such a name is found; in `metrics` it is not."""
+    """Return an error for each name without a schema: it is found in pg_temp, but would not be found in `metrics`."""
     return [
         ViewError(
             f'relation "{name}" does not exist',
@@ -247,7 +248,7 @@ def _unqualified(file: ViewFile, names: Collection[str]) -> list[ViewError]:
 def _in_the_way(
     conn: psycopg.Connection, names: Sequence[str], changed: Collection[str], *, recreate_foreign: bool
 ) -> list[RefoldError]:
-    """Views that stand on one whose columns change, and could not be made again; the new ones stand in pg_temp."""
+    """Return the errors of views that depend on changed columns; the new views exist in pg_temp."""
     mistakes: list[RefoldError] = []
     tried: set[tuple[str, str]] = set()
     renamed = set(changed)
@@ -272,12 +273,12 @@ def _in_the_way(
             except psycopg.errors.UndefinedColumn as error:
                 mistakes.append(
                     BuildError(
-                        f"{one.schema}.{one.name} uses a column that goes: {error.diag.message_primary}",
+                        f"{one.schema}.{one.name} uses a removed column: {error.diag.message_primary}",
                         remedy=without_column(one),
                     )
                 )
             except psycopg.errors.DuplicateTable:
-                # Its name stands in pg_temp already; the switch itself will tell.
+                # pg_temp has a view of this name already; the switch itself finds any error.
                 continue
     return mistakes
 
@@ -289,7 +290,7 @@ FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0
 
 
 def _replaceable(conn: psycopg.Connection, name: str) -> bool:
-    """Whether CREATE OR REPLACE would do for a view that has been made in pg_temp."""
+    """Return whether CREATE OR REPLACE can turn the view in `metrics` into the one of this name in pg_temp."""
     old, new = (
         (conn.execute(_COLUMNS, (sql.Identifier(schema, name).as_string(conn),)).fetchone() or (None,))[0]
         for schema in (METRICS_SCHEMA, _CHECKED)
@@ -298,7 +299,7 @@ def _replaceable(conn: psycopg.Connection, name: str) -> bool:
 
 
 def _made(conn: psycopg.Connection, file: ViewFile, grants: list[Grant], *, recreate_foreign: bool) -> list[Dependant]:
-    """Makes a view, if it does not stand as its file says; what had to be dropped for it comes back."""
+    """Create or replace a view that differs from its file; return the views that had to be dropped for it."""
     if _stands(conn, file) and all(one.verb not in ("GRANT", "REVOKE") for one in file.statements):
         return []
     view = sql.Identifier(METRICS_SCHEMA, file.name)
@@ -309,7 +310,7 @@ def _made(conn: psycopg.Connection, file: ViewFile, grants: list[Grant], *, recr
     except _Refused as error:
         if not isinstance(error.cause, _ANEW):
             raise
-        # The file is all there is to it, so it is made anew.
+        # The file defines the view completely, so it can be dropped and created.
         dropped = dependants_of(conn, file.name)
         refuse_others(file.name, dropped, recreate_foreign=recreate_foreign)
         grants = grants_on(conn, METRICS_SCHEMA, file.name)
@@ -320,7 +321,7 @@ def _made(conn: psycopg.Connection, file: ViewFile, grants: list[Grant], *, recr
 
 
 def _stands(conn: psycopg.Connection, file: ViewFile) -> bool:
-    """Whether a view is what its file makes, whoever may read it; tried in pg_temp, without a lock on the view."""
+    """Return whether a view equals its file, privileges aside; tried in pg_temp, without a lock on the view."""
     try:
         with conn.transaction(force_rollback=True):
             _run(conn, file, {file.name})
@@ -342,14 +343,14 @@ FROM pg_class AS c WHERE c.oid = to_regclass(%s) AND c.relkind = 'v'
 
 
 def _run(conn: psycopg.Connection, file: ViewFile, tried: Collection[str] = ()) -> None:
-    """Runs a file's statements; `tried` are the views that stand in pg_temp instead."""
+    """Run the statements of a file; `tried` names the views that are in pg_temp instead of `metrics`."""
     for statement in file.statements:
         if statement.verb == "DROP":
-            # Whatever has to be dropped for it is.
+            # `_made` drops the view if it has to.
             continue
         text = in_schema(statement.text, tried, _CHECKED) if tried else statement.text
         try:
-            # Prepared: by that protocol it is one statement, whatever the text.
+            # Prepared: that protocol allows only a single statement, whatever the text holds.
             conn.execute(text.encode(), prepare=True)
         except psycopg.Error as error:
             if transient(error):
@@ -358,7 +359,7 @@ def _run(conn: psycopg.Connection, file: ViewFile, tried: Collection[str] = ()) 
 
 
 def _error(conn: psycopg.Connection, refused: _Refused, names: Iterable[str]) -> ViewError:
-    """What is wrong with a file, and what to do; `names` are views that stand as soon as it does."""
+    """Return the error of a file with its remedy; `names` are the views that will exist beside it."""
     diagnosis = refused.cause.diag
     message = (diagnosis.message_primary or str(refused.cause)).replace(f"{_CHECKED}.", f"{METRICS_SCHEMA}.")
     at = int(diagnosis.statement_position or 1) - 1
@@ -371,7 +372,7 @@ def _error(conn: psycopg.Connection, refused: _Refused, names: Iterable[str]) ->
         close = closest(missing, known)
         remedy = f"Write {METRICS_SCHEMA}.{close}." if close else f"There are: {', '.join(known) or 'none'}."
     elif isinstance(refused.cause, psycopg.errors.UndefinedColumn) and not remedy:
-        remedy = "Name the columns that the metric has: `refold explain NAME` lists them."
+        remedy = "Use a column that the metric has: `refold explain NAME` lists them."
     return ViewError(message, path=refused.file.path, line=line, remedy=remedy or "Correct the file, or remove it.")
 
 

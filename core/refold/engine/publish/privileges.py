@@ -1,4 +1,4 @@
-"""Who may read a view, and whose it is: kept across making it again."""
+"""Privileges and owner of a view, kept when the view is recreated."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from refold.postgres.rows import one_row
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One privilege on a view.
+    """A privilege on a view, or on a column of it.
 
     Args:
-        privilege: SELECT and the like.
+        privilege: SELECT or another privilege of PostgreSQL.
         grantee: the role; None for PUBLIC.
-        column: for a privilege on one column.
-        grantable: WITH GRANT OPTION.
+        column: the column; None for the whole view.
+        grantable: whether the grant has the GRANT OPTION.
     """
 
     privilege: str
@@ -29,7 +29,7 @@ class Grant:
 
 
 def grants_on(conn: psycopg.Connection, schema: str, name: str) -> list[Grant]:
-    """The privileges on a view, less its owner's."""
+    """Return the privileges on a view, without those of its owner."""
     rows = conn.execute(
         """
         SELECT a.privilege_type, nullif(a.grantee, 0)::regrole::text, held.column, a.is_grantable
@@ -41,18 +41,18 @@ def grants_on(conn: psycopg.Connection, schema: str, name: str) -> list[Grant]:
         ) AS held
         CROSS JOIN LATERAL aclexplode(held.acl) AS a
         JOIN pg_namespace AS n ON n.oid = c.relnamespace
-        -- By its names: to look it up as a regclass takes USAGE on its schema.
+        -- Compare names: a cast to regclass needs USAGE on the schema.
         WHERE n.nspname = %s AND c.relname = %s AND a.grantee <> c.relowner
         ORDER BY 3 NULLS FIRST, 1, 2
         """,
         (schema, name),
     ).fetchall()
-    # regrole quotes a name that needs it; the identifier is made again where the grant is.
+    # regrole quotes a name where needed; `grant` quotes it again.
     return [Grant(privilege, _plain(grantee), column, grantable) for privilege, grantee, column, grantable in rows]
 
 
 def grant(conn: psycopg.Connection, schema: str, name: str, grants: list[Grant]) -> None:
-    """Grants privileges on a view, in the caller's transaction; on columns that are gone there are none."""
+    """Grant privileges on a view, in the caller's transaction; pass over columns that no longer exist."""
     columns = {
         column
         for (column,) in conn.execute(
@@ -75,7 +75,7 @@ def grant(conn: psycopg.Connection, schema: str, name: str, grants: list[Grant])
 
 
 def give_back(conn: psycopg.Connection, schema: str, name: str, owner: str) -> None:
-    """Makes a view that was just made again its old owner's, in the caller's transaction.
+    """Give a recreated view back to its earlier owner, in the caller's transaction.
 
     Raises:
         BuildError: neither the worker's role nor the login may do that.
@@ -90,14 +90,14 @@ def give_back(conn: psycopg.Connection, schema: str, name: str, owner: str) -> N
     role = one_row(conn, "SELECT current_user")
     try:
         with conn.transaction():
-            # The login role may be allowed to do more than what this session acts as.
+            # The login may have more privileges than the role that this session acts as.
             conn.execute("SET LOCAL ROLE NONE")
             conn.execute(statement)
             conn.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role[0])))
     except psycopg.errors.InsufficientPrivilege as error:
         raise BuildError(
             f"{schema}.{name} belongs to {owner}, and refold may not give it back: {error.diag.message_primary}",
-            remedy=f'GRANT "{owner}" TO {role[0]}; or drop the view and make it again after the switch.',
+            remedy=f'Run GRANT "{owner}" TO {role[0]}; or drop the view and recreate it after the switch.',
         ) from error
 
 

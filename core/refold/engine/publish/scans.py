@@ -1,7 +1,7 @@
-"""Views for analysts that read a stream: each read of them costs as much as there are events.
+"""Views for analysts that read a whole stream: the cost of each read grows with the number of events.
 
-What a metric keeps is read as it stands. A view on top computes its rows anew at each read, which is cheap over what is
-kept, and dear over a row for each event.
+A metric is read as its table stores it. A view on top computes its rows at each read. That is cheap over a metric, and
+expensive over a stream, which has a row for each event.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from refold.postgres.rows import one_row
 from refold.store.builds.build import EVENT_GRAIN
 
 ROW_S = 0.3e-6
-"""Seconds a row, roughly: the delivered views once took 0.9 to 1.8 s for 4.6 million events."""
+"""Estimated seconds for each row: the delivered views took 0.9 to 1.8 s for 4.6 million events."""
 _STOPS = ("Sort", "Incremental Sort", "Aggregate", "Hash", "WindowAgg", "Materialize", "SetOp")
-"""Nodes that read all of what is below them, whatever is wanted above."""
+"""Plan nodes that read all rows of their input, whatever the node above needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class Scan:
     Args:
         view: its name in `metrics`.
         stream: `events`, or an event-grain projection.
-        through: the views of which it reads the nearest, and this the next, down to the stream.
-        rows: about how many rows the stream has; of a new one, how many events there are.
-        bytes: the size of its table.
-        new: the stream has yet to be built.
+        through: the views between it and the stream, nearest first.
+        rows: estimated rows of the stream; for a new stream, the events in the log.
+        bytes: size of the table of the stream.
+        new: whether the stream is yet to be built.
     """
 
     view: str
@@ -45,11 +45,11 @@ class Scan:
 
     @property
     def seconds(self) -> float:
-        """How long a read takes, roughly."""
+        """Return the estimated seconds of a read."""
         return self.rows * ROW_S
 
     def told(self) -> str:
-        """What a read of the view reads, in words."""
+        """Describe in words the rows that a read of the view reads."""
         by = f" through {', '.join(self.through)}" if self.through else ""
         if self.new:
             return (
@@ -80,7 +80,7 @@ WITH RECURSIVE below (view, oid, through) AS (
 )
 SELECT DISTINCT ON (below.view, s.stream)
     below.view, s.stream,
-    -- The stream's own view is no way to it.
+    -- The view of the stream itself does not count as a step between.
     array_remove(below.through, s.stream::name)::text[] AS through,
     c.relnamespace::regnamespace || '.' || c.relname AS relation,
     CASE WHEN s.build_id IS NULL OR s.new THEN (SELECT last_value FROM refold.events_position)
@@ -107,12 +107,12 @@ ORDER BY below.view, s.stream, cardinality(below.through)
 
 
 def scans(conn: psycopg.Connection, views: Iterable[str], *, tried: bool = False) -> list[Scan]:
-    """Which of some views read all of a stream at each read.
+    """Return the views that read a whole stream at each read.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        views: names of views in `metrics`; those of metrics are none of them.
-        tried: they stand in pg_temp instead, on builds that have yet to go live; in the caller's transaction.
+        views: names of analysts' views in `metrics`, not of metrics.
+        tried: the views are in pg_temp instead, on builds that are not live yet; in the caller's transaction.
     """
     parameters = {"views": list(views), "grain": list(EVENT_GRAIN), "tried": tried}
     found = conn.execute(_STREAMS.encode(), parameters).fetchall()
@@ -128,9 +128,9 @@ def scans(conn: psycopg.Connection, views: Iterable[str], *, tried: bool = False
 
 
 def _read_whole(conn: psycopg.Connection, view: sql.Identifier) -> set[str]:
-    """The tables that a view reads from one end to the other, even where Postgres does all to avoid it."""
+    """Return the tables that a view reads in full even if sequential scans are disabled."""
     with conn.transaction(force_rollback=True):
-        # A small table is read whole in any case; this tells what happens when it has grown.
+        # Postgres reads a small table in full anyway; the setting shows the plan for a large table.
         conn.execute("SET LOCAL enable_seqscan = off")
         (plan,) = one_row(conn, sql.SQL("EXPLAIN (VERBOSE, FORMAT JSON) SELECT * FROM {}").format(view))
     read = set(_whole(plan[0]["Plan"], limited=False))
@@ -138,7 +138,7 @@ def _read_whole(conn: psycopg.Connection, view: sql.Identifier) -> set[str]:
 
 
 def _whole(node: dict[str, Any], *, limited: bool) -> Iterator[str]:
-    """The tables that a plan reads without a condition by which an index finds the rows, and without a limit."""
+    """Yield the tables that a plan reads in full: without an index condition and without a limit."""
     kind = node["Node Type"]
     limited = kind == "Limit" or (limited and kind not in _STOPS)
     if "Relation Name" in node and not limited and not _looked_up(node):
@@ -148,5 +148,5 @@ def _whole(node: dict[str, Any], *, limited: bool) -> Iterator[str]:
 
 
 def _looked_up(node: dict[str, Any]) -> bool:
-    """Whether an index finds the rows of a scan. A bitmap may be of all of them."""
+    """Return whether an index condition finds the rows of a scan; a bitmap scan may read all rows."""
     return "Index Cond" in node or any(_looked_up(child) for child in node.get("Plans", ()))

@@ -1,4 +1,4 @@
-"""Whether `metrics` shows what it should: the view of every live metric, and that as refold made it."""
+"""Checks that `metrics` has the view of every live metric, and that the view is the one that refold created."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from refold.store.builds.build import Build, by_id, live_builds
 from refold.store.builds.compiled import Compiler
 
 LOCK_WAIT_S = 10.0
-"""Seconds for which a view that is not what it should be waits for those who read it."""
+"""Seconds for which the repair of a view waits for sessions that read it."""
 AGAIN = "its view is made again"
 
 _TEXT = "SELECT pg_get_viewdef(c.oid) FROM pg_class AS c WHERE c.oid = to_regclass(%s) AND c.relkind = 'v'"
 
 
 def standing(conn: psycopg.Connection, name: str) -> str | None:
-    """What stands as the view of a metric, as Postgres writes it; None where there is no view of that name.
+    """Return the definition of the view of a metric, as Postgres prints it; None if there is no view of that name.
 
     Args:
         conn: acts as refold_worker.
@@ -31,21 +31,21 @@ def standing(conn: psycopg.Connection, name: str) -> str | None:
 
 
 def is_shown(conn: psycopg.Connection, build: Build, compiler: Compiler) -> bool:
-    """Whether a metric's view stands, and is the one that refold makes; takes no lock that a reader waits for.
+    """Return whether a metric's view exists and is the one that refold creates; take no lock that blocks readers.
 
     Args:
         conn: acts as refold_worker, in autocommit mode; or the caller's transaction, which may write.
-        build: its live build.
-        compiler: the SQL of builds.
+        build: the live build of the metric.
+        compiler: makes the SQL of builds.
 
     Raises:
-        BuildError: the build is a transform whose code is not here.
+        BuildError: the build is a transform, and this process lacks its code.
     """
     compiled = compiler.of(conn, build)
     text = standing(conn, build.projection)
     if text is None:
         return False
-    # A temporary view at each look would leave dead rows in the catalog, every minute and for each metric.
+    # A temporary view for each check would leave dead rows in the catalog, every minute and for each metric.
     if text != compiler.shown.get(build.build_id):
         with conn.transaction(force_rollback=True):
             conn.execute(sql.SQL("CREATE TEMPORARY VIEW refold_shown AS {}").format(sql.SQL(compiled.statements.view)))
@@ -57,37 +57,39 @@ def is_shown(conn: psycopg.Connection, build: Build, compiler: Compiler) -> bool
 
 
 def is_hidden(conn: psycopg.Connection, build: Build, compiler: Compiler) -> bool:
-    """Whether a metric's view is another than it should be; as far as its code is here, whether it is there at all.
+    """Return whether a metric's view is missing or differs from the one that refold creates.
+
+    Without the code of a transform, only a missing view is found.
 
     Args:
         conn: as for `is_shown`.
-        build: what was its live build a moment ago.
-        compiler: the SQL of builds.
+        build: the live build of the metric, as read a moment ago.
+        compiler: makes the SQL of builds.
     """
     try:
         shown = is_shown(conn, build, compiler)
     except RefoldError:
-        # Its transform is not here, or is another: that is told with the files.
+        # This process lacks the transform, or has another version; the check of the files reports that.
         shown = stands(conn, build.projection)
     if shown:
         return False
-    # A switch, a renaming or a removal may have come between.
+    # A switch, a rename or a drop may have happened since.
     now = by_id(conn, build.build_id)
     return (now.state, now.projection) == ("live", build.projection)
 
 
 def hidden(conn: psycopg.Connection, compiler: Compiler) -> list[str]:
-    """The live metrics that their views do not show; as far as their code is here.
+    """Return the live metrics whose views are missing or differ; see `is_hidden`.
 
     Args:
         conn: acts as refold_worker, in autocommit mode; or the caller's transaction, which may write.
-        compiler: the SQL of builds.
+        compiler: makes the SQL of builds.
     """
     return [build.projection for build in live_builds(conn) if is_hidden(conn, build, compiler)]
 
 
 def refused_again(conn: psycopg.Connection, names: Iterable[str]) -> list[RefoldError]:
-    """What stands where the views of some metrics should be, and is not refold's to replace.
+    """Return an error for each metric in whose place is a relation that refold may not replace.
 
     Args:
         conn: acts as refold_worker.
@@ -99,7 +101,7 @@ def refused_again(conn: psycopg.Connection, names: Iterable[str]) -> list[Refold
         " AND (c.relkind <> 'v' OR NOT pg_has_role(c.relowner, 'USAGE')) ORDER BY 1",
         (METRICS_SCHEMA, list(names)),
     ).fetchall()
-    return [_not_ours(name, f"it belongs to {owner}") for name, owner in rows]
+    return [_not_ours(name, f"its owner is {owner}") for name, owner in rows]
 
 
 def shown_again(
@@ -111,25 +113,25 @@ def shown_again(
     recreate_foreign: bool = False,
     seconds: float = LOCK_WAIT_S,
 ) -> bool:
-    """Makes the view of a live build again, if it is not what it should be; says whether it was so.
+    """Recreate the view of a live build if it is missing or differs; return whether it did.
 
-    An incident that says so is over then.
+    The incident `hidden` of the metric is resolved then.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
         build: the build.
-        compiler: the SQL of builds.
-        by: who does it, for the incident.
-        recreate_foreign: where its columns change by that, also make again views outside `metrics`.
-        seconds: for how long to try while readers hold it.
+        compiler: makes the SQL of builds.
+        by: name of the program that does it, for the incident.
+        recreate_foreign: if the columns change, also drop and recreate views outside `metrics`.
+        seconds: longest time to try while sessions hold the view.
 
     Raises:
-        BuildError: a reader holds the view, others' views stand on what stands there now, or that is another's.
+        BuildError: a session holds the view, views outside `metrics` depend on it, or refold does not own it.
     """
     try:
         shown = is_shown(conn, build, compiler)
     except RefoldError:
-        # A transform that is not here: whoever has it can look.
+        # This process lacks the transform; a process that has it can check the view.
         return False
     if shown:
         return False
@@ -137,7 +139,7 @@ def shown_again(
     name = build.projection
 
     def switch() -> bool:
-        # Under the lock of the build: a switch may have taken its view meanwhile, or a renaming its name.
+        # Check again under the lock of the build: a switch or a rename may have happened meanwhile.
         row = conn.execute(
             "SELECT state, projection FROM refold.builds WHERE build_id = %s FOR KEY SHARE", (build.build_id,)
         ).fetchone()
@@ -154,15 +156,15 @@ def shown_again(
         conn,
         seconds,
         switch,
-        held=f"metrics.{name} is not the view of its metric, and a session holds it",
+        held=f"the view metrics.{name} is not the one of its metric, and a session holds it",
         then="`refold deploy`",
     )
 
 
 def _not_ours(name: str, why: str) -> BuildError:
     return BuildError(
-        f"what stands as metrics.{name} is not refold's: {why}",
-        remedy="Drop it as its owner; then `refold deploy`, or a worker within a minute, makes the view.",
+        f"metrics.{name} is not refold's view, and refold may not replace it: {why}",
+        remedy="Drop it as its owner. Then run `refold deploy`, or wait a minute for a worker to create the view.",
     )
 
 

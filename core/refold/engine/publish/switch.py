@@ -1,4 +1,4 @@
-"""Going live: the builds of a deployment replace their predecessors, all in one transaction."""
+"""The switch (cut-over): the builds of a deployment replace their predecessors, all in one transaction."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from refold.store.log.damage import look_again
 
 Catch = Callable[[psycopg.Connection, Build, Build], bool]
 """catch_up(conn, fresh, current): applies pages to `fresh` until it covers `current`, inside the caller's
-transaction; False when that is more than a moment's work."""
+transaction; returns False if a few pages are not enough."""
 
 
 class NotYet(Exception):
-    """The new build is too far behind to be switched to in one transaction; let it catch up first."""
+    """A new build is too far behind for a switch in one transaction, and must catch up first."""
 
 
 class Unproved(NotYet):
-    """The log was damaged while the new build read it, and is not now; let an audit come first."""
+    """The log was damaged while a new build read it and is repaired now, so the build needs an audit first."""
 
 
 def promote(
@@ -46,18 +46,18 @@ def promote(
     recreate_foreign: bool = False,
     seconds: float = 30.0,
 ) -> list[Build]:
-    """Makes the builds of a deployment live and retires their predecessors; switches views and readers.
+    """Make the builds of a deployment live, retire their predecessors, and switch views and readers.
 
-    Nothing is lost on the way: under the locks of both, the new build is brought to cover everything that
-    the old one has applied, and readers go on from their own cursors.
+    No applied event is lost: under the locks of both, the new build first catches up with all events that the old one
+    has applied. Readers continue from their own cursors.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        deployment: whose builds.
-        compiler: the SQL of the builds.
+        deployment: number of the deployment.
+        compiler: makes the SQL of the builds.
         catch_up: applies pages inside the transaction.
         recreate_foreign: see `switch_view`.
-        seconds: how long to try for the locks on the views.
+        seconds: longest time to try for the locks on the views.
 
     Returns:
         The builds that went live, upstream first.
@@ -65,29 +65,30 @@ def promote(
     Raises:
         NotYet: a build is not loaded, or too far behind.
         Unproved: the log was damaged while a new build read it.
-        BuildError: views of others stand in the way, or readers still hold the views after `seconds`.
-        ViewError: a view that goes live with the builds cannot be made.
-        LogDamaged: a new build would replace a right one, and was made from a damaged log.
+        BuildError: views outside `metrics` depend on changed columns, or sessions still hold the views after `seconds`.
+        ViewError: a view that goes live with the builds cannot be created.
+        LogDamaged: the log is damaged, and a build made from it would replace a correct one.
     """
     _refuse_damage(conn, deployment, seconds)
     return once_let_go(
         conn,
         seconds,
         lambda: _switch(conn, deployment, compiler, catch_up, recreate_foreign),
-        held=f"a session holds the views or builds for longer than {seconds:.0f} s",
+        held=f"a session has held the views or builds for longer than {seconds:.0f} s",
         then="`refold promote`",
     )
 
 
 def _refuse_damage(conn: psycopg.Connection, deployment: int, seconds: float) -> None:
-    """A build must not replace another before the log has been proved since the new one began to read it.
+    """Refuse to replace a build unless the log was verified after the new build began to read it.
 
-    For one that replaces nothing there is nothing right to lose; and who rolls back wants what was made before.
+    A build without a predecessor needs no check, because it replaces no correct table. A rollback needs none either:
+    it returns to a table that exists.
 
     Raises:
         LogDamaged: the log is damaged.
-        NotYet: there is more to look at than can be in that time.
-        Unproved: it was damaged meanwhile.
+        NotYet: the verification needs longer than `seconds`.
+        Unproved: the log was damaged meanwhile.
     """
     row = conn.execute(
         """
@@ -103,10 +104,10 @@ def _refuse_damage(conn: psycopg.Connection, deployment: int, seconds: float) ->
         return
     if not scrubbed_since(conn, row[0], by="promote", seconds=seconds):
         raise NotYet
-    # It may have been damaged before that look.
+    # The log may have been damaged before that check.
     look_again(conn, by="promote")
     if unproved := [build for build in suspects(conn) if build.build_id in row[2]]:
-        raise Unproved(f"the log was damaged while {unproved[0].table_name} read it: a worker audits it first")
+        raise Unproved(f"the log was damaged while {unproved[0].table_name} read it; a worker audits that build first")
 
 
 def _switch(
@@ -119,16 +120,16 @@ def _switch(
     replaced = {build.projection: old[build.projection] for build in candidates if build.projection in old}
     taken = {build.build_id for build in replaced.values()}
     readers = _readers(conn, taken)
-    # Upstream before downstream, as everybody locks who takes more than one.
+    # Upstream before downstream, like all code that locks several builds: that order prevents deadlocks.
     for build in by_depth(conn, (*candidates, *replaced.values(), *readers)):
         locked = lock(conn, build.build_id, wait=True)
         if locked is None or locked.state != build.state:
-            # A worker was quicker, between two of these looks.
+            # A worker has changed or locked the build since it was read.
             raise NotYet
         if build.build_id in taken:
-            # Waits for a deploy that is making a reader of it (see `refold.engine.deployment.create`).
+            # Wait for a deploy that is creating a reader of the build (see `refold.engine.deployment.create`).
             conn.execute("SELECT FROM refold.builds WHERE build_id = %s FOR UPDATE", (build.build_id,))
-    # What has changed before the locks were held: a reader that was made since would stay with a retired build.
+    # Look for readers that were created before the locks were held: they would stay with a retired build.
     if {b.build_id for b in _readers(conn, taken)} != {b.build_id for b in readers} or not _fed(conn, candidates):
         raise NotYet
     for fresh in by_depth(conn, candidates):
@@ -149,7 +150,7 @@ def _switch(
         upstream = next(b for b in replaced.values() if b.build_id == reader.upstream_id)
         successor = fresh_of[upstream.projection]
         if successor.fingerprint != upstream.fingerprint:
-            # It is kept by another deployment, or its file is gone: it cannot follow a changed upstream.
+            # The reader has no build in this deployment, and cannot follow a changed upstream.
             _retire_reader(conn, reader, deployment)
             continue
         try:
@@ -162,15 +163,15 @@ def _switch(
         "UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s AND given_up_at IS NULL", (deployment,)
     ).rowcount:
         raise BuildError(
-            "another command was at the same builds, and has failed",
-            remedy="Its message says why. `refold deploy` goes on from there.",
+            "another command worked on the same builds and failed",
+            remedy="Read its message for the reason, then run `refold deploy` to continue.",
         )
     failpoint("views")
     return candidates
 
 
 def _views(conn: psycopg.Connection, deployment: int) -> tuple[list[ViewFile], bool]:
-    """The views that go live with a deployment; and whether it is one that goes back."""
+    """Return the views that go live with a deployment, and whether it is a rollback."""
     row = conn.execute("SELECT views, kind FROM refold.deployments WHERE deployment = %s", (deployment,)).fetchone()
     texts, kind = ({}, "") if row is None else (dict(row[0] or {}), row[1])
     files = [view_file(name, text, Path("sql/views") / f"{name}.sql") for name, text in sorted(texts.items())]
@@ -178,15 +179,15 @@ def _views(conn: psycopg.Connection, deployment: int) -> tuple[list[ViewFile], b
 
 
 def _readers(conn: psycopg.Connection, taken: set[int]) -> list[Build]:
-    """The kept builds that read one that is replaced, and are not replaced themselves."""
+    """Return the kept builds that read a replaced build and are not replaced themselves."""
     return [build for build in readers_of(conn, *taken) if build.build_id not in taken]
 
 
 def _fed(conn: psycopg.Connection, candidates: list[Build]) -> bool:
-    """Whether every stream that the candidates read is kept up to date.
+    """Return True if every stream that the candidates read is kept up to date.
 
     Raises:
-        BuildError: one is not, and never will be again.
+        BuildError: a stream is retired or dropped.
     """
     for build in by_ids(conn, [b.build_id for b in candidates]):
         if build.upstream_id is None:
@@ -194,14 +195,14 @@ def _fed(conn: psycopg.Connection, candidates: list[Build]) -> bool:
         upstream = by_id(conn, build.upstream_id)
         if upstream.state not in ("building", "live"):
             raise BuildError(
-                f"{build.table_name} reads {upstream.table_name}, which is no longer kept",
-                remedy=f"Build it anew: `refold deploy`, or `refold rebuild {build.projection}`.",
+                f"{build.table_name} reads {upstream.table_name}, which is no longer kept up to date",
+                remedy=f"Build it again: `refold deploy`, or `refold rebuild {build.projection}`.",
             )
     return True
 
 
 def _retire_reader(conn: psycopg.Connection, reader: Build, deployment: int) -> None:
-    """Ends a build, and all that read it: nobody feeds them any more."""
+    """Retire a build and all its readers, which get no more rows."""
     state.retire(conn, reader, by=deployment)
     settle(conn, reader)
     if reader.state == "live":
@@ -209,8 +210,8 @@ def _retire_reader(conn: psycopg.Connection, reader: Build, deployment: int) -> 
             drop_view(conn, reader.projection)
         except psycopg.errors.DependentObjectsStillExist as error:
             raise BuildError(
-                f"metrics.{reader.projection} goes with what it reads, but {error.diag.message_detail}",
-                remedy="Drop what stands on it first.",
+                f"metrics.{reader.projection} cannot be removed with its upstream: {error.diag.message_detail}",
+                remedy="Drop the views that depend on it first.",
             ) from error
     for below in readers_of(conn, reader.build_id):
         if lock(conn, below.build_id, wait=True) is None:
@@ -219,20 +220,21 @@ def _retire_reader(conn: psycopg.Connection, reader: Build, deployment: int) -> 
 
 
 def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
-    """Drops the tables of retired builds, except the latest `keep` of each projection (for rollback).
+    """Drop the tables of retired builds, except the latest `keep` of each projection, and return their names.
 
-    Of a metric that was taken off, the latest goes too after as many days as the rows of builds are kept.
+    The kept builds serve rollbacks. After `refold drop` the latest build is dropped too, after `build_days` days of
+    `refold.settings`.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        keep: retired builds left for each projection.
+        keep: retired builds to keep for each projection.
     """
     dropped: list[str] = []
     rows = conn.execute(
         """
         SELECT build_id, table_name FROM (
             SELECT build_id, table_name, row_number() OVER (
-                -- One that was never live is nothing to go back to.
+                -- A rollback cannot return to a build that was never live.
                 PARTITION BY projection ORDER BY promoted_at IS NULL, retired_at DESC, number DESC) AS age,
                 retired_at < now() - make_interval(days => s.build_days) AND EXISTS (
                     SELECT FROM refold.deployments AS d WHERE d.deployment = b.retired_by AND d.kind = 'drop') AS ended
@@ -244,7 +246,7 @@ def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
     for build_id, table in rows:
         with conn.transaction():
             conn.execute("SET LOCAL lock_timeout = '200ms'")
-            # Under its lock: a rollback may have revived it meanwhile.
+            # Check under its lock: a rollback may have revived the build meanwhile.
             if not state.drop(conn, build_id):
                 continue
             checksums.forget(conn, build_id)

@@ -1,4 +1,4 @@
-"""The stable views in schema `metrics`: what analysts see, switched without their noticing."""
+"""The stable views in schema `metrics`, which analysts read while the tables behind them are switched."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ T = TypeVar("T")
 
 METRICS_SCHEMA = "metrics"
 BARRIER = "security_barrier=true"
-"""Option of a view that leaves rows out. Without it Postgres may evaluate an analyst's condition first, and a cheap
-function in that prints the rows that the view was to hide."""
+"""Option of a view that hides rows. Without it Postgres may evaluate an analyst's condition first, and a cheap function
+in that condition could print the hidden rows."""
 _HIDES = re.compile(r"(?<!FILTER \()\b(WHERE|HAVING)\b")
 
 
 @dataclass(frozen=True, slots=True)
 class Dependant:
-    """A view that reads a metric, as it has to be made again."""
+    """A view that reads a metric, with everything that is needed to recreate it."""
 
     schema: str
     name: str
@@ -39,7 +39,7 @@ class Dependant:
 
     @property
     def foreign(self) -> bool:
-        """Whether it is somebody else's: outside the schema `metrics`."""
+        """Return whether the view is outside the schema `metrics`, and so not refold's."""
         return self.schema != METRICS_SCHEMA
 
 
@@ -51,19 +51,19 @@ def switch_view(
     recreate_foreign: bool = False,
     dropped: list[Dependant] | None = None,
 ) -> None:
-    """Points the view of a metric at a build, in the caller's transaction.
+    """Point the view of a metric at a build, in the caller's transaction.
 
     Args:
         conn: acts as refold_worker; has a short lock_timeout.
         name: the metric.
         compiled: the build's SQL.
-        recreate_foreign: where the columns change, also drop and make again views outside `metrics`.
-        dropped: gets what stood on the view and was dropped, for the caller to make again; by default it is made again
-            at once, as it was.
+        recreate_foreign: if columns change, also drop and recreate views outside `metrics`.
+        dropped: receives the dependent views that were dropped, for the caller to recreate; by default they are
+            recreated at once, unchanged.
 
     Raises:
-        BuildError: the columns change, and somebody else's views stand on them.
-        psycopg.errors.LockNotAvailable: a reader holds the view; try the whole promote again.
+        BuildError: columns change, and views outside `metrics` depend on them.
+        psycopg.errors.LockNotAvailable: a session holds the view; try the whole promote again.
     """
     view = sql.Identifier(METRICS_SCHEMA, name)
     body = body_of([BARRIER] if compiled.statements.view_hides else [], compiled.statements.view)
@@ -71,7 +71,7 @@ def switch_view(
         with conn.transaction():
             conn.execute(sql.SQL("CREATE OR REPLACE VIEW {} {}").format(view, body))
     except psycopg.errors.InvalidTableDefinition:
-        # Columns went, or changed type or order: what stands on the view must be made again around it.
+        # Columns were removed, or changed type or order: dependent views must be dropped and recreated.
         dependants = dependants_of(conn, name)
         refuse_others(name, dependants, recreate_foreign=recreate_foreign)
         grants = grants_on(conn, METRICS_SCHEMA, name)
@@ -95,43 +95,43 @@ def switch_view(
 
 
 def refuse_others(name: str, dependants: Sequence[Dependant], *, recreate_foreign: bool) -> None:
-    """Refuses to drop a view, whose columns change, with what is not refold's to make again.
+    """Refuse to drop a view with changed columns if refold may not recreate its dependent views.
 
     Raises:
-        BuildError: materialized views stand on it, or views outside `metrics` and nobody has allowed it.
+        BuildError: materialized views depend on it; or views outside `metrics` do, and `recreate_foreign` is not set.
     """
     foreign = [f"{one.schema}.{one.name}" for one in dependants if one.foreign]
     if any(one.kind != "v" for one in dependants) or (foreign and not recreate_foreign):
         names = ", ".join(foreign or [one.name for one in dependants if one.kind != "v"])
         raise BuildError(
             f"the columns of metrics.{name} change, and {names} depends on it",
-            remedy="Drop it first, or let refold make the views again: --recreate-views.",
+            remedy="Drop it first, or let refold recreate the views: --recreate-views.",
         ) from None
 
 
 def drop_view(conn: psycopg.Connection, name: str) -> None:
-    """Removes the view of a metric that is no longer live; fails when something stands on it."""
+    """Drop the view of a metric that is no longer live; fail if other views depend on it."""
     conn.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(METRICS_SCHEMA, name)))
 
 
 def stands(conn: psycopg.Connection, name: str) -> bool:
-    """Whether there is anything of this name in `metrics`."""
+    """Return whether a relation of this name exists in `metrics`."""
     view = sql.Identifier(METRICS_SCHEMA, name).as_string(conn)
     return conn.execute("SELECT to_regclass(%s) IS NOT NULL", (view,)).fetchone() == (True,)
 
 
 def once_let_go(conn: psycopg.Connection, seconds: float, work: Callable[[], T], *, held: str, then: str) -> T:
-    """Runs a transaction that needs views for which readers may have to leave first.
+    """Run a transaction that needs locks on views, and try again while other sessions hold them.
 
     Args:
         conn: in autocommit mode.
-        seconds: for how long to try.
-        work: what to do in the transaction; it may run several times.
-        held: what to say where a reader stays.
-        then: what to do once that has gone.
+        seconds: longest time to try.
+        work: function that runs in the transaction; it may run several times.
+        held: the error message if a session still holds a view.
+        then: the command for the remedy, to run after that session has ended.
 
     Raises:
-        BuildError: a reader stays.
+        BuildError: a session still holds a view after `seconds`.
     """
     try:
         return in_short_attempts(conn, seconds, work)
@@ -142,7 +142,7 @@ def once_let_go(conn: psycopg.Connection, seconds: float, work: Callable[[], T],
 
 
 def dependants_of(conn: psycopg.Connection, name: str) -> list[Dependant]:
-    """Views that read a metric, at any depth, nearest first."""
+    """Return the views that read a metric, at any depth, nearest first."""
     rows = conn.execute(
         """
         WITH RECURSIVE above (oid, depth) AS (
@@ -169,7 +169,7 @@ def dependants_of(conn: psycopg.Connection, name: str) -> list[Dependant]:
 
 
 def without_barrier(conn: psycopg.Connection, names: Iterable[str]) -> list[str]:
-    """Those of some views in `metrics` that leave rows out, which whoever reads the view can make out all the same."""
+    """Return the views in `metrics` that filter rows without a security barrier: a reader can find the hidden rows."""
     rows = conn.execute(
         """
         SELECT viewname, definition FROM pg_views AS v
@@ -185,23 +185,23 @@ def without_barrier(conn: psycopg.Connection, names: Iterable[str]) -> list[str]
 
 
 def body_of(options: Iterable[str], select: str) -> sql.Composable:
-    """What follows a view's name; options are as the catalog has them."""
+    """Return the part of CREATE VIEW after the name; options are as the catalog has them."""
     given = ", ".join(options)
     return sql.SQL(f"{f'WITH ({given}) ' if given else ''}AS {select}")
 
 
 def recreate(conn: psycopg.Connection, one: Dependant) -> None:
-    """Makes a view again as it was, in the caller's transaction.
+    """Recreate a view unchanged, in the caller's transaction.
 
     Raises:
-        BuildError: it uses a column that is gone, or may not be given back to its owner.
+        BuildError: the view uses a column that no longer exists, or refold may not give it back to its owner.
     """
     view = sql.Identifier(one.schema, one.name)
     try:
         conn.execute(sql.SQL("CREATE VIEW {} {}").format(view, body_of(one.options, one.definition)))
     except psycopg.errors.UndefinedColumn as error:
         raise BuildError(
-            f"{one.schema}.{one.name} uses a column that goes: {error.diag.message_primary}",
+            f"{one.schema}.{one.name} uses a removed column: {error.diag.message_primary}",
             remedy=without_column(one),
         ) from error
     conn.execute(sql.SQL("COMMENT ON VIEW {} IS {}").format(view, sql.Literal(one.comment)))
@@ -211,10 +211,10 @@ def recreate(conn: psycopg.Connection, one: Dependant) -> None:
 
 
 def without_column(one: Dependant) -> str:
-    """What to do about a view that uses a column that goes."""
+    """Return the remedy for a view that uses a column which the new version lacks."""
     if one.foreign:
-        return f"Change it first, or DROP VIEW {one.schema}.{one.name} and make it again after the switch."
-    return f"Write it without that column into {one.name}.sql in sql/views: `refold deploy` switches both at once."
+        return f"Change it first, or DROP VIEW {one.schema}.{one.name} and recreate it after the switch."
+    return f"Write it without that column into sql/views/{one.name}.sql: `refold deploy` switches both at once."
 
 
 def _text(value: object) -> str:

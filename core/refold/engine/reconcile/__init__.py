@@ -1,4 +1,4 @@
-"""Reconcile: does every metric equal its query over the log, and if not, make it so."""
+"""Reconcile: comparing every metric with its query over the log, and healing the differences."""
 
 from refold.engine.reconcile.reconcile import reconcile
 from refold.engine.reconcile.result import Difference, ReconcileReport

@@ -1,7 +1,7 @@
-"""The audit: compare a build with its query over the stream, as of the build's cursor.
+"""The audit: comparing a build with its query over the stream, as of the build's cursor.
 
-One REPEATABLE READ snapshot shows cursor, table and stream at one instant, so what is not applied yet is lag
-and never drift, also under load. Nothing is locked.
+A REPEATABLE READ snapshot shows cursor, table and stream at the same instant. So an event that is not applied yet is
+lag and never drift, also under load. The audit takes no locks.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from refold.store.builds.dead_letters import excluded_event_ids
 
 
 def quick(conn: psycopg.Connection, compiled: CompiledBuild) -> list[Disagreement]:
-    """The slices of a build whose rows are not what refold has written there, or of whose stream it missed something.
+    """Return the slices of a build, or of its stream, that differ from the kept checksums.
 
-    Reads of the log only what is not sealed yet.
+    Of the log it reads only the slices that are not sealed yet.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
         compiled: the build's SQL.
 
     Raises:
-        BuildError: the build was switched to another stream.
+        BuildError: the build was replaced, or switched to another stream.
     """
     with snapshot(conn):
         build = as_kept(conn, compiled)
@@ -50,18 +50,18 @@ def quick(conn: psycopg.Connection, compiled: CompiledBuild) -> list[Disagreemen
 
 
 def as_kept(conn: psycopg.Connection, compiled: CompiledBuild) -> Build:
-    """A build as the snapshot shows it, if it still reads the stream that its SQL is for.
+    """Return a build as the snapshot shows it, if it still reads the stream of its SQL.
 
     Raises:
-        BuildError: it was replaced, or switched to another.
+        BuildError: the build was replaced, or switched to another stream.
     """
     build = by_id(conn, compiled.build_id)
     if build.state not in ("building", "live"):
-        # Its stream may be gone already, and it will be.
-        raise BuildError(f"{build.table_name} was replaced just now; reconcile again")
+        # Its stream may be dropped at any time.
+        raise BuildError(f"{build.table_name} was replaced just now; run the audit again")
     if build.upstream_id != compiled.upstream_id:
-        # With the new cursor and the old stream, what that never got would look like drift.
-        raise BuildError(f"{build.table_name} was switched to another stream just now; reconcile again")
+        # With the new cursor and the old stream, rows that the old stream lacks would look like drift.
+        raise BuildError(f"{build.table_name} was switched to another stream just now; run the audit again")
     return build
 
 
@@ -73,14 +73,14 @@ def audit(
     keep: bool = False,
     ranges: Sequence[Range] = EVERY_SLICE,
 ) -> AuditResult:
-    """Compare a build with its query, and its rows with their checksums.
+    """Compare a build with its query and its rows with their checksums; return the slices that differ.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
         compiled: the build's SQL.
-        since: only what events since then belong to; checksums are not looked at then.
-        keep: nothing will be healed, so report what the audit saw.
-        ranges: which slices.
+        since: compare only keys of events since then, and no checksums.
+        keep: return a report of the differences too, for a caller that does not heal.
+        ranges: the slices to compare.
 
     Raises:
         BuildError: the build was replaced, or switched to another stream, since its SQL was made.
@@ -108,17 +108,18 @@ def audit(
         if since is None:
             wrong = disagreements(conn, compiled.build_id, relations, ranges)
             if keep:
-                # Where the rows are right, it is the checksum that is wrong.
+                # If the rows are right, the checksum is wrong.
                 report.add_checksums(compiled, build.projection, (one for one in wrong if one.slice not in suspects))
             suspects |= {one.slice for one in wrong}
     return AuditResult(suspects, report)
 
 
 def parts(compiled: CompiledBuild, numbers: set[int]) -> list[Sequence[Range]]:
-    """Slices in the portions in which to evaluate them.
+    """Divide slices into portions to evaluate.
 
-    Where an index finds a slice's events, each run of neighbours for itself: together they would span what lies
-    between. Else all at once, for each portion reads the whole stream. A transform holds a slice in memory.
+    If an index finds the events of a slice, each run of adjacent slices is a portion: a wider one would also read the
+    events between. Otherwise all slices are a portion, since each portion reads the whole stream. A transform holds a
+    portion in memory, so its portion is a single slice.
     """
     if compiled.transform is not None:
         return [((number, number),) for number in sorted(numbers)]
@@ -146,7 +147,7 @@ def _parts(
 
 @contextmanager
 def snapshot(conn: psycopg.Connection) -> Iterator[None]:
-    """A transaction that sees the database as of one instant."""
+    """Open a transaction that sees the database as of one instant."""
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         plan_freely(conn)
@@ -154,12 +155,12 @@ def snapshot(conn: psycopg.Connection) -> Iterator[None]:
 
 
 def parameters_of(conn: psycopg.Connection, build: Build, since: datetime | None = None) -> dict[str, str]:
-    """A build's cursor, what it leaves out, and the instant since which it is audited.
+    """Return the SQL parameters of an audit: the build's cursor, its dead letters, and `since`.
 
     Args:
         conn: the snapshot in which the build was read, or a transaction that holds its lock.
         build: the build.
-        since: only what events since then belong to.
+        since: earliest time of the events to audit, if any.
     """
     parameters = cursor_parameters(build.cursor, excluded_event_ids(conn, build))
     if since is not None:

@@ -13,7 +13,7 @@ from refold.model.upkeep.statements import Relation
 from refold.store.builds.build import Build
 
 SHOWN = 1_000
-"""Findings of a table that a report carries with their rows."""
+"""Most findings of a table that a report holds with their rows."""
 
 FOUND = "pg_temp.found"
 
@@ -31,34 +31,34 @@ _BY_KEY = f"""
 
 
 def compare(conn: psycopg.Connection, relation: Relation, scope: Scope, parameters: Mapping[str, str]) -> int:
-    """Puts the rows on which table and query differ into the temporary table; returns how many.
+    """Store the rows on which table and query differ in the temporary table, and return their number.
 
     Args:
-        conn: the caller's transaction; the temporary table goes with it.
-        relation: which table.
-        scope: which keys.
-        parameters: the cursor, as of which it is compared, and what the scope needs.
+        conn: the caller's transaction, at whose end the temporary table is dropped.
+        relation: the table to compare.
+        scope: the keys to compare.
+        parameters: the cursor as of which to compare, and the parameters of the scope.
     """
     query = relation.differences(scope.stream, scope.table)
     conn.execute(f"DROP TABLE IF EXISTS {FOUND}".encode())
-    # Bound by the client: CREATE TABLE AS takes no parameters.
+    # The client binds the parameters: CREATE TABLE AS takes none.
     with psycopg.ClientCursor(conn) as cursor:
         cursor.execute(f"CREATE TEMPORARY TABLE found ON COMMIT DROP AS\n{query}".encode(), dict(parameters))
         return cursor.rowcount
 
 
 def hashes(conn: psycopg.Connection) -> list[int]:
-    """The hashes of the keys that differ."""
+    """Return the hashes of the keys that differ."""
     return [int(value) for (value,) in conn.execute(f"SELECT DISTINCT hash FROM {FOUND}".encode()).fetchall()]
 
 
 def slices(conn: psycopg.Connection) -> set[int]:
-    """The slices that the rows which differ are in."""
+    """Return the slices of the rows that differ."""
     return {int(number) for (number,) in conn.execute(f"SELECT DISTINCT slice FROM {FOUND}".encode()).fetchall()}
 
 
 def differences(conn: psycopg.Connection, build: Build, relation: Relation, *, healed: bool) -> ReconcileReport:
-    """Return the differences by key: the first of them with their rows, and how many there are of each kind."""
+    """Return the differences by key: the first ones with their rows, and the number of each kind."""
     name = bare_name(relation.table)
     rows = conn.execute(f"{_BY_KEY} ORDER BY key LIMIT {SHOWN}".encode()).fetchall()
     counts = conn.execute(f"SELECT kind, count(*) FROM ({_BY_KEY}) AS k GROUP BY kind".encode()).fetchall()
@@ -72,7 +72,7 @@ def differences(conn: psycopg.Connection, build: Build, relation: Relation, *, h
 
 
 def record(conn: psycopg.Connection, build: Build, relation: Relation) -> None:
-    """Writes the differences to `refold.repairs`, in the transaction that heals them."""
+    """Insert the differences into `refold.repairs`, in the transaction that heals them."""
     conn.execute(
         f"""
         INSERT INTO refold.repairs (build_id, projection, relation, kind, key, before, after)

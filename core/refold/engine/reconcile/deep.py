@@ -1,4 +1,4 @@
-"""The deep audit in steps: every slice there is or could be, and a mark of how far it has got."""
+"""The deep audit in steps over all possible slices, with a mark of its progress."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from refold.store.builds.checksums import known_slices
 from refold.store.builds.compiled import CompiledBuild
 
 TOGETHER = {"day": 7, "position": 8, "hash": 8}
-"""Slices in a step."""
+"""Slices in a step, by the kind of slicing."""
 WHOLE_STREAM = 10_000_000
-"""Rows of the stream for each pass through it, where no index finds those of a slice."""
+"""Rows of the stream for each pass over it, if no index finds the rows of a slice."""
 STALE_H = 24
 """Hours after which an interrupted audit starts from the beginning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A row of `refold.audits`: how far the deep audit of a build has got."""
+    """A row of `refold.audits`: the progress of the deep audit of a build."""
 
     build_id: int
     rolling: bool
@@ -35,24 +35,24 @@ class Mark:
 
 
 def steps(conn: psycopg.Connection, compiled: CompiledBuild, *, resume: bool) -> Iterator[Sequence[Range]]:
-    """The steps of a deep audit that somebody asked for. One that is taken up within a day goes on where it stopped.
+    """Yield the steps of a deep audit by a command; an audit that was interrupted within a day continues.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
         compiled: the build.
-        resume: leave a mark after every step, and begin behind one.
+        resume: continue after the mark of an interrupted audit, and set a mark after every step.
     """
     mark = find_mark(conn, compiled.build_id, rolling=False) if resume else None
     if resume and (mark is None or mark.finished_at is not None or _stale(conn, mark)):
         mark = begin(conn, compiled.build_id, mark, rolling=False)
     for one in plan(conn, compiled, mark.upto_slice if mark else None):
         yield (one,)
-        # Somebody else may be at the same audit by now; then the mark is theirs.
+        # Another session may run the same audit by now; then it owns the mark.
         mark = mark and advance(conn, mark, one)
 
 
 def plan(conn: psycopg.Connection, compiled: CompiledBuild, after: int | None) -> list[Range]:
-    """All slices behind one, in portions of bounded work; nothing that could be is left out."""
+    """Return all possible slices after one, in portions of bounded work."""
     slicing = compiled.statements.relations[0].slicing
     known = known_slices(conn, compiled.build_id)
     together = TOGETHER[slicing.kind]
@@ -61,7 +61,7 @@ def plan(conn: psycopg.Connection, compiled: CompiledBuild, after: int | None) -
         if not slicing.indexed:
             together = max(1, len(known) // (1 + _estimate(conn, compiled) // WHOLE_STREAM))
     elif slicing.kind == "position":
-        # As far as there are events, also where the checksums know of none.
+        # Up to the last event, also if there are no checksums.
         known = list(range((max(known) if known else _last(conn, compiled)) + 1))
         together = 1 if compiled.transform is not None else together
     if after is None:
@@ -71,7 +71,7 @@ def plan(conn: psycopg.Connection, compiled: CompiledBuild, after: int | None) -
 
 
 def find_mark(conn: psycopg.Connection, build_id: int, *, rolling: bool) -> Mark | None:
-    """How far an audit has got."""
+    """Return the mark of an audit; None if there is none."""
     with conn.cursor(row_factory=class_row(Mark)) as cursor:
         return cursor.execute(
             "SELECT * FROM refold.audits WHERE build_id = %s AND rolling = %s", (build_id, rolling)
@@ -79,16 +79,16 @@ def find_mark(conn: psycopg.Connection, build_id: int, *, rolling: bool) -> Mark
 
 
 def begin(conn: psycopg.Connection, build_id: int, instead: Mark | None, *, rolling: bool) -> Mark | None:
-    """Starts a deep audit from the first slice.
+    """Start a deep audit from the first slice, and return its mark.
 
     Args:
         conn: acts as refold_worker.
-        build_id: of which build.
-        instead: the mark that was found, which this puts an end to.
-        rolling: whose audit.
+        build_id: id of the build.
+        instead: the mark that was found, which the new one replaces.
+        rolling: whether this is the rolling audit of the workers, or an audit by a command.
 
     Returns:
-        None when somebody else has moved the mark meanwhile: theirs stands.
+        The mark; None if another session has moved it meanwhile.
     """
     with conn.cursor(row_factory=class_row(Mark)) as cursor:
         return cursor.execute(
@@ -110,24 +110,23 @@ def begin(conn: psycopg.Connection, build_id: int, instead: Mark | None, *, roll
 
 
 def touch(conn: psycopg.Connection, mark: Mark) -> Mark | None:
-    """Notes that the next step is tried now; None when somebody else has moved the mark meanwhile."""
-    # A beginning in the future was written by a clock that was ahead: steps would be due when that has come.
+    """Record that the next step is tried now; return the mark, or None if another session has moved it meanwhile."""
+    # A clock that was ahead has stored a start in the future, and no step would be due before that.
     return _moved(conn, mark, "stepped_at = clock_timestamp(), began_at = least(began_at, clock_timestamp())", {})
 
 
 def advance(conn: psycopg.Connection, mark: Mark, done: Range) -> Mark | None:
-    """Notes that a step is done; the one without an end was the last.
+    """Record that a step is done; a step without an end was the last.
 
-    Who was taken for lost, and whose step another has done meanwhile, must not move the mark: the next step would be
-    skipped, or done again.
+    If another session has done the step meanwhile, the mark must not move: the next step would be skipped or repeated.
 
     Args:
         conn: acts as refold_worker.
-        mark: as it was when the step began.
+        mark: the mark from before the step.
         done: the slices of the step.
 
     Returns:
-        None when somebody else has moved the mark meanwhile.
+        The new mark; None if another session has moved it meanwhile.
     """
     changes = """
         upto_slice = %(upto)s::integer, steps = steps + 1, stepped_at = clock_timestamp(),
@@ -137,7 +136,7 @@ def advance(conn: psycopg.Connection, mark: Mark, done: Range) -> Mark | None:
 
 
 def _moved(conn: psycopg.Connection, mark: Mark, changes: str, parameters: Mapping[str, object]) -> Mark | None:
-    """Changes a mark, if it is still the one that was read."""
+    """Change a mark if it is still as it was read, and return it; None otherwise."""
     with conn.cursor(row_factory=class_row(Mark)) as cursor:
         return cursor.execute(
             f"""
@@ -157,7 +156,7 @@ def _moved(conn: psycopg.Connection, mark: Mark, changes: str, parameters: Mappi
 
 
 def _stale(conn: psycopg.Connection, mark: Mark) -> bool:
-    # On either side of now: see `touch`.
+    # In the past or, after a clock that was ahead (see `touch`), in the future.
     row = conn.execute(
         "SELECT abs(extract(epoch FROM clock_timestamp() - %s)) > %s", (mark.began_at, STALE_H * 3600)
     ).fetchone()
@@ -165,14 +164,14 @@ def _stale(conn: psycopg.Connection, mark: Mark) -> bool:
 
 
 def _last(conn: psycopg.Connection, compiled: CompiledBuild) -> int:
-    """The last slice of positions that the stream has."""
+    """Return the slice of the last position in the stream."""
     row = conn.execute(f"SELECT coalesce(max(position), 0) FROM {compiled.stream.table}".encode()).fetchone()
     assert row is not None
     return int(row[0]) >> POSITION_BITS
 
 
 def _estimate(conn: psycopg.Connection, compiled: CompiledBuild) -> int:
-    """About how many rows the stream has, from the planner's statistics."""
+    """Return the estimated rows of the stream, from the planner's statistics."""
     row = conn.execute(
         """
         SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint FROM pg_class AS c

@@ -1,8 +1,8 @@
-"""Healing: recompute the slices that differ, and whatever stands on the rows that changed, in one transaction.
+"""Healing: recomputing the slices that differ, and the readers of the changed rows, in one transaction.
 
-The build and everything below it are locked first, upstream before downstream. A reader is healed as of its
-own cursor: what it has not applied yet it will read by itself, and must not get twice. Slices are compared as a whole
-under the lock, so that afterwards their checksums may be taken of the rows; what is written are the keys that differ.
+The build and all its readers are locked first, upstream before downstream. A reader is healed as of its own cursor: it
+will read later events by itself, and must not get them twice. Whole slices are compared under the lock, so that their
+checksums may be computed from the rows afterwards. Only the keys that differ are written.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from refold.store.builds.dead_letters import moved
 from refold.store.builds.first_load import start_over
 
 Touched = dict[int, set[int]]
-"""For each direct reader, which of its slices have to be computed again."""
+"""The slices to compute again, by the id of each direct reader."""
 
 
 def heal(
@@ -48,20 +48,20 @@ def heal(
     unread: Set[int] = frozenset(),
     proof: LogProof | None = None,
 ) -> ReconcileReport:
-    """Set right what an audit found, record it, and return what was healed.
+    """Heal what an audit found, record the repairs, and return them.
 
     Args:
         conn: acts as refold_worker; a transaction is opened if there is none.
-        compiler: the SQL of the builds.
+        compiler: makes the SQL of the builds.
         build: the build that was audited.
-        suspects: in which of its slices something differs.
-        readers: also heal what stands on it. Not where the caller audits each of them afterwards.
-        unread: slices of its stream of which it has read something else than its cursor says.
-        proof: what of the log has been proved in this run.
+        suspects: its slices that differ.
+        readers: whether to heal its readers too; False if the caller audits each of them afterwards.
+        unread: slices of its stream from which it has read other rows than its cursor says.
+        proof: the parts of the log that were verified in this run.
 
     Raises:
-        BuildError: the build was replaced meanwhile, or is loaded anew; that is right by construction.
-        LogDamaged: what would be healed contradicts what was written, and so does the log; nothing was healed.
+        BuildError: the build was replaced, or its first load has started again since the audit.
+        LogDamaged: the repair contradicts checksums, and the log behind them is damaged; nothing was healed.
     """
     with conn.transaction():
         plan_freely(conn)
@@ -69,18 +69,18 @@ def heal(
         if locked is None:
             raise BuildError(f"{build.table_name} was replaced during the audit")
         if not locked[0].loaded:
-            raise BuildError(f"{build.table_name} is being loaded anew since the audit")
+            raise BuildError(f"{build.table_name} is being loaded again since the audit")
         return Healing(conn, compiler, locked, proof or LogProof()).run(suspects, unread)
 
 
 class Healing:
-    """One healing of a build and of what reads it, in the caller's transaction.
+    """Heals a build and its readers in the caller's transaction.
 
     Args:
         conn: the transaction.
-        compiler: the SQL of the builds.
-        locked: the build, and below it all that may have to be healed with it; the transaction holds their locks.
-        proof: what of the log has been proved in this run.
+        compiler: makes the SQL of the builds.
+        locked: the build, then all readers that may have to be healed with it; the transaction holds their locks.
+        proof: the parts of the log that were verified in this run.
     """
 
     def __init__(self, conn: psycopg.Connection, compiler: Compiler, locked: Sequence[Build], proof: LogProof) -> None:
@@ -91,7 +91,7 @@ class Healing:
         self._result = ReconcileReport()
 
     def run(self, suspects: Set[int], unread: Set[int]) -> ReconcileReport:
-        """Heal some slices of the build, and what of its stream it has missed; the arguments are those of `heal`."""
+        """Heal some slices of the build, and apply missed rows of its stream; the arguments are those of `heal`."""
         build = self._locked[0]
         compiled = self._compiler.of(self._conn, build)
         missed, behind = _missed(self._conn, compiled, build, unread)
@@ -104,13 +104,13 @@ class Healing:
         return self._result
 
     def _slices(self, build: Build, numbers: Set[int], *, proves: bool) -> None:
-        """Recompute some slices of a build as of its cursor, and of its readers what depends on the rows that change.
+        """Recompute some slices of a build as of its cursor, and the slices of its readers that depend on changed rows.
 
         Args:
-            build: which.
+            build: the build.
             numbers: its slices.
-            proves: the log is proved before checksums give way; not where the stream's rows were healed, so that the
-                build's change and its checksums with them.
+            proves: whether to verify the log before checksums change. False if rows of the stream were healed, because
+                then the build and its checksums must change.
         """
         compiled = self._compiler.of(self._conn, build)
         for part in parts(compiled, set(numbers)):
@@ -120,8 +120,8 @@ class Healing:
 
             healed = without_culprits(self._conn, compiled, build, work, _evaluation(self._conn, compiled, part))
             self._result.add(healed.report)
-            # Under the lock the rows are now what they must be: what still disagrees are checksums, which were wrong
-            # if the rows were right.
+            # Under the lock the rows are correct now. A checksum that still differs is out of date, or was wrong if the
+            # rows did not change.
             wrong = disagreements(self._conn, build.build_id, compiled.statements.relations, part)
             if wrong and proves:
                 self._proof.rows(self._conn, compiled, part)
@@ -134,7 +134,7 @@ class Healing:
     def _part(
         self, compiled: CompiledBuild, build: Build, part: Sequence[Range], parameters: Mapping[str, str]
     ) -> _Healed:
-        """Put the rows that some slices must have in place of those that differ."""
+        """Replace the rows that differ in some slices, and return the repair."""
         conn = self._conn
         healed = _Healed(ReconcileReport(), {}, {}, set())
         for relation in compiled.statements.relations:
@@ -145,7 +145,7 @@ class Healing:
             record(conn, build, relation)
             healed.report.add(differences(conn, build, relation, healed=True))
             if compiled.plan.event_grain:
-                # Wherever they stand: a row whose position was changed is in the way of the one that is missing here.
+                # In any slice: a row whose position was changed blocks the missing row here.
                 own = f"event_id IN (SELECT row ->> 'event_id' FROM {FOUND})"
                 elsewhere = conn.execute(
                     f"SELECT DISTINCT {relation.slicing.row} FROM {relation.table} WHERE {own}".encode()
@@ -170,9 +170,9 @@ class Healing:
         return [reader for reader in self._locked if reader.upstream_id == build.build_id]
 
     def _try_again(self, build: Build) -> None:
-        """End the dead letters of direct readers for rows that are being healed: what stood there may have caused them.
+        """Release the dead letters of direct readers for rows that are healed: the wrong row may have caused them.
 
-        The healing of the reader, which follows, sets aside again what still fails.
+        The healing of the reader, which follows, makes events that still fail dead letters again.
         """
         for reader in self._readers_of(build):
             released = self._conn.execute(
@@ -200,19 +200,19 @@ class Healing:
             slice_ = self._compiler.of(self._conn, reader).statements.relations[0].slicing.event
             known = {**parameters, **parameters_of(self._conn, reader)}
             rows = _of_each(self._conn, relation, slice_, condition, known)
-            # None: a row that the reader leaves out, or has yet to read.
+            # None: a row that the reader excludes or has not read yet.
             found[reader.build_id] = {int(number) for (number,) in rows if number is not None}
         return found
 
     def _readers(self, build: Build, healed: _Healed) -> None:
-        """Recompute in each reader the slices of the rows as they were and as they are now."""
+        """Recompute in each reader the slices of the rows, as they were before and as they are now."""
         for reader in self._readers_of(build):
             if not reader.loaded:
                 start_over(self._conn, reader)
                 continue
             compiled = self._compiler.of(self._conn, reader)
-            # Rows that had been moved, or were not there when it read: it has read something else than there is now.
-            # (Where reads are only counted nobody knows which they were: the next audit evaluates all of the reader.)
+            # If rows were moved or missing when the reader read them, it has read other rows than there are now. (If
+            # reads are only counted, these rows are unknown: the next audit evaluates all of the reader.)
             positions = healed.positions if compiled.statements.reads_by_slice else set()
             missed, behind = _missed(self._conn, compiled, reader, positions)
             touched = healed.before.get(reader.build_id, set()) | healed.after.get(reader.build_id, set()) | behind
@@ -223,13 +223,13 @@ class Healing:
 
 @dataclass(slots=True)
 class _Healed:
-    """What healing a part of a build did.
+    """The outcome of healing a part of a build.
 
     Args:
-        report: the rows that were put right.
-        before: what of the direct readers stands on those rows as they were.
-        after: and as they are.
-        positions: of an event-grain build: the slices of positions that these rows are in.
+        report: the rows that were healed.
+        before: the slices of direct readers that depend on these rows as they were before.
+        after: the slices of direct readers that depend on these rows as they are now.
+        positions: for an event-grain build, the slices of positions of these rows.
     """
 
     report: ReconcileReport
@@ -239,10 +239,10 @@ class _Healed:
 
 
 def lock_downwards(conn: psycopg.Connection, build: Build, *, readers: bool = True) -> list[Build] | None:
-    """Locks a build and everything that reads it, at any depth; None when the build is no longer kept.
+    """Lock a build and all its readers, at any depth, and return them; None if the build is no longer kept.
 
-    Also readers in their first load: some of their steps may have read what is about to be healed. And nobody makes
-    another reader meanwhile: it would load the rows as they were, and not be among those that get the new ones.
+    Readers in their first load are locked too: some of their steps may have read rows that are about to be healed. The
+    locks also keep a deploy from creating another reader, which would load the wrong rows and not be healed.
     """
     locked: list[Build] = []
     level = [build.build_id]
@@ -261,7 +261,7 @@ def lock_downwards(conn: psycopg.Connection, build: Build, *, readers: bool = Tr
 def _missed(
     conn: psycopg.Connection, compiled: CompiledBuild, build: Build, positions: Set[int]
 ) -> tuple[list[Disagreement], set[int]]:
-    """What a build has not read, or read twice, of some slices of its stream, and to which of its own that belongs."""
+    """Return the slices of a stream that a build has read wrongly, and the build's own slices of their rows."""
     if not positions:
         return [], set()
     missed = reads.disagreements(conn, compiled, build, parameters_of(conn, build), runs(positions))
@@ -276,16 +276,16 @@ def _missed(
 
 
 def leave_out_culprits(conn: psycopg.Connection, compiler: Compiler, build: Build, ranges: Sequence[Range]) -> None:
-    """Sets aside the events that fail in some slices of a build, so that these can be audited.
+    """Make the events that fail in some slices of a build dead letters, so that these slices can be audited.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        compiler: the SQL of the builds.
-        build: the build, of which it is known that it has missed something.
-        ranges: which slices.
+        compiler: makes the SQL of the builds.
+        build: a build that has missed events of its stream.
+        ranges: the slices.
 
     Raises:
-        BuildError: it was replaced, or too many fail.
+        BuildError: the build was replaced, or too many events fail.
     """
     with conn.transaction():
         plan_freely(conn)
@@ -300,7 +300,7 @@ def leave_out_culprits(conn: psycopg.Connection, compiler: Compiler, build: Buil
 def _evaluation(
     conn: psycopg.Connection, compiled: CompiledBuild, part: Sequence[Range]
 ) -> Callable[[Mapping[str, str]], None]:
-    """Evaluates what some slices of a build must hold."""
+    """Return a function that evaluates the rows which some slices of a build must hold."""
 
     def evaluate(parameters: Mapping[str, str]) -> None:
         for relation in compiled.statements.relations:
@@ -310,7 +310,7 @@ def _evaluation(
 
 
 def _expected(conn: psycopg.Connection, compiled: CompiledBuild, scope: Scope, parameters: Mapping[str, str]) -> Scope:
-    """The scope to compare in; what a function must have made of it is computed first."""
+    """Return the scope to compare in; for a transform, first compute the rows that it must hold."""
     if compiled.transform is None:
         return scope
     recompute(conn, compiled, parameters, scope.stream)
@@ -320,10 +320,10 @@ def _expected(conn: psycopg.Connection, compiled: CompiledBuild, scope: Scope, p
 def _of_each(
     conn: psycopg.Connection, relation: Relation, slice_: str, condition: str, parameters: Mapping[str, str]
 ) -> list[tuple[int | None]]:
-    """The slices of some rows of a stream, less those rows for which a reader's key fails.
+    """Return the slices of some rows of a stream, without rows for which the key of a reader fails.
 
-    Somebody may have put there what the reader cannot process. It has nothing of such a row, and the damage must not
-    keep itself from being healed.
+    A row may have been changed by hand to a value that the reader cannot process. The reader holds nothing of such a
+    row, and the error must not prevent its healing.
     """
     query = f"SELECT DISTINCT {slice_} FROM {relation.table} WHERE ({condition})"
     try:

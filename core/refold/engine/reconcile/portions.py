@@ -1,10 +1,10 @@
-"""The quick audit of a table that is too large for one statement: a few of its slices at a time, and a mark.
+"""The quick audit of a table that is too large for one statement: a portion of slices at a time, with a mark.
 
-A duty's statements are bounded, for meanwhile its worker does no other duty. A table whose rows take longer than that
-would be read for as long, cancelled, and never audited. So once that has happened, each turn of the duty takes a
-portion of the slices in a snapshot of its own, and goes on where the last one stopped. How much a portion is follows
-from how long one takes; within it, a statement that is cancelled all the same is divided by blocks of the table, down
-to a single one. A table of any size is audited in the end.
+A duty's statements have a time limit, because its worker does no other duty meanwhile. Without portions, the audit of a
+large table would be cancelled at every attempt. So after a cancelled attempt, each run of the duty audits a portion of
+the slices in its own snapshot, and the next run continues. The duration of a portion determines the size of the next.
+A statement that is cancelled within a portion is divided by blocks of the table, down to a single block. So a table of
+any size is audited in the end.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from refold.store.builds.checksums import Disagreement, Side, compared, known_sl
 from refold.store.builds.compiled import CompiledBuild
 
 PORTION_S = 20.0
-"""Seconds that a portion may take; the next is smaller when it took longer, larger when much less."""
+"""Seconds for a portion: after a longer one the next is smaller, and after a much shorter one larger."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A row of `refold.quick_audits`: how far the quick audit of a large table has got.
+    """A row of `refold.quick_audits`: the progress of the quick audit of a large table.
 
     Args:
         together: slices in a portion.
-        blocks: of the table in a statement; None for all of it.
-        upto_slice: the last one that was audited in this round; None before the first.
-        clean: whether all of them agreed.
+        blocks: blocks of the table in a statement; None for the whole table.
+        upto_slice: the last slice that was audited in this round; None before the first.
+        clean: whether all slices of this round agreed so far.
     """
 
     build_id: int
@@ -50,11 +50,12 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """What was looked at.
+    """The outcome of a portion.
 
     Args:
-        found: where checksums and rows disagree.
-        whole: whether all of the table agrees, or would: this was the last portion of a round without a finding.
+        found: the slices whose rows differ from their checksums.
+        whole: whether the portion completes an audit of the whole table; False if an earlier portion of its round
+            had findings.
     """
 
     found: list[Disagreement]
@@ -64,12 +65,12 @@ class Portion:
 def next_portion(
     conn: psycopg.Connection, compiled: CompiledBuild, *, clock: Callable[[], float] = time.monotonic
 ) -> Portion:
-    """Audits all of a build, or the next portion of one that is too large for that.
+    """Run the quick audit of a build, or of its next portion if it is too large, and return the findings.
 
     Args:
-        conn: acts as refold_worker, in autocommit mode, with statements that are bounded.
+        conn: acts as refold_worker, in autocommit mode, with a statement_timeout.
         compiled: the build's SQL.
-        clock: seconds that only grow.
+        clock: returns monotonic seconds.
 
     Raises:
         BuildError: the build was replaced, or switched to another stream.
@@ -101,7 +102,7 @@ def next_portion(
         _keep(conn, Mark(compiled.build_id, together, blocks, high, clean))
         return Portion(found, whole=False)
     if mark.upto_slice is None and blocks is None:
-        # One portion was all of it: it is small enough, or by now.
+        # A single portion covered the table, so it is small enough now.
         conn.execute("DELETE FROM refold.quick_audits WHERE build_id = %s", (compiled.build_id,))
     else:
         _keep(conn, Mark(compiled.build_id, together, None if blocks is None else blocks * 2, None, True))
@@ -109,7 +110,7 @@ def next_portion(
 
 
 def _plan(conn: psycopg.Connection, compiled: CompiledBuild, mark: Mark) -> list[Range]:
-    """The portions that are left of a round; together they have every slice that could be."""
+    """Return the portions that are left of a round; together they cover all possible slices."""
     known = [one for one in known_slices(conn, compiled.build_id) if mark.upto_slice is None or one > mark.upto_slice]
     return partition(known, mark.together)
 
@@ -117,7 +118,7 @@ def _plan(conn: psycopg.Connection, compiled: CompiledBuild, mark: Mark) -> list
 def _look(
     conn: psycopg.Connection, compiled: CompiledBuild, part: Sequence[Range], blocks: int | None
 ) -> tuple[list[Disagreement], int | None]:
-    """The disagreements of a portion, in one snapshot; and how many blocks a statement could take."""
+    """Return the findings of a portion, in one snapshot, and the blocks that fit into a statement."""
     found: list[Disagreement] = []
     with snapshot(conn):
         build = as_kept(conn, compiled)
@@ -127,7 +128,7 @@ def _look(
             side = Side(at, _SUMMED, f"slice {relation.slicing.held(part)}")
             found += compared(conn, compiled.build_id, side, _columns(sums))
         if part[0][1] is None:
-            # With the last portion, what was read of the stream.
+            # The last portion also checks the rows that were read from the stream.
             parameters = parameters_of(conn, build)
             if compiled.stream.ordinal:
                 sums, blocks = _sums(
@@ -135,13 +136,13 @@ def _look(
                 )
                 found += compared(conn, compiled.build_id, Side(READ, _SUMMED), _columns(sums))
             else:
-                # Of the log that is what is not sealed yet.
+                # Of the log this reads only the slices that are not sealed yet.
                 found += reads.disagreements(conn, compiled, build, parameters)
     return found, blocks
 
 
 def _read(compiled: CompiledBuild, condition: str) -> str:
-    """What a build has to have read of its stream, another build's table (as in `read_checksums`)."""
+    """Return a query for the checksums of the rows that a build must have read from another build's table."""
     by_slice = compiled.statements.reads_by_slice
     slice_, hashed = (position_slice(), f"sum({identity()})") if by_slice else ("0", "0")
     return (
@@ -151,7 +152,7 @@ def _read(compiled: CompiledBuild, condition: str) -> str:
 
 
 Sums = dict[int, tuple[int, int]]
-"""Rows and the sum of their hashes, by slice."""
+"""Number of rows and sum of their hashes, by slice."""
 _SUMMED = (
     "SELECT * FROM unnest(%(slices)s::integer[], %(counts)s::bigint[], %(hashes)s::numeric[]) AS s (slice, rows, hash)"
 )
@@ -166,7 +167,7 @@ def _columns(sums: Sums) -> dict[str, object]:
 
 
 def _timed_out(conn: psycopg.Connection, started: float, clock: Callable[[], float]) -> bool:
-    """Whether a statement was cancelled because it took too long, not because the worker is to stop."""
+    """Return whether a statement was cancelled by its time limit, and not because the worker stops."""
     row = conn.execute("SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout'").fetchone()
     return row is not None and 0 < row[0] <= (clock() - started) * 1000 + 1
 
@@ -179,15 +180,15 @@ def _sums(
     parameters: Mapping[str, str],
     blocks: int | None,
 ) -> tuple[Sums, int | None]:
-    """The checksums of the rows that stand in a table, a few blocks at a time where all at once is too much.
+    """Return the checksums of the rows in a table, and the blocks that fit into a statement.
 
     Args:
-        conn: the caller's transaction, one snapshot.
-        table: which.
-        query: the checksums of the rows under a condition.
-        scope: which rows.
-        parameters: of the query.
-        blocks: in a statement, from the start; None for all.
+        conn: the caller's transaction, with one snapshot.
+        table: name of the table.
+        query: makes the query for the checksums of the rows under a condition.
+        scope: condition on the rows.
+        parameters: parameters of the query.
+        blocks: blocks of the first statements; None for the whole table.
     """
     sums: Sums = {}
     first, end = 0, max(_blocks(conn, table), 1)

@@ -1,10 +1,8 @@
-"""Proof of the log before a heal takes its word against what was written.
+"""Verification of the log before healing changes a checksum.
 
-A row that somebody has changed is healed to what it was, and its checksum, which nobody has touched, says so: then the
-log need not be asked. Where a heal would make something else of it than what refold wrote there, or calls for another
-checksum of what was read, either refold was wrong or the log is damaged; and from a damaged log the last right copy of
-a number would be healed away. So no checksum gives way before the slices of the log that stand behind it are what was
-written there.
+If a row was changed by hand, healing restores the row that its checksum confirms, and the log needs no verification. If
+healing would change a checksum, either refold was wrong or the log is damaged. From a damaged log, healing would
+destroy the last correct copy of a number. So no checksum changes before the slices of the log behind it are verified.
 """
 
 from __future__ import annotations
@@ -21,22 +19,22 @@ from refold.store.log.integrity import LogDamaged, look, portions, whole
 
 
 class LogProof:
-    """What of the log has been proved in one run: a slice is looked at once."""
+    """The slices of the log that were verified in a run, so that each is read once."""
 
     def __init__(self) -> None:
         self._all = False
         self._proved: set[int] = set()
 
     def read(self, conn: psycopg.Connection, compiled: CompiledBuild, slices: Iterable[int]) -> None:
-        """Demands that some slices of a build's stream are what was written there.
+        """Verify some slices of a build's stream.
 
         Args:
             conn: the transaction that is about to write.
-            compiled: the build; nothing is demanded of one that reads another's table, for that was audited before.
-            slices: of positions; all of them for a build whose reads are only counted.
+            compiled: the build; if it reads another build's table, that was audited before, and nothing is verified.
+            slices: slices of positions; the whole log is verified for a build whose reads are only counted.
 
         Raises:
-            LogDamaged: they are not.
+            LogDamaged: the log differs from what was written.
         """
         if compiled.stream.table != LOG_TABLE or self._all:
             return
@@ -46,9 +44,9 @@ class LogProof:
             self.slices(conn, slices)
 
     def rows(self, conn: psycopg.Connection, compiled: CompiledBuild, part: Sequence[Range]) -> None:
-        """Demands the same of all that the rows of some slices of a build are made of.
+        """Verify the log behind the rows of some slices of a build.
 
-        The events of a day, or of a key, may stand anywhere in the log, and those that are gone too.
+        The events of a day or of a key may be anywhere in the log, and lost ones too: then the whole log is verified.
 
         Args:
             conn: the transaction that is about to write.
@@ -56,7 +54,7 @@ class LogProof:
             part: its slices.
 
         Raises:
-            LogDamaged: something of it is not what was written.
+            LogDamaged: the log differs from what was written.
         """
         if compiled.stream.table != LOG_TABLE or self._all:
             return
@@ -64,17 +62,17 @@ class LogProof:
         if compiled.statements.relations[0].slicing.kind == "position" and None not in bounds:
             self.slices(
                 conn,
-                # A row's position may be anything that somebody has put there.
+                # A row that was changed by hand may have any position.
                 [n for low, high in part for n in range(max(low or 0, 0), (high or 0) + 1) if (high or 0) < LAST],
             )
         else:
             self._everything(conn)
 
     def slices(self, conn: psycopg.Connection, slices: Iterable[int]) -> None:
-        """Demands that some slices of the log are what was written there.
+        """Verify some slices of the log.
 
         Raises:
-            LogDamaged: they are not.
+            LogDamaged: a slice differs from what was written.
         """
         for part in portions(set(slices) - self._proved):
             _demand(conn, part)
@@ -83,7 +81,7 @@ class LogProof:
             self._proved |= set(range(low, high + 1))
 
     def _everything(self, conn: psycopg.Connection) -> None:
-        # While there is damage that is known, this must not read the whole log at every attempt.
+        # If damage is already known, do not read the whole log at every attempt.
         refuse_known(conn)
         for part in whole(conn):
             _demand(conn, part)

@@ -1,4 +1,4 @@
-"""Proving a build: every slice is compared with its query under the build's lock, and healed where it differs."""
+"""Proving a build: comparing every slice with its query under the build's lock, and healing the differences."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from refold.store.builds.compiled import Compiler
 
 
 def prove(conn: psycopg.Connection, compiler: Compiler, build: Build) -> ReconcileReport:
-    """Makes a build what its query is as of its cursor, in the caller's transaction; gives what was healed.
+    """Make a build equal its query as of its cursor, in the caller's transaction, and return the repairs.
 
-    An audit takes no locks, which is better where the build may have moved on by the time it is healed. This is for
-    one that must not be seen before it is right. What reads it is left alone.
+    Unlike an audit it holds the lock all the time, for a build that readers must not see before it is correct. It does
+    not heal the readers of the build.
 
     Args:
         conn: acts as refold_worker; the caller's transaction, which holds the lock of the build's stream.
-        compiler: the SQL of the builds.
+        compiler: makes the SQL of the builds.
         build: a loaded build that is kept.
     """
     compiled = compiler.of(conn, build)
@@ -30,7 +30,7 @@ def prove(conn: psycopg.Connection, compiler: Compiler, build: Build) -> Reconci
         f" UNION SELECT {slicing.row} FROM {compiled.statements.relations[0].table}".encode(),
         parameters_of(conn, build),
     ).fetchall()
-    # None: a row that the build leaves out.
+    # None: a row that the build excludes.
     suspects = {int(number) for (number,) in rows if number is not None}
     result = heal(conn, compiler, build, suspects, readers=False)
     reads.take(conn, compiled, parameters_of(conn, build))

@@ -1,4 +1,4 @@
-"""What a transform's table must hold: computed again by the function, a slice at a time."""
+"""The rows that a transform's table must hold, computed again by the function, a slice at a time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from refold.model.upkeep.transform import EXPECTED, applied_rows
 from refold.store.builds.compiled import CompiledBuild
 
 TOGETHER = 100
-"""Rows of the stream that are held in memory: an event may have a megabyte."""
+"""Most rows of the stream in memory: an event may have a megabyte."""
 AMONG_THEM = "(txid, position) IN (SELECT txid, position FROM pg_temp.recomputed_events)"
-"""Condition on a row of the table: it comes from one of the events that were recomputed."""
+"""Condition on a row of the table: its event was recomputed."""
 
 
 def recompute(
@@ -29,14 +29,14 @@ def recompute(
     *,
     since: bool = False,
 ) -> None:
-    """Puts the rows that the function makes of some events into the temporary table of expectations.
+    """Compute the rows that the function returns for some events, and store them in the temporary table `EXPECTED`.
 
     Args:
         conn: the caller's snapshot, or a transaction that holds the build's lock.
         compiled: the transform's build.
-        parameters: its cursor, as far as which events count, and `since`.
-        condition: which rows of the stream: a slice or a few. A hundred at a time are held in memory.
-        since: only events since that parameter.
+        parameters: the cursor of the build, which limits the events, and `since`.
+        condition: condition on the rows of the stream, for a few slices.
+        since: whether to compute only events since the parameter `since`.
     """
     assert compiled.transform is not None
     query = applied_rows(compiled.transform, compiled.stream, since=since, condition=condition)
@@ -45,11 +45,11 @@ def recompute(
     conn.execute(f"DROP TABLE IF EXISTS {EXPECTED}, pg_temp.recomputed_events".encode())
     conn.execute(f"CREATE TEMPORARY TABLE expected_rows (LIKE {relation.table}) ON COMMIT DROP".encode())
     conn.execute(b"CREATE TEMPORARY TABLE recomputed_events (txid xid8, position bigint) ON COMMIT DROP")
-    # Closed at once, also where the function fails: its cursor is gone with the savepoint, and to close it later, when
-    # nobody refers to the error any more, would make whatever transaction there is then fail.
+    # Close the generator at once, also if the function fails. Its server cursor ends with the savepoint; if the garbage
+    # collector closed it later, the transaction of that moment would fail.
     with closing(decoded(conn, query, parameters, portion=TOGETHER)) as rows:
         while page := list(islice(rows, TOGETHER)):
-            # All of them before the COPY, as in a page: a process that is frozen in the function would keep its locks.
+            # Compute all rows before the COPY, as in a page: a process frozen in the function would hold its locks.
             expected = list(compiled.transform.rows(alive(conn, page)))
             write_rows(conn, f"COPY {EXPECTED} ({columns}) FROM STDIN", expected)
             events = [(row["txid"], row["position"]) for row in page]

@@ -1,4 +1,4 @@
-"""`refold reconcile`: audit in topological order, heal what differs; and what analysts see of it."""
+"""`refold reconcile`: auditing builds and their views in topological order, and healing the differences."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ Depth = Literal["quick", "slice", "deep"]
 
 COMMAND = "refold reconcile"
 KEYS = 20
-"""Keys and slices that an incident names."""
+"""Most keys and slices that an incident names."""
 _DEEP = 'evidence @> \'{"depth": "deep"}\''
-"""Condition on an incident: a deep audit saw it."""
+"""Condition on an incident: a deep audit detected it."""
 
 
 def reconcile(
@@ -56,23 +56,23 @@ def reconcile(
     progress: Callable[[str, int], None] = lambda name, found: None,
     in_portions: bool = False,
 ) -> ReconcileReport:
-    """Audits live projections as of their cursors, and heals what differs.
+    """Audit live projections as of their cursors, heal the differences, and return a report.
 
-    A reader is compared with its stream, so the stream comes first: a right reader of a damaged stream looks as if
-    it had drifted, and "healing" it would spread the damage.
+    A stream is audited before its readers. A correct reader of a wrong stream would look like drift, and "healing" it
+    would spread the damage.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        projections: the folder of transforms; they are recomputed by their functions.
-        names: which projections, and with them the streams that they read; all when empty.
-        depth: `quick` compares the rows with the kept checksums, reads no log and heals nothing; `slice` evaluates
-            the slices where they disagree again, and heals them; `deep` evaluates everything again, in steps, and
-            goes on where one that was interrupted has stopped.
-        since: only what events since then belong to; deep.
-        dry_run: report, and change nothing.
-        by: who asks, for the incidents.
-        progress: told of each projection, with the number of keys that differed.
-        in_portions: of a table that is too large for one statement of this session, look at the next portion only.
+        projections: the folder of transforms, whose functions compute their rows again.
+        names: the projections to audit, together with the streams that they read; empty for all.
+        depth: `quick` compares the rows with the kept checksums, and heals nothing; `slice` evaluates the slices that
+            differ from their checksums again, and heals them; `deep` evaluates all slices again, in steps, and
+            continues an interrupted audit.
+        since: audit only keys of events since then; always deep.
+        dry_run: report the differences, and change nothing.
+        by: name of the program, for the incidents.
+        progress: called after each projection with its name and the number of keys that differed.
+        in_portions: audit only the next portion of a table that is too large for one statement of this session.
 
     Raises:
         BuildError: a name is not live.
@@ -93,8 +93,8 @@ def reconcile(
                 with attempt:
                     task.one(build)
         except Exception as error:
-            # One whose query or function fails now, or that somebody has locked, or that takes longer than a duty may,
-            # keeps nobody else from being audited.
+            # A build whose query or function fails, that is locked, or that exceeds the time limit of a duty, does not
+            # stop the audit of the others.
             alone = isinstance(error, psycopg.Error) and not conn.closed
             if not (isinstance(error, BuildError) or caused_by_event(error) or alone):
                 raise
@@ -111,7 +111,7 @@ def reconcile(
 
 
 def _with_streams(conn: psycopg.Connection, builds: Sequence[Build]) -> list[Build]:
-    """The builds and everything above them."""
+    """Return some builds with all their streams."""
     found = {build.build_id: build for build in builds}
     for build in builds:
         found |= {stream.build_id: stream for stream in streams_of(conn, build)}
@@ -119,7 +119,7 @@ def _with_streams(conn: psycopg.Connection, builds: Sequence[Build]) -> list[Bui
 
 
 def streams_of(conn: psycopg.Connection, build: Build) -> list[Build]:
-    """The builds between the log and this one, from the log down."""
+    """Return the builds between the log and a build, from the log down."""
     above: list[Build] = []
     upstream_id = build.upstream_id
     while upstream_id is not None:
@@ -129,7 +129,7 @@ def streams_of(conn: psycopg.Connection, build: Build) -> list[Build]:
 
 
 class Reconciler:
-    """One run over builds; the arguments are those of `reconcile`."""
+    """A run over builds; the arguments are those of `reconcile`."""
 
     def __init__(
         self,
@@ -154,11 +154,11 @@ class Reconciler:
         self.proof = LogProof()
 
     def view(self, build: Build) -> None:
-        """Looks at what analysts see of a live build, and makes its view again where that is something else."""
+        """Audit the view of a live build, and recreate it if it is missing or differs."""
         try:
             found = audit_view(self.conn, self.compiler, build, heals=self.heals, by=self.by, duty=self.in_portions)
         except psycopg.Error as error:
-            # The rows are looked at all the same: it may only be that nobody here may make a temporary view.
+            # Audit the rows anyway: the session may only lack the privilege for temporary views.
             if transient(error) or self.conn.closed:
                 raise
             self.result.skipped.append((f"the view of {build.projection}", described(error)))
@@ -166,11 +166,11 @@ class Reconciler:
         self.result.hidden += [] if found is None else [found]
 
     def one(self, build: Build) -> None:
-        """Audits a build, and heals it."""
-        # A promote may have pointed it at another stream while the others were audited.
+        """Audit a build, and heal it."""
+        # A promote may have switched it to another stream while others were audited.
         build = by_id(self.conn, build.build_id)
         if not build.loaded:
-            # A step of its load has written what the cursor knows nothing of, and healing would take it away.
+            # The cursor does not cover the rows that a step of the load has written, and healing would delete them.
             raise BuildError(f"{build.table_name} is being loaded")
         compiled = self.compiler.of(self.conn, build)
         if self.since is not None:
@@ -185,7 +185,7 @@ class Reconciler:
         portion = Portion(quick(self.conn, compiled), whole) if whole else next_portion(self.conn, compiled)
         found = portion.found
         written = {one.slice for one in found if one.relation != READ}
-        # Of a stream that was tampered with, a reader has read something else than is there: rightly so.
+        # A reader of a changed stream has correctly read other rows than the stream has now.
         unread = [one for one in found if one.relation == READ and build.upstream_id not in self.damaged]
         if written and not self.heals:
             self.damaged.add(build.build_id)
@@ -203,7 +203,7 @@ class Reconciler:
             self.heal(build, written, evidence, unread={one.slice for one in unread})
 
     def _look(self, build: Build, compiled: CompiledBuild, written: set[int], unread: Sequence[Disagreement]) -> None:
-        """What healing would find where checksums disagree."""
+        """Report the differences that healing would find in slices that differ from their checksums."""
         self.result.add_slices(compiled, build.projection, unread)
         suspects = parts(compiled, written)
         if unread and not compiled.statements.reads_by_slice:
@@ -246,13 +246,13 @@ class Reconciler:
     def _recount(
         self, build: Build, compiled: CompiledBuild, unread: Sequence[Disagreement], evidence: Mapping[str, object]
     ) -> None:
-        """Evaluates all of a build again that has missed something of its stream, or read it twice."""
+        """Evaluate all slices of a build that has missed rows of its stream or read them twice."""
         incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
         with self._nothing_from_damage(build):
             self.proof.read(self.conn, compiled, (one.slice for one in unread))
         before = self.result.drift
-        # From the start: a step of an audit that was interrupted may be older than what was missed. And to the end:
-        # what was missed may be what fails.
+        # From the start: a step of an interrupted audit may be older than the missed rows. And beyond failures: the
+        # missed events may be those that fail.
         self._steps(build, compiled, resume=False, goes_on=True)
         told = ReconcileReport()
         with self.conn.transaction():
@@ -260,7 +260,7 @@ class Reconciler:
             if locked is None or locked.upstream_id != compiled.upstream_id:
                 raise BuildError(f"{build.table_name} was replaced during the audit")
             now = reads.disagreements(self.conn, compiled, locked, parameters_of(self.conn, locked))
-            # What was missed since then is for the next audit.
+            # Rows that were missed since are left to the next audit.
             same = [one for one in now if one.signature in {other.signature for other in unread}]
             correct(self.conn, build.build_id, same)
             if self.result.drift == before:
@@ -270,10 +270,10 @@ class Reconciler:
 
     def _since(self, build: Build, compiled: CompiledBuild, since: datetime) -> None:
         if not _has_ts(self.conn, build):
-            raise BuildError(f"{compiled.plan.stream} has no column ts, so there is no `since`")
+            raise BuildError(f"{compiled.plan.stream} has no column ts, which an audit since a time needs")
         if build.upstream_id is not None and audit(self.conn, compiled, since).suspects:
-            # Its keys reach back to before `since`, and so may damage in its streams, which have been audited only
-            # from there on.
+            # Its keys may have events before `since`. The audit of its streams began at `since`, so drift before that
+            # may be the cause.
             for stream in streams_of(self.conn, build):
                 suspects = audit(self.conn, self.compiler.of(self.conn, stream)).suspects
                 if suspects and self.heals:
@@ -288,25 +288,25 @@ class Reconciler:
     def heal(
         self, build: Build, suspects: set[int], evidence: Mapping[str, object], *, unread: Set[int] = frozenset()
     ) -> None:
-        """Heals slices of a build, and leaves an incident that says what, and how long it took.
+        """Heal slices of a build, and record an incident with its evidence, outcome and duration.
 
         Args:
-            build: which.
-            suspects: which slices.
-            unread: slices of its stream of which it has read something else than its cursor says.
-            evidence: what was seen. Only a deep audit says so, as `depth`: then what others add leaves that standing.
+            build: the build.
+            suspects: its slices that differ.
+            unread: slices of its stream from which it has read other rows than its cursor says.
+            evidence: the findings. Only a deep audit adds `depth`, which later findings do not overwrite.
         """
         incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
         with self._nothing_from_damage(build), self.conn.transaction():
             told = heal(self.conn, self.compiler, build, suspects, unread=unread, proof=self.proof)
-            # What a deep audit saw and could not heal is perhaps not among what was healed here.
+            # This healing may not cover what a deep audit has found and could not heal.
             if "depth" in evidence or not self._open(build, f"i.{_DEEP}"):
                 incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=outcome(told))
         self.result.add(told)
 
     @contextmanager
     def _nothing_from_damage(self, build: Build) -> Iterator[None]:
-        """Where the log is damaged, says so, and lets the incident of what differs stay open."""
+        """Record damage of the log if the block finds any, and keep the incident of the drift open."""
         try:
             yield
         except LogDamaged as error:
@@ -318,14 +318,15 @@ class Reconciler:
             raise
         except Exception as error:
             if caused_by_event(error):
-                # What a damaged log has twice, say, cannot even be written. (Quickly: it fails at every attempt.)
+                # Damage may be the cause: rows of an event that is in the log twice cannot be written, for example.
+                # Only known damage is checked, which is fast, because every attempt fails like this.
                 with self._nothing_from_damage(build), self.conn.transaction():
                     refuse_known(self.conn)
             raise
 
     def _agrees(self, build: Build, because: str) -> None:
-        """Closes what an interrupted run has left open. What a deep audit saw, checksums may not see."""
-        # But a build that was made since has nothing of it; one that says it was made in the future does not know.
+        """Resolve the incident of an interrupted run. Checksums alone cannot resolve the finding of a deep audit."""
+        # They can for a build that was created since; a time of creation in the future does not count.
         seen = "true" if self.depth == "deep" else f"(NOT i.{_DEEP} OR i.detected_at < %s AND %s <= clock_timestamp())"
         if self._open(build, seen, *([] if self.depth == "deep" else [build.created_at] * 2)):
             incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome={"found": because})
@@ -348,7 +349,7 @@ def _evidence(depth: Depth, compiled: CompiledBuild, build: Build, found: Sequen
 
 
 def outcome(healed: ReconcileReport) -> dict[str, object]:
-    """What was healed, as an incident keeps it."""
+    """Return the repairs in the form that an incident stores."""
     return {
         "healed": {f"{relation}: {kind}": count for (_, relation, kind), count in sorted(healed.counts.items())},
         "keys": [{"relation": one.relation, **one.key} for one in healed.findings[:KEYS]],

@@ -1,8 +1,8 @@
-"""Releasing a dead letter: the event is applied after all, once, to the build and to everything that stands on it.
+"""Releasing a dead letter: applying its event once, to the build and to all its readers.
 
-It comes under its old coordinates, which the build's cursor and perhaps its readers' have passed. All of them are
-locked, upstream before downstream; `Cursor.applied` of each locked cursor decides: a reader that has passed the
-coordinates gets the new rows here, one that has yet to pass them will read them by itself, and must not get them twice.
+The event keeps its old coordinates, which the cursors of the build and perhaps of its readers have passed. All of them
+are locked, upstream before downstream. `Cursor.applied` of each locked cursor decides: a reader that has passed the
+coordinates gets the new rows here; any other reader will read them by itself, and must not get them twice.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from refold.store.builds.dead_letters import DeadLetter, described, excluded_eve
 from refold.store.builds.first_load import start_over
 
 EVERY = 2**31
-"""Rows at most: the rows of one key are few."""
+"""Most rows to write; a key has far fewer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a dead letter.
+    """The outcome of a release.
 
     Args:
-        letter: as it was.
-        answer: `released`; `failed` once more; `ended` by somebody else before.
-        error: for `failed`, what was said.
+        letter: the dead letter, as it was before.
+        answer: `released`; `failed` again; or `ended`, because another session had released or dropped it.
+        error: for `failed`, the message of the exception.
     """
 
     letter: DeadLetter
@@ -50,23 +50,23 @@ class Outcome:
 
 
 def release(conn: psycopg.Connection, compiler: Compiler, letter: DeadLetter) -> Outcome:
-    """Tries an event again that a build had to leave out.
+    """Try the event of a dead letter again, and return the outcome.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        compiler: the SQL of the builds, and the code of transforms.
-        letter: which.
+        compiler: makes the SQL of the builds, with the code of transforms.
+        letter: the dead letter.
 
     Raises:
-        BuildError: the build is not kept any more, or a transform's code is missing here.
-        LogDamaged: the event stands in a part of the log that is damaged.
+        BuildError: the build is no longer kept, or this process lacks the code of a transform.
+        LogDamaged: the event is in a damaged part of the log.
     """
     with conn.transaction():
         conn.execute("SET LOCAL plan_cache_mode = force_custom_plan")
         locked = lock_downwards(conn, by_id(conn, letter.build_id))
         if locked is None:
             raise BuildError(
-                f"{letter.table_name} is not kept any more",
+                f"{letter.table_name} is no longer kept up to date",
                 remedy="Its successor has its own dead letters.",
             )
         try:
@@ -86,12 +86,12 @@ def release(conn: psycopg.Connection, compiler: Compiler, letter: DeadLetter) ->
 
 
 def drop(conn: psycopg.Connection, letter: DeadLetter, reason: str) -> bool:
-    """Gives an event up for one build, for a reason that stays on record; False when it was not waiting any more.
+    """Drop a dead letter and record the reason; return False if it was no longer waiting.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        letter: which.
-        reason: why.
+        letter: the dead letter.
+        reason: the reason, which is recorded.
     """
     with conn.transaction():
         conn.execute("SELECT FROM refold.builds WHERE build_id = %s FOR NO KEY UPDATE", (letter.build_id,))
@@ -105,7 +105,7 @@ def drop(conn: psycopg.Connection, letter: DeadLetter, reason: str) -> bool:
 
 
 def _released(conn: psycopg.Connection, letter: DeadLetter) -> bool:
-    """Ends a letter; whoever does is the one who applies its event."""
+    """Mark a dead letter as released; return whether this session did, and so must apply its event."""
     return (
         conn.execute(
             "UPDATE refold.dead_letters SET state = 'released', ended_at = now(), ended_by = session_user"
@@ -117,7 +117,7 @@ def _released(conn: psycopg.Connection, letter: DeadLetter) -> bool:
 
 
 def _reach(conn: psycopg.Connection, compiler: Compiler, build: Build, key: Key, locked: Sequence[Build]) -> None:
-    """Applies the row of its stream at a key to a build that has passed it, and what comes of that to its readers."""
+    """Apply the stream's row at a key to a build that has passed the key, and the resulting rows to its readers."""
     build = by_id(conn, build.build_id)
     if not build.loaded:
         start_over(conn, build)
@@ -145,7 +145,7 @@ def _reach(conn: psycopg.Connection, compiler: Compiler, build: Build, key: Key,
 
 
 def _just(compiled: CompiledBuild, build: Build, key: Key) -> Read:
-    """A read of the row at one key, in a snapshot that shows it."""
+    """Return a read of the row at a key, in a snapshot that shows it."""
     cursor = build.cursor
     seen = cursor.done if cursor.done.visible(key.txid) else cursor.target
     assert seen is not None
@@ -155,7 +155,7 @@ def _just(compiled: CompiledBuild, build: Build, key: Key) -> Read:
 
 
 def _recompute(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, key: Key) -> None:
-    """Evaluates the query again for the key that a row of the stream belongs to, as of the build's cursor."""
+    """Evaluate the query again for the key of a row of the stream, as of the build's cursor."""
     [relation] = compiled.statements.relations
     row = conn.execute(
         f"SELECT {relation.stream_hash} FROM {compiled.stream.table}"
@@ -181,7 +181,7 @@ def _recompute(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, 
 
 
 def _rows_at(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, key: Key) -> list[tuple[str, Key]]:
-    """The rows that an event-grain build holds of the log event at a key, as its readers know them."""
+    """Return the ids and keys of the rows that an event-grain build holds for the log event at a key."""
     if build.upkeep not in EVENT_GRAIN:
         return []
     rows = conn.execute(

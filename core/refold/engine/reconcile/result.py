@@ -1,4 +1,4 @@
-"""What an audit found, as values."""
+"""The findings of audits, as values."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Kind = Literal["missing", "orphan", "drifted"]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One key at which a table differs from its query over the log.
+    """A key at which a table differs from its query over the log.
 
     Args:
-        projection: whose table.
+        projection: name of the projection.
         relation: the table, without its schema: the metric's, or a set of members beside it.
         kind: the row is `missing`, there is an `orphan` that no event explains, or it has `drifted`.
-        key: the columns that name the row.
-        before: the row as it stood (a list where the key has several rows); None for missing.
-        after: the row as the log has it; None for orphan.
-        healed: whether it has been set right.
+        key: the columns that identify the row.
+        before: the row in the table (a list if the key has several rows); None for missing.
+        after: the row according to the log; None for orphan.
+        healed: whether it was healed.
     """
 
     projection: str
@@ -40,15 +40,15 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class WrongSlice:
-    """A slice in which the rows are not what the kept checksum says.
+    """A slice whose rows differ from the kept checksum.
 
     Args:
-        projection: whose.
+        projection: name of the projection.
         relation: the table, without its schema.
-        slice: which part of it, in words.
-        recorded: rows that refold has written there.
-        actual: rows that are there; of equal numbers the contents differ.
-        read: it is a slice of the stream that the projection reads: what it has read of it, and what is there.
+        slice: the slice, in words.
+        recorded: number of rows that refold has written, or has read if `read` is set.
+        actual: number of rows in the table; if the numbers are equal, the contents differ.
+        read: whether it is a slice of the stream that the projection reads.
     """
 
     projection: str
@@ -61,13 +61,13 @@ class WrongSlice:
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """A metric whose view somebody has dropped or replaced: analysts are shown something else.
+    """A metric whose view was dropped or replaced, so that analysts do not see its rows.
 
     Args:
         projection: the metric.
-        healed: whether the view was made again.
-        because: why it could not be.
-        remedy: what to do about that.
+        healed: whether the view was recreated.
+        because: the reason if it could not be.
+        remedy: the action that removes this reason.
     """
 
     projection: str
@@ -82,14 +82,14 @@ class ReconcileReport:
 
     Args:
         findings: the first findings of each table, with their rows.
-        counts: all of them, by (projection, relation, kind).
-        slices: where rows and kept checksums disagree (quick), without a look at the log.
-        checksums: slices whose rows were right and whose checksum was wrong.
+        counts: number of findings, by (projection, relation, kind).
+        slices: slices whose rows differ from their checksums, as a quick audit finds them.
+        checksums: slices with correct rows and a wrong checksum.
         audited: the projections that were compared.
-        skipped: those that could not be, and why.
-        failed: those of them whose audit failed, which nobody expects.
-        unhealed: those of them that differ and were not healed, because the log is damaged.
-        hidden: metrics that their views do not show.
+        skipped: the projections that were not, each with the reason.
+        failed: the skipped projections whose audit raised an unexpected error.
+        unhealed: the skipped projections that differ, and were not healed because the log is damaged.
+        hidden: metrics whose views were dropped or replaced.
     """
 
     findings: list[Difference] = field(default_factory=list)
@@ -104,37 +104,37 @@ class ReconcileReport:
 
     @property
     def drift(self) -> int:
-        """How many keys differed."""
+        """Return the number of keys that differed."""
         return self.counts.total()
 
     @property
     def clean(self) -> bool:
-        """Whether nothing at all differed."""
+        """Return whether the run found no difference of any kind."""
         return not (self.drift or self.slices or self.checksums or self.unhealed or self.hidden)
 
     def add(self, other: ReconcileReport) -> None:
-        """Add what a part of the run found and did."""
+        """Add the findings of a part of the run."""
         self.findings += other.findings
         self.counts += other.counts
         self.slices += other.slices
         self.checksums += other.checksums
 
     def add_slices(self, compiled: CompiledBuild, projection: str, found: Iterable[Disagreement]) -> None:
-        """Adds what a quick audit found."""
+        """Add the findings of a quick audit."""
         self.slices += _in_words(compiled, projection, found)
 
     def add_checksums(self, compiled: CompiledBuild, projection: str, found: Iterable[Disagreement]) -> None:
-        """Adds checksums that were wrong."""
+        """Add wrong checksums."""
         self.checksums += _in_words(compiled, projection, found)
 
 
 @dataclass(frozen=True, slots=True)
 class AuditResult:
-    """What an audit saw.
+    """The outcome of an audit.
 
     Args:
-        suspects: the slices in which a build differs from its query, or its rows from their checksums.
-        report: the differences, where they were asked for; healing reports its own.
+        suspects: the slices in which a build differs from its query or from its checksums.
+        report: the differences, if they were asked for; healing has its own report.
     """
 
     suspects: set[int]
@@ -142,7 +142,7 @@ class AuditResult:
 
 
 def bare_name(table: str) -> str:
-    """A table's name without its schema."""
+    """Return a table's name without its schema."""
     return table.split(".", 1)[1].strip('"')
 
 

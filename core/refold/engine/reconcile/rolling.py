@@ -1,4 +1,4 @@
-"""The rolling deep audit: a step now and then, so that all of history is recomputed once in a period."""
+"""The rolling deep audit: small steps that recompute all of history once in a period."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from refold.store.builds.graph import by_depth
 from refold.store.builds.suspects import suspects
 
 SECONDS = 5.0
-"""For which suspects are proved at a time, if there is so much; the rest is for the next time."""
+"""Seconds for which a call audits suspects; the next call continues."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a step of the rolling audit did.
+    """The outcome of a step of the rolling audit.
 
     Args:
-        projection: whose slices were recomputed.
-        finished: they were the last of this round.
-        report: what was found and healed.
+        projection: the projection whose slices were recomputed.
+        finished: whether they were the last of this round.
+        report: the findings and repairs.
     """
 
     projection: str
@@ -40,19 +40,19 @@ class Step:
 
 
 def step(conn: psycopg.Connection, compiler: Compiler, *, by: str = "rolling deep audit") -> Step | None:
-    """The next step of the audit that recomputes all of history once in `refold.settings.deep_audit_days`.
+    """Do the next step of the audit that recomputes all of history once in `refold.settings.deep_audit_days`.
 
-    A step is a portion of one build's slices. Steps are due evenly over the period, so that they cost the same all
-    the time; of the builds with a step due the one comes first that was tried longest ago. (Not the one that is most
-    overdue: where its audit fails, that would be the same one for ever.)
+    A step is a portion of a build's slices. Steps are due evenly over the period, so that the load is even. Of the
+    builds with a due step, the build that was tried longest ago comes first. (The most overdue build would stay first
+    for ever if its audit fails.)
 
     Args:
-        conn: a worker's, in autocommit mode.
-        compiler: the SQL of the builds, and the transforms that this process has.
-        by: who asks, for the incidents.
+        conn: a worker's connection, in autocommit mode.
+        compiler: makes the SQL of the builds, with the transforms of this process.
+        by: name of the program, for the incidents.
 
     Returns:
-        None when nothing is due.
+        The outcome; None if no step is due.
     """
     row = conn.execute(
         "SELECT make_interval(days => deep_audit_days), clock_timestamp() FROM refold.settings"
@@ -65,11 +65,11 @@ def step(conn: psycopg.Connection, compiler: Compiler, *, by: str = "rolling dee
         try:
             compiled = compiler.of(conn, build)
         except BuildError:
-            continue  # Its transform is not here; another worker has it.
+            continue  # This process lacks the transform; another worker has it.
         mark = find_mark(conn, build.build_id, rolling=True)
         at, ranges = _due(conn, compiled, mark, period, now)
         if at <= now:
-            # One that was tried in the future, by a clock that was ahead, would come after all others for as long.
+            # A clock that was ahead may have stored a try in the future, which would put the build last until then.
             tried = mark.stepped_at if mark and mark.stepped_at <= now else never
             due.append((tried, build.build_id, build, compiled, mark, ranges))
     if not due:
@@ -79,15 +79,15 @@ def step(conn: psycopg.Connection, compiler: Compiler, *, by: str = "rolling dee
 
 
 def prove_suspects(conn: psycopg.Connection, compiler: Compiler, *, by: str) -> None:
-    """Audits what was kept while the log was damaged, upstream first: a new round of each, in steps without a pause.
+    """Audit the builds that workers kept while the log was damaged, upstream first, in a new round without pauses.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        compiler: the SQL of the builds, and the transforms that this process has.
-        by: who asks, for the incidents.
+        compiler: makes the SQL of the builds, with the transforms of this process.
+        by: name of the program, for the incidents.
 
     Raises:
-        BuildError: one could not be audited; the others were.
+        BuildError: a build could not be audited; the others were.
     """
     until = time.monotonic() + SECONDS
     failed: BuildError | None = None
@@ -95,7 +95,7 @@ def prove_suspects(conn: psycopg.Connection, compiler: Compiler, *, by: str) -> 
         try:
             compiled = compiler.of(conn, build)
         except BuildError:
-            continue  # Its transform is not here; another worker has it.
+            continue  # This process lacks the transform; another worker has it.
         try:
             _prove(conn, compiler, build, compiled, by, until)
         except BuildError as error:
@@ -115,7 +115,7 @@ def _prove(
     assert row is not None
     while True:
         mark = find_mark(conn, build.build_id, rolling=True)
-        # A round that began before may have read what was damaged.
+        # A round that began before the repair may have read damaged events.
         if mark is not None and mark.began_at <= row[0]:
             mark = begin(conn, build.build_id, mark, rolling=True)
             if mark is None:
@@ -129,14 +129,14 @@ def _prove(
 def _due(
     conn: psycopg.Connection, compiled: CompiledBuild, mark: Mark | None, period: timedelta, now: datetime
 ) -> tuple[datetime, Range]:
-    """When the next step of a build is due, and which it is; what was never audited is due at once.
+    """Return when the next step of a build is due, and its slices; a build that was never audited is due at once.
 
-    So is what was begun or finished in the future: the clock that said so was ahead.
+    A round that began or finished in the future, by a clock that was ahead, is due at once too.
     """
     if mark is None:
         return datetime.min.replace(tzinfo=UTC), plan(conn, compiled, None)[0]
     if mark.finished_at is not None:
-        # A round that took longer than the period does not push itself before the others'.
+        # After a round that took longer than the period, the next begins now, and not before the others'.
         late = max(mark.began_at, mark.finished_at) > now
         return now if late else max(mark.began_at + period, mark.finished_at), plan(conn, compiled, None)[0]
     left = plan(conn, compiled, mark.upto_slice)
@@ -160,11 +160,11 @@ def _step(
     else:
         mark = touch(conn, mark)
     if mark is None:
-        # Somebody else is at it, who took this worker for lost.
+        # Another worker does the step, because it considered this one lost.
         return None
     suspects = audit(conn, compiled, ranges=(ranges,)).suspects
     if suspects:
-        # Compared with a damaged stream it would be made wrong.
+        # Healing from a wrong stream would make the build wrong.
         for stream in streams_of(conn, build):
             run.one(stream)
         run.heal(build, suspects, {"depth": "deep"})
@@ -174,7 +174,7 @@ def _step(
 
 
 def _close(conn: psycopg.Connection, build: Build, by: str) -> None:
-    """Closes what an interrupted audit has left open before this round began, which has looked at everything since."""
+    """Resolve an incident from before this round, which has audited all slices since."""
     mark = find_mark(conn, build.build_id, rolling=True)
     if mark is not None and incidents.find(
         conn,

@@ -1,4 +1,4 @@
-"""Which part of a projection is audited: all of it, or what events since an instant belong to. Pure."""
+"""The scope of an audit: all of a projection, some slices, or the keys of events since an instant. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from refold.model.upkeep.statements import Relation
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Two conditions that select the same keys: one on the stream's rows, one on the table's."""
+    """Two conditions that select the same keys: on the stream's rows and on the table's rows."""
 
     stream: str
     table: str
@@ -24,10 +24,10 @@ WHOLE = Scope(EVERYTHING, EVERYTHING)
 
 
 def since(plan: Plan, relation: Relation, stream: Stream) -> Scope:
-    """The keys that events since the parameter `since` belong to.
+    """Return the scope of the keys of events since the parameter `since`.
 
-    Where a part of the key is the event's day (or hour, week, …) in UTC, these are all rows from that day
-    on, with or without events. Otherwise they are the keys of those events.
+    If a part of the key is the event's day (or hour, week, …) in UTC, the scope has all rows from that day on, even
+    those without events. Otherwise it has the keys of those events.
     """
     for part in plan.key:
         start = _rounded(part.sql)
@@ -38,17 +38,17 @@ def since(plan: Plan, relation: Relation, stream: Stream) -> Scope:
 
 
 def within(relation: Relation, ranges: Sequence[Range]) -> Scope:
-    """The keys of some slices."""
+    """Return the scope of some slices."""
     return Scope(*relation.slicing.scope(ranges))
 
 
 def both(one: Scope, other: Scope) -> Scope:
-    """The keys in two scopes."""
+    """Return the scope of the keys that are in both scopes."""
     return Scope(f"({one.stream})\n  AND {other.stream}", f"({one.table})\n  AND {other.table}")
 
 
 def _rounded(sql: str) -> str | None:
-    """The parameter `since` rounded as a key's expression rounds ts; None when the key is something else."""
+    """Return the parameter `since`, rounded as a key rounds ts; None if the key is another expression."""
     if day_unit(sql) is None:
         return None
     return sql.replace("(ts AT TIME ZONE", "(%(since)s::timestamptz AT TIME ZONE").replace(

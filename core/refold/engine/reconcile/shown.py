@@ -1,4 +1,4 @@
-"""The view of a metric as part of its audit: right rows are of no use to who is shown something else."""
+"""The view of a metric as part of its audit: analysts see correct rows only through a correct view."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import described
 
 DUTY_LOCK_WAIT_S = 1.0
-"""Seconds for which a duty waits for those who read a view: it comes by again."""
+"""Seconds for which a duty waits for sessions that read a view, before its next run tries again."""
 
 
 def audit_view(
     conn: psycopg.Connection, compiler: Compiler, build: Build, *, heals: bool, by: str, duty: bool = False
 ) -> Hidden | None:
-    """Looks at what analysts see of a metric, and makes its view again if that is something else.
+    """Audit the view of a metric, recreate it if it is missing or differs, and return the finding, if any.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        compiler: the SQL of builds.
+        compiler: makes the SQL of builds.
         build: the metric's live build.
-        heals: make it again, and leave an incident; else only look.
-        by: who asks, for the incident.
-        duty: others wait for this to end.
+        heals: whether to recreate the view and record an incident; False only reports.
+        by: name of the program, for the incident.
+        duty: whether a duty calls it, which must not wait for long.
     """
     name = build.projection
     known = incidents.open_incidents(conn, "hidden", subject=name)
     if not is_hidden(conn, build, compiler):
         if heals and known:
-            incidents.resolve(conn, "hidden", name, by=by, outcome={"because": "its view is as it should be"})
+            incidents.resolve(conn, "hidden", name, by=by, outcome={"because": "its view is correct"})
         return None
     if not heals:
         return Hidden(name, healed=False)
-    # What is taken away here somebody may have written by hand, and want back.
+    # Keep the text of the view that is replaced: its author may want it back.
     text = standing(conn, name)
     incidents.detect(conn, "hidden", name, by=by, evidence={} if known and text is None else {"stood": text})
     try:
         made = shown_again(conn, build, compiler, by=by, seconds=DUTY_LOCK_WAIT_S if duty else LOCK_WAIT_S)
         why = None if made else BuildError(
-            f"the transform {name} is not here", remedy="Give the folder that was deployed: --projections DIR."
+            f"the code of transform {name} is missing", remedy="Name the folder that was deployed: --projections DIR."
         )  # fmt: skip
     except (BuildError, psycopg.Error) as error:
         if transient(error) or conn.closed:

@@ -1,4 +1,4 @@
-"""After a restore: bringing every build back under the one law, whatever came back of the log."""
+"""Recovery after a restore: making every build equal its query over the restored log again."""
 
 from refold.engine.recovery.recovery import RecoveryReport, recover
 from refold.engine.recovery.survey import Survey, survey

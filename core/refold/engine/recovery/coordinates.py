@@ -1,8 +1,7 @@
-"""New coordinates: of the log, of the streams made of it, of cursors and dead letters.
+"""New coordinates for the log, its streams, cursors and dead letters.
 
-Every event that is there gets a txid that no transaction of a cluster ever has again; its position, and with it the
-order of reading, stays. Two events of different clusters can have the same position: then the older keeps the lower
-txid.
+Every restored event gets a txid that no later transaction of a cluster can have. It keeps its position, and with that
+the order of reading. Two events of different clusters can have the same position: then the older keeps the lower txid.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from refold.store.log.guards import GUARDS, guards_disabled
 RESTORED = 2
 """The txid of restored events (Postgres's FrozenTransactionId: older than every transaction)."""
 BOUND = 100
-"""All restored events are below it, and all transactions of a cluster above: initdb itself takes hundreds."""
+"""Txid above those of all restored events and below those of a cluster: initdb itself uses hundreds."""
 EVERYTHING = Snapshot(BOUND, BOUND, ())
-"""The cursor that has applied all restored events, and nothing that comes."""
+"""Snapshot in which all restored events are applied, and no later event."""
 
 
 def draw_from_the_end(conn: psycopg.Connection) -> None:
-    """Puts the sequence behind the log's last position, where a restore left it before, and makes room there.
+    """Move the sequence of positions past the last position in the log, and create segments there.
 
-    Only forward: whoever draws a position meanwhile draws one of the low ones, or one behind the end. What is known
-    about who has drawn which positions (refold.positions_since) is noted anew.
+    A restore may leave the sequence too low. It only moves forward: a producer that appends meanwhile draws a free
+    position. The record of which transactions may have drawn which positions (refold.positions_since) starts again.
 
     Args:
         conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
@@ -49,23 +48,23 @@ def draw_from_the_end(conn: psycopg.Connection) -> None:
             """
         )
         conn.execute("SELECT refold.ensure_segments()")
-    # A transaction of its own, with an id that is younger than the sequence's new place: below the old one, whoever
-    # appended since the restore has drawn positions of slices that had been noted as passed.
+    # In a second transaction, whose id is younger than the move of the sequence: producers since the restore may have
+    # drawn positions in slices that were recorded as passed.
     conn.execute("UPDATE refold.sealed_slices SET passed = pg_current_xact_id()")
 
 
 def rewrite_log(conn: psycopg.Connection) -> int:
-    """Gives all events of the log the restored txid, segment by segment; returns how many had another.
+    """Give all events of the log the restored txid, segment by segment; return the number of events changed.
 
-    Each segment is a transaction, and nobody reads meanwhile: a run that was killed goes on with the next one. What
-    is appended behind it keeps its own txid, which no cursor knows yet.
+    Each segment is a transaction, and workers do not run meanwhile: a killed run continues with the next segment. An
+    event that is appended meanwhile keeps its own txid, which no cursor covers yet.
 
     Args:
         conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
     """
     changed = 0
     with conn.transaction():
-        # The events' hashes are of other coordinates: the segments are sealed anew.
+        # The checksums of sealed slices include the old coordinates: workers seal the slices again.
         conn.execute("SET LOCAL ROLE refold_owner")
         conn.execute("DELETE FROM refold.sealed_slices")
     segments = conn.execute(
@@ -83,7 +82,7 @@ def rewrite_log(conn: psycopg.Connection) -> int:
         failpoint("recover_segment")
         conn.execute("SET ROLE refold_owner")
         try:
-            # The old rows are as many as the new ones, and nothing is known about a restored table.
+            # Half of the rows are dead now, and a restored table has no statistics.
             conn.execute(f"VACUUM (ANALYZE) {segment}".encode())
         finally:
             conn.execute("SET ROLE refold_worker")
@@ -91,7 +90,7 @@ def rewrite_log(conn: psycopg.Connection) -> int:
 
 
 def rewrite_build(conn: psycopg.Connection, build: Build) -> None:
-    """Gives a loaded build the cursor of everything, and its rows the restored txid where they carry one.
+    """Give a loaded build the cursor `EVERYTHING`, and its rows the restored txid if they have one.
 
     Args:
         conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
@@ -119,7 +118,7 @@ def _rewrite(conn: psycopg.Connection, table: str, within: str) -> int:
 
 
 def unload(conn: psycopg.Connection, build: Build) -> None:
-    """Makes a loaded build one that is loaded for the first time.
+    """Empty a loaded build, so that its first load starts again.
 
     Args:
         conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
@@ -134,27 +133,27 @@ def unload(conn: psycopg.Connection, build: Build) -> None:
 
 
 def _put(conn: psycopg.Connection, build: Build, cursor: Cursor) -> None:
-    """Puts a cursor where it would not be allowed to go."""
+    """Set a cursor with its guards disabled."""
     guards_disabled(
         conn, "refold.cursors", ["guard_cursor", "refuse_foreign_cluster"], lambda: move(conn, build, cursor)
     )
 
 
 def settle_dead_letters(conn: psycopg.Connection, build: Build, stream: str) -> list[str]:
-    """Points a build's dead letters at their events; forgets those whose event is gone, and names them.
+    """Update the coordinates of a build's dead letters; delete those without an event, and return their event ids.
 
-    One that stayed behind would keep its event out when the producer sends it again.
+    A dead letter without an event would exclude that event if the producer sends it again.
 
     Args:
         conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
         build: the build.
-        stream: the table that it reads, already as it must be.
+        stream: the table that it reads, with its final coordinates.
     """
     if not conn.execute("SELECT FROM refold.dead_letters WHERE build_id = %s LIMIT 1", (build.build_id,)).rowcount:
         return []
     ordinal = "letter.ordinal" if stream == LOG_TABLE else "event.ordinal"
     with conn.transaction():
-        # Whoever changes letters holds the build's lock.
+        # All code that changes dead letters holds the build's lock.
         lock(conn, build.build_id, wait=True)
         conn.execute(
             f"""

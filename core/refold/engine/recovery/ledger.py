@@ -1,7 +1,7 @@
-"""The ledger after a restore: it must know all the ids that are in the log, and forgets none.
+"""The ledger (dedup table) after a restore: it must hold all ids of the log, and keeps all ids that it has.
 
-An id whose event was lost stays taken: its event may come back from a backup or an archive, and nothing else may come
-under its name. It is written down as lost, and whoever sends it again is told so.
+The id of a lost event stays reserved: the event may return from a backup or an archive, and no other event may take its
+id. The id is recorded as lost, and a producer that sends it again gets an error that says so.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from refold.store.log.guards import GUARDS, guards_disabled
 from refold.store.log.integrity import WHOLE_LOG, whole
 
 NAMED = 50
-"""Ids that a report names."""
-REASON = "refold recover: what is in the log after the restore counts"
-"""Of what it accepts."""
+"""Most ids that a report names."""
+REASON = "refold recover: the restored log is taken as correct"
+"""Reason of the acceptance that a recovery records."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """How ledger and log differ.
+    """The differences between ledger and log.
 
     Args:
         events: events in the log.
-        lost: ids whose event is not in the log: it was lost with the restore, and nobody has accepted that yet.
-        unknown: events whose id is not in the ledger: they would get in a second time.
-        changed: ids whose digest or position is not that of the event: a repetition would be taken for a conflict.
-        lost_ids: the first of the lost.
-        twice: ids that the log holds more than once, the first of them. That is damage, for a person to decide.
+        lost: ids whose event is missing from the log, without an acceptance that says so.
+        unknown: events whose id is not in the ledger; such an event could be appended a second time.
+        changed: ids whose digest or position differs from the event; a duplicate would count as a conflict.
+        lost_ids: the first lost ids.
+        twice: the first ids that the log holds more than once; that is damage, which a person must resolve.
     """
 
     events: int
@@ -69,7 +69,7 @@ FROM counted AS c
 
 
 def compare(conn: psycopg.Connection) -> Ledger:
-    """Compares the ledger with the log, reading both once or twice.
+    """Return the differences between ledger and log, reading both once or twice.
 
     Args:
         conn: acts as refold_worker.
@@ -78,11 +78,11 @@ def compare(conn: psycopg.Connection) -> Ledger:
 
 
 def bring_in_order(conn: psycopg.Connection, found: Ledger) -> None:
-    """Makes the ledger know what the log holds, and writes down what it knows and the log has lost.
+    """Complete the ledger from the log, and record the ids whose events are lost.
 
     Args:
         conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
-        found: how they differ.
+        found: the differences between ledger and log.
     """
     if found.lost or found.changed or found.unknown:
         guards_disabled(conn, "refold.event_ids", GUARDS, lambda: _accept(conn, found))
@@ -114,7 +114,7 @@ def _accept(conn: psycopg.Connection, found: Ledger) -> None:
               <> (refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version), e.position)
         """
     )
-    # Sorted, as everybody inserts ids: two can then not wait for each other in a circle.
+    # Sorted, like every insert of ids: that order prevents deadlocks.
     conn.execute(
         """
         INSERT INTO refold.event_ids (event_id, digest, position)
@@ -124,12 +124,12 @@ def _accept(conn: psycopg.Connection, found: Ledger) -> None:
         ORDER BY e.event_id
         """
     )
-    # What stands there counts from now on: the slices are sealed anew.
+    # The log is correct by definition now: workers seal its slices again.
     conn.execute("DELETE FROM refold.sealed_slices")
 
 
 def settle_lost(conn: psycopg.Connection) -> None:
-    """Forgets of what was lost that it was, where it is in the log again.
+    """Delete the records of lost events that are in the log again.
 
     Args:
         conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
@@ -140,10 +140,10 @@ def settle_lost(conn: psycopg.Connection) -> None:
 
 
 def rehash(conn: psycopg.Connection) -> None:
-    """Takes all digests with this server's hash functions, and forgets the checksums of sealed slices, by portions.
+    """Compute all digests with this server's hash functions, in portions, and delete the checksums of sealed slices.
 
-    What the digests would have told about the content is lost with them; which events there are is compared later.
-    Run again after it was killed, it finds what is done already.
+    The old digests can no longer reveal changed content; the ids are still compared later. After a kill, a second run
+    skips the digests that are done.
 
     Args:
         conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
@@ -174,7 +174,7 @@ def _digest(conn: psycopg.Connection, bounds: dict[str, int]) -> None:
 
 
 def _reindex(conn: psycopg.Connection) -> None:
-    """Makes the indexes anew that hold hashes: a look by another hash would find nothing there."""
+    """Rebuild the indexes that hold hashes: a lookup by another hash function would find nothing there."""
     rows = conn.execute(
         r"""
         SELECT format('%I.%I', n.nspname, c.relname), pg_get_userbyid(c.relowner)

@@ -1,7 +1,7 @@
-"""`refold recover`: the steps, in an order in which it may be killed after any of them and run again.
+"""`refold recover`: its steps, in an order that allows a kill after any of them and another run.
 
-Until the last step the database keeps its foreign system identifier (or none, once coordinates are being rewritten):
-workers refuse to start, and the cursors of those that run are held by a trigger. Producers may go on all the time.
+Until the last step the database keeps its foreign system identifier (or none, while coordinates are rewritten): workers
+refuse to start, and a trigger holds the cursors of running ones. Producers may append all the time.
 """
 
 from __future__ import annotations
@@ -49,24 +49,24 @@ from refold.store.schema.cluster import REWRITE_IN_PROGRESS
 
 BY = "refold recover"
 ROUNDS = 3
-"""Audits of a build, each after the healing of what the one before it found."""
+"""Most audits of a build; each follows the healing of the drift that the audit before found."""
 OPEN_S = 30.0
-"""Seconds for which a transaction is waited for that was open before."""
+"""Seconds to wait for transactions that were open before the recovery."""
 
 
 @dataclass(slots=True)
 class RecoveryReport:
-    """What a recovery found and did.
+    """The findings and actions of a recovery.
 
     Args:
-        survey: how things stood.
+        survey: the state before.
         rewritten: events that got new coordinates.
-        drift: what the audits found and healed.
-        unread: about how many events each projection had not read in what was restored; they have been applied since.
-        damaged: of those projections, the slices that were not as they must be even without these events.
-        dead_letters: dead letters whose event is not in the log any more, by table.
-        unloaded: builds that could not be audited, and why; workers load them anew, as at first.
-        seconds: how long it took.
+        drift: the drift that the audits found and healed.
+        unread: estimated events that each projection had not read in the backup, by name; they are applied now.
+        damaged: slices of these projections that differed even without the unread events.
+        dead_letters: ids of dead letters whose event is no longer in the log, by table.
+        unloaded: builds that could not be audited, each with the reason; their first load starts again.
+        seconds: duration of the recovery.
     """
 
     survey: Survey
@@ -79,7 +79,7 @@ class RecoveryReport:
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, and for the incident."""
+        """Return the report as a dict, for JSON and for the incident."""
         return {
             **self.survey.as_dict(),
             "rewritten": self.rewritten,
@@ -101,28 +101,28 @@ def recover(
     *,
     progress: Callable[[str], None] = lambda step: None,
 ) -> RecoveryReport:
-    """Brings every build back under the law after a restore, then lets workers run again.
+    """Make every build equal its query again after a restore, then let workers run; return a report.
 
     Args:
         conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
-        projections: the folder of transforms, as they were deployed in what was restored.
-        progress: told of every step.
+        projections: the folder of transforms, as they were deployed in the restored database.
+        progress: called with the name of every step.
 
     Raises:
-        DatabaseError: the login may not act as the owner, the schema is not whole, or the log holds an event twice.
-        BuildError: another recovery or deploy is at it, a transform's code is not here, or a transaction is in the
-            way. What was done stays; the same command goes on from there.
+        DatabaseError: the login may not act as the owner, a schema is missing, or the log holds an event twice.
+        BuildError: another recovery or deploy is running, a transform's code is missing, or a transaction blocks the
+            recovery. Completed steps stay, and another run continues after them.
     """
     require_owner(conn)
     insist_on_schema(conn)
-    # A deploy that is being begun is not waited for: what was restored is not what it thinks.
+    # Do not wait for a deploy that begins: it does not expect a restored database.
     with one_at_a_time(conn, "deploy or recover", seconds=0):
         return _recover(conn, projections, progress)
 
 
 def _recover(conn: psycopg.Connection, projections: Path | None, progress: Callable[[str], None]) -> RecoveryReport:
     started = time.perf_counter()
-    progress("looking")
+    progress("surveying")
     plan = _survey_until_quiet(conn, projections)
     subject = conn.info.dbname
     result = RecoveryReport(plan)
@@ -132,19 +132,19 @@ def _recover(conn: psycopg.Connection, projections: Path | None, progress: Calla
     compiler = Compiler(projections)
     if strategy == "rewrite":
         if plan.cluster.recorded != REWRITE_IN_PROGRESS:
-            progress("what was not read yet")
+            progress("finding unread events")
             _look_behind(conn, compiler, result)
         _identify(conn, REWRITE_IN_PROGRESS)
     failpoint("recover_begun")
     draw_from_the_end(conn)
     _arm(conn)
     if plan.cluster.rehashed:
-        progress("the digests")
+        progress("computing digests")
         ledger.rehash(conn)
     if strategy == "rewrite":
-        progress("the log's coordinates")
+        progress("rewriting the log's coordinates")
         result.rewritten = rewrite_log(conn)
-    progress("the ledger")
+    progress("completing the ledger")
     again = strategy == "rewrite" or plan.cluster.rehashed
     ledger.bring_in_order(conn, ledger.compare(conn) if again else plan.ledger)
     ledger.settle_lost(conn)
@@ -153,7 +153,7 @@ def _recover(conn: psycopg.Connection, projections: Path | None, progress: Calla
     _part(conn, plan)
     for build in plan.of("audited"):
         if strategy == "rewrite":
-            progress(f"the coordinates of {build.table_name}")
+            progress(f"rewriting the coordinates of {build.table_name}")
             rewrite_build(conn, build)
             failpoint("recover_build")
     _audit(conn, compiler, result, progress)
@@ -166,13 +166,13 @@ def _recover(conn: psycopg.Connection, projections: Path | None, progress: Calla
 
 
 def _survey_until_quiet(conn: psycopg.Connection, projections: Path | None) -> Survey:
-    """The survey; while a transaction is open that could make a difference, once more."""
+    """Return a survey, repeated until no open transaction could change its findings."""
     until = time.monotonic() + OPEN_S
     while (found := survey(conn, projections)).decision.strategy == "wait":
         if time.monotonic() > until:
             raise BuildError(
-                f"{found.decision.because}: what it appends yet, a cursor would skip",
-                remedy="End it (pg_stat_activity.backend_xid, or pg_prepared_xacts, names who has it), then run "
+                f"{found.decision.because}; a cursor would skip events that it appends",
+                remedy="End it (see pg_stat_activity.backend_xid or pg_prepared_xacts for its session), then run "
                 "`refold recover` again.",
             )
         time.sleep(0.2)
@@ -180,9 +180,9 @@ def _survey_until_quiet(conn: psycopg.Connection, projections: Path | None) -> S
 
 
 def _look_behind(conn: psycopg.Connection, compiler: Compiler, result: RecoveryReport) -> None:
-    """Looks, while the cursors still mean something, which builds were behind, and what is wrong with them besides.
+    """Record which builds have unread events, and which of their slices differ, while the cursors are still valid.
 
-    Later they all have the cursor of everything, and an event that was merely unread looks like a row that is missing.
+    Later all builds have the cursor `EVERYTHING`, and an event that was merely unread looks like a missing row.
     """
     for build in result.survey.of("audited"):
         row = conn.execute(
@@ -197,31 +197,31 @@ def _look_behind(conn: psycopg.Connection, compiler: Compiler, result: RecoveryR
         except Exception as error:
             if not (isinstance(error, BuildError) or caused_by_event(error)):
                 raise
-            # What cannot be told apart is told as damage.
+            # The audit fails, so the report shows unread events of this build as drift.
             continue
         result.unread[build.projection] = int(row[0])
 
 
 def _identify(conn: psycopg.Connection, identifier: int) -> None:
-    """Says which cluster the coordinates speak of."""
+    """Store the system identifier of the cluster that the coordinates belong to."""
     with conn.transaction():
         conn.execute("SET LOCAL ROLE refold_owner")
         conn.execute("UPDATE refold.settings SET system_identifier = %s", (identifier,))
         if identifier != REWRITE_IN_PROGRESS:
             conn.execute("UPDATE refold.settings SET hash_probe = refold.hash_probe()")
-        # To the caller's transaction, where this is a part of one.
+        # The caller's transaction may go on.
         conn.execute("SET LOCAL ROLE refold_worker")
 
 
 def _arm(conn: psycopg.Connection) -> None:
-    """Puts the guards of the log back as they must stand: a restore of its rows alone leaves them otherwise."""
+    """Restore the guards of the log: a restore of rows only may leave them disabled."""
     with conn.transaction():
         conn.execute("SET LOCAL ROLE refold_owner")
         conn.execute("SELECT refold.arm_guards()")
 
 
 def _part(conn: psycopg.Connection, plan: Survey) -> None:
-    """Ends what cannot be kept, and starts first loads over."""
+    """Drop the builds that cannot be kept, and start unfinished first loads again."""
     for build in reversed(plan.of("lost")):
         with conn.transaction():
             if build.state == "live":
@@ -242,29 +242,29 @@ def _drop_view(conn: psycopg.Connection, build: Build) -> None:
         drop_view(conn, build.projection)
     except psycopg.errors.DependentObjectsStillExist as error:
         raise BuildError(
-            f"the table of {build.projection} or of what it reads was not restored, but {error.diag.message_detail}",
-            remedy="Drop what stands on it, and run `refold recover` again.",
+            f"the table of {build.projection} or of its upstream was not restored, but {error.diag.message_detail}",
+            remedy="Drop the views that depend on it, and run `refold recover` again.",
         ) from error
 
 
 def _audit(
     conn: psycopg.Connection, compiler: Compiler, result: RecoveryReport, progress: Callable[[str], None]
 ) -> None:
-    """Proves each build, its streams before it. Where that fails, the build is loaded anew, and what reads it too.
+    """Audit and heal each build after its streams; if that fails, start its first load again, and those of its readers.
 
-    That is for an event of which its query makes an error: an event that was unread in the backup, or came since.
-    The first load sets it aside, which an audit cannot; and one projection that fails keeps no other from being used.
+    An audit fails if the query raises an error for an event that was unread in the backup or arrived since. The first
+    load makes it a dead letter, which an audit cannot do. So a failing projection does not block the others.
     """
     unloaded: dict[int | None, str] = {}
     for build in result.survey.of("audited"):
         progress(f"auditing {build.projection}")
         try:
             if build.upstream_id in unloaded:
-                raise BuildError(f"it reads {unloaded[build.upstream_id]}, which is loaded anew")
+                raise BuildError(f"it reads {unloaded[build.upstream_id]}, which is loaded again")
             _prove(conn, compiler, build, result)
         except Exception as error:
             if isinstance(error, LogDamaged) or not (isinstance(error, BuildError) or caused_by_event(error)):
-                # From a damaged log it must not be loaded either.
+                # A damaged log must not be loaded from either.
                 raise
             unload(conn, build)
             unloaded[build.build_id] = build.projection
@@ -273,7 +273,7 @@ def _audit(
 
 
 def _read_on(conn: psycopg.Connection, compiler: Compiler, build: Build, behind: set[int]) -> None:
-    """Applies what a build had not read yet, by the means of healing. It is no repair, and not recorded as one."""
+    """Apply the unread events of a build by healing their slices, without recording a repair."""
     with conn.transaction():
         last = conn.execute("SELECT coalesce(max(repair_id), 0) FROM refold.repairs").fetchone()
         heal(conn, compiler, build, behind, readers=False)
@@ -285,23 +285,23 @@ def _read_on(conn: psycopg.Connection, compiler: Compiler, build: Build, behind:
 
 
 def _prove(conn: psycopg.Connection, compiler: Compiler, build: Build, result: RecoveryReport) -> None:
-    """Audits a build whose streams have been proved, heals what differs, and audits it again until nothing does.
+    """Audit and heal a build until nothing differs; its streams are audited already.
 
-    Whatever else is kept about a build's rows has to be made anew here.
+    All other records about the rows of a build are computed again here.
     """
     compiled = compiler.of(conn, build)
     lost = settle_dead_letters(conn, build, compiled.stream.table)
     if lost:
         result.dead_letters[build.table_name] = lost
     if result.survey.decision.strategy == "rewrite" or result.survey.cluster.rehashed:
-        # The rows have other coordinates, or hashes, than when those were summed up.
+        # The stored checksums are of rows with other coordinates or hashes.
         with conn.transaction():
             take(conn, build.build_id, compiled.statements.relations)
     for _ in range(ROUNDS):
         suspects = audit(conn, compiled).suspects
         if not suspects:
             break
-        # They come next. But where workers run, nobody may be left with a reader that differs for long.
+        # Readers are audited next. But with `prove` workers may run, and readers must not differ for long.
         readers = result.survey.decision.strategy == "prove"
         damaged = result.damaged.get(build.projection, suspects)
         if suspects & damaged:
@@ -310,7 +310,7 @@ def _prove(conn: psycopg.Connection, compiler: Compiler, build: Build, result: R
         if suspects - damaged:
             _read_on(conn, compiler, by_id(conn, build.build_id), suspects - damaged)
     else:
-        raise BuildError(f"{build.table_name} still differs from its query after it was healed")
+        raise BuildError(f"{build.table_name} still differs from its query after {ROUNDS} rounds of healing")
     with conn.transaction():
         plan_freely(conn)
         locked = lock(conn, build.build_id, wait=True)
@@ -322,6 +322,6 @@ def _prove(conn: psycopg.Connection, compiler: Compiler, build: Build, result: R
         "SELECT to_regclass('metrics.' || quote_ident(%s)) IS NOT NULL", (build.projection,)
     ).fetchone()
     if build.state == "live" and shown != (True,):
-        # Only the other schemas were restored.
+        # The schema `metrics` was not restored.
         with conn.transaction():
             switch_view(conn, build.projection, compiled)

@@ -1,13 +1,13 @@
-"""What has to be done about the coordinates after a restore. Pure.
+"""The strategy of a recovery: what it does about the coordinates after a restore. Pure.
 
-Every way ends in the same two facts, and from these the law follows, whatever was restored:
+Each strategy establishes the same two facts, from which the one law follows:
 
 1. The audit has shown that each table equals its query over the events that its cursor calls applied.
-2. Every cursor's bound (`xmax` of done and target) is at most the oldest transaction that was open when the cursors
-   stood still. What commits afterwards has a greater txid, so no cursor calls it done: it is unread until it is read.
+2. Every cursor's bound (`xmax` of done and target) is at most the oldest transaction that was open while the cursors
+   did not move. A transaction that commits later has a greater txid, so no cursor calls its events done.
 
-`adopt` finds the second as it is, `rewrite` makes it so. Neither trusts where an event came from: one that a producer
-appended between the restore and the recovery, under a txid that an old cursor calls done, differs in the audit.
+`adopt` finds the second fact as it is, and `rewrite` establishes it. Neither depends on the origin of an event: a
+producer may have appended one after the restore, under a txid that an old cursor calls done. The audit finds it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from refold.store.builds.build import Build
 from refold.store.schema.cluster import REWRITE_IN_PROGRESS, ClusterState
 
 Strategy = Literal["prove", "adopt", "rewrite", "wait"]
-"""prove: the coordinates are sound, only audit. adopt: they keep their meaning here. rewrite: transaction ids have
-started again. wait: an old transaction of this cluster is still open, and may yet append under a txid that a cursor
+"""prove: the coordinates are valid, only audit. adopt: they stay valid in this cluster. rewrite: transaction ids have
+started again. wait: an old transaction of this cluster is still open, and could append under a txid that a cursor
 calls done."""
 
 BuildOutcome = Literal["audited", "loaded again", "lost", "dropped"]
@@ -29,25 +29,27 @@ BuildOutcome = Literal["audited", "loaded again", "lost", "dropped"]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Which way, and why, as a sentence."""
+    """The strategy of a recovery, with the reason in words."""
 
     strategy: Strategy
     because: str
 
 
 def decide(found: ClusterState) -> Decision:
-    """Which way leads from these cluster."""
+    """Return the strategy for the state of a cluster."""
     if found.recorded == REWRITE_IN_PROGRESS:
-        return Decision("rewrite", "a recovery that rewrites the coordinates was begun and is completed")
+        return Decision(
+            "rewrite", "an earlier recovery has begun to rewrite the coordinates, and this one completes it"
+        )
     if found.future:
         return Decision(
             "rewrite",
-            f"transaction ids started again: coordinates go up to {max(found.log, found.cursors - 1)}, this cluster "
-            f"has come to {found.next}",
+            f"transaction ids started again: coordinates go up to {max(found.log, found.cursors - 1)}, but this "
+            f"cluster has only reached {found.next}",
         )
     if not found.foreign:
-        because = ", but kept hashes are those of other hash functions" if found.rehashed else ""
-        return Decision("prove", f"the coordinates are this cluster's own{because}")
+        because = ", but stored hashes are those of other hash functions" if found.rehashed else ""
+        return Decision("prove", f"the coordinates belong to this cluster{because}")
     if found.cursors > found.oldest:
         return Decision(
             "wait",
@@ -55,19 +57,18 @@ def decide(found: ClusterState) -> Decision:
         )
     return Decision(
         "adopt",
-        f"every transaction below {found.oldest} is over here, and no cursor goes beyond: the coordinates keep "
-        "their meaning (as after pg_upgrade)",
+        f"every transaction below {found.oldest} has ended in this cluster, and no cursor goes beyond: the coordinates "
+        "stay valid (as after pg_upgrade)",
     )
 
 
 def outcomes(builds: Iterable[Build], tables: Collection[str], strategy: Strategy) -> dict[int, BuildOutcome]:
-    """What becomes of each build that is not dropped already.
+    """Return the outcome of a recovery for each build that is not dropped, by id.
 
     Args:
         builds: the builds, at least all that are kept or retired, upstream first.
-        tables: the names of the tables that there are in refold_builds.
-        strategy: retired builds are nobody's to audit, so where cursors have lost their meaning or their cluster, there
-            is no going back to them; and a first load is begun again.
+        tables: the names of the tables in refold_builds.
+        strategy: retired builds are not audited, so every strategy but `prove` drops them.
     """
     found: dict[int, BuildOutcome] = {}
     for build in builds:

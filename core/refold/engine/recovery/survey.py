@@ -1,4 +1,4 @@
-"""How things stand after a restore, and what a recovery would do about it. Changes nothing."""
+"""The survey of a restored database, and the plan of a recovery. Changes nothing."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from refold.store.schema.cluster import ClusterState, inspect_cluster
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was found, and what is to be done.
+    """The findings in a restored database, and the plan of a recovery.
 
     Args:
-        cluster: the coordinates beside this cluster's transactions.
-        decision: which way, and why.
-        ledger: how ledger and log differ.
-        builds: every build that something becomes of, upstream first.
-        outcomes: what becomes of each, by its number.
+        cluster: the stored transaction ids beside those of this cluster.
+        decision: the strategy, with its reason.
+        ledger: the differences between ledger and log.
+        builds: every build that has an outcome, upstream first.
+        outcomes: the outcome of each build, by its id.
     """
 
     cluster: ClusterState
@@ -38,11 +38,11 @@ class Survey:
     outcomes: Mapping[int, BuildOutcome]
 
     def of(self, outcome: BuildOutcome) -> list[Build]:
-        """The builds with a outcome, upstream first."""
+        """Return the builds with an outcome, upstream first."""
         return [build for build in self.builds if self.outcomes[build.build_id] == outcome]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the survey as a dict for JSON."""
         return {
             "strategy": self.decision.strategy,
             "because": self.decision.because,
@@ -56,12 +56,12 @@ class Survey:
 
 
 def insist_on_schema(conn: psycopg.Connection) -> ClusterState:
-    """Where the coordinates stand.
+    """Return the state of the cluster; refuse a database without all schemas of refold.
 
     Raises:
-        NotInstalled: the schema is not whole.
+        NotInstalled: a schema is missing.
     """
-    # A schema that was restored by itself comes without its grants.
+    # A schema that was restored by itself lacks its grants.
     usable = conn.execute(
         "SELECT FROM pg_namespace"
         " WHERE nspname IN ('refold', 'refold_builds', 'metrics') AND has_schema_privilege(oid, 'USAGE')"
@@ -69,23 +69,23 @@ def insist_on_schema(conn: psycopg.Connection) -> ClusterState:
     found = inspect_cluster(conn) if usable == 3 else None
     if found is None:
         raise NotInstalled(
-            "the schemas of refold are not all in this database",
-            remedy="Run `refold migrate`: it adds what is missing.",
+            "this database lacks a schema or table of refold, or a privilege on one",
+            remedy="Run `refold migrate`: it creates what is missing and grants the privileges.",
         )
     return found
 
 
 def survey(conn: psycopg.Connection, projections: Path | None) -> Survey:
-    """Looks at everything that a recovery depends on.
+    """Return the findings and the plan of a recovery; change nothing.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        projections: the folder of transforms: without their code their tables cannot be audited.
+        projections: the folder of transforms, whose code the audit of their tables needs.
 
     Raises:
-        NotInstalled: the schema is not whole.
+        NotInstalled: a schema is missing.
         DatabaseError: the log holds an event twice.
-        BuildError: a transform's file is not here, or not as it was deployed.
+        BuildError: the file of a transform is missing, or differs from the deployed one.
     """
     found = insist_on_schema(conn)
     decision = decide(found)
@@ -103,6 +103,6 @@ def survey(conn: psycopg.Connection, projections: Path | None) -> Survey:
     if compared.twice:
         raise DatabaseError(
             f"the log holds events twice: {', '.join(compared.twice[:5])}{' …' if len(compared.twice) > 5 else ''}",
-            remedy="Two logs were restored into one. Restore again, into an empty database: nothing was changed.",
+            remedy="Two logs were restored into one. Restore again, into an empty database; nothing was changed yet.",
         )
     return Survey(found, decision, compared, tuple(b for b in builds if b.build_id in decided), decided)

@@ -1,1 +1,1 @@
-"""Scrub: is the log what it was when it was written? Never heals; damage is for a person."""
+"""Scrub: verifying that the log equals what was written. It never heals; a person resolves damage."""

@@ -1,7 +1,7 @@
-"""Accepting damage: a person says that the log goes on as it is; who, when, why and what was lost is written down.
+"""Accepting damage: a person declares the present log correct, which is recorded with user, time, reason and losses.
 
-The ledger keeps the ids of what is missing, so that nothing else gets in under them. It takes the content of what was
-changed, and the ids of what it did not know; the checksums of sealed slices are taken anew.
+The ledger keeps the ids of missing events, so that no other event takes them. It takes over the content of changed
+events and the ids of unknown ones. The checksums of sealed slices are computed again.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from refold.store.log.integrity import WHOLE_LOG, Damage, look, portions
 from refold.store.log.seal import DIFFERS, PAIRED, TOGETHER, SliceChecksum, checksums, segments
 
 DETAILS = 1_000
-"""Events that a row of `refold.acceptances` names."""
+"""Most events that a row of `refold.acceptances` names."""
 
 
 @dataclass(slots=True)
 class Accepted:
-    """What was accepted, or would be.
+    """The damage that was accepted, or would be.
 
     Args:
-        segment: of which segment.
-        missing: events that are not in the log any more; their ids stay in the ledger.
-        changed: events whose content is another.
-        unknown: events of which the ledger knew nothing.
-        slices: sealed slices whose checksums are taken anew.
-        damage: the first of it.
+        segment: qualified name of the segment.
+        missing: events that are no longer in the log; their ids stay in the ledger.
+        changed: events whose content differs from the ledger's digest.
+        unknown: events that were not in the ledger.
+        slices: sealed slices whose checksums are computed again.
+        damage: the first findings.
     """
 
     segment: str
@@ -47,13 +47,13 @@ class Accepted:
 
 
 def damaged(conn: psycopg.Connection) -> list[str]:
-    """The segments with an open incident."""
+    """Return the segments with an open incident of damage."""
     open_ones = incidents.open_incidents(conn, "log_damage")
     return sorted(incident.subject for incident in open_ones)
 
 
 def would_accept(conn: psycopg.Connection, segment: str) -> Accepted:
-    """What there is to accept in a segment.
+    """Return the damage of a segment that `accept` would accept.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
@@ -73,17 +73,17 @@ def would_accept(conn: psycopg.Connection, segment: str) -> Accepted:
 
 
 def accept(conn: psycopg.Connection, segment: str, reason: str, *, by: str = "refold scrub accept") -> Accepted:
-    """Accepts all damage of a segment as it stands, in one transaction.
+    """Accept all present damage of a segment, in one transaction, and return it.
 
     Args:
         conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
         segment: its qualified name.
-        reason: why; stays on record.
-        by: who asks, for the incident.
+        reason: the reason, which is recorded.
+        by: name of the command, for the incident.
 
     Raises:
         DatabaseError: the login may not act as the owner.
-        BuildError: an event stands in the log twice, which nobody can accept; or a transaction is in the way.
+        BuildError: an event is in the log twice, which cannot be accepted; or a transaction holds the ledger.
     """
     require_owner(conn)
     found = would_accept(conn, segment)
@@ -93,13 +93,13 @@ def accept(conn: psycopg.Connection, segment: str, reason: str, *, by: str = "re
 
 
 def record(conn: psycopg.Connection, found: Accepted, reason: str, *, by: str) -> None:
-    """Writes down what is accepted, and makes ledger and checksums what the log is.
+    """Record accepted damage, and update ledger and checksums to the present log.
 
     Args:
-        conn: acts as refold_owner, in a transaction in which the ledger's guards stand aside.
-        found: what is accepted.
-        reason: why.
-        by: who asks, for the incident.
+        conn: acts as refold_owner, in a transaction in which the ledger's guards are disabled.
+        found: the damage to accept.
+        reason: the reason, which is recorded.
+        by: name of the command, for the incident.
     """
     row = one_row(
         conn,
@@ -118,15 +118,15 @@ def record(conn: psycopg.Connection, found: Accepted, reason: str, *, by: str) -
         for one in look(conn, part, ledger=True).damage:
             if one.segment == found.segment:
                 raise BuildError(
-                    f"{one.event_id or one.detail} of {found.segment} is {one.fault} all the same: {one.detail}",
-                    remedy="One of two events with the same id has to go: see `refold scrub`.",
+                    f"{one.event_id or one.detail} of {found.segment} is still {one.fault}: {one.detail}",
+                    remedy="If two events have the same id, remove one of them: `refold scrub` names them.",
                 )
     outcome: dict[str, Any] = {"accepted": reason, "missing": found.missing, "changed": found.changed}
     incidents.resolve(conn, "log_damage", found.segment, by=by, outcome=outcome | {"unknown": found.unknown})
 
 
 _OWN = f"SELECT k.* FROM ({PAIRED}) AS k WHERE {DIFFERS}"
-"""The pairs of log and ledger between two positions that differ."""
+"""Pairs of log and ledger between two positions, where they differ."""
 _LOSE = f"""
     INSERT INTO refold.lost_events (event_id, acceptance)
     SELECT known, %(acceptance)s FROM ({_OWN}) AS o WHERE standing IS NULL
@@ -136,7 +136,7 @@ _CORRECT = f"""
     UPDATE refold.event_ids AS i SET digest = o.content
     FROM ({_OWN}) AS o WHERE o.known = i.event_id AND o.standing IS NOT NULL AND o.digest <> o.content
 """
-# One that was moved is known under its old position.
+# The ledger knows a moved event under its old position.
 _ADOPT = f"""
     INSERT INTO refold.event_ids AS i (event_id, digest, position)
     SELECT standing, content, stands FROM ({_OWN}) AS o WHERE known IS NULL AND times = 1 ORDER BY standing
@@ -183,7 +183,7 @@ def _counts(conn: psycopg.Connection, segment: str, part: Range) -> dict[str, in
 
 
 def _span(conn: psycopg.Connection, segment: str) -> tuple[int, int]:
-    """The positions of a segment; one that is gone ends where the next begins."""
+    """Return the bounds of a segment's positions; a missing segment ends where the next begins."""
     if segment == WHOLE_LOG:
         return 0, 1
     known = segments(conn)
@@ -202,7 +202,7 @@ def _parts(conn: psycopg.Connection, segment: str) -> list[Range]:
 
 
 def _bounds(conn: psycopg.Connection, segment: str, part: Range) -> dict[str, int]:
-    """The positions of a range of slices that are the segment's own."""
+    """Return the bounds of the positions of a range of slices within a segment."""
     lower, upper = _span(conn, segment)
     low, high = part
     assert low is not None and high is not None

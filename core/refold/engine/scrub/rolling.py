@@ -1,4 +1,4 @@
-"""The scrub as a duty: what is new every time, and of the rest a bounded portion, so that all is seen in a period."""
+"""The scrub as a duty: new slices every time, and a bounded portion of the rest, so that a period covers the log."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from refold.store.log.seal import TOGETHER
 
 NAME = "scrub"
 SECONDS = 3.0
-"""For which it goes on in what is due, if there is so much; the rest is for the next time."""
+"""Seconds for which a run scrubs due slices; the next run continues."""
 RECENT = 4
-"""Slices at the log's end that are looked at every time, with whatever comes behind them."""
+"""Slices at the log's end that every run scrubs, with later positions."""
 AT_ONCE = 4
-"""Slices that are looked at in one transaction: 65,536 positions."""
+"""Slices that a transaction scrubs: 65,536 positions."""
 
 
 def step(conn: psycopg.Connection) -> None:
-    """Looks at what is known to be damaged, at the log's end, and at slices that nobody has looked at for a period.
+    """Scrub known damage, the end of the log, and the slices that are due.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
     """
     look_again(conn, by=NAME)
     unsealed, last = edge(conn)
-    # Slices that are open for long (a transaction is) have their turn one after the other, by the clock.
+    # An open transaction may keep slices unsealed for long: scrub them in turn, by the clock.
     opened = range(unsealed, max(unsealed, last - RECENT + 1))
     turn = int(time.time() // 60) * AT_ONCE % len(opened) if opened else 0
     _look(conn, (max(unsealed, last - RECENT + 1), None))
@@ -45,19 +45,19 @@ def step(conn: psycopg.Connection) -> None:
 
 
 def scrubbed_since(conn: psycopg.Connection, moment: datetime, *, by: str, seconds: float) -> bool:
-    """Whether all of the log has been looked at since some time, and is as it was written; looks at what has not.
+    """Scrub the slices of the log that were not scrubbed since a moment; return whether all are done.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        moment: since when.
-        by: who asks, for the incidents.
-        seconds: after which it stops, for the next call to go on.
+        moment: earliest time at which a slice may have been scrubbed.
+        by: name of the program, for the incidents.
+        seconds: time after which the call stops; the next call continues.
 
     Returns:
-        False when there is more to look at.
+        True if all of the log has been scrubbed; False if slices are left.
 
     Raises:
-        LogDamaged: it is not as it was written.
+        LogDamaged: the log differs from what was written.
     """
     refuse_known(conn)
     until = time.monotonic() + seconds
@@ -92,7 +92,7 @@ def _refuse(conn: psycopg.Connection, part: Range, by: str) -> None:
 
 
 def _due(conn: psycopg.Connection) -> list[int]:
-    """The sealed slices of which it is longest ago, if it is longer than the period."""
+    """Return the sealed slices whose last scrub is longer ago than the period, oldest first."""
     rows = conn.execute(
         """
         SELECT slice FROM refold.sealed_slices

@@ -1,8 +1,7 @@
-"""`refold scrub`: the log against its ledger, and its sealed slices against their checksums.
+"""`refold scrub`: comparing the log with its ledger, and its sealed slices with their checksums.
 
-The ledger has the digest of every event's content and where it stands, so each row that was changed, added or lost has
-a name. What the digest does not cover (coordinates, the time of arrival) the checksum of a sealed slice of positions
-does, for the slice.
+The ledger has the position of every event and a digest of its content, so the scrub names each changed, added or lost
+row. The digest does not cover coordinates and time of arrival; the checksum of a sealed slice does, for the slice.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from refold.store.log.seal import Segment, segments
 
 @dataclass(slots=True)
 class Scrubbed:
-    """The outcome.
+    """The outcome of a scrub.
 
     Args:
-        events: how many were checked.
-        segments: how many segments hold them.
-        sealed: how many of the events are sealed, and were compared slice by slice too.
-        damage: what is wrong, the first of each portion of the log.
+        events: number of events checked.
+        segments: number of segments that hold them.
+        sealed: number of these events in sealed slices, whose checksums were compared too.
+        damage: the first findings of each portion of the log.
     """
 
     events: int = 0
@@ -41,12 +40,12 @@ def scrub(
     by: str = "refold scrub",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Scrubbed:
-    """Verifies the log. Damage opens an incident for its segment; a segment that is right again closes it.
+    """Verify the log and return the outcome; open an incident for each damaged segment, and resolve the others.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        by: who asks, for the incidents.
-        progress: told after every portion how many are done, of how many.
+        by: name of the program, for the incidents.
+        progress: called after every portion with the number of portions done and their total.
     """
     result = Scrubbed()
     slices: set[int] = set()
@@ -70,7 +69,7 @@ def scrub(
 
 
 def _gone(conn: psycopg.Connection, known: Sequence[Segment], damage: Sequence[Damage]) -> list[Damage]:
-    """The segments that are not there, of which it is known that they had events."""
+    """Return the missing segments that had events, as damage."""
     if not damage:
         return []
     _, last = edge(conn)
@@ -83,12 +82,12 @@ def _gone(conn: psycopg.Connection, known: Sequence[Segment], damage: Sequence[D
 
 
 def _among(checksum: Damage, gone: Sequence[Damage]) -> bool:
-    """Whether a slice that differs is one of a segment that is gone."""
+    """Return whether a differing slice belongs to a missing segment."""
     return any(checksum.segment == one.segment for one in gone)
 
 
 def _holes(known: Sequence[Segment], end: int) -> Iterator[Segment]:
-    """The positions before an end that no segment has, each as the segment that must have had them."""
+    """Yield the ranges of positions before an end that no segment covers, each as a segment."""
     lower = 1
     for segment in known:
         if segment.lower > lower:

@@ -1,1 +1,1 @@
-"""What only Postgres can say of a query before it is kept."""
+"""Checks of a query that need Postgres, before a build is created."""

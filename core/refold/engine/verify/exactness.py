@@ -1,6 +1,6 @@
-"""What only Postgres knows of a query: the functions that it means, and the types that it infers.
+"""Checks of a query's functions and types, which only Postgres can resolve.
 
-The text of a query does not tell what its functions are; the parsed query, as Postgres stores it for a view, does.
+The text of a query does not determine its functions; the parsed query that Postgres stores for a view does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from refold.postgres.sqlstate import transient
 
 _FLOATS = ("real", "double precision")
 
-# Stable, so the same within a statement, and another in the next. (As text: a list of words takes a page.)
+# Stable functions whose result may differ in the next statement. (As text: a list of words takes a page.)
 _MOVING = frozenset(
     """
     now transaction_timestamp statement_timestamp pg_postmaster_start_time pg_conf_load_time
@@ -65,11 +65,11 @@ class _Call:
     """A function that a query calls.
 
     Args:
-        oid: which.
-        name: what it is called.
-        volatility: as pg_proc has it.
-        many: it returns a set.
-        floats: it aggregates floats.
+        oid: its oid, as text.
+        name: its name.
+        volatility: `provolatile` of pg_proc.
+        many: whether it returns a set.
+        floats: whether it is an aggregate over floats.
     """
 
     oid: str
@@ -80,26 +80,26 @@ class _Call:
 
 
 def refuse_inexact(conn: psycopg.Connection, definition: Definition, statements: Statements) -> None:
-    """Refuses a query that is no function of the set of events, or whose view cannot be made.
+    """Refuse a query whose result is not determined by the set of events, or whose view cannot be created.
 
     Args:
-        conn: the transaction that has just made the build's tables.
+        conn: the transaction that has just created the build's tables.
         definition: the projection.
         statements: the build's SQL.
 
     Raises:
-        DefinitionError: with the reason and a remedy.
+        DefinitionError: the query is refused; the message has the reason.
     """
     _refuse_types(conn, definition, statements.relations[0].table)
     calls, tree = _probe(conn, definition, statements.view)
     for call in calls:
         if call.volatility != "i":
-            # The rest runs in refold's sessions, whose settings are fixed; the view in everybody's.
+            # The view runs in any session; all other SQL runs in refold's sessions, whose settings are fixed.
             raise DefinitionError(
-                f"{call.name}() depends on the settings of the session that looks at the metric",
+                f"{call.name}() depends on the settings of the session that reads the metric",
                 path=definition.path,
                 line=places.of_call(definition, tree, call.oid, call.name, view=True),
-                remedy="Say which time zone: … AT TIME ZONE 'UTC'. Or do it in a view in sql/views/.",
+                remedy="Name the time zone: … AT TIME ZONE 'UTC'. Or call it in a view in sql/views/.",
             )
     head = f"CREATE TABLE {statements.relations[0].table} AS\n"
     if statements.create[0].startswith(head):
@@ -114,7 +114,7 @@ def refuse_inexact(conn: psycopg.Connection, definition: Definition, statements:
 
 
 def _probe(conn: psycopg.Connection, definition: Definition, query: str) -> tuple[list[_Call], str]:
-    """The functions that a query calls; and the query as Postgres has read it."""
+    """Return the functions that a query calls, and its tree as Postgres has parsed it."""
     try:
         with conn.transaction():
             conn.execute(f"CREATE TEMPORARY VIEW refold_probe AS\n{query}".encode())
@@ -126,17 +126,17 @@ def _probe(conn: psycopg.Connection, definition: Definition, query: str) -> tupl
         if transient(error):
             raise
         raise DefinitionError(
-            f"Postgres refuses it: {error.diag.message_primary or error}", path=definition.path
+            f"Postgres refuses the query: {error.diag.message_primary or error}", path=definition.path
         ) from error
     return calls, tree
 
 
 def _refusal(call: _Call, upkeep: Upkeep) -> tuple[str, str] | None:
-    """What is wrong with a call, and what to do about it. Pure."""
+    """Return the error of a call and its remedy; None if it is allowed. Pure."""
     if call.volatility == "v" or call.name in _MOVING:
         return (
             "depends on more than its arguments",
-            "A projection may depend on its events alone. A function of yours: declare it IMMUTABLE, if it is.",
+            "A projection may depend on its events alone. If your own function is immutable, declare it IMMUTABLE.",
         )
     if call.name in _UNORDERED:
         return (
@@ -151,7 +151,7 @@ def _refusal(call: _Call, upkeep: Upkeep) -> tuple[str, str] | None:
     if call.many and upkeep != "recompute":
         return (
             "makes several rows of one event",
-            "Write a transform that returns a list; its rows have ids of their own.",
+            "Write a transform that returns a list of rows; each row gets its own id.",
         )
     return None
 
@@ -168,7 +168,7 @@ def _refuse_types(conn: psycopg.Connection, definition: Definition, table: str) 
     for partial in definition.plan.partials:
         if partial.sql is not None and partial.combine == "sum" and types[partial.name] in _FLOATS:
             written = in_words_of(definition.source, expression(partial.sql))
-            # What is kept of an average stands nowhere in the file.
+            # The expression may not be in the file: the sum that is kept for an average, for example.
             what = partial.name.partition("__")[0] if written == partial.sql else written
             raise DefinitionError(
                 f"{what} adds floats, whose sum depends on the order of the events",
@@ -188,7 +188,7 @@ def _refuse_types(conn: psycopg.Connection, definition: Definition, table: str) 
 
 
 def _refuse_unhashed(conn: psycopg.Connection, definition: Definition, table: str, name: str, kind: str) -> None:
-    """Keys are found, and rows compared, by their hashes."""
+    """Refuse a column whose type has no hash: lookups of keys and comparisons of rows use hashes."""
     try:
         with conn.transaction():
             conn.execute(

@@ -1,7 +1,7 @@
-"""A query as Postgres has read it: the tree that it stores for a view, without what is mere spelling. Pure.
+"""The parse tree of a query, as Postgres stores it for a view, normalized for comparison. Pure.
 
-Trees are nested tuples, so that two are compared with `==`. sqlglot writes `x NOT IN (…)` as `NOT x IN (…)`; there, and
-wherever else Postgres' planner would do it too, NOT is moved inwards.
+Trees are nested tuples, so that `==` compares them. Spelling and places in the text are removed. sqlglot writes
+`x NOT IN (…)` as `NOT x IN (…)`, so NOT is moved inwards wherever Postgres' planner would do so too.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 CALL = "CALL"
-"""The kind of node that stands for an operator or a function."""
+"""Kind of the node that represents a call of an operator or a function."""
 
 Tree = Any
-"""A node is ("{", name, ((field, values), …)), a list ("(", items), anything else its text."""
+"""A node is ("{", name, ((field, values), …)), a list is ("(", items), and any other value is its text."""
 
 _TOKEN = re.compile(r"[{}()]|\[[^\]]*\]|(?:\\.|[^\s{}()\\])+", re.DOTALL)
-# Where in the text it stood, and how it was written: CAST(x AS t) or x::t, f(x) or a syntax of its own.
+# Fields for the place in the text and the syntax: CAST(x AS t) or x::t, f(x) or a special syntax.
 _SPELLING = re.compile(r":(?:\w*location|stmt_len|list_start|list_end|\w+format)$")
 
 _TESTS = {"0": "1", "1": "0", "2": "3", "3": "2", "4": "5", "5": "4"}
-"""IS TRUE and IS NOT TRUE, and so on."""
+"""For each test its negation: IS TRUE and IS NOT TRUE, and so on."""
 
 
-# Of these the first argument is a word, in any case.
+# Functions whose first argument is a word in upper or lower case.
 _UNITS = frozenset(
     {"timestamp_trunc", "timestamptz_trunc", "timestamptz_trunc_zone", "interval_trunc", "timestamp_part",
      "timestamptz_part", "interval_part", "time_part", "timetz_part", "extract_date", "extract_time",
@@ -35,11 +35,11 @@ _UNITS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """What the oids in a tree mean.
+    """The meaning of the oids in a tree.
 
     Args:
-        negators: for each operator its negator and the function of that.
-        functions: for each function that is part of the server the name of its code: ceil and ceiling share it.
+        negators: the negator and its function, by the oid of an operator.
+        functions: the name of the C code, by the oid of a built-in function; ceil and ceiling share it.
     """
 
     negators: Mapping[str, tuple[str, str]]
@@ -47,19 +47,19 @@ class Catalog:
 
 
 def read(text: str, catalog: Catalog, own: Mapping[str, str]) -> Tree:
-    """Reads a tree.
+    """Parse and normalize a tree.
 
     Args:
         text: `pg_rewrite.ev_action` of a view.
-        catalog: the database's.
-        own: oids that differ between any two views, and what stands for them.
+        catalog: the catalog of the database.
+        own: replacements for oids that differ between any two views.
     """
     tokens = iter(_TOKEN.findall(text))
     return _negated_inwards(_node(next(tokens), tokens, own), catalog)
 
 
 def nodes(tree: Tree) -> Iterator[Tree]:
-    """All nodes of a tree."""
+    """Yield all nodes of a tree."""
     if isinstance(tree, tuple):
         if tree[0] == "{":
             yield tree
@@ -71,7 +71,7 @@ def nodes(tree: Tree) -> Iterator[Tree]:
 
 
 def field(node: Tree, name: str) -> Tree:
-    """A field's value; None where the node has no such field."""
+    """Return the value of a field; None if the node lacks it."""
     for found, values in node[2]:
         if found == name:
             return values[0] if len(values) == 1 else values
@@ -122,7 +122,7 @@ def _negated_inwards(tree: Tree, catalog: Catalog) -> Tree:
 
 
 def _call(node: Tree, catalog: Catalog) -> Tree:
-    """An operator or a function as what it calls."""
+    """Return the node of an operator or a function as a call of its code."""
     prefix, number = (":op", ":opfuncid") if node[1] == "OPEXPR" else (":func", ":funcid")
     function = field(node, number)
     code = catalog.functions.get(function, function)
@@ -144,7 +144,7 @@ def _call(node: Tree, catalog: Catalog) -> Tree:
 
 
 def _lower(constant: Tree) -> Tree:
-    """A text in lower case; its bytes stand behind four of its length."""
+    """Return a text constant in lower case; four bytes for its length precede its text."""
 
     def lower(value: Tree) -> Tree:
         if not (isinstance(value, str) and value.startswith("[")):
@@ -160,7 +160,7 @@ def _lower(constant: Tree) -> Tree:
 
 
 def _negation(node: Tree, catalog: Catalog) -> Tree | None:
-    """NOT of a node as another node, where there is one."""
+    """Return the negation of a node as a node without NOT; None if there is none."""
     kind = node[1]
     if kind == "BOOLEXPR":
         operator, arguments = field(node, ":boolop"), field(node, ":args")[1]

@@ -1,6 +1,6 @@
-"""Where in its file a query does what only Postgres sees of it. Pure.
+"""The lines of a query to which the findings of Postgres refer. Pure.
 
-Postgres knows the function, and of which column; the author's text has the lines.
+Postgres finds the function and the column; the author's text has the lines.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from sqlglot import TokenType, exp
 from refold.engine.verify import parse_tree
 from refold.engine.verify.parse_tree import Catalog, Tree
 from refold.model.projection.definition import Definition
-from refold.model.projection.query import Reading, reading
+from refold.model.projection.reading import Reading, reading
 from refold.model.projection.sqlglot_compat import row_sql
 
 _CALLS = (":function", ":aggfnoid", ":winfnoid", ":funcid", ":opfuncid")
-"""The fields of a node that say which function it calls."""
+"""Fields of a node that hold the function it calls."""
 
 
 def of_column(definition: Definition, name: str, written: str | None = None) -> int | None:
-    """The line of a column of a build's table.
+    """Return the line that defines a column of a build's table.
 
     Args:
         definition: the projection.
-        name: the column; what is kept of an aggregate stands where that does.
-        written: the part of it that is meant, as SQL.
+        name: the column; a part that is kept for an aggregate has the line of the aggregate.
+        written: SQL of a part of its expression, to find the line of that part.
 
     Returns:
-        None for a transform, and where the column is refold's own.
+        The line; None for a transform, and for a column that refold adds.
     """
     read = _reading(definition)
     node = None if read is None else _output(definition, read, name)
@@ -42,17 +42,17 @@ def of_column(definition: Definition, name: str, written: str | None = None) -> 
 
 
 def of_call(definition: Definition, tree: str, oid: str, name: str, *, view: bool = False) -> int | None:
-    """The line on which a function is called.
+    """Return the line on which a function is called.
 
     Args:
         definition: the projection.
-        tree: `pg_rewrite.ev_action` of a view of what is generated from it.
-        oid: the function's.
-        name: the function's; an operator's, or that of a cast, stands nowhere in the text.
-        view: it is the SELECT of the metric's view, where HAVING has become WHERE.
+        tree: `pg_rewrite.ev_action` of a view of the generated SQL.
+        oid: oid of the function.
+        name: name of the function; the text lacks it if an operator or a cast calls the function.
+        view: whether the SQL is that of the metric's view, in which HAVING has become WHERE.
 
     Returns:
-        None for a transform, and for what stands in WITH or a subquery and has no name there.
+        The line; None for a transform, and for a call without a name in WITH or in a subquery.
     """
     read = _reading(definition)
     if read is None:
@@ -76,7 +76,7 @@ def _reading(definition: Definition) -> Reading | None:
 
 
 def _calling(definition: Definition, read: Reading, tree: str, oid: str, *, view: bool) -> exp.Expr | None:
-    """The part of the query that calls a function, None within WITH or FROM."""
+    """Return the part of the query that calls a function; None within WITH or FROM."""
     [query] = parse_tree.read(tree, Catalog({}, {}), {})[1]
     for entry in parse_tree.field(query, ":targetList")[1]:
         if oid in _called(entry):
@@ -94,7 +94,7 @@ def _called(tree: Tree) -> Iterator[str]:
 
 
 def _output(definition: Definition, read: Reading, name: str) -> exp.Expr | None:
-    """The output that a column of a build's table is, or that is made from it."""
+    """Return the output of the query that equals a column of a build's table, or is computed from it."""
     if name in read.parts:
         return read.parts[name]
     word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
@@ -102,7 +102,7 @@ def _output(definition: Definition, read: Reading, name: str) -> exp.Expr | None
 
 
 def _named(source: str, name: str) -> list[int]:
-    """The lines on which a function is called by its name."""
+    """Return the lines on which a function is called by its name."""
     tokens = sqlglot.tokenize(source, read="postgres")
     return [
         token.line

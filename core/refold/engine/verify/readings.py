@@ -1,8 +1,9 @@
-"""What a query means to Postgres, before refold generates anything from it.
+"""Comparison of a query with the SQL that refold would run, as Postgres parses both.
 
-refold reads a projection with sqlglot and runs what sqlglot writes; for a few spellings that is another query (`|/ x`,
-`to_hex(x)`, `0x1F`). So Postgres reads both, and they must be the same tree. Postgres also says which columns are read:
-in sqlglot's tree some are hidden. And only Postgres knows the types of what a query keeps one of several equals of.
+refold parses a projection with sqlglot and runs the SQL that sqlglot writes. For a few spellings that is another query
+(`|/ x`, `to_hex(x)`, `0x1F`). So Postgres parses both texts, and the trees must be equal. Postgres also tells the
+columns that a query reads, of which sqlglot's tree hides some. A minimum keeps one of several equal values, and only
+Postgres knows whether values of its type can be equal and yet differ.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from refold.engine.verify.remedies import remedy_of
 from refold.errors import DefinitionError
 from refold.model.projection.definition import Definition
 from refold.model.projection.equal_values import PLAIN
-from refold.model.projection.query import Reading, reading
+from refold.model.projection.reading import Reading, reading
 from refold.model.projection.sqlglot_compat import in_words_of
 from refold.model.sql_text import ident
 from refold.model.stream.page_sql import Stream
@@ -36,7 +37,7 @@ _ALIKE = frozenset(
     int4multirange int8multirange datemultirange tsmultirange tstzmultirange
     """.split()  # noqa: SIM905
 )
-"""Types of pg_catalog of which equal values are identical; enums are, too."""
+"""Types of pg_catalog whose equal values are identical, as for enums."""
 
 _HEAD = "CREATE TEMPORARY VIEW refold_reading AS\n"
 
@@ -68,18 +69,18 @@ ORDER BY min(a.attnum)
 
 
 def refuse_misread(conn: psycopg.Connection, definition: Definition, stream: Stream) -> tuple[str, ...]:
-    """Refuses a query that refold would run as another, or that keeps one of several equals that can be told apart.
+    """Refuse a query that refold would run as another, or that keeps one of several equal values that differ.
 
     Args:
         conn: the caller's transaction, as refold_worker.
         definition: an SQL projection.
-        stream: what it reads.
+        stream: the stream that it reads.
 
     Returns:
         The columns of the stream that it reads, in the stream's order.
 
     Raises:
-        DefinitionError: with the line, as far as it is known, and a remedy.
+        DefinitionError: the query is refused; the error has the line, if it is known, and a remedy.
     """
     plan = definition.plan
     columns = _columns(conn, stream)
@@ -90,7 +91,7 @@ def refuse_misread(conn: psycopg.Connection, definition: Definition, stream: Str
             meant = _Probe(conn, catalog, definition.source.rstrip().rstrip(";"))
         except _Refused as error:
             raise DefinitionError(
-                f"Postgres refuses it: {error}",
+                f"Postgres refuses the query: {error}",
                 path=definition.path,
                 line=error.line,
                 remedy=remedy_of(conn, error.cause),
@@ -99,7 +100,7 @@ def refuse_misread(conn: psycopg.Connection, definition: Definition, stream: Str
             run = _Probe(conn, catalog, read.text, plan.stream)
         except _Refused as error:
             raise _misread(
-                definition, read.line(read.holding(error.word)), f"and what it would run: {error}"
+                definition, read.line(read.holding(error.word)), f"which refuses the SQL that refold would run: {error}"
             ) from error
         if meant.tree != run.tree:
             line = read.line(_differing(read, meant.tree, run.tree))
@@ -110,7 +111,7 @@ def refuse_misread(conn: psycopg.Connection, definition: Definition, stream: Str
 
 
 class _Refused(Exception):
-    """Postgres refuses a query; says which line of it, and at which word."""
+    """Postgres refuses a query; the exception has the line and the word."""
 
     def __init__(self, query: str, error: psycopg.Error) -> None:
         super().__init__(error.diag.message_primary or str(error))
@@ -121,19 +122,19 @@ class _Refused(Exception):
 
 
 class _Probe:
-    """A query as a view that Postgres has read, and that is gone again.
+    """The parse tree of a query, from a temporary view that is dropped at once.
 
     Args:
-        conn: where the stream stands under its own name.
-        catalog: of this database.
+        conn: a transaction in which the stream has the name that projections use.
+        catalog: the catalog of this database.
         query: the query.
-        stream: whose columns are wanted in `reads`.
+        stream: the stream whose columns `reads` must list, if any.
     """
 
     def __init__(self, conn: psycopg.Connection, catalog: Catalog, query: str, stream: str | None = None) -> None:
         try:
             with conn.transaction():
-                # Prepared: by that protocol it is one statement, whatever the text.
+                # Prepared: that protocol allows only a single statement, whatever the text holds.
                 conn.execute((_HEAD + query).encode(), prepare=True)
                 row = one_row(
                     conn,
@@ -150,7 +151,7 @@ class _Probe:
             raise _Refused(query, error) from error
 
     def _reads(self, conn: psycopg.Connection, stream: str) -> tuple[str, ...]:
-        # A row as a whole depends on no column of it.
+        # A reference to a whole row is no dependency on its columns.
         whole = any(
             node[1] == "VAR" and parse_tree.field(node, ":varattno") == "0" for node in parse_tree.nodes(self.tree)
         )
@@ -159,20 +160,20 @@ class _Probe:
 
 
 class _Listed(NamedTuple):
-    """Part of a catalog, as dicts."""
+    """A part of a catalog, as dicts."""
 
     negators: dict[str, tuple[str, str]]
     functions: dict[str, str]
 
 
 _USERS = 16_384
-"""The first oid of what is not part of the server (FirstNormalObjectId)."""
+"""The first oid of objects that are not built in (FirstNormalObjectId)."""
 _built_in: dict[int, _Listed] = {}
-"""By the version of the server: the same in all of its databases."""
+"""Built-in operators and functions, by server version; they are the same in all databases."""
 
 
 def _catalog(conn: psycopg.Connection) -> Catalog:
-    """The operators and functions of this database; those of every server of its version are read once."""
+    """Return the operators and functions of this database; built-in ones are read once for each server version."""
     version = conn.info.server_version
     if version not in _built_in:
         _built_in[version] = _listed(conn, 1, _USERS - 1)
@@ -182,7 +183,7 @@ def _catalog(conn: psycopg.Connection) -> Catalog:
 
 
 def _listed(conn: psycopg.Connection, first: int, last: int) -> _Listed:
-    """Those with oids from `first` to `last`."""
+    """Return the operators and functions with oids from `first` to `last`."""
     between = {"first": str(first), "last": str(last)}
     negators = conn.execute(
         "SELECT o.oid::text, n.oid::text, n.oprcode::oid::text"
@@ -199,7 +200,7 @@ def _listed(conn: psycopg.Connection, first: int, last: int) -> _Listed:
 
 
 def _columns(conn: psycopg.Connection, stream: Stream) -> tuple[str, ...]:
-    """The columns of a stream that a query may use."""
+    """Return the columns of a stream that a query may use."""
     rows = conn.execute(
         "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
         " AND attname <> ALL (%s) ORDER BY attnum",
@@ -210,7 +211,7 @@ def _columns(conn: psycopg.Connection, stream: Stream) -> tuple[str, ...]:
 
 @contextmanager
 def _beside(conn: psycopg.Connection, name: str, stream: Stream, columns: tuple[str, ...]) -> Iterator[None]:
-    """The stream under the name that projections know it by, until the block is left."""
+    """Give the stream the name that projections use, in a temporary view, until the block ends."""
     with conn.transaction(force_rollback=True):
         conn.execute("SET LOCAL search_path = pg_temp, refold, pg_catalog")
         conn.execute(
@@ -223,15 +224,15 @@ def _beside(conn: psycopg.Connection, name: str, stream: Stream, columns: tuple[
 def _misread(definition: Definition, line: int | None, how: str) -> DefinitionError:
     words = "this query" if line is None else definition.source.splitlines()[line - 1].strip()
     return DefinitionError(
-        f"refold reads `{words}` otherwise than Postgres, {how}",
+        f"refold reads `{words}` differently from Postgres, {how}",
         path=definition.path,
         line=line,
-        remedy="Say it with other words, those of the SQL standard where there are some.",
+        remedy="Write it in another way, with functions and operators of the SQL standard if possible.",
     )
 
 
 def _differing(read: Reading, meant: parse_tree.Tree, run: parse_tree.Tree) -> exp.Expr | None:
-    """The first part of the query in which two trees differ, None within WITH."""
+    """Return the first part of the query in which two trees differ; None within WITH."""
 
     def outputs(tree: parse_tree.Tree) -> dict[str, parse_tree.Tree]:
         [query] = tree[1]
@@ -248,22 +249,22 @@ def _differing(read: Reading, meant: parse_tree.Tree, run: parse_tree.Tree) -> e
 
 
 def _difference(meant: str, run: str) -> str:
-    """The first words in which two texts differ, with one on either side."""
+    """Describe the first words in which two texts differ, with a word on either side."""
     one, other = meant.split(), run.split()
     for kind, a, b, c, d in difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
         if kind != "equal":
-            return f"to which it is `{_part(one, a, b)}`, and would run `{_part(other, c, d)}`"
-    return "in the same words: the types differ"
+            return f"which reads `{_part(one, a, b)}`, and would run `{_part(other, c, d)}`"
+    return "although in the same words: the types differ"
 
 
 def _part(words: list[str], start: int, end: int) -> str:
-    """Some words of a text and one on either side, with signs that it goes on."""
+    """Return some words of a text and a word on either side, with ellipses where the text goes on."""
     start, end = max(0, start - 1), end + 1
     return " ".join(["…"] * (start > 0) + words[start:end] + ["…"] * (end < len(words)))
 
 
 def _refuse_choices(conn: psycopg.Connection, catalog: Catalog, definition: Definition, read: Reading) -> None:
-    """Refuses to keep one of several equals where these can be told apart."""
+    """Refuse to keep one of several equal values if they can be told apart."""
     if read.choices and _told_apart(conn, catalog, read.plain()):
         for at, choice in enumerate(read.choices):
             found = _told_apart(conn, catalog, read.plain(at))
@@ -271,7 +272,7 @@ def _refuse_choices(conn: psycopg.Connection, catalog: Catalog, definition: Defi
                 kind, remedy = found
                 raise DefinitionError(
                     f"{choice.what} over {in_words_of(definition.source, choice.node)} keeps one of several"
-                    f" equals, and equal values of {kind} can be told apart",
+                    f" equal values, and equal values of {kind} can be told apart",
                     path=definition.path,
                     line=read.line(choice.node),
                     remedy=remedy,
@@ -279,7 +280,7 @@ def _refuse_choices(conn: psycopg.Connection, catalog: Catalog, definition: Defi
 
 
 def _told_apart(conn: psycopg.Connection, catalog: Catalog, query: str) -> tuple[str, str] | None:
-    """A type that cannot be brought into one spelling, and what to do about it; None where all can."""
+    """Return a type whose equal values have no common spelling, with the remedy; None if all types have one."""
     tree = _Probe(conn, catalog, query).tree
     row = one_row(conn, f"SELECT '{PLAIN}(anyelement)'::regprocedure::oid::text")
     for node in parse_tree.nodes(tree):
@@ -303,5 +304,5 @@ def _remedy(kind: str) -> str:
     if kind == "interval":
         return "Use its length: extract(epoch FROM …)."
     if kind == "jsonb":
-        return "Use its text: metadata ->> 'name', or cast to numeric what is a number."
+        return "Use its text: metadata ->> 'name'; or cast a number to numeric."
     return "Cast it to text."

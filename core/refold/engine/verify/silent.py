@@ -1,4 +1,4 @@
-"""Metrics that show nothing, or leave a step out, because no event has the action that they ask for."""
+"""Metrics that are empty or incomplete, because no event has an action that they ask for."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from refold.store.builds.compiled import columns_of, stream_of
 from refold.suggest import closest
 
 STATEMENT_TIMEOUT_S = 5.0
-"""Seconds that the search for one action may take: one that is not there is looked for in all events."""
+"""Time limit of the search for an action, in seconds: a missing action is searched for in all events."""
 SAMPLE = 20_000
-"""Events among which the actions that somebody may have meant are looked up."""
+"""Events from which similar names of actions are suggested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Why a metric shows less than its author expects.
+    """The reason why a metric shows less than its author may expect.
 
     Args:
-        empty: whether it has no row at all.
-        why: the reason.
+        empty: whether it has no rows.
+        why: the reason, in words.
     """
 
     empty: bool
@@ -35,7 +35,7 @@ class Silence:
 
 
 def silent(conn: psycopg.Connection, builds: Iterable[Build]) -> dict[int, Silence]:
-    """Those of some builds that are empty, or ask for an action that no event of their stream has.
+    """Return the builds that are empty or ask for an action that no event of their stream has, by id.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
@@ -58,11 +58,11 @@ def silent(conn: psycopg.Connection, builds: Iterable[Build]) -> dict[int, Silen
 
 
 def missing_actions(conn: psycopg.Connection, stream: str, wanted: Sequence[str]) -> str | None:
-    """Which of some actions no event of a stream has, in words; None where all are there, or it takes too long.
+    """Describe which actions no event of a stream has; None if all exist, or if the search takes too long.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
-        stream: its table, as SQL.
+        stream: the table of the stream, as SQL.
         wanted: the actions.
     """
     table = sql.SQL(stream)

@@ -1,4 +1,4 @@
-"""What a build will run, prepared once: Postgres says at once what it would say to the first page."""
+"""Trial of a build's statements: PREPARE raises the errors that the first page would raise."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from refold.postgres.sqlstate import transient
 
 _PLACEHOLDER = re.compile(r"%%|%\((\w+)\)s")
 _REMEDY = (
-    "Postgres could read the query itself, so this is a mistake in refold: please report it. Until it is mended, say "
-    "the same in other words."
+    "Postgres accepts the query itself, so this is a bug in refold: please report it. Until it is fixed, write the "
+    "query in another way."
 )
 
 
@@ -23,15 +23,15 @@ class Unkeepable(BuildError):
 
 
 def refuse_unkeepable(conn: psycopg.Connection, statements: Statements, *, audited: bool = True) -> None:
-    """Refuses a build whose statements Postgres cannot read.
+    """Refuse a build whose statements Postgres cannot prepare.
 
     Args:
-        conn: the caller's transaction, in which the build's tables stand.
+        conn: the caller's transaction, in which the build's tables exist.
         statements: the build's SQL.
-        audited: also what audits and heals it; not for a transform, whose expectation is a table of Python's.
+        audited: whether to try the statements of audits too; not for a transform, whose rows Python computes.
 
     Raises:
-        Unkeepable: with what Postgres says.
+        Unkeepable: Postgres refuses a statement.
     """
     texts = [statements.page, statements.backlog, statements.checksums]
     if audited:
@@ -39,7 +39,7 @@ def refuse_unkeepable(conn: psycopg.Connection, statements: Statements, *, audit
             texts += [relation.differences(EVERYTHING, EVERYTHING), relation.insert(), relation.delete()]
     try:
         with conn.transaction():
-            # In one message: a deploy of many projections is mostly messages.
+            # In one round trip: many projections would otherwise make a deploy slow.
             trials = (f"PREPARE refold_trial AS\n{_numbered(text)};\nDEALLOCATE refold_trial" for text in texts if text)
             conn.execute(";\n".join(trials).encode(), prepare=False)
     except psycopg.Error as error:
@@ -47,12 +47,12 @@ def refuse_unkeepable(conn: psycopg.Connection, statements: Statements, *, audit
             raise
         table = statements.relations[0].table
         raise Unkeepable(
-            f"{table} could not be kept up to date: {error.diag.message_primary or error}", remedy=_REMEDY
+            f"{table} cannot be kept up to date: {error.diag.message_primary or error}", remedy=_REMEDY
         ) from error
 
 
 def _numbered(text: str) -> str:
-    """A statement with psycopg's parameters, as PREPARE takes it."""
+    """Return a statement with numbered parameters, as PREPARE needs them."""
     names: list[str] = []
 
     def number(found: re.Match[str]) -> str:

@@ -1,1 +1,1 @@
-"""An event: its fields, its JSON, its times, and what of them Postgres can hold."""
+"""An event: its fields, its JSON, its times, and the limits of what Postgres can store."""

@@ -1,7 +1,7 @@
-"""What `jsonb` can keep: the limits of Postgres and of refold, checked before anything is sent.
+"""Limits of metadata in `jsonb`, those of Postgres and of refold, checked before an event is sent.
 
-An event that Postgres refuses would take its whole batch with it, so metadata is checked one event at a time,
-with a reason that names the place.
+Postgres refuses the whole batch for one event that it cannot store. Metadata is therefore checked event by event, with
+a reason that names the place within it.
 """
 
 import re
@@ -14,24 +14,24 @@ from typing import Any
 from refold.model.event.exact_json import kind, metadata_json
 
 MAX_DEPTH = 100
-"""Objects and arrays inside each other, the outermost counted; common JSON readers stop at 100 to 255."""
+"""Greatest nesting of objects and arrays, counting the outermost; common JSON readers stop at 100 to 255."""
 
 MAX_BYTES = 1024 * 1024
-"""Size of metadata in bytes of the text that Postgres prints for it, `octet_length(metadata::text)`."""
+"""Greatest size of metadata, in bytes of the text that Postgres prints for it: `octet_length(metadata::text)`."""
 
 MAX_DIGITS = 2000
-"""Digits of a number as Postgres prints it, before and after the point together, zeros included.
+"""Most digits of a number as Postgres prints it, before and after the point together, zeros included.
 
-`numeric`, in which `jsonb` keeps numbers, holds 131,072; but readers of JSON do not: Python's `int` stops at 4,300.
-Every double written out exactly has at most 1,075 digits, a key of 4,096 bits has 1,234.
+`numeric`, in which `jsonb` keeps numbers, holds 131,072 digits, but readers of JSON hold fewer: Python's `int` stops at
+4,300. Every double written out exactly has at most 1,075 digits, and a key of 4,096 bits has 1,234.
 """
 
 _MAX_EXPONENT_OF_ZERO = 2**30 - 2  # beyond it numeric_in refuses even a zero
 
-# Compact text below this cannot exceed MAX_BYTES once printed: at worst it is full of 5e-324, each printed with all
-# its zeros.
+# Characters. Compact text below this cannot exceed MAX_BYTES when Postgres prints it: at worst it is full of 5e-324,
+# each printed with all its zeros.
 _SURELY_SMALL = 16_000
-# What is longer than MAX_DIGITS once printed has this, if its exponent is no larger than those of _is_plain.
+# A number that is printed with more than MAX_DIGITS has such a run of digits, if its exponent passes _is_plain.
 _MANY_DIGITS = re.compile(r"[0-9]{250}")
 
 _TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep: flatten it"
@@ -39,9 +39,9 @@ _TOO_LARGE = f"is larger than {MAX_BYTES} bytes: keep large content elsewhere an
 
 
 def problem(metadata: dict[str, Any]) -> str | None:
-    """Say why Postgres could not keep this object exactly as it is, or None if it can.
+    """Return why Postgres cannot store this object unchanged; None if it can.
 
-    Ordinary metadata costs one run of the encoder; only what looks unusual is walked value by value.
+    Ordinary metadata costs one run of the encoder; only unusual metadata is checked value by value.
     """
     try:
         text = metadata_json(metadata)
@@ -57,7 +57,7 @@ def problem(metadata: dict[str, Any]) -> str | None:
 
 
 def text_problem(text: str) -> str | None:
-    """Say why Postgres could not keep this string, or None if it can."""
+    """Return why Postgres cannot store this string; None if it can."""
     if "\0" in text:
         return "contains a NUL character (\\u0000), which Postgres cannot store: remove it"
     try:
@@ -72,7 +72,7 @@ _SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
 def _is_plain(metadata: dict[str, Any]) -> bool:
-    """True if depth, keys and types are certainly fine; written for speed, level by level."""
+    """Return whether depth, keys and types are certainly valid; it goes level by level, for speed."""
     level: list[Any] = [metadata]
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
@@ -99,7 +99,7 @@ def _is_plain(metadata: dict[str, Any]) -> bool:
 
 
 def _find_problem(metadata: dict[str, Any]) -> str | None:
-    """Walk every value, and add up the size of the text that Postgres will print."""
+    """Check every value and the size of the text that Postgres will print; return the first problem, or None."""
     size = 0
     level: list[tuple[str, Any]] = [("", metadata)]
     for _ in range(MAX_DEPTH):
@@ -125,7 +125,7 @@ def _find_problem(metadata: dict[str, Any]) -> str | None:
 
 
 def _children(path: str, container: Any) -> Iterator[tuple[str, Any]]:
-    """Give what is inside, keys included, each with a path for messages such as `items[3].price`."""
+    """Yield the keys and values of a container, each with its path for messages, such as `items[3].price`."""
     if not isinstance(container, dict):
         for index, value in enumerate(container):
             yield f"{path}[{index}]", value
@@ -137,7 +137,7 @@ def _children(path: str, container: Any) -> Iterator[tuple[str, Any]]:
 
 
 class _NotAKey:
-    """A key that is no string: JSON would turn it into one, and two keys might become the same."""
+    """A key that is not a string: JSON would convert it, and two keys might become equal."""
 
     def __init__(self, key: object) -> None:
         self.key = key
@@ -164,7 +164,7 @@ def _scalar_problem(value: object) -> str | None:
 
 
 def _digits(value: int | float | Decimal) -> tuple[int, int]:
-    """Count the digits before and after the point that numeric keeps, zeros included."""
+    """Return the numbers of digits before and after the point that numeric keeps, zeros included."""
     exact = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     exponent = int(exact.as_tuple().exponent)
     if exact:
@@ -173,7 +173,7 @@ def _digits(value: int | float | Decimal) -> tuple[int, int]:
 
 
 def _printed_size(value: object) -> int:
-    """Count the bytes that Postgres prints for a scalar that has no problem."""
+    """Return the bytes that Postgres prints for a valid scalar."""
     if isinstance(value, str):
         return len(encode_basestring(value).encode())
     if value is None or isinstance(value, bool):

@@ -1,7 +1,7 @@
-"""The event: an immutable fact, checked completely before the database sees it.
+"""The event: an immutable fact, validated completely before it is sent to the database.
 
-A SourceEvent that exists can be stored. `refold.append(jsonb)` in SQL keeps the same rules; the shared table
-`tests/cases/events.json` holds both to them.
+Postgres can store every valid SourceEvent. `refold.append(jsonb)` in SQL has the same rules, and the shared cases in
+`tests/cases/events.json` test both.
 """
 
 from datetime import datetime
@@ -19,21 +19,21 @@ from refold.suggest import closest
 __all__ = ["Answer", "SourceEvent", "metadata_json", "parse_json_line", "reasons"]
 
 MAX_CHARACTERS = 255
-"""Length of id, user_id and action, in characters (code points): always fits an index."""
+"""Greatest length of id, user_id and action, in characters (code points): it always fits an index."""
 
 MAX_VERSION = 32_767
 
 
 class Answer(StrEnum):
-    """What became of one event."""
+    """The outcome of appending one event."""
 
     accepted = "accepted"
     duplicate = "duplicate"
-    """The same id with the same content is in the log already."""
+    """An event with the same id and the same content is in the log already."""
     conflict = "conflict"
-    """The same id with other content is in the log already; this one is set aside."""
+    """An event with the same id and other content is in the log already; the new event is rejected."""
     invalid = "invalid"
-    """It breaks a rule of SourceEvent; it is set aside with the reason."""
+    """The event breaks a rule of SourceEvent; it is rejected with the reason."""
 
 
 def _instant(value: object) -> datetime:
@@ -44,7 +44,7 @@ def _instant(value: object) -> datetime:
     if type(value) is datetime:
         return timestamps.to_utc(value)
     if isinstance(value, datetime):
-        # A subclass may carry more than a datetime (nanoseconds) or less (pandas' NaT): only its text counts.
+        # A subclass may hold more than a datetime (nanoseconds) or less (pandas' NaT), so its text is read.
         return timestamps.from_iso(value.isoformat())
     raise ValueError(f"must be ISO 8601 text or whole milliseconds since 1970, not {kind(value)}")
 
@@ -62,30 +62,32 @@ Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=r"^
 
 
 class SourceEvent(BaseModel):
-    """One thing that happened, as its source tells it.
+    """An event as its source reports it.
 
-    Types are strict: the number 7 is no id, "7" is. Raises pydantic.ValidationError; `reasons` turns that
-    into one line.
+    Types are strict: "7" is an id, but the number 7 is not.
+
+    Raises:
+        pydantic.ValidationError: a field is wrong; `reasons` turns the error into one line.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     id: Text
-    """Names the event for ever: the log lets each id in once."""
+    """The permanent id of the event: the log accepts each id once."""
     user_id: Text | None = None
-    """Who did it; null when nobody is known."""
+    """The user who acted; null if the user is unknown."""
     action: Text
-    """What was done."""
+    """The kind of event, such as `buy`."""
     ts: Annotated[datetime, PlainValidator(_instant, json_schema_input_type=int | str)]
-    """When it happened, UTC. Input: milliseconds since 1970 or ISO 8601 with offset; see `timestamps`."""
+    """The time of the event, UTC. Input: milliseconds since 1970 or ISO 8601 with offset; see `timestamps`."""
     metadata: Annotated[dict[str, Any], PlainValidator(_storable)] = Field(default_factory=dict)
-    """Anything else, as a JSON object within the limits of `jsonb_limits`."""
+    """Further data, as a JSON object within the limits of `jsonb_limits`."""
     version: Annotated[int, Field(ge=1, le=MAX_VERSION)] = 1
-    """Version of the source's schema."""
+    """The version of the source's schema."""
 
 
 def reasons(error: ValidationError) -> str:
-    """Tell in one short line which fields are wrong, how, and what would be right."""
+    """Return one line that names each wrong field, its mistake, and what would be valid; at most 1,000 characters."""
     lines = [_reason(detail) for detail in error.errors(include_url=False)]
     return "; ".join(dict.fromkeys(lines))[:1000]
 

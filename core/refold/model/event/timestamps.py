@@ -1,10 +1,10 @@
-"""From the many ways of writing a time to one: an aware datetime in UTC, to the microsecond.
+"""Conversion of times in many formats to an aware datetime in UTC, to the microsecond.
 
-`from_iso` and `from_epoch_ms` are the two forms that an event may use; `parser` also reads what files hold
-once a time zone or a format is given. Every failure is a ValueError whose text completes "ts: …".
+`from_iso` and `from_epoch_ms` read the two formats that an event may use. `parser` also reads other formats of files,
+given a time zone or a format. Every failure is a ValueError whose text completes "ts: …".
 
-Digits beyond the microsecond are cut off, never rounded: `timestamptz` would round, so SQL cuts them off
-before it casts. The range is 0001-01-01 to 9999-12-31 UTC, which Python and Postgres share.
+Digits beyond the microsecond are truncated, never rounded: `timestamptz` would round, so SQL truncates them before it
+casts. The range is 0001-01-01 to 9999-12-31 UTC, which both Python and Postgres support.
 """
 
 import re
@@ -23,10 +23,10 @@ DATE_PATTERN = "(?!0000)[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
 TIME_PATTERN = r"(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]+)?)?"
 OFFSET_PATTERN = "(?:Z|[+-](?:0[0-9]|1[0-5])(?::?[0-5][0-9]|:[0-5][0-9]:[0-5][0-9])?)"
 ISO_PATTERN = f"^{DATE_PATTERN}[T ]{TIME_PATTERN}{OFFSET_PATTERN}$"
-"""An event's time as text, as a regular expression that Python and Postgres read alike.
+"""An event's time as text, as a regular expression that means the same in Python and in Postgres.
 
-What it leaves to check is 30 February. Offsets end at ±15:59:59, as in Postgres; leap seconds and 24:00 have
-no place in `timestamptz` or `datetime` and are refused.
+It does not check days that a month lacks, such as 30 February. Offsets end at ±15:59:59, as in Postgres. Leap seconds
+and 24:00 are refused: `timestamptz` and `datetime` cannot store them.
 """
 
 _ISO = re.compile(ISO_PATTERN.removeprefix("^").removesuffix("$")).fullmatch
@@ -43,9 +43,9 @@ _EPOCH_UNITS = {
 _EXCEL = "excel"
 _EXCEL_START = datetime(1899, 12, 30)
 _EXCEL_DAYS = (61, 2_958_466)
-"""Before March 1900 spreadsheets disagree: Excel believes in a 29 February 1900."""
+"""First day, and the day after the last. Before March 1900 spreadsheets disagree: Excel has a 29 February 1900."""
 _LIKELY = (datetime(1990, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
-"""Between these a number of which nobody said what it counts is taken for milliseconds; other units lie outside."""
+"""A number without a given unit must be milliseconds between these times: in other units it would lie outside."""
 LIKELY_MS = range(*(int(moment.timestamp()) * 1000 for moment in _LIKELY))
 _FORMS = f"{', '.join(_EPOCH_UNITS)}, {_EXCEL} or a strptime format"
 _EXAMPLE = "2020-01-31T12:00:00Z"
@@ -58,9 +58,9 @@ _COMPOSED = {"c": "abdHMSY", "x": "mdy", "X": "HMS"}
 
 
 def from_epoch_ms(value: int) -> datetime:
-    """Convert whole milliseconds since 1970-01-01 UTC."""
+    """Convert whole milliseconds since 1970-01-01 UTC to a datetime in UTC."""
     if not EARLIEST_MS <= value <= LATEST_MS:
-        # Not every integer can be shown: Python prints no more than 4,300 digits.
+        # Python does not print integers of more than 4,300 digits.
         shown = value if abs(value) < 10**30 else "the number"
         raise ValueError(f"{shown} {_OUT_OF_RANGE}, in milliseconds")
     seconds, milliseconds = divmod(value, 1000)
@@ -68,7 +68,7 @@ def from_epoch_ms(value: int) -> datetime:
 
 
 def from_iso(text: str) -> datetime:
-    """Convert ISO 8601 text with an offset, such as 2020-01-31T12:00:00.123456+02:00."""
+    """Convert ISO 8601 text with an offset, such as 2020-01-31T12:00:00.123456+02:00, to a datetime in UTC."""
     if _ISO(text):
         return _from_valid_iso(text)
     if _LOCAL(text):
@@ -77,7 +77,7 @@ def from_iso(text: str) -> datetime:
 
 
 def to_utc(moment: datetime) -> datetime:
-    """Convert an aware datetime to UTC; a naive one is refused."""
+    """Convert an aware datetime to UTC; refuse a naive datetime."""
     if moment.tzinfo is None or moment.utcoffset() is None:
         raise ValueError(f"{_short(moment.isoformat())} has no offset from UTC: give the datetime a tzinfo")
     try:
@@ -87,20 +87,22 @@ def to_utc(moment: datetime) -> datetime:
 
 
 def parse(value: str | int, *, timezone: tzinfo | None = None, ts_format: str | None = None) -> datetime:
-    """Convert one time as a file holds it; `parser` explains the arguments."""
+    """Convert one time from a file to a datetime in UTC; `parser` explains the arguments."""
     return parser(timezone, ts_format)(value)
 
 
 def parser(timezone: tzinfo | None = None, ts_format: str | None = None) -> Callable[[object], datetime]:
-    """Make the function that reads the times of one source.
+    """Return the function that converts the times of one source to datetimes in UTC.
 
-    timezone: where times without an offset were written down. A time that the clocks there skipped is
-        refused; of one that they showed twice, the first is meant. A date alone means the start of that day.
-    ts_format: `epoch_s`, `epoch_ms`, `epoch_us`, `epoch_ns` (fractions allowed), `excel` (days since 1899-12-30, as
-        spreadsheets count them, to the millisecond) or a format of `datetime.strptime`. Without it, text is ISO 8601
-        and an integer is milliseconds since 1970, if that lies between 1990 and 2200.
+    Args:
+        timezone: the time zone of times without an offset. A local time that a clock change skipped is refused; one
+            that occurred twice means the first. A date alone means the start of that day.
+        ts_format: `epoch_s`, `epoch_ms`, `epoch_us`, `epoch_ns` (fractions allowed), `excel` (days since 1899-12-30,
+            as spreadsheets count them, to the millisecond) or a format of `datetime.strptime`. Without it, text is ISO
+            8601 and an integer is milliseconds since 1970, if that lies between 1990 and 2200.
 
-    Raises ValueError for a format that cannot work; the function raises it for a time it cannot read.
+    Raises:
+        ValueError: the format cannot work. The returned function raises it for a time that it cannot read.
     """
     if ts_format is None:
         return lambda value: _read_plain(value, timezone)
@@ -109,15 +111,15 @@ def parser(timezone: tzinfo | None = None, ts_format: str | None = None) -> Call
         return lambda value: _read_epoch(value, unit)
     if ts_format == _EXCEL:
         if timezone is None:
-            raise ValueError("the days of a spreadsheet have no offset from UTC: say where, with --timezone")
+            raise ValueError("the days of a spreadsheet have no offset from UTC: name the time zone with --timezone")
         return lambda value: _read_excel(value, timezone)
     directives = _directives(ts_format)
     _check_sense(ts_format, directives)
     if "z" not in directives and timezone is None:
-        raise ValueError(f"the format {ts_format!r} has no %z (offset): say where, with --timezone")
+        raise ValueError(f"the format {ts_format!r} has no %z (offset): name the time zone with --timezone")
     whole_days = not _TIME_DIRECTIVES & set(directives)
 
-    # Files repeat their times (a day, a second), and strptime costs 6 µs.
+    # Files repeat their times (a day, a second), and strptime takes 6 µs.
     @lru_cache(maxsize=4096)
     def read(text: str) -> datetime:
         try:
@@ -142,17 +144,17 @@ def _read_plain(value: object, timezone: tzinfo | None) -> datetime:
     if form is None:
         if not text:
             raise ValueError("is empty")
-        remedy = name_it(text) if _NUMBER(text) else "name its form with --ts-format (a strptime format)"
+        remedy = name_it(text) if _NUMBER(text) else "name its format with --ts-format (a strptime format)"
         raise ValueError(f"{_short(text)} is not an ISO 8601 time: {remedy}")
     if form[2]:
         return _from_valid_iso(text)
     if timezone is None:
-        raise ValueError(f"{_short(text)} has no offset from UTC: say where it was written, with --timezone")
+        raise ValueError(f"{_short(text)} has no offset from UTC: name its time zone with --timezone")
     return _localise(_from_iso_digits(text), timezone, whole_day=len(text) == len(form[1]))
 
 
 def _from_unmarked(value: int) -> datetime:
-    """Convert milliseconds that may be something else: seconds, days, or the digits of a date."""
+    """Convert an integer without a given format from milliseconds; refuse one that probably has another format."""
     try:
         moment = from_epoch_ms(value)
     except ValueError as error:
@@ -163,7 +165,7 @@ def _from_unmarked(value: int) -> datetime:
 
 
 def name_it(number: str) -> str:
-    """Tell which form a number probably has, by the years that events are from."""
+    """Return a remedy that names the format that a number probably has: one that gives a year from 1990 to 2199."""
     for form in (*_EPOCH_UNITS, _EXCEL, "%Y%m%d", "%Y%m%d%H%M", "%Y%m%d%H%M%S"):
         try:
             moment = parser(UTC, form)(number)
@@ -171,15 +173,15 @@ def name_it(number: str) -> str:
             continue
         exact = form[0] != "%" or moment.strftime(form) == number
         if exact and _LIKELY[0] <= moment < _LIKELY[1]:
-            return f"name its form (--ts-format {form} makes it {moment.date()})"
-    return f"name its form with --ts-format ({_FORMS})"
+            return f"name its format (--ts-format {form} makes it {moment.date()})"
+    return f"name its format with --ts-format ({_FORMS})"
 
 
 def _read_excel(value: object, timezone: tzinfo) -> datetime:
     text = _text(value)
     if not _NUMBER(text) or not _EXCEL_DAYS[0] <= Decimal(text) < _EXCEL_DAYS[1]:
         raise ValueError(f"{_short(text)} is not a day of a spreadsheet, from {_EXCEL_DAYS[0]} to {_EXCEL_DAYS[1] - 1}")
-    # A fraction of a day in binary is a little less or more than the time that was meant.
+    # As a binary fraction of a day, a time is slightly off: round it to the millisecond.
     milliseconds = int((Decimal(text) * 86_400_000).to_integral_value())
     moment = _EXCEL_START + timedelta(milliseconds=milliseconds)
     return _localise(moment, timezone, whole_day=not milliseconds % 86_400_000)
@@ -188,7 +190,7 @@ def _read_excel(value: object, timezone: tzinfo) -> datetime:
 def _read_epoch(value: object, microseconds: Decimal) -> datetime:
     text = _text(value)
     if not _NUMBER(text):
-        raise ValueError(f"{_short(text)} is not a number of seconds or of parts of them, as --ts-format says")
+        raise ValueError(f"{_short(text)} is not a number in the unit that --ts-format names")
     since = (Decimal(text) * microseconds).to_integral_value(ROUND_FLOOR)
     if not EARLIEST_MS * 1000 <= since <= LATEST_MS * 1000 + 999:
         raise ValueError(f"{_short(text)} {_OUT_OF_RANGE}")
@@ -215,16 +217,16 @@ def _localise(moment: datetime, timezone: tzinfo, whole_day: bool) -> datetime:
     except OverflowError:
         raise ValueError(f"{moment.isoformat()} {_OUT_OF_RANGE}") from None
     if shown != moment and not (whole_day and shown.date() == moment.date()):
-        raise ValueError(f"{moment.isoformat()} never was on the clocks of {timezone}: they were put forward")
+        raise ValueError(f"{moment.isoformat()} does not exist in {timezone}: a clock change skipped it")
     return instant
 
 
 def _directives(ts_format: str) -> str:
-    """List what a format says about a time, in order; %c, %x and %X by what they stand for."""
+    """Return the letters of a format's directives, in order, with %c, %x and %X expanded."""
     found = re.findall(r"%(.?)", ts_format, re.DOTALL)
     unknown = sorted(set(found) - _DIRECTIVES)
     if "Z" in found:
-        raise ValueError("%Z (a zone's name) is ambiguous: write the name as plain text and give --timezone")
+        raise ValueError("%Z (a zone's name) is ambiguous: write the name as plain text, and give --timezone")
     if unknown:
         hint = ": seconds since 1970 are epoch_s" if unknown[0] == "s" else ""
         raise ValueError(f"the format {ts_format!r} has the unknown directive %{unknown[0]}{hint}")
@@ -235,7 +237,7 @@ def _directives(ts_format: str) -> str:
 
 
 def _check_sense(ts_format: str, said: str) -> None:
-    """Refuse what strptime would read without a word, as another time than the one that is written there."""
+    """Refuse a format with which strptime would silently read a wrong time."""
     wrong = _contradiction(said)
     if wrong is None:
         try:
@@ -247,14 +249,18 @@ def _check_sense(ts_format: str, said: str) -> None:
 
 
 def _contradiction(said: str) -> str | None:
-    """Say what is wrong with a list of directives. Pure."""
+    """Return what is wrong with the directives of a format; None if nothing is. Pure.
+
+    Args:
+        said: the letters of the directives.
+    """
     has = set(said)
     hour = has & set("HI")
     day = has & set("dj") or (has & set("UWV") and has & set("aAwu"))
     twice = next((group for group in ("yYG", "HI", *"mbBdpMSfjz") if sum(said.count(one) for one in group) > 1), None)
     rules: tuple[tuple[object, str], ...] = (
         ("H" in has and "p" in has, "has %p (AM or PM) beside %H, which counts to 24 and ignores it: write %I"),
-        (twice, f"says the same twice: {' and '.join(f'%{one}' for one in said if one in (twice or ''))}"),
+        (twice, f"has the same field twice: {' and '.join(f'%{one}' for one in said if one in (twice or ''))}"),
         ("I" in has and "p" not in has, "has %I, hours to 12, without %p (AM or PM): write %H, or add %p"),
         ("p" in has and not hour, "has %p (AM or PM) without an hour: add %I"),
         ("M" in has and not hour, "has %M, the minute, without an hour: the month is %m"),

@@ -1,1 +1,1 @@
-"""Projections: what a metric is, read from one file and checked before anything runs."""
+"""Projections: the definitions of metrics, each read from one file and checked before it runs."""

@@ -1,4 +1,4 @@
-"""The column that a field of a model becomes, from its annotation."""
+"""The SQL type of the column for a field of a model, from the field's annotation."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ _TYPES: dict[type, str] = {
     UUID: "uuid",
 }
 _STRUCTURES = (BaseModel, dict, list, tuple, set, frozenset, deque, Mapping, Sequence, Set)
-"""What becomes jsonb, with dataclasses."""
+"""Types whose values become jsonb, as those of dataclasses do."""
 
 
 def column_type(annotation: Any) -> str | None:
-    """The SQL type for an annotation; None where there is none, or more than one."""
+    """Return the SQL type for an annotation; None if there is none, or more than one."""
     found = {_type_of(kind) for kind in _kinds(annotation)}
     return found.pop() if len(found) == 1 else None
 
 
 def holds_enum(annotation: Any) -> bool:
-    """Whether values of an enum stand in the column itself, not within jsonb."""
+    """Return whether the column itself holds values of an enum; enums within jsonb do not count."""
     return any(_is_enum(kind) for kind in _kinds(annotation))
 
 
 def optional(annotation: Any) -> Any:
-    """The annotation without `| None`, and without what only describes it."""
+    """Return the annotation without `| None`, and without Annotated, NewType and type aliases around it."""
     parts = [part for part in _alternatives(annotation) if part is not type(None)]
     return parts[0] if len(parts) == 1 else annotation
 
 
 def _alternatives(annotation: Any) -> Iterator[Any]:
-    """The parts of a union, each without the names and remarks around it."""
+    """Yield the parts of a union, each without Annotated, NewType and type aliases around it."""
     while True:
         if typing.get_origin(annotation) is Annotated:
             annotation = typing.get_args(annotation)[0]
@@ -68,7 +68,7 @@ def _alternatives(annotation: Any) -> Iterator[Any]:
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:
-    """The classes that values may be of, None excepted."""
+    """Yield the classes that values may have, except NoneType."""
     for part in _alternatives(annotation):
         if typing.get_origin(part) is Literal:
             yield from {type(value) for value in typing.get_args(part)} - {type(None)}

@@ -1,8 +1,8 @@
-"""Functions that let the other threads of this process have their turn.
+"""Functions that yield the interpreter lock to the other threads of this process.
 
-A thread that computes in Python gives way only after five milliseconds (`sys.getswitchinterval`), and one that talks to
-the server asks for its turn with every answer: beside an audit of a transform a page of twenty statements would take a
-tenth of a second longer.
+A thread that computes in Python gives up the lock only after five milliseconds (`sys.getswitchinterval`). A thread that
+talks to the server needs the lock after every answer. Beside an audit of a transform, a page of twenty statements
+would therefore take a tenth of a second longer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ REST_S = 0.0005
 
 
 def gentle(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, which rests for a moment before it is run, if the last time is long ago."""
+    """Return a function that does the same, but first sleeps for `REST_S` if `WORK_S` have passed since the last rest.
+
+    Args:
+        function: a function of one event.
+    """
     due = 0.0
 
     @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""A projection's file, loaded and planned; and a folder of them as a graph."""
+"""Load projections: one file with its plan, or a folder of files as a graph."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from refold.model.projection.transform import Transform
 from refold.suggest import did_you_mean
 
 EXTENSIONS = (".sql", ".py")
-"""Those of files that define a projection."""
+"""Extensions of files that define a projection."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _GENERATION = 2
-"""Part of every fingerprint: raised when generated tables change their shape."""
+"""Part of every fingerprint. Raise it when generated tables change their shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ class Definition:
 
     Args:
         name: the projection, from the file's name.
-        path: the file; None when the definition comes out of the database.
-        source: its text.
-        plan: how it is kept.
-        fingerprint: of the normalised query (or the transform's code) and of everything upstream.
-        transform: the loaded function, for Python.
+        path: the file; None when the definition comes from the database.
+        source: the text of the file.
+        plan: how the projection is kept.
+        fingerprint: hash of the normalised query (or the transform's code) and of everything upstream.
+        transform: the loaded function of a Python projection; None for SQL.
     """
 
     name: str
@@ -56,16 +56,16 @@ class Definition:
 
     @property
     def upstream(self) -> str | None:
-        """The projection it reads, None for the log."""
+        """Return the projection that this one reads; None for the log."""
         return None if self.plan.stream == LOG else self.plan.stream
 
 
 def load_directory(folder: Path) -> dict[str, Definition]:
-    """Loads every `*.sql` and `*.py` of a folder and of the folders in it, upstream first.
+    """Load every `*.sql` and `*.py` below a folder, and return the definitions by name, upstream first.
 
     Raises:
-        DefinitionError: a file is wrong, a name is taken twice, or projections read each other in a circle
-            (`Mistakes` where there are several).
+        DefinitionError: the folder does not exist, a file is wrong, two files have the same name, or projections read
+            each other in a circle (`Mistakes` if there are several errors).
     """
     loading = load(folder)
     if loading.mistakes:
@@ -75,12 +75,12 @@ def load_directory(folder: Path) -> dict[str, Definition]:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """What a folder holds.
+    """The result of loading a folder.
 
     Args:
-        definitions: the projections that can be kept, as far as the files tell, upstream first.
-        mistakes: what is wrong with the others; not what only follows from that.
-        names: all of them.
+        definitions: the projections without mistakes in their files, by name, upstream first.
+        mistakes: the errors of the other projections, without errors that only follow from another one.
+        names: the names of all projections.
     """
 
     definitions: dict[str, Definition]
@@ -89,21 +89,21 @@ class Loading:
 
     @property
     def unknown(self) -> frozenset[str]:
-        """Those that are wrong, or read one that is."""
+        """Return the projections that are wrong, or that read a wrong one."""
         return self.names - self.definitions.keys()
 
 
 def load(folder: Path) -> Loading:
-    """Loads every `*.sql` and `*.py` of a folder, and says all that is wrong with them.
+    """Load every `*.sql` and `*.py` below a folder, and return definitions and mistakes.
 
     Raises:
-        DefinitionError: there is no such folder.
+        DefinitionError: the folder does not exist.
     """
     if not folder.is_dir():
         raise DefinitionError(
             "there is no such folder of projections",
             path=folder,
-            remedy="Run `refold init DIR`, or give --projections.",
+            remedy="Make a project with `refold init DIR`, or name its folder of projections with --projections.",
         )
     mistakes: list[DefinitionError] = []
     paths: dict[str, Path] = {}
@@ -128,7 +128,7 @@ def load(folder: Path) -> Loading:
     for name in _upstream_first(reads, paths, names, mistakes):
         above = reads[name]
         if above in names and above not in loaded:
-            # That one is wrong; what would be said of this one may only follow from it.
+            # The upstream projection is wrong: an error here may only follow from that one.
             continue
         try:
             refuse_metrics(paths[name], {other for other in loaded if other not in streams})
@@ -148,14 +148,17 @@ def from_source(
     fingerprints: Mapping[str, str],
     path: Path | None = None,
 ) -> Definition:
-    """An SQL projection from its text.
+    """Return the definition of an SQL projection from its text.
 
     Args:
         name: the projection.
         source: its SQL.
-        streams: what it may read, with the columns of each.
-        fingerprints: of the projections it may read; a change up there is a change here.
-        path: where it stands, for messages.
+        streams: the streams that it may read, by name, with the columns of each.
+        fingerprints: those of the projections that it may read, by name; a change upstream is a change here.
+        path: the file, for messages; None when the text does not come from a file.
+
+    Raises:
+        DefinitionError: the query cannot be kept exactly.
     """
     plan, normal = _analysed(name, source, tuple(streams.items()), path)
     keys = ",".join(part.name for part in plan.key)
@@ -168,12 +171,12 @@ def from_source(
     )
 
 
-# Whoever meets a build again (a duty, a command of a long session) needs its plan again: the same for the same text.
+# A worker plans the same builds again and again; the same text has the same plan.
 @lru_cache(maxsize=256)
 def _analysed(
     name: str, source: str, streams: tuple[tuple[str, tuple[str, ...]], ...], path: Path | None
 ) -> tuple[Plan, str]:
-    """The plan of a text, and the text without what makes no difference."""
+    """Return the plan of a query, and its normalised text, without comments and layout, for the fingerprint."""
     plan = analyse(name, source, dict(streams), path=path)
     [statement] = statements(source)
     return plan, statement.sql(dialect="postgres", comments=False)
@@ -196,10 +199,10 @@ def _fingerprint(*parts: str) -> str:
 
 
 def check_name(path: Path) -> None:
-    """Refuses a file whose name cannot be that of a projection.
+    """Refuse a file whose name cannot be the name of a projection.
 
     Raises:
-        DefinitionError: it cannot.
+        DefinitionError: the name has other characters, is too long, or belongs to refold.
     """
     if _NAME.fullmatch(path.stem) is None or len(path.stem) > 32:
         raise DefinitionError(
@@ -208,27 +211,29 @@ def check_name(path: Path) -> None:
             remedy="Use lower-case words with single underscores, at most 32 characters" + _better(path),
         )
     if path.stem in (LOG, "freshness"):
-        raise DefinitionError(f"the name {path.stem} is taken by refold itself", path=path)
+        raise DefinitionError(
+            f"the name {path.stem} is taken by refold itself", path=path, remedy="Give the file another name."
+        )
 
 
 def _better(path: Path) -> str:
-    """How a file might be called instead."""
+    """Return a suggestion for a file's name, to end a sentence with; only a full stop if there is none."""
     name = path.stem.lower().replace("-", "_").replace(" ", "_")
     return f": {name}{path.suffix.lower()}." if _NAME.fullmatch(name) and len(name) <= 32 else "."
 
 
 def _reads(path: Path, known: Collection[str]) -> str:
-    """The stream that a file reads, found without checking anything else; of several names one that is known."""
+    """Return the stream that a file reads, without other checks; of several names, a known one."""
     text = read_text(path)
     return _transform_reads(text, path) if path.suffix.lower() == ".py" else stream_in(text, known)
 
 
 def stream_in(text: str, known: Collection[str]) -> str:
-    """The stream that a query reads; of several names one that is known.
+    """Return the stream that a query reads; of several names, a known one. The log if the query names none.
 
     Args:
-        text: the query, right or wrong.
-        known: names of streams.
+        text: the query; it may be invalid.
+        known: the names of all streams.
     """
     try:
         tree = next(iter(statements(text)), None)
@@ -268,13 +273,21 @@ def _upstream_first(
             return
         if name in chain:
             circle = " → ".join((*chain[chain.index(name) :], name))
-            raise DefinitionError(f"projections read each other in a circle: {circle}", path=paths[name])
+            raise DefinitionError(
+                f"projections read each other in a circle: {circle}",
+                path=paths[name],
+                remedy="Let one of them read events instead.",
+            )
         above = reads[name]
         if above in paths:
             visit(above, (*chain, name))
         elif above != LOG and above not in names:
             hint = did_you_mean(above, (*paths, LOG))
-            raise DefinitionError(f"there is no stream named {above}.{hint}", path=paths[name])
+            raise DefinitionError(
+                f"there is no stream named {above}.{hint}",
+                path=paths[name],
+                remedy="Read events, or an event-grain projection of this folder.",
+            )
         state[name] = "done"
         order.append(name)
 

@@ -1,7 +1,7 @@
-"""Refuses what cannot be kept exactly: a metric must be a function of the set of events.
+"""Refuse queries that refold cannot keep exactly: a metric must be a deterministic function of the set of events.
 
-Not of the time of evaluation, of arrival order, of a session's time zone, or of the order in which floats
-are added. Each refusal names the line and a way to say the same thing that holds.
+Its result must not depend on the time of evaluation, on arrival order, on the session's time zone, or on the order in
+which floats are added. Each refusal names the line, and says what to write instead.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ Words = Callable[[exp.Expr], str]
 
 
 class Refusal(NamedTuple):
-    """Why a query cannot be kept, where, and what to write instead."""
+    """Reason why a query cannot be kept exactly.
+
+    Args:
+        node: the part of the query that is refused.
+        message: what is wrong with it.
+        remedy: what to write instead.
+    """
 
     node: exp.Expr
     message: str
@@ -79,11 +85,16 @@ _POSTGRES_NAMES = {
     "rand": "random",
     "uuid": "gen_random_uuid",
 }
-"""Where sqlglot calls a function otherwise."""
+"""Functions to which sqlglot gives another name: its name for them, and that of Postgres."""
 
 
 def refusals(query: exp.Expr, words: Words) -> Iterator[Refusal]:
-    """All reasons why `query` cannot be kept exactly; `words` says a part of it as its author wrote it."""
+    """Yield every reason why a query cannot be kept exactly.
+
+    Args:
+        query: the query.
+        words: returns a part of the query as its author wrote it.
+    """
     for node in query.walk():
         yield from _clock_or_chance(node, words)
         yield from _limits(node)
@@ -94,7 +105,7 @@ def refusals(query: exp.Expr, words: Words) -> Iterator[Refusal]:
 
 
 def function_name(node: exp.Expr) -> str:
-    """The lower-case name of a function call, '' for anything else."""
+    """Return the lower-case name that Postgres has for a function call; '' for any other expression."""
     if isinstance(node, exp.Anonymous):
         return str(node.this).lower()
     if isinstance(node, exp.Func):
@@ -112,27 +123,29 @@ def _clock_or_chance(node: exp.Expr, words: Words) -> Iterator[Refusal]:
             "Compare with the event's own ts, or put the condition into a view in sql/views/.",
         )
     elif isinstance(node, _SESSION):
-        yield Refusal(node, f"{words(node)} depends on the session", "Leave it out of the projection.")
+        yield Refusal(node, f"{words(node)} depends on the session", "Remove it from the projection.")
     elif isinstance(node, exp.Rand) or name in _VOLATILE:
         if name == "age" and len(node.expressions) != 1:
             return
         cause = _VOLATILE.get(name, "chance")
-        yield Refusal(node, f"{words(node)} depends on {cause}", "A projection may depend on its events alone.")
+        yield Refusal(
+            node, f"{words(node)} depends on {cause}", "Remove it: a projection may depend on its events alone."
+        )
 
 
 def _limits(node: exp.Expr) -> Iterator[Refusal]:
     if isinstance(node, exp.Limit | exp.Offset | exp.Fetch):
         yield Refusal(
             node,
-            "LIMIT and OFFSET make rows depend on all others",
-            "Keep every row here; put the LIMIT into a view in sql/views/.",
+            "LIMIT and OFFSET make each row depend on all other rows",
+            "Keep every row here, and put LIMIT and OFFSET into a view in sql/views/.",
         )
     elif isinstance(node, exp.TableSample):
         yield Refusal(node, "TABLESAMPLE depends on chance", "Filter on a hash of event_id instead.")
 
 
 def _session_dates(node: exp.Expr, words: Words) -> Iterator[Refusal]:
-    remedy = "Say whose day it is: (ts AT TIME ZONE 'UTC')."
+    remedy = "Name the time zone: (ts AT TIME ZONE 'UTC')."
     if isinstance(node, exp.Cast | exp.TryCast) and _is_instant(node.this):
         kind = node.to.this
         if kind in (exp.DType.DATE, exp.DType.TIME, exp.DType.TIMESTAMP, exp.DType.TEXT, exp.DType.VARCHAR):
@@ -149,7 +162,7 @@ def _session_dates(node: exp.Expr, words: Words) -> Iterator[Refusal]:
 
 
 def _moving_dates(node: exp.Expr, words: Words) -> Iterator[Refusal]:
-    """'now', 'today' and the like, where Postgres reads them as a time."""
+    """Refuse 'now', 'today' and similar literals where Postgres reads them as a time."""
     if not (isinstance(node, exp.Literal) and node.is_string and _MOVING.match(node.this)):
         return
     above = node.parent
@@ -185,7 +198,7 @@ def _unordered(node: exp.Expr, words: Words) -> Iterator[Refusal]:
             yield Refusal(
                 node,
                 f"{name or 'this aggregate'} depends on the order in which events are read",
-                "Give it an order without ties: ORDER BY ts, event_id.",
+                "Add an ORDER BY without ties to the aggregate: ORDER BY ts, event_id.",
             )
     elif isinstance(node, exp.Window) and (
         isinstance(_windowed(node), _TIE_SENSITIVE)
@@ -196,14 +209,16 @@ def _unordered(node: exp.Expr, words: Words) -> Iterator[Refusal]:
             yield Refusal(
                 node,
                 f"{words(node.this)} depends on how ties are ordered",
-                "End the window's ORDER BY with event_id; over grouped rows, partition and order by all that they are"
-                " grouped by.",
+                "End the window's ORDER BY with event_id; over grouped rows, partition and order by all columns of"
+                " their GROUP BY.",
             )
     elif isinstance(node, exp.Distinct) and node.args.get("on") is not None:
         select = node.parent
         order = select.args.get("order") if select is not None else None
         if order is None or not _breaks_ties(order, None):
-            yield Refusal(node, "DISTINCT ON depends on how ties are ordered", "End its ORDER BY with event_id.")
+            yield Refusal(
+                node, "DISTINCT ON depends on how ties are ordered", "End the ORDER BY of its SELECT with event_id."
+            )
 
 
 def _windowed(node: exp.Window) -> exp.Expr:
@@ -217,7 +232,7 @@ def _breaks_ties(order: exp.Expr, aggregate: exp.Expr | None) -> bool:
     terms = [term.this if isinstance(term, exp.Ordered) else term for term in order.expressions]
     if any(isinstance(term, exp.Column) and term.name.lower() == "event_id" for term in terms):
         return True
-    # Ordering an aggregate by its own argument leaves only ties that print alike.
+    # An aggregate that is ordered by its own argument has only ties of equal values, which look the same.
     if aggregate is None or not terms:
         return False
     inner = order.this if isinstance(order.this, exp.Expr) else aggregate.this

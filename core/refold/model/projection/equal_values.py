@@ -1,8 +1,8 @@
-"""Equal is not identical: 1.0 and 1.00 are one value in two spellings, and so are -0 and 0, or a month and 30 days.
+"""Normalisation of values that are equal but not identical, such as 1.0 and 1.00, -0 and 0, or a month and 30 days.
 
-Where one of several equals is kept (a key, a minimum, what an aggregate puts in order), which of them it is would
-depend on the order of the events. There the query gets them in one spelling (`sql/functions/plain.sql`); types for
-which there is none are refused by `refold.engine.verify.readings`. Pure.
+Keys, minima and ordered aggregates keep one of several equal values, and which one would depend on the order of the
+events. There the query reads a normal form of the value (`sql/functions/plain.sql`). Types without a normal form are
+refused by `refold.engine.verify.readings`. Pure.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _ALIKE = (
     exp.DType.BOOLEAN,
     exp.DType.UUID,
 )
-"""Types of which equal values are identical."""
+"""Types whose equal values are identical."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A place in a query where one of several equals is kept.
+    """A place in a query where one of several equal values is kept.
 
     Args:
         node: the expression, as its author wrote it.
-        what: what keeps it.
+        what: the clause or aggregate that keeps it, such as GROUP BY or min.
     """
 
     node: exp.Expr
@@ -47,11 +47,11 @@ class Choice:
 
 
 def alike(node: exp.Expr, texts: Collection[str] = ()) -> bool:
-    """Whether equal values of an expression are seen to be identical, without knowing its type.
+    """Return whether equal values of an expression are certainly identical, judged without its type.
 
     Args:
         node: the expression.
-        texts: the columns of which this is known.
+        texts: the columns whose equal values are known to be identical.
     """
     if isinstance(node, exp.Column):
         return node.name in texts
@@ -65,28 +65,33 @@ def alike(node: exp.Expr, texts: Collection[str] = ()) -> bool:
 
 
 def plain(sql: str, texts: Collection[str] = ()) -> str:
-    """An expression in the one spelling of its value."""
+    """Return the SQL that gives an expression's value in its normal form.
+
+    Args:
+        sql: the expression.
+        texts: the columns whose equal values are known to be identical.
+    """
     return sql if alike(expression(sql), texts) else f"{PLAIN}({sql})"
 
 
 def plain_argument(call: exp.Expr, texts: Collection[str] = ()) -> None:
-    """Gives min or max its values in one spelling, in place."""
+    """Rewrite the argument of min or max to the normal form of its values, in place."""
     argument = call.this.expressions[0] if isinstance(call.this, exp.Distinct) else call.this
     _wrap(argument, texts)
 
 
 def made_plain(query: exp.Expr, texts: Collection[str] = (), *, only: int | None = None) -> list[Choice]:
-    """Lets a query keep each of several equals in one spelling, in place.
+    """Rewrite a query, in place, so that it keeps the normal form of equal values; return all its choices.
 
     Args:
         query: the query.
-        texts: columns of which equal values are known to be identical.
-        only: the one place where it is done; everywhere by default.
+        texts: the columns whose equal values are known to be identical.
+        only: the index of the one choice to rewrite; all of them by default.
 
     Returns:
-        All the places, in the order of the query.
+        All choices of the query, in its order, also those that are not rewritten.
     """
-    # Before anything is replaced: a name within another is another place.
+    # Collect all places before the first is replaced: a place may lie within another.
     places = [(Choice(shown.copy(), what), nodes) for shown, what, nodes in _places(query)]
     for at, (_, nodes) in enumerate(places):
         if only is None or at == only:
@@ -127,7 +132,7 @@ def _places(query: exp.Expr) -> Iterator[tuple[exp.Expr, str, list[exp.Expr]]]:
 
 
 def _ordered(order: exp.Order) -> Iterator[tuple[exp.Expr, str, list[exp.Expr]]]:
-    """An aggregate that is ordered by its own argument alone."""
+    """Yield the place of an aggregate that is ordered by its own argument; none if event_id breaks the ties."""
     terms = [term.this if isinstance(term, exp.Ordered) else term for term in order.expressions]
     if any(isinstance(term, exp.Column) and term.name == "event_id" for term in terms):
         return
@@ -136,7 +141,7 @@ def _ordered(order: exp.Order) -> Iterator[tuple[exp.Expr, str, list[exp.Expr]]]
 
 
 def _grouped(select: exp.Select) -> Iterator[tuple[exp.Expr, str, list[exp.Expr]]]:
-    """What a SELECT shows of its groups' keys. The groups themselves are by equality."""
+    """Yield the places where a SELECT shows the keys of its groups; the grouping itself is by equality."""
     group = select.args.get("group")
     if group is None:
         return
@@ -173,7 +178,7 @@ def _outside_aggregates(part: exp.Expr) -> Iterator[exp.Expr]:
 
 
 def _outermost(nodes: list[exp.Expr]) -> list[exp.Expr]:
-    """Those that are within none of the others."""
+    """Return the nodes that lie within no other of them."""
     known = {id(node) for node in nodes}
     return [node for node in nodes if not any(id(above) in known for above in _above(node))]
 

@@ -1,4 +1,4 @@
-"""The files of a project as editors and operating systems leave them."""
+"""Find and read the files of a project, whatever editors and operating systems have done to them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PUT_AWAY = re.compile(
     r"|example|sample|template|dist|py[cio]|log|out|md|rst))",
     re.IGNORECASE | re.DOTALL,
 )
-"""What editors, merges and downloads leave behind, and what somebody has put out of the way."""
+"""Names of files that editors, merges and downloads leave behind, or that a person has disabled."""
 _DIALECTS = (".psql", ".pgsql")
 _PLAIN = ("", ".txt")
 _A_QUERY = re.compile(
@@ -27,11 +27,11 @@ _BEGINNING = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Overlooked:
-    """A file that defines nothing because of how its name ends, and that somebody may mean.
+    """A file that refold ignores because of its extension, although its author may mean it.
 
     Args:
         path: the file.
-        meant: the name under which it would define something.
+        meant: the name under which refold would read it.
     """
 
     path: Path
@@ -41,18 +41,18 @@ class Overlooked:
 def project_files(
     folder: Path, *extensions: str, wrong: Callable[[DefinitionError], object] | None = None
 ) -> list[Path]:
-    """The files below a folder that define something, sorted by name within their folders.
+    """Return the files below a folder that define projections or views, sorted by name within their folders.
 
-    Extensions count in upper case too. What begins with a dot or an underscore defines nothing, be it a file or a
-    folder: `._daily.sql` is a shadow that macOS leaves, `_draft.sql` and `_shared/` are the author's.
+    Extensions may be in upper case. Files and folders whose names begin with a dot or an underscore are ignored:
+    macOS leaves files such as `._daily.sql`, and `_draft.sql` and `_shared/` are the author's drafts and helpers.
 
     Args:
-        folder: where to look; folders in it are looked into, and there need not be any.
+        folder: where to look, at any depth; it may not exist.
         extensions: such as `.sql`, in lower case.
-        wrong: told of each that has the name of another, and is left out then.
+        wrong: called with an error for each file that has the name of another; the file is then left out.
 
     Raises:
-        DefinitionError: two of them have the same name, and nobody is told.
+        DefinitionError: two files have the same name, and `wrong` is not given.
     """
     found: dict[str, Path] = {}
     for path in _below(folder) if folder.is_dir() else ():
@@ -63,7 +63,7 @@ def project_files(
             error = DefinitionError(
                 f"{other.relative_to(folder)} has the same name",
                 path=path,
-                remedy="Rename one: names are unique across folders.",
+                remedy="Rename one of the two files: names are unique across folders.",
             )
             if wrong is None:
                 raise error
@@ -72,14 +72,14 @@ def project_files(
 
 
 def overlooked(folder: Path, *extensions: str) -> list[Overlooked]:
-    """The files below a folder that define nothing, though they look as if they should.
+    """Return the files below a folder that refold ignores, but that look like definitions.
 
-    Windows hides the ends of names that it knows, so that `daily.sql.txt` looks like `daily.sql` there. What an editor
-    or a merge leaves (`daily.sql~`, `daily.sql.orig`) nobody means.
+    Windows hides known extensions, so that `daily.sql.txt` looks like `daily.sql` there. Files that an editor or a
+    merge leaves (`daily.sql~`, `daily.sql.orig`) are not reported.
 
     Args:
-        folder: where to look; there need not be any.
-        extensions: those of files that define something, in lower case.
+        folder: where to look, at any depth; it may not exist.
+        extensions: the extensions that refold reads, in lower case.
     """
     found = []
     for path in _below(folder) if folder.is_dir() else ():
@@ -90,7 +90,7 @@ def overlooked(folder: Path, *extensions: str) -> list[Overlooked]:
 
 
 def _meant(path: Path, extensions: tuple[str, ...]) -> str | None:
-    """The name that a file was to have; None where nothing speaks for it."""
+    """Return the name that a file was probably meant to have; None if nothing in it suggests one."""
     name = path.name.strip()
     ends = [suffix.strip().lower() for suffix in path.suffixes]
     for at, end in enumerate(ends):
@@ -102,7 +102,7 @@ def _meant(path: Path, extensions: tuple[str, ...]) -> str | None:
 
 
 def _is_query(path: Path) -> bool:
-    """Whether a text begins as a query or a view does."""
+    """Return whether the text of a file begins like a query or a view."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             return _A_QUERY.match(file.read(_BEGINNING)) is not None
@@ -111,15 +111,15 @@ def _is_query(path: Path) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """The text of a project's file, without the byte order mark that some editors put first.
+    """Return the text of a project's file, without the byte order mark that some editors put first.
 
     Raises:
-        DefinitionError: it cannot be read, or is no text in UTF-8.
+        DefinitionError: the file cannot be read, or is not text in UTF-8.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DefinitionError("not UTF-8", path=path, remedy="Save it as UTF-8.") from error
+        raise DefinitionError("is not UTF-8", path=path, remedy="Save it as UTF-8.") from error
     except OSError as error:
         raise DefinitionError(f"cannot be read: {error.strerror}", path=path) from error
     if "\0" in text:
@@ -129,7 +129,10 @@ def read_text(path: Path) -> str:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Files before folders, each in the order of their names; a link to a folder is not followed, it may lead back."""
+    """Yield the files below a folder, files before folders, each sorted by name.
+
+    Links to folders are not followed: they may lead back.
+    """
     inner: list[Path] = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "_")):

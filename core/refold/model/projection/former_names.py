@@ -1,7 +1,7 @@
-"""The files of a folder as they were when projections had other names: whether they say what was deployed.
+"""The files of a folder with former names put back, to find out whether a rename changed anything else.
 
-A transform's name stands in its code, a stream's in the queries that read it: with another name the text is another,
-and so is its fingerprint. That of the text with the name put back tells whether anything else is.
+A transform's name is part of its code, and a stream's name is part of the queries that read it. A rename therefore
+changes the text and its fingerprint. The fingerprint of the text with the former name tells whether the rest is equal.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from refold.model.projection.files import read_text
 
 
 def as_called(folder: Path, names: Mapping[str, str]) -> dict[str, Definition]:
-    """The projections of a folder, some of them called as they were before.
+    """Return the projections of a folder, some of them under their former names.
 
-    A name counts wherever it stands as a word in the file of its projection, or in one that reads it. Where a column
-    is called so, too, the text becomes another than it was, and nothing is taken for the same by mistake.
+    A name is replaced wherever it is a word in the file of its projection, or in a file that reads it. If a column has
+    the same name, the column is renamed too: the fingerprint then differs, and no change is overlooked.
 
     Args:
-        folder: the folder.
-        names: how projections were called, by what they are called now.
+        folder: the folder of projections.
+        names: the former names of projections, by their present names.
 
     Returns:
-        The definitions that are right, by their names of then; none where one of these is another's by now.
+        The definitions without mistakes, by former name; none if another projection now has one of these names.
     """
     now = load(folder).definitions
     if any(old in now and old not in names for old in names.values()):
@@ -40,7 +40,7 @@ def as_called(folder: Path, names: Mapping[str, str]) -> dict[str, Definition]:
             words = {one: names[one] for one in (name, definition.plan.stream) if one in names}
             if words:
                 path = copy / definition.path.relative_to(folder)
-                # The bytes count: as the file is read, without its mark, and with the line breaks that it has.
+                # The fingerprint is of this text: without the byte order mark, with the file's own line breaks.
                 text = _with(read_text(definition.path), words)
                 path.unlink()
                 path.with_name(names.get(name, name) + path.suffix).write_text(text, encoding="utf-8")
@@ -48,5 +48,5 @@ def as_called(folder: Path, names: Mapping[str, str]) -> dict[str, Definition]:
 
 
 def _with(text: str, words: Mapping[str, str]) -> str:
-    """A text with other words in the places of some."""
+    """Return a text in which whole words are replaced by others."""
     return re.sub(rf"\b({'|'.join(map(re.escape, words))})\b", lambda found: words[found[1]], text)

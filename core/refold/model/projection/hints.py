@@ -1,4 +1,4 @@
-"""What an author probably meant, where a file cannot be read as a query over a stream."""
+"""Hints for authors whose file cannot be read as a query over a stream."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from refold.suggest import closest
 
 _KEYWORDS = ("SELECT", "FROM", "WHERE", "GROUP", "HAVING", "ORDER")
 _NEAR = 0.74
-"""How like its keyword a misspelt word is: FORM and FROM are three quarters alike."""
+"""Least similarity of a misspelt word to its keyword, from 0 to 1: FORM and FROM have 0.75."""
 
 
 class Hint(NamedTuple):
-    """What to write instead, and where."""
+    """The remedy for a misspelt keyword, and the line of the file on which it stands."""
 
     remedy: str
     line: int
 
 
 def misspelt(source: str) -> Hint | None:
-    """A word that stands where a keyword is missing, and looks like it."""
+    """Return a hint for a word that resembles a missing keyword; None if there is none."""
     try:
         tokens = sqlglot.tokenize(source, read="postgres")
     except sqlglot.errors.TokenError:
@@ -37,19 +37,19 @@ def misspelt(source: str) -> Hint | None:
             continue
         close = closest(keyword, words, cutoff=_NEAR)
         if close:
-            return Hint(f"Write {keyword} for {words[close].text}.", words[close].line)
+            return Hint(f"Write {keyword} instead of {words[close].text}.", words[close].line)
     return None
 
 
 def refuse_metrics(path: Path, metrics: Collection[str]) -> None:
-    """Refuses a query that reads a metric whose rows are no events.
+    """Refuse a query that reads a metric whose rows are not events.
 
     Args:
-        path: the file.
-        metrics: the names of such metrics.
+        path: the file of the query.
+        metrics: the names of the metrics whose rows are not events.
 
     Raises:
-        DefinitionError: with the line, and where to say it instead.
+        DefinitionError: the query reads such a metric; the error has the line, and the view to write instead.
     """
     if path.suffix != ".sql":
         return
@@ -64,16 +64,16 @@ def refuse_metrics(path: Path, metrics: Collection[str]) -> None:
     for table in tree.find_all(exp.Table):
         if table.name in metrics and table.db in ("", "metrics") and (table.db or table.name not in inner):
             raise DefinitionError(
-                f"{table.name} is a metric, and a projection reads events, one by one",
+                f"{table.name} is a metric, but a projection reads events one by one",
                 path=path,
                 line=table.this.meta.get("line"),
-                remedy=f"Read or join it in a view: sql/views/{path.stem}.sql,"
+                remedy=f"Read or join it in a view: sql/views/{path.stem}.sql with"
                 f" CREATE OR REPLACE VIEW metrics.{path.stem} AS SELECT … FROM metrics.{table.name} ….",
             )
 
 
 def actions(query: exp.Expr) -> list[str]:
-    """The texts that a query compares the column `action` with, in their order."""
+    """Return the texts that a query compares the column `action` with, in the order of the query."""
     found: dict[str, None] = {}
     for node in query.find_all(exp.EQ, exp.In):
         column, *others = [node.this, *([node.expression] if isinstance(node, exp.EQ) else node.expressions)]
@@ -85,7 +85,7 @@ def actions(query: exp.Expr) -> list[str]:
 
 
 def actions_of(source: str) -> list[str]:
-    """The same of the text of a query; none where it cannot be read."""
+    """Return the texts that a query, given as text, compares `action` with; none if sqlglot cannot parse it."""
     try:
         return actions(sqlglot.parse_one(source, read="postgres"))
     except sqlglot.errors.SqlglotError:

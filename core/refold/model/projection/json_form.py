@@ -1,4 +1,4 @@
-"""Values of models in the form that JSON has for them."""
+"""Conversion of models' values to their JSON form."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ _STRUCTURES = (BaseModel, Mapping, list, tuple, deque, Set, Sequence)
 
 
 def is_structure(value: object) -> bool:
-    """Whether a value becomes an object or an array."""
+    """Return whether a value becomes a JSON object or array."""
     if isinstance(value, str | bytes | bytearray | memoryview | range | type):
         return False
     return isinstance(value, _STRUCTURES) or dataclasses.is_dataclass(value)
 
 
 def json_form(value: Any) -> Any:
-    """Models and dataclasses as objects, tuples and sets as arrays, enums by value, times in ISO 8601.
+    """Return the JSON form of a value: models as objects, tuples as arrays, enums by value, times in ISO 8601.
 
-    A set is sorted: its own order is another one in every process. Decimals remain, to be written digit for digit.
+    A dataclass becomes an object. A set becomes a sorted array, because its own order differs between processes.
+    A Decimal stays a Decimal, so that it is written digit for digit.
 
     Raises:
-        ValueError: JSON has no form for it.
+        ValueError: JSON has no form for the value.
     """
     if value is None or type(value) in (bool, int, float, str, Decimal):
         return value
@@ -57,4 +58,4 @@ def _key(key: Any) -> str:
         return {None: "null", True: "true", False: "false"}[form]
     if isinstance(form, int | float | Decimal):
         return str(form)
-    raise ValueError(f"a key of JSON is text, not {type(key).__name__}")
+    raise ValueError(f"a key of a JSON object must be text, not {type(key).__name__}")

@@ -1,4 +1,4 @@
-"""The metric that would keep what a view computes anew at each read. Pure."""
+"""The projection that would keep a query up to date which a view evaluates at each read. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from refold.model.projection.plan import LOG, Upkeep
 from refold.model.projection.query import analyse
 
 _VIEW = re.compile(r"(\bCREATE\s+(?:OR\s+REPLACE\s+)?VIEW\s+[\w.\"]+)\s*(?:WITH\s*\([^)]*\))?", re.IGNORECASE)
-"""The head of a view, and its options, which sqlglot does not know."""
+"""The head of a view with its options, which sqlglot cannot parse."""
 _CUTS = ("order", "limit", "offset")
 
 
@@ -23,10 +23,10 @@ class Keepable:
     """A SELECT of a view that refold can keep.
 
     Args:
-        stream: what it reads.
+        stream: the stream that it reads.
         upkeep: how it would be kept.
-        sql: the metric's text.
-        whole: whether it is all of the view; else the view goes on from it.
+        sql: the text of the projection.
+        whole: whether it is the whole view; otherwise the view would read the metric.
     """
 
     stream: str
@@ -36,22 +36,22 @@ class Keepable:
 
 
 def streams_read(source: str, streams: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The streams that a view file reads by itself, by their names as projections know them.
+    """Return the streams that a view's file reads directly, by the names that projections use for them.
 
     Args:
         source: the text of the file.
-        streams: all there are, with the columns of each.
+        streams: all streams by name, with the columns of each.
     """
     query = _select(source)
     return () if query is None else tuple(sorted({table.name for table in _tables(query, streams)}))
 
 
 def keepable(source: str, streams: Mapping[str, tuple[str, ...]]) -> Keepable | None:
-    """The largest part of a view over a stream that can be a metric; None where there is none.
+    """Return the largest SELECT of a view over one stream that can be a projection; None if there is none.
 
     Args:
         source: the text of the file.
-        streams: what a metric may read, with the columns of each.
+        streams: the streams that a projection may read, by name, with the columns of each.
     """
     query = _select(source)
     if query is None:
@@ -74,7 +74,7 @@ def keepable(source: str, streams: Mapping[str, tuple[str, ...]]) -> Keepable | 
 
 
 def _select(source: str) -> exp.Select | None:
-    """The SELECT of the view that a file makes."""
+    """Return the SELECT of the view that a file makes; None if there is none, or if sqlglot cannot parse it."""
     try:
         for statement in _statements(source):
             if _VIEW.search(statement) is None:
@@ -87,7 +87,7 @@ def _select(source: str) -> exp.Select | None:
 
 
 def _statements(source: str) -> Iterator[str]:
-    """The statements of a file. What is none of ours is not even read."""
+    """Yield the statements of a file as text; sqlglot need not be able to parse each of them."""
     start = 0
     for token in sqlglot.tokenize(source, read="postgres"):
         if token.token_type is sqlglot.TokenType.SEMICOLON:
@@ -97,7 +97,7 @@ def _statements(source: str) -> Iterator[str]:
 
 
 def _tables(query: exp.Expr, streams: Mapping[str, tuple[str, ...]]) -> Iterator[exp.Table]:
-    """Where a query names a stream: the log by its own schema, others by the one that analysts see, or by none."""
+    """Yield the tables of a query that are streams: the log in `refold`, others in `metrics`, or without a schema."""
     inner = {cte.alias for cte in query.find_all(exp.CTE)}
     for table in query.find_all(exp.Table):
         schemas = ("refold" if table.name == LOG else "metrics", *(() if table.name in inner else ("",)))
@@ -106,7 +106,10 @@ def _tables(query: exp.Expr, streams: Mapping[str, tuple[str, ...]]) -> Iterator
 
 
 def _metric(part: exp.Select) -> tuple[str, bool]:
-    """The same as a projection, and whether its rows are the same: a metric has all of them, in no order, by a key."""
+    """Return a SELECT as a projection, and whether it has the same rows.
+
+    A projection has a key and no order: ORDER BY, LIMIT and OFFSET are left out, and a total gets a constant key.
+    """
     metric = part.copy()
     same = not any(metric.args.get(clause) for clause in _CUTS)
     for clause in _CUTS:
@@ -125,7 +128,7 @@ def _metric(part: exp.Select) -> tuple[str, bool]:
 
 
 def _named(item: exp.Expr) -> exp.Expr:
-    """A column of a SELECT under the name that Postgres gives to it."""
+    """Return a column of a SELECT under the name that Postgres gives it."""
     if isinstance(item, exp.Func) and not item.alias:
         return exp.alias_(item.copy(), item.sql_name().lower())
     return item

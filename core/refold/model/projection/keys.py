@@ -1,4 +1,4 @@
-"""The declared key of a recompute projection: where it stands, and whether the query falls apart by it."""
+"""The declared key of a recompute projection: how to read it, and whether the query can be evaluated key by key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DECLARATION = re.compile(r"^\s*--\s*key\s*:\s*(.+?)\s*(?:--.*)?$", re.MULTILINE
 
 
 def declared_key(source: str) -> tuple[str, ...] | None:
-    """The columns named in a comment line `-- key: a, b`, or None; what stands behind another `--` explains them.
+    """Return the columns named in a comment line `-- key: a, b`, or None; text after another `--` is a remark.
 
     Names are read as in SQL: in lower case, unless they are quoted.
     """
@@ -24,7 +24,7 @@ def declared_key(source: str) -> tuple[str, ...] | None:
 
 
 def declares_key(line: str) -> bool:
-    """Whether a line of a query is the one that declares its key."""
+    """Return whether a line of a query declares its key."""
     return _DECLARATION.match(line) is not None
 
 
@@ -40,20 +40,26 @@ def check_recompute_key(
     stream_columns: tuple[str, ...],
     error: Callable[[str, exp.Expr | None, str | None], DefinitionError],
 ) -> None:
-    """Checks that the rows of one key depend on the events of that key alone.
+    """Check that the rows of a key depend only on the events of that key.
 
-    That holds when the key is a column of the stream, handed through every level of the query unchanged, and
-    every level groups, partitions, de-duplicates and joins by it.
+    This holds when the key is a column of the stream, every level of the query selects it unchanged, and every level
+    groups, partitions, de-duplicates and joins by it.
+
+    Args:
+        query: the projection's SELECT.
+        key: the columns of the declared key.
+        stream_columns: the columns of the stream that the query reads.
+        error: makes the error from a message, the part of the query that is wrong, and a remedy.
 
     Raises:
-        DefinitionError: it does not hold, or cannot be seen to hold.
+        DefinitionError: the rows depend on other events, or the check cannot prove that they do not.
     """
     for name in key:
         if name not in stream_columns:
             raise error(
                 f"the declared key {name} is not a column of the stream",
                 query,
-                "Declare a column of the stream, and hand it through unchanged.",
+                "Declare a column of the stream, and select it unchanged at every level.",
             )
     for select in query.find_all(exp.Select):
         outputs = {item.alias_or_name: item.unalias() for item in select.expressions}
@@ -62,7 +68,7 @@ def check_recompute_key(
             node = outputs.get(name)
             if not (starred and node is None) and not (isinstance(node, exp.Column) and node.name == name):
                 raise error(
-                    f"this level does not hand the key {name} through",
+                    f"this level of the query does not select the key {name} unchanged",
                     select,
                     (aggregated_elsewhere(query, (name,)) if select is query else None)
                     or f"Select {name} at every level.",
@@ -80,7 +86,7 @@ def check_recompute_key(
             raise error(
                 "an aggregate without GROUP BY mixes the events of all keys",
                 select,
-                f"GROUP BY {', '.join(key)}.",
+                f"Add GROUP BY {', '.join(key)}.",
             )
         distinct = select.args.get("distinct")
         if distinct is not None and distinct.args.get("on") is not None:
@@ -109,25 +115,27 @@ def check_recompute_key(
                     join.side in ("RIGHT", "FULL") and inner and (join.side == "FULL" or inner != joined)
                 ):
                     raise error(
-                        f"{node.sql('postgres') if node else name} is NULL where the join finds nothing, so rows"
+                        f"{node.sql('postgres') if node else name} is NULL where the join finds no row, so rows"
                         " would change their key",
                         join,
-                        f"Select {name} from the side that always has a row.",
+                        f"Select {name} from the side of the join that always has a row.",
                     )
     for both in query.find_all(exp.SetOperation):
         left, right = ([part.alias_or_name for part in side.selects] for side in (both.left, both.right))
         for name in key:
             if name in left and (name not in right or left.index(name) != right.index(name)):
                 raise error(
-                    f"the key {name} stands in different places", both, f"Select {name} in the same place everywhere."
+                    f"the key {name} is not the same column of both sides of {both.key.upper()}",
+                    both,
+                    f"Select {name} at the same place in the SELECTs of both sides.",
                 )
 
 
 def aggregated_elsewhere(query: exp.Select, names: Collection[str]) -> str | None:
-    """The remedy for a query that makes one row of each key, and then counts these rows; None for another.
+    """Return the remedy for a query that makes a row per key and then aggregates these rows; None for any other.
 
     Args:
-        query: the whole of it.
+        query: the whole query.
         names: columns that may be the key.
     """
     inner = [select for select in query.find_all(exp.Select) if select is not query]
@@ -142,14 +150,13 @@ def aggregated_elsewhere(query: exp.Select, names: Collection[str]) -> str | Non
         for name in names:
             if name in kept - shown and (name in grouped or numbered):
                 return (
-                    f"Keep one row per {name} here, which is the inner query, and aggregate these rows in a view in"
-                    " sql/views/."
+                    f"Keep one row per {name} here (the inner query), and aggregate these rows in a view in sql/views/."
                 )
     return None
 
 
 def _equal_columns(condition: exp.Expr) -> set[str]:
-    """Names of columns that a condition demands to be equal on both sides."""
+    """Return the names of columns that a condition requires to be equal in two relations."""
     inner = condition.unnest()
     parts = [part.unnest() for part in inner.flatten()] if isinstance(inner, exp.And) else [inner]
     return {
@@ -164,7 +171,7 @@ def _equal_columns(condition: exp.Expr) -> set[str]:
 
 
 def _is_condition(select: exp.Select) -> bool:
-    """Whether a SELECT is part of an expression: of a condition, or a single value."""
+    """Return whether a SELECT is part of an expression: of a condition, or a single value."""
     above = select.parent
     while isinstance(above, exp.Subquery | exp.SetOperation):
         above = above.parent
@@ -172,12 +179,12 @@ def _is_condition(select: exp.Select) -> bool:
 
 
 def _by_key(select: exp.Select, key: tuple[str, ...]) -> bool:
-    """Whether a SELECT in a condition looks at the events of the outer row's key alone."""
+    """Return whether a SELECT in a condition reads only the events of the outer row's key."""
     where = select.args.get("where")
     if where is not None and set(key) <= _equal_columns(where.this):
         return True
     above = select.parent.parent if isinstance(select.parent, exp.Subquery) else select.parent
-    # With NOT, a single NULL among them would decide for all keys.
+    # NOT IN is never true when the list holds a NULL, so the NULL of one key would decide for all keys.
     return (
         isinstance(above, exp.In)
         and not isinstance(above.parent, exp.Not)
@@ -187,7 +194,7 @@ def _by_key(select: exp.Select, key: tuple[str, ...]) -> bool:
 
 
 def _own(aggregate: exp.Expr) -> exp.Expr | None:
-    """The SELECT whose groups the aggregate works on; None for a window function."""
+    """Return the SELECT whose groups the aggregate works on; None for a window function."""
     if aggregate.find_ancestor(exp.Window) is not None:
         return None
     return aggregate.find_ancestor(exp.Select)
@@ -234,11 +241,11 @@ _TOTAL = (
     exp.Connector,
     exp.Not,
 )
-"""Expressions that have a value for every event, the same in every session (comparisons are `Predicate`)."""
+"""Expressions that fail for no event and are the same in every session; comparisons are `Predicate`."""
 
 
 def may_fail(sql: str) -> str | None:
-    """The first part of a key's expression that may fail for some event or differ between sessions, or None."""
+    """Return the first part of a key's expression that may fail for some event or differ between sessions, or None."""
     for node in expression(sql).walk():
         if isinstance(node, exp.AtTimeZone):
             zone = node.args.get("zone")

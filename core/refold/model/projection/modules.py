@@ -1,9 +1,9 @@
-"""The Python files of a project as modules: a transform, and the helpers that stand beside it.
+"""The Python files of a project as modules: transforms, and the helpers beside them.
 
-Every load runs them anew, and from the text that the fingerprint is of: a worker that lives for weeks sees a changed
-helper, and threads share none. `import helper` and `from .helper import x` find a file beside the one that says so, or
-in a folder above it, up to the projections' own. A name that begins with an underscore is always such a file's; another
-one is an installed package's, if there is one.
+Every load runs the files again, from the text that is fingerprinted. A worker that runs for weeks therefore sees a
+changed helper, and threads share no modules. `import helper` and `from .helper import x` find a file in the folder of
+the importing file, or in a folder above it, up to the folder of projections. A name with a leading underscore always
+means such a file; any other name means an installed package, if there is one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _thread = threading.local()
 
 
 class Modules:
-    """The modules below one folder, each of them run once.
+    """The modules below one folder; each is run once.
 
     Args:
         root: the folder of projections.
@@ -39,20 +39,20 @@ class Modules:
         self._texts: dict[Path, str] = {}
         self._modules: dict[Path, ModuleType] = {}
         self._builtins = {**vars(builtins), "__import__": self._import}
-        # Pydantic and dataclasses look names up in sys.modules. There a thread's next load takes the place of its last
-        # one: else a worker would keep them all.
+        # Pydantic and dataclasses look names up in sys.modules. A thread's next load replaces its last one there:
+        # otherwise a worker would keep the modules of every load.
         if not hasattr(_thread, "number"):
             _thread.number = next(_numbers)
         self._package = f"refold_projections_{_thread.number}"
 
     def helpers(self, path: Path) -> list[tuple[str, str]]:
-        """What a file imports from beside it, at any depth, wherever in the files the statement stands.
+        """Return the project's files that a file imports, directly or through others, anywhere in their code.
 
         Returns:
-            The path of each below the root, and its text, in order.
+            The path of each file below the root, and its text, sorted by path.
 
         Raises:
-            DefinitionError: one of them is not valid Python.
+            DefinitionError: one of the files is not valid Python, or cannot be read.
         """
         path = path.absolute()
         found: set[Path] = set()
@@ -66,10 +66,10 @@ class Modules:
         return [(name, self._text(helpers[name])) for name in sorted(helpers)]
 
     def run(self, path: Path) -> ModuleType:
-        """The module of a file; its helpers are run as it imports them.
+        """Run a file, and return its module; helpers are run when they are imported.
 
         Raises:
-            DefinitionError: it fails, or one of its helpers does; with that file and line.
+            DefinitionError: the file or one of its helpers fails; the error has the failing file and line.
         """
         self.helpers(path)
         try:
@@ -80,7 +80,7 @@ class Modules:
                 f"the file fails when it is loaded: {type(error).__name__}: {error}",
                 path=self._shown(where),
                 line=line,
-                remedy="What it imports stands beside it, in a folder above, or is installed."
+                remedy="Put the module beside the file or in a folder above it, or install the package."
                 if isinstance(error, ImportError)
                 else None,
             ) from error
@@ -88,7 +88,7 @@ class Modules:
     # Which files
 
     def _shown(self, path: Path) -> Path:
-        """A path as the folder's was given."""
+        """Return a path below the folder, in the form in which the folder was given."""
         return self._given / path.relative_to(self._root)
 
     def _text(self, path: Path) -> str:
@@ -97,7 +97,7 @@ class Modules:
         return self._texts[path]
 
     def _imported(self, path: Path) -> Iterator[Path]:
-        """The files that the import statements of a file name."""
+        """Yield the project's files that the import statements of a file name."""
         try:
             tree = ast.parse(self._text(path))
         except SyntaxError as error:
@@ -112,7 +112,14 @@ class Modules:
                 yield from self._files(path.parent, node.module or "", [one.name for one in node.names], node.level)
 
     def _files(self, beside: Path, name: str, wanted: Sequence[str], level: int) -> Iterator[Path]:
-        """The files that have to be run for an import statement."""
+        """Yield the project's files that an import statement runs.
+
+        Args:
+            beside: the folder of the importing file.
+            name: the dotted name of the module; empty in `from . import x`.
+            wanted: the names after `import` in a `from` statement.
+            level: the number of leading dots.
+        """
         at = self._base(beside, name, level)
         if at is None:
             return
@@ -125,7 +132,7 @@ class Modules:
             yield from _file(at, part)
 
     def _base(self, beside: Path, name: str, level: int) -> Path | None:
-        """The folder in which the first part of a name is found; None where it is none of the project's."""
+        """Return the folder that holds the first part of a module's name; None if it is not the project's."""
         above = [at for at in (beside, *beside.parents) if at.is_relative_to(self._root)]
         if level:
             return above[level - 1] if level <= len(above) else None
@@ -134,7 +141,7 @@ class Modules:
         return None if at is None or self._installed(first) else at
 
     def _installed(self, name: str) -> bool:
-        """Whether a name is that of a package, which then means the package in every file."""
+        """Return whether a name belongs to the standard library or an installed package; no file can replace it."""
         if name in sys.stdlib_module_names:
             return True
         if name.startswith("_"):
@@ -155,13 +162,16 @@ class Modules:
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        """What an import statement in one of the modules calls; for what is not the project's, as anywhere else."""
+        """Import a module for a file of the project: `__import__` of its modules.
+
+        A module that is not the project's is imported as usual.
+        """
         file = (globals or {}).get("__file__")
         beside = self._root if file is None else Path(file).parent
         at = self._base(beside, name, level)
         if at is None:
             if level:
-                raise ImportError(f"there is nothing of the project {level - 1} folders above {beside.name}")
+                raise ImportError(f"the project has no folder {level - 1} levels above {beside.name}")
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         chain = [self._module(_found(at, "") or at)] if level else []
         for part in name.split(".") if name else ():
@@ -173,7 +183,7 @@ class Modules:
         return chain[-1] if fromlist else chain[0]
 
     def _part(self, package: ModuleType | None, folder: Path, name: str) -> ModuleType:
-        """A module of a package, which gets it as an attribute."""
+        """Return a module of a package, and set it as an attribute of the package."""
         found = _found(folder, name)
         if found is None:
             raise ModuleNotFoundError(f"No module named {name!r} in {folder}", name=name)
@@ -183,7 +193,7 @@ class Modules:
         return module
 
     def _module(self, path: Path) -> ModuleType:
-        """The module of a file, run when it is wanted first; of a folder, an empty package."""
+        """Return the module of a file, which is run at its first import; for a folder, an empty package."""
         if path in self._modules:
             return self._modules[path]
         folder = path if path.is_dir() else path.parent if path.name == "__init__.py" else None
@@ -197,7 +207,7 @@ class Modules:
         if path != folder:
             if path not in self._texts:
                 del self._modules[path]
-                raise ImportError(f"{path.name} is no part of the fingerprint: name it in an import statement")
+                raise ImportError(f"{path.name} is not part of the fingerprint: name it in an import statement")
             module.__file__ = str(path)
             try:
                 exec(compile(self._texts[path], str(path), "exec", dont_inherit=True), module.__dict__)
@@ -207,7 +217,7 @@ class Modules:
         return module
 
     def _place(self, error: Exception) -> tuple[Path, int] | None:
-        """The innermost line of the project's that an error came through."""
+        """Return the project's file and line that are innermost in an error's traceback; None if there are none."""
         place = None
         trace = error.__traceback__
         while trace is not None:
@@ -219,18 +229,21 @@ class Modules:
 
 
 def _file(folder: Path, name: str = "") -> Iterator[Path]:
-    """The file that has to be run for a module, or for the folder as a package; none for a folder of files."""
+    """Yield the file to run for a module, or for the folder as a package; nothing for a folder of files."""
     found = _found(folder, name)
     if found is not None and found.is_file():
         yield found
 
 
 def _found(folder: Path, name: str) -> Path | None:
-    """Where a module is in a folder: a package's `__init__.py`, a file, or a folder of Python files.
+    """Return the path of a module: a package's `__init__.py`, a file, or a folder of Python files.
 
     Args:
-        folder: where it is looked for.
-        name: the module's; none for the folder itself.
+        folder: the folder to search.
+        name: the module; empty for the folder itself.
+
+    Returns:
+        The path; None if the folder has no such module.
     """
     inner = folder / name
     if (inner / "__init__.py").is_file():

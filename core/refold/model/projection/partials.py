@@ -1,4 +1,4 @@
-"""What a merged projection keeps of its aggregates, and how each column of its view is made from that."""
+"""The partial aggregates that a merged projection keeps, and the expressions that make its columns from them."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ _TOTAL = (
     exp.GTE,
     exp.Is,
 )
-"""Expressions over what is kept that have a value whatever that is."""
+"""Expressions over kept columns that cannot fail, whatever the columns hold."""
 
 _TOGETHER = 90
-"""A function of Postgres takes 100 arguments."""
+"""Arguments of one call of num_nulls: a function of Postgres takes 100 at most."""
 
 
 class Unmergeable(Exception):
-    """This query needs its events again; `str(error)` says which part of it."""
+    """A query that cannot be kept by merging and must be recomputed; `str(error)` names the part that prevents it."""
 
 
 class Partials:
-    """Finds the aggregates of the outputs and rewrites each output as an expression over kept columns.
+    """Find the aggregates of the outputs, and rewrite each output as an expression over kept columns.
 
     Args:
         error: makes the error for a part of the query that is wrong.
-        keys: the names of the key's columns by their expression over a row of the stream.
-        texts: columns of the stream of which equal values are identical.
-        words: a part of the query as its author wrote it.
+        keys: the names of the key's columns, by their expression over a row of the stream.
+        texts: the columns of the stream whose equal values are identical.
+        words: returns a part of the query as its author wrote it.
     """
 
     def __init__(
@@ -80,10 +80,14 @@ class Partials:
         self._may_fail: set[str] = set()
 
     def rewrite(self, output: str, node: exp.Expr) -> str:
-        """The SQL of an output over the table's columns.
+        """Return the SQL of an output over the table's columns.
+
+        Args:
+            output: the output's name.
+            node: its expression over rows of the stream.
 
         Raises:
-            Unmergeable: part of it cannot be kept by merging.
+            Unmergeable: a part of it cannot be kept by merging.
         """
         whole = exp.Paren(this=node.copy())
         whole = exp.Paren(this=self._walk(output, whole.this, direct=True))
@@ -96,14 +100,16 @@ class Partials:
         return str(whole.this.sql(dialect="postgres", comments=False, normalize_functions=False))
 
     def may_fail(self, output: str) -> bool:
-        """Whether a rewritten output has no value for some rows that are kept."""
+        """Return whether a rewritten output may fail for some row of the table."""
         return output in self._may_fail
 
     def evaluated(self, having: str | None) -> str | None:
-        """A condition over a row named `new` that is never true, and fails where an output or HAVING does.
+        """Return a condition over a row named `new` that is never true, and fails where an output or HAVING fails.
+
+        None if nothing can fail. Outputs are not evaluated for rows that HAVING excludes.
 
         Args:
-            having: the name under which HAVING was rewritten, if there is one. What it leaves out is not evaluated.
+            having: the name under which HAVING was rewritten; None without HAVING.
         """
         outputs = [sql for name, sql in self._of_new.items() if name != having and name in self._may_fail]
         parts = [
@@ -142,7 +148,7 @@ class Partials:
                     expression=exp.Nullif(this=_kept(c), expression=exp.Literal.number(0)),
                 )
             )
-            # A sum over how many it is of: it overflows only where the sum has.
+            # A mean is a sum divided by its count: it overflows only where the sum has overflowed before.
             mean.set("total", True)
             return mean
         if isinstance(call, exp.Count) and isinstance(call.this, exp.Distinct):
@@ -180,7 +186,7 @@ class Partials:
 
 
 def _with_filter(node: exp.Expr, call: exp.Expr) -> exp.Expr:
-    """`call` under the FILTER that `node` has, if any."""
+    """Return a call with the FILTER of another node, if that has one."""
     if isinstance(node, exp.Filter):
         return exp.Filter(this=call, expression=node.expression.copy())
     return call
@@ -193,7 +199,7 @@ def _total(node: exp.Expr) -> bool:
 
 
 def _of_new(node: exp.Expr) -> str:
-    """An expression over the table's columns, over a row of it that is named `new`."""
+    """Return an expression over the table's columns as SQL over a row of the table that is named `new`."""
     whole = exp.Paren(this=node.copy())
     for column in whole.find_all(exp.Column):
         column.set("table", exp.to_identifier("new"))

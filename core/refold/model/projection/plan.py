@@ -1,4 +1,4 @@
-"""What the analysis of a projection found: everything that upkeep needs to know, as values."""
+"""The plan of a projection: the result of its analysis, with all that the generation of upkeep SQL needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOG_COLUMNS = ("event_id", "user_id", "action", "ts", "metadata", "version")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of the view that analysts see: its name, the SQL over the table's columns, its comment."""
+    """A column of the view that analysts see: its name, its SQL over the table's columns, and its comment."""
 
     name: str
     sql: str
@@ -26,7 +26,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class KeyPart:
-    """A column of the row's identity: its name in the table, and the SQL over one row of the stream."""
+    """A column of the key: its name in the table, and its SQL over one row of the stream."""
 
     name: str
     sql: str
@@ -34,12 +34,12 @@ class KeyPart:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """An aggregate that is kept in the table.
+    """An aggregate that is kept in the table (a partial aggregate).
 
     Args:
         name: its column.
-        sql: the aggregate over the stream; None where it is counted from a set of members.
-        combine: how two of them become one.
+        sql: the aggregate over rows of the stream; None if it is counted from a set of members.
+        combine: how two of its values are merged into one.
     """
 
     name: str
@@ -52,9 +52,9 @@ class Members:
     """The set behind one count(DISTINCT …).
 
     Args:
-        partial: the column that counts it.
-        member: the SQL of what is counted, over one row of the stream.
-        condition: the FILTER of the aggregate, if any.
+        partial: the column that holds the count.
+        member: the SQL of the counted value, over one row of the stream.
+        condition: the FILTER of the aggregate; None without one.
     """
 
     partial: str
@@ -67,10 +67,10 @@ class Funnel:
     """A funnel whose state is kept in the row.
 
     Args:
-        state: the column of the state.
-        events: the aggregate over the stream that gathers what the funnel needs of its rows.
-        steps: how many steps it has.
-        level: the columns that show the level.
+        state: the column that holds the state.
+        events: the aggregate over rows of the stream that packs the events for the funnel.
+        steps: the number of its steps.
+        level: the columns that show the level reached.
         times: the columns that show when each step was reached.
     """
 
@@ -87,22 +87,22 @@ class Plan:
 
     Args:
         name: the projection.
-        upkeep: the kind chosen.
-        stream: what it reads: `events` (the log) or an event-grain projection.
+        upkeep: the kind of upkeep that was chosen.
+        stream: the stream that it reads: `events` (the log) or an event-grain projection.
         reads: the columns of the stream that the query uses.
-        key: the row's identity as SQL over one row of the stream.
-        unique: whether a key has one row at most.
-        lasting: whether a key that has a row keeps one, whatever happens next (recompute).
-        partials: aggregates kept in the table (merge, members and funnel).
+        key: the key of a row, as SQL over one row of the stream.
+        unique: whether a key has at most one row.
+        lasting: whether a key that has a row always keeps one, whatever events follow (recompute).
+        partials: the aggregates kept in the table (merge, members and funnel).
         members: the sets behind distinct counts.
         funnels: the funnels kept in the table.
-        columns: what analysts see.
+        columns: the columns that analysts see.
         where: the query's WHERE, over one row of the stream.
         having: the query's HAVING over the table's columns; the view applies it.
-        evaluated: a condition over a row of the table, named `new`, that is never true: to evaluate it fails where the
-            view would fail. None where the view cannot.
-        query: the whole query in pieces; between them stands what it reads (recompute and funnel).
-        description: what the file's head says.
+        evaluated: a condition over a row of the table, named `new`, that is never true: its evaluation fails where the
+            view would fail. None if the view cannot fail.
+        query: the query in pieces, to be joined by the relation that it reads (recompute and funnel).
+        description: the comment at the head of the file.
         because: why this upkeep was chosen.
     """
 
@@ -127,13 +127,13 @@ class Plan:
 
     @property
     def event_grain(self) -> bool:
-        """Whether its rows are a stream that other projections can read."""
+        """Return whether its rows are a stream that other projections can read."""
         return self.upkeep in ("facts", "transform")
 
     def kept_as(self, upkeep: str) -> Plan:
-        """The plan of a build that was made with this upkeep.
+        """Return the plan of an existing build that was made with this upkeep.
 
-        What a later version of refold would keep as a funnel, an earlier one has made to be recomputed; it stays so
+        An earlier version of refold recomputed metrics that this version keeps as funnels. Their builds are recomputed
         until the next deploy.
         """
         if (self.upkeep, upkeep) != ("funnel", "recompute"):
@@ -142,16 +142,16 @@ class Plan:
         return replace(self, upkeep="recompute", partials=(), funnels=(), where=None, columns=columns)
 
     def reading(self, columns: Sequence[str]) -> Plan:
-        """The plan where Postgres has said what the query reads: here a column may be hidden in sqlglot's tree.
+        """Return the plan with the columns that the query reads according to Postgres; sqlglot's tree may hide some.
 
         Args:
-            columns: of the stream, in its order.
+            columns: the columns of the stream that the query reads, in the stream's order.
         """
         needed = ("event_id",) if self.upkeep == "facts" and "event_id" not in columns else ()
         return replace(self, reads=(*needed, *columns))
 
     @property
     def stream_columns(self) -> tuple[str, ...]:
-        """The columns that its readers may use."""
+        """Return the columns that its readers may use, event_id among them."""
         names = tuple(column.name for column in self.columns)
         return names if "event_id" in names else ("event_id", *names)

@@ -1,143 +1,68 @@
-"""Reads a projection's SELECT and picks the cheapest upkeep that keeps the law."""
+"""The upkeep of a projection: which kind keeps its SELECT exactly, and the plan for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-import sqlglot
 from sqlglot import exp
 
 from refold.errors import DefinitionError, at_once
 from refold.model.projection.determinism import refusals
-from refold.model.projection.equal_values import Choice, made_plain, plain
+from refold.model.projection.equal_values import made_plain, plain
 from refold.model.projection.funnels import kept_funnels, made_linear
-from refold.model.projection.hints import misspelt
-from refold.model.projection.keys import aggregated_elsewhere, check_recompute_key, declared_key, declares_key, may_fail
+from refold.model.projection.keys import aggregated_elsewhere, check_recompute_key, declared_key, may_fail
 from refold.model.projection.partials import Partials, Unmergeable
-from refold.model.projection.plan import LOG, LOG_COLUMNS, Column, KeyPart, Plan
+from refold.model.projection.plan import Column, KeyPart, Plan
+from refold.model.projection.select import Select, written
 from refold.model.projection.sqlglot_compat import (
     expression,
-    flatten_groups,
-    fold_case,
-    in_words_of,
     row_sql,
-    statements,
 )
 from refold.model.sql_text import ident
 from refold.suggest import did_you_mean
 
-_RESERVED = {"txid", "position", "ordinal"}
 _HAVING = "having__"
-"""As what HAVING is rewritten: no column has this name."""
+"""The name under which HAVING is rewritten, beside the output columns: no column can have this name."""
 
 
 def analyse(name: str, source: str, streams: Mapping[str, tuple[str, ...]], *, path: Path | None = None) -> Plan:
-    """Checks a projection's SQL and plans its upkeep.
+    """Check a projection's SQL, and return the plan of its upkeep.
 
     Args:
         name: the projection's name.
         source: the text of its file.
-        streams: what it may read, with the columns of each.
-        path: where it stands, for messages.
+        streams: the streams that it may read, by name, with the columns of each.
+        path: the file, for messages; None when the text does not come from a file.
 
     Raises:
-        DefinitionError: the query cannot be kept exactly; with line and remedy.
+        DefinitionError: the query cannot be kept exactly; the error has the line and a remedy.
     """
     return _Analysis(name, source, streams, path).plan()
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A query as sqlglot has read it.
-
-    Args:
-        query: its tree.
-        texts: the columns of which equal values are identical.
-        choices: where one of several equals is kept.
-        parts: each output by its name, and what stands behind them under WHERE and HAVING.
-    """
-
-    query: exp.Select
-    texts: frozenset[str]
-    choices: tuple[Choice, ...]
-    parts: Mapping[str, exp.Expr]
-
-    @property
-    def text(self) -> str:
-        """As it is written again."""
-        return _written(self.query)
-
-    def plain(self, only: int | None = None) -> str:
-        """The same where one spelling is kept: at one of the choices, or at all."""
-        query = self.query.copy()
-        made_plain(query, self.texts, only=only)
-        return _written(query)
-
-    def line(self, node: exp.Expr | None) -> int | None:
-        """Where in the file a part of it stands."""
-        return _line(node)
-
-    def holding(self, word: str) -> exp.Expr | None:
-        """The first part in which a word is written."""
-        return next((part for part in self.parts.values() if word in _written(part)), None)
-
-
-def reading(name: str, source: str, stream: str, columns: tuple[str, ...], path: Path | None) -> Reading:
-    """How refold reads a query, for Postgres to compare.
-
-    Args:
-        name: the projection.
-        source: the text of its file.
-        stream: what it reads.
-        columns: the columns of that.
-        path: where it stands, for messages.
-    """
-    analysis = _Analysis(name, source, {stream: columns}, path)
-    query = analysis.query
-    texts = frozenset(analysis._texts())
-    parts: dict[str, exp.Expr] = {item.alias_or_name: item for item in query.expressions}
-    for clause in ("where", "having"):
-        if query.args.get(clause) is not None:
-            parts[clause.upper()] = query.args[clause]
-    return Reading(query, texts, tuple(made_plain(query.copy(), texts)), parts)
-
-
-def _written(query: exp.Expr) -> str:
-    return str(query.sql(dialect="postgres", pretty=True, comments=False, normalize_functions=False))
-
-
-class _Analysis:
-    def __init__(self, name: str, source: str, streams: Mapping[str, tuple[str, ...]], path: Path | None) -> None:
-        self.name = name
-        self.source = source
-        self.streams = streams
-        self.path = path
-        self.query = self._parse()
-        self.stream = self._stream()
-        self.columns = streams[self.stream]
-
+class _Analysis(Select):
     def plan(self) -> Plan:
         mistakes = [self.error(one.message, one.node, one.remedy) for one in refusals(self.query, self.words)]
         try:
-            self._check_form()
-            mistakes += self._unknown_columns()
+            self.check_form()
+            mistakes += self.unknown_columns()
         except DefinitionError as error:
             mistakes.append(error)
         if mistakes:
-            # Each once, however often it is written.
+            # A mistake that the query repeats on one line is reported once.
             raise at_once(list({str(one): one for one in mistakes}.values()))
-        outputs = self._outputs()
+        outputs = self.outputs()
         group = self.query.args.get("group")
-        if self._simple():
-            if group is None and not self._aggregates():
+        if self.is_simple():
+            if group is None and not self.aggregates():
                 return self._facts(outputs)
             if group is None:
                 raise self.error(
                     "an aggregate without GROUP BY has no key",
                     self.query,
-                    "Group by something, for one total by a constant: SELECT 'all' AS scope, … GROUP BY scope.",
+                    "Add a GROUP BY. For a single total, group by a constant: SELECT 'all' AS scope, … GROUP BY scope.",
                 )
             try:
                 return self._merge(outputs)
@@ -146,254 +71,14 @@ class _Analysis:
                 return self._funnel(outputs, again) or again
         return self._recompute(outputs, "the query has more than one level, a window or a join")
 
-    # Reading the file
-
-    def _parse(self) -> exp.Select:
-        try:
-            found = statements(self.source)
-        except sqlglot.errors.ParseError as error:
-            first = error.errors[0] if error.errors else {}
-            hint = misspelt(self.source)
-            raise DefinitionError(
-                f"refold cannot read this SQL: {first.get('description', error)}",
-                path=self.path,
-                line=first.get("line") if hint is None else hint.line,
-                # Some operators of Postgres, such as `@ x`, are not known to it either.
-                remedy="Look at what stands before this place: a comma, a parenthesis or a keyword may be missing."
-                " If psql takes it, say it in other words."
-                if hint is None
-                else hint.remedy,
-            ) from error
-        except sqlglot.errors.TokenError as error:
-            raise DefinitionError(
-                f"refold cannot read this SQL: {error}", path=self.path, remedy="Look for a quote that is not closed."
-            ) from error
-        if not found:
-            raise DefinitionError(
-                "the file is empty",
-                path=self.path,
-                line=1,
-                remedy="Write one SELECT … FROM events, or remove the file.",
-            )
-        if len(found) != 1:
-            raise DefinitionError(
-                f"a projection is one SELECT; this file has {len(found)} statements",
-                path=self.path,
-                remedy="Make a file for each.",
-            )
-        query = found[0]
-        if not isinstance(query, exp.Query):
-            begins = sqlglot.tokenize(self.source, read="postgres")[0]
-            word = begins.text.upper()
-            remedy = None
-            if word == "EXPLAIN":
-                remedy = "Leave it out: `refold explain` shows how a projection is kept."
-            elif isinstance(query, exp.Create) and isinstance(query.expression, exp.Query):
-                remedy = "Leave out all that stands before SELECT: the metric is named as its file is."
-            raise DefinitionError(
-                f"a projection is one SELECT, not {word}", path=self.path, line=begins.line, remedy=remedy
-            )
-        if isinstance(query, exp.Subquery):
-            raise DefinitionError("a projection is one SELECT, without parentheses around it", path=self.path, line=1)
-        if not isinstance(query, exp.Select):
-            raise DefinitionError(
-                f"a projection is one SELECT, not {query.key.upper()}", path=self.path, line=_line(query) or 1
-            )
-        fold_case(query)
-        flatten_groups(query)
-        return query
-
-    def words(self, node: exp.Expr) -> str:
-        """A part of the query as its author wrote it."""
-        return in_words_of(self.source, node)
-
-    def error(self, message: str, node: exp.Expr | None, remedy: str | None = None) -> DefinitionError:
-        return DefinitionError(message, path=self.path, line=_line(node), remedy=remedy)
-
-    def _stream(self) -> str:
-        self._refuse_functions()
-        inner = {cte.alias for cte in self.query.find_all(exp.CTE)}
-        found: dict[str, exp.Table] = {}
-        for table in self.query.find_all(exp.Table):
-            if table.name in inner and not table.db:
-                continue
-            if table.db not in ("", "refold") or (table.db and table.name != "events"):
-                raise self._not_a_stream(table)
-            found[table.name] = table
-        if not found:
-            raise self.error("the query reads no stream", self.query, "Add FROM events.")
-        for name, table in found.items():
-            if name not in self.streams:
-                if found.keys() & self.streams.keys():
-                    raise self._not_a_stream(table)
-                hint = did_you_mean(name, self.streams)
-                raise self.error(
-                    f"there is no stream named {name}.{hint}",
-                    table,
-                    "Streams: " + ", ".join(sorted(self.streams)) + ".",
-                )
-        if len(found) > 1:
-            raise self.error(
-                "a projection reads one stream, this one reads " + " and ".join(sorted(found)),
-                next(iter(found.values())),
-                "Join in a view in sql/views/, or bring both into one transform.",
-            )
-        return next(iter(found))
-
-    def _not_a_stream(self, table: exp.Table) -> DefinitionError:
-        name = ".".join(part.name for part in table.parts)
-        if table.name in self.streams:
-            return self.error(f"{name} is not a stream", table, f"Read {table.name} by its plain name.")
-        return self.error(
-            f"{name} is not a stream: a projection reads events, or an event-grain projection, and nothing else",
-            table,
-            f"Keep the column that {name} is joined by, and join it in a view in sql/views/: … FROM"
-            f" metrics.{self.name} JOIN {name} ….",
-        )
-
-    def _refuse_functions(self) -> None:
-        """A function in FROM, and unnest, which sqlglot takes for something of its own."""
-        for node in self.query.find_all(exp.Table, exp.Lateral, exp.Unnest):
-            call = node if isinstance(node, exp.Unnest) else node.this
-            if isinstance(call, exp.Func | exp.Unnest | exp.Dot):
-                bare = call.copy()
-                bare.set("alias", None)
-                raise self.error(
-                    f"{self.words(bare)} in FROM makes several rows of one event",
-                    node,
-                    "Write a transform that returns a list: its rows are a stream, which other projections read.",
-                )
-
-    def _check_form(self) -> None:
-        """What is a SELECT, and still no query over a stream."""
-        writes = self.query.find(exp.Lock, exp.Into, exp.Insert, exp.Update, exp.Delete, exp.Merge)
-        if writes is not None:
-            raise self.error(f"{writes.sql('postgres')}: a projection only reads", writes, "Leave it out.")
-        for table in self.query.find_all(exp.Table):
-            if table.alias_column_names:
-                raise self.error(
-                    f"{table.sql('postgres')} gives other names to columns", table, "Use the names they have."
-                )
-        for cte in self.query.find_all(exp.CTE):
-            if "__" in cte.alias:
-                # It would come before what refold reads by such a name.
-                raise self.error(
-                    f"a query in WITH cannot be named {cte.alias}", cte, "Names have no double underscore."
-                )
-        for group in self.query.find_all(exp.Group):
-            several = group.find(exp.Rollup, exp.Cube, exp.GroupingSets)
-            if several is not None:
-                word = "GROUPING SETS" if isinstance(several, exp.GroupingSets) else several.key.upper()
-                raise self.error(
-                    f"{word} puts totals beside the groups that they are made of, and rows of different keys into one"
-                    " table",
-                    several,
-                    "Keep the finest groups here, and make the totals in a view in sql/views/: … FROM"
-                    f" metrics.{self.name} GROUP BY {word} (…). What cannot be added up (distinct counts) is a metric"
-                    " for each level.",
-                )
-            if not any(term.find(exp.Column, exp.Literal) for term in group.expressions):
-                raise self.error("GROUP BY names no column", group, "Name the columns.")
-
-    def _unknown_columns(self) -> Iterator[DefinitionError]:
-        known = set(self.columns)
-        derived = {alias.alias for alias in self.query.find_all(exp.Alias)}
-        derived |= {column for cte in self.query.find_all(exp.TableAlias) for column in cte.alias_column_names}
-        for column in self.query.find_all(exp.Column):
-            name = column.name
-            if not name or isinstance(column.this, exp.Star) or name in known or name in derived:
-                continue
-            hint = did_you_mean(name, sorted(known | derived))
-            remedy = f"Columns: {', '.join(self.columns)}."
-            if isinstance(column.this, exp.Identifier) and column.this.args.get("quoted"):
-                remedy = f"Text stands in single quotes: {exp.Literal.string(name).sql('postgres')}. {remedy}"
-            yield self.error(f"{self.stream} has no column {name}.{hint}", column, remedy)
-
-    def _outputs(self) -> list[tuple[str, exp.Expr, str | None]]:
-        outputs: list[tuple[str, exp.Expr, str | None]] = []
-        for item in self.query.expressions:
-            if isinstance(item, exp.Star) or (isinstance(item, exp.Column) and isinstance(item.this, exp.Star)):
-                outputs += [(name, exp.column(name), None) for name in self.columns]
-                continue
-            # Not alias_or_name: that calls count(*) "*", and a literal by its value.
-            plain = item.this if isinstance(item, exp.Cast) else item
-            name = item.alias if isinstance(item, exp.Alias) else plain.name if isinstance(plain, exp.Column) else ""
-            if not name:
-                raise self.error(f"{self.words(item)} has no name", item, "Name the column: … AS name.")
-            comment = " ".join(text.strip() for text in item.comments or []) or None
-            outputs.append((name, item.unalias(), comment))
-        names = [name for name, _, _ in outputs]
-        for name in names:
-            if names.count(name) > 1:
-                raise self.error(f"two columns are named {name}", self.query, "Give each its own name.")
-            if name in _RESERVED or "__" in name or "%" in name or len(name.encode()) > 50:
-                raise self.error(
-                    f"a column cannot be named {name}",
-                    self.query,
-                    "Names have no double underscore and no percent sign, at most 50 bytes, and are not "
-                    + ", ".join(sorted(_RESERVED))
-                    + ".",
-                )
-        return outputs
-
-    # The kinds
-
-    def _simple(self) -> bool:
-        """One level: a single FROM, no subquery, window, set operation, join or DISTINCT."""
-        query = self.query
-        return not (
-            query.args.get("with_")
-            or query.args.get("joins")
-            or query.args.get("laterals")
-            or query.args.get("distinct")
-            or query.args.get("qualify")
-            or len(list(query.find_all(exp.Select))) > 1
-            or query.find(exp.Window)
-            or query.find(exp.Subquery)
-            or any(
-                group.args.get(kind)
-                for group in query.find_all(exp.Group)
-                for kind in ("rollup", "cube", "grouping_sets")
-            )
-        )
-
-    def _aggregates(self) -> bool:
-        return self.query.find(exp.AggFunc) is not None
-
-    def _texts(self) -> set[str]:
-        """The columns of the log of which equal values are identical, unless the query gives their names away."""
-        if self.stream != LOG:
-            return set()
-        given = {
-            alias.alias
-            for alias in self.query.find_all(exp.Alias)
-            if not (isinstance(alias.this, exp.Column) and alias.this.name == alias.alias)
-        }
-        return set(LOG_COLUMNS) - {"metadata"} - given
-
-    def _where(self) -> str | None:
-        where = self.query.args.get("where")
-        return None if where is None else row_sql(where.this)
-
-    def _reads(self) -> tuple[str, ...]:
-        used = {column.name for column in self.query.find_all(exp.Column)}
-        # sqlglot takes the last argument of date_bin for a unit.
-        used |= {word.name.lower() for word in self.query.find_all(exp.Var)}
-        # * and alias.*, but not the star of count(*).
-        if any(isinstance(star.parent, exp.Select | exp.Column) for star in self.query.find_all(exp.Star)):
-            used |= set(self.columns)
-        return tuple(column for column in self.columns if column in used)
-
-    def _description(self) -> str:
-        lines = [text.strip() for text in self.query.comments or []]
-        return "\n".join(line for line in lines if not declares_key(f"--{line}"))
-
     def _facts(self, outputs: list[tuple[str, exp.Expr, str | None]]) -> Plan:
-        reads = self._reads()
+        reads = self.reads()
         columns = tuple(Column(name, row_sql(node), comment) for name, node, comment in outputs)
         for column in columns:
             if column.name == "event_id" and column.sql != "event_id":
-                raise self.error("event_id is the id of the event", self.query, "Name this column otherwise.")
+                raise self.error(
+                    "event_id must be the id of the event", self.query, "Give this column another name: … AS name."
+                )
         return Plan(
             name=self.name,
             upkeep="facts",
@@ -401,13 +86,13 @@ class _Analysis:
             reads=reads if "event_id" in reads else ("event_id", *reads),
             key=(KeyPart("event_id", "event_id"),),
             columns=columns,
-            where=self._where(),
-            description=self._description(),
+            where=self.where(),
+            description=self.description(),
             because="no GROUP BY: a row per event",
         )
 
     def _group_keys(self, outputs: list[tuple[str, exp.Expr, str | None]]) -> list[KeyPart]:
-        """GROUP BY as output columns, resolved as Postgres does: input columns before aliases."""
+        """Return GROUP BY as output columns, resolved as Postgres does: input columns before aliases."""
         by_sql = {row_sql(node): name for name, node, _ in outputs}
         by_name = {name: node for name, node, _ in outputs}
         keys: list[KeyPart] = []
@@ -416,11 +101,15 @@ class _Analysis:
             if isinstance(term, exp.Literal) and not term.is_string:
                 at = int(term.this)
                 if not 1 <= at <= len(outputs):
-                    raise self.error(f"GROUP BY {at} is not a column of the SELECT", term)
+                    raise self.error(
+                        f"GROUP BY {at} is not a column of the SELECT", term, f"Use a number from 1 to {len(outputs)}."
+                    )
                 node = outputs[at - 1][1]
             elif isinstance(term, exp.Column) and not term.table and term.name not in self.columns:
                 if term.name not in by_name:
-                    raise self.error(f"GROUP BY {term.name} is not a column", term)
+                    raise self.error(
+                        f"GROUP BY {term.name} is not a column", term, f"Columns: {', '.join(self.columns)}."
+                    )
                 node = by_name[term.name]
             name = by_sql.get(row_sql(node))
             if name is None:
@@ -430,7 +119,7 @@ class _Analysis:
                     "Select it too.",
                 )
             sql = row_sql(node)
-            # A bare literal has no type of its own inside ROW(…).
+            # Inside ROW(…) a bare literal has no type.
             keys.append(
                 KeyPart(name, f"CAST({sql} AS TEXT)" if isinstance(node, exp.Literal) and node.is_string else sql)
             )
@@ -442,7 +131,7 @@ class _Analysis:
         kept = Partials(
             self.error,
             {row_sql(node): name for name, node, _ in outputs if name in key_names},
-            self._texts(),
+            self.texts(),
             self.words,
         )
         columns = tuple(
@@ -452,7 +141,7 @@ class _Analysis:
         having = self.query.args.get("having")
         condition = None if having is None else kept.rewrite(_HAVING, having.this)
         if condition is not None:
-            # Readers have conditions of their own, which Postgres may evaluate before the view's.
+            # Postgres may evaluate a reader's conditions before the view's HAVING: columns then fail for hidden rows.
             columns = tuple(
                 replace(column, sql=f"CASE WHEN {condition} THEN {column.sql} END")
                 if kept.may_fail(column.name)
@@ -464,26 +153,26 @@ class _Analysis:
             name=self.name,
             upkeep="members" if members else "merge",
             stream=self.stream,
-            reads=self._reads(),
-            key=tuple(replace(key, sql=plain(key.sql, self._texts())) for key in keys),
+            reads=self.reads(),
+            key=tuple(replace(key, sql=plain(key.sql, self.texts())) for key in keys),
             columns=columns,
             partials=tuple(kept.partials),
             members=members,
-            where=self._where(),
+            where=self.where(),
             having=condition,
             evaluated=kept.evaluated(None if condition is None else _HAVING),
-            description=self._description(),
-            because="count(DISTINCT …) needs the set of what it has counted"
+            description=self.description(),
+            because="count(DISTINCT …) needs the set of values that it has counted"
             if members
             else "every aggregate can be merged",
         )
 
     def _funnel(self, outputs: list[tuple[str, exp.Expr, str | None]], again: Plan) -> Plan | None:
-        """The plan for a query of funnels and mergeable aggregates; None where it takes more than those.
+        """Return the plan for a query of funnels and mergeable aggregates; None for any other query.
 
         Args:
-            outputs: the query's.
-            again: the plan by which its keys would be recomputed.
+            outputs: name, expression and comment of each output.
+            again: the plan that would recompute its keys.
         """
         funnels = kept_funnels([(name, node) for name, node, _ in outputs])
         if not funnels or not again.lasting or declared_key(self.source) is not None:
@@ -491,10 +180,10 @@ class _Analysis:
         shown = {name for funnel in funnels for name in (*funnel.level, *funnel.times)}
         keys = {key.name for key in again.key}
         by_sql = {row_sql(node): name for name, node, _ in outputs if name in keys}
-        kept = Partials(self.error, by_sql, self._texts(), self.words)
+        kept = Partials(self.error, by_sql, self.texts(), self.words)
         others = [(name, node) for name, node, _ in outputs if name not in shown | keys]
         try:
-            # What is no aggregate by itself but made of some is left to the query.
+            # An output that is an expression over aggregates needs the query itself: recompute.
             plain = all(kept.rewrite(name, node) == ident(name) for name, node in others)
         except Unmergeable:
             return None
@@ -505,8 +194,8 @@ class _Analysis:
             upkeep="funnel",
             partials=tuple(kept.partials),
             funnels=funnels,
-            where=self._where(),
-            because="a funnel goes on from where it is, and what else there is can be merged",
+            where=self.where(),
+            because="the state of each funnel is kept, and every other aggregate can be merged",
         )
 
     def _recompute(self, outputs: list[tuple[str, exp.Expr, str | None]], because: str) -> Plan:
@@ -523,12 +212,12 @@ class _Analysis:
             check_recompute_key(self.query, declared, self.columns, self.error)
             keys = [KeyPart(name, name) for name in declared]
             unique = False
-        elif self.query.args.get("group") is not None and self._simple():
+        elif self.query.args.get("group") is not None and self.is_simple():
             keys = self._group_keys(outputs)
             unique = True
         else:
             raise self.error(
-                f"{because}: its rows have to be computed again from their events, by a key",
+                f"{because}: its rows must be recomputed from their events by a key, and the file declares none",
                 self.query,
                 aggregated_elsewhere(self.query, self.columns)
                 or "Declare the key in a comment line, for example: -- key: user_id",
@@ -537,43 +226,34 @@ class _Analysis:
             cause = may_fail(part.sql)
             if cause is not None:
                 raise self.error(
-                    f"its rows are computed again from their events, by a key; but {self.words(expression(cause))} may"
-                    f" fail or change, and the key is indexed on {self.stream}, which would refuse events then",
+                    f"the key expression {self.words(expression(cause))} may fail or change. Rows are recomputed by"
+                    f" this key, so {self.stream} has an index on it, and the index would then refuse events",
                     self.query,
-                    "Make it a column of an event-grain projection, and group by that column there.",
+                    "Make it a column of an event-grain projection, and group by that column in a projection that"
+                    " reads it.",
                 )
         query = self.query.copy()
-        made_plain(query, self._texts())
+        made_plain(query, self.texts())
         made_linear(query)
         here = "stream__here"
-        while here in _written(query):
+        while here in written(query):
             here += "_"
         for table in list(query.find_all(exp.Table)):
             if table.name == self.stream:
                 placeholder = exp.Table(this=exp.to_identifier(here, quoted=False))
                 placeholder.set("alias", exp.TableAlias(this=exp.to_identifier(table.alias_or_name)))
                 table.replace(placeholder)
-        text = _written(query)
+        text = written(query)
         return Plan(
             name=self.name,
             upkeep="recompute",
             stream=self.stream,
-            reads=self._reads(),
+            reads=self.reads(),
             key=tuple(keys),
             unique=unique,
             lasting=unique and self.query.args.get("having") is None,
             columns=tuple(Column(name, name, comment) for name, _, comment in outputs),
             query=tuple(text.split(here)),
-            description=self._description(),
+            description=self.description(),
             because=because,
         )
-
-
-def _line(node: exp.Expr | None) -> int | None:
-    """The first line that any part of the node stands on; where it has no names, of what it is a part of."""
-    while node is not None:
-        lines = [part.meta["line"] for part in node.walk() if "line" in part.meta]
-        if lines:
-            return int(min(lines))
-        node = node.parent
-    return None

@@ -1,4 +1,4 @@
-"""Between the text of a query and sqlglot's tree: where sqlglot reads a spelling otherwise than Postgres, and back."""
+"""Conversions between a query's text and sqlglot's tree, where sqlglot and Postgres read a spelling differently."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import sqlglot
 from sqlglot import TokenType, exp
 from sqlglot.dialects.postgres import Postgres
 
-# It logs whatever it takes for no query of its own; refold says that itself, with file, line and remedy.
+# sqlglot logs what it cannot parse; refold reports that itself, with file, line and remedy.
 logging.getLogger("sqlglot").setLevel(logging.CRITICAL)
 
 _LONGEST = 80
-"""Tokens of the longest piece of a text that is looked at."""
+"""Tokens in the longest piece of a text that `in_words_of` tries."""
 _ATTEMPTS = 1_000
-"""Pieces that are read to find one: they take a quarter of a second."""
+"""Pieces of a text that `in_words_of` parses at most: they take a quarter of a second."""
 _UNITS = frozenset({"YEAR", "MONTH", "DAY", "HOUR", "MINUTE", "SECOND"})
 
 
 class _Postgres(Postgres):
-    """sqlglot's dialect without lambdas: it reads the argument `metadata -> 'items'` as one whose parameter is
-    `metadata`, and nobody sees that a column is read."""
+    """sqlglot's dialect of Postgres without lambdas.
+
+    sqlglot reads the argument `metadata -> 'items'` as a lambda with the parameter `metadata`, not as a column.
+    """
 
     class Parser(Postgres.Parser):  # type: ignore[misc,valid-type]
         LAMBDAS: ClassVar = {
@@ -30,21 +32,21 @@ class _Postgres(Postgres):
 
 
 def expression(sql: str) -> exp.Expr:
-    """One statement or expression as a tree.
+    """Return the tree of one statement or expression.
 
     Raises:
-        sqlglot.errors.SqlglotError: it is none that sqlglot can read.
+        sqlglot.errors.SqlglotError: sqlglot cannot parse it.
     """
     return sqlglot.parse_one(sql, read=_Postgres)
 
 
 def plain_intervals(source: str) -> str:
-    """Every `INTERVAL '…'` as a cast, on the same line.
+    """Return a text with every `INTERVAL '…'` written as a cast, on the same line.
 
-    sqlglot takes the first number and unit for the whole of it: '1 day 12:00:00' would become a day.
+    sqlglot reads only the first number and unit of an interval: '1 day 12:00:00' would become a day.
 
     Raises:
-        sqlglot.errors.TokenError: the text cannot be cut into tokens.
+        sqlglot.errors.TokenError: sqlglot cannot split the text into tokens.
     """
     tokens = sqlglot.tokenize(source, read="postgres")
     parts: list[str] = []
@@ -59,24 +61,24 @@ def plain_intervals(source: str) -> str:
 
 
 def statements(source: str) -> list[exp.Expr]:
-    """The statements of a text; a comment behind the last semicolon is none.
+    """Return the statements of a text as trees; a comment after the last semicolon does not count.
 
     Raises:
-        sqlglot.errors.SqlglotError: it is no SQL.
+        sqlglot.errors.SqlglotError: sqlglot cannot parse the text.
     """
     parsed = sqlglot.parse(plain_intervals(source), read=_Postgres)
     return [one for one in parsed if one is not None and not isinstance(one, exp.Semicolon)]
 
 
 def fold_case(query: exp.Expr) -> None:
-    """Names without quotes in lower case, as Postgres reads them; in place."""
+    """Convert names without quotes to lower case, as Postgres does; in place."""
     for identifier in query.find_all(exp.Identifier):
         if not identifier.args.get("quoted") and identifier.this.isascii():
             identifier.set("this", identifier.this.lower())
 
 
 def flatten_groups(query: exp.Expr) -> None:
-    """`GROUP BY (a, b), (c)` as what it means, in place: a, b, c."""
+    """Rewrite `GROUP BY (a, b), (c)` as `GROUP BY a, b, c`, in place."""
     for group in query.find_all(exp.Group):
         group.set("expressions", [one for term in group.expressions for one in _flat(term)])
 
@@ -88,16 +90,16 @@ def _flat(term: exp.Expr) -> list[exp.Expr]:
 
 
 def in_words_of(source: str, node: exp.Expr) -> str:
-    """A part of a query as its author wrote it: the shortest piece of the text that is read as just that.
+    """Return a part of a query as its author wrote it: the shortest piece of the text that parses to this part.
 
     sqlglot writes `now()` as CURRENT_TIMESTAMP, and `x::date` as a CAST.
 
     Args:
         source: the text of the file.
-        node: a part of its tree; qualifiers make no difference.
+        node: a part of its tree; qualifiers of columns make no difference.
 
     Returns:
-        The piece on one line; where none is read so, what sqlglot writes.
+        The piece, on one line; if no piece is found, the SQL that sqlglot writes.
     """
     wanted = row_sql(node)
     tokens = sqlglot.tokenize(source, read=_Postgres)
@@ -122,12 +124,12 @@ def _read_again(piece: str) -> str | None:
         fold_case(tree)
         return row_sql(tree)
     except (sqlglot.errors.SqlglotError, ValueError, TypeError, AttributeError):
-        # Pieces are what nobody writes, and sqlglot stumbles over some.
+        # Arbitrary pieces of a text are often not SQL, and sqlglot fails on some of them in other ways.
         return None
 
 
 def row_sql(node: exp.Expr) -> str:
-    """An expression over one row of the stream: without qualifiers, there is one relation only."""
+    """Return the SQL of an expression over one row of the stream, without qualifiers: there is one relation."""
     plain = node.copy()
     for column in list(plain.find_all(exp.Column)):
         column.set("table", None)

@@ -3,9 +3,9 @@
     @transform(reads="events")
     def enriched_events(event: Event) -> Enriched: ...
 
-The annotations say everything else: the parameter's model which columns of the stream it needs, the returned
-model what the table looks like, `| None` that it may leave events out, `list[…]` that one event may become
-several rows.
+The annotations define the rest. The fields of the parameter's model are the columns that the function needs of the
+stream, and the fields of the returned model are the columns of the table. With `| None` the function may leave events
+out, and with `list[…]` one event may become several rows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MARK = "__refold_transform__"
 
 
 class Event(BaseModel):
-    """An event as transforms receive it from the log. `ts` is an aware UTC datetime."""
+    """An event as a transform receives it from the log. `ts` is an aware datetime in UTC."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,12 +49,12 @@ class Event(BaseModel):
 
 
 def transform(*, reads: str = LOG, version: int = 1) -> Callable[[Function], Function]:
-    """Marks the function that is the projection named like it and its file.
+    """Mark a function as a transform: the projection that has the name of the function and of its file.
 
     Args:
-        reads: the stream, `events` or an event-grain projection.
-        version: raise it when something that the function uses has changed unseen, such as an installed package
-            or a file of data; changes in its own file, and in those that it imports from beside it, are seen.
+        reads: the stream: `events`, or the name of an event-grain projection.
+        version: raise it when something changes that refold does not see, such as an installed package or a file of
+            data. refold sees changes of the function's file, and of the project's files that it imports.
     """
 
     def mark(function: Function) -> Function:
@@ -69,14 +69,14 @@ class Transform:
     """A loaded transform.
 
     Args:
-        plan: how it is kept.
-        function: the pure function.
-        takes: model of its argument.
-        gives: model of its rows.
+        plan: how the projection is kept.
+        function: the pure function of one event.
+        takes: the model of its argument.
+        gives: the model of its rows.
         many: whether it returns lists; its rows then have ids `<event_id>#<n>`.
-        none: whether it says that it may return None.
-        types: SQL type of each column, in the order of the model's fields.
-        code: hash of the version, the source, and that of the helpers it imports.
+        none: whether its annotation allows it to return None.
+        types: the SQL type of each column except event_id, in the order of the model's fields.
+        code: a hash of its version, its source, and the source of the helpers that it imports.
     """
 
     plan: Plan
@@ -89,14 +89,14 @@ class Transform:
     code: str
 
     def rows(self, page: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
-        """The rows that a page of the stream becomes: coordinates, event_id, then the model's fields.
+        """Yield the rows that the function makes of a page: coordinates, event_id, then the model's fields.
 
         Args:
             page: rows of the stream as mappings, with txid, position, ordinal and event_id.
 
         Raises:
-            FunctionFailed: the function raised, the row is not what it takes, or it returned something else than it
-                declares.
+            FunctionFailed: the function raised an exception, a row does not fit its parameter's model, or it returned
+                a value that its annotation does not allow.
         """
         validate = self.takes.__pydantic_validator__.validate_python
         wanted = self.plan.reads
@@ -118,37 +118,40 @@ class Transform:
         if answer is None and (self.none or not self.many):
             return
         if self.many and not isinstance(answer, list):
-            raise TypeError(f"{self.plan.name} declares a list and returned {type(answer).__name__}")
+            raise TypeError(f"{self.plan.name} declares a list, but returned {type(answer).__name__}")
         for one in answer if self.many else (answer,):
             if not isinstance(one, self.gives):
-                raise TypeError(f"{self.plan.name} declares {self.gives.__name__} and returned {type(one).__name__}")
+                raise TypeError(f"{self.plan.name} declares {self.gives.__name__}, but returned {type(one).__name__}")
 
     def _row(self, one: Any, row: Mapping[str, Any], ordinal: int, event_id: str, values: Picker) -> tuple[Any, ...]:
         return (row["txid"], row["position"], ordinal, event_id, *values(one.__dict__))
 
 
 def _picker(names: Sequence[str]) -> Picker:
-    """What takes these values out of a mapping, as a tuple; in C where there are several."""
+    """Return a function that takes these values out of a mapping, as a tuple; it runs in C for several names."""
     if len(names) > 1:
         return itemgetter(*names)
     return lambda mapping: tuple(mapping[name] for name in names)
 
 
 def _paired(ordinal: int, at: int) -> int:
-    """One number for the pair, different for every pair (Cantor): the rows of a list over a list must not tie."""
+    """Return a number that is different for every pair (Cantor's pairing function).
+
+    Without it, two rows of a list over a list could have the same coordinates.
+    """
     return (ordinal + at) * (ordinal + at + 1) // 2 + at
 
 
 def load(path: Path, streams: Mapping[str, tuple[str, ...]], modules: Modules | None = None) -> Transform:
-    """Runs a transform's file and reads its function's annotations.
+    """Run a transform's file, read the annotations of its function, and return the transform.
 
     Args:
-        path: the file; its name is the projection's.
-        streams: what it may read, with the columns of each.
-        modules: those of the folder of projections; by default of the file's own folder.
+        path: the file; the projection has its name.
+        streams: the streams that it may read, by name, with the columns of each.
+        modules: the modules of the folder of projections; by default those of the file's own folder.
 
     Raises:
-        DefinitionError: the file does not define what is needed; with a remedy.
+        DefinitionError: the file fails, or its function is not a transform.
     """
     modules = modules or Modules(path.parent)
     name = path.stem
@@ -183,7 +186,7 @@ def load(path: Path, streams: Mapping[str, tuple[str, ...]], modules: Modules | 
     parts = [f"{version}\n{read_text(path)}"]
     parts += [f"{helper}\n{text}" for helper, text in modules.helpers(path)]
     if any(holds_enum(info.annotation) for info in gives.model_fields.values()):
-        # They were once written by name.
+        # Enums were once stored by name: tables from that time must be rebuilt.
         parts.append("enums by value")
     code = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
     return Transform(plan, function, takes, gives, many, none, kinds, code)
@@ -193,10 +196,10 @@ def _function(modules: Modules, path: Path, name: str) -> Any:
     function = getattr(modules.run(path), name, None)
     if function is None or not hasattr(function, _MARK):
         raise DefinitionError(
-            f"there is no transform named {name} in it",
+            f"the file defines no transform named {name}",
             path=path,
-            remedy=f"Name the function like the file and mark it: @transform() def {name}(event: Event) -> …;"
-            f" a file of helpers is called _{name}.py.",
+            remedy=f"Give the function the name of the file and mark it: @transform() def {name}(event: Event) -> ….;"
+            f" if the file only holds helpers, rename it to _{name}.py.",
         )
     return function
 
@@ -207,24 +210,24 @@ def _line(function: Any) -> int | None:
 
 
 def _not_plain(function: Any) -> tuple[str, str] | None:
-    """Why something that is marked is no function to be called with an event, and the remedy."""
+    """Return why a marked object is not a plain function, and the remedy; None if it is one."""
     inner = inspect.unwrap(function)
     if not inspect.isfunction(inner):
-        return f"is no function but {type(inner).__name__}", "Mark a function: @transform() def …."
+        return f"is not a function but {type(inner).__name__}", "Mark a function: @transform() def …."
     if inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner):
         return (
-            "is async, and a transform is a function of its event alone: it waits for nothing",
+            "is async, but a transform is a function of its event alone and awaits nothing",
             "Write def instead of async def.",
         )
     if inspect.isgeneratorfunction(inner):
-        return "has a yield, and a transform returns its rows", "Return a list, and declare it: -> list[Model]."
+        return "has a yield, but a transform returns its rows", "Return a list, and declare it: -> list[Model]."
     return None
 
 
 def _annotations(
     function: Any, name: str, error: Callable[..., DefinitionError]
 ) -> tuple[type[BaseModel], type[BaseModel], bool, bool]:
-    """What a function takes and gives, whether in lists, and whether it may give None."""
+    """Return the models that a function takes and returns, whether it returns lists, and whether None is allowed."""
     try:
         hints = typing.get_type_hints(function)
     except (NameError, TypeError) as problem:
@@ -236,15 +239,19 @@ def _annotations(
     takes = hints.get(parameters[0]) if len(parameters) == 1 else None
     if not _is_model(takes):
         raise error(
-            f"{name} must take one pydantic model", "from refold import Event; def name(event: Event) -> Row: …"
+            f"{name} must take one pydantic model",
+            f"Write, for example: from refold import Event; def {name}(event: Event) -> Row: …",
         )
     gives, many = _returned(hints.get("return"))
     if gives is None:
-        raise error(f"{name} must say what it returns: a pydantic model, `Model | None` or `list[Model]`")
+        raise error(
+            f"{name} must declare what it returns",
+            "Annotate it with a pydantic model: `-> Model`, `-> Model | None` or `-> list[Model]`.",
+        )
     assert takes is not None
     for model in (takes, gives):
         try:
-            # Its annotations may name what stands below it.
+            # An annotation may name a class that the file defines below the model.
             model.model_rebuild()
         except (NameError, PydanticUserError) as problem:
             raise error(
@@ -257,23 +264,29 @@ def _annotations(
 def _columns(
     gives: type[BaseModel], many: bool, error: Callable[..., DefinitionError]
 ) -> tuple[tuple[Column, ...], tuple[str, ...]]:
-    """The columns that a model becomes, and the SQL type of each but event_id."""
+    """Return the columns of a model, and the SQL type of each except event_id."""
     columns = []
     kinds = []
     for field, info in gives.model_fields.items():
         if field == "event_id":
             if many:
-                raise error("the rows of a list get ids of their own; leave event_id out of the model")
+                raise error(
+                    f"{gives.__name__}.event_id: refold makes the ids of rows that a list returns",
+                    "Remove event_id from the model.",
+                )
             columns.append(Column(field, field, info.description))
             continue
         if field in ("txid", "position", "ordinal") or "__" in field:
-            raise error(f"a column cannot be named {field}")
+            raise error(
+                f"{gives.__name__}.{field}: a column cannot be named {field}",
+                "Use a name without a double underscore, and not ordinal, position, txid.",
+            )
         kind = column_type(info.annotation)
         if kind is None:
             raise error(
                 f"{gives.__name__}.{field}: there is no column type for {_shown(info.annotation)}",
                 "Use str, int, bool, Decimal, float, datetime, date, UUID, an Enum or Literal of one of them, a model, "
-                "a dict, list or tuple, or one of these | None.",
+                "a dict, a list or a tuple; each of these may be `| None`.",
             )
         columns.append(Column(field, field, info.description))
         kinds.append(kind)
@@ -281,7 +294,7 @@ def _columns(
 
 
 def _shown(annotation: Any) -> str:
-    """An annotation as it is written."""
+    """Return an annotation as it is written in Python."""
     plain = isinstance(annotation, type) and typing.get_origin(annotation) is None
     return annotation.__name__ if plain else str(annotation)
 

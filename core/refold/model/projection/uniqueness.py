@@ -1,4 +1,4 @@
-"""Which columns tell the rows of a level of a query apart: there an order by them has no ties."""
+"""Unique keys of the rows at each level of a query: an ORDER BY that contains such a key has no ties."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _ONE_ROW = (
     exp.JSONExtract,
     exp.JSONExtractScalar,
 )
-"""Functions that return one value: of another nobody knows here whether it returns a set, and doubles the row."""
+"""Functions that return one value. Any other function may return a set, and so make several rows of one."""
 
 
 def tells_apart(window: exp.Window, order: exp.Expr) -> bool:
-    """Whether the rows of a window's partitions differ in what it orders them by.
+    """Return whether the ORDER BY of a window certainly has no ties within a partition.
 
     Args:
         window: the window.
@@ -40,7 +40,7 @@ def tells_apart(window: exp.Window, order: exp.Expr) -> bool:
         return False
     terms = [*(window.args.get("partition_by") or []), *(_term(one) for one in order.expressions)]
     if select.args.get("group") is not None:
-        # It looks at the groups of its own level.
+        # The rows of the window are the groups of its own level.
         groups = _groups(select)
         given = {_text(term) for term in terms}
         return bool(groups) and all(_text(one) in given for one in groups)
@@ -51,7 +51,7 @@ def tells_apart(window: exp.Window, order: exp.Expr) -> bool:
 
 
 def _keys_below(select: exp.Select) -> list[frozenset[str]]:
-    """The sets of columns that tell apart what a SELECT reads; none where that is more than one relation."""
+    """Return the unique keys of the relation that a SELECT reads; none if it reads several, or one without a key."""
     below = _below(select)
     if isinstance(below, exp.Subquery) and isinstance(below.this, exp.Select):
         return [] if below.alias_column_names else _keys(below.this)
@@ -62,7 +62,7 @@ def _keys_below(select: exp.Select) -> list[frozenset[str]]:
 
 
 def _below(select: exp.Select) -> exp.Expr | None:
-    """The one relation that a SELECT reads."""
+    """Return the one relation that a SELECT reads; None if it reads several or none."""
     source = select.args.get("from_") or select.args.get("from")
     if source is None or select.args.get("joins") or select.args.get("laterals"):
         return None
@@ -76,7 +76,7 @@ def _cte(node: exp.Expr, name: str) -> exp.Select | None:
         scope = above.args.get("with_") or above.args.get("with")
         for cte in () if scope is None else scope.expressions:
             if any(cte is one for one in within):
-                # Itself, and what comes after it, cannot be seen from within.
+                # A query in WITH sees neither itself nor the queries after it.
                 break
             if cte.alias == name:
                 plain = isinstance(cte.this, exp.Select) and not cte.args["alias"].args.get("columns")
@@ -87,7 +87,7 @@ def _cte(node: exp.Expr, name: str) -> exp.Select | None:
 
 
 def _keys(select: exp.Select) -> list[frozenset[str]]:
-    """The sets of output columns that tell the rows of a level apart."""
+    """Return the unique keys of a SELECT's rows, as sets of output columns."""
     for item in select.expressions:
         for part in item.find_all(exp.Func):
             if not isinstance(part, _ONE_ROW) and not isinstance(part.parent, exp.Window):
@@ -108,7 +108,7 @@ def _keys(select: exp.Select) -> list[frozenset[str]]:
 
 
 def _groups(select: exp.Select) -> list[exp.Expr]:
-    """The expressions of a plain GROUP BY, resolved as far as it names outputs; none where it is not plain."""
+    """Return the expressions of a plain GROUP BY, with numbers and aliases resolved; none if it is not plain."""
     group = select.args["group"]
     if any(group.args.get(kind) for kind in ("rollup", "cube", "grouping_sets", "all")):
         return []
@@ -123,7 +123,8 @@ def _groups(select: exp.Select) -> list[exp.Expr]:
             and not term.table
             and any(column.name not in plain for column in outputs.get(term.name, term).find_all(exp.Column))
         ):
-            # Were it a column that is read, Postgres would refuse what stands behind the name: it is not grouped by.
+            # The name is an alias: if it were an input column, Postgres would refuse the output of this name, whose
+            # columns are not grouped by.
             found.append(outputs.get(term.name, term))
         elif isinstance(term, exp.Tuple | exp.Rollup | exp.Cube | exp.GroupingSets):
             return []

@@ -1,4 +1,4 @@
-"""A file of `sql/views/`: the statements that make one view on top of the metrics, and nothing else."""
+"""A file of `sql/views/`: the statements that make one view on top of the metrics, and no other object."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from refold.model.projection.files import project_files, read_text
 from refold.suggest import closest
 
 SCHEMA = "metrics"
-"""Where all of them stand, beside the views of the metrics."""
+"""The schema of the views, which also holds the views of the metrics."""
 TAKEN = ("freshness",)
-"""Names in it that are refold's own."""
+"""Names in this schema that refold uses itself."""
 
 _TO_FOLLOW = {"SET", "RESET", "ALTER"}
-"""What ALTER VIEW may do: an option or a default, but give it no other name, owner or schema."""
+"""The words that may follow ALTER VIEW and the name, to change options and defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class Statement:
 
     Args:
         verb: its first word, in capitals.
-        text: the whole of it, without the semicolon.
-        line: the line on which it begins.
+        text: the whole statement, without the semicolon.
+        line: the line of the file on which it begins.
     """
 
     verb: str
@@ -44,8 +44,8 @@ class ViewFile:
     Args:
         name: the view, from the file's name.
         path: the file.
-        source: its text.
-        statements: what is in it.
+        source: the text of the file.
+        statements: the statements of the file, in order.
     """
 
     name: str
@@ -55,17 +55,17 @@ class ViewFile:
 
 
 def views_beside(projections: Path) -> Path:
-    """The folder of views that belongs to one of projections; there need not be any."""
+    """Return the folder of views that belongs to a folder of projections; it may not exist."""
     return projections.resolve().parent / "sql" / "views"
 
 
 def load_views(folder: Path, metrics: Collection[str], mistakes: list[RefoldError]) -> list[ViewFile]:
-    """Reads every `*.sql` of a folder.
+    """Read every `*.sql` of a folder, and return the views that can be made.
 
     Args:
-        folder: where they are; there may be none.
-        metrics: names that are taken by metrics.
-        mistakes: gets what is wrong with each file that is left out.
+        folder: the folder of views; it may not exist.
+        metrics: the names of the metrics, which no view may have.
+        mistakes: receives an error for each file that is wrong and left out.
     """
     files: list[ViewFile] = []
     for path in project_files(folder, ".sql", wrong=mistakes.append):
@@ -75,7 +75,7 @@ def load_views(folder: Path, metrics: Collection[str], mistakes: list[RefoldErro
                 raise ViewError(
                     f"the name {path.stem} is taken by {whose}",
                     path=path,
-                    remedy="Give file and view another name: to make it would take the other away.",
+                    remedy="Give the file and its view another name; to make this view would replace the other.",
                 )
             files.append(view_file(path.stem, read_text(path), path))
         except (DefinitionError, ViewError) as error:
@@ -84,33 +84,38 @@ def load_views(folder: Path, metrics: Collection[str], mistakes: list[RefoldErro
 
 
 def view_file(name: str, source: str, path: Path) -> ViewFile:
-    """Reads the text of a file.
+    """Parse the text of a file, and return its view.
+
+    Args:
+        name: the view, from the file's name.
+        source: the text of the file.
+        path: the file, for messages.
 
     Raises:
-        ViewError: something in it makes, changes or drops anything but the view that it is named after.
+        ViewError: a statement makes, changes or drops something else than the view, or no statement makes the view.
     """
     try:
         tokens = sqlglot.tokenize(source, read="postgres")
     except sqlglot.errors.TokenError as error:
         raise ViewError(
-            f"refold cannot read this SQL: {error}", path=path, remedy="Look for a quote that is not closed."
+            f"refold cannot read this SQL: {error}", path=path, remedy="Check for a quote that is not closed."
         ) from error
     statements = tuple(_statement(name, part, source, path) for part in _parts(tokens))
     if all(statement.verb != "CREATE" for statement in statements):
         raise ViewError(
             f"the file makes no view {SCHEMA}.{name}",
             path=path,
-            remedy=f"CREATE OR REPLACE VIEW {SCHEMA}.{name} AS SELECT …; or remove the file.",
+            remedy=f"Write CREATE OR REPLACE VIEW {SCHEMA}.{name} AS SELECT …, or remove the file.",
         )
     return ViewFile(name, path, source, statements)
 
 
 def in_schema(text: str, names: Collection[str], schema: str) -> str:
-    """A statement in which some views of `metrics` stand in another schema.
+    """Return a statement with some views of `metrics` moved to another schema.
 
     Args:
         text: the statement.
-        names: those views.
+        names: the views to move.
         schema: the other schema, as SQL.
     """
     tokens = sqlglot.tokenize(text, read="postgres")
@@ -123,12 +128,19 @@ def in_schema(text: str, names: Collection[str], schema: str) -> str:
 
 
 def mentions(text: str, names: Collection[str]) -> bool:
-    """Whether a text speaks of one of these in `metrics`."""
+    """Return whether a text names one of these views with the schema `metrics`."""
     return any(True for _ in _mentioned(sqlglot.tokenize(text, read="postgres"), names))
 
 
 def unqualified(text: str, names: Collection[str]) -> str | None:
-    """The first of some views of `metrics` that a query names without the schema, as far as it can be told."""
+    """Return the first of some views of `metrics` that a query names without the schema.
+
+    None if there is none, or if sqlglot cannot parse the query.
+
+    Args:
+        text: the query.
+        names: the views.
+    """
     try:
         tree = sqlglot.parse_one(text, read="postgres")
     except sqlglot.errors.SqlglotError:
@@ -174,7 +186,7 @@ def _statement(name: str, tokens: list[Token], source: str, path: Path) -> State
             f"{' '.join(words[:3])} … makes or changes something else than the view {SCHEMA}.{name}",
             path=path,
             line=line,
-            remedy="Leave it out: a file in sql/views makes one view, describes it, and says who may read it.",
+            remedy="Remove it: a file in sql/views may create one view, comment on it, and grant access to it.",
         )
     dotted = _dotted(tokens[at:])
     if dotted[:2] != [SCHEMA, name]:
@@ -184,14 +196,14 @@ def _statement(name: str, tokens: list[Token], source: str, path: Path) -> State
             f"{' '.join(words[at + 3 :])} drops more than the view {SCHEMA}.{name}",
             path=path,
             line=line,
-            remedy="Leave the DROP out: refold drops what it has to, and makes it again.",
+            remedy="Remove the DROP: where a view must be dropped, refold drops it and makes it again.",
         )
     if words[0] == "ALTER" and (words[at + 3 : at + 4] or [""])[0] not in _TO_FOLLOW:
         raise ViewError(
-            f"ALTER VIEW {SCHEMA}.{name} {' '.join(words[at + 3 : at + 5])} takes away the view of this name",
+            f"ALTER VIEW {SCHEMA}.{name} {' '.join(words[at + 3 : at + 5])} changes more than options and defaults",
             path=path,
             line=line,
-            remedy="Leave it out; another name is another file.",
+            remedy="Remove it; a view with another name needs another file.",
         )
     return Statement(words[0], text, line)
 
@@ -201,13 +213,13 @@ def _other(name: str, verb: str, dotted: Sequence[str], path: Path, line: int) -
     if said == name:
         remedy = f"Write {SCHEMA}.{name}."
     elif verb != "CREATE":
-        remedy = "Leave it out."
+        remedy = "Remove it."
     elif closest(name, dotted[-1:]):
         remedy = f"Write {SCHEMA}.{name}, or name the file {dotted[-1]}.sql."
     else:
-        remedy = f"Give it a file of its own: {dotted[-1]}.sql."
+        remedy = f"Move it to its own file: {dotted[-1]}.sql."
     return ViewError(
-        f"{verb} is about {said}, and the file may make {SCHEMA}.{name} alone, which it is named after",
+        f"{verb} is about {said}, but the file may make only {SCHEMA}.{name}, the view that has the file's name",
         path=path,
         line=line,
         remedy=remedy,
@@ -215,7 +227,7 @@ def _other(name: str, verb: str, dotted: Sequence[str], path: Path, line: int) -
 
 
 def _object_at(words: list[str]) -> int | None:
-    """Where the name stands in a statement of a kind that a file may have."""
+    """Return the index of the object's name in a statement that a file may have; None for any other statement."""
     at = 0
 
     def skip(*expected: str) -> bool:
@@ -241,7 +253,7 @@ def _object_at(words: list[str]) -> int | None:
 
 
 def _dotted(tokens: Sequence[Token]) -> list[str]:
-    """A name with what it is qualified by."""
+    """Return the parts of a dotted name, such as schema, view and column."""
     names = [_name(tokens[0])] if tokens else []
     for dot, token in zip(tokens[1::2], tokens[2::2], strict=False):
         if dot.token_type is not TokenType.DOT:
@@ -251,5 +263,5 @@ def _dotted(tokens: Sequence[Token]) -> list[str]:
 
 
 def _name(token: Token) -> str:
-    """A name as Postgres reads it: in lower case where it has no quotes."""
+    """Return a name as Postgres reads it: in lower case unless it is quoted."""
     return str(token.text) if token.token_type is TokenType.IDENTIFIER else str(token.text).lower()

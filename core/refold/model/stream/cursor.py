@@ -1,14 +1,14 @@
-"""The cursor: which events a build has applied, and the rules by which it may move.
+"""The cursor (checkpoint, consumer offset): which events a build has applied, and the rules by which it may move.
 
 Commit order is not sequence order, so no single number can say what a reader has seen. A cursor is
-a Postgres snapshot, `done`, as in PgQ (Skype), and while a *run* is open also the snapshot that it
-is on its way to, `target`, with the key that it has reached, `progress`. All cursors, at any depth
-of the graph, speak of the transactions that wrote the *log*.
+a Postgres snapshot, `done`, as in PgQ (Skype). While a *run* is open, it also has the snapshot at
+which the run ends, `target`, and the key that the run has reached, `progress`. All cursors, at any
+depth of the graph, refer to the transactions that wrote the *log*.
 
 A worker locks the build, then in a second statement (a snapshot of its own) takes the upstream's
 cursor and the page that `next_read` allows, and writes the rows and the cursor from `advance` in
 the same transaction. The log as an upstream is `Cursor(done=<current snapshot>.capped(<own txid>))`.
-Nothing here does I/O; tests/model/stream/test_cursor_model.py shows what each rule is there for.
+Nothing here does I/O. tests/model/stream/test_cursor_model.py shows the purpose of each rule.
 """
 
 import re
@@ -79,36 +79,37 @@ class Snapshot:
         return at < len(self.xip) and self.xip[at] == txid
 
     def visible(self, txid: int) -> bool:
-        """Whether `txid` had finished: `pg_visible_in_snapshot`. (Aborted ones have no rows.)"""
+        """Return whether `txid` had finished: `pg_visible_in_snapshot`. (Aborted transactions have no rows.)"""
         return txid < self.xmax and (txid < self.xmin or not self._in_progress(txid))
 
     def includes(self, other: "Snapshot") -> bool:
-        """Whether every txid visible in `other` is visible here: a superset, perhaps the same set."""
+        """Return whether every txid visible in `other` is visible here: a superset, perhaps the same set."""
         return other.xmax <= self.xmax and all(x >= other.xmax or other._in_progress(x) for x in self.xip)
 
     def capped(self, own_txid: int, known: "Snapshot | None" = None) -> "Snapshot":
-        """The part of this snapshot that a cursor written by transaction `own_txid` may speak of.
+        """Return the part of this snapshot that a cursor written by transaction `own_txid` may hold.
 
         Everything from `own_txid` on counts as not finished, whether it has finished or not:
 
-        1. One's own txid is visible in one's own snapshot as soon as a later one has finished. A
-           cursor that called it done would skip what this transaction appends after the page.
-        2. After a server crash Postgres hands out again the txids that left nothing in the WAL; a
-           cursor that called one done would skip the events of its second owner. No txid below
-           `own_txid` can come back, for the cursor's own commit record carries `own_txid` and
-           recovery starts above it. (Postgres also logs each commit and abort before a snapshot can
-           show it, hence before that record; capped, the cursor does not depend on it.)
+        1. A transaction's own txid is visible in its snapshot as soon as a later transaction has
+           finished. If a cursor included it, events that this transaction appends after the page
+           would be skipped.
+        2. After a server crash Postgres assigns txids again that left nothing in the WAL. If a
+           cursor included such a txid, the events of the transaction that gets it next would be
+           skipped. Txids below `own_txid` are not assigned again: the cursor's commit record has
+           `own_txid`, and recovery starts above it. (Postgres also logs each commit and abort before
+           a snapshot can show it, hence before that record; a capped cursor does not depend on it.)
 
-        Successive cursors of a build grow, because a later worker's txid is normally the greater
-        one. A transaction that got its txid long before it locked the build may see less than the
-        cursor already holds; `next_read` then tells it to wait.
+        Successive cursors of a build grow, because a later worker normally has a greater txid. A
+        transaction that got its txid long before it locked the build may see less than the cursor
+        already holds; `next_read` then tells it to wait.
 
         Args:
             own_txid: the transaction that writes the cursor.
-            known: a cursor that it has found committed in the database. That commit precedes its own in the WAL,
-                so that no txid below `known.xmax` can come back either, and this much may be called done too.
-                A switch, which locks many builds and gets its txid with the first lock, could otherwise never
-                cover those that move on before it has the last.
+            known: a snapshot of a cursor that the transaction has found committed in the database. That commit
+                precedes its own in the WAL, so Postgres does not assign txids below `known.xmax` again either, and
+                the result may include them. A switch needs this: it locks many builds and gets its txid with the
+                first lock. Without `known` it could never cover builds that move on before it has locked the last.
         """
         end = own_txid if known is None else max(own_txid, known.xmax)
         if own_txid >= self.xmax:
@@ -125,9 +126,9 @@ EMPTY = Snapshot.parse("1:1:")
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """What a build has applied: all of `done`, and of the open run to `target` keys <= `progress`.
+    """The events that a build has applied: all of `done`, and in the open run to `target` all keys <= `progress`.
 
-    Between runs `target` and `progress` are None. In a run, `progress` is None until a key was passed.
+    Between runs `target` and `progress` are None. In a run, `progress` is None until the first key is applied.
     """
 
     done: Snapshot
@@ -135,7 +136,7 @@ class Cursor:
     progress: Key | None = None
 
     def applied(self, key: Key) -> bool:
-        """Whether the row of the stream at `key` has been applied."""
+        """Return whether the row of the stream at `key` has been applied."""
         if self.done.visible(key.txid):
             return True
         if self.target is None or self.progress is None:
@@ -143,7 +144,7 @@ class Cursor:
         return key <= self.progress and self.target.visible(key.txid)
 
     def covers(self, other: "Cursor") -> bool:
-        """Whether everything that `other` has applied is applied here too. May say no when unsure."""
+        """Return whether everything that `other` has applied is applied here too; False if that is not certain."""
         if other.target is None or other.progress is None:
             return self.done.includes(other.done)
         if self.done.includes(other.target):
@@ -155,10 +156,10 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What the next page may take of the stream, ordered by key.
+    """The rows of the stream that the next page may read, ordered by key.
 
-    Rows visible in `target` and not in `done`, with `after` < key <= `upto`; None is no limit on
-    that side.
+    They are visible in `target` and not in `done`, with `after` < key <= `upto`; None means no limit
+    on that side.
     """
 
     done: Snapshot
@@ -168,11 +169,15 @@ class Read:
 
 
 def next_read(cursor: Cursor, upstream: Cursor) -> Read | None:
-    """What a build at `cursor` may read of its upstream, or None: nothing to do, or wait.
+    """Return what a build at `cursor` may read of its upstream; None if it has nothing to read, or must wait.
 
-    `upstream` must have been read before the rows of the page, or in the same snapshot: one read
-    after them speaks of rows that the page did not see. The upstream may have been exchanged for
-    another build of the same projection at any time, also for one that is behind.
+    The caller must read `upstream` before the rows of the page, or in the same snapshot: a later
+    cursor includes rows that the page did not see. The upstream may have been replaced by another
+    build of the same projection at any time, also by a build that is behind.
+
+    Args:
+        cursor: the build's cursor.
+        upstream: the cursor of the build or log that it reads.
     """
     target = cursor.target or _new_target(cursor.done, upstream)
     if target is None:
@@ -188,18 +193,18 @@ def next_read(cursor: Cursor, upstream: Cursor) -> Read | None:
 
 
 def _new_target(done: Snapshot, upstream: Cursor) -> Snapshot | None:
-    """Where a new run from `done` goes, or None."""
-    # Without this test a reader that was switched to an upstream behind it would go backwards.
+    """Return the snapshot at which a new run from `done` ends; None if no run can start."""
+    # Without this test a reader would go backwards when it is switched to an upstream that is behind it.
     if not upstream.done.includes(done):
         return None
     return upstream.target if done.includes(upstream.done) else upstream.done
 
 
 def _complete(progress: Key) -> Key:
-    """The last key up to which the output of a build at `progress` is complete.
+    """Return the last key up to which the output of a build at `progress` is complete.
 
-    `progress` counts the ordinals of the build's *input*. When it stands inside an event, the rest
-    of that event may still add rows with any ordinal, so its readers stop before the event.
+    `progress` has the ordinals of the build's *input*. When it is inside an event, the rest of that
+    event may still add rows with any ordinal, so readers of the build stop before the event.
     """
     if progress.ordinal == LAST_ORDINAL:
         return progress
@@ -207,14 +212,14 @@ def _complete(progress: Key) -> Key:
 
 
 def advance(cursor: Cursor, read: Read, last: Key | None, full: bool) -> Cursor:
-    """The cursor once a page of `read` has been applied.
+    """Return the cursor after a page of `read` has been applied.
 
     Args:
         cursor: the cursor that `read` was made from.
-        read: what `next_read` allowed.
-        last: greatest key of the page, None for an empty one. A reader of the log passes
+        read: the answer of `next_read`.
+        last: the greatest key of the page; None for an empty page. A reader of the log passes
             `Key(txid, position, LAST_ORDINAL)`.
-        full: the page has as many rows as its limit, so there may be more.
+        full: whether the page has as many rows as its limit, so that more may follow.
 
     Raises:
         ValueError: the page does not belong to the read.
@@ -228,10 +233,10 @@ def advance(cursor: Cursor, read: Read, last: Key | None, full: bool) -> Cursor:
         raise ValueError(f"{last} is outside {read}")
     if full:
         return Cursor(cursor.done, read.target, last)
-    # Only an unbounded page that came back short ends a run: behind a bound the upstream has more
-    # of the same run to come, and ending here would skip it.
+    # Only a page without a bound that is not full ends a run. After a bound the upstream will have
+    # more rows of the same run, and to end the run here would skip them.
     if read.upto is None:
         return Cursor(read.target)
-    # Nothing is left up to the bound, also where the stream had no row: readers further down may
-    # go as far, and the next poll need not look again.
+    # Everything up to the bound is applied, even where the stream had no row. Readers downstream may
+    # read as far, and the next poll starts from there.
     return Cursor(cursor.done, read.target, read.upto)

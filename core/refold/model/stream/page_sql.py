@@ -1,4 +1,4 @@
-"""Reading a stream: the page, and the part of it that a cursor has applied."""
+"""SQL that reads a stream: the next page, and the rows that a cursor has applied."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from refold.model.sql_text import ident, in_order, indent
 
 LOG_TABLE = "refold.events"
 ALIVE = "event_id <> ALL (%(dead)s::text[])"
-"""Condition on a row: it is none of the build's dead letters. Pages need it only where they read behind the cursor."""
+"""Condition on a row: it is not a dead letter of the build. Pages need it only for events that were applied before."""
 
 _UPTO = "(SELECT txid::text::bigint FROM upto__) AS txid, (SELECT position FROM upto__), (SELECT ordinal FROM upto__)"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """How a statement reads a page.
+    """The SQL with which a statement reads a page.
 
     Args:
-        rows: the rows themselves, in order.
-        source: the CTEs `page` (the rows) and `upto__` (the key that closes the page).
-        coordinates: a relation with the rows' position and ordinal.
-        events: how many rows the page has, as an expression.
+        rows: the query for the rows, in order.
+        source: the CTEs `page` (the rows) and `upto__` (the last key of the page).
+        coordinates: a relation with the position and ordinal of the rows.
+        events: an expression for the number of rows.
     """
 
     rows: str
@@ -32,7 +32,7 @@ class Page:
 
     @property
     def answer(self) -> str:
-        """The statement's SELECT: how many rows the page has, and its last key."""
+        """Return the final SELECT of the statement: the number of rows of the page, and its last key."""
         return f"SELECT {self.events} AS events,\n       {_UPTO}"
 
 
@@ -53,20 +53,27 @@ class Stream:
         return "txid, position, ordinal" if self.ordinal else "txid, position"
 
     def bound(self, name: str) -> str:
-        """Three parameters as a row to compare the coordinates with."""
+        """Return the parameters of a key as a row, to compare the coordinates with.
+
+        Args:
+            name: the prefix of the parameters, see `key_parameters`.
+        """
         parts = [f"%({name}_txid)s::xid8", f"%({name}_position)s::bigint"]
         if self.ordinal:
             parts.append(f"%({name}_ordinal)s::integer")
         return "(" + ", ".join(parts) + ")"
 
     def page(self, columns: Sequence[str]) -> Page:
-        """The next rows in order of their coordinates, at most `limit`.
+        """Return the SQL for the next rows in order of their coordinates, at most `limit`.
 
-        Two branches with an ORDER BY and LIMIT each: as a single OR the predicate cannot use the index
-        under a generic plan (400 ms a poll at 2 million rows, against 1). The first branch are transactions
-        that were in progress at `done`; all of them are older than the second's. The second's range is one
-        comparison on each side (`from`, `to`): of two lower bounds the index would start at either one, and
-        an empty poll would go through all of the log (40 ms for a million events).
+        Each of the two branches has an ORDER BY and a LIMIT: as a single OR, the predicate cannot use the index
+        under a generic plan (400 ms a poll at 2 million rows, against 1). The first branch reads transactions
+        that were in progress at `done`; they are all older than those of the second. The second has a single
+        comparison on each side (`from`, `to`): with two lower bounds the index scan might start at the lower one, and
+        an empty poll would read the whole log (40 ms for a million events).
+
+        Args:
+            columns: the columns to read of each row, besides its coordinates.
         """
         names = self._carried(columns)
 
@@ -100,14 +107,14 @@ class Stream:
         )
 
     def settled_page(self, columns: Sequence[str], *, uses: int = 1) -> Page:
-        """The same in the middle of a backlog, where every transaction between the bounds is over.
+        """Return the SQL for a page in the middle of a backlog, where every transaction between the bounds has ended.
 
-        Then one range of the index holds the page, and nothing has to be checked row by row. Its end is found
-        first, in the index alone: that costs less than to put the rows in order and aside.
+        The page is then one range of the index, and no row needs a check of visibility. The end of the page is found
+        first, by an index-only scan: that costs less than to sort and materialize the rows.
 
         Args:
-            columns: what is read of each row.
-            uses: how often the statement reads the page; used once, its rows need not be put aside.
+            columns: the columns to read of each row, besides its coordinates.
+            uses: how often the statement reads the page; if once, its rows are not materialized.
         """
         names = self._carried(columns)
         after = f"({self.coordinates}) > {self.bound('after')}"
@@ -123,7 +130,7 @@ class Stream:
             f"ORDER BY full_page DESC LIMIT 1"
         )
         upto = ", ".join(f"(SELECT {name} FROM upto__)" for name in self.coordinates.split(", "))
-        # The bound on txid alone is implied; it tells the planner that these are few rows.
+        # The bound on txid is implied by the others; it tells the planner that the rows are few.
         within = (
             f"FROM {self.table}\nWHERE {after}\n"
             f"  AND ({self.coordinates}) <= ({upto})\n  AND txid <= (SELECT txid FROM upto__)"
@@ -136,7 +143,7 @@ class Stream:
             f"  AND ({self.coordinates}) <= {self.bound('upto')}\n"
             f"ORDER BY {self.coordinates} LIMIT %(limit)s::bigint",
             f"upto__ AS MATERIALIZED (\n{indent(end)}\n),\npage AS {kept} (\n    SELECT {names}\n{indent(within)}\n)",
-            # From the index alone, where the page itself would have to be put aside to be read twice.
+            # An index-only scan: to read the page itself twice, Postgres would have to materialize it.
             f"(\n    SELECT position, {'ordinal' if self.ordinal else '0 AS ordinal'}\n{indent(within)}\n) AS page",
             "CASE WHEN (SELECT full_page FROM upto__) THEN %(limit)s::bigint ELSE (SELECT count(*) FROM page) END",
         )
@@ -146,7 +153,7 @@ class Stream:
         return ", ".join(["txid", "position", "ordinal" if self.ordinal else "0 AS ordinal", *carried])
 
     def applied(self) -> str:
-        """Condition on a row: the cursor (parameters done, target, progress) says that it was applied."""
+        """Return the condition that a row was applied according to the cursor (parameters done, target, progress)."""
         return (
             f"(pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)\n"
             f"     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)"
@@ -156,11 +163,11 @@ class Stream:
 
     @property
     def seen(self) -> str:
-        """Condition on a row: its transaction is over in the target; for most rows one comparison tells."""
+        """Return the condition that a row's transaction has ended in the target; mostly one comparison decides."""
         return "(txid < %(settled)s::xid8 OR pg_visible_in_snapshot(txid, %(target)s::pg_snapshot))"
 
     def run(self) -> str:
-        """Condition on a row: it belongs to this step of a first load, which starts from nothing."""
+        """Return the condition that a row belongs to this step of a first load, which starts with an empty table."""
         return (
             f"{self.seen} AND {ALIVE}\n"
             f"  AND (%(whole)s::boolean OR\n"
@@ -169,13 +176,13 @@ class Stream:
         )
 
     def known(self, columns: str, condition: str) -> str:
-        """The rows of a key as of the end of a page, whose last key is in `upto__`.
+        """Return the query for the rows of a key as of the end of a page, whose last coordinates are in `upto__`.
 
-        OFFSET 0: the index finds them, and what else the projection says is not evaluated for other rows.
+        OFFSET 0 lets the index find the rows, and prevents that the projection's expressions are evaluated for others.
 
         Args:
-            columns: what is read of each row.
-            condition: which key.
+            columns: the columns to read of each row, as SQL.
+            condition: the condition that selects the key.
         """
         upto = f"(SELECT {self.coordinates} FROM upto__)"
         return (
@@ -187,7 +194,13 @@ class Stream:
         )
 
     def ranges(self, key_hash: str) -> tuple[str, str]:
-        """Conditions on a row where a first load goes by ranges of its key's hash: in this step, and in those left."""
+        """Return the conditions that a row belongs to this step of a first load, and to this or any later step.
+
+        It is for a first load in steps by the hash of the key.
+
+        Args:
+            key_hash: the SQL of the key's hash over a row of the stream.
+        """
         part = f"({key_hash} & 2147483647) %% %(steps)s::integer"
         return (
             f"{self.seen} AND {ALIVE}\n  AND (%(steps)s::integer = 1 OR {part} = %(step)s::integer)",
@@ -195,15 +208,15 @@ class Stream:
         )
 
     def keys_left(self, key_hash: str) -> str:
-        """The hashes of the keys of which a step of such a load is left."""
+        """Return the query for the key hashes in the steps that are left of a first load by the key's hash."""
         return f"SELECT DISTINCT {key_hash}\nFROM {self.table}\nWHERE {self.ranges(key_hash)[1]}"
 
     def of_keys(self, key_hash: str) -> str:
-        """Condition on a row: it belongs to this step of a first load, and to a key in the parameter `keys`."""
+        """Return the condition that a row belongs to this step of a first load, and its key to the parameter `keys`."""
         return in_order(self.run(), f"{key_hash} IN (SELECT unnest(%(keys)s::bigint[]))")
 
     def events_of_keys(self, key_hash: str) -> str:
-        """The events of such keys, in order: id and coordinates."""
+        """Return the query for the events of the keys in the parameter `keys`, in order: id and coordinates."""
         ordinal = "ordinal" if self.ordinal else "0"
         return (
             f"SELECT event_id, txid::text::bigint, position, {ordinal}\n"
@@ -211,7 +224,7 @@ class Stream:
         )
 
     def boundary(self) -> str:
-        """The key that ends the next step of a first load, `limit` rows on; no row when fewer are left."""
+        """Return the query for the last key of the next step of a first load; no row if fewer than `limit` are left."""
         ordinal = "ordinal" if self.ordinal else "2147483647"
         return (
             f"SELECT txid::text::bigint, position, {ordinal}\n"

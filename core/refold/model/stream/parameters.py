@@ -1,4 +1,4 @@
-"""A read of a stream as parameters of its statements. All are text, so that every page is one prepared statement."""
+"""Parameters of the statements that read a stream. All are text, so that every page uses one prepared statement."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from refold.model.stream.cursor import LAST_ORDINAL, Cursor, Key, Read, Snapshot
 FIRST = Key(0, 0, -1)
 LAST = Key(2**63 - 1, 2**63 - 1, LAST_ORDINAL)
 BYTES = 16 * 2**20
-"""Bytes of its stream that a transform is given at once: they are held in memory, several times as large there."""
+"""Bytes of its stream that a transform reads at once; in Python's memory they take several times as much."""
 
 
 def read_parameters(read: Read, limit: int, dead: Sequence[str] = ()) -> dict[str, str]:
-    """A read as the parameters of a page. All are text, so that every page is one prepared statement.
+    """Return the parameters of a page. All are text, so that every page uses one prepared statement.
 
     Args:
-        read: what may be read.
-        limit: rows at most.
-        dead: the ids of the build's dead letters.
+        read: the rows that may be read.
+        limit: the most rows to read.
+        dead: the event ids of the build's dead letters.
     """
     after = read.after or FIRST
     upto = read.upto or LAST
@@ -40,7 +40,7 @@ def read_parameters(read: Read, limit: int, dead: Sequence[str] = ()) -> dict[st
 
 
 def cursor_parameters(cursor: Cursor, dead: Sequence[str] = ()) -> dict[str, str]:
-    """A cursor, and the ids of the build's dead letters, as the parameters of `Stream.applied`."""
+    """Return a cursor, and the event ids of the build's dead letters, as the parameters of `Stream.applied`."""
     return {
         "dead": array(dead),
         "done": str(cursor.done),
@@ -50,7 +50,7 @@ def cursor_parameters(cursor: Cursor, dead: Sequence[str] = ()) -> dict[str, str
 
 
 def key_parameters(name: str, key: Key) -> dict[str, str]:
-    """A key as the parameters of `Stream.bound`."""
+    """Return a key as the parameters of `Stream.bound`."""
     return {
         f"{name}_txid": str(key.txid),
         f"{name}_position": str(key.position),
@@ -59,11 +59,11 @@ def key_parameters(name: str, key: Key) -> dict[str, str]:
 
 
 def settled_part(read: Read) -> Read | None:
-    """The start of a read, as far as one range of the index holds it and all its transactions are over, or None.
+    """Return the first part of a read whose transactions have all ended and which is one range of the index, or None.
 
-    In a backlog that is nearly everything: what is left of a late transaction, and what comes behind those that
-    were open at `done` and before those that were open at `target`. The start of a run is left to the general
-    statement, which reads both ends at once.
+    In a backlog that is nearly everything: the rest of a late transaction, and all events after the transactions that
+    were open at `done` and before those that were open at `target`. None at the start of a run: there the general
+    statement (`Stream.page`) reads both branches.
     """
     if read.after is None:
         return None
@@ -79,10 +79,10 @@ def settled_part(read: Read) -> Read | None:
 
 
 def settled(snapshot: Snapshot) -> int:
-    """The txid below which every transaction is over."""
+    """Return the txid below which every transaction has ended in a snapshot."""
     return snapshot.xip[0] if snapshot.xip else snapshot.xmax
 
 
 def end_of(txid: int) -> Key:
-    """The greatest key that an event of this transaction could have."""
+    """Return the greatest key that an event of this transaction could have."""
     return Key(txid, LAST.position, LAST_ORDINAL)

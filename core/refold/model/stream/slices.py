@@ -1,8 +1,8 @@
-"""Slices: how a build is cut, so that an audit and its healing read the part concerned and no more. Pure.
+"""Slices: the division of a build into parts, so that an audit and its repair read only the parts concerned. Pure.
 
-A slice is a number that a row of the table and the rows of the stream behind it agree on. Where a part of the key is
-the event's day (or hour, week, month) in UTC, it is that day. Where a row is an event, it is a range of the log's
-positions. Otherwise it is a range of the key's hash, which the key index of a recompute build serves as a range.
+A slice is a number that can be computed both from a row of the table and from the rows of the stream behind it. If a
+part of the key is the event's day (or hour, week, month) in UTC, the slice is that day. If a row is an event, the slice
+is a range of the log's positions. Otherwise it is a range of the key's hash, for which a recompute build has an index.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from refold.model.projection.sqlglot_compat import expression
 from refold.model.sql_text import ident
 
 POSITION_BITS = 14
-"""16,384 positions of the log are a slice of an event-grain build (`sql/functions/position_slice.sql`)."""
+"""Bits of a position within its slice: an event-grain build has slices of 16,384 positions of the log.
+
+The same number is in `sql/functions/position_slice.sql`."""
 HASH_BITS = 8
-"""256 ranges of the key's hash are the slices of a build without a day in its key."""
+"""Bits of a key's hash that number its slice: a build without a day in its key has 256 slices."""
 
 NO_DAY = -(2**31)
 """The slice of rows without a day (NULL, -infinity)."""
@@ -29,7 +31,7 @@ LAST = 2**31 - 1
 """The slice of +infinity."""
 
 Range = tuple[int | None, int | None]
-"""From one slice to another, both included; None is no limit on that side."""
+"""The first and the last slice of a range, both included; None means no limit on that side."""
 EVERY_SLICE: Sequence[Range] = ((None, None),)
 
 _DAYS = {"WEEK": "7 days", "MONTH": "1 month", "QUARTER": "3 months", "YEAR": "1 year", "DECADE": "10 years",
@@ -40,16 +42,16 @@ _EPOCH = date(1970, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Slicing:
-    """How one build is cut.
+    """How a build is divided into slices.
 
     Args:
-        kind: what a slice is.
+        kind: what a slice is: a day, a range of positions, or a range of hashes.
         row: the slice as SQL over a row of the table, an integer.
-        event: the same over a row of the stream.
-        table_hash: hash slices: the key's hash over a row of the table.
-        stream_hash: hash slices: the same over a row of the stream.
-        indexed: whether the stream's rows of a slice are found without reading the others.
-        unit: day slices: how long the events of one slice last.
+        event: the slice as SQL over a row of the stream.
+        table_hash: for hash slices, the key's hash as SQL over a row of the table.
+        stream_hash: for hash slices, the key's hash as SQL over a row of the stream.
+        indexed: whether an index finds the stream's rows of a slice.
+        unit: for day slices, the time that one slice covers, as an SQL interval.
     """
 
     kind: Literal["day", "position", "hash"]
@@ -61,9 +63,12 @@ class Slicing:
     unit: str = "1 day"
 
     def scope(self, ranges: Sequence[Range]) -> tuple[str, str]:
-        """The slices in some ranges as two conditions, on rows of the stream and of the table.
+        """Return two conditions for the slices in some ranges: on rows of the stream, and on rows of the table.
 
-        The first conjunct decides; the others tell the indexes where to look.
+        The first conjunct decides; the others only enable index scans.
+
+        Args:
+            ranges: the ranges of slices; at least one.
         """
         held = self.held(ranges)
         lows, highs = [low for low, _ in ranges], [high for _, high in ranges]
@@ -88,7 +93,7 @@ class Slicing:
 
     @staticmethod
     def held(ranges: Sequence[Range]) -> str:
-        """The condition that decides, to stand behind a slice."""
+        """Return the end of the condition that a slice is in some ranges, to be appended to the slice's SQL."""
         return f"<@ '{multirange(ranges)}'::int4multirange"
 
     def _times(self, low: int | None, high: int | None) -> list[str]:
@@ -102,7 +107,7 @@ class Slicing:
         return bounds
 
     def name(self, number: int) -> str:
-        """A slice in words."""
+        """Return a slice in words, such as its day or its positions."""
         if self.kind == "day":
             day = _day(number)
             return "no day" if day is None else str(day)
@@ -112,25 +117,25 @@ class Slicing:
 
 
 def by_position() -> Slicing:
-    """The slices of a build whose rows are events."""
+    """Return the slicing of a build whose rows are events."""
     return Slicing("position", position_slice(), position_slice())
 
 
 def position_slice() -> str:
-    """The slice of a position, over a row that has one."""
+    """Return the SQL of a row's slice by its position."""
     return "refold.position_slice(position)"
 
 
 def by_key(
     key: Sequence[KeyPart], key_sql: Sequence[str], table_hash: str, stream_hash: str, *, indexed: bool
 ) -> Slicing:
-    """The slices of a build with a key.
+    """Return the slicing of a build with a key: by day if its key has one, otherwise by hash.
 
     Args:
-        key: its parts.
-        key_sql: the same over a row of the stream, ready to stand in a statement with parameters.
-        table_hash: the key's hash over a row of the table.
-        stream_hash: the same over a row of the stream.
+        key: the parts of the key.
+        key_sql: the key over a row of the stream, with percent signs escaped for a statement with parameters.
+        table_hash: the key's hash as SQL over a row of the table.
+        stream_hash: the key's hash as SQL over a row of the stream.
         indexed: whether the stream has an index on that hash.
     """
     days = [(unit, at) for at, part in enumerate(key) if (unit := day_unit(part.sql)) is not None]
@@ -154,7 +159,14 @@ def by_key(
 
 
 def day_unit(sql: str) -> str | None:
-    """How long the events of one value of a key's expression last; None when it is no time of ts in UTC."""
+    """Return the time that one value of a key's expression covers; None if it is not a time of ts in UTC.
+
+    Args:
+        sql: the expression over a row of the stream.
+
+    Returns:
+        An SQL interval of at least a day, such as '7 days'.
+    """
     node = expression(sql)
     columns = list(node.find_all(exp.Column))
     if len(columns) != 1 or columns[0].name != "ts":
@@ -175,8 +187,8 @@ def day_unit(sql: str) -> str | None:
 
 
 def multirange(ranges: Iterable[Range]) -> str:
-    """Ranges of slices as the text of an int4multirange."""
-    # The greatest integer has no successor, which Postgres would look for.
+    """Return ranges of slices as the text of an int4multirange."""
+    # The greatest integer is written as no limit: Postgres would compute its successor, which overflows.
     parts = (
         f"[{'' if low is None else low},{'' if high is None or high >= 2**31 - 1 else f'{high}]'}"
         + (")" if high is None or high >= 2**31 - 1 else "")
@@ -186,7 +198,7 @@ def multirange(ranges: Iterable[Range]) -> str:
 
 
 def runs(slices: Iterable[int]) -> list[Range]:
-    """Slices as ranges: neighbours together."""
+    """Return slices as ranges, with neighbours joined."""
     found: list[Range] = []
     for number in sorted(set(slices)):
         if found and found[-1][1] == number - 1:
@@ -197,7 +209,12 @@ def runs(slices: Iterable[int]) -> list[Range]:
 
 
 def partition(known: Iterable[int], together: int) -> list[Range]:
-    """Cuts all slices there could be into ranges of about so many known ones: nothing is left between them."""
+    """Divide all possible slices into ranges without gaps between them.
+
+    Args:
+        known: the slices that have rows.
+        together: how many known slices a range has, about.
+    """
     borders = sorted(set(known))[together - 1 :: together][:-1] if known else []
     lows: list[int | None] = [None, *(border + 1 for border in borders)]
     return list(zip(lows, [*borders, None], strict=True))

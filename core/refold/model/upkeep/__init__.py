@@ -1,1 +1,1 @@
-"""Upkeep: the SQL that keeps a build equal to its query, generated from a plan. Pure text, no database."""
+"""Upkeep (incremental view maintenance): the SQL that keeps a build equal to its query. Pure text, no database."""

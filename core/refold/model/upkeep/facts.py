@@ -1,4 +1,4 @@
-"""facts: a row per event, under the event's id."""
+"""Upkeep `facts`: a row per event, with the event's id as its key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from refold.model.upkeep.statements import Relation, Statements, slice_statistic
 
 
 def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
-    """The SQL of an event-grain build."""
+    """Return the SQL of an event-grain build.
+
+    Args:
+        plan: the plan of the projection.
+        stream: the relation that the build reads.
+        table: the build's table, qualified, as SQL.
+        name: the table's name without the schema.
+    """
     outputs = [column for column in plan.columns if column.name != "event_id"]
     names = ("txid", "position", "ordinal", "event_id", *(column.name for column in outputs))
     columns = ", ".join(map(ident, names))
@@ -46,7 +53,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
     return Statements(
         create=(
             f"CREATE TABLE {table} AS\n{rows(stream.table, ordinal, None)}\nWITH NO DATA",
-            # A row without coordinates would be seen by no reader and by no audit of a range.
+            # No reader, and no audit of a range, would see a row without coordinates.
             f"ALTER TABLE {table} "
             + ", ".join(f"ALTER {column} SET NOT NULL" for column in ("txid", "position", "ordinal", "event_id")),
             *slice_statistics(table, name, relation.slicing),
@@ -63,7 +70,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
 
 
 def event_grain_indexes(table: str, name: str) -> tuple[str, ...]:
-    """What makes a table a stream: an event gets in once, and readers and audits find what they look for."""
+    """Return the statements that create a stream's indexes: each event once, and lookups by readers and audits."""
     return (
         f"CREATE UNIQUE INDEX {ident(name + ID)} ON {table} (event_id)",
         f"CREATE UNIQUE INDEX {ident(name + AT)} ON {table} (txid, position, ordinal)",

@@ -1,8 +1,8 @@
-"""funnel: a key's state in its row, and each page's events folded into it.
+"""Upkeep `funnel`: each row keeps the state of its key's funnels, and each page folds its events into the state.
 
-To evaluate a funnel again takes all events of its key, so that one event of a key with a long history costs as much as
-all that it ever did. What sql/functions/window_funnel_fold.sql keeps is enough to go on from; only where it is not
-(events that come very late, a chain with one more step) the events of that key are read from the stream.
+To recompute a funnel, all events of its key must be read, so that one new event costs as much as the key's whole
+history. The state that sql/functions/window_funnel_fold.sql keeps avoids this. In few cases it does not suffice (events
+that arrive very late, a chain with one more step): then the events of that key are read from the stream.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ from refold.model.upkeep.statements import Relation, Statements, key_names, slic
 
 
 def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
-    """The SQL of a build whose funnels are kept in its rows."""
+    """Return the SQL of a build whose funnels are kept in its rows.
+
+    Args:
+        plan: the plan of the projection.
+        stream: the relation that the build reads.
+        table: the build's table, qualified, as SQL.
+        name: the table's name without the schema.
+    """
     return _Funnels(plan, stream, table, name).statements()
 
 
@@ -34,8 +41,8 @@ class _Funnels:
         self.keys = key_names(plan.key)
         self.partials = tuple(partial.name for partial in plan.partials)
         self.states = tuple(funnel.state for funnel in plan.funnels)
-        # Columns like others: a replica identity of the whole row takes no generated ones (18), and a table that is
-        # published without one takes no update.
+        # Ordinary columns, not generated ones: REPLICA IDENTITY FULL refuses generated columns (PostgreSQL 18), and a
+        # published table without a replica identity refuses updates.
         self.shown = [made for funnel in plan.funnels for made in _shown(funnel)]
         self.columns = (*self.keys, *self.partials, *self.states, *(column for column, _ in self.shown))
         self.carried = ", ".join(map(ident, plan.reads))
@@ -43,7 +50,7 @@ class _Funnels:
         self.stream_hash = hash_of(key_sql)
         self.own_hash = hash_of([ident(key) for key in self.keys])
         slicing = by_key(plan.key, key_sql, self.own_hash, self.stream_hash, indexed=True)
-        # People are shown what the metric says, not what it goes on from.
+        # Reports show the columns of the metric, not the states.
         told = tuple(column for column in self.columns if column not in self.states)
         self.relation = Relation(table, self.columns, self.keys, key_sql, self.expected, slicing, shown=told)
 
@@ -53,7 +60,7 @@ class _Funnels:
         step, left = stream.ranges(self.stream_hash)
         load = (insert + self.over(step, apart=False),)
         key = f"CREATE UNIQUE INDEX {ident(self.name + KEY)} ON {table} ({_list(self.keys)}) NULLS NOT DISTINCT"
-        # By it a page finds what is kept of its keys: IS NOT DISTINCT FROM uses no index.
+        # A page finds the rows of its keys by this index: IS NOT DISTINCT FROM uses no index.
         by_hash = f"CREATE INDEX {ident(self.name + HASH)} ON {table} (({self.own_hash}))"
         return Statements(
             create=(
@@ -68,7 +75,7 @@ class _Funnels:
             load=load,
             load_next=load,
             load_apart=(insert + self.over(step, apart=True),),
-            # Of the ranges that are left, with the keys: what is too long for an index fails there.
+            # The probe makes the indexes too, because a key that is too long for an index fails there.
             probe=(insert + self.over(left, apart=True), key, by_hash),
             probe_keys=(insert + self.over(stream.of_keys(self.stream_hash), apart=True), key, by_hash),
             keys_left=stream.keys_left(self.stream_hash),
@@ -83,13 +90,21 @@ class _Funnels:
         return self.over(self.stream.applied() + ("" if scope == EVERYTHING else f"\n  AND {scope}"), apart=True)
 
     def over(self, condition: str, *, apart: bool) -> str:
-        """The metric itself over some rows of the stream; `apart`: nothing is evaluated for the others."""
+        """Return the query of the metric over some rows of the stream.
+
+        Args:
+            condition: which rows.
+            apart: whether a fence (OFFSET 0) keeps expressions from being evaluated for the other rows.
+        """
         source = f"SELECT {self.carried}\nFROM {self.stream.table}\nWHERE {condition}" + ("\nOFFSET 0" if apart else "")
         whole = [f"{_folded('NULL', literal(one.events), one)} AS {ident(one.state)}" for one in self.plan.funnels]
         return self.with_shown(self.grouped(f"(\n{indent(source)}\n) AS read", whole))
 
     def with_shown(self, made: str) -> str:
-        """Rows with what their states say to analysts. OFFSET 0: a state is not made for each of its columns again."""
+        """Return rows with the columns that show their states to analysts.
+
+        OFFSET 0 prevents that Postgres computes the state again for each of these columns.
+        """
         shown = [f"{sql} AS {ident(column)}" for column, sql in self.shown]
         known = [ident(column) for column in (*self.keys, *self.partials, *self.states)]
         return "SELECT " + ",\n       ".join([*known, *shown]) + f"\nFROM (\n{indent(made)}\nOFFSET 0\n) AS made"
@@ -104,7 +119,7 @@ class _Funnels:
 
     @property
     def own(self) -> str | None:
-        """The projection's WHERE."""
+        """Return the projection's WHERE as SQL, in parentheses; None without one."""
         return None if self.plan.where is None else f"({literal(self.plan.where)})"
 
     # The page
@@ -122,16 +137,16 @@ class _Funnels:
         )
 
     def fold(self) -> str:
-        """What is kept, with what has arrived; nothing where that is not enough.
+        """Return the query that folds arrived events into kept states; a state is NULL where it does not suffice.
 
-        The build is locked, and this statement's snapshot came after: the rows that it sees are those that it writes.
+        The build is locked, and the statement's snapshot is taken after the lock: it sees the rows that it will write.
         """
         known = [f"arrived.{ident(column)}" for column in (*self.keys, *self.partials)]
         states = [
             f"{_folded('kept.' + ident(one.state), 'arrived.' + ident(one.state), one)} AS {ident(one.state)}"
             for one in self.plan.funnels
         ]
-        # Nested on purpose, and kept so by OFFSET 0: the index finds each key's row.
+        # OFFSET 0 keeps the nested loop, in which the index finds the row of each key.
         return (
             "SELECT " + ",\n       ".join([*known, *states]) + "\nFROM arrived\n"
             "LEFT JOIN LATERAL (\n"
@@ -154,7 +169,7 @@ class _Funnels:
         changes += [f"{ident(column)} = excluded.{ident(column)}" for column in told]
         changes.append(f"{checksums.BEFORE} = {self.relation.row_hash('kept')}")
         kept, fresh = (", ".join(f"{side}.{ident(state)}" for state in self.states) for side in ("kept", "excluded"))
-        # A row that stays as it was is not written again.
+        # A row that does not change is not written again.
         differs = "" if self.partials else f"\n    WHERE ROW({kept}) IS DISTINCT FROM ROW({fresh})"
         return (
             f"INSERT INTO {self.table} AS kept ({_list(self.columns)})\n"
@@ -165,7 +180,7 @@ class _Funnels:
         )
 
     def again(self, one: Funnel) -> str:
-        """The state of a folded key out of all its events."""
+        """Return the query that computes the state of a folded key from all its events."""
         same = [f"({part.sql}) IS NOT DISTINCT FROM folded.{ident(part.name)}" for part in self.plan.key]
         events = self.stream.known(self.carried, f"{self.stream_hash} = {self.hash('folded')}")
         return (
@@ -174,7 +189,7 @@ class _Funnels:
         )
 
     def hash(self, of: str) -> str:
-        """The key's hash over a relation of the statement."""
+        """Return the SQL of the key's hash over a relation of the statement."""
         return hash_of([f"{of}.{ident(key)}" for key in self.keys])
 
 
@@ -183,7 +198,7 @@ def _folded(kept: str, events: str, one: Funnel) -> str:
 
 
 def _shown(one: Funnel) -> list[tuple[str, str]]:
-    """The columns that are made of a state: name, SQL. Who reads the metric calls nothing."""
+    """Return the columns that are made of a state: name, SQL. They are stored, so that readers call no function."""
     state = ident(one.state)
     return [(column, f"get_byte({state}, 0)") for column in one.level] + [
         (column, f"refold.window_funnel_kept_times({state})") for column in one.times

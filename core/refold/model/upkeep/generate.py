@@ -1,4 +1,4 @@
-"""From a plan to the SQL of its build."""
+"""Generation of a build's SQL from the plan of its projection."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _KINDS = {
 
 
 def generate(plan: Plan, stream: Stream, name: str) -> Statements:
-    """The SQL for a build of an SQL projection.
+    """Return the SQL for a build of an SQL projection.
 
     Args:
-        plan: what the analysis found.
-        stream: the physical stream that this build reads.
-        name: the build's table, in the schema of builds.
+        plan: the plan of the projection.
+        stream: the relation that the build reads.
+        name: the name of the build's table, without the schema `refold_builds`.
     """
     return _KINDS[plan.upkeep](plan, stream, f"refold_builds.{ident(name)}", name)

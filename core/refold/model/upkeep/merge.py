@@ -1,7 +1,7 @@
-"""merge and members: aggregate what is new, and fold it into what is kept.
+"""Upkeep `merge` and `members`: aggregate the new events, and merge the result into the kept rows by an upsert.
 
-A count(DISTINCT …) keeps the set of what it has counted beside the table; only what is new in the set adds
-to the count.
+A count(DISTINCT …) keeps the set of counted values in a table beside its own; only values that are new in the set
+increase the count.
 """
 
 from __future__ import annotations
@@ -26,18 +26,25 @@ _COMBINED = {
     "bool_or": "coalesce(kept.{0} OR excluded.{0}, kept.{0}, excluded.{0})",
 }
 MEMBER = "member__"
-"""Column of the sets: what was counted."""
+"""Column of the sets that holds the counted value."""
 _GATHERED = {"count": "sum", "members": "sum"}
 _NOTHING = {"count": "0", "members": "0"}
 
 
 def combined(partial: Partial) -> str:
-    """What a partial of the row that is `kept` and of the one that is `excluded` come to."""
+    """Return the SQL that merges a partial of the row `kept` with that of the row `excluded`."""
     return _COMBINED[partial.combine].format(ident(partial.name))
 
 
 def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
-    """The SQL of a build whose aggregates are merged."""
+    """Return the SQL of a build whose aggregates are merged.
+
+    Args:
+        plan: the plan of the projection.
+        stream: the relation that the build reads.
+        table: the build's table, qualified, as SQL.
+        name: the table's name without the schema.
+    """
     return _Merge(plan, stream, table, name).statements()
 
 
@@ -89,7 +96,7 @@ class _Merge:
             relations=(self.relation, *(self.set_relation(set_table, one) for set_table, _, one in sets)),
             view=f"SELECT {view} FROM {table}{having}",
             view_hides=bool(having),
-            # To read a page's coordinates once more costs half of what it costs to aggregate the page.
+            # Without sets only a count is kept: to read a page's coordinates costs half as much as to aggregate it.
             reads_by_slice=bool(sets),
         )
 
@@ -114,13 +121,16 @@ class _Merge:
 
     @property
     def own(self) -> str | None:
-        """The projection's WHERE."""
+        """Return the projection's WHERE as SQL, in parentheses; None without one."""
         return None if self.plan.where is None else f"({literal(self.plan.where)})"
 
     def where(self, reach: str | None, *conditions: str | None, scope: str | None = None) -> str:
-        """Which rows: within reach, then by the projection's WHERE, then by what needs its expressions.
+        """Return the WHERE clause for rows of the stream; each condition is evaluated only where those before it hold.
 
-        A scope is safe for any row, and stands apart, where the indexes see it.
+        Args:
+            reach: the rows that the statement may read at all.
+            conditions: conditions after the projection's own WHERE, on expressions of the projection.
+            scope: a condition that is safe for any row; it is a separate conjunct, so that indexes can serve it.
         """
         return where(scope, in_order(reach, self.own, *conditions))
 
@@ -128,7 +138,7 @@ class _Merge:
         return [f"{literal(part.sql)} AS {ident(part.name)}" for part in self.plan.key]
 
     def trigger(self) -> tuple[str, ...]:
-        """What lets no row be written for which the view would fail; for each row as it is in the end."""
+        """Return the trigger that refuses a row for which the view would fail; it sees each row as finally written."""
         if self.plan.evaluated is None:
             return ()
         return (
@@ -137,7 +147,10 @@ class _Merge:
         )
 
     def expected(self, scope: str) -> str:
-        """What the table must hold; an audit that evaluates it also evaluates what the view makes of it."""
+        """Return the query for the rows that the table must hold.
+
+        An audit that runs it also evaluates the view's expressions over these rows.
+        """
         whole = self.whole(scope)
         if self.plan.evaluated is None:
             return whole
@@ -147,7 +160,7 @@ class _Merge:
         )
 
     def whole(self, scope: str | None = None) -> str:
-        """The metric itself over the stream; with a scope, over what the cursor has applied of it."""
+        """Return the query of the metric over the stream; with a scope, over the rows that the cursor has applied."""
         counted = {one.partial: one for one in self.plan.members}
         outputs = [
             (_distinct_count(counted[partial.name]) if partial.sql is None else literal(partial.sql))
@@ -162,7 +175,7 @@ class _Merge:
         )
 
     def delta(self, source: str, condition: str | None) -> str:
-        """The aggregates of new events alone."""
+        """Return the query for the aggregates of the new events."""
         outputs = [f"{literal(partial.sql or '')} AS {ident(partial.name)}" for partial in self.merged]
         return (
             "SELECT "
@@ -171,14 +184,21 @@ class _Merge:
         )
 
     def distinct(self, source: str, one: Members, reach: str | None, scope: str | None = None) -> str:
-        """The members that events bring."""
+        """Return the query for the distinct members of some events.
+
+        Args:
+            source: the relation of the events.
+            one: the set.
+            reach: the rows that the statement may read.
+            scope: a further condition, see `where`.
+        """
         selected = ", ".join([*self.selected_keys(), f"{literal(one.member)} AS {MEMBER}"])
         restriction = None if one.condition is None else f"({literal(one.condition)})"
         member = f"({literal(one.member)}) IS NOT NULL"
         return f"SELECT DISTINCT {selected}\nFROM {source}{self.where(reach, restriction, member, scope=scope)}"
 
     def gathered(self, sets: list[tuple[str, str, Members]], new: Mapping[int, str]) -> str:
-        """The delta and the counts of new members as rows of one shape, put together by key.
+        """Return the query that adds up, by key, the delta and the counts of new members.
 
         Args:
             sets: the sets behind the distinct counts.
@@ -199,7 +219,12 @@ class _Merge:
         )
 
     def _column(self, partial: Partial, of: str | None = None) -> str:
-        """A partial in the rows of the set that it counts, of another's set, or (None) of the delta."""
+        """Return the SQL of a partial in the rows of a set, or of the delta.
+
+        Args:
+            partial: the partial.
+            of: the partial whose set the rows are from; None for the delta.
+        """
         if partial.name == of:
             return f"count(*) AS {ident(partial.name)}"
         if of is None and partial.sql is not None:
@@ -214,7 +239,7 @@ class _Merge:
         return f"INSERT INTO {self.table} AS kept ({self.column_list})\n{rows}\nON CONFLICT ({self.key_list}) {action}"
 
     def written(self, rows: str) -> str:
-        """The CTE that folds rows into the table."""
+        """Return the CTE that upserts rows into the table."""
         returning = checksums.returning(self.relation, before=bool(self.plan.partials))
         return f"written AS (\n{indent(self.upsert(rows))}\n    {returning}\n)"
 
@@ -244,13 +269,14 @@ class _Merge:
         return "WITH " + ",\n".join(parts) + "\n" + of.answer
 
     def load(self, sets: list[tuple[str, str, Members]], *, first: bool) -> tuple[str, ...]:
-        """A step of the first load, which reads its events once; CREATE TABLE AS may scan in parallel.
+        """Return the statements of a step of the first load, which reads its events once.
 
-        Members are told apart in the aggregation itself: what comes out is their sets, and added up the delta.
+        CREATE TABLE AS may scan in parallel. One aggregation by key and member gives the sets; added up by key, it
+        gives the delta.
 
         Args:
             sets: the sets behind the distinct counts.
-            first: nothing is kept yet, so every member is new, and the sets' keys are made after the rows.
+            first: whether it is the first step: every member is new, and the sets' unique indexes follow the rows.
         """
         if not sets:
             return (
@@ -282,7 +308,7 @@ class _Merge:
         return tuple(steps)
 
     def by_member(self) -> str:
-        """The aggregates of new events for each combination of key and members."""
+        """Return the query for the aggregates of new events, for each combination of key and members."""
         members = [f"{_counted(one)} AS member__{at}" for at, one in enumerate(self.plan.members, start=1)]
         outputs = [f"{literal(partial.sql or '')} AS {ident(partial.name)}" for partial in self.merged]
         groups = ", ".join(str(at) for at in range(1, len(self.keys) + len(members) + 1))
@@ -305,7 +331,7 @@ def _added_up(partial: Partial) -> str:
 
 
 def _counted(one: Members) -> str:
-    """The member that an event counts for, NULL for none."""
+    """Return the SQL of the member that an event adds to a set; NULL if it adds none."""
     member = literal(one.member)
     return member if one.condition is None else f"CASE WHEN {literal(one.condition)} THEN {member} END"
 

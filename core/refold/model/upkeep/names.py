@@ -1,8 +1,8 @@
-"""Names of a build's tables, and of what stands beside them. Pure.
+"""Names of a build's tables, indexes and statistics. Pure.
 
 | name                     | of                                                            |
 |--------------------------|---------------------------------------------------------------|
-| `daily__0f3ab91c__2`     | the table: projection, first of its fingerprint, number       |
+| `daily__0f3ab91c__2`     | the table: projection, start of its fingerprint, number       |
 | `daily__0f3ab91c__2__m1` | the set behind its first distinct count                       |
 | `…__id`, `…__at`         | the indexes of a stream: events, coordinates                  |
 | `…__range`               | the index of a stream by ranges of positions                  |
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from refold.model.projection.plan import Upkeep
 
 MEMBERS = "__m"
-"""Followed by a number."""
+"""Suffix of the table of a set, followed by the set's number."""
 ID = "__id"
 AT = "__at"
 RANGE = "__range"
@@ -31,19 +31,24 @@ LOADED_FIRST: Mapping[Upkeep, tuple[str, ...]] = {
     "funnel": (KEY, HASH),
     "recompute": (KEY, HASH),
 }
-"""Indexes that a first load makes after the rows, by the ends of their names."""
+"""Suffixes of the indexes that a first load makes after the rows, by upkeep."""
 
 
 def table_name(projection: str, fingerprint: str, number: int) -> str:
-    """A build's table. The number is in it because an unchanged rebuild keeps the fingerprint."""
+    """Return the name of a build's table. It has a number, because an unchanged rebuild keeps the fingerprint."""
     return f"{projection}__{fingerprint[:8]}__{number}"
 
 
 def projection_of(table: str) -> str:
-    """The name that a build's projection had when its table was made; `refold rename` may have given it another."""
+    """Return the name that a build's projection had when its table was made; `refold rename` may have changed it."""
     return table.split("__")[0]
 
 
 def members_table(table: str, at: int) -> str:
-    """The set behind a build's distinct count number `at` (from 1), qualified as `table` is."""
+    """Return the table of the set behind a build's distinct count.
+
+    Args:
+        table: the build's table; the result is qualified if this is.
+        at: the number of the distinct count, from 1.
+    """
     return f"{table}{MEMBERS}{at}"

@@ -1,4 +1,4 @@
-"""recompute: evaluate the query again for the keys that a page touched."""
+"""Upkeep `recompute`: evaluate the query again for the keys of a page's events."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from refold.model.upkeep.statements import Relation, Statements, key_names, slic
 
 
 def key_index(plan: Plan, stream: Stream, name: str) -> str:
-    """The index on the stream by which the events of a key are found again.
+    """Return the statement for the index on the stream by which pages find all events of a key.
 
-    It is on a hash of the key: one shape for every key, equality by type, and NULL is a key like any other.
+    The index is on a hash of the key: it has one shape for every key, follows type equality, and includes NULL.
     """
     return f"CREATE INDEX IF NOT EXISTS {ident(name)} ON {stream.table} (({_hash(plan)}))"
 
@@ -24,7 +24,14 @@ def _hash(plan: Plan) -> str:
 
 
 def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
-    """The SQL of a build that is recomputed by key."""
+    """Return the SQL of a build that is recomputed by key.
+
+    Args:
+        plan: the plan of the projection.
+        stream: the relation that the build reads.
+        table: the build's table, qualified, as SQL.
+        name: the table's name without the schema.
+    """
     keys = key_names(plan.key)
     names = tuple(column.name for column in plan.columns)
     columns = ", ".join(map(ident, names))
@@ -38,8 +45,8 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         return f"(\n{indent(source)}\n)".join(map(literal, plan.query))
 
     def over(condition: str, *, apart: bool) -> str:
-        # OFFSET 0 keeps the query's own conditions from being evaluated for the rows that this one excludes. Without
-        # it the load may be parallel.
+        # OFFSET 0 prevents that the query's own conditions are evaluated for rows that this condition excludes.
+        # Without it the load may run in parallel.
         fence = "\nOFFSET 0" if apart else ""
         return query(f"SELECT {carried}\nFROM {stream.table}\nWHERE {condition}{fence}")
 
@@ -51,7 +58,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
     relation = Relation(table, names, keys, key_sql, expected, slicing)
     values = [ident(column) for column in names if column not in keys]
 
-    # Nested on purpose, and kept so: for each touched key the index finds its events.
+    # LATERAL and OFFSET 0 keep the nested loop, in which the index finds the events of each touched key.
     events_of_touched = (
         f"SELECT {', '.join('e.' + ident(column) for column in plan.reads)}\n"
         f"FROM touched__\n"
@@ -76,7 +83,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
             f"written AS (\n"
             f"    INSERT INTO {table} ({columns})\n"
             f"    SELECT {columns} FROM fresh\n"
-            # Counting what was deleted makes the deletion come first.
+            # The count makes Postgres run the DELETE before the INSERT.
             f"    WHERE (SELECT count(*) FROM gone) >= 0\n"
             f"    {checksums.returning(relation)}\n"
             f"),\n"
@@ -88,7 +95,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
     def upserted(of: Page) -> str:
         changes = ", ".join(f"{value} = excluded.{value}" for value in values)
         kept, fresh = (", ".join(f"{side}.{value}" for value in values) for side in ("kept", "excluded"))
-        # A row that stays as it was is not written again.
+        # A row that does not change is not written again.
         changes += f", {checksums.BEFORE} = {relation.row_hash('kept')}"
         differs = f"WHERE ROW({kept}) IS DISTINCT FROM ROW({fresh})"
         action = f"DO UPDATE SET {changes}\n    {differs}" if values else "DO NOTHING"
@@ -109,7 +116,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
     load = (insert + over(step, apart=False),)
     key_columns = ", ".join(map(ident, keys))
     unique_key = f"CREATE {unique}INDEX {ident(name + KEY)} ON {table} ({key_columns}){distinct}"
-    # By it a page finds the rows that it replaces.
+    # A page finds the rows that it replaces by this index.
     by_hash = f"CREATE INDEX {ident(name + HASH)} ON {table} (({own_hash}))"
     indexes = (unique_key,) if plan.lasting else (unique_key, by_hash)
     return Statements(
@@ -125,7 +132,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         load=load,
         load_next=load,
         load_apart=(insert + over(step, apart=True),),
-        # Of the ranges that are left, with the keys: what is too long for an index fails there.
+        # The probe makes the indexes too, because a key that is too long for an index fails there.
         probe=(insert + over(left, apart=True), *indexes),
         probe_keys=(insert + over(stream.of_keys(stream_hash), apart=True), *indexes),
         keys_left=stream.keys_left(stream_hash),

@@ -1,4 +1,4 @@
-"""What every kind of upkeep provides, as SQL text with named parameters (psycopg's `%(name)s`)."""
+"""The statements that every kind of upkeep provides, as SQL text with named parameters (psycopg's `%(name)s`)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Relation:
     """A table of a build that must equal a query over the stream.
 
     Args:
-        table: its qualified name.
-        columns: all its columns.
-        key: the columns that identify a row (or the rows that are computed together).
-        key_sql: the same over one row of the stream.
-        expected: makes the query for what the table must hold, given a condition on the stream's rows.
-        slicing: how it is cut for audits.
-        identity: the columns that name a single row in a report, where the key does not.
-        guard: condition on a row of the stream without which its key is not evaluated.
-        shown: the columns that a report shows of a row, where that is not all of them.
+        table: its qualified name, as SQL.
+        columns: the names of all its columns.
+        key: the columns that identify a row, or the rows that are computed together.
+        key_sql: the key as expressions over one row of the stream.
+        expected: returns the query for the rows that the table must hold, given a condition on the stream's rows.
+        slicing: how the table is divided into slices for audits.
+        identity: the columns that identify a row in a report; empty if the key does.
+        guard: a condition on a row of the stream; the key is evaluated only where it holds.
+        shown: the columns of a row that a report shows; empty for all.
     """
 
     table: str
@@ -39,21 +39,30 @@ class Relation:
 
     @property
     def hash(self) -> str:
-        """The key's hash over the table's columns: equal for equal keys, by type equality, NULLs included."""
+        """Return the SQL of the key's hash over a row of the table, by type equality, NULLs included."""
         return hash_of([ident(name) for name in self.key])
 
     @property
     def stream_hash(self) -> str:
-        """The same hash over one row of the stream."""
+        """Return the SQL of the key's hash over a row of the stream; NULL where the guard does not hold."""
         hashed = hash_of(self.key_sql)
         return hashed if self.guard == EVERYTHING else f"CASE WHEN {self.guard} THEN {hashed} END"
 
     def row_hash(self, of: str = "") -> str:
-        """A 64-bit hash of a row, by the equality of its types; `of` names the table in the statement."""
+        """Return the SQL of a 64-bit hash of a row, by type equality.
+
+        Args:
+            of: the table's name in the statement; empty for columns without a qualifier.
+        """
         return hash_of([f"{of}.{ident(name)}" if of else ident(name) for name in self.columns])
 
     def differences(self, stream_scope: str, table_scope: str) -> str:
-        """Rows on one side alone: side, hash of the key, slice, key, whole row."""
+        """Return the query for rows that only the table or only its query has: side, key hash, slice, key, row.
+
+        Args:
+            stream_scope: a condition on rows of the stream.
+            table_scope: a condition on rows of the table, for the same slices.
+        """
         columns = ", ".join(map(ident, self.columns))
         key = ", ".join(f"{quoted(name)}, d__.{ident(name)}" for name in self.identity or self.key)
         pairs = ", ".join(f"{quoted(name)}, {ident(name)}" for name in self.shown)
@@ -75,11 +84,15 @@ class Relation:
         )
 
     def delete(self, table_scope: str = EVERYTHING) -> str:
-        """Removes the rows of the keys whose hashes are in the parameter `keys`."""
+        """Return the DELETE for the rows of the keys whose hashes are in the parameter `keys`."""
         return f"DELETE FROM {self.table} WHERE ({table_scope}) AND {within_keys(self.hash)}"
 
     def insert(self, stream_scope: str = EVERYTHING) -> str:
-        """Writes the rows that those keys must have; all their events are in the scope."""
+        """Return the INSERT of the rows that the keys in the parameter `keys` must have.
+
+        Args:
+            stream_scope: a condition on rows of the stream that holds for all events of these keys.
+        """
         columns = ", ".join(map(ident, self.columns))
         scope = f"{stream_scope}\n  AND {within_keys(self.stream_hash)}"
         return f"INSERT INTO {self.table} ({columns})\n{self.expected(scope)}"
@@ -87,28 +100,29 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """The life of a build in SQL.
+    """All SQL statements of a build, from its creation to its audits.
 
     Args:
-        create: makes its tables, of which Postgres infers the types, and what the planner shall know of them.
-        keys: indexes that exist from the start (the upserts need them).
-        indexes: indexes that are made after the first load.
-        page: applies one page; answers the number of events and the last key.
-        backlog: the same for the middle of a backlog (`Stream.settled_page`).
-        load: applies the first step of the first load, in order.
-        load_next: applies every further one.
-        relations: what the audit compares; the first is the table that analysts see.
+        create: the statements that create its tables, whose types Postgres infers, and their planner statistics.
+        keys: the unique indexes that exist from the start, because upserts need them.
+        indexes: the indexes that are made after the first load.
+        page: applies one page; returns the number of events and the last key.
+        backlog: applies one page in the middle of a backlog (`Stream.settled_page`); returns the same.
+        load: the statements of the first step of the first load, in order.
+        load_next: the statements of each further step.
+        relations: the tables that an audit compares; the first is the table that analysts see.
         view: the SELECT of the stable view.
-        view_hides: whether the view leaves rows of the table out.
-        load_apart: the load where events are left out, if that cannot be the same statement.
-        probe: evaluates the query over a range of events, where a step of the load is no such range; what it
-            writes is thrown away.
-        probe_keys: the same for the keys whose hashes are in the parameter `keys`.
-        keys_left: the hashes of the keys of which a step of the load is left.
-        events_of_keys: the events of some keys, in order: id and coordinates.
-        checksums: moves the checksums by rows that Python has written, whose ids are the parameter `ids`, and by those
-            that it has read, whose coordinates are `positions` and `ordinals`.
-        reads_by_slice: whether what was read is kept by slices of positions, with hashes; else it is counted.
+        view_hides: whether the view hides rows of the table.
+        load_apart: the load that leaves out events; empty if `load` can do so.
+        probe: evaluates the query over a range of events, where a step of the load is not such a range; its writes
+            are discarded.
+        probe_keys: does the same for the keys whose hashes are in the parameter `keys`.
+        keys_left: returns the hashes of the keys in the steps of the load that are left.
+        events_of_keys: returns the id and coordinates of the events of some keys, in order.
+        checksums: changes the checksums for rows that Python has written (their ids are the parameter `ids`) and has
+            read (their coordinates are `positions` and `ordinals`).
+        reads_by_slice: whether the checksums of read events are kept with hashes, by slices of positions; otherwise
+            only their number is kept.
     """
 
     create: tuple[str, ...]
@@ -131,9 +145,10 @@ class Statements:
 
 
 def slice_statistics(table: str, name: str, slicing: Slicing) -> tuple[str, ...]:
-    """Makes the next ANALYZE tell the planner how few slices there are: else an audit sorts all rows by theirs.
+    """Return the statistics object that tells the planner how few slices there are; none for slices by day.
 
-    Of days it knows that already, from the column.
+    Without it, an audit would sort all rows by slice. ANALYZE fills it. For slices by day, the column's own statistics
+    suffice.
     """
     if slicing.kind == "day":
         return ()
@@ -141,7 +156,7 @@ def slice_statistics(table: str, name: str, slicing: Slicing) -> tuple[str, ...]
 
 
 def within_keys(hash_sql: str) -> str:
-    """Condition: the key's hash is one of the parameter `keys`."""
+    """Return the condition that a key's hash is in the parameter `keys`."""
     return f"{hash_sql} IN (SELECT unnest(%(keys)s::bigint[]))"
 
 

@@ -1,4 +1,4 @@
-"""transform: the table of a Python function's rows. The rows come from Python; the rest is SQL."""
+"""Upkeep `transform`: a table of the rows that a Python function makes. Python writes the rows; SQL does the rest."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from refold.model.upkeep.statements import Relation, Statements, slice_statistic
 
 EXPECTED = "pg_temp.expected_rows"
 BYTES_SO_FAR = "bytes__"
-"""In a row of a page: its size and that of all before it. No column of a user's is called like that."""
+"""Column of a page: the bytes of the row and of all rows before it. No column of a projection can have this name."""
 
 
 def statements(transform: Transform, stream: Stream, name: str) -> Statements:
-    """The SQL around a transform: its table, its page of input, and the audit against recomputed rows.
+    """Return the SQL of a transform's build: its table, its pages of input, and its audit against recomputed rows.
 
-    The audit's expectation is a temporary table that Python fills (`EXPECTED`).
+    The audit compares the table with a temporary table that Python fills (`EXPECTED`).
+
+    Args:
+        transform: the transform.
+        stream: the relation that the build reads.
+        name: the name of the build's table, without the schema `refold_builds`.
     """
     table = f"refold_builds.{ident(name)}"
     fields = [column.name for column in transform.plan.columns if column.name != "event_id"]
@@ -39,7 +44,7 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
     order = ", ".join(f"page.{name}" for name in stream.coordinates.split(", "))
 
     def read(of: Page) -> str:
-        # Rows are held in memory, so they are counted in bytes too; OFFSET 0 has its size taken once.
+        # Rows are held in memory, so a page is limited in bytes too. With OFFSET 0 each size is computed once.
         sized = f"SELECT *, {_size(reads)} AS size\nFROM (\n{indent(of.rows)}\n) AS unread OFFSET 0"
         running = f"sum(size) OVER (ORDER BY {stream.coordinates} ROWS UNBOUNDED PRECEDING)"
         return (
@@ -73,7 +78,7 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
         load_next=load,
         relations=(relation,),
         view="SELECT " + ", ".join(ident(column.name) for column in transform.plan.columns) + f" FROM {table}",
-        # COPY returns nothing, so the rows are looked up, by the ids that went in.
+        # COPY has no RETURNING, so the written rows are looked up by their ids.
         checksums=checksums.move(
             [
                 checksums.change(0, f"(\n{indent(written)}\n) AS written"),
@@ -84,13 +89,13 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
 
 
 def applied_rows(transform: Transform, stream: Stream, *, since: bool, condition: str) -> str:
-    """The stream's rows that a cursor has applied, in order.
+    """Return the query for the stream's rows that a cursor has applied, in order.
 
     Args:
-        transform: who reads.
-        stream: what it reads.
-        since: only events whose ts is not before the parameter `since`.
-        condition: which rows.
+        transform: the transform that reads the rows.
+        stream: the relation that it reads.
+        since: whether to read only events whose ts is not before the parameter `since`.
+        condition: a condition on the rows.
     """
     reads = ["event_id", *(column for column in transform.plan.reads if column != "event_id")]
     ordinal = "ordinal" if stream.ordinal else "0 AS ordinal"
@@ -105,10 +110,11 @@ def applied_rows(transform: Transform, stream: Stream, *, since: bool, condition
 
 
 def _size(columns: Sequence[str]) -> str:
-    """The bytes of a row when nothing in it is compressed.
+    """Return the SQL of a row's size in bytes without compression.
 
-    In a record only what stands outside of the table is decompressed: 96 kB that were compressed to one, and so stand
-    within, would count as one. Elements of an array always are; but arrays make a narrow row three times as large.
+    In a record, Postgres decompresses only values that are stored out of line: 96 kB that were compressed to one, and
+    so are stored in the row, would count as one. In an array it decompresses every element, but arrays make a narrow
+    row three times as large. Arrays are therefore used only where a value is compressed.
     """
     names = [ident(column) for column in columns]
     compressed = ", ".join(f"pg_column_compression({name})" for name in names)

@@ -1,4 +1,4 @@
-"""The duty that deletes old records: set-aside input, repairs, incidents, dropped builds.
+"""The duty that deletes old records: rejected input, repairs, incidents, dropped builds.
 
 By age alone (`refold.settings`), and gently: in small portions, each a transaction that waits for nobody. What a report
 counts stays counted, in `refold.forgotten`. Dead letters that wait and incidents that are open never go.

@@ -11,26 +11,26 @@ from refold.errors import InputError
 from refold.model.event.source_event import Answer, SourceEvent
 from refold.sources.files.mapper import Mapper
 from refold.sources.files.records import Record, Source
-from refold.store.log.append import Receipt, set_aside, store
+from refold.store.log.append import Receipt, reject, store
 from refold.store.log.log import Log
 
 BATCH = 10_000
 """Most records in one transaction."""
 BATCH_CHARACTERS = 32 * 2**20
 """Approximate limit of raw text in one transaction, characters, so that long lines do not fill the memory."""
-SET_ASIDE = (Answer.conflict, Answer.invalid)
+REJECTED = (Answer.conflict, Answer.invalid)
 
 
 @dataclass(slots=True)
 class Tally:
-    """The counts of a source's records: stored + duplicates + set aside = received, at any moment.
+    """The counts of a source's records: stored + duplicates + rejected = received, at any moment.
 
     Args:
         received: records whose result is committed.
         stored: new events.
         duplicates: events that the log already had with the same content.
-        conflicts: known ids with other content; set aside.
-        invalid: records that are not valid events; set aside.
+        conflicts: known ids with other content; rejected.
+        invalid: records that are not valid events; rejected.
     """
 
     received: int = 0
@@ -40,8 +40,8 @@ class Tally:
     invalid: int = 0
 
     @property
-    def set_aside(self) -> int:
-        """Return the number of records that were set aside in `refold.rejected`."""
+    def rejected(self) -> int:
+        """Return the number of records that are in `refold.rejected`."""
         return self.conflicts + self.invalid
 
     def add(self, answers: Iterable[Answer]) -> None:
@@ -67,7 +67,7 @@ def ingest(
     *,
     batch: int = BATCH,
     progress: Callable[[Tally], None] = lambda tally: None,
-    on_aside: Callable[[Record, Receipt], None] = lambda record, receipt: None,
+    on_rejected: Callable[[Record, Receipt], None] = lambda record, receipt: None,
 ) -> Tally:
     """Append all records of a source to the log.
 
@@ -81,7 +81,7 @@ def ingest(
         tally: counts, updated after each batch, so that they are exact after an interruption.
         batch: records in one transaction.
         progress: called after every batch.
-        on_aside: called for each record that was set aside, after its commit.
+        on_rejected: called for each record that was rejected, after its commit.
 
     Raises:
         InputError: the rest of the file cannot be read (a damaged gzip); the records before it are stored.
@@ -91,8 +91,8 @@ def ingest(
         log.learn(receipts)
         tally.add(receipt.answer for receipt in receipts)
         for record, receipt in zip(records, receipts, strict=True):
-            if receipt.answer in SET_ASIDE:
-                on_aside(record, receipt)
+            if receipt.answer in REJECTED:
+                on_rejected(record, receipt)
         progress(tally)
     return tally
 
@@ -105,8 +105,8 @@ def _append(conn: psycopg.Connection, log: Log, source: str, mapper: Mapper, rec
     receipts: list[Receipt] = []
     for record, one in zip(records, mapped, strict=True):
         receipt = next(answers) if isinstance(one, SourceEvent) else Receipt(None, Answer.invalid, one)
-        if receipt.answer in SET_ASIDE:
-            set_aside(conn, source, record.line, receipt, record.raw)
+        if receipt.answer in REJECTED:
+            reject(conn, source, record.line, receipt, record.raw)
         receipts.append(receipt)
     return receipts
 

@@ -1,7 +1,7 @@
 """The switch of a reader to another build of its stream, without a gap.
 
 A loaded build has read its stream up to its cursor. Another build of the same stream may hold other rows up to
-there: of an event that only one of the two had to set aside, a reader would for ever have too little or too much, and
+there: of an event that only one of the two had to quarantine, a reader would for ever have too little or too much, and
 no later page would tell. So whoever points a build at another stream does it here, under the locks of both.
 """
 
@@ -56,7 +56,7 @@ def follow(
             raise Gap(
                 f"{successor.table_name} has another definition than the stream that {reader.table_name} has read"
             )
-        # What it has yet to read may be set aside there, or not: nobody knows.
+        # What it has yet to read may be quarantined there, or not: nobody knows.
         if not successor.loaded or not successor.cursor.covers(passed):
             raise Behind(f"{successor.table_name} is behind its reader {reader.table_name}")
         if prove is None or not reader.loaded:

@@ -64,13 +64,13 @@ def append(
 ) -> list[Receipt]:
     """Append events to the log inside the caller's transaction (a transactional outbox).
 
-    Conflicts and invalid events are set aside in `refold.rejected` in the same transaction.
+    Conflicts and invalid events are recorded in `refold.rejected` in the same transaction.
 
     Args:
         conn: connection that may act as a producer; the call commits nothing. In autocommit mode, outside a
             transaction, the call is its own transaction.
         events: SourceEvents, or mappings with the same fields.
-        source: name of the producer; recorded with input that is set aside.
+        source: name of the producer; recorded with input that is rejected.
         optimistic: try a large batch as COPY first. Turn it off if duplicates are expected: a failed COPY costs
             half of a successful one.
 
@@ -99,7 +99,7 @@ def append(
         answered = zip(place, stored, strict=True)
         conflicts = {at: receipt for at, receipt in answered if receipt.answer is Answer.conflict}
         for at, receipt in (invalid | conflicts).items():
-            set_aside(conn, source, at + 1, receipt, raw_text(offered[at]))
+            reject(conn, source, at + 1, receipt, raw_text(offered[at]))
     if not invalid:
         return stored
     receipts = invalid | dict(zip(place, stored, strict=True))
@@ -112,7 +112,7 @@ def _plain(one: object) -> object:
 
 
 def store(conn: psycopg.Connection, events: Sequence[SourceEvent], *, optimistic: bool = True) -> list[Receipt]:
-    """Store validated events and return a receipt for each, without setting any aside.
+    """Store validated events and return a receipt for each, without recording any rejected one.
 
     Args:
         conn: the caller's connection and transaction.
@@ -137,7 +137,7 @@ def store(conn: psycopg.Connection, events: Sequence[SourceEvent], *, optimistic
     ]
 
 
-def set_aside(conn: psycopg.Connection, source: str, line: int, receipt: Receipt, raw: str) -> None:
+def reject(conn: psycopg.Connection, source: str, line: int, receipt: Receipt, raw: str) -> None:
     """Store rejected input with its raw text, reason, source and line (or place in the batch, from 1)."""
     conn.execute(
         "SELECT refold.reject(%s, %s, %s, %s, %s)",

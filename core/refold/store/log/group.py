@@ -10,7 +10,7 @@ from psycopg.rows import tuple_row
 
 from refold.model.event.source_event import Answer, SourceEvent
 from refold.model.stream.copy_text import array
-from refold.store.log.append import Receipt, event_columns, raw_text, set_aside, storable, store
+from refold.store.log.append import Receipt, event_columns, raw_text, reject, storable, store
 
 _APPEND = """
 SELECT answer, reason
@@ -88,6 +88,6 @@ def append_bulk(conn: psycopg.Connection, offers: Sequence[Offer], *, optimistic
             receipt = next(answers) if offer.event else Receipt(offer.event_id, Answer.invalid, offer.reason)
             if receipt.answer in (Answer.conflict, Answer.invalid):
                 raw = raw_text(offer.event) if offer.event else offer.raw
-                set_aside(conn, offer.source, offer.line, receipt, raw)
+                reject(conn, offer.source, offer.line, receipt, raw)
             receipts.append(receipt)
     return receipts

@@ -29,7 +29,7 @@ class Log:
 
     Args:
         url: libpq URL; the login role must be allowed to act as refold_producer.
-        source: name of the producer; recorded with input that is set aside.
+        source: name of the producer; recorded with input that is rejected.
     """
 
     def __init__(self, url: str, *, source: str = "python") -> None:

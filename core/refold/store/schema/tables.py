@@ -76,19 +76,23 @@ positions = Sequence("events_position", metadata=metadata, schema=SCHEMA, data_t
 events = Table(
     "events",
     metadata,
+    # Id of the transaction that wrote the event; with `position` it orders the log for readers.
     Column("txid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
-    Column(
-        "position",
-        BigInteger,
-        nullable=False,
-        server_default=text("nextval('refold.events_position'::regclass)"),
-    ),
+    # Number of the event in the log, drawn from a sequence.
+    Column("position", BigInteger, nullable=False, server_default=text("nextval('refold.events_position'::regclass)")),
+    # Id of the event, which the producer chooses; the log takes each id once.
     Column("event_id", BYTEWISE, nullable=False),
+    # Id of the user; NULL for an event without a user.
     Column("user_id", BYTEWISE),
+    # What happened.
     Column("action", BYTEWISE, nullable=False),
+    # When it happened, according to the producer.
     Column("ts", TIME, nullable=False),
+    # Further attributes, as a JSON object.
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    # Version of the form of the event, which the producer chooses.
     Column("version", Integer, nullable=False, server_default=text("1")),
+    # Start of the transaction that wrote the event.
     Column("recorded_at", TIME, nullable=False, server_default=func.now()),
     PrimaryKeyConstraint("txid", "position"),
     CheckConstraint("char_length(event_id) BETWEEN 1 AND 255", "event_id_length"),
@@ -109,15 +113,17 @@ events = Table(
         postgresql_with={"pages_per_range": "32", "autosummarize": "on"},
     ),
     postgresql_partition_by="RANGE (position)",
-    comment="The log: every event once, append-only. The only truth, and the bus.",
+    comment="The log: every event once, append-only; the only source of truth.",
 )
 
 event_ids = Table(
     "event_ids",
     metadata,
+    # Id of the event.
     Column("event_id", BYTEWISE, primary_key=True),
+    # Fingerprint of the content of the event (refold.digest).
     Column("digest", BigInteger, nullable=False),
-    # Where its event stands in the log, so that one that is missing is missing somewhere; 0: nobody knows.
+    # Position of the event in the log, so that a missing event is missing from a known slice; 0: unknown.
     Column("position", BigInteger, nullable=False),
     # Rows come in the order of positions, or nearly.
     Index(
@@ -126,21 +132,29 @@ event_ids = Table(
         postgresql_using="brin",
         postgresql_with={"pages_per_range": "32", "autosummarize": "on"},
     ),
-    comment="The idempotence ledger: an event id gets in once; the digest tells a duplicate from a conflict.",
+    comment="The ledger (dedup table): it takes each event id once; the digest tells a duplicate from a conflict.",
 )
 
 acceptances = Table(
     "acceptances",
     metadata,
+    # Number of the acceptance.
     Column("acceptance", BigInteger, Identity(always=True), primary_key=True),
+    # Segment of the log, or the whole log after a recovery.
     Column("segment", Text, nullable=False),
+    # Login that accepted the damage.
     Column("accepted_by", Text, nullable=False, server_default=text("session_user")),
+    # When it was accepted.
     Column("accepted_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    # Reason that the person gave.
     Column("reason", Text, nullable=False),
+    # Number of events that are missing from the log.
     Column("missing", BigInteger, nullable=False),
+    # Number of events whose content or position had changed.
     Column("changed", BigInteger, nullable=False),
+    # Number of events that the ledger did not know.
     Column("unknown", BigInteger, nullable=False),
-    # The first events of each kind, and the sealed checksums before and after.
+    # The first events of each kind, and the sealed checksums from before.
     Column("details", JSONB, nullable=False),
     CheckConstraint("reason <> ''", "reason"),
     comment="Damage to the log that a person has accepted: who, when, why, and what was lost.",
@@ -149,59 +163,86 @@ acceptances = Table(
 lost_events = Table(
     "lost_events",
     metadata,
-    # No foreign key: the ledger is append-only, and its own guard says so better.
+    # Id of the missing event. No foreign key: the guard of the ledger, which is append-only, protects it better.
     Column("event_id", BYTEWISE, primary_key=True),
+    # The acceptance that names the event.
     Column("acceptance", BigInteger, ForeignKey("refold.acceptances.acceptance"), nullable=False),
-    comment="Events that are not in the log any more, which somebody has accepted. Their ids stay in the ledger.",
+    comment="Events whose loss from the log was accepted, by a person or a recovery. Their ids stay in the ledger.",
 )
 
 rejected = Table(
     "rejected",
     metadata,
+    # Number of the record.
     Column("rejected_id", BigInteger, Identity(always=True), primary_key=True),
+    # Name of the file or the producer.
     Column("source", Text, nullable=False),
+    # Line of the file, or place in the array.
     Column("line", BigInteger, nullable=False),
+    # Why it is not in the log: `conflict` or `invalid`.
     Column("answer", Text, nullable=False),
+    # The error in words.
     Column("reason", Text, nullable=False),
+    # The text of the input.
     Column("raw", Text, nullable=False),
+    # How often the same input has come.
     Column("times", Integer, nullable=False, server_default=text("1")),
+    # When it came first.
     Column("first_seen", TIME, nullable=False, server_default=func.now()),
+    # When it came last.
     Column("last_seen", TIME, nullable=False, server_default=func.now()),
     CheckConstraint("answer IN ('conflict', 'invalid')", "answer"),
     Index("rejected_by_answer", "answer", "last_seen"),
     Index("rejected_once", "source", "line", "answer", text("md5(raw)"), unique=True),
-    comment="Input that was set aside: conflicts and invalid events, with raw text, reason, source and line.",
+    comment="Input that was rejected: conflicts and invalid events, with raw text, reason, source and line.",
 )
 
 builds = Table(
     "builds",
     metadata,
+    # Id of the build.
     Column("build_id", BigInteger, Identity(always=True), primary_key=True),
+    # Name of the projection.
     Column("projection", Text, nullable=False),
+    # Hash of its definition and of the definitions that it reads.
     Column("fingerprint", Text, nullable=False),
+    # Number of the build among those of its projection.
     Column("number", Integer, nullable=False),
+    # State of the build.
     Column("state", Text, nullable=False, server_default=text("'building'")),
+    # Name of its table in the schema `refold_builds`.
     Column("table_name", Text, nullable=False),
+    # Language of its definition.
     Column("language", Text, nullable=False),
+    # Text of its definition, as it was deployed.
     Column("definition", Text, nullable=False),
+    # How workers keep it up to date.
     Column("upkeep", Text, nullable=False),
+    # The build that it reads; NULL: the log.
     Column("upstream_id", BigInteger, ForeignKey("refold.builds.build_id")),
-    # The columns of its stream that its query reads, as Postgres says. NULL: it was made before that was asked, or is
-    # a function.
+    # Columns of its stream that its query reads, according to Postgres. NULL: a transform, or not recorded.
     Column("reads", ARRAY(Text)),
-    # The first load: bulk steps without indexes; `loaded` once the table has its keys and takes pages.
+    # Whether its first load is complete, so that it takes pages.
     Column("loaded", Boolean, nullable=False, server_default=text("false")),
+    # Steps of its first load that are done.
     Column("load_step", Integer, nullable=False, server_default=text("0")),
+    # Steps of its first load in all; NULL: not known, or loaded in the order of the stream.
     Column("load_steps", Integer),
+    # The deployment with which it goes live.
     Column("deployment", BigInteger, ForeignKey("refold.deployments.deployment"), nullable=False),
+    # When it was created.
     Column("created_at", TIME, nullable=False, server_default=func.now()),
+    # When it went live.
     Column("promoted_at", TIME),
+    # When it was retired.
     Column("retired_at", TIME),
+    # The deployment that retired it.
     Column("retired_by", BigInteger, ForeignKey("refold.deployments.deployment")),
+    # The error that stops it.
     Column("error", Text),
-    # How many events it leaves out (waiting or dropped): whoever holds its lock knows by this one number.
+    # Number of events that it leaves out (waiting or dropped), for sessions that hold its lock.
     Column("dead_letters", Integer, nullable=False, server_default=text("0")),
-    # And how many of those wait.
+    # Number of these that wait.
     Column("waiting_letters", Integer, nullable=False, server_default=text("0")),
     UniqueConstraint("projection", "number"),
     UniqueConstraint("table_name"),
@@ -213,7 +254,7 @@ builds = Table(
     ),
     Index("builds_one_live", "projection", unique=True, postgresql_where=text("state = 'live'")),
     postgresql_with={"fillfactor": "50"},
-    comment="One row a build: a physical table that holds a projection at one fingerprint. Pages lock it.",
+    comment="One row for each build: a physical table that holds a projection at one fingerprint. Pages lock it.",
 )
 
 # Added, never updated: while somebody holds an old snapshot nothing can be vacuumed, and a row that every page
@@ -221,20 +262,29 @@ builds = Table(
 cursors = Table(
     "cursors",
     metadata,
-    # No foreign key: every page would check it. See sql/functions/forget_build.sql.
+    # Id of the build. No foreign key, which every page would check: see sql/functions/forget_build.sql.
     Column("build_id", BigInteger, nullable=False),
+    # Number of the row; the greatest of a build is its cursor.
     Column("number", BigInteger, nullable=False),
-    # In the log's coordinates: see refold.model.stream.cursor.
+    # Snapshot that was read to its end: see refold.model.stream.cursor.
     Column("done", PgSnapshot, nullable=False, server_default=text("'1:1:'::pg_snapshot")),
+    # Snapshot that is being read; NULL: none.
     Column("target", PgSnapshot),
+    # Key that was reached in it: txid.
     Column("progress_txid", Xid8),
+    # Key that was reached in it: position.
     Column("progress_position", BigInteger),
+    # Key that was reached in it: ordinal.
     Column("progress_ordinal", Integer),
-    # Statistics, all since the build was made, moved in the same transaction as the rows.
+    # Events applied since the build was created; moved in the transaction that writes the rows, like the next three.
     Column("events_applied", BigInteger, nullable=False, server_default=text("0")),
+    # Pages applied since the build was created.
     Column("pages_applied", BigInteger, nullable=False, server_default=text("0")),
+    # Time that pages took since the build was created, in milliseconds.
     Column("apply_ms", Double, nullable=False, server_default=text("0")),
+    # When events were applied last.
     Column("applied_at", TIME),
+    # When the row was added.
     Column("moved_at", TIME),
     PrimaryKeyConstraint("build_id", "number"),
     CheckConstraint("progress_txid IS NULL OR target IS NOT NULL", "progress_within_run"),
@@ -246,13 +296,19 @@ cursors = Table(
 deployments = Table(
     "deployments",
     metadata,
+    # Number of the deployment.
     Column("deployment", BigInteger, Identity(always=True), primary_key=True),
+    # The command that began it.
     Column("kind", Text, nullable=False),
+    # Login that ran the command.
     Column("requested_by", Text, nullable=False, server_default=text("session_user")),
+    # When it began.
     Column("requested_at", TIME, nullable=False, server_default=func.now()),
+    # Whether workers make its builds live when they have caught up.
     Column("promote", Boolean, nullable=False, server_default=text("true")),
+    # When its builds went live.
     Column("promoted_at", TIME),
-    # The command has ended with an error: no worker makes these builds live.
+    # When its command ended with an error: no worker makes its builds live after that.
     Column("given_up_at", TIME),
     Column("views", JSONB, comment="analysts' views that go live in the same transaction: name and text of each file"),
     CheckConstraint("kind IN ('deploy', 'rebuild', 'promote', 'rollback', 'drop', 'rename')", "kind"),
@@ -262,42 +318,67 @@ deployments = Table(
 repairs = Table(
     "repairs",
     metadata,
+    # Number of the repair.
     Column("repair_id", BigInteger, Identity(always=True), primary_key=True),
+    # Id of the build.
     Column("build_id", BigInteger, ForeignKey("refold.builds.build_id"), nullable=False),
+    # Name of its projection at that time.
     Column("projection", Text, nullable=False),
+    # The healed table: the metric's, or a set of members beside it.
     Column("relation", Text, nullable=False),
+    # How the row differed from the query.
     Column("kind", Text, nullable=False),
+    # Columns that identify the row.
     Column("key", JSONB, nullable=False),
+    # The row before healing; NULL: missing.
     Column("before", JSONB),
+    # The row after healing; NULL: removed.
     Column("after", JSONB),
+    # Login that healed it.
     Column("repaired_by", Text, nullable=False, server_default=text("session_user")),
+    # When it was healed.
     Column("repaired_at", TIME, nullable=False, server_default=func.now()),
     CheckConstraint("kind IN ('missing', 'orphan', 'drifted')", "kind"),
     Index("repairs_by_time", "repaired_at"),
     # What a rollback asks, and whoever removes a build.
     Index("repairs_by_build", "build_id", "repaired_at"),
-    comment="What reconcile healed: who, when, what, before and after.",
+    comment="Rows that reconcile has healed: who, when, and the row before and after.",
 )
 
 dead_letters = Table(
     "dead_letters",
     metadata,
+    # Number of the dead letter.
     Column("dead_letter_id", BigInteger, Identity(always=True), primary_key=True),
+    # Id of the build that could not process the event.
     Column("build_id", BigInteger, ForeignKey("refold.builds.build_id"), nullable=False),
-    # Which row of the build's stream: its id there, and its coordinates.
+    # Id of the row in the build's stream.
     Column("event_id", BYTEWISE, nullable=False),
+    # Coordinates of the row in the stream: txid.
     Column("txid", Xid8, nullable=False),
+    # Coordinates of the row in the stream: position.
     Column("position", BigInteger, nullable=False),
+    # Coordinates of the row in the stream: ordinal; 0 in the log.
     Column("ordinal", Integer, nullable=False),
+    # State of the dead letter.
     Column("state", Text, nullable=False, server_default=text("'waiting'")),
+    # How often the event has failed.
     Column("attempts", Integer, nullable=False, server_default=text("1")),
+    # SQLSTATE of the error, if Postgres raised it.
     Column("sqlstate", Text),
+    # Message of the error.
     Column("error", Text, nullable=False),
+    # Traceback of the error, if a transform raised it.
     Column("traceback", Text),
+    # When it failed first.
     Column("first_failed_at", TIME, nullable=False, server_default=func.now()),
+    # When it failed last.
     Column("last_failed_at", TIME, nullable=False, server_default=func.now()),
+    # When it was released or dropped.
     Column("ended_at", TIME),
+    # Login that released or dropped it.
     Column("ended_by", Text),
+    # Reason for dropping it.
     Column("reason", Text),
     UniqueConstraint("build_id", "event_id"),
     CheckConstraint("state IN ('waiting', 'released', 'dropped')", "state"),
@@ -305,21 +386,31 @@ dead_letters = Table(
     CheckConstraint("state <> 'dropped' OR reason IS NOT NULL", "dropped_for_a_reason"),
     # Those that have ended stay, and are not counted again and again.
     Index("dead_letters_waiting", "build_id", "first_failed_at", postgresql_where=text("state = 'waiting'")),
-    comment="Events that one build could not process, set aside with the error; never dropped without a reason.",
+    comment="Events that one build could not process, kept with the error; never dropped without a reason.",
 )
 
 incidents = Table(
     "incidents",
     metadata,
+    # Number of the incident.
     Column("incident_id", BigInteger, Identity(always=True), primary_key=True),
+    # Kind of the fault: see the page Incidents.
     Column("kind", Text, nullable=False),
+    # The projection, segment, session or database that it concerns.
     Column("subject", Text, nullable=False),
+    # When the fault began.
     Column("started_at", TIME, nullable=False),
+    # When it was detected.
     Column("detected_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    # Name of the duty or command that detected it.
     Column("detected_by", Text, nullable=False),
+    # When it was resolved; NULL: open.
     Column("resolved_at", TIME),
+    # Name of the duty or command that resolved it.
     Column("resolved_by", Text),
+    # What was found.
     Column("evidence", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    # What resolved it.
     Column("outcome", JSONB),
     CheckConstraint(
         "kind IN ('drift', 'dead_letters', 'stalled', 'lag', 'held_back', 'held_snapshot', 'missed_notification',"
@@ -330,66 +421,86 @@ incidents = Table(
     CheckConstraint("(resolved_at IS NULL) = (resolved_by IS NULL)", "resolved_by_somebody"),
     Index("incidents_one_open", "kind", "subject", unique=True, postgresql_where=text("resolved_at IS NULL")),
     Index("incidents_by_time", "detected_at"),
-    comment="What went wrong, when it started, was detected and resolved, by whom or what, and the evidence.",
+    comment="Faults with the times of start, detection and resolution, who saw and resolved them, and evidence.",
 )
 
 forgotten = Table(
     "forgotten",
     metadata,
+    # Day (UTC) of the removed records.
     Column("day", Date, nullable=False),
+    # Table of the records.
     Column("what", Text, nullable=False),
+    # Kind or answer of the records.
     Column("kind", Text, nullable=False),
+    # Number of removed records.
     Column("number", BigInteger, nullable=False),
-    # Of incidents: seconds until they were noticed, and from then until they were over.
+    # Of incidents: the sum of the seconds from start to detection.
     Column("detecting", Double, nullable=False, server_default=text("0")),
+    # Of incidents: the sum of the seconds from detection to resolution.
     Column("recovering", Double, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("day", "what", "kind"),
     CheckConstraint("what IN ('rejected', 'repairs', 'incidents')", "what"),
-    comment="How many rows were removed because they were old, by day (UTC) and kind: reports count them all the same.",
+    comment="Numbers of old records that were deleted, by day (UTC) and kind; reports still count them.",
 )
 
 duties = Table(
     "duties",
     metadata,
+    # Name of the duty.
     Column("name", Text, primary_key=True),
+    # When its last run started.
     Column("started_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    # When that run ended; NULL: it is running, or was lost.
     Column("ended_at", TIME),
+    # Process id of the server process of that run.
     Column("pid", Integer, nullable=False, server_default=text("pg_backend_pid()")),
+    # Failures in a row.
     Column("failures", Integer, nullable=False, server_default=text("0")),
+    # Error of the last failure.
     Column("error", Text),
-    comment="When each self-healing duty ran last, in whichever worker, and how that ended.",
+    comment="The last run of each duty, in any worker, and how it ended.",
 )
 
 # Producers only insert here, so that none of them waits for another's row; a duty sums up minutes that are over.
 duplicates = Table(
     "duplicates",
     metadata,
+    # When they were refused.
     Column("at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    # Number of refused events.
     Column("events", BigInteger, nullable=False),
+    # Whether the row is the sum of a minute.
     Column("folded", Boolean, nullable=False, server_default=text("false")),
     Index("duplicates_by_time", "at"),
-    comment="Events that were refused because the log has them: a row a statement, later one a minute.",
+    comment="Duplicates that were refused: a row for each statement, later a row for each minute.",
 )
 
 batches = Table(
     "batches",
     metadata,
+    # When the statement ran.
     Column("at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    # Number of events in the statement.
     Column("events", BigInteger, nullable=False),
-    # False: it was longer than the room that it found, which is what `events` is then.
+    # False: the statement found too little room, and `events` is the room that it found.
     Column("stored", Boolean, nullable=False, server_default=text("true")),
     Index("batches_by_time", "at"),
-    comment="Statements that brought many events at once: room is prepared for the next of them.",
+    comment="Large statements of producers, by which room in the log is prepared for the next.",
 )
 
 latencies = Table(
     "latencies",
     metadata,
+    # The minute in which the events were applied.
     Column("minute", TIME, nullable=False),
-    # No foreign key: its locks on builds would meet those of the pages.
+    # Id of the build. No foreign key, whose locks on builds would conflict with those of pages.
     Column("build_id", BigInteger, nullable=False),
+    # Part of the way: `waiting` for the page, `applying` it, or `fresh` for both.
     Column("stage", Text, nullable=False),
+    # Bucket of the duration on a log scale: see refold.model.quantiles.
     Column("bucket", Integer, nullable=False),
+    # Number of events in the bucket.
     Column("events", BigInteger, nullable=False),
     PrimaryKeyConstraint("minute", "build_id", "stage", "bucket"),
     CheckConstraint("stage IN ('waiting', 'applying', 'fresh')", "stage"),
@@ -399,72 +510,92 @@ latencies = Table(
 checksums = Table(
     "checksums",
     metadata,
+    # Id of the build.
     Column("build_id", BigInteger, ForeignKey("refold.builds.build_id"), nullable=False),
-    # 0 the table that analysts see, 1 and on its sets of members; -1 what was read of the stream.
+    # 0: the table that analysts see; 1 and up: its sets of members; -1: the rows read from the stream.
     Column("relation", SmallInteger, nullable=False),
+    # Number of the slice.
     Column("slice", Integer, nullable=False),
+    # Number of rows in the slice.
     Column("rows", BigInteger, nullable=False),
+    # Sum of the hashes of these rows.
     Column("hash", Numeric, nullable=False),
     PrimaryKeyConstraint("build_id", "relation", "slice"),
     postgresql_with={"fillfactor": "50"},
-    comment="What a build has written into a slice, and read: rows and the sum of hashes; plus checksum_changes.",
+    comment="Rows and sum of hashes of each slice that a build has written or read; add checksum_changes.",
 )
 
 checksum_changes = Table(
     "checksum_changes",
     metadata,
+    # Id of the build.
     Column("build_id", BigInteger, nullable=False),
+    # The table: see `refold.checksums`.
     Column("relation", SmallInteger, nullable=False),
+    # Number of the slice.
     Column("slice", Integer, nullable=False),
+    # Change of the number of rows.
     Column("rows", BigInteger, nullable=False),
+    # Change of the sum of hashes.
     Column("hash", Numeric, nullable=False),
     Index("checksum_changes_by_build", "build_id"),
     postgresql_with={"autovacuum_vacuum_scale_factor": "0", "autovacuum_vacuum_threshold": "5000"},
-    comment="What pages have changed in checksums since they were last added up.",
+    comment="Changes of checksums by pages, which are not added up yet.",
 )
 
 audits = Table(
     "audits",
     metadata,
+    # Id of the build.
     Column("build_id", BigInteger, ForeignKey("refold.builds.build_id"), nullable=False),
-    # The rolling audit of the workers, or one that somebody asked for.
+    # True: the rolling audit of the workers; false: an audit by a command.
     Column("rolling", Boolean, nullable=False),
+    # When this round began.
     Column("began_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    # When its last step began or ended.
     Column("stepped_at", TIME, nullable=False, server_default=func.clock_timestamp()),
-    # All slices up to this one have been audited since `began_at`; NULL: none yet.
+    # Last slice that was audited in this round; NULL: none yet.
     Column("upto_slice", Integer),
+    # Number of steps done in this round.
     Column("steps", Integer, nullable=False, server_default=text("0")),
+    # When this round ended; NULL: it is not finished.
     Column("finished_at", TIME),
     PrimaryKeyConstraint("build_id", "rolling"),
-    comment="How far the deep audit of a build has got, so that it resumes.",
+    comment="Progress of the deep audit of each build, so that an interrupted audit continues.",
 )
 
 quick_audits = Table(
     "quick_audits",
     metadata,
+    # Id of the build.
     Column("build_id", BigInteger, ForeignKey("refold.builds.build_id"), primary_key=True, autoincrement=False),
-    # Slices in a portion, and blocks of the table in a statement (NULL: all of them): see
-    # refold.engine.reconcile.portions.
+    # Slices in a portion: see refold.engine.reconcile.portions.
     Column("together", Integer, nullable=False),
+    # Blocks of the table in a statement; NULL: all of them.
     Column("blocks", BigInteger),
-    # All slices up to this one have been audited in this round; NULL: none yet.
+    # Last slice that was audited in this round; NULL: none yet.
     Column("upto_slice", Integer),
+    # Whether all slices of this round have agreed so far.
     Column("clean", Boolean, nullable=False),
-    comment="How far the quick audit has got of builds whose tables are too large for one statement.",
+    comment="Progress of the quick audit of builds whose tables are too large for one statement.",
 )
 
 sealed_slices = Table(
     "sealed_slices",
     metadata,
-    # Of positions: see refold.model.stream.slices.
+    # Number of the slice of positions: see refold.model.stream.slices.
     Column("slice", Integer, primary_key=True, autoincrement=False),
-    # A transaction that began after the sequence had passed the slice's end: see refold.store.log.seal.
+    # Id of a transaction that began after the sequence had passed the slice's end: see refold.store.log.seal.
     Column("passed", Xid8, nullable=False),
+    # When it was sealed; NULL: not yet.
     Column("sealed_at", TIME),
+    # Number of events in the slice.
     Column("events", BigInteger),
-    # Nobody who wrote there has a greater id.
+    # Txid that no event in the slice exceeds.
     Column("upto", Xid8),
+    # Sum of the hashes of the ids in the slice.
     Column("ids", Numeric),
+    # Sum of the hashes of the whole events in the slice.
     Column("hash", Numeric),
     # When its events were last compared with these checksums and with the ledger.
     Column("scrubbed_at", TIME),
@@ -472,7 +603,7 @@ sealed_slices = Table(
     # Which positions a transaction cannot have (refold.positions_since).
     Index("sealed_slices_by_passed", "passed", "slice"),
     Index("sealed_slices_by_time", "sealed_at", "slice"),
-    comment="Slices of the log to which nothing can be written any more: how many events, which, and their hashes.",
+    comment="Checksums of the slices of the log to which no transaction can write any more.",
 )
 
 settings = Table(
@@ -497,7 +628,7 @@ settings = Table(
     Column("latency_days", Integer, nullable=False, server_default=text("30")),
     # In which the rolling deep audit comes round once.
     Column("deep_audit_days", Integer, nullable=False, server_default=text("7")),
-    # After which records are removed: set-aside input since it was seen last, repairs and letters that were released,
+    # After which records are removed: rejected input since it was seen last, repairs and letters that were released,
     # incidents since they were over, builds since they were retired (of those whose tables were dropped).
     Column("rejected_days", Integer, nullable=False, server_default=text("90")),
     Column("repair_days", Integer, nullable=False, server_default=text("400")),
@@ -519,7 +650,7 @@ settings = Table(
     CheckConstraint("deep_audit_days > 0", "deep_audit_days"),
     CheckConstraint("least(rejected_days, repair_days, incident_days, build_days) > 0", "retention"),
     CheckConstraint("scrub_days > 0", "scrub_days"),
-    comment="One row: which cluster the cursors speak of, and how the log is cut into segments.",
+    comment="One row: the cluster that the cursors belong to, the size of segments, and all limits.",
 )
 
 tokens = Table(

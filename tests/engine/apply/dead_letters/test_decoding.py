@@ -66,7 +66,7 @@ def enriched(shop: Prices, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("metadata", UNREADABLE.values(), ids=UNREADABLE)
 @pytest.mark.parametrize("when", ["a page", "a first load"])
-def test_it_is_set_aside_and_the_others_are_applied(shop: Prices, enriched: Path, metadata: str, when: str) -> None:
+def test_it_is_quarantined_and_the_others_are_applied(shop: Prices, enriched: Path, metadata: str, when: str) -> None:
     if when == "a page":
         shop.deploy(enriched)
     shop.sell(5)

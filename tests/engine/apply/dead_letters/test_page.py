@@ -1,4 +1,4 @@
-"""Fault 18: an event that makes one projection fail is set aside for that one alone; the page goes on."""
+"""Fault 18: an event that makes one projection fail is quarantined for that one alone; the page goes on."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_worker_killed_at_any_step_leaves_one_letter_each(prices: Prices, poin
     assert prices.reconcile().drift == 0
 
 
-def test_a_first_load_and_a_rebuild_set_aside_too(shop: Prices) -> None:
+def test_a_first_load_and_a_rebuild_quarantine_too(shop: Prices) -> None:
     shop.sell(60, free=(0, 31, 59))
     make_live(shop.url, FOLDER)
     assert shop.waiting() == sorted((name, f"e{at}") for name in FAILING for at in (0, 31, 59))

@@ -120,7 +120,7 @@ def test_a_key_that_no_index_can_hold_in_whichever_range(
     assert reconcile(shop.worker, folder).clean
 
 
-def test_many_are_set_aside_in_portions(shop: Prices, tmp_path: Path) -> None:
+def test_many_are_quarantined_in_portions(shop: Prices, tmp_path: Path) -> None:
     folder = project(tmp_path, "paid")
     shop.deploy(folder)
     tell(shop, [{"price": "free" if at % 2 else at} for at in range(2 * PORTION + 200)])

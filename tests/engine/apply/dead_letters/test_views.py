@@ -87,7 +87,7 @@ def shop(database_url: str, admin: psycopg.Connection[Any], tmp_path: Path) -> I
         yield Shop(database_url, tmp_path, admin, worker)
 
 
-def test_an_event_that_would_break_the_view_is_set_aside(shop: Shop) -> None:
+def test_an_event_that_would_break_the_view_is_quarantined(shop: Shop) -> None:
     shop.deploy(r=MERGE)
     shop.sell((6, 0))
     shop.drain()

@@ -1,4 +1,4 @@
--- everybody: funnel, because: a funnel goes on from where it is, and what else there is can be merged
+-- everybody: funnel, because: the state of each funnel is kept, and every other aggregate can be merged
 
 -- create
 CREATE TABLE refold_builds.everybody__1 AS

@@ -1,4 +1,4 @@
--- funnels: funnel, because: a funnel goes on from where it is, and what else there is can be merged
+-- funnels: funnel, because: the state of each funnel is kept, and every other aggregate can be merged
 
 -- create
 CREATE TABLE refold_builds.funnels__1 AS

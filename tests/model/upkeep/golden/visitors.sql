@@ -1,4 +1,4 @@
--- visitors: members, because: count(DISTINCT …) needs the set of what it has counted
+-- visitors: members, because: count(DISTINCT …) needs the set of values that it has counted
 
 -- create
 CREATE TABLE refold_builds.visitors__1 AS
