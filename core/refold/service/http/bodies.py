@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 import zlib
 from collections.abc import AsyncIterator
 from typing import Protocol
@@ -26,10 +25,6 @@ LINE = 2**20 + 64 * 2**10
 """Most bytes of a line: the largest metadata, and the other fields."""
 RATIO, RATIO_FROM = 200, 2**20
 """Most that a body may grow by decompression, from so many bytes on."""
-PIECE_S = 10.0
-"""Seconds within which the next bytes of a body must arrive."""
-SLOWEST = 1024
-"""Least bytes a second of a body, over its whole time, once it has taken PIECE_S."""
 ENCODINGS = ("gzip", "deflate", "zstd")
 
 
@@ -108,12 +103,12 @@ async def pieces(request: Request) -> AsyncIterator[bytes]:
     """Yield the body decompressed, in pieces of bounded size.
 
     Raises:
-        Problem: 408 too slow, 413 grows too much, 415 unknown encoding, 400 cannot be decompressed.
+        Problem: 413 grows too much, 415 unknown encoding, 400 cannot be decompressed.
         ClientDisconnect: the client has gone before its end.
     """
     decompressor = _decompressor(request.headers.get("content-encoding", "identity"))
     received = produced = 0
-    async for chunk in _in_time(request):
+    async for chunk in request.stream():
         received += len(chunk)
         if decompressor is None:
             yield chunk
@@ -201,29 +196,6 @@ def _decompressor(encoding: str) -> _Decompressor | None:
                 f"the content encoding {other[:40]!r} is not known; known are {', '.join(ENCODINGS)}",
                 {"Accept-Encoding": ", ".join(ENCODINGS)},
             )
-
-
-async def _in_time(request: Request) -> AsyncIterator[bytes]:
-    """Yield the chunks of a body; refuse one that keeps its connection busy and sends next to nothing."""
-    chunks = request.stream()
-    received = 0
-    waited = 0.0
-    while True:
-        asked = time.monotonic()
-        try:
-            async with asyncio.timeout(PIECE_S):
-                chunk = await anext(chunks, None)
-        except TimeoutError:
-            raise Problem(408, f"no byte of the body has arrived for {PIECE_S:.0f} s") from None
-        if chunk is None:
-            return
-        # The time that commits take is not the client's.
-        waited += time.monotonic() - asked
-        received += len(chunk)
-        if waited > PIECE_S and received < SLOWEST * waited:
-            raise Problem(408, f"the body arrives at less than {SLOWEST} bytes a second")
-        if chunk:
-            yield chunk
 
 
 __all__ = ["BUFFERED", "ENCODINGS", "ClientDisconnect", "lines", "pieces", "whole"]

@@ -6,11 +6,12 @@ import asyncio
 import math
 import random
 import time
+from collections import deque
 from collections.abc import Sequence
 
 from refold.model.pressure import Level, next_level
 from refold.service.http.lane import Lane
-from refold.service.http.queue import Entry, Queue, Unavailable
+from refold.service.http.queue import GROUP_EVENTS, Entry, Queue, Unavailable
 from refold.store.log.append import Receipt
 from refold.store.log.group import Offer, append_bulk, append_group
 from refold.store.log.log import Log
@@ -21,11 +22,13 @@ DEADLINE_S = 10.0
 """Seconds for which a request waits for its commit before the answer is 503."""
 MOST_EVENTS, MOST_BYTES = 20_000, 64 * 2**20
 """Events, and bytes of input, that may wait in each queue."""
+EXPIRE_S = 0.25
+"""Seconds between two looks for requests that have waited too long."""
 SLOW_S, STOP_S, BACK_S = 1.0, 3.0, 0.5
 """Estimated seconds in the queue from which bulk yields, from which nothing is taken, and below which all is well."""
 SMOOTHING = 0.2
 """Weight of the newest commit in the measured rate."""
-LANES = 2
+LANES = 1
 """Connections for live events: while one waits for its commit, the other prepares the next."""
 
 
@@ -36,18 +39,24 @@ class Committer:
         url: libpq URL; the login must be allowed to act as refold_producer.
         loop: the event loop.
         lanes: connections for live events.
+        group_events: most events in one transaction.
     """
 
-    def __init__(self, url: str, loop: asyncio.AbstractEventLoop, *, lanes: int = LANES) -> None:
+    def __init__(
+        self, url: str, loop: asyncio.AbstractEventLoop, *, lanes: int = LANES, group_events: int = GROUP_EVENTS
+    ) -> None:
         self._loop = loop
-        self._live = Queue(MOST_EVENTS, MOST_BYTES)
+        self._live = Queue(MOST_EVENTS, MOST_BYTES, group_events=group_events)
         self._bulk = Queue(MOST_EVENTS, MOST_BYTES)
         self._rate = 0.0
+        self._parallel = lanes
         self._level = Level.fine
         self._lanes = [
             Lane(f"refold live {number}", url, self._live, _append_live, loop, self._measure) for number in range(lanes)
         ]
         self._lanes.append(Lane("refold bulk", url, self._bulk, _append_bulk, loop, lambda events, seconds: None))
+        self._unanswered: deque[Entry] = deque()
+        self._timer = loop.call_later(EXPIRE_S, self._expire)
         for lane in self._lanes:
             lane.start()
 
@@ -84,11 +93,18 @@ class Committer:
         entry = Entry(offers, tenant, size, self._loop.create_future(), time.monotonic() + DEADLINE_S)
         if not (self._bulk if bulk else self._live).put(entry):
             raise self._too_much()
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                return await entry.future
-        except TimeoutError:
-            raise Unavailable(f"the database has not answered within {DEADLINE_S:.0f} s", self.retry_after()) from None
+        self._unanswered.append(entry)
+        return await entry.future
+
+    def _expire(self) -> None:
+        """Answer the entries whose deadline is over; one timer for all costs less than one for each."""
+        now = time.monotonic()
+        while self._unanswered and (self._unanswered[0].future.done() or self._unanswered[0].deadline < now):
+            entry = self._unanswered.popleft()
+            if not entry.future.done():
+                reason = f"the database has not answered within {DEADLINE_S:.0f} s"
+                entry.future.set_exception(Unavailable(reason, self.retry_after()))
+        self._timer = self._loop.call_later(EXPIRE_S, self._expire)
 
     async def _yield_to_live(self) -> None:
         """Wait until live events do not, for as long as a request may wait."""
@@ -100,7 +116,7 @@ class Committer:
         return Unavailable("more events are waiting than can be stored soon", self.retry_after(), pressure=True)
 
     def close(self) -> None:
-        """Commit what waits, and end the lanes."""
+        """Commit what waits, and end the lanes; not from the event loop, which has to deliver the answers."""
         self._live.close()
         self._bulk.close()
         for lane in self._lanes:
@@ -111,8 +127,8 @@ class Committer:
         return self._live.events / self._rate if self._rate else 0.0
 
     def _measure(self, events: int, seconds: float) -> None:
-        """Take a commit into the rate, events/s. Called from lanes."""
-        rate = events / max(seconds, 1e-4)
+        """Take a commit of one lane into the rate of all, events/s. Called from lanes."""
+        rate = self._parallel * events / max(seconds, 1e-4)
         self._rate = rate if not self._rate else (1 - SMOOTHING) * self._rate + SMOOTHING * rate
 
 

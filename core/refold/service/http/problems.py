@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 MEDIA_TYPE = "application/problem+json"
@@ -40,9 +39,3 @@ def answer(problem: Problem, more: Mapping[str, object] | None = None) -> Respon
         problem.headers,
         MEDIA_TYPE,
     )
-
-
-async def on_problem(request: Request, error: Exception) -> Response:
-    """Answer a Problem that a route has raised."""
-    assert isinstance(error, Problem)
-    return answer(error)

@@ -60,9 +60,11 @@ class Queue:
     Args:
         most_events: events that may wait.
         most_bytes: bytes of input that may wait.
+        group_events: events after which a group takes no further entry.
     """
 
-    def __init__(self, most_events: int, most_bytes: int) -> None:
+    def __init__(self, most_events: int, most_bytes: int, *, group_events: int = GROUP_EVENTS) -> None:
+        self._group_events = group_events
         self._most_events = most_events
         self._most_bytes = most_bytes
         self._waiting: dict[str, deque[Entry]] = {}
@@ -98,7 +100,7 @@ class Queue:
             while self._waiting:
                 tenant, entries = next(iter(self._waiting.items()))
                 entry = entries[0]
-                if group and (events + len(entry.offers) > GROUP_EVENTS or size + entry.size > GROUP_BYTES):
+                if group and (events + len(entry.offers) > self._group_events or size + entry.size > GROUP_BYTES):
                     break
                 group.append(entries.popleft())
                 events += len(entry.offers)

@@ -22,14 +22,17 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from refold.errors import InputError, RefoldError
 from refold.postgres.connect import connection
 from refold.service.http.app import Door, application
+from refold.service.http.problems import MEDIA_TYPE, Problem, answer
 from refold.service.processes import REFUSED, supervise
 from refold.store.tokens import insist_on_table
 from refold.visible import log_on_stderr
 
 log = logging.getLogger("refold.serve")
 
-HEAD_S = 10.0
-"""Seconds within which the head of a request must arrive."""
+PIECE_S = 10.0
+"""Seconds within which the head of a request must arrive, and the next SLOWEST * PIECE_S bytes of its body."""
+SLOWEST = 1024
+"""Least bytes a second of a body."""
 HEAD_BYTES = 64 * 2**10
 """Most bytes of a head."""
 KEEP_ALIVE_S = 75
@@ -177,46 +180,69 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, which does not wait for ever for the head of a request."""
+    """uvicorn's protocol, which does not wait for ever for a request: one timer for its head and its body."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
-        self._head: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._in_body = False
         self._head_bytes = 0
+        self._arrived = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._expect_head()
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        self._arrived += len(data)
+        super().data_received(data)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._expect_head()
+        self._in_body = False
+        self._head_bytes = 0
+        self._wait()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > HEAD_BYTES:
-            self._give_up()
+            self.transport.abort()
             return
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._forget_head()
+        self._in_body = True
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        self._forget()
+        super().on_message_complete()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_head()
+        self._forget()
         super().connection_lost(exc)
 
-    def _expect_head(self) -> None:
-        self._forget_head()
-        self._head_bytes = 0
-        self._head = self.loop.call_later(HEAD_S, self._give_up)
+    def _wait(self) -> None:
+        self._forget()
+        self._arrived = 0
+        self._timer = self.loop.call_later(PIECE_S, self._check)
 
-    def _forget_head(self) -> None:
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
+    def _forget(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _give_up(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.abort()
+    def _check(self) -> None:
+        """End a request that keeps its connection busy and sends next to nothing; one that we do not read is fine."""
+        if self.transport.is_closing():
+            return
+        if self._in_body and (self.flow.read_paused or self._arrived >= SLOWEST * PIECE_S):
+            self._wait()
+            return
+        if self._in_body and not self.cycle.response_started:
+            body = bytes(answer(Problem(408, f"the body arrives at less than {SLOWEST} bytes a second")).body)
+            self.transport.write(
+                b"HTTP/1.1 408 Request Timeout\r\ncontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+                % (MEDIA_TYPE.encode(), len(body), body)
+            )
+        self.transport.close()

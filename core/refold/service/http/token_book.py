@@ -32,6 +32,8 @@ class TokenBook:
         self._url = url
         self._conn: psycopg.Connection | None = None
         self._valid: dict[bytes, Token] = {}
+        # A hash for every request costs more than a look; what is here is as old as the last read.
+        self._by_text: dict[str, Token] = {}
         self._read_at = float("-inf")
         self._used: set[int] = set()
         self._closed = threading.Event()
@@ -64,10 +66,11 @@ class TokenBook:
 
     def find(self, text: str) -> Token | None:
         """Return the valid token of this text."""
-        if not is_token(text):
-            return None
-        token = self._valid.get(digest(text))
-        # The database's clock decides in the end; this one only until the next read.
+        token = self._by_text.get(text)
+        if token is None and is_token(text):
+            token = self._valid.get(digest(text))
+            if token is not None:
+                self._by_text[text] = token
         if token is not None:
             self._used.add(token.token_id)
         return token
@@ -95,6 +98,7 @@ class TokenBook:
         if self._conn is None or self._conn.closed:
             self._conn = connect(self._url, "refold_door", autocommit=True, application_name="refold serve tokens")
         self._valid = digests(self._conn)
+        self._by_text = {}
         self._read_at = time.monotonic()
         if self._used:
             ids, self._used = list(self._used), set()
