@@ -52,8 +52,8 @@ def serve(
     Examples:
       refold serve
       refold serve --port 9000 --processes 2
-      curl -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" \\
-           -d '{"id": "1", "action": "signup", "ts": 1767225600000}' http://127.0.0.1:8080/v1/events
+      curl -u "$TOKEN:" --json '{"id": "1", "action": "signup", "ts": 0}' \\
+           http://127.0.0.1:8080/v1/events
     """
     if find_spec("uvicorn") is None or find_spec("starlette") is None:
         raise InputError("`refold serve` needs further packages", remedy="pip install 'refold[serve]'")

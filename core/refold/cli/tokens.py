@@ -51,7 +51,7 @@ def create(
     \b
     Examples:
       refold tokens create backend
-      refold tokens create web --write-key --origin https://shop.example --rate 100
+      refold tokens create web --write-key --origin https://shop.example
     """
     with session(database_url, "refold_owner") as conn:
         text, token = store.create(
