@@ -198,7 +198,7 @@ def test_a_switch_gives_up_on_an_analyst_who_stays_and_says_why(url: str, connec
         [build] = rebuild(conn, PROJECT, ["everything"], silent, promote=False)
         idle.execute("SELECT * FROM metrics.everything")
         compiled = StepRunner(conn, Compiler(PROJECT))
-        with pytest.raises(BuildError, match="a session holds") as refused:
+        with pytest.raises(BuildError, match="a session has held") as refused:
             promote(conn, build.deployment, compiled.compiler, compiled.catch_up, seconds=0.3)
         assert refused.value.remedy is not None and "idle in transaction" in refused.value.remedy
         assert {build.state for build in find(conn, "b.projection = 'everything'")} == {"live", "building"}

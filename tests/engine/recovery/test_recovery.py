@@ -219,7 +219,7 @@ def test_the_schema_refold_alone(fresh: Callable[[], str], dumps: Dumps) -> None
     """The log is there and the metrics are not: they are built from it."""
     url = fresh()
     _restore_schemas(dumps.late, url, "refold")
-    with pytest.raises(DatabaseError, match="not all in this database"):
+    with pytest.raises(DatabaseError, match="lacks a schema or table"):
         bring_back(url)
     migrate(url)
     report = bring_back(url)

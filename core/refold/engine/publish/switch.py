@@ -74,7 +74,7 @@ def promote(
         conn,
         seconds,
         lambda: _switch(conn, deployment, compiler, catch_up, recreate_foreign),
-        held=f"a session has held the views or builds for longer than {seconds:.0f} s",
+        held=f"a session has held the views or builds for longer than {seconds:g} s",
         then="`refold promote`",
     )
 
