@@ -303,6 +303,8 @@ async def _lines(door: Door, request: Request, token: Token) -> Response:
 
 async def _segment_message(type_: str, door: Door, request: Request, token: Token) -> Response:
     message = intake.decoded(await bodies.whole(request))
+    if not isinstance(message, dict):
+        raise Problem(400, "the body must be an object")
     offer = intake.offer_of(message, token, 1, lambda one: segment.from_message(one, type_))
     await _submit(door, token, [offer], 0, Summary())
     return JSONResponse({"success": True})

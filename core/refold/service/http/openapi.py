@@ -78,7 +78,7 @@ def document() -> dict[str, Any]:
                         "detail": {"type": "string"},
                     },
                 },
-                "Message": {"type": "object", "properties": {"messageId": {"type": "string"}}},
+                "Message": {"type": "object", "description": "As the SDKs of Segment and RudderStack send it."},
                 "Batch": {
                     "type": "object",
                     "required": ["batch"],
