@@ -154,7 +154,7 @@ def test_curl(door: Served, admin: Connection) -> None:
 def test_schemathesis_finds_nothing(door: Served, tmp_path: Any) -> None:
     """No 5xx, documented statuses and media types, and valid documents, for what it makes of /openapi.json.
 
-    Not asked: that every input of the schema's shape is accepted (a schema cannot say what a time is), and that no other
+    Not asked: that each input of the schema's shape is accepted (a schema cannot say what a time is), and that no other
     input is (Segment's routes keep what is no event, and answer 200).
     """
     program = shutil.which("schemathesis")
