@@ -58,6 +58,10 @@ GRANT SELECT ON refold.builds, refold.builds_now, refold.incidents, refold.dutie
     refold.repairs, refold.acceptances, refold.lost_events, refold.events
 TO refold_inspector;
 
+-- What holds producers back is for everybody to see.
+GRANT SELECT, INSERT, UPDATE, DELETE ON refold.pressure_signals TO refold_worker;
+GRANT SELECT ON refold.pressure TO refold_producer, refold_door, refold_worker, refold_observer, refold_analyst;
+
 -- The HTTP door knows tokens by their digests; it adds events as a producer does.
 GRANT SELECT, UPDATE (last_used_at) ON refold.tokens TO refold_door;
 GRANT SELECT ON refold.settings, refold.alembic_version TO refold_door;

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 import zlib
 from typing import Any
 
@@ -153,3 +154,27 @@ def test_routes_that_are_not_there(door: Served) -> None:
 
 def test_too_many_items(door: Served) -> None:
     assert door.post([7] * 10_001).status == 413
+
+
+def test_pressure_is_told_and_refused(door: Served, admin: Connection) -> None:
+    def hold_back(level: int, signal: str = "lag") -> None:
+        admin.execute("DELETE FROM refold.pressure_signals")
+        admin.execute(
+            "INSERT INTO refold.pressure_signals (signal, level, value, slow_at, stop_at)"
+            " VALUES (%s, %s, 0.99, 0.8, 0.9)",
+            (signal, level),
+        )
+        time.sleep(2.5)
+
+    hold_back(1)
+    slow = door.post(event("a"))
+    assert (slow.status, slow.headers["refold-pressure"]) == (201, "level=1")
+    hold_back(2)
+    refused = door.post(event("b"))
+    assert (refused.status, door.get("/readyz").status) == (429, 503)
+    assert 10 <= int(refused.headers["retry-after"]) <= 20
+    hold_back(2, "disk")
+    assert door.post(event("b")).status == 503
+    hold_back(0)
+    assert door.post(event("b")).status == 201
+    assert stored(admin) == ["a", "b"]

@@ -27,7 +27,7 @@ from refold.service.http.openapi import document
 from refold.service.http.problems import Problem, answer
 from refold.service.http.queue import GROUP_EVENTS, Unavailable
 from refold.service.http.rates import Rates
-from refold.service.http.token_book import TokenBook
+from refold.service.http.shared_state import SharedState
 from refold.sources.http import cloudevents, segment
 from refold.store.log.append import Receipt
 from refold.store.log.group import Offer
@@ -58,21 +58,25 @@ class Door:
     draining: bool = False
     rates: Rates = field(default_factory=Rates)
     committer: Committer = field(init=False)
-    tokens: TokenBook = field(init=False)
+    shared: SharedState = field(init=False)
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:
         """Open the lanes and read the tokens; in the end commit what waits."""
-        self.tokens = TokenBook(self.url)
-        await anyio.to_thread.run_sync(self.tokens.open)
+        self.shared = SharedState(self.url)
+        await anyio.to_thread.run_sync(self.shared.open)
         self.committer = Committer(
-            self.url, asyncio.get_running_loop(), lanes=self.lanes, group_events=self.group_events
+            self.url,
+            asyncio.get_running_loop(),
+            lambda: self.shared.pressure,
+            lanes=self.lanes,
+            group_events=self.group_events,
         )
         try:
             yield
         finally:
             await anyio.to_thread.run_sync(self.committer.close)
-            await anyio.to_thread.run_sync(self.tokens.close)
+            await anyio.to_thread.run_sync(self.shared.close)
 
 
 def application(door: Door) -> ASGIApp:
@@ -116,6 +120,8 @@ class _Guarded:
             return
         if self._door.draining:
             response.headers["Connection"] = "close"
+        if (level := self._door.committer.level()) is not Level.fine:
+            response.headers["Refold-Pressure"] = f"level={level.value}"
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
@@ -162,9 +168,9 @@ def _authenticate(door: Door, request: Request, origin: str | None) -> Token:
             given = ""
     elif scheme.lower() != "bearer":
         given = ""
-    token = door.tokens.find(given.strip())
+    token = door.shared.find(given.strip())
     if token is None:
-        if not door.tokens.known:
+        if not door.shared.known:
             raise Problem(503, "tokens cannot be checked: the database is away", _retry(2))
         detail = (
             "a token is needed: Authorization: Bearer …, or Basic with the token as the user's name"
@@ -336,10 +342,10 @@ def _ready(door: Door) -> Response:
     reasons = []
     if door.draining:
         reasons.append("draining: the server is about to stop")
-    if not door.tokens.fresh:
+    if not door.shared.fresh:
         reasons.append("the database is away")
     if door.committer.level() is Level.stop:
-        reasons.append(f"{door.committer.waiting} events wait for their commit")
+        reasons.append(door.committer.because)
     return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
 
@@ -348,7 +354,7 @@ def _openapi() -> Response:
 
 
 def _preflight(door: Door, origin: str | None) -> Response:
-    if not origin or not door.tokens.allows_origin(origin):
+    if not origin or not door.shared.allows_origin(origin):
         return answer(Problem(403, "no token may be used from this web origin"))
     return Response(
         status_code=204,

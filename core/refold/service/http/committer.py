@@ -7,7 +7,7 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from refold.model.pressure import Level, next_level
 from refold.service.http.lane import Lane
@@ -15,6 +15,7 @@ from refold.service.http.queue import GROUP_EVENTS, Entry, Queue, Unavailable
 from refold.store.log.append import Receipt
 from refold.store.log.group import Offer, append_bulk, append_group
 from refold.store.log.log import Log
+from refold.store.pressure import RETRY_AFTER_S, Pressure
 
 LIVE_EVENTS = 64
 """Most events of a request that goes with the live ones; larger requests are bulk."""
@@ -38,14 +39,22 @@ class Committer:
     Args:
         url: libpq URL; the login must be allowed to act as refold_producer.
         loop: the event loop.
+        shared: what holds all producers back.
         lanes: connections for live events.
         group_events: most events in one transaction.
     """
 
     def __init__(
-        self, url: str, loop: asyncio.AbstractEventLoop, *, lanes: int = LANES, group_events: int = GROUP_EVENTS
+        self,
+        url: str,
+        loop: asyncio.AbstractEventLoop,
+        shared: Callable[[], Pressure] = Pressure,
+        *,
+        lanes: int = LANES,
+        group_events: int = GROUP_EVENTS,
     ) -> None:
         self._loop = loop
+        self._shared = shared
         self._live = Queue(MOST_EVENTS, MOST_BYTES, group_events=group_events)
         self._bulk = Queue(MOST_EVENTS, MOST_BYTES)
         self._rate = 0.0
@@ -66,13 +75,21 @@ class Committer:
         return self._live.events + self._bulk.events
 
     def level(self) -> Level:
-        """Return the pressure of the queue of live events."""
+        """Return the pressure: of the queue of live events, or what holds all producers back."""
         self._level = next_level(self._level, self._wait(), slow=SLOW_S, stop=STOP_S, back=BACK_S)
-        return self._level
+        return max(self._level, self._shared().level)
+
+    @property
+    def because(self) -> str:
+        """Return why nothing more is taken."""
+        if self._level is Level.stop:
+            return f"{self.waiting} events are waiting, more than can be stored soon"
+        return self._shared().because or f"{self.waiting} events are waiting, more than can be stored soon"
 
     def retry_after(self) -> int:
         """Return whole seconds after which a refused request may be sent again, spread so that not all come at once."""
-        return max(1, math.ceil(self._wait() * random.uniform(0.8, 1.2)))
+        wait = RETRY_AFTER_S if self._shared().level is Level.stop else self._wait()
+        return max(1, math.ceil(wait * random.uniform(0.8, 1.2)))
 
     async def submit(self, offers: Sequence[Offer], tenant: str, size: int, *, bulk: bool = False) -> list[Receipt]:
         """Commit events and return their receipts.
@@ -88,7 +105,7 @@ class Committer:
         """
         if bulk:
             await self._yield_to_live()
-        elif self.level() is Level.stop:
+        if self.level() is Level.stop:
             raise self._too_much()
         entry = Entry(offers, tenant, size, self._loop.create_future(), time.monotonic() + DEADLINE_S)
         if not (self._bulk if bulk else self._live).put(entry):
@@ -113,7 +130,10 @@ class Committer:
             await asyncio.sleep(0.05)
 
     def _too_much(self) -> Unavailable:
-        return Unavailable("more events are waiting than can be stored soon", self.retry_after(), pressure=True)
+        shared = self._shared()
+        # A full disk is no matter of this client's rate.
+        disk = self._level is not Level.stop and shared.level is Level.stop and shared.signals[0].signal == "disk"
+        return Unavailable(self.because, self.retry_after(), pressure=not disk)
 
     def close(self) -> None:
         """Commit what waits, and end the lanes; not from the event loop, which has to deliver the answers."""

@@ -1,4 +1,4 @@
-"""Tokens of the HTTP door."""
+"""Tokens of the HTTP door, and what holds producers back."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -42,3 +42,34 @@ def upgrade() -> None:
         schema="refold",
         comment="Tokens of the HTTP door.",
     )
+    op.create_table(
+        "pressure_signals",
+        sa.Column("signal", sa.Text(), nullable=False),
+        sa.Column("level", sa.SmallInteger(), nullable=False, comment="0 fine, 1 bulk waits, 2 producers are refused."),
+        sa.Column("value", sa.Double(), nullable=False, comment="What was measured: seconds, or the used part."),
+        sa.Column("slow_at", sa.Double(), nullable=False, comment="Value from which bulk waits."),
+        sa.Column("stop_at", sa.Double(), nullable=True, comment="Value from which producers are refused."),
+        sa.Column(
+            "since",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="When the level was reached, UTC.",
+        ),
+        sa.Column(
+            "seen_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="When it was last measured, UTC.",
+        ),
+        sa.CheckConstraint("level BETWEEN 0 AND 2", name=op.f("pressure_signals_level")),
+        sa.PrimaryKeyConstraint("signal", name=op.f("pressure_signals_pkey")),
+        schema="refold",
+        comment="What holds producers back: one row a signal, measured by a duty of workers. See refold.pressure.",
+        postgresql_with={"fillfactor": "50"},
+    )
+    op.add_column("settings", sa.Column("lag_stop", sa.Integer(), nullable=True), schema="refold")
+    op.add_column("settings", sa.Column("disk_limit", sa.BigInteger(), nullable=True), schema="refold")
+    op.create_check_constraint(op.f("settings_lag_stop"), "settings", "lag_stop > lag_limit", schema="refold")
+    op.create_check_constraint(op.f("settings_disk_limit"), "settings", "disk_limit > 0", schema="refold")

@@ -1,4 +1,7 @@
-"""The tokens that are valid now, in memory: read every two seconds, so that a revocation holds within five."""
+"""What all doors share, in memory: valid tokens, and what holds producers back.
+
+It is read every two seconds, so that a revocation holds within five.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import psycopg
 from refold.errors import RefoldError
 from refold.model.token import digest, is_token
 from refold.postgres.connect import connect
+from refold.store.pressure import Pressure, pressure
 from refold.store.tokens import Token, digests, used
 
 log = logging.getLogger("refold.serve")
@@ -21,8 +25,8 @@ KEPT_S = 600.0
 """Seconds for which tokens are known while the database is away."""
 
 
-class TokenBook:
-    """A thread that keeps the valid tokens in memory.
+class SharedState:
+    """A thread that keeps valid tokens and the pressure in memory.
 
     Args:
         url: libpq URL; the login must be allowed to act as refold_door.
@@ -34,10 +38,11 @@ class TokenBook:
         self._valid: dict[bytes, Token] = {}
         # A hash for every request costs more than a look; what is here is as old as the last read.
         self._by_text: dict[str, Token] = {}
+        self._pressure = Pressure()
         self._read_at = float("-inf")
         self._used: set[int] = set()
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="refold tokens", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="refold shared state", daemon=True)
 
     def open(self) -> None:
         """Read the tokens once, and go on reading them.
@@ -64,6 +69,11 @@ class TokenBook:
         """Return whether the database was reached a moment ago."""
         return time.monotonic() - self._read_at < 3 * READ_S
 
+    @property
+    def pressure(self) -> Pressure:
+        """Return what holds producers back; levels stay as they were while workers or the database are away."""
+        return self._pressure
+
     def find(self, text: str) -> Token | None:
         """Return the valid token of this text."""
         token = self._by_text.get(text)
@@ -87,7 +97,7 @@ class TokenBook:
                 told = False
             except (psycopg.Error, RefoldError) as error:
                 if not told:
-                    log.warning("tokens cannot be read: %s", str(error).strip())
+                    log.warning("tokens and pressure cannot be read: %s", str(error).strip())
                 told = True
                 if self._conn is not None:
                     self._conn.close()
@@ -96,9 +106,10 @@ class TokenBook:
 
     def _read(self) -> None:
         if self._conn is None or self._conn.closed:
-            self._conn = connect(self._url, "refold_door", autocommit=True, application_name="refold serve tokens")
+            self._conn = connect(self._url, "refold_door", autocommit=True, application_name="refold serve")
         self._valid = digests(self._conn)
         self._by_text = {}
+        self._pressure = pressure(self._conn)
         self._read_at = time.monotonic()
         if self._used:
             ids, self._used = list(self._used), set()
