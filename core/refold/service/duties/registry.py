@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from refold.service.duties import audits as background
 from refold.service.duties import blocking_transactions as held_back
-from refold.service.duties import folding, hot_keys, retention, scrubbing
+from refold.service.duties import folding, hot_keys, pressure, retention, scrubbing
 from refold.service.duties import lag_and_stall as progress
 from refold.service.duties import missed_notifications as wake_ups
 from refold.service.duties import old_snapshots as held_snapshots
@@ -15,6 +15,7 @@ from refold.service.duties.schedule import Duty
 
 DUTIES: tuple[Duty, ...] = (
     Duty(progress.NAME, 5.0, progress.run),
+    Duty(pressure.NAME, 5.0, pressure.run),
     Duty(held_back.NAME, 10.0, held_back.run),
     Duty(held_snapshots.NAME, 10.0, held_snapshots.run),
     Duty(folding.NAME, 30.0, folding.run),
