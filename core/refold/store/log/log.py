@@ -52,7 +52,7 @@ class Log:
         *,
         source: str = "python",
         pressure: PressureMode = "ignore",
-        on_wait: Callable[[Pressure], None] = lambda pressure: None,
+        on_wait: Callable[[Pressure], None] | None = None,
     ) -> None:
         self._url = url
         self._source = source
@@ -107,7 +107,8 @@ class Log:
             # A level that nobody measures any more would keep a producer for ever.
             if found.level is Level.fine or not found.known:
                 return
-            self._on_wait(found)
+            if self._on_wait is not None:
+                self._on_wait(found)
             time.sleep(WAIT_S)
 
     def learn(self, receipts: list[Receipt]) -> None:
