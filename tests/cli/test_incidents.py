@@ -30,11 +30,18 @@ def test_nothing_happened(refold: Refold) -> None:
 
 def test_what_is_open_and_what_was(refold: Refold, worker: psycopg.Connection[Any]) -> None:
     hour_ago = datetime.now(UTC) - timedelta(hours=1)
-    detect(worker, "held_back", "session 17", by="held back", evidence={"pid": 17, "gid": None}, started_at=hour_ago)
-    detect(worker, "lag", "daily__1", by="progress", evidence={"seconds": 61.5}, started_at=hour_ago)
+    detect(
+        worker,
+        "held_back",
+        "session 17",
+        by="blocking transactions",
+        evidence={"pid": 17, "gid": None},
+        started_at=hour_ago,
+    )
+    detect(worker, "lag", "daily__1", by="lag and stall", evidence={"seconds": 61.5}, started_at=hour_ago)
     assert "1 held_back, 1 lag open" in refold("status").out
     assert refold("status", "--json").json["incidents"] == {"held_back": 1, "lag": 1}
-    resolve(worker, "lag", "daily__1", by="progress")
+    resolve(worker, "lag", "daily__1", by="lag and stall")
 
     every, opened = refold("incidents"), refold("incidents", "--open")
     assert every.status == opened.status == 0
@@ -51,8 +58,8 @@ def test_since_leaves_out_incidents_that_were_closed_before(
 ) -> None:
     """What was over before is left out; what is open counts, whenever it began."""
     for subject in ("old", "long"):
-        detect(worker, "lag", subject, by="progress", evidence={})
-    resolve(worker, "lag", "old", by="progress")
+        detect(worker, "lag", subject, by="lag and stall", evidence={})
+    resolve(worker, "lag", "old", by="lag and stall")
     conn.execute(
         "UPDATE refold.incidents SET started_at = started_at - interval '8 days',"
         " detected_at = detected_at - interval '8 days', resolved_at = resolved_at - interval '8 days'"
@@ -75,8 +82,8 @@ def test_the_first_line_counts_and_the_last_ones_say_what_to_do(
     refold: Refold, worker: psycopg.Connection[Any]
 ) -> None:
     detect(worker, "dead_letters", "daily__1", by="worker", evidence={"waiting": 2})
-    detect(worker, "lag", "daily__1", by="progress", evidence={})
-    resolve(worker, "lag", "daily__1", by="progress")
+    detect(worker, "lag", "daily__1", by="lag and stall", evidence={})
+    resolve(worker, "lag", "daily__1", by="lag and stall")
     lines = refold("incidents").out.splitlines()
     assert lines[0] == "1 open, 1 resolved"
     assert lines[-1].startswith("dead_letters: ") and "`refold deadletters retry NAME`" in lines[-1]
