@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], deadline_s: float = 10.0, every_s: float = 0.01) -> T:
+def wait_until(condition: Callable[[], T], deadline_s: float = 30.0, every_s: float = 0.01) -> T:
     """Calls a condition until what it returns is true, and returns that.
 
     Args:
