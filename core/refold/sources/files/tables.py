@@ -17,6 +17,8 @@ class _Table(Source):
     """Rows under named columns."""
 
     columns: tuple[str, ...]
+    is_text = True
+    absent = ""
 
     def __init__(self, lines: LineReader, name: str, columns: Sequence[str] | None) -> None:
         super().__init__(lines, name)
