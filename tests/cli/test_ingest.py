@@ -147,6 +147,34 @@ def test_columns_delimiter_and_constants(refold: Refold, tmp_path: Path, conn: C
     ]
 
 
+def test_a_file_as_programs_write_it(refold: Refold, tmp_path: Path, conn: Connection) -> None:
+    (tmp_path / "sheet.csv").write_text(
+        "March\nsep=;\nuserId ;anonymousId;at;note\nann ;a1;2026-03-02 10:00:00 UTC;NULL\n NULL;b1;20260302T110000Z;x\n"
+    )
+    result = refold(
+        "sheet.csv", "--skip-lines", "1", "--null", "NULL", "--null", "\\N", "--trim", "--id-from", "row",
+        "--map", "user_id=userId|anonymousId,ts=at", "--set", "action=view",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    rows = conn.execute(
+        "SELECT user_id, extract(hour FROM ts AT TIME ZONE 'UTC')::int, metadata FROM refold.events ORDER BY event_id"
+    )
+    assert rows.fetchall() == [("ann", 10, {"anonymousId": "a1"}), ("b1", 11, {"note": "x"})]
+
+
+def test_nested_fields(refold: Refold, tmp_path: Path, conn: Connection) -> None:
+    (tmp_path / "cdc.jsonl").write_text(
+        '{"op": "c", "at": 1772442000123456789, "actor": {"id": 7}, "source": {"lsn": 12}}\n{"op": "c", "at": 1}\n'
+    )
+    result = refold(
+        "cdc.jsonl", "--map", "user_id=actor.id,action=op,ts=at", "--id-from", "source.lsn", "--ts-format", "epoch_ns"
+    )
+    assert result.stdout.startswith("cdc.jsonl: 2 received = 1 stored + 0 duplicates + 1 rejected")
+    assert "cdc.jsonl:2: invalid: id: 'source.lsn' (of --id-from) has no value" in result.stderr
+    found = conn.execute("SELECT event_id, user_id, metadata FROM refold.events").fetchall()
+    assert found == [("12", "7", {"actor": {"id": 7}, "source": {"lsn": 12}})]
+
+
 WRONG_CALLS = [
     (["visits.csv"], "or option gives the events a value for"),
     (["nowhere.csv", *OPTIONS], "cannot open nowhere.csv: the file does not exist"),
@@ -284,5 +312,5 @@ def test_the_help_shows_the_two_real_examples() -> None:
     ):
         assert example in result.output
     for option in ("--map", "--set", "--id-from", "--timezone", "--ts-format", "--delimiter", "--columns", "--source",
-                   "--format", "--batch", "--strict", "--json"):  # fmt: skip
+                   "--null", "--skip-lines", "--trim", "--format", "--batch", "--strict", "--json"):  # fmt: skip
         assert option in result.output

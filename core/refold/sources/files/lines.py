@@ -52,6 +52,7 @@ class LineReader:
         self._owned: BinaryIO | None = None
         self._packing: str | None = None
         self._number = 0
+        self._first = b""
         if str(path) == "-":
             file = stdin if stdin is not None else sys.stdin.buffer
         else:
@@ -81,15 +82,35 @@ class LineReader:
         return self
 
     def __next__(self) -> Line:
-        data = self._readline(MAX_LINE_BYTES + 1)
+        data, self._first = self._first or self._next_bytes(), b""
         if not data:
             raise StopIteration
         self._number += 1
-        if self._number == 1:
-            data = data.removeprefix(_BOM)
         if len(data) > MAX_LINE_BYTES and not data.endswith(b"\n"):
             return self._too_long(data)
         return _decode(self._number, data)
+
+    def first(self) -> bytes:
+        """Return the next line that is not blank, or its first `MAX_LINE_BYTES`; it is read again.
+
+        Blank lines before it are gone. The result is empty at the end of the file.
+        """
+        while not self._first and (data := self._next_bytes()):
+            if data.strip():
+                self._first = data
+            else:
+                self._number += 1
+        return self._first
+
+    def skip(self, count: int) -> None:
+        """Leave out lines, which count nevertheless.
+
+        Args:
+            count: number of lines; a file may have fewer.
+        """
+        for _ in range(count):
+            if next(self, None) is None:
+                return
 
     def close(self) -> None:
         """Close the file; standard input stays open."""
@@ -120,9 +141,10 @@ class LineReader:
             if found is None:
                 return stream
             self._packing = found
-            stream = (
-                gzip.GzipFile(fileobj=stream, mode="rb") if found == "gzip" else io.BufferedReader(Inflated(stream))
-            )
+            if found == "gzip":
+                stream = gzip.GzipFile(fileobj=stream, mode="rb")
+            else:
+                stream = io.BufferedReader(Inflated(stream))
             try:
                 head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
             except DAMAGED:
@@ -134,6 +156,10 @@ class LineReader:
             f"{self.label}: the {self._packing} data end early or are damaged after line {self._number}",
             remedy="Get the file again and repeat the command: stored events count as duplicates.",
         )
+
+    def _next_bytes(self) -> bytes:
+        data = self._readline(MAX_LINE_BYTES + 1)
+        return data if self._number else data.removeprefix(_BOM)
 
     def _readline(self, limit: int) -> bytes:
         try:

@@ -14,7 +14,7 @@ from refold.sources.files.identity import STDIN, source_name
 from refold.sources.files.lines import LineReader
 from refold.sources.files.packing import unpacked_name
 from refold.sources.files.records import Record, Source
-from refold.sources.files.tables import Csv, Whitespace
+from refold.sources.files.tables import Csv, Habits, Whitespace, separator
 
 __all__ = ["WHITESPACE", "Format", "JsonLines", "Record", "Source", "open_source"]
 
@@ -34,19 +34,28 @@ def open_source(
     columns: Sequence[str] | None = None,
     name: str | None = None,
     stdin: BinaryIO | None = None,
+    nulls: Sequence[str] = (),
+    skip_lines: int = 0,
+    trim: bool = False,
 ) -> Source:
     """Open a file, or standard input for `-`, plain or compressed; the first bytes decide.
 
-    format: by default from the extension (.jsonl, .ndjson, .csv, .tsv, each also .gz), in either case; a delimiter
-        means CSV.
+    format: by default from the extension (.jsonl, .ndjson, .csv, .tsv, each also .gz or .zst), in either case; a
+        delimiter means CSV.
     delimiter: one character, `tab` or `whitespace`; a comma by default.
     columns: names for a CSV file that has no header line.
     name: what to call the source; by default the file's base name, unpacked, and `-` for a pipe.
+    stdin: stream to read for `-`.
+    nulls: values of CSV that count as absent.
+    skip_lines: number of lines before the header, or before the first record.
+    trim: leave out white space around the values of CSV.
 
     Raises InputError.
     """
     try:
-        chosen, delimiter = _form(str(path), format, delimiter, columns is not None)
+        chosen, separated = _form(str(path), format, delimiter, columns is not None)
+        if chosen == "jsonl" and (nulls or trim):
+            raise InputError("--null and --trim are for CSV, and these are JSON lines", remedy="Omit these options.")
     except InputError:
         # What the file is says more than what its name does not say.
         if Path(path).is_file():
@@ -57,11 +66,14 @@ def open_source(
     lines = LineReader(path, stdin=stdin)
     try:
         called = source_name(called, name)
+        lines.skip(skip_lines)
         if chosen == "jsonl":
             return JsonLines(lines, called)
-        if delimiter == WHITESPACE:
-            return Whitespace(lines, called, columns)
-        return Csv(lines, called, columns, delimiter)
+        habits = Habits(frozenset(nulls), trim)
+        if separated == WHITESPACE:
+            return Whitespace(lines, called, columns, habits)
+        noted = separator(lines)
+        return Csv(lines, called, columns, separated if delimiter is not None or noted is None else noted, habits)
     except BaseException:
         lines.close()
         raise
