@@ -40,7 +40,7 @@ class IdFrom:
 
 
 def source_name(path: str, name: str | None = None) -> str:
-    """Return a source's name: the given one, or the file's base name without .gz, so that unpacking changes no id."""
+    """Return a source's name: the given one, or the file's base name without .gz or .zst: unpacking changes no id."""
     chosen = name if name is not None else STDIN if path == STDIN else unpacked_name(PurePath(path).name)
     try:
         chosen.encode()

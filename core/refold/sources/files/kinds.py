@@ -31,7 +31,6 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (rb"PK\x03\x04|PK\x05\x06|PK\x07\x08", "a zip archive", f"Unpack it with unzip, {_FILES}"),
     (rb"BZh[1-9]1AY", "compressed with bzip2", f"Decompress it: bzip2 -dc FILE {_INGEST}"),
     (rb"\xfd7zXZ", "compressed with xz", f"Decompress it: xz -dc FILE {_INGEST}"),
-    (rb"\x28\xb5\x2f\xfd", "compressed with zstd", f"Decompress it: zstd -dc FILE {_INGEST}"),
     (rb"\x1f\x9d", "compressed with compress", f"Decompress it: gzip -dc FILE {_INGEST}"),
     (rb"\x04\x22\x4d\x18", "compressed with lz4", f"Decompress it: lz4 -dc FILE {_INGEST}"),
     (rb"7z\xbc\xaf", "a 7z archive", f"Unpack it with 7z x, {_FILES}"),

@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 from refold.errors import InputError
 from refold.sources.files.kinds import HEAD_BYTES, kind_of
-from refold.sources.files.packing import DAMAGED, Inflated, packing
+from refold.sources.files.packing import DAMAGED, Inflated, opened_zstd, packing
 
 Stream = io.BufferedReader | gzip.GzipFile
 
@@ -143,8 +143,10 @@ class LineReader:
             self._packing = found
             if found == "gzip":
                 stream = gzip.GzipFile(fileobj=stream, mode="rb")
-            else:
+            elif found == "zlib":
                 stream = io.BufferedReader(Inflated(stream))
+            else:
+                stream = opened_zstd(stream, self.label)
             try:
                 head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
             except DAMAGED:
