@@ -18,6 +18,7 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 
 KEPT_BYTES = 64 * 1024
 
+_PIECE_BYTES = 64 * 1024
 _BOM = b"\xef\xbb\xbf"
 _MAX_LAYERS = 4
 """Most layers of compression: some exports are compressed twice by mistake."""
@@ -88,7 +89,7 @@ class LineReader:
         self._number += 1
         if len(data) > MAX_LINE_BYTES and not data.endswith(b"\n"):
             return self._too_long(data)
-        return _decode(self._number, data)
+        return decode(self._number, data)
 
     def first(self) -> bytes:
         """Return the next line that is not blank, or its first `MAX_LINE_BYTES`; it is read again.
@@ -111,6 +112,23 @@ class LineReader:
         for _ in range(count):
             if next(self, None) is None:
                 return
+
+    @property
+    def number(self) -> int:
+        """Return the number of lines that were read."""
+        return self._number
+
+    def piece(self) -> bytes:
+        """Return the next bytes wherever lines end, as they come; nothing at the end of the file."""
+        try:
+            data = self._first or self._stream.read1(_PIECE_BYTES)
+        except DAMAGED:
+            raise self._damaged() from None
+        except OSError as error:
+            raise self._unreadable(error) from None
+        self._first = b""
+        self._number += data.count(b"\n")
+        return data
 
     def close(self) -> None:
         """Close the file; standard input stays open."""
@@ -169,7 +187,10 @@ class LineReader:
         except DAMAGED:
             raise self._damaged() from None
         except OSError as error:
-            raise InputError(f"cannot read {self.label} after line {self._number}: {error.strerror or error}") from None
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: OSError) -> InputError:
+        return InputError(f"cannot read {self.label} after line {self._number}: {error.strerror or error}")
 
     def _too_long(self, data: bytes) -> Line:
         size = len(data)
@@ -178,7 +199,7 @@ class LineReader:
             if rest.endswith(b"\n"):
                 break
         error = f"has {size} bytes, more than {MAX_LINE_BYTES}; only the first {KEPT_BYTES} are kept"
-        return _decode(self._number, data[:KEPT_BYTES])._replace(error=error, cut=True)
+        return decode(self._number, data[:KEPT_BYTES])._replace(error=error, cut=True)
 
 
 class _CountingReader(io.RawIOBase):
@@ -205,7 +226,13 @@ class _CountingReader(io.RawIOBase):
         return len(data)
 
 
-def _decode(number: int, data: bytes) -> Line:
+def decode(number: int, data: bytes) -> Line:
+    """Return bytes as a line; what is no text is replaced, and is its error.
+
+    Args:
+        number: number of the line.
+        data: its bytes.
+    """
     error = None
     try:
         text = data.decode()

@@ -1,22 +1,22 @@
-"""Opening a source: JSON lines or CSV, plain or compressed, from a file or standard input, of any size.
+"""Opening a source: JSON or CSV, plain or compressed, from a file or standard input, of any size.
 
 A record that cannot be read becomes a Record with an error and its raw text; the rest of the file goes on.
 What is wrong with the whole file (no header, a column twice, damaged gzip) raises InputError.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from refold.errors import InputError
-from refold.model.event.exact_json import parse_json_line
 from refold.sources.files.identity import STDIN, source_name
+from refold.sources.files.json_files import json_source
 from refold.sources.files.lines import LineReader
 from refold.sources.files.packing import unpacked_name
 from refold.sources.files.records import Record, Source
 from refold.sources.files.tables import Csv, Habits, Whitespace, separator
 
-__all__ = ["WHITESPACE", "Format", "JsonLines", "Record", "Source", "open_source"]
+__all__ = ["WHITESPACE", "Format", "Record", "Source", "open_source"]
 
 Format = Literal["jsonl", "csv"]
 
@@ -40,7 +40,7 @@ def open_source(
 ) -> Source:
     """Open a file, or standard input for `-`, plain or compressed; the first bytes decide.
 
-    format: by default from the extension (.jsonl, .ndjson, .csv, .tsv, each also .gz or .zst), in either case; a
+    format: by default from the extension (.json, .jsonl, .ndjson, .csv, .tsv, each also .gz or .zst), in either case; a
         delimiter means CSV.
     delimiter: one character, `tab` or `whitespace`; a comma by default.
     columns: names for a CSV file that has no header line.
@@ -68,7 +68,7 @@ def open_source(
         called = source_name(called, name)
         lines.skip(skip_lines)
         if chosen == "jsonl":
-            return JsonLines(lines, called)
+            return json_source(lines, called)
         habits = Habits(frozenset(nulls), trim)
         if separated == WHITESPACE:
             return Whitespace(lines, called, columns, habits)
@@ -79,40 +79,13 @@ def open_source(
         raise
 
 
-class JsonLines(Source):
-    """A source with one JSON object per line."""
-
-    def __iter__(self) -> Iterator[Record]:
-        row = 0
-        for line in self._lines:
-            raw = line.text.strip(" \t\r\n")
-            if not raw:
-                continue
-            row += 1
-            if row == 1 and (raw in ("[", "{") or raw.startswith("[{")):
-                each = ".[]" if raw[0] == "[" else "."
-                raise InputError(
-                    f"{self._lines.label} is JSON, but does not have one object per line",
-                    remedy=f"Convert it: jq -c '{each}' FILE | refold ingest --format jsonl -",
-                )
-            if line.error:
-                yield Record(line.number, row, raw, None, f"the line {line.error}")
-                continue
-            try:
-                fields = parse_json_line(raw)
-            except ValueError as error:
-                yield Record(line.number, row, raw, None, f"the line {error}")
-            else:
-                yield Record(line.number, row, raw, fields)
-
-
 def _form(path: str, format: str | None, delimiter: str | None, named: bool) -> tuple[str, str]:
     """Decide between JSON lines and CSV, and on the delimiter."""
     extension = Path(unpacked_name(path)).suffix.lower()
     if format is None:
         if delimiter is not None or named or extension in (".csv", ".tsv"):
             format = "csv"
-        elif extension in (".jsonl", ".ndjson"):
+        elif extension in (".json", ".jsonl", ".ndjson"):
             format = "jsonl"
         else:
             raise InputError(
