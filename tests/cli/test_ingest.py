@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import os
 import re
@@ -173,6 +174,38 @@ def test_nested_fields(refold: Refold, tmp_path: Path, conn: Connection) -> None
     assert "cdc.jsonl:2: invalid: id: 'source.lsn' (of --id-from) has no value" in result.stderr
     found = conn.execute("SELECT event_id, user_id, metadata FROM refold.events").fetchall()
     assert found == [("12", "7", {"actor": {"id": 7}, "source": {"lsn": 12}})]
+
+
+def test_one_event_each_of_an_array_and_of_joined_objects(refold: Refold, tmp_path: Path, conn: Connection) -> None:
+    one = '{{"id": "{}", "action": "view", "ts": "2026-03-02t10:00:00z"}}'
+    (tmp_path / "array.json").write_text(f"[\n{one.format('a')},\n{one.format('b')},\n7\n]\n")
+    (tmp_path / "firehose.jsonl").write_text(one.format("c") + one.format("d") + one.format("a"))
+    result = refold("array.json", "firehose.jsonl")
+    assert result.stdout.splitlines()[:2] == [
+        "array.json: 3 received = 2 stored + 0 duplicates + 1 rejected",
+        "firehose.jsonl: 3 received = 2 stored + 1 duplicates + 0 rejected",
+    ]
+    assert "array.json:4: invalid: the record must be a JSON object, not a number" in result.stderr
+    (tmp_path / "cut.json").write_text(f"[{one.format('e')},\n{one.format('f')[:-3]}")
+    result = refold("cut.json")
+    assert result.exit_code == 2
+    assert result.stdout.startswith("cut.json: 1 received = 1 stored")
+    assert "cut.json ends early: what begins on line 2 is not closed" in result.stderr
+    assert stored(conn) == ["a", "b", "c", "d", "e"]
+
+
+def test_zstd_and_parquet(refold: Refold, tmp_path: Path, conn: Connection) -> None:
+    pa = pytest.importorskip("pyarrow")
+    (tmp_path / "visits.csv.zst").write_bytes(pa.compress(VISITS.encode(), codec="zstd", asbytes=True))
+    result = refold("visits.csv.zst", *OPTIONS)
+    assert result.stdout.startswith("visits.csv: 3 received = 3 stored + 0 duplicates + 0 rejected"), result.output
+    table = pa.table({"who": ["ann", None], "what": ["view", None], "at": pa.array([0, 0], pa.timestamp("ns"))})
+    importlib.import_module("pyarrow.parquet").write_table(table, tmp_path / "visits.parquet")
+    result = refold("visits.parquet", *OPTIONS)
+    assert result.stdout.startswith("visits.parquet: 2 received = 1 stored + 0 duplicates + 1 rejected")
+    assert "visits.parquet:2: invalid: action: the column 'what' is empty" in result.stderr
+    assert refold("visits.parquet", *OPTIONS).stdout.startswith("visits.parquet: 2 received = 0 stored + 1 duplicates")
+    assert len(stored(conn)) == 4
 
 
 WRONG_CALLS = [

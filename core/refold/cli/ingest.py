@@ -38,6 +38,7 @@ class FileFormat(StrEnum):
 
     jsonl = "jsonl"
     csv = "csv"
+    parquet = "parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ def ingest(
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Load events from files: JSON lines or CSV, plain or compressed with gzip or zlib.
+    """Load events from files: JSON, CSV or Parquet, plain or compressed with gzip, zlib or zstd.
 
     An event has an id, a user_id, an action and a ts (the time when it happened). All other columns of the file go
     into its metadata. refold does not guess: --map maps fields to columns, --set gives a field the same value for all
@@ -181,6 +182,9 @@ def ingest(
     Every record is stored, recognised as a duplicate, or rejected with its line and the reason (`refold rejected`).
     The exit status is 1 if all records of a file were rejected. After Ctrl-C only whole batches are stored; run the
     same command again to load the rest.
+
+    JSON is one object a line, arrays of objects, or objects without line breaks between. Parquet needs
+    `pip install 'refold[parquet]'`, and zstd before Python 3.14 `pip install 'refold[zstd]'`.
 
     \b
     Events as JSON lines, from a pipe:

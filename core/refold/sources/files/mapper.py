@@ -19,6 +19,7 @@ from refold.errors import InputError
 from refold.model.event import timestamps
 from refold.model.event.exact_json import parse_json_line
 from refold.model.event.source_event import MAX_VERSION, SourceEvent, reasons
+from refold.model.event.spellings import as_iso
 from refold.sources.files.identity import STDIN, joined_id, row_id
 from refold.sources.files.lookup import EMPTY, Lookup
 from refold.sources.files.mapping import FIELDS, ID_REMEDY, IN_METADATA, Mapping, did_you_mean
@@ -84,7 +85,7 @@ class Mapper:
                 event = SourceEvent.model_validate(shape)
             except ValidationError:
                 written = shape.get("ts")
-                if not self._unmarked or not isinstance(written, str) or timestamps.as_iso(written) == written:
+                if not self._unmarked or not isinstance(written, str) or as_iso(written) == written:
                     raise
                 # Only files spell their times so.
                 event = SourceEvent.model_validate({**shape, "ts": self._convert["ts"](written)})
@@ -140,7 +141,7 @@ class Mapper:
         whole = fields[plan.metadata] if plan.metadata else absent
         if plan.lookups:
             whole = self._look_up(plan.lookups, fields, event, metadata, whole)
-        if whole != absent:
+        if whole not in (absent, ""):
             metadata = _merged(self._converted("metadata", whole), metadata)
         event["metadata"] = _merged(event["metadata"], metadata) if "metadata" in event else metadata
         self._add_id(event, record, fields)

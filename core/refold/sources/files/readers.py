@@ -1,4 +1,4 @@
-"""Opening a source: JSON or CSV, plain or compressed, from a file or standard input, of any size.
+"""Opening a source: JSON or CSV, plain or compressed, or Parquet, from a file or standard input, of any size.
 
 A record that cannot be read becomes a Record with an error and its raw text; the rest of the file goes on.
 What is wrong with the whole file (no header, a column twice, damaged gzip) raises InputError.
@@ -13,12 +13,13 @@ from refold.sources.files.identity import STDIN, source_name
 from refold.sources.files.json_files import json_source
 from refold.sources.files.lines import LineReader
 from refold.sources.files.packing import unpacked_name
+from refold.sources.files.parquet import Parquet, is_parquet
 from refold.sources.files.records import Record, Source
 from refold.sources.files.tables import Csv, Habits, Whitespace, separator
 
 __all__ = ["WHITESPACE", "Format", "Record", "Source", "open_source"]
 
-Format = Literal["jsonl", "csv"]
+Format = Literal["jsonl", "csv", "parquet"]
 
 WHITESPACE = "whitespace"
 """Delimiter for columns aligned by blanks and tabs; such files have no quotes."""
@@ -52,6 +53,17 @@ def open_source(
 
     Raises InputError.
     """
+    if format in (None, "parquet") and is_parquet(path):
+        if delimiter is not None or columns is not None or nulls or skip_lines or trim:
+            raise InputError(
+                f"{path} is a Parquet file: options that read lines do not apply",
+                remedy="Omit --delimiter, --columns, --null, --skip-lines and --trim.",
+            )
+        return Parquet(path, source_name(str(path), name))
+    if format == "parquet":
+        # What the file is, or why it cannot be opened, says more.
+        LineReader(path, stdin=stdin).close()
+        raise InputError(f"{path} is not a Parquet file", remedy="Choose jsonl or csv.")
     try:
         chosen, separated = _form(str(path), format, delimiter, columns is not None)
         if chosen == "jsonl" and (nulls or trim):
@@ -93,7 +105,7 @@ def _form(path: str, format: str | None, delimiter: str | None, named: bool) -> 
                 remedy="Add --format jsonl or --format csv.",
             )
     if format not in ("jsonl", "csv"):
-        raise InputError(f"unknown format {format!r}", remedy="Choose jsonl or csv.")
+        raise InputError(f"unknown format {format!r}", remedy="Choose jsonl, csv or parquet.")
     if format == "jsonl" and (delimiter is not None or named):
         raise InputError("JSON lines have no delimiter and no columns", remedy="Omit these options.")
     if delimiter is None:
