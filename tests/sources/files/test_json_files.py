@@ -146,6 +146,14 @@ def test_a_record_that_is_too_long_costs_no_others(monkeypatch: pytest.MonkeyPat
     assert whole.error is None
 
 
+def test_a_line_that_was_cut_is_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The objects behind the cut would be neither stored nor rejected."""
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 100_000)
+    found = records('{"a": 1}\n' + '{"a": 2}' * 20_000 + '\n{"a": 3}\n')
+    assert [(record.line, record.fields) for record in found] == [(1, {"a": 1}), (2, None), (3, {"a": 3})]
+    assert "more than 100000; only the first 65536 are kept" in str(found[1].error)
+
+
 @pytest.mark.parametrize("form", ["array", "joined", "pretty"])
 def test_memory_stays_bounded(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (lines, json_values, json_files):

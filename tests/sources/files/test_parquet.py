@@ -150,7 +150,7 @@ def test_dates(path: Path) -> None:
         (([timedelta(seconds=1.5)], pa.duration("us")), [Decimal("1.500000")]),
         (([[1, None], None, []],), [[1, None], None, []]),
         (([[[1], []], [None]],), [[[1], []], [None]]),
-        (([[1, 2], None, [3, 4]], pa.list_(pa.int32(), 2)), [[1, 2], None, [3, 4]]),
+        (([[1, 2], [3, 4]], pa.list_(pa.int32(), 2)), [[1, 2], [3, 4]]),
         (([["a"], None], pa.large_list(pa.string())), [["a"], None]),
         (([{"a": {"b": [1]}}, None, {"a": None}],), [{"a": {"b": [1]}}, None, {"a": None}]),
         (([{"a": NOON}], pa.struct([("a", pa.timestamp("ns", "UTC"))])), [{"a": "2026-03-01T12:00:00Z"}]),
@@ -172,6 +172,7 @@ def test_lists_below_a_null(path: Path) -> None:
     )
     with_nulls = pa.StructArray.from_arrays([lists], ["l"], mask=pa.array([False, False, True]))
     assert values_of(lists) == [[1, 2], None, [5]]
+    assert values_of(pa.array([[1, 2], None, [3, 4]], pa.list_(pa.int32(), 2))) == [[1, 2], None, [3, 4]]
     assert values_of(lists.slice(1)) == [None, [5]]
     assert values_of(with_nulls) == [{"l": [1, 2]}, {"l": None}, None]
     assert values_of(with_nulls.slice(1)) == [{"l": None}, None]

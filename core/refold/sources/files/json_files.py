@@ -20,11 +20,17 @@ class JsonLines(Source):
             raw = line.text.strip(_BLANKS)
             if not raw:
                 continue
-            several = _several(raw)
-            for text in several or (raw,):
+            record = _record(line._replace(text=raw), row + 1, "line")
+            # A line that is one object needs no second look; of a cut one, the rest would be lost without a word.
+            several = None if record.error is None or line.cut else _several(raw)
+            if several is None:
+                row += 1
+                yield record
+                continue
+            for text in several:
                 row += 1
                 # What was no text stands as \x.. in it; the other objects of the line are whole.
-                error = line.error if line.error and (not several or "\\x" in text) else None
+                error = line.error if "\\x" in text else None
                 yield _record(line._replace(text=text, error=error), row, "line")
 
 
@@ -60,8 +66,7 @@ def json_source(lines: LineReader, name: str) -> Source:
 
 def _several(raw: str) -> list[str] | None:
     """Return the objects of a line that holds several, and nothing else; None for any other line."""
-    # Most lines hold one object, which needs no second look.
-    if not raw.startswith("{") or "}" not in raw[:-1] or not _may_be_several(raw):
+    if not raw.startswith("{"):
         return None
     pieces = iter((raw.encode(),))
     found: list[bytes] = []
@@ -73,15 +78,6 @@ def _several(raw: str) -> list[str] | None:
     if len(found) < 2 or not all(data.startswith(b"{") for data in found):
         return None
     return [data.decode() for data in found]
-
-
-def _may_be_several(raw: str) -> bool:
-    place = raw.find("}")
-    while 0 <= place < len(raw) - 1:
-        if raw[place + 1 : place + 40].lstrip(_BLANKS + ",").startswith("{"):
-            return True
-        place = raw.find("}", place + 1)
-    return False
 
 
 def _line(value: Value) -> Line:
