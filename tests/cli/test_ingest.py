@@ -342,6 +342,9 @@ def test_the_help_shows_the_two_real_examples() -> None:
         "refold ingest simple-onlineshop.csv",
         "refold ingest CDNOW_master.txt.gz",
         "refold ingest --format jsonl -",
+        "--map user_id=actor.id",
+        "userId|anonymousId",
+        "the extra `zstd`",
     ):
         assert example in result.output
     for option in ("--map", "--set", "--id-from", "--timezone", "--ts-format", "--delimiter", "--columns", "--source",

@@ -183,8 +183,8 @@ def ingest(
     The exit status is 1 if all records of a file were rejected. After Ctrl-C only whole batches are stored; run the
     same command again to load the rest.
 
-    JSON is one object a line, arrays of objects, or objects without line breaks between. Parquet needs
-    `pip install 'refold[parquet]'`, and zstd before Python 3.14 `pip install 'refold[zstd]'`.
+    JSON is one object a line, arrays of objects, or objects without line breaks between. Parquet needs the extra
+    `parquet` of refold, and zstd before Python 3.14 the extra `zstd`.
 
     \b
     Events as JSON lines, from a pipe:
