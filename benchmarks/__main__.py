@@ -18,6 +18,7 @@ from benchmarks import (
     hot_key,
     memory,
     polling,
+    serving,
     transforming,
 )
 from benchmarks.report import Figure, as_json, show
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[Server, int], list[Figure]]] = {
     "auditing": auditing.measure,
     "building": building.measure,
     "polling": polling.measure,
+    "serving": serving.measure,
     "transforming": transforming.measure,
     "hot_key": hot_key.measure,
     "freshness": freshness.measure,

@@ -153,7 +153,8 @@ def _default(option: Any) -> str:
 
 def python() -> str:
     """Return all that `from refold import …` gives, from signatures and docstrings."""
-    order = ["append", "Log", "SourceEvent", "Receipt", "Answer", "transform", "Event", "RefoldError"]
+    order = ["append", "Log", "SourceEvent", "Receipt", "Answer", "pressure", "Pressure", "transform", "Event"]
+    order += ["RefoldError", "Overloaded"]
     assert {*order, "__version__"} == {*refold.__all__}, "a new public name: put it where it belongs"
     return "\n".join(_entry(name, getattr(refold, name)) for name in order)
 
@@ -168,6 +169,8 @@ def _entry(name: str, found: Any) -> str:
     if issubclass(found, Enum):
         values = [(f"`{one.value}`", _field_doc(found, one.name)) for one in found]
         return "".join([*lines, _prose(found), table(("value", "meaning"), values)])
+    if issubclass(found, Exception) and found is not refold.RefoldError:
+        return "".join([*lines, _signature(name, found), _prose(found)])
     if issubclass(found, Exception):
         tree = (inspect.getdoc(sys.modules[found.__module__]) or "").split("\n\n", 1)[1]
         return "".join([*lines, _prose(found), f"```text\n{tree}\n```\n"])
@@ -399,6 +402,8 @@ SETTING_NOTES = {
     "build_days": "Days after which a dropped build is forgotten with its dead letters, and after which the table of a "
     "metric that `refold drop` has removed goes.",
     "scrub_days": "Days in which all of the log is verified once.",
+    "lag_stop": "Seconds behind the log from which producers are refused; null never does.",
+    "disk_limit": "Bytes that the database and its WAL may take together; null is unknown.",
 }
 
 

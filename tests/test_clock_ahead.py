@@ -13,10 +13,7 @@ from refold import Log
 from refold.engine.deployment.rollback import _changed_since
 from refold.engine.reconcile import deep, rolling
 from refold.engine.reconcile.reconcile import reconcile
-from refold.service.duties import blocking_transactions as held_back
-from refold.service.duties import lag_and_stall as progress
-from refold.service.duties import missed_notifications as wake_ups
-from refold.service.duties import prune_statistics as tidying
+from refold.service.duties import blocking_transactions, lag_and_stall, missed_notifications, prune_statistics
 from refold.service.duties.lag_and_stall import BuildProgress
 from refold.service.duties.registry import DUTIES
 from refold.service.duties.schedule import Schedule
@@ -135,7 +132,7 @@ def test_incidents_close(admin: Connection, database_url: str) -> None:
         ):
             detect(conn, kind, subject, by="test", evidence=evidence)  # type: ignore[arg-type]
         admin.execute(f"UPDATE refold.incidents SET started_at = {FUTURE}, detected_at = {FUTURE}".encode())
-        wake_ups.run(conn, NOBODYS)
+        missed_notifications.run(conn, NOBODYS)
         while rolling.step(conn, Compiler(SHOP)) is not None:
             pass
         assert incidents(conn, "i.resolved_at IS NULL") == []
@@ -161,8 +158,8 @@ def test_what_was_counted_in_the_future_is_counted_today(admin: Connection, data
             admin.execute(
                 f"INSERT INTO refold.latencies VALUES ({FUTURE} + interval '{number}min', 1, 'fresh', 7, 2)".encode()
             )
-        tidying.run(conn, NOBODYS)
-        tidying.run(conn, NOBODYS)
+        prune_statistics.run(conn, NOBODYS)
+        prune_statistics.run(conn, NOBODYS)
     assert admin.execute(
         "SELECT sum(events)::integer, bool_and(folded) FROM refold.duplicates WHERE at <= clock_timestamp()"
     ).fetchone() == (12, True)
@@ -192,7 +189,9 @@ BUSY = BuildProgress(
 def test_a_build_with_work_that_stands_still(oldest_at: datetime, moved_at: datetime, since: datetime | None) -> None:
     build = replace(BUSY, oldest_at=oldest_at, moved_at=moved_at)
     expected = [] if since is None else [since]
-    found = progress.causes([build], ALLOWED) + progress.causes([build], replace(ALLOWED, stalled_after=10**9))
+    found = lag_and_stall.causes([build], ALLOWED) + lag_and_stall.causes(
+        [build], replace(ALLOWED, stalled_after=10**9)
+    )
     assert [(one.kind, one.finding.started_at) for one in found] == [
         (kind, at) for kind in ("stalled", "lag") for at in expected
     ]
@@ -202,7 +201,7 @@ def test_a_transaction_of_the_future_holds_back_too() -> None:
     young, old = (
         BlockingTransaction(str(pid), seconds, "shop", AHEAD, "me") for pid, seconds in ((1, -5.0), (2, -9000.0))
     )
-    assert [one.evidence["pid"] for one in held_back.held_back([young, old], [], ALLOWED)] == [2]
+    assert [one.evidence["pid"] for one in blocking_transactions.held_back([young, old], [], ALLOWED)] == [2]
 
 
 def test_a_wake_up_that_was_lost_in_the_future_is_over() -> None:
@@ -210,4 +209,6 @@ def test_a_wake_up_that_was_lost_in_the_future_is_over() -> None:
         evidence = {"seen_at": at.isoformat()}
         return Incident(1, "missed_notification", "notify", NOON, NOON, "listener", None, None, evidence, None)
 
-    assert [len(wake_ups.over([seen(at)], NOON)) for at in (AHEAD, NOON, NOON - wake_ups.QUIET * 2)] == [1, 0, 1]
+    assert [
+        len(missed_notifications.over([seen(at)], NOON)) for at in (AHEAD, NOON, NOON - missed_notifications.QUIET * 2)
+    ] == [1, 0, 1]

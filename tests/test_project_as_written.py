@@ -13,7 +13,7 @@ from refold import append
 from refold.engine.deployment.plan import changes
 from refold.engine.publish.analyst_views import apply_analyst_views
 from refold.model.projection.definition import load_directory
-from refold.service.duties import purity as impure
+from refold.service.duties import purity
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import find
 from refold.store.builds.compiled import Compiler
@@ -169,7 +169,7 @@ def test_a_project_as_people_leave_it(tmp_path: Path, database_url: str) -> None
         compiler = Compiler(folder)
         live = find(conn, "b.state = 'live'")
         assert [broken(conn, compiler, build.build_id) for build in live] == [[], [], []]
-        impure.run(conn, compiler)
+        purity.run(conn, compiler)
         assert incidents(conn, "i.kind = 'impure_transform'") == []
 
         (folder / "_money.py").write_text("def cents(amount): return 0\n")

@@ -9,25 +9,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from refold.errors import RefoldError
+    from refold.errors import Overloaded, RefoldError
     from refold.model.event.source_event import Answer, SourceEvent
     from refold.model.projection.transform import Event, transform
     from refold.store.log.append import Receipt, append
     from refold.store.log.log import Log
+    from refold.store.pressure import Pressure, pressure
 
 __version__ = "0.1.0"
 """The version of this package: the only place that states it. The build reads it from here."""
 
-__all__ = ["Answer", "Event", "Log", "Receipt", "RefoldError", "SourceEvent", "__version__", "append", "transform"]
+__all__ = [
+    "Answer",
+    "Event",
+    "Log",
+    "Overloaded",
+    "Pressure",
+    "Receipt",
+    "RefoldError",
+    "SourceEvent",
+    "__version__",
+    "append",
+    "pressure",
+    "transform",
+]
 
 _HOMES = {
     "Answer": "refold.model.event.source_event",
     "Event": "refold.model.projection.transform",
     "Log": "refold.store.log.log",
+    "Overloaded": "refold.errors",
+    "Pressure": "refold.store.pressure",
     "Receipt": "refold.store.log.append",
     "RefoldError": "refold.errors",
     "SourceEvent": "refold.model.event.source_event",
     "append": "refold.store.log.append",
+    "pressure": "refold.store.pressure",
     "transform": "refold.model.projection.transform",
 }
 

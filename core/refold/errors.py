@@ -9,6 +9,7 @@ RefoldError
 │   ├── NotInstalled    the schema is missing or old: run `refold migrate`
 │   ├── OnStandby       the server is read-only: connect to the primary
 │   └── ForeignCluster  the cursors belong to another cluster: after a restore, run `refold recover`
+├── Overloaded          producers are refused for now: try again after `retry_after` seconds
 └── BuildError          a build cannot do this in its present state: the message says what to do first
 """
 
@@ -95,3 +96,11 @@ class ForeignCluster(DatabaseError):
 
 class BuildError(RefoldError):
     """A build does not allow the operation in its present state."""
+
+
+class Overloaded(RefoldError):
+    """Producers are refused for now; `retry_after` says for how long, in seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message, remedy=f"Try again in {retry_after:.0f} s; `refold status` shows the pressure.")
+        self.retry_after = retry_after

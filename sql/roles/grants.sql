@@ -1,6 +1,6 @@
 -- Privileges of the roles. Applied last, when every object exists.
 GRANT USAGE ON SCHEMA refold
-TO refold_producer, refold_worker, refold_analyst, refold_observer, refold_inspector;
+TO refold_producer, refold_worker, refold_analyst, refold_observer, refold_inspector, refold_door;
 
 -- A producer appends events and stores rejected input; only the database sets txid, position and recorded_at.
 GRANT INSERT (event_id, user_id, action, ts, metadata, version) ON refold.events TO refold_producer;
@@ -58,8 +58,18 @@ GRANT SELECT ON refold.builds, refold.builds_now, refold.incidents, refold.dutie
     refold.repairs, refold.acceptances, refold.lost_events, refold.events
 TO refold_inspector;
 
+-- What holds producers back is for everybody to see.
+GRANT SELECT, INSERT, UPDATE, DELETE ON refold.pressure_signals TO refold_worker;
+GRANT SELECT ON refold.pressure TO refold_producer, refold_door, refold_worker, refold_observer, refold_analyst;
+
+-- The HTTP door knows tokens by their digests; it adds events as a producer does.
+GRANT SELECT, UPDATE (last_used_at) ON refold.tokens TO refold_door;
+GRANT SELECT ON refold.settings, refold.alembic_version TO refold_door;
+
 REVOKE ALL ON FUNCTION
     refold.append(jsonb, text),
+    refold.append_group(
+        text[], text[], text[], timestamptz[], jsonb[], integer[], text[], text[], text[], bigint[]),
     refold.admit(jsonb),
     refold.admit_parsed(refold.parsed_event[]),
     refold.reject(text, bigint, text, text, text),
@@ -76,6 +86,8 @@ REVOKE ALL ON FUNCTION
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     refold.append(jsonb, text),
+    refold.append_group(
+        text[], text[], text[], timestamptz[], jsonb[], integer[], text[], text[], text[], bigint[]),
     refold.admit(jsonb),
     refold.admit_parsed(refold.parsed_event[]),
     refold.reject(text, bigint, text, text, text),

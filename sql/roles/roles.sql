@@ -6,7 +6,8 @@ DECLARE
     link record;
 BEGIN
     FOREACH role IN ARRAY ARRAY[
-        'refold_owner', 'refold_producer', 'refold_worker', 'refold_analyst', 'refold_observer', 'refold_inspector'
+        'refold_owner', 'refold_producer', 'refold_worker', 'refold_analyst', 'refold_observer', 'refold_inspector',
+        'refold_door'
     ] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
             BEGIN

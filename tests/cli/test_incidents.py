@@ -30,17 +30,25 @@ def test_nothing_happened(refold: Refold) -> None:
 
 def test_what_is_open_and_what_was(refold: Refold, worker: psycopg.Connection[Any]) -> None:
     hour_ago = datetime.now(UTC) - timedelta(hours=1)
-    detect(worker, "held_back", "session 17", by="held back", evidence={"pid": 17, "gid": None}, started_at=hour_ago)
-    detect(worker, "lag", "daily__1", by="progress", evidence={"seconds": 61.5}, started_at=hour_ago)
+    detect(
+        worker,
+        "held_back",
+        "session 17",
+        by="blocking transactions",
+        evidence={"pid": 17, "gid": None},
+        started_at=hour_ago,
+    )
+    detect(worker, "lag", "daily__1", by="lag and stall", evidence={"seconds": 61.5}, started_at=hour_ago)
     assert "1 held_back, 1 lag open" in refold("status").out
     assert refold("status", "--json").json["incidents"] == {"held_back": 1, "lag": 1}
-    resolve(worker, "lag", "daily__1", by="progress")
+    resolve(worker, "lag", "daily__1", by="lag and stall")
 
     every, opened = refold("incidents"), refold("incidents", "--open")
     assert every.status == opened.status == 0
     assert "session 17" in opened.out and "pid 17" in opened.out and "open for 1.0 h" in opened.out
     assert "gid" not in opened.out
-    assert "daily__1" in every.out and "has waited for 1 min to be applied" in every.out and "by progress" in every.out
+    assert "daily__1" in every.out and "by lag and stall" in every.out
+    assert "has waited for 1 min to be applied" in every.out
     assert "daily__1" not in opened.out
     assert [one["subject"] for one in refold("incidents", "--kind", "lag", "--json").json] == ["daily__1"]
     assert [one["kind"] for one in refold("incidents", "--kind", "held-back", "--json").json] == ["held_back"]
@@ -51,8 +59,8 @@ def test_since_leaves_out_incidents_that_were_closed_before(
 ) -> None:
     """What was over before is left out; what is open counts, whenever it began."""
     for subject in ("old", "long"):
-        detect(worker, "lag", subject, by="progress", evidence={})
-    resolve(worker, "lag", "old", by="progress")
+        detect(worker, "lag", subject, by="lag and stall", evidence={})
+    resolve(worker, "lag", "old", by="lag and stall")
     conn.execute(
         "UPDATE refold.incidents SET started_at = started_at - interval '8 days',"
         " detected_at = detected_at - interval '8 days', resolved_at = resolved_at - interval '8 days'"
@@ -75,8 +83,8 @@ def test_the_first_line_counts_and_the_last_ones_say_what_to_do(
     refold: Refold, worker: psycopg.Connection[Any]
 ) -> None:
     detect(worker, "dead_letters", "daily__1", by="worker", evidence={"waiting": 2})
-    detect(worker, "lag", "daily__1", by="progress", evidence={})
-    resolve(worker, "lag", "daily__1", by="progress")
+    detect(worker, "lag", "daily__1", by="lag and stall", evidence={})
+    resolve(worker, "lag", "daily__1", by="lag and stall")
     lines = refold("incidents").out.splitlines()
     assert lines[0] == "1 open, 1 resolved"
     assert lines[-1].startswith("dead_letters: ") and "`refold deadletters retry NAME`" in lines[-1]

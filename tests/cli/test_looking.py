@@ -68,7 +68,7 @@ def test_an_observer_sees_how_things_stand_and_nothing_of_an_event(
             told[" ".join(command)] = done
         assert re.search(r"daily__\S+: BuildError$", told["status"].out, re.MULTILINE)
         assert "1 hot_key open" in told["status"].out
-        assert "rejected 1 invalid" in told["status"].out
+        assert "rejected  1 invalid" in told["status"].out
         assert told["status --json"].json["events"] == 1
         assert "hot_key  daily__1" in told["incidents"].out and "refold_inspector" in told["incidents"].err
         verdicts = {check["name"]: check["verdict"] for check in told["doctor --json"].json}

@@ -44,8 +44,8 @@ def test_what_happened(
     refold("worker", "--drain")
     start = datetime.now(UTC) - timedelta(minutes=10)
     for subject in ("a", "b"):
-        detect(worker, "lag", subject, by="progress", evidence={}, started_at=start)
-    resolve(worker, "lag", "a", by="progress")
+        detect(worker, "lag", subject, by="lag and stall", evidence={}, started_at=start)
+    resolve(worker, "lag", "a", by="lag and stall")
     found = refold("report", "--json").json
     counts = ("events", "duplicates", "conflicts", "invalid", "healed", "dead_letters")
     assert {name: found[name] for name in counts} == {

@@ -169,4 +169,16 @@ def test_rejected_input_is_counted(refold: Refold, conn: Connection) -> None:
     conn.execute("SELECT refold.reject('a', 1, 'invalid', 'r', 'x'), refold.reject('a', 2, 'conflict', 'r', 'x')")
     conn.commit()
     assert refold("status", "--json").json["rejected"] == {"conflict": 1, "invalid": 1}
-    assert "rejected 1 conflict, 1 invalid" in refold("status").out
+    assert "rejected  1 conflict, 1 invalid" in refold("status").out
+
+
+def test_what_holds_producers_back_is_said(refold: Refold, conn: Connection) -> None:
+    conn.execute(
+        "INSERT INTO refold.pressure_signals (signal, level, value, slow_at, stop_at) VALUES ('lag', 1, 70, 60, 120)"
+    )
+    conn.commit()
+    assert "pressure  bulk waits: metrics are 70 s behind\n" in refold("status").out
+    conn.execute("UPDATE refold.pressure_signals SET level = 2, seen_at = now() - interval '5 minutes'")
+    conn.commit()
+    told = refold("status").out
+    assert "pressure  producers are refused: metrics are 70 s behind; no worker measures it now\n" in told

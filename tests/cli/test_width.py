@@ -66,7 +66,7 @@ def test_incidents_in_80_columns(narrow: Refold, database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as conn:
         for kind in KINDS:
             evidence = {"error": LONG * 3, "because": LONG, "slices": [LONG], "remedy": LONG, "event": "e", "key": LONG}
-            detect(conn, kind, "daily__1a2b3c4d__1", by="progress", evidence=evidence)
+            detect(conn, kind, "daily__1a2b3c4d__1", by="lag and stall", evidence=evidence)
     done = narrow("incidents", "--database-url", database_url)
     assert done.status == 0, done.err
     assert too_wide(done.out) == []

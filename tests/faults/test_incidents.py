@@ -82,7 +82,7 @@ def test_who_holds_events_back_is_named_until_it_ends(
             slow.commit()
         wait_until(lambda: not opened(admin, "held_back"))
         wait_until(lambda: admin.execute("SELECT sum(events) FROM metrics.daily").fetchone() == (10,))
-    assert [one.resolved_by for one in find(admin, "i.subject = %s", name)] == ["held back"]
+    assert [one.resolved_by for one in find(admin, "i.subject = %s", name)] == ["blocking transactions"]
     assert wrong(database_url) == {}
 
 

@@ -14,7 +14,7 @@ from refold.engine.deployment.rollback import rollback
 from refold.engine.reconcile.reconcile import reconcile
 from refold.postgres.connect import connect as connect_as
 from refold.postgres.replica_identity import lacking
-from refold.service.duties import prune_statistics as tidying
+from refold.service.duties import prune_statistics
 from refold.service.duties.registry import DUTIES
 from refold.service.duties.schedule import Schedule
 from refold.store.builds.compiled import Compiler
@@ -60,7 +60,7 @@ def everything(url: str) -> None:
         schedule = Schedule(DUTIES)
         for _ in DUTIES:
             schedule.turn(conn, Compiler(SHOP))
-        tidying.run(conn, Compiler(None))
+        prune_statistics.run(conn, Compiler(None))
         assert conn.execute("SELECT name, error FROM refold.duties WHERE error IS NOT NULL").fetchall() == []
         rebuild(conn, SHOP, ["purchases", "daily"], lambda progress: None, cascade=True)
         rollback(conn, SHOP, "daily", lambda progress: None)

@@ -16,11 +16,14 @@ from refold.inspect.report import report
 from refold.inspect.status import read
 from refold.postgres.connect import connect
 from refold.postgres.session import PAGES
-from refold.service.duties import blocking_transactions as held_back
-from refold.service.duties import lag_and_stall as progress
-from refold.service.duties import missed_notifications as wake_ups
-from refold.service.duties import prune_statistics as tidying
-from refold.service.duties import stale_incidents as gone
+from refold.service.duties import (
+    blocking_transactions,
+    lag_and_stall,
+    missed_notifications,
+    pressure,
+    prune_statistics,
+    stale_incidents,
+)
 from refold.service.worker.loop import Worker
 from refold.service.worker.missed_notifications import first_missed
 from refold.service.worker.pending import builds_with_work
@@ -110,11 +113,12 @@ AS_WORKER: dict[str, Act] = {
     "kept": kept,
     "status": read,
     "report": lambda conn: report(conn, timedelta(days=7)),
-    "progress": lambda conn: progress.run(conn, Compiler(None)),
-    "held back": lambda conn: held_back.run(conn, Compiler(None)),
-    "gone": lambda conn: gone.run(conn, Compiler(None)),
-    "missed notifications": lambda conn: wake_ups.run(conn, Compiler(None)),
-    "tidying": lambda conn: tidying.run(conn, Compiler(None)),
+    "lag and stall": lambda conn: lag_and_stall.run(conn, Compiler(None)),
+    "pressure": lambda conn: pressure.run(conn, Compiler(None)),
+    "blocking transactions": lambda conn: blocking_transactions.run(conn, Compiler(None)),
+    "stale incidents": lambda conn: stale_incidents.run(conn, Compiler(None)),
+    "missed notifications": lambda conn: missed_notifications.run(conn, Compiler(None)),
+    "prune statistics": lambda conn: prune_statistics.run(conn, Compiler(None)),
     "sealing": seal,
     "freshness": lambda conn: conn.execute("SELECT * FROM metrics.freshness").fetchall(),
     "doctor: segments": room.segments,

@@ -46,6 +46,10 @@ COMMANDS = {
     "ingest": Listed(
         "ingest", DATA, "Load events from files: JSON lines or CSV, plain or compressed with gzip or zlib."
     ),
+    "serve": Listed(
+        "serve", DATA, "Take events over HTTP: JSON, NDJSON, CloudEvents, and the SDKs of Segment and RudderStack."
+    ),
+    "tokens": Listed("tokens", DATA, "Create, list, rotate and revoke the tokens of `refold serve`."),
     "rejected": Listed(
         "rejected",
         DATA,

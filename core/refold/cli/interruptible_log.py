@@ -12,6 +12,7 @@ import psycopg
 
 from refold.cli.output import note
 from refold.store.log.log import Log
+from refold.store.pressure import Pressure
 
 T = TypeVar("T")
 
@@ -20,9 +21,21 @@ class InterruptibleLog(Log):
     """A log that Ctrl-C stops after the current batch, so that counts are exact; a second Ctrl-C stops it at once."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, source="ingest")
+        super().__init__(url, source="ingest", pressure="wait", on_wait=self._waits)
         self._in_batch = False
         self._asked = False
+        self._told = ""
+
+    def hold_back(self) -> None:
+        super().hold_back()
+        self.batch_ended()
+
+    def _waits(self, pressure: Pressure) -> None:
+        """Tell once why the file waits, and let Ctrl-C end it."""
+        if self._told != pressure.signals[0].signal:
+            self._told = pressure.signals[0].signal
+            note(f"waiting, so that live events come first: {pressure.because}")
+        self.batch_ended()
 
     def run(self, work: Callable[[psycopg.Connection], T]) -> T:
         self._in_batch = True

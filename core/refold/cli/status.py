@@ -14,6 +14,7 @@ from refold.cli.output import as_json, line, out, table
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.errors import InputError
 from refold.inspect.status import COUNTED, BuildStatus, Status, read
+from refold.model.pressure import Level
 from refold.postgres.standby import Standby
 from refold.store.log.blocking_transactions import BlockingTransaction
 
@@ -105,7 +106,7 @@ def show(now: Status) -> None:
     line(f"workers   {_workers(now)}")
     if now.rejected:
         counts = ", ".join(f"{_counted(count)} {answer}" for answer, count in now.rejected.items())
-        line(f"rejected {counts} (`refold rejected` lists them)")
+        line(f"rejected  {counts} (`refold rejected` lists them)")
     for one in now.sessions:
         if one.seconds is None or one.seconds >= OLD:
             line(f"blocked   by session {_holder(one)}; its events become visible when it commits", "yellow")
@@ -132,6 +133,10 @@ def _alarms(now: Status) -> list[tuple[str, str]]:
         names = ", ".join(f"{build.projection} ({duration(build.lag_seconds or 0.0)})" for build in worst[:NAMED])
         more = f" and {len(worst) - NAMED} more" if len(worst) > NAMED else ""
         told.append((f"behind    by more than {now.lag_limit} s: {names}{more}", "red"))
+    if now.pressure.level is not Level.fine:
+        held = "producers are refused" if now.pressure.level is Level.stop else "bulk waits"
+        unknown = "" if now.pressure.known else "; no worker measures it now"
+        told.append((f"pressure  {held}: {now.pressure.because}{unknown}", "yellow"))
     for build in now.builds:
         if build.dead_letters:
             events = "event" if build.dead_letters == 1 else "events"

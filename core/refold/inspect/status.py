@@ -15,6 +15,7 @@ from refold.postgres.snapshot import snapshot
 from refold.postgres.standby import Standby, standby
 from refold.store.incidents import inspects
 from refold.store.log.blocking_transactions import BlockingTransaction, blocking_transactions
+from refold.store.pressure import Pressure, pressure
 
 EXACT_BELOW = 5_000
 """Most positions of the log that are counted; the length of a longer log is estimated."""
@@ -92,6 +93,7 @@ class Status:
         prepared: prepared transactions that block events, oldest first.
         incidents: open incidents by kind.
         standby: how far the server is behind its primary; None on a primary.
+        pressure: what holds producers back.
     """
 
     at: datetime
@@ -108,6 +110,7 @@ class Status:
     prepared: list[BlockingTransaction] = field(default_factory=list)
     incidents: dict[str, int] = field(default_factory=dict)
     standby: Standby | None = None
+    pressure: Pressure = field(default_factory=Pressure)
 
     @property
     def late(self) -> list[BuildStatus]:
@@ -167,11 +170,12 @@ def read(conn: psycopg.Connection) -> Status:
             "SELECT kind, count(*) FROM refold.incidents WHERE resolved_at IS NULL GROUP BY kind ORDER BY kind"
         ).fetchall()
         behind = standby(conn)
+        held = pressure(conn)
         sessions, prepared = blocking_transactions(conn)
         workers = _one(conn, _WORKERS)
     return Status(
         at, builds, events, exact, segments, ahead, dict(rejected), workers, duties, limit, sessions, prepared,
-        dict(incidents), behind,
+        dict(incidents), behind, held,
     )  # fmt: skip
 
 

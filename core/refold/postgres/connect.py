@@ -23,7 +23,13 @@ from refold.postgres.standby import refusal
 from refold.postgres.watchdog import deadline
 
 Role = Literal[
-    "refold_owner", "refold_producer", "refold_worker", "refold_analyst", "refold_observer", "refold_inspector"
+    "refold_owner",
+    "refold_producer",
+    "refold_worker",
+    "refold_analyst",
+    "refold_observer",
+    "refold_inspector",
+    "refold_door",
 ]
 ROLES: tuple[Role, ...] = get_args(Role)
 READERS: tuple[Role, ...] = ("refold_inspector", "refold_worker", "refold_observer")

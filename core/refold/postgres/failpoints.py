@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Literal, get_args
 
 Point = Literal[
-    "locked", "looked", "rows", "cursor", "committed", "load_rows", "load_indexes", "views",
+    "locked", "looked", "rows", "cursor", "committed", "load_rows", "load_indexes", "views", "group_committed",
     "recover_begun", "recover_segment", "recover_ledger", "recover_build", "recover_audited", "recover_proved",
 ]  # fmt: skip
 POINTS: tuple[Point, ...] = get_args(Point)

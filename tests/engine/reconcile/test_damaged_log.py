@@ -21,7 +21,7 @@ from refold.engine.scrub.accept import accept
 from refold.engine.scrub.scrub import scrub
 from refold.model.stream.cursor import Key
 from refold.model.stream.slices import POSITION_BITS
-from refold.service.duties import scrubbing
+from refold.service.duties import scrub as scrub_duty
 from refold.service.duties.audits import deep_step, quick_audit
 from refold.store import incidents
 from refold.store.builds.build import find
@@ -103,7 +103,7 @@ def test_nothing_is_healed_from_a_damaged_log(shop: Shop, owner: Connection, nam
     # Somebody puts it back: everything closes by itself.
     tamper(owner, "DELETE FROM refold.events")
     tamper(owner, "INSERT INTO refold.events SELECT * FROM public.kept")
-    scrubbing.run(shop.worker, Compiler(SHOP))
+    scrub_duty.run(shop.worker, Compiler(SHOP))
     assert opened(shop, "log_damage") == []
     assert shop.reconcile().drift == 0
     assert opened(shop, "drift") == []
@@ -276,13 +276,13 @@ def test_what_pages_have_read_of_a_damaged_log_is_proved_when_it_is_restored(sho
     owner.execute("CREATE TABLE public.kept AS SELECT * FROM refold.events WHERE event_id = 'e005'")
     (user,) = owner.execute("SELECT user_id FROM public.kept").fetchone() or (None,)
     tamper(owner, DAMAGE["an event deleted"])
-    scrubbing.run(shop.worker, Compiler(SHOP))
+    scrub_duty.run(shop.worker, Compiler(SHOP))
     shop.append([{**one, "id": "later", "user_id": user} for one in shopping() if one["id"] == "e006"])
     shop.drain()
     with owner.transaction():
         owner.execute("SET LOCAL refold.restoring = on")
         owner.execute("INSERT INTO refold.events SELECT * FROM public.kept")
-    scrubbing.run(shop.worker, Compiler(SHOP))
+    scrub_duty.run(shop.worker, Compiler(SHOP))
     assert opened(shop, "log_damage") == []
     deep_step(shop.worker, Compiler(SHOP))
     rows = shop.worker.execute("SELECT projection, kind FROM refold.repairs").fetchall()
@@ -297,15 +297,15 @@ def test_the_duty_looks_at_what_is_new_and_at_the_rest_in_time(
 ) -> None:
     seal_first(shop, owner)
     tamper(owner, "DELETE FROM refold.events WHERE event_id = 'next003'")
-    scrubbing.run(shop.worker, Compiler(None))
+    scrub_duty.run(shop.worker, Compiler(None))
     (damage,) = opened(shop, "log_damage")
     assert [one["event_id"] for one in damage.evidence["damage"]] == ["next003"]
     # What was sealed has been looked at when it was.
     tamper(owner, "DELETE FROM refold.events WHERE event_id = 'e003'")
-    scrubbing.run(shop.worker, Compiler(None))
+    scrub_duty.run(shop.worker, Compiler(None))
     assert opened(shop, "log_damage")[0].evidence["found"] == 1
     owner.execute("UPDATE refold.sealed_slices SET scrubbed_at = now() - interval '8 days'")
-    scrubbing.run(shop.worker, Compiler(None))
+    scrub_duty.run(shop.worker, Compiler(None))
     assert opened(shop, "log_damage")[0].evidence["slices"] == "{[0,1]}"
     row = owner.execute("SELECT min(scrubbed_at) > now() - interval '1 hour' FROM refold.sealed_slices").fetchone()
     assert row == (True,)
@@ -322,7 +322,7 @@ def test_the_duty_does_a_portion_at_a_time(shop: Shop, owner: Connection, monkey
     left = "SELECT count(*) FROM refold.sealed_slices WHERE scrubbed_at < now() - interval '7 days'"
     counts = []
     for _ in range(2):
-        scrubbing.run(shop.worker, Compiler(None))
+        scrub_duty.run(shop.worker, Compiler(None))
         counts += owner.execute(left).fetchall()
     assert counts == [(3,), (0,)]
 

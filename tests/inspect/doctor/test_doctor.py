@@ -250,7 +250,7 @@ def test_what_fails(database_url: str, admin: Connection, examine: Examine) -> N
     append(admin, events(1))
     drain(database_url)
     admin.execute("INSERT INTO refold.duties (name, failures, error) VALUES ('progress', 3, 'Boom: x')")
-    detect(admin, "lag", "daily__1", by="progress", evidence={})
+    detect(admin, "lag", "daily__1", by="lag and stall", evidence={})
     found = examine()
     assert found["metrics"].verdict == "fail" and "check constraint" in found["metrics"].found
     assert found["duties"].verdict == "warn" and "Boom" in found["duties"].found

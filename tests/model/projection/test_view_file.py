@@ -40,6 +40,8 @@ def test_what_a_file_may_do() -> None:
         ),
         ("DROP VIEW metrics.top, metrics.x", 1, "drops more", "Remove the DROP"),
         ("ALTER VIEW metrics.top RENAME TO x", 1, "more than options", "another file"),
+        ("ALTER VIEW metrics.top SET SCHEMA public", 1, "more than options", "another file"),
+        ("ALTER VIEW metrics.top set  schema public", 1, "more than options", "another file"),
         ("COMMENT ON VIEW metrics.x IS 'x'", 1, "COMMENT is about metrics.x", "Remove it."),
         ("CREATE MATERIALIZED VIEW metrics.top AS SELECT 1 AS a", 1, "something else", "create one view"),
         ("UPDATE refold.builds SET state = 'retired'", 1, "something else", "create one view"),

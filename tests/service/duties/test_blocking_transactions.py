@@ -64,7 +64,7 @@ def test_an_open_writer_is_named(
     slow.commit()
     run(worker, NOBODYS)
     [incident] = incidents("held_back")
-    assert (incident.resolved_by, incident.outcome) == ("held back", {"because": "not found again"})
+    assert (incident.resolved_by, incident.outcome) == ("blocking transactions", {"because": "not found again"})
     # The worker is what it was.
     assert worker.execute("SELECT current_user").fetchone() == ("refold_worker",)
 

@@ -114,7 +114,7 @@ def test_one_cause_is_one_incident(builds: list[BuildProgress], found: list[tupl
 
 
 def open_one(kind: str, subject: str, **evidence: Any) -> Incident:
-    return Incident(7, kind, subject, ago(90), ago(30), "progress", None, None, evidence, None)  # type: ignore[arg-type]
+    return Incident(7, kind, subject, ago(90), ago(30), "lag and stall", None, None, evidence, None)  # type: ignore[arg-type]
 
 
 def test_it_stays_one_incident_until_the_last_metric_has_caught_up() -> None:
@@ -175,7 +175,7 @@ def test_without_workers_metrics_lag_and_stand_still(
     drain(database_url)
     run(worker, NOBODYS)
     [found] = incidents("stalled")
-    assert (found.resolved_by, incidents("lag")) == ("progress", [])
+    assert (found.resolved_by, incidents("lag")) == ("lag and stall", [])
     assert wrong(database_url) == {}
 
 

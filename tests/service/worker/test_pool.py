@@ -18,7 +18,8 @@ from psycopg import sql
 
 from refold import append
 from refold.errors import BuildError, NotInstalled
-from refold.service.worker.pool import BACKOFF, Orders, run
+from refold.service.processes import BACKOFF
+from refold.service.worker.pool import Orders, run
 from refold.store.builds.build import find
 from tests.conftest import ServerUnderTest
 from tests.support.law import deploy_project
@@ -235,8 +236,8 @@ def test_a_database_without_refold_is_refused_at_once(server: ServerUnderTest, t
 def test_draining_is_given_up_when_workers_keep_dying(
     project: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("refold.service.worker.pool.BACKOFF", (0.0, BACKOFF[1]))
-    monkeypatch.setattr("refold.service.worker.pool.GIVE_UP", 2)
+    monkeypatch.setattr("refold.service.processes.BACKOFF", (0.0, BACKOFF[1]))
+    monkeypatch.setattr("refold.service.processes.GIVE_UP", 2)
     monkeypatch.setenv("REFOLD_CRASH_AT", "rows")
     append_actions(database_url, 10)
     with pytest.raises(BuildError, match="before all events were applied"):

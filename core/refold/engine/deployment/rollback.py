@@ -23,7 +23,7 @@ from refold.engine.deployment.key_indexes import key_indexes
 from refold.engine.deployment.run import Told, drive
 from refold.engine.reconcile.audit import parameters_of
 from refold.engine.reconcile.heal import heal
-from refold.engine.reconcile.prove import prove
+from refold.engine.reconcile.prove_build import prove
 from refold.engine.reconcile.reconcile import KEYS, outcome
 from refold.engine.reconcile.result import ReconcileReport
 from refold.errors import BuildError

@@ -15,7 +15,7 @@ import psycopg
 from refold.engine.isolate.applied import without_culprits
 from refold.engine.reconcile.audit import parameters_of, parts
 from refold.engine.reconcile.compare import FOUND, compare, differences, hashes, record, slices
-from refold.engine.reconcile.proof import LogProof
+from refold.engine.reconcile.log_proof import LogProof
 from refold.engine.reconcile.recomputed import recompute
 from refold.engine.reconcile.result import ReconcileReport
 from refold.engine.reconcile.scope import Scope, within

@@ -14,8 +14,8 @@ import psycopg
 from refold.engine.reconcile import deep
 from refold.engine.reconcile.audit import as_kept, audit, parameters_of, parts, quick, snapshot
 from refold.engine.reconcile.heal import heal, leave_out_culprits
+from refold.engine.reconcile.log_proof import LogProof
 from refold.engine.reconcile.portions import Portion, next_portion
-from refold.engine.reconcile.proof import LogProof
 from refold.engine.reconcile.result import ReconcileReport
 from refold.engine.reconcile.shown import audit_view
 from refold.errors import BuildError

@@ -17,7 +17,7 @@ from refold.engine.apply.page import write_all
 from refold.engine.isolate.search import Culprit
 from refold.engine.reconcile.audit import parameters_of
 from refold.engine.reconcile.heal import lock_downwards
-from refold.engine.reconcile.proof import LogProof
+from refold.engine.reconcile.log_proof import LogProof
 from refold.errors import BuildError
 from refold.model.sql_text import ident
 from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Key, Read

@@ -26,15 +26,20 @@ def parse_json_line(text: str) -> dict[str, Any]:
     Raises:
         ValueError: the text is not one JSON object; the error's text completes "the line …".
     """
+    value = parse_json(text)
+    if type(value) is not dict:
+        raise ValueError(f"must be a JSON object, not {kind(value)}")
+    return value
+
+
+def parse_json(text: str) -> Any:
+    """Read one JSON value of any kind as `parse_json_line` does, with the same refusals."""
     try:
-        value = _decode(text)
+        return _decode(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not valid JSON: {error.msg} (column {error.colno})") from None
     except RecursionError:
         raise ValueError("is nested too deeply: flatten it") from None
-    if type(value) is not dict:
-        raise ValueError(f"must be a JSON object, not {kind(value)}")
-    return value
 
 
 def readable(text: str | bytes) -> Any:

@@ -198,7 +198,8 @@ def _statement(name: str, tokens: list[Token], source: str, path: Path) -> State
             line=line,
             remedy="Remove the DROP: where a view must be dropped, refold drops it and makes it again.",
         )
-    if words[0] == "ALTER" and (words[at + 3 : at + 4] or [""])[0] not in _TO_FOLLOW:
+    follows = words[at + 3 : at + 5] or [""]
+    if words[0] == "ALTER" and (follows[0] not in _TO_FOLLOW or follows == ["SET", "SCHEMA"]):
         raise ViewError(
             f"ALTER VIEW {SCHEMA}.{name} {' '.join(words[at + 3 : at + 5])} changes more than options and defaults",
             path=path,

@@ -11,7 +11,7 @@ from refold.store.builds.compiled import Compiler
 from refold.store.log.blocking_transactions import BlockingTransaction, blocking_transactions
 from refold.store.schema.settings import Settings, read_settings
 
-NAME = "held back"
+NAME = "blocking transactions"
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:

@@ -15,7 +15,7 @@ from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident, become, open_incidents
 from refold.store.schema.settings import Settings, read_settings
 
-NAME = "progress"
+NAME = "lag and stall"
 Kind = Literal["lag", "stalled"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 ALL = "all metrics"

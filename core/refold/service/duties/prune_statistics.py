@@ -7,7 +7,7 @@ import psycopg
 from refold.store.builds.compiled import Compiler
 from refold.store.schema.settings import read_settings
 
-NAME = "tidying"
+NAME = "prune statistics"
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:

@@ -10,7 +10,7 @@ from refold.store.builds.build import kept
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident, open_incidents, resolve
 
-NAME = "incidents of what is gone"
+NAME = "stale incidents"
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:

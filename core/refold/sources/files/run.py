@@ -87,6 +87,7 @@ def ingest(
         InputError: the rest of the file cannot be read (a damaged gzip); the records before it are stored.
     """
     for records in _batches(source, batch):
+        log.hold_back()
         receipts = log.run(lambda conn, records=records: _append(conn, log, source.name, mapper, records))  # type: ignore[misc]
         log.learn(receipts)
         tally.add(receipt.answer for receipt in receipts)

@@ -128,7 +128,7 @@ def store(conn: psycopg.Connection, events: Sequence[SourceEvent], *, optimistic
     if len(events) < BULK or not plain:
         query, parameters = _ADMIT_JSON, [_sendable(conn, "[" + ",".join(map(_json, events)) + "]")]
     else:
-        query, parameters = _ADMIT_COLUMNS, _columns(events)
+        query, parameters = _ADMIT_COLUMNS, event_columns(events)
     with conn.cursor(row_factory=tuple_row) as cursor:
         rows = cursor.execute(query.encode(), parameters).fetchall()
     return [
@@ -219,15 +219,15 @@ def _copy_line(event: SourceEvent) -> str:
     )
 
 
-def _columns(events: Sequence[SourceEvent]) -> list[str]:
-    """Return the events as six array literals: ids, users, actions, times, metadata, versions."""
+def event_columns(events: Sequence[SourceEvent | None]) -> list[str]:
+    """Return events as six array literals: ids, users, actions, times, metadata, versions; None is an empty row."""
     columns: tuple[Iterable[str], ...] = (
-        [quoted(event.id) for event in events],
-        [quoted(event.user_id or "") for event in events],
-        [quoted(event.action) for event in events],
-        [f'"{event.ts.isoformat()}"' for event in events],
-        [quoted(metadata_json(event.metadata)) for event in events],
-        [str(event.version) for event in events],
+        [quoted(event.id) if event else '""' for event in events],
+        [quoted(event.user_id or "") if event else '""' for event in events],
+        [quoted(event.action) if event else '""' for event in events],
+        [f'"{event.ts.isoformat()}"' if event else "epoch" for event in events],
+        [quoted(metadata_json(event.metadata)) if event else '"{}"' for event in events],
+        [str(event.version) if event else "1" for event in events],
     )
     return ["{" + ",".join(column) + "}" for column in columns]
 

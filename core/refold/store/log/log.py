@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import psycopg
 
+from refold.errors import Overloaded
 from refold.model.event.source_event import Answer, SourceEvent
+from refold.model.pressure import Level
 from refold.postgres.connect import connect
 from refold.postgres.retry import away, retrying
 from refold.postgres.sqlstate import transient
 from refold.postgres.watchdog import Watchdog
 from refold.store.log.append import Receipt, append
+from refold.store.pressure import RETRY_AFTER_S, Pressure
+from refold.store.pressure import pressure as read_pressure
 
 T = TypeVar("T")
+PressureMode = Literal["wait", "raise", "ignore"]
+
+LOOK_S = 2.0
+"""Seconds between two looks at the pressure."""
+WAIT_S = 1.0
+"""Seconds between two looks while a batch waits."""
 
 PESSIMISTIC_BATCHES = 20
 """Batches after a refused COPY that are classified event by event before the next COPY."""
@@ -30,11 +41,24 @@ class Log:
     Args:
         url: libpq URL; the login role must be allowed to act as refold_producer.
         source: name of the producer; recorded with input that is rejected.
+        pressure: what a batch does while producers are held back (`refold.pressure`): "ignore" it; "wait" until all is
+            fine, as bulk does; or "raise" Overloaded once producers are refused.
+        on_wait: called with the pressure about every second while a batch waits.
     """
 
-    def __init__(self, url: str, *, source: str = "python") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        source: str = "python",
+        pressure: PressureMode = "ignore",
+        on_wait: Callable[[Pressure], None] | None = None,
+    ) -> None:
         self._url = url
         self._source = source
+        self._mode = pressure
+        self._on_wait = on_wait
+        self._looked_at = float("-inf")
         self._conn: psycopg.Connection | None = None
         self._watchdog: Watchdog | None = None
         self._pessimistic = 0
@@ -48,8 +72,10 @@ class Log:
 
         Raises:
             psycopg.Error: the database refuses it, or stays away longer than the retries last.
+            Overloaded: producers are refused, and the log was made with pressure="raise".
         """
         batch = list(events)
+        self.hold_back()
         receipts = self.run(lambda conn: append(conn, batch, source=self._source, optimistic=self.optimistic))
         self.learn(receipts)
         return receipts
@@ -66,6 +92,24 @@ class Log:
                     self.close()
                     raise
         raise AssertionError("unreachable: the retries end with a return or an exception")
+
+    def hold_back(self) -> None:
+        """Wait, or raise Overloaded, while producers are held back, as the log was made to do; between two batches."""
+        if self._mode == "ignore" or time.monotonic() - self._looked_at < LOOK_S:
+            return
+        while True:
+            found = self.run(read_pressure)
+            self._looked_at = time.monotonic()
+            if self._mode == "raise":
+                if found.level is Level.stop:
+                    raise Overloaded(f"producers are refused: {found.because}", RETRY_AFTER_S)
+                return
+            # A level that nobody measures any more would keep a producer for ever.
+            if found.level is Level.fine or not found.known:
+                return
+            if self._on_wait is not None:
+                self._on_wait(found)
+            time.sleep(WAIT_S)
 
     def learn(self, receipts: list[Receipt]) -> None:
         """Choose COPY or classification for the next batches: after duplicates, a COPY is likely to be refused."""

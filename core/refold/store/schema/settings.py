@@ -37,6 +37,8 @@ class Settings:
         incident_days: after which incidents are, since they were over.
         build_days: after which builds are, since they were retired.
         scrub_days: in which all of the log is scrubbed once.
+        lag_stop: a live metric so far behind refuses producers, seconds; None never does.
+        disk_limit: bytes that the database and its WAL may take together; None is unknown.
     """
 
     segment_size: int = 1_000_000
@@ -56,6 +58,8 @@ class Settings:
     incident_days: int = 400
     build_days: int = 90
     scrub_days: int = 7
+    lag_stop: int | None = None
+    disk_limit: int | None = None
 
 
 _COLUMNS = ", ".join(field.name for field in fields(Settings))

@@ -31,7 +31,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 from sqlalchemy.types import UserDefinedType
 
 SCHEMA = "refold"
@@ -636,6 +636,10 @@ settings = Table(
     Column("build_days", Integer, nullable=False, server_default=text("90")),
     # In which all of the log is scrubbed once.
     Column("scrub_days", Integer, nullable=False, server_default=text("7")),
+    # Seconds behind at which producers are refused; null: late metrics are better than refused events.
+    Column("lag_stop", Integer),
+    # Bytes that the database and its WAL may take together; null: unknown.
+    Column("disk_limit", BigInteger),
     # What this server's hash functions made of some values when they hashed what is kept: see refold.hash_probe.
     Column("hash_probe", ARRAY(BigInteger)),
     CheckConstraint("singleton", "singleton"),
@@ -650,5 +654,50 @@ settings = Table(
     CheckConstraint("deep_audit_days > 0", "deep_audit_days"),
     CheckConstraint("least(rejected_days, repair_days, incident_days, build_days) > 0", "retention"),
     CheckConstraint("scrub_days > 0", "scrub_days"),
+    CheckConstraint("lag_stop > lag_limit", "lag_stop"),
+    CheckConstraint("disk_limit > 0", "disk_limit"),
     comment="One row: the cluster that the cursors belong to, the size of segments, and all limits.",
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("generation", Integer, nullable=False, comment="How often the name was rotated, from 1."),
+    Column("kind", Text, nullable=False),
+    Column("digest", BYTEA, nullable=False, comment="SHA-256 of the token, whose text is kept nowhere."),
+    Column("hint", Text, nullable=False, comment="The first characters of the token."),
+    Column("source", Text, nullable=False, comment="Name of the producer, recorded with input that is rejected."),
+    Column("origins", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("rate", Integer, comment="Most events a second."),
+    Column("created_at", TIME, nullable=False, server_default=func.now()),
+    Column("created_by", Text, nullable=False, server_default=text("session_user")),
+    Column("expires_at", TIME),
+    Column("revoked_at", TIME),
+    Column("last_used_at", TIME, comment="To the minute."),
+    UniqueConstraint("name", "generation"),
+    UniqueConstraint("digest"),
+    CheckConstraint("kind IN ('secret', 'write_key')", "kind"),
+    CheckConstraint("char_length(name) BETWEEN 1 AND 63", "name"),
+    CheckConstraint("octet_length(digest) = 32", "digest"),
+    CheckConstraint("rate > 0", "rate"),
+    CheckConstraint("kind = 'secret' OR rate IS NOT NULL OR origins <> '{}'", "bounded"),
+    comment="Tokens of the HTTP door.",
+)
+
+# A row a signal, updated every few seconds; producers read all of them.
+pressure_signals = Table(
+    "pressure_signals",
+    metadata,
+    Column("signal", Text, primary_key=True),
+    Column("level", SmallInteger, nullable=False, comment="0 fine, 1 bulk waits, 2 producers are refused."),
+    Column("value", Double, nullable=False, comment="What was measured: seconds, or the used part."),
+    Column("slow_at", Double, nullable=False, comment="Value from which bulk waits."),
+    Column("stop_at", Double, comment="Value from which producers are refused."),
+    Column("since", TIME, nullable=False, server_default=func.now(), comment="When the level was reached, UTC."),
+    Column("seen_at", TIME, nullable=False, server_default=func.now(), comment="When it was last measured, UTC."),
+    CheckConstraint("level BETWEEN 0 AND 2", "level"),
+    postgresql_with={"fillfactor": "50"},
+    comment="What holds producers back: one row a signal, measured by a duty of workers. See refold.pressure.",
 )

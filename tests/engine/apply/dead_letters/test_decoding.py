@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from refold.cli.app import app
 from refold.engine.reconcile.reconcile import reconcile
 from refold.engine.reconcile.release import release
-from refold.service.duties import purity as impure
+from refold.service.duties import purity
 from refold.store.builds.compiled import Compiler
 
 from .prices import Prices
@@ -85,7 +85,7 @@ def test_it_is_quarantined_and_the_others_are_applied(shop: Prices, enriched: Pa
     assert letter.error.startswith(("ValueError", "RecursionError"))
     # Nor does it stop a duty, an audit, a heal or who tries it again.
     compiler = Compiler(enriched)
-    impure.run(shop.worker, compiler)
+    purity.run(shop.worker, compiler)
     assert release(shop.worker, compiler, letter).answer == "failed"
     table = shop.build("enriched").table_name
     shop.admin.execute(f"DELETE FROM refold_builds.{table}; UPDATE refold_builds.{shop.build('raw').table_name}"

@@ -13,8 +13,8 @@ from refold import append
 from refold.engine.reconcile import reconcile
 from refold.inspect.doctor.transactions import holding_vacuum
 from refold.postgres.old_snapshots import HARMLESS, UNDATED, Held
-from refold.service.duties import folding
-from refold.service.duties.old_snapshots import findings, run
+from refold.service.duties import compact_checksums
+from refold.service.duties.held_snapshots import findings, run
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident
 from tests.support.live import SHOP, drain, make_live, wrong
@@ -113,7 +113,7 @@ def test_folding_waits_for_the_end_of_a_held_snapshot(
 ) -> None:
     make_live(database_url)
     monkeypatch.setattr("refold.postgres.old_snapshots.HARMLESS", 1)
-    monkeypatch.setattr(folding, "KEPT", 1)
+    monkeypatch.setattr(compact_checksums, "KEPT", 1)
     limit(held_snapshot_after=0)
     holder = hold(connect)
     for number in range(4):
@@ -121,11 +121,11 @@ def test_folding_waits_for_the_end_of_a_held_snapshot(
         drain(database_url)
     before = counts(admin)
     assert min(before) > 4
-    folding.run(worker, NOBODYS)
+    compact_checksums.run(worker, NOBODYS)
     assert counts(admin) == before
     assert reconcile(worker, SHOP, depth="quick").clean
     holder.commit()
-    folding.run(worker, NOBODYS)
+    compact_checksums.run(worker, NOBODYS)
     builds = admin.execute("SELECT count(*) FROM refold.builds").fetchone()
     assert builds is not None
     assert counts(admin) == (builds[0], 0)
@@ -146,8 +146,8 @@ def test_where_nobody_may_see_who_holds_little_is_wasted(
         append(admin, events(3, f"more{number}-"))
         drain(database_url)
     before = counts(admin)
-    monkeypatch.setattr(folding, "DEAD", 0)
-    folding.run(worker, NOBODYS)
+    monkeypatch.setattr(compact_checksums, "DEAD", 0)
+    compact_checksums.run(worker, NOBODYS)
     assert counts(admin) == before
 
 
@@ -166,7 +166,7 @@ def test_an_audit_sees_no_fold_in_the_middle(
         " UNION ALL TABLE refold.checksum_changes) AS f GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
     )
     before = audit.execute(total).fetchall()
-    folding.run(worker, NOBODYS)
+    compact_checksums.run(worker, NOBODYS)
     assert counts(admin)[1] == 0
     assert audit.execute(total).fetchall() == before
     assert admin.execute(total).fetchall() == before

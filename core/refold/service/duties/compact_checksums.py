@@ -15,7 +15,7 @@ from refold.store.builds.checksums import fold
 from refold.store.builds.compiled import Compiler
 from refold.store.schema.settings import read_settings
 
-NAME = "folding"
+NAME = "compact checksums"
 KEPT = 10
 """Newest cursors of each build to keep: refold needs one; the others help an investigation."""
 PART = 5_000

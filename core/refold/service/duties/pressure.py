@@ -1,0 +1,79 @@
+"""The duty that measures what holds producers back, and records the levels in `refold.pressure`."""
+
+from __future__ import annotations
+
+import psycopg
+
+from refold.model.pressure import Level, next_level
+from refold.postgres.rows import one_row
+from refold.store.builds.compiled import Compiler
+from refold.store.pressure import pressure, record
+from refold.store.schema.settings import Settings, read_settings
+
+NAME = "pressure"
+LAG_BACK = 0.5
+"""Part of the limit below which lag is fine again."""
+CONNECTIONS = (0.85, 0.97, 0.75)
+"""Used parts of all connections: from which bulk waits, from which producers are refused, below which all is well."""
+DISK = (0.85, 0.95, 0.80)
+"""The same of `disk_limit`."""
+
+_LAG = """
+SELECT coalesce(max(extract(epoch FROM clock_timestamp() - o.recorded_at)), 0)::float8
+FROM refold.builds_now AS b
+CROSS JOIN LATERAL refold.oldest_unread(b.done, b.target, b.progress_txid, b.progress_position) AS o
+WHERE b.state = 'live' AND b.failing IS NULL
+"""
+_CONNECTIONS = """
+SELECT count(*)::float8
+       / (current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer)
+FROM pg_stat_activity WHERE backend_type = 'client backend'
+"""
+_DATABASE = "SELECT pg_database_size(current_database())"
+_WAL = "SELECT sum(size)::bigint FROM pg_ls_waldir()"
+
+
+def run(conn: psycopg.Connection, compiler: Compiler) -> None:
+    """Measure lag, connections and disk, and record the level of each, with hysteresis."""
+    settings = read_settings(conn)
+    before = {one.signal: Level(one.level) for one in pressure(conn).signals}
+    marks = _marks(settings)
+    values = {"lag": _number(conn, _LAG), "connections": _number(conn, _CONNECTIONS)}
+    if settings.disk_limit is not None:
+        values["disk"] = _disk_bytes(conn) / settings.disk_limit
+    record(
+        conn,
+        [
+            (
+                name,
+                next_level(before.get(name, Level.fine), value, slow=slow, stop=stop or float("inf"), back=back),
+                value,
+                slow,
+                stop,
+            )
+            for name, value in values.items()
+            for slow, stop, back in [marks[name]]
+        ],
+    )
+
+
+def _marks(settings: Settings) -> dict[str, tuple[float, float | None, float]]:
+    """Return the marks of each signal: slow, stop, back. Pure."""
+    return {
+        "lag": (settings.lag_limit, settings.lag_stop, LAG_BACK * settings.lag_limit),
+        "connections": CONNECTIONS,
+        "disk": DISK,
+    }
+
+
+def _number(conn: psycopg.Connection, query: str) -> float:
+    return float(one_row(conn, query.encode())[0])
+
+
+def _disk_bytes(conn: psycopg.Connection) -> float:
+    """Return the size of the database, and of the WAL where the login may see it (pg_monitor)."""
+    size = _number(conn, _DATABASE)
+    try:
+        return size + _number(conn, _WAL)
+    except psycopg.errors.InsufficientPrivilege:
+        return size

@@ -1,0 +1,1 @@
+"""Messages of other systems, as they come over HTTP, and the events that they are. Pure."""
