@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import os
 import re
@@ -147,6 +148,66 @@ def test_columns_delimiter_and_constants(refold: Refold, tmp_path: Path, conn: C
     ]
 
 
+def test_a_file_as_programs_write_it(refold: Refold, tmp_path: Path, conn: Connection) -> None:
+    (tmp_path / "sheet.csv").write_text(
+        "March\nsep=;\nuserId ;anonymousId;at;note\nann ;a1;2026-03-02 10:00:00 UTC;NULL\n NULL;b1;20260302T110000Z;x\n"
+    )
+    result = refold(
+        "sheet.csv", "--skip-lines", "1", "--null", "NULL", "--null", "\\N", "--trim", "--id-from", "row",
+        "--map", "user_id=userId|anonymousId,ts=at", "--set", "action=view",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    rows = conn.execute(
+        "SELECT user_id, extract(hour FROM ts AT TIME ZONE 'UTC')::int, metadata FROM refold.events ORDER BY event_id"
+    )
+    assert rows.fetchall() == [("ann", 10, {"anonymousId": "a1"}), ("b1", 11, {"note": "x"})]
+
+
+def test_nested_fields(refold: Refold, tmp_path: Path, conn: Connection) -> None:
+    (tmp_path / "cdc.jsonl").write_text(
+        '{"op": "c", "at": 1772442000123456789, "actor": {"id": 7}, "source": {"lsn": 12}}\n{"op": "c", "at": 1}\n'
+    )
+    result = refold(
+        "cdc.jsonl", "--map", "user_id=actor.id,action=op,ts=at", "--id-from", "source.lsn", "--ts-format", "epoch_ns"
+    )
+    assert result.stdout.startswith("cdc.jsonl: 2 received = 1 stored + 0 duplicates + 1 rejected")
+    assert "cdc.jsonl:2: invalid: id: 'source.lsn' (of --id-from) has no value" in result.stderr
+    found = conn.execute("SELECT event_id, user_id, metadata FROM refold.events").fetchall()
+    assert found == [("12", "7", {"actor": {"id": 7}, "source": {"lsn": 12}})]
+
+
+def test_one_event_each_of_an_array_and_of_joined_objects(refold: Refold, tmp_path: Path, conn: Connection) -> None:
+    one = '{{"id": "{}", "action": "view", "ts": "2026-03-02t10:00:00z"}}'
+    (tmp_path / "array.json").write_text(f"[\n{one.format('a')},\n{one.format('b')},\n7\n]\n")
+    (tmp_path / "firehose.jsonl").write_text(one.format("c") + one.format("d") + one.format("a"))
+    result = refold("array.json", "firehose.jsonl")
+    assert result.stdout.splitlines()[:2] == [
+        "array.json: 3 received = 2 stored + 0 duplicates + 1 rejected",
+        "firehose.jsonl: 3 received = 2 stored + 1 duplicates + 0 rejected",
+    ]
+    assert "array.json:4: invalid: the record must be a JSON object, not a number" in result.stderr
+    (tmp_path / "cut.json").write_text(f"[{one.format('e')},\n{one.format('f')[:-3]}")
+    result = refold("cut.json")
+    assert result.exit_code == 2
+    assert result.stdout.startswith("cut.json: 1 received = 1 stored")
+    assert "cut.json ends early: what begins on line 2 is not closed" in result.stderr
+    assert stored(conn) == ["a", "b", "c", "d", "e"]
+
+
+def test_zstd_and_parquet(refold: Refold, tmp_path: Path, conn: Connection) -> None:
+    pa = pytest.importorskip("pyarrow")
+    (tmp_path / "visits.csv.zst").write_bytes(pa.compress(VISITS.encode(), codec="zstd", asbytes=True))
+    result = refold("visits.csv.zst", *OPTIONS)
+    assert result.stdout.startswith("visits.csv: 3 received = 3 stored + 0 duplicates + 0 rejected"), result.output
+    table = pa.table({"who": ["ann", None], "what": ["view", None], "at": pa.array([0, 0], pa.timestamp("ns"))})
+    importlib.import_module("pyarrow.parquet").write_table(table, tmp_path / "visits.parquet")
+    result = refold("visits.parquet", *OPTIONS)
+    assert result.stdout.startswith("visits.parquet: 2 received = 1 stored + 0 duplicates + 1 rejected")
+    assert "visits.parquet:2: invalid: action: the column 'what' is empty" in result.stderr
+    assert refold("visits.parquet", *OPTIONS).stdout.startswith("visits.parquet: 2 received = 0 stored + 1 duplicates")
+    assert len(stored(conn)) == 4
+
+
 WRONG_CALLS = [
     (["visits.csv"], "or option gives the events a value for"),
     (["nowhere.csv", *OPTIONS], "cannot open nowhere.csv: the file does not exist"),
@@ -281,8 +342,11 @@ def test_the_help_shows_the_two_real_examples() -> None:
         "refold ingest simple-onlineshop.csv",
         "refold ingest CDNOW_master.txt.gz",
         "refold ingest --format jsonl -",
+        "--map user_id=actor.id",
+        "userId|anonymousId",
+        "the extra `zstd`",
     ):
         assert example in result.output
     for option in ("--map", "--set", "--id-from", "--timezone", "--ts-format", "--delimiter", "--columns", "--source",
-                   "--format", "--batch", "--strict", "--json"):  # fmt: skip
+                   "--null", "--skip-lines", "--trim", "--format", "--batch", "--strict", "--json"):  # fmt: skip
         assert option in result.output

@@ -38,6 +38,7 @@ class FileFormat(StrEnum):
 
     jsonl = "jsonl"
     csv = "csv"
+    parquet = "parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +50,31 @@ class Reading:
         delimiter: one character, `tab` or `whitespace`.
         columns: column names for a file without a header line.
         name: name of the source.
+        nulls: values of CSV that count as absent.
+        skip_lines: number of lines before the header.
+        trim: leave out white space around the values of CSV.
     """
 
     format: Format | None
     delimiter: str | None
     columns: tuple[str, ...] | None
     name: str | None
+    nulls: tuple[str, ...] = ()
+    skip_lines: int = 0
+    trim: bool = False
 
     def open(self, path: str) -> Source:
         """Open a file, or standard input for `-`."""
-        return open_source(path, format=self.format, delimiter=self.delimiter, columns=self.columns, name=self.name)
+        return open_source(
+            path,
+            format=self.format,
+            delimiter=self.delimiter,
+            columns=self.columns,
+            name=self.name,
+            nulls=self.nulls,
+            skip_lines=self.skip_lines,
+            trim=self.trim,
+        )
 
 
 @app.command(rich_help_panel=DATA)
@@ -71,7 +87,7 @@ def ingest(
         typer.Option(
             "--map",
             metavar="FIELD=COLUMN,…",
-            help="Map fields of the event to columns of the file.",
+            help="Map fields of the event to columns, to nested fields (actor.id) or to the first that is there (a|b).",
             rich_help_panel=COLUMNS,
         ),
     ] = None,
@@ -122,6 +138,20 @@ def ingest(
             "--columns", metavar="A,B,…", help="Column names, for CSV without a header line.", rich_help_panel=EVENTS
         ),
     ] = None,
+    nulls: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--null", metavar="TEXT", help="A CSV value that means no value; repeatable.", rich_help_panel=EVENTS
+        ),
+    ] = None,
+    skip_lines: Annotated[
+        int,
+        typer.Option("--skip-lines", min=0, metavar="N", help="Lines before the header.", rich_help_panel=EVENTS),
+    ] = 0,
+    trim: Annotated[
+        bool,
+        typer.Option("--trim", help="Leave out white space around CSV values.", rich_help_panel=EVENTS),
+    ] = False,
     source: Annotated[
         str | None,
         typer.Option(
@@ -137,11 +167,14 @@ def ingest(
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Load events from files: JSON lines or CSV, plain or compressed with gzip or zlib.
+    """Load events from files: JSON, CSV or Parquet, plain or compressed with gzip, zlib or zstd.
 
     An event has an id, a user_id, an action and a ts (the time when it happened). All other columns of the file go
     into its metadata. refold does not guess: --map maps fields to columns, --set gives a field the same value for all
     events, and --id-from derives ids if the file has none.
+
+    A path reads nested JSON (`--map user_id=actor.id`, `--id-from source.lsn`). `--map 'user_id=userId|anonymousId'`
+    takes the first value that is there and is neither null nor empty text.
 
     `--id-from row` derives the id from the file's name and the row's number. A second run then stores nothing, a file
     that has grown adds its new rows, a changed row is a conflict, and identical rows stay separate events.
@@ -149,6 +182,9 @@ def ingest(
     Every record is stored, recognised as a duplicate, or rejected with its line and the reason (`refold rejected`).
     The exit status is 1 if all records of a file were rejected. After Ctrl-C only whole batches are stored; run the
     same command again to load the rest.
+
+    JSON is one object a line, arrays of objects, or objects without line breaks between. Parquet needs the extra
+    `parquet` of refold, and zstd before Python 3.14 the extra `zstd`.
 
     \b
     Events as JSON lines, from a pipe:
@@ -169,7 +205,15 @@ def ingest(
         map=maps or (), set=constants or (), timezone=timezone, ts_format=ts_format, id_from=id_from
     )
     named = None if columns is None else tuple(columns.split(","))
-    reading = Reading(None if file_format is None else file_format.value, delimiter, named, source)
+    reading = Reading(
+        None if file_format is None else file_format.value,
+        delimiter,
+        named,
+        source,
+        tuple(nulls or ()),
+        skip_lines,
+        trim,
+    )
     check_files(files, mapping, reading)
     reports: list[FileReport] = []
     started = time.monotonic()

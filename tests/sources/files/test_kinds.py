@@ -53,7 +53,11 @@ KINDS: dict[str, tuple[bytes, str, str]] = {
     "x.zip": (archive("events.csv"), "a zip archive", "unzip"),
     "empty.zip": (archive(), "a zip archive", "unzip"),
     "x.xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a spreadsheet (xls)", "Save each sheet as CSV"),
-    "x.parquet": (b"PAR1\x15\x04\x15\x10", "a Parquet file", "duckdb -c"),
+    "x.parquet": (
+        b"PAR1\x15\x04\x15\x10",
+        "a Parquet file that is compressed, cut or in a pipe",
+        "refold ingest FILE.parquet",
+    ),
     "x.feather": (b"ARROW1\0\0\xff\xff", "an Arrow (Feather) file", "Convert it to CSV"),
     "x.orc": (b"ORC\x1d\0\0\x0a", "an ORC file", "Convert it to CSV"),
     "x.avro": (b"Obj\x01\x04\x14avro", "an Avro file", "avro-tools tojson"),

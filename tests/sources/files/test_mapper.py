@@ -181,6 +181,23 @@ def test_json_lines_have_the_shape_of_events() -> None:
     ]
 
 
+def test_events_in_files_may_spell_their_times_otherwise() -> None:
+    texts = ("2020-01-31t12:00:00z", "2020-01-31 12:00:00 UTC", "20200131T120000Z", "2020-01-31T12:00:00,0Z")
+    for text in texts:
+        assert convert(f'{{"id": "a", "action": "v", "ts": "{text}"}}', form="jsonl") == [
+            event(id="a", action="v", ts=NOON)
+        ]
+    assert convert('{"id": "a", "action": "v", "ts": "20200131T120000"}', form="jsonl") == [
+        "ts: '20200131T120000' has no offset from UTC: name its time zone with --timezone"
+    ]
+
+
+def test_digits_of_nanoseconds_pass_no_float() -> None:
+    [found] = convert('{"id": "a", "action": "v", "ts": 1772442000123456789}', form="jsonl", ts_format="epoch_ns")
+    assert isinstance(found, SourceEvent)
+    assert found.ts == datetime(2026, 3, 2, 9, 0, 0, 123456, tzinfo=UTC)
+
+
 def test_json_lines_with_options_but_no_map_keep_their_shape() -> None:
     found = convert(
         lines(

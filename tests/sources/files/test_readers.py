@@ -43,15 +43,6 @@ def test_json_lines_with_bad_bytes_keep_their_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "each"), [('[{"a": 1},\n{"a": 2}]', ".[]"), ("[\n{}\n]", ".[]"), ('{\n"a": 1\n}', ".")]
-)
-def test_json_that_is_not_lines(text: str, each: str) -> None:
-    with pytest.raises(InputError, match="does not have one object per line") as caught:
-        records(text, format="jsonl")
-    assert f"jq -c '{each}'" in str(caught.value.remedy)
-
-
-@pytest.mark.parametrize(
     ("name", "options", "columns"),
     [
         ("x.csv", {}, ("a", "b;c")),
@@ -66,6 +57,7 @@ def test_json_that_is_not_lines(text: str, each: str) -> None:
         ("x.txt", {"columns": ["u", " v "]}, ("u", "v")),
         ("x.jsonl", {}, None),
         ("x.ndjson.gz", {}, None),
+        ("x.json", {}, None),
         ("x.csv", {"format": "jsonl"}, None),
     ],
 )

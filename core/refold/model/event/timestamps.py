@@ -10,10 +10,11 @@ casts. The range is 0001-01-01 to 9999-12-31 UTC, which both Python and Postgres
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
-from decimal import ROUND_FLOOR, Decimal
+from decimal import ROUND_FLOOR, Decimal, localcontext
 from functools import lru_cache
 
 from refold.model.event.exact_json import kind
+from refold.model.event.spellings import as_iso
 
 EARLIEST_MS = -62_135_596_800_000
 LATEST_MS = 253_402_300_799_999
@@ -99,7 +100,7 @@ def parser(timezone: tzinfo | None = None, ts_format: str | None = None) -> Call
             that occurred twice means the first. A date alone means the start of that day.
         ts_format: `epoch_s`, `epoch_ms`, `epoch_us`, `epoch_ns` (fractions allowed), `excel` (days since 1899-12-30,
             as spreadsheets count them, to the millisecond) or a format of `datetime.strptime`. Without it, text is ISO
-            8601 and an integer is milliseconds since 1970, if that lies between 1990 and 2200.
+            8601 (see `spellings`) and an integer is milliseconds since 1970, if that lies between 1990 and 2200.
 
     Raises:
         ValueError: the format cannot work. The returned function raises it for a time that it cannot read.
@@ -139,17 +140,20 @@ def _read_plain(value: object, timezone: tzinfo | None) -> datetime:
             return _from_unmarked(value)
         remedy = f": {name_it(str(value))}" if isinstance(value, (float, Decimal)) else ""
         raise ValueError(f"must be a string or an integer, not {kind(value)}{remedy}")
-    text = value.strip()
+    written = text = value.strip()
     form = _LOCAL(text)
+    if form is None:
+        text = as_iso(written)
+        form = _LOCAL(text)
     if form is None:
         if not text:
             raise ValueError("is empty")
         remedy = name_it(text) if _NUMBER(text) else "name its format with --ts-format (a strptime format)"
-        raise ValueError(f"{_short(text)} is not an ISO 8601 time: {remedy}")
+        raise ValueError(f"{_short(written)} is not an ISO 8601 time: {remedy}")
     if form[2]:
         return _from_valid_iso(text)
     if timezone is None:
-        raise ValueError(f"{_short(text)} has no offset from UTC: name its time zone with --timezone")
+        raise ValueError(f"{_short(written)} has no offset from UTC: name its time zone with --timezone")
     return _localise(_from_iso_digits(text), timezone, whole_day=len(text) == len(form[1]))
 
 
@@ -191,7 +195,9 @@ def _read_epoch(value: object, microseconds: Decimal) -> datetime:
     text = _text(value)
     if not _NUMBER(text):
         raise ValueError(f"{_short(text)} is not a number in the unit that --ts-format names")
-    since = (Decimal(text) * microseconds).to_integral_value(ROUND_FLOOR)
+    # Exact by its digits: a product of more than 28 would be rounded, and the microsecond up.
+    with localcontext(prec=len(text) + 8):
+        since = (Decimal(text) * microseconds).to_integral_value(ROUND_FLOOR)
     if not EARLIEST_MS * 1000 <= since <= LATEST_MS * 1000 + 999:
         raise ValueError(f"{_short(text)} {_OUT_OF_RANGE}")
     return _EPOCH + timedelta(microseconds=int(since))

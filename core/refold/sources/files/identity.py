@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import PurePath
 
 from refold.errors import InputError
+from refold.sources.files.lookup import Lookup
 from refold.sources.files.packing import unpacked_name
 
 STDIN = "-"
@@ -26,7 +27,10 @@ class IdFrom:
 
     @classmethod
     def parse(cls, text: str) -> "IdFrom":
-        """Parse `row` or `column,column`. A column that is called row needs `--map id=row`."""
+        """Parse `row` or `column,column`; paths such as `source.lsn` are columns too.
+
+        A column that is called row needs `--map id=row`.
+        """
         columns = tuple(name.strip() for name in text.split(","))
         if columns == ("row",):
             return cls()
@@ -36,7 +40,7 @@ class IdFrom:
 
 
 def source_name(path: str, name: str | None = None) -> str:
-    """Return a source's name: the given one, or the file's base name without .gz, so that unpacking changes no id."""
+    """Return a source's name: the given one, or the file's base name without .gz or .zst: unpacking changes no id."""
     chosen = name if name is not None else STDIN if path == STDIN else unpacked_name(PurePath(path).name)
     try:
         chosen.encode()
@@ -62,7 +66,7 @@ def joined_id(columns: tuple[str, ...], fields: dict[str, object]) -> str:
     """
     values = []
     for column in columns:
-        value = fields.get(column)
+        value = fields[column] if column in fields else _looked_up(column, fields)
         if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
             what = "has no value" if value is None else "is neither text nor a number"
             raise ValueError(f"id: {column!r} (of --id-from) {what}")
@@ -70,3 +74,8 @@ def joined_id(columns: tuple[str, ...], fields: dict[str, object]) -> str:
     if not any(values):
         raise ValueError(f"id: {', '.join(columns)} (of --id-from) are empty")
     return ":".join(values)
+
+
+def _looked_up(column: str, fields: dict[str, object]) -> object:
+    found = Lookup.parse(column).find(fields)
+    return None if found is None else found[1]

@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 from refold.errors import InputError
 from refold.sources.files.kinds import HEAD_BYTES, kind_of
-from refold.sources.files.packing import DAMAGED, Inflated, packing
+from refold.sources.files.packing import DAMAGED, Inflated, opened_zstd, packing
 
 Stream = io.BufferedReader | gzip.GzipFile
 
@@ -18,6 +18,7 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 
 KEPT_BYTES = 64 * 1024
 
+_PIECE_BYTES = 64 * 1024
 _BOM = b"\xef\xbb\xbf"
 _MAX_LAYERS = 4
 """Most layers of compression: some exports are compressed twice by mistake."""
@@ -52,6 +53,7 @@ class LineReader:
         self._owned: BinaryIO | None = None
         self._packing: str | None = None
         self._number = 0
+        self._first = b""
         if str(path) == "-":
             file = stdin if stdin is not None else sys.stdin.buffer
         else:
@@ -81,15 +83,52 @@ class LineReader:
         return self
 
     def __next__(self) -> Line:
-        data = self._readline(MAX_LINE_BYTES + 1)
+        data, self._first = self._first or self._next_bytes(), b""
         if not data:
             raise StopIteration
         self._number += 1
-        if self._number == 1:
-            data = data.removeprefix(_BOM)
         if len(data) > MAX_LINE_BYTES and not data.endswith(b"\n"):
             return self._too_long(data)
-        return _decode(self._number, data)
+        return decode(self._number, data)
+
+    def first(self) -> bytes:
+        """Return the next line that is not blank, or its first `MAX_LINE_BYTES`; it is read again.
+
+        Blank lines before it are gone. The result is empty at the end of the file.
+        """
+        while not self._first and (data := self._next_bytes()):
+            if data.strip():
+                self._first = data
+            else:
+                self._number += 1
+        return self._first
+
+    def skip(self, count: int) -> None:
+        """Leave out lines, which count nevertheless.
+
+        Args:
+            count: number of lines; a file may have fewer.
+        """
+        for _ in range(count):
+            if next(self, None) is None:
+                return
+
+    @property
+    def number(self) -> int:
+        """Return the number of lines that were read."""
+        return self._number
+
+    def piece(self) -> bytes:
+        """Return the next bytes wherever lines end, as they come; nothing at the end of the file."""
+        try:
+            data = self._first or self._stream.read1(_PIECE_BYTES)
+        except DAMAGED:
+            raise self._damaged() from None
+        except OSError as error:
+            raise self._unreadable(error) from None
+        self._first = b""
+        self._number += data.count(b"\n")
+        return data
 
     def close(self) -> None:
         """Close the file; standard input stays open."""
@@ -120,9 +159,12 @@ class LineReader:
             if found is None:
                 return stream
             self._packing = found
-            stream = (
-                gzip.GzipFile(fileobj=stream, mode="rb") if found == "gzip" else io.BufferedReader(Inflated(stream))
-            )
+            if found == "gzip":
+                stream = gzip.GzipFile(fileobj=stream, mode="rb")
+            elif found == "zlib":
+                stream = io.BufferedReader(Inflated(stream))
+            else:
+                stream = opened_zstd(stream, self.label)
             try:
                 head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
             except DAMAGED:
@@ -135,13 +177,20 @@ class LineReader:
             remedy="Get the file again and repeat the command: stored events count as duplicates.",
         )
 
+    def _next_bytes(self) -> bytes:
+        data = self._readline(MAX_LINE_BYTES + 1)
+        return data if self._number else data.removeprefix(_BOM)
+
     def _readline(self, limit: int) -> bytes:
         try:
             return self._stream.readline(limit)
         except DAMAGED:
             raise self._damaged() from None
         except OSError as error:
-            raise InputError(f"cannot read {self.label} after line {self._number}: {error.strerror or error}") from None
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: OSError) -> InputError:
+        return InputError(f"cannot read {self.label} after line {self._number}: {error.strerror or error}")
 
     def _too_long(self, data: bytes) -> Line:
         size = len(data)
@@ -150,7 +199,7 @@ class LineReader:
             if rest.endswith(b"\n"):
                 break
         error = f"has {size} bytes, more than {MAX_LINE_BYTES}; only the first {KEPT_BYTES} are kept"
-        return _decode(self._number, data[:KEPT_BYTES])._replace(error=error, cut=True)
+        return decode(self._number, data[:KEPT_BYTES])._replace(error=error, cut=True)
 
 
 class _CountingReader(io.RawIOBase):
@@ -177,7 +226,13 @@ class _CountingReader(io.RawIOBase):
         return len(data)
 
 
-def _decode(number: int, data: bytes) -> Line:
+def decode(number: int, data: bytes) -> Line:
+    """Return bytes as a line; what is no text is replaced, and is its error.
+
+    Args:
+        number: number of the line.
+        data: its bytes.
+    """
     error = None
     try:
         text = data.decode()

@@ -2,6 +2,8 @@
 
 A column goes where `--map` sends it; one that is called like a field of the event, and that `--map` does not
 mention, fills that field; the rest go into metadata under their own names. Empty CSV values count as absent.
+A path (`actor.id`) reads from an object, which stays in metadata whole; of several places (`a|b`), the first that has
+a value fills the field, and the others stay in metadata.
 JSON lines without `--map` must have the shape of events already: there a field too many is an error.
 """
 
@@ -17,7 +19,9 @@ from refold.errors import InputError
 from refold.model.event import timestamps
 from refold.model.event.exact_json import parse_json_line
 from refold.model.event.source_event import MAX_VERSION, SourceEvent, reasons
+from refold.model.event.spellings import as_iso
 from refold.sources.files.identity import STDIN, joined_id, row_id
+from refold.sources.files.lookup import EMPTY, Lookup
 from refold.sources.files.mapping import FIELDS, ID_REMEDY, IN_METADATA, Mapping, did_you_mean
 from refold.sources.files.records import Record, Source
 
@@ -40,6 +44,8 @@ class _Plan:
     """Column that holds a whole metadata object."""
     keys: tuple[tuple[str, str], ...]
     """(key in metadata, column)."""
+    lookups: tuple[tuple[str, Lookup], ...]
+    """(target, place) of paths and choices, which each record answers anew."""
 
 
 class Mapper:
@@ -52,6 +58,8 @@ class Mapper:
         self._mapping = mapping
         self._source = source.name
         self._columns = source.columns
+        self._is_text = source.is_text
+        self._absent = source.absent
         self._convert: dict[str, Callable[[Any], object]] = {
             "ts": _named("ts", timestamps.parser(mapping.timezone, mapping.ts_format)),
             "version": _named("version", _version),
@@ -72,7 +80,15 @@ class Mapper:
         if record.fields is None:
             return record.error or "cannot be read"
         try:
-            event = SourceEvent.model_validate(self._shape(record, record.fields))
+            shape = self._shape(record, record.fields)
+            try:
+                event = SourceEvent.model_validate(shape)
+            except ValidationError:
+                written = shape.get("ts")
+                if not self._unmarked or not isinstance(written, str) or as_iso(written) == written:
+                    raise
+                # Only files spell their times so.
+                event = SourceEvent.model_validate({**shape, "ts": self._convert["ts"](written)})
             ts = record.fields["ts"] if self._unmarked else None
             if type(ts) is int and ts not in timestamps.LIKELY_MS:
                 self._convert["ts"](ts)  # says what it is
@@ -108,28 +124,63 @@ class Mapper:
 
     def _mapped(self, record: Record, fields: dict[str, object]) -> dict[str, object]:
         plan = self._fixed_plan or self._plan_for(tuple(fields))
-        is_text = self._columns is not None
+        absent = self._absent
         event = self._constants.copy()
         for target, column in plan.fields:
             value = fields[column]
-            if value == "" and is_text:
+            if value == absent:
                 if target in _REMEDIES:
                     raise ValueError(f"{target}: the column {column!r} is empty")
                 continue
-            if target in self._convert:
-                event[target] = self._converted(target, value)
-            else:
-                event[target] = value if is_text else _integer_as_text(value)
+            event[target] = self._value(target, value)
         metadata = self._constant_keys.copy()
-        if is_text:
-            metadata.update([(key, value) for key, column in plan.keys if (value := fields[column]) != ""])
+        if self._columns is not None:
+            metadata.update([(key, value) for key, column in plan.keys if (value := fields[column]) != absent])
         else:
             metadata.update([(key, fields[column]) for key, column in plan.keys if column in fields])
-        if plan.metadata and fields[plan.metadata] != "":
-            metadata = _merged(self._converted("metadata", fields[plan.metadata]), metadata)
+        whole = fields[plan.metadata] if plan.metadata else absent
+        if plan.lookups:
+            whole = self._look_up(plan.lookups, fields, event, metadata, whole)
+        if whole not in (absent, ""):
+            metadata = _merged(self._converted("metadata", whole), metadata)
         event["metadata"] = _merged(event["metadata"], metadata) if "metadata" in event else metadata
         self._add_id(event, record, fields)
         return event
+
+    def _value(self, target: str, value: object) -> object:
+        if target in self._convert:
+            return self._converted(target, value)
+        return value if self._is_text else _integer_as_text(value)
+
+    def _look_up(
+        self,
+        lookups: tuple[tuple[str, Lookup], ...],
+        fields: dict[str, object],
+        event: dict[str, object],
+        metadata: dict[str, object],
+        whole: object,
+    ) -> object:
+        """Fill fields and metadata from paths and choices; return the value of the whole metadata."""
+        found = {target: lookup.find(fields) for target, lookup in lookups}
+        for one in found.values():
+            # The column that fills a field is not repeated in metadata.
+            if one is not None and one[0] in fields:
+                metadata.pop(one[0], None)
+        for target, lookup in lookups:
+            one = found[target]
+            if one is None or one[1] == self._absent:
+                if target in _REMEDIES:
+                    raise ValueError(f"{target}: the record has no value for {lookup.text!r}")
+            elif target == "metadata":
+                whole = one[1]
+            elif target in FIELDS:
+                event[target] = self._value(target, one[1])
+            else:
+                key = target.removeprefix(IN_METADATA)
+                if metadata.get(key) not in EMPTY:
+                    raise ValueError(f"metadata: would get {key!r} twice: map that column to another key")
+                metadata[key] = one[1]
+        return whole
 
     def _as_it_is(self, record: Record, fields: dict[str, object]) -> dict[str, object]:
         event = {**self._constants, **fields}
@@ -184,14 +235,21 @@ class Mapper:
 
     def _plan(self, columns: Sequence[str]) -> _Plan:
         wanted = dict(self._mapping.map)
-        mentioned = set(wanted.values())
+        places = {text: Lookup.parse(text) for text in wanted.values()}
+        mentioned = {place for lookup in places.values() for place in (lookup.text, *lookup.places)}
         by_name = set(FIELDS) - wanted.keys() - self._constants.keys()
         if self._mapping.id_from:
             by_name.discard("id")
         wanted |= {name: name for name in columns if name in by_name and name not in mentioned}
         self._check_columns(columns, wanted)
-        taken = set(wanted.values())
-        keys = [(t.removeprefix(IN_METADATA), c) for t, c in wanted.items() if t not in FIELDS]
+        lookups = tuple(
+            (target, places[text])
+            for target, text in wanted.items()
+            if text not in columns and not places[text].is_simple()
+        )
+        direct = {target: text for target, text in wanted.items() if target not in dict(lookups)}
+        taken = set(direct.values())
+        keys = [(t.removeprefix(IN_METADATA), c) for t, c in direct.items() if t not in FIELDS]
         keys += [(column, column) for column in columns if column not in taken]
         names = [*self._constant_keys, *(key for key, _ in keys)]
         twice = next((name for name in names if names.count(name) > 1), None)
@@ -200,20 +258,26 @@ class Mapper:
                 f"metadata would get {twice!r} twice", remedy=f"Rename one of them: --map metadata.OTHER={twice}"
             )
         return _Plan(
-            tuple((t, c) for t, c in wanted.items() if t in FIELDS and t != "metadata"),
-            wanted.get("metadata"),
+            tuple((t, c) for t, c in direct.items() if t in FIELDS and t != "metadata"),
+            direct.get("metadata"),
             tuple(keys),
+            lookups,
         )
 
     def _check_columns(self, columns: Sequence[str], wanted: dict[str, str]) -> None:
-        what = "field" if self._columns is None else "column"
-        needed = [(f"--map {t}=…", c) for t, c in wanted.items() if t in FIELDS or self._columns is not None]
+        fixed = self._columns is not None
+        what = "column" if fixed else "field"
+        needed = [(f"--map {t}=…", c) for t, c in wanted.items() if t in FIELDS or fixed]
         needed += [("--id-from", c) for c in (self._mapping.id_from.columns if self._mapping.id_from else ())]
         for option, column in needed:
-            if column not in columns:
-                joined = self._columns is not None and len(columns) == 1 and re.search("[,;|\t]", columns[0])
+            lookup = Lookup.parse(column)
+            if not fixed and not lookup.is_simple():
+                continue  # each record has it or lacks it
+            if not lookup.in_columns(tuple(columns), nested=not self._is_text):
+                joined = fixed and len(columns) == 1 and re.search("[,;|\t]", columns[0])
+                named = " or ".join(repr(place) for place in lookup.places)
                 raise InputError(
-                    f"there is no {what} {column!r} for {option}{did_you_mean(column, columns)}",
+                    f"there is no {what} {named} for {option}{did_you_mean(column, columns)}",
                     remedy=f"Add --delimiter {joined[0]!r}." if joined else f"The {what}s are: {', '.join(columns)}.",
                 )
         filled = wanted.keys() | self._constants.keys() | ({"id"} if self._mapping.id_from else set())

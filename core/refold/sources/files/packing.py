@@ -1,17 +1,37 @@
-"""Compressed files: gzip, and zlib, for which Python has no file object."""
+"""Compressed files: gzip, zlib (for which Python has no file object) and zstd."""
 
 import gzip
+import importlib
 import io
 import re
 import zlib
-from typing import Protocol
+from types import ModuleType
+from typing import Any, Protocol, cast
 
-DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
+from refold.errors import InputError
+
+
+def _zstd() -> ModuleType | None:
+    """Return the module that reads zstd: Python 3.14 has it, and earlier ones with backports.zstd."""
+    for name in ("compression.zstd", "backports.zstd"):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    return None
+
+
+_ZSTD_MODULE = _zstd()
+_ZSTD_ERRORS: tuple[type[Exception], ...] = () if _ZSTD_MODULE is None else (_ZSTD_MODULE.ZstdError,)
+
+DAMAGED: tuple[type[Exception], ...] = (EOFError, zlib.error, gzip.BadGzipFile, *_ZSTD_ERRORS)
 """Errors for compressed data that end early or are damaged."""
 
 _GZIP = b"\x1f\x8b"
 _ZLIB = re.compile(rb"x[\x01\x5e\x9c\xda]", re.DOTALL).match
-_SUFFIXES = (".gz", ".gzip", ".zlib", ".zz")
+# A frame, or one to be left out, with which parallel compressors begin.
+_ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL).match
+_SUFFIXES = (".gz", ".gzip", ".zlib", ".zz", ".zst", ".zstd")
 
 
 class _Readable(Protocol):
@@ -19,7 +39,7 @@ class _Readable(Protocol):
 
 
 def packing(head: bytes) -> str | None:
-    """Return how data with these first bytes are compressed: `gzip`, `zlib`, or None.
+    """Return how data with these first bytes are compressed: `gzip`, `zlib`, `zstd`, or None.
 
     The first two bytes of zlib may also be text that begins with an x: then the rest is text too.
     """
@@ -27,7 +47,27 @@ def packing(head: bytes) -> str | None:
         return "gzip"
     if _ZLIB(head) and not _is_text(head):
         return "zlib"
+    if _ZSTD(head):
+        return "zstd"
     return None
+
+
+def opened_zstd(file: "_Readable", label: str) -> io.BufferedReader:
+    """Return a reader of zstd data in bounded memory; it raises one of `DAMAGED` if they end early or are damaged.
+
+    Args:
+        file: the compressed data.
+        label: what to call the file in an error.
+
+    Raises:
+        InputError: no module that reads zstd is installed.
+    """
+    if _ZSTD_MODULE is None:
+        raise InputError(
+            f"{label} is compressed with zstd, which Python reads since 3.14",
+            remedy="Run `pip install 'refold[zstd]'`, or decompress it: zstd -dc FILE | refold ingest --format csv -",
+        )
+    return io.BufferedReader(cast(Any, _ZSTD_MODULE.ZstdFile(file, "rb")), 1 << 16)
 
 
 def unpacked_name(name: str) -> str:

@@ -11,7 +11,7 @@ class Record(NamedTuple):
     """One record of a source: its `fields`, or the `error` that prevented reading them."""
 
     line: int
-    """Physical line on which it starts, from 1."""
+    """Physical line on which it starts, from 1; in Parquet, its row."""
     row: int
     """Number among the data records, from 1; blank lines and the header do not count, errors do."""
     raw: str
@@ -20,11 +20,19 @@ class Record(NamedTuple):
     error: str | None = None
 
 
+class _Nothing:
+    """The type of a value that no record has."""
+
+
 class Source(ABC):
     """An open source of records, and a context manager; it can be iterated once."""
 
     columns: tuple[str, ...] | None = None
-    """Columns of a CSV file; None for JSON lines, where each record has its own."""
+    """Columns of a CSV or Parquet file; None for JSON, where each record has its own."""
+    is_text = False
+    """Whether all values are text, as in CSV."""
+    absent: object = _Nothing()
+    """The value that counts as absent: empty text in CSV. In JSON every value counts, null too."""
 
     def __init__(self, lines: LineReader, name: str) -> None:
         self.name = name

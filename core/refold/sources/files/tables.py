@@ -5,6 +5,7 @@ import re
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from refold.errors import InputError
 from refold.sources.files.lines import KEPT_BYTES, MAX_LINE_BYTES, Line, LineReader
@@ -13,13 +14,54 @@ from refold.sources.files.records import Record, Source
 _WORDS = re.compile(r"[^ \t\r\n\f\v]+").findall
 
 
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What a program writes into CSV besides the values.
+
+    Args:
+        nulls: texts that mean that there is no value.
+        trim: leave out white space around values.
+    """
+
+    nulls: frozenset[str] = frozenset()
+    trim: bool = False
+
+    def cleaned(self, values: list[str]) -> list[str]:
+        """Return values as they are meant; one that is absent is empty."""
+        if self.trim:
+            values = [value.strip() for value in values]
+        if self.nulls:
+            values = ["" if value in self.nulls else value for value in values]
+        return values
+
+
+NO_HABITS = Habits()
+_SEPARATOR = re.compile(rb'"?sep=(?P<delimiter>[^"\r\n\x00\x80-\xff])"?\s*', re.IGNORECASE)
+
+
+def separator(lines: LineReader) -> str | None:
+    """Return the delimiter that the first line names for Excel (`sep=;`), and read past that line; None without it.
+
+    Args:
+        lines: lines of a CSV file, from its beginning.
+    """
+    found = _SEPARATOR.fullmatch(lines.first())
+    if found is None:
+        return None
+    next(lines)
+    return found["delimiter"].decode()
+
+
 class _Table(Source):
     """Rows under named columns."""
 
     columns: tuple[str, ...]
+    is_text = True
+    absent = ""
 
-    def __init__(self, lines: LineReader, name: str, columns: Sequence[str] | None) -> None:
+    def __init__(self, lines: LineReader, name: str, columns: Sequence[str] | None, habits: Habits = NO_HABITS) -> None:
         super().__init__(lines, name)
+        self._habits = habits
         self._rows = self._split()
         self.columns = self._header() if columns is None else tuple(column.strip() for column in columns)
         self._check_columns()
@@ -51,7 +93,7 @@ class _Table(Source):
             if error is None and len(values) != expected:
                 error = f"has {len(values)} values for {expected} columns"
             if error is None:
-                yield Record(line, row, raw, dict(zip(columns, values, strict=True)))
+                yield Record(line, row, raw, dict(zip(columns, self._habits.cleaned(values), strict=True)))
             else:
                 yield Record(line, row, raw, None, f"the row {error}")
 
@@ -69,13 +111,20 @@ class Whitespace(_Table):
 class Csv(_Table):
     """A CSV source (RFC 4180) with any delimiter; quoted values may contain line ends."""
 
-    def __init__(self, lines: LineReader, name: str, columns: Sequence[str] | None, delimiter: str = ",") -> None:
+    def __init__(
+        self,
+        lines: LineReader,
+        name: str,
+        columns: Sequence[str] | None,
+        delimiter: str = ",",
+        habits: Habits = NO_HABITS,
+    ) -> None:
         self._feed = _Feed(lines)
-        # strict: half-quoted values are an error and not a guess.
-        self._csv = csv.reader(self._feed, delimiter=delimiter, strict=True)
+        # strict: half-quoted values are an error and not a guess. A blank before a quote belongs to no value.
+        self._csv = csv.reader(self._feed, delimiter=delimiter, strict=True, skipinitialspace=habits.trim)
         # The limit is the module's, for the whole process; it is only ever raised.
         csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
-        super().__init__(lines, name, columns)
+        super().__init__(lines, name, columns, habits)
 
     def _split(self) -> Iterator[tuple[int, str, list[str], str | None]]:
         feed = self._feed
