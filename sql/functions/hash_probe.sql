@@ -14,7 +14,7 @@ SELECT ARRAY[
     hash_record_extended(ROW('2026-03-02 10:00:00+00'::timestamptz, '2026-03-02 10:00:00'::timestamp), 0),
     hash_record_extended(ROW('2026-03-02'::date, '10:00'::time, '36 hours'::interval), 0),
     hash_record_extended(ROW('{"a": [1.0, "x", true, null], "b": {}}'::jsonb), 0),
-    hash_record_extended(ROW(true, '\xc0de'::bytea, '6f8f2a4e-0000-4000-8000-000000000001'::uuid), 0),
+    hash_record_extended(ROW(true, decode('c0de', 'hex'), '6f8f2a4e-0000-4000-8000-000000000001'::uuid), 0),
     hash_record_extended(ROW(ARRAY['a', 'b'], ARRAY[1, 2], '10.0.0.1'::inet), 0),
     hash_record_extended(ROW('726'::xid8), 0),
     hashint8extended(726, 1)

@@ -17,7 +17,7 @@ BEGIN
       AND c.relkind = 'r' AND c.relispartition
     ORDER BY c.relname DESC
     LIMIT 1;
-    RETURN coalesce(substring(bound FROM 'TO \(''?(\d+)''?\)')::bigint, 1);
+    RETURN coalesce(substring(bound FROM 'TO [(]''?([0-9]+)''?[)]')::bigint, 1);
 END
 $$;
 

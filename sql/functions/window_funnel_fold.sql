@@ -45,7 +45,7 @@ DECLARE
 BEGIN
     IF kept IS NULL THEN
         IF events IS NULL THEN
-            RETURN '\x00ff';
+            RETURN decode('00ff', 'hex');
         END IF;
     ELSE
         level := get_byte(kept, 0);
@@ -133,7 +133,7 @@ BEGIN
     END IF;
     level := cardinality(open_until);
     IF level = steps THEN
-        RETURN set_byte('\x00ff', 0, level) || chain;
+        RETURN set_byte(decode('00ff', 'hex'), 0, level) || chain;
     END IF;
 
     latest := events;
@@ -152,7 +152,7 @@ BEGIN
             latest := substr(events, 20 * cut + 1);
         END IF;
     END IF;
-    kept := set_byte('\x00ff', 0, level) || chain;
+    kept := set_byte(decode('00ff', 'hex'), 0, level) || chain;
     IF earlier <> '' THEN
         kept := set_byte(kept, 1, length(earlier) / 8 - 1);
     END IF;

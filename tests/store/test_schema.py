@@ -270,3 +270,21 @@ def test_the_database_has_the_files_objects_and_no_others(conn: Connection) -> N
     names = {name for (name,) in rows}
     assert names == {"plain" if stem in PLAIN else stem for stem in functions}
     assert len(rows) == len(functions)
+
+
+def test_no_function_depends_on_how_a_session_reads_backslashes(admin: psycopg.Connection[Any]) -> None:
+    """Bodies are parsed in the calling session: standard_conforming_strings = off makes a backslash something else."""
+    found = admin.execute(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'refold'::regnamespace"
+        " AND strpos(regexp_replace(prosrc, '--[^\\n]*', '', 'g'), chr(92)) > 0"
+    ).fetchall()
+    assert found == []
+    segments = "SELECT count(*) FROM refold.segments"
+    before = admin.execute(segments).fetchone()
+    end = admin.execute("SELECT refold.log_end()").fetchone()
+    admin.execute("SET standard_conforming_strings = off")
+    assert admin.execute("SELECT refold.log_end()").fetchone() == end
+    for number in range(3):
+        event = f'[{{"id": "e{number}", "action": "a", "ts": 0}}]'
+        admin.execute("SELECT * FROM refold.append(%s)", (event,))
+    assert admin.execute(segments).fetchone() == before
