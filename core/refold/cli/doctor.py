@@ -51,7 +51,7 @@ def show(checks: list[Check]) -> None:
     for verdict in ("fail", "warn"):
         names = list(dict.fromkeys(check.name for check in checks if check.verdict == verdict))
         if names:
-            line(f"{verdict}: {', '.join(names)}", {"fail": "red", "warn": "yellow"}[verdict])
+            line(f"{verdict}: {', '.join(dict.fromkeys(names))}", {"fail": "red", "warn": "yellow"}[verdict])
     if all(check.verdict not in ("warn", "fail") for check in checks):
         unseen = sum(check.verdict == "unseen" for check in checks)
         line("nothing to do" + (f"; {counted(unseen, 'check')} could not be done" if unseen else ""), "green")
@@ -65,4 +65,4 @@ def show(checks: list[Check]) -> None:
     if advice:
         line()
     for (verdict, remedy), names in advice.items():
-        line(f"{', '.join(names)}: {remedy}", {"fail": "red", "warn": "yellow"}.get(verdict, ""))
+        line(f"{', '.join(dict.fromkeys(names))}: {remedy}", {"fail": "red", "warn": "yellow"}.get(verdict, ""))
