@@ -18,6 +18,8 @@ _COLUMNS = """
     last_used_at
 """
 
+_VALID = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())"
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -149,11 +151,7 @@ def known(conn: psycopg.Connection, name: str) -> list[Token]:
 
 def valid(conn: psycopg.Connection, name: str) -> list[Token]:
     """Return the valid tokens of a name, oldest first."""
-    return _select(
-        conn,
-        "WHERE name = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())",
-        (name,),
-    )
+    return _select(conn, f"WHERE name = %s AND {_VALID}", (name,))
 
 
 def every(conn: psycopg.Connection) -> list[Token]:
@@ -172,9 +170,10 @@ def insist_on_table(conn: psycopg.Connection) -> None:
 
 def digests(conn: psycopg.Connection) -> dict[bytes, Token]:
     """Return the valid tokens by the SHA-256 of their text. The connection may be the door's."""
-    found = _select(conn, "WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())", ())
-    kept: dict[int, bytes] = dict(conn.execute("SELECT token_id, digest FROM refold.tokens").fetchall())
-    return {bytes(kept[token.token_id]): token for token in found}
+    rows = conn.execute(f"SELECT token_id, digest FROM refold.tokens WHERE {_VALID}".encode()).fetchall()
+    kept = {token.token_id: token for token in _select(conn, f"WHERE {_VALID}", ())}
+    # A token may end, or begin, between the two.
+    return {bytes(digest): kept[token_id] for token_id, digest in rows if token_id in kept}
 
 
 def used(conn: psycopg.Connection, token_ids: list[int]) -> None:

@@ -25,7 +25,7 @@ from refold.service.http.answers import STATUS, Summary
 from refold.service.http.committer import LANES, LIVE_EVENTS, Committer
 from refold.service.http.openapi import document
 from refold.service.http.problems import Problem, answer
-from refold.service.http.queue import GROUP_EVENTS, Unavailable
+from refold.service.http.queue import GROUP_BYTES, GROUP_EVENTS, Unavailable
 from refold.service.http.rates import Rates
 from refold.service.http.shared_state import SharedState
 from refold.sources.http import cloudevents, segment
@@ -284,7 +284,7 @@ async def _lines(door: Door, request: Request, token: Token) -> Response:
         async for number, line in bodies.lines(request):
             offers.append(intake.offer_of_line(line, token, number))
             size += len(line or b"")
-            if len(offers) >= GROUP_EVENTS or size >= 4 * 2**20:
+            if len(offers) >= GROUP_EVENTS or size >= GROUP_BYTES:
                 send()
                 while len(waiting) >= IN_FLIGHT:
                     await receive()

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -111,7 +111,7 @@ def _child(orders: Orders, port: int, parent: int) -> None:
     log.setLevel(logging.INFO)
     # Ctrl-C goes to the whole group of processes; the parent passes on what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    own = Orders(orders.url, orders.host, port, 1, orders.drain_delay, orders.trust_proxy)
+    own = replace(orders, port=port, processes=1)
     try:
         with _listener(own, shared=True) as listener:
             _serve(own, listener, parent=parent)
