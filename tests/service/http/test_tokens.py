@@ -1,12 +1,14 @@
 """Who may use the door: tokens, their ends, and what a public one may not do."""
 
 import base64
+import json
 import time
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from refold.errors import InputError
 from refold.model.token import draw, is_token
@@ -33,6 +35,36 @@ def test_without_a_valid_token_nothing_gets_in(door: Served, admin: Connection) 
 def test_the_token_as_a_users_name(door: Served) -> None:
     basic = "Basic " + base64.b64encode(f"{door.token}:".encode()).decode()
     assert door.post(event(), Authorization=basic).status == 201
+
+
+def test_the_token_in_the_body_as_the_sdks_of_segment_write_it(door: Served, admin: Connection) -> None:
+    message = {"type": "track", "event": "Bought", "userId": "u", "timestamp": "2026-03-01T09:00:00Z"}
+
+    def status(path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> int:
+        client = door.connect()
+        try:
+            client.request("POST", path, json.dumps(body), {"Content-Type": "application/json", **(headers or {})})
+            return client.getresponse().status
+        finally:
+            client.close()
+
+    key = {"writeKey": door.token}
+    good, bad = {**message, "messageId": "a", **key}, {"type": "track", "messageId": "b", **key}
+    assert status("/v1/batch", {"batch": [good, bad], **key}) == 200
+    assert status("/v1/track", {**message, "messageId": "c", **key}) == 200
+    assert status("/v1/track", {**bad, "messageId": "d"}) == 200
+    assert sorted(stored(admin)) == ["a", "c"]
+    for kept in ("refold.rejected", "refold.events"):
+        told = admin.execute(sql.SQL("SELECT count(*), string_agg(t::text, ' ') FROM {} t").format(sql.SQL(kept)))
+        [(count, text)] = told.fetchall()
+        assert count == 2
+        assert door.token not in text
+    # A header that is there decides, other routes want one, and no long body is read for nothing.
+    assert status("/v1/batch", {"batch": [good], **key}, {"Authorization": "Bearer x"}) == 401
+    assert status("/v1/batch", {"batch": [good], "writeKey": "x"}) == 401
+    assert status("/v1/batch", {"batch": [good], "writeKey": 7}) == 401
+    assert status("/v1/events", {**event(), **key}) == 401
+    assert status("/v1/batch", {"batch": ["x" * 2**19], **key}) == 413
 
 
 def test_a_revoked_token_is_refused_within_five_seconds(door: Served, admin: Connection, database_url: str) -> None:

@@ -100,3 +100,19 @@ def test_an_extension_names_the_user() -> None:
     assert from_json({**MESSAGE, "userid": "u9"})["user_id"] == "u9"
     assert "userid" not in from_json({**MESSAGE, "userid": "u9"})["metadata"]
     assert from_json({**MESSAGE, "data": 5})["user_id"] is None
+
+
+def test_headers_that_are_not_percent_encoded() -> None:
+    """npm's SDK sends text as it is: ISO 8859-1, as HTTP has it. What was meant as percent-encoding must be UTF-8."""
+    headers = {
+        "ce-specversion": "1.0",
+        "ce-id": "1",
+        "ce-source": "/s",
+        "ce-type": "t",
+        "ce-time": "2026-03-01T09:00:00Z",
+    }
+    for raw, partner in (("\xfc", "ü"), ("\xc3\xbc", "ü"), ("%C3%BC", "ü"), ("100%", "100%")):
+        found = from_headers([*headers.items(), ("ce-partner", raw)], b"")
+        assert found["metadata"]["partner"] == partner, raw
+    with pytest.raises(ValueError, match="ce-partner is not percent-encoded UTF-8"):
+        from_headers([*headers.items(), ("ce-partner", "\xfc%FC")], b"")

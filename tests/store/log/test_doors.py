@@ -81,8 +81,21 @@ def test_cases_accepted_by_both_are_stored_alike(producer: Connection) -> None:
     assert found == []
 
 
+TAKEN_FROM_A_FILE = {
+    "two objects",
+    "ts blank before the offset",
+    "ts small t",
+    "ts small z",
+    "ts decimal comma",
+    "ts compact",
+}
+"""Cases that are no events elsewhere: exports of other systems write so."""
+
+
 def of_a_file(case: EventCase) -> EventCase:
     """What becomes of a case in a file of which nobody said what its numbers count."""
+    if case.name in TAKEN_FROM_A_FILE:
+        return replace(case, answer="accepted", reason=None)
     if case.answer == "accepted":
         ts = parse_json_line(case.raw)["ts"]
         if type(ts) is int and not 631_152_000_000 <= ts < 7_258_118_400_000:
@@ -99,7 +112,9 @@ def test_cases_in_a_file(database_url: str, admin: Connection) -> None:
     file = io.BytesIO("".join(case.raw + "\n" for case in cases).encode())
     with open_source("-", format="jsonl", name="cases", stdin=file) as source, Log(database_url) as log:
         tally = ingest(log, source, Mapper(Mapping(), source), Tally(), batch=50)
-    assert (tally.received, tally.invalid) == (len(cases), sum(case.answer == "invalid" for case in cases))
+    two_in_a_line = 1
+    invalid = sum(case.answer == "invalid" for case in cases)
+    assert (tally.received, tally.invalid) == (len(cases) + two_in_a_line, invalid)
     rows = admin.execute("SELECT line, reason FROM refold.rejected WHERE answer = 'invalid' ORDER BY line").fetchall()
     expected = [(at, case) for at, case in enumerate(cases, 1) if case.answer == "invalid"]
     assert [line for line, _ in rows] == [at for at, _ in expected]

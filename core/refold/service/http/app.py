@@ -38,6 +38,8 @@ IN_FLIGHT = 2
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
 SEGMENT_SHORT = {"t": "track", "i": "identify", "p": "page", "s": "screen", "g": "group", "a": "alias"}
 """Routes that browsers use."""
+KEYED_BODY = 512 * 2**10
+"""Most bytes of a body that is read before its token is known: what the API of Segment allows a batch."""
 ALLOWED_HEADERS = "Authorization, Content-Type, Content-Encoding, Prefer"
 
 
@@ -85,13 +87,14 @@ def application(door: Door) -> ASGIApp:
     It is a bare router: the layers of a Starlette application cost as much as all that is done for an event here.
     """
     post = partial(_Guarded, door)
+    keyed = partial(_Guarded, door, key_in_body=True)
     segment_routes = {**{type_: type_ for type_ in segment.TYPES}, **SEGMENT_SHORT}
     return Router(
         [
             Route("/v1/events", post(_events)),
-            Route("/v1/batch", post(_segment_batch)),
-            Route("/v1/import", post(_segment_batch)),
-            *(Route(f"/v1/{path}", post(partial(_segment_message, type_))) for path, type_ in segment_routes.items()),
+            Route("/v1/batch", keyed(_segment_batch)),
+            Route("/v1/import", keyed(_segment_batch)),
+            *(Route(f"/v1/{path}", keyed(partial(_segment_message, type_))) for path, type_ in segment_routes.items()),
             Route("/livez", _Open(_live)),
             Route("/readyz", _Open(partial(_ready, door))),
             Route("/openapi.json", _Open(_openapi)),
@@ -106,11 +109,18 @@ Handler = Callable[[Door, Request, Token], Awaitable[Response]]
 
 
 class _Guarded:
-    """A route for POST that needs a token, as an ASGI application."""
+    """A route for POST that needs a token, as an ASGI application.
 
-    def __init__(self, door: Door, handler: Handler) -> None:
+    Args:
+        door: what the routes share.
+        handler: makes the answer.
+        key_in_body: whether the token may stand in the body, as SDKs of Segment write it (`writeKey`).
+    """
+
+    def __init__(self, door: Door, handler: Handler, *, key_in_body: bool = False) -> None:
         self._door = door
         self._handler = handler
+        self._key_in_body = key_in_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -132,7 +142,10 @@ class _Guarded:
             return answer(Problem(405, "the route takes POST", {"Allow": "POST, OPTIONS"}))
         token = None
         try:
-            token = _authenticate(self._door, request, origin)
+            given = _given(request)
+            if given is None and self._key_in_body:
+                given = segment.write_key(intake.decoded(await bodies.whole(request, KEYED_BODY)))
+            token = _authenticate(self._door, given or "", origin)
             response = await self._handler(self._door, request, token)
         except Problem as problem:
             response = answer(problem)
@@ -159,16 +172,26 @@ class _Open:
         await response(scope, receive, send)
 
 
-def _authenticate(door: Door, request: Request, origin: str | None) -> Token:
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "basic":
-        try:
-            given = base64.b64decode(given, validate=True).decode().partition(":")[0]
-        except (binascii.Error, UnicodeDecodeError):
-            given = ""
-    elif scheme.lower() != "bearer":
-        given = ""
-    token = door.shared.find(given.strip())
+def _given(request: Request) -> str | None:
+    """Return the token of the headers; None where there is no such header."""
+    header = request.headers.get("authorization")
+    if header is None:
+        return None
+    scheme, _, given = header.partition(" ")
+    match scheme.lower():
+        case "basic":
+            try:
+                return base64.b64decode(given, validate=True).decode().partition(":")[0].strip()
+            except (binascii.Error, UnicodeDecodeError):
+                return ""
+        case "bearer":
+            return given.strip()
+        case _:
+            return ""
+
+
+def _authenticate(door: Door, given: str, origin: str | None) -> Token:
+    token = door.shared.find(given)
     if token is None:
         if not door.shared.known:
             raise Problem(503, "tokens cannot be checked: the database is away", _retry(2))
@@ -311,7 +334,7 @@ async def _segment_message(type_: str, door: Door, request: Request, token: Toke
     message = intake.decoded(await bodies.whole(request))
     if not isinstance(message, dict):
         raise Problem(400, "the body must be an object")
-    offer = intake.offer_of(message, token, 1, lambda one: segment.from_message(one, type_))
+    offer = intake.offer_of(segment.without_key(message), token, 1, lambda one: segment.from_message(one, type_))
     await _submit(door, token, [offer], 0, Summary())
     return JSONResponse({"success": True})
 
@@ -322,6 +345,7 @@ async def _segment_batch(door: Door, request: Request, token: Token) -> Response
     messages = value.get("batch") if isinstance(value, dict) else None
     if not isinstance(messages, list):
         raise Problem(400, "the body must be an object with an array `batch`")
+    messages = [segment.without_key(one) for one in messages]
     if isinstance(value.get("context"), dict):
         messages = [
             {**one, "context": {**value["context"], **one.get("context", {})}}

@@ -26,6 +26,8 @@ LINE = 2**20 + 64 * 2**10
 RATIO, RATIO_FROM = 200, 2**20
 """Most that a body may grow by decompression, from so many bytes on."""
 ENCODINGS = ("gzip", "deflate", "zstd")
+_READ = "refold.body"
+"""Key of the scope of a request: its body, once it was read as a whole."""
 
 
 class _Decompressor(Protocol):
@@ -133,11 +135,17 @@ async def pieces(request: Request) -> AsyncIterator[bytes]:
 
 
 async def whole(request: Request, most: int = BUFFERED) -> bytes:
-    """Return the whole body, decompressed.
+    """Return the whole body, decompressed. It is read once: who asks again gets the same bytes.
+
+    Args:
+        request: whose body it is.
+        most: bytes, decompressed, that it may have.
 
     Raises:
         Problem: as `pieces`, and 413 it is too large.
     """
+    if isinstance(read := request.scope.get(_READ), bytes):
+        return read
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most:
         raise _too_large(most)
@@ -146,6 +154,7 @@ async def whole(request: Request, most: int = BUFFERED) -> bytes:
         body += piece
         if len(body) > most:
             raise _too_large(most)
+    request.scope[_READ] = bytes(body)
     return bytes(body)
 
 

@@ -122,13 +122,19 @@ def _user(attributes: Mapping[str, Any], data: object) -> object:
 
 
 def _header_text(name: str, value: str) -> str:
-    """Undo the encoding of the HTTP binding: percent signs, and quotes around the value."""
+    """Undo the encoding of the HTTP binding: percent signs, and quotes around the value.
+
+    The binding wants percent signs for what is not ASCII. npm's SDK does not write them: it gives the text to HTTP,
+    whose headers are ISO 8859-1. Bytes that are UTF-8 are read as such; others without percent signs are ISO 8859-1.
+    """
     text = value.strip()
     if len(text) >= 2 and text[0] == text[-1] == '"':
         text = re.sub(r"\\(.)", r"\1", text[1:-1])
     try:
         return unquote_to_bytes(text.encode("latin-1")).decode()
     except UnicodeError:
+        if "%" not in text:
+            return text
         raise ValueError(f"the header {name} is not percent-encoded UTF-8") from None
 
 

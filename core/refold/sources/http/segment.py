@@ -56,6 +56,19 @@ def from_message(message: object, type_: str | None = None) -> dict[str, Any]:
     }
 
 
+def write_key(body: object) -> str | None:
+    """Return the token that stands in a body, where a request has no header for it; None if there is none."""
+    key = body.get("writeKey") if isinstance(body, dict) else None
+    return key if isinstance(key, str) else None
+
+
+def without_key(message: object) -> object:
+    """Return a message without the token: what is rejected is kept, and a token must not be."""
+    return (
+        {name: value for name, value in message.items() if name != "writeKey"} if isinstance(message, dict) else message
+    )
+
+
 def _text(value: object) -> object:
     """Return an identifier: SDKs send whole numbers as such; nothing and the empty text are none."""
     if type(value) is int:
