@@ -6,6 +6,7 @@ every attempt before and every answer after.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -37,7 +39,7 @@ class Orders:
     Args:
         name: first part of the ids of its events.
         door: see `DOORS`.
-        url: where to; perhaps through a proxy.
+        url: where to; perhaps through a proxy. For the door "http" that of `refold serve`, with the token as its user.
         directory: for its journal and its files.
         seed: of its events.
         pause: seconds between two batches, on average.
@@ -77,7 +79,7 @@ class Producer:
         self.journal = Journal(path)
         # Started again after it was killed, it must not number its events as before.
         self.maker = Maker(f"{orders.name}-{path.stat().st_size}", self.random)
-        self.log = Log(orders.url, source=orders.name)
+        self.log = None if orders.url.startswith("http:") else Log(orders.url, source=orders.name)
         self.stopped = False
         self._conn: psycopg.Connection | None = None
 
@@ -88,9 +90,9 @@ class Producer:
         while not self.stopped:
             try:
                 door(self)
-            except psycopg.Error as error:
+            except (psycopg.Error, Unanswered) as error:
                 # Only what a lost connection or a busy server explains; anything else is a finding.
-                if not transient(error):
+                if not _passes(error):
                     raise
                 print(f"{time.strftime('%H:%M:%S')} gave a batch up: {error}", file=sys.stderr, flush=True)
             time.sleep(self.random.uniform(0, 2 * self.orders.pause))
@@ -104,9 +106,9 @@ class Producer:
         while True:
             try:
                 answers = deliver(events)
-            except psycopg.Error as error:
+            except (psycopg.Error, Unanswered) as error:
                 self.disconnect()
-                if not transient(error) or self.random.random() < GIVES_UP:
+                if not _passes(error) or self.random.random() < GIVES_UP:
                     raise
                 time.sleep(0.1)
                 continue
@@ -128,7 +130,31 @@ class Producer:
 
     def through_log(self, events: list[Event]) -> list[str]:
         """`refold.Log`, which has retries of its own."""
+        assert self.log is not None
         return [receipt.answer.value for receipt in self.log.append(events)]
+
+    def through_http(self, events: list[Event]) -> list[str]:
+        """One request to `refold serve`, over a connection of its own."""
+        door = urlsplit(self.orders.url)
+        client = http.client.HTTPConnection(door.hostname or "", door.port, timeout=30)
+        headers = {
+            "Authorization": f"Bearer {door.username}",
+            "Content-Type": "application/json",
+            "Prefer": "return=representation",
+        }
+        try:
+            client.request("POST", "/v1/events", json.dumps(events), headers)
+            reply = client.getresponse()
+            body = reply.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise Unanswered(f"{type(error).__name__}: {error}") from error
+        finally:
+            client.close()
+        if reply.status in (429, 503) and reply.headers["Retry-After"]:
+            raise Unanswered(f"{reply.status}: {body.decode()}")
+        if reply.status not in (200, 207, 422):
+            raise SystemExit(f"refold serve answered {reply.status}: {body.decode()}")
+        return [one["answer"] for one in json.loads(body)["events"]]
 
     def through_sql(self, events: list[Event]) -> list[str]:
         """`SELECT refold.append(…)`, as any language can."""
@@ -138,6 +164,19 @@ class Producer:
         ).fetchall()
         conn.commit()
         return [answer for (answer,) in rows]
+
+
+class Unanswered(Exception):
+    """The HTTP door has given no answer for events: the connection was lost, or it said that it cannot now."""
+
+
+def _passes(error: psycopg.Error | Unanswered) -> bool:
+    return isinstance(error, Unanswered) or transient(error)
+
+
+def by_http(producer: Producer) -> None:
+    """`POST /v1/events`, the same bytes again after every reply that is lost or tells to."""
+    producer.send(producer.maker.batch(producer.random.randint(1, 30)), producer.through_http)
 
 
 def bulk(producer: Producer) -> None:
@@ -253,6 +292,7 @@ DOORS: dict[str, Callable[[Producer], None]] = {
     "transactions": transactions,
     "two phases": two_phases,
     "ingest": ingest,
+    "http": by_http,
 }
 """Every way in."""
 

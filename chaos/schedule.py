@@ -122,7 +122,9 @@ def parameters(fault: str, random: Random, round_: int) -> Parameters:
         case "transaction left open" | "prepared and left":
             drawn = _seconds(random, 4, 12)
         case "producer killed":
-            drawn = {"producer": random.randrange(6)}
+            drawn = {"producer": random.randrange(7)}
+        case "door frozen":
+            drawn = _seconds(random, 2, 6)
         case "poison":
             drawn = {"events": random.randint(1, 3)}
         case "poison in decoding":

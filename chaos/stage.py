@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from chaos.wire import FAIR, Wire
 from refold.embedded import EmbeddedServer
 from refold.embedded.server import PORT, SUPERUSER
 from refold.postgres.retry import retrying
+from refold.store import tokens
 from refold.store.schema.migrate import migrate
 
 HERE = Path(__file__).parent
@@ -63,7 +65,7 @@ CONNECT_S = 20.0
 """Seconds that a fault waits for a server which another has taken away."""
 COMMAND_S = 120.0
 """Seconds that a command of the operator may take."""
-PAUSES = {"bulk": 0.8, "single": 0.2, "sql": 0.4, "transactions": 0.3, "two phases": 1.0, "ingest": 5.0}
+PAUSES = {"bulk": 0.8, "single": 0.2, "sql": 0.4, "transactions": 0.3, "two phases": 1.0, "ingest": 5.0, "http": 0.3}
 """Seconds between two batches of a producer: together some three hundred events a second."""
 PROXIED = ("bulk", "sql", "ingest")
 
@@ -103,6 +105,9 @@ class Stage:
         self.url = self.server.url
         self.proxied_url = self.wire.url(SUPERUSER, "postgres")
         self.workers: list[subprocess.Popen[bytes] | None] = [None] * WORKERS
+        self.door: subprocess.Popen[bytes] | None = None
+        self.door_port = _free_port()
+        self.token = ""
         self.producers: list[tuple[Orders, subprocess.Popen[bytes]]] = []
         self.deaths: list[str] = []
         self._stopping = threading.Event()
@@ -129,6 +134,7 @@ class Stage:
                 (SEGMENT_SIZE, HELD_SNAPSHOT_AFTER),
             )
             conn.execute("SELECT refold.ensure_segments()")
+            self.token, _ = tokens.create(conn, "http")
         done = self.refold("deploy")
         if done.status != 0:
             raise RuntimeError(f"refold deploy: {done.err}")
@@ -170,13 +176,15 @@ class Stage:
             conn.close()
 
     def work(self) -> None:
-        """Starts the workers, and whoever starts them again when they die."""
+        """Starts the workers and the HTTP door, and whoever starts them again when they die."""
         self._supervisor.start()
 
     def produce(self, doors: Sequence[str] = tuple(DOORS)) -> None:
         """Starts a producer for every door."""
         for number, door in enumerate(doors):
             url = self.proxied_url if door in PROXIED else self.url
+            if door == "http":
+                url = f"http://{self.token}@127.0.0.1:{self.door_port}"
             name = door.replace(" ", "-")
             orders = Orders(name, door, url, str(self.journals), self.seed * 100 + number, PAUSES[door])
             self.producers.append((orders, orders.start()))
@@ -216,10 +224,10 @@ class Stage:
     def calm(self) -> None:
         """Lets go of everything: the network is fair, nobody is frozen, the server runs, nothing is prepared."""
         self.wire.weather = FAIR
-        for worker in self.workers:
-            if worker is not None:
+        for process in (*self.workers, self.door):
+            if process is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    worker.send_signal(signal.SIGCONT)
+                    process.send_signal(signal.SIGCONT)
         with self.server_lock:
             self._start_server()
 
@@ -232,7 +240,7 @@ class Stage:
         self._stopping.set()
         if self._supervisor.ident is not None:
             self._supervisor.join(10)
-        for process in [*(worker for worker in self.workers if worker), *(p for _, p in self.producers)]:
+        for process in [*(one for one in [*self.workers, self.door] if one), *(p for _, p in self.producers)]:
             # Each leads a group of its own, with what it has started.
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -247,6 +255,7 @@ class Stage:
     def _supervise(self) -> None:
         """Starts workers again, as a service manager does."""
         due = [0.0] * WORKERS
+        door_due = 0.0
         while not self._stopping.is_set():
             for number, worker in enumerate(self.workers):
                 if worker is not None and worker.poll() is not None:
@@ -255,18 +264,37 @@ class Stage:
                     due[number] = time.monotonic() + 0.5
                 if self.workers[number] is None and time.monotonic() >= due[number]:
                     self.workers[number] = self._hire(number)
+            if self.door is not None and self.door.poll() is not None:
+                self.deaths.append(f"door: {self.door.returncode}")
+                self.door = None
+                door_due = time.monotonic() + 0.5
+            if self.door is None and time.monotonic() >= door_due:
+                self.door = self._open_door()
             self._stopping.wait(0.1)
+
+    def _open_door(self) -> subprocess.Popen[bytes]:
+        return self._start("door", "refold", "serve", "--port", str(self.door_port), "--database-url", self.url)
 
     def _hire(self, number: int) -> subprocess.Popen[bytes]:
         """The last of them reaches the server through the proxy."""
         url = self.proxied_url if number == WORKERS - 1 else self.url
         program = ["refold", "worker"] if self.breaking is None else ["chaos.broken", self.breaking]
-        with (self.home / f"worker-{number}.log").open("ab") as log:
+        options = ["--database-url", url, "--projections", str(self.projections)]
+        return self._start(f"worker-{number}", *program, *options)
+
+    def _start(self, name: str, *program: str) -> subprocess.Popen[bytes]:
+        with (self.home / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", *program, "--database-url", url, "--projections", str(self.projections)],
+                [sys.executable, "-m", *program],
                 cwd=HERE.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])

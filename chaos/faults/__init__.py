@@ -19,7 +19,14 @@ from chaos.faults.events import (
 )
 from chaos.faults.injection import Inject, Injected
 from chaos.faults.network import connections_cut, network_slow, peer_silent, reply_lost
-from chaos.faults.processes import all_workers_frozen, producer_killed, worker_frozen, worker_killed
+from chaos.faults.processes import (
+    all_workers_frozen,
+    door_frozen,
+    door_killed,
+    producer_killed,
+    worker_frozen,
+    worker_killed,
+)
 from chaos.faults.server import (
     backend_killed,
     published,
@@ -64,6 +71,8 @@ FAULTS: dict[str, Inject] = {
     "published": published,
     "snapshot held": snapshot_held,
     "hot key": hot_key,
+    "door killed": door_killed,
+    "door frozen": door_frozen,
 }
 """Every kind of fault."""
 

@@ -1,8 +1,9 @@
-"""Faults of processes: workers and producers that are killed or frozen."""
+"""Faults of processes: workers, producers and the HTTP door, killed or frozen."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from typing import Any
@@ -53,3 +54,22 @@ def all_workers_frozen(stage: Stage, how: dict[str, Any], done: Injected) -> Non
 def producer_killed(stage: Stage, how: dict[str, Any], done: Injected) -> None:
     """kill -9 of a producer and what it started; another takes its place, and numbers its events anew."""
     done.note = stage.kill_producer(how["producer"])
+
+
+def door_killed(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """kill -9 of `refold serve`, perhaps between a commit and its reply; the supervisor starts another."""
+    door = stage.door
+    if door is not None and door.poll() is None:
+        os.killpg(door.pid, signal.SIGKILL)
+        done.note = f"process {door.pid}"
+
+
+def door_frozen(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """SIGSTOP with groups under way, and SIGCONT later."""
+    door = stage.door
+    if door is None:
+        return
+    door.send_signal(signal.SIGSTOP)
+    time.sleep(how["seconds"])
+    with contextlib.suppress(ProcessLookupError):
+        door.send_signal(signal.SIGCONT)

@@ -22,6 +22,7 @@ from refold.embedded.account import account_for
 from refold.postgres.connect import connect
 from refold.store.schema.migrate import migrate
 from tests.support.clusters import SETTINGS, cluster, make_database
+from tests.support.door import Served
 from tests.support.live import make_live
 from tests.support.load import Load, load, nothing_lost_or_doubled
 from tests.support.making import events
@@ -134,16 +135,7 @@ def filled(place: Path, leave: int) -> Iterator[Callable[[], None]]:
 def test_the_disk_is_full_for_data() -> None:
     """Of a tablespace: the server goes on, the statements fail (53100)."""
     with small_disk(48) as place, cluster() as server:
-        space = place / "space"
-        space.mkdir()
-        account = account_for(server.data_dir)
-        if account is not None:
-            os.chown(space, account.pw_uid, account.pw_gid)
-        with psycopg.connect(server.url, autocommit=True) as admin:
-            admin.execute(f"CREATE TABLESPACE small LOCATION '{space}'".encode())
-            admin.execute("CREATE DATABASE shop TABLESPACE small")
-        url = server.url_of("shop")
-        migrate(url)
+        url = _on_a_small_disk(server, place)
         make_live(url)
         with load(url) as producers:
             producers[0].goes_on()
@@ -157,6 +149,58 @@ def test_the_disk_is_full_for_data() -> None:
         nothing_lost_or_doubled(url, producers)
         with psycopg.connect(url) as conn:
             assert conn.execute("SELECT count(*) FROM refold.events WHERE event_id LIKE 'big%'").fetchone() == (0,)
+
+
+def test_the_disk_is_full_below_the_http_door(tmp_path: Path) -> None:
+    """503 with the time to wait, no 500, and it resumes by itself: what was answered 201 is there, once."""
+    with small_disk(48) as place, cluster() as server:
+        url = _on_a_small_disk(server, place)
+        statuses: dict[str, int] = {}
+        stopped = threading.Event()
+
+        def client() -> None:
+            n = 0
+            while not stopped.is_set():
+                event = {"id": f"e{n}", "action": "view", "ts": 1_770_000_000_000, "metadata": {"a": "x" * 1000}}
+                reply = door.post(event)
+                statuses[f"e{n}"] = reply.status
+                assert reply.status != 503 or int(reply.headers["retry-after"]) >= 1
+                # The same bytes again after every 5xx.
+                n += reply.status in (200, 201)
+
+        with Served(url, tmp_path / "serve.log") as door:
+            sender = threading.Thread(target=client)
+            sender.start()
+            try:
+                wait_until(lambda: len(statuses) > 3, 30)
+                with filled(place, leave=256 * 1024) as remove:
+                    _fill(url)
+                    wait_until(lambda: 503 in statuses.values(), 60)
+                    stuck = len(statuses)
+                    remove()
+                    wait_until(lambda: len(statuses) > stuck + 3, 60)
+            finally:
+                stopped.set()
+                sender.join(40)
+        assert set(statuses.values()) <= {200, 201, 503}
+        acknowledged = sorted(id_ for id_, status in statuses.items() if status != 503)
+        with psycopg.connect(url) as conn:
+            stored = conn.execute("SELECT event_id FROM refold.events WHERE event_id LIKE 'e%'").fetchall()
+        assert sorted(id_ for (id_,) in stored if id_ in acknowledged) == acknowledged
+
+
+def _on_a_small_disk(server: EmbeddedServer, place: Path) -> str:
+    space = place / "space"
+    space.mkdir()
+    account = account_for(server.data_dir)
+    if account is not None:
+        os.chown(space, account.pw_uid, account.pw_gid)
+    with psycopg.connect(server.url, autocommit=True) as admin:
+        admin.execute(f"CREATE TABLESPACE small LOCATION '{space}'".encode())
+        admin.execute("CREATE DATABASE shop TABLESPACE small")
+    url = server.url_of("shop")
+    migrate(url)
+    return url
 
 
 def _fill(url: str) -> None:

@@ -15,6 +15,8 @@ import psycopg
 import pytest
 
 from refold.embedded import EmbeddedServer
+from refold.postgres.connect import connection
+from refold.store import tokens
 from refold.store.schema.migrate import migrate
 from tests.service.http.test_events import event, stored
 from tests.support.door import Served
@@ -151,6 +153,23 @@ def test_sigterm_under_load_loses_nothing(door: Served, admin: Connection) -> No
     assert {status for _, status in statuses} <= {201, 0}
     assert len(answered) > 20
     assert answered <= set(stored(admin))
+
+
+def test_a_token_revoked_under_load(door: Served, admin: Connection, database_url: str) -> None:
+    """Within five seconds all of it is refused, and what was answered before is there, once."""
+    statuses: list[tuple[str, int]] = []
+    thread = threading.Thread(target=load, args=(door, 12, 8.0, statuses, []))
+    thread.start()
+    time.sleep(1)
+    with connection(database_url, "refold_owner", autocommit=True) as conn:
+        [name] = {one.name for one in tokens.every(conn)}
+        tokens.revoke(conn, name)
+    time.sleep(5)
+    after = len(statuses)
+    thread.join()
+    assert {status for _, status in statuses} == {201, 401}
+    assert {status for _, status in statuses[after + 12 :]} == {401}
+    assert sorted(stored(admin)) == sorted(id_ for id_, status in statuses if status == 201)
 
 
 def test_a_cut_body_leaves_whole_groups(door: Served, admin: Connection) -> None:
