@@ -3,29 +3,33 @@
 `two-transactions`: a page's rows are committed in one transaction, the cursor in the next.
 `no-unique`: the ledger lets an id in more than once.
 `naive-cursor`: the cursor is one number, and what is below it counts as read, committed or not.
+`early-answer`: the HTTP door answers before it commits.
 
-`python -m chaos.broken VARIANT --database-url URL --projections DIR` is a worker in such a world.
+`python -m chaos.broken VARIANT worker …` and `… VARIANT serve …` are refold's commands in such a world.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 
 import psycopg
 
+from refold.cli import main
 from refold.engine.apply import page
 from refold.engine.apply import step as catch_up
 from refold.engine.apply.page import Applied, upstream_cursor, write_read
 from refold.model.stream.cursor import EMPTY, Cursor, Snapshot, advance, next_read
-from refold.service.worker.pool import Orders, run
+from refold.service.http.lane import Lane
+from refold.service.http.queue import Entry
 from refold.store.builds.build import Build, lock, move
 from refold.store.builds.compiled import CompiledBuild
 
-VARIANTS = ("two-transactions", "no-unique", "naive-cursor")
+VARIANTS = ("two-transactions", "no-unique", "naive-cursor", "early-answer")
 WINDOW_S = 0.05
 """Seconds between the two transactions: what a busy machine makes of no time at all."""
+COMMIT_S = 1.0
+"""Seconds that the door takes to commit what it has answered."""
 
 
 def break_database(conn: psycopg.Connection, variant: str) -> None:
@@ -40,13 +44,22 @@ def break_database(conn: psycopg.Connection, variant: str) -> None:
         conn.execute("CREATE INDEX ON refold.event_ids (event_id)")
 
 
-def break_worker(variant: str) -> None:
+def break_process(variant: str) -> None:
     """Breaks what a variant breaks in this process."""
     if variant == "two-transactions":
         # Where they are looked up by those that call them.
         vars(catch_up)["apply_next_page"] = _page_in_two
     elif variant == "naive-cursor":
         vars(page)["upstream_cursor"] = _everything_below
+    elif variant == "early-answer":
+        Lane._commit = _answer_first  # type: ignore[method-assign, assignment]
+
+
+def _answer_first(lane: Lane, group: list[Entry]) -> None:
+    with lane._session.connection().transaction():
+        answers = iter(lane._attempt([offer for entry in group for offer in entry.offers]))
+        lane._deliver([(entry, [next(answers) for _ in entry.offers]) for entry in group])
+        time.sleep(COMMIT_S)
 
 
 def _page_in_two(conn: psycopg.Connection, compiled: CompiledBuild, limit: int) -> Applied | None:
@@ -72,6 +85,5 @@ def _everything_below(conn: psycopg.Connection, build: Build, *, known: Snapshot
 
 
 if __name__ == "__main__":
-    _, chosen, _, url, _, folder = sys.argv
-    break_worker(chosen)
-    run(Orders(url, Path(folder)))
+    break_process(sys.argv.pop(1))
+    main()

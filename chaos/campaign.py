@@ -33,6 +33,7 @@ BREAKING_FAULTS = {
     "two-transactions": ("worker killed",),
     "no-unique": ("connections cut",),
     "naive-cursor": ("transaction left open",),
+    "early-answer": ("door killed",),
 }
 """What happens in a campaign with a broken product: enough to show it, and nothing that would hide it."""
 

@@ -273,19 +273,19 @@ class Stage:
             self._stopping.wait(0.1)
 
     def _open_door(self) -> subprocess.Popen[bytes]:
-        return self._start("door", "refold", "serve", "--port", str(self.door_port), "--database-url", self.url)
+        return self._start("door", "serve", "--port", str(self.door_port), "--database-url", self.url)
 
     def _hire(self, number: int) -> subprocess.Popen[bytes]:
         """The last of them reaches the server through the proxy."""
         url = self.proxied_url if number == WORKERS - 1 else self.url
-        program = ["refold", "worker"] if self.breaking is None else ["chaos.broken", self.breaking]
         options = ["--database-url", url, "--projections", str(self.projections)]
-        return self._start(f"worker-{number}", *program, *options)
+        return self._start(f"worker-{number}", "worker", *options)
 
-    def _start(self, name: str, *program: str) -> subprocess.Popen[bytes]:
+    def _start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
+        program = ["refold"] if self.breaking is None else ["chaos.broken", self.breaking]
         with (self.home / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", *program],
+                [sys.executable, "-m", *program, *command],
                 cwd=HERE.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -49,7 +49,12 @@ def test_every_invariant_holds(tmp_path: Path) -> None:
 @pytest.mark.exhaustive
 def test_broken_products_are_found_out() -> None:
     """All of them at once: most of a campaign is waiting."""
-    broken = {"two-transactions": ("double", "I2"), "no-unique": ("double", "I2"), "naive-cursor": ("lost", "I4")}
+    broken = {
+        "two-transactions": ("double", "I2"),
+        "no-unique": ("double", "I2"),
+        "naive-cursor": ("lost", "I4"),
+        "early-answer": ("lost", "I1"),
+    }
     campaigns = {variant: start("--seed", "3", "--minutes", "0.3", "--break", variant) for variant in broken}
     with ExitStack() as stack:
         for campaign in campaigns.values():
