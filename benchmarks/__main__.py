@@ -19,6 +19,7 @@ from benchmarks import (
     memory,
     polling,
     serving,
+    streaming,
     transforming,
 )
 from benchmarks.report import Figure, as_json, show
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[Server, int], list[Figure]]] = {
     "building": building.measure,
     "polling": polling.measure,
     "serving": serving.measure,
+    "streaming": streaming.measure,
     "transforming": transforming.measure,
     "hot_key": hot_key.measure,
     "freshness": freshness.measure,

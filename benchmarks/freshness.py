@@ -53,11 +53,11 @@ def measure(server: Server, events: int) -> list[Figure]:
         shutil.copy(projections_dir() / "enriched_events.py", folder)
         for metric, query in METRICS.items():
             (folder / f"{metric}.sql").write_text(query + "\n", encoding="utf-8")
-        bare = _percentiles(_bare(server, seconds))
+        bare = percentiles(_bare(server, seconds))
         for processes in (1, 2):
             for metric, goal in (("on_log", 25.0), ("behind_transform", 60.0)):
                 with server.database("freshness") as url:
-                    p50, p95, p99 = _percentiles(_kept(url, folder, metric, processes, seconds))
+                    p50, p95, p99 = percentiles(_kept(url, folder, metric, processes, seconds))
                 where = "on the log" if metric == "on_log" else "behind the Python transform"
                 figures.append(
                     Figure(
@@ -78,7 +78,7 @@ def _kept(url: str, folder: Path, metric: str, processes: int, seconds: float) -
     with connect(url, "refold_worker", autocommit=True) as conn:
         deploy(conn, folder, load_directory(folder), lambda progress: None)
     with refold_workers(url, folder, processes):
-        return _delays(url, f"SELECT coalesce(max(events), 0) FROM metrics.{metric}", seconds)
+        return delays_of(url, f"SELECT coalesce(max(events), 0) FROM metrics.{metric}", seconds)
 
 
 def _bare(server: Server, seconds: float) -> list[float]:
@@ -94,7 +94,7 @@ def _bare(server: Server, seconds: float) -> list[float]:
         loop = context.Process(target=_bare_loop, args=(url,), daemon=True)
         loop.start()
         try:
-            return _delays(url, "SELECT events FROM bare", seconds)
+            return delays_of(url, "SELECT events FROM bare", seconds)
         finally:
             loop.terminate()
             loop.join()
@@ -132,7 +132,7 @@ def refold_workers(url: str, folder: Path, processes: int) -> Iterator[None]:
         running.wait()
 
 
-def _delays(url: str, query: str, seconds: float) -> list[float]:
+def delays_of(url: str, query: str, seconds: float) -> list[float]:
     """Appends at the steady rate, probes, and returns the delay of every counted event in ms."""
     context = multiprocessing.get_context("spawn")
     reports: Queue[list[float]] = context.Queue()
@@ -207,6 +207,6 @@ def _share(seconds: float) -> int:
     return int(RATE * seconds) // PRODUCERS
 
 
-def _percentiles(delays: list[float]) -> tuple[float, float, float]:
+def percentiles(delays: list[float]) -> tuple[float, float, float]:
     ordered = sorted(delays)
     return tuple(ordered[min(len(ordered) - 1, int(len(ordered) * part))] for part in (0.5, 0.95, 0.99))  # type: ignore[return-value]

@@ -125,14 +125,14 @@ def _servers(url: str, token: str) -> Iterator[dict[str, int]]:
         "one-commit": ("-m", "benchmarks.serving_baselines", "one-commit", url),
         "by-hand": ("-m", "benchmarks.serving_baselines", "by-hand", url),
     }
-    ports = {name: _free_port() for name in commands}
+    ports = {name: free_port() for name in commands}
     started = [
         subprocess.Popen([sys.executable, *command, str(ports[name])], stderr=subprocess.DEVNULL)
         for name, command in commands.items()
     ]
     try:
         for port in ports.values():
-            _wait_for(port)
+            wait_for(port)
         yield ports
     finally:
         for process in started:
@@ -140,13 +140,13 @@ def _servers(url: str, token: str) -> Iterator[dict[str, int]]:
             process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
 
 
-def _wait_for(port: int) -> None:
+def wait_for(port: int) -> None:
     end = time.monotonic() + 30
     while time.monotonic() < end:
         try:
