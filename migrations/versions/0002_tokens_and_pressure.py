@@ -73,3 +73,11 @@ def upgrade() -> None:
     op.add_column("settings", sa.Column("disk_limit", sa.BigInteger(), nullable=True), schema="refold")
     op.create_check_constraint(op.f("settings_lag_stop"), "settings", "lag_stop > lag_limit", schema="refold")
     op.create_check_constraint(op.f("settings_disk_limit"), "settings", "disk_limit > 0", schema="refold")
+    op.drop_constraint(op.f("incidents_kind"), "incidents", schema="refold", type_="check")
+    op.create_check_constraint(
+        op.f("incidents_kind"),
+        "incidents",
+        "kind IN ('drift', 'dead_letters', 'stalled', 'lag', 'held_back', 'held_snapshot', 'missed_notification',"
+        " 'log_damage', 'impure_transform', 'foreign_cluster', 'hot_key', 'hidden', 'pressure')",
+        schema="refold",
+    )

@@ -156,6 +156,13 @@ def _hidden(one: Seen) -> Iterator[str]:
     yield _clause("it could not be recreated: {}", one.get("not_healed"))
 
 
+def _pressure(one: Seen) -> Iterator[str]:
+    if isinstance(one.get("value"), (int, float)):
+        refused = "producers are refused" if one.get("level") == 2 else "bulk waits"
+        yield f"{float(one['value']):.0%} is used, so {refused}"
+    yield _names("dropped, as they can be built again:", one.get("dropped"))
+
+
 def _nothing(one: Seen) -> Iterator[str]:
     return iter(())
 
@@ -173,6 +180,7 @@ _SEEN: Mapping[Kind, Callable[[Seen], Iterator[str]]] = {
     "foreign_cluster": _foreign,
     "hot_key": _hot_key,
     "hidden": _hidden,
+    "pressure": _pressure,
 }
 
 

@@ -33,6 +33,7 @@ Kind = Literal[
     "foreign_cluster",
     "hot_key",
     "hidden",
+    "pressure",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 ONLY_NOTICED: frozenset[Kind] = frozenset(
@@ -51,6 +52,7 @@ REMEDIES: Mapping[Kind, str] = {
     "impure_transform": "Make the transform depend on its event alone, then run `refold deploy`.",
     "foreign_cluster": "Run `refold recover` until it completes.",
     "hot_key": "Drop the key, or write the query so that `refold explain NAME` shows merge, members or funnel.",
+    "pressure": "Free what the evidence names, or raise the limit. Events are taken again by themselves.",
     "hidden": "A worker recreates the view. If the incident stays open, `refold reconcile` shows why.",
 }
 """Remedies for an operator, by kind of open incident."""

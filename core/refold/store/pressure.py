@@ -20,7 +20,7 @@ class Signal:
     """One signal of `refold.pressure`.
 
     Args:
-        signal: `lag` (seconds), `connections` or `disk` (the used part).
+        signal: `lag` (seconds), `connections`, `disk` or `replication` (the used part).
         level: 0 fine, 1 bulk waits, 2 producers are refused.
         value: what was measured.
         slow_at: value from which bulk waits.

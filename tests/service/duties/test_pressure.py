@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,7 +16,9 @@ from refold.model.pressure import Level
 from refold.postgres.connect import connection
 from refold.service.duties import pressure as duty
 from refold.store.builds.compiled import Compiler
-from tests.support.live import SHOP
+from refold.store.schema.migrate import migrate
+from tests.support.clusters import cluster, make_database
+from tests.support.live import SHOP, make_live
 from tests.support.making import events, stored
 
 Connection = psycopg.Connection[Any]
@@ -67,6 +71,61 @@ def test_the_disk_counts_once_it_has_a_limit(database_url: str, admin: Connectio
     assert measured(database_url)["disk"] == 0
     admin.execute("UPDATE refold.settings SET disk_limit = NULL")
     assert "disk" not in measured(database_url)
+
+
+def test_a_disk_that_is_nearly_full_costs_the_tables_that_only_a_rollback_needs(
+    database_url: str, admin: Connection, tmp_path: Path
+) -> None:
+    """They can be built again; the log and what was rejected stay."""
+    folder = tmp_path / "projections"
+    shutil.copytree(SHOP, folder)
+    (folder / "daily.sql").write_text("SELECT action, count(*) AS n FROM events GROUP BY action")
+    make_live(database_url, folder)
+    append(admin, [*events(3), {"id": "bad"}])
+    retired = "SELECT count(*) FROM refold.builds WHERE state = 'retired'"
+    assert one(admin, retired) == 1
+    size = one(admin, "SELECT pg_database_size(current_database())")
+    admin.execute("UPDATE refold.settings SET disk_limit = %s", (size * 10,))
+    measured(database_url)
+    assert (one(admin, retired), open_pressure(admin)) == (1, [])
+    admin.execute("UPDATE refold.settings SET disk_limit = %s", (int(size / 0.9),))
+    assert measured(database_url)["disk"] == 1
+    assert one(admin, retired) == 0
+    assert one(admin, "SELECT count(*) FROM refold.events") == 3
+    assert one(admin, "SELECT count(*) FROM refold.rejected") == 1
+    [(subject, evidence)] = open_pressure(admin)
+    assert (subject, len(evidence["dropped"])) == ("disk", 1)
+    admin.execute("UPDATE refold.settings SET disk_limit = %s", (size * 10,))
+    measured(database_url)
+    assert open_pressure(admin) == []
+
+
+def test_wal_that_a_slot_keeps_slows_bulk_and_refuses_nobody() -> None:
+    """Once Postgres has a limit for it: beyond that it drops the slot, and a standby is lost."""
+    with cluster({"wal_level": "replica", "max_replication_slots": "2", "max_slot_wal_keep_size": "1MB"}) as server:
+        url = make_database(server, "slots")
+        migrate(url)
+        with psycopg.connect(url, autocommit=True) as conn:
+            assert measured(url)["replication"] == 0
+            conn.execute("SELECT pg_create_physical_replication_slot('standby', true)")
+            conn.execute("SELECT pg_logical_emit_message(false, 'x', repeat('x', 3000000))")
+            assert measured(url)["replication"] == 1
+            assert pressure(conn).because.startswith("replication: ")
+            assert [subject for subject, _ in open_pressure(conn)] == ["replication"]
+            conn.execute("SELECT pg_drop_replication_slot('standby')")
+            assert measured(url)["replication"] == 0
+
+
+def open_pressure(conn: Connection) -> list[tuple[str, Any]]:
+    return conn.execute(
+        "SELECT subject, evidence FROM refold.incidents WHERE kind = 'pressure' AND resolved_at IS NULL"
+    ).fetchall()
+
+
+def one(conn: Connection, query: str) -> Any:
+    row = conn.execute(query.encode()).fetchone()
+    assert row is not None
+    return row[0]
 
 
 def test_a_level_that_nobody_measures_stays_and_is_unknown(admin: Connection) -> None:

@@ -414,7 +414,7 @@ incidents = Table(
     Column("outcome", JSONB),
     CheckConstraint(
         "kind IN ('drift', 'dead_letters', 'stalled', 'lag', 'held_back', 'held_snapshot', 'missed_notification',"
-        " 'log_damage', 'impure_transform', 'foreign_cluster', 'hot_key', 'hidden')",
+        " 'log_damage', 'impure_transform', 'foreign_cluster', 'hot_key', 'hidden', 'pressure')",
         "kind",
     ),
     CheckConstraint("started_at <= detected_at AND detected_at <= resolved_at", "in_order"),
