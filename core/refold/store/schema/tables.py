@@ -489,6 +489,18 @@ batches = Table(
     comment="Large statements of producers, by which room in the log is prepared for the next.",
 )
 
+log_ends = Table(
+    "log_ends",
+    metadata,
+    # Position at which the log ended until segments were created.
+    Column("log_end", BigInteger, primary_key=True, autoincrement=False),
+    # Positions that were to be kept ready at that time.
+    Column("reserve", BigInteger, nullable=False),
+    # Id that no transaction had yet when the sequence had passed this end; NULL: the sequence has not passed it.
+    Column("passed", Xid8),
+    comment="Former ends of the log's room, until it is known whether a statement failed there.",
+)
+
 latencies = Table(
     "latencies",
     metadata,

@@ -1,0 +1,23 @@
+"""Where the log ended while statements ran."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from refold.store.schema import tables
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "log_ends",
+        sa.Column("log_end", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("reserve", sa.BigInteger(), nullable=False),
+        sa.Column("passed", tables.Xid8(), nullable=True),
+        sa.PrimaryKeyConstraint("log_end", name=op.f("log_ends_pkey")),
+        schema="refold",
+        comment="Former ends of the log's room, until it is known whether a statement failed there.",
+    )
