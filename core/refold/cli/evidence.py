@@ -135,6 +135,8 @@ def _log_damage(one: Seen) -> Iterator[str]:
     if named:
         more = f" and {found - LISTED:,} more" if found > LISTED else ""
         yield f"{counted(found, 'fault')}, the log differs from what was written: {', '.join(named[:LISTED])}{more}"
+    yield _names("not healed because of it:", one.get("not_healed"))
+    yield _names("not promoted because of it:", one.get("not_promoted"))
 
 
 def _impure(one: Seen) -> Iterator[str]:

@@ -122,7 +122,7 @@ def reconcile(
         _show(report, chosen, dry_run=dry_run)
         for view in differ:
             note(f"metrics.{view.name} differs from {view.path}: `refold deploy` recreates it")
-        _qualify(audited, damaged=damaged)
+        _qualify(audited, damaged=damaged and not report.unhealed)
     if not report.clean:
         raise typer.Exit(DRIFT)
 
@@ -195,8 +195,8 @@ def _show(report: ReconcileReport, depth: Depth, *, dry_run: bool) -> None:
         line(f"{what}: {', '.join(report.audited) or 'nothing was audited'}{by.get(depth, '')}")
     if report.unhealed:
         line(f"not healed: {', '.join(report.unhealed)}: the log is damaged; `refold scrub` names the events")
-    for name, reason in report.skipped:
-        note(f"{name} was not audited: {reason}")
+    for reason, names in _by_reason(report).items():
+        note(f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} not audited: {reason}")
     for one in report.slices[:SHOWN]:
         line(_slice(one))
     if not report.drift:
@@ -223,6 +223,18 @@ def _show(report: ReconcileReport, depth: Depth, *, dry_run: bool) -> None:
     )
     if report.drift > min(len(report.findings), SHOWN):
         note(f"showing the first {min(len(report.findings), SHOWN)} of {report.drift:,}; --json lists more")
+
+
+def _by_reason(report: ReconcileReport) -> dict[str, list[str]]:
+    """Return the projections that were not audited, by reason; damage of the log is told once, for all of them."""
+    found: dict[str, list[str]] = {}
+    damage: str | None = None
+    for name, reason in report.skipped:
+        if name in report.unhealed:
+            damage = damage or reason
+            reason = damage
+        found.setdefault(reason, []).append(name)
+    return found
 
 
 def _show_hidden(hidden: Sequence[Hidden], depth: Depth, *, dry_run: bool) -> None:
