@@ -122,7 +122,7 @@ def reconcile(
         _show(report, chosen, dry_run=dry_run)
         for view in differ:
             note(f"metrics.{view.name} differs from {view.path}: `refold deploy` recreates it")
-        _qualify(audited, damaged=damaged and not report.unhealed)
+        _qualify(audited, damaged=damaged and (bool(report.audited) or not report.unhealed))
     if not report.clean:
         raise typer.Exit(DRIFT)
 
