@@ -15,6 +15,8 @@ DECLARE
     reserve bigint;
     upper_end bigint;
     former_end bigint;
+    found_reserve bigint;
+    ended xid8;
     segment text;
     burned bigint;
     width bigint;
@@ -38,11 +40,12 @@ BEGIN
     END IF;
     upper_end := refold.log_end();
     former_end := upper_end;
+    found_reserve := reserve;
     IF drawn >= upper_end THEN
         -- A drawn position has no segment: the room was too small for a statement of unknown length.
         PERFORM refold.record_short_room(reserve);
         SELECT w.reserve INTO reserve FROM refold.room_wanted() AS w;
-        former_end := NULL;
+        found_reserve := NULL;
     END IF;
     -- Positions can be drawn without an event (a failed INSERT has drawn some), by a producer a million times a second.
     -- So the next segment is as wide as the latest passed segments that stayed empty, together: unused positions make
@@ -74,10 +77,14 @@ BEGIN
         END IF;
         upper_end := upper_end + width;
     END LOOP;
-    -- Statements that have begun see no further than the former end: see refold.learn_room.
-    INSERT INTO refold.log_ends (log_end, reserve)
-    SELECT former_end, reserve WHERE made > 0 AND former_end > 1
-    ON CONFLICT (log_end) DO NOTHING;
+    -- Statements that have begun see no further than the former end (refold.learn_room). And transactions that have ended
+    -- draw no more positions (refold.first_unread): the snapshot is taken before the sequence is read.
+    IF made > 0 AND former_end > 1 THEN
+        ended := pg_snapshot_xmin(pg_current_snapshot());
+        INSERT INTO refold.log_ends (log_end, reserve, ended, drawn)
+        SELECT former_end, found_reserve, ended, s.last_value FROM refold.events_position AS s
+        ON CONFLICT (log_end) DO NOTHING;
+    END IF;
     RETURN made;
 END
 $$;

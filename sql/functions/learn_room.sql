@@ -11,7 +11,7 @@ SET search_path = refold, pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
 DECLARE
-    drawn CONSTANT bigint := (SELECT s.last_value FROM refold.events_position AS s WHERE s.is_called);
+    newest CONSTANT bigint := (SELECT s.last_value FROM refold.events_position AS s WHERE s.is_called);
     former refold.log_ends;
     before bigint;
     after bigint;
@@ -20,12 +20,16 @@ DECLARE
 BEGIN
     -- Under REPEATABLE READ a look would not see who has committed meanwhile.
     IF current_setting('transaction_isolation') <> 'read committed'
-       OR NOT EXISTS (SELECT FROM refold.log_ends AS l WHERE l.log_end <= drawn) THEN
+       OR NOT EXISTS (SELECT FROM refold.log_ends AS l WHERE l.reserve IS NOT NULL AND l.log_end <= newest) THEN
         RETURN;
     END IF;
-    FOR former IN SELECT * FROM refold.log_ends AS l WHERE l.log_end <= drawn FOR UPDATE SKIP LOCKED LOOP
+    FOR former IN
+        SELECT * FROM refold.log_ends AS l
+        WHERE l.reserve IS NOT NULL AND l.log_end <= newest
+        ORDER BY l.log_end FOR UPDATE SKIP LOCKED
+    LOOP
         IF former.passed IS NULL THEN
-            -- Events get a transaction id before their position: whoever has a position up to `drawn` is older.
+            -- Events get a transaction id before their position: whoever has a position up to `newest` is older.
             UPDATE refold.log_ends AS l SET passed = pg_snapshot_xmax(pg_current_snapshot())
             WHERE l.log_end = former.log_end RETURNING * INTO former;
         END IF;
@@ -37,7 +41,7 @@ BEGIN
                   AND k.pid IS DISTINCT FROM pg_backend_pid()
             );
         before := least(former.log_end - 1, former.reserve / 2, 100000);
-        after := least(drawn + 1 - former.log_end, 1024);
+        after := least(newest + 1 - former.log_end, 1024);
         EXECUTE format(
             'SELECT count(*) FILTER (WHERE e.position < %2$s), count(*) FILTER (WHERE e.position >= %2$s)'
             ' FROM refold.events AS e WHERE e.position >= %1$s AND e.position < %3$s',
@@ -46,7 +50,7 @@ BEGIN
         IF stored_before * 4 <= before * 3 AND stored_after < after THEN
             PERFORM refold.record_short_room(former.reserve);
         END IF;
-        DELETE FROM refold.log_ends AS l WHERE l.log_end = former.log_end;
+        UPDATE refold.log_ends AS l SET reserve = NULL WHERE l.log_end = former.log_end;
     END LOOP;
 END
 $$;

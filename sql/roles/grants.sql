@@ -25,6 +25,7 @@ GRANT DELETE ON refold.sealed_slices TO refold_worker;
 
 -- A trigger of the log records large statements of producers; workers delete old records.
 GRANT SELECT, DELETE ON refold.batches TO refold_worker;
+GRANT SELECT ON refold.log_ends TO refold_worker;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON refold.duties, refold.duplicates, refold.latencies TO refold_worker;
 
@@ -79,7 +80,7 @@ REVOKE ALL ON FUNCTION
     refold.ensure_segments(bigint),
     refold.unread(pg_snapshot, pg_snapshot, xid8, bigint),
     refold.has_unread(pg_snapshot, xid8),
-    refold.unread_of(bigint),
+    refold.unread_now(),
     refold.last_txid(),
     refold.log_size(bigint),
     refold.recorded_since(timestamptz),
@@ -102,8 +103,8 @@ GRANT EXECUTE ON FUNCTION
     refold.forget(text, bigint, integer),
     refold.forget_builds(integer)
 TO refold_worker;
--- Functions that metrics.freshness calls, with the privileges of its reader.
-GRANT EXECUTE ON FUNCTION refold.unread_of(bigint) TO refold_analyst, refold_worker, refold_observer;
+-- The function that metrics.freshness calls, with the privileges of its reader.
+GRANT EXECUTE ON FUNCTION refold.unread_now() TO refold_analyst, refold_worker, refold_observer;
 -- They return only numbers, and read the log for roles that may not.
 GRANT EXECUTE ON FUNCTION refold.last_txid(), refold.log_size(bigint), refold.recorded_since(timestamptz)
 TO refold_worker, refold_observer;

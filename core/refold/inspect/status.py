@@ -217,9 +217,7 @@ SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coale
 FROM refold.builds_now AS b
 JOIN refold.deployments AS d ON d.deployment = b.deployment
 LEFT JOIN refold.builds AS u ON u.build_id = b.upstream_id
-LEFT JOIN LATERAL (
-    SELECT n.events, n.oldest, n.exact FROM refold.unread_of(b.build_id) AS n WHERE b.loaded
-) AS unread ON true
+LEFT JOIN refold.unread_now() AS unread ON unread.build_id = b.build_id
 WHERE b.state IN ('building', 'live')
 ORDER BY b.projection, b.build_id
 """

@@ -86,7 +86,9 @@ def brought_around(producer: Connection, admin: Connection, prefix: str, meanwhi
 
 def waiting(admin: Connection) -> int:
     """How many passed ends are not judged yet."""
-    row = admin.execute("SELECT count(*) FROM refold.log_ends WHERE passed IS NOT NULL").fetchone()
+    row = admin.execute(
+        "SELECT count(*) FROM refold.log_ends WHERE passed IS NOT NULL AND reserve IS NOT NULL"
+    ).fetchone()
     assert row is not None
     return int(row[0])
 

@@ -496,11 +496,19 @@ log_ends = Table(
     metadata,
     # Position at which the log ended until segments were created.
     Column("log_end", BigInteger, primary_key=True, autoincrement=False),
-    # Positions that were to be kept ready at that time.
-    Column("reserve", BigInteger, nullable=False),
+    # Positions that were to be kept ready at that time; NULL: it is known whether a statement failed at this end.
+    Column("reserve", BigInteger),
     # Id that no transaction had yet when the sequence had passed this end; NULL: the sequence has not passed it.
     Column("passed", Xid8),
-    comment="Former ends of the log's room, until it is known whether a statement failed there.",
+    # Id below which every transaction had ended when the segments were created.
+    Column("ended", Xid8, nullable=False),
+    # Position that no event of these transactions exceeds.
+    Column("drawn", BigInteger, nullable=False),
+    # Those that have yet to be judged (refold.learn_room).
+    Index("log_ends_open", "log_end", postgresql_where=text("reserve IS NOT NULL")),
+    # How far the first events after a transaction reach (refold.first_unread).
+    Index("log_ends_by_ended", "ended", "log_end"),
+    comment="Former ends of the log's room: whether a statement failed there, and where earlier transactions end.",
 )
 
 latencies = Table(
