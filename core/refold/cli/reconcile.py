@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import psycopg
 import typer
@@ -16,19 +16,18 @@ from refold.cli.app import DRIFT, TRUST, app
 from refold.cli.bars import progress
 from refold.cli.output import as_json, counted, line, note, plain, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
-from refold.engine.publish.analyst_views import differing
-from refold.engine.reconcile import Difference, ReconcileReport
-from refold.engine.reconcile import reconcile as audit
-from refold.engine.reconcile.reconcile import Depth
-from refold.engine.reconcile.result import Hidden, WrongSlice
 from refold.errors import InputError
-from refold.model.projection.view_file import ViewFile, load_views, views_beside
-from refold.store.builds.build import Build, live_builds
 from refold.store.incidents import open_incidents
 from refold.store.schema.resources import projections_dir
 from refold.suggest import did_you_mean
 
-DEPTHS: tuple[str, ...] = get_args(Depth)
+if TYPE_CHECKING:
+    from refold.engine.reconcile import Difference, ReconcileReport
+    from refold.engine.reconcile.reconcile import Depth
+    from refold.engine.reconcile.result import Hidden, WrongSlice
+    from refold.model.projection.view_file import ViewFile
+    from refold.store.builds.build import Build
+
 SHOWN = 50
 """Most findings that are printed; --json gives all."""
 
@@ -81,6 +80,9 @@ def reconcile(
       refold reconcile event_counts --dry-run
       refold reconcile --since 2026-01-01 --json
     """
+    from refold.engine.reconcile import reconcile as audit
+    from refold.store.builds.build import live_builds
+
     moment = None if since is None else instant(since)
     chosen = how_deep(depth, since=since is not None)
     own = folder(projections, quiet=True)
@@ -134,6 +136,10 @@ def unlike_files(conn: psycopg.Connection, projections: Path) -> list[ViewFile]:
         conn: acts as refold_worker, in autocommit mode.
         projections: folder beside the views; the views that come with refold are not checked.
     """
+    from refold.engine.publish.analyst_views import differing
+    from refold.model.projection.view_file import load_views, views_beside
+    from refold.store.builds.build import live_builds
+
     if projections == projections_dir():
         return []
     live = {build.projection for build in live_builds(conn)}
@@ -149,11 +155,14 @@ def how_deep(depth: str | None, *, since: bool) -> Depth:
     Raises:
         InputError: no depth has that name, or it excludes --since.
     """
+    from refold.engine.reconcile.reconcile import Depth
+
+    depths: tuple[str, ...] = get_args(Depth)
     if depth is None:
         return "deep"
-    if depth not in DEPTHS:
-        hint = did_you_mean(depth, DEPTHS)
-        raise InputError(f"--depth {depth}: there is no such depth.{hint}", remedy=f"Depths: {', '.join(DEPTHS)}.")
+    if depth not in depths:
+        hint = did_you_mean(depth, depths)
+        raise InputError(f"--depth {depth}: there is no such depth.{hint}", remedy=f"Depths: {', '.join(depths)}.")
     if since and depth != "deep":
         raise InputError(
             f"--since and --depth {depth} exclude each other: that depth reads checksums, not events",
