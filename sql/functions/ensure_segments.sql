@@ -1,5 +1,6 @@
 -- Keep segments ready after the log's end, enough for `incoming` more events.
 -- A segment is created beside the log and then attached: CREATE … PARTITION OF would wait for every open writer.
+-- Without `incoming` (in workers) it also learns from statements that have failed for lack of room.
 CREATE OR REPLACE FUNCTION refold.ensure_segments(incoming bigint DEFAULT 0) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
@@ -13,12 +14,18 @@ DECLARE
     needed bigint;
     reserve bigint;
     upper_end bigint;
+    former_end bigint;
+    found_reserve bigint;
+    ended xid8;
     segment text;
     burned bigint;
     width bigint;
     made integer := 0;
 BEGIN
     SELECT * INTO config FROM refold.settings;
+    IF incoming = 0 THEN
+        PERFORM refold.learn_room();
+    END IF;
     SELECT w.reserve INTO reserve FROM refold.room_wanted() AS w;
     SELECT last_value + incoming, CASE WHEN is_called THEN last_value ELSE 0 END INTO needed, drawn
     FROM refold.events_position;
@@ -32,12 +39,13 @@ BEGIN
         RETURN 0;
     END IF;
     upper_end := refold.log_end();
+    former_end := upper_end;
+    found_reserve := reserve;
     IF drawn >= upper_end THEN
-        -- A drawn position has no segment: the room was too small for a statement of unknown length. Record the reserve,
-        -- so that the next statement finds twice as much. (No more, because a position may be drawn without an event.)
-        reserve := least(reserve, greatest(config.segment_size * 16, config.segment_size * config.segments_ahead));
-        INSERT INTO refold.batches (events, stored) VALUES (reserve, false);
+        -- A drawn position has no segment: the room was too small for a statement of unknown length.
+        PERFORM refold.record_short_room(reserve);
         SELECT w.reserve INTO reserve FROM refold.room_wanted() AS w;
+        found_reserve := NULL;
     END IF;
     -- Positions can be drawn without an event (a failed INSERT has drawn some), by a producer a million times a second.
     -- So the next segment is as wide as the latest passed segments that stayed empty, together: unused positions make
@@ -69,6 +77,14 @@ BEGIN
         END IF;
         upper_end := upper_end + width;
     END LOOP;
+    -- Statements that have begun see no further than the former end (refold.learn_room). And transactions that have ended
+    -- draw no more positions (refold.first_unread): the snapshot is taken before the sequence is read.
+    IF made > 0 AND former_end > 1 THEN
+        ended := pg_snapshot_xmin(pg_current_snapshot());
+        INSERT INTO refold.log_ends (log_end, reserve, ended, drawn)
+        SELECT former_end, found_reserve, ended, s.last_value FROM refold.events_position AS s
+        ON CONFLICT (log_end) DO NOTHING;
+    END IF;
     RETURN made;
 END
 $$;

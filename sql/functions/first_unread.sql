@@ -1,6 +1,9 @@
 -- The first log events that a cursor has not applied yet, at most `most`, the oldest included. It reads a range of the
--- index for each late transaction, and a range for all events after `done` and after the progress of the run. Each call
+-- index for each late transaction, and ranges for the events after `done` and after the progress of the run. Each call
 -- plans over the segments that can hold them, with the same plan whatever the statistics are.
+--
+-- Far behind, these are few of the segments after the cursor. A row of refold.log_ends says of which transactions all
+-- events stand before which position: those come first, up to the next row, then to the one after two more, and so on.
 CREATE OR REPLACE FUNCTION refold.first_unread(
     done pg_snapshot, target pg_snapshot, progress_txid xid8, progress_position bigint, most bigint
 ) RETURNS TABLE (txid xid8, "position" bigint, event_id text, recorded_at timestamptz, late boolean)
@@ -16,6 +19,10 @@ DECLARE
     late_txids xid8[];
     late_after bigint[];
     high bigint;
+    ended xid8;
+    bound bigint;
+    step integer := 0;
+    taken bigint;
 BEGIN
     SELECT array_agg(l.txid ORDER BY l.txid), array_agg(l.after ORDER BY l.txid) INTO late_txids, late_after
     FROM refold.late_unread(done, target, progress_txid, progress_position) AS l;
@@ -32,11 +39,22 @@ BEGIN
             ' LIMIT $3', refold.positions_since(late_txids[1]), high)
         USING late_txids, late_after, most;
     END IF;
-    RETURN QUERY EXECUTE format(
-        'SELECT e.txid, e.position, e.event_id, e.recorded_at, false FROM refold.events AS e'
-        ' WHERE (e.txid, e.position) > ($1, $2) AND e.position BETWEEN %s AND %s'
-        ' ORDER BY e.txid, e.position LIMIT $3', refold.positions_since(beyond), high)
-    USING beyond, after, most;
+    LOOP
+        SELECT l.ended, l.drawn INTO ended, bound FROM refold.log_ends AS l
+        WHERE l.ended > beyond ORDER BY l.ended, l.log_end OFFSET step LIMIT 1;
+        RETURN QUERY EXECUTE format(
+            'SELECT e.txid, e.position, e.event_id, e.recorded_at, false FROM refold.events AS e'
+            ' WHERE (e.txid, e.position) > ($1, $2) AND ($4 IS NULL OR e.txid < $4) AND e.position BETWEEN %s AND %s'
+            ' ORDER BY e.txid, e.position LIMIT $3', refold.positions_since(beyond), least(bound, high))
+        USING beyond, after, most, ended;
+        GET DIAGNOSTICS taken = ROW_COUNT;
+        most := most - taken;
+        EXIT WHEN ended IS NULL OR most <= 0;
+        -- All positions of an earlier id come before.
+        beyond := (ended::text::bigint - 1)::text::xid8;
+        after := 9223372036854775807;
+        step := step * 2 + 1;
+    END LOOP;
 END
 $$;
 

@@ -13,7 +13,7 @@ BEGIN
         LOCK TABLE ONLY refold.events IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
         RETURN true;
     END IF;
-    IF patience = '0' THEN
+    IF patience = '0' OR patience::interval > interval '30 s' THEN
         -- The holder releases it soon, unless a producer that needed room keeps its transaction open.
         PERFORM set_config('lock_timeout', '30s', true);
     END IF;

@@ -10,7 +10,7 @@ SELECT
      WHERE d.build_id = b.build_id AND d.state = 'waiting') AS dead_letters,
     u.exact                                                 AS lag_exact
 FROM refold.builds_now AS b
-CROSS JOIN LATERAL refold.unread_of(b.build_id) AS u
+JOIN refold.unread_now() AS u ON u.build_id = b.build_id
 -- On a standby, include its lag behind the primary.
 CROSS JOIN (SELECT refold.replayed_at() AS at) AS r
 WHERE b.state = 'live';

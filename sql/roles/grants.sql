@@ -25,15 +25,18 @@ GRANT DELETE ON refold.sealed_slices TO refold_worker;
 
 -- A trigger of the log records large statements of producers; workers delete old records.
 GRANT SELECT, DELETE ON refold.batches TO refold_worker;
+GRANT SELECT ON refold.log_ends TO refold_worker;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON refold.duties, refold.duplicates, refold.latencies TO refold_worker;
 
 -- An observer sees states, lags, incidents and counts. It sees no event, no key, and no text from an event or an error, and
 -- so no column that may hold one.
-GRANT SELECT ON refold.settings, refold.segments, refold.alembic_version, refold.deployments, refold.forgotten,
+GRANT SELECT ON refold.settings, refold.segments, refold.alembic_version, refold.forgotten,
     refold.duplicates, refold.latencies, refold.batches
 TO refold_observer;
 GRANT SELECT ON SEQUENCE refold.events_position TO refold_observer;
+GRANT SELECT (deployment, kind, requested_by, requested_at, promote, promoted_at, given_up_at, views)
+    ON refold.deployments TO refold_observer;
 GRANT SELECT (
     build_id, projection, fingerprint, number, state, table_name, language, upkeep, upstream_id, done, target,
     progress_txid, progress_position, progress_ordinal, loaded, load_step, load_steps, events_applied, pages_applied,
@@ -54,7 +57,7 @@ GRANT SELECT (repair_id, build_id, projection, relation, kind, repaired_by, repa
     ON refold.repairs TO refold_observer;
 
 -- An inspector also sees the evidence, with its keys and texts.
-GRANT SELECT ON refold.builds, refold.builds_now, refold.incidents, refold.duties, refold.dead_letters, refold.rejected,
+GRANT SELECT ON refold.builds, refold.builds_now, refold.deployments, refold.incidents, refold.duties, refold.dead_letters, refold.rejected,
     refold.repairs, refold.acceptances, refold.lost_events, refold.events
 TO refold_inspector;
 
@@ -77,7 +80,7 @@ REVOKE ALL ON FUNCTION
     refold.ensure_segments(bigint),
     refold.unread(pg_snapshot, pg_snapshot, xid8, bigint),
     refold.has_unread(pg_snapshot, xid8),
-    refold.unread_of(bigint),
+    refold.unread_now(),
     refold.last_txid(),
     refold.log_size(bigint),
     refold.recorded_since(timestamptz),
@@ -100,8 +103,8 @@ GRANT EXECUTE ON FUNCTION
     refold.forget(text, bigint, integer),
     refold.forget_builds(integer)
 TO refold_worker;
--- Functions that metrics.freshness calls, with the privileges of its reader.
-GRANT EXECUTE ON FUNCTION refold.unread_of(bigint) TO refold_analyst, refold_worker, refold_observer;
+-- The function that metrics.freshness calls, with the privileges of its reader.
+GRANT EXECUTE ON FUNCTION refold.unread_now() TO refold_analyst, refold_worker, refold_observer;
 -- They return only numbers, and read the log for roles that may not.
 GRANT EXECUTE ON FUNCTION refold.last_txid(), refold.log_size(bigint), refold.recorded_since(timestamptz)
 TO refold_worker, refold_observer;

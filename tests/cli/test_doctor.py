@@ -27,7 +27,7 @@ def test_a_database_with_something_to_do(refold: Refold, metric: Callable[[str, 
 @pytest.mark.parametrize(("verdict", "status"), [("ok", 0), ("unseen", 0), ("warn", 1), ("fail", 1)])
 def test_exit_status(refold: Refold, monkeypatch: pytest.MonkeyPatch, verdict: str, status: int) -> None:
     found = [Check("roles", verdict, "as it is", "" if verdict == "ok" else "do this")]  # type: ignore[arg-type]
-    monkeypatch.setattr("refold.cli.doctor.examine", lambda conn, url, folder: found)
+    monkeypatch.setattr("refold.inspect.doctor.doctor.doctor", lambda conn, url, folder: found)
     assert refold("doctor").status == status
 
 
@@ -44,7 +44,7 @@ def test_the_first_line_is_the_verdict(refold: Refold, monkeypatch: pytest.Monke
         Check("roles", "warn", "none", "GRANT it;"),
         Check("cluster", "unseen", "hidden", "GRANT it;"),
     ]
-    monkeypatch.setattr("refold.cli.doctor.examine", lambda conn, url, folder: found)
+    monkeypatch.setattr("refold.inspect.doctor.doctor.doctor", lambda conn, url, folder: found)
     lines = refold("doctor").out.splitlines()
     assert lines[:2] == ["fail: disk", "warn: roles"]
     assert "schema, cluster: GRANT it;" in lines, "one command that mends two is told once"

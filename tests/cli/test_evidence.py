@@ -28,6 +28,10 @@ AT = "2026-03-02T10:00:00.123456+00:00"
          "1 event could not be processed and is excluded; latest error: no number"),
         ("held_back", {"pid": 17, "application": "psql", "role": "ann", "seconds": 90.0, "limit": 60},
          "pid 17 of ann (psql) has had a transaction open for 2 min; its events are visible when it ends"),
+        ("held_back", {"pid": 17, "application": "psql", "role": "ann", "seconds": 90.0, "limit": 60, "waiting": [8],
+                       "locks": ["refold.deployments"], "query": "LOCK TABLE refold.deployments"},
+         "pid 17 of ann (psql) has had a transaction open for 2 min; refold waits until it ends; it holds locks on"
+         " refold.deployments; its latest query: LOCK TABLE refold.deployments"),
         ("held_back", {"gid": "g1", "role": None, "seconds": None},
          "the prepared transaction g1 is open; its events are visible when it ends"),
         ("held_snapshot", {"application": "psql", "role": "ann", "transactions": 7000, "seconds": 90.0,

@@ -129,7 +129,7 @@ def test_what_a_clean_verdict_does_not_cover_is_told(
     tamper(conn, "UPDATE refold.events SET action = 'other' WHERE event_id = '1'")
     conn.commit()
     assert refold("scrub").out.startswith("damaged: 1 fault")
-    assert "a damaged log" in refold("reconcile").err
+    assert "the log is damaged" in refold("reconcile").err
 
 
 def test_a_funnel_is_told_by_what_analysts_see_of_it(

@@ -44,7 +44,35 @@ def test_damage_is_named_and_keeps_a_metric_from_being_healed(damaged: Refold) -
     assert "not healed: counts: the log is damaged; `refold scrub` names the events" in healed.out
     assert "no drift" not in healed.out
     assert damaged("reconcile", "--json").json["unhealed"] == ["counts"]
+    # All of it is one incident.
+    assert [one["kind"] for one in damaged("incidents", "--json").json] == ["log_damage"]
     assert "view,3" in damaged("query", "SELECT * FROM counts", "--csv").out
+
+
+def test_damage_is_told_once_however_many_metrics_it_affects(
+    damaged: Refold, metric: Callable[[str, str], Path]
+) -> None:
+    damaged("scrub", "accept", SEGMENT, "--reason", "disk 3")
+    for number in range(3):
+        metric(f"more{number}", f"SELECT action, count(*) + {number} AS events FROM events GROUP BY action")
+    damaged("deploy")
+    with psycopg.connect(damaged("url").out.strip(), autocommit=True) as conn:
+        tamper(conn, "DELETE FROM refold.events WHERE event_id = '3'")
+    told = damaged("reconcile")
+    assert told.err.count("the log is damaged, so refold computes nothing from it") == 1
+    assert "counts, more0, more1, more2 were not audited: the log is damaged" in told.err
+    assert damaged("status").out.count("log_damage") == 1
+    (incident,) = [one for one in damaged("incidents", "--open", "--json").json if one["kind"] != "held_back"]
+    assert incident["evidence"]["not_healed"] == ["counts", "more0", "more1", "more2"]
+
+
+def test_a_rebuild_that_was_refused_says_why(damaged: Refold) -> None:
+    assert damaged("rebuild", "counts").status != 0
+    status = damaged("status").out
+    assert "not promoted" in status and "ready to promote" not in status
+    assert "refused   counts__" in status
+    assert "is not promoted: the log is damaged" in status
+    assert "Then run `refold promote counts`." in status
 
 
 def test_accepting_needs_a_reason_and_the_right_name(damaged: Refold) -> None:

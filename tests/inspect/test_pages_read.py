@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -47,6 +48,8 @@ PROJECT = {
     "views": "SELECT event_id, user_id, ts FROM events WHERE action = 'view'",
     "by_user": "SELECT user_id, count(*) AS n FROM views GROUP BY user_id",
 }
+# As many builds as the starters have.
+BUILDS = PROJECT | {f"n{by}": f"SELECT action, count(*) * {by} AS n FROM events GROUP BY action" for by in range(2, 7)}
 
 FILL = """
 INSERT INTO refold.events (event_id, user_id, action, ts, metadata)
@@ -101,6 +104,21 @@ def newest(conn: Connection) -> int:
     return int(row[0])
 
 
+@pytest.fixture
+def many_segments(server: ServerUnderTest, tmp_path: Path) -> Iterator[str]:
+    """Metrics that are up to date, and then as many segments of unread events as hundreds of millions have."""
+    for name, query in BUILDS.items():
+        (tmp_path / f"{name}.sql").write_text(query)
+    with database(server, segment_size=5_000, segments=2, folder=tmp_path) as url:
+        with psycopg.connect(url, autocommit=True) as admin:
+            fill(admin, 1, 10_000)
+            Worker(url, None).run(drain=True)
+            for first in range(10_001, 410_000, 4_000):
+                admin.execute(FILL, (first, first + 3_999))
+                admin.execute("SELECT refold.ensure_segments(4000)")
+        yield url
+
+
 Act = Callable[[Connection], object]
 
 AS_WORKER: dict[str, Act] = {
@@ -123,6 +141,7 @@ AS_WORKER: dict[str, Act] = {
     "freshness": lambda conn: conn.execute("SELECT * FROM metrics.freshness").fetchall(),
     "doctor: segments": room.segments,
     "doctor: failing": metrics.failing,
+    "doctor: lag": metrics.lag,
     "doctor: workers": metrics.workers,
     "doctor: writers": transactions.writers,
     "doctor: oldest": transactions.oldest,
@@ -161,8 +180,24 @@ def test_a_long_backlog(long_log: str, statistics: str) -> None:
             fill(admin, LENGTH + 1, LENGTH + BACKLOG)
         admin.execute(STATISTICS[statistics].encode())
         rows = admin.execute("SELECT lag_events, lag_exact FROM metrics.freshness").fetchall()
-    assert len(rows) == 3
+    assert len(rows) == len(PROJECT)
     for lag, exact in rows:
         assert lag == pytest.approx(BACKLOG, rel=0.1) and not exact
     for settings in ({}, PAGES):
         assert costly(long_log, dict(settings)) == {}
+
+
+@pytest.mark.slow
+def test_freshness_of_many_builds_far_behind(many_segments: str) -> None:
+    with connect(many_segments, "refold_worker", autocommit=True) as conn:
+        segments = conn.execute("SELECT count(*) FROM refold.segments").fetchone()
+        assert segments is not None and segments[0] > 50
+        AS_WORKER["freshness"](conn)
+        for name in ("freshness", "doctor: lag"):
+            with explained(conn) as plans:
+                AS_WORKER[name](conn)
+            assert max(plan.buffers for plan in plans) <= MOST, name
+        rows = conn.execute("SELECT lag_events FROM metrics.freshness").fetchall()
+    assert len(rows) == len(BUILDS)
+    for (lag,) in rows:
+        assert lag == pytest.approx(400_000, rel=0.05)

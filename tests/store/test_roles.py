@@ -52,7 +52,7 @@ FORBIDDEN = {
     "refold_producer": [
         *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS,
         "SELECT * FROM metrics.daily", "SELECT refold.ensure_segments()", "INSERT INTO refold.rejected DEFAULT VALUES",
-        INSERT + " RETURNING txid", "COPY refold.events TO STDOUT", *COUNTING, "SELECT * FROM refold.unread_of(1)",
+        INSERT + " RETURNING txid", "COPY refold.events TO STDOUT", *COUNTING, "SELECT * FROM refold.unread_now()",
     ],
     "refold_analyst": [
         *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT, APPEND,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import psycopg
 import typer
@@ -13,12 +13,12 @@ from rich.progress import TaskID
 
 from refold.cli.bars import progress
 from refold.cli.output import line, note
-from refold.engine.deployment.run import Progress
-from refold.engine.publish.switch import drop_superseded
-from refold.engine.publish.views import without_barrier
-from refold.engine.verify.silent import Silence
-from refold.store.builds.build import Build
 from refold.store.schema.resources import projections_dir
+
+if TYPE_CHECKING:
+    from refold.engine.deployment.run import Progress
+    from refold.engine.verify.silent import Silence
+    from refold.store.builds.build import Build
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; change nothing.")]
 NoPromote = Annotated[
@@ -68,6 +68,8 @@ def tell_outcome(
 
 
 def tell_views(conn: psycopg.Connection, names: Sequence[str]) -> None:
+    from refold.engine.publish.views import without_barrier
+
     if names:
         line(f"views: {', '.join(names)}")
     for name in without_barrier(conn, names):
@@ -79,6 +81,8 @@ def tell_views(conn: psycopg.Connection, names: Sequence[str]) -> None:
 
 def tidy(conn: psycopg.Connection) -> None:
     """Drop tables that no rollback can use any more."""
+    from refold.engine.publish.switch import drop_superseded
+
     try:
         drop_superseded(conn)
     except psycopg.errors.LockNotAvailable:

@@ -6,7 +6,7 @@ import json as json_text
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import psycopg
 import typer
@@ -15,14 +15,12 @@ from refold.cli.app import FAILED, TRUST, app
 from refold.cli.bars import progress
 from refold.cli.output import as_json, block, line, plain, table, text_of
 from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, Projections, folder, session
-from refold.engine.reconcile.release import Outcome, release
-from refold.engine.reconcile.release import drop as drop_letter
 from refold.errors import InputError
-from refold.store.builds.build import live_builds
-from refold.store.builds.compiled import Compiler
-from refold.store.builds.dead_letters import DeadLetter, letters
-from refold.store.builds.lookup import known
 from refold.visible import visible_json
+
+if TYPE_CHECKING:
+    from refold.engine.reconcile.release import Outcome
+    from refold.store.builds.dead_letters import DeadLetter
 
 LEFT = 1
 """Exit status of `retry` when an event failed again."""
@@ -139,6 +137,9 @@ def retry(
       refold deadletters retry event_counts
       refold deadletters retry --all
     """
+    from refold.engine.reconcile.release import release
+    from refold.store.builds.compiled import Compiler
+
     if not which and not everything:
         raise InputError("no dead letters are named", remedy="Give ids or projections, or --all.")
     outcomes: list[Outcome] = []
@@ -183,6 +184,8 @@ def drop(
     Example:
       refold deadletters drop 7 --reason "a test order, amount was text"
     """
+    from refold.engine.reconcile.release import drop as drop_letter
+
     if not reason.strip():
         raise InputError("the reason is empty", remedy="Say in a few words why the metric may exclude these events.")
     with session(database_url) as conn:
@@ -204,6 +207,10 @@ def _chosen(conn: psycopg.Connection, which: list[str] | None, *, waiting: bool)
         InputError: no dead letter has that id.
         BuildError: no projection of that name is live.
     """
+    from refold.store.builds.build import live_builds
+    from refold.store.builds.dead_letters import letters
+    from refold.store.builds.lookup import known
+
     if not which:
         return letters(conn, waiting=waiting)
     numbers = [int(one) for one in which if one.isdecimal()]

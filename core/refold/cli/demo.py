@@ -13,7 +13,6 @@ import typer
 
 from refold.cli.app import INTERRUPTED, START, app
 from refold.cli.output import err, out
-from refold.demo.run import demo as play
 
 NOT_RIGHT = 1
 """Exit status when a result of the demo is wrong."""
@@ -41,6 +40,8 @@ def demo(
       refold demo --keep                    query it afterwards
       refold demo --events 200000 --seed 7
     """
+    from refold.demo.run import demo as play
+
     logging.getLogger("refold").setLevel(logging.WARNING)
     try:
         with _cleaning_up():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import psycopg
 import typer
@@ -24,22 +24,12 @@ from refold.cli.builds import (
 from refold.cli.output import as_json, note, table
 from refold.cli.session import AsJson, DatabaseUrl, own_folder, session
 from refold.cli.view_costs import scan_as_dict, tell_costs
-from refold.engine.deployment.deploy import deploy as deploy_builds
-from refold.engine.deployment.deploy import plan as plan_of
-from refold.engine.deployment.deploy import refused
-from refold.engine.deployment.plan import Change
-from refold.engine.publish.scans import Scan, scans
-from refold.engine.publish.shown import hidden
-from refold.engine.verify.silent import missing_actions, silent
 from refold.errors import DefinitionError, RefoldError, at_once, each
-from refold.model.projection.definition import EXTENSIONS, load
-from refold.model.projection.files import Overlooked, overlooked
-from refold.model.projection.hints import actions_of
-from refold.model.projection.plan import LOG
-from refold.model.projection.view_file import load_views, views_beside
-from refold.model.stream.page_sql import LOG_STREAM
-from refold.store.builds.build import kept
-from refold.store.builds.compiled import Compiler
+
+if TYPE_CHECKING:
+    from refold.engine.deployment.plan import Change
+    from refold.engine.publish.scans import Scan
+    from refold.model.projection.files import Overlooked
 
 ProjectionsToDeploy = Annotated[
     Path | None,
@@ -76,6 +66,18 @@ def deploy(
       refold deploy --no-promote        build only; `refold promote` goes live
       refold deploy --starters          the projections that come with refold
     """
+    from refold.engine.deployment.deploy import deploy as deploy_builds
+    from refold.engine.deployment.deploy import plan as plan_of
+    from refold.engine.deployment.deploy import refused
+    from refold.engine.publish.scans import scans
+    from refold.engine.publish.shown import hidden
+    from refold.engine.verify.silent import silent
+    from refold.model.projection.definition import EXTENSIONS, load
+    from refold.model.projection.files import overlooked
+    from refold.model.projection.view_file import load_views
+    from refold.store.builds.build import kept
+    from refold.store.builds.compiled import Compiler
+
     chosen = own_folder(projections, starters=starters)
     loading = load(chosen)
     mistakes: list[RefoldError] = [*loading.mistakes]
@@ -156,6 +158,8 @@ def deploy(
 
 def _views_beside(projections: Path) -> Path:
     """Return the folder of views beside a folder of projections, relative to the working directory."""
+    from refold.model.projection.view_file import views_beside
+
     folder = views_beside(projections)
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
@@ -195,6 +199,11 @@ def _show_left_alone(todo: Sequence[Change]) -> None:
 
 def _show_silent(conn: psycopg.Connection, todo: Sequence[Change]) -> None:
     """Print the actions that new metrics select and that no event in the log has."""
+    from refold.engine.verify.silent import missing_actions
+    from refold.model.projection.hints import actions_of
+    from refold.model.projection.plan import LOG
+    from refold.model.stream.page_sql import LOG_STREAM
+
     for one in todo:
         definition = one.definition
         if one.builds and definition is not None and definition.language == "sql" and definition.plan.stream == LOG:

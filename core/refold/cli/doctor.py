@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from refold.cli.app import FOUND, TRUST, app
 from refold.cli.output import as_json, counted, line, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, database
-from refold.inspect.doctor.check import Check
-from refold.inspect.doctor.doctor import doctor as examine
 from refold.postgres.connect import connection
+
+if TYPE_CHECKING:
+    from refold.inspect.doctor.check import Check
 
 
 @app.command(rich_help_panel=TRUST)
@@ -34,6 +36,8 @@ def doctor(
       refold doctor --json
       refold doctor --projections metrics/
     """
+    from refold.inspect.doctor.doctor import doctor as examine
+
     url = database(database_url)
     own = Path("projections")
     with connection(url, autocommit=True, application_name="refold doctor") as conn:

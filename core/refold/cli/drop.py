@@ -15,7 +15,6 @@ from refold.cli.builds import (
 )
 from refold.cli.output import as_json, line, note, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
-from refold.engine.deployment import drop as removal
 
 
 @app.command(rich_help_panel=METRICS)
@@ -38,6 +37,8 @@ def drop(
       refold drop sales
       refold drop clicks clicks_by_day      a stream, with what reads it
     """
+    from refold.engine.deployment import drop as removal
+
     chosen = folder(projections, quiet=True)
     with session(database_url) as conn:
         ended = removal.plan(conn, names)

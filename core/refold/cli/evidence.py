@@ -96,12 +96,17 @@ def _dead_letters(one: Seen) -> Iterator[str]:
 def _held_back(one: Seen) -> Iterator[str]:
     if one.get("pid") is None and one.get("gid") is None:
         return
+    locks = one.get("locks") is not None and not one.get("writes")
+    ends = "refold waits until it ends" if locks else "its events are visible when it ends"
     for_ = f" for {_span(one['seconds'])}" if one.get("seconds") is not None else ""
     if one.get("pid") is None:
-        yield f"the prepared transaction {one['gid']} is open{for_}; its events are visible when it ends"
+        yield f"the prepared transaction {one['gid']} is open{for_}; {ends}"
+        yield _names("it holds locks on", one.get("locks"))
         return
     with_ = "".join(filter(None, [_clause(" of {}", one.get("role")), _clause(" ({})", one.get("application"))]))
-    yield f"pid {one['pid']}{with_} has had a transaction open{for_}; its events are visible when it ends"
+    yield f"pid {one['pid']}{with_} has had a transaction open{for_}; {ends}"
+    yield _names("it holds locks on", one.get("locks"))
+    yield _clause("its latest query: {}", one.get("query"))
 
 
 def _held_snapshot(one: Seen) -> Iterator[str]:
@@ -130,6 +135,8 @@ def _log_damage(one: Seen) -> Iterator[str]:
     if named:
         more = f" and {found - LISTED:,} more" if found > LISTED else ""
         yield f"{counted(found, 'fault')}, the log differs from what was written: {', '.join(named[:LISTED])}{more}"
+    yield _names("not healed because of it:", one.get("not_healed"))
+    yield _names("not promoted because of it:", one.get("not_promoted"))
 
 
 def _impure(one: Seen) -> Iterator[str]:

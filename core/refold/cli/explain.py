@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.syntax import Syntax
@@ -13,21 +13,16 @@ from refold.cli.app import METRICS, app
 from refold.cli.output import as_json, block, line, out, table
 from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, Projections, folder, session
 from refold.cli.view_costs import ViewCost, cost_of, view_file
-from refold.engine.publish.scans import scans
 from refold.errors import DefinitionError
-from refold.model.projection.definition import Definition, load_directory
-from refold.model.projection.plan import Plan
 from refold.model.sql_text import EVERYTHING
-from refold.model.stream.page_sql import LOG_STREAM, Stream
-from refold.model.upkeep.generate import generate
-from refold.model.upkeep.names import table_name
-from refold.model.upkeep.statements import Statements
-from refold.model.upkeep.transform import statements as transform_statements
-from refold.store.builds.build import by_id, live_builds
-from refold.store.builds.compiled import Compiler, stream_of
-from refold.store.builds.lookup import known
 from refold.suggest import did_you_mean
 from refold.visible import visible
+
+if TYPE_CHECKING:
+    from refold.model.projection.definition import Definition
+    from refold.model.projection.plan import Plan
+    from refold.model.stream.page_sql import Stream
+    from refold.model.upkeep.statements import Statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +97,10 @@ def of_file(name: str, directory: Path) -> Explanation:
     Raises:
         DefinitionError: the file does not exist, or is wrong.
     """
+    from refold.model.projection.definition import load_directory
+    from refold.model.stream.page_sql import LOG_STREAM, Stream
+    from refold.model.upkeep.names import table_name
+
     definitions = load_directory(directory)
     if name not in definitions:
         raise DefinitionError(
@@ -126,6 +125,9 @@ def of_view(name: str, directory: Path, url: str | None, *, deployed: bool) -> V
         url: URL of the database.
         deployed: whether to measure the cost of a read in the database.
     """
+    from refold.engine.publish.scans import scans
+    from refold.model.projection.definition import load_directory
+
     file = view_file(directory, name)
     if not file.is_file() or any((directory / f"{name}{suffix}").exists() for suffix in (".sql", ".py")):
         return None
@@ -138,6 +140,10 @@ def of_view(name: str, directory: Path, url: str | None, *, deployed: bool) -> V
 
 def of_build(name: str, directory: Path, url: str | None) -> Explanation:
     """Explain the live build of a projection."""
+    from refold.store.builds.build import by_id, live_builds
+    from refold.store.builds.compiled import Compiler, stream_of
+    from refold.store.builds.lookup import known
+
     with session(url, INSPECTORS) as conn:
         build = known(name, {one.projection: one for one in live_builds(conn)})
         compiled = Compiler(directory).of(conn, build)
@@ -147,6 +153,10 @@ def of_build(name: str, directory: Path, url: str | None) -> Explanation:
 
 
 def _statements(definition: Definition, stream: Stream) -> Statements:
+    from refold.model.upkeep.generate import generate
+    from refold.model.upkeep.names import table_name
+    from refold.model.upkeep.transform import statements as transform_statements
+
     own = table_name(definition.name, definition.fingerprint, 1)
     if definition.transform is not None:
         return transform_statements(definition.transform, stream, own)

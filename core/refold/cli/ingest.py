@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -20,12 +20,12 @@ from refold.cli.interruptible_log import InterruptibleLog, interruptible
 from refold.cli.output import err
 from refold.cli.session import AsJson, DatabaseUrl, database
 from refold.errors import InputError, NotInstalled
-from refold.sources.files.identity import STDIN
-from refold.sources.files.mapper import Mapper
-from refold.sources.files.mapping import Mapping
 from refold.sources.files.readers import Format, Source, open_source
-from refold.sources.files.run import BATCH, Tally
-from refold.sources.files.run import ingest as ingest_source
+from refold.sources.files.run import BATCH
+
+if TYPE_CHECKING:
+    from refold.sources.files.mapping import Mapping
+    from refold.sources.files.run import Tally
 
 WAS_REJECTED = 1
 """Exit status when all records of a file were rejected; with --strict, when any record was."""
@@ -201,6 +201,8 @@ def ingest(
         --map user_id=customer_id,ts=date --set action=purchase \\
         --ts-format %Y%m%d --timezone UTC --id-from row
     """
+    from refold.sources.files.mapping import Mapping
+
     mapping = Mapping.parse(
         map=maps or (), set=constants or (), timezone=timezone, ts_format=ts_format, id_from=id_from
     )
@@ -241,6 +243,9 @@ def check_files(files: Sequence[str], mapping: Mapping, reading: Reading) -> Non
     Raises:
         InputError: a file cannot be opened, the mapping does not fit it, or two files would share their ids.
     """
+    from refold.sources.files.identity import STDIN
+    from refold.sources.files.mapper import Mapper
+
     if len(files) > 1 and reading.name is not None:
         raise InputError("--source applies to one file, but several are given", remedy="Ingest the files one by one.")
     seen: dict[str, str] = {}
@@ -274,6 +279,9 @@ def _log(url: str) -> Iterator[InterruptibleLog]:
 def _ingest_file(
     log: InterruptibleLog, path: str, mapping: Mapping, reading: Reading, batch: int, reports: list[FileReport]
 ) -> None:
+    from refold.sources.files.mapper import Mapper
+    from refold.sources.files.run import ingest as ingest_source
+
     with reading.open(path) as opened, _bar(opened) as show:
         report = FileReport(opened.name)
         reports.append(report)

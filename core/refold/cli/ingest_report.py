@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from refold.cli.output import as_json, err, line, note
-from refold.sources.files.records import Record
 from refold.sources.files.run import Tally
 from refold.store.log.append import Receipt
 from refold.visible import visible
+
+if TYPE_CHECKING:
+    from refold.sources.files.records import Record
 
 SHOWN = 5
 """Most rejected records that the summary names."""

@@ -18,10 +18,6 @@ from refold.cli.builds import (
 from refold.cli.output import as_json
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 from refold.cli.view_costs import scan_as_dict, tell_costs
-from refold.engine.deployment.promote import go_live, views_of
-from refold.engine.publish.scans import scans
-from refold.engine.verify.silent import silent
-from refold.model.projection.definition import load
 
 
 @app.command(rich_help_panel=METRICS)
@@ -45,6 +41,11 @@ def promote(
       refold promote
       refold promote event_counts
     """
+    from refold.engine.deployment.promote import go_live, views_of
+    from refold.engine.publish.scans import scans
+    from refold.engine.verify.silent import silent
+    from refold.model.projection.definition import load
+
     chosen = folder(projections, quiet=True)
     with session(database_url) as conn:
         with bars() as report:

@@ -16,7 +16,6 @@ from refold.cli.builds import (
 )
 from refold.cli.output import as_json
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
-from refold.engine.deployment.deploy import rebuild as rebuild_builds
 
 
 @app.command(rich_help_panel=METRICS)
@@ -38,6 +37,8 @@ def rebuild(
       refold rebuild event_counts
       refold rebuild enriched_events --cascade
     """
+    from refold.engine.deployment.deploy import rebuild as rebuild_builds
+
     with session(database_url) as conn, bars() as report:
         builds = rebuild_builds(
             conn, folder(projections, quiet=True), names, report, cascade=cascade, promote=not no_promote

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import psycopg
 import typer
@@ -16,19 +16,18 @@ from refold.cli.app import DRIFT, TRUST, app
 from refold.cli.bars import progress
 from refold.cli.output import as_json, counted, line, note, plain, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
-from refold.engine.publish.analyst_views import differing
-from refold.engine.reconcile import Difference, ReconcileReport
-from refold.engine.reconcile import reconcile as audit
-from refold.engine.reconcile.reconcile import Depth
-from refold.engine.reconcile.result import Hidden, WrongSlice
 from refold.errors import InputError
-from refold.model.projection.view_file import ViewFile, load_views, views_beside
-from refold.store.builds.build import Build, live_builds
 from refold.store.incidents import open_incidents
 from refold.store.schema.resources import projections_dir
 from refold.suggest import did_you_mean
 
-DEPTHS: tuple[str, ...] = get_args(Depth)
+if TYPE_CHECKING:
+    from refold.engine.reconcile import Difference, ReconcileReport
+    from refold.engine.reconcile.reconcile import Depth
+    from refold.engine.reconcile.result import Hidden, WrongSlice
+    from refold.model.projection.view_file import ViewFile
+    from refold.store.builds.build import Build
+
 SHOWN = 50
 """Most findings that are printed; --json gives all."""
 
@@ -81,6 +80,9 @@ def reconcile(
       refold reconcile event_counts --dry-run
       refold reconcile --since 2026-01-01 --json
     """
+    from refold.engine.reconcile import reconcile as audit
+    from refold.store.builds.build import live_builds
+
     moment = None if since is None else instant(since)
     chosen = how_deep(depth, since=since is not None)
     own = folder(projections, quiet=True)
@@ -122,7 +124,7 @@ def reconcile(
         _show(report, chosen, dry_run=dry_run)
         for view in differ:
             note(f"metrics.{view.name} differs from {view.path}: `refold deploy` recreates it")
-        _qualify(audited, damaged=damaged)
+        _qualify(audited, damaged=damaged and (bool(report.audited) or not report.unhealed))
     if not report.clean:
         raise typer.Exit(DRIFT)
 
@@ -134,6 +136,10 @@ def unlike_files(conn: psycopg.Connection, projections: Path) -> list[ViewFile]:
         conn: acts as refold_worker, in autocommit mode.
         projections: folder beside the views; the views that come with refold are not checked.
     """
+    from refold.engine.publish.analyst_views import differing
+    from refold.model.projection.view_file import load_views, views_beside
+    from refold.store.builds.build import live_builds
+
     if projections == projections_dir():
         return []
     live = {build.projection for build in live_builds(conn)}
@@ -149,11 +155,14 @@ def how_deep(depth: str | None, *, since: bool) -> Depth:
     Raises:
         InputError: no depth has that name, or it excludes --since.
     """
+    from refold.engine.reconcile.reconcile import Depth
+
+    depths: tuple[str, ...] = get_args(Depth)
     if depth is None:
         return "deep"
-    if depth not in DEPTHS:
-        hint = did_you_mean(depth, DEPTHS)
-        raise InputError(f"--depth {depth}: there is no such depth.{hint}", remedy=f"Depths: {', '.join(DEPTHS)}.")
+    if depth not in depths:
+        hint = did_you_mean(depth, depths)
+        raise InputError(f"--depth {depth}: there is no such depth.{hint}", remedy=f"Depths: {', '.join(depths)}.")
     if since and depth != "deep":
         raise InputError(
             f"--since and --depth {depth} exclude each other: that depth reads checksums, not events",
@@ -195,8 +204,8 @@ def _show(report: ReconcileReport, depth: Depth, *, dry_run: bool) -> None:
         line(f"{what}: {', '.join(report.audited) or 'nothing was audited'}{by.get(depth, '')}")
     if report.unhealed:
         line(f"not healed: {', '.join(report.unhealed)}: the log is damaged; `refold scrub` names the events")
-    for name, reason in report.skipped:
-        note(f"{name} was not audited: {reason}")
+    for reason, names in _by_reason(report).items():
+        note(f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} not audited: {reason}")
     for one in report.slices[:SHOWN]:
         line(_slice(one))
     if not report.drift:
@@ -223,6 +232,18 @@ def _show(report: ReconcileReport, depth: Depth, *, dry_run: bool) -> None:
     )
     if report.drift > min(len(report.findings), SHOWN):
         note(f"showing the first {min(len(report.findings), SHOWN)} of {report.drift:,}; --json lists more")
+
+
+def _by_reason(report: ReconcileReport) -> dict[str, list[str]]:
+    """Return the projections that were not audited, by reason; damage of the log is told once, for all of them."""
+    found: dict[str, list[str]] = {}
+    damage: str | None = None
+    for name, reason in report.skipped:
+        if name in report.unhealed:
+            damage = damage or reason
+            reason = damage
+        found.setdefault(reason, []).append(name)
+    return found
 
 
 def _show_hidden(hidden: Sequence[Hidden], depth: Depth, *, dry_run: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,11 +11,11 @@ from refold.cli.app import TRUST, app
 from refold.cli.bars import progress
 from refold.cli.output import as_json, counted, line, note, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
-from refold.engine.recovery import RecoveryReport, Survey
-from refold.engine.recovery import recover as bring_back
-from refold.engine.recovery import survey as look
-from refold.engine.recovery.strategy import BuildOutcome, Strategy
 from refold.errors import InputError
+
+if TYPE_CHECKING:
+    from refold.engine.recovery import RecoveryReport, Survey
+    from refold.engine.recovery.strategy import BuildOutcome, Strategy
 
 SHOWN = 10
 """Most ids of lost events that are printed; --json gives up to 50."""
@@ -59,6 +59,9 @@ def recover(
       refold recover
       refold recover --yes --json
     """
+    from refold.engine.recovery import recover as bring_back
+    from refold.engine.recovery import survey as look
+
     with session(database_url, name=BY, checked=False) as conn:
         where = folder(projections, quiet=True)
         if dry_run:

@@ -13,7 +13,6 @@ from refold.cli.builds import (
 )
 from refold.cli.output import as_json, line, note
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
-from refold.engine.deployment import rename as renaming
 
 
 @app.command(rich_help_panel=METRICS)
@@ -36,6 +35,8 @@ def rename(
       refold rename sales purchases --dry-run
       refold rename sales purchases
     """
+    from refold.engine.deployment import rename as renaming
+
     chosen = folder(projections, quiet=True)
     with session(database_url) as conn:
         renamed = (renaming.plan if dry_run else renaming.rename)(conn, chosen, old, new)

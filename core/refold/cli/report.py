@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,8 +10,9 @@ from refold.cli.app import TRUST, app
 from refold.cli.durations import duration, span
 from refold.cli.output import as_json, counted, line, table
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
-from refold.inspect.report import ActivityReport
-from refold.inspect.report import report as figures
+
+if TYPE_CHECKING:
+    from refold.inspect.report import ActivityReport
 
 
 @app.command(rich_help_panel=TRUST)
@@ -34,6 +35,8 @@ def report(
       refold report --since 24h
       refold report --since 30d --json
     """
+    from refold.inspect.report import report as figures
+
     length = span(since)
     with session(database_url, READERS) as conn:
         found = figures(conn, length)

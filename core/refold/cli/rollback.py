@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,9 @@ from refold.cli.builds import (
 )
 from refold.cli.output import as_json, note, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
-from refold.engine.deployment import rollback as going_back
+
+if TYPE_CHECKING:
+    from refold.engine.deployment import rollback as going_back
 
 
 @app.command(rich_help_panel=METRICS)
@@ -39,6 +41,8 @@ def rollback(
       refold rollback event_counts --dry-run
       refold rollback event_counts
     """
+    from refold.engine.deployment import rollback as going_back
+
     chosen = folder(projections, quiet=True)
     with session(database_url) as conn:
         steps = going_back.plan(conn, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import psycopg
 import typer
@@ -12,15 +12,15 @@ from refold.cli.app import DRIFT, TRUST, app
 from refold.cli.bars import progress
 from refold.cli.output import as_json, counted, line, note, table
 from refold.cli.session import AsJson, DatabaseUrl, session
-from refold.engine.scrub.accept import Accepted, would_accept
-from refold.engine.scrub.accept import accept as accept_damage
-from refold.engine.scrub.accept import damaged as damaged_segments
-from refold.engine.scrub.scrub import Scrubbed
-from refold.engine.scrub.scrub import scrub as verify
 from refold.errors import InputError
-from refold.store.log.integrity import Damage
-from refold.store.log.seal import seal, segments
 from refold.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from refold.store.log.integrity import Damage
+
+if TYPE_CHECKING:
+    from refold.engine.scrub.accept import Accepted
+    from refold.engine.scrub.scrub import Scrubbed
 
 SHOWN = 50
 """Most faults that are printed; --json gives more."""
@@ -48,6 +48,9 @@ def scrub(ctx: typer.Context, json: AsJson = False, database_url: DatabaseUrl = 
       refold scrub --json
       refold scrub accept refold.events_000000000000001 --dry-run
     """
+    from refold.engine.scrub.scrub import scrub as verify
+    from refold.store.log.seal import seal
+
     if ctx.invoked_subcommand is not None:
         return
     with session(database_url) as conn, progress() as bars:
@@ -86,6 +89,9 @@ def accept(
       refold scrub accept refold.events_000000000000001 --dry-run
       refold scrub accept refold.events_000000000000001 --reason "disk 3"
     """
+    from refold.engine.scrub.accept import accept as accept_damage
+    from refold.engine.scrub.accept import would_accept
+
     if not dry_run and not (reason or "").strip():
         raise InputError(
             "--reason is missing: accepting damage cannot be undone",
@@ -102,6 +108,9 @@ def accept(
 
 def _known(conn: psycopg.Connection, name: str) -> str:
     """Return the full name of a segment given with or without its schema."""
+    from refold.engine.scrub.accept import damaged as damaged_segments
+    from refold.store.log.seal import segments
+
     open_ones = damaged_segments(conn)
     names = [*open_ones, *(one.name for one in segments(conn) if one.name not in open_ones)]
     for one in (name, f"refold.{name}"):

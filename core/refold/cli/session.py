@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from psycopg.conninfo import conninfo_to_dict
 from refold.cli.output import note
 from refold.errors import InputError
 from refold.postgres.connect import INSPECTORS, READERS, Role, connect
+from refold.postgres.lock_waits import LockWatch
+from refold.postgres.lock_waits import log as lock_log
 from refold.postgres.session import COMMANDS
 from refold.store.schema.installed import check
 from refold.store.schema.resources import projections_dir
@@ -99,6 +102,17 @@ def _embedded() -> str:
     return url
 
 
+class _Notes(logging.Handler):
+    """Writes what a command has to wait for as a note."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
+lock_log.addHandler(_Notes())
+lock_log.propagate = False
+
+
 @contextmanager
 def session(
     url: str | None,
@@ -122,9 +136,10 @@ def session(
     settings = COMMANDS if works else None
     conn = connect(database(url), role, autocommit=True, application_name=name, settings=settings)
     try:
-        if checked and works:
-            check(conn)
-        yield conn
+        with LockWatch(conn):
+            if checked and works:
+                check(conn)
+            yield conn
     finally:
         conn.close()
 

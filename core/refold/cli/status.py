@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import psycopg
 import typer
@@ -13,10 +13,11 @@ from refold.cli.durations import duration
 from refold.cli.output import as_json, line, out, table
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.errors import InputError
-from refold.inspect.status import COUNTED, BuildStatus, Status, read
-from refold.model.pressure import Level
 from refold.postgres.standby import Standby
 from refold.store.log.blocking_transactions import BlockingTransaction
+
+if TYPE_CHECKING:
+    from refold.inspect.status import BuildStatus, Status
 
 OLD = 1.0
 """Seconds after which status shows an open transaction."""
@@ -52,6 +53,8 @@ def status(
       refold status --json
       refold status --exit-code > /dev/null || send-alert
     """
+    from refold.inspect.status import read
+
     if watch and exit_code:
         raise InputError("--watch and --exit-code exclude each other", remedy="Omit one of them.")
     with session(database_url, READERS) as conn:
@@ -65,6 +68,8 @@ def status(
 
 
 def _watch(conn: psycopg.Connection, every: float, *, json: bool) -> None:
+    from refold.inspect.status import read
+
     before = read(conn)
     while True:
         time.sleep(every)
@@ -116,6 +121,8 @@ def show(now: Status) -> None:
 
 def _alarms(now: Status) -> list[tuple[str, str]]:
     """Return the problems: text and colour."""
+    from refold.model.pressure import Level
+
     told = []
     if now.incidents:
         counts = ", ".join(f"{count:,} {kind}" for kind, count in now.incidents.items())
@@ -124,6 +131,15 @@ def _alarms(now: Status) -> list[tuple[str, str]]:
     told += [
         (f"hidden    metrics.{name} is missing or was replaced: `refold deploy` recreates it", "red")
         for name in now.hidden
+    ]
+    told += [
+        (
+            f"refused   {build.table} is not promoted: {build.refused.rstrip('.')}."
+            f" Then run `refold promote {build.projection}`.",
+            "yellow",
+        )
+        for build in now.builds
+        if build.refused
     ]
     if now.idle:
         since = duration(now.duties_seconds or 0.0)
@@ -159,6 +175,8 @@ def _workers(now: Status) -> str:
 
 
 def _counted(number: int) -> str:
+    from refold.inspect.status import COUNTED
+
     return f"{number:,}" if number <= COUNTED else f"more than {COUNTED:,}"
 
 
@@ -192,6 +210,8 @@ def _views(build: BuildStatus) -> str:
 def _state(build: BuildStatus) -> str:
     if build.error:
         return f"{build.state}, failed"
+    if build.loaded and build.refused:
+        return "not promoted"
     if build.loaded:
         return build.state if build.state == "live" or build.promotes else "ready to promote"
     steps = f"/{build.load_steps}" if build.load_steps else ""

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from refold.cli.output import block, line, note
-from refold.engine.publish.scans import Scan
 from refold.errors import DefinitionError
-from refold.model.projection.definition import Definition
-from refold.model.projection.keepable import Keepable, keepable, streams_read
-from refold.model.projection.plan import LOG, LOG_COLUMNS
-from refold.model.projection.view_file import views_beside
+
+if TYPE_CHECKING:
+    from refold.engine.publish.scans import Scan
+    from refold.model.projection.definition import Definition
+    from refold.model.projection.keepable import Keepable
 
 _INSTEAD = "make its GROUP BY query a metric in projections/, and let the view read that metric"
 
@@ -84,6 +85,9 @@ def cost_of(file: Path, definitions: Mapping[str, Definition], found: Sequence[S
     Raises:
         DefinitionError: the file is not UTF-8.
     """
+    from refold.model.projection.keepable import keepable, streams_read
+    from refold.model.projection.plan import LOG, LOG_COLUMNS
+
     try:
         source = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -95,6 +99,8 @@ def cost_of(file: Path, definitions: Mapping[str, Definition], found: Sequence[S
 
 def view_file(projections: Path, name: str) -> Path:
     """Return the path of a view's file, beside the projections."""
+    from refold.model.projection.view_file import views_beside
+
     return views_beside(projections) / f"{name}.sql"
 
 

@@ -19,9 +19,7 @@ from refold.cli.session import DatabaseUrl, Projections, database, folder
 from refold.errors import BuildError, OnStandby
 from refold.postgres.connect import connect
 from refold.postgres.retry import away, retrying
-from refold.service.duties.registry import DUTIES
 from refold.service.worker.listener import POLL
-from refold.service.worker.pool import LOGGERS, Orders, run
 from refold.store.schema.installed import check
 
 log = logging.getLogger("refold.worker")
@@ -54,6 +52,9 @@ def worker(
       refold worker --processes 4
       refold worker --drain             in a nightly job, or before a test reads
     """
+    from refold.service.duties.registry import DUTIES
+    from refold.service.worker.pool import LOGGERS, Orders, run
+
     url = database(database_url)
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)

@@ -45,6 +45,7 @@ class BuildStatus:
         rate: events per second while pages were applied (`since` gives the rate between two statuses).
         applied_at: when a page was last applied.
         promotes: whether it goes live automatically when it has caught up.
+        refused: why its deployment was given up, and what to do; None if it was not. An observer sees only that it was.
         shown: whether the view `metrics.<projection>` reads this build. Doctor compares the two.
         views: views that read it.
         error: why a worker could not apply its next page; None without an error. An observer sees only the error's
@@ -68,6 +69,7 @@ class BuildStatus:
     rate: float | None
     applied_at: datetime | None
     promotes: bool
+    refused: str | None
     shown: bool
     views: list[str]
     error: str | None
@@ -204,6 +206,7 @@ SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coale
        END AS lag_seconds,
        b.events_applied, nullif(b.events_applied, 0) / nullif(b.apply_ms, 0) * 1000 AS rate, b.applied_at,
        d.promote AND d.given_up_at IS NULL AS promotes,
+       CASE WHEN d.given_up_at IS NOT NULL AND b.state = 'building' THEN {refused} END AS refused,
        EXISTS (SELECT FROM views AS v WHERE v.build_id = b.build_id AND v.schema = 'metrics' AND v.name = b.projection)
            AS shown,
        ARRAY(SELECT CASE v.schema WHEN 'metrics' THEN v.name ELSE v.schema || '.' || v.name END
@@ -214,9 +217,7 @@ SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coale
 FROM refold.builds_now AS b
 JOIN refold.deployments AS d ON d.deployment = b.deployment
 LEFT JOIN refold.builds AS u ON u.build_id = b.upstream_id
-LEFT JOIN LATERAL (
-    SELECT n.events, n.oldest, n.exact FROM refold.unread_of(b.build_id) AS n WHERE b.loaded
-) AS unread ON true
+LEFT JOIN refold.unread_now() AS unread ON unread.build_id = b.build_id
 WHERE b.state IN ('building', 'live')
 ORDER BY b.projection, b.build_id
 """
@@ -258,7 +259,9 @@ WHERE datname = current_database() AND application_name = 'refold worker'
 
 
 def _builds(conn: psycopg.Connection) -> list[BuildStatus]:
-    query = _BUILDS.replace("{error}", "b.error" if inspects(conn) else "b.failing")
+    detailed = inspects(conn)
+    query = _BUILDS.replace("{error}", "b.error" if detailed else "b.failing")
+    query = query.replace("{refused}", "coalesce(d.given_up_because, 'an error')" if detailed else "'an error'::text")
     with conn.cursor(row_factory=class_row(BuildStatus)) as cursor:
         return cursor.execute(query.encode()).fetchall()
 

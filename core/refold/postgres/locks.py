@@ -15,6 +15,7 @@ from psycopg.conninfo import make_conninfo
 
 from refold.errors import BuildError, DatabaseError
 from refold.postgres.connect import Role, connection
+from refold.postgres.lock_waits import LockWatch
 from refold.postgres.proxy import proxied
 
 WAIT_S = 300.0
@@ -92,7 +93,8 @@ def alone(conn: psycopg.Connection, table: str, what: str, role: Role, *, second
     url = make_conninfo(conn.info.dsn, password=conn.info.password or None)
     name = conn.info.parameter_status("application_name") or "refold"
     with connection(url, role, application_name=name) as other:
-        _take(conn, other, table, what, seconds)
+        with LockWatch(other):
+            _take(conn, other, table, what, seconds)
         yield
 
 

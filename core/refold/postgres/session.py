@@ -20,10 +20,10 @@ from collections.abc import Mapping
 import psycopg
 
 # What would end a statement or a session half-way: a page, a load or an audit takes what it takes, and whoever bounds
-# one of them sets a time of its own.
+# one of them sets a time of its own. Only a wait for a lock has an end: see refold.postgres.lock_waits.
 _NO_TIMEOUTS = {
     "statement_timeout": "0",
-    "lock_timeout": "0",
+    "lock_timeout": "5min",
     "transaction_timeout": "0",
     "idle_session_timeout": "0",
     "idle_in_transaction_session_timeout": "0",

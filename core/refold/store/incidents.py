@@ -160,7 +160,9 @@ def resolve(
     return resolved > 0
 
 
-def become(conn: psycopg.Connection, incident_id: int, kind: Kind, subject: str) -> None:
+def become(
+    conn: psycopg.Connection, incident_id: int, kind: Kind, subject: str, evidence: Mapping[str, Any] | None = None
+) -> None:
     """Change the kind or subject of an open incident when its cause is known better.
 
     Args:
@@ -168,10 +170,12 @@ def become(conn: psycopg.Connection, incident_id: int, kind: Kind, subject: str)
         incident_id: id of the incident.
         kind: its new kind.
         subject: its new subject.
+        evidence: observations in place of the earlier ones; None keeps these.
     """
     conn.execute(
-        "UPDATE refold.incidents SET kind = %s, subject = %s WHERE incident_id = %s AND resolved_at IS NULL",
-        (kind, subject, incident_id),
+        "UPDATE refold.incidents SET kind = %s, subject = %s, evidence = coalesce(%s, evidence)"
+        " WHERE incident_id = %s AND resolved_at IS NULL",
+        (kind, subject, None if evidence is None else Jsonb(dict(evidence)), incident_id),
     )
 
 

@@ -104,7 +104,9 @@ def test_a_switch_that_was_refused_is_not_made_later_by_a_worker(
     drain(database_url, tmp_path)
     assert states(worker)["good"] == "building"
     # Nor does status say that it goes live by itself.
-    assert [build.promotes for build in read(worker).builds if build.state == "building"] == [False]
+    (refused,) = [build for build in read(worker).builds if build.state == "building"]
+    assert not refused.promotes
+    assert "--recreate-views" in (refused.refused or "")
     assert [build.projection for build in go_live(worker, tmp_path, [], lambda progress: None)] == ["good"]
 
 

@@ -19,6 +19,7 @@ from refold.engine.reconcile.reconcile import reconcile
 from refold.engine.reconcile.release import release
 from refold.engine.scrub.accept import accept
 from refold.engine.scrub.scrub import scrub
+from refold.inspect.status import read
 from refold.model.stream.cursor import Key
 from refold.model.stream.slices import POSITION_BITS
 from refold.service.duties import scrub as scrub_duty
@@ -98,8 +99,9 @@ def test_nothing_is_healed_from_a_damaged_log(shop: Shop, owner: Connection, nam
     assert not shop.reconcile().clean
     (damage,) = opened(shop, "log_damage")
     assert damage.subject == SEGMENT
-    assert opened(shop, "drift")
-    assert all("the log is damaged" in one.evidence["not_healed"] for one in opened(shop, "drift"))
+    # One fault is one incident, which names what it affects.
+    assert opened(shop, "drift") == []
+    assert damage.evidence["not_healed"]
     # Somebody puts it back: everything closes by itself.
     tamper(owner, "DELETE FROM refold.events")
     tamper(owner, "INSERT INTO refold.events SELECT * FROM public.kept")
@@ -118,14 +120,17 @@ def test_within_a_minute(shop: Shop, owner: Connection) -> None:
     assert metrics(shop) == before
     (damage,) = opened(shop, "log_damage")
     assert (damage.subject, damage.evidence["damage"][0]["event_id"]) == (SEGMENT, "e005")
-    assert {one.subject for one in opened(shop, "drift")} >= {"daily", "graded", "purchases"}
+    assert set(damage.evidence["not_healed"]) >= {"daily", "purchases"}
+    # It was taken for drift for a moment; nothing of that is left in the history.
+    assert [one.kind for one in incidents.find(shop.worker)] == ["log_damage"]
 
 
 def test_what_was_read_is_not_corrected_either(shop: Shop, owner: Connection) -> None:
     """Of an event that gave no row there is nothing but the checksum to say that it was read."""
     tamper(owner, "DELETE FROM refold.events WHERE event_id = 'e006'")
     quick_audit(shop.worker, Compiler(SHOP))
-    assert "purchases" in {one.subject for one in opened(shop, "drift")}
+    (damage,) = opened(shop, "log_damage")
+    assert "purchases" in damage.evidence["not_healed"]
 
 
 def test_a_hand_edit_is_healed_beside_damage_that_does_not_touch_it(shop: Shop, owner: Connection) -> None:
@@ -231,6 +236,11 @@ def test_a_build_made_from_damage_replaces_nothing(shop: Shop, owner: Connection
     tamper(owner, DAMAGE["its content changed"])
     with pytest.raises(LogDamaged, match="e005"):
         rebuild(shop.worker, SHOP, ["daily"], lambda progress: None)
+    # It says so where it is shown, and the incident names it.
+    (refused,) = [build for build in read(shop.worker).builds if build.state == "building"]
+    assert (refused.refused or "").startswith("the log is damaged, so refold computes nothing from it: ")
+    assert "`refold scrub accept SEGMENT" in (refused.refused or "")
+    assert opened(shop, "log_damage")[0].evidence["not_promoted"] == [refused.table]
     # As if the command had been killed instead: then workers go on.
     shop.worker.execute("UPDATE refold.deployments SET given_up_at = NULL")
     shop.drain()

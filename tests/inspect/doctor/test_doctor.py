@@ -21,6 +21,7 @@ from tests.conftest import ServerUnderTest
 from tests.support.live import SHOP, drain, make_live
 from tests.support.making import events
 from tests.support.tampering import tamper
+from tests.support.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 Examine = Callable[..., dict[str, Check]]
@@ -255,3 +256,36 @@ def test_what_fails(database_url: str, admin: Connection, examine: Examine) -> N
     assert found["metrics"].verdict == "fail" and "check constraint" in found["metrics"].found
     assert found["duties"].verdict == "warn" and "Boom" in found["duties"].found
     assert found["incidents"].verdict == "warn" and "1 lag" in found["incidents"].found
+
+
+def test_dead_rows_count_when_autovacuum_had_its_time(
+    admin: Connection, examine: Examine, connect: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("refold.inspect.doctor.room.DEAD_AT_LEAST", 1_000)
+    append(admin, events(100))
+    other = connect()
+    other.execute(
+        "INSERT INTO refold.events (event_id, action, ts)"
+        " SELECT 'dead' || n, 'x', now() FROM generate_series(1, 3000) AS n"
+    )
+    other.rollback()
+    other.execute("SELECT pg_stat_force_next_flush()")
+    other.rollback()
+
+    def dead() -> bool:
+        row = admin.execute("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'event_ids'").fetchone()
+        return row is not None and row[0] >= 3_000
+
+    wait_until(dead)
+    assert examine()["autovacuum"].verdict == "ok"
+    # The same, written long ago.
+    admin.execute(
+        "INSERT INTO refold.sealed_slices (slice, passed, sealed_at, events, upto, ids, hash)"
+        " SELECT n, '3', clock_timestamp() - interval '1 h', 0, '3', 0, 0 FROM generate_series(0, 200) AS n"
+    )
+    found = examine()["autovacuum"]
+    assert (found.verdict, "3,000 dead rows beside" in found.found) == ("fail", True)
+    # It has come by.
+    for table in ("refold.event_ids", "refold.events"):
+        admin.execute(f"VACUUM {table}".encode())
+    assert examine()["autovacuum"].verdict == "ok"

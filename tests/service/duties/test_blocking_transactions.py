@@ -1,8 +1,10 @@
-"""Transactions that hold events back are named while they do (faults 4 and 5)."""
+"""Transactions that hold events or refold back are named while they do (faults 4 and 5)."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +18,8 @@ from refold.store.incidents import Incident
 from refold.store.log.blocking_transactions import BlockingTransaction
 from refold.store.schema.settings import Settings
 from tests.support.making import events
+from tests.support.sessions import somebody_waits
+from tests.support.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 NOBODYS = Compiler(None)
@@ -91,3 +95,58 @@ def test_a_forgotten_prepared_transaction_is_named(
     run(worker, NOBODYS)
     [incident] = incidents("held_back")
     assert incident.resolved_at is not None
+
+
+def test_a_lock_that_keeps_refold_out_is_named(
+    connect: Callable[..., Connection],
+    worker: Connection,
+    limit: Callable[..., None],
+    incidents: Callable[[str], list[Incident]],
+) -> None:
+    limit(held_back_after=0)
+    ann = connect(application_name="psql of ann")
+    ann.execute("LOCK TABLE refold.deployments")
+    run(worker, NOBODYS)
+    [incident] = incidents("held_back")
+    assert incident.subject == f"session {ann.info.backend_pid}"
+    assert incident.evidence["locks"] == ["refold.deployments"]
+    assert incident.evidence["query"] == "LOCK TABLE refold.deployments"
+    ann.rollback()
+    run(worker, NOBODYS)
+    assert incidents("held_back")[0].resolved_at is not None
+    # Whoever only reads or writes keeps nobody out.
+    ann.execute("SELECT FROM refold.deployments")
+    ann.execute("UPDATE refold.settings SET lag_limit = 61")
+    run(worker, NOBODYS)
+    assert len(incidents("held_back")) == 1
+
+
+def test_a_lock_on_a_row_counts_until_its_transaction_ends(
+    connect: Callable[..., Connection],
+    admin: Connection,
+    worker: Connection,
+    limit: Callable[..., None],
+    incidents: Callable[[str], list[Incident]],
+) -> None:
+    limit(held_back_after=0)
+    ann, refold = connect(application_name="psql of ann"), connect(application_name="refold", autocommit=True)
+    ann.execute("UPDATE refold.settings SET lag_limit = 61")
+
+    def waits() -> None:
+        with suppress(psycopg.errors.QueryCanceled):
+            refold.execute("UPDATE refold.settings SET lag_limit = 62")
+
+    thread = threading.Thread(target=waits)
+    thread.start()
+    wait_until(lambda: somebody_waits(admin))
+    run(worker, NOBODYS)
+    refold.cancel_safe()
+    thread.join(30)
+    # Nobody waits for it at this moment.
+    run(worker, NOBODYS)
+    [incident] = incidents("held_back")
+    assert (incident.subject, incident.resolved_at) == (f"session {ann.info.backend_pid}", None)
+    ann.rollback()
+    ann.execute("SELECT 1")
+    run(worker, NOBODYS)
+    assert incidents("held_back")[0].resolved_at is not None

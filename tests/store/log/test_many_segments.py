@@ -40,6 +40,8 @@ def lengthen(admin: Connection, segments: int) -> None:
     for number in range(row[0], segments):
         admin.execute("SELECT setval('refold.events_position', %s)", (number * SIZE + 1,))
         append(admin, events(1, f"long{number}-"))
+        # Unused positions around a former end look like a batch that found too little room.
+        admin.execute("DELETE FROM refold.log_ends")
         # Else the next position would find none, and the log prepare for a batch as long as that.
         admin.execute("SELECT refold.ensure_segments()")
     counted = admin.execute("SELECT count(*) FROM refold.segments").fetchone()

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
 import psycopg
+import pytest
 
 from refold import append
+from refold.engine.apply.step import StepRunner
 from refold.model.stream.cursor import LAST_ORDINAL, Cursor, Key, Snapshot
-from tests.support.making import events
+from refold.store.builds.build import kept
+from refold.store.builds.compiled import Compiler
+from tests.support.law import worker_connection
+from tests.support.live import SHOP
+from tests.support.making import events, small_segments
 
 Connection = psycopg.Connection[Any]
 
@@ -65,3 +72,58 @@ def test_it_is_the_first_that_the_cursor_has_not_applied(conn: Connection) -> No
         assert counted == (len(unread), True), cursor
         shapes.add((cursor.target is None, cursor.progress is None, bool(unread)))
     assert len(shapes) >= 5
+
+
+def test_the_first_come_from_few_segments_in_the_right_order(
+    admin: Connection, producers: Callable[..., Connection]
+) -> None:
+    """Also where a transaction that began early wrote its last events much later."""
+    small_segments(admin, 5)
+    random = Random(7)
+    writers = [producers() for _ in range(4)]
+    for number in range(120):
+        writer = random.choice(writers)
+        append(writer, events(random.randint(1, 4), f"{number}-"))
+        if random.random() < 0.6:
+            writer.commit()
+        admin.execute("SELECT refold.ensure_segments()")
+    for writer in writers:
+        writer.commit()
+    marks = admin.execute("SELECT count(DISTINCT ended) FROM refold.log_ends").fetchone()
+    assert marks is not None and marks[0] > 5
+    log = admin.execute("SELECT txid::text::bigint, position FROM refold.events ORDER BY 1, 2").fetchall()
+    for _ in range(300):
+        since, most = random.choice(log)[0] - random.randint(0, 1), random.choice([1, 3, 10, 50, 1000])
+        found = admin.execute(
+            "SELECT txid::text::bigint, position FROM refold.first_unread(%s::pg_snapshot, NULL, NULL, NULL, %s)",
+            (f"{since}:{since}:", most),
+        ).fetchall()
+        assert found == [one for one in log if one[0] >= since][:most]
+
+
+@pytest.mark.live("shop")
+def test_all_builds_at_once_are_as_each_for_itself(
+    admin: Connection, database_url: str, producers: Callable[..., Connection]
+) -> None:
+    random = Random(3)
+    open_ = producers()
+    with worker_connection(database_url) as worker:
+        runner = StepRunner(worker, Compiler(SHOP))
+        compared = 0
+        for number in range(25):
+            if number % 5 == 1:
+                append(open_, events(2, f"open{number}-"))
+            append(admin, events(random.randint(0, 70), f"{number}-"))
+            if number % 5 == 3:
+                open_.commit()
+            for build in kept(worker):
+                if random.random() < 0.4:
+                    runner.step(build)
+            together = worker.execute("SELECT build_id, events, oldest, exact FROM refold.unread_now()").fetchall()
+            each = worker.execute(
+                "SELECT b.build_id, u.events, u.oldest, u.exact FROM refold.builds_now AS b CROSS JOIN LATERAL"
+                " refold.unread(b.done, b.target, b.progress_txid, b.progress_position) AS u WHERE b.state = 'live'"
+            ).fetchall()
+            assert sorted(together) == sorted(each)
+            compared += len({row[1:] for row in each})
+        assert compared > 50

@@ -290,7 +290,10 @@ def _begun(conn: psycopg.Connection, live: Sequence[Build]) -> int | None:
             build.state == "building" and build.fingerprint == wanted[name].fingerprint and build.upstream_id in streams
             for name, build in builds.items()
         ):
-            conn.execute("UPDATE refold.deployments SET given_up_at = NULL WHERE deployment = %s", (deployment,))
+            conn.execute(
+                "UPDATE refold.deployments SET given_up_at = NULL, given_up_because = NULL WHERE deployment = %s",
+                (deployment,),
+            )
             return int(deployment)
     return None
 

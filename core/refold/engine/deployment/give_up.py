@@ -31,14 +31,22 @@ def given_up_on_errors(conn: psycopg.Connection, deployment: int) -> Iterator[No
     """
     try:
         yield
-    except Exception:
+    except Exception as error:
         # Without a connection the deployment cannot be given up.
         with suppress(psycopg.OperationalError, psycopg.InterfaceError):
             conn.execute(
-                "UPDATE refold.deployments SET given_up_at = now() WHERE deployment = %s AND promoted_at IS NULL",
-                (deployment,),
+                "UPDATE refold.deployments SET given_up_at = now(), given_up_because = %s"
+                " WHERE deployment = %s AND promoted_at IS NULL",
+                (_because(error), deployment),
             )
         raise
+
+
+def _because(error: Exception) -> str:
+    """Return an error in words, with its remedy."""
+    message = str(error).partition("\n")[0] or type(error).__name__
+    remedy = error.remedy if isinstance(error, RefoldError) else None
+    return f"{message.rstrip('.')}. {remedy}" if remedy else message
 
 
 @contextmanager

@@ -123,7 +123,9 @@ def _gather(conn: psycopg.Connection, compiler: Compiler, chosen: Sequence[Build
     if not anew and len({b.deployment for b in together_already}) == 1 and len(together_already) == len(chosen):
         deployment = chosen[0].deployment
         conn.execute(
-            "UPDATE refold.deployments SET promote = true, given_up_at = NULL WHERE deployment = %s", (deployment,)
+            "UPDATE refold.deployments SET promote = true, given_up_at = NULL, given_up_because = NULL"
+            " WHERE deployment = %s",
+            (deployment,),
         )
         return deployment
     deployment = new_deployment(conn, "promote", promote=True, views=views)

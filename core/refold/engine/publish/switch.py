@@ -22,7 +22,8 @@ from refold.store.builds.first_load import tables_of
 from refold.store.builds.follow import Behind, follow
 from refold.store.builds.graph import by_depth
 from refold.store.builds.suspects import suspects
-from refold.store.log.damage import look_again
+from refold.store.log.damage import leave, look_again
+from refold.store.log.integrity import LogDamaged
 
 Catch = Callable[[psycopg.Connection, Build, Build], bool]
 """catch_up(conn, fresh, current): applies pages to `fresh` until it covers `current`, inside the caller's
@@ -92,7 +93,7 @@ def _refuse_damage(conn: psycopg.Connection, deployment: int, seconds: float) ->
     """
     row = conn.execute(
         """
-        SELECT min(b.created_at), bool_and(b.loaded), array_agg(b.build_id)
+        SELECT min(b.created_at), bool_and(b.loaded), array_agg(b.build_id), array_agg(b.table_name)
         FROM refold.builds AS b
         JOIN refold.deployments AS d USING (deployment)
         JOIN refold.builds AS old ON old.projection = b.projection AND old.state = 'live'
@@ -102,7 +103,13 @@ def _refuse_damage(conn: psycopg.Connection, deployment: int, seconds: float) ->
     ).fetchone()
     if row is None or row[0] is None or not row[1]:
         return
-    if not scrubbed_since(conn, row[0], by="promote", seconds=seconds):
+    try:
+        scrubbed = scrubbed_since(conn, row[0], by="promote", seconds=seconds)
+    except LogDamaged as error:
+        with conn.transaction():
+            leave(conn, error.damage, error.slices, by="promote", not_promoted=row[3])
+        raise
+    if not scrubbed:
         raise NotYet
     # The log may have been damaged before that check.
     look_again(conn, by="promote")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import psycopg
 
@@ -126,6 +126,18 @@ def streams_of(conn: psycopg.Connection, build: Build) -> list[Build]:
         above.insert(0, by_id(conn, upstream_id))
         upstream_id = above[0].upstream_id
     return above
+
+
+class Detected(NamedTuple):
+    """An open incident for drift.
+
+    Args:
+        incident_id: number of the incident.
+        new: whether it was opened a moment ago.
+    """
+
+    incident_id: int
+    new: bool
 
 
 class Reconciler:
@@ -247,8 +259,8 @@ class Reconciler:
         self, build: Build, compiled: CompiledBuild, unread: Sequence[Disagreement], evidence: Mapping[str, object]
     ) -> None:
         """Evaluate all slices of a build that has missed rows of its stream or read them twice."""
-        incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
-        with self._nothing_from_damage(build):
+        detected = self._detect(build, evidence)
+        with self._nothing_from_damage(build, evidence, detected):
             self.proof.read(self.conn, compiled, (one.slice for one in unread))
         before = self.result.drift
         # From the start: a step of an interrupted audit may be older than the missed rows. And beyond failures: the
@@ -265,6 +277,8 @@ class Reconciler:
             correct(self.conn, build.build_id, same)
             if self.result.drift == before:
                 told.add_checksums(compiled, build.projection, same)
+            if detected is None:
+                incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
             incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=outcome(told))
         self.result.checksums += told.checksums
 
@@ -296,32 +310,55 @@ class Reconciler:
             unread: slices of its stream from which it has read other rows than its cursor says.
             evidence: the findings. Only a deep audit adds `depth`, which later findings do not overwrite.
         """
-        incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
-        with self._nothing_from_damage(build), self.conn.transaction():
+        detected = self._detect(build, evidence)
+        with self._nothing_from_damage(build, evidence, detected), self.conn.transaction():
             told = heal(self.conn, self.compiler, build, suspects, unread=unread, proof=self.proof)
+            if detected is None:
+                incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
             # This healing may not cover what a deep audit has found and could not heal.
             if "depth" in evidence or not self._open(build, f"i.{_DEEP}"):
                 incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=outcome(told))
         self.result.add(told)
 
+    def _detect(self, build: Build, evidence: Mapping[str, object]) -> Detected | None:
+        """Open an incident for drift, or return None while the log is damaged: that may be the cause, and is one fault.
+
+        Then the incident is opened when it is known that the damage is not the cause.
+        """
+        new = not self._open(build, "true")
+        if new and incidents.open_incidents(self.conn, "log_damage"):
+            return None
+        number = incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
+        return Detected(number, new)
+
     @contextmanager
-    def _nothing_from_damage(self, build: Build) -> Iterator[None]:
-        """Record damage of the log if the block finds any, and keep the incident of the drift open."""
+    def _nothing_from_damage(
+        self, build: Build, evidence: Mapping[str, object], detected: Detected | None
+    ) -> Iterator[None]:
+        """Record damage of the log if the block finds any: one incident, which names the builds that it affects."""
         try:
             yield
         except LogDamaged as error:
             with self.conn.transaction():
-                leave(self.conn, error.damage, error.slices, by=self.by)
-                why = {"not_healed": str(error)}
-                incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=why)
+                segment = error.damage[0].segment
+                if detected is not None and detected.new:
+                    # What looked like drift of this build is damage of the log.
+                    if incidents.open_incidents(self.conn, "log_damage", subject=segment):
+                        because = {"because": f"the log is damaged: see log_damage of {segment}"}
+                        incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=because)
+                    else:
+                        incidents.become(self.conn, detected.incident_id, "log_damage", segment, {})
+                leave(self.conn, error.damage, error.slices, by=self.by, not_healed=build.projection)
             self.result.unhealed.append(build.projection)
             raise
         except Exception as error:
             if caused_by_event(error):
                 # Damage may be the cause: rows of an event that is in the log twice cannot be written, for example.
                 # Only known damage is checked, which is fast, because every attempt fails like this.
-                with self._nothing_from_damage(build), self.conn.transaction():
+                with self._nothing_from_damage(build, evidence, detected), self.conn.transaction():
                     refuse_known(self.conn)
+            if detected is None and not self.conn.closed:
+                incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
             raise
 
     def _agrees(self, build: Build, because: str) -> None:

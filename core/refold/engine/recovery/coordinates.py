@@ -47,6 +47,8 @@ def draw_from_the_end(conn: psycopg.Connection) -> None:
             WHERE log.last > s.last_value OR (log.last = s.last_value AND NOT s.is_called)
             """
         )
+        # The other cluster's transaction ids say nothing here.
+        conn.execute("DELETE FROM refold.log_ends")
         conn.execute("SELECT refold.ensure_segments()")
     # In a second transaction, whose id is younger than the move of the sequence: producers since the restore may have
     # drawn positions in slices that were recorded as passed.

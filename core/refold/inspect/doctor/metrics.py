@@ -149,7 +149,7 @@ def lag(conn: psycopg.Connection) -> list[Check]:
             """
             SELECT b.projection, u.events,
                    extract(epoch FROM clock_timestamp() - least(u.oldest, refold.replayed_at()))::float8
-            FROM refold.builds_now AS b CROSS JOIN LATERAL refold.unread_of(b.build_id) AS u
+            FROM refold.builds_now AS b JOIN refold.unread_now() AS u ON u.build_id = b.build_id
             WHERE b.state = 'live' ORDER BY 3 DESC NULLS LAST, 1
             """
         ).fetchall()

@@ -17,6 +17,7 @@ from datetime import datetime
 
 import psycopg
 
+from refold.postgres.lock_waits import AGAIN_S
 from refold.postgres.proxy import proxied
 from refold.store.builds.compiled import Compiler
 
@@ -67,6 +68,7 @@ class Schedule:
         self._clock = clock
         self._stopped = stopped
         self._due = {duty: clock() for duty in duties}
+        self._locked_out_at: float | None = None
 
     def wait(self) -> float:
         """Return the seconds until the next duty is due; infinite without duties."""
@@ -96,10 +98,21 @@ class Schedule:
         except (Exception, SystemExit) as error:
             if self._stopped():
                 raise
-            log.warning("duty %s failed: %s", duty.name, _told(error))
+            if not self._repeated(error):
+                log.warning("duty %s failed: %s", duty.name, _told(error))
             if conn.closed:
                 raise
             self._due[duty] = due
+
+    def _repeated(self, error: BaseException) -> bool:
+        """Return whether it is another lock that was not to be had, within a minute: every duty meets the same one."""
+        if not isinstance(error, psycopg.errors.LockNotAvailable):
+            return False
+        now, before = self._clock(), self._locked_out_at
+        if before is not None and now - before < AGAIN_S:
+            return True
+        self._locked_out_at = now
+        return False
 
     def _run(self, conn: psycopg.Connection, duty: Duty, claim: datetime, compiler: Compiler) -> None:
         failure: str | None = None

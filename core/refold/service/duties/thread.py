@@ -19,6 +19,7 @@ import psycopg
 
 from refold.errors import OnStandby
 from refold.postgres.connect import connect
+from refold.postgres.lock_waits import LockWatch, Waits
 from refold.postgres.proxy import proxied
 from refold.postgres.session import DUTIES, DUTIES_ALONE
 from refold.postgres.watchdog import Watchdog
@@ -52,12 +53,22 @@ class DutyThread:
         projections: the folder of Python transforms, if there is one.
         duties: what to do; without any there is neither thread nor connection.
         frozen_after: seconds after which the server takes a session that stopped in a transaction for dead.
+        waits: memory of waits for locks, shared with the connection of pages: both wait for the same sessions.
     """
 
-    def __init__(self, url: str, projections: Path | None, duties: Sequence[Duty], *, frozen_after: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        projections: Path | None,
+        duties: Sequence[Duty],
+        *,
+        frozen_after: float,
+        waits: Waits | None = None,
+    ) -> None:
         self._url = url
         self._projections = projections
         self._duties = duties
+        self._waits = waits
         self._settings = {**DUTIES, "idle_in_transaction_session_timeout": f"{frozen_after * 1000:.0f}ms"}
         self._pause = PAUSE[0]
         self._said: str | None = None
@@ -126,6 +137,7 @@ class DutyThread:
                 self._url, "refold_worker", autocommit=True, application_name=NAME, settings=self._settings
             ) as conn,
             Watchdog(conn, self._url) as watchdog,
+            LockWatch(conn, log.warning, self._waits),
         ):
             self._session = conn, watchdog
             if not proxied(conn):

@@ -16,6 +16,7 @@ from refold.engine.apply.page import Applied
 from refold.engine.apply.step import StepRunner
 from refold.errors import OnStandby
 from refold.postgres.connect import connect
+from refold.postgres.lock_waits import AGAIN_S, LockWatch, Waits
 from refold.postgres.old_snapshots import old
 from refold.postgres.proxy import proxied
 from refold.postgres.retry import away
@@ -99,9 +100,12 @@ class Worker:
         self._on_page = on_page
         self._backoff = BuildBackoff()
         self._pacing = Pacing()
-        self._duty_thread = DutyThread(url, projections, duties, frozen_after=frozen_after)
+        # Beyond one connection: a page that waits too long for a lock ends its connection.
+        self._waits = Waits()
+        self._duty_thread = DutyThread(url, projections, duties, frozen_after=frozen_after, waits=self._waits)
         self._latencies = Latencies()
         self._suspects: set[int] = set()
+        self._locked_out_at: float | None = None
         self._said: str | None = None
 
     def run(self, *, drain: bool = False) -> None:
@@ -135,6 +139,7 @@ class Worker:
                 self._url, "refold_worker", autocommit=True, application_name="refold worker", settings=self._settings
             ) as conn,
             Watchdog(conn, self._url),
+            LockWatch(conn, log.warning, self._waits),
         ):
             check(conn)
             runner = StepRunner(conn, self._compiler)
@@ -253,6 +258,13 @@ class Worker:
     def _report(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         said = _waits_for(error)
+        if isinstance(error, psycopg.errors.LockNotAvailable):
+            # Between two of them other builds have their pages, so this comes again and again.
+            now = time.monotonic()
+            if self._locked_out_at is None or now - self._locked_out_at >= AGAIN_S:
+                self._locked_out_at = now
+                log.warning("%s", said)
+            return
         # However long a server is away, it is told once.
         if said != self._said:
             self._said = said

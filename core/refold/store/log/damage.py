@@ -20,7 +20,15 @@ EVIDENCE = 20
 """Most events that an incident names."""
 
 
-def leave(conn: psycopg.Connection, damage: Sequence[Damage], slices: Collection[int], *, by: str) -> None:
+def leave(
+    conn: psycopg.Connection,
+    damage: Sequence[Damage],
+    slices: Collection[int],
+    *,
+    by: str,
+    not_healed: str | None = None,
+    not_promoted: Sequence[str] = (),
+) -> None:
     """Open an incident for each damaged segment, or update the open one.
 
     Args:
@@ -28,6 +36,8 @@ def leave(conn: psycopg.Connection, damage: Sequence[Damage], slices: Collection
         damage: damage that was found.
         slices: damaged slices.
         by: duty or command that found it.
+        not_healed: projection that is not healed because of the damage.
+        not_promoted: tables of builds that are not promoted because of it.
     """
     spans = {segment.name: segment for segment in segments(conn)} if damage else {}
     for name in dict.fromkeys(one.segment for one in damage):
@@ -37,7 +47,15 @@ def leave(conn: psycopg.Connection, damage: Sequence[Damage], slices: Collection
             first, last = spans[name].lower >> POSITION_BITS, (spans[name].upper - 1) >> POSITION_BITS
             own |= {number for number in slices if first <= number <= last}
         own |= _open(conn, name)
-        evidence = {"damage": found[:EVIDENCE], "found": len(found), "slices": multirange(runs(own))}
+        evidence: dict[str, object] = {
+            "damage": found[:EVIDENCE],
+            "found": len(found),
+            "slices": multirange(runs(own)),
+        }
+        named = {"not_healed": [] if not_healed is None else [not_healed], "not_promoted": not_promoted}
+        for incident in incidents.open_incidents(conn, "log_damage", subject=name):
+            named = {what: [*incident.evidence.get(what, []), *names] for what, names in named.items()}
+        evidence |= {what: sorted(set(names)) for what, names in named.items() if names}
         incidents.detect(conn, "log_damage", name, by=by, evidence=evidence)
 
 

@@ -59,7 +59,7 @@ def guards_disabled(conn: psycopg.Connection, table: str, guards: Sequence[str],
         ).fetchall()
         for guard, _ in stood:
             conn.execute(f"ALTER TABLE {table} DISABLE TRIGGER {guard}".encode())
-        conn.execute("SET LOCAL lock_timeout = 0")
+        conn.execute("SET LOCAL lock_timeout = '5min'")
         done = work()
         for guard, role in stood:
             conn.execute(f"ALTER TABLE {table} {_AGAIN[role]} TRIGGER {guard}".encode())

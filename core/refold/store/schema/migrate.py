@@ -15,6 +15,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from refold.errors import DatabaseError
 from refold.postgres.connect import ROLES, connect, connection
+from refold.postgres.lock_waits import LockWatch
 from refold.postgres.locks import WAIT_S, alone
 from refold.postgres.replica_identity import give_identities
 from refold.postgres.retry import in_short_attempts
@@ -54,7 +55,7 @@ def migrate(url: str, *, seconds: float = WAIT_S) -> None:
         OnStandby: the server is a standby.
         BuildError: another migration is running.
     """
-    with connection(url, autocommit=True, application_name="refold migrate") as conn:
+    with connection(url, autocommit=True, application_name="refold migrate") as conn, LockWatch(conn):
         if conn.info.server_version < 150000:
             raise DatabaseError(f"PostgreSQL {conn.info.server_version // 10000} is too old: refold needs 15 or newer")
         refuse(conn)
@@ -189,7 +190,10 @@ def _alembic_upgrade(url: str) -> None:
 
 def for_alembic(url: str) -> psycopg.Connection:
     """Open a connection for alembic, which treats objects on the search path as unqualified."""
-    return connect(url, application_name="refold migrate", settings={"search_path": "public"})
+    conn = connect(url, application_name="refold migrate", settings={"search_path": "public"})
+    # It ends with the connection, which is alembic's.
+    LockWatch(conn)
+    return conn
 
 
 def alembic_config(url: str) -> Config:

@@ -310,6 +310,8 @@ deployments = Table(
     Column("promoted_at", TIME),
     # When its command ended with an error: no worker makes its builds live after that.
     Column("given_up_at", TIME),
+    # That error, and what to do.
+    Column("given_up_because", Text),
     Column("views", JSONB, comment="analysts' views that go live in the same transaction: name and text of each file"),
     CheckConstraint("kind IN ('deploy', 'rebuild', 'promote', 'rollback', 'drop', 'rename')", "kind"),
     comment="Builds that were asked for together and go live together, in one transaction.",
@@ -487,6 +489,26 @@ batches = Table(
     Column("stored", Boolean, nullable=False, server_default=text("true")),
     Index("batches_by_time", "at"),
     comment="Large statements of producers, by which room in the log is prepared for the next.",
+)
+
+log_ends = Table(
+    "log_ends",
+    metadata,
+    # Position at which the log ended until segments were created.
+    Column("log_end", BigInteger, primary_key=True, autoincrement=False),
+    # Positions that were to be kept ready at that time; NULL: it is known whether a statement failed at this end.
+    Column("reserve", BigInteger),
+    # Id that no transaction had yet when the sequence had passed this end; NULL: the sequence has not passed it.
+    Column("passed", Xid8),
+    # Id below which every transaction had ended when the segments were created.
+    Column("ended", Xid8, nullable=False),
+    # Position that no event of these transactions exceeds.
+    Column("drawn", BigInteger, nullable=False),
+    # Those that have yet to be judged (refold.learn_room).
+    Index("log_ends_open", "log_end", postgresql_where=text("reserve IS NOT NULL")),
+    # How far the first events after a transaction reach (refold.first_unread).
+    Index("log_ends_by_ended", "ended", "log_end"),
+    comment="Former ends of the log's room: whether a statement failed there, and where earlier transactions end.",
 )
 
 latencies = Table(
