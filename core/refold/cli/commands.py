@@ -44,7 +44,7 @@ COMMANDS = {
     "rename": Listed("rename", METRICS, "Rename a metric without rebuilding it."),
     "drop": Listed("drop", METRICS, "Drop metrics: refold stops updating them and removes their views."),
     "ingest": Listed(
-        "ingest", DATA, "Load events from files: JSON lines or CSV, plain or compressed with gzip or zlib."
+        "ingest", DATA, "Load events from files: JSON, CSV or Parquet, plain or compressed with gzip, zlib or zstd."
     ),
     "serve": Listed(
         "serve", DATA, "Take events over HTTP: JSON, NDJSON, CloudEvents, and the SDKs of Segment and RudderStack."

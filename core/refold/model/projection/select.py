@@ -106,8 +106,8 @@ class Select:
                 f"a projection is one SELECT, not {word}",
                 path=self.path,
                 line=line_of(query) or 1,
-                remedy="Write one SELECT with a wider WHERE. Or make each SELECT a metric, and combine them in a view in"
-                f" sql/views/: SELECT … FROM metrics.a {word} SELECT … FROM metrics.b.",
+                remedy="Write one SELECT with a wider WHERE. Or make each SELECT a metric, and combine them in a view"
+                f" in sql/views/: SELECT … FROM metrics.a {word} SELECT … FROM metrics.b.",
             )
         fold_case(query)
         flatten_groups(query)
