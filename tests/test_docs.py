@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import re
 import sys
@@ -75,6 +76,15 @@ def test_every_file_that_a_page_names_exists(document: Path) -> None:
     for name in re.findall(r"`((?:core|sql|tests|scripts|chaos|benchmarks|docs|migrations)/[\w/.{},-]+)`", text):
         if not (ROOT / name).exists() and name not in PLANNED:
             assert re.search(r"NAME|[{]", name), name
+
+
+def test_the_site_loads_diagrams_from_itself() -> None:
+    """The theme would load mermaid from another server, unless the site brings it: this file, unchanged."""
+    settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    [name] = re.findall(r"^extra_javascript:\n((?:  - .*\n)+)", settings, re.MULTILINE)
+    assert name == "  - assets/mermaid-11.12.0.min.js\n"
+    digest = hashlib.sha256((DOCS / "assets" / "mermaid-11.12.0.min.js").read_bytes()).hexdigest()
+    assert digest == "07e37dfa97b337ccc85365d57eddf99b9706f09db3b59b260d0333b23b343c4b"
 
 
 PLANNED = {"core/refold/sinks"}

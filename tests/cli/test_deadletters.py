@@ -10,6 +10,22 @@ import pytest
 
 from .conftest import Refold
 
+SIZES = """
+from pydantic import BaseModel
+
+from refold import Event, transform
+
+
+class Size(BaseModel):
+    event_id: str
+    n: int
+
+
+@transform(reads="events")
+def sizes(event: Event) -> Size:
+    return Size(event_id=event.event_id, n=event.metadata["n"])
+"""
+
 
 @pytest.fixture
 def poisoned(refold: Refold, metric: Callable[[str, str], Path], record: Callable[..., None]) -> Refold:
@@ -40,3 +56,22 @@ def test_one_that_was_dropped_is_not_unknown(poisoned: Refold) -> None:
     unknown = poisoned("deadletters", "retry", "99")
     assert (unknown.status, "no such dead letter: 99" in unknown.err) == (2, True)
     assert "retry" not in poisoned("deadletters", "show", "1").out
+
+
+def test_a_wrong_field_is_named_in_one_line(refold: Refold, record: Callable[..., None]) -> None:
+    Path("projections").mkdir()
+    Path("projections/sizes.py").write_text(SIZES)
+    assert refold("deploy").status == 0
+    record("view=ann", metadata={"n": "ten"})
+    refold("worker", "--drain")
+    [letter] = refold("deadletters", "list", "--json").json
+    assert (
+        letter["error"] == "ValidationError: n: Input should be a valid integer, unable to parse string as an integer"
+    )
+
+
+def test_no_retry_is_suggested_for_a_superseded_build(poisoned: Refold) -> None:
+    assert poisoned("rebuild", "tens").status == 0
+    assert poisoned("deadletters", "retry", "1").status == 2
+    last = poisoned("deadletters", "show", "1").out.splitlines()[-1]
+    assert last.startswith("Nothing to retry: its build tens__") and "superseded" in last

@@ -236,3 +236,32 @@ def test_a_transform_is_renamed_with_all_that_reads_it(
     assert "Nothing to do: the live metrics match the files." in refold("deploy").out
     assert refold("rebuild", "scored", "--cascade").status == 0
     assert figures(refold) == [["big,1", "tiny,1"], ["BIG,1", "TINY,1"], ["ann,tiny", "bob,big"]]
+
+
+def test_files_in_folders_and_in_capitals_are_found(project: Refold) -> None:
+    """Each command that names a metric's file finds it as `refold deploy` does."""
+    Path("projections/sales").mkdir()
+    Path("projections/per_action.sql").rename("projections/sales/per_action.SQL")
+    dropped = project("drop", "per_action")
+    assert "projections/sales/per_action.SQL still defines it" in dropped.err
+    assert project("rollback", "per_action").status == 0
+    renamed = project("rename", "per_action", "actions")
+    assert "projections/sales/per_action.SQL still defines per_action" in renamed.err
+
+
+def test_a_rollback_tells_what_the_next_deploy_would_undo(project: Refold, metric: Metric) -> None:
+    # The file has the definition that came back: nothing to tell.
+    project("drop", "per_action")
+    assert "per_action" not in project("rollback", "per_action").err
+
+    project("drop", "per_action")
+    file = Path("projections/per_action.sql")
+    text = file.read_text()
+    file.unlink()
+    assert "no file defines per_action here" in project("rollback", "per_action").err
+    assert "per_action" in live(project)
+
+    file.write_text(text.replace("count(*)", "count(user_id)"))
+    assert project("deploy").status == 0
+    assert "per_action.sql does not have the definition of the live build" in project("rollback", "per_action").err
+    assert "changed" in project("deploy", "--dry-run").out

@@ -47,8 +47,10 @@ AT = "2026-03-02T10:00:00.123456+00:00"
          "the transform returns other rows when it runs again, for the events e1, e2; they differ in price"),
         ("foreign_cluster", {"strategy": "adopt", "because": "no cursor goes beyond", "cluster": {"log": 7}},
          "no cursor goes beyond"),
-        ("hot_key", {"key": {"user_id": "u"}, "events": 5000, "share": 0.4, "page_seconds": 2.3},
-         "user_id=u has 5,000 events (40% of all), and each new one reads them all again; a page takes 2.3 s"),
+        ("hot_key", {"key": {"user_id": "u"}, "events": 5000, "share": 0.4, "page_seconds": 2.3,
+                     "without": "WHERE user_id IS DISTINCT FROM 'u'"},
+         "user_id=u has 5,000 events (40% of all), and each new one reads them all again; a page takes 2.3 s;"
+         " WHERE user_id IS DISTINCT FROM 'u' leaves them out"),
         ("hidden", {"stood": " SELECT 1 AS n\n   FROM t;", "not_healed": None},
          "its view was replaced by: SELECT 1 AS n FROM t"),
         ("hidden", {"stood": None, "not_healed": "a session holds it"},

@@ -87,6 +87,7 @@ def test_the_first_line_counts_and_the_last_ones_say_what_to_do(
     resolve(worker, "lag", "daily__1", by="lag and stall")
     lines = refold("incidents").out.splitlines()
     assert lines[0] == "1 open, 1 resolved"
+    assert refold("incidents", "--open").out.splitlines()[0] == "1 open"
     assert lines[-1].startswith("dead_letters: ") and "`refold deadletters retry NAME`" in lines[-1]
     assert not any(one.startswith("lag: ") for one in lines), "what is over needs nobody"
 

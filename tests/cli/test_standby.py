@@ -79,6 +79,10 @@ def test_a_standby(bare: Refold) -> None:
                 assert done.status == 2, command
                 assert "this server is a standby" in done.err, command
                 assert "target_session_attrs=read-write" in done.err
+            # Advice to write names the server that takes it.
+            Path("empty").mkdir()
+            advised = " ".join(refold("doctor", "--projections", "empty").out.split())
+            assert "projections: On the primary: `refold deploy --dry-run` shows the plan." in advised
             assert "has replayed all it received" in refold("status").out
             assert figure(there, "SELECT max(lag_seconds) FROM metrics.freshness") == 0
 

@@ -33,8 +33,19 @@ def test_drain_says_what_it_did(
     refold("deploy")
     record("view=ann", "view=bob")
     first = refold("worker", "--drain", "--poll", "0.1")
-    assert (first.status, first.out.split(" in ")[0]) == (0, "drained: 2 events applied")
+    assert (first.status, first.out.split(" in ")[0]) == (0, "drained: 2 events applied to 1 metric")
     assert refold("worker", "--drain").out.startswith("drained: 0 events applied")
+
+
+def test_drain_counts_an_event_of_the_log_once(
+    refold: Refold, metric: Callable[[str, str], Path], record: Callable[..., None]
+) -> None:
+    metric("views", "SELECT event_id, user_id FROM events WHERE action = 'view'")
+    metric("users", "SELECT user_id, count(*) AS n FROM views GROUP BY user_id")
+    metric("counts", "SELECT action, count(*) AS events FROM events GROUP BY action")
+    refold("deploy")
+    record("view=ann", "view=bob", "buy=bob")
+    assert refold("worker", "--drain").out.startswith("drained: 3 events applied to 3 metrics in ")
 
 
 def test_a_transform_that_this_worker_does_not_have(refold: Refold, record: Callable[..., None]) -> None:
@@ -72,7 +83,7 @@ def test_drain_goes_on_when_the_connection_of_its_figures_breaks(
     admin.execute(CUTS.format(table).encode())
     record("view=ann", "view=bob")
     done = refold("worker", "--drain")
-    assert (done.status, done.out.split(" in ")[0]) == (0, "drained: 2 events applied"), done.err
+    assert (done.status, done.out.split(" in ")[0]) == (0, "drained: 2 events applied to 1 metric"), done.err
 
 
 def test_options_out_of_range(refold: Refold) -> None:

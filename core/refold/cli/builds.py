@@ -90,10 +90,11 @@ def tidy(conn: psycopg.Connection) -> None:
 
 
 def files_of(projections: Path, name: str) -> list[Path]:
-    """Return the files that define a projection, in the user's own folder."""
-    if projections == projections_dir():
-        return []
-    return [path for path in (projections / f"{name}.sql", projections / f"{name}.py") if path.is_file()]
+    """Return the files that define a projection, in the user's own folder and the folders in it."""
+    from refold.model.projection.definition import EXTENSIONS
+    from refold.model.projection.files import files_named
+
+    return [] if projections == projections_dir() else files_named(projections, name, *EXTENSIONS)
 
 
 def build_as_dict(build: Build) -> dict[str, object]:

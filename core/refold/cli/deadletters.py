@@ -88,8 +88,11 @@ def show(
     Example:
       refold deadletters show 7
     """
+    from refold.store.builds.dead_letters import letters
+
     with session(database_url, INSPECTORS) as conn:
         [one] = _chosen(conn, [str(letter)], waiting=False)
+        waits = bool(letters(conn, waiting=True, numbers=[letter]))
         event = conn.execute(
             "SELECT to_jsonb(e) - 'txid' - 'position' FROM refold.events AS e"
             " WHERE e.txid = %s::text::xid8 AND e.position = %s",
@@ -111,9 +114,14 @@ def show(
     if one.traceback is not None:
         line()
         block(one.traceback.rstrip())
-    if one.state == "waiting":
+    if waits:
         line()
         line(f"After you fix the cause: refold deadletters retry {one.dead_letter_id}")
+    elif one.state == "waiting":
+        line()
+        line(
+            f"Nothing to retry: its build {one.table_name} was superseded, and the live one has tried the event itself."
+        )
 
 
 @deadletters.command()

@@ -154,6 +154,7 @@ def _hot_key(one: Seen) -> Iterator[str]:
         yield f"{_key(one['key'])} has {counted(one['events'], 'event')}{share}, and each new one reads them all again"
     if one.get("page_seconds") is not None:
         yield f"a page takes {_span(one['page_seconds'])}"
+    yield _clause("{} leaves them out", one.get("without"))
 
 
 def _hidden(one: Seen) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ import typer
 from rich.syntax import Syntax
 
 from refold.cli.app import METRICS, app
-from refold.cli.output import as_json, block, line, out, table
+from refold.cli.output import as_json, block, counted, line, note, out, table
 from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, Projections, folder, session
 from refold.cli.view_costs import ViewCost, cost_of, view_file
 from refold.errors import DefinitionError
@@ -19,7 +20,7 @@ from refold.suggest import did_you_mean
 from refold.visible import visible
 
 if TYPE_CHECKING:
-    from refold.model.projection.definition import Definition
+    from refold.model.projection.definition import Definition, Loading
     from refold.model.projection.plan import Plan
     from refold.model.stream.page_sql import Stream
     from refold.model.upkeep.statements import Statements
@@ -76,66 +77,91 @@ def explain(
       refold explain event_counts --json
       refold explain funnel_conversion --deployed
     """
+    from refold.model.projection.definition import load
+
     chosen = folder(projections, quiet=True)
-    view = of_view(name, chosen, database_url, deployed=deployed)
-    if view is not None:
+    file = _file_of_view(name, chosen)
+    if file is not None:
+        loading = load(chosen)
+        view = of_view(file, loading.definitions, database_url, deployed=deployed)
         if json:
             as_json(view.as_dict())
         else:
             view.show()
+        _tell_others(loading)
         return
-    explanation = of_build(name, chosen, database_url) if deployed else of_file(name, chosen)
+    if deployed:
+        explanation = of_build(name, chosen, database_url)
+    else:
+        loading = load(chosen)
+        explanation = of_file(name, chosen, loading)
     if json:
         as_json(_as_dict(explanation))
     else:
         _show(explanation)
+    if not deployed:
+        _tell_others(loading)
 
 
-def of_file(name: str, directory: Path) -> Explanation:
+def _tell_others(loading: Loading) -> None:
+    """Print how many files have mistakes, which did not matter here."""
+    wrong = len(loading.wrong_files())
+    if wrong:
+        note(f"{counted(wrong, 'other file')} {'has' if wrong == 1 else 'have'} mistakes: `refold deploy --dry-run`")
+
+
+def of_file(name: str, directory: Path, loading: Loading) -> Explanation:
     """Explain a projection as its file defines it; its tables are named as in a first build.
 
+    Args:
+        name: the projection.
+        directory: folder of projections, for messages.
+        loading: the loaded folder.
+
     Raises:
-        DefinitionError: the file does not exist, or is wrong.
+        DefinitionError: the file does not exist, or it or the file of a stream that it reads is wrong.
     """
-    from refold.model.projection.definition import load_directory
     from refold.model.stream.page_sql import LOG_STREAM, Stream
     from refold.model.upkeep.names import table_name
 
-    definitions = load_directory(directory)
-    if name not in definitions:
+    definition = loading.only(name)
+    if definition is None:
         raise DefinitionError(
-            f"there is no projection {name}{_similar(name, list(definitions))}",
+            f"there is no projection {name}{_similar(name, list(loading.names))}",
             path=directory,
-            remedy=f"There are: {', '.join(sorted(definitions)) or 'none'}. --deployed explains a live build.",
+            remedy=f"There are: {', '.join(sorted(loading.names)) or 'none'}. --deployed explains a live build.",
         )
-    definition = definitions[name]
     stream = LOG_STREAM
     if definition.upstream is not None:
-        above = definitions[definition.upstream]
+        above = loading.definitions[definition.upstream]
         stream = Stream(f'refold_builds."{table_name(above.name, above.fingerprint, 1)}"', ordinal=True)
     return Explanation(definition.plan, str(definition.path), definition.fingerprint, _statements(definition, stream))
 
 
-def of_view(name: str, directory: Path, url: str | None, *, deployed: bool) -> ViewCost | None:
-    """Explain an analysts' view by its file beside the projections; None if it has none, or is a projection.
+def _file_of_view(name: str, directory: Path) -> Path | None:
+    """Return the file of an analysts' view beside the projections; None if it has none, or is a projection."""
+    from refold.model.projection.definition import EXTENSIONS
+    from refold.model.projection.files import files_named
+
+    return None if files_named(directory, name, *EXTENSIONS) else view_file(directory, name)
+
+
+def of_view(file: Path, definitions: Mapping[str, Definition], url: str | None, *, deployed: bool) -> ViewCost:
+    """Explain an analysts' view.
 
     Args:
-        name: name of the view.
-        directory: folder of projections.
+        file: file of the view.
+        definitions: the projections of the same project.
         url: URL of the database.
         deployed: whether to measure the cost of a read in the database.
     """
     from refold.engine.publish.scans import scans
-    from refold.model.projection.definition import load_directory
 
-    file = view_file(directory, name)
-    if not file.is_file() or any((directory / f"{name}{suffix}").exists() for suffix in (".sql", ".py")):
-        return None
     found = None
     if deployed:
         with session(url) as conn:
-            found = scans(conn, [name])
-    return cost_of(file, load_directory(directory), found)
+            found = scans(conn, [file.stem])
+    return cost_of(file, definitions, found)
 
 
 def of_build(name: str, directory: Path, url: str | None) -> Explanation:

@@ -58,7 +58,7 @@ def incidents(
     if json:
         as_json([asdict(one) for one in found])
     elif found:
-        show(found, now)
+        show(found, now, open_only=open_only)
     else:
         line(f"no incident is open{'' if open_only else f', and none was open in the last {since}'}")
     if exit_code and any(one.resolved_at is None for one in found):
@@ -80,10 +80,16 @@ def known_kind(kind: str) -> Kind:
     )
 
 
-def show(found: Sequence[Incident], now: datetime) -> None:
-    """Print incidents: their number, each with its evidence, open ones first, and the remedies of the open ones."""
+def show(found: Sequence[Incident], now: datetime, *, open_only: bool = False) -> None:
+    """Print incidents: their number, each with its evidence, open ones first, and the remedies of the open ones.
+
+    Args:
+        found: the incidents.
+        now: time of the database.
+        open_only: whether only open ones were asked for.
+    """
     opened = [one for one in found if one.resolved_at is None]
-    line(f"{len(opened):,} open, {len(found) - len(opened):,} resolved")
+    line(f"{len(opened):,} open" + ("" if open_only else f", {len(found) - len(opened):,} resolved"))
     for one in sorted(found, key=lambda one: one.resolved_at is not None):
         line()
         line(f"{one.incident_id}  {one.kind}  {one.subject}  {_over(one, now)}", "" if one.resolved_at else "red")

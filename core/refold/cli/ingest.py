@@ -173,6 +173,9 @@ def ingest(
     into its metadata. refold does not guess: --map maps fields to columns, --set gives a field the same value for all
     events, and --id-from derives ids if the file has none.
 
+    JSON without --map has the shape of events, with their own metadata and version. A record with any other field is
+    rejected; with a --map, such as `--map id=id`, other fields go into its metadata.
+
     A path reads nested JSON (`--map user_id=actor.id`, `--id-from source.lsn`). `--map 'user_id=userId|anonymousId'`
     takes the first value that is there and is neither null nor empty text.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +14,7 @@ from refold.cli.builds import (
     RecreateViews,
     bars,
     build_as_dict,
+    files_of,
     tell_outcome,
 )
 from refold.cli.output import as_json, note, table
@@ -19,6 +22,7 @@ from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 
 if TYPE_CHECKING:
     from refold.engine.deployment import rollback as going_back
+    from refold.store.builds.build import Build
 
 
 @app.command(rich_help_panel=METRICS)
@@ -60,9 +64,30 @@ def rollback(
         as_json({"plan": [_step(step) for step in steps], "builds": [build_as_dict(build) for build in builds]})
     else:
         tell_outcome(builds, promoted=True, nothing="Nothing to roll back to.")
-        note(
-            "The files are unchanged: revert them too, or the next `refold deploy` deploys the newer definition again."
-        )
+        _tell_files(chosen, builds, [step.projection for step in steps if step.action == "removed"])
+
+
+def _tell_files(projections: Path, builds: Sequence[Build], removed: Sequence[str]) -> None:
+    """Print what the next deploy would undo, because the files define something else than the builds.
+
+    Args:
+        projections: folder of projections.
+        builds: the builds that are live again.
+        removed: projections that are not live any more.
+    """
+    from refold.model.projection.definition import load
+
+    definitions = load(projections).definitions if projections.is_dir() else {}
+    for build in builds:
+        files = files_of(projections, build.projection)
+        known = definitions.get(build.projection)
+        if not files:
+            note(f"no file defines {build.projection} here: restore its file to change it, or to deploy it elsewhere")
+        elif known is None or known.fingerprint != build.fingerprint:
+            told = "of the live build: revert it, or the next `refold deploy` deploys what it has now"
+            note(f"{', '.join(map(str, files))} does not have the definition {told}")
+    for path in (path for name in removed for path in files_of(projections, name)):
+        note(f"{path} still defines it: remove the file too, or the next `refold deploy` creates the metric again")
 
 
 def _step(step: going_back.Step) -> dict[str, object]:

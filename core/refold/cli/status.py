@@ -32,7 +32,7 @@ def status(
         float, typer.Option("--every", min=0.1, metavar="SECONDS", help="Refresh interval of --watch.")
     ] = 2.0,
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="Exit with 1 if an operator must act (see below). Not with --watch.")
+        bool, typer.Option("--exit-code", help="Exit with 1 if there is such a problem. Not with --watch.")
     ] = False,
     json: AsJson = False,
     database_url: DatabaseUrl = None,

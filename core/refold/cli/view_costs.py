@@ -97,19 +97,20 @@ def cost_of(file: Path, definitions: Mapping[str, Definition], found: Sequence[S
     return ViewCost(file, streams_read(source, streams), keepable(source, streams), found)
 
 
-def view_file(projections: Path, name: str) -> Path:
-    """Return the path of a view's file, beside the projections."""
+def view_file(projections: Path, name: str) -> Path | None:
+    """Return a view's file in the folders beside the projections; None if it has none."""
+    from refold.model.projection.files import files_named
     from refold.model.projection.view_file import views_beside
 
-    return views_beside(projections) / f"{name}.sql"
+    return next(iter(files_named(views_beside(projections), name, ".sql")), None)
 
 
 def tell_costs(found: Sequence[Scan], projections: Path, definitions: Mapping[str, Definition]) -> None:
     """Print which views scan a stream at each read, and how to avoid it."""
     for scan in found:
         file = view_file(projections, scan.view)
-        own = not scan.through and file.is_file()
-        remedy = f"a metric that `refold explain {scan.view}` shows" if own and _keeps(file, definitions) else _INSTEAD
+        own = not scan.through and file is not None and _keeps(file, definitions)
+        remedy = f"a metric that `refold explain {scan.view}` shows" if own else _INSTEAD
         note(f"each read of the view {scan.view} reads {scan.told()}. Cheaper: {remedy}")
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Annotated, Self, TypeVar
 
@@ -14,7 +15,7 @@ import typer
 
 from refold.cli.app import TRUST, app
 from refold.cli.bars import progress
-from refold.cli.output import line
+from refold.cli.output import counted, line
 from refold.cli.session import DatabaseUrl, Projections, database, folder
 from refold.errors import BuildError, OnStandby
 from refold.postgres.connect import connect
@@ -68,6 +69,7 @@ def worker(
     with _Figures(url) as figures:
         figures.ask(check)
         before = figures.ask(_applied)
+        then = figures.ask(_by_build)
         with progress() as bars:
             task = bars.add_task("applying", total=figures.ask(_waiting) or None, note="")
 
@@ -79,9 +81,9 @@ def worker(
             run(orders, processes, tick=tick)
         for attempt in retrying(retried=away):
             with attempt:
-                applied = figures.ask(_applied) - before
+                now = figures.ask(_by_build)
                 failures = figures.ask(_failures)
-        line(f"drained: {applied:,} events applied in {time.monotonic() - started:.1f} s")
+        line(f"drained: {_drained(then, now)} in {time.monotonic() - started:.1f} s")
         _refuse_failed(failures)
 
 
@@ -119,6 +121,38 @@ class _Figures:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._conn.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """The events that a build has applied.
+
+    Args:
+        events: their number.
+        from_log: whether they are events of the log, and not rows of another build.
+    """
+
+    events: int
+    from_log: bool
+
+
+def _by_build(conn: psycopg.Connection) -> dict[int, _Applied]:
+    """Return what each build has applied, by its id."""
+    rows = conn.execute(
+        "SELECT build_id, events_applied, upstream_id IS NULL FROM refold.builds_now"
+        " WHERE state IN ('building', 'live')"
+    ).fetchall()
+    return {build: _Applied(events, from_log) for build, events, from_log in rows}
+
+
+def _drained(before: Mapping[int, _Applied], after: Mapping[int, _Applied]) -> str:
+    """Return in words how many events of the log were applied, each counted once, and to how many metrics. Pure."""
+    moved = {build: now.events - before[build].events for build, now in after.items() if build in before}
+    # Of two builds, the one that was further behind has applied what the other has, too.
+    read = [number for build, number in moved.items() if after[build].from_log and number > 0]
+    events = max(read or moved.values(), default=0)
+    metrics = sum(number > 0 for number in moved.values())
+    return f"{counted(events, 'event')} applied" + (f" to {counted(metrics, 'metric')}" if metrics else "")
 
 
 def _applied(conn: psycopg.Connection) -> int:

@@ -143,7 +143,7 @@ def _settle(conn: psycopg.Connection, roles: Sequence[Role | None], settings: Ma
     if replication != "origin" and not superuser:
         # For a superuser it was set right a moment ago.
         raise DatabaseError(
-            f"sessions of {conn.info.user} act as a replica does, so the triggers that guard the log do not fire",
+            f"sessions of {conn.info.user} act as a replica does, so the guards of cursors and builds do not fire",
             remedy=f"As a superuser: ALTER DATABASE … RESET {_REPLICA}; or ALTER ROLE … RESET {_REPLICA};",
         )
     if not own:

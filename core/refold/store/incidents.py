@@ -51,7 +51,8 @@ REMEDIES: Mapping[Kind, str] = {
     "log_damage": "Restore the named events from a backup, or run `refold scrub accept SEGMENT --reason …`.",
     "impure_transform": "Make the transform depend on its event alone, then run `refold deploy`.",
     "foreign_cluster": "Run `refold recover` until it completes.",
-    "hot_key": "Drop the key, or write the query so that `refold explain NAME` shows merge, members or funnel.",
+    "hot_key": "Write the WHERE that is shown into the projection, and run `refold deploy`. Or write the query so that"
+    " `refold explain NAME` shows merge, members or funnel.",
     "pressure": "Free what the evidence names, or raise the limit. Events are taken again by themselves.",
     "hidden": "A worker recreates the view. If the incident stays open, `refold reconcile` shows why.",
 }

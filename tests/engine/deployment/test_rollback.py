@@ -22,7 +22,7 @@ from refold.store.builds.build import Build, find, live
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import find as letters
 from refold.store.incidents import find as incidents
-from tests.engine.apply.dead_letters.prices import LENIENT, STRICT
+from tests.engine.isolate.prices import LENIENT, STRICT
 from tests.support.law import worker_connection
 
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -14,7 +14,7 @@ import pytest
 from psycopg import sql
 
 from refold import append
-from refold.inspect.doctor.check import Check
+from refold.inspect.doctor.check import Check, addressed
 from refold.inspect.doctor.doctor import doctor
 from refold.store.incidents import detect
 from tests.conftest import ServerUnderTest
@@ -289,3 +289,41 @@ def test_dead_rows_count_when_autovacuum_had_its_time(
     for table in ("refold.event_ids", "refold.events"):
         admin.execute(f"VACUUM {table}".encode())
     assert examine()["autovacuum"].verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("remedy", "works", "standby", "told"),
+    [
+        ("`refold deploy` recreates it.", True, False, "`refold deploy` recreates it."),
+        (
+            "`refold deploy` recreates it.",
+            False,
+            False,
+            "`refold deploy` recreates it. (ann may not: it is for a login that may act as refold_worker)",
+        ),
+        (
+            "Run `refold migrate`.",
+            False,
+            False,
+            "Run `refold migrate`. (ann may not: it is for the owner of the database)",
+        ),
+        ("`refold worker` starts one.", True, True, "On the primary: `refold worker` starts one."),
+        ("GRANT pg_monitor TO x;", False, True, "On the primary: GRANT pg_monitor TO x;"),
+        ("`refold incidents --open` has the evidence.", False, True, "`refold incidents --open` has the evidence."),
+        ("", False, True, ""),
+    ],
+)
+def test_advice_says_who_may_follow_it(remedy: str, works: bool, standby: bool, told: str) -> None:
+    [check] = addressed([Check("x", "warn", "y", remedy)], "ann", works=works, standby=standby)
+    assert check.remedy == told
+
+
+def test_an_observer_is_not_told_to_deploy(
+    server: ServerUnderTest, admin: Connection, examine: Examine, database_url: str, tmp_path: Path
+) -> None:
+    make_live(database_url)
+    with login(server, admin, "refold_observer") as url:
+        advice = examine(url, tmp_path)["projections"].remedy
+    assert advice.startswith("`refold deploy --dry-run` shows the plan. (refold_patient_")
+    assert advice.endswith("may not: it is for a login that may act as refold_worker)")
+    assert examine(folder=tmp_path)["projections"].remedy == "`refold deploy --dry-run` shows the plan."

@@ -310,7 +310,7 @@ def test_comments_describe_the_metric_and_its_columns() -> None:
         ("SELECT action, sum(count(*)) AS n FROM events GROUP BY action", 1, "nests aggregates", None),
         ("SELECT DISTINCT user_id FROM events", 1, "by a key", "-- key: user_id"),
         ("SELECT event_id FROM events FOR UPDATE", 1, "only reads", "Remove it."),
-        ("WITH d AS (DELETE FROM events RETURNING *) SELECT * FROM d", 1, "only reads", "Remove it."),
+        ("WITH d AS (DELETE FROM events RETURNING *) SELECT * FROM d", 1, "only reads", "Remove it, and read events"),
         ("SELECT u FROM events AS e (event_id, u)", 1, "gives other names to columns", "own column names"),
         ("DELETE FROM events", 1, "one SELECT, not DELETE", None),
         ("SELECT event_id FROM events UNION SELECT event_id FROM events", 1, "one SELECT, not UNION", None),

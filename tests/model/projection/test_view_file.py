@@ -43,7 +43,7 @@ def test_what_a_file_may_do() -> None:
         ("ALTER VIEW metrics.top SET SCHEMA public", 1, "more than options", "another file"),
         ("ALTER VIEW metrics.top set  schema public", 1, "more than options", "another file"),
         ("COMMENT ON VIEW metrics.x IS 'x'", 1, "COMMENT is about metrics.x", "Remove it."),
-        ("CREATE MATERIALIZED VIEW metrics.top AS SELECT 1 AS a", 1, "something else", "create one view"),
+        ("CREATE MATERIALIZED VIEW metrics.top AS SELECT 1 AS a", 1, "something else", "metric in projections/"),
         ("UPDATE refold.builds SET state = 'retired'", 1, "something else", "create one view"),
         ("DO $$BEGIN DROP VIEW metrics.x; END$$", 1, "something else", "create one view"),
         ("-- Nothing yet.", None, "makes no view metrics.top", "CREATE OR REPLACE VIEW metrics.top AS"),

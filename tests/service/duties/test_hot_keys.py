@@ -10,9 +10,10 @@ import pytest
 
 from refold import append
 from refold.inspect.doctor.metrics import hot_keys as doctor
+from refold.model.projection.plan import KeyPart
 from refold.model.quantiles import bucket
 from refold.service.duties import hot_keys
-from refold.service.duties.hot_keys import BUSY, MINUTES, expensive, run
+from refold.service.duties.hot_keys import BUSY, MINUTES, expensive, run, without
 from refold.store.builds.build import live
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident
@@ -82,10 +83,12 @@ def test_a_hot_key_is_named_while_its_pages_are_expensive(
         "events": 60,
         "share": incident.evidence["share"],
         "page_seconds": pytest.approx(2.5, rel=0.02),
+        "without": "WHERE user_id IS DISTINCT FROM NULL",
     }
     [check] = doctor(worker)
     assert check.verdict == "warn"
     assert "user_id NULL has 60 events" in check.found and "2.5 s" in check.found
+    assert "Write WHERE user_id IS DISTINCT FROM NULL into the projection" in (check.remedy or "")
     shop(0.02)
     run(worker, compiler)
     assert incidents("hot_key")[0].resolved_at is not None
@@ -102,6 +105,27 @@ def test_pages_that_are_expensive_for_another_reason_blame_nobody(
     shop(2.5)
     run(worker, Compiler(SHOP))
     assert incidents("hot_key") == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "values", "clause"),
+    [
+        ({"user_id": "user_id"}, {"user_id": "it's"}, "WHERE user_id IS DISTINCT FROM 'it''s'"),
+        ({"half": "version / 2"}, {"half": 3}, "WHERE version / 2 IS DISTINCT FROM 3"),
+        (
+            {"day": "CAST(ts AT TIME ZONE 'UTC' AS DATE)", "action": "action"},
+            {"day": "2026-03-01", "action": None},
+            "WHERE (CAST(ts AT TIME ZONE 'UTC' AS DATE) IS DISTINCT FROM '2026-03-01' OR action IS DISTINCT FROM NULL)",
+        ),
+        ({"flag": "version = 1"}, {"flag": True}, "WHERE version = 1 IS DISTINCT FROM true"),
+    ],
+)
+def test_the_clause_that_leaves_a_key_out(
+    keys: dict[str, str], values: dict[str, object], clause: str, worker: Connection
+) -> None:
+    told = without([KeyPart(name, sql) for name, sql in keys.items()], values)
+    assert told == clause
+    worker.execute(f"SELECT FROM refold.events {told}".encode())
 
 
 def test_the_count_of_a_key_has_an_end(

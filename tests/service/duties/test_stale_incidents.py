@@ -10,8 +10,8 @@ from refold.engine.deployment.rollback import rollback
 from refold.service.duties.stale_incidents import run
 from refold.store import incidents
 from refold.store.builds.compiled import Compiler
-from tests.engine.apply.dead_letters.prices import LENIENT, STRICT
 from tests.engine.deployment.test_rollback import Connection, Project
+from tests.engine.isolate.prices import LENIENT, STRICT
 from tests.support.law import worker_connection
 from tests.support.making import events
 

@@ -58,6 +58,19 @@ def test_whoever_appends_passes_the_ledger(replica: Connection) -> None:
     assert replica.execute("SELECT count(*) FROM refold.event_ids").fetchone() == (28,)
 
 
+def test_which_triggers_fire(replica: Connection) -> None:
+    """The log's and the ledger's fire, in each segment; those of cursors and builds do not, as docs and doctor say."""
+    silent = """
+        SELECT DISTINCT tgrelid::regclass::text FROM pg_trigger
+        WHERE NOT tgisinternal AND tgenabled NOT IN ('A', 'R') AND tgparentid = 0
+          AND tgrelid::regclass::text ~ '^refold[.]'
+        ORDER BY 1
+    """
+    assert replica.execute(silent).fetchall() == [("refold.builds",), ("refold.cursors",)]
+    replica.execute("INSERT INTO refold.events (event_id, action, ts) VALUES ('plain', 'x', now())")
+    assert replica.execute("SELECT count(*) FROM refold.event_ids WHERE event_id = 'plain'").fetchone() == (1,)
+
+
 def test_the_limits_hold(replica: Connection) -> None:
     with pytest.raises(psycopg.errors.CheckViolation, match="more than 2000 digits"):
         replica.execute(HUGE)

@@ -19,6 +19,7 @@ from refold.engine.deployment.drop import LOCK_WAIT_S
 from refold.engine.publish.views import METRICS_SCHEMA, dependants_of, once_let_go, stands
 from refold.errors import BuildError
 from refold.model.projection.definition import Definition, check_name, load
+from refold.model.projection.files import files_named
 from refold.model.projection.former_names import as_called
 from refold.store.builds.build import Build, kept, lock
 from refold.store.builds.lookup import known
@@ -135,8 +136,9 @@ def _files(folder: Path, build: Build, readers: Sequence[Build], new: str) -> tu
             texts.append((one, text))
     same = {one.build_id for one, _ in texts}
     if build.language == "python" and build.build_id not in same:
+        file = next(iter(files_named(folder, new, ".py")), folder / f"{new}.py")
         raise BuildError(
-            f"{old} is a transform, and {folder / new}.py does not hold the deployed code",
+            f"{old} is a transform, and {file} does not hold the deployed code",
             remedy=f"First rename its file and its function to {new}, here and where workers run; change nothing else.",
         )
     left = sorted(one.projection for one in readers if one.build_id not in same)

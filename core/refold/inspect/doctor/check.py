@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import psycopg
@@ -68,6 +69,37 @@ def examine(conn: psycopg.Connection, probes: Sequence[Probe], *, installed: boo
     return done
 
 
+WRITES = re.compile(
+    r"`refold (?:migrate|deploy|worker|recover|reconcile|scrub|rebuild|promote|drop|deadletters (?:retry|drop))\b"
+    r"|\bdeploy it\b"
+)
+"""Advice that only a login may follow that changes metrics; a dry run of `deploy` compares as refold_worker, too."""
+STATEMENTS = re.compile(r"\b(?:GRANT|ALTER|VACUUM|REINDEX|CREATE|DROP)\b")
+"""Advice to run a statement that a standby refuses."""
+
+
+def addressed(checks: Sequence[Check], user: str, *, works: bool, standby: bool) -> list[Check]:
+    """Return checks whose advice says who may follow it, where the reader may not. Pure.
+
+    Args:
+        checks: the checks.
+        user: the login.
+        works: whether it may act as refold_worker.
+        standby: whether the server is a standby.
+    """
+    return [replace(one, remedy=_addressed(one.remedy, user, works=works, standby=standby)) for one in checks]
+
+
+def _addressed(remedy: str, user: str, *, works: bool, standby: bool) -> str:
+    writes = WRITES.search(remedy) is not None
+    if standby and (writes or STATEMENTS.search(remedy)):
+        remedy = f"On the primary: {remedy}"
+    if writes and not works:
+        by = "the owner of the database" if "`refold migrate`" in remedy else "a login that may act as refold_worker"
+        remedy += f" ({user} may not: it is for {by})"
+    return remedy
+
+
 def _unseen(conn: psycopg.Connection, name: str, error: psycopg.Error) -> Check:
     message = error.diag.message_primary or str(error)
     user = conn.info.user
@@ -98,6 +130,20 @@ def looking(conn: psycopg.Connection) -> Iterator[None]:
     ).fetchone()
     with acting_as(conn, READERS[-1] if row is None else row[0]):
         yield
+
+
+def works(conn: psycopg.Connection) -> bool:
+    """Return whether this login may act as refold_worker, or is a superuser where that role is missing."""
+    row = conn.execute(
+        """
+        SELECT coalesce(
+            (SELECT pg_has_role(session_user, oid, %s) FROM pg_roles WHERE rolname = 'refold_worker'),
+            (SELECT rolsuper FROM pg_roles WHERE rolname = session_user)
+        )
+        """,
+        (member(conn),),
+    ).fetchone()
+    return row == (True,)
 
 
 def member(conn: psycopg.Connection) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import psycopg
 
 from refold.inspect.doctor import access, metrics, notifications, room, server, sessions, transactions
-from refold.inspect.doctor.check import Check, Probe, examine
+from refold.inspect.doctor.check import Check, Probe, addressed, examine, works
+from refold.postgres.standby import on_standby
 
 
 def doctor(conn: psycopg.Connection, url: str, folder: Path | None) -> list[Check]:
@@ -50,4 +51,5 @@ def doctor(conn: psycopg.Connection, url: str, folder: Path | None) -> list[Chec
         Probe("segments", room.segments),
         Probe("autovacuum", room.vacuum, primary=True),
     )
-    return examine(conn, probes, installed=access.is_installed(conn))
+    checks = examine(conn, probes, installed=access.is_installed(conn))
+    return addressed(checks, conn.info.user, works=works(conn), standby=on_standby(conn))

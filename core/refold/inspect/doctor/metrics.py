@@ -184,13 +184,16 @@ def hot_key(table: str, evidence: Mapping[str, Any]) -> Check:
     if not evidence:
         told = f"{table} has a hot key, and pages with its events are expensive; refold_inspector sees which"
         return Check("hot keys", "warn", told, REMEDIES["hot_key"])
+    remedy = REMEDIES["hot_key"]
+    if "without" in evidence:
+        remedy = remedy.replace("the WHERE that is shown", str(evidence["without"]))
     key = ", ".join(f"{name} {'NULL' if value is None else value}" for name, value in evidence["key"].items())
     return Check(
         "hot keys",
         "warn",
         f"{table}: {key} has {evidence['events']:,} events ({evidence['share']:.0%} of all), and each page with"
         f" a new one reads them all again, in {evidence['page_seconds']:.1f} s",
-        REMEDIES["hot_key"],
+        remedy,
     )
 
 

@@ -14,7 +14,10 @@ from refold.postgres.session import SESSION
 _PRODUCERS = {
     "default_transaction_read_only": ("on", "producers cannot append"),
     "default_transaction_isolation": ("serializable", "some appends fail with 40001 and must be retried"),
-    "session_replication_role": ("replica", "the triggers that guard the log do not fire in such sessions"),
+    "session_replication_role": (
+        "replica",
+        "the log's triggers fire in such sessions, but not those of cursors, builds and your own tables",
+    ),
 }
 _SERIAL = ("serializable", "repeatable read")
 

@@ -35,6 +35,11 @@ class Answer(StrEnum):
     invalid = "invalid"
     """The event breaks a rule of SourceEvent; it is rejected with the reason."""
 
+    @property
+    def rejected(self) -> bool:
+        """Return whether the input is in `refold.rejected` and not in the log."""
+        return self in (Answer.conflict, Answer.invalid)
+
 
 def _instant(value: object) -> datetime:
     if type(value) is str:

@@ -81,16 +81,40 @@ class Loading:
         definitions: the projections without mistakes in their files, by name, upstream first.
         mistakes: the errors of the other projections, without errors that only follow from another one.
         names: the names of all projections.
+        reads: the stream that each projection reads, by name; without files that cannot be read.
     """
 
     definitions: dict[str, Definition]
     mistakes: list[DefinitionError]
     names: frozenset[str]
+    reads: Mapping[str, str]
 
     @property
     def unknown(self) -> frozenset[str]:
         """Return the projections that are wrong, or that read a wrong one."""
         return self.names - self.definitions.keys()
+
+    def mistakes_of(self, name: str) -> list[DefinitionError]:
+        """Return the errors in a projection's file and in the files of the streams that it reads, directly or not."""
+        own = {name}
+        while (name := self.reads.get(name, LOG)) not in own:
+            own.add(name)
+        return [one for one in self.mistakes if one.path is not None and one.path.stem in own]
+
+    def only(self, name: str) -> Definition | None:
+        """Return one definition, whatever is wrong with files that it does not read; None if there is no such file.
+
+        Raises:
+            DefinitionError: the file, or one that it reads, is wrong (`Mistakes` if there are several errors).
+        """
+        wrong = self.mistakes_of(name)
+        if wrong:
+            raise at_once(wrong)
+        return self.definitions.get(name)
+
+    def wrong_files(self) -> frozenset[Path]:
+        """Return the files that have mistakes."""
+        return frozenset(one.path for one in self.mistakes if one.path is not None)
 
 
 def load(folder: Path) -> Loading:
@@ -138,7 +162,7 @@ def load(folder: Path) -> Loading:
             continue
         if loaded[name].plan.event_grain:
             streams[name] = loaded[name].plan.stream_columns
-    return Loading(loaded, mistakes, names)
+    return Loading(loaded, mistakes, names, reads)
 
 
 def from_source(

@@ -55,9 +55,7 @@ def project_files(
         DefinitionError: two files have the same name, and `wrong` is not given.
     """
     found: dict[str, Path] = {}
-    for path in _below(folder) if folder.is_dir() else ():
-        if path.suffix.lower() not in extensions:
-            continue
+    for path in _defining(folder, extensions):
         other = found.setdefault(path.stem, path)
         if other is not path:
             error = DefinitionError(
@@ -69,6 +67,17 @@ def project_files(
                 raise error
             wrong(error)
     return list(found.values())
+
+
+def files_named(folder: Path, name: str, *extensions: str) -> list[Path]:
+    """Return the files below a folder that define the projection or view of this name; more than one is a mistake.
+
+    Args:
+        folder: where to look, at any depth; it may not exist.
+        name: the projection or view.
+        extensions: such as `.sql`, in lower case.
+    """
+    return [path for path in _defining(folder, extensions) if path.stem == name]
 
 
 def overlooked(folder: Path, *extensions: str) -> list[Overlooked]:
@@ -126,6 +135,13 @@ def read_text(path: Path) -> str:
         line = text[: text.index("\0")].count("\n") + 1
         raise DefinitionError("holds a NUL character", path=path, line=line, remedy="Save it as UTF-8.")
     return text
+
+
+def _defining(folder: Path, extensions: tuple[str, ...]) -> Iterator[Path]:
+    """Yield the files below a folder that have one of the extensions, in any case."""
+    for path in _below(folder) if folder.is_dir() else ():
+        if path.suffix.lower() in extensions:
+            yield path
 
 
 def _below(folder: Path) -> Iterator[Path]:

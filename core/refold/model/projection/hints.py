@@ -10,6 +10,7 @@ import sqlglot
 from sqlglot import TokenType, exp
 
 from refold.errors import DefinitionError
+from refold.model.projection.files import read_text
 from refold.suggest import closest
 
 _KEYWORDS = ("SELECT", "FROM", "WHERE", "GROUP", "HAVING", "ORDER")
@@ -49,16 +50,17 @@ def refuse_metrics(path: Path, metrics: Collection[str]) -> None:
         metrics: the names of the metrics whose rows are not events.
 
     Raises:
-        DefinitionError: the query reads such a metric; the error has the line, and the view to write instead.
+        DefinitionError: the query reads such a metric; the error has the line, and the view to write instead. Or the
+            file cannot be read.
     """
-    if path.suffix != ".sql":
+    if path.suffix.lower() != ".sql":
         return
+    text = read_text(path)
     try:
-        text = path.read_text(encoding="utf-8")
         if not any(name in text for name in metrics):
             return
         tree = sqlglot.parse_one(text, read="postgres")
-    except (sqlglot.errors.SqlglotError, UnicodeDecodeError):
+    except sqlglot.errors.SqlglotError:
         return
     inner = {cte.alias for cte in tree.find_all(exp.CTE)}
     for table in tree.find_all(exp.Table):

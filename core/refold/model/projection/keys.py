@@ -131,6 +131,70 @@ def check_recompute_key(
                 )
 
 
+def key_remedy(
+    query: exp.Select,
+    stream_columns: tuple[str, ...],
+    error: Callable[[str, exp.Expr | None, str | None], DefinitionError],
+) -> str:
+    """Return what to write so that a query without a declared key can be kept.
+
+    Args:
+        query: the projection's SELECT.
+        stream_columns: the columns of the stream that the query reads.
+        error: makes an error from a message, a part of the query, and a remedy.
+    """
+    shared = [name for name in _likely_keys(stream_columns) if _selected_everywhere(query, name)]
+    wrong: dict[str, DefinitionError] = {}
+    for name in shared:
+        try:
+            check_recompute_key(query, (name,), stream_columns, error)
+        except DefinitionError as refused:
+            wrong[name] = refused
+        else:
+            return f"Declare the key in a comment line: -- key: {name}"
+    inner = [select for select in query.find_all(exp.Select) if select is not query]
+    if inner and query.args.get("group") is not None and all(_passes_rows(select) for select in inner):
+        return (
+            "Write the query as one level: put the expressions of the inner query in place of their names, and its"
+            " WHERE into the outer one."
+        )
+    elsewhere = aggregated_elsewhere(query, stream_columns)
+    if elsewhere is not None:
+        return elsewhere
+    if shared:
+        return f"Declare the key in a comment line, for example: -- key: {shared[0]}. Then: {wrong[shared[0]].remedy}"
+    example = _likely_keys(stream_columns)[0]
+    return (
+        f"Select a column of the stream unchanged at every level, for example {example}, and declare it in a comment"
+        f" line: -- key: {example}"
+    )
+
+
+def _likely_keys(columns: tuple[str, ...]) -> list[str]:
+    """Return the columns of a stream that may be a key, in the order in which people choose them."""
+    unlikely = ("version", "ts", "event_id", "metadata")
+    return sorted(columns, key=lambda name: (name != "user_id", name in unlikely))
+
+
+def _selected_everywhere(query: exp.Select, name: str) -> bool:
+    for select in query.find_all(exp.Select):
+        outputs = {item.alias_or_name: item.unalias() for item in select.expressions}
+        node = outputs.get(name)
+        if not (isinstance(node, exp.Column) and node.name == name):
+            return False
+    return True
+
+
+def _passes_rows(select: exp.Select) -> bool:
+    """Return whether a SELECT gives a row for each row that it reads, or for some of them."""
+    beyond = ("group", "distinct", "joins", "laterals", "having", "limit", "offset")
+    return (
+        not any(select.args.get(part) for part in beyond)
+        and not _is_condition(select)
+        and select.find(exp.AggFunc, exp.Window) is None
+    )
+
+
 def aggregated_elsewhere(query: exp.Select, names: Collection[str]) -> str | None:
     """Return the remedy for a query that makes a row per key and then aggregates these rows; None for any other.
 

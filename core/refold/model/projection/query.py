@@ -12,7 +12,7 @@ from refold.errors import DefinitionError, at_once
 from refold.model.projection.determinism import refusals
 from refold.model.projection.equal_values import made_plain, plain
 from refold.model.projection.funnels import kept_funnels, made_linear
-from refold.model.projection.keys import aggregated_elsewhere, check_recompute_key, declared_key, may_fail
+from refold.model.projection.keys import aggregated_elsewhere, check_recompute_key, declared_key, key_remedy, may_fail
 from refold.model.projection.partials import Partials, Unmergeable
 from refold.model.projection.plan import Column, KeyPart, Plan
 from refold.model.projection.select import Select, written
@@ -219,8 +219,7 @@ class _Analysis(Select):
             raise self.error(
                 f"{because}: its rows must be recomputed from their events by a key, and the file declares none",
                 self.query,
-                aggregated_elsewhere(self.query, self.columns)
-                or "Declare the key in a comment line, for example: -- key: user_id",
+                key_remedy(self.query, self.columns, self.error),
             )
         for part in keys:
             cause = may_fail(part.sql)

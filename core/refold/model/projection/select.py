@@ -13,6 +13,7 @@ from sqlglot import exp
 
 from refold.errors import DefinitionError
 from refold.model.projection.hints import misspelt
+from refold.model.projection.instead import instead
 from refold.model.projection.keys import declares_key
 from refold.model.projection.plan import LOG, LOG_COLUMNS
 from refold.model.projection.sqlglot_compat import (
@@ -80,29 +81,43 @@ class Select:
             raise DefinitionError(
                 f"a projection is one SELECT; this file has {len(found)} statements",
                 path=self.path,
+                line=line_of(found[1]) or self._second_line(),
                 remedy="Keep one SELECT here, and make a file for each of the others.",
             )
         query = found[0]
         if not isinstance(query, exp.Query):
             begins = sqlglot.tokenize(self.source, read="postgres")[0]
-            word = begins.text.upper()
-            remedy = None
-            if word == "EXPLAIN":
-                remedy = "Remove EXPLAIN; `refold explain` shows how a projection is kept."
-            elif isinstance(query, exp.Create) and isinstance(query.expression, exp.Query):
-                remedy = "Remove everything before SELECT: the metric has the name of its file."
             raise DefinitionError(
-                f"a projection is one SELECT, not {word}", path=self.path, line=begins.line, remedy=remedy
+                f"a projection is one SELECT, not {begins.text}",
+                path=self.path,
+                line=begins.line,
+                remedy=instead(begins.text, query),
             )
         if isinstance(query, exp.Subquery):
-            raise DefinitionError("a projection is one SELECT, without parentheses around it", path=self.path, line=1)
-        if not isinstance(query, exp.Select):
             raise DefinitionError(
-                f"a projection is one SELECT, not {query.key.upper()}", path=self.path, line=line_of(query) or 1
+                "a projection is one SELECT, without parentheses around it",
+                path=self.path,
+                line=line_of(query) or 1,
+                remedy="Remove the outer parentheses.",
+            )
+        if not isinstance(query, exp.Select):
+            word = query.key.upper()
+            raise DefinitionError(
+                f"a projection is one SELECT, not {word}",
+                path=self.path,
+                line=line_of(query) or 1,
+                remedy="Write one SELECT with a wider WHERE. Or make each SELECT a metric, and combine them in a view"
+                f" in sql/views/: SELECT … FROM metrics.a {word} SELECT … FROM metrics.b.",
             )
         fold_case(query)
         flatten_groups(query)
         return query
+
+    def _second_line(self) -> int | None:
+        """Return the line on which the second statement begins, if the text has one."""
+        tokens = sqlglot.tokenize(self.source, read="postgres")
+        ends = (at for at, token in enumerate(tokens) if token.token_type is sqlglot.TokenType.SEMICOLON)
+        return next((token.line for token in tokens[next(ends, len(tokens)) + 1 :]), None)
 
     def words(self, node: exp.Expr) -> str:
         """Return a part of the query as its author wrote it."""
@@ -113,6 +128,13 @@ class Select:
 
     def _stream(self) -> str:
         self._refuse_functions()
+        into = self.query.find(exp.Into)
+        if into is not None:
+            raise self.error(
+                f"INTO {self.words(into.this)} makes a table, but a projection only reads",
+                into,
+                "Remove INTO: the metric has the name of its file.",
+            )
         inner = {cte.alias for cte in self.query.find_all(exp.CTE)}
         found: dict[str, exp.Table] = {}
         for table in self.query.find_all(exp.Table):
@@ -167,13 +189,17 @@ class Select:
 
     def check_form(self) -> None:
         """Refuse a SELECT that cannot be kept as a query over a stream: one that writes, renames or makes totals."""
-        writes = self.query.find(exp.Lock, exp.Into, exp.Insert, exp.Update, exp.Delete, exp.Merge)
+        writes = self.query.find(exp.Lock, exp.Insert, exp.Update, exp.Delete, exp.Merge)
         if writes is not None:
-            raise self.error(f"{writes.sql('postgres')}: a projection only reads", writes, "Remove it.")
+            raise self.error(
+                f"{self.words(writes)} locks or changes rows, but a projection only reads",
+                writes,
+                f"Remove {'it' if isinstance(writes, exp.Lock) else 'it, and read events instead'}.",
+            )
         for table in self.query.find_all(exp.Table):
             if table.alias_column_names:
                 raise self.error(
-                    f"{table.sql('postgres')} gives other names to columns", table, "Use the stream's own column names."
+                    f"{self.words(table)} gives other names to columns", table, "Use the stream's own column names."
                 )
         for cte in self.query.find_all(exp.CTE):
             if "__" in cte.alias:
@@ -193,7 +219,12 @@ class Select:
                     " each level.",
                 )
             if not any(term.find(exp.Column, exp.Literal) for term in group.expressions):
-                raise self.error("GROUP BY names no column", group, "Name the columns.")
+                raise self.error(
+                    "GROUP BY names no column",
+                    group,
+                    "Name the columns. For a single total, group by a constant: SELECT 'all' AS scope, … GROUP BY"
+                    " scope.",
+                )
 
     def unknown_columns(self) -> Iterator[DefinitionError]:
         known = set(self.columns)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import ClassVar
 
 import sqlglot
-from sqlglot import TokenType, exp
+from sqlglot import Token, TokenType, exp
 from sqlglot.dialects.postgres import Postgres
 
 # sqlglot logs what it cannot parse; refold reports that itself, with file, line and remedy.
@@ -99,10 +100,34 @@ def in_words_of(source: str, node: exp.Expr) -> str:
         node: a part of its tree; qualifiers of columns make no difference.
 
     Returns:
-        The piece, on one line; if no piece is found, the SQL that sqlglot writes.
+        The piece, on one line. If no piece parses to this part, the piece that has the words of sqlglot's SQL in any
+        case; if there is none, that SQL.
     """
     wanted = row_sql(node)
     tokens = sqlglot.tokenize(source, read=_Postgres)
+    return _parsed_alike(source, tokens, node, wanted) or _spelt_alike(source, tokens, wanted) or wanted
+
+
+def _spelt_alike(source: str, tokens: Sequence[Token], wanted: str) -> str | None:
+    """Return the first piece with the same tokens, where only the case of words differs; None if there is none.
+
+    Some parts of a query, such as FOR UPDATE, cannot be parsed by themselves.
+    """
+    words = [_word(token) for token in sqlglot.tokenize(wanted, read=_Postgres)]
+    own = [_word(token) for token in tokens]
+    for at in range(len(own) - len(words) + 1):
+        if words and own[at : at + len(words)] == words:
+            return " ".join(source[tokens[at].start : tokens[at + len(words) - 1].end + 1].split())
+    return None
+
+
+def _word(token: Token) -> tuple[TokenType, str]:
+    exact = token.token_type in (TokenType.STRING, TokenType.IDENTIFIER)
+    return token.token_type, token.text if exact else token.text.upper()
+
+
+def _parsed_alike(source: str, tokens: Sequence[Token], node: exp.Expr, wanted: str) -> str | None:
+    """Return the shortest piece that parses to a part of the query; None if there is none among those tried."""
     names = {part.name.lower() for part in node.find_all(exp.Identifier)}
     attempts = 0
     for length in range(1, min(len(tokens), _LONGEST) + 1):
@@ -112,10 +137,10 @@ def in_words_of(source: str, node: exp.Expr) -> str:
                 continue
             attempts += 1
             if attempts > _ATTEMPTS:
-                return wanted
+                return None
             if _read_again(piece) == wanted:
                 return " ".join(piece.split())
-    return wanted
+    return None
 
 
 def _read_again(piece: str) -> str | None:

@@ -182,18 +182,13 @@ def _statement(name: str, tokens: list[Token], source: str, path: Path) -> State
     line = source.count("\n", 0, tokens[0].start) + 1
     at = _object_at(words)
     if at is None:
-        raise ViewError(
-            f"{' '.join(words[:3])} … makes or changes something else than the view {SCHEMA}.{name}",
-            path=path,
-            line=line,
-            remedy="Remove it: a file in sql/views may create one view, comment on it, and grant access to it.",
-        )
+        raise _no_statement_of_views(name, tokens, source, path, line)
     dotted = _dotted(tokens[at:])
     if dotted[:2] != [SCHEMA, name]:
         raise _other(name, words[0], dotted, path, line)
     if words[0] == "DROP" and len(words) > at + 3:
         raise ViewError(
-            f"{' '.join(words[at + 3 :])} drops more than the view {SCHEMA}.{name}",
+            f"{_said(tokens[at + 3 :], source)} drops more than the view {SCHEMA}.{name}",
             path=path,
             line=line,
             remedy="Remove the DROP: where a view must be dropped, refold drops it and makes it again.",
@@ -201,12 +196,33 @@ def _statement(name: str, tokens: list[Token], source: str, path: Path) -> State
     follows = words[at + 3 : at + 5] or [""]
     if words[0] == "ALTER" and (follows[0] not in _TO_FOLLOW or follows == ["SET", "SCHEMA"]):
         raise ViewError(
-            f"ALTER VIEW {SCHEMA}.{name} {' '.join(words[at + 3 : at + 5])} changes more than options and defaults",
+            f"{_said(tokens[: at + 5], source)} changes more than options and defaults",
             path=path,
             line=line,
             remedy="Remove it; a view with another name needs another file.",
         )
     return Statement(words[0], text, line)
+
+
+def _no_statement_of_views(name: str, tokens: Sequence[Token], source: str, path: Path, line: int) -> ViewError:
+    """Return the error for a statement that neither makes nor changes a view."""
+    words = [token.text.upper() for token in tokens]
+    make = f"CREATE OR REPLACE VIEW {SCHEMA}.{name} AS"
+    remedy = "Remove it: a file in sql/views may create one view, comment on it, and grant access to it."
+    if words[0] in ("SELECT", "WITH", "VALUES", "TABLE", "("):
+        said = f"{_said(tokens[:3], source)} … is a query, but makes no view"
+        return ViewError(said, path=path, line=line, remedy=f"Write before it: {make}")
+    if words[:2] == ["CREATE", "MATERIALIZED"]:
+        remedy = f"Write {make} …. To keep its rows, make the query a metric in projections/."
+    elif words[:1] == ["CREATE"] and any(word in ("TEMP", "TEMPORARY") for word in words[:4]):
+        remedy = f"Write {make} …: a temporary view ends with its session."
+    said = f"{_said(tokens[:3], source)} … makes or changes something else than the view {SCHEMA}.{name}"
+    return ViewError(said, path=path, line=line, remedy=remedy)
+
+
+def _said(tokens: Sequence[Token], source: str) -> str:
+    """Return tokens in their author's words, on one line."""
+    return " ".join(source[tokens[0].start : tokens[-1].end + 1].split())
 
 
 def _other(name: str, verb: str, dotted: Sequence[str], path: Path, line: int) -> ViewError:

@@ -6,6 +6,7 @@ only where they are expensive though they bring few events are keys looked at, t
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import psycopg
 
 from refold.engine.apply.page import FREE
+from refold.model.projection.plan import KeyPart
 from refold.model.quantiles import quantile
 from refold.model.sql_text import hash_of, ident, quoted
 from refold.service.duties.findings import DutyFinding, record
@@ -43,11 +45,13 @@ class HotKey:
         key: columns of the key.
         events: number of its events in the stream, counted up to `COUNTED`.
         total: estimated number of events in the stream.
+        without: the WHERE clause that leaves the key's events out.
     """
 
     key: Mapping[str, Any]
     events: int
     total: int
+    without: str
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
@@ -119,7 +123,27 @@ def hottest(conn: psycopg.Connection, compiled: CompiledBuild) -> HotKey | None:
     hash_, found, _ = row
     [events] = conn.execute(counted(f"'{hash_}'::bigint", COUNTED).encode()).fetchone() or (0,)
     [total] = conn.execute(_TOTAL, (stream.table,)).fetchone() or (0,)
-    return HotKey(found, events, max(total, events))
+    return HotKey(found, events, max(total, events), without(compiled.plan.key, found))
+
+
+def without(key: Sequence[KeyPart], values: Mapping[str, Any]) -> str:
+    """Return the WHERE clause that leaves out the events of a key, to write into its projection. Pure.
+
+    Args:
+        key: the parts of the key.
+        values: the value of each part, by its name.
+    """
+    told = [f"{part.sql} IS DISTINCT FROM {_literal(values[part.name])}" for part in key]
+    return f"WHERE {told[0]}" if len(told) == 1 else f"WHERE ({' OR '.join(told)})"
+
+
+def _literal(value: object) -> str:
+    """Return a value of JSON as Postgres reads it beside an expression of the key's type."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    return quoted(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 # What the planner knows of a table and its partitions.
@@ -149,5 +173,6 @@ def _finding(build: Build, seconds: float, hot: HotKey) -> DutyFinding:
             "events": hot.events,
             "share": round(hot.events / hot.total, 3),
             "page_seconds": round(seconds, 3),
+            "without": hot.without,
         },
     )

@@ -1,4 +1,7 @@
-"""What a request is answered: one event by a status of its own, several by counts and the problems. Pure."""
+"""What a request is answered: one event by a status of its own, several by counts and the problems.
+
+Pure: the receipts that it adds up are plain values of the log's writers.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,7 @@ class Summary:
         """Add receipts, with the places of their events in the request, from 0."""
         for index, receipt in zip(indexes, receipts, strict=True):
             self.counts[receipt.answer] += 1
-            rejected = receipt.answer in (Answer.conflict, Answer.invalid)
-            if rejected and len(self.problems) < MOST_PROBLEMS:
+            if receipt.answer.rejected and len(self.problems) < MOST_PROBLEMS:
                 self.problems.append(told(index, receipt))
             if self.events is not None:
                 self.events.append(told(index, receipt))

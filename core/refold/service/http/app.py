@@ -18,7 +18,6 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from refold.model.event.exact_json import encode
-from refold.model.event.source_event import Answer
 from refold.model.pressure import Level
 from refold.service.http import bodies, intake
 from refold.service.http.answers import STATUS, Summary
@@ -222,13 +221,16 @@ async def _events(door: Door, request: Request, token: Token) -> Response:
     if media in NDJSON:
         return await _lines(door, request, token)
     if media == "application/cloudevents+json":
-        message = intake.decoded(await bodies.whole(request))
-        return await _one(door, token, intake.offer_of(message, token, 1, cloudevents.from_json))
+        body = await bodies.whole(request)
+        offer = intake.offer_of(intake.decoded(body), token, 1, cloudevents.from_json)
+        return await _one(door, token, offer, len(body))
     if media == "application/cloudevents-batch+json":
-        messages = intake.decoded(await bodies.whole(request))
+        body = await bodies.whole(request)
+        messages = intake.decoded(body)
         if not isinstance(messages, list):
             raise Problem(400, "a batch of CloudEvents must be a JSON array")
-        return await _several(door, request, token, intake.offers_of(messages, token, cloudevents.from_json))
+        offers = intake.offers_of(messages, token, cloudevents.from_json)
+        return await _several(door, request, token, offers, len(body))
     if media == "application/json":
         body = await bodies.whole(request)
         value = intake.decoded(body)
@@ -254,18 +256,18 @@ async def _cloud_event(door: Door, request: Request, token: Token) -> Response:
     return await _one(door, token, offer, len(body))
 
 
-async def _one(door: Door, token: Token, offer: Offer, size: int = 0) -> Response:
+async def _one(door: Door, token: Token, offer: Offer, size: int) -> Response:
     _take_rate(door, token, 1)
     [receipt] = await door.committer.submit([offer], token.name, size)
     body = {"id": receipt.event_id, "answer": receipt.answer.value}
     if receipt.reason is not None:
         body["reason"] = receipt.reason
-    if receipt.answer in (Answer.conflict, Answer.invalid):
+    if receipt.answer.rejected:
         return answer(Problem(STATUS[receipt.answer], receipt.reason or "", {}), body)
     return Response(encode(body), STATUS[receipt.answer], media_type="application/json")
 
 
-async def _several(door: Door, request: Request, token: Token, offers: Sequence[Offer], size: int = 0) -> Response:
+async def _several(door: Door, request: Request, token: Token, offers: Sequence[Offer], size: int) -> Response:
     summary = Summary(events=[] if "return=representation" in request.headers.get("prefer", "") else None)
     summary = await _submit(door, token, offers, size, summary)
     return JSONResponse(summary.body(), summary.status)
@@ -331,11 +333,12 @@ async def _lines(door: Door, request: Request, token: Token) -> Response:
 
 
 async def _segment_message(type_: str, door: Door, request: Request, token: Token) -> Response:
-    message = intake.decoded(await bodies.whole(request))
+    body = await bodies.whole(request)
+    message = intake.decoded(body)
     if not isinstance(message, dict):
         raise Problem(400, "the body must be an object")
     offer = intake.offer_of(segment.without_key(message), token, 1, lambda one: segment.from_message(one, type_))
-    await _submit(door, token, [offer], 0, Summary())
+    await _submit(door, token, [offer], len(body), Summary())
     return JSONResponse({"success": True})
 
 

@@ -101,8 +101,19 @@ def _pairs(option: str, texts: Sequence[str]) -> list[tuple[str, str]]:
         for part in next(csv.reader([text], skipinitialspace=True), []):
             target, equals, value = part.partition("=")
             target = target.strip()
-            if not target or not equals or not value.strip():
-                raise InputError(f"{option} {part!r} is not of the form target=…")
+            what = "COLUMN" if option == "--map" else "VALUE"
+            if not target or not equals:
+                raise InputError(
+                    f"{option} {part!r} is not of the form FIELD={what}",
+                    remedy=f"Write {option} {(target or part.strip('= ')) or 'FIELD'}={what}.",
+                )
+            if not value.strip():
+                other = f" If the column {target} has another meaning: --map metadata.{target}={target}."
+                raise InputError(
+                    f"{option} {part.strip()} names no {what.lower()}",
+                    remedy=f"Write {option} {target}={what}."
+                    + (other if (option, target) == ("--map", "version") else ""),
+                )
             if target in pairs:
                 raise InputError(f"{option} gives {target} twice", remedy="Omit one of them.")
             pairs[target] = value

@@ -10,7 +10,7 @@ import psycopg
 
 from refold.errors import BuildError
 from refold.model.projection.cooperative import gentle
-from refold.model.projection.definition import Definition, from_source, load_directory, stream_in
+from refold.model.projection.definition import Definition, from_source, load, stream_in
 from refold.model.projection.former_names import as_called
 from refold.model.projection.plan import LOG, LOG_COLUMNS, Plan
 from refold.model.projection.transform import Transform
@@ -78,6 +78,7 @@ class Compiler:
 
         Raises:
             BuildError: a transform's file is missing here, or it or what it imports differs from what was deployed.
+            DefinitionError: a transform's file, or the file of a stream that it reads, is wrong.
         """
         key = (build.build_id, build.upstream_id)
         if key not in self._made:
@@ -112,8 +113,10 @@ class Compiler:
     def _transform(self, build: Build, upstream: Build | None) -> Transform:
         known = self._definitions.get(build.projection)
         if (known is None or known.fingerprint != build.fingerprint) and self._folder is not None:
-            self._definitions = load_directory(self._folder)
-            known = self._definitions.get(build.projection)
+            # Mistakes in other files are of no consequence to this build.
+            loading = load(self._folder)
+            self._definitions = loading.definitions
+            known = loading.only(build.projection)
         if known is None or known.transform is None:
             raise BuildError(
                 f"the transform {build.projection} is not in {self._folder or 'any given folder'}",

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import psycopg
 from psycopg.rows import class_row
@@ -22,6 +22,9 @@ from refold.postgres.rows import one_row
 from refold.store import incidents
 from refold.store.builds.build import Build
 from refold.store.log.append import storable
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 State = Literal["waiting", "released", "dropped"]
 INCIDENT: incidents.Kind = "dead_letters"
@@ -201,9 +204,22 @@ def described(error: BaseException) -> str:
     if isinstance(error, psycopg.Error):
         text = error.diag.message_primary or str(error).partition("\n")[0]
     else:
+        # Transforms have loaded it; commands that only list dead letters need not.
+        from pydantic import ValidationError
+
         cause = error.__cause__ or error
-        text = f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
+        said = _wrong_fields(cause) if isinstance(cause, ValidationError) else str(cause).partition("\n")[0]
+        text = f"{type(cause).__name__}: {said}"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
+
+
+def _wrong_fields(error: ValidationError) -> str:
+    """Return each wrong field of a model with pydantic's message, in one line."""
+    told = (
+        f"{'.'.join(map(str, detail['loc'])) or error.title}: {' '.join(detail['msg'].split())}"
+        for detail in error.errors(include_url=False, include_input=False, include_context=False)
+    )
+    return "; ".join(dict.fromkeys(told))
 
 
 def quarantine(conn: psycopg.Connection, build: Build, failed: Sequence[Failed], *, beyond: bool = False) -> None:

@@ -86,7 +86,7 @@ def append_bulk(conn: psycopg.Connection, offers: Sequence[Offer], *, optimistic
         receipts = []
         for offer in offers:
             receipt = next(answers) if offer.event else Receipt(offer.event_id, Answer.invalid, offer.reason)
-            if receipt.answer in (Answer.conflict, Answer.invalid):
+            if receipt.answer.rejected:
                 raw = raw_text(offer.event) if offer.event else offer.raw
                 reject(conn, offer.source, offer.line, receipt, raw)
             receipts.append(receipt)
