@@ -48,7 +48,7 @@ def test_explain_shows_what_was_asked_for(project: Refold, name: str) -> None:
     done = project("explain", name, "--json")
     assert done.status == 0, done.err
     assert name in (done.json.get("projection"), done.json.get("view"))
-    assert done.err == "2 other files have mistakes: `refold deploy --dry-run`\n"
+    assert done.err == "2 other files have mistakes; `refold deploy --dry-run` shows them\n"
 
 
 def test_explain_shows_the_mistakes_of_the_file_and_of_what_it_reads(project: Refold) -> None:

@@ -107,7 +107,8 @@ def _tell_others(loading: Loading) -> None:
     """Print how many files have mistakes, which did not matter here."""
     wrong = len(loading.wrong_files())
     if wrong:
-        note(f"{counted(wrong, 'other file')} {'has' if wrong == 1 else 'have'} mistakes: `refold deploy --dry-run`")
+        told = f"{counted(wrong, 'other file')} {'has' if wrong == 1 else 'have'} mistakes"
+        note(f"{told}; `refold deploy --dry-run` shows them")
 
 
 def of_file(name: str, directory: Path, loading: Loading) -> Explanation:

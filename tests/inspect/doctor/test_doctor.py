@@ -318,6 +318,18 @@ def test_advice_says_who_may_follow_it(remedy: str, works: bool, standby: bool, 
     assert check.remedy == told
 
 
+def test_each_wrong_file_is_a_line_of_its_own(database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "a.sql").write_text("SELECT acton FROM events")
+    (tmp_path / "b.sql").write_text("VACUUM")
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        found = [check for check in doctor(conn, database_url, tmp_path) if check.name == "projections"]
+    assert [(check.verdict, check.found.split(": ")[1]) for check in found] == [
+        ("fail", "events has no column acton. Did you mean action?"),
+        ("fail", "a projection is one SELECT, not VACUUM"),
+    ]
+    assert all(check.remedy and "\n" not in check.found for check in found)
+
+
 def test_an_observer_is_not_told_to_deploy(
     server: ServerUnderTest, admin: Connection, examine: Examine, database_url: str, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ import psycopg
 from refold.engine.deployment.plan import Change, changes
 from refold.engine.publish.analyst_views import differing
 from refold.engine.publish.shown import hidden
-from refold.errors import RefoldError
+from refold.errors import RefoldError, each
 from refold.inspect.doctor.check import Check, Verdict, looking, member
 from refold.inspect.status import DUTIES_LATE
 from refold.model.projection.definition import load_directory
@@ -42,7 +42,7 @@ def files(folder: Path | None, conn: psycopg.Connection) -> list[Check]:
     try:
         definitions = load_directory(folder)
     except RefoldError as error:
-        return [Check("projections", "fail", str(error), error.remedy or "Correct the file.")]
+        return [Check("projections", "fail", str(one), one.remedy or "Correct the file.") for one in each([error])]
     return [compared(changes(definitions, builds), folder)]
 
 
