@@ -21,6 +21,7 @@ DECLARE
     burned bigint;
     width bigint;
     made integer := 0;
+    stale boolean := false;
 BEGIN
     SELECT * INTO config FROM refold.settings;
     IF incoming = 0 THEN
@@ -74,12 +75,15 @@ BEGIN
             EXECUTE format('ALTER TABLE refold.events ATTACH PARTITION refold.%I FOR VALUES FROM (%s) TO (%s)',
                            segment, upper_end, upper_end + width);
             made := made + 1;
+        ELSE
+            stale := true;
         END IF;
         upper_end := upper_end + width;
     END LOOP;
     -- Statements that have begun see no further than the former end (refold.learn_room). And transactions that have ended
     -- draw no more positions (refold.first_unread): the snapshot is taken before the sequence is read.
-    IF made > 0 AND former_end > 1 THEN
+    -- A stale snapshot does not show the former end, whose row another transaction has added.
+    IF made > 0 AND NOT stale AND former_end > 1 THEN
         ended := pg_snapshot_xmin(pg_current_snapshot());
         INSERT INTO refold.log_ends (log_end, reserve, ended, drawn)
         SELECT former_end, found_reserve, ended, s.last_value FROM refold.events_position AS s
