@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -53,7 +54,8 @@ REBUILT = (
 )
 VARIANTS = ("by_month", "by_action")
 """Of `changing`, which is deployed by action at first."""
-UNREADABLE = ("digits", "exponent", "depth")
+UNREADABLE = ("digits", "exponent", *(["depth"] if sys.version_info < (3, 13) else []))
+"""What Python cannot decode. From 3.13 on it decodes every depth that Postgres can hold."""
 HOSTILE: Mapping[str, str] = MappingProxyType(
     {
         "statement_timeout": "500ms",
