@@ -138,10 +138,10 @@ def test_interrupted_between_any_two_batches_it_is_completed_by_the_next_run(run
 
 def test_interrupted_inside_a_batch_it_leaves_none_of_it(database_url: str, admin: Connection) -> None:
     class Interrupted(Mapper):
-        def __call__(self, record: Record) -> Any:
+        def wire(self, record: Record) -> Any:
             if record.row == 25:
                 raise KeyboardInterrupt
-            return super().__call__(record)
+            return super().wire(record)
 
     tally = Tally()
     with opened(table(35), database_url) as (log, source, _):

@@ -20,6 +20,7 @@ from refold.model.event import timestamps
 from refold.model.event.exact_json import parse_json_line
 from refold.model.event.source_event import MAX_VERSION, SourceEvent, reasons
 from refold.model.event.spellings import as_iso
+from refold.model.event.wire import WireEvent, quick, wire
 from refold.sources.files.identity import STDIN, joined_id, row_id
 from refold.sources.files.lookup import EMPTY, Lookup
 from refold.sources.files.mapping import FIELDS, ID_REMEDY, IN_METADATA, Mapping, did_you_mean
@@ -75,6 +76,23 @@ class Mapper:
         self._shape = self._as_it_is if shaped else self._mapped
         # Numbers in events of this shape may count something else than milliseconds.
         self._unmarked = shaped and not (mapping.timezone or mapping.ts_format or "ts" in self._constants)
+
+    def wire(self, record: Record) -> WireEvent | str:
+        """Return what the record is, as `mapper(record)` does, in the form that goes to Postgres."""
+        if record.fields is not None:
+            try:
+                found = quick(self._shape(record, record.fields))
+            except (ValueError, InputError) as error:
+                return str(error)
+            if found is not None and not (self._unmarked and self._is_doubtful(record.fields["ts"])):
+                return found
+        event = self(record)
+        return event if isinstance(event, str) else wire(event)
+
+    @staticmethod
+    def _is_doubtful(ts: object) -> bool:
+        """Return whether a number may count something else than milliseconds."""
+        return type(ts) is int and ts not in timestamps.LIKELY_MS
 
     def __call__(self, record: Record) -> SourceEvent | str:
         if record.fields is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psycopg
 
 from refold.errors import InputError
-from refold.model.event.source_event import Answer, SourceEvent
+from refold.model.event.source_event import Answer
 from refold.sources.files.mapper import Mapper
 from refold.sources.files.records import Record, Source
 from refold.store.log.append import Receipt, reject, store
@@ -100,12 +100,12 @@ def ingest(
 
 def _append(conn: psycopg.Connection, log: Log, source: str, mapper: Mapper, records: list[Record]) -> list[Receipt]:
     """Append one batch in the caller's transaction."""
-    mapped = [mapper(record) for record in records]
-    events = [one for one in mapped if isinstance(one, SourceEvent)]
+    mapped = [mapper.wire(record) for record in records]
+    events = [one for one in mapped if not isinstance(one, str)]
     answers = iter(store(conn, events, optimistic=log.optimistic))
     receipts: list[Receipt] = []
     for record, one in zip(records, mapped, strict=True):
-        receipt = next(answers) if isinstance(one, SourceEvent) else Receipt(None, Answer.invalid, one)
+        receipt = Receipt(None, Answer.invalid, one) if isinstance(one, str) else next(answers)
         if receipt.answer in REJECTED:
             reject(conn, source, record.line, receipt, record.raw)
         receipts.append(receipt)
