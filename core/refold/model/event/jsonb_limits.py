@@ -28,9 +28,11 @@ MAX_DIGITS = 2000
 
 _MAX_EXPONENT_OF_ZERO = 2**30 - 2  # beyond it numeric_in refuses even a zero
 
-# Characters. Compact text below this cannot exceed MAX_BYTES when Postgres prints it: at worst it is full of 5e-324,
-# each printed with all its zeros.
-_SURELY_SMALL = 16_000
+SURELY_SMALL = 16_000
+"""Characters of compact text that cannot exceed MAX_BYTES when Postgres prints it.
+
+At worst it is full of 5e-324, each printed with all its zeros.
+"""
 # A number that is printed with more than MAX_DIGITS has such a run of digits, if its exponent passes _is_plain.
 _MANY_DIGITS = re.compile(r"[0-9]{250}")
 
@@ -69,7 +71,7 @@ def _is_storable(metadata: dict[str, Any], text: str) -> bool:
             text.encode()
         except UnicodeEncodeError:  # lone surrogates
             return False
-    if len(text) > _SURELY_SMALL or "\\u0000" in text or not _is_plain(metadata):
+    if len(text) > SURELY_SMALL or "\\u0000" in text or not _is_plain(metadata):
         return False
     return len(text) <= 250 or not _MANY_DIGITS.search(text)
 

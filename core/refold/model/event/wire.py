@@ -6,7 +6,7 @@ gives no answer, and SourceEvent decides, with its reasons. The two agree on eve
 
 import re
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from refold.model.event.exact_json import metadata_json
 from refold.model.event.jsonb_limits import plain_text
@@ -55,19 +55,20 @@ def quick(fields: dict[Any, Any]) -> WireEvent | None:
     """
     get = fields.get
     event_id, user_id, action, ts = get("id"), get("user_id"), get("action"), get("ts")
-    if not _ordinary(event_id) or not _ordinary(action) or not (user_id is None or _ordinary(user_id)):
+    if not ordinary(event_id) or not ordinary(action) or not (user_id is None or ordinary(user_id)):
         return None
     known = 3 + ("user_id" in fields)
     written = quick_time(ts)
     if written is None:
         return None
-    metadata: str | None = "{}"
+    metadata = "{}"
     if "metadata" in fields:
         known += 1
         given = fields["metadata"]
-        metadata = plain_text(given) if type(given) is dict else None
-        if metadata is None:
+        found = plain_text(given) if type(given) is dict else None
+        if found is None:
             return None
+        metadata = found
     version = 1
     if "version" in fields:
         known += 1
@@ -79,8 +80,11 @@ def quick(fields: dict[Any, Any]) -> WireEvent | None:
     return WireEvent(event_id, user_id, action, written, metadata, version)
 
 
-def _ordinary(text: Any) -> bool:
-    """Return whether a text is certainly valid as id, user or action; what prints has no NUL and no lone surrogate."""
+def ordinary(text: Any) -> TypeGuard[str]:
+    """Return whether a text is certainly valid as id, user or action. Pure.
+
+    What can be printed has no NUL and no lone surrogate.
+    """
     return type(text) is str and 0 < len(text) <= MAX_CHARACTERS and text.isprintable()
 
 
