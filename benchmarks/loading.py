@@ -1,14 +1,13 @@
 """Getting a file in, against the fastest loaders that a user has: COPY of lines that were prepared beforehand.
 
 Every way in meets the same server in turns, with events of its own. Files are loaded by programs, `refold ingest` and
-psql, from start to end. psql belongs to PostgreSQL's client (apt-get install postgresql-client).
+psql, from start to end. psql is that of the embedded PostgreSQL.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,11 +56,10 @@ _RECORDSET = f"""
 
 def measure(server: Server, events: int) -> list[Figure]:
     """Files, batches of dicts, and calls in SQL."""
-    psql = shutil.which("psql")
-    if psql is None:
-        raise RuntimeError("psql is not installed: apt-get install postgresql-client")
+    if not Path(server.psql).exists():
+        raise RuntimeError(f"there is no psql in {Path(server.psql).parent}")
     size = max(20_000, events // 5)
-    figures = [_files(server, psql, form, size) for form in ("csv", "jsonl", "csv.gz", "jsonl.gz")]
+    figures = [_files(server, server.psql, form, size) for form in ("csv", "jsonl", "csv.gz", "jsonl.gz")]
     return [*figures, _batches(server, size), _calls(server, size)]
 
 

@@ -101,6 +101,7 @@ ODD_ROWS = [
     b"q23," + b"x" * 256 + b",view,2026-03-01T10:00:00Z,1,",
     b"q24,u,view,2026-03-01T10:00:00Z," + b"9" * 3000 + b",1",
     b"q25,u,view,2026-03-01T10:00:00Z," + b"9" * 17000 + b",1",
+    b"q26,u,view,2026-03-01T10:00:00Z," + b"9" * 1_050_000 + b",1",
     b"", b"  ", b",", b'"', b'""', b",,,,,", b"\xef\xbb\xbf",
 ]  # fmt: skip
 TABLES: list[tuple[dict[str, Any], dict[str, Any]]] = [
