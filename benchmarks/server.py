@@ -45,6 +45,11 @@ class Server:
         """The program pgbench, of the embedded PostgreSQL; it works with every server."""
         return str(Binaries.find(None).directory / "pgbench")
 
+    @property
+    def psql(self) -> str:
+        """The program psql, of the embedded PostgreSQL."""
+        return str(Binaries.find(None).directory / "psql")
+
     def url_of(self, database: str) -> str:
         """The connection string of a database on this server."""
         return make_conninfo(self.url, dbname=database)

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
         pytest.param("auditing", marks=pytest.mark.exhaustive),
         pytest.param("building", marks=pytest.mark.exhaustive),
         "hot_key",
+        pytest.param("loading", marks=pytest.mark.exhaustive),
         "transforming",
     ],
 )

@@ -5,17 +5,14 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
-DECLARE
-    one record;
 BEGIN
-    FOR one IN SELECT * FROM refold.admit(events) LOOP
-        ordinal := one.ordinal; event_id := one.event_id; answer := one.answer; reason := one.reason;
-        IF one.answer IN ('conflict', 'invalid') THEN
-            PERFORM refold.reject(
-                append.source, one.ordinal, one.answer, one.reason, (events -> (one.ordinal - 1))::text);
-        END IF;
-        RETURN NEXT;
-    END LOOP;
+    RETURN QUERY
+    SELECT a.ordinal, a.event_id, a.answer,
+           CASE WHEN a.answer IN ('conflict', 'invalid') THEN (
+               SELECT a.reason
+               FROM refold.reject(append.source, a.ordinal, a.answer, a.reason, (events -> (a.ordinal - 1))::text)
+           ) END
+    FROM refold.admit(events) AS a;
 END
 $$;
 

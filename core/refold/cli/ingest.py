@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,9 @@ from refold.sources.files.run import BATCH
 if TYPE_CHECKING:
     from refold.sources.files.mapping import Mapping
     from refold.sources.files.run import Tally
+
+ALLOCATIONS = 500_000
+"""Objects allocated and not freed between two looks for cyclic garbage; a batch of the usual size has fewer."""
 
 WAS_REJECTED = 1
 """Exit status when all records of a file were rejected; with --strict, when any record was."""
@@ -224,7 +228,7 @@ def ingest(
     started = time.monotonic()
     interrupted = True
     try:
-        with _log(database(database_url)) as log, interruptible(log):
+        with _log(database(database_url)) as log, interruptible(log), _rare_collections():
             for path in files:
                 _ingest_file(log, path, mapping, reading, batch, reports)
         interrupted = False
@@ -268,6 +272,17 @@ def check_files(files: Sequence[str], mapping: Mapping, reading: Reading) -> Non
                 remedy="Ingest the files one by one, each with its own --source.",
             )
         seen[name] = path
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Look for cyclic garbage rarely: records have no cycles, and each look goes over all records of a batch."""
+    before = gc.get_threshold()
+    gc.set_threshold(ALLOCATIONS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @contextmanager

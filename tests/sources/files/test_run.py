@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,10 +139,10 @@ def test_interrupted_between_any_two_batches_it_is_completed_by_the_next_run(run
 
 def test_interrupted_inside_a_batch_it_leaves_none_of_it(database_url: str, admin: Connection) -> None:
     class Interrupted(Mapper):
-        def __call__(self, record: Record) -> Any:
+        def wire(self, record: Record) -> Any:
             if record.row == 25:
                 raise KeyboardInterrupt
-            return super().__call__(record)
+            return super().wire(record)
 
     tally = Tally()
     with opened(table(35), database_url) as (log, source, _):
@@ -186,3 +187,35 @@ def test_long_lines_make_small_batches(run: ByRow, monkeypatch: pytest.MonkeyPat
     sizes: list[int] = []
     run(table(9, rows), batch=1000, progress=lambda now: sizes.append(now.received))
     assert sizes == [4, 8, 9]
+
+
+def test_the_next_batch_of_a_file_is_made_while_one_is_stored(
+    database_url: str, admin: Connection, tmp_path: Path
+) -> None:
+    """An error in what comes next does not stop the batch before it, and the thread ends with the run."""
+    path = tmp_path / "visits.csv"
+    path.write_text(table(35))
+    made: list[tuple[int, str]] = []
+
+    class Watched(Mapper):
+        def wire(self, record: Record) -> Any:
+            made.append((record.row, threading.current_thread().name))
+            if record.row == 31:
+                raise ValueError("broken")
+            return super().wire(record)
+
+    tally = Tally()
+    with open_source(path) as source, Log(database_url) as log:
+        mapper = Watched(Mapping.parse(**MAPPING), source)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="broken"):
+            ingest(log, source, mapper, tally, batch=10)
+    assert tally == Tally(received=30, stored=30)
+    assert len(stored(admin)) == 30
+    assert {thread.split("_")[0] for _, thread in made} == {"ahead"}
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+def test_a_pipe_is_read_without_a_thread(run: ByRow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that waits for a pipe could not be interrupted."""
+    monkeypatch.setattr("refold.sources.files.run._ahead", None)
+    assert run(table(25)) == Tally(received=25, stored=25)

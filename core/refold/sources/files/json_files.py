@@ -1,9 +1,9 @@
 """JSON files: one object a line, several objects a line, arrays of objects, and objects over several lines."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from refold.errors import InputError
-from refold.model.event.exact_json import parse_json_line
+from refold.model.event.exact_json import parse_json_line, parse_json_lines
 from refold.sources.files.json_values import Unclosed, Value, values
 from refold.sources.files.lines import KEPT_BYTES, MAX_LINE_BYTES, Line, LineReader, decode
 from refold.sources.files.records import Record, Source
@@ -16,7 +16,24 @@ class JsonLines(Source):
 
     def __iter__(self) -> Iterator[Record]:
         row = 0
-        for line in self._lines:
+        while lines := self._lines.together():
+            whole = _whole(lines)
+            if whole is not None:
+                yield from [Record(line, row + at, raw, fields) for at, (line, raw, fields) in enumerate(whole, 1)]
+                row += len(whole)
+                continue
+            for record in self._one_by_one(lines, row):
+                row = record.row
+                yield record
+
+    def _one_by_one(self, lines: Sequence[Line], row: int) -> Iterator[Record]:
+        """Yield the records of lines of which some hold no event, or several.
+
+        Args:
+            lines: the lines.
+            row: number of records before them.
+        """
+        for line in lines:
             raw = line.text.strip(_BLANKS)
             if not raw:
                 continue
@@ -62,6 +79,15 @@ def json_source(lines: LineReader, name: str) -> Source:
     if begin.startswith(b"[") or begin == b"{" or (giant and begin.startswith(b"{")):
         return JsonValues(lines, name)
     return JsonLines(lines, name)
+
+
+def _whole(lines: Sequence[Line]) -> list[tuple[int, str, dict[str, object]]] | None:
+    """Return the number, text and object of each line that is not blank; None if one of them holds anything else."""
+    if any(line.error for line in lines):
+        return None
+    filled = [(line.number, raw) for line in lines if (raw := line.text.strip(_BLANKS))]
+    objects = parse_json_lines([raw for _, raw in filled])
+    return None if objects is None else [(*one, fields) for one, fields in zip(filled, objects, strict=True)]
 
 
 def _several(raw: str) -> list[str] | None:

@@ -19,6 +19,8 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 KEPT_BYTES = 64 * 1024
 
 _PIECE_BYTES = 64 * 1024
+FAILED: tuple[type[Exception], ...] = (*DAMAGED, OSError)
+"""Errors that end the reading of a file."""
 _BOM = b"\xef\xbb\xbf"
 _MAX_LAYERS = 4
 """Most layers of compression: some exports are compressed twice by mistake."""
@@ -54,6 +56,7 @@ class LineReader:
         self._packing: str | None = None
         self._number = 0
         self._first = b""
+        self._late: Exception | None = None
         if str(path) == "-":
             file = stdin if stdin is not None else sys.stdin.buffer
         else:
@@ -83,13 +86,64 @@ class LineReader:
         return self
 
     def __next__(self) -> Line:
-        data, self._first = self._first or self._next_bytes(), b""
+        if self._first or not self._number:
+            data, self._first = self._first or self._next_bytes(), b""
+        else:
+            data = self._readline(MAX_LINE_BYTES + 1)
         if not data:
             raise StopIteration
         self._number += 1
         if len(data) > MAX_LINE_BYTES and not data.endswith(b"\n"):
             return self._too_long(data)
         return decode(self._number, data)
+
+    def together(self) -> list[Line]:
+        """Return the next lines, as many as are there without waiting for a pipe; nothing at the end of the file.
+
+        An error is raised by the call that finds no line before it.
+        """
+        if self._late is not None:
+            raise self._failure(self._late)
+        if self._first or not self._number:
+            return [line for line in [next(self, None)] if line is not None]
+        data = self._whole_lines()
+        end = data.rfind(b"\n") + 1
+        found = self._decoded(data[:end])
+        self._number += len(found)
+        if len(data) > end:
+            self._number += 1
+            last = data[end:]
+            found.append(decode(self._number, last) if len(last) <= MAX_LINE_BYTES else self._too_long(last))
+        return found
+
+    def _whole_lines(self) -> bytes:
+        """Return the next bytes up to the end of a line, which may be too long; nothing at the end of the file."""
+        data = b""
+        try:
+            while len(data) < _PIECE_BYTES:
+                more = self._stream.read1(_PIECE_BYTES)
+                data += more
+                if not more or self.total_bytes is None:
+                    break
+            if data and not data.endswith(b"\n"):
+                data += self._stream.readline(MAX_LINE_BYTES + 1 - (len(data) - data.rfind(b"\n") - 1))
+        except FAILED as error:
+            data = data[: data.rfind(b"\n") + 1]
+            if not data:
+                raise self._failure(error) from None
+            self._late = error
+        return data
+
+    def _decoded(self, data: bytes) -> list[Line]:
+        """Return whole lines, which follow those that were read."""
+        number = self._number + 1
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            text = "\0"
+        if "\0" in text:
+            return [decode(at, line + b"\n") for at, line in enumerate(data.split(b"\n")[:-1], number)]
+        return [Line(at, line + "\n") for at, line in enumerate(text.split("\n")[:-1], number)]
 
     def first(self) -> bytes:
         """Return the next line that is not blank, or its first `MAX_LINE_BYTES`; it is read again.
@@ -121,12 +175,9 @@ class LineReader:
     def piece(self) -> bytes:
         """Return the next bytes wherever lines end, as they come; nothing at the end of the file."""
         try:
-            data = self._first or self._stream.read1(_PIECE_BYTES)
-        except DAMAGED:
-            raise self._damaged() from None
-        except OSError as error:
-            raise self._unreadable(error) from None
-        self._first = b""
+            data, self._first = self._first or self._stream.read1(_PIECE_BYTES), b""
+        except FAILED as error:
+            raise self._failure(error) from None
         self._number += data.count(b"\n")
         return data
 
@@ -167,15 +218,19 @@ class LineReader:
                 stream = opened_zstd(stream, self.label)
             try:
                 head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
-            except DAMAGED:
-                raise self._damaged() from None
+            except DAMAGED as error:
+                raise self._failure(error) from None
         raise InputError(f"{self.label} is compressed more than {_MAX_LAYERS} times", remedy="Decompress it first.")
 
-    def _damaged(self) -> InputError:
-        return InputError(
-            f"{self.label}: the {self._packing} data end early or are damaged after line {self._number}",
-            remedy="Get the file again and repeat the command: stored events count as duplicates.",
-        )
+    def _failure(self, error: Exception) -> InputError:
+        """Return the error for input that cannot be read any further."""
+        if isinstance(error, DAMAGED):
+            return InputError(
+                f"{self.label}: the {self._packing} data end early or are damaged after line {self._number}",
+                remedy="Get the file again and repeat the command: stored events count as duplicates.",
+            )
+        reason = getattr(error, "strerror", None) or error
+        return InputError(f"cannot read {self.label} after line {self._number}: {reason}")
 
     def _next_bytes(self) -> bytes:
         data = self._readline(MAX_LINE_BYTES + 1)
@@ -184,13 +239,8 @@ class LineReader:
     def _readline(self, limit: int) -> bytes:
         try:
             return self._stream.readline(limit)
-        except DAMAGED:
-            raise self._damaged() from None
-        except OSError as error:
-            raise self._unreadable(error) from None
-
-    def _unreadable(self, error: OSError) -> InputError:
-        return InputError(f"cannot read {self.label} after line {self._number}: {error.strerror or error}")
+        except FAILED as error:
+            raise self._failure(error) from None
 
     def _too_long(self, data: bytes) -> Line:
         size = len(data)

@@ -17,9 +17,11 @@ from pydantic import ValidationError
 
 from refold.errors import InputError
 from refold.model.event import timestamps
-from refold.model.event.exact_json import parse_json_line
+from refold.model.event.exact_json import encode, parse_json_line, string
+from refold.model.event.jsonb_limits import SURELY_SMALL
 from refold.model.event.source_event import MAX_VERSION, SourceEvent, reasons
 from refold.model.event.spellings import as_iso
+from refold.model.event.wire import WireEvent, ordinary, quick, quick_time, wire
 from refold.sources.files.identity import STDIN, joined_id, row_id
 from refold.sources.files.lookup import EMPTY, Lookup
 from refold.sources.files.mapping import FIELDS, ID_REMEDY, IN_METADATA, Mapping, did_you_mean
@@ -48,6 +50,24 @@ class _Plan:
     """(target, place) of paths and choices, which each record answers anew."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """The columns of the fields of an event, and the values that all events have."""
+
+    id: str | None
+    user: str | None
+    action: str | None
+    ts: str | None
+    fixed_user: Any
+    fixed_action: Any
+    fixed_ts: str | None
+    version: Any
+    start: str
+    """The constant part of the metadata, as JSON without braces."""
+    keys: tuple[tuple[str, str], ...]
+    """(key in metadata as JSON with its colon, column)."""
+
+
 class Mapper:
     """A mapper that converts the records of one source to events; `mapper(record)` returns a SourceEvent or a reason.
 
@@ -73,8 +93,73 @@ class Mapper:
         self._fixed_plan = None if source.columns is None else self._plan(source.columns)
         shaped = source.columns is None and not mapping.map
         self._shape = self._as_it_is if shaped else self._mapped
+        self._row = None if self._fixed_plan is None else self._row_of(self._fixed_plan)
         # Numbers in events of this shape may count something else than milliseconds.
         self._unmarked = shaped and not (mapping.timezone or mapping.ts_format or "ts" in self._constants)
+
+    def wire(self, record: Record) -> WireEvent | str:
+        """Return what the record is, as `mapper(record)` does, in the form that goes to Postgres."""
+        if record.fields is not None:
+            row = None if self._row is None else self._quick_row(self._row, record, record.fields)
+            if row is not None:
+                return row
+            try:
+                found = quick(self._shape(record, record.fields))
+            except (ValueError, InputError) as error:
+                return str(error)
+            if found is not None and not (self._unmarked and self._is_doubtful(record.fields["ts"])):
+                return found
+        event = self(record)
+        return event if isinstance(event, str) else wire(event)
+
+    def _row_of(self, plan: _Plan) -> _Row | None:
+        """Return how a row of text becomes an event without a look at each field; None if it does not."""
+        fields = dict(plan.fields)
+        constants = self._constants
+        if not self._is_text or plan.lookups or plan.metadata or "version" in fields or "metadata" in constants:
+            return None
+        try:
+            start = encode(self._constant_keys)[1:-1]
+            keys = tuple((encode(key) + ":", column) for key, column in plan.keys)
+            (start + "".join(key for key, _ in keys)).encode()
+        except ValueError:
+            return None
+        return _Row(
+            fields.get("id"), fields.get("user_id"), fields.get("action"), fields.get("ts"),
+            constants.get("user_id"), constants.get("action"), quick_time(constants.get("ts")),
+            constants.get("version", 1), start, keys,
+        )  # fmt: skip
+
+    def _quick_row(self, row: _Row, record: Record, fields: dict[str, Any]) -> WireEvent | None:
+        """Return a row of text as an event if it is valid for certain; None says nothing about it."""
+        try:
+            if row.id is not None:
+                event_id = fields[row.id]
+            elif self._mapping.id_from is not None and not self._mapping.id_from.columns:
+                event_id = row_id(self._source, record.row)
+            else:
+                event_id = joined_id(self._mapping.id_from.columns, fields)  # type: ignore[union-attr]
+            ts = row.fixed_ts if row.ts is None else self._time(fields[row.ts])
+        except ValueError:
+            return None
+        user_id = row.fixed_user if row.user is None else fields[row.user] or row.fixed_user
+        action = row.fixed_action if row.action is None else fields[row.action]
+        if ts is None or not ordinary(event_id) or not ordinary(action) or not (user_id is None or ordinary(user_id)):
+            return None
+        # What was decoded from UTF-8 has no half characters, and a line has no NUL.
+        values = [key + string(value) for key, column in row.keys if (value := fields[column])]
+        metadata = "{" + ",".join([row.start, *values] if row.start else values) + "}"
+        return WireEvent(event_id, user_id, action, ts, metadata, row.version) if len(metadata) < SURELY_SMALL else None
+
+    def _time(self, value: str) -> str:
+        """Return a time of a column as text for Postgres; it raises ValueError like the conversion of each source."""
+        found = quick_time(value) if self._mapping.ts_format is None else None
+        return found or self._convert["ts"](value).isoformat()  # type: ignore[attr-defined]
+
+    @staticmethod
+    def _is_doubtful(ts: object) -> bool:
+        """Return whether a number may count something else than milliseconds."""
+        return type(ts) is int and ts not in timestamps.LIKELY_MS
 
     def __call__(self, record: Record) -> SourceEvent | str:
         if record.fields is None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from typing import TypeVar
 
 import psycopg
 
 from refold.errors import InputError
-from refold.model.event.source_event import Answer, SourceEvent
+from refold.model.event.source_event import Answer
+from refold.model.event.wire import WireEvent
 from refold.sources.files.mapper import Mapper
 from refold.sources.files.records import Record, Source
 from refold.store.log.append import Receipt, reject, store
 from refold.store.log.log import Log
+
+T = TypeVar("T")
 
 BATCH = 10_000
 """Most records in one transaction."""
@@ -86,26 +92,44 @@ def ingest(
     Raises:
         InputError: the rest of the file cannot be read (a damaged gzip); the records before it are stored.
     """
-    for records in _batches(source, batch):
-        log.hold_back()
-        receipts = log.run(lambda conn, records=records: _append(conn, log, source.name, mapper, records))  # type: ignore[misc]
-        log.learn(receipts)
-        tally.add(receipt.answer for receipt in receipts)
-        for record, receipt in zip(records, receipts, strict=True):
-            if receipt.answer in REJECTED:
-                on_rejected(record, receipt)
-        progress(tally)
+    prepared = ((records, [mapper.wire(record) for record in records]) for records in _batches(source, batch))
+    # A pipe may keep its reader waiting, and nothing can interrupt a thread that waits.
+    with closing(prepared if source.total_bytes is None else _ahead(prepared)) as batches:
+        for records, mapped in batches:
+            log.hold_back()
+            receipts = log.run(
+                lambda conn, records=records, mapped=mapped: _append(conn, log, source.name, records, mapped)  # type: ignore[misc]
+            )
+            log.learn(receipts)
+            tally.add(receipt.answer for receipt in receipts)
+            for record, receipt in zip(records, receipts, strict=True):
+                if receipt.answer in REJECTED:
+                    on_rejected(record, receipt)
+            progress(tally)
     return tally
 
 
-def _append(conn: psycopg.Connection, log: Log, source: str, mapper: Mapper, records: list[Record]) -> list[Receipt]:
+def _ahead(items: Iterator[T]) -> Generator[T]:
+    """Yield the items of an iterator, and make the next one in a thread meanwhile: the server works on the one before.
+
+    An error comes after all items before it. The thread has ended when the generator is closed.
+    """
+    with ThreadPoolExecutor(1, "ahead") as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
+
+
+def _append(
+    conn: psycopg.Connection, log: Log, source: str, records: list[Record], mapped: list[WireEvent | str]
+) -> list[Receipt]:
     """Append one batch in the caller's transaction."""
-    mapped = [mapper(record) for record in records]
-    events = [one for one in mapped if isinstance(one, SourceEvent)]
+    events = [one for one in mapped if not isinstance(one, str)]
     answers = iter(store(conn, events, optimistic=log.optimistic))
     receipts: list[Receipt] = []
     for record, one in zip(records, mapped, strict=True):
-        receipt = next(answers) if isinstance(one, SourceEvent) else Receipt(None, Answer.invalid, one)
+        receipt = Receipt(None, Answer.invalid, one) if isinstance(one, str) else next(answers)
         if receipt.answer in REJECTED:
             reject(conn, source, record.line, receipt, record.raw)
         receipts.append(receipt)

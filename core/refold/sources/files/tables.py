@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from refold.errors import InputError
 from refold.sources.files.lines import KEPT_BYTES, MAX_LINE_BYTES, Line, LineReader
@@ -108,6 +109,14 @@ class Whitespace(_Table):
                 yield line.number, line.text.rstrip("\r\n"), values, line.error
 
 
+class _Form(TypedDict):
+    """The arguments of `csv.reader`."""
+
+    delimiter: str
+    strict: bool
+    skipinitialspace: bool
+
+
 class Csv(_Table):
     """A CSV source (RFC 4180) with any delimiter; quoted values may contain line ends."""
 
@@ -121,7 +130,8 @@ class Csv(_Table):
     ) -> None:
         self._feed = _Feed(lines)
         # strict: half-quoted values are an error and not a guess. A blank before a quote belongs to no value.
-        self._csv = csv.reader(self._feed, delimiter=delimiter, strict=True, skipinitialspace=habits.trim)
+        self._form: _Form = {"delimiter": delimiter, "strict": True, "skipinitialspace": habits.trim}
+        self._csv = csv.reader(self._feed, **self._form)
         # The limit is the module's, for the whole process; it is only ever raised.
         csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
         super().__init__(lines, name, columns, habits)
@@ -129,8 +139,21 @@ class Csv(_Table):
     def _split(self) -> Iterator[tuple[int, str, list[str], str | None]]:
         feed = self._feed
         while True:
+            if not feed.again:
+                lines = feed.together()
+                rows = self._whole(lines)
+                if rows is not None:
+                    values: list[str]
+                    for line, values in zip(lines, rows, strict=True):
+                        raw = line.text.rstrip("\r\n")
+                        if len(values) > 1 or raw.strip():
+                            yield line.number, raw, values, None
+                    if not lines:
+                        return
+                    continue
+                feed.again.extend(lines)
             feed.begin()
-            values: list[str] = []
+            values = []
             error = None
             try:
                 # After an error the reader starts afresh with the next line.
@@ -151,6 +174,16 @@ class Csv(_Table):
             error = next((line.error for line in taken if line.error), error)
             if error or len(values) > 1 or raw.strip():
                 yield taken[0].number, raw, values, error
+
+    def _whole(self, lines: Sequence[Line]) -> list[list[str]] | None:
+        """Return the rows of lines that are one row each; None if any is not, or if it has an error."""
+        if any(line.error for line in lines):
+            return None
+        try:
+            rows = list(csv.reader([line.text for line in lines], **self._form))
+        except csv.Error:
+            return None
+        return rows if len(rows) == len(lines) else None
 
 
 def _explain(problem: str, taken: Sequence[Line]) -> str:
@@ -173,9 +206,13 @@ class _Feed:
 
     def __init__(self, lines: LineReader) -> None:
         self._lines = lines
-        self._again: deque[Line] = deque()
+        self.again: deque[Line] = deque()
         self._characters = 0
         self.taken: list[Line] = []
+
+    def together(self) -> list[Line]:
+        """Return the next lines; they are not part of a record yet."""
+        return self._lines.together()
 
     def begin(self) -> None:
         """Start a new record."""
@@ -184,14 +221,14 @@ class _Feed:
 
     def give_back(self) -> None:
         """Keep only the first line in the record; the others are read again."""
-        self._again.extendleft(reversed(self.taken[1:]))
+        self.again.extendleft(reversed(self.taken[1:]))
         del self.taken[1:]
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        line = self._again.popleft() if self._again else next(self._lines)
+        line = self.again.popleft() if self.again else next(self._lines)
         self.taken.append(line)
         self._characters += len(line.text)
         if line.cut or self._characters > MAX_LINE_BYTES:

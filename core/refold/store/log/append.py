@@ -18,7 +18,8 @@ from psycopg.rows import tuple_row
 from pydantic import ValidationError
 
 from refold.model.event.exact_json import kind
-from refold.model.event.source_event import Answer, SourceEvent, metadata_json, reasons
+from refold.model.event.source_event import Answer, SourceEvent, reasons
+from refold.model.event.wire import WireEvent, quick, wire
 from refold.model.stream.copy_text import NULL, escaped, quoted
 
 BULK = 64
@@ -82,12 +83,17 @@ def append(
             just appended one of the events; retry the whole transaction.
     """
     offered = list(events)
-    good: list[SourceEvent] = []
+    good: list[WireEvent] = []
     place: list[int] = []
     invalid: dict[int, Receipt] = {}
     for at, one in enumerate(offered):
+        event = quick(one) if type(one) is dict else None
+        if event is not None:
+            good.append(event)
+            place.append(at)
+            continue
         try:
-            event = one if isinstance(one, SourceEvent) else SourceEvent.model_validate(_plain(one))
+            event = wire(one if isinstance(one, SourceEvent) else SourceEvent.model_validate(_plain(one)))
         except ValidationError as error:
             given = one.get("id") if isinstance(one, Mapping) else None
             invalid[at] = Receipt(given if isinstance(given, str) else None, Answer.invalid, reasons(error))
@@ -111,7 +117,7 @@ def _plain(one: object) -> object:
     return dict(one) if isinstance(one, Mapping) else one
 
 
-def store(conn: psycopg.Connection, events: Sequence[SourceEvent], *, optimistic: bool = True) -> list[Receipt]:
+def store(conn: psycopg.Connection, events: Sequence[WireEvent], *, optimistic: bool = True) -> list[Receipt]:
     """Store validated events and return a receipt for each, without recording any rejected one.
 
     Args:
@@ -171,7 +177,7 @@ def storable(raw: str) -> str:
 def raw_text(event: SourceEvent | Mapping[str, Any]) -> str:
     """Return an event as readable text."""
     if isinstance(event, SourceEvent):
-        return _json(event)
+        return _json(wire(event))
     if not isinstance(event, Mapping):
         return _text_of(event)
     return "{" + ", ".join(f"{_text_of(key)}: {_text_of(value)}" for key, value in event.items()) + "}"
@@ -192,7 +198,7 @@ def _atomic(conn: psycopg.Connection) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def _copy(conn: psycopg.Connection, events: Sequence[SourceEvent]) -> bool:
+def _copy(conn: psycopg.Connection, events: Sequence[WireEvent]) -> bool:
     """Try one COPY under a savepoint; return False if an id is in the ledger, or the last segment is full."""
     if len({event.id for event in events}) < len(events):
         return False
@@ -211,32 +217,27 @@ def _copy(conn: psycopg.Connection, events: Sequence[SourceEvent]) -> bool:
     return True
 
 
-def _copy_line(event: SourceEvent) -> str:
-    user = NULL if event.user_id is None else escaped(event.user_id)
-    return (
-        f"{escaped(event.id)}\t{user}\t{escaped(event.action)}\t{event.ts.isoformat()}"
-        f"\t{escaped(metadata_json(event.metadata))}\t{event.version}\n"
-    )
+def _copy_line(event: WireEvent) -> str:
+    event_id, user_id, action, ts, metadata, version = event
+    user = NULL if user_id is None else escaped(user_id)
+    return f"{escaped(event_id)}\t{user}\t{escaped(action)}\t{ts}\t{escaped(metadata)}\t{version}\n"
 
 
-def event_columns(events: Sequence[SourceEvent | None]) -> list[str]:
+def event_columns(events: Sequence[WireEvent | None]) -> list[str]:
     """Return events as six array literals: ids, users, actions, times, metadata, versions; None is an empty row."""
     columns: tuple[Iterable[str], ...] = (
         [quoted(event.id) if event else '""' for event in events],
         [quoted(event.user_id or "") if event else '""' for event in events],
         [quoted(event.action) if event else '""' for event in events],
-        [f'"{event.ts.isoformat()}"' if event else "epoch" for event in events],
-        [quoted(metadata_json(event.metadata)) if event else '"{}"' for event in events],
+        [f'"{event.ts}"' if event else "epoch" for event in events],
+        [quoted(event.metadata) if event else '"{}"' for event in events],
         [str(event.version) if event else "1" for event in events],
     )
     return ["{" + ",".join(column) + "}" for column in columns]
 
 
-def _json(event: SourceEvent) -> str:
+def _json(event: WireEvent) -> str:
     """Return the event as the JSON that `refold.admit` takes."""
     fields: dict[str, object] = {"id": event.id, "user_id": event.user_id, "action": event.action}
     head = json.dumps(fields, ensure_ascii=False)
-    return (
-        f'{head[:-1]}, "ts": "{event.ts.isoformat()}", "metadata": {metadata_json(event.metadata)},'
-        f' "version": {event.version}}}'
-    )
+    return f'{head[:-1]}, "ts": "{event.ts}", "metadata": {event.metadata}, "version": {event.version}}}'

@@ -9,6 +9,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from refold.model.event.source_event import Answer, SourceEvent
+from refold.model.event.wire import wire
 from refold.model.stream.copy_text import array
 from refold.store.log.append import Receipt, event_columns, raw_text, reject, storable, store
 
@@ -55,7 +56,7 @@ def append_group(conn: psycopg.Connection, offers: Sequence[Offer]) -> list[Rece
     Returns:
         One receipt for each, in order.
     """
-    columns = event_columns([offer.event for offer in offers])
+    columns = event_columns([wire(offer.event) if offer.event else None for offer in offers])
     more = (
         array(offer.reason for offer in offers),
         array(storable(offer.raw) for offer in offers),
@@ -82,7 +83,7 @@ def append_bulk(conn: psycopg.Connection, offers: Sequence[Offer], *, optimistic
         One receipt for each, in order.
     """
     with conn.transaction():
-        answers = iter(store(conn, [offer.event for offer in offers if offer.event], optimistic=optimistic))
+        answers = iter(store(conn, [wire(offer.event) for offer in offers if offer.event], optimistic=optimistic))
         receipts = []
         for offer in offers:
             receipt = next(answers) if offer.event else Receipt(offer.event_id, Answer.invalid, offer.reason)
