@@ -24,7 +24,6 @@ BATCH = 10_000
 """Most records in one transaction."""
 BATCH_CHARACTERS = 32 * 2**20
 """Approximate limit of raw text in one transaction, characters, so that long lines do not fill the memory."""
-REJECTED = (Answer.conflict, Answer.invalid)
 
 
 @dataclass(slots=True)
@@ -103,7 +102,7 @@ def ingest(
             log.learn(receipts)
             tally.add(receipt.answer for receipt in receipts)
             for record, receipt in zip(records, receipts, strict=True):
-                if receipt.answer in REJECTED:
+                if receipt.answer.rejected:
                     on_rejected(record, receipt)
             progress(tally)
     return tally
@@ -130,7 +129,7 @@ def _append(
     receipts: list[Receipt] = []
     for record, one in zip(records, mapped, strict=True):
         receipt = Receipt(None, Answer.invalid, one) if isinstance(one, str) else next(answers)
-        if receipt.answer in REJECTED:
+        if receipt.answer.rejected:
             reject(conn, source, record.line, receipt, record.raw)
         receipts.append(receipt)
     return receipts
