@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
         "applying",
         pytest.param("auditing", marks=pytest.mark.exhaustive),
         pytest.param("building", marks=pytest.mark.exhaustive),
+        "capturing",
         "hot_key",
         pytest.param("loading", marks=pytest.mark.exhaustive),
         "transforming",

@@ -22,6 +22,8 @@ SELECT
             THEN 'id: must be a string, not ' || refold.json_type_name(e.event -> 'id')
         WHEN char_length(e.event ->> 'id') NOT BETWEEN 1 AND 255
             THEN 'id: must have 1 to 255 characters, not ' || char_length(e.event ->> 'id')
+        WHEN starts_with(e.event ->> 'id', 'capture:')
+            THEN 'id: must not begin with "capture:", which is reserved for events of captured tables'
         WHEN jsonb_typeof(e.event -> 'user_id') NOT IN ('null', 'string')
             THEN 'user_id: must be a string or null, not ' || refold.json_type_name(e.event -> 'user_id')
         WHEN char_length(e.event ->> 'user_id') NOT BETWEEN 1 AND 255

@@ -9,6 +9,7 @@ SELECT CASE
     WHEN jsonb_typeof(e.event) <> 'object' THEN refold.parse_event(e.event, e.ordinal)
     WHEN e.event - '{id,user_id,action,ts,metadata,version}'::text[] = '{}'
         AND jsonb_typeof(e.id) = 'string' AND char_length(e.id #>> '{}') BETWEEN 1 AND 255
+        AND NOT starts_with(e.id #>> '{}', 'capture:')
         AND coalesce(jsonb_typeof(e.user_id) = 'string' AND char_length(e.user_id #>> '{}') BETWEEN 1 AND 255
                      OR e.user_id = 'null', true)
         AND jsonb_typeof(e.action) = 'string' AND char_length(e.action #>> '{}') BETWEEN 1 AND 255

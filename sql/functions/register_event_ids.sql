@@ -11,7 +11,7 @@ BEGIN
     IF TG_RELID <> 'refold.events'::regclass THEN
         RAISE EXCEPTION 'refold.register_event_ids is the trigger of refold.events' USING ERRCODE = 'insufficient_privilege';
     END IF;
-    IF current_setting('refold.restoring', true) = 'on' AND refold.restoring() THEN
+    IF coalesce(current_setting('refold.restoring', true), '') = 'on' AND refold.restoring() THEN
         -- Restored events must be in the ledger, with the same content and position; others are refused.
         SELECT n.event_id INTO stranger
         FROM arrived AS n LEFT JOIN refold.event_ids AS k USING (event_id)

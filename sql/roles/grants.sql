@@ -1,6 +1,6 @@
 -- Privileges of the roles. Applied last, when every object exists.
 GRANT USAGE ON SCHEMA refold
-TO refold_producer, refold_worker, refold_analyst, refold_observer, refold_inspector, refold_door;
+TO refold_producer, refold_worker, refold_analyst, refold_observer, refold_inspector, refold_door, refold_capture;
 
 -- A producer appends events and stores rejected input; only the database sets txid, position and recorded_at.
 GRANT INSERT (event_id, user_id, action, ts, metadata, version) ON refold.events TO refold_producer;
@@ -69,6 +69,20 @@ GRANT SELECT ON refold.pressure TO refold_producer, refold_door, refold_worker, 
 GRANT SELECT, UPDATE (last_used_at) ON refold.tokens TO refold_door;
 GRANT SELECT ON refold.settings, refold.alembic_version TO refold_door;
 
+-- The functions of captures run as this role: they add events, under ids that only it may use, and set rows aside.
+GRANT INSERT (event_id, user_id, action, ts, metadata) ON refold.events TO refold_capture;
+GRANT USAGE, SELECT ON SEQUENCE refold.events_position TO refold_capture;
+GRANT USAGE ON SEQUENCE refold.capture_ordinals, refold.captures_capture_id_seq TO refold_capture;
+GRANT SELECT (event_id) ON refold.event_ids TO refold_capture;
+GRANT SELECT ON refold.settings, refold.alembic_version TO refold_capture;
+GRANT SELECT, INSERT, UPDATE, DELETE ON refold.captures, refold.capture_gaps, refold.backfills TO refold_capture;
+GRANT SELECT ON refold.captures, refold.capture_gaps, refold.backfills TO refold_worker, refold_inspector;
+-- An error may hold a part of a row, and progress a key.
+GRANT SELECT ON refold.captures TO refold_observer;
+GRANT SELECT (gap_id, capture_id, at, txid, operation, pauses, sqlstate) ON refold.capture_gaps TO refold_observer;
+GRANT SELECT (backfill_id, capture_id, started_at, snapshot, seen, added, stepped_at, finished_at)
+    ON refold.backfills TO refold_observer;
+
 REVOKE ALL ON FUNCTION
     refold.append(jsonb, text),
     refold.append_group(
@@ -77,6 +91,10 @@ REVOKE ALL ON FUNCTION
     refold.admit_parsed(refold.parsed_event[]),
     refold.reject(text, bigint, text, text, text),
     refold.ensure_room(bigint),
+    refold.ensure_capture_room(bigint),
+    refold.store_captured(refold.parsed_event[]),
+    refold.set_aside(text, text, text),
+    refold.store_before_delete(text, refold.parsed_event, text),
     refold.ensure_segments(bigint),
     refold.unread(pg_snapshot, pg_snapshot, xid8, bigint),
     refold.has_unread(pg_snapshot, xid8),
@@ -96,6 +114,14 @@ GRANT EXECUTE ON FUNCTION
     refold.reject(text, bigint, text, text, text),
     refold.ensure_room(bigint)
 TO refold_producer;
+GRANT EXECUTE ON FUNCTION
+    refold.ensure_capture_room(bigint),
+    refold.store_captured(refold.parsed_event[]),
+    refold.set_aside(text, text, text),
+    refold.store_before_delete(text, refold.parsed_event, text),
+    refold.reject(text, bigint, text, text, text),
+    refold.ensure_room(bigint)
+TO refold_capture;
 GRANT EXECUTE ON FUNCTION
     refold.ensure_segments(bigint),
     refold.unread(pg_snapshot, pg_snapshot, xid8, bigint),

@@ -14,8 +14,10 @@ BEGIN
     FOR one IN
         WITH spaces (oid, name, owner) AS (
             SELECT n.oid, n.nspname,
-                   CASE n.nspname WHEN 'refold' THEN 'refold_owner'::regrole ELSE 'refold_worker'::regrole END
-            FROM pg_namespace AS n WHERE n.nspname IN ('refold', 'refold_builds', 'metrics')
+                   CASE n.nspname WHEN 'refold' THEN 'refold_owner'::regrole
+                                  WHEN 'refold_captures' THEN 'refold_capture'::regrole
+                                  ELSE 'refold_worker'::regrole END
+            FROM pg_namespace AS n WHERE n.nspname IN ('refold', 'refold_builds', 'refold_captures', 'metrics')
         ), found (class, of, owner, old, space, statement) AS (
             -- Schemas first: the new owner of an object needs CREATE on its schema.
             SELECT 0, s.oid::bigint, s.owner, n.nspowner, s.name, format('ALTER SCHEMA %I OWNER TO %s', s.name, s.owner)

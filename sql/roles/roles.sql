@@ -7,7 +7,7 @@ DECLARE
 BEGIN
     FOREACH role IN ARRAY ARRAY[
         'refold_owner', 'refold_producer', 'refold_worker', 'refold_analyst', 'refold_observer', 'refold_inspector',
-        'refold_door'
+        'refold_door', 'refold_capture'
     ] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
             BEGIN

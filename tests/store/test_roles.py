@@ -48,36 +48,49 @@ COUNTING = [
 """The log with cursors of one's own making."""
 METRICS = ["DELETE FROM metrics.purchases", "UPDATE metrics.purchases SET amount = 0", "DROP VIEW metrics.daily"]
 
+CAPTURES = [
+    "INSERT INTO refold.captures DEFAULT VALUES", "DELETE FROM refold.capture_gaps", "DELETE FROM refold.backfills",
+    "SELECT nextval('refold.capture_ordinals')", "SELECT refold.set_aside('a', 'b', 'c')",
+    "SELECT refold.store_captured('{{}}')", "SELECT refold.ensure_capture_room(1)",
+    "CREATE FUNCTION refold_captures.mine() RETURNS integer LANGUAGE sql RETURN 1",
+]  # fmt: skip
+
 FORBIDDEN = {
+    "refold_capture": [
+        "SELECT * FROM refold.events", "SELECT digest FROM refold.event_ids", "SELECT * FROM refold.rejected",
+        *CHANGES, *MAKE, *LEDGER, MOVE, "DELETE FROM refold.builds", *TABLES, *METRICS, SEQUENCE, SETTINGS, APPEND,
+        *COUNTING, "SELECT * FROM metrics.daily", "COPY refold.events TO STDOUT", INSERT + " RETURNING txid",
+    ],
     "refold_producer": [
-        *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS,
+        *CAPTURES, *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS,
         "SELECT * FROM metrics.daily", "SELECT refold.ensure_segments()", "INSERT INTO refold.rejected DEFAULT VALUES",
         INSERT + " RETURNING txid", "COPY refold.events TO STDOUT", *COUNTING, "SELECT * FROM refold.unread_now()",
     ],
     "refold_analyst": [
-        *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT, APPEND,
+        *CAPTURES, *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT, APPEND,
         *COUNTING,
     ],
     "refold_worker": [
-        *CHANGES, *LEDGER, SEQUENCE, SETTINGS, INSERT, APPEND, MOVE, "DELETE FROM refold.builds",
+        *CAPTURES, *CHANGES, *LEDGER, SEQUENCE, SETTINGS, INSERT, APPEND, MOVE, "DELETE FROM refold.builds",
         *(statement for statement in MAKE if "refold_builds" not in statement and "metrics" not in statement),
         "COPY refold.events (event_id, action, ts) FROM STDIN",
         "SELECT refold.admit('[]')", "SELECT refold.reject('a', 1, 'invalid', 'x', 'x')",
     ],
     "refold_observer": [
-        *READ_LOG, *CHANGES, *MAKE, *LEDGER, *TABLES, *METRICS, MOVE, SEQUENCE, SETTINGS, INSERT, APPEND, *COUNTING,
+        *CAPTURES, *READ_LOG, *CHANGES, *MAKE, *LEDGER, *TABLES, *METRICS, MOVE, SEQUENCE, SETTINGS, INSERT, APPEND,
+        *COUNTING,
         "SELECT * FROM metrics.daily", "SELECT evidence FROM refold.incidents", "SELECT error FROM refold.builds_now",
         "SELECT definition FROM refold.builds_now", "SELECT event_id FROM refold.dead_letters",
         "SELECT error FROM refold.dead_letters", "SELECT key FROM refold.repairs", "SELECT raw FROM refold.rejected",
         "UPDATE refold.incidents SET resolved_by = 'me'", "DELETE FROM refold.duties",
     ],
     "refold_inspector": [
-        *CHANGES, *MAKE, *LEDGER, *TABLES, *METRICS, MOVE, SEQUENCE, SETTINGS, INSERT, APPEND,
+        *CAPTURES, *CHANGES, *MAKE, *LEDGER, *TABLES, *METRICS, MOVE, SEQUENCE, SETTINGS, INSERT, APPEND,
         "SELECT * FROM metrics.daily", "UPDATE refold.incidents SET resolved_by = 'me'",
         "UPDATE refold.builds SET error = 'x'", "DELETE FROM refold.dead_letters", "DELETE FROM refold.rejected",
     ],
     "nobody": [
-        *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT, APPEND,
+        *CAPTURES, *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT, APPEND,
         "SELECT * FROM metrics.freshness", "SELECT * FROM metrics.daily", "SELECT refold.sleepers_lock()",
     ],
 }  # fmt: skip

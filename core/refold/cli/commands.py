@@ -50,6 +50,9 @@ COMMANDS = {
         "serve", DATA, "Take events over HTTP: JSON, NDJSON, CloudEvents, and the SDKs of Segment and RudderStack."
     ),
     "tokens": Listed("tokens", DATA, "Create, list, rotate and revoke the tokens of `refold serve`."),
+    "captures": Listed(
+        "captures", DATA, "List, pause, resume, backfill and drop captures: events from tables that are there."
+    ),
     "rejected": Listed(
         "rejected",
         DATA,

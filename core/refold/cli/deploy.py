@@ -21,7 +21,7 @@ from refold.cli.builds import (
     tell_views,
     tidy,
 )
-from refold.cli.output import as_json, note, table
+from refold.cli.output import as_json, line, note, table
 from refold.cli.session import AsJson, DatabaseUrl, own_folder, session
 from refold.cli.view_costs import scan_as_dict, tell_costs
 from refold.errors import DefinitionError, RefoldError, at_once, each
@@ -56,6 +56,7 @@ def deploy(
     The command first reports all errors in the files at once; --dry-run refuses what a deploy would refuse. It then
     builds new and changed projections, and everything that reads them, beside the live ones (blue/green). Producers
     and analysts continue meanwhile. All builds go live in one transaction, with the views in ../sql/views.
+    Captures in ../captures come last: each gets its triggers in a transaction of its own.
 
     Exit status: 0 done, 1 a view cannot be created, 2 another error. After 1 and 2 nothing is changed.
 
@@ -66,12 +67,14 @@ def deploy(
       refold deploy --no-promote        build only; `refold promote` goes live
       refold deploy --starters          the projections that come with refold
     """
+    from refold.cli import captured
     from refold.engine.deployment.deploy import deploy as deploy_builds
     from refold.engine.deployment.deploy import plan as plan_of
     from refold.engine.deployment.deploy import refused
     from refold.engine.publish.scans import scans
     from refold.engine.publish.shown import hidden
     from refold.engine.verify.silent import silent
+    from refold.model.capture.capture_file import captures_beside
     from refold.model.projection.definition import EXTENSIONS, load
     from refold.model.projection.files import overlooked
     from refold.model.projection.view_file import load_views
@@ -82,7 +85,11 @@ def deploy(
     loading = load(chosen)
     mistakes: list[RefoldError] = [*loading.mistakes]
     costly: list[Scan] = []
-    left_out = [*overlooked(chosen, *EXTENSIONS), *overlooked(_views_beside(chosen), ".sql")]
+    left_out = [
+        *overlooked(chosen, *EXTENSIONS),
+        *overlooked(_views_beside(chosen), ".sql"),
+        *overlooked(_beside(captures_beside(chosen)), ".toml"),
+    ]
     if not json:
         _show_left_out(left_out)
     with session(database_url) as conn:
@@ -99,17 +106,20 @@ def deploy(
                 recreate_foreign=recreate_views,
                 scanned=costly,
             )
+        changes = captured.captures_of(database_url, _beside(captures_beside(chosen)), mistakes)
         if mistakes:
             raise at_once(sorted(each(mistakes), key=_place))
         todo = plan_of(conn, loading.definitions)
         todo = [replace(one, because=one.because or _AGAIN) if one.projection in lost else one for one in todo]
         if not json:
             _show_plan(todo)
+            captured.show_captures(changes, sql=dry_run)
         if dry_run:
             if json:
                 as_json(
                     {
                         "plan": [_change(one) for one in todo],
+                        "captures": [captured.capture_change(one) for one in changes],
                         "scans": [scan_as_dict(one) for one in costly],
                         "left_out": [one.path for one in left_out],
                     }
@@ -144,10 +154,16 @@ def deploy(
         if not json:
             tell_costs(costly, chosen, loading.definitions)
         tidy(conn)
+    made = captured.deploy_captures(database_url, changes)
+    if not json:
+        for name in made:
+            line(f"{name}: captured")
+        captured.show_backfills(changes)
     if json:
         as_json(
             {
                 "plan": [_change(one) for one in todo],
+                "captures": [captured.capture_change(one) for one in changes],
                 "builds": [build_as_dict(build) for build in builds],
                 "views": shown,
                 "scans": [scan_as_dict(one) for one in costly],
@@ -160,7 +176,11 @@ def _views_beside(projections: Path) -> Path:
     """Return the folder of views beside a folder of projections, relative to the working directory."""
     from refold.model.projection.view_file import views_beside
 
-    folder = views_beside(projections)
+    return _beside(views_beside(projections))
+
+
+def _beside(folder: Path) -> Path:
+    """Return a folder relative to the working directory, if it is below."""
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 

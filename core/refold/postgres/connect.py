@@ -30,6 +30,7 @@ Role = Literal[
     "refold_observer",
     "refold_inspector",
     "refold_door",
+    "refold_capture",
 ]
 ROLES: tuple[Role, ...] = get_args(Role)
 READERS: tuple[Role, ...] = ("refold_inspector", "refold_worker", "refold_observer")

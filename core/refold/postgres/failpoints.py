@@ -15,6 +15,7 @@ from typing import Literal, get_args
 Point = Literal[
     "locked", "looked", "rows", "cursor", "committed", "load_rows", "load_indexes", "views", "group_committed",
     "recover_begun", "recover_segment", "recover_ledger", "recover_build", "recover_audited", "recover_proved",
+    "backfill_begun", "backfill_rows", "backfill_recorded", "backfill_stepped",
 ]  # fmt: skip
 POINTS: tuple[Point, ...] = get_args(Point)
 

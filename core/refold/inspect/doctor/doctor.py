@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 
-from refold.inspect.doctor import access, metrics, notifications, room, server, sessions, transactions
+from refold.inspect.doctor import access, captures, metrics, notifications, room, server, sessions, transactions
 from refold.inspect.doctor.check import Check, Probe, addressed, examine, works
 from refold.postgres.standby import on_standby
 
@@ -30,6 +30,7 @@ def doctor(conn: psycopg.Connection, url: str, folder: Path | None) -> list[Chec
         Probe("hot keys", metrics.hot_keys),
         Probe("projections", partial(metrics.files, folder)),
         Probe("views", partial(metrics.views, folder), primary=True),
+        Probe("captures", partial(captures.captures, folder), primary=True),
         Probe("server version", server.version, installed=False),
         Probe("settings", server.settings, installed=False),
         Probe("connections", server.connections, installed=False),

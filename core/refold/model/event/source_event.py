@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import ErrorDetails
 
 from refold.model.event import timestamps
@@ -63,6 +63,16 @@ def _storable(value: object) -> dict[str, Any]:
     return value.copy()
 
 
+RESERVED = "capture:"
+"""Beginning of the ids of captured rows, which only the database chooses."""
+
+
+def _own_id(value: str) -> str:
+    if value.startswith(RESERVED):
+        raise ValueError(f'must not begin with "{RESERVED}", which is reserved for events of captured tables')
+    return value
+
+
 Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=r"^[^\x00]*$")]
 
 
@@ -77,7 +87,7 @@ class SourceEvent(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    id: Text
+    id: Annotated[Text, AfterValidator(_own_id)]
     """The permanent id of the event: the log accepts each id once."""
     user_id: Text | None = None
     """The user who acted; null if the user is unknown."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from refold.model.event.exact_json import metadata_json
 from refold.model.event.jsonb_limits import plain_text
-from refold.model.event.source_event import MAX_CHARACTERS, MAX_VERSION, SourceEvent
+from refold.model.event.source_event import MAX_CHARACTERS, MAX_VERSION, RESERVED, SourceEvent
 from refold.model.event.timestamps import EARLIEST_MS, LATEST_MS, from_epoch_ms, to_utc
 
 _ORDINARY_TIME = re.compile(
@@ -55,7 +55,7 @@ def quick(fields: dict[Any, Any]) -> WireEvent | None:
     """
     get = fields.get
     event_id, user_id, action, ts = get("id"), get("user_id"), get("action"), get("ts")
-    if not ordinary(event_id) or not ordinary(action) or not (user_id is None or ordinary(user_id)):
+    if not ordinary_id(event_id) or not ordinary(action) or not (user_id is None or ordinary(user_id)):
         return None
     known = 3 + ("user_id" in fields)
     written = quick_time(ts)
@@ -80,8 +80,13 @@ def quick(fields: dict[Any, Any]) -> WireEvent | None:
     return WireEvent(event_id, user_id, action, written, metadata, version)
 
 
+def ordinary_id(text: Any) -> TypeGuard[str]:
+    """Return whether a text is certainly valid as the id of a producer's event. Pure."""
+    return ordinary(text) and not text.startswith(RESERVED)
+
+
 def ordinary(text: Any) -> TypeGuard[str]:
-    """Return whether a text is certainly valid as id, user or action. Pure.
+    """Return whether a text is certainly valid as user or action. Pure.
 
     What can be printed has no NUL and no lone surrogate.
     """

@@ -57,6 +57,8 @@ def first_missed(conn: psycopg.Connection, asleep_txid: int) -> Missed | None:
             FROM refold.first_unread(%s::pg_snapshot, NULL, NULL, NULL, 1)
             -- Who turned it off for a role (for two-phase commit) has chosen to wait for the poll.
             WHERE NOT EXISTS (SELECT FROM pg_db_role_setting AS s WHERE 'refold.notify=off' = ANY (s.setconfig))
+            -- And so has the author of a capture with two_phase.
+              AND NOT (starts_with(event_id, 'capture:') AND EXISTS (SELECT FROM refold.captures WHERE two_phase))
             """,
             (str(asleep_txid), str(Snapshot(asleep_txid + 1, asleep_txid + 1, ()))),
         ).fetchone()

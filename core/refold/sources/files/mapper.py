@@ -21,7 +21,7 @@ from refold.model.event.exact_json import encode, parse_json_line, string
 from refold.model.event.jsonb_limits import SURELY_SMALL
 from refold.model.event.source_event import MAX_VERSION, SourceEvent, reasons
 from refold.model.event.spellings import as_iso
-from refold.model.event.wire import WireEvent, ordinary, quick, quick_time, wire
+from refold.model.event.wire import WireEvent, ordinary, ordinary_id, quick, quick_time, wire
 from refold.sources.files.identity import STDIN, joined_id, row_id
 from refold.sources.files.lookup import EMPTY, Lookup
 from refold.sources.files.mapping import FIELDS, ID_REMEDY, IN_METADATA, Mapping, did_you_mean
@@ -144,7 +144,12 @@ class Mapper:
             return None
         user_id = row.fixed_user if row.user is None else fields[row.user] or row.fixed_user
         action = row.fixed_action if row.action is None else fields[row.action]
-        if ts is None or not ordinary(event_id) or not ordinary(action) or not (user_id is None or ordinary(user_id)):
+        if (
+            ts is None
+            or not ordinary_id(event_id)
+            or not ordinary(action)
+            or not (user_id is None or ordinary(user_id))
+        ):
             return None
         # What was decoded from UTF-8 has no half characters, and a line has no NUL.
         values = [key + string(value) for key, column in row.keys if (value := fields[column])]

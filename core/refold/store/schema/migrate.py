@@ -121,6 +121,7 @@ def _install(conn: psycopg.Connection, url: str) -> None:
     _apply(conn, sql_dir() / "roles" / "roles.sql")
     conn.execute("CREATE SCHEMA IF NOT EXISTS refold AUTHORIZATION refold_owner")
     conn.execute("CREATE SCHEMA IF NOT EXISTS refold_builds AUTHORIZATION refold_worker")
+    conn.execute("CREATE SCHEMA IF NOT EXISTS refold_captures AUTHORIZATION refold_capture")
     conn.execute("CREATE SCHEMA IF NOT EXISTS metrics AUTHORIZATION refold_worker")
     _apply(conn, sql_dir() / "roles" / "owners.sql")
     # For migrations of older versions.

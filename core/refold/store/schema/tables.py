@@ -70,6 +70,8 @@ TIME = DateTime(timezone=True)
 BYTEWISE = Text(collation="C")
 
 positions = Sequence("events_position", metadata=metadata, schema=SCHEMA, data_type=BigInteger, cache=1)
+# Part of the ids of captured rows. Nothing reads the numbers in their order, so that a session may keep some.
+capture_ordinals = Sequence("capture_ordinals", metadata=metadata, schema=SCHEMA, data_type=BigInteger, cache=32)
 
 # `txid` comes before `position`: defaults are evaluated in this order, and a position that is drawn before
 # its transaction has an id could land in a segment that was sealed in between.
@@ -722,4 +724,66 @@ pressure_signals = Table(
     CheckConstraint("level BETWEEN 0 AND 2", "level"),
     postgresql_with={"fillfactor": "50"},
     comment="What holds producers back: one row a signal, measured by a duty of workers. See refold.pressure.",
+)
+
+captures = Table(
+    "captures",
+    metadata,
+    Column("capture_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("table_schema", Text, nullable=False),
+    Column("table_name", Text, nullable=False),
+    Column("definition", Text, nullable=False, comment="Text of its file, as it was deployed."),
+    Column("fingerprint", Text, nullable=False, comment="Hash of the SQL that was generated."),
+    Column("operations", ARRAY(Text), nullable=False),
+    Column("key", ARRAY(Text), nullable=False, comment="Columns that identify a row; empty: no backfill."),
+    Column("columns", ARRAY(Text), nullable=False, comment="Names and types of the table's columns at the deploy."),
+    Column("functions", JSONB, nullable=False, comment="MD5 of the body of each function, by its name."),
+    Column("triggers", JSONB, nullable=False, comment="Names of the triggers of each table, by the table."),
+    Column("two_phase", Boolean, nullable=False, comment="Whether its events come without a NOTIFY."),
+    Column("created_at", TIME, nullable=False, server_default=func.now()),
+    Column("changed_at", TIME, nullable=False, server_default=func.now()),
+    Column("changed_by", Text, nullable=False, server_default=text("session_user")),
+    UniqueConstraint("name"),
+    CheckConstraint("name ~ '^[a-z_][a-z0-9_]{0,39}$'", "name"),
+    CheckConstraint("operations <> '{}' AND operations <@ '{insert,update,delete,truncate}'::text[]", "operations"),
+    comment="Captured tables, with what was generated for each; `refold doctor` compares.",
+)
+
+# Writers of captured tables only insert here, so that none of them waits for another's row.
+capture_gaps = Table(
+    "capture_gaps",
+    metadata,
+    Column("gap_id", BigInteger, Identity(always=True), primary_key=True),
+    # No foreign key, whose lock on the capture would make writers wait for a deploy.
+    Column("capture_id", BigInteger, nullable=False),
+    Column("at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("txid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
+    Column("operation", Text, comment="Operation of the statement without events; null: a pause by command."),
+    Column(
+        "pauses", Boolean, nullable=False, server_default=text("false"), comment="The capture pauses while it is true."
+    ),
+    Column("sqlstate", Text, comment="SQLSTATE of the error; null: the capture was paused."),
+    Column("error", Text),
+    CheckConstraint("operation IN ('insert', 'update', 'delete', 'truncate')", "operation"),
+    Index("capture_gaps_pausing", "capture_id", postgresql_where=text("pauses")),
+    Index("capture_gaps_by_capture", "capture_id", "gap_id"),
+    comment="Statements on captured tables without events, and pauses; a backfill that begins later closes them.",
+)
+
+backfills = Table(
+    "backfills",
+    metadata,
+    Column("backfill_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("capture_id", BigInteger, ForeignKey("refold.captures.capture_id", ondelete="CASCADE"), nullable=False),
+    Column("started_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("snapshot", PgSnapshot, nullable=False, comment="Gaps of transactions in it are closed at the end."),
+    Column("last", ARRAY(Text), comment="Key of the last row that was read; null: none yet."),
+    Column("seen", BigInteger, nullable=False, server_default=text("0"), comment="Rows that were read."),
+    Column("added", BigInteger, nullable=False, server_default=text("0"), comment="Rows without an event until then."),
+    Column("stepped_at", TIME),
+    Column("finished_at", TIME),
+    CheckConstraint("added <= seen", "added"),
+    Index("backfills_one_open", "capture_id", unique=True, postgresql_where=text("finished_at IS NULL")),
+    comment="Backfills of captures: how far each has read its table, in the order of the key.",
 )

@@ -1,0 +1,1 @@
+"""Deploys, checks, drops and backfills captures."""

@@ -1,0 +1,450 @@
+"""The SQL of a capture: functions that make events of rows, and the triggers that call them.
+
+A live event has the id `capture:NAME:KEY:OPERATION:XID.ORDINAL`. The transaction and an ordinal that is never used
+again make it another event each time: A → B → A, or a DELETE and an INSERT of the same key. The event of a row that a
+backfill reads has the id `capture:NAME:KEY:insert:backfill`. So the ledger itself says whether a row has an event of
+its insert: an id that begins with `capture:NAME:KEY:insert:`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from refold.model.capture.capture_file import CaptureFile, Expressions, Operation
+from refold.model.capture.shape import Column, TableShape
+from refold.model.sql_text import ident, indent, quoted
+
+SCHEMA = "refold_captures"
+"""Schema of the generated functions."""
+DIRECT = 16
+"""Rows from which a statement's events are made in one query, in a subtransaction of its own."""
+
+# A writer's settings must not change what an event is.
+_SETTINGS = {
+    "search_path": "pg_catalog, pg_temp",
+    "DateStyle": "'ISO, YMD'",
+    "IntervalStyle": "'postgres'",
+    "TimeZone": "'UTC'",
+    "extra_float_digits": "1",
+    "bytea_output": "'hex'",
+    "standard_conforming_strings": "on",
+}
+_PLAIN_KEYS = frozenset({"smallint", "integer", "bigint", "uuid", "boolean", "oid", "date"})
+"""Types whose texts hold none of the characters that separate the parts of an id."""
+
+_TABLES: dict[Operation, str] = {
+    "insert": "AFTER INSERT ON {table}\n    REFERENCING NEW TABLE AS new_rows",
+    "update": "AFTER UPDATE ON {table}\n    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows",
+    "delete": "AFTER DELETE ON {table}\n    REFERENCING OLD TABLE AS old_rows",
+    "truncate": "AFTER TRUNCATE ON {table}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedFunction:
+    """A function of a capture.
+
+    Args:
+        name: its name in the schema of functions.
+        arguments: the types of its arguments, as SQL.
+        text: the statement that creates it.
+    """
+
+    name: str
+    arguments: str
+    text: str
+
+    @property
+    def signature(self) -> str:
+        """The function as SQL names it."""
+        return f"{SCHEMA}.{ident(self.name)}({self.arguments})"
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A trigger of a capture, on the table or on one of its partitions.
+
+    Args:
+        name: its name.
+        schema: schema of the table.
+        table: the table.
+        text: the statement that creates it.
+    """
+
+    name: str
+    schema: str
+    table: str
+    text: str
+
+    @property
+    def on(self) -> str:
+        """The table as SQL names it."""
+        return f"{ident(self.schema)}.{ident(self.table)}"
+
+    @property
+    def always(self) -> str:
+        """The statement that lets it fire in every replication role of a session."""
+        return f"ALTER TABLE {self.on} ENABLE ALWAYS TRIGGER {ident(self.name)}"
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureSql:
+    """All statements of a capture.
+
+    Args:
+        functions: its functions.
+        triggers: its triggers.
+        grants: what its role needs to read the table for a backfill.
+        key: columns that identify a row; empty if there are none, and so no backfill.
+    """
+
+    functions: tuple[GeneratedFunction, ...]
+    triggers: tuple[Trigger, ...]
+    grants: tuple[str, ...]
+    key: tuple[str, ...]
+
+    def statements(self) -> list[str]:
+        """Return all statements in their order."""
+        made = [one.text for one in self.functions] + list(self.grants)
+        return made + [text for one in self.triggers for text in (one.text, one.always)]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all statements."""
+        return hashlib.sha256("\n".join(self.statements()).encode()).hexdigest()[:32]
+
+
+def key_of(capture: CaptureFile, table: TableShape) -> tuple[str, ...]:
+    """Return the columns that identify a row: those of the file, else the primary key; empty if there are none."""
+    return table.primary_key if capture.id is None else capture.id
+
+
+def generate(capture: CaptureFile, capture_id: int, table: TableShape) -> CaptureSql:
+    """Return the SQL of a capture that was checked against its table.
+
+    Args:
+        capture: the file.
+        capture_id: number of the capture in refold.captures.
+        table: the table.
+    """
+    key = key_of(capture, table)
+    maker = _Maker(capture, capture_id, table, [one for one in map(table.column, key) if one is not None])
+    functions = [maker.trigger_function(operation) for operation in capture.expressions]
+    grants: list[str] = []
+    if key and "insert" in capture.expressions:
+        functions.append(maker.backfill())
+        grants = [
+            f"GRANT USAGE ON SCHEMA {ident(table.schema)} TO refold_capture",
+            f"GRANT SELECT ON {ident(table.schema)}.{ident(table.name)} TO refold_capture",
+        ]
+    triggers = []
+    # A statement on a partition fires the triggers of the partition only.
+    for schema, name in ((table.schema, table.name), *table.partitions):
+        on = f"{ident(schema)}.{ident(name)}"
+        for operation in capture.expressions:
+            trigger = trigger_name(capture.name, operation)
+            text = (
+                f"CREATE OR REPLACE TRIGGER {ident(trigger)}\n    {_TABLES[operation].format(table=on)}\n"
+                f"    FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.{ident(f'{capture.name}_{operation}')}()"
+            )
+            triggers.append(Trigger(trigger, schema, name, text))
+        if "delete" in capture.expressions and "truncate" not in capture.expressions:
+            trigger = trigger_name(capture.name, "truncate")
+            text = (
+                f"CREATE OR REPLACE TRIGGER {ident(trigger)}\n    BEFORE TRUNCATE ON {on}\n"
+                f"    FOR EACH STATEMENT EXECUTE FUNCTION refold.refuse_truncate({quoted(capture.name)})"
+            )
+            triggers.append(Trigger(trigger, schema, name, text))
+    return CaptureSql(tuple(functions), tuple(triggers), tuple(grants), key)
+
+
+def trigger_name(capture: str, operation: Operation) -> str:
+    """Return the name of a trigger."""
+    return f"refold_{capture}_{operation}"
+
+
+class _Maker:
+    """Writes the functions of one capture."""
+
+    def __init__(self, capture: CaptureFile, capture_id: int, table: TableShape, key: list[Column]) -> None:
+        self.capture, self.id, self.table, self.key = capture, capture_id, table, key
+
+    def trigger_function(self, operation: Operation) -> GeneratedFunction:
+        expressions = self.capture.expressions[operation]
+        work = {
+            "insert": self._insert, "update": self._update, "delete": self._delete, "truncate": self._truncate,
+        }[operation](expressions)  # fmt: skip
+        pausing = self.capture.on_error == "pause"
+        if pausing:
+            work = f"""\
+BEGIN
+{indent(work)}
+EXCEPTION WHEN OTHERS THEN
+    -- A serialization failure or a deadlock is the writer's: its transaction has to run again.
+    IF SQLSTATE LIKE '40%' THEN
+        RAISE;
+    END IF;
+    INSERT INTO refold.capture_gaps (capture_id, operation, pauses, sqlstate, error)
+    VALUES ({self.id}, {quoted(operation)}, true, SQLSTATE, SQLERRM);
+END;"""
+        quiet, loud, ring = "", "", ""
+        if self.capture.two_phase:
+            # PREPARE TRANSACTION fails after a NOTIFY: workers find these events at their next poll.
+            ring = "\n    ring CONSTANT text := coalesce(current_setting('refold.notify', true), 'on');"
+            quiet = "    PERFORM set_config('refold.notify', 'off', true);\n"
+            loud = "    PERFORM set_config('refold.notify', ring, true);\n"
+        body = f"""\
+DECLARE
+    xid CONSTANT text := pg_catalog.pg_current_xact_id()::text;
+    many bigint;{ring}
+BEGIN
+    IF EXISTS (SELECT FROM refold.capture_gaps AS g WHERE g.capture_id = {self.id} AND g.pauses) THEN
+        INSERT INTO refold.capture_gaps (capture_id, operation) VALUES ({self.id}, {quoted(operation)});
+        RETURN NULL;
+    END IF;
+{quiet}    <<work>>
+    BEGIN
+{indent(work, 8)}
+    END work;
+{loud}    RETURN NULL;
+END"""
+        return self._function(f"{self.capture.name}_{operation}", "", "", "trigger", body)
+
+    def _function(self, name: str, parameters: str, types: str, returns: str, body: str) -> GeneratedFunction:
+        pinned = "\n".join(f"SET {setting} = {value}" for setting, value in _SETTINGS.items())
+        text = (
+            f"CREATE OR REPLACE FUNCTION {SCHEMA}.{ident(name)}({parameters}) RETURNS {returns}\n"
+            f"LANGUAGE plpgsql SECURITY DEFINER\n{pinned}\n"
+            f"AS $capture$\n#variable_conflict use_column\n{body}\n$capture$"
+        )
+        return GeneratedFunction(name, types, text)
+
+    def _key(self, row: str) -> str:
+        """Return the SQL of the text that stands for a row in ids."""
+        if not self.key:
+            return "''"
+        parts = []
+        for column in self.key:
+            text = f"{row}.{ident(column.name)}::text"
+            if column.type not in _PLAIN_KEYS:
+                for sign in "%:,~":
+                    text = f"replace({text}, '{sign}', '%{ord(sign):02X}')"
+            parts.append(text)
+        joined = " || ',' || ".join(parts)
+        plain = all(column.type in _PLAIN_KEYS for column in self.key)
+        return joined if plain and len(parts) == 1 else f"refold.short_key({joined})"
+
+    def _begin(self, row: str, operation: Operation) -> str:
+        """Return the SQL of the beginning of an id."""
+        return f"{quoted(f'capture:{self.capture.name}:')} || {self._key(row)} || {quoted(f':{operation}:')}"
+
+    def _live(self, row: str, operation: Operation) -> str:
+        return f"{self._begin(row, operation)} || xid || '.' || nextval('refold.capture_ordinals')::text"
+
+    def _fields(self, expressions: Expressions) -> list[str]:
+        """Return the SQL of user, action, time and metadata; a comment in an expression ends with its line."""
+        types = {"user": "text", "action": "text", "time": "timestamptz", "metadata": "jsonb"}
+        made = {field: f"(\n{text}\n)::pg_catalog.{types[field]}" for field, text in expressions.items()}
+        made["metadata"] = f"coalesce({made['metadata']}, '{{}}')"
+        return list(made.values())
+
+    def _insert(self, expressions: Expressions) -> str:
+        fields = ", ".join(self._fields(expressions))
+        return f"""\
+SELECT count(*) INTO many FROM new_rows;
+PERFORM refold.ensure_capture_room(many);
+IF many >= {DIRECT} THEN
+    BEGIN
+        INSERT INTO refold.events (event_id, user_id, action, ts, metadata)
+        SELECT {self._live("new", "insert")}, {fields}
+        FROM new_rows AS new CROSS JOIN LATERAL (SELECT new.*) AS row;
+        EXIT work;
+    EXCEPTION WHEN OTHERS THEN
+        -- Row by row below: what is wrong with a row is set aside, and what is wrong with the log is raised again.
+        IF SQLSTATE ~ '^(40|53|55|57|58)' THEN
+            RAISE;
+        END IF;
+    END;
+END IF;
+{self._rows("FOR new IN SELECT * FROM new_rows LOOP", ["row := new;"], "new", "insert", expressions)}"""
+
+    def _update(self, expressions: Expressions) -> str:
+        loop = """\
+-- The rows of both tables come in one order.
+FOR pair IN
+    SELECT o.was, n.is_now
+    FROM (SELECT row_number() OVER () AS place, x AS was FROM old_rows AS x) AS o
+    JOIN (SELECT row_number() OVER () AS place, x AS is_now FROM new_rows AS x) AS n USING (place)
+    ORDER BY place
+LOOP"""
+        watched = self.capture.columns
+        changed = "new *<> old"
+        if watched is not None:
+            one, two = (", ".join(f"{row}.{ident(column)}" for column in watched) for row in ("new", "old"))
+            changed = f"(SELECT x FROM (SELECT {one}) AS x) *<> (SELECT x FROM (SELECT {two}) AS x)"
+        steps = ["old := pair.was;", "new := pair.is_now;", "row := new;"]
+        count = "SELECT count(*) INTO many FROM new_rows;\nPERFORM refold.ensure_capture_room(many);\n"
+        return count + self._rows(loop, steps, "new", "update", expressions, changed=changed)
+
+    def _delete(self, expressions: Expressions) -> str:
+        before = ""
+        if self.key and "insert" in self.capture.expressions:
+            fields = ", ".join(self._fields(self.capture.expressions["insert"]))
+            before = f"""\
+IF backfilling AND NOT EXISTS ({self._known("old")}) THEN
+    -- The backfill has not read this row, and cannot any more.
+    new := old;
+    BEGIN
+        SELECT at, {self._begin("new", "insert")} || 'backfill', {fields}, 1, NULL INTO one;
+        one.reason := refold.captured_problem(one.user_id, one.action, one.ts, one.metadata);
+    EXCEPTION WHEN OTHERS THEN
+        IF SQLSTATE ~ '^(40|53|55|57|58)' THEN
+            RAISE;
+        END IF;
+        one.reason := SQLERRM;
+    END;
+    PERFORM refold.store_before_delete({quoted(self.capture.name)}, one, row_to_json(old)::text);
+END IF;"""
+        steps = ["row := old;", *([before] if before else [])]
+        loop = "FOR old IN SELECT * FROM old_rows LOOP"
+        count = "SELECT count(*) INTO many FROM old_rows;\nPERFORM refold.ensure_capture_room(many * 2);\n"
+        return count + self._rows(loop, steps, "old", "delete", expressions)
+
+    def _truncate(self, expressions: Expressions) -> str:
+        begin = quoted(f"capture:{self.capture.name}::truncate:")
+        steps = f"""\
+DECLARE
+    one refold.parsed_event;
+BEGIN
+    PERFORM refold.ensure_capture_room(1);
+    BEGIN
+        SELECT 1, {begin} || xid || '.' || nextval('refold.capture_ordinals')::text,
+               {", ".join(self._fields(expressions))}, 1, NULL INTO one;
+        one.reason := refold.captured_problem(one.user_id, one.action, one.ts, one.metadata);
+    EXCEPTION WHEN OTHERS THEN
+        one.reason := SQLERRM;
+    END;
+    IF one.reason IS NULL THEN
+        PERFORM refold.store_captured(ARRAY[one]);
+    ELSE
+        PERFORM refold.set_aside({quoted(self.capture.name)}, one.reason, 'TRUNCATE');
+    END IF;
+END;"""
+        return steps
+
+    def _rows(
+        self,
+        loop: str,
+        steps: list[str],
+        row: str,
+        operation: Operation,
+        expressions: Expressions,
+        *,
+        changed: str | None = None,
+        event_id: str | None = None,
+        single: str = "many = 1",
+    ) -> str:
+        """Return the loop that makes events one by one: an error of an expression costs its own row only.
+
+        The block around the expressions only reads, so that it has no transaction id of its own.
+        """
+        fields = ", ".join(self._fields(expressions))
+        made_id = event_id or self._live(row, operation)
+        make = f"""\
+BEGIN
+    SELECT at, {made_id}, {fields}, 1, NULL INTO one;
+    one.reason := refold.captured_problem(one.user_id, one.action, one.ts, one.metadata);
+EXCEPTION WHEN OTHERS THEN
+    IF SQLSTATE ~ '^(40|53|55|57|58)' THEN
+        RAISE;
+    END IF;
+    one := NULL;
+    one.ordinal := at;
+    one.reason := SQLERRM;
+END;
+IF one.reason IS NOT NULL THEN
+    PERFORM refold.set_aside({quoted(self.capture.name)}, one.reason, row_to_json({row})::text);
+ELSIF {single} THEN
+    INSERT INTO refold.events (event_id, user_id, action, ts, metadata)
+    VALUES (one.event_id, one.user_id, one.action, one.ts, one.metadata);
+ELSE
+    made := made || one;
+    IF cardinality(made) >= 1000 THEN
+        PERFORM refold.store_captured(made);
+        made := '{{}}';
+    END IF;
+END IF;"""
+        if changed is not None:
+            make = f"IF {changed} THEN\n{indent(make)}\nEND IF;"
+        backfilling = ""
+        if operation == "delete" and self.key and "insert" in self.capture.expressions:
+            backfilling = (
+                "\n    backfilling CONSTANT boolean := EXISTS (\n"
+                f"        SELECT FROM refold.backfills AS b WHERE b.capture_id = {self.id} AND b.finished_at IS NULL);"
+            )
+        inner = indent("\n".join(["at := at + 1;", *steps, make]))
+        return f"""\
+DECLARE
+    -- Of the same names as in the expressions; they hide those of the trigger.
+    new record;
+    old record;
+    row record;
+    pair record;
+    at integer := 0;
+    one refold.parsed_event;
+    made refold.parsed_event[] := '{{}}';{backfilling}
+BEGIN
+{indent(loop)}
+{indent(inner)}
+    END LOOP;
+    IF cardinality(made) > 0 THEN
+        PERFORM refold.store_captured(made);
+    END IF;
+END;"""
+
+    def _known(self, row: str) -> str:
+        """Return the query for the event of a row's insert: the ledger has an id that begins like it."""
+        begin = self._begin(row, "insert")
+        # A semicolon is what follows the colon at the end.
+        after = f"{quoted(f'capture:{self.capture.name}:')} || {self._key(row)} || ':insert;'"
+        return (
+            f"SELECT FROM refold.event_ids AS k WHERE k.event_id >= ({begin}) COLLATE \"C\""
+            f" AND k.event_id < ({after}) COLLATE \"C\""
+        )  # fmt: skip
+
+    def backfill(self) -> GeneratedFunction:
+        """Return the function that reads one step of the table, in the order of its key."""
+        columns = ", ".join(f"t.{ident(column.name)}" for column in self.key)
+        bounds = ", ".join(f"$1[{at}]::{column.type}" for at, column in enumerate(self.key, 1))
+        table = f"{ident(self.table.schema)}.{ident(self.table.name)}"
+        select = f"SELECT t.* FROM {table} AS t"
+        order = f" ORDER BY {columns} LIMIT $2"
+        keys = ", ".join(f"new.{ident(column.name)}::text" for column in self.key)
+        rows = self._rows(
+            f"FOR new IN EXECUTE CASE WHEN after IS NULL THEN {quoted(select + order)}\n"
+            f"    ELSE {quoted(f'{select} WHERE ({columns}) > ({bounds}){order}')} END USING after, most\nLOOP",
+            [
+                "row := new;",
+                f"last := ARRAY[{keys}];",
+                "seen := seen + 1;",
+                f"CONTINUE WHEN EXISTS ({self._known('new')});",
+                "added := added + 1;",
+            ],
+            "new",
+            "insert",
+            self.capture.expressions["insert"],
+            event_id=f"{self._begin('new', 'insert')} || 'backfill'",
+            single="false",
+        )
+        body = f"""\
+DECLARE
+    xid CONSTANT text := pg_catalog.pg_current_xact_id()::text;
+BEGIN
+    seen := 0;
+    added := 0;
+    PERFORM refold.ensure_capture_room(most);
+{indent(rows)}
+END"""
+        parameters = "after text[], most integer, OUT seen bigint, OUT added bigint, OUT last text[]"
+        return self._function(f"{self.capture.name}_backfill", parameters, "text[], integer", "record", body)
