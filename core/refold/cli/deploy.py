@@ -67,7 +67,7 @@ def deploy(
       refold deploy --no-promote        build only; `refold promote` goes live
       refold deploy --starters          the projections that come with refold
     """
-    from refold.cli import captured
+    from refold.cli import capture_plan
     from refold.engine.deployment.deploy import deploy as deploy_builds
     from refold.engine.deployment.deploy import plan as plan_of
     from refold.engine.deployment.deploy import refused
@@ -106,20 +106,20 @@ def deploy(
                 recreate_foreign=recreate_views,
                 scanned=costly,
             )
-        changes = captured.captures_of(database_url, _beside(captures_beside(chosen)), mistakes)
+        changes = capture_plan.captures_of(database_url, _beside(captures_beside(chosen)), mistakes)
         if mistakes:
             raise at_once(sorted(each(mistakes), key=_place))
         todo = plan_of(conn, loading.definitions)
         todo = [replace(one, because=one.because or _AGAIN) if one.projection in lost else one for one in todo]
         if not json:
             _show_plan(todo)
-            captured.show_captures(changes, sql=dry_run)
+            capture_plan.show_captures(changes, sql=dry_run)
         if dry_run:
             if json:
                 as_json(
                     {
                         "plan": [_change(one) for one in todo],
-                        "captures": [captured.capture_change(one) for one in changes],
+                        "captures": [capture_plan.capture_change(one) for one in changes],
                         "scans": [scan_as_dict(one) for one in costly],
                         "left_out": [one.path for one in left_out],
                     }
@@ -154,16 +154,16 @@ def deploy(
         if not json:
             tell_costs(costly, chosen, loading.definitions)
         tidy(conn)
-    made = captured.deploy_captures(database_url, changes)
+    made = capture_plan.deploy_captures(database_url, changes)
     if not json:
         for name in made:
             line(f"{name}: captured")
-        captured.show_backfills(changes)
+        capture_plan.show_backfills(changes)
     if json:
         as_json(
             {
                 "plan": [_change(one) for one in todo],
-                "captures": [captured.capture_change(one) for one in changes],
+                "captures": [capture_plan.capture_change(one) for one in changes],
                 "builds": [build_as_dict(build) for build in builds],
                 "views": shown,
                 "scans": [scan_as_dict(one) for one in costly],
