@@ -36,6 +36,45 @@ def test_each_event_is_answered_in_order(producer: Connection, admin: Connection
     assert stored(admin) == ids(more)
 
 
+@pytest.mark.parametrize("repeated", [None, 5, 1500, 2400], ids=str)
+def test_all_of_a_large_batch_is_answered_wherever_its_copy_stops(
+    producer: Connection, admin: Connection, repeated: int | None
+) -> None:
+    """Events are checked while the server stores those before them."""
+    offered = events(2500)
+    offered[2000] = {"id": "broken", "action": "view"}
+    if repeated is not None:
+        offered[repeated] = offered[repeated - 1]
+    receipts = append(producer, offered)
+    assert [receipt.event_id for receipt in receipts] == [event["id"] for event in offered]
+    expected = ["accepted"] * 2500
+    expected[2000] = "invalid"
+    if repeated is not None:
+        expected[repeated] = "duplicate"
+    assert [str(receipt.answer) for receipt in receipts] == expected
+    producer.commit()
+    wanted = [event["id"] for event, answer in zip(offered, expected, strict=True) if answer == "accepted"]
+    assert sorted(stored(admin)) == sorted(wanted)
+    order = admin.execute("SELECT event_id FROM refold.events ORDER BY position").fetchall()
+    assert [event_id for (event_id,) in order] == wanted
+
+
+def test_what_cannot_be_looked_at_leaves_the_transaction_as_it_was(producer: Connection, admin: Connection) -> None:
+    class Strange(dict[str, Any]):
+        def keys(self) -> Any:
+            raise RuntimeError("strange")
+
+        __iter__ = keys
+
+    offered: list[Any] = [*events(1500), Strange(id="x")]
+    append(producer, events(1, "before-"))
+    with pytest.raises(RuntimeError, match="strange"):
+        append(producer, offered)
+    append(producer, events(1, "after-"))
+    producer.commit()
+    assert stored(admin) == ids(events(1, "after-") + events(1, "before-"))
+
+
 @SIZES
 def test_every_answer_at_once(producer: Connection, admin: Connection, size: int) -> None:
     append(producer, [{"id": "known", "action": "view", "ts": 0}, {"id": "other", "action": "view", "ts": 0}])

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from typing import Any, NamedTuple
 
 import psycopg
@@ -83,25 +84,24 @@ def append(
             just appended one of the events; retry the whole transaction.
     """
     offered = list(events)
-    good: list[WireEvent] = []
     place: list[int] = []
     invalid: dict[int, Receipt] = {}
-    for at, one in enumerate(offered):
-        event = quick(one) if type(one) is dict else None
-        if event is not None:
-            good.append(event)
+
+    def valid() -> Iterator[WireEvent]:
+        for at, one in enumerate(offered):
+            event = quick(one) if type(one) is dict else None
+            if event is None:
+                try:
+                    event = wire(one if isinstance(one, SourceEvent) else SourceEvent.model_validate(_plain(one)))
+                except ValidationError as error:
+                    given = one.get("id") if isinstance(one, Mapping) else None
+                    invalid[at] = Receipt(given if isinstance(given, str) else None, Answer.invalid, reasons(error))
+                    continue
             place.append(at)
-            continue
-        try:
-            event = wire(one if isinstance(one, SourceEvent) else SourceEvent.model_validate(_plain(one)))
-        except ValidationError as error:
-            given = one.get("id") if isinstance(one, Mapping) else None
-            invalid[at] = Receipt(given if isinstance(given, str) else None, Answer.invalid, reasons(error))
-        else:
-            good.append(event)
-            place.append(at)
+            yield event
+
     with _atomic(conn):
-        stored = store(conn, good, optimistic=optimistic)
+        stored = store_coming(conn, valid(), len(offered), optimistic=optimistic)
         answered = zip(place, stored, strict=True)
         conflicts = {at: receipt for at, receipt in answered if receipt.answer is Answer.conflict}
         for at, receipt in (invalid | conflicts).items():
@@ -125,12 +125,30 @@ def store(conn: psycopg.Connection, events: Sequence[WireEvent], *, optimistic: 
         events: events to store, in order.
         optimistic: try a large batch as COPY first.
     """
-    if not events:
-        return []
+    return store_coming(conn, iter(events), len(events), optimistic=optimistic)
+
+
+def store_coming(
+    conn: psycopg.Connection, coming: Iterator[WireEvent], most: int, *, optimistic: bool = True
+) -> list[Receipt]:
+    """Store validated events as they come, and return a receipt for each: the server works while the next are made.
+
+    Args:
+        conn: the caller's connection and transaction.
+        coming: events to store, in order; it is read to its end.
+        most: events that may come.
+        optimistic: try a large batch as COPY first.
+    """
     # The caller's session may speak an encoding in which not every text can be sent.
     plain = conn.info.encoding == "utf-8"
-    if plain and optimistic and len(events) >= BULK and _copy(conn, events):
-        return [Receipt(event.id, Answer.accepted) for event in events]
+    events: list[WireEvent] = []
+    if plain and optimistic and most >= BULK:
+        events, copied = _copy(conn, coming, most)
+        if copied:
+            return [Receipt(event.id, Answer.accepted) for event in events]
+    events += coming
+    if not events:
+        return []
     if len(events) < BULK or not plain:
         query, parameters = _ADMIT_JSON, [_sendable(conn, "[" + ",".join(map(_json, events)) + "]")]
     else:
@@ -198,23 +216,34 @@ def _atomic(conn: psycopg.Connection) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def _copy(conn: psycopg.Connection, events: Sequence[WireEvent]) -> bool:
-    """Try one COPY under a savepoint; return False if an id is in the ledger, or the last segment is full."""
-    if len({event.id for event in events}) < len(events):
-        return False
-    conn.execute("SELECT refold.ensure_room(%s)", (len(events),))
+class _Repeated(Exception):
+    """Two events of a batch have one id."""
+
+
+def _copy(conn: psycopg.Connection, coming: Iterator[WireEvent], most: int) -> tuple[list[WireEvent], bool]:
+    """Try one COPY under a savepoint; return the events that were read, and whether all are stored.
+
+    They are not if an id comes twice or is in the ledger, or if the last segment is full.
+    """
+    events: list[WireEvent] = []
+    ids: set[str] = set()
+    conn.execute("SELECT refold.ensure_room(%s)", (most,))
     try:
         with conn.transaction(), conn.cursor() as cursor, cursor.copy(_COPY) as copy:
-            for at in range(0, len(events), CHUNK):
-                copy.write("".join(map(_copy_line, events[at : at + CHUNK])))
-    except psycopg.errors.UniqueViolation:
-        return False
+            while chunk := list(islice(coming, CHUNK)):
+                events += chunk
+                ids.update([event.id for event in chunk])
+                if len(ids) < len(events):
+                    raise _Repeated
+                copy.write("".join(map(_copy_line, chunk)))
+    except (psycopg.errors.UniqueViolation, _Repeated):
+        return events, False
     except psycopg.errors.CheckViolation as error:
         # No constraint: others drew the positions that were free a moment ago. `refold.admit` makes room.
         if error.diag.constraint_name is not None:
             raise
-        return False
-    return True
+        return events, False
+    return events, True
 
 
 def _copy_line(event: WireEvent) -> str:
