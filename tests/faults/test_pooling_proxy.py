@@ -66,7 +66,7 @@ def proxied(server: ServerUnderTest, admin: Connection, login: sql.Identifier) -
 
 def with_settings(admin: Connection, login: sql.Identifier) -> None:
     """What the refusal tells one to do."""
-    for name in ("TimeZone", "DateStyle", "search_path", "lc_numeric", "lc_monetary", "lc_time"):
+    for name in ("TimeZone", "DateStyle", "search_path", "lc_numeric", "lc_monetary", "lc_time", "lock_timeout"):
         text = sql.SQL(SESSION[name]) if name == "search_path" else sql.Literal(SESSION[name])
         admin.execute(sql.SQL("ALTER ROLE {} SET {} = {}").format(login, sql.Identifier(name), text))
     admin.execute(sql.SQL("ALTER ROLE {} SET role = refold_worker").format(login))
@@ -238,7 +238,4 @@ def test_duties_are_done_and_given_back(
     with psycopg.connect(proxied, autocommit=True) as other:
         assert other.execute(
             "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')"
-        ).fetchone() == (
-            "0",
-            "0",
-        )
+        ).fetchone() == ("0", SESSION["lock_timeout"])

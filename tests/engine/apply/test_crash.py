@@ -22,7 +22,9 @@ from tests.support.processes import deploying, rebuilding, worker
 from tests.support.sessions import advisory_locks, pids
 from tests.support.waiting import wait_until
 
-PAGE_POINTS = [point for point in POINTS if not point.startswith(("group", "load", "recover")) and point != "views"]
+PAGE_POINTS = [
+    point for point in POINTS if not point.startswith(("backfill", "group", "load", "recover")) and point != "views"
+]
 KILLED = -signal.SIGKILL
 
 

@@ -17,7 +17,9 @@ from tests.support.processes import worker
 
 from .prices import FAILING, FOLDER, Prices
 
-PAGE_POINTS = [point for point in POINTS if not point.startswith(("group", "load", "recover")) and point != "views"]
+PAGE_POINTS = [
+    point for point in POINTS if not point.startswith(("backfill", "group", "load", "recover")) and point != "views"
+]
 
 
 def test_the_others_are_applied_and_the_others_never_notice(prices: Prices) -> None:
