@@ -79,6 +79,9 @@ def test_the_first_come_from_few_segments_in_the_right_order(
 ) -> None:
     """Also where a transaction that began early wrote its last events much later."""
     small_segments(admin, 5)
+    # So that no writer has to make room, and keeps the others waiting until it commits.
+    admin.execute("UPDATE refold.settings SET segments_ahead = 10")
+    admin.execute("SELECT refold.ensure_segments()")
     random = Random(7)
     writers = [producers() for _ in range(4)]
     for number in range(120):
