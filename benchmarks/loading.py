@@ -17,6 +17,7 @@ from pathlib import Path
 import psycopg
 
 from benchmarks import dataset
+from benchmarks.appending import BULK_BASELINE
 from benchmarks.report import Figure
 from benchmarks.rounds import Comparison, alternate
 from benchmarks.server import Server
@@ -33,19 +34,6 @@ OF_A_BATCH = 0.6
 OF_A_CALL = 0.65
 
 _COLUMNS = "event_id, user_id, action, ts, metadata, version"
-_PLAIN = """
-    CREATE SEQUENCE plain_position;
-    CREATE TABLE plain_log (
-        position bigint PRIMARY KEY DEFAULT nextval('plain_position'),
-        event_id text COLLATE "C" NOT NULL UNIQUE,
-        user_id text COLLATE "C",
-        action text COLLATE "C" NOT NULL,
-        ts timestamptz NOT NULL,
-        metadata jsonb NOT NULL,
-        version integer NOT NULL,
-        recorded_at timestamptz NOT NULL DEFAULT now()
-    )
-"""
 _RECORDSET = f"""
     INSERT INTO plain_log ({_COLUMNS})
     SELECT id, user_id, action, ts, metadata, coalesce(version, 1)
@@ -112,7 +100,7 @@ def _batches(server: Server, size: int) -> Figure:
 def _calls(server: Server, size: int) -> Figure:
     rounds = max(ROUNDS, size // CALL)
     with server.database("loading") as url, psycopg.connect(url, autocommit=True) as conn:
-        conn.execute(_PLAIN)
+        conn.execute(BULK_BASELINE)
         made = iter(range(2 * rounds))
         calls: list[str] = []
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from chaos.faults.injection import (
@@ -22,6 +24,16 @@ def _signal_worker(stage: Stage, number: int, what: signal.Signals) -> int | Non
     return worker.pid
 
 
+def _freeze(processes: Sequence[subprocess.Popen[bytes] | None], seconds: float) -> None:
+    frozen = [process for process in processes if process is not None]
+    for process in frozen:
+        process.send_signal(signal.SIGSTOP)
+    time.sleep(seconds if frozen else 0)
+    for process in frozen:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGCONT)
+
+
 def worker_killed(stage: Stage, how: dict[str, Any], done: Injected) -> None:
     """kill -9; the supervisor starts another."""
     done.note = f"process {_signal_worker(stage, how['worker'], signal.SIGKILL)}"
@@ -29,26 +41,14 @@ def worker_killed(stage: Stage, how: dict[str, Any], done: Injected) -> None:
 
 def worker_frozen(stage: Stage, how: dict[str, Any], done: Injected) -> None:
     """SIGSTOP, and SIGCONT later, when others have taken over."""
-    worker = stage.workers[how["worker"]]
-    if worker is None:
-        return
-    worker.send_signal(signal.SIGSTOP)
-    time.sleep(how["seconds"])
-    with contextlib.suppress(ProcessLookupError):
-        worker.send_signal(signal.SIGCONT)
+    _freeze([stage.workers[how["worker"]]], how["seconds"])
 
 
 def all_workers_frozen(stage: Stage, how: dict[str, Any], done: Injected) -> None:
     """Nobody works: `status` must show the lag."""
-    frozen = [worker for worker in stage.workers if worker is not None]
-    for worker in frozen:
-        worker.send_signal(signal.SIGSTOP)
     done.shows = lambda sample: 1.0 < sample.behind < 1e6
     done.must_show = True
-    time.sleep(how["seconds"])
-    for worker in frozen:
-        with contextlib.suppress(ProcessLookupError):
-            worker.send_signal(signal.SIGCONT)
+    _freeze(stage.workers, how["seconds"])
 
 
 def producer_killed(stage: Stage, how: dict[str, Any], done: Injected) -> None:
@@ -66,10 +66,4 @@ def door_killed(stage: Stage, how: dict[str, Any], done: Injected) -> None:
 
 def door_frozen(stage: Stage, how: dict[str, Any], done: Injected) -> None:
     """SIGSTOP with groups under way, and SIGCONT later."""
-    door = stage.door
-    if door is None:
-        return
-    door.send_signal(signal.SIGSTOP)
-    time.sleep(how["seconds"])
-    with contextlib.suppress(ProcessLookupError):
-        door.send_signal(signal.SIGCONT)
+    _freeze([stage.door], how["seconds"])

@@ -3,17 +3,21 @@
 
 const when = new Date("2026-03-01T09:00:00Z");
 
-async function segment(url, token) {
-  const { Analytics } = await import("@segment/analytics-node");
-  const errors = [];
-  const client = new Analytics({ writeKey: token, host: url, maxRetries: 2 });
-  client.on("error", (error) => errors.push(String(error.reason ?? error)));
+function messages(client) {
   client.track({ userId: "u1", event: "Bought", properties: { amount: 5 }, timestamp: when });
   client.identify({ userId: "u1", traits: { plan: "pro" }, timestamp: when });
   client.page({ userId: "u2", name: "front", properties: { a: 1 }, timestamp: when });
   client.screen({ userId: "u2", name: "front", properties: { a: 1 }, timestamp: when });
   client.group({ userId: "u1", groupId: "g1", traits: { size: 3 }, timestamp: when });
   client.alias({ userId: "u1", previousId: "anon", timestamp: when });
+}
+
+async function segment(url, token) {
+  const { Analytics } = await import("@segment/analytics-node");
+  const errors = [];
+  const client = new Analytics({ writeKey: token, host: url, maxRetries: 2 });
+  client.on("error", (error) => errors.push(String(error.reason ?? error)));
+  messages(client);
   await client.closeAndFlush();
   return errors;
 }
@@ -25,12 +29,7 @@ async function rudderstack(url, token) {
     dataPlaneUrl: url,
     errorHandler: (error) => errors.push(String(error)),
   });
-  client.track({ userId: "u1", event: "Bought", properties: { amount: 5 }, timestamp: when });
-  client.identify({ userId: "u1", traits: { plan: "pro" }, timestamp: when });
-  client.page({ userId: "u2", name: "front", properties: { a: 1 }, timestamp: when });
-  client.screen({ userId: "u2", name: "front", properties: { a: 1 }, timestamp: when });
-  client.group({ userId: "u1", groupId: "g1", traits: { size: 3 }, timestamp: when });
-  client.alias({ userId: "u1", previousId: "anon", timestamp: when });
+  messages(client);
   await client.flush();
   return errors;
 }

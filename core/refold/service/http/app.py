@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import anyio.to_thread
 from starlette.requests import ClientDisconnect, Request
@@ -39,6 +40,8 @@ SEGMENT_SHORT = {"t": "track", "i": "identify", "p": "page", "s": "screen", "g":
 """Routes that browsers use."""
 KEYED_BODY = 512 * 2**10
 """Most bytes of a body that is read before its token is known: what the API of Segment allows a batch."""
+_DECODED = "refold.decoded"
+"""Key of the scope of a request: the value and size of its body, once that was decoded."""
 ALLOWED_HEADERS = "Authorization, Content-Type, Content-Encoding, Prefer"
 
 
@@ -143,7 +146,7 @@ class _Guarded:
         try:
             given = _given(request)
             if given is None and self._key_in_body:
-                given = segment.write_key(intake.decoded(await bodies.whole(request, KEYED_BODY)))
+                given = segment.write_key((await _decoded(request, KEYED_BODY))[0])
             token = _authenticate(self._door, given or "", origin)
             response = await self._handler(self._door, request, token)
         except Problem as problem:
@@ -332,19 +335,26 @@ async def _lines(door: Door, request: Request, token: Token) -> Response:
     return JSONResponse(summary.body(), summary.status)
 
 
+async def _decoded(request: Request, most: int = bodies.BUFFERED) -> tuple[Any, int]:
+    """Return the JSON value of a body, and its size in bytes; it is read once, also where its token stands in it."""
+    found: tuple[Any, int] | None = request.scope.get(_DECODED)
+    if found is None:
+        body = await bodies.whole(request, most)
+        found = request.scope[_DECODED] = intake.decoded(body), len(body)
+    return found
+
+
 async def _segment_message(type_: str, door: Door, request: Request, token: Token) -> Response:
-    body = await bodies.whole(request)
-    message = intake.decoded(body)
+    message, size = await _decoded(request)
     if not isinstance(message, dict):
         raise Problem(400, "the body must be an object")
     offer = intake.offer_of(segment.without_key(message), token, 1, lambda one: segment.from_message(one, type_))
-    await _submit(door, token, [offer], len(body), Summary())
+    await _submit(door, token, [offer], size, Summary())
     return JSONResponse({"success": True})
 
 
 async def _segment_batch(door: Door, request: Request, token: Token) -> Response:
-    body = await bodies.whole(request)
-    value = intake.decoded(body)
+    value, size = await _decoded(request)
     messages = value.get("batch") if isinstance(value, dict) else None
     if not isinstance(messages, list):
         raise Problem(400, "the body must be an object with an array `batch`")
@@ -356,7 +366,7 @@ async def _segment_batch(door: Door, request: Request, token: Token) -> Response
             else one
             for one in messages
         ]
-    await _submit(door, token, intake.offers_of(messages, token, segment.from_message), len(body), Summary())
+    await _submit(door, token, intake.offers_of(messages, token, segment.from_message), size, Summary())
     # SDKs know 200 or nothing: what was rejected is in refold.rejected, and would be rejected again.
     return JSONResponse({"success": True})
 

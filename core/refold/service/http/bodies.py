@@ -26,8 +26,6 @@ LINE = 2**20 + 64 * 2**10
 RATIO, RATIO_FROM = 200, 2**20
 """Most that a body may grow by decompression, from so many bytes on."""
 ENCODINGS = ("gzip", "deflate", "zstd")
-_READ = "refold.body"
-"""Key of the scope of a request: its body, once it was read as a whole."""
 
 
 class _Decompressor(Protocol):
@@ -135,7 +133,7 @@ async def pieces(request: Request) -> AsyncIterator[bytes]:
 
 
 async def whole(request: Request, most: int = BUFFERED) -> bytes:
-    """Return the whole body, decompressed. It is read once: who asks again gets the same bytes.
+    """Return the whole body, decompressed.
 
     Args:
         request: whose body it is.
@@ -144,8 +142,6 @@ async def whole(request: Request, most: int = BUFFERED) -> bytes:
     Raises:
         Problem: as `pieces`, and 413 it is too large.
     """
-    if isinstance(read := request.scope.get(_READ), bytes):
-        return read
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most:
         raise _too_large(most)
@@ -154,7 +150,6 @@ async def whole(request: Request, most: int = BUFFERED) -> bytes:
         body += piece
         if len(body) > most:
             raise _too_large(most)
-    request.scope[_READ] = bytes(body)
     return bytes(body)
 
 
