@@ -138,6 +138,22 @@ def test_what_comes_with_refold_is_deployed_where_that_is_said(refold: Refold) -
     assert "event_counts" in planned.out
 
 
+def test_what_comes_with_refold_is_kept_up_beside_a_folder_of_ones_own(
+    refold: Refold, metric: Metric, record: Record
+) -> None:
+    metric("counts", COUNTS)
+    assert refold("deploy", "--starters").status == 0
+    record("purchase=ann")
+    drained = refold("worker", "--drain")
+    assert drained.status == 0, drained.err
+    assert csv(refold, "SELECT user_id, events FROM metrics.event_counts JOIN metrics.enriched_events USING (action)")
+    # A file of that name in one's own folder is meant, and it is another one.
+    Path("projections/enriched_events.py").write_text("def transform(event):\n    yield event\n")
+    refused = refold("reconcile")
+    assert refused.status == 2
+    assert "enriched_events" in refused.err
+
+
 def test_built_beside_and_promoted_later(refold: Refold, metric: Metric, record: Record) -> None:
     metric("counts", COUNTS)
     record("view=ann")

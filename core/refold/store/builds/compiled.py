@@ -21,6 +21,7 @@ from refold.model.upkeep.generate import generate
 from refold.model.upkeep.names import projection_of
 from refold.model.upkeep.statements import Statements
 from refold.store.builds.build import Build, by_id, kept_reads
+from refold.store.schema.resources import projections_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class Compiler:
     """A cache of compiled builds: a build's SQL changes only with the upstream that it reads.
 
     SQL projections come from what was deployed (the text in `refold.builds`), so that workers need no files
-    for them. A transform is code, and code comes from this machine's folder alone; its fingerprint must match.
+    for them. A transform is code, and code comes from this machine alone: from its folder, or from what refold
+    delivers. Its fingerprint must match.
 
     Args:
         projections: the folder of transforms; None when there is none here.
@@ -111,12 +113,7 @@ class Compiler:
         return CompiledBuild(build.build_id, build.upstream_id, plan, stream, statements)
 
     def _transform(self, build: Build, upstream: Build | None) -> Transform:
-        known = self._definitions.get(build.projection)
-        if (known is None or known.fingerprint != build.fingerprint) and self._folder is not None:
-            # Mistakes in other files are of no consequence to this build.
-            loading = load(self._folder)
-            self._definitions = loading.definitions
-            known = loading.only(build.projection)
+        known = self._definition(build)
         if known is None or known.transform is None:
             raise BuildError(
                 f"the transform {build.projection} is not in {self._folder or 'any given folder'}",
@@ -129,6 +126,21 @@ class Compiler:
             )
         transform = known.transform
         return replace(transform, function=gentle(transform.function)) if self._gently else transform
+
+    def _definition(self, build: Build) -> Definition | None:
+        """Return what this machine calls by the build's name."""
+        known = self._definitions.get(build.projection)
+        if (known is None or known.fingerprint != build.fingerprint) and self._folder is not None:
+            # Mistakes in other files are of no consequence to this build.
+            loading = load(self._folder)
+            self._definitions = loading.definitions
+            known = loading.only(build.projection)
+        if known is None:
+            # `refold deploy --starters` may have deployed it from a project that has a folder of its own.
+            delivered = load(projections_dir()).definitions.get(build.projection)
+            if delivered is not None and delivered.fingerprint == build.fingerprint:
+                return delivered
+        return known
 
     def _renamed(self, build: Build, upstream: Build | None) -> bool:
         """Return whether the code is that of a build, except for names that changed since."""
