@@ -114,3 +114,12 @@ def test_a_view_on_an_event_stream(refold: Refold, bare: Refold, metric: Metric)
         "view": "sums", "source": str(Path("sql/views/sums.sql").resolve()), "reads_streams": [], "scans": None,
         "metric": None,
     }  # fmt: skip
+
+
+def test_a_file_that_makes_no_view_is_not_explained_as_one(refold: Refold, metric: Metric) -> None:
+    metric("views", "SELECT user_id, ts FROM events WHERE action = 'view'")
+    Path("sql/views").mkdir(parents=True)
+    Path("sql/views/seen.sql").write_text("SELECT count(*) AS seen FROM metrics.views")
+    refused = refold("explain", "seen")
+    assert refused.status == 1
+    assert "ql:1: SELECT count( … is a query, but makes no view" in refused.err

@@ -19,7 +19,7 @@ _SESSION = "Check the database's name, the user and the password in --database-u
 _BROKE = ("consuming input failed", "sending query failed", "the connection is closed", "the connection is lost")
 _ROLES = (
     "GRANT this login the role it needs: refold_producer appends events, refold_worker updates metrics, "
-    "refold_analyst reads them, refold_owner owns the log."
+    "refold_analyst reads them, refold_owner owns the log. After a restore without privileges: `refold migrate`."
 )
 _ENDED = (
     psycopg.errors.AdminShutdown,

@@ -48,7 +48,7 @@ class ViewCost:
         """Print the cost as text."""
         line(f"view        {self.file.stem}")
         line(f"from        {self.file}")
-        line(f"names       {', '.join(self.reads) or 'no stream, only metrics or other views'}")
+        line(f"names       {', '.join(self.reads) or 'no stream of this folder, only metrics or other views'}")
         for told in self._costs():
             line(f"each read   {told}")
         if self.scans == [] or not (self.reads or self.scans):
@@ -83,15 +83,17 @@ def cost_of(file: Path, definitions: Mapping[str, Definition], found: Sequence[S
         found: streams that the view scans in the database; None: not checked.
 
     Raises:
-        DefinitionError: the file is not UTF-8.
+        DefinitionError: the file is not UTF-8, or makes no view of its name.
     """
     from refold.model.projection.keepable import keepable, streams_read
     from refold.model.projection.plan import LOG, LOG_COLUMNS
+    from refold.model.projection.view_file import view_file as read
 
     try:
         source = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DefinitionError("not UTF-8", path=file) from error
+    read(file.stem, source, file)
     kept = {name: one.plan.stream_columns for name, one in definitions.items() if one.plan.event_grain}
     streams = {LOG: LOG_COLUMNS, **kept}
     return ViewCost(file, streams_read(source, streams), keepable(source, streams), found)

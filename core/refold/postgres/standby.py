@@ -9,7 +9,10 @@ from psycopg.rows import class_row
 
 from refold.errors import OnStandby
 
-READING = "status, incidents, report, doctor, query, url, explain, rejected, deadletters list, deadletters show"
+READING = (
+    "status, incidents, report, doctor, query, url, explain, rejected, deadletters list, deadletters show, "
+    "captures list"
+)
 """Commands that work on a standby."""
 
 
