@@ -13,15 +13,18 @@ from refold import Log
 from refold.engine.deployment.rollback import _changed_since
 from refold.engine.reconcile import deep, rolling
 from refold.engine.reconcile.reconcile import reconcile
+from refold.model.pressure import Level
 from refold.service.duties import blocking_transactions, lag_and_stall, missed_notifications, prune_statistics
 from refold.service.duties.lag_and_stall import BuildProgress
 from refold.service.duties.registry import DUTIES
 from refold.service.duties.schedule import Schedule
+from refold.store import tokens
 from refold.store.builds.build import find, live
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import Incident, detect
 from refold.store.incidents import find as incidents
 from refold.store.log.blocking_transactions import BlockingTransaction
+from refold.store.pressure import pressure, record
 from refold.store.schema.settings import Settings
 from tests.support.law import worker_connection
 from tests.support.live import SHOP, drain, make_live
@@ -212,3 +215,28 @@ def test_a_wake_up_that_was_lost_in_the_future_is_over() -> None:
     assert [
         len(missed_notifications.over([seen(at)], NOON)) for at in (AHEAD, NOON, NOON - missed_notifications.QUIET * 2)
     ] == [1, 0, 1]
+
+
+def test_a_token_of_the_future(admin: Connection) -> None:
+    """A revocation holds at once, whatever its time, and the last use is of today again."""
+    _, kept = tokens.create(admin, "kept")
+    tokens.create(admin, "revoked")
+    tokens.revoke(admin, "revoked")
+    admin.execute(f"UPDATE refold.tokens SET created_at = {FUTURE}, last_used_at = {FUTURE}".encode())
+    admin.execute(f"UPDATE refold.tokens SET revoked_at = {FUTURE} WHERE name = 'revoked'".encode())
+    assert [token.token_id for token in tokens.digests(admin).values()] == [kept.token_id]
+    tokens.used(admin, [kept.token_id])
+    assert admin.execute(
+        "SELECT last_used_at <= clock_timestamp() FROM refold.tokens WHERE token_id = %s", (kept.token_id,)
+    ).fetchone() == (True,)
+
+
+def test_pressure_of_the_future_is_not_known_and_keeps_its_level(admin: Connection, database_url: str) -> None:
+    with worker_connection(database_url) as conn:
+        record(conn, [("lag", Level.slow, 900.0, 300.0, None)])
+        assert pressure(admin).known
+        admin.execute(f"UPDATE refold.pressure_signals SET seen_at = {FUTURE}, since = {FUTURE}".encode())
+        found = pressure(admin)
+        assert (found.known, found.level) == (False, Level.slow)
+        record(conn, [("lag", Level.fine, 1.0, 300.0, None)])
+        assert (pressure(admin).known, pressure(admin).level) == (True, Level.fine)

@@ -153,6 +153,18 @@ def test_a_killed_server_starts_again_with_its_data(directory: Path) -> None:
     assert ask(EmbeddedServer.start(directory, FAST), "SELECT one FROM kept") == 1
 
 
+def test_a_server_that_is_killed_while_it_is_waited_for_is_started(directory: Path) -> None:
+    server = EmbeddedServer.start(directory, FAST)
+    pid, file = server.pid, directory / "data" / "postmaster.pid"
+    file.write_text(file.read_text().replace("ready", "starting"))
+    assert not server.running
+    start = in_another_process("print(EmbeddedServer.start(directory).running)", directory)
+    with pytest.raises(subprocess.TimeoutExpired):
+        start.wait(timeout=1)
+    os.kill(pid, signal.SIGKILL)
+    assert start.communicate(timeout=20)[0] == "True\n"
+
+
 def test_a_new_server_waits_for_the_backends_of_a_killed_one(directory: Path) -> None:
     server = EmbeddedServer.start(directory, FAST)
     with psycopg.connect(server.url) as connection:

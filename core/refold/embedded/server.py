@@ -190,8 +190,7 @@ class EmbeddedServer:
             os.close(descriptor)
 
     def _start(self, settings: Mapping[str, str], *, keep: bool, delete: bool) -> None:
-        if Postmaster.find(self.data_dir):
-            self._wait_until_ready()  # somebody may have started it with pg_ctl, outside the lock
+        if self._is_ready():
             return
         major = self._binaries.major()
         created = not self.data_dir.exists()
@@ -269,12 +268,14 @@ class EmbeddedServer:
         name = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"refold-{name}"
 
-    def _wait_until_ready(self) -> None:
+    def _is_ready(self) -> bool:
+        """Wait for a server that somebody has started with pg_ctl, outside the lock; False if none runs, or it ends."""
         deadline = time.monotonic() + DEADLINE_S
-        while not self.running:
+        while (postmaster := Postmaster.find(self.data_dir)) and not postmaster.ready:
             if time.monotonic() > deadline:
                 raise DatabaseError(f"the server in {self.directory} is not ready after {DEADLINE_S} s")
             time.sleep(0.05)
+        return postmaster is not None
 
     def _stop(self, immediate: bool) -> None:
         if Postmaster.find(self.data_dir):

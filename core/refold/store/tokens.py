@@ -180,7 +180,7 @@ def used(conn: psycopg.Connection, token_ids: list[int]) -> None:
     """Record that tokens were used just now, to the minute."""
     conn.execute(
         "UPDATE refold.tokens SET last_used_at = clock_timestamp() WHERE token_id = ANY (%s)"
-        " AND (last_used_at IS NULL OR last_used_at < clock_timestamp() - interval '1 minute')",
+        " AND (last_used_at BETWEEN clock_timestamp() - interval '1 minute' AND clock_timestamp()) IS NOT TRUE",
         (token_ids,),
     )
 
