@@ -150,7 +150,7 @@ def slowly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patch.setattr(Csv, "_whole", nothing)
         patch.setattr(LineReader, "together", one)
         patch.setattr(mapper, "quick", nothing)
-        patch.setattr(mapper.Mapper, "_quick_row", nothing)
+        patch.setattr(mapper.Mapper, "_quick_rows", nothing)
         yield
 
 

@@ -18,7 +18,7 @@ from refold.errors import InputError
 from refold.sources.files.mapper import Mapper
 from refold.sources.files.mapping import Mapping
 from refold.sources.files.readers import open_source
-from refold.sources.files.records import Record
+from refold.sources.files.records import Record, Records
 from refold.sources.files.run import Tally, ingest
 from refold.store.log.append import Receipt
 from tests.conftest import ServerUnderTest
@@ -139,10 +139,10 @@ def test_interrupted_between_any_two_batches_it_is_completed_by_the_next_run(run
 
 def test_interrupted_inside_a_batch_it_leaves_none_of_it(database_url: str, admin: Connection) -> None:
     class Interrupted(Mapper):
-        def wire(self, record: Record) -> Any:
-            if record.row == 25:
+        def wire(self, records: Records | list[Record]) -> Any:
+            if any(record.row == 25 for record in records):
                 raise KeyboardInterrupt
-            return super().wire(record)
+            return super().wire(records)
 
     tally = Tally()
     with opened(table(35), database_url) as (log, source, _):
@@ -198,11 +198,11 @@ def test_the_next_batch_of_a_file_is_made_while_one_is_stored(
     made: list[tuple[int, str]] = []
 
     class Watched(Mapper):
-        def wire(self, record: Record) -> Any:
-            made.append((record.row, threading.current_thread().name))
-            if record.row == 31:
+        def wire(self, records: Records | list[Record]) -> Any:
+            made.append((len(records), threading.current_thread().name))
+            if any(record.row == 31 for record in records):
                 raise ValueError("broken")
-            return super().wire(record)
+            return super().wire(records)
 
     tally = Tally()
     with open_source(path) as source, Log(database_url) as log:

@@ -133,6 +133,21 @@ def encode(value: object) -> str:
     return "".join(_chunks(value, 0))
 
 
+def encode_many(values: Sequence[object]) -> list[str]:
+    """Return values as `encode` does, with one run of the encoder: between any two stands a mark that no value has.
+
+    Raises:
+        TypeError: JSON has no form for one of them.
+        ValueError: one holds a number that `encode` refuses.
+    """
+    if not values:
+        return []
+    mark = token_hex(16)
+    marked: list[object] = [mark] * (2 * len(values) - 1)
+    marked[::2] = values
+    return encode(marked)[1:-1].split(f',"{mark}",')
+
+
 def kind(value: object) -> str:
     """Return the JSON type of a value for a message, with its article."""
     for types, name in _KINDS:

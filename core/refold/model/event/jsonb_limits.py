@@ -5,13 +5,13 @@ a reason that names the place within it.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from json.encoder import encode_basestring
 from math import isfinite
 from typing import Any
 
-from refold.model.event.exact_json import encode, kind, metadata_json
+from refold.model.event.exact_json import encode_many, kind, metadata_json
 
 MAX_DEPTH = 100
 """Greatest nesting of objects and arrays, counting the outermost; common JSON readers stop at 100 to 255."""
@@ -49,31 +49,35 @@ def problem(metadata: dict[str, Any]) -> str | None:
         text = metadata_json(metadata)
     except (TypeError, ValueError, RecursionError):
         return _find_problem(metadata)
-    return None if _is_storable(metadata, text) else _find_problem(metadata)
+    return None if _are_storable([metadata], [text]) else _find_problem(metadata)
 
 
-def plain_text(metadata: dict[str, Any]) -> str | None:
-    """Return metadata as compact JSON text if Postgres can store it for certain; None says nothing about it.
+def plain_texts(metadatas: Sequence[dict[str, Any]]) -> list[str] | None:
+    """Return each metadata as compact JSON text if Postgres can store all of them for certain; None says nothing.
 
-    It costs one run of the C encoder. The text is that of `metadata_json`.
+    It costs one run of the C encoder. The texts are those of `metadata_json`.
     """
     try:
-        text = encode(metadata)
+        texts = encode_many(metadatas)
     except (TypeError, ValueError, RecursionError):
         return None
-    return text if _is_storable(metadata, text) else None
+    return texts if _are_storable(metadatas, texts) else None
 
 
-def _is_storable(metadata: dict[str, Any], text: str) -> bool:
-    """Return whether metadata, written as this text, is certainly within all limits."""
-    if not text.isascii():
+def _are_storable(metadatas: Sequence[dict[str, Any]], texts: Sequence[str]) -> bool:
+    """Return whether metadata, written as these texts, are certainly within all limits."""
+    if not _is_plain(metadatas):
+        return False
+    for text in texts:
+        if len(text) > 250 and (len(text) > SURELY_SMALL or _MANY_DIGITS.search(text)):
+            return False
+    together = "".join(texts)
+    if not together.isascii():
         try:
-            text.encode()
+            together.encode()
         except UnicodeEncodeError:  # lone surrogates
             return False
-    if len(text) > SURELY_SMALL or "\\u0000" in text or not _is_plain(metadata):
-        return False
-    return len(text) <= 250 or not _MANY_DIGITS.search(text)
+    return "\\u0000" not in together
 
 
 def text_problem(text: str) -> str | None:
@@ -91,9 +95,9 @@ def text_problem(text: str) -> str | None:
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
-def _is_plain(metadata: dict[str, Any]) -> bool:
+def _is_plain(metadatas: Sequence[dict[str, Any]]) -> bool:
     """Return whether depth, keys and types are certainly valid; it goes level by level, for speed."""
-    level: list[Any] = [metadata]
+    level: Sequence[Any] = metadatas
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for container in level:

@@ -1,18 +1,37 @@
 """Events in the form that goes to Postgres: text, which is known to be storable.
 
-Most events are ordinary, and a few comparisons show that they are valid. `quick` makes these; for any other input it
-gives no answer, and SourceEvent decides, with its reasons. The two agree on every event that `quick` accepts.
+Most events are ordinary, and a few comparisons show that they are valid. `quick` makes these, many at once; for any
+other input it gives no answer, and SourceEvent decides, with its reasons. The two agree on every event that `quick`
+accepts.
 """
 
 import re
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, TypeGuard
+from itertools import repeat
+from typing import Any, NamedTuple, Protocol, Self, TypeGuard, TypeVar
 
 from refold.model.event.exact_json import metadata_json
-from refold.model.event.jsonb_limits import plain_text
+from refold.model.event.jsonb_limits import plain_texts
 from refold.model.event.source_event import MAX_CHARACTERS, MAX_VERSION, RESERVED, SourceEvent
 from refold.model.event.timestamps import EARLIEST_MS, LATEST_MS, from_epoch_ms, to_utc
 
+
+class _Items(Protocol):
+    """Items of which a part can be taken."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def __getitem__(self, part: slice, /) -> Self: ...
+
+
+Items = TypeVar("Items", bound=_Items)
+R = TypeVar("R")
+
+_FIELDS = frozenset(SourceEvent.model_fields)
+_NO_METADATA: dict[str, Any] = {}
+_FEW = 8
+"""Items that are not worth another look together."""
 _ORDINARY_TIME = re.compile(
     "(?!9999)[1-9][0-9]{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])[T ]"
     r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])"
@@ -47,50 +66,80 @@ def wire(event: SourceEvent) -> WireEvent:
     )
 
 
-def quick(fields: dict[Any, Any]) -> WireEvent | None:
-    """Return an event from its fields if it is valid for certain; None says nothing about it. Pure.
+def quick(offered: Sequence[dict[Any, Any]]) -> list[WireEvent] | None:
+    """Return events from their fields if all are valid for certain; None says nothing about any. Pure.
+
+    It looks at the fields of all events together, so that what Python does for one event costs little.
 
     Args:
-        fields: what SourceEvent would get.
+        offered: what SourceEvent would get for each.
     """
-    get = fields.get
-    event_id, user_id, action, ts = get("id"), get("user_id"), get("action"), get("ts")
-    if not ordinary_id(event_id) or not ordinary(action) or not (user_id is None or ordinary(user_id)):
+    fields = set().union(*offered)
+    if not _FIELDS.issuperset(fields):
         return None
-    known = 3 + ("user_id" in fields)
-    written = quick_time(ts)
-    if written is None:
+    try:
+        ids = [event["id"] for event in offered]
+        actions = [event["action"] for event in offered]
+        times = [quick_time(event["ts"]) for event in offered]
+    except KeyError:
         return None
-    metadata = "{}"
-    if "metadata" in fields:
-        known += 1
-        given = fields["metadata"]
-        found = plain_text(given) if type(given) is dict else None
-        if found is None:
-            return None
-        metadata = found
-    version = 1
-    if "version" in fields:
-        known += 1
-        version = fields["version"]
-        if type(version) is not int or not 0 < version <= MAX_VERSION:
-            return None
-    if len(fields) != known:
+    users = [event.get("user_id") for event in offered]
+    versions = [event.get("version", 1) for event in offered] if "version" in fields else None
+    if not are_ordinary_ids(ids) or not are_ordinary(actions) or not are_ordinary_users(users):
         return None
-    return WireEvent(event_id, user_id, action, written, metadata, version)
+    if versions is not None and not _are_versions(versions):
+        return None
+    metadatas = [event.get("metadata", _NO_METADATA) for event in offered]
+    if not set(map(type, metadatas)) <= {dict}:
+        return None
+    texts = plain_texts(metadatas)
+    if texts is None or None in times:
+        return None
+    columns = (ids, users, actions, times, texts, versions or repeat(1))
+    return [*map(WireEvent._make, zip(*columns, strict=False))]
 
 
-def ordinary_id(text: Any) -> TypeGuard[str]:
-    """Return whether a text is certainly valid as the id of a producer's event. Pure."""
-    return ordinary(text) and not text.startswith(RESERVED)
+def convert(items: Items, together: Callable[[Items], Sequence[R] | None], alone: Callable[[Any], R]) -> Iterator[R]:
+    """Convert items together as far as that can be done, and the odd ones, which are found by halves, alone.
+
+    Args:
+        items: what to convert.
+        together: converts many; None if any needs a closer look.
+        alone: converts one.
+    """
+    found = together(items) if len(items) else ()
+    if found is not None:
+        yield from found
+    elif len(items) < _FEW:
+        yield from map(alone, items)
+    else:
+        half = len(items) // 2
+        yield from convert(items[:half], together, alone)
+        yield from convert(items[half:], together, alone)
 
 
-def ordinary(text: Any) -> TypeGuard[str]:
-    """Return whether a text is certainly valid as user or action. Pure.
+def are_ordinary_ids(texts: Sequence[Any]) -> TypeGuard[Sequence[str]]:
+    """Return whether all are certainly valid as ids of a producer's events. Pure."""
+    return are_ordinary(texts) and not any(text.startswith(RESERVED) for text in texts)
+
+
+def are_ordinary_users(texts: Sequence[Any]) -> TypeGuard[Sequence[str | None]]:
+    """Return whether all are certainly valid as users, or None. Pure."""
+    return are_ordinary([text for text in texts if text is not None])
+
+
+def are_ordinary(texts: Sequence[Any]) -> TypeGuard[Sequence[str]]:
+    """Return whether all are certainly valid as user or action. Pure.
 
     What can be printed has no NUL and no lone surrogate.
     """
-    return type(text) is str and 0 < len(text) <= MAX_CHARACTERS and text.isprintable()
+    if set(map(type, texts)) - {str} or not all(texts):
+        return False
+    return max(map(len, texts), default=0) <= MAX_CHARACTERS and "".join(texts).isprintable()
+
+
+def _are_versions(values: Sequence[Any]) -> bool:
+    return set(map(type, values)) == {int} and min(values) > 0 and max(values) <= MAX_VERSION
 
 
 def quick_time(ts: object) -> str | None:

@@ -6,7 +6,7 @@ from refold.errors import InputError
 from refold.model.event.exact_json import parse_json_line, parse_json_lines
 from refold.sources.files.json_values import Unclosed, Value, values
 from refold.sources.files.lines import KEPT_BYTES, MAX_LINE_BYTES, Line, LineReader, decode
-from refold.sources.files.records import Record, Source
+from refold.sources.files.records import Record, Records, Source
 
 _BLANKS = " \t\r\n"
 
@@ -14,17 +14,12 @@ _BLANKS = " \t\r\n"
 class JsonLines(Source):
     """A source with one JSON object per line; a line may also hold several objects without line breaks between."""
 
-    def __iter__(self) -> Iterator[Record]:
+    def pieces(self) -> Iterator[Records | list[Record]]:
         row = 0
         while lines := self._lines.together():
-            whole = _whole(lines)
-            if whole is not None:
-                yield from [Record(line, row + at, raw, fields) for at, (line, raw, fields) in enumerate(whole, 1)]
-                row += len(whole)
-                continue
-            for record in self._one_by_one(lines, row):
-                row = record.row
-                yield record
+            found = _whole(lines, row + 1) or [*self._one_by_one(lines, row)]
+            row += len(found)
+            yield found
 
     def _one_by_one(self, lines: Sequence[Line], row: int) -> Iterator[Record]:
         """Yield the records of lines of which some hold no event, or several.
@@ -54,11 +49,11 @@ class JsonLines(Source):
 class JsonValues(Source):
     """A source with JSON arrays, or with objects that may extend over several lines, in bounded memory."""
 
-    def __iter__(self) -> Iterator[Record]:
+    def pieces(self) -> Iterator[Records | list[Record]]:
         lines = self._lines
         try:
             for row, value in enumerate(values(lines.piece, lines.number + 1), 1):
-                yield _record(_line(value), row, "record")
+                yield [_record(_line(value), row, "record")]
         except Unclosed as rest:
             raise InputError(
                 f"{lines.label} ends early: what begins on line {rest.line} is not closed",
@@ -81,13 +76,22 @@ def json_source(lines: LineReader, name: str) -> Source:
     return JsonLines(lines, name)
 
 
-def _whole(lines: Sequence[Line]) -> list[tuple[int, str, dict[str, object]]] | None:
-    """Return the number, text and object of each line that is not blank; None if one of them holds anything else."""
+def _whole(lines: Sequence[Line], row: int) -> Records | None:
+    """Return the objects of lines that hold one each or are blank; None if one of them holds anything else.
+
+    Args:
+        lines: the lines.
+        row: number of the first record among them.
+    """
     if any(line.error for line in lines):
         return None
-    filled = [(line.number, raw) for line in lines if (raw := line.text.strip(_BLANKS))]
-    objects = parse_json_lines([raw for _, raw in filled])
-    return None if objects is None else [(*one, fields) for one, fields in zip(filled, objects, strict=True)]
+    numbers = [line.number for line in lines]
+    raws = [line.text.strip(_BLANKS) for line in lines]
+    if not all(raws):
+        numbers = [number for number, raw in zip(numbers, raws, strict=True) if raw]
+        raws = [*filter(None, raws)]
+    objects = parse_json_lines(raws)
+    return None if objects is None else Records(row, numbers, raws, objects)
 
 
 def _several(raw: str) -> list[str] | None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import repeat
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,11 +22,20 @@ from refold.model.event.exact_json import encode, parse_json_line, string
 from refold.model.event.jsonb_limits import SURELY_SMALL
 from refold.model.event.source_event import MAX_VERSION, SourceEvent, reasons
 from refold.model.event.spellings import as_iso
-from refold.model.event.wire import WireEvent, ordinary, ordinary_id, quick, quick_time, wire
+from refold.model.event.wire import (
+    WireEvent,
+    are_ordinary,
+    are_ordinary_ids,
+    are_ordinary_users,
+    convert,
+    quick,
+    quick_time,
+    wire,
+)
 from refold.sources.files.identity import STDIN, joined_id, row_id
 from refold.sources.files.lookup import EMPTY, Lookup
 from refold.sources.files.mapping import FIELDS, ID_REMEDY, IN_METADATA, Mapping, did_you_mean
-from refold.sources.files.records import Record, Source
+from refold.sources.files.records import Record, Records, Source
 
 _REMEDIES = {
     "id": ID_REMEDY,
@@ -94,21 +104,41 @@ class Mapper:
         shaped = source.columns is None and not mapping.map
         self._shape = self._as_it_is if shaped else self._mapped
         self._row = None if self._fixed_plan is None else self._row_of(self._fixed_plan)
+        constant = self._constants or self._constant_keys
+        self._unchanged = shaped and not (constant or mapping.id_from or mapping.timezone or mapping.ts_format)
         # Numbers in events of this shape may count something else than milliseconds.
         self._unmarked = shaped and not (mapping.timezone or mapping.ts_format or "ts" in self._constants)
 
-    def wire(self, record: Record) -> WireEvent | str:
-        """Return what the record is, as `mapper(record)` does, in the form that goes to Postgres."""
+    def wire(self, records: Records | list[Record]) -> list[WireEvent | str]:
+        """Return what each record is, as `mapper(record)` does, in the form that goes to Postgres."""
+        if isinstance(records, Records):
+            return [*convert(records, self._together, self._alone)]
+        return [self._alone(record) for record in records]
+
+    def _together(self, records: Records) -> list[WireEvent] | None:
+        """Return records as events if all are valid for certain; None says nothing about any."""
+        if self._row is not None:
+            return self._quick_rows(self._row, records)
+        try:
+            found = quick(
+                records.values
+                if self._unchanged
+                else [self._shape(record, record.fields) for record in records if record.fields is not None]
+            )
+        except (ValueError, InputError):
+            return None
+        if found is not None and self._unmarked and any(self._is_doubtful(fields["ts"]) for fields in records.values):
+            return None
+        return found
+
+    def _alone(self, record: Record) -> WireEvent | str:
         if record.fields is not None:
-            row = None if self._row is None else self._quick_row(self._row, record, record.fields)
-            if row is not None:
-                return row
             try:
-                found = quick(self._shape(record, record.fields))
+                found = quick([self._shape(record, record.fields)])
             except (ValueError, InputError) as error:
                 return str(error)
             if found is not None and not (self._unmarked and self._is_doubtful(record.fields["ts"])):
-                return found
+                return found[0]
         event = self(record)
         return event if isinstance(event, str) else wire(event)
 
@@ -130,31 +160,37 @@ class Mapper:
             constants.get("version", 1), start, keys,
         )  # fmt: skip
 
-    def _quick_row(self, row: _Row, record: Record, fields: dict[str, Any]) -> WireEvent | None:
-        """Return a row of text as an event if it is valid for certain; None says nothing about it."""
+    def _quick_rows(self, row: _Row, records: Records) -> list[WireEvent] | None:
+        """Return rows of text as events if all are valid for certain; None says nothing about any."""
+        columns = dict(zip(records.columns or (), zip(*records.values, strict=True), strict=True))
         try:
-            if row.id is not None:
-                event_id = fields[row.id]
-            elif self._mapping.id_from is not None and not self._mapping.id_from.columns:
-                event_id = row_id(self._source, record.row)
-            else:
-                event_id = joined_id(self._mapping.id_from.columns, fields)  # type: ignore[union-attr]
-            ts = row.fixed_ts if row.ts is None else self._time(fields[row.ts])
-        except ValueError:
+            ids = self._quick_ids(row, records, columns)
+            times = [row.fixed_ts] * len(records) if row.ts is None else [*map(self._time, columns[row.ts])]
+        except (ValueError, KeyError):
             return None
-        user_id = row.fixed_user if row.user is None else fields[row.user] or row.fixed_user
-        action = row.fixed_action if row.action is None else fields[row.action]
-        if (
-            ts is None
-            or not ordinary_id(event_id)
-            or not ordinary(action)
-            or not (user_id is None or ordinary(user_id))
-        ):
+        actions = [row.fixed_action] * len(records) if row.action is None else columns[row.action]
+        users = [row.fixed_user] * len(records)
+        if row.user is not None:
+            users = [user or row.fixed_user for user in columns[row.user]]
+        if None in times or not are_ordinary_ids(ids) or not are_ordinary(actions) or not are_ordinary_users(users):
             return None
         # What was decoded from UTF-8 has no half characters, and a line has no NUL.
-        values = [key + string(value) for key, column in row.keys if (value := fields[column])]
-        metadata = "{" + ",".join([row.start, *values] if row.start else values) + "}"
-        return WireEvent(event_id, user_id, action, ts, metadata, row.version) if len(metadata) < SURELY_SMALL else None
+        keys = [[key + string(value) if value else "" for value in columns[column]] for key, column in row.keys]
+        start = [row.start] * len(records)
+        texts = ["{" + ",".join(filter(None, one)) + "}" for one in zip(start, *keys, strict=True)]
+        if max(map(len, texts)) >= SURELY_SMALL:
+            return None
+        fields = zip(ids, users, actions, times, texts, repeat(row.version), strict=False)
+        return [*map(WireEvent._make, fields)]
+
+    def _quick_ids(self, row: _Row, records: Records, columns: dict[str, tuple[str, ...]]) -> Sequence[str]:
+        if row.id is not None:
+            return columns[row.id]
+        of = self._mapping.id_from.columns if self._mapping.id_from is not None else ()
+        if not of:
+            return [row_id(self._source, at) for at in range(records.row, records.row + len(records))]
+        values = zip(*(columns[column] for column in of), strict=True)
+        return [joined_id(of, dict(zip(of, one, strict=True))) for one in values]
 
     def _time(self, value: str) -> str:
         """Return a time of a column as text for Postgres; it raises ValueError like the conversion of each source."""

@@ -81,10 +81,10 @@ class Parquet(Source):
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def __iter__(self) -> Iterator[Record]:
+    def pieces(self) -> Iterator[list[Record]]:
         try:
             for batch in self._file.iter_batches(batch_size=_ROWS, use_threads=False):
-                yield from self._records(batch)
+                yield from ([record] for record in self._records(batch))
         except (OSError, self._pyarrow.ArrowException) as error:
             raise InputError(
                 f"{self._path} is damaged after row {self._rows}: {_first_line(error)}",

@@ -1,8 +1,11 @@
 """Records, and the sources that yield them and report their progress."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from refold.sources.files.lines import LineReader
 
@@ -18,6 +21,40 @@ class Record(NamedTuple):
     """The text of the record in the file, without the last line end."""
     fields: dict[str, object] | None
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Records that follow one another, none with an error: most need no look at each.
+
+    Args:
+        row: number of the first among the data records.
+        lines: physical line of each.
+        raws: text of each.
+        values: the fields of each: an object, or the values of the columns.
+        columns: the columns; None for objects.
+    """
+
+    row: int
+    lines: Sequence[int]
+    raws: Sequence[str]
+    values: Sequence[Any]
+    columns: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[Record]:
+        row = self.row
+        for at, (line, raw, values) in enumerate(zip(self.lines, self.raws, self.values, strict=True)):
+            fields = values if self.columns is None else dict(zip(self.columns, values, strict=True))
+            yield Record(line, row + at, raw, fields)
+
+    def __getitem__(self, part: slice) -> Records:
+        begin, end, _ = part.indices(len(self))
+        return Records(
+            self.row + begin, self.lines[begin:end], self.raws[begin:end], self.values[begin:end], self.columns
+        )
 
 
 class _Nothing:
@@ -48,11 +85,16 @@ class Source(ABC):
         """Return the size of the file in the same unit; None for a pipe."""
         return self._lines.total_bytes
 
-    def __enter__(self) -> "Source":
+    def __enter__(self) -> Source:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._lines.close()
 
+    def __iter__(self) -> Iterator[Record]:
+        for piece in self.pieces():
+            yield from piece
+
     @abstractmethod
-    def __iter__(self) -> Iterator[Record]: ...
+    def pieces(self) -> Iterator[Records | list[Record]]:
+        """Yield the records in order, as many at once as the file gives."""

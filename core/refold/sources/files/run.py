@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
 
 import psycopg
@@ -14,11 +16,12 @@ from refold.errors import InputError
 from refold.model.event.source_event import Answer
 from refold.model.event.wire import WireEvent
 from refold.sources.files.mapper import Mapper
-from refold.sources.files.records import Record, Source
+from refold.sources.files.records import Record, Records, Source
 from refold.store.log.append import Receipt, reject, store
 from refold.store.log.log import Log
 
 T = TypeVar("T")
+Piece = Records | list[Record]
 
 BATCH = 10_000
 """Most records in one transaction."""
@@ -49,19 +52,14 @@ class Tally:
         """Return the number of records that are in `refold.rejected`."""
         return self.conflicts + self.invalid
 
-    def add(self, answers: Iterable[Answer]) -> None:
+    def add(self, receipts: Iterable[Receipt]) -> None:
         """Count the answers of a committed batch."""
-        for answer in answers:
-            self.received += 1
-            match answer:
-                case Answer.accepted:
-                    self.stored += 1
-                case Answer.duplicate:
-                    self.duplicates += 1
-                case Answer.conflict:
-                    self.conflicts += 1
-                case Answer.invalid:
-                    self.invalid += 1
+        answers = Counter(receipt.answer for receipt in receipts)
+        self.received += answers.total()
+        self.stored += answers[Answer.accepted]
+        self.duplicates += answers[Answer.duplicate]
+        self.conflicts += answers[Answer.conflict]
+        self.invalid += answers[Answer.invalid]
 
 
 def ingest(
@@ -91,19 +89,18 @@ def ingest(
     Raises:
         InputError: the rest of the file cannot be read (a damaged gzip); the records before it are stored.
     """
-    prepared = ((records, [mapper.wire(record) for record in records]) for records in _batches(source, batch))
+    prepared = ((pieces, [one for piece in pieces for one in mapper.wire(piece)]) for pieces in _batches(source, batch))
     # A pipe may keep its reader waiting, and nothing can interrupt a thread that waits.
     with closing(prepared if source.total_bytes is None else _ahead(prepared)) as batches:
-        for records, mapped in batches:
+        for pieces, mapped in batches:
             log.hold_back()
-            receipts = log.run(
-                lambda conn, records=records, mapped=mapped: _append(conn, log, source.name, records, mapped)  # type: ignore[misc]
+            receipts, rejected = log.run(
+                lambda conn, pieces=pieces, mapped=mapped: _append(conn, log, source.name, pieces, mapped)  # type: ignore[misc]
             )
             log.learn(receipts)
-            tally.add(receipt.answer for receipt in receipts)
-            for record, receipt in zip(records, receipts, strict=True):
-                if receipt.answer.rejected:
-                    on_rejected(record, receipt)
+            tally.add(receipts)
+            for record, receipt in rejected:
+                on_rejected(record, receipt)
             progress(tally)
     return tally
 
@@ -121,34 +118,55 @@ def _ahead(items: Iterator[T]) -> Generator[T]:
 
 
 def _append(
-    conn: psycopg.Connection, log: Log, source: str, records: list[Record], mapped: list[WireEvent | str]
-) -> list[Receipt]:
-    """Append one batch in the caller's transaction."""
+    conn: psycopg.Connection, log: Log, source: str, pieces: Sequence[Piece], mapped: Sequence[WireEvent | str]
+) -> tuple[list[Receipt], list[tuple[Record, Receipt]]]:
+    """Append one batch in the caller's transaction; return all receipts, and the records that were rejected."""
     events = [one for one in mapped if not isinstance(one, str)]
-    answers = iter(store(conn, events, optimistic=log.optimistic))
-    receipts: list[Receipt] = []
-    for record, one in zip(records, mapped, strict=True):
-        receipt = Receipt(None, Answer.invalid, one) if isinstance(one, str) else next(answers)
-        if receipt.answer.rejected:
-            reject(conn, source, record.line, receipt, record.raw)
-        receipts.append(receipt)
-    return receipts
+    stored = store(conn, events, optimistic=log.optimistic)
+    receipts = stored
+    if len(events) < len(mapped):
+        answers = iter(stored)
+        receipts = [Receipt(None, Answer.invalid, one) if isinstance(one, str) else next(answers) for one in mapped]
+    if not any(receipt.answer.rejected for receipt in receipts):
+        return receipts, []
+    records = chain.from_iterable(pieces)
+    rejected = [(record, one) for record, one in zip(records, receipts, strict=True) if one.answer.rejected]
+    for record, receipt in rejected:
+        reject(conn, source, record.line, receipt, record.raw)
+    return receipts, rejected
 
 
-def _batches(source: Iterable[Record], size: int) -> Iterator[list[Record]]:
+def _batches(source: Source, size: int) -> Iterator[list[Piece]]:
     """Yield records in batches bounded by number and by text; records before an error are a batch, too."""
-    batch: list[Record] = []
-    characters = 0
+    batch: list[Piece] = []
+    room, characters = size, BATCH_CHARACTERS
     try:
-        for record in source:
-            batch.append(record)
-            characters += len(record.raw)
-            if len(batch) >= size or characters >= BATCH_CHARACTERS:
-                yield batch
-                batch, characters = [], 0
+        for piece in source.pieces():
+            while piece:
+                taken = piece[: _fitting(piece, room, characters)]
+                piece = piece[len(taken) :]
+                batch.append(taken)
+                room -= len(taken)
+                characters -= sum(map(len, _raws(taken)))
+                if room <= 0 or characters <= 0:
+                    yield batch
+                    batch, room, characters = [], size, BATCH_CHARACTERS
     except InputError:
         if batch:
             yield batch
         raise
     if batch:
         yield batch
+
+
+def _fitting(piece: Piece, room: int, characters: int) -> int:
+    """Return how many records of a piece belong to a batch: the one that exceeds its text is its last."""
+    for at, raw in enumerate(_raws(piece[:room]), 1):
+        characters -= len(raw)
+        if characters <= 0:
+            return at
+    return room
+
+
+def _raws(piece: Piece) -> Sequence[str]:
+    return piece.raws if isinstance(piece, Records) else [record.raw for record in piece]

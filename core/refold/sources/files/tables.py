@@ -6,11 +6,12 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypedDict
 
 from refold.errors import InputError
 from refold.sources.files.lines import KEPT_BYTES, MAX_LINE_BYTES, Line, LineReader
-from refold.sources.files.records import Record, Source
+from refold.sources.files.records import Record, Records, Source
 
 _WORDS = re.compile(r"[^ \t\r\n\f\v]+").findall
 
@@ -53,6 +54,10 @@ def separator(lines: LineReader) -> str | None:
     return found["delimiter"].decode()
 
 
+_Row = tuple[int, str, list[str], str | None]
+"""Line, raw text, values and error of a row."""
+
+
 class _Table(Source):
     """Rows under named columns."""
 
@@ -68,13 +73,17 @@ class _Table(Source):
         self._check_columns()
 
     @abstractmethod
-    def _split(self) -> Iterator[tuple[int, str, list[str], str | None]]:
-        """Yield line, raw text, values and error of each row that is not blank."""
+    def _split(self) -> Iterator[list[_Row]]:
+        """Yield the rows that are not blank, as many at once as the file gives."""
 
     def _header(self) -> tuple[str, ...]:
-        for _, raw, names, error in self._rows:
+        for rows in self._rows:
+            if not rows:
+                continue
+            _, raw, names, error = rows[0]
             if error:
                 raise InputError(f"{self._lines.label}: the header {error}: {raw[:80]!r}")
+            self._rows = chain([rows[1:]], self._rows)
             return tuple(name.strip() or f"column_{place}" for place, name in enumerate(names, 1))
         raise InputError(f"{self._lines.label} is empty", remedy="A CSV file starts with a header line.")
 
@@ -88,25 +97,34 @@ class _Table(Source):
                 remedy="Rename it in the header, or name all columns with --columns and remove the header line.",
             )
 
-    def __iter__(self) -> Iterator[Record]:
-        columns, expected = self.columns, len(self.columns)
-        for row, (line, raw, values, error) in enumerate(self._rows, 1):
-            if error is None and len(values) != expected:
-                error = f"has {len(values)} values for {expected} columns"
-            if error is None:
-                yield Record(line, row, raw, dict(zip(columns, self._habits.cleaned(values), strict=True)))
+    def pieces(self) -> Iterator[Records | list[Record]]:
+        columns = self.columns
+        row = 1
+        for rows in filter(None, self._rows):
+            if all(error is None and len(values) == len(columns) for _, _, values, error in rows):
+                lines, raws, values, _ = zip(*rows, strict=True)
+                yield Records(row, lines, raws, [*map(self._habits.cleaned, values)], columns)
             else:
-                yield Record(line, row, raw, None, f"the row {error}")
+                yield [self._record(row + at, one) for at, one in enumerate(rows)]
+            row += len(rows)
+
+    def _record(self, row: int, found: _Row) -> Record:
+        line, raw, values, error = found
+        if error is None and len(values) != len(self.columns):
+            error = f"has {len(values)} values for {len(self.columns)} columns"
+        if error is None:
+            return Record(line, row, raw, dict(zip(self.columns, self._habits.cleaned(values), strict=True)))
+        return Record(line, row, raw, None, f"the row {error}")
 
 
 class Whitespace(_Table):
     """A source with columns aligned by blanks."""
 
-    def _split(self) -> Iterator[tuple[int, str, list[str], str | None]]:
+    def _split(self) -> Iterator[list[_Row]]:
         for line in self._lines:
             values = _WORDS(line.text)
             if values:
-                yield line.number, line.text.rstrip("\r\n"), values, line.error
+                yield [(line.number, line.text.rstrip("\r\n"), values, line.error)]
 
 
 class _Form(TypedDict):
@@ -136,24 +154,20 @@ class Csv(_Table):
         csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
         super().__init__(lines, name, columns, habits)
 
-    def _split(self) -> Iterator[tuple[int, str, list[str], str | None]]:
+    def _split(self) -> Iterator[list[_Row]]:
         feed = self._feed
         while True:
             if not feed.again:
                 lines = feed.together()
                 rows = self._whole(lines)
                 if rows is not None:
-                    values: list[str]
-                    for line, values in zip(lines, rows, strict=True):
-                        raw = line.text.rstrip("\r\n")
-                        if len(values) > 1 or raw.strip():
-                            yield line.number, raw, values, None
+                    yield rows
                     if not lines:
                         return
                     continue
                 feed.again.extend(lines)
             feed.begin()
-            values = []
+            values: list[str] = []
             error = None
             try:
                 # After an error the reader starts afresh with the next line.
@@ -173,17 +187,22 @@ class Csv(_Table):
                 raw, error = raw[:KEPT_BYTES], f"{error}; only the first {KEPT_BYTES} characters are kept"
             error = next((line.error for line in taken if line.error), error)
             if error or len(values) > 1 or raw.strip():
-                yield taken[0].number, raw, values, error
+                yield [(taken[0].number, raw, values, error)]
 
-    def _whole(self, lines: Sequence[Line]) -> list[list[str]] | None:
-        """Return the rows of lines that are one row each; None if any is not, or if it has an error."""
+    def _whole(self, lines: Sequence[Line]) -> list[_Row] | None:
+        """Return the rows of lines that are one row each or blank; None if any is not, or if it has an error."""
         if any(line.error for line in lines):
             return None
         try:
             rows = list(csv.reader([line.text for line in lines], **self._form))
         except csv.Error:
             return None
-        return rows if len(rows) == len(lines) else None
+        if len(rows) != len(lines):
+            return None
+        split = (
+            (line.number, line.text.rstrip("\r\n"), values, None) for line, values in zip(lines, rows, strict=True)
+        )
+        return [row for row in split if len(row[2]) > 1 or row[1].strip()]
 
 
 def _explain(problem: str, taken: Sequence[Line]) -> str:

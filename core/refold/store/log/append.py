@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from refold.model.event.exact_json import kind
 from refold.model.event.source_event import Answer, SourceEvent, reasons
-from refold.model.event.wire import WireEvent, quick, wire
+from refold.model.event.wire import WireEvent, convert, quick, wire
 from refold.model.stream.copy_text import NULL, escaped, quoted
 
 BULK = 64
@@ -88,17 +88,14 @@ def append(
     invalid: dict[int, Receipt] = {}
 
     def valid() -> Iterator[WireEvent]:
-        for at, one in enumerate(offered):
-            event = quick(one) if type(one) is dict else None
-            if event is None:
-                try:
-                    event = wire(one if isinstance(one, SourceEvent) else SourceEvent.model_validate(_plain(one)))
-                except ValidationError as error:
-                    given = one.get("id") if isinstance(one, Mapping) else None
-                    invalid[at] = Receipt(given if isinstance(given, str) else None, Answer.invalid, reasons(error))
-                    continue
-            place.append(at)
-            yield event
+        for begin in range(0, len(offered), CHUNK):
+            checked = convert(offered[begin : begin + CHUNK], _together, _alone)
+            for at, one in enumerate(checked, begin):
+                if isinstance(one, Receipt):
+                    invalid[at] = one
+                else:
+                    place.append(at)
+                    yield one
 
     with _atomic(conn):
         stored = store_coming(conn, valid(), len(offered), optimistic=optimistic)
@@ -110,6 +107,20 @@ def append(
         return stored
     receipts = invalid | dict(zip(place, stored, strict=True))
     return [receipts[at] for at in range(len(offered))]
+
+
+def _together(offered: list[Any]) -> list[WireEvent] | None:
+    """Return events that are valid for certain; None says nothing about any."""
+    return quick(offered) if set(map(type, offered)) == {dict} else None
+
+
+def _alone(one: SourceEvent | Mapping[str, Any]) -> WireEvent | Receipt:
+    """Return an event, or the answer to what is none."""
+    try:
+        return wire(one if isinstance(one, SourceEvent) else SourceEvent.model_validate(_plain(one)))
+    except ValidationError as error:
+        given = one.get("id") if isinstance(one, Mapping) else None
+        return Receipt(given if isinstance(given, str) else None, Answer.invalid, reasons(error))
 
 
 def _plain(one: object) -> object:
