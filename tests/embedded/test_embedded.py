@@ -153,6 +153,12 @@ def test_a_killed_server_starts_again_with_its_data(directory: Path) -> None:
     assert ask(EmbeddedServer.start(directory, FAST), "SELECT one FROM kept") == 1
 
 
+def test_a_server_that_was_killed_this_instant_is_started(directory: Path) -> None:
+    for _ in range(3):
+        os.kill(EmbeddedServer.start(directory, FAST).pid, signal.SIGKILL)
+        assert ask(EmbeddedServer.start(directory, FAST), "SELECT 1") == 1
+
+
 def test_a_server_that_is_killed_while_it_is_waited_for_is_started(directory: Path) -> None:
     server = EmbeddedServer.start(directory, FAST)
     pid, file = server.pid, directory / "data" / "postmaster.pid"

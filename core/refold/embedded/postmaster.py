@@ -38,6 +38,13 @@ class Postmaster:
             return cls(int(lines[0]), ready=False, port=0, socket_dir="")
         return cls(int(lines[0]), lines[7].strip() in ("ready", "standby"), int(lines[3]), lines[4])
 
+    def answers(self) -> bool:
+        """Return whether a session could begin."""
+        from psycopg import conninfo, pq
+
+        place = conninfo.make_conninfo(host=self.socket_dir, port=self.port, connect_timeout=5)
+        return pq.PGconn.ping(os.fsencode(place)) == pq.Ping.OK
+
 
 def clear_remains(data_dir: Path, deadline_s: float) -> None:
     """Remove the remains of a killed postmaster, so that a new one can start.

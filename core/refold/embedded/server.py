@@ -269,9 +269,12 @@ class EmbeddedServer:
         return Path(tempfile.gettempdir()) / f"refold-{name}"
 
     def _is_ready(self) -> bool:
-        """Wait for a server that somebody has started with pg_ctl, outside the lock; False if none runs, or it ends."""
+        """Wait for a server that somebody has started with pg_ctl, outside the lock; False if none runs, or it ends.
+
+        One that was killed a moment ago is still there, but it does not answer.
+        """
         deadline = time.monotonic() + DEADLINE_S
-        while (postmaster := Postmaster.find(self.data_dir)) and not postmaster.ready:
+        while (postmaster := Postmaster.find(self.data_dir)) and not (postmaster.ready and postmaster.answers()):
             if time.monotonic() > deadline:
                 raise DatabaseError(f"the server in {self.directory} is not ready after {DEADLINE_S} s")
             time.sleep(0.05)
