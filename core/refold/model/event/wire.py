@@ -7,7 +7,7 @@ accepts.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from itertools import repeat
 from typing import Any, NamedTuple, Protocol, Self, TypeGuard, TypeVar
 
@@ -32,11 +32,12 @@ _FIELDS = frozenset(SourceEvent.model_fields)
 _NO_METADATA: dict[str, Any] = {}
 _FEW = 8
 """Items that are not worth another look together."""
-_ORDINARY_TIME = re.compile(
+_TIME = (
     "(?!9999)[1-9][0-9]{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])[T ]"
     r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])"
-).fullmatch
+)
 """A time that Postgres and Python read alike, if its month has the day. No offset leaves the range of years."""
+_ORDINARY_TIMES = re.compile(f"(?:{_TIME}\n)*+").fullmatch
 
 
 class WireEvent(NamedTuple):
@@ -80,7 +81,7 @@ def quick(offered: Sequence[dict[Any, Any]]) -> list[WireEvent] | None:
     try:
         ids = [event["id"] for event in offered]
         actions = [event["action"] for event in offered]
-        times = [quick_time(event["ts"]) for event in offered]
+        times = quick_times([event["ts"] for event in offered])
     except KeyError:
         return None
     users = [event.get("user_id") for event in offered]
@@ -93,7 +94,7 @@ def quick(offered: Sequence[dict[Any, Any]]) -> list[WireEvent] | None:
     if not set(map(type, metadatas)) <= {dict}:
         return None
     texts = plain_texts(metadatas)
-    if texts is None or None in times:
+    if texts is None or times is None:
         return None
     columns = (ids, users, actions, times, texts, versions or repeat(1))
     return [*map(WireEvent._make, zip(*columns, strict=False))]
@@ -142,23 +143,32 @@ def _are_versions(values: Sequence[Any]) -> bool:
     return set(map(type, values)) == {int} and min(values) > 0 and max(values) <= MAX_VERSION
 
 
-def quick_time(ts: object) -> str | None:
-    """Return the time of an event as text for Postgres if it is valid for certain; None says nothing about it. Pure."""
-    if type(ts) is str:
-        if _ORDINARY_TIME(ts) is None:
+def quick_times(times: Sequence[object]) -> list[str] | None:
+    """Return times of events as text for Postgres if all are valid for certain; None says nothing about any. Pure."""
+    kinds = set(map(type, times))
+    if kinds == {str}:
+        return _quick_texts(times)  # type: ignore[arg-type]
+    if kinds == {int}:
+        if not (min(times) >= EARLIEST_MS and max(times) <= LATEST_MS):  # type: ignore[type-var, operator]
             return None
-        if ts[8:10] > "28":
-            try:
-                datetime.fromisoformat(ts)
-            except ValueError:
-                return None
-        # What Z means is the server's to say (timezone_abbreviations); an offset is plain.
-        return ts[:-1] + "+00:00" if ts[-1] == "Z" else ts
-    if type(ts) is int:
-        return from_epoch_ms(ts).isoformat() if EARLIEST_MS <= ts <= LATEST_MS else None
-    if type(ts) is datetime:
+        return [from_epoch_ms(ts).isoformat() for ts in times]  # type: ignore[arg-type]
+    if kinds == {datetime}:
         try:
-            return to_utc(ts).isoformat()
+            return [to_utc(ts).isoformat() for ts in times]  # type: ignore[arg-type]
         except ValueError:
             return None
     return None
+
+
+def _quick_texts(times: Sequence[str]) -> list[str] | None:
+    lines = "\n".join(times) + "\n"
+    if _ORDINARY_TIMES(lines) is None:
+        return None
+    try:
+        for late in {ts[:10] for ts in times if ts[8:10] > "28"}:
+            date.fromisoformat(late)
+    except ValueError:
+        return None
+    # What Z means is the server's to say (timezone_abbreviations); an offset is plain.
+    found = lines.replace("Z", "+00:00").split("\n")[:-1]
+    return found if len(found) == len(times) else None

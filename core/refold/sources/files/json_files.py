@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from refold.errors import InputError
 from refold.model.event.exact_json import parse_json_line, parse_json_lines
 from refold.sources.files.json_values import Unclosed, Value, values
-from refold.sources.files.lines import KEPT_BYTES, MAX_LINE_BYTES, Line, LineReader, decode
+from refold.sources.files.lines import KEPT_BYTES, MAX_LINE_BYTES, Line, LineReader, Lines, decode
 from refold.sources.files.records import Record, Records, Source
 
 _BLANKS = " \t\r\n"
@@ -21,7 +21,7 @@ class JsonLines(Source):
             row += len(found)
             yield found
 
-    def _one_by_one(self, lines: Sequence[Line], row: int) -> Iterator[Record]:
+    def _one_by_one(self, lines: Lines | list[Line], row: int) -> Iterator[Record]:
         """Yield the records of lines of which some hold no event, or several.
 
         Args:
@@ -76,17 +76,17 @@ def json_source(lines: LineReader, name: str) -> Source:
     return JsonLines(lines, name)
 
 
-def _whole(lines: Sequence[Line], row: int) -> Records | None:
+def _whole(lines: Lines | list[Line], row: int) -> Records | None:
     """Return the objects of lines that hold one each or are blank; None if one of them holds anything else.
 
     Args:
         lines: the lines.
         row: number of the first record among them.
     """
-    if any(line.error for line in lines):
+    if not isinstance(lines, Lines):
         return None
-    numbers = [line.number for line in lines]
-    raws = [line.text.strip(_BLANKS) for line in lines]
+    numbers: Sequence[int] = range(lines.number, lines.number + len(lines))
+    raws = [text.strip(_BLANKS) for text in lines.texts]
     if not all(raws):
         numbers = [number for number, raw in zip(numbers, raws, strict=True) if raw]
         raws = [*filter(None, raws)]

@@ -1,9 +1,12 @@
 """Physical lines of a file or of standard input: decompressed, decoded, and in bounded memory."""
 
+from __future__ import annotations
+
 import gzip
 import io
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -38,6 +41,26 @@ class Line(NamedTuple):
     error: str | None = None
     cut: bool = False
     """The line was too long: only its beginning is here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Lines that follow one another, none with an error.
+
+    Args:
+        number: number of the first, from 1.
+        texts: each line without the line feed that ends it; the last line of a file may have had none.
+    """
+
+    number: int
+    texts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __iter__(self) -> Iterator[Line]:
+        for number, text in enumerate(self.texts, self.number):
+            yield Line(number, text + "\n")
 
 
 class LineReader:
@@ -76,7 +99,7 @@ class LineReader:
         """Return the bytes read from the file so far, compressed or not, including one buffer of read-ahead."""
         return self._counted.count
 
-    def __enter__(self) -> "LineReader":
+    def __enter__(self) -> LineReader:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -97,7 +120,7 @@ class LineReader:
             return self._too_long(data)
         return decode(self._number, data)
 
-    def together(self) -> list[Line]:
+    def together(self) -> Lines | list[Line]:
         """Return the next lines, as many as are there without waiting for a pipe; nothing at the end of the file.
 
         An error is raised by the call that finds no line before it.
@@ -105,15 +128,18 @@ class LineReader:
         if self._late is not None:
             raise self._failure(self._late)
         if self._first or not self._number:
-            return [line for line in [next(self, None)] if line is not None]
+            line = next(self, None)
+            if line is None or line.error:
+                return [] if line is None else [line]
+            return Lines(line.number, [line.text.removesuffix("\n")])
         data = self._whole_lines()
         end = data.rfind(b"\n") + 1
+        # What has no line end is read by the next call: it is the last line, or too long.
+        self._first = data[end:]
+        if not end:
+            return self.together() if data else []
         found = self._decoded(data[:end])
         self._number += len(found)
-        if len(data) > end:
-            self._number += 1
-            last = data[end:]
-            found.append(decode(self._number, last) if len(last) <= MAX_LINE_BYTES else self._too_long(last))
         return found
 
     def _whole_lines(self) -> bytes:
@@ -134,7 +160,7 @@ class LineReader:
             self._late = error
         return data
 
-    def _decoded(self, data: bytes) -> list[Line]:
+    def _decoded(self, data: bytes) -> Lines | list[Line]:
         """Return whole lines, which follow those that were read."""
         number = self._number + 1
         try:
@@ -143,7 +169,7 @@ class LineReader:
             text = "\0"
         if "\0" in text:
             return [decode(at, line + b"\n") for at, line in enumerate(data.split(b"\n")[:-1], number)]
-        return [Line(at, line + "\n") for at, line in enumerate(text.split("\n")[:-1], number)]
+        return Lines(number, text.split("\n")[:-1])
 
     def first(self) -> bytes:
         """Return the next line that is not blank, or its first `MAX_LINE_BYTES`; it is read again.
@@ -197,7 +223,7 @@ class LineReader:
             self.total_bytes = size
         return file
 
-    def _unpacked(self, counted: "_CountingReader") -> Stream:
+    def _unpacked(self, counted: _CountingReader) -> Stream:
         """Return a stream of the decompressed text."""
         stream: Stream = io.BufferedReader(counted, 1 << 16)
         head = counted.head

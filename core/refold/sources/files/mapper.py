@@ -29,7 +29,7 @@ from refold.model.event.wire import (
     are_ordinary_users,
     convert,
     quick,
-    quick_time,
+    quick_times,
     wire,
 )
 from refold.sources.files.identity import STDIN, joined_id, row_id
@@ -76,6 +76,30 @@ class _Row:
     """The constant part of the metadata, as JSON without braces."""
     keys: tuple[tuple[str, str], ...]
     """(key in metadata as JSON with its colon, column)."""
+
+    def metadata(self, columns: Sequence[Sequence[str]], count: int) -> list[str]:
+        """Return the metadata of rows as JSON; empty values are left out.
+
+        Args:
+            columns: the values of each key. What was decoded from UTF-8 has no half characters, and a line has no NUL.
+            count: number of rows.
+        """
+        names = [key for key, _ in self.keys]
+        texts = [list(map(string, values)) for values in columns]
+        if not names:
+            return ["{" + self.start + "}"] * count
+        if not any("" in values for values in columns):
+            form = ",".join(([_literal(self.start)] if self.start else []) + [_literal(name) + "%s" for name in names])
+            return ["{" + form % one + "}" for one in zip(*texts, strict=True)]
+        cells = [
+            [name + text if text != '""' else "" for text in column] for name, column in zip(names, texts, strict=True)
+        ]
+        return ["{" + ",".join(filter(None, one)) + "}" for one in zip([self.start] * count, *cells, strict=True)]
+
+
+def _literal(text: str) -> str:
+    """Return a text as a part of a format."""
+    return text.replace("%", "%%")
 
 
 class Mapper:
@@ -154,9 +178,10 @@ class Mapper:
             (start + "".join(key for key, _ in keys)).encode()
         except ValueError:
             return None
+        fixed = quick_times([constants.get("ts")]) or []
         return _Row(
             fields.get("id"), fields.get("user_id"), fields.get("action"), fields.get("ts"),
-            constants.get("user_id"), constants.get("action"), quick_time(constants.get("ts")),
+            constants.get("user_id"), constants.get("action"), next(iter(fixed), None),
             constants.get("version", 1), start, keys,
         )  # fmt: skip
 
@@ -165,19 +190,16 @@ class Mapper:
         columns = dict(zip(records.columns or (), zip(*records.values, strict=True), strict=True))
         try:
             ids = self._quick_ids(row, records, columns)
-            times = [row.fixed_ts] * len(records) if row.ts is None else [*map(self._time, columns[row.ts])]
+            times = [row.fixed_ts] * len(records) if row.ts is None else self._times(columns[row.ts])
         except (ValueError, KeyError):
             return None
         actions = [row.fixed_action] * len(records) if row.action is None else columns[row.action]
         users = [row.fixed_user] * len(records)
         if row.user is not None:
             users = [user or row.fixed_user for user in columns[row.user]]
-        if None in times or not are_ordinary_ids(ids) or not are_ordinary(actions) or not are_ordinary_users(users):
+        if times[0] is None or not are_ordinary_ids(ids) or not are_ordinary(actions) or not are_ordinary_users(users):
             return None
-        # What was decoded from UTF-8 has no half characters, and a line has no NUL.
-        keys = [[key + string(value) if value else "" for value in columns[column]] for key, column in row.keys]
-        start = [row.start] * len(records)
-        texts = ["{" + ",".join(filter(None, one)) + "}" for one in zip(start, *keys, strict=True)]
+        texts = row.metadata([columns[column] for _, column in row.keys], len(records))
         if max(map(len, texts)) >= SURELY_SMALL:
             return None
         fields = zip(ids, users, actions, times, texts, repeat(row.version), strict=False)
@@ -192,10 +214,10 @@ class Mapper:
         values = zip(*(columns[column] for column in of), strict=True)
         return [joined_id(of, dict(zip(of, one, strict=True))) for one in values]
 
-    def _time(self, value: str) -> str:
-        """Return a time of a column as text for Postgres; it raises ValueError like the conversion of each source."""
-        found = quick_time(value) if self._mapping.ts_format is None else None
-        return found or self._convert["ts"](value).isoformat()  # type: ignore[attr-defined]
+    def _times(self, values: Sequence[str]) -> Sequence[str]:
+        """Return times of a column as text for Postgres; it raises ValueError like the conversion of each source."""
+        found = quick_times(values) if self._mapping.ts_format is None else None
+        return found or [self._convert["ts"](value).isoformat() for value in values]  # type: ignore[attr-defined]
 
     @staticmethod
     def _is_doubtful(ts: object) -> bool:

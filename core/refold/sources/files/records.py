@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 
 from refold.sources.files.lines import LineReader
 
+LINE_END = "\r\n"
+"""Characters that end a line."""
+
 
 class Record(NamedTuple):
     """One record of a source: its `fields`, or the `error` that prevented reading them."""
@@ -30,7 +33,7 @@ class Records:
     Args:
         row: number of the first among the data records.
         lines: physical line of each.
-        raws: text of each.
+        raws: text of each, perhaps with its line end.
         values: the fields of each: an object, or the values of the columns.
         columns: the columns; None for objects.
     """
@@ -48,7 +51,7 @@ class Records:
         row = self.row
         for at, (line, raw, values) in enumerate(zip(self.lines, self.raws, self.values, strict=True)):
             fields = values if self.columns is None else dict(zip(self.columns, values, strict=True))
-            yield Record(line, row + at, raw, fields)
+            yield Record(line, row + at, raw.rstrip(LINE_END), fields)
 
     def __getitem__(self, part: slice) -> Records:
         begin, end, _ = part.indices(len(self))

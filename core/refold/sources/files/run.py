@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from refold.model.event.source_event import Answer
 from refold.model.event.wire import WireEvent
 from refold.sources.files.mapper import Mapper
 from refold.sources.files.records import Record, Records, Source
-from refold.store.log.append import Receipt, reject, store
+from refold.store.log.append import Chunk, Receipt, all_accepted, chunks_of, reject, store_coming
 from refold.store.log.log import Log
 
 T = TypeVar("T")
@@ -52,8 +52,12 @@ class Tally:
         """Return the number of records that are in `refold.rejected`."""
         return self.conflicts + self.invalid
 
-    def add(self, receipts: Iterable[Receipt]) -> None:
+    def add(self, receipts: Sequence[Receipt]) -> None:
         """Count the answers of a committed batch."""
+        if all_accepted(receipts):
+            self.received += len(receipts)
+            self.stored += len(receipts)
+            return
         answers = Counter(receipt.answer for receipt in receipts)
         self.received += answers.total()
         self.stored += answers[Answer.accepted]
@@ -89,20 +93,50 @@ def ingest(
     Raises:
         InputError: the rest of the file cannot be read (a damaged gzip); the records before it are stored.
     """
-    prepared = ((pieces, [one for piece in pieces for one in mapper.wire(piece)]) for pieces in _batches(source, batch))
+    prepared = (Batch.of(pieces, mapper) for pieces in _batches(source, batch))
     # A pipe may keep its reader waiting, and nothing can interrupt a thread that waits.
     with closing(prepared if source.total_bytes is None else _ahead(prepared)) as batches:
-        for pieces, mapped in batches:
+        for one in batches:
             log.hold_back()
-            receipts, rejected = log.run(
-                lambda conn, pieces=pieces, mapped=mapped: _append(conn, log, source.name, pieces, mapped)  # type: ignore[misc]
-            )
+            receipts = log.run(lambda conn, one=one: _append(conn, log, source.name, one))  # type: ignore[misc]
             log.learn(receipts)
             tally.add(receipts)
-            for record, receipt in rejected:
+            for record, receipt in one.rejected(receipts):
                 on_rejected(record, receipt)
             progress(tally)
     return tally
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The records of one transaction, ready for Postgres.
+
+    Args:
+        pieces: the records.
+        mapped: what each record is: an event, or the reason why it is none.
+        chunks: the events, with their text.
+    """
+
+    pieces: Sequence[Piece]
+    mapped: Sequence[WireEvent | str]
+    chunks: Sequence[Chunk]
+
+    @classmethod
+    def of(cls, pieces: Sequence[Piece], mapper: Mapper) -> Batch:
+        """Return records as a batch."""
+        mapped = [one for piece in pieces for one in mapper.wire(piece)]
+        return cls(pieces, mapped, [*chunks_of([one for one in mapped if not isinstance(one, str)])])
+
+    def rejected(self, receipts: Sequence[Receipt]) -> list[tuple[Record, Receipt]]:
+        """Return the records that are rejected, with their receipts.
+
+        Args:
+            receipts: those of all records, in order.
+        """
+        if all_accepted(receipts):
+            return []
+        records = chain.from_iterable(self.pieces)
+        return [(record, one) for record, one in zip(records, receipts, strict=True) if one.answer.rejected]
 
 
 def _ahead(items: Iterator[T]) -> Generator[T]:
@@ -117,23 +151,18 @@ def _ahead(items: Iterator[T]) -> Generator[T]:
             yield item
 
 
-def _append(
-    conn: psycopg.Connection, log: Log, source: str, pieces: Sequence[Piece], mapped: Sequence[WireEvent | str]
-) -> tuple[list[Receipt], list[tuple[Record, Receipt]]]:
-    """Append one batch in the caller's transaction; return all receipts, and the records that were rejected."""
-    events = [one for one in mapped if not isinstance(one, str)]
-    stored = store(conn, events, optimistic=log.optimistic)
-    receipts = stored
-    if len(events) < len(mapped):
-        answers = iter(stored)
-        receipts = [Receipt(None, Answer.invalid, one) if isinstance(one, str) else next(answers) for one in mapped]
-    if not any(receipt.answer.rejected for receipt in receipts):
-        return receipts, []
-    records = chain.from_iterable(pieces)
-    rejected = [(record, one) for record, one in zip(records, receipts, strict=True) if one.answer.rejected]
-    for record, receipt in rejected:
+def _append(conn: psycopg.Connection, log: Log, source: str, batch: Batch) -> list[Receipt]:
+    """Append one batch in the caller's transaction, and return a receipt for each record."""
+    receipts = store_coming(conn, iter(batch.chunks), len(batch.mapped), optimistic=log.optimistic)
+    mapped = batch.mapped
+    if len(receipts) < len(mapped):
+        stored = iter(receipts)
+        receipts = [
+            Receipt(None, Answer.invalid, one) if isinstance(one, str) else next(stored) for one in batch.mapped
+        ]
+    for record, receipt in batch.rejected(receipts):
         reject(conn, source, record.line, receipt, record.raw)
-    return receipts, rejected
+    return receipts
 
 
 def _batches(source: Source, size: int) -> Iterator[list[Piece]]:

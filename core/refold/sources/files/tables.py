@@ -6,12 +6,12 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import TypedDict
+from itertools import chain, count
+from typing import NamedTuple, TypedDict
 
 from refold.errors import InputError
-from refold.sources.files.lines import KEPT_BYTES, MAX_LINE_BYTES, Line, LineReader
-from refold.sources.files.records import Record, Records, Source
+from refold.sources.files.lines import KEPT_BYTES, MAX_LINE_BYTES, Line, LineReader, Lines
+from refold.sources.files.records import LINE_END, Record, Records, Source
 
 _WORDS = re.compile(r"[^ \t\r\n\f\v]+").findall
 
@@ -28,13 +28,13 @@ class Habits:
     nulls: frozenset[str] = frozenset()
     trim: bool = False
 
-    def cleaned(self, values: list[str]) -> list[str]:
+    def cleaned(self, rows: Sequence[list[str]]) -> Sequence[list[str]]:
         """Return values as they are meant; one that is absent is empty."""
         if self.trim:
-            values = [value.strip() for value in values]
+            rows = [[value.strip() for value in values] for values in rows]
         if self.nulls:
-            values = ["" if value in self.nulls else value for value in values]
-        return values
+            rows = [["" if value in self.nulls else value for value in values] for values in rows]
+        return rows
 
 
 NO_HABITS = Habits()
@@ -54,8 +54,20 @@ def separator(lines: LineReader) -> str | None:
     return found["delimiter"].decode()
 
 
-_Row = tuple[int, str, list[str], str | None]
-"""Line, raw text, values and error of a row."""
+class _Rows(NamedTuple):
+    """Rows that follow one another, none of them blank.
+
+    Args:
+        lines: line of each.
+        raws: text of each, perhaps with its line end.
+        values: values of each.
+        error: what is wrong with the only row.
+    """
+
+    lines: Sequence[int]
+    raws: Sequence[str]
+    values: Sequence[list[str]]
+    error: str | None = None
 
 
 class _Table(Source):
@@ -73,17 +85,14 @@ class _Table(Source):
         self._check_columns()
 
     @abstractmethod
-    def _split(self) -> Iterator[list[_Row]]:
-        """Yield the rows that are not blank, as many at once as the file gives."""
+    def _split(self) -> Iterator[_Rows]:
+        """Yield the rows, as many at once as the file gives."""
 
     def _header(self) -> tuple[str, ...]:
-        for rows in self._rows:
-            if not rows:
-                continue
-            _, raw, names, error = rows[0]
+        for (_, *lines), (raw, *raws), (names, *values), error in self._rows:
             if error:
                 raise InputError(f"{self._lines.label}: the header {error}: {raw[:80]!r}")
-            self._rows = chain([rows[1:]], self._rows)
+            self._rows = chain([_Rows(lines, raws, values)] if lines else [], self._rows)
             return tuple(name.strip() or f"column_{place}" for place, name in enumerate(names, 1))
         raise InputError(f"{self._lines.label} is empty", remedy="A CSV file starts with a header line.")
 
@@ -100,31 +109,32 @@ class _Table(Source):
     def pieces(self) -> Iterator[Records | list[Record]]:
         columns = self.columns
         row = 1
-        for rows in filter(None, self._rows):
-            if all(error is None and len(values) == len(columns) for _, _, values, error in rows):
-                lines, raws, values, _ = zip(*rows, strict=True)
-                yield Records(row, lines, raws, [*map(self._habits.cleaned, values)], columns)
+        for lines, raws, values, error in self._rows:
+            if error is None and set(map(len, values)) == {len(columns)}:
+                yield Records(row, lines, raws, self._habits.cleaned(values), columns)
             else:
-                yield [self._record(row + at, one) for at, one in enumerate(rows)]
-            row += len(rows)
+                found = zip(count(row), lines, raws, values, strict=False)
+                yield [self._record(at, line, raw, one, error) for at, line, raw, one in found]
+            row += len(values)
 
-    def _record(self, row: int, found: _Row) -> Record:
-        line, raw, values, error = found
+    def _record(self, row: int, line: int, raw: str, values: list[str], error: str | None) -> Record:
         if error is None and len(values) != len(self.columns):
             error = f"has {len(values)} values for {len(self.columns)} columns"
-        if error is None:
-            return Record(line, row, raw, dict(zip(self.columns, self._habits.cleaned(values), strict=True)))
-        return Record(line, row, raw, None, f"the row {error}")
+        raw = raw.rstrip(LINE_END)
+        if error is not None:
+            return Record(line, row, raw, None, f"the row {error}")
+        (cleaned,) = self._habits.cleaned([values])
+        return Record(line, row, raw, dict(zip(self.columns, cleaned, strict=True)))
 
 
 class Whitespace(_Table):
     """A source with columns aligned by blanks."""
 
-    def _split(self) -> Iterator[list[_Row]]:
+    def _split(self) -> Iterator[_Rows]:
         for line in self._lines:
             values = _WORDS(line.text)
             if values:
-                yield [(line.number, line.text.rstrip("\r\n"), values, line.error)]
+                yield _Rows([line.number], [line.text], [values], line.error)
 
 
 class _Form(TypedDict):
@@ -154,14 +164,15 @@ class Csv(_Table):
         csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
         super().__init__(lines, name, columns, habits)
 
-    def _split(self) -> Iterator[list[_Row]]:
+    def _split(self) -> Iterator[_Rows]:
         feed = self._feed
         while True:
             if not feed.again:
                 lines = feed.together()
                 rows = self._whole(lines)
                 if rows is not None:
-                    yield rows
+                    if rows.values:
+                        yield rows
                     if not lines:
                         return
                     continue
@@ -182,27 +193,30 @@ class Csv(_Table):
                 # A stray quote swallows what follows, which is read again as the rows that it looks like.
                 feed.give_back()
             taken = feed.taken
-            raw = "".join([line.text for line in taken]).rstrip("\r\n")
+            raw = "".join([line.text for line in taken]).rstrip(LINE_END)
             if len(raw) > KEPT_BYTES and error:
                 raw, error = raw[:KEPT_BYTES], f"{error}; only the first {KEPT_BYTES} characters are kept"
             error = next((line.error for line in taken if line.error), error)
             if error or len(values) > 1 or raw.strip():
-                yield [(taken[0].number, raw, values, error)]
+                yield _Rows([taken[0].number], [raw], [values], error)
 
-    def _whole(self, lines: Sequence[Line]) -> list[_Row] | None:
+    def _whole(self, lines: Lines | list[Line]) -> _Rows | None:
         """Return the rows of lines that are one row each or blank; None if any is not, or if it has an error."""
-        if any(line.error for line in lines):
-            return None
+        if not isinstance(lines, Lines):
+            return None if lines else _Rows([], [], [])
+        numbers: Sequence[int] = range(lines.number, lines.number + len(lines))
+        texts = lines.texts
         try:
-            rows = list(csv.reader([line.text for line in lines], **self._form))
+            rows = list(csv.reader(texts, **self._form))
         except csv.Error:
             return None
-        if len(rows) != len(lines):
+        if len(rows) != len(texts):
             return None
-        split = (
-            (line.number, line.text.rstrip("\r\n"), values, None) for line, values in zip(lines, rows, strict=True)
-        )
-        return [row for row in split if len(row[2]) > 1 or row[1].strip()]
+        if any(len(values) < 2 for values in rows):
+            filled = [at for at, values in enumerate(rows) if len(values) > 1 or texts[at].strip()]
+            numbers = [numbers[at] for at in filled]
+            texts, rows = [texts[at] for at in filled], [rows[at] for at in filled]
+        return _Rows(numbers, texts, rows)
 
 
 def _explain(problem: str, taken: Sequence[Line]) -> str:
@@ -229,7 +243,7 @@ class _Feed:
         self._characters = 0
         self.taken: list[Line] = []
 
-    def together(self) -> list[Line]:
+    def together(self) -> Lines | list[Line]:
         """Return the next lines; they are not part of a record yet."""
         return self._lines.together()
 

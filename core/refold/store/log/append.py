@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import psycopg
@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from refold.model.event.exact_json import kind
 from refold.model.event.source_event import Answer, SourceEvent, reasons
 from refold.model.event.wire import WireEvent, convert, quick, wire
-from refold.model.stream.copy_text import NULL, escaped, quoted
+from refold.model.stream.copy_text import NULL, escaped, escaped_column, quoted
 
 BULK = 64
 """Least number of events of a batch that is tried as COPY."""
@@ -57,6 +57,11 @@ class Receipt(NamedTuple):
     reason: str | None = None
 
 
+def all_accepted(receipts: Sequence[Receipt]) -> bool:
+    """Return whether all events are new, as most batches are."""
+    return [receipt.answer for receipt in receipts].count(Answer.accepted) == len(receipts)
+
+
 def append(
     conn: psycopg.Connection,
     events: Iterable[SourceEvent | Mapping[str, Any]],
@@ -87,15 +92,16 @@ def append(
     place: list[int] = []
     invalid: dict[int, Receipt] = {}
 
-    def valid() -> Iterator[WireEvent]:
+    def valid() -> Iterator[Chunk]:
         for begin in range(0, len(offered), CHUNK):
-            checked = convert(offered[begin : begin + CHUNK], _together, _alone)
-            for at, one in enumerate(checked, begin):
+            events: list[WireEvent] = []
+            for at, one in enumerate(convert(offered[begin : begin + CHUNK], _together, _alone), begin):
                 if isinstance(one, Receipt):
                     invalid[at] = one
                 else:
                     place.append(at)
-                    yield one
+                    events.append(one)
+            yield Chunk.of(events)
 
     with _atomic(conn):
         stored = store_coming(conn, valid(), len(offered), optimistic=optimistic)
@@ -128,6 +134,38 @@ def _plain(one: object) -> object:
     return dict(one) if isinstance(one, Mapping) else one
 
 
+class Chunk(NamedTuple):
+    """Some events, and their text for COPY.
+
+    Args:
+        events: the events.
+        text: their lines.
+    """
+
+    events: Sequence[WireEvent]
+    text: str
+
+    @classmethod
+    def of(cls, events: Sequence[WireEvent]) -> Chunk:
+        """Return events with their text; it is made column by column, which takes a half of the time."""
+        if not events:
+            return cls(events, "")
+        ids, users, actions, times, metadatas, versions = zip(*events, strict=True)
+        named: Iterable[str] = escaped_column([user or "" for user in users])
+        if None in users:
+            named = [NULL if user is None else escaped(user) for user in users]
+        columns = (
+            escaped_column(ids), named, escaped_column(actions), times, escaped_column(metadatas), map(str, versions),
+        )  # fmt: skip
+        return cls(events, "\n".join(map("\t".join, zip(*columns, strict=True))) + "\n")
+
+
+def chunks_of(events: Sequence[WireEvent]) -> Iterator[Chunk]:
+    """Yield events in chunks, each with its text."""
+    for begin in range(0, len(events), CHUNK):
+        yield Chunk.of(events[begin : begin + CHUNK])
+
+
 def store(conn: psycopg.Connection, events: Sequence[WireEvent], *, optimistic: bool = True) -> list[Receipt]:
     """Store validated events and return a receipt for each, without recording any rejected one.
 
@@ -136,11 +174,11 @@ def store(conn: psycopg.Connection, events: Sequence[WireEvent], *, optimistic: 
         events: events to store, in order.
         optimistic: try a large batch as COPY first.
     """
-    return store_coming(conn, iter(events), len(events), optimistic=optimistic)
+    return store_coming(conn, chunks_of(events), len(events), optimistic=optimistic)
 
 
 def store_coming(
-    conn: psycopg.Connection, coming: Iterator[WireEvent], most: int, *, optimistic: bool = True
+    conn: psycopg.Connection, coming: Iterator[Chunk], most: int, *, optimistic: bool = True
 ) -> list[Receipt]:
     """Store validated events as they come, and return a receipt for each: the server works while the next are made.
 
@@ -157,7 +195,8 @@ def store_coming(
         events, copied = _copy(conn, coming, most)
         if copied:
             return [Receipt(event.id, Answer.accepted) for event in events]
-    events += coming
+    for chunk in coming:
+        events += chunk.events
     if not events:
         return []
     if len(events) < BULK or not plain:
@@ -227,11 +266,14 @@ def _atomic(conn: psycopg.Connection) -> AbstractContextManager[object]:
     return nullcontext()
 
 
+_ID = itemgetter(0)
+
+
 class _Repeated(Exception):
     """Two events of a batch have one id."""
 
 
-def _copy(conn: psycopg.Connection, coming: Iterator[WireEvent], most: int) -> tuple[list[WireEvent], bool]:
+def _copy(conn: psycopg.Connection, coming: Iterator[Chunk], most: int) -> tuple[list[WireEvent], bool]:
     """Try one COPY under a savepoint; return the events that were read, and whether all are stored.
 
     They are not if an id comes twice or is in the ledger, or if the last segment is full.
@@ -241,12 +283,12 @@ def _copy(conn: psycopg.Connection, coming: Iterator[WireEvent], most: int) -> t
     conn.execute("SELECT refold.ensure_room(%s)", (most,))
     try:
         with conn.transaction(), conn.cursor() as cursor, cursor.copy(_COPY) as copy:
-            while chunk := list(islice(coming, CHUNK)):
-                events += chunk
-                ids.update([event.id for event in chunk])
+            for chunk in coming:
+                events += chunk.events
+                ids.update(map(_ID, chunk.events))
                 if len(ids) < len(events):
                     raise _Repeated
-                copy.write("".join(map(_copy_line, chunk)))
+                copy.write(chunk.text)
     except (psycopg.errors.UniqueViolation, _Repeated):
         return events, False
     except psycopg.errors.CheckViolation as error:
@@ -255,12 +297,6 @@ def _copy(conn: psycopg.Connection, coming: Iterator[WireEvent], most: int) -> t
             raise
         return events, False
     return events, True
-
-
-def _copy_line(event: WireEvent) -> str:
-    event_id, user_id, action, ts, metadata, version = event
-    user = NULL if user_id is None else escaped(user_id)
-    return f"{escaped(event_id)}\t{user}\t{escaped(action)}\t{ts}\t{escaped(metadata)}\t{version}\n"
 
 
 def event_columns(events: Sequence[WireEvent | None]) -> list[str]:

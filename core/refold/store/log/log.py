@@ -16,7 +16,7 @@ from refold.postgres.connect import connect
 from refold.postgres.retry import away, retrying
 from refold.postgres.sqlstate import transient
 from refold.postgres.watchdog import Watchdog
-from refold.store.log.append import Receipt, append
+from refold.store.log.append import Receipt, all_accepted, append
 from refold.store.pressure import RETRY_AFTER_S, Pressure
 from refold.store.pressure import pressure as read_pressure
 
@@ -113,7 +113,7 @@ class Log:
 
     def learn(self, receipts: list[Receipt]) -> None:
         """Choose COPY or classification for the next batches: after duplicates, a COPY is likely to be refused."""
-        answers = {receipt.answer for receipt in receipts}
+        answers = {Answer.accepted} if all_accepted(receipts) else {receipt.answer for receipt in receipts}
         if Answer.duplicate in answers or Answer.conflict in answers:
             self._pessimistic = PESSIMISTIC_BATCHES
         elif self._pessimistic:
