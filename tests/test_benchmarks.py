@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(
     "name",
     [
-        "applying",
+        pytest.param("applying", marks=pytest.mark.exhaustive),
         pytest.param("auditing", marks=pytest.mark.exhaustive),
         pytest.param("building", marks=pytest.mark.exhaustive),
-        "capturing",
-        "hot_key",
+        pytest.param("capturing", marks=pytest.mark.exhaustive),
+        pytest.param("hot_key", marks=pytest.mark.exhaustive),
         pytest.param("loading", marks=pytest.mark.exhaustive),
         "transforming",
     ],

@@ -88,7 +88,7 @@ def commands(file: str) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("terminal", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_no_command_hands_the_terminal_what_an_event_says(
     attacked: Refold, terminal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

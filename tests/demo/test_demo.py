@@ -82,6 +82,7 @@ def test_the_demo_proves_everything_and_leaves_nothing(home: Path) -> None:
     assert left_behind(home) == []
 
 
+@pytest.mark.exhaustive
 def test_metrics_that_stay_wrong_are_told_and_end_with_1(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(play, "reconcile", partial(reconcile, dry_run=True))
     done = CliRunner().invoke(app, ["demo", "--events", "500", "--processes", "1"])
@@ -94,6 +95,7 @@ def test_metrics_that_stay_wrong_are_told_and_end_with_1(home: Path, monkeypatch
     assert left_behind(home) == []
 
 
+@pytest.mark.exhaustive
 def test_metrics_that_the_shop_counts_otherwise_are_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(play, "tally", lambda steps: tally(steps[1:]))
     done = CliRunner().invoke(app, ["demo", "--events", "500"])

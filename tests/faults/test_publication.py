@@ -86,7 +86,11 @@ def test_installed_and_deployed_beside_a_publication(server: ServerUnderTest, ad
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("before", [True, False], ids=["published before", "published after"])
+@pytest.mark.parametrize(
+    "before",
+    [True, pytest.param(False, marks=pytest.mark.exhaustive)],
+    ids=["published before", "published after"],
+)
 def test_each_kind_of_upkeep(database_url: str, admin: Connection, before: bool) -> None:
     publish = b"CREATE PUBLICATION everything FOR ALL TABLES"
     if before:

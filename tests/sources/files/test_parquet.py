@@ -274,6 +274,7 @@ def test_without_pyarrow_the_error_says_what_to_install(path: Path, monkeypatch:
     assert "pip install 'refold[parquet]'" in str(caught.value.remedy)
 
 
+@pytest.mark.exhaustive
 def test_memory_stays_bounded(path: Path) -> None:
     """Also if the whole file is one row group."""
     rows = 200_000

@@ -72,6 +72,7 @@ def test_a_head_without_data() -> None:
         read(b"\x28\xb5\x2f\xfd\0")
 
 
+@pytest.mark.exhaustive
 def test_memory_stays_bounded() -> None:
     data = compress(b"x" * 99 + b"\n") * 1 + compress((b"x" * 99 + b"\n") * 1_000_000)
     tracemalloc.start()

@@ -110,7 +110,7 @@ WHERE e.position < refold.positions_since(e.txid) OR (SELECT refold.last_txid())
 """
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (1, 2))])
 def test_no_event_is_below_the_marks(
     producers: Callable[..., Connection], admin: Connection, worker: Connection, seed: int
 ) -> None:
