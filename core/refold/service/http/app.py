@@ -27,6 +27,7 @@ from refold.service.http.openapi import document
 from refold.service.http.problems import Problem, answer
 from refold.service.http.queue import GROUP_BYTES, GROUP_EVENTS, Unavailable
 from refold.service.http.rates import Rates
+from refold.service.http.refusals import Refusals
 from refold.service.http.shared_state import SharedState
 from refold.sources.http import cloudevents, segment
 from refold.store.log.append import Receipt
@@ -61,6 +62,7 @@ class Door:
     group_events: int = GROUP_EVENTS
     draining: bool = False
     rates: Rates = field(default_factory=Rates)
+    refusals: Refusals = field(default_factory=Refusals)
     committer: Committer = field(init=False)
     shared: SharedState = field(init=False)
 
@@ -150,6 +152,8 @@ class _Guarded:
             token = _authenticate(self._door, given or "", origin)
             response = await self._handler(self._door, request, token)
         except Problem as problem:
+            if token is None and problem.status in (401, 403):
+                self._door.refusals.note(request.client.host if request.client else "a client", problem.detail)
             response = answer(problem)
         except Unavailable as unavailable:
             status = 429 if unavailable.pressure else 503
