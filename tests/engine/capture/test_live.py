@@ -10,6 +10,7 @@ import pytest
 
 from refold import append
 from refold.service.worker.listener import KEY
+from refold.store import captures as store
 from tests.conftest import ServerUnderTest
 from tests.support.capturing import ORDERS, Captured, Connection
 from tests.support.logins import login
@@ -302,6 +303,32 @@ def test_a_session_that_acts_as_a_replica_is_captured_too(captured: Captured, ad
     assert captured.inserts() == [1]
 
 
+def test_a_statement_without_rows_writes_nothing(captured: Captured, admin: Connection) -> None:
+    captured.deploy(orders=ORDERS)
+    store.pause(admin, captured.capture())
+    with admin.transaction():
+        admin.execute("UPDATE shop.orders SET status = 'paid'")
+        admin.execute("DELETE FROM shop.orders")
+        admin.execute("INSERT INTO shop.orders SELECT * FROM shop.orders")
+        assert admin.execute("SELECT pg_current_xact_id_if_assigned()").fetchone() == (None,)
+    assert store.gaps(admin)[captured.capture().capture_id].statements == 0
+
+
+@pytest.mark.parametrize("rows", [1, 3, 30])
+def test_columns_named_like_variables_of_the_functions(captured: Captured, admin: Connection, rows: int) -> None:
+    names = ["many", "paused", "wrong", "made", "xid", "at", "one", "pair", "e", "m", "backfilling"]
+    columns = ", ".join(f"{name} text DEFAULT '{name}'" for name in names)
+    admin.execute(f"CREATE TABLE shop.odd (id integer PRIMARY KEY, {columns})".encode())
+    values = " || ".join(f"row.{name}" for name in names)
+    captured.deploy(odd=f'table = "shop.odd"\noperations = ["insert", "update", "delete"]\naction = "{values}"\n')
+    admin.execute("INSERT INTO shop.odd (id) SELECT generate_series(1, %s)", (rows,))
+    admin.execute("UPDATE shop.odd SET many = 'M'")
+    admin.execute("DELETE FROM shop.odd")
+    told = "".join(names)
+    assert [action for _, _, action in captured.events()] == [told] * rows + [f"M{told[4:]}"] * 2 * rows
+    assert captured.rejected() == []
+
+
 def test_two_captures_of_one_table(captured: Captured, admin: Connection) -> None:
     captured.deploy(orders=ORDERS, placed=INSERT_ONLY)
     admin.execute("INSERT INTO shop.orders (id) VALUES (1)")
@@ -363,8 +390,6 @@ def test_the_log_cannot_take_the_event(captured: Captured, admin: Connection) ->
 
 
 def test_a_capture_pauses_and_a_backfill_closes_the_gap(captured: Captured, admin: Connection) -> None:
-    from refold.store import captures as store
-
     captured.deploy(orders=ORDERS.replace("columns", 'on_error = "pause"\ncolumns', 1))
     admin.execute("INSERT INTO shop.orders (id) VALUES (1)")
     admin.execute(PRIVILEGE.encode())
@@ -382,6 +407,44 @@ def test_a_capture_pauses_and_a_backfill_closes_the_gap(captured: Captured, admi
     captured.backfill()
     assert captured.inserts() == list(range(1, 42))
     assert store.gaps(admin) == {}
+
+
+@pytest.mark.parametrize("rows", [1, 30])
+@pytest.mark.parametrize("on_error", ["fail", "pause"])
+def test_a_lock_on_the_log_is_not_to_be_had(
+    captured: Captured, admin: Connection, connect: Callable[..., Connection], on_error: str, rows: int
+) -> None:
+    captured.deploy(orders=ORDERS.replace("columns", f'on_error = "{on_error}"\ncolumns', 1))
+    holder, writer = connect(), connect(autocommit=True)
+    holder.execute("LOCK TABLE refold.events")
+    insert = "INSERT INTO shop.orders (id) SELECT generate_series(%s::integer, %s)"
+    # Neither is a time-out of the statement, which ends it in any case.
+    writer.execute("SET statement_timeout = '100ms'")
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        writer.execute(insert, (1, rows))
+    writer.execute("SET statement_timeout = 0; SET lock_timeout = '100ms'")
+    if on_error == "fail":
+        with pytest.raises(psycopg.errors.LockNotAvailable) as refused:
+            writer.execute(insert, (1, rows))
+        assert "refold_captures.orders_insert" in (refused.value.diag.context or "")
+        assert store.gaps(admin) == {}
+        holder.rollback()
+        writer.execute(insert, (1, rows))
+    else:
+        writer.execute(insert, (1, rows))
+        # It pauses, so that the next statement does not wait.
+        writer.execute("SET lock_timeout = '10min'")
+        writer.execute(insert, (rows + 1, rows + 1))
+        gaps = store.gaps(admin)[captured.capture().capture_id]
+        assert (gaps.paused, gaps.statements, gaps.failed) == (True, 2, True)
+        assert "lock timeout" in (gaps.error or "")
+        holder.rollback()
+        assert captured.inserts() == []
+        store.resume(admin, captured.capture())
+        captured.backfill()
+    there = [key for (key,) in admin.execute("SELECT id FROM shop.orders ORDER BY id").fetchall()]
+    assert captured.inserts() == there != []
+    assert captured.rejected() == []
 
 
 def test_a_full_log_gets_room(captured: Captured, admin: Connection) -> None:
