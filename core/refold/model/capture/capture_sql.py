@@ -34,12 +34,18 @@ _PLAIN_KEYS = frozenset({"smallint", "integer", "bigint", "uuid", "boolean", "oi
 """Types whose texts hold none of the characters that separate the parts of an id."""
 
 _ORDINAL = "pg_current_xact_id()::text || '.' || nextval('refold.capture_ordinals')::text"
+_KEPT_OUT = "an UPDATE moved rows to other partitions, where a trigger kept some out: "
+_BEFORE = f"{_KEPT_OUT}what became of this row is not known"
+_AFTER = f"{_KEPT_OUT}what this row was before is not known"
+"""Reasons why rows of an UPDATE make no events: its old and new rows cannot be paired."""
 _RAISE = "IF SQLSTATE ~ '^(40|53|55|57|58)' THEN\n    RAISE;\nEND IF;"
 """In a handler: what is wrong with the server, and not with a row."""
 _ADD = """\
 INSERT INTO refold.events (event_id, user_id, action, ts, metadata)
 SELECT m.event_id, m.user_id, m.action, m.ts, m.metadata FROM unnest(made) AS m;"""
 
+# Of an UPDATE, rows may be gone that it was to move to another partition.
+_COUNTED: dict[Operation, str] = {"insert": "new_rows", "update": "old_rows", "delete": "old_rows"}
 _TABLES: dict[Operation, str] = {
     "insert": "AFTER INSERT ON {table}\n    REFERENCING NEW TABLE AS new_rows",
     "update": "AFTER UPDATE ON {table}\n    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows",
@@ -209,21 +215,23 @@ END;"""
             ring = "\n    ring CONSTANT text := coalesce(current_setting('refold.notify', true), 'on');"
             quiet = "    PERFORM set_config('refold.notify', 'off', true);\n"
             loud = "    PERFORM set_config('refold.notify', ring, true);\n"
-        rows = {"truncate": "1", "delete": "(SELECT count(*) FROM old_rows)"}
-        fills = f"EXISTS (SELECT FROM refold.backfills AS b WHERE b.capture_id = {self.id} AND b.finished_at IS NULL)"
+        looks = {"many": "1" if operation == "truncate" else f"(SELECT count(*) FROM {_COUNTED[operation]})"}
+        looks["paused"] = f"EXISTS (SELECT FROM refold.capture_gaps AS g WHERE g.capture_id = {self.id} AND g.pauses)"
+        if operation == "update":
+            looks["unpaired"] = "(SELECT count(*) FROM old_rows) <> (SELECT count(*) FROM new_rows)"
+        elif operation == "delete":
+            open_one = f"SELECT FROM refold.backfills AS b WHERE b.capture_id = {self.id} AND b.finished_at IS NULL"
+            looks["backfilling"] = f"EXISTS ({open_one})" if self._inserts else "false"
+        types = "\n".join(f"    {name} {'bigint' if name == 'many' else 'boolean'};" for name in looks)
         body = f"""\
 DECLARE
-    many bigint;
-    paused boolean;
+{types}
     wrong boolean;
-    made refold.parsed_event[];
-    backfilling boolean;{ring}
+    made refold.parsed_event[];{ring}
 BEGIN
     -- One query, for each costs as much.
-    SELECT {rows.get(operation, "(SELECT count(*) FROM new_rows)")},
-           EXISTS (SELECT FROM refold.capture_gaps AS g WHERE g.capture_id = {self.id} AND g.pauses),
-           {fills if operation == "delete" and self._inserts else "false"}
-    INTO many, paused, backfilling;
+    SELECT {", ".join(looks.values())}
+    INTO {", ".join(looks)};
     IF many = 0 THEN
         RETURN NULL;
     END IF;
@@ -293,13 +301,16 @@ END IF;
 {self._rows("FOR new IN SELECT * FROM new_rows LOOP", ["row := new;"], "new", "insert")}"""
 
     def _update(self) -> str:
-        loop = """\
--- The rows of both tables come in one order.
+        mate = "CASE WHEN unpaired THEN {} ELSE row_number() OVER () || '' END AS mate, row_number() OVER () AS place"
+        old, new = (mate.format(self._key("x") if self.key else f"'{one}' || row_number() OVER ()") for one in "on")
+        loop = f"""\
+-- The rows of both tables come in one order, and belong together by it. Only where a trigger of another partition has
+-- kept out a row that was moved there, the new ones are fewer: then they belong together by the key, if it is the same.
 FOR pair IN
-    SELECT o.was, n.is_now
-    FROM (SELECT row_number() OVER () AS place, x AS was FROM old_rows AS x) AS o
-    JOIN (SELECT row_number() OVER () AS place, x AS is_now FROM new_rows AS x) AS n USING (place)
-    ORDER BY place
+    SELECT o.place AS before, o.was, n.place AS after, n.is_now
+    FROM (SELECT {old}, x AS was FROM old_rows AS x) AS o
+    FULL JOIN (SELECT {new}, x AS is_now FROM new_rows AS x) AS n USING (mate)
+    ORDER BY coalesce(n.place, o.place)
 LOOP"""
         watched = self.capture.columns
         changed = "new *<> old"
@@ -307,10 +318,19 @@ LOOP"""
             one, two = (", ".join(f"{row}.{ident(column)}" for column in watched) for row in ("new", "old"))
             changed = f"(SELECT x FROM (SELECT {one}) AS x) *<> (SELECT x FROM (SELECT {two}) AS x)"
         rows = "new_rows AS new CROSS JOIN old_rows AS old CROSS JOIN LATERAL (SELECT new.*) AS row"
-        steps = ["old := pair.was;", "new := pair.is_now;", "row := new;"]
+        name = quoted(self.capture.name)
+        lost = f"""\
+IF pair.after IS NULL THEN
+    PERFORM refold.set_aside({name}, {quoted(_BEFORE)}, row_to_json(pair.was)::text);
+    CONTINUE;
+ELSIF pair.before IS NULL THEN
+    PERFORM refold.set_aside({name}, {quoted(_AFTER)}, row_to_json(pair.is_now)::text);
+    CONTINUE;
+END IF;"""
+        steps = [lost, "old := pair.was;", "new := pair.is_now;", "row := new;"]
         return f"""\
 {_room("many")}
-IF many = 1 THEN
+IF many = 1 AND NOT unpaired THEN
 {indent(self._small(f"SELECT {self._event('new', 'update')} FROM {rows} WHERE {changed}"))}
 END IF;
 {self._rows(loop, steps, "new", "update", changed=changed)}"""
