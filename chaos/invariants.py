@@ -68,15 +68,16 @@ def check_log(conn: psycopg.Connection, count: Count, found: Findings) -> list[E
     """I1, I2, I5, I7: the log against the journals. Answers the events that are in the log, from the journals."""
     stored: dict[str, list[str]] = {}
     rows = conn.execute(
-        "SELECT event_id, user_id, action, ts, metadata->>'label', metadata->>'amount', txid::text::bigint, position"
+        "SELECT CASE WHEN starts_with(event_id, 'capture:') THEN metadata->>'label' ELSE event_id END, event_id,"
+        " user_id, action, ts, metadata->>'label', metadata->>'amount', txid::text::bigint, position"
         " FROM refold.events"
     )
     contents = {}
     places = {}
-    for event_id, user, action, ts, label, amount, txid, position in rows:
-        stored.setdefault(event_id, []).append(label)
-        places[event_id] = txid, position
-        contents[label, event_id] = (user, action, ts, amount)
+    for name, event_id, user, action, ts, label, amount, txid, position in rows:
+        stored.setdefault(name, []).append(label)
+        places[name] = event_id, (txid, position)
+        contents[label, name] = (user, action, ts, amount)
     acknowledged = count.acknowledged
     if lost := acknowledged - stored.keys():
         found.lost += len(lost)
@@ -98,9 +99,29 @@ def check_log(conn: psycopg.Connection, count: Count, found: Findings) -> list[E
         expected = Event.of(event)
         if contents[label, name] != (event["user_id"], event["action"], expected.ts, event["metadata"].get("amount")):
             found.add("I5", f"{name} stands altered in the log: {contents[label, name]}, sent was {event}")
-        events.append(replace(expected, place=places[name]))
+        event_id, place = places[name]
+        events.append(replace(expected, id=event_id, place=place))
+    _check_captured(conn, found)
     _check_rejected(conn, count, {label for labels in stored.values() for label in labels}, found)
     return events
+
+
+def _check_captured(conn: psycopg.Connection, found: Findings) -> None:
+    """Each change of a row that was committed is one event, whether its producer has heard of it or not."""
+    if conn.execute("SELECT to_regclass('application.sent')").fetchone() == (None,):
+        return
+    row = conn.execute(
+        "SELECT (SELECT coalesce(sum(changes), 0) FROM application.sent),"
+        " (SELECT count(*) FROM refold.events WHERE starts_with(event_id, 'capture:'))"
+    ).fetchone()
+    assert row is not None
+    changes, events = row
+    if events < changes:
+        found.lost += changes - events
+        found.add("I1", f"{changes} changes of captured rows were committed, and {events} are events")
+    if events > changes:
+        found.double += events - changes
+        found.add("I2", f"{changes} changes of captured rows were committed, and {events} are events")
 
 
 def _check_rejected(conn: psycopg.Connection, count: Count, stored: set[str], found: Findings) -> None:
@@ -242,7 +263,7 @@ def check_dead_letters(conn: psycopg.Connection, events: list[Event], stalled: s
             found.add("I7", f"{name} has not rejected events on which it fails: {_some(expected - there)}")
 
 
-OVER = ("log_damage", "held_snapshot", "held_back", "stalled", "lag", "drift")
+OVER = ("log_damage", "held_snapshot", "held_back", "stalled", "lag", "drift", "capture_gap")
 """Kinds of incident that must be over when nothing goes wrong any more."""
 
 

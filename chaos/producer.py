@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg.types.json import Jsonb
 
+from chaos import application
 from chaos.journal import Event, Journal
 from chaos.made import Maker
 from refold import Log, append
@@ -79,6 +80,7 @@ class Producer:
         self.journal = Journal(path)
         # Started again after it was killed, it must not number its events as before.
         self.maker = Maker(f"{orders.name}-{path.stat().st_size}", self.random)
+        self.carts = application.Carts(self.maker, self.random)
         self.log = None if orders.url.startswith("http:") else Log(orders.url, source=orders.name)
         self.stopped = False
         self._conn: psycopg.Connection | None = None
@@ -120,6 +122,14 @@ class Producer:
         """A connection of its own, for plain SQL."""
         if self._conn is None or self._conn.closed:
             self._conn = connect(self.orders.url, "refold_producer", application_name="chaos producer")
+        return self._conn
+
+    def of_application(self) -> psycopg.Connection:
+        """A connection of an application: its role knows nothing of refold, its settings are those of all sessions."""
+        if self._conn is None or self._conn.closed:
+            self._conn = psycopg.connect(
+                self.orders.url, application_name="chaos producer", options=f"-c role={application.ROLE}"
+            )
         return self._conn
 
     def disconnect(self) -> None:
@@ -285,6 +295,28 @@ def ingest(producer: Producer) -> None:
     producer.journal.acknowledged(batch, answers)
 
 
+def captured(producer: Producer) -> None:
+    """Transactions of an application on a table that is captured; some are rolled back, whole or to a savepoint."""
+    random = producer.random
+    changes = producer.carts.changes()
+
+    def deliver(events: list[Event]) -> list[str]:
+        conn = producer.of_application()
+        try:
+            for ends in ([conn.rollback] if random.random() < 0.1 else []) + [conn.commit]:
+                # An attempt before this one may have been committed, or still be under way.
+                if conn.execute(application.SENT, (events[0]["id"], len(events))).rowcount:
+                    for change in changes:
+                        change.apply(conn)
+                ends()
+        except psycopg.errors.QueryCanceled as error:
+            raise Unanswered(f"a time-out that is set for all sessions: {error}") from error
+        return ["accepted"] * len(events)
+
+    producer.send([event for change in changes for event in change.events], deliver)
+    producer.carts.keep(changes)
+
+
 DOORS: dict[str, Callable[[Producer], None]] = {
     "bulk": bulk,
     "single": single,
@@ -293,6 +325,7 @@ DOORS: dict[str, Callable[[Producer], None]] = {
     "two phases": two_phases,
     "ingest": ingest,
     "http": by_http,
+    "captured": captured,
 }
 """Every way in."""
 

@@ -124,7 +124,7 @@ def parameters(fault: str, random: Random, round_: int) -> Parameters:
         case "transaction left open" | "prepared and left":
             drawn = _seconds(random, 4, 12)
         case "producer killed":
-            drawn = {"producer": random.randrange(7)}
+            drawn = {"producer": random.randrange(8)}
         case "door frozen":
             drawn = _seconds(random, 2, 6)
         case "poison":

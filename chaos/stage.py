@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psycopg
 
+from chaos.application import TABLES
 from chaos.guardian import guard
 from chaos.producer import DOORS, Orders
 from chaos.wire import FAIR, Wire
@@ -65,7 +66,16 @@ CONNECT_S = 20.0
 """Seconds that a fault waits for a server which another has taken away."""
 COMMAND_S = 120.0
 """Seconds that a command of the operator may take."""
-PAUSES = {"bulk": 0.8, "single": 0.2, "sql": 0.4, "transactions": 0.3, "two phases": 1.0, "ingest": 5.0, "http": 0.3}
+PAUSES = {
+    "bulk": 0.8,
+    "single": 0.2,
+    "sql": 0.4,
+    "transactions": 0.3,
+    "two phases": 1.0,
+    "ingest": 5.0,
+    "http": 0.3,
+    "captured": 0.6,
+}
 """Seconds between two batches of a producer: together some three hundred events a second."""
 PROXIED = ("bulk", "sql", "ingest")
 
@@ -98,6 +108,7 @@ class Stage:
         self.journals = self.home / "journals"
         self.journals.mkdir()
         shutil.copytree(HERE / "projections", self.projections, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(HERE / "captures", self.home / "captures")
         self.set_variant("by_action")
         self.server = self._start_server()
         self.server_lock = threading.Lock()
@@ -135,6 +146,7 @@ class Stage:
             )
             conn.execute("SELECT refold.ensure_segments()")
             self.token, _ = tokens.create(conn, "http")
+            conn.execute(TABLES.encode())
         done = self.refold("deploy")
         if done.status != 0:
             raise RuntimeError(f"refold deploy: {done.err}")

@@ -128,3 +128,20 @@ def test_an_observer_lists(shop: Refold, admin: Connection) -> None:
             conn.execute("SELECT error FROM refold.capture_gaps")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             conn.execute("SELECT last FROM refold.backfills")
+
+
+def test_status_tells_of_a_pause_and_of_a_gap(shop: Refold, admin: Connection) -> None:
+    assert shop("deploy").status == 0
+    assert shop("status", "--json").json["gaps"] == {}
+    assert shop("captures", "pause", "orders").status == 0
+    admin.execute("INSERT INTO shop.orders (id) VALUES (4)")
+    (line,) = (one for one in shop("status").out.splitlines() if "orders" in one)
+    assert line.startswith("paused    the capture orders, since 20")
+    assert line.endswith(
+        "1 statement made no events (`refold captures resume orders`, then `refold captures backfill orders`)"
+    )
+    assert shop("captures", "resume", "orders").status == 0
+    assert shop("status", "--json").json["gaps"]["orders"]["statements"] == 1
+    assert "gap       the capture orders: 1 statement made no events" in shop("status").out
+    assert shop("captures", "backfill", "orders").status == 0
+    assert "orders" not in shop("status").out

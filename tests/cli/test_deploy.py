@@ -12,6 +12,8 @@ import pytest
 
 from .conftest import Refold
 
+Connection = psycopg.Connection[Any]
+
 Metric = Callable[[str, str], Path]
 Record = Callable[..., None]
 
@@ -45,6 +47,25 @@ def test_a_newcomer_gets_from_nothing_to_a_metric_of_their_own(refold: Refold, r
         ["purchases_by_day", "unchanged"],
     ]
     assert csv(refold, "SELECT * FROM actions") == ["purchase,2"]
+
+
+def test_the_example_of_a_capture_is_left_alone_until_it_is_renamed(refold: Refold, admin: Connection) -> None:
+    refold("init", ".")
+    deployed = refold("deploy")
+    assert (deployed.status, "capture" in deployed.out + deployed.err) == (0, False)
+    assert "captures/orders.toml.example" in Path("README.md").read_text()
+    admin.execute(
+        "CREATE TABLE public.orders (id bigint PRIMARY KEY, customer_id bigint, status text, amount numeric,"
+        " created_at timestamptz DEFAULT now())"
+    )
+    Path("captures/orders.toml.example").rename("captures/orders.toml")
+    deployed = refold("deploy")
+    assert deployed.status == 0, deployed.err
+    assert "orders: captured" in deployed.out
+    admin.execute("INSERT INTO public.orders (id, customer_id, status, amount) VALUES (1, 7, 'new', 5)")
+    admin.execute("UPDATE public.orders SET status = 'paid'")
+    rows = admin.execute("SELECT user_id, action, metadata FROM refold.events ORDER BY position").fetchall()
+    assert rows == [("7", "order placed", {"amount": 5}), ("7", "order paid", {"to": "paid", "from": "new"})]
 
 
 def test_init_overwrites_nothing(refold: Refold) -> None:

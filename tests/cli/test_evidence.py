@@ -53,6 +53,10 @@ AT = "2026-03-02T10:00:00.123456+00:00"
          " WHERE user_id IS DISTINCT FROM 'u' leaves them out"),
         ("hidden", {"stood": " SELECT 1 AS n\n   FROM t;", "not_healed": None},
          "its view was replaced by: SELECT 1 AS n FROM t"),
+        ("capture_gap", {"error": "disk full", "paused": True, "statements": 1, "more": False},
+         "the log could not take an event: disk full; 1 statement on its table made no events, and it is paused"),
+        ("capture_gap", {"error": None, "paused": False, "statements": 1000, "more": True},
+         "at least 1,000 statements on its table made no events"),
         ("hidden", {"stood": None, "not_healed": "a session holds it"},
          "its view was dropped; it could not be recreated: a session holds it"),
         # What another version has written down.

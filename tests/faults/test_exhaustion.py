@@ -20,7 +20,9 @@ from refold import append
 from refold.embedded import EmbeddedServer
 from refold.embedded.account import account_for
 from refold.postgres.connect import connect
+from refold.store import captures as store
 from refold.store.schema.migrate import migrate
+from tests.support.capturing import ORDERS, TABLE, Captured
 from tests.support.clusters import SETTINGS, cluster, make_database
 from tests.support.door import Served
 from tests.support.live import make_live
@@ -187,6 +189,49 @@ def test_the_disk_is_full_below_the_http_door(tmp_path: Path) -> None:
         with psycopg.connect(url) as conn:
             stored = conn.execute("SELECT event_id FROM refold.events WHERE event_id LIKE 'e%'").fetchall()
         assert sorted(id_ for (id_,) in stored if id_ in acknowledged) == acknowledged
+
+
+@pytest.mark.parametrize("on_error", ["fail", "pause"])
+def test_the_disk_is_full_below_a_captured_table(tmp_path: Path, on_error: str) -> None:
+    """The log's disk, and not the table's: each write fails, or goes on without its event and is recorded."""
+    with small_disk(48) as place, cluster() as server:
+        url = _on_a_small_disk(server, place)
+        with psycopg.connect(url, autocommit=True) as conn:
+            conn.execute("SET default_tablespace = pg_default")
+            conn.execute(TABLE.encode())
+            captured = Captured(tmp_path, url, conn)
+            captured.deploy(orders=ORDERS.replace("columns", f'on_error = "{on_error}"\ncolumns', 1))
+            insert = "INSERT INTO shop.orders (id) SELECT generate_series(%s::integer, %s)"
+            conn.execute(insert, (1, 30))
+            written = 30
+            with filled(place, leave=256 * 1024) as remove:
+                _fill(url)
+                if on_error == "fail":
+                    with pytest.raises(psycopg.errors.DiskFull) as refused:
+                        for _ in range(500):
+                            conn.execute(insert, (written + 1, written + 30))
+                            written += 30
+                    assert "refold_captures.orders_insert" in (refused.value.diag.context or "")
+                    assert store.gaps(conn) == {}
+                else:
+                    while not store.gaps(conn):
+                        conn.execute(insert, (written + 1, written + 30))
+                        written += 30
+                    for _ in range(20):
+                        conn.execute(insert, (written + 1, written + 1))
+                        written += 1
+                    gaps = store.gaps(conn)[captured.capture().capture_id]
+                    assert (gaps.paused, gaps.statements, gaps.failed) == (True, 21, True)
+                    assert "No space left" in (gaps.error or "")
+                remove()
+            if on_error == "pause":
+                store.resume(conn, captured.capture())
+                captured.backfill(step=1000)
+                assert store.gaps(conn) == {}
+            conn.execute(insert, (written + 1, written + 30))
+            assert conn.execute("SELECT count(*) FROM shop.orders").fetchone() == (written + 30,)
+            assert captured.inserts() == list(range(1, written + 31))
+            assert captured.rejected() == []
 
 
 def _on_a_small_disk(server: EmbeddedServer, place: Path) -> str:

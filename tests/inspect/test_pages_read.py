@@ -19,6 +19,7 @@ from refold.postgres.connect import connect
 from refold.postgres.session import PAGES
 from refold.service.duties import (
     blocking_transactions,
+    capture_gaps,
     lag_and_stall,
     missed_notifications,
     pressure,
@@ -134,6 +135,7 @@ AS_WORKER: dict[str, Act] = {
     "lag and stall": lambda conn: lag_and_stall.run(conn, Compiler(None)),
     "pressure": lambda conn: pressure.run(conn, Compiler(None)),
     "blocking transactions": lambda conn: blocking_transactions.run(conn, Compiler(None)),
+    "capture gaps": lambda conn: capture_gaps.run(conn, Compiler(None)),
     "stale incidents": lambda conn: stale_incidents.run(conn, Compiler(None)),
     "missed notifications": lambda conn: missed_notifications.run(conn, Compiler(None)),
     "prune statistics": lambda conn: prune_statistics.run(conn, Compiler(None)),

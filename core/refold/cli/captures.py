@@ -91,13 +91,15 @@ def resume(name: Name, json: AsJson = False, database_url: DatabaseUrl = None) -
     """
     with session(database_url, "refold_capture") as conn:
         capture = _known(conn, name)
-        changed = store.resume(conn, capture)
         gaps = store.gaps(conn).get(capture.capture_id)
+        changed = store.resume(conn, capture)
     _tell_state(name, "resumed", changed, json)
     if gaps is not None and gaps.statements and not json:
+        added = f"`refold captures backfill {name}` adds the rows that came; updates and deletes of that time have no"
+        none = "it has no backfill, so that they have no"
         note(
-            f"{counted(gaps.statements, 'statement')} made no events meanwhile: `refold captures backfill {name}` adds"
-            " the rows that came; updates and deletes of that time have no events"
+            f"{counted(gaps.statements, 'statement')} made no events meanwhile: {added if capture.fills else none}"
+            " events"
         )
 
 

@@ -171,6 +171,15 @@ def _pressure(one: Seen) -> Iterator[str]:
     yield _names("dropped, as they can be built again:", one.get("dropped"))
 
 
+def _capture_gap(one: Seen) -> Iterator[str]:
+    yield _clause("the log could not take an event: {}", one.get("error"))
+    if isinstance(one.get("statements"), int):
+        more = "at least " if one.get("more") else ""
+        yield f"{more}{counted(one['statements'], 'statement')} on its table made no events" + (
+            ", and it is paused" if one.get("paused") else ""
+        )
+
+
 def _nothing(one: Seen) -> Iterator[str]:
     return iter(())
 
@@ -189,6 +198,7 @@ _SEEN: Mapping[Kind, Callable[[Seen], Iterator[str]]] = {
     "hot_key": _hot_key,
     "hidden": _hidden,
     "pressure": _pressure,
+    "capture_gap": _capture_gap,
 }
 
 

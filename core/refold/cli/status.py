@@ -10,7 +10,7 @@ import typer
 
 from refold.cli.app import FOUND, TRUST, app
 from refold.cli.durations import duration
-from refold.cli.output import as_json, line, out, table
+from refold.cli.output import as_json, counted, line, out, table
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.errors import InputError
 from refold.postgres.standby import Standby
@@ -18,6 +18,7 @@ from refold.store.log.blocking_transactions import BlockingTransaction
 
 if TYPE_CHECKING:
     from refold.inspect.status import BuildStatus, Status
+    from refold.store.captures import Gaps
 
 OLD = 1.0
 """Seconds after which status shows an open transaction."""
@@ -153,12 +154,26 @@ def _alarms(now: Status) -> list[tuple[str, str]]:
         held = "producers are refused" if now.pressure.level is Level.stop else "bulk waits"
         unknown = "" if now.pressure.known else "; no worker measures it now"
         told.append((f"pressure  {held}: {now.pressure.because}{unknown}", "yellow"))
+    told += [(_gap(name, gaps), "yellow") for name, gaps in now.gaps.items()]
     for build in now.builds:
         if build.dead_letters:
             events = "event" if build.dead_letters == 1 else "events"
             text = f"excluded  {build.dead_letters:,} {events} by {build.projection} (`refold deadletters list`)"
             told.append((text, "yellow"))
     return told
+
+
+def _gap(name: str, gaps: Gaps) -> str:
+    from refold.store.captures import COUNTED
+
+    more = "at least " if gaps.statements >= COUNTED else ""
+    statements = f"{more}{counted(gaps.statements, 'statement')} made no events"
+    if not gaps.paused:
+        return f"gap       the capture {name}: {statements} (`refold captures backfill {name}` closes the gap)"
+    return (
+        f"paused    the capture {name}, since {gaps.since:%Y-%m-%d %H:%M} UTC: {statements}"
+        f" (`refold captures resume {name}`, then `refold captures backfill {name}`)"
+    )
 
 
 def _standby(found: Standby) -> str:

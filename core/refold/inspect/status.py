@@ -13,6 +13,8 @@ from refold.postgres.rows import one_row
 from refold.postgres.session import plan_by_index
 from refold.postgres.snapshot import snapshot
 from refold.postgres.standby import Standby, standby
+from refold.store import captures
+from refold.store.captures import Gaps
 from refold.store.incidents import inspects
 from refold.store.log.blocking_transactions import BlockingTransaction, blocking_transactions
 from refold.store.pressure import Pressure, pressure
@@ -96,6 +98,7 @@ class Status:
         incidents: open incidents by kind.
         standby: how far the server is behind its primary; None on a primary.
         pressure: what holds producers back.
+        gaps: captures that are paused or have statements without events, by name; an observer does not see errors.
     """
 
     at: datetime
@@ -113,6 +116,7 @@ class Status:
     incidents: dict[str, int] = field(default_factory=dict)
     standby: Standby | None = None
     pressure: Pressure = field(default_factory=Pressure)
+    gaps: dict[str, Gaps] = field(default_factory=dict)
 
     @property
     def late(self) -> list[BuildStatus]:
@@ -173,11 +177,13 @@ def read(conn: psycopg.Connection) -> Status:
         ).fetchall()
         behind = standby(conn)
         held = pressure(conn)
+        missing = captures.gaps(conn, most=captures.COUNTED)
+        gaps = {one.name: missing[one.capture_id] for one in captures.every(conn) if one.capture_id in missing}
         sessions, prepared = blocking_transactions(conn)
         workers = _one(conn, _WORKERS)
     return Status(
         at, builds, events, exact, segments, ahead, dict(rejected), workers, duties, limit, sessions, prepared,
-        dict(incidents), behind, held,
+        dict(incidents), behind, held, gaps,
     )  # fmt: skip
 
 

@@ -20,6 +20,28 @@ _COLUMNS = """
     two_phase, created_at, changed_at, changed_by
 """
 
+_GAPS = """
+SELECT c.capture_id,
+       EXISTS (SELECT FROM refold.capture_gaps AS p WHERE p.capture_id = c.capture_id AND p.pauses),
+       seen.since, seen.statements, failed.error IS NOT NULL, failed.error[1]
+FROM refold.captures AS c
+CROSS JOIN LATERAL (
+    SELECT min(g.at) AS since, count(g.operation) AS statements
+    FROM (
+        SELECT g.at, g.operation
+        FROM refold.capture_gaps AS g WHERE g.capture_id = c.capture_id ORDER BY g.gap_id LIMIT %s
+    ) AS g
+) AS seen
+LEFT JOIN LATERAL (
+    SELECT ARRAY[{error}::text] AS error
+    FROM refold.capture_gaps AS e
+    WHERE e.capture_id = c.capture_id AND e.sqlstate IS NOT NULL ORDER BY e.gap_id DESC LIMIT 1
+) AS failed ON true
+WHERE seen.since IS NOT NULL
+"""
+
+COUNTED = 1_000
+"""Most statements without events that are counted where the answer is asked for again and again."""
 STEP = 1000
 """Rows that a backfill reads in a transaction."""
 
@@ -62,6 +84,11 @@ class Capture:
     changed_at: datetime
     changed_by: str
 
+    @property
+    def fills(self) -> bool:
+        """Return whether a backfill can add events of its rows."""
+        return bool(self.key) and "insert" in self.operations
+
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
@@ -70,13 +97,15 @@ class Gaps:
     Args:
         paused: whether the capture pauses.
         since: when the first of them ran, or the pause began, UTC; None without any.
-        statements: their number.
-        error: the last error that kept the log from taking an event, or None.
+        statements: their number; a lower bound if it is more than was asked for.
+        failed: whether one of them was kept by an error from adding its events; otherwise the pause was by command.
+        error: the last such error, or None.
     """
 
     paused: bool
     since: datetime | None
     statements: int
+    failed: bool
     error: str | None
 
 
@@ -165,14 +194,16 @@ def forget(conn: psycopg.Connection, capture: Capture) -> None:
     conn.execute("DELETE FROM refold.captures WHERE capture_id = %s", (capture.capture_id,))
 
 
-def gaps(conn: psycopg.Connection) -> dict[int, Gaps]:
-    """Return the gaps of the captures that have any, by the number of the capture. An observer does not see errors."""
+def gaps(conn: psycopg.Connection, *, most: int | None = None) -> dict[int, Gaps]:
+    """Return the gaps of the captures that have any, by the number of the capture. An observer does not see errors.
+
+    Args:
+        conn: any connection that may read them.
+        most: the most records of a capture that are read; None reads all. Each statement during a pause adds one.
+    """
     (readable,) = one_row(conn, "SELECT has_column_privilege('refold.capture_gaps', 'error', 'SELECT')")
-    error = "(array_agg(error ORDER BY gap_id DESC) FILTER (WHERE error IS NOT NULL))[1]" if readable else "NULL"
-    rows = conn.execute(
-        f"SELECT capture_id, bool_or(pauses), min(at), count(operation), {error}"
-        " FROM refold.capture_gaps GROUP BY capture_id".encode()
-    ).fetchall()
+    query = _GAPS.replace("{error}", "e.error" if readable else "NULL")
+    rows = conn.execute(query.encode(), (most,)).fetchall()
     return {capture_id: Gaps(*rest) for capture_id, *rest in rows}
 
 
@@ -188,7 +219,11 @@ def pause(conn: psycopg.Connection, capture: Capture) -> bool:
 
 
 def resume(conn: psycopg.Connection, capture: Capture) -> bool:
-    """Resume a capture; return False if it does not pause. Its gaps stay until a backfill closes them."""
+    """Resume a capture; return False if it does not pause.
+
+    Its gaps stay until a backfill closes them. Without a backfill, because the capture captures no inserts or its table
+    has no key, nothing can be added, and they are closed.
+    """
     with conn.transaction():
         ended = conn.execute(
             "UPDATE refold.capture_gaps SET pauses = false WHERE capture_id = %s AND pauses", (capture.capture_id,)
@@ -199,6 +234,8 @@ def resume(conn: psycopg.Connection, capture: Capture) -> bool:
             "SELECT FROM refold.capture_gaps WHERE capture_id = %s AND operation IS NOT NULL)",
             (capture.capture_id, capture.capture_id),
         )
+        if not capture.fills:
+            conn.execute("DELETE FROM refold.capture_gaps WHERE capture_id = %s AND NOT pauses", (capture.capture_id,))
     return bool(ended)
 
 

@@ -34,6 +34,7 @@ Kind = Literal[
     "hot_key",
     "hidden",
     "pressure",
+    "capture_gap",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 ONLY_NOTICED: frozenset[Kind] = frozenset(
@@ -53,6 +54,8 @@ REMEDIES: Mapping[Kind, str] = {
     "foreign_cluster": "Run `refold recover` until it completes.",
     "hot_key": "Write the WHERE that is shown into the projection, and run `refold deploy`. Or write the query so that"
     " `refold explain NAME` shows merge, members or funnel.",
+    "capture_gap": "Remove the cause of the error. Then run `refold captures resume NAME`, and after it"
+    " `refold captures backfill NAME`.",
     "pressure": "Free what the evidence names, or raise the limit. Events are taken again by themselves.",
     "hidden": "A worker recreates the view. If the incident stays open, `refold reconcile` shows why.",
 }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
 
 from refold import append
 from refold.service.worker.listener import KEY
+from refold.store import captures as store
 from tests.conftest import ServerUnderTest
 from tests.support.capturing import ORDERS, Captured, Connection
 from tests.support.logins import login
@@ -216,6 +218,106 @@ def test_partitions(captured: Captured, admin: Connection) -> None:
     assert captured.inserts()[-3:] == [201, 202, 203]
 
 
+PARTITIONS = """
+DROP TABLE shop.orders;
+CREATE TABLE shop.orders (id bigint, customer integer, status text DEFAULT 'new', amount numeric DEFAULT 1,
+    created_at timestamptz DEFAULT '2026-03-01', note json, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+CREATE TABLE shop.first PARTITION OF shop.orders FOR VALUES FROM (0) TO (100);
+CREATE TABLE shop.second PARTITION OF shop.orders FOR VALUES FROM (100) TO (200)
+"""
+KEEPS_OUT = """
+CREATE FUNCTION shop.keep_out() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN IF NEW.status LIKE '%out' THEN RETURN NULL; END IF; RETURN NEW; END $$;
+CREATE TRIGGER keep_out BEFORE INSERT OR UPDATE ON shop.second FOR EACH ROW EXECUTE FUNCTION shop.keep_out()
+"""
+
+
+def pairs(admin: Connection) -> list[tuple[Any, ...]]:
+    """Key, old and new status of the events of updates."""
+    return admin.execute(
+        "SELECT split_part(event_id, ':', 3)::integer, metadata ->> 'from', metadata ->> 'to' FROM refold.events"
+        " WHERE event_id LIKE '%:update:%' ORDER BY 1"
+    ).fetchall()
+
+
+@pytest.mark.parametrize("number", [1, 2, 50])
+def test_an_update_that_moves_rows_between_partitions(captured: Captured, admin: Connection, number: int) -> None:
+    admin.execute(PARTITIONS.encode())
+    captured.deploy(orders=ORDERS)
+    admin.execute("INSERT INTO shop.orders (id, status) SELECT n, 's' || n FROM generate_series(1, %s) AS n", (number,))
+    admin.execute("INSERT INTO shop.orders (id, status) VALUES (180, 's180')")
+    # Back and forth: each new row belongs to the old one that it was.
+    admin.execute("UPDATE shop.orders SET id = (id + 100) % 200, status = status || '-'")
+    assert pairs(admin) == sorted(
+        [(80, "s180", "s180-"), *((n + 100, f"s{n}", f"s{n}-") for n in range(1, number + 1))]
+    )
+    assert captured.rejected() == []
+
+
+@pytest.mark.parametrize("key", [True, False])
+def test_a_trigger_of_the_other_partition_keeps_a_moved_row_out(
+    captured: Captured, admin: Connection, key: bool
+) -> None:
+    """Then the old rows are more than the new ones; one in the middle, so that those behind it would go astray."""
+    admin.execute(f"{PARTITIONS}; {KEEPS_OUT}".encode())
+    if not key:
+        admin.execute("ALTER TABLE shop.orders DROP CONSTRAINT orders_pkey")
+    captured.deploy(orders=ORDERS)
+    admin.execute("INSERT INTO shop.orders (id, status) SELECT n, 's' || n FROM generate_series(1, 5) AS n")
+    update = "UPDATE shop.orders SET id = CASE id WHEN {} THEN 100 + id ELSE id END, status = status || '-out'"
+    admin.execute(update.format(3).encode())
+    assert pairs(admin) == ([(n, f"s{n}", f"s{n}-out") for n in (1, 2, 4, 5)] if key else [])
+    why = "an UPDATE moved rows to other partitions, where a trigger kept some out: what "
+    before, after = f"{why}became of this row is not known", f"{why}this row was before is not known"
+    told = admin.execute("SELECT (raw::json ->> 'id')::integer, reason FROM refold.rejected").fetchall()
+    alone = [(3, before)]
+    assert sorted(told) == (
+        alone if key else sorted([*((n, before) for n in range(1, 6)), *((n, after) for n in (1, 2, 4, 5))])
+    )
+    # Alone in its statement.
+    admin.execute(f"{update.format(4)} WHERE id = 4".encode())
+    assert admin.execute("SELECT count(*) FROM shop.orders").fetchone() == (3,)
+    rows = admin.execute("SELECT reason FROM refold.rejected WHERE raw::json ->> 'status' = 's4-out'").fetchall()
+    assert rows == [(before,)]
+
+
+def test_merge_that_moves_rows_shows_them_to_no_trigger(captured: Captured, admin: Connection) -> None:
+    """A limit of PostgreSQL, which the docs name: if this fails, it is mended there."""
+    admin.execute(PARTITIONS.encode())
+    captured.deploy(orders=ORDERS)
+    admin.execute("INSERT INTO shop.orders (id, status) SELECT n, 's' || n FROM generate_series(1, 3) AS n")
+    admin.execute(
+        "MERGE INTO shop.orders AS o USING generate_series(1, 2) AS n ON o.id = n"
+        " WHEN MATCHED THEN UPDATE SET id = o.id + 100, status = 'moved'"
+    )
+    assert admin.execute("SELECT count(*) FROM shop.second").fetchone() == (2,)
+    assert pairs(admin) == []
+
+
+def test_rows_that_move_beside_one_that_is_kept_out(captured: Captured, admin: Connection) -> None:
+    """Their keys have changed: nobody can say which they were."""
+    admin.execute(f"{PARTITIONS}; {KEEPS_OUT}".encode())
+    captured.deploy(orders=ORDERS)
+    admin.execute("INSERT INTO shop.orders (id, status) SELECT n, 's' || n FROM generate_series(1, 5) AS n")
+    admin.execute(
+        "UPDATE shop.orders SET id = CASE WHEN id < 5 THEN 100 + id ELSE id END,"
+        " status = CASE id WHEN 2 THEN 'out' ELSE 'moved' END"
+    )
+    assert pairs(admin) == [(5, "s5", "moved")]
+    rows = admin.execute("SELECT (raw::json ->> 'id')::integer FROM refold.rejected ORDER BY 1").fetchall()
+    assert [key for (key,) in rows] == [1, 2, 3, 4, 101, 103, 104]
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_a_trigger_keeps_rows_from_being_updated(captured: Captured, admin: Connection, kept: int) -> None:
+    admin.execute(KEEPS_OUT.replace("shop.second", "shop.orders").encode())
+    captured.deploy(orders=ORDERS)
+    admin.execute("INSERT INTO shop.orders (id, status) SELECT n, 's' || n FROM generate_series(1, 3) AS n")
+    admin.execute("UPDATE shop.orders SET status = status || CASE id WHEN %s THEN '-out' ELSE '-' END", (kept,))
+    assert pairs(admin) == [(n, f"s{n}", f"s{n}-") for n in (1, 2, 3) if n != kept]
+    assert captured.rejected() == []
+
+
 def test_a_table_without_a_key(captured: Captured, admin: Connection) -> None:
     admin.execute("ALTER TABLE shop.orders DROP CONSTRAINT orders_pkey")
     captured.deploy(orders=ORDERS)
@@ -302,6 +404,32 @@ def test_a_session_that_acts_as_a_replica_is_captured_too(captured: Captured, ad
     assert captured.inserts() == [1]
 
 
+def test_a_statement_without_rows_writes_nothing(captured: Captured, admin: Connection) -> None:
+    captured.deploy(orders=ORDERS)
+    store.pause(admin, captured.capture())
+    with admin.transaction():
+        admin.execute("UPDATE shop.orders SET status = 'paid'")
+        admin.execute("DELETE FROM shop.orders")
+        admin.execute("INSERT INTO shop.orders SELECT * FROM shop.orders")
+        assert admin.execute("SELECT pg_current_xact_id_if_assigned()").fetchone() == (None,)
+    assert store.gaps(admin)[captured.capture().capture_id].statements == 0
+
+
+@pytest.mark.parametrize("rows", [1, 3, 30])
+def test_columns_named_like_variables_of_the_functions(captured: Captured, admin: Connection, rows: int) -> None:
+    names = ["many", "paused", "wrong", "made", "xid", "at", "one", "pair", "e", "m", "backfilling"]
+    columns = ", ".join(f"{name} text DEFAULT '{name}'" for name in names)
+    admin.execute(f"CREATE TABLE shop.odd (id integer PRIMARY KEY, {columns})".encode())
+    values = " || ".join(f"row.{name}" for name in names)
+    captured.deploy(odd=f'table = "shop.odd"\noperations = ["insert", "update", "delete"]\naction = "{values}"\n')
+    admin.execute("INSERT INTO shop.odd (id) SELECT generate_series(1, %s)", (rows,))
+    admin.execute("UPDATE shop.odd SET many = 'M'")
+    admin.execute("DELETE FROM shop.odd")
+    told = "".join(names)
+    assert [action for _, _, action in captured.events()] == [told] * rows + [f"M{told[4:]}"] * 2 * rows
+    assert captured.rejected() == []
+
+
 def test_two_captures_of_one_table(captured: Captured, admin: Connection) -> None:
     captured.deploy(orders=ORDERS, placed=INSERT_ONLY)
     admin.execute("INSERT INTO shop.orders (id) VALUES (1)")
@@ -363,8 +491,6 @@ def test_the_log_cannot_take_the_event(captured: Captured, admin: Connection) ->
 
 
 def test_a_capture_pauses_and_a_backfill_closes_the_gap(captured: Captured, admin: Connection) -> None:
-    from refold.store import captures as store
-
     captured.deploy(orders=ORDERS.replace("columns", 'on_error = "pause"\ncolumns', 1))
     admin.execute("INSERT INTO shop.orders (id) VALUES (1)")
     admin.execute(PRIVILEGE.encode())
@@ -382,6 +508,44 @@ def test_a_capture_pauses_and_a_backfill_closes_the_gap(captured: Captured, admi
     captured.backfill()
     assert captured.inserts() == list(range(1, 42))
     assert store.gaps(admin) == {}
+
+
+@pytest.mark.parametrize("rows", [1, 30])
+@pytest.mark.parametrize("on_error", ["fail", "pause"])
+def test_a_lock_on_the_log_is_not_to_be_had(
+    captured: Captured, admin: Connection, connect: Callable[..., Connection], on_error: str, rows: int
+) -> None:
+    captured.deploy(orders=ORDERS.replace("columns", f'on_error = "{on_error}"\ncolumns', 1))
+    holder, writer = connect(), connect(autocommit=True)
+    holder.execute("LOCK TABLE refold.events")
+    insert = "INSERT INTO shop.orders (id) SELECT generate_series(%s::integer, %s)"
+    # Neither is a time-out of the statement, which ends it in any case.
+    writer.execute("SET statement_timeout = '100ms'")
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        writer.execute(insert, (1, rows))
+    writer.execute("SET statement_timeout = 0; SET lock_timeout = '100ms'")
+    if on_error == "fail":
+        with pytest.raises(psycopg.errors.LockNotAvailable) as refused:
+            writer.execute(insert, (1, rows))
+        assert "refold_captures.orders_insert" in (refused.value.diag.context or "")
+        assert store.gaps(admin) == {}
+        holder.rollback()
+        writer.execute(insert, (1, rows))
+    else:
+        writer.execute(insert, (1, rows))
+        # It pauses, so that the next statement does not wait.
+        writer.execute("SET lock_timeout = '10min'")
+        writer.execute(insert, (rows + 1, rows + 1))
+        gaps = store.gaps(admin)[captured.capture().capture_id]
+        assert (gaps.paused, gaps.statements, gaps.failed) == (True, 2, True)
+        assert "lock timeout" in (gaps.error or "")
+        holder.rollback()
+        assert captured.inserts() == []
+        store.resume(admin, captured.capture())
+        captured.backfill()
+    there = [key for (key,) in admin.execute("SELECT id FROM shop.orders ORDER BY id").fetchall()]
+    assert captured.inserts() == there != []
+    assert captured.rejected() == []
 
 
 def test_a_full_log_gets_room(captured: Captured, admin: Connection) -> None:

@@ -84,8 +84,12 @@ def _change(conn: psycopg.Connection, file: CaptureFile, table: TableShape, reco
         return CaptureChange(file.name, "new", f"captures {', '.join(file.expressions)}", file, table)
     made = generate(file, recorded.capture_id, table)
     if made.fingerprint != recorded.fingerprint:
-        same = recorded.definition == file.source
-        because = "its table changed" if same else "its file changed"
+        if recorded.definition != file.source:
+            because = "its file changed"
+        elif recorded.columns != table.recorded() or list(made.key) != recorded.key:
+            because = "its table changed"
+        else:
+            because = "its table has other partitions, or this version of refold captures in another way"
         return CaptureChange(file.name, "changed", because, file, table, recorded)
     damage = differences(recorded, current(conn, recorded)) or (
         [] if table.recorded() == recorded.columns else ["the columns of its table changed"]

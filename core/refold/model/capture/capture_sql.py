@@ -18,7 +18,7 @@ from refold.model.sql_text import ident, indent, quoted
 SCHEMA = "refold_captures"
 """Schema of the generated functions."""
 DIRECT = 16
-"""Rows from which a statement's events are made in one query, in a subtransaction of its own."""
+"""Rows from which a statement's events are made and added by one query, in a subtransaction of its own."""
 
 # A writer's settings must not change what an event is.
 _SETTINGS = {
@@ -33,6 +33,19 @@ _SETTINGS = {
 _PLAIN_KEYS = frozenset({"smallint", "integer", "bigint", "uuid", "boolean", "oid", "date"})
 """Types whose texts hold none of the characters that separate the parts of an id."""
 
+_ORDINAL = "pg_current_xact_id()::text || '.' || nextval('refold.capture_ordinals')::text"
+_KEPT_OUT = "an UPDATE moved rows to other partitions, where a trigger kept some out: "
+_BEFORE = f"{_KEPT_OUT}what became of this row is not known"
+_AFTER = f"{_KEPT_OUT}what this row was before is not known"
+"""Reasons why rows of an UPDATE make no events: its old and new rows cannot be paired."""
+_RAISE = "IF SQLSTATE ~ '^(40|53|55|57|58)' THEN\n    RAISE;\nEND IF;"
+"""In a handler: what is wrong with the server, and not with a row."""
+_ADD = """\
+INSERT INTO refold.events (event_id, user_id, action, ts, metadata)
+SELECT m.event_id, m.user_id, m.action, m.ts, m.metadata FROM unnest(made) AS m;"""
+
+# Of an UPDATE, rows may be gone that it was to move to another partition.
+_COUNTED: dict[Operation, str] = {"insert": "new_rows", "update": "old_rows", "delete": "old_rows"}
 _TABLES: dict[Operation, str] = {
     "insert": "AFTER INSERT ON {table}\n    REFERENCING NEW TABLE AS new_rows",
     "update": "AFTER UPDATE ON {table}\n    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows",
@@ -164,19 +177,27 @@ def trigger_name(capture: str, operation: Operation) -> str:
     return f"refold_{capture}_{operation}"
 
 
+def _room(incoming: str) -> str:
+    """Return what makes room in the log, unless the session remembers that there is some; see ensure_capture_room."""
+    return f"""\
+IF (pg_sequence_last_value('refold.events_position'::regclass) + {incoming}
+    < substring(current_setting('refold.room_until', true) FROM '^[0-9]{{1,18}}$')::bigint) IS NOT TRUE THEN
+    PERFORM refold.ensure_capture_room({incoming});
+END IF;"""
+
+
 class _Maker:
     """Writes the functions of one capture."""
 
     def __init__(self, capture: CaptureFile, capture_id: int, table: TableShape, key: list[Column]) -> None:
         self.capture, self.id, self.table, self.key = capture, capture_id, table, key
+        self._inserts = bool(key) and "insert" in capture.expressions
 
     def trigger_function(self, operation: Operation) -> GeneratedFunction:
-        expressions = self.capture.expressions[operation]
         work = {
             "insert": self._insert, "update": self._update, "delete": self._delete, "truncate": self._truncate,
-        }[operation](expressions)  # fmt: skip
-        pausing = self.capture.on_error == "pause"
-        if pausing:
+        }[operation]()  # fmt: skip
+        if self.capture.on_error == "pause":
             work = f"""\
 BEGIN
 {indent(work)}
@@ -194,12 +215,27 @@ END;"""
             ring = "\n    ring CONSTANT text := coalesce(current_setting('refold.notify', true), 'on');"
             quiet = "    PERFORM set_config('refold.notify', 'off', true);\n"
             loud = "    PERFORM set_config('refold.notify', ring, true);\n"
+        looks = {"many": "1" if operation == "truncate" else f"(SELECT count(*) FROM {_COUNTED[operation]})"}
+        looks["paused"] = f"EXISTS (SELECT FROM refold.capture_gaps AS g WHERE g.capture_id = {self.id} AND g.pauses)"
+        if operation == "update":
+            looks["unpaired"] = "(SELECT count(*) FROM old_rows) <> (SELECT count(*) FROM new_rows)"
+        elif operation == "delete":
+            open_one = f"SELECT FROM refold.backfills AS b WHERE b.capture_id = {self.id} AND b.finished_at IS NULL"
+            looks["backfilling"] = f"EXISTS ({open_one})" if self._inserts else "false"
+        types = "\n".join(f"    {name} {'bigint' if name == 'many' else 'boolean'};" for name in looks)
         body = f"""\
 DECLARE
-    xid CONSTANT text := pg_catalog.pg_current_xact_id()::text;
-    many bigint;{ring}
+{types}
+    wrong boolean;
+    made refold.parsed_event[];{ring}
 BEGIN
-    IF EXISTS (SELECT FROM refold.capture_gaps AS g WHERE g.capture_id = {self.id} AND g.pauses) THEN
+    -- One query, for each costs as much.
+    SELECT {", ".join(looks.values())}
+    INTO {", ".join(looks)};
+    IF many = 0 THEN
+        RETURN NULL;
+    END IF;
+    IF paused THEN
         INSERT INTO refold.capture_gaps (capture_id, operation) VALUES ({self.id}, {quoted(operation)});
         RETURN NULL;
     END IF;
@@ -240,7 +276,7 @@ END"""
         return f"{quoted(f'capture:{self.capture.name}:')} || {self._key(row)} || {quoted(f':{operation}:')}"
 
     def _live(self, row: str, operation: Operation) -> str:
-        return f"{self._begin(row, operation)} || xid || '.' || nextval('refold.capture_ordinals')::text"
+        return f"{self._begin(row, operation)} || {_ORDINAL}"
 
     def _fields(self, expressions: Expressions) -> list[str]:
         """Return the SQL of user, action, time and metadata; a comment in an expression ends with its line."""
@@ -249,47 +285,60 @@ END"""
         made["metadata"] = f"coalesce({made['metadata']}, '{{}}')"
         return list(made.values())
 
-    def _insert(self, expressions: Expressions) -> str:
-        fields = ", ".join(self._fields(expressions))
-        return f"""\
-SELECT count(*) INTO many FROM new_rows;
-PERFORM refold.ensure_capture_room(many);
-IF many >= {DIRECT} THEN
-    BEGIN
-        INSERT INTO refold.events (event_id, user_id, action, ts, metadata)
-        SELECT {self._live("new", "insert")}, {fields}
-        FROM new_rows AS new CROSS JOIN LATERAL (SELECT new.*) AS row;
-        EXIT work;
-    EXCEPTION WHEN OTHERS THEN
-        -- Row by row below: what is wrong with a row is set aside, and what is wrong with the log is raised again.
-        IF SQLSTATE ~ '^(40|53|55|57|58)' THEN
-            RAISE;
-        END IF;
-    END;
-END IF;
-{self._rows("FOR new IN SELECT * FROM new_rows LOOP", ["row := new;"], "new", "insert", expressions)}"""
+    def _event(self, row: str, operation: Operation) -> str:
+        """Return the SQL of a live event: id, user, action, time and metadata."""
+        return ", ".join([self._live(row, operation), *self._fields(self.capture.expressions[operation])])
 
-    def _update(self, expressions: Expressions) -> str:
-        loop = """\
--- The rows of both tables come in one order.
+    def _insert(self) -> str:
+        rows = "new_rows AS new CROSS JOIN LATERAL (SELECT new.*) AS row"
+        return f"""\
+{_room("many")}
+IF many < {DIRECT} THEN
+{indent(self._small(f"SELECT {self._event('new', 'insert')} FROM {rows}"))}
+ELSE
+{indent(self._large(f"SELECT {self._event('new', 'insert')} FROM {rows}"))}
+END IF;
+{self._rows("FOR new IN SELECT * FROM new_rows LOOP", ["row := new;"], "new", "insert")}"""
+
+    def _update(self) -> str:
+        mate = "CASE WHEN unpaired THEN {} ELSE row_number() OVER () || '' END AS mate, row_number() OVER () AS place"
+        old, new = (mate.format(self._key("x") if self.key else f"'{one}' || row_number() OVER ()") for one in "on")
+        loop = f"""\
+-- The rows of both tables come in one order, and belong together by it. Only where a trigger of another partition has
+-- kept out a row that was moved there, the new ones are fewer: then they belong together by the key, if it is the same.
 FOR pair IN
-    SELECT o.was, n.is_now
-    FROM (SELECT row_number() OVER () AS place, x AS was FROM old_rows AS x) AS o
-    JOIN (SELECT row_number() OVER () AS place, x AS is_now FROM new_rows AS x) AS n USING (place)
-    ORDER BY place
+    SELECT o.place AS before, o.was, n.place AS after, n.is_now
+    FROM (SELECT {old}, x AS was FROM old_rows AS x) AS o
+    FULL JOIN (SELECT {new}, x AS is_now FROM new_rows AS x) AS n USING (mate)
+    ORDER BY coalesce(n.place, o.place)
 LOOP"""
         watched = self.capture.columns
         changed = "new *<> old"
         if watched is not None:
             one, two = (", ".join(f"{row}.{ident(column)}" for column in watched) for row in ("new", "old"))
             changed = f"(SELECT x FROM (SELECT {one}) AS x) *<> (SELECT x FROM (SELECT {two}) AS x)"
-        steps = ["old := pair.was;", "new := pair.is_now;", "row := new;"]
-        count = "SELECT count(*) INTO many FROM new_rows;\nPERFORM refold.ensure_capture_room(many);\n"
-        return count + self._rows(loop, steps, "new", "update", expressions, changed=changed)
+        rows = "new_rows AS new CROSS JOIN old_rows AS old CROSS JOIN LATERAL (SELECT new.*) AS row"
+        name = quoted(self.capture.name)
+        lost = f"""\
+IF pair.after IS NULL THEN
+    PERFORM refold.set_aside({name}, {quoted(_BEFORE)}, row_to_json(pair.was)::text);
+    CONTINUE;
+ELSIF pair.before IS NULL THEN
+    PERFORM refold.set_aside({name}, {quoted(_AFTER)}, row_to_json(pair.is_now)::text);
+    CONTINUE;
+END IF;"""
+        steps = [lost, "old := pair.was;", "new := pair.is_now;", "row := new;"]
+        return f"""\
+{_room("many")}
+IF many = 1 AND NOT unpaired THEN
+{indent(self._small(f"SELECT {self._event('new', 'update')} FROM {rows} WHERE {changed}"))}
+END IF;
+{self._rows(loop, steps, "new", "update", changed=changed)}"""
 
-    def _delete(self, expressions: Expressions) -> str:
+    def _delete(self) -> str:
+        rows = "old_rows AS old CROSS JOIN LATERAL (SELECT old.*) AS row"
         before = ""
-        if self.key and "insert" in self.capture.expressions:
+        if self._inserts:
             fields = ", ".join(self._fields(self.capture.expressions["insert"]))
             before = f"""\
 IF backfilling AND NOT EXISTS ({self._known("old")}) THEN
@@ -299,28 +348,67 @@ IF backfilling AND NOT EXISTS ({self._known("old")}) THEN
         SELECT at, {self._begin("new", "insert")} || 'backfill', {fields}, 1, NULL INTO one;
         one.reason := refold.captured_problem(one.user_id, one.action, one.ts, one.metadata);
     EXCEPTION WHEN OTHERS THEN
-        IF SQLSTATE ~ '^(40|53|55|57|58)' THEN
-            RAISE;
-        END IF;
+{indent(_RAISE, 8)}
         one.reason := SQLERRM;
     END;
     PERFORM refold.store_before_delete({quoted(self.capture.name)}, one, row_to_json(old)::text);
 END IF;"""
         steps = ["row := old;", *([before] if before else [])]
-        loop = "FOR old IN SELECT * FROM old_rows LOOP"
-        count = "SELECT count(*) INTO many FROM old_rows;\nPERFORM refold.ensure_capture_room(many * 2);\n"
-        return count + self._rows(loop, steps, "old", "delete", expressions)
+        return f"""\
+{_room("many * 2")}
+IF NOT backfilling AND many < {DIRECT} THEN
+{indent(self._small(f"SELECT {self._event('old', 'delete')} FROM {rows}"))}
+ELSIF NOT backfilling THEN
+{indent(self._large(f"SELECT {self._event('old', 'delete')} FROM {rows}"))}
+END IF;
+{self._rows("FOR old IN SELECT * FROM old_rows LOOP", steps, "old", "delete")}"""
 
-    def _truncate(self, expressions: Expressions) -> str:
+    def _small(self, events: str) -> str:
+        """Return what adds the events of a few rows, unless an expression fails or the log would refuse one.
+
+        The query is in a block that only reads, so that it has no transaction id of its own.
+        """
+        return f"""\
+BEGIN
+    SELECT array_agg(ROW(1, e.event_id, e.user_id, e.action, e.ts, e.metadata, 1, NULL)::refold.parsed_event),
+           count(refold.captured_problem(e.user_id, e.action, e.ts, e.metadata)) > 0
+    INTO made, wrong
+    FROM (
+{indent(events, 8)}
+    ) AS e (event_id, user_id, action, ts, metadata);
+EXCEPTION WHEN OTHERS THEN
+{indent(_RAISE)}
+    wrong := true;
+END;
+IF NOT wrong THEN
+    IF made IS NOT NULL THEN
+{indent(_ADD, 8)}
+    END IF;
+    EXIT work;
+END IF;"""
+
+    def _large(self, events: str) -> str:
+        """Return what adds the events of many rows in one query, unless an error keeps one of them out."""
+        return f"""\
+BEGIN
+    INSERT INTO refold.events (event_id, user_id, action, ts, metadata)
+{indent(events)};
+    EXIT work;
+EXCEPTION WHEN OTHERS THEN
+    -- Row by row below: what is wrong with a row is set aside, and what is wrong with the log is raised again.
+{indent(_RAISE)}
+END;"""
+
+    def _truncate(self) -> str:
         begin = quoted(f"capture:{self.capture.name}::truncate:")
-        steps = f"""\
+        fields = ", ".join(self._fields(self.capture.expressions["truncate"]))
+        return f"""\
 DECLARE
     one refold.parsed_event;
 BEGIN
-    PERFORM refold.ensure_capture_room(1);
+    {_room("1")}
     BEGIN
-        SELECT 1, {begin} || xid || '.' || nextval('refold.capture_ordinals')::text,
-               {", ".join(self._fields(expressions))}, 1, NULL INTO one;
+        SELECT 1, {begin} || {_ORDINAL}, {fields}, 1, NULL INTO one;
         one.reason := refold.captured_problem(one.user_id, one.action, one.ts, one.metadata);
     EXCEPTION WHEN OTHERS THEN
         one.reason := SQLERRM;
@@ -331,7 +419,6 @@ BEGIN
         PERFORM refold.set_aside({quoted(self.capture.name)}, one.reason, 'TRUNCATE');
     END IF;
 END;"""
-        return steps
 
     def _rows(
         self,
@@ -339,50 +426,37 @@ END;"""
         steps: list[str],
         row: str,
         operation: Operation,
-        expressions: Expressions,
         *,
         changed: str | None = None,
         event_id: str | None = None,
-        single: str = "many = 1",
     ) -> str:
         """Return the loop that makes events one by one: an error of an expression costs its own row only.
 
         The block around the expressions only reads, so that it has no transaction id of its own.
         """
-        fields = ", ".join(self._fields(expressions))
+        fields = ", ".join(self._fields(self.capture.expressions[operation]))
         made_id = event_id or self._live(row, operation)
         make = f"""\
 BEGIN
     SELECT at, {made_id}, {fields}, 1, NULL INTO one;
     one.reason := refold.captured_problem(one.user_id, one.action, one.ts, one.metadata);
 EXCEPTION WHEN OTHERS THEN
-    IF SQLSTATE ~ '^(40|53|55|57|58)' THEN
-        RAISE;
-    END IF;
+{indent(_RAISE)}
     one := NULL;
     one.ordinal := at;
     one.reason := SQLERRM;
 END;
 IF one.reason IS NOT NULL THEN
     PERFORM refold.set_aside({quoted(self.capture.name)}, one.reason, row_to_json({row})::text);
-ELSIF {single} THEN
-    INSERT INTO refold.events (event_id, user_id, action, ts, metadata)
-    VALUES (one.event_id, one.user_id, one.action, one.ts, one.metadata);
 ELSE
     made := made || one;
     IF cardinality(made) >= 1000 THEN
-        PERFORM refold.store_captured(made);
+{indent(_ADD, 8)}
         made := '{{}}';
     END IF;
 END IF;"""
         if changed is not None:
             make = f"IF {changed} THEN\n{indent(make)}\nEND IF;"
-        backfilling = ""
-        if operation == "delete" and self.key and "insert" in self.capture.expressions:
-            backfilling = (
-                "\n    backfilling CONSTANT boolean := EXISTS (\n"
-                f"        SELECT FROM refold.backfills AS b WHERE b.capture_id = {self.id} AND b.finished_at IS NULL);"
-            )
         inner = indent("\n".join(["at := at + 1;", *steps, make]))
         return f"""\
 DECLARE
@@ -393,13 +467,13 @@ DECLARE
     pair record;
     at integer := 0;
     one refold.parsed_event;
-    made refold.parsed_event[] := '{{}}';{backfilling}
 BEGIN
+    made := '{{}}';
 {indent(loop)}
 {indent(inner)}
     END LOOP;
     IF cardinality(made) > 0 THEN
-        PERFORM refold.store_captured(made);
+{indent(_ADD, 8)}
     END IF;
 END;"""
 
@@ -433,13 +507,11 @@ END;"""
             ],
             "new",
             "insert",
-            self.capture.expressions["insert"],
             event_id=f"{self._begin('new', 'insert')} || 'backfill'",
-            single="false",
         )
         body = f"""\
 DECLARE
-    xid CONSTANT text := pg_catalog.pg_current_xact_id()::text;
+    made refold.parsed_event[];
 BEGIN
     seen := 0;
     added := 0;

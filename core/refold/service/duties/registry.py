@@ -5,6 +5,7 @@ from __future__ import annotations
 from refold.service.duties import (
     audits,
     blocking_transactions,
+    capture_gaps,
     compact_checksums,
     held_snapshots,
     hot_keys,
@@ -24,6 +25,7 @@ DUTIES: tuple[Duty, ...] = (
     Duty(pressure.NAME, 5.0, pressure.run),
     Duty(blocking_transactions.NAME, 10.0, blocking_transactions.run),
     Duty(held_snapshots.NAME, 10.0, held_snapshots.run),
+    Duty(capture_gaps.NAME, 10.0, capture_gaps.run),
     Duty(compact_checksums.NAME, 30.0, compact_checksums.run),
     Duty(hot_keys.NAME, 60.0, hot_keys.run),
     Duty(missed_notifications.NAME, 60.0, missed_notifications.run),

@@ -418,7 +418,7 @@ incidents = Table(
     Column("outcome", JSONB),
     CheckConstraint(
         "kind IN ('drift', 'dead_letters', 'stalled', 'lag', 'held_back', 'held_snapshot', 'missed_notification',"
-        " 'log_damage', 'impure_transform', 'foreign_cluster', 'hot_key', 'hidden', 'pressure')",
+        " 'log_damage', 'impure_transform', 'foreign_cluster', 'hot_key', 'hidden', 'pressure', 'capture_gap')",
         "kind",
     ),
     CheckConstraint("started_at <= detected_at AND detected_at <= resolved_at", "in_order"),
@@ -768,6 +768,7 @@ capture_gaps = Table(
     CheckConstraint("operation IN ('insert', 'update', 'delete', 'truncate')", "operation"),
     Index("capture_gaps_pausing", "capture_id", postgresql_where=text("pauses")),
     Index("capture_gaps_by_capture", "capture_id", "gap_id"),
+    Index("capture_gaps_failed", "capture_id", "gap_id", postgresql_where=text("sqlstate IS NOT NULL")),
     comment="Statements on captured tables without events, and pauses; a backfill that begins later closes them.",
 )
 
