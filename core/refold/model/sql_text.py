@@ -48,10 +48,23 @@ def literal(sql: str) -> str:
     return sql.replace("%", "%%")
 
 
+_COMMENT_OR_LITERAL = re.compile(
+    r"""
+      --[^\n]* | /\*.*?\*/
+    | (?P<literal> \b[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
 def indent(sql: str, by: int = 4) -> str:
-    """Return SQL with each line indented by a number of spaces."""
+    """Return SQL with each line indented by a number of spaces; a literal over several lines stays as it is."""
     margin = " " * by
-    return "\n".join(margin + line if line else line for line in sql.splitlines())
+    # NUL stands for the line ends of literals: no SQL has one.
+    kept = _COMMENT_OR_LITERAL.sub(lambda one: one[0].replace("\n", "\0") if one["literal"] else one[0], sql)
+    return "\n".join(margin + line if line else line for line in kept.removesuffix("\n").split("\n")).replace(
+        "\0", "\n"
+    )
 
 
 def hash_of(expressions: Sequence[str]) -> str:

@@ -430,6 +430,19 @@ def test_columns_named_like_variables_of_the_functions(captured: Captured, admin
     assert captured.rejected() == []
 
 
+@pytest.mark.parametrize("rows", [1, 3, 30])
+def test_a_literal_over_several_lines(captured: Captured, admin: Connection, rows: int) -> None:
+    captured.deploy(
+        orders='table = "shop.orders"\noperations = ["insert", "update", "delete"]\n'
+        + 'action = """\n\'an\n  order\n\' || -- it\'s\n\'made\'"""\n'
+    )
+    admin.execute("INSERT INTO shop.orders (id) SELECT generate_series(1, %s)", (rows,))
+    admin.execute("UPDATE shop.orders SET status = 'paid'")
+    admin.execute("DELETE FROM shop.orders")
+    assert [action for _, _, action in captured.events()] == ["an\n  order\nmade"] * 3 * rows
+    assert captured.rejected() == []
+
+
 def test_two_captures_of_one_table(captured: Captured, admin: Connection) -> None:
     captured.deploy(orders=ORDERS, placed=INSERT_ONLY)
     admin.execute("INSERT INTO shop.orders (id) VALUES (1)")
