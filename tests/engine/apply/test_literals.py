@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ TEXTS = [
     "/* a\nb",
     "a'\nb",
 ]
-SPELLINGS = {
+SPELLINGS: dict[str, Callable[[str], str]] = {
     "plain": lambda text: "'" + text.replace("'", "''") + "'",
     "dollars": lambda text: f"$x${text}$x$",
     "escapes": lambda text: "E'" + text.replace("'", "\\'") + "'",

@@ -13,7 +13,7 @@ import psycopg
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from refold.errors import InputError
-from refold.model.capture.capture_sql import SCHEMA
+from refold.model.capture.statements import SCHEMA
 from refold.model.sql_text import ident
 from refold.postgres.failpoints import failpoint
 from refold.postgres.retry import in_short_attempts

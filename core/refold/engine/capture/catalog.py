@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import psycopg
 
-from refold.model.capture.capture_sql import SCHEMA
 from refold.model.capture.shape import Column, TableShape
+from refold.model.capture.statements import SCHEMA
 from refold.model.sql_text import ident
 
 _TABLE = """

@@ -13,8 +13,9 @@ from psycopg import sql
 from refold.engine.capture.catalog import Standing, standing, table_shape
 from refold.errors import BuildError, DatabaseError
 from refold.model.capture.capture_file import OPERATIONS, CaptureFile
-from refold.model.capture.capture_sql import SCHEMA, CaptureSql, generate, trigger_name
+from refold.model.capture.generate import generate, trigger_name
 from refold.model.capture.shape import TableShape
+from refold.model.capture.statements import SCHEMA, CaptureSql
 from refold.model.sql_text import ident
 from refold.postgres.retry import in_short_attempts
 from refold.postgres.rows import one_row

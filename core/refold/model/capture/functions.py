@@ -1,4 +1,4 @@
-"""The SQL of a capture: functions that make events of rows, and the triggers that call them.
+"""The functions of a capture, which make events of rows.
 
 A live event has the id `capture:NAME:KEY:OPERATION:XID.ORDINAL`. The transaction and an ordinal that is never used
 again make it another event each time: A → B → A, or a DELETE and an INSERT of the same key. The event of a row that a
@@ -8,15 +8,11 @@ its insert: an id that begins with `capture:NAME:KEY:insert:`.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-
 from refold.model.capture.capture_file import CaptureFile, Expressions, Operation
 from refold.model.capture.shape import Column, TableShape
+from refold.model.capture.statements import SCHEMA, GeneratedFunction
 from refold.model.sql_text import ident, indent, quoted
 
-SCHEMA = "refold_captures"
-"""Schema of the generated functions."""
 DIRECT = 16
 """Rows from which a statement's events are made and added by one query, in a subtransaction of its own."""
 
@@ -46,135 +42,6 @@ SELECT m.event_id, m.user_id, m.action, m.ts, m.metadata FROM unnest(made) AS m;
 
 # Of an UPDATE, rows may be gone that it was to move to another partition.
 _COUNTED: dict[Operation, str] = {"insert": "new_rows", "update": "old_rows", "delete": "old_rows"}
-_TABLES: dict[Operation, str] = {
-    "insert": "AFTER INSERT ON {table}\n    REFERENCING NEW TABLE AS new_rows",
-    "update": "AFTER UPDATE ON {table}\n    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows",
-    "delete": "AFTER DELETE ON {table}\n    REFERENCING OLD TABLE AS old_rows",
-    "truncate": "AFTER TRUNCATE ON {table}",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class GeneratedFunction:
-    """A function of a capture.
-
-    Args:
-        name: its name in the schema of functions.
-        arguments: the types of its arguments, as SQL.
-        text: the statement that creates it.
-    """
-
-    name: str
-    arguments: str
-    text: str
-
-    @property
-    def signature(self) -> str:
-        """The function as SQL names it."""
-        return f"{SCHEMA}.{ident(self.name)}({self.arguments})"
-
-
-@dataclass(frozen=True, slots=True)
-class Trigger:
-    """A trigger of a capture, on the table or on one of its partitions.
-
-    Args:
-        name: its name.
-        schema: schema of the table.
-        table: the table.
-        text: the statement that creates it.
-    """
-
-    name: str
-    schema: str
-    table: str
-    text: str
-
-    @property
-    def on(self) -> str:
-        """The table as SQL names it."""
-        return f"{ident(self.schema)}.{ident(self.table)}"
-
-    @property
-    def always(self) -> str:
-        """The statement that lets it fire in every replication role of a session."""
-        return f"ALTER TABLE {self.on} ENABLE ALWAYS TRIGGER {ident(self.name)}"
-
-
-@dataclass(frozen=True, slots=True)
-class CaptureSql:
-    """All statements of a capture.
-
-    Args:
-        functions: its functions.
-        triggers: its triggers.
-        grants: what its role needs to read the table for a backfill.
-        key: columns that identify a row; empty if there are none, and so no backfill.
-    """
-
-    functions: tuple[GeneratedFunction, ...]
-    triggers: tuple[Trigger, ...]
-    grants: tuple[str, ...]
-    key: tuple[str, ...]
-
-    def statements(self) -> list[str]:
-        """Return all statements in their order."""
-        made = [one.text for one in self.functions] + list(self.grants)
-        return made + [text for one in self.triggers for text in (one.text, one.always)]
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of all statements."""
-        return hashlib.sha256("\n".join(self.statements()).encode()).hexdigest()[:32]
-
-
-def key_of(capture: CaptureFile, table: TableShape) -> tuple[str, ...]:
-    """Return the columns that identify a row: those of the file, else the primary key; empty if there are none."""
-    return table.primary_key if capture.id is None else capture.id
-
-
-def generate(capture: CaptureFile, capture_id: int, table: TableShape) -> CaptureSql:
-    """Return the SQL of a capture that was checked against its table.
-
-    Args:
-        capture: the file.
-        capture_id: number of the capture in refold.captures.
-        table: the table.
-    """
-    key = key_of(capture, table)
-    maker = _Maker(capture, capture_id, table, [one for one in map(table.column, key) if one is not None])
-    functions = [maker.trigger_function(operation) for operation in capture.expressions]
-    grants: list[str] = []
-    if key and "insert" in capture.expressions:
-        functions.append(maker.backfill())
-        grants = [
-            f"GRANT USAGE ON SCHEMA {ident(table.schema)} TO refold_capture",
-            f"GRANT SELECT ON {ident(table.schema)}.{ident(table.name)} TO refold_capture",
-        ]
-    triggers = []
-    # A statement on a partition fires the triggers of the partition only.
-    for schema, name in ((table.schema, table.name), *table.partitions):
-        on = f"{ident(schema)}.{ident(name)}"
-        for operation in capture.expressions:
-            trigger = trigger_name(capture.name, operation)
-            text = (
-                f"CREATE OR REPLACE TRIGGER {ident(trigger)}\n    {_TABLES[operation].format(table=on)}\n"
-                f"    FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.{ident(f'{capture.name}_{operation}')}()"
-            )
-            triggers.append(Trigger(trigger, schema, name, text))
-        if "delete" in capture.expressions and "truncate" not in capture.expressions:
-            trigger = trigger_name(capture.name, "truncate")
-            text = (
-                f"CREATE OR REPLACE TRIGGER {ident(trigger)}\n    BEFORE TRUNCATE ON {on}\n"
-                f"    FOR EACH STATEMENT EXECUTE FUNCTION refold.refuse_truncate({quoted(capture.name)})"
-            )
-            triggers.append(Trigger(trigger, schema, name, text))
-    return CaptureSql(tuple(functions), tuple(triggers), tuple(grants), key)
-
-
-def trigger_name(capture: str, operation: Operation) -> str:
-    """Return the name of a trigger."""
-    return f"refold_{capture}_{operation}"
 
 
 def _room(incoming: str) -> str:
@@ -186,14 +53,22 @@ IF (pg_sequence_last_value('refold.events_position'::regclass) + {incoming}
 END IF;"""
 
 
-class _Maker:
-    """Writes the functions of one capture."""
+class FunctionMaker:
+    """A writer of the functions of one capture.
+
+    Args:
+        capture: the file.
+        capture_id: number of the capture in refold.captures.
+        table: the table.
+        key: columns that identify a row; empty if there are none.
+    """
 
     def __init__(self, capture: CaptureFile, capture_id: int, table: TableShape, key: list[Column]) -> None:
         self.capture, self.id, self.table, self.key = capture, capture_id, table, key
         self._inserts = bool(key) and "insert" in capture.expressions
 
     def trigger_function(self, operation: Operation) -> GeneratedFunction:
+        """Return the function that a trigger calls."""
         work = {
             "insert": self._insert, "update": self._update, "delete": self._delete, "truncate": self._truncate,
         }[operation]()  # fmt: skip
