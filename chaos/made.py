@@ -9,6 +9,13 @@ from random import Random
 from chaos.journal import Event
 
 USERS = 300
+"""Users who are active at a time."""
+STAY_S = 300
+"""Seconds after which others are.
+
+What is recomputed by user costs as much as all that the users of a page ever did: with the same ones for ever, each page
+of such a metric would read the whole log in the end.
+"""
 ACTIONS = ("view", "view", "view", "cart", "cart", "purchase", "signup")
 
 
@@ -75,7 +82,7 @@ class Maker:
             metadata["weight"] = random.randint(1, 9)
         return {
             "id": f"{self._producer}-{self._made}",
-            "user_id": f"user-{random.randrange(USERS)}",
+            "user_id": f"user-{int(datetime.now(UTC).timestamp()) // STAY_S}-{random.randrange(USERS)}",
             "action": action,
             "ts": happened.isoformat(),
             "metadata": metadata,

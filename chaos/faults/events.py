@@ -18,7 +18,7 @@ from chaos.faults.injection import (
     send,
     until_dead_letters,
 )
-from chaos.made import Maker
+from chaos.made import STAY_S, Maker
 from chaos.stage import Stage
 from refold import Log
 
@@ -48,7 +48,7 @@ def duplicate_storm(stage: Stage, how: dict[str, Any], done: Injected) -> None:
 
 
 def hot_key(stage: Stage, how: dict[str, Any], done: Injected) -> None:
-    """One user does as much as all others together; another one after ten minutes.
+    """One user does as much as all others together; another one after five minutes.
 
     A metric that is recomputed by key costs in proportion to all that its hottest key ever did. With one user for ever
     the machine would be too small in the end, and nothing could be said of time any more.
@@ -57,7 +57,7 @@ def hot_key(stage: Stage, how: dict[str, Any], done: Injected) -> None:
     maker = Maker(label, random.Random(label))
     book = journal.Journal(stage.journals / f"{label}.journal")
     sent = 0
-    user = f"hot-{int(done.step.at // 600)}"
+    user = f"hot-{int(done.step.at // STAY_S)}"
     with Log(stage.url, source="faults") as log:
         while sent < how["events"]:
             events = maker.clean(250)
