@@ -13,8 +13,8 @@ USERS = 300
 STAY_S = 300
 """Seconds after which others are.
 
-What is recomputed by user costs as much as all that the users of a page ever did: with the same ones for ever, each page
-of such a metric would read the whole log in the end.
+What is recomputed by user costs as much as all that the users of a page ever did: with the same ones for ever, each
+page of such a metric would read the whole log in the end.
 """
 ACTIONS = ("view", "view", "view", "cart", "cart", "purchase", "signup")
 
