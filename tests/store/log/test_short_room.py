@@ -120,7 +120,7 @@ def test_retries_at_once_under_a_running_worker(
 ) -> None:
     """Ten times the room, by one that brings it again as soon as it was refused, beside others that append."""
     monkeypatch.setattr("refold.service.worker.loop.SEGMENTS_EVERY", 0.05)
-    over = threading.Event()
+    over, enough = threading.Event(), threading.Event()
     producer, other = producers(autocommit=True), producers(autocommit=True)
     number = 10 * room(worker)
 
@@ -129,10 +129,10 @@ def test_retries_at_once_under_a_running_worker(
 
     def bring() -> None:
         at = 0
-        while not over.is_set():
+        while not enough.is_set():
             append(other, events(100, f"other{(at := at + 1)}-"))
 
-    threads = [threading.Thread(target=one) for one in (work, bring)]
+    threads = [threading.Thread(target=one) for one in (bring, work)]
     for thread in threads:
         thread.start()
     attempts = 0
