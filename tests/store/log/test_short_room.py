@@ -144,7 +144,12 @@ def test_retries_at_once_under_a_running_worker(
             return brought(producer, f"try{attempts}-", number)
 
         wait_until(passes, 60)
+        enough.set()
+        threads[0].join(60)
+        # What passed has used the room; the worker knows by now how much is wanted.
+        wait_until(lambda: room(worker) >= number, 60)
     finally:
+        enough.set()
         over.set()
         for thread in threads:
             thread.join(60)
