@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -54,16 +53,12 @@ class Tally:
 
     def add(self, receipts: Sequence[Receipt]) -> None:
         """Count the answers of a committed batch."""
-        if all_accepted(receipts):
-            self.received += len(receipts)
-            self.stored += len(receipts)
-            return
-        answers = Counter(receipt.answer for receipt in receipts)
-        self.received += answers.total()
-        self.stored += answers[Answer.accepted]
-        self.duplicates += answers[Answer.duplicate]
-        self.conflicts += answers[Answer.conflict]
-        self.invalid += answers[Answer.invalid]
+        answers = [receipt.answer for receipt in receipts]
+        self.received += len(answers)
+        self.stored += answers.count(Answer.accepted)
+        self.duplicates += answers.count(Answer.duplicate)
+        self.conflicts += answers.count(Answer.conflict)
+        self.invalid += answers.count(Answer.invalid)
 
 
 def ingest(
@@ -154,8 +149,7 @@ def _ahead(items: Iterator[T]) -> Generator[T]:
 def _append(conn: psycopg.Connection, log: Log, source: str, batch: Batch) -> list[Receipt]:
     """Append one batch in the caller's transaction, and return a receipt for each record."""
     receipts = store_coming(conn, iter(batch.chunks), len(batch.mapped), optimistic=log.optimistic)
-    mapped = batch.mapped
-    if len(receipts) < len(mapped):
+    if len(receipts) < len(batch.mapped):
         stored = iter(receipts)
         receipts = [
             Receipt(None, Answer.invalid, one) if isinstance(one, str) else next(stored) for one in batch.mapped

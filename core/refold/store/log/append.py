@@ -151,9 +151,8 @@ class Chunk(NamedTuple):
         if not events:
             return cls(events, "")
         ids, users, actions, times, metadatas, versions = zip(*events, strict=True)
-        named: Iterable[str] = escaped_column([user or "" for user in users])
-        if None in users:
-            named = [NULL if user is None else escaped(user) for user in users]
+        anonymous = None in users
+        named = [NULL if user is None else escaped(user) for user in users] if anonymous else escaped_column(users)
         columns = (
             escaped_column(ids), named, escaped_column(actions), times, escaped_column(metadatas), map(str, versions),
         )  # fmt: skip
