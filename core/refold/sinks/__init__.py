@@ -1,0 +1,1 @@
+"""Sinks: what leaves the database, to whom, and the proof that it has arrived."""
