@@ -41,7 +41,7 @@ GRANT SELECT (
     build_id, projection, fingerprint, number, state, table_name, language, upkeep, upstream_id, done, target,
     progress_txid, progress_position, progress_ordinal, loaded, load_step, load_steps, events_applied, pages_applied,
     apply_ms, applied_at, moved_at, deployment, created_at, promoted_at, retired_at, retired_by, dead_letters, failing,
-    waiting_letters
+    waiting_letters, sinks
 ) ON refold.builds_now TO refold_observer;
 GRANT SELECT (build_id, projection, number, state, table_name, upkeep, upstream_id, deployment, dead_letters)
     ON refold.builds TO refold_observer;
@@ -82,6 +82,26 @@ GRANT SELECT ON refold.captures TO refold_observer;
 GRANT SELECT (gap_id, capture_id, at, txid, operation, pauses, sqlstate) ON refold.capture_gaps TO refold_observer;
 GRANT SELECT (backfill_id, capture_id, started_at, snapshot, seen, added, stepped_at, finished_at)
     ON refold.backfills TO refold_observer;
+
+-- Deliverers and the commands of sinks act as workers.
+GRANT SELECT, INSERT, UPDATE, DELETE ON refold.sinks, refold.sink_checksums, refold.sink_keys, refold.undelivered
+TO refold_worker;
+GRANT SELECT, INSERT, DELETE ON refold.sink_states TO refold_worker;
+-- What a receiver says may repeat a row; a file may name its address.
+GRANT SELECT (sink_id, name, projection, grain, kind, created_at, changed_at, changed_by)
+    ON refold.sinks TO refold_observer;
+GRANT SELECT (
+    sink_id, number, condition, following, build_id, epoch, holder, leased_until, failures, failing_since, retry_at,
+    status, batch, delivered, delivered_at, at
+) ON refold.sink_states TO refold_observer;
+GRANT SELECT ON refold.sinks_now TO refold_worker, refold_inspector;
+GRANT SELECT (
+    sink_id, name, projection, grain, kind, number, condition, following, build_id, epoch, holder, leased_until, failures,
+    failing_since, retry_at, status, batch, delivered, delivered_at, at
+) ON refold.sinks_now TO refold_observer;
+GRANT SELECT (undelivered_id, sink_id, state, attempts, status, first_failed_at, last_failed_at, ended_at)
+    ON refold.undelivered TO refold_observer;
+GRANT SELECT ON refold.sinks, refold.sink_states, refold.undelivered TO refold_inspector;
 
 REVOKE ALL ON FUNCTION
     refold.append(jsonb, text),

@@ -18,6 +18,8 @@ BEGIN
                                   WHEN 'refold_captures' THEN 'refold_capture'::regrole
                                   ELSE 'refold_worker'::regrole END
             FROM pg_namespace AS n WHERE n.nspname IN ('refold', 'refold_builds', 'refold_captures', 'metrics')
+               -- As an extension it has an owner of its own.
+               OR n.nspname = 'pgmq' AND NOT EXISTS (SELECT FROM pg_extension AS e WHERE e.extname = 'pgmq')
         ), found (class, of, owner, old, space, statement) AS (
             -- Schemas first: the new owner of an object needs CREATE on its schema.
             SELECT 0, s.oid::bigint, s.owner, n.nspowner, s.name, format('ALTER SCHEMA %I OWNER TO %s', s.name, s.owner)

@@ -53,6 +53,11 @@ COMMANDS = {
     "captures": Listed(
         "captures", DATA, "List, pause, resume, backfill and drop captures: events from tables that are there."
     ),
+    "sinks": Listed(
+        "sinks",
+        DATA,
+        "List, pause, resume, replay, test and drop sinks, which deliver metrics to receivers.",
+    ),
     "rejected": Listed(
         "rejected",
         DATA,
@@ -67,6 +72,7 @@ COMMANDS = {
         "Print the database's URL for psql, BI tools and notebooks. It includes any password.",
     ),
     "worker": Listed("worker", TRUST, "Keep the metrics up to date: apply new events, page by page, exactly once."),
+    "deliver": Listed("deliver", TRUST, "Deliver metrics to the receivers of sinks."),
     "status": Listed(
         "status", TRUST, "Show every build with its state, lag and rate; the log; and transactions that block events."
     ),

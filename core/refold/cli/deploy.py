@@ -56,7 +56,7 @@ def deploy(
     The command first reports all errors in the files at once; --dry-run refuses what a deploy would refuse. It then
     builds new and changed projections, and everything that reads them, beside the live ones (blue/green). Producers
     and analysts continue meanwhile. All builds go live in one transaction, with the views in ../sql/views.
-    Captures in ../captures come last: each gets its triggers in a transaction of its own.
+    Captures in ../captures and sinks in ../sinks come last, each in a transaction of its own.
 
     Exit status: 0 done, 1 a view cannot be created, 2 another error. After 1 and 2 nothing is changed.
 
@@ -67,7 +67,7 @@ def deploy(
       refold deploy --no-promote        build only; `refold promote` goes live
       refold deploy --starters          the projections that come with refold
     """
-    from refold.cli import capture_plan
+    from refold.cli import capture_plan, sink_plan
     from refold.engine.deployment.deploy import deploy as deploy_builds
     from refold.engine.deployment.deploy import plan as plan_of
     from refold.engine.deployment.deploy import refused
@@ -78,6 +78,7 @@ def deploy(
     from refold.model.projection.definition import EXTENSIONS, load
     from refold.model.projection.files import overlooked
     from refold.model.projection.view_file import load_views
+    from refold.model.sink.sink_file import sinks_beside
     from refold.store.builds.build import kept
     from refold.store.builds.compiled import Compiler
 
@@ -89,6 +90,7 @@ def deploy(
         *overlooked(chosen, *EXTENSIONS),
         *overlooked(_views_beside(chosen), ".sql"),
         *overlooked(_beside(captures_beside(chosen)), ".toml"),
+        *overlooked(_beside(sinks_beside(chosen)), ".toml"),
     ]
     if not json:
         _show_left_out(left_out)
@@ -107,6 +109,7 @@ def deploy(
                 scanned=costly,
             )
         changes = capture_plan.captures_of(database_url, _beside(captures_beside(chosen)), mistakes)
+        sinks = sink_plan.sinks_of(conn, _beside(sinks_beside(chosen)), Compiler(chosen), loading.names, mistakes)
         if mistakes:
             raise at_once(sorted(each(mistakes), key=_place))
         todo = plan_of(conn, loading.definitions)
@@ -114,12 +117,14 @@ def deploy(
         if not json:
             _show_plan(todo)
             capture_plan.show_captures(changes, sql=dry_run)
+            sink_plan.show_sinks(sinks)
         if dry_run:
             if json:
                 as_json(
                     {
                         "plan": [_change(one) for one in todo],
                         "captures": [capture_plan.capture_change(one) for one in changes],
+                        "sinks": [sink_plan.sink_change(one) for one in sinks],
                         "scans": [scan_as_dict(one) for one in costly],
                         "left_out": [one.path for one in left_out],
                     }
@@ -153,17 +158,21 @@ def deploy(
         costly = scans(conn, shown)
         if not json:
             tell_costs(costly, chosen, loading.definitions)
+        delivers = sink_plan.deploy_sinks(conn, sinks)
         tidy(conn)
     made = capture_plan.deploy_captures(database_url, changes)
     if not json:
         for name in made:
             line(f"{name}: captured")
+        for name in delivers:
+            line(f"{name}: a sink, delivered by workers and `refold deliver`")
         capture_plan.show_backfills(changes)
     if json:
         as_json(
             {
                 "plan": [_change(one) for one in todo],
                 "captures": [capture_plan.capture_change(one) for one in changes],
+                "sinks": [sink_plan.sink_change(one) for one in sinks],
                 "builds": [build_as_dict(build) for build in builds],
                 "views": shown,
                 "scans": [scan_as_dict(one) for one in costly],

@@ -1,7 +1,7 @@
 """The contract between a sink and its receiver, which every kind of sink implements.
 
-A kind is a class with the options of its part of the sink's file (a pydantic model), registered as an entry point of the
-group `refold.sinks`. A sink calls its receiver from one thread, in the order of versions, and holds no transaction
+A kind is a class with the options of its part of the sink's file (a pydantic model), registered as an entry point of
+the group `refold.sinks`. A sink calls its receiver from one thread, in the order of versions, and holds no transaction
 meanwhile. It may call again with what was given before: after a crash, or because an answer was lost.
 """
 
@@ -55,6 +55,26 @@ class Shape:
     key: tuple[str, ...]
 
 
+ANY = "*"
+"""Among the accepted tokens: a person has claimed the receiver, whoever delivered to it."""
+
+
+class Owner(NamedTuple):
+    """What tells a database from a copy of it: a token that changes whenever a receiver is opened.
+
+    Args:
+        token: the new token.
+        accepted: the tokens that the receiver may hold by now.
+    """
+
+    token: str
+    accepted: frozenset[str]
+
+    def accepts(self, held: str) -> bool:
+        """Return whether a receiver with this token belongs to the database."""
+        return ANY in self.accepted or held == self.token or held in self.accepted
+
+
 class Change(NamedTuple):
     """A row as it is at a version, or that it is gone.
 
@@ -87,10 +107,15 @@ class Receiver(Protocol):
     needs_json: ClassVar[bool]
     """Whether it needs `Change.json`."""
 
-    def open(self, shape: Shape) -> Version | None:
+    def open(self, shape: Shape, owner: Owner) -> Version | None:
         """Connect and prepare; return the version that the receiver was given last, None if it cannot tell.
 
+        Args:
+            shape: the form of the rows.
+            owner: who delivers. A receiver that can keep a text keeps `owner.token`, and compares it at every delivery.
+
         Raises:
+            NotOwner: the receiver holds a token that is not among `owner.accepted`.
             DeliveryError: as for `deliver`.
         """
         ...
@@ -143,6 +168,10 @@ class SlicedReceiver(Receiver, Protocol):
 class Audited(Protocol):
     """A receiver whose rows can be read back."""
 
+    def slices(self) -> set[int]:
+        """Return the slices of which the receiver has rows."""
+        ...
+
     def checksums(self, slices: Sequence[int] | None) -> Mapping[int, Checksum]:
         """Return the checksums of what the receiver has, by slice, computed from its rows as Postgres hashes them."""
         ...
@@ -193,4 +222,5 @@ class Gone(DeliveryError):
 
 
 class NotOwner(DeliveryError):
-    """Another database delivers to this receiver: this one may be a copy. It delivers nothing until a person claims it."""
+    """Another database delivers to this receiver: this one may be a copy. It delivers nothing until a person claims
+    it."""

@@ -35,6 +35,9 @@ Kind = Literal[
     "hidden",
     "pressure",
     "capture_gap",
+    "sink",
+    "undelivered",
+    "outbox_collapsed",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 ONLY_NOTICED: frozenset[Kind] = frozenset(
@@ -56,6 +59,10 @@ REMEDIES: Mapping[Kind, str] = {
     " `refold explain NAME` shows merge, members or funnel.",
     "capture_gap": "Remove the cause of the error. Then run `refold captures resume NAME`, and after it"
     " `refold captures backfill NAME`.",
+    "sink": "Mend what the receiver says (`refold sinks show NAME`). Nothing is lost; deliveries go on by themselves.",
+    "undelivered": "Look at the rows with `refold sinks undelivered NAME`, mend the receiver, then `refold sinks"
+    " undelivered NAME --retry`.",
+    "outbox_collapsed": "Nothing to do for the data: as soon as the receiver answers, it is brought up to date.",
     "pressure": "Free what the evidence names, or raise the limit. Events are taken again by themselves.",
     "hidden": "A worker recreates the view. If the incident stays open, `refold reconcile` shows why.",
 }

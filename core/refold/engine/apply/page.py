@@ -108,8 +108,8 @@ def _in_transaction(conn: psycopg.Connection, compiled: CompiledBuild, limit: in
     with conn.transaction():
         build = lock(conn, compiled.build_id)
         # A promote may have moved the build to another upstream since `compiled` was made. With the new cursor and
-        # the old table, the page would skip the rows that the old table lacks.
-        if build is None or not build.loaded or build.upstream_id != compiled.upstream_id:
+        # the old table, the page would skip the rows that the old table lacks. Or it may have another sink.
+        if build is None or not build.loaded or not compiled.fits(build):
             return None
         failpoint("locked")
         applied = apply_page(conn, compiled, build, limit, apply=apply)

@@ -28,11 +28,12 @@ from refold.model.upkeep.transform import EXPECTED
 from refold.postgres.session import plan_freely
 from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds import read_checksums as reads
-from refold.store.builds.build import Build, by_id, lock, readers_of
+from refold.store.builds.build import Build, by_id, changed, lock, readers_of
 from refold.store.builds.checksums import Disagreement, correct, disagreements
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import moved
 from refold.store.builds.first_load import start_over
+from refold.store.outbox import send_found
 
 Touched = dict[int, set[int]]
 """The slices to compute again, by the id of each direct reader."""
@@ -143,6 +144,9 @@ class Healing:
                 continue
             keys = {**parameters, "keys": "{" + ",".join(map(str, hashes(conn))) + "}"}
             record(conn, build, relation)
+            if build.sinks and relation is compiled.statements.relations[0]:
+                send_found(conn, build.build_id, build.sinks, FOUND)
+                changed(conn, build)
             healed.report.add(differences(conn, build, relation, healed=True))
             if compiled.plan.event_grain:
                 # In any slice: a row whose position was changed blocks the missing row here.

@@ -24,8 +24,9 @@ from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Key, Read
 from refold.model.stream.parameters import key_parameters
 from refold.model.stream.slices import POSITION_BITS
 from refold.model.upkeep import checksums
+from refold.model.upkeep.outbox import Outbox
 from refold.postgres.sqlstate import caused_by_event
-from refold.store.builds.build import BY_KEY, EVENT_GRAIN, Build, by_id
+from refold.store.builds.build import BY_KEY, EVENT_GRAIN, Build, by_id, changed
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import DeadLetter, described, excluded_event_ids, moved, quarantine
 from refold.store.builds.first_load import start_over
@@ -126,6 +127,7 @@ def _reach(conn: psycopg.Connection, compiler: Compiler, build: Build, key: Key,
         return
     compiled = compiler.of(conn, build)
     before = _rows_at(conn, compiled, build, key)
+    changed(conn, build)
     if build.upkeep in BY_KEY:
         _recompute(conn, compiled, build, key)
     else:
@@ -157,6 +159,7 @@ def _just(compiled: CompiledBuild, build: Build, key: Key) -> Read:
 def _recompute(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, key: Key) -> None:
     """Evaluate the query again for the key of a row of the stream, as of the build's cursor."""
     [relation] = compiled.statements.relations
+    outbox = Outbox(compiled.sinks)
     row = conn.execute(
         f"SELECT {relation.stream_hash} FROM {compiled.stream.table}"
         f" WHERE ({compiled.stream.coordinates}) = {compiled.stream.bound('at')}".encode(),
@@ -168,7 +171,7 @@ def _recompute(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, 
         parameters_of(conn, build) | key_parameters("at", key) | {"keys": f"{{{row[0]}}}", "build": str(build.build_id)}
     )
     for statement, gone in ((relation.delete(), True), (relation.insert(), False)):
-        written = f"{statement}\n{checksums.returning(relation)}"
+        written = f"{statement}\n{checksums.returning(relation)}{outbox.returning(relation)}"
         changes = [checksums.change(0, "written", gone=gone)]
         if not gone:
             changes.append(
@@ -176,8 +179,8 @@ def _recompute(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, 
                     "(VALUES (%(at_position)s::bigint, %(at_ordinal)s::integer)) AS page (position, ordinal)"
                 )
             )
-        moved = checksums.move(changes)
-        conn.execute(f"WITH written AS (\n{written}\n)\n{moved}".encode(), parameters)
+        sent = outbox.sent(relation, "written")
+        conn.execute(f"WITH written AS (\n{written}\n){sent}\n{checksums.move(changes)}".encode(), parameters)
 
 
 def _rows_at(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, key: Key) -> list[tuple[str, Key]]:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from refold.errors import DefinitionError, RefoldError
 from refold.model.projection.files import project_files, read_text
+from refold.model.toml_text import line_of, parsed
 from refold.suggest import did_you_mean
 
 Operation = Literal["insert", "update", "delete", "truncate"]
@@ -120,14 +121,7 @@ def capture_file(name: str, source: str, path: Path, mistakes: list[RefoldError]
     Raises:
         DefinitionError: the text is not TOML.
     """
-    try:
-        given = tomllib.loads(source)
-    except tomllib.TOMLDecodeError as error:
-        found = re.search(r"at line (\d+)", str(error))
-        raise DefinitionError(
-            f"is not TOML: {error}", path=path, line=int(found[1]) if found else None,
-            remedy="Write an expression in quotes: action = \"'order placed'\".",
-        ) from error  # fmt: skip
+    given = parsed(source, path, remedy="Write an expression in quotes: action = \"'order placed'\".")
     reading = _Reading(name, source, path, given)
     made = reading.capture()
     mistakes += reading.mistakes
@@ -254,18 +248,3 @@ class _Reading:
 def plain_name(text: str) -> str:
     """Return the name that an identifier of SQL means. Pure."""
     return text[1:-1].replace('""', '"') if text.startswith('"') else text.lower()
-
-
-def line_of(source: str, key: str) -> int | None:
-    """Return the line of a file on which a key is written; None if it is not there. Pure."""
-    table, _, inner = key.rpartition(".")
-    within = ""
-    for number, line in enumerate(source.splitlines(), 1):
-        head = re.match(r"\s*\[\s*([\w.]+)\s*\]", line)
-        if head:
-            within = head[1]
-            if key == within:
-                return number
-        elif re.match(rf"\s*{re.escape(inner)}\s*=", line) and within == table:
-            return number
-    return None

@@ -8,10 +8,11 @@ from refold.model.stream.page_sql import Page, Stream
 from refold.model.stream.slices import by_position
 from refold.model.upkeep import checksums
 from refold.model.upkeep.names import AT, ID, RANGE
+from refold.model.upkeep.outbox import Outbox
 from refold.model.upkeep.statements import Relation, Statements, slice_statistics
 
 
-def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
+def statements(plan: Plan, stream: Stream, table: str, name: str, outbox: Outbox) -> Statements:
     """Return the SQL of an event-grain build.
 
     Args:
@@ -19,6 +20,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         stream: the relation that the build reads.
         table: the build's table, qualified, as SQL.
         name: the table's name without the schema.
+        outbox: the sinks of the build.
     """
     outputs = [column for column in plan.columns if column.name != "event_id"]
     names = ("txid", "position", "ordinal", "event_id", *(column.name for column in outputs))
@@ -44,8 +46,10 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         written = indent(rows("page", "ordinal", None))
         return (
             f"WITH {of.source},\n"
-            f"written AS (\n    INSERT INTO {table} ({columns})\n{written}\n    {checksums.returning(relation)}\n),\n"
-            f"{checksums.moved([checksums.change(0, 'written'), checksums.read(of.coordinates)])}\n"
+            f"written AS (\n    INSERT INTO {table} ({columns})\n{written}\n"
+            f"    {checksums.returning(relation)}{outbox.returning(relation)}\n),\n"
+            f"{checksums.moved([checksums.change(0, 'written'), checksums.read(of.coordinates)])}"
+            f"{outbox.sent(relation, 'written')}\n"
             f"{of.answer}"
         )
 

@@ -17,10 +17,11 @@ from refold.model.stream.slices import by_key
 from refold.model.upkeep import checksums
 from refold.model.upkeep.merge import combined
 from refold.model.upkeep.names import HASH, KEY
+from refold.model.upkeep.outbox import Outbox
 from refold.model.upkeep.statements import Relation, Statements, key_names, slice_statistics
 
 
-def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
+def statements(plan: Plan, stream: Stream, table: str, name: str, outbox: Outbox) -> Statements:
     """Return the SQL of a build whose funnels are kept in its rows.
 
     Args:
@@ -28,12 +29,14 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         stream: the relation that the build reads.
         table: the build's table, qualified, as SQL.
         name: the table's name without the schema.
+        outbox: the sinks of the build.
     """
-    return _Funnels(plan, stream, table, name).statements()
+    return _Funnels(plan, stream, table, name, outbox).statements()
 
 
 class _Funnels:
-    def __init__(self, plan: Plan, stream: Stream, table: str, name: str) -> None:
+    def __init__(self, plan: Plan, stream: Stream, table: str, name: str, outbox: Outbox) -> None:
+        self.outbox = outbox
         self.plan = plan
         self.stream = stream
         self.table = table
@@ -126,13 +129,14 @@ class _Funnels:
 
     def page(self, of: Page) -> str:
         arrived = self.grouped("page", [f"{literal(one.events)} AS {ident(one.state)}" for one in self.plan.funnels])
+        returning = checksums.returning(self.relation, before=True) + self.outbox.returning(self.relation)
         moved = checksums.moved([checksums.change(0, "written", before=True), checksums.read(of.coordinates)])
         return (
             f"WITH {of.source},\n"
             f"arrived AS MATERIALIZED (\n{indent(arrived)}\n),\n"
             f"folded AS MATERIALIZED (\n{indent(self.fold())}\n),\n"
-            f"written AS (\n{indent(self.upsert())}\n    {checksums.returning(self.relation, before=True)}\n),\n"
-            f"{moved}\n"
+            f"written AS (\n{indent(self.upsert())}\n    {returning}\n),\n"
+            f"{moved}{self.outbox.sent(self.relation, 'written')}\n"
             f"{of.answer}"
         )
 

@@ -6,6 +6,7 @@ from refold.model.projection.plan import Plan
 from refold.model.sql_text import ident
 from refold.model.stream.page_sql import Stream
 from refold.model.upkeep import facts, funnel, merge, recompute
+from refold.model.upkeep.outbox import NO_SINKS, Outbox
 from refold.model.upkeep.statements import Statements
 
 _KINDS = {
@@ -17,12 +18,13 @@ _KINDS = {
 }
 
 
-def generate(plan: Plan, stream: Stream, name: str) -> Statements:
+def generate(plan: Plan, stream: Stream, name: str, outbox: Outbox = NO_SINKS) -> Statements:
     """Return the SQL for a build of an SQL projection.
 
     Args:
         plan: the plan of the projection.
         stream: the relation that the build reads.
         name: the name of the build's table, without the schema `refold_builds`.
+        outbox: the sinks of the build.
     """
-    return _KINDS[plan.upkeep](plan, stream, f"refold_builds.{ident(name)}", name)
+    return _KINDS[plan.upkeep](plan, stream, f"refold_builds.{ident(name)}", name, outbox)

@@ -14,6 +14,7 @@ from refold.model.stream.page_sql import Page, Stream
 from refold.model.stream.slices import by_key
 from refold.model.upkeep import checksums
 from refold.model.upkeep.names import KEY, members_table
+from refold.model.upkeep.outbox import Outbox
 from refold.model.upkeep.statements import Relation, Statements, key_names, slice_statistics
 
 _COMBINED = {
@@ -36,7 +37,7 @@ def combined(partial: Partial) -> str:
     return _COMBINED[partial.combine].format(ident(partial.name))
 
 
-def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
+def statements(plan: Plan, stream: Stream, table: str, name: str, outbox: Outbox) -> Statements:
     """Return the SQL of a build whose aggregates are merged.
 
     Args:
@@ -44,12 +45,14 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         stream: the relation that the build reads.
         table: the build's table, qualified, as SQL.
         name: the table's name without the schema.
+        outbox: the sinks of the build.
     """
-    return _Merge(plan, stream, table, name).statements()
+    return _Merge(plan, stream, table, name, outbox).statements()
 
 
 class _Merge:
-    def __init__(self, plan: Plan, stream: Stream, table: str, name: str) -> None:
+    def __init__(self, plan: Plan, stream: Stream, table: str, name: str, outbox: Outbox) -> None:
+        self.outbox = outbox
         self.plan = plan
         self.stream = stream
         self.table = table
@@ -241,6 +244,7 @@ class _Merge:
     def written(self, rows: str) -> str:
         """Return the CTE that upserts rows into the table."""
         returning = checksums.returning(self.relation, before=bool(self.plan.partials))
+        returning += self.outbox.returning(self.relation)
         return f"written AS (\n{indent(self.upsert(rows))}\n    {returning}\n)"
 
     def new_members(self, at: int, set_table: str, one: Members, rows: str) -> str:
@@ -265,7 +269,7 @@ class _Merge:
             parts.append(self.written(self.gathered(sets, new)))
             changes += [checksums.change(at, name) for at, name in new.items()]
         changes.append(checksums.read(of.coordinates) if sets else checksums.counted(of.events))
-        parts.append(checksums.moved(changes))
+        parts.append(checksums.moved(changes) + self.outbox.sent(self.relation, "written"))
         return "WITH " + ",\n".join(parts) + "\n" + of.answer
 
     def load(self, sets: list[tuple[str, str, Members]], *, first: bool) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from refold.model.stream.page_sql import Page, Stream
 from refold.model.stream.slices import by_key
 from refold.model.upkeep import checksums
 from refold.model.upkeep.names import HASH, KEY
+from refold.model.upkeep.outbox import Outbox
 from refold.model.upkeep.statements import Relation, Statements, key_names, slice_statistics
 
 
@@ -23,7 +24,7 @@ def _hash(plan: Plan) -> str:
     return hash_of([part.sql for part in plan.key])
 
 
-def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
+def statements(plan: Plan, stream: Stream, table: str, name: str, outbox: Outbox) -> Statements:
     """Return the SQL of a build that is recomputed by key.
 
     Args:
@@ -31,6 +32,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
         stream: the relation that the build reads.
         table: the build's table, qualified, as SQL.
         name: the table's name without the schema.
+        outbox: the sinks of the build.
     """
     keys = key_names(plan.key)
     names = tuple(column.name for column in plan.columns)
@@ -78,18 +80,19 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
             f"fresh AS MATERIALIZED (\n{indent(query(events_of_touched))}\n),\n"
             f"gone AS (\n"
             f"    DELETE FROM {table} WHERE {own_hash} IN (SELECT hash__ FROM touched__)\n"
-            f"    {checksums.returning(relation)}\n"
+            f"    {checksums.returning(relation)}{outbox.returning(relation)}\n"
             f"),\n"
             f"written AS (\n"
             f"    INSERT INTO {table} ({columns})\n"
             f"    SELECT {columns} FROM fresh\n"
             # The count makes Postgres run the DELETE before the INSERT.
             f"    WHERE (SELECT count(*) FROM gone) >= 0\n"
-            f"    {checksums.returning(relation)}\n"
+            f"    {checksums.returning(relation)}{outbox.returning(relation)}\n"
             f"),\n"
             + checksums.moved(
                 [checksums.change(0, "gone", gone=True), checksums.change(0, "written"), checksums.read(of.coordinates)]
             )
+            + outbox.sent(relation, "gone", "written")
         )
 
     def upserted(of: Page) -> str:
@@ -106,9 +109,10 @@ def statements(plan: Plan, stream: Stream, table: str, name: str) -> Statements:
             # WHERE true: without it the parser takes ON CONFLICT for a join condition.
             f"    SELECT {columns} FROM fresh WHERE true\n"
             f"    ON CONFLICT ({', '.join(map(ident, keys))}) {action}\n"
-            f"    {checksums.returning(relation, before=bool(values))}\n"
+            f"    {checksums.returning(relation, before=bool(values))}{outbox.returning(relation)}\n"
             f"),\n"
             + checksums.moved([checksums.change(0, "written", before=bool(values)), checksums.read(of.coordinates)])
+            + outbox.sent(relation, "written")
         )
 
     insert = f"INSERT INTO {table} ({columns})\n"

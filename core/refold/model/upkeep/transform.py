@@ -10,6 +10,7 @@ from refold.model.stream.page_sql import Page, Stream
 from refold.model.stream.slices import by_position
 from refold.model.upkeep import checksums
 from refold.model.upkeep.facts import event_grain_indexes
+from refold.model.upkeep.outbox import Outbox
 from refold.model.upkeep.statements import Relation, Statements, slice_statistics
 
 EXPECTED = "pg_temp.expected_rows"
@@ -17,7 +18,7 @@ BYTES_SO_FAR = "bytes__"
 """Column of a page: the bytes of the row and of all rows before it. No column of a projection can have this name."""
 
 
-def statements(transform: Transform, stream: Stream, name: str) -> Statements:
+def statements(transform: Transform, stream: Stream, name: str, outbox: Outbox) -> Statements:
     """Return the SQL of a transform's build: its table, its pages of input, and its audit against recomputed rows.
 
     The audit compares the table with a temporary table that Python fills (`EXPECTED`).
@@ -26,6 +27,7 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
         transform: the transform.
         stream: the relation that the build reads.
         name: the name of the build's table, without the schema `refold_builds`.
+        outbox: the sinks of the build.
     """
     table = f"refold_builds.{ident(name)}"
     fields = [column.name for column in transform.plan.columns if column.name != "event_id"]
@@ -64,8 +66,8 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
         by_position(),
     )
     written = (
-        f"SELECT {relation.slicing.row} AS slice__, {relation.row_hash()} AS new__ FROM {table}"
-        " WHERE event_id = ANY (%(ids)s::text[])"
+        f"SELECT {relation.slicing.row} AS slice__, {relation.row_hash()} AS new__{outbox.returning(relation)}"
+        f" FROM {table} WHERE event_id = ANY (%(ids)s::text[])"
     )
     load = (f"COPY {table} ({columns}) FROM STDIN",)
     return Statements(
@@ -79,9 +81,10 @@ def statements(transform: Transform, stream: Stream, name: str) -> Statements:
         relations=(relation,),
         view="SELECT " + ", ".join(ident(column.name) for column in transform.plan.columns) + f" FROM {table}",
         # COPY has no RETURNING, so the written rows are looked up by their ids.
-        checksums=checksums.move(
+        checksums=f"WITH written AS (\n{indent(written)}\n){outbox.sent(relation, 'written')}\n"
+        + checksums.move(
             [
-                checksums.change(0, f"(\n{indent(written)}\n) AS written"),
+                checksums.change(0, "written"),
                 checksums.read("unnest(%(positions)s::bigint[], %(ordinals)s::integer[]) AS page (position, ordinal)"),
             ]
         ),

@@ -26,6 +26,7 @@ from refold.postgres.watchdog import Watchdog
 from refold.service.duties.schedule import Duty
 from refold.service.duties.thread import DutyThread
 from refold.service.worker.backoff import BuildBackoff
+from refold.service.worker.delivery import DeliveryThread
 from refold.service.worker.latency import Latencies
 from refold.service.worker.listener import POLL, Listener
 from refold.service.worker.page_rest import Pacing
@@ -68,6 +69,7 @@ class Worker:
         url: libpq URL; the login role must be allowed to act as refold_worker.
         projections: folder of Python transforms, if any.
         duties: duties to run beside its pages, see `DutyThread`; none while draining.
+        deliver: whether to deliver sinks beside its pages; not while draining.
         poll: polling interval while no notification arrives, seconds.
         frozen_after: seconds of silence after which the server ends the worker's session.
         stopped: called between pages; returns whether to stop.
@@ -80,6 +82,7 @@ class Worker:
         projections: Path | None,
         *,
         duties: Sequence[Duty] = (),
+        deliver: bool = False,
         poll: float = POLL,
         frozen_after: float = FROZEN_AFTER,
         stopped: Callable[[], bool] = lambda: False,
@@ -103,6 +106,7 @@ class Worker:
         # Beyond one connection: a page that waits too long for a lock ends its connection.
         self._waits = Waits()
         self._duty_thread = DutyThread(url, projections, duties, frozen_after=frozen_after, waits=self._waits)
+        self._deliveries = DeliveryThread(url, projections) if deliver else None
         self._latencies = Latencies()
         self._suspects: set[int] = set()
         self._locked_out_at: float | None = None
@@ -131,6 +135,8 @@ class Worker:
                 with attempt:
                     self._run(drain)
         finally:
+            if self._deliveries is not None:
+                self._deliveries.end()
             self._duty_thread.end()
 
     def _run(self, drain: bool) -> None:
@@ -162,6 +168,8 @@ class Worker:
                     # By these marks looks find the end of the log. Sealing notes them too, a minute later, and not
                     # where workers drain.
                     note(conn)
+                    if self._deliveries is not None and not drain:
+                        self._deliveries.look(conn)
                     self._wrote()
                     segments_due = time.monotonic() + SEGMENTS_EVERY
                 # Whoever waits for a drain waits for all of it.

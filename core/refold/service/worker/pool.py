@@ -24,8 +24,8 @@ from refold.store.schema.installed import check
 from refold.visible import log_on_stderr
 
 log = logging.getLogger("refold.worker")
-LOGGERS = ("refold.worker", "refold.incidents")
-"""Loggers that a worker writes to: its work, and the incidents that it opens and resolves."""
+LOGGERS = ("refold.worker", "refold.incidents", "refold.sinks")
+"""Loggers that a worker writes to: its work, the incidents that it opens and resolves, and deliveries."""
 
 STOPPING = "stopping after the current page"
 
@@ -40,6 +40,7 @@ class Orders:
         poll: polling interval while no notification arrives, seconds.
         drain: stop when every committed event is applied.
         duties: duties of the workers; module-level functions, because other processes receive them.
+        deliver: whether the workers deliver sinks, too.
     """
 
     url: str
@@ -47,6 +48,7 @@ class Orders:
     poll: float = POLL
     drain: bool = False
     duties: tuple[Duty, ...] = ()
+    deliver: bool = False
 
 
 def run(
@@ -96,7 +98,13 @@ def _work(orders: Orders, tick: Callable[[], None]) -> None:
                 due = time.monotonic() + TICK
 
         worker = Worker(
-            orders.url, orders.projections, duties=orders.duties, poll=orders.poll, stopped=stopped, on_page=on_page
+            orders.url,
+            orders.projections,
+            duties=orders.duties,
+            deliver=orders.deliver,
+            poll=orders.poll,
+            stopped=stopped,
+            on_page=on_page,
         )
         worker.run(drain=orders.drain)
 
@@ -111,6 +119,7 @@ def _child(orders: Orders, log_level: int, parent: int) -> None:
         orders.url,
         orders.projections,
         duties=orders.duties,
+        deliver=orders.deliver,
         poll=orders.poll,
         stopped=lambda: told() or os.getppid() != parent,
     )

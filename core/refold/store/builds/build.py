@@ -12,6 +12,7 @@ from psycopg.rows import BaseRowFactory, class_row
 
 from refold.model.projection.plan import Upkeep
 from refold.model.stream.cursor import Cursor, Key, Snapshot
+from refold.postgres.rows import one_row
 
 State = Literal["building", "live", "retired", "dropped"]
 Language = Literal["sql", "python"]
@@ -55,6 +56,7 @@ class Build:
     retired_by: int | None
     error: str | None
     dead_letters: int
+    sinks: list[int]
 
     @property
     def cursor(self) -> Cursor:
@@ -75,7 +77,7 @@ COLUMNS = """
     b.upstream_id, b.done::text AS done, b.target::text AS target, b.progress_txid::text::bigint AS progress_txid,
     b.progress_position, b.progress_ordinal, b.loaded, b.load_step, b.load_steps, b.events_applied,
     b.pages_applied, b.apply_ms, b.applied_at, b.deployment, b.created_at, b.promoted_at, b.retired_at, b.retired_by,
-    b.error, b.dead_letters
+    b.error, b.dead_letters, b.sinks
 """
 """Columns of `refold.builds_now AS b`, for `class_row(Build)`."""
 _ROW: BaseRowFactory[Build] = class_row(Build)
@@ -253,6 +255,20 @@ def move(conn: psycopg.Connection, build: Build, cursor: Cursor, *, events: int 
             str(build.build_id),
         ),
     )
+
+
+def changed(conn: psycopg.Connection, build: Build) -> None:
+    """Record that rows of a build change outside a page, in the transaction that changes them, under the build's lock.
+
+    Sinks tell versions of a row by the number of the newest row in `refold.cursors`; without sinks nobody does.
+    """
+    if build.sinks:
+        move(conn, build, by_id(conn, build.build_id).cursor)
+
+
+def version(conn: psycopg.Connection, build_id: int) -> int:
+    """Return a number that grows with each transaction that changes rows of a build with sinks."""
+    return int(one_row(conn, "SELECT max(number) FROM refold.cursors WHERE build_id = %s", (build_id,))[0])
 
 
 def kept_reads(conn: psycopg.Connection, build_id: int) -> list[str] | None:

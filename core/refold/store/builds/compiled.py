@@ -19,6 +19,7 @@ from refold.model.stream.page_sql import LOG_STREAM, Stream
 from refold.model.upkeep import transform as transform_upkeep
 from refold.model.upkeep.generate import generate
 from refold.model.upkeep.names import projection_of
+from refold.model.upkeep.outbox import Outbox
 from refold.model.upkeep.statements import Statements
 from refold.store.builds.build import Build, by_id, kept_reads
 from refold.store.schema.resources import projections_dir
@@ -36,6 +37,7 @@ class CompiledBuild:
         stream: the physical stream it reads.
         statements: the SQL.
         transform: the function, for a Python projection.
+        sinks: the sinks to which pages send keys. They too must be compared under the lock.
     """
 
     build_id: int
@@ -44,6 +46,11 @@ class CompiledBuild:
     stream: Stream
     statements: Statements
     transform: Transform | None = None
+    sinks: tuple[int, ...] = ()
+
+    def fits(self, build: Build) -> bool:
+        """Return whether this is the SQL of a build as it is under its lock."""
+        return build.upstream_id == self.upstream_id and tuple(build.sinks) == self.sinks
 
 
 def stream_of(upstream: Build | None) -> Stream:
@@ -72,7 +79,7 @@ class Compiler:
         self._folder = projections
         self._gently = gently
         self._definitions: dict[str, Definition] = {}
-        self._made: dict[tuple[int, int | None], CompiledBuild] = {}
+        self._made: dict[tuple[int, int | None, tuple[int, ...]], CompiledBuild] = {}
         self.shown: dict[int, str] = {}
 
     def of(self, conn: psycopg.Connection, build: Build) -> CompiledBuild:
@@ -82,7 +89,7 @@ class Compiler:
             BuildError: a transform's file is missing here, or it or what it imports differs from what was deployed.
             DefinitionError: a transform's file, or the file of a stream that it reads, is wrong.
         """
-        key = (build.build_id, build.upstream_id)
+        key = (build.build_id, build.upstream_id, tuple(build.sinks))
         if key not in self._made:
             self._made[key] = self._make(conn, build)
         return self._made[key]
@@ -90,6 +97,7 @@ class Compiler:
     def _make(self, conn: psycopg.Connection, build: Build) -> CompiledBuild:
         upstream = None if build.upstream_id is None else by_id(conn, build.upstream_id)
         stream = stream_of(upstream)
+        outbox = Outbox(tuple(build.sinks))
         if build.language == "python":
             transform = self._transform(build, upstream)
             return CompiledBuild(
@@ -97,8 +105,9 @@ class Compiler:
                 build.upstream_id,
                 transform.plan,
                 stream,
-                transform_upkeep.statements(transform, stream, build.table_name),
+                transform_upkeep.statements(transform, stream, build.table_name, outbox),
                 transform,
+                outbox.sinks,
             )
         streams: Mapping[str, tuple[str, ...]] = {LOG: LOG_COLUMNS}
         if upstream is not None:
@@ -109,8 +118,8 @@ class Compiler:
         columns = kept_reads(conn, build.build_id)
         if columns is not None:
             plan = plan.reading(columns)
-        statements = generate(plan, stream, build.table_name)
-        return CompiledBuild(build.build_id, build.upstream_id, plan, stream, statements)
+        statements = generate(plan, stream, build.table_name, outbox)
+        return CompiledBuild(build.build_id, build.upstream_id, plan, stream, statements, sinks=outbox.sinks)
 
     def _transform(self, build: Build, upstream: Build | None) -> Transform:
         known = self._definition(build)

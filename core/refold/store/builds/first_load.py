@@ -14,6 +14,7 @@ from refold.model.stream.cursor import EMPTY, Cursor
 from refold.model.upkeep.names import MEMBERS
 from refold.store.builds import checksums
 from refold.store.builds.build import Build, move
+from refold.store.sinks import collapse_all
 
 
 def start_over(conn: psycopg.Connection, build: Build) -> None:
@@ -33,6 +34,8 @@ def empty(conn: psycopg.Connection, build: Build) -> None:
     """Empty a build without moving its cursor, because the cursor of a loaded build must not go back."""
     for table in tables_of(conn, build.table_name):
         conn.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier("refold_builds", table)))
+    if build.sinks:
+        collapse_all(conn, build.sinks)
     # Else an audit would take the rows that are yet to be loaded for rows that somebody deleted.
     checksums.forget(conn, build.build_id)
     for marks in ("audits", "quick_audits"):

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import psycopg
 
 from refold.errors import BuildError
+from refold.store import sinks
 from refold.store.builds.build import Build, State
 
 
@@ -67,6 +68,7 @@ def go_live(conn: psycopg.Connection, build: Build) -> None:
     """
     # Why it did not go live before: nothing else clears that while no event comes.
     _must(conn, "go_live", build, "promoted_at = now(), retired_at = NULL, retired_by = NULL, error = NULL")
+    sinks.switch(conn, build.projection, build.build_id)
 
 
 def retire(conn: psycopg.Connection, build: Build, *, by: int | None = None) -> None:
@@ -84,6 +86,8 @@ def retire(conn: psycopg.Connection, build: Build, *, by: int | None = None) -> 
         _must(conn, "retire", build, "retired_at = now()")
     else:
         _must(conn, "retire", build, "retired_at = now(), retired_by = %(by)s", {"by": by})
+    if build.state == "live":
+        sinks.switch(conn, build.projection, None)
 
 
 def give_up(conn: psycopg.Connection, build: Build) -> bool:
@@ -181,6 +185,8 @@ def lose(conn: psycopg.Connection, build: Build) -> None:
         WrongState: it is not kept.
     """
     _must(conn, "lose", build)
+    if build.state == "live":
+        sinks.switch(conn, build.projection, None)
 
 
 def _must(

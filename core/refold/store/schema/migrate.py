@@ -21,6 +21,7 @@ from refold.postgres.replica_identity import give_identities
 from refold.postgres.retry import in_short_attempts
 from refold.postgres.sqlstate import transient
 from refold.postgres.standby import refuse
+from refold.store.schema import pgmq
 from refold.store.schema.resources import migrations_dir, sql_dir
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def _install(conn: psycopg.Connection, url: str) -> None:
     # For migrations of older versions.
     conn.execute("GRANT USAGE, CREATE ON SCHEMA metrics TO refold_owner")
     conn.execute("GRANT USAGE ON SCHEMA metrics TO refold_analyst, refold_observer")
+    pgmq.install(conn)
     _alembic_upgrade(url)
     try:
         # A trigger on the log waits for every open writer.

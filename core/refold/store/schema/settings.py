@@ -39,6 +39,9 @@ class Settings:
         scrub_days: in which all of the log is scrubbed once.
         lag_stop: a live metric so far behind refuses producers, seconds; None never does.
         disk_limit: bytes that the database and its WAL may take together; None is unknown.
+        outbox_messages: messages of a sink that may wait; beyond, they are dropped and slices are compared.
+        outbox_mib: size that they may have, MiB.
+        outbox_hours: how old they may become, hours.
     """
 
     segment_size: int = 1_000_000
@@ -60,6 +63,9 @@ class Settings:
     scrub_days: int = 7
     lag_stop: int | None = None
     disk_limit: int | None = None
+    outbox_messages: int = 10_000
+    outbox_mib: int = 256
+    outbox_hours: int = 24
 
 
 _COLUMNS = ", ".join(field.name for field in fields(Settings))

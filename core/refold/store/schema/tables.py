@@ -246,6 +246,8 @@ builds = Table(
     Column("dead_letters", Integer, nullable=False, server_default=text("0")),
     # Number of these that wait.
     Column("waiting_letters", Integer, nullable=False, server_default=text("0")),
+    # The sinks to which pages send the keys of rows that they change.
+    Column("sinks", ARRAY(BigInteger), nullable=False, server_default=text("'{}'::bigint[]")),
     UniqueConstraint("projection", "number"),
     UniqueConstraint("table_name"),
     CheckConstraint("state IN ('building', 'live', 'retired', 'dropped')", "state"),
@@ -418,7 +420,8 @@ incidents = Table(
     Column("outcome", JSONB),
     CheckConstraint(
         "kind IN ('drift', 'dead_letters', 'stalled', 'lag', 'held_back', 'held_snapshot', 'missed_notification',"
-        " 'log_damage', 'impure_transform', 'foreign_cluster', 'hot_key', 'hidden', 'pressure', 'capture_gap')",
+        " 'log_damage', 'impure_transform', 'foreign_cluster', 'hot_key', 'hidden', 'pressure', 'capture_gap', 'sink',"
+        " 'undelivered', 'outbox_collapsed')",
         "kind",
     ),
     CheckConstraint("started_at <= detected_at AND detected_at <= resolved_at", "in_order"),
@@ -664,6 +667,10 @@ settings = Table(
     Column("lag_stop", Integer),
     # Bytes that the database and its WAL may take together; null: unknown.
     Column("disk_limit", BigInteger),
+    # Beyond these the messages of a sink are dropped, and its receiver is brought up to date by comparison.
+    Column("outbox_messages", Integer, nullable=False, server_default=text("10000")),
+    Column("outbox_mib", Integer, nullable=False, server_default=text("256")),
+    Column("outbox_hours", Integer, nullable=False, server_default=text("24")),
     # What this server's hash functions made of some values when they hashed what is kept: see refold.hash_probe.
     Column("hash_probe", ARRAY(BigInteger)),
     CheckConstraint("singleton", "singleton"),
@@ -680,6 +687,7 @@ settings = Table(
     CheckConstraint("scrub_days > 0", "scrub_days"),
     CheckConstraint("lag_stop > lag_limit", "lag_stop"),
     CheckConstraint("disk_limit > 0", "disk_limit"),
+    CheckConstraint("least(outbox_messages, outbox_mib, outbox_hours) > 0", "outbox"),
     comment="One row: the cluster that the cursors belong to, the size of segments, and all limits.",
 )
 
@@ -787,4 +795,109 @@ backfills = Table(
     CheckConstraint("added <= seen", "added"),
     Index("backfills_one_open", "capture_id", unique=True, postgresql_where=text("finished_at IS NULL")),
     comment="Backfills of captures: how far each has read its table, in the order of the key.",
+)
+
+sinks = Table(
+    "sinks",
+    metadata,
+    Column("sink_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("projection", Text, nullable=False),
+    Column("grain", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("definition", Text, nullable=False, comment="Text of its file, as it was deployed."),
+    Column("created_at", TIME, nullable=False, server_default=func.now()),
+    Column("changed_at", TIME, nullable=False, server_default=func.now()),
+    Column("changed_by", Text, nullable=False, server_default=text("session_user")),
+    UniqueConstraint("name"),
+    CheckConstraint("name ~ '^[a-z_][a-z0-9_]{0,39}$'", "name"),
+    CheckConstraint("grain IN ('rows', 'events')", "grain"),
+    comment="Sinks: each delivers a metric to a receiver. Deliverers lock its row for a moment.",
+)
+
+# Added, never updated, as cursors are. Who adds the row with the next number has taken the step.
+sink_states = Table(
+    "sink_states",
+    metadata,
+    Column("sink_id", BigInteger, ForeignKey("refold.sinks.sink_id", ondelete="CASCADE"), nullable=False),
+    Column("number", BigInteger, nullable=False, comment="The greatest of a sink is its state."),
+    Column("condition", Text, nullable=False),
+    Column("following", Boolean, nullable=False, comment="False: slices are compared before messages."),
+    Column("build_id", BigInteger, comment="The build whose rows are delivered."),
+    Column("epoch", BigInteger, nullable=False),
+    Column("holder", Text, comment="Who delivers."),
+    Column("leased_until", TIME),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("failing_since", TIME),
+    Column("retry_at", TIME, comment="The next attempt."),
+    Column("error", Text, comment="What the receiver said."),
+    Column("status", Text),
+    Column("batch", Integer, nullable=False, comment="Most rows of a delivery."),
+    Column("delivered", BigInteger, nullable=False, server_default=text("0")),
+    Column("delivered_at", TIME),
+    Column("tokens", ARRAY(Text), nullable=False, comment="What the receiver may hold as its owner's token."),
+    Column("at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    PrimaryKeyConstraint("sink_id", "number"),
+    CheckConstraint("condition IN ('active', 'paused', 'stopped')", "condition"),
+    CheckConstraint("(failures = 0) = (failing_since IS NULL)", "failing"),
+    CheckConstraint("batch > 0", "batch"),
+    postgresql_with={"autovacuum_vacuum_scale_factor": "0", "autovacuum_vacuum_threshold": "5000"},
+    comment="States of sinks: a row for every step, of which the newest counts.",
+)
+
+sink_checksums = Table(
+    "sink_checksums",
+    metadata,
+    Column("sink_id", BigInteger, ForeignKey("refold.sinks.sink_id", ondelete="CASCADE"), nullable=False),
+    Column("slice", Integer, nullable=False),
+    Column("rows", BigInteger, comment="NULL: not known."),
+    Column("hash", Numeric),
+    PrimaryKeyConstraint("sink_id", "slice"),
+    CheckConstraint("(rows IS NULL) = (hash IS NULL)", "whole"),
+    postgresql_with={"fillfactor": "50"},
+    comment="Checksums of the slices as the receiver has confirmed them.",
+)
+
+sink_keys = Table(
+    "sink_keys",
+    metadata,
+    Column("sink_id", BigInteger, ForeignKey("refold.sinks.sink_id", ondelete="CASCADE"), nullable=False),
+    Column("digest", Text, nullable=False, comment="MD5 of the key."),
+    Column("key", JSONB, nullable=False),
+    Column("slice", Integer, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    PrimaryKeyConstraint("sink_id", "digest"),
+    Index("sink_keys_by_slice", "sink_id", "slice"),
+    postgresql_with={"fillfactor": "70"},
+    comment="Keys that a receiver was given that cannot tell what it has.",
+)
+
+undelivered = Table(
+    "undelivered",
+    metadata,
+    Column("undelivered_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("sink_id", BigInteger, ForeignKey("refold.sinks.sink_id", ondelete="CASCADE"), nullable=False),
+    Column("key", JSONB, nullable=False, comment="Key of the row that the receiver refuses."),
+    Column("slice", Integer, nullable=False),
+    Column("state", Text, nullable=False, server_default=text("'waiting'")),
+    Column("attempts", Integer, nullable=False, server_default=text("1")),
+    Column("status", Text, nullable=False),
+    Column("error", Text, nullable=False, comment="What the receiver said."),
+    Column("first_failed_at", TIME, nullable=False, server_default=func.now()),
+    Column("last_failed_at", TIME, nullable=False, server_default=func.now()),
+    Column("ended_at", TIME),
+    Column("ended_by", Text),
+    Column("reason", Text, comment="Why it was dropped."),
+    CheckConstraint("state IN ('waiting', 'delivered', 'dropped')", "state"),
+    CheckConstraint("(state = 'waiting') = (ended_at IS NULL)", "ended"),
+    CheckConstraint("(state = 'dropped') = (reason IS NOT NULL)", "reason"),
+    Index(
+        "undelivered_waiting",
+        "sink_id",
+        text("md5(key::text)"),
+        unique=True,
+        postgresql_where=text("state = 'waiting'"),
+    ),
+    comment="Rows that a receiver refused, set aside so that the others go on.",
 )

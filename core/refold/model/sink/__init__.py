@@ -1,0 +1,1 @@
+"""Sinks without their receivers: the file of a sink, and its states. Pure."""

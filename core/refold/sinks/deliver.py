@@ -1,0 +1,464 @@
+"""Delivering a sink: messages while it follows, differing slices before that; never with a transaction open meanwhile.
+
+A turn takes the lease, reads keys and rows in one snapshot, gives the rows to the receiver, and records in one
+transaction that they were confirmed: messages deleted, checksums moved, the next state. A crash before that
+transaction means that the same rows are given again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import cast
+
+import psycopg
+
+from refold.errors import RefoldError
+from refold.model.sink import state as steps
+from refold.model.sink.state import LEASE, SinkState
+from refold.postgres.failpoints import failpoint
+from refold.sinks import read
+from refold.sinks.kinds.registry import AnyReceiver, receiver
+from refold.sinks.receiver import (
+    Audited,
+    Change,
+    DeliveryError,
+    Gone,
+    KeyedReceiver,
+    Misconfigured,
+    NotOwner,
+    Owner,
+    Refused,
+    Shape,
+    SlicedReceiver,
+    TooLarge,
+    Unavailable,
+    Version,
+)
+from refold.store import outbox, sinks, undelivered
+from refold.store.builds.build import Build, by_id, lock, version
+from refold.store.builds.compiled import Compiler
+from refold.store.sinks import Fenced, Sink
+
+MESSAGES = 20
+"""Most messages of a turn."""
+SLICES = 16
+"""Most slices that a turn compares and gives anew."""
+ROWS = 20_000
+"""Rows after which a turn that gives slices ends."""
+MOST_REFUSED = 100
+"""Refused rows that may wait; beyond, it is the receiver that is wrong, not the rows."""
+ALL_REFUSED = 20
+"""So many rows that are refused one after another, and none taken, mean the same."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A receiver that this process holds open.
+
+    Args:
+        receiver: it.
+        shape: the form of the rows that it was opened for.
+        definition: the text of the sink's file.
+        number: number of the state after this process's last step.
+        spoilt: slices that were given but for rows that the receiver refuses.
+        renewed: when the lease was last made longer, monotonic seconds.
+    """
+
+    receiver: AnyReceiver
+    shape: Shape
+    definition: str
+    number: int
+    spoilt: set[int] = field(default_factory=set)
+    renewed: float = field(default_factory=time.monotonic)
+
+    @property
+    def sliced(self) -> bool:
+        """Return whether it takes whole slices."""
+        return not hasattr(self.receiver, "deliver")
+
+    @property
+    def lists(self) -> bool:
+        """Return whether the sink keeps the keys that were delivered, because the receiver cannot tell them."""
+        return not self.sliced and not cast(KeyedReceiver, self.receiver).remembers
+
+
+@dataclass(slots=True)
+class _Given:
+    """What a turn has given to the receiver.
+
+    Args:
+        taken: the rows that it confirmed.
+        refused: the rows that it refuses, with its errors.
+        batch: most rows at once, as the receiver made it smaller.
+    """
+
+    batch: int
+    taken: list[Change] = field(default_factory=list)
+    refused: list[tuple[Change, DeliveryError]] = field(default_factory=list)
+
+
+class Deliverer:
+    """Delivers sinks, one turn at a time, over one connection.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        compiler: makes the SQL of the builds.
+        me: name of this deliverer, unique in the cluster.
+    """
+
+    def __init__(self, conn: psycopg.Connection, compiler: Compiler, me: str) -> None:
+        self._conn = conn
+        self._compiler = compiler
+        self._me = me
+        self._open: dict[int, _Open] = {}
+
+    def due(self, sink: Sink, state: SinkState, now: datetime) -> bool:
+        """Return whether a turn would do something."""
+        if state.build_id is None or not steps.due(state, now, self._me):
+            return False
+        return not state.following or outbox.waits(self._conn, sink.sink_id)
+
+    def turn(self, sink: Sink) -> bool:
+        """Deliver what is due of a sink; return whether there may be more.
+
+        Failures of the receiver are recorded as states of the sink. A step that another session has overtaken ends the
+        turn.
+        """
+        try:
+            state = self._take(sink)
+            if state is None:
+                return False
+            failpoint("sink_taken")
+            build = self._build(state)
+            if build is None:
+                return False
+            return self._deliver(sink, state, build)
+        except Fenced:
+            self._close(sink.sink_id)
+            return False
+
+    def close(self) -> None:
+        """Close all receivers."""
+        for sink_id in list(self._open):
+            self._close(sink_id)
+
+    def release(self) -> None:
+        """Close all receivers, and give the leases back."""
+        for sink_id, one in list(self._open.items()):
+            self._close(sink_id)
+            try:
+                with self._conn.transaction():
+                    sinks.step(self._conn, sink_id, lambda now, _: steps.let_go(now), after=one.number)
+            except (Fenced, psycopg.Error):
+                continue
+
+    def _take(self, sink: Sink) -> SinkState | None:
+        """Take the lease, or keep it while it is long enough; None if there is nothing to do now."""
+        with self._conn.transaction():
+            if not sinks.lock(self._conn, sink.sink_id):
+                return None
+            state, now = sinks.state(self._conn, sink.sink_id)
+            if not steps.due(state, now, self._me):
+                return None
+            one = self._open.get(sink.sink_id)
+            kept = one is not None and one.number == state.number and state.holder == self._me
+            if kept and steps.renewed(state, now) is None:
+                return state
+            new = steps.taken(state, now, self._me)
+            sinks.add(self._conn, new)
+            return new
+
+    def _build(self, state: SinkState) -> Build | None:
+        build = None if state.build_id is None else by_id(self._conn, state.build_id)
+        return build if build is not None and build.state == "live" and build.loaded else None
+
+    def _deliver(self, sink: Sink, state: SinkState, build: Build) -> bool:
+        try:
+            one = self._opened(sink, state, build)
+            if one is None:
+                return False
+            return self._follow(sink, one, build) if state.following else self._resync(sink, one, build)
+        except DeliveryError as error:
+            self._close(sink.sink_id)
+            self._failed(sink, error)
+        except RefoldError as error:
+            # The file, the metric or this process is not fit for it: a person must change something.
+            self._close(sink.sink_id)
+            self._failed(sink, Misconfigured(str(error), remedy=error.remedy))
+        return False
+
+    # The receiver
+
+    def _opened(self, sink: Sink, state: SinkState, build: Build) -> _Open | None:
+        """Return the open receiver; open it with a new token unless this process has it open since its last step."""
+        source = self._source(sink, build)
+        one = self._open.get(sink.sink_id)
+        if (
+            one is not None
+            and one.number in (state.number, state.number - 1)
+            and (one.shape, one.definition) == (source.shape, sink.definition)
+        ):
+            one.number = state.number
+            return one
+        self._close(sink.sink_id)
+        token = secrets.token_hex(16)
+        number = self._step(sink, state.number, lambda now, at: steps.opening(now, at, token)).number
+        made = receiver(sink.definition)
+        try:
+            found = made.open(source.shape, Owner(token, frozenset(state.tokens)))
+        except BaseException:
+            made.close()
+            raise
+        self._open[sink.sink_id] = one = _Open(made, source.shape, sink.definition, number)
+        failpoint("sink_opened")
+        latest = Version(state.epoch, version(self._conn, build.build_id))
+        epoch, ahead = state.epoch, False
+        if found is not None:
+            # Later than anything this database has delivered: it was restored, or the sink was created again.
+            ahead = found > latest
+            epoch = found.epoch + 1 if ahead else epoch
+            # It has nothing, though it was given something before: it is a new one.
+            ahead = ahead or (found == Version(0, 0) and state.delivered > 0)
+        with self._conn.transaction():
+            new = self._step(sink, one.number, lambda now, at: steps.opened(now, at, epoch))
+            if ahead:
+                found_slices = cast(Audited, made).slices() if hasattr(made, "slices") else ()
+                sinks.forget_checksums(self._conn, sink.sink_id, found_slices)
+                new = self._step(sink, new.number, lambda now, _: steps.collapsed(now))
+        one.number = new.number
+        return None if ahead else one
+
+    def _close(self, sink_id: int) -> None:
+        one = self._open.pop(sink_id, None)
+        if one is not None:
+            one.receiver.close()
+
+    def _failed(self, sink: Sink, error: DeliveryError) -> None:
+        message = f"{error}" if error.remedy is None else f"{error}. {error.remedy}"
+
+        def to(state: SinkState, now: datetime) -> SinkState | None:
+            if state.holder != self._me:
+                return None
+            if isinstance(error, Gone | NotOwner):
+                return steps.stopped(state, message, error.status)
+            after = error.retry_after if isinstance(error, Unavailable) else None
+            return steps.failed(state, now, message, error.status, retry_after=after)
+
+        with self._conn.transaction():
+            sinks.step(self._conn, sink.sink_id, to)
+
+    def _step(self, sink: Sink, after: int, to: sinks.Step) -> SinkState:
+        with self._conn.transaction():
+            new = sinks.step(self._conn, sink.sink_id, to, after=after)
+        assert new is not None
+        return new
+
+    # Messages
+
+    def _follow(self, sink: Sink, one: _Open, build: Build) -> bool:
+        """Give the rows that messages name."""
+        conn = self._conn
+        changes: dict[str, Change] = {}
+        parts: dict[int, list[Change]] = {}
+        figures: dict[int, tuple[int, int]] = {}
+        with self._snapshot():
+            keys = outbox.read(conn, sink.sink_id, MESSAGES)
+            if not keys.messages:
+                return False
+            source = self._source(sink, build)
+            at = Version(self._epoch(sink), version(conn, build.build_id))
+            touched = {number for number, _ in keys.keys}
+            if one.sliced:
+                parts = {number: self._rows(source, one, number) for number in sorted(touched)}
+            else:
+                for change in read.changes_of(conn, source, keys.keys, json=one.receiver.needs_json):
+                    changes[change.key] = change
+            if keys.all:
+                # All that was committed by now is given with this turn: what the receiver has then is known again.
+                touched |= {slice_ for slice_, known in sinks.checksums(conn, sink.sink_id).items() if known is None}
+                figures = read.build_checksums(conn, build.build_id, touched)
+        failpoint("sink_read")
+        given = _Given(self._batch(sink))
+        for number, rows in parts.items():
+            cast(SlicedReceiver, one.receiver).replace(at, number, rows)
+            given.taken += rows
+            self._renew(sink, one)
+        self._give(sink, one, at, list(changes.values()), given)
+        failpoint("sink_sent")
+        spoilt = {change.slice for change, _ in given.refused} | undelivered.slices(conn, sink.sink_id)
+        known = touched - spoilt if keys.all else set()
+        with conn.transaction():
+            self._confirm(
+                sink, one, at, given,
+                [(number, *(figures.get(number, (0, 0)) if number in known else (None, None))) for number in touched],
+            )  # fmt: skip
+            outbox.delete(conn, sink.sink_id, keys.messages)
+        failpoint("sink_acknowledged")
+        return not keys.all
+
+    # Slices
+
+    def _resync(self, sink: Sink, one: _Open, build: Build) -> bool:
+        """Attach the sink to the build, and give the slices that differ from what the receiver has confirmed."""
+        conn = self._conn
+        if sink.sink_id not in build.sinks:
+            with conn.transaction():
+                # Pages that are writing now end first; all later ones send their keys.
+                locked = lock(conn, build.build_id, wait=True)
+                if locked is None or locked.state != "live":
+                    return False
+                sinks.attach(conn, build.build_id, sink.sink_id)
+            one.spoilt.clear()
+            build = by_id(conn, build.build_id)
+        self._look_at_receiver(sink, one)
+        rows = 0
+        for _ in range(SLICES):
+            with self._snapshot():
+                number = self._differing(sink, one, build)
+                if number is not None:
+                    at = Version(self._epoch(sink), version(conn, build.build_id))
+                    changes = self._rows(self._source(sink, build), one, number)
+                    figures = read.build_checksums(conn, build.build_id, [number]).get(number, (0, 0))
+            if number is None:
+                following = self._step(sink, one.number, lambda now, at: steps.delivered(now, at, 0, following=True))
+                one.number = following.number
+                return True
+            failpoint("sink_read")
+            given = _Given(self._batch(sink))
+            if one.sliced:
+                cast(SlicedReceiver, one.receiver).replace(at, number, changes)
+                given.taken += changes
+            else:
+                self._give(sink, one, at, changes, given)
+                if one.lists:
+                    self._give(sink, one, at, self._gone(sink, at, number, changes), given)
+                else:
+                    cast(KeyedReceiver, one.receiver).sweep(at, number)
+            failpoint("sink_sent")
+            with conn.transaction():
+                self._confirm(sink, one, at, given, [(number, *((None, None) if given.refused else figures))])
+            failpoint("sink_acknowledged")
+            if given.refused:
+                one.spoilt.add(number)
+            rows += len(changes)
+            if rows >= ROWS:
+                break
+        return True
+
+    def _look_at_receiver(self, sink: Sink, one: _Open) -> None:
+        """Note the slices of which the receiver may have rows, where nothing is known of them."""
+        known = sinks.checksums(self._conn, sink.sink_id).keys()
+        if one.lists:
+            found = sinks.key_slices(self._conn, sink.sink_id) - known
+        elif not known and hasattr(one.receiver, "slices"):
+            found = cast(Audited, one.receiver).slices()
+        else:
+            return
+        if found:
+            with self._conn.transaction():
+                sinks.confirm(self._conn, sink.sink_id, [(number, None, None) for number in found])
+
+    def _differing(self, sink: Sink, one: _Open, build: Build) -> int | None:
+        """Return a slice that the receiver does not have as it is; None if there is none."""
+        kept = read.build_checksums(self._conn, build.build_id)
+        confirmed = sinks.checksums(self._conn, sink.sink_id)
+        for number in sorted(kept.keys() | confirmed.keys()):
+            if number not in one.spoilt and confirmed.get(number, (0, 0)) != kept.get(number, (0, 0)):
+                return number
+        return None
+
+    def _gone(self, sink: Sink, at: Version, number: int, changes: Sequence[Change]) -> list[Change]:
+        """Return the rows of a slice that the receiver was given and that are gone."""
+        present = {change.key for change in changes}
+        stale = sinks.keys_before(self._conn, sink.sink_id, number, *at)
+        return [Change(key, number, None) for key in stale if key not in present]
+
+    # Both
+
+    def _rows(self, source: read.Source, one: _Open, number: int) -> list[Change]:
+        return list(read.changes_of_slice(self._conn, source, number, json=one.receiver.needs_json))
+
+    def _give(self, sink: Sink, one: _Open, at: Version, changes: Sequence[Change], given: _Given) -> None:
+        """Give rows in batches; a row that the receiver refuses is found by halves, and the others go on."""
+        todo = [list(changes[i : i + given.batch]) for i in range(0, len(changes), given.batch)]
+        todo.reverse()
+        while todo:
+            part = todo.pop()
+            try:
+                cast(KeyedReceiver, one.receiver).deliver(at, part)
+            except (Refused, TooLarge) as error:
+                if len(part) > 1:
+                    half = len(part) // 2
+                    todo += [part[half:], part[:half]]
+                    if isinstance(error, TooLarge):
+                        given.batch = max(1, min(given.batch, half))
+                    continue
+                given.refused.append((part[0], error))
+                if len(given.refused) > MOST_REFUSED or (len(given.refused) >= ALL_REFUSED and not given.taken):
+                    raise Misconfigured(
+                        f"the receiver refuses row after row: {error}", status=error.status,
+                        remedy="Correct the receiver or the sink's file; no row is given up.",
+                    ) from error  # fmt: skip
+            else:
+                given.taken += part
+            self._renew(sink, one)
+
+    def _confirm(
+        self,
+        sink: Sink,
+        one: _Open,
+        at: Version,
+        given: _Given,
+        confirmed: Sequence[tuple[int, int | None, int | None]],
+    ) -> None:
+        """Record what the receiver has confirmed, in the caller's transaction; Fenced if somebody else took over."""
+        conn = self._conn
+
+        def to(state: SinkState, now: datetime) -> SinkState:
+            smaller = given.batch if given.batch < state.batch else None
+            return steps.delivered(state, now, len(given.taken), batch=smaller)
+
+        new = sinks.step(conn, sink.sink_id, to, after=one.number)
+        assert new is not None
+        sinks.confirm(conn, sink.sink_id, confirmed)
+        if one.lists:
+            sinks.remember_keys(
+                conn, sink.sink_id, at.epoch, at.number,
+                [(change.key, change.slice) for change in given.taken if change.values is not None],
+                [change.key for change in given.taken if change.values is None],
+            )  # fmt: skip
+        undelivered.delivered(conn, sink.sink_id, [change.key for change in given.taken])
+        undelivered.add(
+            conn, sink.sink_id, [(row.key, row.slice, error.status, str(error)) for row, error in given.refused]
+        )
+        one.number = new.number
+
+    def _renew(self, sink: Sink, one: _Open) -> None:
+        """Keep the lease during a long turn."""
+        if time.monotonic() - one.renewed < LEASE.total_seconds() / 4:
+            return
+        with self._conn.transaction():
+            new = sinks.step(self._conn, sink.sink_id, steps.renewed, after=one.number)
+        one.renewed = time.monotonic()
+        if new is not None:
+            one.number = new.number
+
+    def _source(self, sink: Sink, build: Build) -> read.Source:
+        return read.source(self._conn, sink.name, build, self._compiler.of(self._conn, build))
+
+    def _batch(self, sink: Sink) -> int:
+        return sinks.state(self._conn, sink.sink_id)[0].batch
+
+    def _epoch(self, sink: Sink) -> int:
+        return sinks.state(self._conn, sink.sink_id)[0].epoch
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        with self._conn.transaction():
+            self._conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield

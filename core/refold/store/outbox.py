@@ -1,0 +1,161 @@
+"""The outbox: pgmq queues of keys, one queue for each sink.
+
+A message names keys of rows that a transaction changed, and nothing of their content (a claim check): whoever delivers
+reads the rows as they are then. So a slow receiver gets fewer and newer rows, and no stale one can overtake another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from refold.model.upkeep.outbox import queue
+from refold.postgres.rows import one_row
+
+TUNED = "fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 2"
+"""Storage of a queue's table, whose rows live for moments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits for a sink.
+
+    Args:
+        messages: number of messages; a lower bound if it is more than was asked for.
+        bytes: size of the queue's table.
+        oldest_s: age of the oldest message in seconds; None without any.
+    """
+
+    messages: int
+    bytes: int
+    oldest_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys that messages name, each once.
+
+    Args:
+        messages: the ids of the messages.
+        keys: slice, and key as the text of a JSON object.
+        all: whether there was no other message.
+    """
+
+    messages: list[int]
+    keys: list[tuple[int, str]]
+    all: bool
+
+
+def create(conn: psycopg.Connection, sink_id: int) -> None:
+    """Create the queue of a sink."""
+    conn.execute("SELECT pgmq.create(%s)", (queue(sink_id),))
+    conn.execute(sql.SQL("ALTER TABLE {} SET (" + TUNED + ")").format(_table(sink_id)))
+    # Keys are short lived: to compress them costs a page more than it saves.
+    conn.execute(sql.SQL("ALTER TABLE {} ALTER COLUMN message SET STORAGE EXTERNAL").format(_table(sink_id)))
+
+
+def drop(conn: psycopg.Connection, sink_id: int) -> None:
+    """Drop the queue of a sink, if it is there."""
+    if conn.execute("SELECT to_regclass(%s)", (f"pgmq.q_{queue(sink_id)}",)).fetchone() != (None,):
+        conn.execute("SELECT pgmq.drop_queue(%s)", (queue(sink_id),))
+
+
+def purge(conn: psycopg.Connection, sink_id: int) -> None:
+    """Drop all messages of a sink. No page may be writing: the caller holds the lock of the build."""
+    conn.execute("SELECT pgmq.purge_queue(%s)", (queue(sink_id),))
+
+
+def read(conn: psycopg.Connection, sink_id: int, most: int) -> Keys:
+    """Return the keys of the oldest messages.
+
+    The lease of the sink excludes other deliverers, so that no message is marked as read: with an update for every
+    read, the table would bloat.
+
+    Args:
+        conn: a transaction in REPEATABLE READ, so that the keys are of the same moment as the rows.
+        sink_id: the sink.
+        most: most messages to read.
+    """
+    found = conn.execute(
+        sql.SQL("SELECT msg_id FROM {} ORDER BY msg_id LIMIT %s").format(_table(sink_id)), (most + 1,)
+    ).fetchall()
+    ids = [int(one) for (one,) in found[:most]]
+    keys = conn.execute(
+        sql.SQL(
+            "SELECT DISTINCT (pair -> 0)::integer, (pair -> 1)::text FROM {} AS q"
+            " CROSS JOIN LATERAL jsonb_array_elements(q.message -> 'keys') AS pair WHERE q.msg_id = ANY (%s)"
+        ).format(_table(sink_id)),
+        (ids,),
+    ).fetchall()
+    return Keys(ids, [(int(slice_), key) for slice_, key in keys], len(found) <= most)
+
+
+def delete(conn: psycopg.Connection, sink_id: int, messages: Sequence[int]) -> None:
+    """Delete messages whose keys were delivered."""
+    if messages:
+        conn.execute("SELECT count(*) FROM pgmq.delete(%s, %s::bigint[])", (queue(sink_id), list(messages)))
+
+
+def waits(conn: psycopg.Connection, sink_id: int) -> bool:
+    """Return whether a sink has a message."""
+    return conn.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(_table(sink_id))).rowcount > 0
+
+
+def backlog(conn: psycopg.Connection, sink_id: int, most: int = 100_000) -> Backlog:
+    """Return what waits for a sink.
+
+    Args:
+        conn: may read the queue.
+        sink_id: the sink.
+        most: most messages to count.
+    """
+    row = one_row(
+        conn,
+        sql.SQL(
+            "SELECT (SELECT count(*) FROM (SELECT FROM {0} LIMIT %s) AS q), pg_total_relation_size({1}::regclass),"
+            " (SELECT extract(epoch FROM clock_timestamp() - enqueued_at)::float8 FROM {0} ORDER BY msg_id LIMIT 1)"
+        ).format(_table(sink_id), sql.Literal(f"pgmq.q_{queue(sink_id)}")),
+        (most,),
+    )
+    return Backlog(int(row[0]), int(row[1]), row[2])
+
+
+def send_found(conn: psycopg.Connection, build_id: int, sinks: Sequence[int], found: str) -> None:
+    """Send the keys of rows that were healed.
+
+    Args:
+        conn: the transaction that heals them, under the build's lock.
+        build_id: the build.
+        sinks: its sinks.
+        found: a relation with the columns slice and key, a jsonb object.
+    """
+    for sink_id in sinks:
+        conn.execute(
+            sql.SQL(
+                "INSERT INTO {} (vt, message)"
+                " SELECT clock_timestamp(), jsonb_build_object('build', %s::bigint, 'keys',"
+                " jsonb_agg(jsonb_build_array(slice, key))) FROM ("
+                "SELECT slice, key, row_number() OVER () AS at FROM (SELECT DISTINCT slice, key FROM "
+                + found
+                + ") AS one) AS numbered GROUP BY at / 1000"
+            ).format(_table(sink_id)),
+            (build_id,),
+        )
+
+
+def _table(sink_id: int) -> sql.Composable:
+    return sql.Identifier("pgmq", f"q_{queue(sink_id)}")
+
+
+def readable(conn: psycopg.Connection, sink_id: int) -> bool:
+    """Return whether this session may read the queue of a sink."""
+    row = one_row(
+        conn,
+        "SELECT has_schema_privilege('pgmq', 'USAGE') AND has_table_privilege(c.oid, 'SELECT') FROM pg_class AS c"
+        " JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = 'pgmq' AND c.relname = %s",
+        (f"q_{queue(sink_id)}",),
+    )
+    return bool(row[0])

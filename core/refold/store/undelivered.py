@@ -1,0 +1,114 @@
+"""Rows that a receiver refused: set aside, so that the others go on, and delivered when they change or when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+
+from refold.postgres.rows import one_row
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """A row of `refold.undelivered` that waits.
+
+    Args:
+        undelivered_id: its number.
+        key: key of the row.
+        slice: slice of the row.
+        attempts: how often it was refused.
+        status: status of the last answer.
+        error: what the receiver said last.
+        first_failed_at: when it was refused first, UTC.
+        last_failed_at: when it was refused last, UTC.
+    """
+
+    undelivered_id: int
+    key: dict[str, Any]
+    slice: int
+    attempts: int
+    status: str
+    error: str
+    first_failed_at: datetime
+    last_failed_at: datetime
+
+
+def add(conn: psycopg.Connection, sink_id: int, refused: Sequence[tuple[str, int, str, str]]) -> None:
+    """Set rows aside, or count another attempt.
+
+    Args:
+        conn: the transaction that records the delivery.
+        sink_id: the sink.
+        refused: for each row its key as JSON, its slice, the status and the error.
+    """
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            """
+            INSERT INTO refold.undelivered AS u (sink_id, key, slice, status, error) VALUES (%s, %s::jsonb, %s, %s, %s)
+            ON CONFLICT (sink_id, md5(key::text)) WHERE state = 'waiting'
+            DO UPDATE SET attempts = u.attempts + 1, status = excluded.status, error = excluded.error,
+                slice = excluded.slice, last_failed_at = now()
+            """,
+            [(sink_id, *one) for one in refused],
+        )
+
+
+def delivered(conn: psycopg.Connection, sink_id: int, keys: Sequence[str]) -> None:
+    """Close the records of rows that the receiver took now."""
+    if not waiting(conn, sink_id):
+        return
+    conn.execute(
+        "UPDATE refold.undelivered SET state = 'delivered', ended_at = now(), ended_by = session_user"
+        " WHERE sink_id = %s AND state = 'waiting' AND md5(key::text) IN (SELECT md5(k) FROM unnest(%s::text[]) AS k)",
+        (sink_id, list(keys)),
+    )
+
+
+def waiting(conn: psycopg.Connection, sink_id: int) -> int:
+    """Return the number of rows of a sink that wait."""
+    row = one_row(conn, "SELECT count(*) FROM refold.undelivered WHERE sink_id = %s AND state = 'waiting'", (sink_id,))
+    return int(row[0])
+
+
+def slices(conn: psycopg.Connection, sink_id: int) -> set[int]:
+    """Return the slices of rows that wait."""
+    rows = conn.execute(
+        "SELECT DISTINCT slice FROM refold.undelivered WHERE sink_id = %s AND state = 'waiting'", (sink_id,)
+    ).fetchall()
+    return {int(one) for (one,) in rows}
+
+
+def every(conn: psycopg.Connection, sink_id: int) -> list[Undelivered]:
+    """Return the rows of a sink that wait, oldest first."""
+    with conn.cursor(row_factory=class_row(Undelivered)) as cursor:
+        return cursor.execute(
+            "SELECT undelivered_id, key, slice, attempts, status, error, first_failed_at, last_failed_at"
+            " FROM refold.undelivered WHERE sink_id = %s AND state = 'waiting' ORDER BY undelivered_id",
+            (sink_id,),
+        ).fetchall()
+
+
+def drop(conn: psycopg.Connection, sink_id: int, reason: str) -> int:
+    """Drop the rows of a sink that wait, and record the reason; return their number."""
+    return conn.execute(
+        "UPDATE refold.undelivered SET state = 'dropped', ended_at = now(), ended_by = session_user, reason = %s"
+        " WHERE sink_id = %s AND state = 'waiting'",
+        (reason, sink_id),
+    ).rowcount
+
+
+def retry(conn: psycopg.Connection, sink_id: int, queue: str) -> int:
+    """Send the keys of the rows that wait to the queue of the sink again; return their number."""
+    return conn.execute(
+        psycopg.sql.SQL(
+            "INSERT INTO {} (vt, message) SELECT clock_timestamp(), jsonb_build_object('keys',"
+            " jsonb_build_array(jsonb_build_array(slice, key))) FROM refold.undelivered"
+            " WHERE sink_id = %s AND state = 'waiting'"
+        ).format(psycopg.sql.Identifier("pgmq", f"q_{queue}")),
+        (sink_id,),
+    ).rowcount

@@ -1,0 +1,112 @@
+"""The receiver has the rows of the metric, whatever kind of upkeep it has and whatever happens to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from refold.engine.reconcile.reconcile import reconcile
+from refold.store import outbox, sinks
+from refold.store.builds.compiled import Compiler
+from tests.support.delivering import Connection, deliver, deploy_sink, differences, to_postgres
+from tests.support.scratch import Scratch
+
+METRICS = {
+    "merge": "SELECT action, user_id, count(*) AS events, avg((metadata->>'n')::numeric) AS mean FROM events"
+    " GROUP BY action, user_id",
+    "members": "SELECT (ts AT TIME ZONE 'UTC')::date AS day, count(DISTINCT user_id) AS users FROM events GROUP BY day",
+    "facts": "SELECT event_id, user_id, metadata->>'n' AS n FROM events WHERE action = 'a'",
+    "having": "SELECT user_id, count(*) AS events FROM events GROUP BY user_id HAVING count(*) > 2",
+    "recompute": "SELECT user_id, array_agg(action ORDER BY ts, event_id) AS path FROM events GROUP BY user_id",
+    "vanishing": "SELECT user_id, string_agg(action, ',' ORDER BY ts, event_id) AS path FROM events GROUP BY user_id"
+    " HAVING count(*) % 2 = 1",
+    "funnel": "SELECT user_id, window_funnel(interval '7 days', ts, action = 'a', action = 'b') AS level FROM events"
+    " GROUP BY user_id",
+}
+
+
+@pytest.fixture
+def target(scratch: Scratch) -> Iterator[Connection]:
+    """Another database on the same server."""
+    with psycopg.connect(scratch.url, autocommit=True) as admin:
+        name = f"{admin.info.dbname}_target"[-60:]
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            with psycopg.connect(make_conninfo(scratch.url, dbname=name), autocommit=True) as conn:
+                yield conn
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def url_of(scratch: Scratch, target: Connection) -> str:
+    return make_conninfo(scratch.url, dbname=target.info.dbname, password=None)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_kind_of_upkeep(scratch: Scratch, target: Connection, metric: str) -> None:
+    scratch.deploy(**{metric: METRICS[metric]})
+    scratch.append(30, user_id="ann", metadata={"n": 1})
+    scratch.append(3, user_id=None, action="b")
+    scratch.drain()
+    deploy_sink(scratch.worker, "copy", to_postgres(metric, url_of(scratch, target)))
+    deliver(scratch.worker, scratch.folder, "copy")
+    assert differences(scratch.worker, metric, target) == []
+    for user in ("ben", "ann", "cid", "ben", None):
+        scratch.append(3, user_id=user, action="b", metadata={"n": 7})
+        scratch.append(1, user_id=user, metadata={"n": 2})
+        scratch.drain()
+        assert outbox.waits(scratch.worker, sinks.known(scratch.worker, "copy").sink_id)
+        deliver(scratch.worker, scratch.folder, "copy")
+        assert differences(scratch.worker, metric, target) == []
+
+
+def test_a_transform(scratch: Scratch, target: Connection) -> None:
+    scratch.deploy(
+        graded="from pydantic import BaseModel\nfrom refold import Event, projection\n"
+        "class Graded(BaseModel):\n    event_id: str\n    grade: int\n"
+        "@projection\ndef graded(event: Event) -> Graded:\n    return Graded(event_id=event.event_id, grade=len(event.action))\n"
+    )
+    scratch.append(5)
+    scratch.drain()
+    deploy_sink(scratch.worker, "copy", to_postgres("graded", url_of(scratch, target)))
+    deliver(scratch.worker, scratch.folder, "copy")
+    scratch.append(5, action="bb")
+    scratch.drain()
+    deliver(scratch.worker, scratch.folder, "copy")
+    assert differences(scratch.worker, "graded", target) == []
+
+
+@pytest.mark.parametrize("metric", ["merge", "recompute", "facts"])
+def test_healed_rows_are_delivered(scratch: Scratch, target: Connection, metric: str) -> None:
+    scratch.deploy(**{metric: METRICS[metric]})
+    scratch.append(9, user_id="ann")
+    scratch.drain()
+    table = sql.Identifier("refold_builds", scratch.build(metric).table_name)
+    deploy_sink(scratch.worker, "copy", to_postgres(metric, url_of(scratch, target)))
+    scratch.worker.execute(sql.SQL("UPDATE {} SET user_id = 'eve'").format(table))
+    # The wrong rows are given, as analysts see them.
+    deliver(scratch.worker, scratch.folder, "copy")
+    reconcile(scratch.worker, Compiler(scratch.folder), [metric], depth="deep", by="test")
+    deliver(scratch.worker, scratch.folder, "copy")
+    assert differences(scratch.worker, metric, target) == []
+    assert target.execute("SELECT count(*) FROM copy WHERE user_id = 'eve'").fetchone() == (0,)
+
+
+def test_another_build_is_delivered_under_a_higher_epoch(scratch: Scratch, target: Connection) -> None:
+    scratch.deploy(daily="SELECT action, count(*) AS events FROM events GROUP BY action")
+    scratch.append(5)
+    scratch.append(5, action="gone")
+    scratch.drain()
+    sink = deploy_sink(scratch.worker, "copy", to_postgres("daily", url_of(scratch, target)))
+    deliver(scratch.worker, scratch.folder, "copy")
+    before = sinks.state(scratch.worker, sink.sink_id)[0]
+    scratch.deploy(daily="SELECT action, count(*) AS events FROM events WHERE action <> 'gone' GROUP BY action")
+    scratch.drain()
+    deliver(scratch.worker, scratch.folder, "copy")
+    after = sinks.state(scratch.worker, sink.sink_id)[0]
+    assert after.epoch > before.epoch
+    assert differences(scratch.worker, "daily", target) == []

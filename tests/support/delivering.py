@@ -1,0 +1,73 @@
+"""Sinks of a test: deployed from texts, delivered in this process, and compared with the metric."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from refold.model.sink.sink_file import sink_file
+from refold.sinks import deploy
+from refold.sinks.deliver import Deliverer
+from refold.sinks.kinds.registry import kinds
+from refold.store import sinks
+from refold.store.builds.compiled import Compiler
+from refold.store.sinks import Sink
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def deploy_sink(conn: Connection, name: str, text: str) -> Sink:
+    """Deploy the text of a sink's file."""
+    mistakes: list[Any] = []
+    file = sink_file(name, text, Path(f"sinks/{name}.toml"), tuple(kinds()), mistakes)
+    assert file is not None, mistakes
+    [change] = [one for one in deploy.plan(conn, [file], [name]) if one.name == name]
+    deploy.deploy(conn, change)
+    return sinks.known(conn, name)
+
+
+def deliver(conn: Connection, folder: Path, name: str, *, me: str = "test", most: int = 1_000) -> int:
+    """Deliver a sink until nothing is due; return the number of turns."""
+    deliverer = Deliverer(conn, Compiler(folder), me)
+    sink = sinks.known(conn, name)
+    turns = 0
+    try:
+        while True:
+            state, now = sinks.state(conn, sink.sink_id)
+            if not deliverer.due(sink, state, now):
+                return turns
+            deliverer.turn(sink)
+            turns += 1
+            assert turns < most, sinks.state(conn, sink.sink_id)
+    finally:
+        deliverer.release()
+
+
+def to_postgres(projection: str, url: str, table: str = "copy") -> str:
+    """Return the text of a sink into a table of a database."""
+    return f'projection = "{projection}"\nkind = "postgres"\n[postgres]\nurl = "{url}"\ntable = "{table}"\n'
+
+
+def differences(conn: Connection, metric: str, target: Connection, table: str = "copy") -> list[tuple[str, Any]]:
+    """Return the rows that only the metric or only the receiver's table has."""
+    columns = [
+        str(name)
+        for (name,) in conn.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('metrics.' || quote_ident(%s)) AND attnum > 0",
+            (metric,),
+        ).fetchall()
+    ]
+    listed = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(name)) for name in columns)
+
+    def rows(of: Connection, name: sql.Identifier) -> set[tuple[Any, ...]]:
+        found = of.execute(sql.SQL("SELECT {} FROM {}").format(listed, name)).fetchall()
+        assert len(found) == len(set(found)), "a row came twice"
+        return set(found)
+
+    ours, theirs = rows(conn, sql.Identifier("metrics", metric)), rows(target, sql.Identifier("public", table))
+    return [("metric", row) for row in sorted(ours - theirs, key=str)] + [
+        ("receiver", row) for row in sorted(theirs - ours, key=str)
+    ]
