@@ -180,6 +180,23 @@ def _capture_gap(one: Seen) -> Iterator[str]:
         )
 
 
+def _sink(one: Seen) -> Iterator[str]:
+    if one.get("condition") == "stopped":
+        yield "the sink was stopped"
+    elif isinstance(one.get("failures"), int):
+        yield f"{counted(one['failures'], 'failure')} of its deliveries"
+    yield _clause("the receiver says: {}", one.get("error"))
+
+
+def _undelivered(one: Seen) -> Iterator[str]:
+    if isinstance(one.get("rows"), int):
+        yield f"the receiver refused {counted(one['rows'], 'row')}, which wait"
+
+
+def _outbox_collapsed(one: Seen) -> Iterator[str]:
+    yield _clause("its messages were dropped, because there was {}", one.get("because"))
+
+
 def _nothing(one: Seen) -> Iterator[str]:
     return iter(())
 
@@ -199,6 +216,9 @@ _SEEN: Mapping[Kind, Callable[[Seen], Iterator[str]]] = {
     "hidden": _hidden,
     "pressure": _pressure,
     "capture_gap": _capture_gap,
+    "sink": _sink,
+    "undelivered": _undelivered,
+    "outbox_collapsed": _outbox_collapsed,
 }
 
 

@@ -129,6 +129,11 @@ def _show(report: RecoveryReport) -> None:
         line(f"{name}: about {counted(events, 'event')} unread in the backup, applied now")
     for name, lost in report.dead_letters.items():
         line(f"{name}: {len(lost):,} dead letters closed, because their events are not in the log")
+    if report.paused:
+        note(
+            f"sinks deliver nothing until you resume them: {', '.join(report.paused)}. On the database that shall"
+            " deliver: `refold sinks claim NAME`"
+        )
     for build, because in report.unloaded:
         line(f"{build.table_name}: workers load it again, because it cannot be audited: {because}")
     for outcome in ("loaded again", "lost", "dropped"):

@@ -16,6 +16,7 @@ Point = Literal[
     "locked", "looked", "rows", "cursor", "committed", "load_rows", "load_indexes", "views", "group_committed",
     "recover_begun", "recover_segment", "recover_ledger", "recover_build", "recover_audited", "recover_proved",
     "backfill_begun", "backfill_rows", "backfill_recorded", "backfill_stepped",
+    "sink_taken", "sink_opened", "sink_read", "sink_sent", "sink_acknowledged",
 ]  # fmt: skip
 POINTS: tuple[Point, ...] = get_args(Point)
 

@@ -123,7 +123,7 @@ def add(conn: psycopg.Connection, new: SinkState) -> None:
     values = ", ".join(f"%({field.name})s" for field in fields(SinkState))
     conn.execute(
         f"INSERT INTO refold.sink_states ({_STATE}) VALUES ({values})".encode(),
-        {field.name: getattr(new, field.name) for field in fields(SinkState)},
+        {field.name: getattr(new, field.name) for field in fields(SinkState)} | {"tokens": list(new.tokens)},
     )
     if new.number % KEEP == 0:
         conn.execute(
@@ -150,14 +150,13 @@ def collapse_all(conn: psycopg.Connection, sinks: Iterable[int]) -> None:
         step(conn, sink_id, lambda now, _: collapsed(now))
 
 
-def switch(conn: psycopg.Connection, projection: str, build_id: int | None, called: str | None = None) -> None:
+def switch(conn: psycopg.Connection, projection: str, build_id: int | None) -> None:
     """Let the sinks of a metric deliver another build from now on, under a higher epoch.
 
     Args:
         conn: the transaction of the switch, which holds the locks of both builds.
         projection: the metric.
         build_id: the build that is live from now on; None if none is.
-        called: the new name of the metric, if it was renamed.
     """
     found = conn.execute(
         "SELECT sink_id FROM refold.sinks WHERE projection = %s ORDER BY sink_id", (projection,)
@@ -165,8 +164,11 @@ def switch(conn: psycopg.Connection, projection: str, build_id: int | None, call
     for (sink_id,) in found:
         detach(conn, sink_id)
         step(conn, sink_id, lambda now, at: switched(now, build_id, epoch_at(at)))
-    if called is not None:
-        conn.execute("UPDATE refold.sinks SET projection = %s WHERE projection = %s", (called, projection))
+
+
+def rename(conn: psycopg.Connection, old: str, new: str) -> None:
+    """Let the sinks of a metric deliver it under its new name."""
+    conn.execute("UPDATE refold.sinks SET projection = %s WHERE projection = %s", (new, old))
 
 
 def restored(conn: psycopg.Connection) -> list[str]:

@@ -23,7 +23,9 @@ from tests.support.sessions import advisory_locks, pids
 from tests.support.waiting import wait_until
 
 PAGE_POINTS = [
-    point for point in POINTS if not point.startswith(("backfill", "group", "load", "recover")) and point != "views"
+    point
+    for point in POINTS
+    if not point.startswith(("backfill", "group", "load", "recover", "sink")) and point != "views"
 ]
 KILLED = -signal.SIGKILL
 

@@ -21,6 +21,7 @@ from refold.errors import BuildError
 from refold.model.projection.definition import Definition, check_name, load
 from refold.model.projection.files import files_named
 from refold.model.projection.former_names import as_called
+from refold.store import sinks
 from refold.store.builds.build import Build, kept, lock
 from refold.store.builds.lookup import known
 
@@ -107,6 +108,7 @@ def _rename(conn: psycopg.Connection, folder: Path, old: str, new: str) -> Renam
         """,
         {"old": old, "new": new},
     )
+    sinks.rename(conn, old, new)
     for one, definition in renamed.files:
         # Update all builds of this fingerprint: a rebuild may have left several with the same query.
         conn.execute(

@@ -34,6 +34,7 @@ from refold.errors import BuildError
 from refold.postgres.failpoints import failpoint
 from refold.postgres.session import plan_freely
 from refold.postgres.sqlstate import caused_by_event
+from refold.store import sinks
 from refold.store.builds import read_checksums as reads
 from refold.store.builds import state
 from refold.store.builds.build import Build, by_id, lock, set_error
@@ -66,6 +67,7 @@ class RecoveryReport:
         damaged: slices of these projections that differed even without the unread events.
         dead_letters: ids of dead letters whose event is no longer in the log, by table.
         unloaded: builds that could not be audited, each with the reason; their first load starts again.
+        paused: sinks that do not deliver until a person resumes them.
         seconds: duration of the recovery.
     """
 
@@ -76,6 +78,7 @@ class RecoveryReport:
     damaged: dict[str, set[int]] = field(default_factory=dict)
     dead_letters: dict[str, list[str]] = field(default_factory=dict)
     unloaded: list[tuple[Build, str]] = field(default_factory=list)
+    paused: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -91,6 +94,7 @@ class RecoveryReport:
             "unread": self.unread,
             "dead_letters_without_event": self.dead_letters,
             "loaded_anew": [{"table": build.table_name, "because": because} for build, because in self.unloaded],
+            "paused_sinks": self.paused,
             "seconds": round(self.seconds, 3),
         }
 
@@ -160,6 +164,8 @@ def _recover(conn: psycopg.Connection, projections: Path | None, progress: Calla
     failpoint("recover_proved")
     result.seconds = time.perf_counter() - started
     with conn.transaction():
+        if strategy != "prove":
+            result.paused = sinks.restored(conn)
         _identify(conn, plan.cluster.actual)
         resolve(conn, "foreign_cluster", subject, by=BY, outcome=result.as_dict())
     return result

@@ -108,7 +108,7 @@ def opened(state: SinkState, now: datetime, epoch: int) -> SinkState:
 
 def claimed(state: SinkState, anything: str) -> SinkState:
     """Return the state after a person said that the receiver belongs to this database."""
-    return _next(resumed(state), number=state.number, tokens=(anything,))
+    return replace(resumed(state), tokens=(anything,))
 
 
 def let_go(state: SinkState) -> SinkState:

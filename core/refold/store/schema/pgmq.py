@@ -70,8 +70,13 @@ def install(conn: psycopg.Connection) -> None:
     if not now.present:
         with conn.transaction():
             conn.execute("CREATE SCHEMA pgmq AUTHORIZATION refold_worker")
+            # It asks for the schema again, for which Postgres wants this privilege even where it is there.
+            database = psycopg.sql.Identifier(conn.info.dbname)
+            conn.execute(psycopg.sql.SQL("GRANT CREATE ON DATABASE {} TO refold_worker").format(database))
             conn.execute("SET LOCAL ROLE refold_worker")
             conn.execute((_package() / "pgmq.sql").read_bytes())
+            conn.execute("SET LOCAL ROLE NONE")
+            conn.execute(psycopg.sql.SQL("REVOKE CREATE ON DATABASE {} FROM refold_worker").format(database))
             comment = psycopg.sql.Literal(_BY.format(packaged_version()))
             conn.execute(psycopg.sql.SQL("COMMENT ON SCHEMA pgmq IS {}").format(comment))
         return
