@@ -16,6 +16,7 @@ from psycopg import sql
 
 from refold.engine.reconcile.reconcile import reconcile
 from refold.model.upkeep.outbox import queue
+from refold.sinks import deliver as delivering
 from refold.sinks.deploy import collapse
 from refold.sinks.kinds.postgres import PostgresReceiver
 from refold.sinks.receiver import Change, Refused, TooLarge, Unavailable, Version
@@ -60,6 +61,9 @@ def test_random_histories(
 ) -> None:
     chance = random.Random(f"{metric}{seed}")
     lying = Lying(chance, monkeypatch)
+    if seed:
+        # So that a turn leaves messages.
+        monkeypatch.setattr(delivering, "MESSAGES", seed)
     text = METRICS[metric]
     scratch.deploy(**{metric: text})
     sink = deploy_sink(scratch.worker, "copy", to_postgres(metric, url_of(scratch, target)))
@@ -185,3 +189,53 @@ def test_messages_are_in_the_transaction_of_the_rows(scratch: Scratch, target: C
         ).fetchall()
     assert rows == message is not None
     assert outbox.backlog(scratch.worker, sink.sink_id).messages == 1
+
+
+def test_a_row_that_was_refused_is_given_again_when_slices_are_compared(
+    scratch: Scratch, target: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch.deploy(merge=METRICS["merge"])
+    scratch.append(3, user_id="ann")
+    scratch.append(3, user_id="ben")
+    scratch.drain()
+    sink = deploy_sink(scratch.worker, "copy", to_postgres("merge", url_of(scratch, target)))
+    genuine = PostgresReceiver.deliver
+
+    def refuse(receiver: PostgresReceiver, version: Version, changes: Sequence[Change]) -> None:
+        if any('"ann"' in change.key for change in changes):
+            raise Refused("no ann here", status="422")
+        genuine(receiver, version, changes)
+
+    monkeypatch.setattr(PostgresReceiver, "deliver", refuse)
+    deliver(scratch.worker, scratch.folder, "copy")
+    [one] = undelivered.every(scratch.worker, sink.sink_id)
+    assert (one.key["user_id"], one.status, one.error) == ("ann", "422", "no ann here")
+    scratch.append(3, user_id="ben")
+    scratch.drain()
+    deliver(scratch.worker, scratch.folder, "copy")
+    assert target.execute("SELECT user_id, events FROM copy").fetchall() == [("ben", 6)]
+    monkeypatch.setattr(PostgresReceiver, "deliver", genuine)
+    collapse(scratch.worker, sink.sink_id)
+    deliver(scratch.worker, scratch.folder, "copy")
+    assert differences(scratch.worker, "merge", target) == []
+    assert undelivered.waiting(scratch.worker, sink.sink_id) == 0
+
+
+def test_a_receiver_that_refuses_everything_gets_no_dead_letters(
+    scratch: Scratch, target: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong form of the body must not empty the metric into the rows that were refused."""
+    scratch.deploy(facts=METRICS["facts"])
+    scratch.append(200)
+    scratch.drain()
+    sink = deploy_sink(scratch.worker, "copy", to_postgres("facts", url_of(scratch, target)))
+
+    def refuse(receiver: PostgresReceiver, version: Version, changes: Sequence[Change]) -> None:
+        raise Refused("no", status="400")
+
+    monkeypatch.setattr(PostgresReceiver, "deliver", refuse)
+    deliver(scratch.worker, scratch.folder, "copy")
+    state, _ = sinks.state(scratch.worker, sink.sink_id)
+    assert state.failures == 1
+    assert "row after row" in (state.error or "")
+    assert undelivered.waiting(scratch.worker, sink.sink_id) == 0
