@@ -122,9 +122,7 @@ def upgrade() -> None:
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ended_by", sa.Text(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True, comment="Why it was dropped."),
-        sa.CheckConstraint(
-            "state IN ('waiting', 'delivered', 'dropped')", name=op.f("undelivered_state")
-        ),
+        sa.CheckConstraint("state IN ('waiting', 'delivered', 'dropped')", name=op.f("undelivered_state")),
         sa.CheckConstraint("(state = 'waiting') = (ended_at IS NULL)", name=op.f("undelivered_ended")),
         sa.CheckConstraint("(state = 'dropped') = (reason IS NOT NULL)", name=op.f("undelivered_reason")),
         sa.ForeignKeyConstraint(

@@ -48,7 +48,7 @@ def url_of(scratch: Scratch, target: Connection) -> str:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_every_kind_of_upkeep(scratch: Scratch, target: Connection, metric: str) -> None:
-    scratch.deploy(**{metric: METRICS[metric]})
+    scratch.deploy_one(metric, METRICS[metric])
     scratch.append(30, user_id="ann", metadata={"n": 1})
     scratch.append(3, user_id=None, action="b")
     scratch.drain()
@@ -94,7 +94,7 @@ def graded(event: Event) -> Graded:
 
 @pytest.mark.parametrize("metric", ["merge", "recompute", "facts"])
 def test_healed_rows_are_delivered(scratch: Scratch, target: Connection, metric: str) -> None:
-    scratch.deploy(**{metric: METRICS[metric]})
+    scratch.deploy_one(metric, METRICS[metric])
     scratch.append(9, user_id="ann")
     scratch.drain()
     table = sql.Identifier("refold_builds", scratch.build(metric).table_name)

@@ -56,7 +56,8 @@ def differences(conn: Connection, metric: str, target: Connection, table: str = 
     columns = [
         str(name)
         for (name,) in conn.execute(
-            "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('metrics.' || quote_ident(%s)) AND attnum > 0",
+            "SELECT attname FROM pg_attribute"
+            " WHERE attrelid = to_regclass('metrics.' || quote_ident(%s)) AND attnum > 0",
             (metric,),
         ).fetchall()
     ]

@@ -35,6 +35,9 @@ class Scratch:
         self.write(**files)
         deploy(self.worker, self.folder, load_directory(self.folder), lambda progress: None, promote=live)
 
+    def deploy_one(self, name: str, text: str) -> None:
+        self.deploy(**{name: text})  # type: ignore[arg-type]
+
     def append(self, number: int = 1, **fields: Any) -> None:
         events = [{"id": f"e{self._number + n}", "action": "a", "ts": n, **fields} for n in range(number)]
         self._number += number

@@ -182,12 +182,11 @@ def of_build(name: str, directory: Path, url: str | None) -> Explanation:
 def _statements(definition: Definition, stream: Stream) -> Statements:
     from refold.model.upkeep.generate import generate
     from refold.model.upkeep.names import table_name
-    from refold.model.upkeep.outbox import NO_SINKS
     from refold.model.upkeep.transform import statements as transform_statements
 
     own = table_name(definition.name, definition.fingerprint, 1)
     if definition.transform is not None:
-        return transform_statements(definition.transform, stream, own, NO_SINKS)
+        return transform_statements(definition.transform, stream, own)
     return generate(definition.plan, stream, own)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from refold.model.sink.state import Condition
+from refold.model.sink.state import Condition, SinkState
 from refold.store import outbox, sinks, undelivered
 from refold.store.incidents import inspects
 from refold.store.outbox import Backlog
@@ -88,7 +88,7 @@ def sink_statuses(conn: psycopg.Connection) -> list[SinkStatus]:
     ]
 
 
-def _status(conn: psycopg.Connection, sink: sinks.Sink, state: sinks.SinkState) -> SinkStatus:
+def _status(conn: psycopg.Connection, sink: sinks.Sink, state: SinkState) -> SinkStatus:
     waits = _backlog(conn, sink.sink_id)
     return SinkStatus(
         sink.name,

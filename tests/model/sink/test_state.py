@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -76,21 +77,24 @@ def test_batches_shrink_at_once_and_grow_slowly() -> None:
     assert steps.delivered(replace(FIRST, batch=900), NOW, 3).batch == steps.BATCH
 
 
+STEPS: dict[str, Callable[[SinkState], SinkState]] = {
+    "t": lambda state: steps.taken(state, NOW, "a"),
+    "d": lambda state: steps.delivered(state, NOW, 1),
+    "f": lambda state: steps.failed(state, NOW, "no", "500"),
+    "s": lambda state: steps.switched(state, 9, 50),
+    "c": steps.collapsed,
+    "r": steps.resumed,
+    "p": steps.paused,
+    "o": lambda state: steps.opened(steps.opening(state, NOW, "x"), NOW, 0),
+}
+
+
 @given(st.lists(st.sampled_from("tdfscrpo"), max_size=30))
 def test_every_step_has_the_next_number(which: list[str]) -> None:
     state = FIRST
     for one in which:
         before = state
-        state = {
-            "t": lambda s: steps.taken(s, NOW, "a"),
-            "d": lambda s: steps.delivered(s, NOW, 1),
-            "f": lambda s: steps.failed(s, NOW, "no", "500"),
-            "s": lambda s: steps.switched(s, 9, 50),
-            "c": steps.collapsed,
-            "r": steps.resumed,
-            "p": steps.paused,
-            "o": lambda s: steps.opened(steps.opening(s, NOW, "x"), NOW, 0),
-        }[one](state)
+        state = STEPS[one](state)
         assert state.number == before.number + (2 if one == "o" else 1)
         assert state.epoch >= before.epoch
         if one == "s":

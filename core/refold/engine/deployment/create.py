@@ -16,7 +16,6 @@ from refold.errors import BuildError, DefinitionError, RefoldError
 from refold.model.projection.definition import Definition
 from refold.model.upkeep.generate import generate
 from refold.model.upkeep.names import table_name
-from refold.model.upkeep.outbox import NO_SINKS
 from refold.model.upkeep.statements import Statements
 from refold.model.upkeep.transform import statements as transform_statements
 from refold.postgres.replica_identity import IDENTITY
@@ -164,7 +163,7 @@ def statements_of(definition: Definition, build: Build, upstream: Build | None) 
     """Return the SQL of a build that was created from a definition."""
     stream = stream_of(upstream)
     if definition.transform is not None:
-        return transform_statements(definition.transform, stream, build.table_name, NO_SINKS)
+        return transform_statements(definition.transform, stream, build.table_name)
     return generate(definition.plan, stream, build.table_name)
 
 

@@ -10,7 +10,7 @@ from refold.model.stream.page_sql import Page, Stream
 from refold.model.stream.slices import by_position
 from refold.model.upkeep import checksums
 from refold.model.upkeep.facts import event_grain_indexes
-from refold.model.upkeep.outbox import Outbox
+from refold.model.upkeep.outbox import NO_SINKS, Outbox
 from refold.model.upkeep.statements import Relation, Statements, slice_statistics
 
 EXPECTED = "pg_temp.expected_rows"
@@ -18,7 +18,7 @@ BYTES_SO_FAR = "bytes__"
 """Column of a page: the bytes of the row and of all rows before it. No column of a projection can have this name."""
 
 
-def statements(transform: Transform, stream: Stream, name: str, outbox: Outbox) -> Statements:
+def statements(transform: Transform, stream: Stream, name: str, outbox: Outbox = NO_SINKS) -> Statements:
     """Return the SQL of a transform's build: its table, its pages of input, and its audit against recomputed rows.
 
     The audit compares the table with a temporary table that Python fills (`EXPECTED`).

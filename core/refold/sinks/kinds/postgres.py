@@ -43,14 +43,14 @@ SETTINGS = (
 )
 
 
-class Options(BaseModel):
+class PostgresOptions(BaseModel):
     """Keys of `[postgres]` in the file of a sink."""
 
     model_config = ConfigDict(extra="forbid")
 
     url: str = Field(description="The database: `env:NAME`, `file:/path`, or a libpq URL without a password.")
     table: str = Field(description="The table; it is created if it is missing.")
-    target_schema: str = Field("public", alias="schema", description="Schema of the table.")
+    target_schema: str = Field(default="public", alias="schema", description="Schema of the table.")
 
     @field_validator("url")
     @classmethod
@@ -73,11 +73,11 @@ class PostgresReceiver:
         options: the keys of its part of the sink's file.
     """
 
-    Options: ClassVar[type[BaseModel]] = Options
+    Options: ClassVar[type[BaseModel]] = PostgresOptions
     needs_json: ClassVar[bool] = False
     remembers: ClassVar[bool] = True
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: PostgresOptions) -> None:
         self._options = options
         self._conn: psycopg.Connection | None = None
         self._shape: Shape | None = None

@@ -88,12 +88,13 @@ SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM pg_temp.
 SELECT user_id, ts, item, place FROM refold_builds.items__1;
 
 -- checksums
+WITH written AS (
+    SELECT refold.position_slice(position) AS slice__, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, ts, item, place), 0) AS new__ FROM refold_builds.items__1 WHERE event_id = ANY (%(ids)s::text[])
+)
 INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
 SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
 FROM (
-    SELECT 0 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM (
-        SELECT refold.position_slice(position) AS slice__, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, ts, item, place), 0) AS new__ FROM refold_builds.items__1 WHERE event_id = ANY (%(ids)s::text[])
-    ) AS written GROUP BY slice__
+    SELECT 0 AS relation, slice__ AS slice, count(*) AS rows, sum(new__) AS hash FROM written GROUP BY slice__
     UNION ALL
     SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM unnest(%(positions)s::bigint[], %(ordinals)s::integer[]) AS page (position, ordinal) GROUP BY 2
 ) AS changes
