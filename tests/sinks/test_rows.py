@@ -10,8 +10,11 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from refold.engine.reconcile.reconcile import reconcile
+from refold.sinks.audit import audit
+from refold.sinks.deliver import Deliverer
 from refold.store import outbox, sinks
 from refold.store.builds.compiled import Compiler
+from refold.store.sinks import Sink
 from tests.support.delivering import Connection, deliver, deploy_sink, differences, to_postgres
 from tests.support.scratch import Scratch
 
@@ -122,3 +125,32 @@ def test_another_build_is_delivered_under_a_higher_epoch(scratch: Scratch, targe
     after = sinks.state(scratch.worker, sink.sink_id)[0]
     assert after.epoch > before.epoch
     assert differences(scratch.worker, "daily", target) == []
+
+
+@pytest.mark.parametrize("metric", ["merge", "having", "facts"])
+def test_an_audit_finds_what_was_changed_at_the_receiver(scratch: Scratch, target: Connection, metric: str) -> None:
+    scratch.deploy_one(metric, METRICS[metric])
+    scratch.append(30, user_id="ann", metadata={"n": 1.50})
+    scratch.append(3, user_id=None)
+    scratch.drain()
+    sink = deploy_sink(scratch.worker, "copy", to_postgres(metric, url_of(scratch, target)))
+    deliver(scratch.worker, scratch.folder, "copy")
+    deliverer = Deliverer(scratch.worker, Compiler(scratch.folder), "auditor")
+    try:
+        assert audit(scratch.worker, deliverer, sink).wrong == []
+        tampered_rows_are_found(scratch, target, deliverer, sink, metric)
+    finally:
+        deliverer.release()
+
+
+def tampered_rows_are_found(
+    scratch: Scratch, target: Connection, deliverer: Deliverer, sink: Sink, metric: str
+) -> None:
+    target.execute("UPDATE copy SET user_id = 'eve' WHERE user_id = 'ann'")
+    target.execute("INSERT INTO copy (user_id, refold_slice, refold_epoch, refold_number) VALUES ('mallory', 7, 0, 0)")
+    found = audit(scratch.worker, deliverer, sink)
+    assert len(found.wrong) == 2
+    while deliverer.turn(sink):
+        pass
+    assert differences(scratch.worker, metric, target) == []
+    assert audit(scratch.worker, deliverer, sink).wrong == []

@@ -16,6 +16,7 @@ from refold.cli.app import DRIFT, TRUST, app
 from refold.cli.bars import progress
 from refold.cli.output import as_json, counted, line, note, plain, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
+from refold.cli.sink_audits import show_sink_audits, sink_audits
 from refold.errors import InputError
 from refold.store.incidents import open_incidents
 from refold.store.schema.resources import projections_dir
@@ -56,6 +57,9 @@ def reconcile(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report rows that differ; heal none.")] = False,
+    sinks: Annotated[
+        bool, typer.Option("--sinks", help="Then compare what the receivers of sinks have with the metrics.")
+    ] = False,
     projections: Projections = None,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
@@ -70,6 +74,9 @@ def reconcile(
     and heals nothing. The depth slice also evaluates the query again where checksums differ, and heals; its cost
     depends on the drift. The depth deep (the default) evaluates everything again, in steps. After an interruption it
     continues where it stopped.
+
+    With --sinks, the rows of receivers that can be read back are compared with the metrics too, by checksums. Slices
+    that differ are delivered again.
 
     Exit status: 0 no drift, 1 drift was found (healed or not), 2 the command failed.
 
@@ -100,6 +107,7 @@ def reconcile(
         audited = [build for build in live_builds(conn) if build.projection in report.audited]
         differ = [] if names else unlike_files(conn, own)
         damaged = bool(open_incidents(conn, "log_damage"))
+        delivered = sink_audits(conn, own, report.audited, dry_run=dry_run) if sinks else []
     if json:
         as_json(
             {
@@ -118,6 +126,7 @@ def reconcile(
                 "unhealed": report.unhealed,
                 "skipped": [{"projection": name, "because": reason} for name, reason in report.skipped],
                 "findings": [_as_dict(finding) for finding in report.findings],
+                **({"sinks": [asdict(one) for one in delivered]} if sinks else {}),
             }
         )
     else:
@@ -125,7 +134,8 @@ def reconcile(
         for view in differ:
             note(f"metrics.{view.name} differs from {view.path}: `refold deploy` recreates it")
         _qualify(audited, damaged=damaged and (bool(report.audited) or not report.unhealed))
-    if not report.clean:
+        show_sink_audits(delivered, dry_run=dry_run)
+    if not report.clean or any(one.wrong for one in delivered):
         raise typer.Exit(DRIFT)
 
 

@@ -142,6 +142,27 @@ class Deliverer:
             self._close(sink.sink_id)
             return False
 
+    def seize(self, sink: Sink) -> tuple[_Open | None, Build | None]:
+        """Take the lease of a sink, whoever holds it, and open its receiver with a new token.
+
+        Returns:
+            The receiver and the build; None if there is nothing to deliver.
+
+        Raises:
+            DeliveryError: the receiver cannot be opened.
+        """
+        with self._conn.transaction():
+            state = sinks.step(self._conn, sink.sink_id, lambda now, at: steps.taken(now, at, self._me))
+        assert state is not None
+        self._close(sink.sink_id)
+        build = self._build(state)
+        return (None, None) if build is None else (self._opened(sink, state, build), build)
+
+    def receiver_of(self, sink: Sink) -> AnyReceiver | None:
+        """Return the receiver that is open for a sink."""
+        one = self._open.get(sink.sink_id)
+        return None if one is None else one.receiver
+
     def close(self) -> None:
         """Close all receivers."""
         for sink_id in list(self._open):
@@ -196,7 +217,7 @@ class Deliverer:
 
     def _opened(self, sink: Sink, state: SinkState, build: Build) -> _Open | None:
         """Return the open receiver; open it with a new token unless this process has it open since its last step."""
-        source = self._source(sink, build)
+        source = self.source(sink, build)
         one = self._open.get(sink.sink_id)
         if (
             one is not None
@@ -266,11 +287,11 @@ class Deliverer:
         changes: dict[str, Change] = {}
         parts: dict[int, list[Change]] = {}
         figures: dict[int, tuple[int, int]] = {}
-        with self._snapshot():
+        with self.snapshot():
             keys = outbox.read(conn, sink.sink_id, MESSAGES)
             if not keys.messages:
                 return False
-            source = self._source(sink, build)
+            source = self.source(sink, build)
             at = Version(self._epoch(sink), version(conn, build.build_id))
             touched = {number for number, _ in keys.keys}
             if one.sliced:
@@ -318,11 +339,11 @@ class Deliverer:
         self._look_at_receiver(sink, one)
         rows = 0
         for _ in range(SLICES):
-            with self._snapshot():
+            with self.snapshot():
                 number = self._differing(sink, one, build)
                 if number is not None:
                     at = Version(self._epoch(sink), version(conn, build.build_id))
-                    changes = self._rows(self._source(sink, build), one, number)
+                    changes = self._rows(self.source(sink, build), one, number)
                     figures = read.build_checksums(conn, build.build_id, [number]).get(number, (0, 0))
             if number is None:
                 following = self._step(sink, one.number, lambda now, at: steps.delivered(now, at, 0, following=True))
@@ -448,7 +469,8 @@ class Deliverer:
         if new is not None:
             one.number = new.number
 
-    def _source(self, sink: Sink, build: Build) -> read.Source:
+    def source(self, sink: Sink, build: Build) -> read.Source:
+        """Return what a sink delivers of a build."""
         return read.source(self._conn, sink.name, build, self._compiler.of(self._conn, build))
 
     def _batch(self, sink: Sink) -> int:
@@ -458,7 +480,8 @@ class Deliverer:
         return sinks.state(self._conn, sink.sink_id)[0].epoch
 
     @contextmanager
-    def _snapshot(self) -> Iterator[None]:
+    def snapshot(self) -> Iterator[None]:
+        """Return a transaction that reads all of one moment."""
         with self._conn.transaction():
             self._conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             yield

@@ -67,11 +67,14 @@ class Source:
     def of_slices(self, ranges: Sequence[Range], *, json: bool) -> str:
         """Return the query for the rows of some slices, in the order of their keys' texts."""
         pairs = ", ".join(f"{quoted(name)}, v.{ident(name)}" for name in self.shape.key)
-        scope = EVERYTHING if ranges == EVERY_SLICE else self.slicing.scope(ranges)[1]
         return (
             f"SELECT jsonb_build_object({pairs})::text, slice__, true, {self._texts('v', json=json)}\n"
-            f"FROM (\n{indent(self.view_of(scope))}\n) AS v\nORDER BY 2, 1"
+            f"FROM (\n{indent(self.view_of(self.scope(ranges)))}\n) AS v\nORDER BY 2, 1"
         )
+
+    def scope(self, ranges: Sequence[Range]) -> str:
+        """Return the condition on rows of the table that they are in some slices."""
+        return EVERYTHING if ranges == EVERY_SLICE else self.slicing.scope(ranges)[1]
 
     def view_of(self, scope: str) -> str:
         """Return the view's SELECT with the slice of each row, over the rows of the table in a scope."""

@@ -20,7 +20,7 @@ class Version(NamedTuple):
     """The state of the metric that a delivery shows. Versions of a sink only grow.
 
     Args:
-        epoch: grows when another build of the metric is shown from then on, and after a restore.
+        epoch: grows when another build of the metric is shown, after a restore, and when slices are compared.
         number: grows with each transaction that changes rows of the build.
     """
 

@@ -15,6 +15,8 @@ from psycopg import sql
 from refold.model.upkeep.outbox import queue
 from refold.postgres.rows import one_row
 
+EVERY = 1_000_000
+"""More messages than a queue holds."""
 TUNED = "fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 2"
 """Storage of a queue's table, whose rows live for moments."""
 

@@ -190,8 +190,11 @@ def stopped(state: SinkState, error: str, status: str) -> SinkState:
 
 
 def collapsed(state: SinkState) -> SinkState:
-    """Return the state after the messages were dropped: slices are compared before it follows messages again."""
-    return _next(state, following=False)
+    """Return the state after the messages were dropped: slices are compared before it follows messages again.
+
+    What is given then has a higher epoch, by which rows that the receiver should not have are told from it.
+    """
+    return _next(state, epoch=state.epoch + 1, following=False)
 
 
 def switched(state: SinkState, build_id: int | None, epoch: int) -> SinkState:

@@ -1,0 +1,118 @@
+"""The audit of a sink: is what the receiver has what the metric says?
+
+The rows of both sides are hashed where they are, slice by slice, and compared. The auditor takes the lease first, and
+opens the receiver with a new token, so that nobody else delivers meanwhile. Slices for which messages wait are left
+out: what they lack is lag, not drift. Slices that differ are given anew by the next deliveries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import psycopg
+
+from refold.model.sink import state as steps
+from refold.model.sql_text import hash_of, ident, indent
+from refold.model.stream.slices import EVERY_SLICE
+from refold.sinks import read
+from refold.sinks.deliver import Deliverer
+from refold.sinks.receiver import Audited, Checksum
+from refold.store import outbox, sinks
+from refold.store.sinks import Sink
+
+ROUNDS = 100
+"""Most turns that deliver what waits before the audit."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkAudit:
+    """The outcome of the audit of a sink.
+
+    Args:
+        sink: its name.
+        projection: the metric.
+        slices: number of slices that were compared.
+        waiting: number of slices that were left out, because messages wait for them.
+        wrong: the slices that differ, in words, with the rows of the metric and of the receiver.
+        skipped: why nothing was compared; None if it was.
+    """
+
+    sink: str
+    projection: str
+    slices: int = 0
+    waiting: int = 0
+    wrong: Sequence[tuple[str, int, int]] = ()
+    skipped: str | None = None
+
+
+def audit(conn: psycopg.Connection, deliverer: Deliverer, sink: Sink, *, dry_run: bool = False) -> SinkAudit:
+    """Compare a metric with what the receiver of a sink has.
+
+    Args:
+        conn: the connection of the deliverer.
+        deliverer: a deliverer of this process; it holds the sink afterwards, until it is released.
+        sink: the sink.
+        dry_run: report slices that differ; give none anew.
+
+    Raises:
+        DeliveryError: the receiver cannot be reached.
+    """
+    outcome = SinkAudit(sink.name, sink.projection)
+    state, _ = sinks.state(conn, sink.sink_id)
+    if state.condition != "active":
+        return _skipped(outcome, f"it is {state.condition}")
+    one, build = deliverer.seize(sink)
+    if one is None or build is None:
+        return _skipped(outcome, "its metric is not live, or the receiver is given everything anew")
+    if not hasattr(one.receiver, "checksums"):
+        return _skipped(outcome, f"a receiver of the kind {sink.kind} cannot be read back")
+    for _ in range(ROUNDS):
+        if not outbox.waits(conn, sink.sink_id) and sinks.state(conn, sink.sink_id)[0].following:
+            break
+        if not deliverer.turn(sink):
+            break
+    with deliverer.snapshot():
+        state, _ = sinks.state(conn, sink.sink_id)
+        if not state.following or one.receiver is not deliverer.receiver_of(sink):
+            return _skipped(outcome, state.error or "the receiver is given everything anew")
+        waiting = {slice_ for slice_, _ in outbox.read(conn, sink.sink_id, outbox.EVERY).keys}
+        source = deliverer.source(sink, build)
+        ours = _checksums(conn, source)
+    theirs = cast(Audited, one.receiver).checksums(None)
+    wrong = [
+        (number, ours.get(number, _NOTHING).rows, theirs.get(number, _NOTHING).rows)
+        for number in sorted(ours.keys() | theirs.keys())
+        if number not in waiting and ours.get(number, _NOTHING) != theirs.get(number, _NOTHING)
+    ]
+    if wrong and not dry_run:
+        with conn.transaction():
+            sinks.step(conn, sink.sink_id, lambda now, _: steps.collapsed(now))
+            sinks.confirm(conn, sink.sink_id, [(number, None, None) for number, *_ in wrong])
+    return SinkAudit(
+        sink.name,
+        sink.projection,
+        len(ours.keys() | theirs.keys()) - len(waiting),
+        len(waiting),
+        [(source.slicing.name(number), here, there) for number, here, there in wrong],
+    )
+
+
+_NOTHING = Checksum(0, 0)
+
+
+def _skipped(outcome: SinkAudit, because: str) -> SinkAudit:
+    return SinkAudit(outcome.sink, outcome.projection, skipped=because)
+
+
+def _checksums(conn: psycopg.Connection, source: read.Source) -> dict[int, Checksum]:
+    """Return the checksums of the metric's rows as the receiver has them, by slice."""
+    hashed = hash_of([f"v.{ident(column.name)}" for column in source.shape.columns])
+    rows = conn.execute(
+        (
+            f"SELECT slice__, count(*), sum({hashed})\n"
+            f"FROM (\n{indent(source.view_of(source.scope(EVERY_SLICE)))}\n) AS v GROUP BY 1"
+        ).encode()
+    ).fetchall()
+    return {int(number): Checksum(int(count), int(hash_)) for number, count, hash_ in rows}
