@@ -14,6 +14,7 @@ from refold.sinks.receiver import KeyedReceiver, SlicedReceiver
 GROUP = "refold.sinks"
 _OWN = {
     "postgres": "refold.sinks.kinds.postgres:PostgresReceiver",
+    "webhook": "refold.sinks.kinds.webhook.receiver:WebhookReceiver",
 }
 
 Kind = type[KeyedReceiver] | type[SlicedReceiver]

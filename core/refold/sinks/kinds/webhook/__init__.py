@@ -1,0 +1,1 @@
+"""Sinks of the kind `webhook`: rows are posted to a URL, signed as Standard Webhooks asks."""
