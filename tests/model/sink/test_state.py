@@ -73,7 +73,7 @@ def test_paused_and_stopped_sinks_deliver_nothing_until_resumed() -> None:
 def test_batches_shrink_at_once_and_grow_slowly() -> None:
     small = steps.delivered(FIRST, NOW, 10, batch=3)
     assert small.batch == 3
-    assert steps.delivered(small, NOW, 3).batch == 6
+    assert steps.delivered(small, NOW, 3).batch == 4
     assert steps.delivered(replace(FIRST, batch=900), NOW, 3).batch == steps.BATCH
 
 

@@ -136,7 +136,8 @@ def delivered(
         retry_at=None,
         error=None,
         status=None,
-        batch=batch or min(BATCH, state.batch * 2),
+        # Slowly, for each step too many is a delivery that is refused.
+        batch=batch or min(BATCH, state.batch + 1 + state.batch // 8),
         delivered=state.delivered + rows,
         delivered_at=now if rows else state.delivered_at,
         following=state.following if following is None else following,
