@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
@@ -34,15 +33,15 @@ class Csv:
         self.ending = ".csv" + packing.ending
 
     def write(self, file: BinaryIO, rows: Iterable[Change]) -> None:
-        with self._packing.writer(file) as packed, io.TextIOWrapper(packed, "utf-8", newline="") as text:
+        with self._packing.writer(file) as text:
             text.write(_line(self._names))
             for change in rows:
                 assert change.values is not None
                 text.write(_line(change.values))
 
     def read(self, file: BinaryIO) -> Iterator[Row]:
-        with self._packing.reader(file) as packed:
-            records = _records(packed)
+        with self._packing.reader(file) as text:
+            records = _records(text)
             header = next(records, None)
             if header != self._names:
                 raise Damaged(f"the header is not {','.join(self._names)}")
@@ -60,11 +59,11 @@ def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if _MUST_QUOTE.search(text) else text
 
 
-def _records(packed: BinaryIO) -> Iterator[Row]:
+def _records(lines: Iterable[str]) -> Iterator[Row]:
     """Yield the fields of each record; a record ends with the line at which its quotes are closed."""
     pending: list[str] = []
     quotes = 0
-    for line in io.TextIOWrapper(packed, "utf-8", newline="\n"):
+    for line in lines:
         pending.append(line)
         quotes += line.count('"')
         if quotes % 2 == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
@@ -39,7 +38,7 @@ class Jsonl:
         self.ending = ".jsonl" + packing.ending
 
     def write(self, file: BinaryIO, rows: Iterable[Change]) -> None:
-        with self._packing.writer(file) as packed, io.TextIOWrapper(packed, "utf-8", newline="") as text:
+        with self._packing.writer(file) as text:
             for change in rows:
                 if self._doubtful:
                     self._check(change)
@@ -47,8 +46,8 @@ class Jsonl:
                 text.write(change.json.replace("\r", " ").replace("\n", " ") + "\n")
 
     def read(self, file: BinaryIO) -> Iterator[Row]:
-        with self._packing.reader(file) as packed:
-            for line in io.TextIOWrapper(packed, "utf-8", newline="\n"):
+        with self._packing.reader(file) as text:
+            for line in text:
                 if not line.endswith("\n"):
                     raise Damaged("the file ends within a line")
                 try:

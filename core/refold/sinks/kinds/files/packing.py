@@ -6,13 +6,14 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import BinaryIO, cast
+from contextlib import ExitStack, contextmanager
+from typing import BinaryIO, TextIO, cast
 
 from refold.sinks.kinds.files.file_format import Damaged
 from refold.sinks.kinds.files.options import Compression
 
 _LEVEL = 6
+_BUFFER_BYTES = 1 << 16
 
 
 class Packing:
@@ -27,30 +28,33 @@ class Packing:
         self.ending = ".gz" if self._is_gzip else ""
 
     @contextmanager
-    def writer(self, file: BinaryIO) -> Iterator[BinaryIO]:
-        """Yield a stream whose bytes arrive in the file, which stays open."""
-        if self._is_gzip:
-            # A name or a time in the header would make other bytes of the same rows.
-            with gzip.GzipFile("", "wb", _LEVEL, file, mtime=0) as packed:
-                yield cast(BinaryIO, packed)
-            return
-        buffer = io.BufferedWriter(_Borrowed(file), 1 << 16)
-        yield cast(BinaryIO, buffer)
-        buffer.close()
+    def writer(self, file: BinaryIO) -> Iterator[TextIO]:
+        """Yield a stream whose text arrives in the file, which stays open."""
+        with ExitStack() as stack:
+            if self._is_gzip:
+                # A name or a time in the header would make other bytes of the same rows.
+                packed = stack.enter_context(gzip.GzipFile("", "wb", _LEVEL, file, mtime=0))
+            else:
+                packed = stack.enter_context(io.BufferedWriter(_Borrowed(file), _BUFFER_BYTES))
+            yield stack.enter_context(io.TextIOWrapper(packed, "utf-8", newline=""))
 
     @contextmanager
-    def reader(self, file: BinaryIO) -> Iterator[BinaryIO]:
-        """Yield a stream of the unpacked bytes.
+    def reader(self, file: BinaryIO) -> Iterator[TextIO]:
+        """Yield a stream of the file's text, whose lines end with a line feed and keep it; the file stays open.
 
         Raises:
             Damaged: what is read is not gzip, or not UTF-8.
         """
-        try:
-            yield cast(BinaryIO, gzip.GzipFile(fileobj=file, mode="rb")) if self._is_gzip else file
-        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-            raise Damaged(f"cannot unpack it: {error}") from None
-        except UnicodeDecodeError:
-            raise Damaged("it is not UTF-8") from None
+        with ExitStack() as stack:
+            packed = stack.enter_context(gzip.GzipFile(fileobj=file, mode="rb")) if self._is_gzip else file
+            text = io.TextIOWrapper(cast(BinaryIO, packed), "utf-8", newline="\n")
+            stack.callback(text.detach)
+            try:
+                yield text
+            except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+                raise Damaged(f"cannot unpack it: {error}") from None
+            except UnicodeDecodeError:
+                raise Damaged("it is not UTF-8") from None
 
 
 class _Borrowed(io.RawIOBase):

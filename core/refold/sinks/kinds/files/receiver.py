@@ -20,7 +20,7 @@ from refold.sinks.kinds.files.options import Options, checked_url
 from refold.sinks.kinds.files.packing import Packing
 from refold.sinks.kinds.files.parquet_format import Parquet
 from refold.sinks.kinds.files.store import Store, open_store
-from refold.sinks.receiver import Change, Misconfigured, Shape, Unavailable, Version
+from refold.sinks.receiver import Change, DeliveryError, Misconfigured, Shape, Unavailable, Version
 from refold.sinks.secrets import is_reference, resolve, resolve_optional
 
 _PING = ".refold-ping"
@@ -89,7 +89,8 @@ class Files:
             Misconfigured: access is denied, or the bucket is gone.
             NotOwner: another database has taken the folder over.
         """
-        present = (change for change in rows if change.values is not None)
+        failed: list[Exception] = []
+        present = _present(rows, failed)
         first = next(present, None)
         name = self._name(slice_)
         if first is None:
@@ -97,9 +98,14 @@ class Files:
             self._store.remove(name)
         else:
             whole = itertools.chain([first], present)
-            self._store.replace(
-                name, lambda file: self._form.write(file, whole), before=lambda: self._refuse_stale(version)
-            )
+            try:
+                self._store.replace(
+                    name, lambda file: self._form.write(file, whole), before=lambda: self._refuse_stale(version)
+                )
+            except DeliveryError:
+                if failed:
+                    raise failed[0] from None
+                raise
         for other in self._stale.pop(slice_, ()):
             self._store.remove(other)
         if self._given is None or self._given < version:
@@ -181,6 +187,15 @@ class Files:
                 raise Misconfigured(f"url: {self._shown} holds no address", remedy=_sentence(str(error))) from None
         storage = _resolved(self._options.storage, "storage", hidden)
         return open_store(url, storage, self._shown, hidden)
+
+
+def _present(rows: Iterable[Change], failed: list[Exception]) -> Iterator[Change]:
+    """Yield the rows that are there. An error of whoever reads them is kept: it is none of the store."""
+    try:
+        yield from (change for change in rows if change.values is not None)
+    except Exception as error:
+        failed.append(error)
+        raise
 
 
 def _form(shape: Shape, options: Options) -> FileFormat:
