@@ -133,6 +133,32 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     assert names(tmp_path) == ["_refold.json", "slice-7.parquet"]
 
 
+def test_another_process_may_open_the_folder_meanwhile(tmp_path: Path) -> None:
+    files = folder(tmp_path)
+
+    def rows() -> Iterator[Change]:
+        yield from purchases(1)
+        assert len(names(tmp_path)) == 2, "the unfinished file is there"
+        folder(tmp_path).ping()
+        yield from purchases(2)
+
+    files.replace(ONE, 7, rows())
+    assert list(files.rows(7)) == values(purchases(1, 2))
+
+
+def test_an_unfinished_file_that_a_person_removed(tmp_path: Path) -> None:
+    files = folder(tmp_path)
+
+    def rows() -> Iterator[Change]:
+        yield from purchases(1)
+        next(tmp_path.glob(".refold-*")).unlink()
+
+    with pytest.raises(Unavailable, match="was removed"):
+        files.replace(ONE, 7, rows())
+    files.replace(ONE, 7, purchases(1))
+    assert list(files.rows(7)) == values(purchases(1))
+
+
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("ours")
     files = folder(tmp_path)

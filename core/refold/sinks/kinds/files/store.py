@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import glob
+import errno
+import fcntl
 import hashlib
 import importlib
 import os
@@ -11,10 +12,10 @@ import secrets
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import IO, Any, BinaryIO, Protocol
 
 from refold.sinks.kinds.files.failures import failure
-from refold.sinks.receiver import DeliveryError, Misconfigured
+from refold.sinks.receiver import DeliveryError, Misconfigured, Unavailable
 
 Fill = Callable[[BinaryIO], None]
 """Writes the content of a file."""
@@ -119,9 +120,7 @@ class LocalFolder:
             if not self._folder.is_dir():
                 self._folder.mkdir(exist_ok=True)
                 _flush_folder(self._folder.parent)
-            for path in self._folder.iterdir():
-                if path.name.startswith(_TEMPORARY):
-                    path.unlink(missing_ok=True)
+            _remove_abandoned(self._folder, _TEMPORARY)
 
     def names(self) -> list[str]:
         with self._told("cannot list"):
@@ -144,11 +143,12 @@ class LocalFolder:
         try:
             with self._told("cannot write", name):
                 with temporary.open("xb") as file:
+                    _hold(file)
                     fill(file)
                     file.flush()
                     os.fsync(file.fileno())
-                before()
-                os.replace(temporary, self._folder / name)
+                    before()
+                    _rename(temporary, self._folder / name)
                 # Without it, a power failure could bring the old file back after the version moved on.
                 _flush_folder(self._folder)
         except BaseException:
@@ -211,10 +211,8 @@ class ObjectStore:
             raise failure(error, f"cannot open {shown}", hidden) from error
 
     def prepare(self) -> None:
-        pattern = os.path.join(glob.escape(tempfile.gettempdir()), glob.escape(self._spool) + "*")
-        for left in glob.glob(pattern):
-            with contextlib.suppress(OSError):
-                os.unlink(left)
+        with contextlib.suppress(OSError):
+            _remove_abandoned(Path(tempfile.gettempdir()), self._spool)
 
     def names(self) -> list[str]:
         with self._told("cannot list"):
@@ -251,6 +249,7 @@ class ObjectStore:
         with contextlib.ExitStack() as stack:
             try:
                 file = stack.enter_context(tempfile.NamedTemporaryFile(prefix=self._spool))
+                _hold(file)
                 fill(file)  # type: ignore[arg-type]
                 file.flush()
             except OSError as error:
@@ -279,9 +278,34 @@ def _says_no_bucket(error: BaseException) -> bool:
     return isinstance(response, dict) and response.get("Error", {}).get("Code") == "NoSuchBucket"
 
 
+def _hold(file: IO[bytes]) -> None:
+    """Lock an unfinished file, as long as it is open and its process lives. Not every file system has locks."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _remove_abandoned(folder: Path, beginning: str) -> None:
+    """Remove the unfinished files of processes that are gone. Another that delivers at this moment holds its own."""
+    for path in folder.iterdir():
+        if path.name.startswith(beginning):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+def _rename(temporary: Path, target: Path) -> None:
+    try:
+        os.replace(temporary, target)
+    except FileNotFoundError:
+        raise Unavailable(f"the unfinished file of {target} was removed") from None
+
+
 def _flush_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise  # those file systems cannot flush a folder, or need not
     finally:
         os.close(descriptor)
