@@ -1,13 +1,22 @@
 """What a file holds comes back as the texts that were delivered, of every type and in every format."""
 
 import importlib
+import io
 import json
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from refold.sinks.kinds.files.array_text import array_text, elements
+from refold.sinks.kinds.files.column_kinds import ColumnKind
+from refold.sinks.kinds.files.csv_format import Csv
+from refold.sinks.kinds.files.json_text import postgres_text
+from refold.sinks.kinds.files.options import Compression
+from refold.sinks.kinds.files.packing import Packing
 from refold.sinks.receiver import Change, Refused
 from tests.support.folders import ONE, change, folder, shape
 
@@ -62,8 +71,6 @@ def as_json(kind: str, text: str | None) -> str:
     if text is None or kind in ("json", "jsonb"):
         return "null" if text is None else text
     if kind.endswith("[]"):
-        from refold.sinks.kinds.files.array_text import elements
-
         return "[" + ",".join(as_json(kind[:-2], one) for one in elements(text)) + "]"
     if kind.split("(")[0] in _NUMBERS and text[-1].isdigit():
         return text
@@ -89,6 +96,25 @@ def test_values_come_back_as_they_were_given(tmp_path: Path, format: str, kind: 
         ],
     )
     assert list(files.rows(1)) == given
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0") | st.sampled_from('",\\{}\r\n\t. '))
+
+
+@given(st.lists(st.tuples(st.none() | TEXTS, st.none() | TEXTS)), st.sampled_from(["none", "gzip"]))
+def test_any_texts_come_back_from_csv(rows: list[tuple[str | None, str | None]], compression: Compression) -> None:
+    of = shape(("a", "text"), ("b", "text"))
+    format = Csv(of.columns, Packing(compression))
+    file = io.BytesIO()
+    format.write(file, [change(of, *row) for row in rows])
+    file.seek(0)
+    assert list(format.read(file)) == rows
+
+
+@given(st.lists(st.none() | TEXTS))
+def test_any_texts_come_back_from_arrays(texts: list[str | None]) -> None:
+    assert elements(array_text(texts)) == texts
+    assert postgres_text(json.dumps(texts, indent=1), ColumnKind("text", is_array=True)) == array_text(texts)
 
 
 @pytest.mark.parametrize("format", ["parquet", "csv", "jsonl"])

@@ -30,12 +30,9 @@ _PACKAGES = {
     "gcs": "gcsfs",
     "az": "adlfs",
     "abfs": "adlfs",
-    "abfss": "adlfs",
-    "oss": "ossfs",
-    "oci": "ocifs",
 }
 """The object stores, in which a file appears whole or not at all, and the package that speaks to each."""
-_AZURE = ("az", "abfs", "abfss")
+_AZURE = ("az", "abfs")
 
 
 class Store(Protocol):
