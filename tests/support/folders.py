@@ -17,7 +17,7 @@ TWO = Version(1, 2)
 def shape(*columns: tuple[str, str], sink: str = "lake", projection: str = "purchases") -> Shape:
     """The shape of rows; the first column is the key."""
     named = tuple(Column(*column) for column in columns)
-    return Shape(sink, projection, named, named[:1] and (named[0].name,))
+    return Shape(sink, projection, named, (named[0].name,))
 
 
 PURCHASES = shape(("day", "date"), ("users", "bigint"), ("amount", "numeric(10,2)"), ("note", "text"))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import boto3
+import boto3  # type: ignore[import-untyped]
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
@@ -66,8 +67,8 @@ class ObjectStore:
         self.requests.append((method, path))
         refused = self.judge(method, path)
         if refused is None:
-            return self._moto(environ, start)  # type: ignore[no-any-return, no-untyped-call]
-        environ["wsgi.input"].read()
+            return self._moto(environ, start)  # type: ignore[no-any-return]
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         status, code = refused
         body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no: {code}</Message></Error>".encode()
         start(_REASONS[status], [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
@@ -79,6 +80,8 @@ def object_store() -> Iterator[ObjectStore]:
     """A server with the empty bucket `lake`."""
     store = ObjectStore()
     try:
+        # All servers of a process share what they hold.
+        urllib.request.urlopen(f"{store.url}/moto-api/reset", b"").close()
         client = store.client()
         client.create_bucket(Bucket="lake")
         client.close()

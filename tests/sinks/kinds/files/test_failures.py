@@ -62,6 +62,8 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (StatusOf("code", 403), Misconfigured, "403"),
         (StatusOf("status", 429), Unavailable, "429"),
         (type("NoCredentialsError", (Exception,), {})("Unable to locate credentials"), Misconfigured, ""),
+        (TypeError("unexpected keyword argument"), Misconfigured, ""),
+        (ValueError("Invalid endpoint"), Misconfigured, ""),
         (RuntimeError("anything else"), Unavailable, ""),
     ],
 )

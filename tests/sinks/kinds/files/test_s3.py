@@ -146,7 +146,7 @@ def test_denied_access(store: ObjectStore, code: str) -> None:
     with pytest.raises(Misconfigured, match=code):
         files.replace(TWO, 7, purchases(2))
     store.judge = lambda method, path: (403, code)
-    with pytest.raises(Misconfigured, match=code) as told:
+    with pytest.raises(Misconfigured, match="403") as told:  # the answer to HEAD has no body
         lake(store)
     assert SECRET not in f"{told.value} {told.value.remedy} {told.value!r} {told.value.__cause__!r}"
 
@@ -159,7 +159,7 @@ def test_a_store_that_is_away(store: ObjectStore) -> None:
 
 
 def test_options_that_the_store_does_not_know(store: ObjectStore) -> None:
-    with pytest.raises(Misconfigured, match="cannot be opened with these options"):
+    with pytest.raises(Misconfigured, match="no_such_option"):
         folder(URL, storage=store.storage(config_kwargs={"no_such_option": 1}))
 
 

@@ -46,6 +46,9 @@ def failure(error: Exception, doing: str, hidden: Collection[str] = ()) -> Deliv
         return Misconfigured(message, remedy="Correct the url, or create the folder or bucket.")
     if any(type(one).__name__ in _NO_LOGIN for one in _chain(error)):
         return Misconfigured(message, remedy="Give credentials in [files.storage], as env:NAME or file:/path.")
+    if isinstance(error, TypeError | ValueError):
+        # Some libraries look at their options at the first request only.
+        return Misconfigured(message, remedy="Correct [files.storage].")
     return Unavailable(message)
 
 

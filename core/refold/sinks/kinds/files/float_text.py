@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterator
+from decimal import Decimal
 from fractions import Fraction
 
 _PLAIN_BELOW = {24: 6, 53: 15}
@@ -44,17 +46,35 @@ def _shortest(value: float, bits: int) -> tuple[str, int]:
     """Return digits without zeros at their end, and the decimal exponent of the first."""
     if bits == 53:
         digits, exponent = _parts(repr(value))
-        if value < 2**53 or _is_within(digits, exponent, value, bits):
-            return digits, exponent
-    for count in range(0, _MOST_DIGITS[bits] - 1):
-        digits, exponent = _parts(f"{value:.{count}e}")
         if _is_within(digits, exponent, value, bits):
             return digits, exponent
+    for count in range(_MOST_DIGITS[bits] - 1):
+        for text in _candidates(value, count):
+            if _rounded(text, bits) == value and _is_within(*_parts(text), value, bits):
+                return _parts(text)
     return _parts(f"{value:.{_MOST_DIGITS[bits] - 1}e}")
 
 
+def _candidates(value: float, places: int) -> Iterator[str]:
+    nearest = f"{value:.{places}e}"
+    yield nearest
+    if math.frexp(value)[0] == 0.5:
+        # Below a power of two the floats are twice as dense: the next decimal above may stand for it instead.
+        decimal = Decimal(nearest)
+        yield f"{decimal + Decimal((0, (1,), int(decimal.as_tuple().exponent))):e}"
+
+
+def _rounded(text: str, bits: int) -> float:
+    try:
+        return float(text) if bits == 53 else float(struct.unpack("<f", struct.pack("<f", float(text)))[0])
+    except OverflowError:
+        return math.inf
+
+
 def _is_within(digits: str, exponent: int, value: float, bits: int) -> bool:
-    """Return whether a decimal is nearer to the value than to its neighbours; PostgreSQL writes no decimal halfway."""
+    """Return whether a decimal that rounds to the value does not lie halfway to another: PostgreSQL writes no such."""
+    if value < 2**bits:
+        return True  # here, whatever lies halfway has more digits than any float needs
     decimal = Fraction(int(digits)) * Fraction(10) ** (exponent - len(digits) + 1)
     exact, below, over = Fraction(value), Fraction(_neighbour(value, -1, bits)), _neighbour(value, 1, bits)
     # Above the largest float there is infinity: the next one would be as far away as the one below.

@@ -31,12 +31,13 @@ class Packing:
     def writer(self, file: BinaryIO) -> Iterator[TextIO]:
         """Yield a stream whose text arrives in the file, which stays open."""
         with ExitStack() as stack:
+            packed: io.BufferedIOBase
             if self._is_gzip:
                 # A name or a time in the header would make other bytes of the same rows.
                 packed = stack.enter_context(gzip.GzipFile("", "wb", _LEVEL, file, mtime=0))
             else:
                 packed = stack.enter_context(io.BufferedWriter(_Borrowed(file), _BUFFER_BYTES))
-            yield stack.enter_context(io.TextIOWrapper(packed, "utf-8", newline=""))
+            yield stack.enter_context(io.TextIOWrapper(cast(BinaryIO, packed), "utf-8", newline=""))
 
     @contextmanager
     def reader(self, file: BinaryIO) -> Iterator[TextIO]:

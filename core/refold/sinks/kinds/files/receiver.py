@@ -12,11 +12,12 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, ClassVar
 
+from refold.sinks.kinds.files import options as given
 from refold.sinks.kinds.files.csv_format import Csv
 from refold.sinks.kinds.files.file_format import Damaged, FileFormat, Row
 from refold.sinks.kinds.files.jsonl_format import Jsonl
 from refold.sinks.kinds.files.marker import NAME, Marker, check_owner, read_marker
-from refold.sinks.kinds.files.options import Options, checked_url
+from refold.sinks.kinds.files.options import checked_url
 from refold.sinks.kinds.files.packing import Packing
 from refold.sinks.kinds.files.parquet_format import Parquet
 from refold.sinks.kinds.files.store import Store, open_store
@@ -35,10 +36,10 @@ class Files:
         owner: the token that the database keeps for this sink; a folder that has another one is not written.
     """
 
-    Options: ClassVar[type[Options]] = Options
+    Options: ClassVar[type[given.Options]] = given.Options
     needs_json: ClassVar[bool] = True
 
-    def __init__(self, options: Options, owner: str = "") -> None:
+    def __init__(self, options: given.Options, owner: str = "") -> None:
         self._options = options
         self._owner = owner
         self._shown = options.url
@@ -106,8 +107,9 @@ class Files:
                 if failed:
                     raise failed[0] from None
                 raise
-        for other in self._stale.pop(slice_, ()):
+        for other in self._stale.get(slice_, ()):
             self._store.remove(other)
+        self._stale.pop(slice_, None)
         if self._given is None or self._given < version:
             self._write_marker(version)
 
@@ -198,7 +200,7 @@ def _present(rows: Iterable[Change], failed: list[Exception]) -> Iterator[Change
         raise
 
 
-def _form(shape: Shape, options: Options) -> FileFormat:
+def _form(shape: Shape, options: given.Options) -> FileFormat:
     if options.format == "parquet":
         return Parquet(shape.columns, options.compressed)
     kind = Csv if options.format == "csv" else Jsonl

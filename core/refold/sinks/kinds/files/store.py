@@ -201,9 +201,6 @@ class ObjectStore:
             raise Misconfigured(
                 f"url: {protocol}:// needs a package that is not installed", remedy=f"Run `pip install {package}`."
             ) from None
-        except (TypeError, ValueError) as error:
-            told = failure(error, f"{shown} cannot be opened with these options", hidden)
-            raise Misconfigured(str(told), remedy="Correct [files.storage].") from None
         except Exception as error:
             raise failure(error, f"cannot open {shown}", hidden) from error
 
