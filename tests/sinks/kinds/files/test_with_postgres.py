@@ -84,6 +84,15 @@ def test_rows_come_back_with_their_hashes(session: Connection, tmp_path: Path, f
     check(session, of, list(files.rows(1)))
 
 
+def test_json_lines_of_plain_types_come_back(session: Connection, tmp_path: Path) -> None:
+    """These are read in another way than lists and objects."""
+    columns = {kind: texts for kind, texts in HERE.items() if "[" not in kind and kind not in ("jsonb", "int4range")}
+    of, rows = metric(session, columns)
+    files = folder(tmp_path, of, format="jsonl")
+    files.replace(ONE, 1, rows)
+    check(session, of, list(files.rows(1)))
+
+
 def test_csv_holds_all_that_the_others_refuse(session: Connection, tmp_path: Path) -> None:
     columns = {
         "date": ["infinity", "0044-03-15 BC", "5874897-12-31"],

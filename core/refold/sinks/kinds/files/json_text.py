@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 
 from refold.sinks.kinds.files.array_text import array_text
 from refold.sinks.kinds.files.column_kinds import ColumnKind
 
-_DECODER = json.JSONDecoder(parse_float=str, parse_int=str)
+_DECODER = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)
 _BLANK = re.compile(r"[ \t\r\n]*")
 _TIMESTAMP = re.compile(r"T(.*?)(?:([+-]\d\d)(?::00)?)?$")
 
@@ -29,6 +30,24 @@ def members(text: str) -> dict[str, str]:
         found[name], at = _value(text, _skip(text, at + 1), "}")
     _finish(text, at)
     return found
+
+
+def plain_members(text: str, kinds: Mapping[str, ColumnKind]) -> dict[str, str | None]:
+    """Return the texts of the members of a JSON object that holds neither lists nor objects. Pure.
+
+    It gives what `postgres_text` gives for each of `members`, several times as fast.
+
+    Args:
+        text: the object.
+        kinds: the type of each member; none is an array or JSON.
+
+    Raises:
+        ValueError: the text is not such an object, or has other members.
+    """
+    found = _DECODER.decode(text)
+    if not isinstance(found, dict) or found.keys() != kinds.keys():
+        raise ValueError("it is not an object with these members")
+    return {name: _plain_text(value, kinds[name]) for name, value in found.items()}
 
 
 def items(text: str) -> list[str]:
@@ -68,9 +87,19 @@ def postgres_text(raw: str, kind: ColumnKind) -> str | None:
         raise ValueError("is an object or a list")
     if raw[0] != '"':
         return raw
-    text: str = json.loads(raw)
-    # JSON has 2026-03-02T10:00:00+00:00 for 2026-03-02 10:00:00+00.
-    return _TIMESTAMP.sub(_with_blank, text) if kind.name.startswith("timestamp ") else text
+    return _plain_text(json.loads(raw), kind)
+
+
+def _plain_text(value: object, kind: ColumnKind) -> str | None:
+    """Return the text for a value that the decoder returned; it leaves numbers as texts."""
+    if isinstance(value, str):
+        # JSON has 2026-03-02T10:00:00+00:00 for 2026-03-02 10:00:00+00.
+        return _TIMESTAMP.sub(_with_blank, value) if kind.name.startswith("timestamp ") else value
+    if isinstance(value, bool):
+        return "t" if value else "f"
+    if value is None:
+        return None
+    raise ValueError("it holds an object or a list")
 
 
 def _array(raw: str, element: ColumnKind) -> str:

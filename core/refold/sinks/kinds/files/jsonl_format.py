@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from refold.sinks.kinds.files.column_kinds import ColumnKind, kind_of
 from refold.sinks.kinds.files.file_format import Damaged, Row, refused
-from refold.sinks.kinds.files.json_text import members, postgres_text
+from refold.sinks.kinds.files.json_text import members, plain_members, postgres_text
 from refold.sinks.kinds.files.packing import Packing
 from refold.sinks.receiver import Change, Column
 
@@ -28,10 +28,10 @@ class Jsonl:
     """
 
     def __init__(self, columns: Sequence[Column], packing: Packing) -> None:
-        self._columns = tuple((column.name, kind_of(column.type)) for column in columns)
+        self._kinds = {column.name: kind_of(column.type) for column in columns}
         self._doubtful = tuple(
             (place, name, kind)
-            for place, (name, kind) in enumerate(self._columns)
+            for place, (name, kind) in enumerate(self._kinds.items())
             if kind.is_array or kind.name not in _PLAIN
         )
         self._packing = packing
@@ -51,13 +51,19 @@ class Jsonl:
                 if not line.endswith("\n"):
                     raise Damaged("the file ends within a line")
                 try:
-                    found = members(line)
-                    if tuple(found) != tuple(name for name, _ in self._columns):
-                        raise ValueError(f"it has the members {', '.join(found)}")
-                    row = tuple(postgres_text(found[name], kind) for name, kind in self._columns)
+                    row = self._row(line)
                 except ValueError as error:
                     raise Damaged(f"cannot read the line {line[:60]!r}: {error}") from None
                 yield row
+
+    def _row(self, line: str) -> Row:
+        if not self._doubtful:
+            texts = plain_members(line, self._kinds)
+            return tuple(texts[name] for name in self._kinds)
+        found = members(line)
+        if found.keys() != self._kinds.keys():
+            raise ValueError(f"it has the members {', '.join(found)}")
+        return tuple(postgres_text(found[name], kind) for name, kind in self._kinds.items())
 
     def _check(self, change: Change) -> None:
         assert change.values is not None
