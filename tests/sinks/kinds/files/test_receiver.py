@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from refold.sinks.kinds.files import Files, Options
 from refold.sinks.kinds.files.file_format import Damaged
-from refold.sinks.receiver import Change, Misconfigured, NotOwner, Refused, Unavailable, Version
+from refold.sinks.receiver import Change, Misconfigured, NotOwner, Refused, SlicedReceiver, Unavailable, Version
 from tests.support.folders import ONE, PURCHASES, TWO, change, folder, names, purchases, shape, values
 
 FORMATS = ("parquet", "csv", "jsonl")
@@ -17,6 +19,22 @@ FORMATS = ("parquet", "csv", "jsonl")
 
 def reopened(path: Path, owner: str = "", **options: object) -> Version | None:
     return Files(Options.model_validate({"url": str(path)} | options), owner).open(PURCHASES)
+
+
+def test_it_is_a_receiver_of_slices(tmp_path: Path) -> None:
+    receiver: SlicedReceiver = Files(Options(url=str(tmp_path)))
+    assert receiver.open(PURCHASES) is None
+
+
+def test_only_what_is_used_is_imported(tmp_path: Path) -> None:
+    program = f"""
+import sys
+from tests.support.folders import ONE, folder, purchases
+folder({str(tmp_path)!r}, format="csv").replace(ONE, 1, purchases(1))
+print([name for name in ("pyarrow", "fsspec", "psycopg") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 @pytest.mark.parametrize("format", FORMATS)

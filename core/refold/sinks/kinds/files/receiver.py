@@ -12,12 +12,13 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, ClassVar
 
-from refold.sinks.kinds.files import options as given
+from pydantic import BaseModel
+
+from refold.sinks.kinds.files import options as file_options
 from refold.sinks.kinds.files.csv_format import Csv
 from refold.sinks.kinds.files.file_format import Damaged, FileFormat, Row
 from refold.sinks.kinds.files.jsonl_format import Jsonl
 from refold.sinks.kinds.files.marker import NAME, Marker, check_owner, read_marker
-from refold.sinks.kinds.files.options import checked_url
 from refold.sinks.kinds.files.packing import Packing
 from refold.sinks.kinds.files.parquet_format import Parquet
 from refold.sinks.kinds.files.store import Store, open_store
@@ -36,10 +37,10 @@ class Files:
         owner: the token that the database keeps for this sink; a folder that has another one is not written.
     """
 
-    Options: ClassVar[type[given.Options]] = given.Options
+    Options: ClassVar[type[BaseModel]] = file_options.Options
     needs_json: ClassVar[bool] = True
 
-    def __init__(self, options: given.Options, owner: str = "") -> None:
+    def __init__(self, options: file_options.Options, owner: str = "") -> None:
         self._options = options
         self._owner = owner
         self._shown = options.url
@@ -184,7 +185,7 @@ class Files:
         if is_reference(url):
             hidden.append(resolve(url, "url"))
             try:
-                url = checked_url(hidden[0])
+                url = file_options.checked_url(hidden[0])
             except ValueError as error:
                 raise Misconfigured(f"url: {self._shown} holds no address", remedy=_sentence(str(error))) from None
         storage = _resolved(self._options.storage, "storage", hidden)
@@ -200,7 +201,7 @@ def _present(rows: Iterable[Change], failed: list[Exception]) -> Iterator[Change
         raise
 
 
-def _form(shape: Shape, options: given.Options) -> FileFormat:
+def _form(shape: Shape, options: file_options.Options) -> FileFormat:
     if options.format == "parquet":
         return Parquet(shape.columns, options.compressed)
     kind = Csv if options.format == "csv" else Jsonl
