@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -63,7 +63,7 @@ def test_random_histories(
     text = METRICS[metric]
     scratch.deploy_one(metric, text)
     sink = deploy_sink(scratch.worker, "copy", to_webhook(metric, receiver.url))
-    steps = {
+    steps: dict[str, Callable[[], object]] = {
         "events": lambda: scratch.append(
             chance.randint(1, 5), user_id=chance.choice(("ann", "ben", None)), action=chance.choice("ab")
         ),

@@ -377,7 +377,7 @@ class Deliverer:
         if one.lists:
             found = sinks.key_slices(self._conn, sink.sink_id) - known
         elif not known and hasattr(one.receiver, "slices"):
-            found = cast(Audited, one.receiver).slices()
+            found = set(cast(Audited, one.receiver).slices())
         else:
             return
         if found:

@@ -7,7 +7,7 @@ meanwhile. It may call again with what was given before: after a crash, or becau
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -168,12 +168,29 @@ class SlicedReceiver(Receiver, Protocol):
 class Audited(Protocol):
     """A receiver whose rows can be read back."""
 
-    def slices(self) -> set[int]:
+    def slices(self) -> Collection[int]:
         """Return the slices of which the receiver has rows."""
         ...
 
     def checksums(self, slices: Sequence[int] | None) -> Mapping[int, Checksum]:
         """Return the checksums of what the receiver has, by slice, computed from its rows as Postgres hashes them."""
+        ...
+
+
+class Readable(Protocol):
+    """A receiver whose rows can be read back, but that cannot hash them: the audit does."""
+
+    def slices(self) -> Collection[int]:
+        """Return the slices of which the receiver has rows."""
+        ...
+
+    def rows(self, slice_: int) -> Iterable[tuple[str | None, ...]]:
+        """Yield the rows of a slice as they were given.
+
+        Raises:
+            Damaged: what the receiver has is not what was delivered.
+            DeliveryError: as for `deliver`.
+        """
         ...
 
 
@@ -224,3 +241,8 @@ class Gone(DeliveryError):
 class NotOwner(DeliveryError):
     """Another database delivers to this receiver: this one may be a copy. It delivers nothing until a person claims
     it."""
+
+
+class Damaged(DeliveryError):
+    """What the receiver has of a slice is not what was delivered: somebody else has changed it, or it is of an older
+    form of the metric. The slice has to be delivered again."""

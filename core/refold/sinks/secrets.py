@@ -1,7 +1,4 @@
-"""References to secrets in files of sinks: `env:NAME` and `file:/path`, read where deliveries are made.
-
-The value is in no file of the project, in no table, and in no message.
-"""
+"""References to secrets: a sink's file names where a secret is, and never holds it."""
 
 from __future__ import annotations
 
@@ -10,40 +7,53 @@ from pathlib import Path
 
 from refold.sinks.receiver import Misconfigured
 
-PREFIXES = ("env:", "file:")
+_PREFIXES = ("env:", "file:")
+
+
+def is_reference(text: str) -> bool:
+    """Return whether a text names an environment variable or a file instead of being the value. Pure."""
+    return text.startswith(_PREFIXES)
 
 
 def resolve(reference: str, what: str) -> str:
-    """Return the value of `env:NAME` or `file:/path`, without one newline at its end.
+    """Return the value that a reference names.
 
     Args:
-        reference: the reference.
-        what: words for the value, for the message.
+        reference: `env:NAME` or `file:/path`.
+        what: the option that holds the reference, for messages.
 
     Raises:
-        Misconfigured: there is no such variable or file here, or it is empty.
+        Misconfigured: the text is no reference, or what it names is missing; the message has the reference, no value.
     """
     kind, _, name = reference.partition(":")
     if kind == "env":
-        value = os.environ.get(name, "")
-    else:
-        try:
-            value = Path(name).read_text(encoding="utf-8").removesuffix("\n")
-        except OSError as error:
+        value = os.environ.get(name)
+        if value is None:
             raise Misconfigured(
-                f"{what}: {reference} cannot be read: {error.strerror}",
-                remedy=f"Make {name} readable for the deliverer.",
+                f"{what}: the environment variable {name} is not set",
+                remedy=f"Set {name} for the process that delivers.",
+            )
+        return value
+    if kind == "file":
+        try:
+            return Path(name).read_text().removesuffix("\n")
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise Misconfigured(
+                f"{what}: cannot read {reference}: {reason}",
+                remedy="Put the secret there, readable for the process that delivers.",
             ) from None
-        except UnicodeDecodeError:
-            raise Misconfigured(f"{what}: {reference} is not UTF-8 text") from None
-    if not value:
-        where = f"the variable {name}" if kind == "env" else name
-        raise Misconfigured(
-            f"{what}: {reference} is not set", remedy=f"Set {where} where `refold deliver` or workers run."
-        )
-    return value
+    raise Misconfigured(f"{what}: is neither env:NAME nor file:/path", remedy="Write a reference, not the secret.")
 
 
 def resolve_optional(text: str, what: str) -> str:
-    """Return the value of a reference, or a text that is none as it is."""
-    return resolve(text, what) if text.startswith(PREFIXES) else text
+    """Return the value that a text names if it is a reference, else the text itself.
+
+    Args:
+        text: `env:NAME`, `file:/path`, or any other text.
+        what: the option that holds the text, for messages.
+
+    Raises:
+        Misconfigured: what the reference names is missing.
+    """
+    return resolve(text, what) if is_reference(text) else text

@@ -29,7 +29,7 @@ from refold.sinks.receiver import (
     Unavailable,
     Version,
 )
-from refold.sinks.secrets import PREFIXES, resolve_optional
+from refold.sinks.secrets import is_reference, resolve_optional
 
 CONTROL = "refold_sinks"
 """Table beside the target that holds the owner and the version of each sink."""
@@ -55,7 +55,7 @@ class PostgresOptions(BaseModel):
     @field_validator("url")
     @classmethod
     def _no_password(cls, url: str) -> str:
-        if url.startswith(PREFIXES):
+        if is_reference(url):
             return url
         try:
             parts = conninfo_to_dict(url)

@@ -13,6 +13,7 @@ from refold.sinks.receiver import KeyedReceiver, SlicedReceiver
 
 GROUP = "refold.sinks"
 _OWN = {
+    "files": "refold.sinks.kinds.files:Files",
     "postgres": "refold.sinks.kinds.postgres:PostgresReceiver",
     "webhook": "refold.sinks.kinds.webhook.receiver:WebhookReceiver",
 }

@@ -25,7 +25,7 @@ from refold.sinks.kinds.webhook.body import CONTENT_TYPES, Form, body_of, messag
 from refold.sinks.kinds.webhook.outcome import outcome, printable
 from refold.sinks.kinds.webhook.signature import key_of, signatures
 from refold.sinks.receiver import Change, Misconfigured, Owner, Shape, Unavailable, Version
-from refold.sinks.secrets import PREFIXES, resolve, resolve_optional
+from refold.sinks.secrets import is_reference, resolve, resolve_optional
 
 _OWN = ("content-type", "content-length", "host", "user-agent", "webhook-id", "webhook-timestamp", "webhook-signature")
 _READ = 65_536
@@ -53,14 +53,14 @@ class WebhookOptions(BaseModel):
     @field_validator("url")
     @classmethod
     def _is_url(cls, url: str) -> str:
-        if not url.startswith(PREFIXES):
+        if not is_reference(url):
             checked_url(url)
         return url
 
     @field_validator("secrets")
     @classmethod
     def _are_references(cls, secrets: list[str]) -> list[str]:
-        if not all(secret.startswith(PREFIXES) for secret in secrets):
+        if not all(map(is_reference, secrets)):
             raise ValueError('must not be in the file: write "env:NAME" or "file:/path"')
         return secrets
 
