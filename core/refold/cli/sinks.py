@@ -36,6 +36,7 @@ def list_(json: AsJson = False, database_url: DatabaseUrl = None) -> None:
       refold sinks list --json
     """
     with session(database_url, READERS) as conn:
+        store.insist_on_tables(conn)
         found = sink_statuses(conn)
     if json:
         as_json([one.as_dict() for one in found])

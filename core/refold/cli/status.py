@@ -17,6 +17,7 @@ from refold.postgres.standby import Standby
 from refold.store.log.blocking_transactions import BlockingTransaction
 
 if TYPE_CHECKING:
+    from refold.inspect.sinks import SinkStatus
     from refold.inspect.status import BuildStatus, Status
     from refold.store.captures import Gaps
 
@@ -155,12 +156,23 @@ def _alarms(now: Status) -> list[tuple[str, str]]:
         unknown = "" if now.pressure.known else "; no worker measures it now"
         told.append((f"pressure  {held}: {now.pressure.because}{unknown}", "yellow"))
     told += [(_gap(name, gaps), "yellow") for name, gaps in now.gaps.items()]
+    told += [(_sink(sink, now), "yellow") for sink in now.sinks if sink.troubled]
     for build in now.builds:
         if build.dead_letters:
             events = "event" if build.dead_letters == 1 else "events"
             text = f"excluded  {build.dead_letters:,} {events} by {build.projection} (`refold deadletters list`)"
             told.append((text, "yellow"))
     return told
+
+
+def _sink(sink: SinkStatus, now: Status) -> str:
+    what = f"sink      {sink.sink}: {sink.grain} of {sink.projection} → {sink.kind}, {sink.state}"
+    if sink.condition != "active":
+        return f"{what} (`refold sinks show {sink.sink}`)"
+    if sink.failing_since is not None and sink.retry_at is not None:
+        wait = max(0.0, (sink.retry_at - now.at).total_seconds())
+        return f"{what} since {sink.failing_since:%H:%M} UTC, next attempt in {duration(wait)}"
+    return f"{what}, {counted(sink.undelivered, 'row')} refused (`refold sinks undelivered {sink.sink}`)"
 
 
 def _gap(name: str, gaps: Gaps) -> str:

@@ -68,6 +68,11 @@ class SinkStatus:
             return f"open ({self.status})" if self.status else "open"
         return "following" if self.following else "comparing slices"
 
+    @property
+    def troubled(self) -> bool:
+        """Return whether an operator may want to look at it."""
+        return self.condition != "active" or self.failures > 0 or self.undelivered > 0
+
     def as_dict(self) -> dict[str, Any]:
         """Return the status as a dict for JSON."""
         return asdict(self) | {"state": self.state}

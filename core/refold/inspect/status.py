@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
+from refold.inspect.sinks import SinkStatus, sink_statuses
 from refold.postgres.rows import one_row
 from refold.postgres.session import plan_by_index
 from refold.postgres.snapshot import snapshot
@@ -99,6 +100,7 @@ class Status:
         standby: how far the server is behind its primary; None on a primary.
         pressure: what holds producers back.
         gaps: captures that are paused or have statements without events, by name; an observer does not see errors.
+        sinks: sinks with their states; an observer sees neither errors nor what waits.
     """
 
     at: datetime
@@ -117,6 +119,7 @@ class Status:
     standby: Standby | None = None
     pressure: Pressure = field(default_factory=Pressure)
     gaps: dict[str, Gaps] = field(default_factory=dict)
+    sinks: list[SinkStatus] = field(default_factory=list)
 
     @property
     def late(self) -> list[BuildStatus]:
@@ -179,11 +182,12 @@ def read(conn: psycopg.Connection) -> Status:
         held = pressure(conn)
         missing = captures.gaps(conn, most=captures.COUNTED)
         gaps = {one.name: missing[one.capture_id] for one in captures.every(conn) if one.capture_id in missing}
+        delivered = sink_statuses(conn)
         sessions, prepared = blocking_transactions(conn)
         workers = _one(conn, _WORKERS)
     return Status(
         at, builds, events, exact, segments, ahead, dict(rejected), workers, duties, limit, sessions, prepared,
-        dict(incidents), behind, held, gaps,
+        dict(incidents), behind, held, gaps, delivered,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ transaction means that the same rows are given again.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from refold.errors import RefoldError
 from refold.model.sink import state as steps
 from refold.model.sink.state import LEASE, SinkState
 from refold.postgres.failpoints import failpoint
+from refold.postgres.sqlstate import transient
 from refold.sinks import read
 from refold.sinks.kinds.registry import AnyReceiver, receiver
 from refold.sinks.receiver import (
@@ -43,6 +45,8 @@ from refold.store import outbox, sinks, undelivered
 from refold.store.builds.build import Build, by_id, lock, version
 from refold.store.builds.compiled import Compiler
 from refold.store.sinks import Fenced, Sink
+
+log = logging.getLogger("refold.sinks")
 
 MESSAGES = 20
 """Most messages of a turn."""
@@ -211,6 +215,12 @@ class Deliverer:
             # The file, the metric or this process is not fit for it: a person must change something.
             self._close(sink.sink_id)
             self._failed(sink, Misconfigured(str(error), remedy=error.remedy))
+        except psycopg.Error as error:
+            # The receiver's errors are told by it: this is one of the metric's own database.
+            self._close(sink.sink_id)
+            if transient(error) or self._conn.closed:
+                raise
+            self._failed(sink, Misconfigured(f"the metric cannot be read: {str(error).splitlines()[0]}"))
         return False
 
     # The receiver
@@ -271,7 +281,9 @@ class Deliverer:
             return steps.failed(state, now, message, error.status, retry_after=after)
 
         with self._conn.transaction():
-            sinks.step(self._conn, sink.sink_id, to)
+            new = sinks.step(self._conn, sink.sink_id, to)
+        if new is not None and (new.failures == 1 or new.condition == "stopped"):
+            log.warning("%s: %s", sink.name, message)
 
     def _step(self, sink: Sink, after: int, to: sinks.Step) -> SinkState:
         with self._conn.transaction():
@@ -444,8 +456,11 @@ class Deliverer:
             smaller = given.batch if given.batch < state.batch else None
             return steps.delivered(state, now, len(given.taken), batch=smaller)
 
+        failures = sinks.state(conn, sink.sink_id)[0].failures
         new = sinks.step(conn, sink.sink_id, to, after=one.number)
         assert new is not None
+        if failures:
+            log.info("%s: delivers again, after %d failures", sink.name, failures)
         sinks.confirm(conn, sink.sink_id, confirmed)
         if one.lists:
             sinks.remember_keys(

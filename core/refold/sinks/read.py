@@ -41,6 +41,8 @@ class Source:
     def of_keys(self, nulls: Sequence[str], *, json: bool) -> str:
         """Return the query for the rows of the keys in the parameter `keys`, a JSON array of slice and key.
 
+        The slice of a row is the one that it is in now: a healed row of a stream may have moved.
+
         Args:
             nulls: the columns of the key that are NULL in all of these keys, so that an index serves the others.
             json: whether the rows are wanted as JSON, too.
@@ -51,7 +53,7 @@ class Source:
         )
         parts = ", ".join(f"(k.own).{ident(name)}" for name in self.shape.key)
         return (
-            f"SELECT given.key::text, given.slice, v.here__ IS NOT NULL, {self._texts('v', json=json)}\n"
+            f"SELECT given.key::text, coalesce(v.slice__, given.slice), v.here__ IS NOT NULL, {self._texts('v', json=json)}\n"
             f"FROM (\n"
             f"    SELECT key, slice, {parts} FROM (\n"
             f"        SELECT pair -> 1 AS key, (pair -> 0)::integer AS slice,\n"
@@ -60,7 +62,7 @@ class Source:
             f"        OFFSET 0\n"
             f"    ) AS k\n"
             f") AS given\n"
-            f"LEFT JOIN (\n    SELECT true AS here__, * FROM (\n{indent(literal(self.view), 8)}\n    ) AS seen\n"
+            f"LEFT JOIN (\n    SELECT true AS here__, * FROM (\n{indent(literal(self.view_of(EVERYTHING)), 8)}\n    ) AS seen\n"
             f") AS v ON {on}"
         )
 

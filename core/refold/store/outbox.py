@@ -55,6 +55,8 @@ def create(conn: psycopg.Connection, sink_id: int) -> None:
     """Create the queue of a sink."""
     conn.execute("SELECT pgmq.create(%s)", (queue(sink_id),))
     conn.execute(sql.SQL("ALTER TABLE {} SET (" + TUNED + ")").format(_table(sink_id)))
+    # Who may see the evidence of incidents may see what waits.
+    conn.execute(sql.SQL("GRANT SELECT ON {} TO refold_inspector").format(_table(sink_id)))
     # Keys are short lived: to compress them costs a page more than it saves.
     conn.execute(sql.SQL("ALTER TABLE {} ALTER COLUMN message SET STORAGE EXTERNAL").format(_table(sink_id)))
 

@@ -9,7 +9,7 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import class_row
 
-from refold.errors import InputError
+from refold.errors import InputError, NotInstalled
 from refold.model.sink.sink_file import Grain
 from refold.model.sink.state import SinkState, collapsed, paused, switched
 from refold.postgres.rows import one_row
@@ -49,6 +49,12 @@ class Sink:
     definition: str
 
 
+def insist_on_tables(conn: psycopg.Connection) -> None:
+    """Raise NotInstalled if the database is of a version without sinks."""
+    if conn.execute("SELECT to_regclass('refold.sinks')").fetchone() == (None,):
+        raise NotInstalled("the schema is older than this version of refold", remedy="Run `refold migrate`.")
+
+
 def every(conn: psycopg.Connection, *, definitions: bool = True) -> list[Sink]:
     """Return all sinks, by name; an observer may not read their definitions."""
     text = "definition" if definitions else "'' AS definition"
@@ -60,6 +66,7 @@ def every(conn: psycopg.Connection, *, definitions: bool = True) -> list[Sink]:
 
 def known(conn: psycopg.Connection, name: str) -> Sink:
     """Return a sink by its name; raise InputError with a suggestion if there is none."""
+    insist_on_tables(conn)
     found = {one.name: one for one in every(conn)}
     if name not in found:
         raise InputError(
@@ -70,7 +77,9 @@ def known(conn: psycopg.Connection, name: str) -> Sink:
 
 def states(conn: psycopg.Connection, *, errors: bool = True) -> dict[int, SinkState]:
     """Return the state of every sink, by its number; an observer may not read errors."""
-    columns = _STATE if errors else _STATE.replace(" error,", " NULL AS error,")
+    columns = _STATE
+    if not errors:
+        columns = columns.replace(" error,", " NULL AS error,").replace(" tokens", " '{}'::text[] AS tokens")
     with conn.cursor(row_factory=class_row(SinkState)) as cursor:
         found = cursor.execute(f"SELECT {columns} FROM refold.sinks_now".encode()).fetchall()
     return {one.sink_id: one for one in found}

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import psycopg
 
-from refold.inspect.doctor import access, captures, metrics, notifications, room, server, sessions, transactions
+from refold.inspect.doctor import (
+    access,
+    captures,
+    metrics,
+    notifications,
+    room,
+    server,
+    sessions,
+    sinks,
+    transactions,
+)
 from refold.inspect.doctor.check import Check, Probe, addressed, examine, works
 from refold.postgres.standby import on_standby
 
@@ -31,6 +41,8 @@ def doctor(conn: psycopg.Connection, url: str, folder: Path | None) -> list[Chec
         Probe("projections", partial(metrics.files, folder)),
         Probe("views", partial(metrics.views, folder), primary=True),
         Probe("captures", partial(captures.captures, folder), primary=True),
+        Probe("sinks", partial(sinks.sinks, folder), primary=True),
+        Probe("pgmq", sinks.queue, primary=True),
         Probe("server version", server.version, installed=False),
         Probe("settings", server.settings, installed=False),
         Probe("connections", server.connections, installed=False),

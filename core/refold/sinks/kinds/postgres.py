@@ -39,7 +39,9 @@ SETTINGS = (
     "SET statement_timeout = '60s'; SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s';"
     " SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; SET extra_float_digits = 1; SET timezone = 'UTC';"
     " SET client_encoding = 'UTF8'; SET default_transaction_isolation = 'read committed';"
-    " SET default_transaction_read_only = off"
+    " SET default_transaction_read_only = off;"
+    # Newer servers have them.
+    " SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('idle_session_timeout', 'transaction_timeout')"
 )
 
 
@@ -177,6 +179,15 @@ class PostgresReceiver:
     def _prepare(self, shape: Shape) -> None:
         """Create what is missing: the tables, columns, and the unique index of the key."""
         conn = self._connection
+        if conn.info.server_version < 150000:
+            raise Misconfigured(
+                f"the target is PostgreSQL {conn.info.server_version // 10000}", remedy="Use PostgreSQL 15 or newer."
+            )
+        if taken := {SLICE, EPOCH, NUMBER} & {column.name for column in shape.columns}:
+            raise Misconfigured(
+                f"the metric has a column {min(taken)}, which the target needs for itself",
+                remedy="Give it another name in the projection.",
+            )
         own = [*((column.name, column.type) for column in shape.columns),
                (SLICE, "integer"), (EPOCH, "bigint"), (NUMBER, "bigint")]  # fmt: skip
         there = self._there()
@@ -204,7 +215,7 @@ class PostgresReceiver:
             conn.execute(
                 sql.SQL(
                     "CREATE TABLE IF NOT EXISTS {} (sink text PRIMARY KEY, projection text NOT NULL,"
-                    " owner text NOT NULL, epoch bigint NOT NULL, number bigint NOT NULL,"
+                    " owner text NOT NULL, epoch bigint NOT NULL, number bigint NOT NULL, relation text NOT NULL,"
                     " at timestamptz NOT NULL DEFAULT now())"
                 ).format(self._control)
             )
@@ -245,11 +256,20 @@ class PostgresReceiver:
         with conn.transaction():
             conn.execute(
                 sql.SQL(
-                    "INSERT INTO {} (sink, projection, owner, epoch, number) VALUES (%s, %s, %s, 0, 0)"
+                    "INSERT INTO {} (sink, projection, owner, epoch, number, relation) VALUES (%s, %s, %s, 0, 0, %s)"
                     " ON CONFLICT (sink) DO NOTHING"
                 ).format(self._control),
-                (shape.sink, shape.projection, owner.token),
+                (shape.sink, shape.projection, owner.token, self._options.table),
             )
+            other = conn.execute(
+                sql.SQL("SELECT sink FROM {} WHERE relation = %s AND sink <> %s").format(self._control),
+                (self._options.table, shape.sink),
+            ).fetchone()
+            if other is not None:
+                raise Misconfigured(
+                    f"the table {self._options.table} belongs to the sink {other[0]}",
+                    remedy=f"Name another table; or, if that sink is gone: DELETE FROM {CONTROL} WHERE sink = '{other[0]}';",
+                )
             row = conn.execute(
                 sql.SQL("SELECT owner, epoch, number FROM {} WHERE sink = %s FOR UPDATE").format(self._control),
                 (shape.sink,),
@@ -258,8 +278,10 @@ class PostgresReceiver:
             if not owner.accepts(row[0]):
                 raise _not_owner(shape)
             conn.execute(
-                sql.SQL("UPDATE {} SET owner = %s, projection = %s WHERE sink = %s").format(self._control),
-                (owner.token, shape.projection, shape.sink),
+                sql.SQL("UPDATE {} SET owner = %s, projection = %s, relation = %s WHERE sink = %s").format(
+                    self._control
+                ),
+                (owner.token, shape.projection, self._options.table, shape.sink),
             )
         return Version(row[1], row[2])
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 
 from refold.errors import DatabaseError
+from refold.postgres.replica_identity import IDENTITY
 from refold.postgres.rows import one_row
 
 _STATE = """
@@ -75,6 +76,12 @@ def install(conn: psycopg.Connection) -> None:
             conn.execute(psycopg.sql.SQL("GRANT CREATE ON DATABASE {} TO refold_worker").format(database))
             conn.execute("SET LOCAL ROLE refold_worker")
             conn.execute((_package() / "pgmq.sql").read_bytes())
+            conn.execute("GRANT USAGE ON SCHEMA pgmq TO refold_inspector")
+            # Without one, a publication of all tables would refuse to let a queue be dropped.
+            for table in ("meta", "topic_bindings"):
+                conn.execute(
+                    psycopg.sql.SQL("ALTER TABLE {} " + IDENTITY).format(psycopg.sql.Identifier("pgmq", table))
+                )
             conn.execute("SET LOCAL ROLE NONE")
             conn.execute(psycopg.sql.SQL("REVOKE CREATE ON DATABASE {} FROM refold_worker").format(database))
             comment = psycopg.sql.Literal(_BY.format(packaged_version()))
@@ -98,6 +105,7 @@ def _grant(conn: psycopg.Connection) -> None:
     try:
         with conn.transaction():
             conn.execute("GRANT USAGE, CREATE ON SCHEMA pgmq TO refold_worker")
+            conn.execute("GRANT USAGE ON SCHEMA pgmq TO refold_inspector")
             conn.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgmq TO refold_worker")
     except psycopg.errors.InsufficientPrivilege as error:
         raise DatabaseError(
