@@ -52,8 +52,10 @@ class Source:
             for name in self.shape.key
         )
         parts = ", ".join(f"(k.own).{ident(name)}" for name in self.shape.key)
+        seen = indent(literal(self.view_of(EVERYTHING)), 8)
         return (
-            f"SELECT given.key::text, coalesce(v.slice__, given.slice), v.here__ IS NOT NULL, {self._texts('v', json=json)}\n"
+            f"SELECT given.key::text, coalesce(v.slice__, given.slice), v.here__ IS NOT NULL,\n"
+            f"       {self._texts('v', json=json)}\n"
             f"FROM (\n"
             f"    SELECT key, slice, {parts} FROM (\n"
             f"        SELECT pair -> 1 AS key, (pair -> 0)::integer AS slice,\n"
@@ -62,7 +64,7 @@ class Source:
             f"        OFFSET 0\n"
             f"    ) AS k\n"
             f") AS given\n"
-            f"LEFT JOIN (\n    SELECT true AS here__, * FROM (\n{indent(literal(self.view_of(EVERYTHING)), 8)}\n    ) AS seen\n"
+            f"LEFT JOIN (\n    SELECT true AS here__, * FROM (\n{seen}\n    ) AS seen\n"
             f") AS v ON {on}"
         )
 

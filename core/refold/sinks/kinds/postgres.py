@@ -41,7 +41,8 @@ SETTINGS = (
     " SET client_encoding = 'UTF8'; SET default_transaction_isolation = 'read committed';"
     " SET default_transaction_read_only = off;"
     # Newer servers have them.
-    " SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('idle_session_timeout', 'transaction_timeout')"
+    " SELECT set_config(name, '0', false) FROM pg_settings"
+    " WHERE name IN ('idle_session_timeout', 'transaction_timeout')"
 )
 
 
@@ -268,7 +269,8 @@ class PostgresReceiver:
             if other is not None:
                 raise Misconfigured(
                     f"the table {self._options.table} belongs to the sink {other[0]}",
-                    remedy=f"Name another table; or, if that sink is gone: DELETE FROM {CONTROL} WHERE sink = '{other[0]}';",
+                    remedy="Name another table; or, if that sink is gone:"
+                    f" DELETE FROM {CONTROL} WHERE sink = '{other[0]}';",
                 )
             row = conn.execute(
                 sql.SQL("SELECT owner, epoch, number FROM {} WHERE sink = %s FOR UPDATE").format(self._control),
