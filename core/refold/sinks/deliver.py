@@ -70,6 +70,7 @@ class _Open:
         definition: the text of the sink's file.
         number: number of the state after this process's last step.
         spoilt: slices that were given but for rows that the receiver refuses.
+        looked: whether the slices that the receiver has are noted.
         renewed: when the lease was last made longer, monotonic seconds.
     """
 
@@ -78,6 +79,7 @@ class _Open:
     definition: str
     number: int
     spoilt: set[int] = field(default_factory=set)
+    looked: bool = False
     renewed: float = field(default_factory=time.monotonic)
 
     @property
@@ -123,7 +125,7 @@ class Deliverer:
 
     def due(self, sink: Sink, state: SinkState, now: datetime) -> bool:
         """Return whether a turn would do something."""
-        if state.build_id is None or not steps.due(state, now, self._me):
+        if not steps.due(state, now, self._me) or self._build(state) is None:
             return False
         return not state.following or outbox.waits(self._conn, sink.sink_id)
 
@@ -249,7 +251,10 @@ class Deliverer:
         failpoint("sink_opened")
         latest = Version(state.epoch, version(self._conn, build.build_id))
         epoch, ahead = state.epoch, False
-        if found is not None:
+        if found is None:
+            # If this database was set back, the receiver has been given later versions, and cannot say so.
+            epoch = max(epoch + 1, sinks.epoch_at(sinks.state(self._conn, sink.sink_id)[1]))
+        else:
             # Later than anything this database has delivered: it was restored, or the sink was created again.
             ahead = found > latest
             epoch = found.epoch + 1 if ahead else epoch
@@ -304,7 +309,8 @@ class Deliverer:
             if not keys.messages:
                 return False
             source = self.source(sink, build)
-            at = Version(self._epoch(sink), version(conn, build.build_id))
+            state = self._present(sink, one)
+            at = Version(state.epoch, version(conn, build.build_id))
             touched = {number for number, _ in keys.keys}
             if one.sliced:
                 parts = {number: self._rows(source, one, number) for number in sorted(touched)}
@@ -316,7 +322,7 @@ class Deliverer:
                 touched |= {slice_ for slice_, known in sinks.checksums(conn, sink.sink_id).items() if known is None}
                 figures = read.build_checksums(conn, build.build_id, touched)
         failpoint("sink_read")
-        given = _Given(self._batch(sink))
+        given = _Given(state.batch)
         for number, rows in parts.items():
             cast(SlicedReceiver, one.receiver).replace(at, number, rows)
             given.taken += rows
@@ -349,20 +355,21 @@ class Deliverer:
             one.spoilt.clear()
             build = by_id(conn, build.build_id)
         self._look_at_receiver(sink, one)
+        with self.snapshot():
+            left = self._differing(sink, one, build)
+        if not left:
+            following = self._step(sink, one.number, lambda now, at: steps.delivered(now, at, 0, following=True))
+            one.number = following.number
+            return True
         rows = 0
-        for _ in range(SLICES):
+        for number in left[:SLICES]:
             with self.snapshot():
-                number = self._differing(sink, one, build)
-                if number is not None:
-                    at = Version(self._epoch(sink), version(conn, build.build_id))
-                    changes = self._rows(self.source(sink, build), one, number)
-                    figures = read.build_checksums(conn, build.build_id, [number]).get(number, (0, 0))
-            if number is None:
-                following = self._step(sink, one.number, lambda now, at: steps.delivered(now, at, 0, following=True))
-                one.number = following.number
-                return True
+                state = self._present(sink, one)
+                at = Version(state.epoch, version(conn, build.build_id))
+                changes = self._rows(self.source(sink, build), one, number)
+                figures = read.build_checksums(conn, build.build_id, [number]).get(number, (0, 0))
             failpoint("sink_read")
-            given = _Given(self._batch(sink))
+            given = _Given(state.batch)
             if one.sliced:
                 cast(SlicedReceiver, one.receiver).replace(at, number, changes)
                 given.taken += changes
@@ -385,6 +392,9 @@ class Deliverer:
 
     def _look_at_receiver(self, sink: Sink, one: _Open) -> None:
         """Note the slices of which the receiver may have rows, where nothing is known of them."""
+        if one.looked:
+            return
+        one.looked = True
         known = sinks.checksums(self._conn, sink.sink_id).keys()
         if one.lists:
             found = sinks.key_slices(self._conn, sink.sink_id) - known
@@ -396,14 +406,10 @@ class Deliverer:
             with self._conn.transaction():
                 sinks.confirm(self._conn, sink.sink_id, [(number, None, None) for number in found])
 
-    def _differing(self, sink: Sink, one: _Open, build: Build) -> int | None:
-        """Return a slice that the receiver does not have as it is; None if there is none."""
-        kept = read.build_checksums(self._conn, build.build_id)
-        confirmed = sinks.checksums(self._conn, sink.sink_id)
-        for number in sorted(kept.keys() | confirmed.keys()):
-            if number not in one.spoilt and confirmed.get(number, (0, 0)) != kept.get(number, (0, 0)):
-                return number
-        return None
+    def _differing(self, sink: Sink, one: _Open, build: Build) -> list[int]:
+        """Return the slices that the receiver does not have as they are."""
+        differ = sinks.differing(self._conn, sink.sink_id, build.build_id)
+        return [number for number in differ if number not in one.spoilt]
 
     def _gone(self, sink: Sink, at: Version, number: int, changes: Sequence[Change]) -> list[Change]:
         """Return the rows of a slice that the receiver was given and that are gone."""
@@ -488,11 +494,17 @@ class Deliverer:
         """Return what a sink delivers of a build."""
         return read.source(self._conn, sink.name, build, self._compiler.of(self._conn, build))
 
-    def _batch(self, sink: Sink) -> int:
-        return sinks.state(self._conn, sink.sink_id)[0].batch
+    def _present(self, sink: Sink, one: _Open) -> SinkState:
+        """Return the state as the caller's snapshot shows it.
 
-    def _epoch(self, sink: Sink) -> int:
-        return sinks.state(self._conn, sink.sink_id)[0].epoch
+        Raises:
+            Fenced: another session has taken a step, such as a switch to another build: rows of this one must not be
+                delivered under its epoch.
+        """
+        state, _ = sinks.state(self._conn, sink.sink_id)
+        if state.number != one.number:
+            raise Fenced
+        return state
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

@@ -131,6 +131,7 @@ def deploy(conn: psycopg.Connection, change: SinkChange) -> None:
             return
         sink_id = change.recorded.sink_id
         _let_pages_end(conn, sink_id)
+        sinks.lock(conn, sink_id)
         sinks.detach(conn, sink_id)
         outbox.purge(conn, sink_id)
         conn.execute(
@@ -168,6 +169,8 @@ def collapse(conn: psycopg.Connection, sink_id: int) -> None:
     """
     with conn.transaction():
         _let_pages_end(conn, sink_id)
+        # A deliverer locks the sink before it deletes messages, so this must come before they are dropped.
+        sinks.lock(conn, sink_id)
         sinks.detach(conn, sink_id)
         outbox.purge(conn, sink_id)
         sinks.collapse_all(conn, [sink_id])

@@ -78,18 +78,20 @@ class Delivery:
 
         Errors of this database are retried without limit, over new connections.
         """
-        with ThreadPoolExecutor(THREADS, thread_name_prefix=NAME) as pool:
-            try:
-                while not self._stopped():
-                    try:
-                        self._look(pool, drain=drain)
-                        if drain:
-                            return
-                    except psycopg.Error as error:
-                        self._report(error)
-            finally:
-                for lane in self._lanes.values():
-                    lane.end()
+        pool = ThreadPoolExecutor(THREADS, thread_name_prefix=NAME)
+        try:
+            while not self._stopped():
+                try:
+                    self._look(pool, drain=drain)
+                    if drain:
+                        return
+                except (psycopg.Error, OnStandby) as error:
+                    self._report(error)
+        finally:
+            # Deliveries that are under way end first.
+            pool.shutdown()
+            for lane in self._lanes.values():
+                lane.end()
 
     def _look(self, pool: ThreadPoolExecutor, *, drain: bool) -> None:
         with (

@@ -159,8 +159,10 @@ def collapse_all(conn: psycopg.Connection, sinks: Iterable[int]) -> None:
         step(conn, sink_id, lambda now, _: collapsed(now))
 
 
-def switch(conn: psycopg.Connection, projection: str, build_id: int | None) -> None:
-    """Let the sinks of a metric deliver another build from now on, under a higher epoch.
+def switch(conn: psycopg.Connection, projection: str, build_id: int | None) -> list[int]:
+    """Let the sinks of a metric deliver another build from now on, under a higher epoch; return their numbers.
+
+    Messages with keys of the former build are to be dropped: its key may have been another one.
 
     Args:
         conn: the transaction of the switch, which holds the locks of both builds.
@@ -173,6 +175,7 @@ def switch(conn: psycopg.Connection, projection: str, build_id: int | None) -> N
     for (sink_id,) in found:
         detach(conn, sink_id)
         step(conn, sink_id, lambda now, at: switched(now, build_id, epoch_at(at)))
+    return [int(sink_id) for (sink_id,) in found]
 
 
 def rename(conn: psycopg.Connection, old: str, new: str) -> None:
@@ -214,6 +217,35 @@ def confirm(conn: psycopg.Connection, sink_id: int, slices: Sequence[tuple[int, 
             [(sink_id, *one) for one in slices],
         )
     conn.execute("DELETE FROM refold.sink_checksums WHERE sink_id = %s AND rows = 0 AND hash = 0", (sink_id,))
+
+
+def differing(conn: psycopg.Connection, sink_id: int, build_id: int) -> list[int]:
+    """Return the slices of a build that a receiver does not have as they are, in order.
+
+    While no message waits for a sink that follows, there is none but those with rows that the receiver refused.
+
+    Args:
+        conn: a transaction in REPEATABLE READ.
+        sink_id: the sink.
+        build_id: the build.
+    """
+    rows = conn.execute(
+        """
+        SELECT coalesce(k.slice, c.slice)
+        FROM (
+            SELECT slice, sum(rows)::bigint AS rows, sum(hash) AS hash FROM (
+                SELECT slice, rows, hash FROM refold.checksums WHERE build_id = %(build)s AND relation = 0
+                UNION ALL
+                SELECT slice, rows, hash FROM refold.checksum_changes WHERE build_id = %(build)s AND relation = 0
+            ) AS both_sides GROUP BY slice HAVING sum(rows) <> 0 OR sum(hash) <> 0
+        ) AS k
+        FULL JOIN (SELECT slice, rows, hash FROM refold.sink_checksums WHERE sink_id = %(sink)s) AS c USING (slice)
+        WHERE (k.rows, k.hash) IS DISTINCT FROM (c.rows, c.hash)
+        ORDER BY 1
+        """,
+        {"build": build_id, "sink": sink_id},
+    ).fetchall()
+    return [int(number) for (number,) in rows]
 
 
 def forget_checksums(conn: psycopg.Connection, sink_id: int, slices: Iterable[int] = ()) -> None:

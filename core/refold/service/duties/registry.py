@@ -27,7 +27,7 @@ DUTIES: tuple[Duty, ...] = (
     Duty(blocking_transactions.NAME, 10.0, blocking_transactions.run),
     Duty(held_snapshots.NAME, 10.0, held_snapshots.run),
     Duty(capture_gaps.NAME, 10.0, capture_gaps.run),
-    Duty(sinks.NAME, 10.0, sinks.run),
+    Duty(sinks.NAME, 30.0, sinks.run),
     Duty(compact_checksums.NAME, 30.0, compact_checksums.run),
     Duty(hot_keys.NAME, 60.0, hot_keys.run),
     Duty(missed_notifications.NAME, 60.0, missed_notifications.run),

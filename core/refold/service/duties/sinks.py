@@ -6,11 +6,14 @@ of slices. So an outage of any length costs at most a comparison of the metric, 
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 
 import psycopg
 
 from refold.model.sink.state import SinkState
+from refold.model.sink.state import collapsed as collapsed_state
+from refold.postgres.snapshot import snapshot
 from refold.service.duties.findings import DutyFinding, record
 from refold.sinks.deploy import collapse
 from refold.store import outbox, sinks, undelivered
@@ -19,6 +22,8 @@ from refold.store.incidents import open_incidents
 from refold.store.outbox import Backlog
 from refold.store.schema.settings import Settings, read_settings
 
+log = logging.getLogger("refold.sinks")
+
 NAME = "sinks"
 FAILING = timedelta(seconds=60)
 """Time for which deliveries may fail before it is an incident."""
@@ -26,7 +31,7 @@ _MIB = 1024 * 1024
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Collapse sinks whose messages are too many; open and resolve the incidents of sinks."""
+    """Collapse sinks whose messages are too many, find lost messages, open and resolve the incidents of sinks."""
     known = {sink.sink_id: sink for sink in sinks.every(conn)}
     settings = read_settings(conn)
     (now,) = conn.execute("SELECT clock_timestamp()").fetchone() or (None,)
@@ -45,9 +50,24 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
             collapsed.append(DutyFinding(name, None, {"because": why}))
         elif name in before and not state.following:
             collapsed.append(DutyFinding(name, None, before[name].evidence))
+        if state.following and state.build_id is not None:
+            _find_lost(conn, sink_id, name, state.build_id)
     record(conn, "sink", NAME, failing)
     record(conn, "undelivered", NAME, refused)
     record(conn, "outbox_collapsed", NAME, collapsed)
+
+
+def _find_lost(conn: psycopg.Connection, sink_id: int, name: str, build_id: int) -> None:
+    """Let a sink compare slices if it lacks some for which no message waits: messages were lost, or never sent."""
+    with snapshot(conn):
+        state, _ = sinks.state(conn, sink_id)
+        if not state.following or state.build_id != build_id or outbox.waits(conn, sink_id):
+            return
+        lost = set(sinks.differing(conn, sink_id, build_id)) - undelivered.slices(conn, sink_id)
+    if lost:
+        log.warning("%s: %d slices changed without a message; they are delivered again", name, len(lost))
+        with conn.transaction():
+            sinks.step(conn, sink_id, lambda now, _: collapsed_state(now))
 
 
 def too_much(waits: Backlog, settings: Settings) -> str | None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import psycopg
 
 from refold.errors import BuildError
-from refold.store import sinks
+from refold.store import outbox, sinks
 from refold.store.builds.build import Build, State
 
 
@@ -68,7 +68,7 @@ def go_live(conn: psycopg.Connection, build: Build) -> None:
     """
     # Why it did not go live before: nothing else clears that while no event comes.
     _must(conn, "go_live", build, "promoted_at = now(), retired_at = NULL, retired_by = NULL, error = NULL")
-    sinks.switch(conn, build.projection, build.build_id)
+    _tell_sinks(conn, build.projection, build.build_id)
 
 
 def retire(conn: psycopg.Connection, build: Build, *, by: int | None = None) -> None:
@@ -87,7 +87,7 @@ def retire(conn: psycopg.Connection, build: Build, *, by: int | None = None) -> 
     else:
         _must(conn, "retire", build, "retired_at = now(), retired_by = %(by)s", {"by": by})
     if build.state == "live":
-        sinks.switch(conn, build.projection, None)
+        _tell_sinks(conn, build.projection, None)
 
 
 def give_up(conn: psycopg.Connection, build: Build) -> bool:
@@ -186,7 +186,12 @@ def lose(conn: psycopg.Connection, build: Build) -> None:
     """
     _must(conn, "lose", build)
     if build.state == "live":
-        sinks.switch(conn, build.projection, None)
+        _tell_sinks(conn, build.projection, None)
+
+
+def _tell_sinks(conn: psycopg.Connection, projection: str, build_id: int | None) -> None:
+    for sink_id in sinks.switch(conn, projection, build_id):
+        outbox.purge(conn, sink_id)
 
 
 def _must(
