@@ -1,1 +1,0 @@
-"""Sinks of the kind `webhook`: rows are posted to a URL, signed as Standard Webhooks asks."""
