@@ -120,21 +120,21 @@ class Receiver:
     """Listens on 127.0.0.1. A test may change `behaviour` at any time.
 
     Args:
-        behaviour: what becomes of each request.
+        behaviour: what becomes of each request; by default it is answered with 204.
         tls: speak TLS with this context.
         before: what becomes of each connection before its first request, instead of reading one.
     """
 
     def __init__(
         self,
-        behaviour: Behaviour = answers(204),
+        behaviour: Behaviour | None = None,
         *,
         tls: ssl.SSLContext | None = None,
         before: Callable[[socket.socket, threading.Event], None] | None = None,
         address: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        self.behaviour = behaviour
+        self.behaviour = behaviour or answers(204)
         self.requests: list[Request] = []
         self.connections = 0
         self._tls = tls
@@ -200,6 +200,8 @@ class Receiver:
 def _requests(client: socket.socket, number: int) -> Iterator[Request]:
     with client.makefile("rb") as file:
         while first := file.readline():
+            if not first.startswith(b"POST "):
+                return
             _, path, _ = first.decode().split(" ", 2)
             headers = {}
             while (line := file.readline().strip()) != b"":

@@ -49,7 +49,8 @@ def body(form: Form, shape: Shape, version: Version, changes: Sequence[Change], 
     if form == "cloudevents":
         return f"[{','.join(_cloudevent(shape, version, one) for one in changes)}]".encode()
     rows = ",".join(f'{{"key":{one.key},"row":{_row(one) or "null"}}}' for one in changes)
-    data = f'{{"sink":{_text(shape.sink)},"projection":{_text(shape.projection)},"version":"{version}","changes":[{rows}]}}'
+    names = f'"sink":{_text(shape.sink)},"projection":{_text(shape.projection)}'
+    data = f'{{{names},"version":"{version}","changes":[{rows}]}}'
     return _standard(f"{shape.projection}.changed", now, data)
 
 

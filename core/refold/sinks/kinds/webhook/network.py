@@ -83,9 +83,9 @@ class Client:
                 given = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
                 return Answer(response.status, given, _beginning(response))
         except httpcore2.ProtocolError as error:
-            raise ConnectionError(str(error) or "the answer is not HTTP") from None
-        except (httpcore2.TimeoutException, httpcore2.NetworkError) as error:
-            raise ConnectionError(str(error) or type(error).__name__) from None
+            if not self._network.answered:
+                raise ConnectionError("it closes the connection without an answer") from None
+            raise ConnectionError(f"its answer is not HTTP: {error}") from None
 
 
 def _beginning(response: httpcore2.Response) -> bytes:
@@ -96,7 +96,7 @@ def _beginning(response: httpcore2.Response) -> bytes:
             content += part
             if len(content) >= LARGEST_ANSWER:
                 break
-    except (OSError, httpcore2.ProtocolError, httpcore2.NetworkError):
+    except (OSError, httpcore2.ProtocolError):
         pass
     return content[:LARGEST_ANSWER]
 
@@ -108,25 +108,23 @@ class _Network(httpcore2.NetworkBackend):
         self._who = who
         self._allow_private = allow_private
         self._deadline = 0.0
-        self._untouched = True
+        self._connected = False
+        self.answered = False
+        """Whether a byte of the answer is there."""
 
     def begin(self, deadline: float) -> None:
         """Begin a request that must end by a time of the monotonic clock."""
         self._deadline = deadline
-        self._untouched = True
+        self._connected = self.answered = False
 
     def shorten(self, deadline: float) -> None:
         """Set an earlier end."""
         self._deadline = min(self._deadline, deadline)
 
-    def touch(self) -> None:
-        """Note that a connection was opened, or that a byte of the answer is there."""
-        self._untouched = False
-
     @property
     def stale(self) -> bool:
         """Return whether the request went over a kept connection and got no byte of an answer."""
-        return self._untouched
+        return not self._connected and not self.answered
 
     def left(self) -> float:
         """Return the seconds that the request has left.
@@ -147,7 +145,7 @@ class _Network(httpcore2.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
-        self.touch()
+        self._connected = True
         found = _resolve(host, port, self.left())
         if not self._allow_private:
             self._check(found)
@@ -212,7 +210,7 @@ class _Stream(httpcore2.NetworkStream):
         self._connection.settimeout(self._network.left())
         data = self._connection.recv(max_bytes)
         if data:
-            self._network.touch()
+            self._network.answered = True
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:

@@ -13,6 +13,8 @@ from refold.sinks.secrets import checked_reference, is_reference
 
 LONGEST_TIMEOUT_S = 45.0
 """Less than the time after which another deliverer takes over from one that is silent."""
+MOST_SECRETS = 5
+"""Most secrets that sign a request."""
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9a-fA-F:.]+")
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -97,15 +99,6 @@ def _url(url: str) -> str:
     return url
 
 
-def _secret(secret: str) -> str:
-    try:
-        return checked_reference(secret)
-    except ValueError:
-        if is_reference(secret):
-            raise
-        raise ValueError('holds a secret: write secrets = ["env:NAME"] or ["file:/path"], and put it there') from None
-
-
 class WebhookOptions(BaseModel):
     """Keys of `[webhook]` in the file of a sink.
 
@@ -125,7 +118,7 @@ class WebhookOptions(BaseModel):
     url: Annotated[str, AfterValidator(_url)] = Field(
         description='Where to send: write url = "https://host/path", or url = "env:NAME" if it is a secret.', repr=False
     )
-    secrets: Annotated[tuple[Annotated[str, AfterValidator(_secret)], ...], Field(min_length=1, max_length=5)] = Field(
+    secrets: tuple[str, ...] = Field(
         description='What signs: write secrets = ["env:NAME"], and set NAME to whsec_… where deliveries are made.'
     )
     body: Form = "standard"
@@ -134,6 +127,17 @@ class WebhookOptions(BaseModel):
     allow_private: bool = False
     ca: str | None = None
     batch: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("secrets")
+    @classmethod
+    def _references(cls, secrets: tuple[str, ...]) -> tuple[str, ...]:
+        if not 1 <= len(secrets) <= MOST_SECRETS:
+            raise ValueError(f'must have 1 to {MOST_SECRETS} references: write ["env:NAME"]')
+        for one in secrets:
+            if not is_reference(one):
+                raise ValueError('holds a secret: write ["env:NAME"] or ["file:/path"], and put the secret there')
+            checked_reference(one)
+        return secrets
 
     @field_validator("headers")
     @classmethod

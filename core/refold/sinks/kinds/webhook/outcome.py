@@ -68,9 +68,7 @@ def of_answer(answer: Answer, who: str, now: datetime, hidden: Collection[str] =
     if status == 413:
         return TooLarge(message, status="413")
     if status == 410:
-        return Gone(
-            message, status="410", remedy="Drop the sink, or resume it if the receiver wants calls again."
-        )
+        return Gone(message, status="410", remedy="Drop the sink, or resume it if the receiver wants calls again.")
     if status in _REMEDIES or status < 200:
         return Misconfigured(message, status=str(status), remedy=_REMEDIES.get(status, "Check the url."))
     return Refused(message, status=str(status))
@@ -91,12 +89,17 @@ def of_error(error: Exception, who: str, hidden: Collection[str] = ()) -> Delive
             return Unavailable(f"{who} does not answer in time")
         case ssl.SSLCertVerificationError():
             return Misconfigured(
-                _masked(f"{who} has no valid certificate: {one_line(error.verify_message or str(error))}", hidden),
+                _masked(
+                    f"{who} has no valid certificate: {one_line(getattr(error, 'verify_message', None) or str(error))}",
+                    hidden,
+                ),
                 remedy='Mend the certificate, or name the authority that issued it: ca = "/path/to/ca.pem".',
             )
         case ssl.SSLError():
             return Unavailable(
-                _masked(f"{who} does not agree on TLS: {one_line(error.reason or str(error))}", hidden),
+                _masked(
+                    f"{who} does not agree on TLS: {one_line(getattr(error, 'reason', None) or str(error))}", hidden
+                ),
                 remedy="Check that this port speaks TLS: the url begins with https.",
             )
         case socket.gaierror() if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None)):
