@@ -79,6 +79,13 @@ def test_the_id_of_a_message() -> None:
     assert len({same, *others}) == 7
 
 
+def test_rows_whose_texts_run_on_alike_have_other_ids() -> None:
+    def identity(*pairs: tuple[str, str]) -> str:
+        return message_id("crm", V, [Change(key, 1, (), text) for key, text in pairs])
+
+    assert len({identity(("a", "bc")), identity(("ab", "c")), identity(("a", "b"), ("c", ""))}) == 3
+
+
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=4), st.lists(st.tuples(texts, texts), min_size=1))
 def test_other_rows_have_other_ids(one: list[tuple[str, str]], two: list[tuple[str, str]]) -> None:
     def rows(pairs: list[tuple[str, str]]) -> list[Change]:
