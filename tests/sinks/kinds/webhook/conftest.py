@@ -9,7 +9,7 @@ import pytest
 
 from refold.sinks.kinds.webhook import WebhookReceiver
 from refold.sinks.receiver import Change, Column, Shape
-from tests.support.receiving import Receiver
+from tests.support.http_receiver import Receiver
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDAAAAAAAAAAA="

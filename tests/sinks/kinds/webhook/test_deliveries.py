@@ -17,7 +17,7 @@ from refold.sinks.kinds.webhook import WebhookOptions, WebhookReceiver
 from refold.sinks.kinds.webhook.signature import key_of
 from refold.sinks.receiver import Change, Gone, Misconfigured, Refused, TooLarge, Unavailable, Version
 from tests.sinks.kinds.webhook.conftest import OTHER, SECRET, SHAPE, Opener, gone, row
-from tests.support.receiving import Receiver, Request, answers
+from tests.support.http_receiver import Receiver, Request, answers
 
 V = Version(1, 17)
 LONG = "12345678901234567890.000001"

@@ -15,7 +15,7 @@ import pytest
 from refold.sinks.receiver import Misconfigured, Refused, TooLarge, Unavailable, Version
 from tests.sinks.kinds.webhook.conftest import Opener, row
 from tests.support.certificates import certificate
-from tests.support.receiving import (
+from tests.support.http_receiver import (
     Behaviour,
     Exchange,
     Receiver,

@@ -124,6 +124,7 @@ def test_each_error(error: Exception, kind: type[DeliveryError], text: str) -> N
     found = of_error(error, "crm.example")
     assert type(found) is kind
     assert text in str(found)
+    assert found.status in ("connection", "DNS", "TLS", "timeout")
 
 
 def test_an_error_hides_what_is_hidden() -> None:

@@ -169,6 +169,7 @@ class _Network(httpcore2.NetworkBackend):
             if word is not None:
                 raise Misconfigured(
                     f"{self._who} has the address {text}, which is not public: {word}",
+                    status="address",
                     remedy="If the receiver is in your own network, write allow_private = true.",
                 )
 

@@ -86,31 +86,27 @@ def of_error(error: Exception, who: str, hidden: Collection[str] = ()) -> Delive
         case DeliveryError():
             return error
         case TimeoutError():
-            return Unavailable(f"{who} does not answer in time")
+            return Unavailable(f"{who} does not answer in time", status="timeout")
         case ssl.SSLCertVerificationError():
+            reason = one_line(getattr(error, "verify_message", None) or str(error))
             return Misconfigured(
-                _masked(
-                    f"{who} has no valid certificate: {one_line(getattr(error, 'verify_message', None) or str(error))}",
-                    hidden,
-                ),
+                _masked(f"{who} has no valid certificate: {reason}", hidden),
+                status="TLS",
                 remedy='Mend the certificate, or name the authority that issued it: ca = "/path/to/ca.pem".',
             )
         case ssl.SSLError():
+            reason = one_line(getattr(error, "reason", None) or str(error))
             return Unavailable(
-                _masked(
-                    f"{who} does not agree on TLS: {one_line(getattr(error, 'reason', None) or str(error))}", hidden
-                ),
+                _masked(f"{who} does not agree on TLS: {reason}", hidden),
+                status="TLS",
                 remedy="Check that this port speaks TLS: the url begins with https.",
             )
         case socket.gaierror() if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None)):
-            return Misconfigured(f"the name of {who} does not exist", remedy="Check the host of the url.")
+            return Misconfigured(f"the name of {who} does not exist", status="DNS", remedy="Check the host of the url.")
         case socket.gaierror():
-            return Unavailable(f"the name of {who} cannot be resolved now")
-        case OSError():
-            reason = one_line(error.strerror or str(error) or type(error).__name__)
-            return Unavailable(_masked(f"{who} cannot be reached: {reason}", hidden))
-        case _:
-            return Unavailable(_masked(f"{who} cannot be reached: {one_line(str(error))}", hidden))
+            return Unavailable(f"the name of {who} cannot be resolved now", status="DNS")
+    reason = one_line((error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__)
+    return Unavailable(_masked(f"{who} cannot be reached: {reason}", hidden), status="connection")
 
 
 def retry_after(value: str, now: datetime) -> float | None:
