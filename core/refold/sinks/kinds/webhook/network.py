@@ -79,6 +79,9 @@ class Client:
         url = httpcore2.URL(scheme=target.scheme, host=target.host, port=target.port, target=target.path)
         try:
             with self._pool.stream("POST", url, headers=list(headers), content=body) as response:
+                if not self._network.answered:
+                    # httpcore2 had it before: a second answer to the request before this one confirms nothing.
+                    raise ConnectionError("it answers before it is asked")
                 self._network.shorten(time.monotonic() + BODY_S)
                 given = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
                 return Answer(response.status, given, _beginning(response))

@@ -54,7 +54,6 @@ def checked_url(url: str) -> Target:
         raise ValueError("must be ASCII without spaces: write %20 for a space, and a host with umlauts as xn--…")
     try:
         parts = urlsplit(url)
-        port = parts.port
     except ValueError:
         raise ValueError("is no url: write https://host/path") from None
     if parts.scheme not in ("http", "https"):
@@ -65,8 +64,12 @@ def checked_url(url: str) -> Target:
         raise ValueError("has no valid host: write https://host/path")
     if any(len(label) > 63 or not label for label in parts.hostname.split(".")) and ":" not in parts.hostname:
         raise ValueError("has no valid host: write https://host/path")
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
     if port == 0:
-        raise ValueError("has port 0: write https://host:8443/path")
+        raise ValueError("has no valid port: write https://host:8443/path")
     if parts.fragment:
         raise ValueError("must not have a part after #, which is never sent")
     return _target(parts, port)
