@@ -55,41 +55,56 @@ CAPTURES = [
     "CREATE FUNCTION refold_captures.mine() RETURNS integer LANGUAGE sql RETURN 1",
 ]  # fmt: skip
 
+SINKS = [
+    "INSERT INTO refold.sinks DEFAULT VALUES", "UPDATE refold.sinks SET projection = 'x'", "DELETE FROM refold.sinks",
+    "INSERT INTO refold.sink_states DEFAULT VALUES", "DELETE FROM refold.sink_states",
+    "UPDATE refold.sink_checksums SET rows = 0", "SELECT * FROM refold.sink_keys", "DELETE FROM refold.undelivered",
+    "SELECT pgmq.create('mine')", "SELECT pgmq.purge_queue('refold_sink_1')", "DELETE FROM pgmq.meta",
+]  # fmt: skip
+
 FORBIDDEN = {
     "refold_capture": [
+        *SINKS,
         "SELECT * FROM refold.events", "SELECT digest FROM refold.event_ids", "SELECT * FROM refold.rejected",
         *CHANGES, *MAKE, *LEDGER, MOVE, "DELETE FROM refold.builds", *TABLES, *METRICS, SEQUENCE, SETTINGS, APPEND,
         *COUNTING, "SELECT * FROM metrics.daily", "COPY refold.events TO STDOUT", INSERT + " RETURNING txid",
     ],
     "refold_producer": [
+        *SINKS,
         *CAPTURES, *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS,
         "SELECT * FROM metrics.daily", "SELECT refold.ensure_segments()", "INSERT INTO refold.rejected DEFAULT VALUES",
         INSERT + " RETURNING txid", "COPY refold.events TO STDOUT", *COUNTING, "SELECT * FROM refold.unread_now()",
     ],
     "refold_analyst": [
+        *SINKS,
         *CAPTURES, *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT, APPEND,
         *COUNTING,
     ],
     "refold_worker": [
         *CAPTURES, *CHANGES, *LEDGER, SEQUENCE, SETTINGS, INSERT, APPEND, MOVE, "DELETE FROM refold.builds",
+        "UPDATE refold.sink_states SET epoch = 0",
         *(statement for statement in MAKE if "refold_builds" not in statement and "metrics" not in statement),
         "COPY refold.events (event_id, action, ts) FROM STDIN",
         "SELECT refold.admit('[]')", "SELECT refold.reject('a', 1, 'invalid', 'x', 'x')",
     ],
     "refold_observer": [
+        *SINKS,
         *CAPTURES, *READ_LOG, *CHANGES, *MAKE, *LEDGER, *TABLES, *METRICS, MOVE, SEQUENCE, SETTINGS, INSERT, APPEND,
         *COUNTING,
         "SELECT * FROM metrics.daily", "SELECT evidence FROM refold.incidents", "SELECT error FROM refold.builds_now",
         "SELECT definition FROM refold.builds_now", "SELECT event_id FROM refold.dead_letters",
-        "SELECT error FROM refold.dead_letters", "SELECT key FROM refold.repairs", "SELECT raw FROM refold.rejected",
+        "SELECT error FROM refold.dead_letters", "SELECT definition FROM refold.sinks",
+        "SELECT error FROM refold.sink_states", "SELECT key FROM refold.undelivered",
+        "SELECT key FROM refold.repairs", "SELECT raw FROM refold.rejected",
         "UPDATE refold.incidents SET resolved_by = 'me'", "DELETE FROM refold.duties",
     ],
     "refold_inspector": [
-        *CAPTURES, *CHANGES, *MAKE, *LEDGER, *TABLES, *METRICS, MOVE, SEQUENCE, SETTINGS, INSERT, APPEND,
+        *SINKS, *CAPTURES, *CHANGES, *MAKE, *LEDGER, *TABLES, *METRICS, MOVE, SEQUENCE, SETTINGS, INSERT, APPEND,
         "SELECT * FROM metrics.daily", "UPDATE refold.incidents SET resolved_by = 'me'",
         "UPDATE refold.builds SET error = 'x'", "DELETE FROM refold.dead_letters", "DELETE FROM refold.rejected",
     ],
     "nobody": [
+        *SINKS,
         *CAPTURES, *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT, APPEND,
         "SELECT * FROM metrics.freshness", "SELECT * FROM metrics.daily", "SELECT refold.sleepers_lock()",
     ],
