@@ -91,8 +91,8 @@ def test_damage_is_found(conn: Connection, count: Count, damage: Callable[[Conne
 
 
 DAMAGED = """
-INSERT INTO refold.incidents (kind, subject, detected_by, started_at, detected_at, resolved_at)
-VALUES ('log_damage', 's', 'test', now() - interval '1 min', now() - interval '1 min', now() + interval '1 min')
+INSERT INTO refold.incidents (kind, subject, started_at, detected_at, detected_by, resolved_at, resolved_by)
+SELECT 'log_damage', 's', now() - one, now() - one, 'test', now() + one, 'test' FROM (VALUES (interval '1 min')) AS v (one)
 """
 
 
