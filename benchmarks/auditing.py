@@ -98,7 +98,7 @@ def _keep(bench: Workbench, kind: str, projection: str, half: int, page: int) ->
     pages = half // page
     together = max(1, pages // 20)
     compiled = bench.compiled(projection)
-    bare = without_figures(compiled)
+    bare = without_checksums(compiled)
 
     def apply(compiled: CompiledBuild) -> None:
         for _ in range(together):
@@ -108,7 +108,7 @@ def _keep(bench: Workbench, kind: str, projection: str, half: int, page: int) ->
     compared = alternate(pages // together // 2, together * page, lambda at: apply(compiled), lambda at: apply(bare))
     return Figure(
         "auditing",
-        f"{kind}: pages of {page:,} with figures, against pages that keep none",
+        f"{kind}: pages of {page:,} with checksums, against pages that keep none",
         compared.measured,
         "events/s",
         compared.baseline,
@@ -117,8 +117,8 @@ def _keep(bench: Workbench, kind: str, projection: str, half: int, page: int) ->
     )
 
 
-def without_figures(compiled: CompiledBuild) -> CompiledBuild:
-    """The same upkeep with nothing in its pages about figures."""
+def without_checksums(compiled: CompiledBuild) -> CompiledBuild:
+    """The same upkeep with nothing in its pages about checksums."""
     statements = compiled.statements
     return replace(
         compiled, statements=replace(statements, page=_cut(statements.page), backlog=_cut(statements.backlog))
@@ -126,10 +126,10 @@ def without_figures(compiled: CompiledBuild) -> CompiledBuild:
 
 
 def _cut(sql: str) -> str:
-    sql = re.sub(r",\nfigures AS \(\n.*?\n\)(?=\nSELECT)", "", sql, flags=re.DOTALL)
+    sql = re.sub(r",\nchecksums AS \(\n.*?\n\)(?=\nSELECT)", "", sql, flags=re.DOTALL)
     sql = re.sub(r",\s*before__ = hash_record_extended\(ROW\([^()]*\), 0\)", "", sql)
-    # What is returned beside the figures' hashes, a set's keys, is still needed.
+    # What is returned beside the hashes, a set's keys, is still needed.
     sql = re.sub(r"RETURNING .* AS slice__, .*? AS new__, (?!before__)", "RETURNING ", sql)
     sql = re.sub(r"RETURNING .* AS slice__, .* AS new__(, before__ AS old__)?$", "RETURNING 1", sql, flags=re.MULTILINE)
-    assert "figures" not in sql and "before__" not in sql and "slice" not in sql, sql
+    assert "checksum" not in sql and "before__" not in sql and "slice" not in sql, sql
     return sql

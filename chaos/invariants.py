@@ -240,11 +240,20 @@ def check_repairs(conn: psycopg.Connection, found: Findings) -> int:
     """I3: nobody tampered with the witnesses, so nothing in them may have been healed. Answers all that was healed.
 
     Who reads an event while the log is damaged there keeps what it read, until the log is whole again and an audit
-    compares: rows of the users whose events are damaged do not count.
+    compares. So two kinds of rows do not count: those of the users whose events are damaged, and those of a build that
+    read the log while it was damaged and was healed before it went live.
     """
     rows = conn.execute(
-        "SELECT projection, count(*), count(*) FILTER (WHERE (key ->> 'user_id' LIKE 'damaged-%') IS NOT TRUE)"
-        " FROM refold.repairs GROUP BY projection"
+        """
+        SELECT r.projection, count(*), count(*) FILTER (WHERE NOT (
+            coalesce(r.key ->> 'user_id' LIKE 'damaged-%', false)
+            OR coalesce(r.key ->> 'event_id' LIKE 'damaged-%', false)
+            OR (b.promoted_at IS NULL OR r.repaired_at < b.promoted_at) AND EXISTS (
+                SELECT FROM refold.incidents AS i
+                WHERE i.kind = 'log_damage' AND b.created_at < i.resolved_at AND i.detected_at < r.repaired_at)))
+        FROM refold.repairs AS r JOIN refold.builds AS b USING (build_id)
+        GROUP BY r.projection
+        """
     ).fetchall()
     for name, _, unexplained in rows:
         if name not in EXPOSED and unexplained:

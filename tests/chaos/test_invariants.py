@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from chaos.invariants import Findings, check_log
+from chaos.invariants import Findings, check_log, check_repairs
 from chaos.journal import Count, Journal, read
 from chaos.made import Maker
 from refold import append
@@ -88,3 +88,45 @@ def _forget_what_was_rejected(conn: Connection) -> None:
 def test_damage_is_found(conn: Connection, count: Count, damage: Callable[[Connection], None], invariant: str) -> None:
     damage(conn)
     assert invariant in found_in(conn, count).violations
+
+
+DAMAGED = """
+INSERT INTO refold.incidents (kind, subject, started_at, detected_at, detected_by, resolved_at, resolved_by)
+SELECT 'log_damage', 's', now() - one, now() - one, 'test', now() + one, 'test' FROM (VALUES (interval '1 min')) AS v (one)
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "live", "damaged", "explained"),
+    [
+        ('{"user_id": "ann"}', True, True, False),
+        ('{"user_id": "damaged-7"}', True, False, True),
+        ('{"event_id": "damaged-7-2"}', True, False, True),
+        ('{"day": "2026-03-02"}', False, True, True),
+        ('{"day": "2026-03-02"}', False, False, False),
+    ],
+)
+def test_a_healed_row_needs_an_explanation(
+    conn: Connection, key: str, live: bool, damaged: bool, explained: bool
+) -> None:
+    """Only what damage to the log explains, in a build that nobody saw yet, may have been healed in a witness."""
+    conn.execute("INSERT INTO refold.deployments (kind) VALUES ('deploy')")
+    conn.execute(
+        """
+        INSERT INTO refold.builds
+            (projection, fingerprint, number, table_name, language, definition, upkeep, deployment, state, promoted_at)
+        SELECT 'daily', 'f', 1, 't', 'sql', '', 'merge', deployment, 'live', now() + %s * interval '1 minute'
+        FROM refold.deployments
+        """,
+        (-1 if live else 1,),
+    )
+    if damaged:
+        conn.execute(DAMAGED)
+    conn.execute(
+        "INSERT INTO refold.repairs (build_id, projection, relation, kind, key)"
+        " SELECT build_id, 'daily', 't', 'drifted', %s::jsonb FROM refold.builds",
+        (key,),
+    )
+    found = Findings()
+    assert check_repairs(conn, found) == 1
+    assert (found.violations == {}) == explained

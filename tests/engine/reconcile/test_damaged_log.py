@@ -15,6 +15,7 @@ from refold.engine.apply.step import StepRunner
 from refold.engine.deployment.deploy import rebuild
 from refold.engine.isolate.search import Culprit
 from refold.engine.publish.switch import NotYet
+from refold.engine.reconcile import rolling
 from refold.engine.reconcile.reconcile import reconcile
 from refold.engine.reconcile.release import release
 from refold.engine.scrub.accept import accept
@@ -264,6 +265,27 @@ def test_a_build_made_from_damage_replaces_nothing(shop: Shop, owner: Connection
         (build.number, build.error) for build in find(shop.worker, "b.state = 'live' AND b.projection = 'daily'")
     ] == [(2, None)]
     assert metrics(shop) == before
+
+
+def test_what_waits_to_go_live_is_proved_first(shop: Shop, owner: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner.execute("CREATE TABLE public.kept AS SELECT * FROM refold.events WHERE event_id = 'e005'")
+    tamper(owner, DAMAGE["its content changed"])
+    with pytest.raises(LogDamaged, match="e005"):
+        rebuild(shop.worker, SHOP, ["grade_paths"], lambda progress: None)
+    with owner.transaction():
+        owner.execute("SET LOCAL refold.restoring = on")
+        owner.execute("DELETE FROM refold.events WHERE event_id = 'e005'")
+        owner.execute("INSERT INTO refold.events SELECT * FROM public.kept")
+    scrub_duty.run(shop.worker, Compiler(SHOP))
+    # One build a call.
+    monkeypatch.setattr(rolling, "SECONDS", 0.0)
+    proved = []
+    while left := suspects(shop.worker):
+        rolling.prove_suspects(shop.worker, Compiler(SHOP), by="test")
+        proved += [(one.projection, one.state) for one in left if one not in suspects(shop.worker)]
+    # First the stream that it reads; the live build that it replaces is among the others.
+    assert proved[:2] == [("graded", "live"), ("grade_paths", "building")]
+    assert ("grade_paths", "live") in proved
 
 
 def test_who_deploys_proves_it_without_a_worker(shop: Shop, owner: Connection) -> None:
