@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from refold.model.sink import state as steps
+from refold.postgres.connect import connect
 from refold.store import sinks
 from tests.support.delivering import Connection
 
@@ -22,6 +24,12 @@ url = "env:TARGET"
 table = "counts"
 schema = "copies"
 """
+
+
+@pytest.fixture
+def worker(database_url: str) -> Iterator[Connection]:
+    with connect(database_url, "refold_worker", autocommit=True) as conn:
+        yield conn
 
 
 @pytest.fixture

@@ -240,7 +240,8 @@ def differing(conn: psycopg.Connection, sink_id: int, build_id: int) -> list[int
             ) AS both_sides GROUP BY slice HAVING sum(rows) <> 0 OR sum(hash) <> 0
         ) AS k
         FULL JOIN (SELECT slice, rows, hash FROM refold.sink_checksums WHERE sink_id = %(sink)s) AS c USING (slice)
-        WHERE (k.rows, k.hash) IS DISTINCT FROM (c.rows, c.hash)
+        WHERE (coalesce(k.rows, 0), coalesce(k.hash, 0)) IS DISTINCT FROM
+              (CASE WHEN c.slice IS NULL THEN 0 ELSE c.rows END, CASE WHEN c.slice IS NULL THEN 0 ELSE c.hash END)
         ORDER BY 1
         """,
         {"build": build_id, "sink": sink_id},
