@@ -92,7 +92,8 @@ def test_damage_is_found(conn: Connection, count: Count, damage: Callable[[Conne
 
 DAMAGED = """
 INSERT INTO refold.incidents (kind, subject, started_at, detected_at, detected_by, resolved_at, resolved_by)
-SELECT 'log_damage', 's', now() - one, now() - one, 'test', now() + one, 'test' FROM (VALUES (interval '1 min')) AS v (one)
+SELECT 'log_damage', 's', now() - one, now() - one, 'test', now() + one, 'test'
+FROM (VALUES (interval '1 min')) AS v (one)
 """
 
 
