@@ -90,6 +90,7 @@ def test_several_at_once(behind: Scratch, target: Connection) -> None:
             behind.append(20, user_id=user)
             behind.drain()
         wait_until(lambda: differences(behind.worker, "merge", target) == [] or None, 60)
+        wait_until(lambda: len(pids(behind.worker, "refold sinks")) >= 2 or None, 60)
         for process in (one, two):
             process.send_signal(signal.SIGTERM)
         for process in (one, two):

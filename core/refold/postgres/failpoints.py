@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections import Counter
 from typing import Literal, get_args
 
@@ -29,4 +30,5 @@ def failpoint(name: Point) -> None:
     for variable, number in (("REFOLD_CRASH_AT", signal.SIGKILL), ("REFOLD_FREEZE_AT", signal.SIGSTOP)):
         point, _, time = os.environ.get(variable, "").partition(":")
         if point == name and _passed[name] == int(time or 1):
-            os.kill(os.getpid(), number)
+            # By this thread: another one would stop the process a moment later, and this one would go on meanwhile.
+            signal.pthread_kill(threading.get_ident(), number)

@@ -29,6 +29,8 @@ from refold.store.sinks import Sink
 
 log = logging.getLogger("refold.sinks")
 
+_SETTINGS = {**PAGES, "idle_in_transaction_session_timeout": "60s"}
+"""A deliverer that is frozen in a transaction must not keep the others from the sink, or a metric from its switch."""
 NAME = "refold sinks"
 """Application name of its sessions."""
 THREADS = 4
@@ -95,7 +97,7 @@ class Delivery:
 
     def _look(self, pool: ThreadPoolExecutor, *, drain: bool) -> None:
         with (
-            connect(self._url, "refold_worker", autocommit=True, application_name=NAME, settings=PAGES) as conn,
+            connect(self._url, "refold_worker", autocommit=True, application_name=NAME, settings=_SETTINGS) as conn,
             Watchdog(conn, self._url),
         ):
             check(conn)
@@ -166,7 +168,11 @@ class _Lane:
         try:
             if self._conn is None or self._conn.closed or self._deliverer is None:
                 self._conn = connect(
-                    self._url, "refold_worker", autocommit=True, application_name=f"{NAME}: {sink.name}", settings=PAGES
+                    self._url,
+                    "refold_worker",
+                    autocommit=True,
+                    application_name=f"{NAME}: {sink.name}",
+                    settings=_SETTINGS,
                 )
                 self._watchdog = Watchdog(self._conn, self._url)
                 self._deliverer = Deliverer(self._conn, Compiler(self._projections), self._me)
