@@ -404,6 +404,9 @@ SETTING_NOTES = {
     "scrub_days": "Days in which all of the log is verified once.",
     "lag_stop": "Seconds behind the log from which producers are refused; null never does.",
     "disk_limit": "Bytes that the database and its WAL may take together; null is unknown.",
+    "outbox_messages": "Messages that may wait for a sink; beyond, they are dropped, and slices are compared.",
+    "outbox_mib": "Size that they may have, MiB.",
+    "outbox_hours": "Age that the oldest of them may have, hours.",
 }
 
 

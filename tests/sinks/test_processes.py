@@ -18,6 +18,7 @@ from tests.sinks.test_histories import again
 from tests.sinks.test_rows import METRICS, target, url_of
 from tests.support.delivering import Connection, deliver, deploy_sink, differences, to_postgres
 from tests.support.scratch import Scratch
+from tests.support.sessions import pids
 from tests.support.waiting import wait_until
 
 __all__ = ["target"]

@@ -59,7 +59,7 @@ SINKS = [
     "INSERT INTO refold.sinks DEFAULT VALUES", "UPDATE refold.sinks SET projection = 'x'", "DELETE FROM refold.sinks",
     "INSERT INTO refold.sink_states DEFAULT VALUES", "DELETE FROM refold.sink_states",
     "UPDATE refold.sink_checksums SET rows = 0", "SELECT * FROM refold.sink_keys", "DELETE FROM refold.undelivered",
-    "SELECT pgmq.create('mine')", "SELECT pgmq.purge_queue('refold_sink_1')", "DELETE FROM pgmq.meta",
+    "SELECT pgmq.create('mine')", "DELETE FROM pgmq.meta",
 ]  # fmt: skip
 
 FORBIDDEN = {

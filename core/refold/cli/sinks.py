@@ -164,7 +164,7 @@ def undelivered(
     Examples:
       refold sinks undelivered crm
       refold sinks undelivered crm --retry
-      refold sinks undelivered crm --drop --reason "the CRM has deleted this account"
+      refold sinks undelivered crm --drop --reason "deleted there"
     """
     if drop and (retry or not reason):
         raise InputError("--drop needs --reason, and cannot be combined with --retry")

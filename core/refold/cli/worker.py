@@ -38,7 +38,7 @@ def worker(
             "--poll", min=0.01, max=3600, metavar="SECONDS", help="Polling interval while no notification arrives."
         ),
     ] = POLL,
-    deliver: Annotated[bool, typer.Option("--deliver/--no-deliver", help="Whether to deliver sinks, too.")] = True,
+    no_deliver: Annotated[bool, typer.Option("--no-deliver", help="Leave sinks to `refold deliver`.")] = False,
     projections: Projections = None,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -60,7 +60,7 @@ def worker(
     url = database(database_url)
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
-    orders = Orders(url, folder(projections, quiet=True), poll, drain, DUTIES, deliver)
+    orders = Orders(url, folder(projections, quiet=True), poll, drain, DUTIES, not no_deliver)
     if not drain:
         log.info("worker started%s; Ctrl-C stops it", f" with {processes} processes" if processes > 1 else "")
         run(orders, processes)
