@@ -10,6 +10,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from refold.engine.reconcile.reconcile import reconcile
+from refold.model.sink.state import resumed
 from refold.sinks.audit import audit
 from refold.sinks.deliver import Deliverer
 from refold.store import outbox, sinks
@@ -154,3 +155,54 @@ def tampered_rows_are_found(
         pass
     assert differences(scratch.worker, metric, target) == []
     assert audit(scratch.worker, deliverer, sink).wrong == []
+
+
+def test_a_metric_with_another_key(scratch: Scratch, target: Connection) -> None:
+    scratch.deploy(daily="SELECT action, count(*) AS events FROM events GROUP BY action")
+    scratch.append(5, user_id="ann")
+    scratch.append(5, user_id="ben", action="b")
+    scratch.drain()
+    deploy_sink(scratch.worker, "copy", to_postgres("daily", url_of(scratch, target)))
+    deliver(scratch.worker, scratch.folder, "copy")
+    scratch.append(1, user_id="ann")
+    scratch.drain()
+    # A message with the former key waits.
+    scratch.deploy(daily="SELECT user_id, count(*) AS events FROM events GROUP BY user_id")
+    scratch.drain()
+    deliver(scratch.worker, scratch.folder, "copy")
+    assert differences(scratch.worker, "daily", target) == []
+    assert target.execute("SELECT count(*), count(action) FROM copy").fetchone() == (2, 0)
+    scratch.append(1, user_id="cid")
+    scratch.drain()
+    deliver(scratch.worker, scratch.folder, "copy")
+    assert differences(scratch.worker, "daily", target) == []
+
+
+def test_a_table_with_rows_of_others_is_refused(scratch: Scratch, target: Connection) -> None:
+    scratch.deploy(daily="SELECT action, count(*) AS events FROM events GROUP BY action")
+    scratch.append(5)
+    scratch.drain()
+    target.execute("CREATE TABLE copy (action text, events bigint)")
+    target.execute("INSERT INTO copy VALUES ('mine', 1)")
+    sink = deploy_sink(scratch.worker, "copy", to_postgres("daily", url_of(scratch, target)))
+    deliver(scratch.worker, scratch.folder, "copy")
+    assert "rows that no sink has delivered" in (sinks.state(scratch.worker, sink.sink_id)[0].error or "")
+    assert target.execute("SELECT * FROM copy").fetchall() == [("mine", 1)]
+
+
+def test_a_column_of_another_type_is_refused_with_the_statement_that_mends_it(
+    scratch: Scratch, target: Connection
+) -> None:
+    scratch.deploy(daily="SELECT action, count(*) AS events FROM events GROUP BY action")
+    scratch.append(5)
+    scratch.drain()
+    target.execute("CREATE TABLE copy (action text, events integer)")
+    sink = deploy_sink(scratch.worker, "copy", to_postgres("daily", url_of(scratch, target)))
+    deliver(scratch.worker, scratch.folder, "copy")
+    state, _ = sinks.state(scratch.worker, sink.sink_id)
+    assert "ALTER TABLE copy ALTER events TYPE bigint;" in (state.error or "")
+    target.execute("ALTER TABLE copy ALTER events TYPE bigint")
+    with scratch.worker.transaction():
+        sinks.step(scratch.worker, sink.sink_id, lambda now, _: resumed(now))
+    deliver(scratch.worker, scratch.folder, "copy")
+    assert differences(scratch.worker, "daily", target) == []

@@ -89,12 +89,16 @@ class PostgresReceiver:
         self._control = sql.Identifier(options.target_schema, CONTROL)
 
     def open(self, shape: Shape, owner: Owner) -> Version | None:
-        """Connect; create or complete the table; take the sink's row in `refold_sinks`."""
+        """Connect, take the sink's row in `refold_sinks`, and create or complete the table.
+
+        The version is 0.0 if the table was empty or had to be emptied, because the metric has another key now.
+        """
         self._shape, self._owner = shape, owner.token
         with _told():
             self._connect(shape.sink)
-            self._prepare(shape)
-            return self._take(shape, owner)
+            self._refuse_unfit(shape)
+            version = self._take(shape, owner)
+            return version if self._prepare(shape) else Version(0, 0)
 
     def ping(self) -> str:
         """Ask for the version of the server."""
@@ -122,10 +126,17 @@ class PostgresReceiver:
         with _told(), self._connection.transaction():
             self._advance(version)
             self._connection.execute(
-                sql.SQL("DELETE FROM {} WHERE {} = %s AND ({}, {}) < (%s, %s)").format(
-                    self._table, *map(sql.Identifier, (SLICE, EPOCH, NUMBER))
+                # A row without a slice is nobody's.
+                sql.SQL(
+                    "DELETE FROM {table} WHERE {slice} = %s AND ({epoch}, {number}) < (%s, %s) OR {slice} IS NULL"
+                    " OR {slice} = %s AND ({epoch} IS NULL OR {number} IS NULL)"
+                ).format(
+                    table=self._table,
+                    slice=sql.Identifier(SLICE),
+                    epoch=sql.Identifier(EPOCH),
+                    number=sql.Identifier(NUMBER),
                 ),
-                (slice_, *version),
+                (slice_, *version, slice_),
             )
 
     def slices(self) -> set[int]:
@@ -134,14 +145,16 @@ class PostgresReceiver:
             rows = self._connection.execute(
                 sql.SQL("SELECT DISTINCT {} FROM {}").format(sql.Identifier(SLICE), self._table)
             ).fetchall()
-        # NULL: a row that somebody has added by hand, and that no sweep would find.
+        # A row without one was added by hand, and goes with the next sweep.
         return {int(one) for (one,) in rows if one is not None}
 
     def checksums(self, slices: Sequence[int] | None) -> Mapping[int, Checksum]:
         """Compute the checksums of the target's rows."""
         hashed = hash_of([ident(column.name) for column in self._columns.columns])
         query = sql.SQL(
-            "SELECT {slice}, count(*), sum(" + hashed.replace("{", "{{").replace("}", "}}") + ") FROM {table}"
+            "SELECT coalesce({slice}, -1), count(*), sum("
+            + hashed.replace("{", "{{").replace("}", "}}")
+            + ") FROM {table}"
             " WHERE %s::integer[] IS NULL OR {slice} = ANY (%s) GROUP BY 1"
         ).format(slice=sql.Identifier(SLICE), table=self._table)
         wanted = None if slices is None else list(slices)
@@ -177,8 +190,7 @@ class PostgresReceiver:
         assert self._shape is not None, "the receiver is not open"
         return self._shape
 
-    def _prepare(self, shape: Shape) -> None:
-        """Create what is missing: the tables, columns, and the unique index of the key."""
+    def _refuse_unfit(self, shape: Shape) -> None:
         conn = self._connection
         if conn.info.server_version < 150000:
             raise Misconfigured(
@@ -189,43 +201,57 @@ class PostgresReceiver:
                 f"the metric has a column {min(taken)}, which the target needs for itself",
                 remedy="Give it another name in the projection.",
             )
+
+    def _prepare(self, shape: Shape) -> bool:
+        """Create what is missing: the table, columns, and the indexes; return whether the rows that are there stay."""
+        conn = self._connection
         own = [*((column.name, column.type) for column in shape.columns),
                (SLICE, "integer"), (EPOCH, "bigint"), (NUMBER, "bigint")]  # fmt: skip
         there = self._there()
+        stay = bool(there)
         with conn.transaction():
             if not there:
-                conn.execute(
-                    sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})").format(
-                        self._table, sql.SQL(", ").join(_declared(name, kind) for name, kind in own)
-                    )
-                )
+                columns = sql.SQL(", ").join(_declared(name, kind) for name, kind in own)
+                conn.execute(sql.SQL("CREATE TABLE {} ({})").format(self._table, columns))
                 there = self._there()
             for name, kind in own:
                 if name not in there:
-                    conn.execute(
-                        sql.SQL("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {}").format(self._table, _declared(name, kind))
-                    )
+                    conn.execute(sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(self._table, _declared(name, kind)))
                 elif there[name] != kind:
                     raise Misconfigured(
                         f"the column {name} of {self._options.table} is {there[name]}, but the metric's is {kind}",
                         remedy=f"ALTER TABLE {self._options.table} ALTER {ident(name)} TYPE {kind};",
                     )
-            key = sql.SQL(", ").join(map(sql.Identifier, shape.key))
             if not self._indexed(shape.key):
-                conn.execute(sql.SQL("CREATE UNIQUE INDEX ON {} ({}) NULLS NOT DISTINCT").format(self._table, key))
-            conn.execute(
-                sql.SQL(
-                    "CREATE TABLE IF NOT EXISTS {} (sink text PRIMARY KEY, projection text NOT NULL,"
-                    " owner text NOT NULL, epoch bigint NOT NULL, number bigint NOT NULL, relation text NOT NULL,"
-                    " at timestamptz NOT NULL DEFAULT now())"
-                ).format(self._control)
-            )
+                index = f"{self._options.table[:40]}_refold_key"
+                named = sql.Identifier(self._options.target_schema, index)
+                if self._exists(index):
+                    # The metric has another key now: its rows are others, and all of them are given anew.
+                    conn.execute(sql.SQL("DROP INDEX {}").format(named))
+                    conn.execute(sql.SQL("DELETE FROM {}").format(self._table))
+                    stay = False
+                conn.execute(
+                    sql.SQL("CREATE UNIQUE INDEX {} ON {} ({}) NULLS NOT DISTINCT").format(
+                        sql.Identifier(index), self._table, sql.SQL(", ").join(map(sql.Identifier, shape.key))
+                    )
+                )
             # A sweep and an audit find the rows of a slice by it.
             conn.execute(
                 sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} ({})").format(
                     sql.Identifier(f"{self._options.table[:40]}_refold_slice"), self._table, sql.Identifier(SLICE)
                 )
             )
+        return stay
+
+    def _exists(self, relation: str) -> bool:
+        return (
+            self._connection.execute(
+                "SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+                " WHERE n.nspname = %s AND c.relname = %s",
+                (self._options.target_schema, relation),
+            ).rowcount
+            > 0
+        )
 
     def _there(self) -> dict[str, str]:
         rows = self._connection.execute(
@@ -257,11 +283,23 @@ class PostgresReceiver:
         with conn.transaction():
             conn.execute(
                 sql.SQL(
+                    "CREATE TABLE IF NOT EXISTS {} (sink text PRIMARY KEY, projection text NOT NULL,"
+                    " owner text NOT NULL, epoch bigint NOT NULL, number bigint NOT NULL, relation text NOT NULL,"
+                    " at timestamptz NOT NULL DEFAULT now())"
+                ).format(self._control)
+            )
+            made = conn.execute(
+                sql.SQL(
                     "INSERT INTO {} (sink, projection, owner, epoch, number, relation) VALUES (%s, %s, %s, 0, 0, %s)"
                     " ON CONFLICT (sink) DO NOTHING"
                 ).format(self._control),
                 (shape.sink, shape.projection, owner.token, self._options.table),
-            )
+            ).rowcount
+            if made and SLICE not in self._there() and self._has_rows():
+                raise Misconfigured(
+                    f"the table {self._options.table} has rows that no sink has delivered",
+                    remedy="Name another table: what a sink delivers to equals the metric, and has nothing else.",
+                )
             other = conn.execute(
                 sql.SQL("SELECT sink FROM {} WHERE relation = %s AND sink <> %s").format(self._control),
                 (self._options.table, shape.sink),
@@ -286,6 +324,11 @@ class PostgresReceiver:
                 (owner.token, shape.projection, self._options.table, shape.sink),
             )
         return Version(row[1], row[2])
+
+    def _has_rows(self) -> bool:
+        return bool(self._there()) and (
+            self._connection.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(self._table)).rowcount > 0
+        )
 
     def _advance(self, version: Version) -> None:
         """Lock the sink's row, and move it to a version; refuse an older one."""
