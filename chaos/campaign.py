@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import psycopg
 
-from chaos import invariants, journal
+from chaos import invariants, journal, receivers
 from chaos.broken import break_database
 from chaos.faults import FAULTS, Injected, inject
 from chaos.invariants import Findings
@@ -24,6 +24,8 @@ CONVERGES_S = 90.0
 """Seconds after the end of the load within which every metric must be up to date."""
 PRODUCERS_END_S = 75.0
 """Seconds that a producer has for its last batch: longer than the retries of a Log."""
+DELIVERED_S = 120.0
+"""Seconds that receivers have to be given what they lack."""
 CLOSES_S = 90.0
 """Seconds after the last audit within which every incident must be over: duties run every minute."""
 SHOWN_S = 3.0
@@ -199,6 +201,7 @@ def _count(stage: Stage, stalled: set[str], report: Report, found: Findings, tel
         scrubbed = stage.refold("scrub", "--json")
         if scrubbed.status != 0:
             found.add("I5", f"refold scrub ended with {scrubbed.status}: {(scrubbed.out or scrubbed.err)[:1000]}")
+        receivers.check(stage, conn, found, seconds=DELIVERED_S)
         invariants.check_incidents(conn, found, seconds=CLOSES_S)
         after = Findings()
         invariants.check_metrics(conn, names, events, stalled, after, "after reconcile")

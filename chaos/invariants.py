@@ -279,7 +279,7 @@ def check_dead_letters(conn: psycopg.Connection, events: list[Event], stalled: s
             found.add("I7", f"{name} has not rejected events on which it fails: {_some(expected - there)}")
 
 
-OVER = ("log_damage", "held_snapshot", "held_back", "stalled", "lag", "drift", "capture_gap")
+OVER = ("log_damage", "held_snapshot", "held_back", "stalled", "lag", "drift", "capture_gap", "sink", "undelivered")
 """Kinds of incident that must be over when nothing goes wrong any more."""
 
 

@@ -19,6 +19,7 @@ INVARIANTS = {
     "I6": "it converges by itself, in bounded time",
     "I7": "a bad event stops no other; stored + rejected = received",
     "I8": "while it lasts, status shows it",
+    "I9": "receivers have what the metrics say",
 }
 
 

@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from chaos.application import TABLES
 from chaos.guardian import guard
 from chaos.producer import DOORS, Orders
+from chaos.receiver import SECRET, LyingReceiver
 from chaos.wire import FAIR, Wire
 from refold.embedded import EmbeddedServer
 from refold.embedded.server import PORT, SUPERUSER
@@ -109,11 +111,23 @@ class Stage:
         self.journals.mkdir()
         shutil.copytree(HERE / "projections", self.projections, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(HERE / "captures", self.home / "captures")
+        shutil.copytree(HERE / "sinks", self.home / "sinks")
+        self.lake = self.home / "lake"
+        self.hook = LyingReceiver(seed)
         self.set_variant("by_action")
         self.server = self._start_server()
         self.server_lock = threading.Lock()
         self.wire = Wire(self.server.directory / f".s.PGSQL.{PORT}")
         self.url = self.server.url
+        self.receiver_url = make_conninfo(self.url, dbname="receiver")
+        # Where deliveries are made, what files of sinks refer to.
+        self.environment = {
+            "REFOLD_DATABASE_URL": self.url,
+            "CHAOS_RECEIVER": self.receiver_url,
+            "CHAOS_LAKE": str(self.lake),
+            "CHAOS_HOOK": self.hook.url,
+            "CHAOS_SECRET": SECRET,
+        }
         self.proxied_url = self.wire.url(SUPERUSER, "postgres")
         self.workers: list[subprocess.Popen[bytes] | None] = [None] * WORKERS
         self.door: subprocess.Popen[bytes] | None = None
@@ -136,6 +150,8 @@ class Stage:
     def install(self) -> None:
         """refold's schema, and the campaign's projections live."""
         migrate(self.url)
+        with psycopg.connect(self.url, autocommit=True) as conn:
+            conn.execute("CREATE DATABASE receiver")
         with psycopg.connect(self.url) as conn:
             # Those that are there are empty, and larger than any campaign.
             for (segment,) in conn.execute("SELECT segment::text FROM refold.segments").fetchall():
@@ -154,7 +170,7 @@ class Stage:
     def refold(self, *arguments: str) -> Finished:
         """Runs a command as an operator would."""
         command = [sys.executable, "-m", "refold", *arguments]
-        environment = os.environ | {"REFOLD_DATABASE_URL": self.url}
+        environment = os.environ | self.environment
         if arguments[0] in ("deploy", "rebuild", "rollback", "reconcile"):
             command += ["--projections", str(self.projections)]
         try:
@@ -236,6 +252,7 @@ class Stage:
     def calm(self) -> None:
         """Lets go of everything: the network is fair, nobody is frozen, the server runs, nothing is prepared."""
         self.wire.weather = FAIR
+        self.hook.honest = True
         for process in (*self.workers, self.door):
             if process is not None:
                 with contextlib.suppress(ProcessLookupError):
@@ -258,6 +275,7 @@ class Stage:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self.wire.close()
+        self.hook.close()
         with self.server_lock:
             self.server.stop(immediate=not keep)
         self.guardian.communicate()
@@ -299,6 +317,7 @@ class Stage:
             return subprocess.Popen(
                 [sys.executable, "-m", *program, *command],
                 cwd=HERE.parent,
+                env=os.environ | self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
