@@ -15,7 +15,6 @@ from benchmarks.workbench import PROJECTIONS, Workbench
 from refold.engine.apply.page import apply_next_page
 from refold.model.projection.definition import load_directory
 from refold.model.sink.sink_file import sink_file
-from refold.model.upkeep.outbox import queue
 from refold.sinks import deploy
 from refold.sinks.audit import audit
 from refold.sinks.deliver import Deliverer
@@ -129,15 +128,11 @@ def _deliveries(bench: Workbench, target: str) -> list[Figure]:
         changed = ", ".join(f"{name} = excluded.{name}" for name in columns if name != "event_id")
 
         def send() -> None:
-            bench.worker.execute(
-                (
-                    f"INSERT INTO pgmq.q_{queue(sink.sink_id)} (vt, message)"
-                    " SELECT now(), jsonb_build_object('keys', jsonb_agg(jsonb_build_array(slice, key))) FROM ("
-                    " SELECT refold.position_slice(position) AS slice, jsonb_build_object('event_id', event_id) AS key,"
-                    f" row_number() OVER () AS at FROM (SELECT * FROM {table} ORDER BY position LIMIT {keys}) AS t"
-                    ") AS k GROUP BY at / 1000"
-                ).encode()
+            rows = (
+                "SELECT refold.position_slice(position) AS slice, jsonb_build_object('event_id', event_id) AS key"
+                f" FROM (SELECT * FROM {table} ORDER BY position LIMIT {keys}) AS t"
             )
+            outbox.send(bench.worker, sink.sink_id, ["event_id"], psycopg.sql.SQL(rows))
 
         def deliver(at: int) -> None:
             while outbox.waits(bench.worker, sink.sink_id):

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from chaos.invariants import Findings
 from chaos.stage import OPTIONS, Stage
+from refold.store import outbox, undelivered
 
 Rows = list[tuple[Any, ...]]
 COPIES = {"daily": "exposed_daily", "changing": "changing"}
@@ -60,14 +61,7 @@ def _waiting(conn: psycopg.Connection) -> list[tuple[Any, ...]]:
         ).rowcount
         if refused:
             # The liar has refused a row that has not changed since. An operator asks for it again.
-            conn.execute(
-                sql.SQL(
-                    "INSERT INTO {} (vt, message) SELECT now(), jsonb_build_object('keys',"
-                    " jsonb_build_array(jsonb_build_array(slice, key))) FROM refold.undelivered"
-                    " WHERE sink_id = %s AND state = 'waiting'"
-                ).format(queue),
-                (sink_id,),
-            )
+            outbox.send(conn, sink_id, undelivered.columns(conn, sink_id), undelivered.keys(sink_id))
         if messages or refused or told[1] != "active" or not told[2] or told[3]:
             left.append((*told, messages, refused))
     return left

@@ -89,7 +89,7 @@ def test_random_histories(
     scratch.drain()
     reconcile(scratch.worker, Compiler(scratch.folder), [metric], depth="deep", by="test")
     # Rows that were refused and have not changed since are given when a person asks for it.
-    undelivered.retry(scratch.worker, sink.sink_id, queue(sink.sink_id))
+    retry(scratch.worker, sink.sink_id)
     again(scratch.worker, sink.sink_id)
     deliver(scratch.worker, scratch.folder, "copy")
     assert undelivered.waiting(scratch.worker, sink.sink_id) == 0
@@ -112,6 +112,13 @@ def again(conn: Connection, sink_id: int) -> None:
 
     with conn.transaction():
         sinks.step(conn, sink_id, lambda now, _: resumed(now))
+
+
+def retry(conn: Connection, sink_id: int) -> None:
+    """What `refold sinks undelivered --retry` does."""
+    columns = undelivered.columns(conn, sink_id)
+    if columns:
+        outbox.send(conn, sink_id, columns, undelivered.keys(sink_id))
 
 
 def replay(conn: Connection, sink_id: int) -> None:

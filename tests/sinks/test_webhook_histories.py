@@ -11,12 +11,11 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from refold.engine.reconcile.reconcile import reconcile
-from refold.model.upkeep.outbox import queue
 from refold.sinks import deliver as delivering
 from refold.sinks.deploy import collapse
 from refold.store import sinks, undelivered
 from refold.store.builds.compiled import Compiler
-from tests.sinks.test_histories import again, attempt, other, tamper
+from tests.sinks.test_histories import again, attempt, other, retry, tamper
 from tests.sinks.test_rows import METRICS
 from tests.support.delivering import deliver, deploy_sink
 from tests.support.receiving import Hook, Received, hook
@@ -79,7 +78,7 @@ def test_random_histories(
     receiver.status(200)
     scratch.drain()
     reconcile(scratch.worker, Compiler(scratch.folder), [metric], depth="deep", by="test")
-    undelivered.retry(scratch.worker, sink.sink_id, queue(sink.sink_id))
+    retry(scratch.worker, sink.sink_id)
     again(scratch.worker, sink.sink_id)
     deliver(scratch.worker, scratch.folder, "copy")
     state, _ = sinks.state(scratch.worker, sink.sink_id)

@@ -14,9 +14,9 @@ from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.errors import InputError
 from refold.inspect.sinks import SinkStatus, sink_statuses
 from refold.model.sink import state as steps
-from refold.model.upkeep.outbox import queue
 from refold.store import sinks as store
 from refold.store import undelivered as letters
+from refold.store.outbox import send
 
 sinks = typer.Typer(
     no_args_is_help=True, help="List, pause, resume, replay, test and drop sinks, which deliver metrics to receivers."
@@ -173,7 +173,8 @@ def undelivered(
         found = letters.every(conn, sink.sink_id)
         done = 0
         if retry:
-            done = letters.retry(conn, sink.sink_id, queue(sink.sink_id))
+            send(conn, sink.sink_id, letters.columns(conn, sink.sink_id), letters.keys(sink.sink_id))
+            done = len(found)
         elif drop:
             done = letters.drop(conn, sink.sink_id, reason or "")
     if json:

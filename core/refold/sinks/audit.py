@@ -79,8 +79,8 @@ def audit(conn: psycopg.Connection, deliverer: Deliverer, sink: Sink, *, dry_run
         state, _ = sinks.state(conn, sink.sink_id)
         if not state.following or one.receiver is not deliverer.receiver_of(sink):
             return _skipped(outcome, state.error or "the receiver is given everything anew")
-        waiting = {slice_ for slice_, _ in outbox.read(conn, sink.sink_id, outbox.EVERY).keys}
         source = deliverer.source(sink, build)
+        waiting = {slice_ for slice_, _ in outbox.read(conn, sink.sink_id, source.shape.key, outbox.EVERY).keys}
         ours = _checksums(conn, source)
     if hasattr(one.receiver, "checksums"):
         theirs = dict(cast(Audited, one.receiver).checksums(None))

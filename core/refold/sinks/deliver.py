@@ -305,10 +305,10 @@ class Deliverer:
         parts: dict[int, list[Change]] = {}
         figures: dict[int, tuple[int, int]] = {}
         with self.snapshot():
-            keys = outbox.read(conn, sink.sink_id, MESSAGES)
+            source = self.source(sink, build)
+            keys = outbox.read(conn, sink.sink_id, source.shape.key, MESSAGES)
             if not keys.messages:
                 return False
-            source = self.source(sink, build)
             state = self._present(sink, one)
             at = Version(state.epoch, version(conn, build.build_id))
             touched = {number for number, _ in keys.keys}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from refold.model.upkeep.outbox import queue
+from refold.model.upkeep.outbox import KEYS, queue
 from refold.postgres.rows import one_row
 
 EVERY = 1_000_000
@@ -72,7 +72,7 @@ def purge(conn: psycopg.Connection, sink_id: int) -> None:
     conn.execute("SELECT pgmq.purge_queue(%s)", (queue(sink_id),))
 
 
-def read(conn: psycopg.Connection, sink_id: int, most: int) -> Keys:
+def read(conn: psycopg.Connection, sink_id: int, columns: Sequence[str], most: int) -> Keys:
     """Return the keys of the oldest messages.
 
     The lease of the sink excludes other deliverers, so that no message is marked as read: with an update for every
@@ -81,17 +81,27 @@ def read(conn: psycopg.Connection, sink_id: int, most: int) -> Keys:
     Args:
         conn: a transaction in REPEATABLE READ, so that the keys are of the same moment as the rows.
         sink_id: the sink.
+        columns: the columns of the key.
         most: most messages to read.
     """
     found = conn.execute(
         sql.SQL("SELECT msg_id FROM {} ORDER BY msg_id LIMIT %s").format(_table(sink_id)), (most + 1,)
     ).fetchall()
     ids = [int(one) for (one,) in found[:most]]
+    lists = [sql.SQL("jsonb_array_elements(q.message -> 'key' -> {})").format(sql.Literal(name)) for name in columns]
+    names = [sql.Identifier(f"c{at}") for at in range(len(columns))]
+    pairs = [sql.SQL("{}, u.{}").format(sql.Literal(name), one) for name, one in zip(columns, names, strict=True)]
     keys = conn.execute(
         sql.SQL(
-            "SELECT DISTINCT (pair -> 0)::integer, (pair -> 1)::text FROM {} AS q"
-            " CROSS JOIN LATERAL jsonb_array_elements(q.message -> 'keys') AS pair WHERE q.msg_id = ANY (%s)"
-        ).format(_table(sink_id)),
+            "SELECT DISTINCT u.slice::integer, jsonb_build_object({pairs})::text FROM {table} AS q"
+            " CROSS JOIN LATERAL ROWS FROM (jsonb_array_elements(q.message -> 'slices'), {lists}) AS u (slice, {names})"
+            " WHERE q.msg_id = ANY (%s)"
+        ).format(
+            pairs=sql.SQL(", ").join(pairs),
+            table=_table(sink_id),
+            lists=sql.SQL(", ").join(lists),
+            names=sql.SQL(", ").join(names),
+        ),
         (ids,),
     ).fetchall()
     return Keys(ids, [(int(slice_), key) for slice_, key in keys], len(found) <= most)
@@ -127,27 +137,25 @@ def backlog(conn: psycopg.Connection, sink_id: int, most: int = 100_000) -> Back
     return Backlog(int(row[0]), int(row[1]), row[2])
 
 
-def send_found(conn: psycopg.Connection, build_id: int, sinks: Sequence[int], found: str) -> None:
-    """Send the keys of rows that were healed.
+def send(conn: psycopg.Connection, sink_id: int, columns: Sequence[str], rows: sql.Composable) -> int:
+    """Send keys to the queue of a sink; return the number of messages.
 
     Args:
-        conn: the transaction that heals them, under the build's lock.
-        build_id: the build.
-        sinks: its sinks.
-        found: a relation with the columns slice and key, a jsonb object.
+        conn: the transaction that changes the rows, under the build's lock; or any other, to have rows given again.
+        sink_id: the sink.
+        columns: the columns of the key.
+        rows: a query with the columns slice and key, a jsonb object.
     """
-    for sink_id in sinks:
-        conn.execute(
-            sql.SQL(
-                "INSERT INTO {} (vt, message)"
-                " SELECT clock_timestamp(), jsonb_build_object('build', %s::bigint, 'keys',"
-                " jsonb_agg(jsonb_build_array(slice, key))) FROM ("
-                "SELECT slice, key, row_number() OVER () AS at FROM (SELECT DISTINCT slice, key FROM "
-                + found
-                + ") AS one) AS numbered GROUP BY at / 1000"
-            ).format(_table(sink_id)),
-            (build_id,),
-        )
+    lists = [sql.SQL("{0}, jsonb_agg(key -> {0})").format(sql.Literal(name)) for name in columns]
+    return conn.execute(
+        sql.SQL(
+            "INSERT INTO {table} (vt, message) SELECT clock_timestamp(),"
+            " jsonb_build_object('slices', jsonb_agg(slice), 'key', jsonb_build_object({lists})) FROM ("
+            "SELECT slice, key, row_number() OVER () AS at"
+            " FROM (SELECT DISTINCT slice, key FROM ({rows}) AS given) AS one"
+            ") AS numbered GROUP BY at / {most}"
+        ).format(table=_table(sink_id), lists=sql.SQL(", ").join(lists), rows=rows, most=sql.Literal(KEYS))
+    ).rowcount
 
 
 def _table(sink_id: int) -> sql.Composable:

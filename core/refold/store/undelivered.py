@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import class_row
 
 from refold.postgres.rows import one_row
@@ -102,13 +103,17 @@ def drop(conn: psycopg.Connection, sink_id: int, reason: str) -> int:
     ).rowcount
 
 
-def retry(conn: psycopg.Connection, sink_id: int, queue: str) -> int:
-    """Send the keys of the rows that wait to the queue of the sink again; return their number."""
-    return conn.execute(
-        psycopg.sql.SQL(
-            "INSERT INTO {} (vt, message) SELECT clock_timestamp(), jsonb_build_object('keys',"
-            " jsonb_build_array(jsonb_build_array(slice, key))) FROM refold.undelivered"
-            " WHERE sink_id = %s AND state = 'waiting'"
-        ).format(psycopg.sql.Identifier("pgmq", f"q_{queue}")),
+def keys(sink_id: int) -> sql.Composable:
+    """Return the query for the rows of a sink that wait: slice and key."""
+    return sql.SQL("SELECT slice, key FROM refold.undelivered WHERE sink_id = {} AND state = 'waiting'").format(
+        sql.Literal(sink_id)
+    )
+
+
+def columns(conn: psycopg.Connection, sink_id: int) -> list[str]:
+    """Return the columns of the keys of the rows that wait."""
+    rows = conn.execute(
+        "SELECT DISTINCT jsonb_object_keys(key) FROM refold.undelivered WHERE sink_id = %s AND state = 'waiting'",
         (sink_id,),
-    ).rowcount
+    ).fetchall()
+    return [str(name) for (name,) in rows]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import psycopg
+from psycopg.sql import SQL
 
 from refold.engine.isolate.applied import without_culprits
 from refold.engine.reconcile.audit import parameters_of, parts
@@ -33,7 +34,7 @@ from refold.store.builds.checksums import Disagreement, correct, disagreements
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import moved
 from refold.store.builds.first_load import start_over
-from refold.store.outbox import send_found
+from refold.store.outbox import send
 
 Touched = dict[int, set[int]]
 """The slices to compute again, by the id of each direct reader."""
@@ -145,7 +146,8 @@ class Healing:
             keys = {**parameters, "keys": "{" + ",".join(map(str, hashes(conn))) + "}"}
             record(conn, build, relation)
             if build.sinks and relation is compiled.statements.relations[0]:
-                send_found(conn, build.build_id, build.sinks, FOUND)
+                for sink_id in build.sinks:
+                    send(conn, sink_id, relation.key, SQL(f"SELECT slice, key FROM {FOUND}"))
                 changed(conn, build)
             healed.report.add(differences(conn, build, relation, healed=True))
             if compiled.plan.event_grain:

@@ -42,7 +42,8 @@ class Outbox:
         """
         if not self.sinks:
             return ""
-        pairs = ", ".join(f"{quoted(name)}, {ident(name)}" for name in relation.key)
+        # A list for each column, not an object for each key: that costs a third.
+        lists = ", ".join(f"{quoted(name)}, jsonb_agg({ident(name)})" for name in relation.key)
         keys = ", ".join(map(ident, relation.key))
         if len(sources) == 1:
             changed = f"SELECT slice__, {keys} FROM {sources[0]}"
@@ -53,8 +54,7 @@ class Outbox:
                 f"HAVING count(*) <> {len(sources)} OR min(new__) <> max(new__)"
             )
         messages = (
-            f"SELECT jsonb_build_object('build', %(build)s::bigint, 'keys',\n"
-            f"    jsonb_agg(jsonb_build_array(slice__, jsonb_build_object({pairs})))) AS message\n"
+            f"SELECT jsonb_build_object('slices', jsonb_agg(slice__), 'key', jsonb_build_object({lists})) AS message\n"
             f"FROM (\n    SELECT *, row_number() OVER () AS at__ FROM (\n{indent(changed, 8)}\n    ) AS changed\n"
             f") AS numbered\nGROUP BY at__ / {KEYS}"
         )
