@@ -16,7 +16,7 @@ import pytest
 from psycopg import sql
 
 from refold.engine.reconcile.reconcile import reconcile
-from refold.model.upkeep.outbox import queue
+from refold.model.sink_queue import queue
 from refold.sinks import deliver as delivering
 from refold.sinks.deploy import collapse
 from refold.sinks.kinds.postgres import PostgresOptions, PostgresReceiver

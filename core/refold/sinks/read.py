@@ -17,7 +17,6 @@ from refold.store.builds.compiled import CompiledBuild
 
 TOGETHER = 5_000
 """Keys that one statement looks up, and rows that one fetch of a slice returns."""
-_JSON = ("json", "jsonb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +115,11 @@ def source(conn: psycopg.Connection, sink: str, build: Build, compiled: Compiled
             f"metrics.{build.projection} is missing",
             remedy=f"Show it again: `refold deploy`, or rebuild {build.projection}.",
         )
-    refuse_unfit(compiled, columns)
+    refuse_unfit(compiled)
     return Source(Shape(sink, build.projection, columns, relation.key), relation, compiled.statements.view)
 
 
-def refuse_unfit(compiled: CompiledBuild, columns: Sequence[Column]) -> None:
+def refuse_unfit(compiled: CompiledBuild) -> None:
     """Raise BuildError if the rows of a metric cannot be told apart by what the receiver gets."""
     plan = compiled.plan
     if not plan.unique:
@@ -129,21 +128,6 @@ def refuse_unfit(compiled: CompiledBuild, columns: Sequence[Column]) -> None:
             " receiver could not tell which one changed",
             remedy="Write the query so that a GROUP BY makes each row, or deliver the stream that it reads.",
         )
-    shown = {column.name: column for column in columns}
-    own = {column.name: column.sql for column in plan.columns}
-    for name in compiled.statements.relations[0].key:
-        if name not in shown or own.get(name) not in (name, ident(name)):
-            raise BuildError(
-                f"the rows of {plan.name} do not show the column {name} of their key, so that a receiver could not tell"
-                " them apart",
-                remedy=f"Add {name} to the SELECT.",
-            )
-        if shown[name].type in _JSON:
-            raise BuildError(
-                f"{name} is part of the key of {plan.name} and of type {shown[name].type}, of which a JSON null is not"
-                " NULL",
-                remedy=f"Cast it in the query: {name}::text.",
-            )
 
 
 def changes_of(

@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 
 from refold.errors import OnStandby
-from refold.model.upkeep.outbox import CHANNEL
+from refold.model.sink_queue import CHANNEL
 from refold.postgres.connect import connect
 from refold.postgres.proxy import proxied
 from refold.postgres.session import PAGES

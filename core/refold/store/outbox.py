@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from refold.model.upkeep.outbox import KEYS, queue
+from refold.model.sink_queue import KEYS, queue
 from refold.postgres.rows import one_row
 
 EVERY = 1_000_000

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg.rows import class_row
 
 from refold.errors import InputError, NotInstalled
-from refold.model.sink.sink_file import Grain
 from refold.model.sink.state import SinkState, collapsed, paused, switched
 from refold.postgres.rows import one_row
 from refold.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from refold.model.sink.sink_file import Grain
 
 _STATE = ", ".join(field.name for field in fields(SinkState))
 KEEP = 100

@@ -18,7 +18,9 @@ from tests.support.processes import worker
 from .prices import FAILING, FOLDER, Prices
 
 PAGE_POINTS = [
-    point for point in POINTS if not point.startswith(("backfill", "group", "load", "recover")) and point != "views"
+    point
+    for point in POINTS
+    if not point.startswith(("backfill", "group", "load", "recover", "sink")) and point != "views"
 ]
 
 

@@ -172,7 +172,7 @@ def test_a_cluster_that_is_further_on_keeps_the_cursors(dumps: Dumps) -> None:
         advance(server, 2 * FAR)
         url = server.url
         with superuser(url) as admin:
-            admin.execute("DROP SCHEMA refold, refold_builds, refold_captures, metrics CASCADE")
+            admin.execute("DROP SCHEMA refold, refold_builds, refold_captures, metrics, pgmq CASCADE")
         restore(dumps.late, url)
         refused(url)
         with superuser(url) as conn, superuser(dumps.url) as before:
@@ -191,7 +191,7 @@ def test_an_old_transaction_of_the_new_cluster_is_waited_for(dumps: Dumps, kind:
     with cluster() as server:
         url = server.url
         with superuser(url) as admin:
-            admin.execute("DROP SCHEMA refold, refold_builds, refold_captures, metrics CASCADE")
+            admin.execute("DROP SCHEMA refold, refold_builds, refold_captures, metrics, pgmq CASCADE")
         with psycopg.connect(url) as early:
             early.execute("SELECT pg_current_xact_id()")
             advance(server, 2 * FAR)
@@ -574,7 +574,7 @@ def test_a_restored_log_with_another_log_behind_it(restored: str, dumps: Dumps) 
     with cluster() as server:
         url = server.url
         with superuser(url) as admin:
-            admin.execute("DROP SCHEMA refold, refold_builds, refold_captures, metrics CASCADE")
+            admin.execute("DROP SCHEMA refold, refold_builds, refold_captures, metrics, pgmq CASCADE")
         restore(dump(restored), url)
         refused(url)
         bring_back(url)

@@ -273,7 +273,7 @@ def test_cancelled_appends_leak_no_lock(
     for number in range(150):
         producer.execute("SELECT set_config('statement_timeout', %s, true)", (str(random.randint(1, 4)),))
         try:
-            add(producer, prefix=f"{number}-", number=40)
+            add(producer, prefix=f"{number}-", number=400)
         except psycopg.errors.QueryCanceled:
             cancelled += 1
         producer.rollback()

@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from refold.model.sink_queue import CHANNEL, KEYS, queue
 from refold.model.sql_text import ident, indent, quoted
 from refold.model.upkeep.statements import Relation
-
-KEYS = 1_000
-"""Most keys in a message."""
-CHANNEL = "refold_outbox"
-"""Channel of the notification that wakes deliverers."""
-
-
-def queue(sink_id: int) -> str:
-    """Return the name of a sink's queue; its table is `pgmq.q_` and this name."""
-    return f"refold_sink_{sink_id}"
 
 
 @dataclass(frozen=True, slots=True)
