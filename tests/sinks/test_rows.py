@@ -206,3 +206,49 @@ def test_a_column_of_another_type_is_refused_with_the_statement_that_mends_it(
         sinks.step(scratch.worker, sink.sink_id, lambda now, _: resumed(now))
     deliver(scratch.worker, scratch.folder, "copy")
     assert differences(scratch.worker, "daily", target) == []
+
+
+def test_texts_arrive_as_they_are(scratch: Scratch, target: Connection) -> None:
+    texts = [
+        "",
+        "NULL",
+        "null",
+        '"',
+        "\\",
+        '\\"',
+        "{}",
+        "a,b",
+        " x ",
+        "a\nb\tc\r",
+        "'",
+        "ü€😀",
+        "%s %(x)s",
+        "\\N",
+        "{NULL}",
+    ]
+    scratch.deploy(said="SELECT event_id, metadata->>'t' AS said, ARRAY[metadata->>'t', NULL] AS twice FROM events")
+    for text in texts:
+        scratch.append(1, metadata={"t": text})
+    scratch.append(1)
+    scratch.drain()
+    deploy_sink(scratch.worker, "copy", to_postgres("said", url_of(scratch, target)))
+    deliver(scratch.worker, scratch.folder, "copy")
+    assert differences(scratch.worker, "said", target) == []
+    assert {said for (said,) in target.execute("SELECT said FROM copy").fetchall()} == {*texts, None}
+
+
+def test_names_that_must_be_quoted(scratch: Scratch, target: Connection) -> None:
+    scratch.deploy(
+        odd='SELECT action AS "Ac""tion", user_id AS "user", count(*) AS "Ten of", max(ts) AS "at{0}" FROM events'
+        ' GROUP BY "Ac""tion", "user"'
+    )
+    scratch.append(3, user_id="ann")
+    scratch.append(3)
+    scratch.drain()
+    deploy_sink(scratch.worker, "copy", to_postgres("odd", url_of(scratch, target)))
+    deliver(scratch.worker, scratch.folder, "copy")
+    scratch.append(1, user_id="ann")
+    scratch.append(1)
+    scratch.drain()
+    deliver(scratch.worker, scratch.folder, "copy")
+    assert differences(scratch.worker, "odd", target) == []

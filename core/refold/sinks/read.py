@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 
@@ -147,25 +148,22 @@ def changes_of(
         for nulls, part in _by_nulls(conn, source, keys[at : at + TOGETHER]).items():
             given = "[" + ",".join(f"[{slice_},{key}]" for slice_, key in part) + "]"
             query = source.of_keys(nulls, json=json).encode()
-            for row in conn.execute(query, {"keys": given}, prepare=True):
-                yield _change(row)
+            yield from map(_change, conn.execute(query, {"keys": given}, prepare=True).fetchall())
 
 
 def changes_of_slice(conn: psycopg.Connection, source: Source, slice_: int, *, json: bool) -> Iterator[Change]:
     """Yield the rows of a slice, in the order of their keys."""
     query = source.of_slices(((slice_, slice_),), json=json)
     with conn.cursor(name="slice") as cursor:
-        cursor.itersize = TOGETHER
         cursor.execute(query.encode())
-        for row in cursor:
-            yield _change(row)
+        while rows := cursor.fetchmany(TOGETHER):
+            yield from map(_change, rows)
 
 
-def _change(row: Sequence[object]) -> Change:
-    key, slice_, here, *values, json = row
-    if not here:
-        return Change(str(key), int(str(slice_)), None)
-    return Change(str(key), int(str(slice_)), tuple(values), "" if json is None else str(json))  # type: ignore[arg-type]
+def _change(row: tuple[Any, ...]) -> Change:
+    if not row[2]:
+        return Change(row[0], row[1], None)
+    return Change(row[0], row[1], row[3:-1], row[-1] or "")
 
 
 def _by_nulls(

@@ -7,7 +7,7 @@ deliverer that was frozen and wakes up changes nothing, and deleted rows leave n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import ClassVar
 
@@ -375,7 +375,7 @@ class PostgresReceiver:
             table=self._table, columns=columns, casts=casts, slice=sql.SQL(f"c{len(names)}"), arrays=arrays,
             aliases=aliases, key=sql.SQL(", ").join(map(sql.Identifier, shape.key)), changed=changed,
         )  # fmt: skip
-        values = [list(one) for one in zip(*(change.values or () for change in given), strict=True)]
+        values = [_array(one) for one in zip(*(change.values or () for change in given), strict=True)]
         self._connection.execute(query, (*version, *values, [change.slice for change in given]), prepare=True)
 
     def _delete(self, keys: Sequence[str], *, exact: bool) -> None:
@@ -391,6 +391,17 @@ class PostgresReceiver:
             self._table, declared, on
         )
         self._connection.execute(query, ("[" + ",".join(keys) + "]",))
+
+
+def _array(texts: Iterable[str | None]) -> str:
+    """Return the text of a Postgres array. psycopg's own takes four times as long, most of the time of a delivery."""
+    return (
+        "{"
+        + ",".join(
+            "NULL" if text is None else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts
+        )
+        + "}"
+    )
 
 
 def _declared(name: str, kind: str) -> sql.Composable:
