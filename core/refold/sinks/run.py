@@ -7,9 +7,9 @@ import os
 import random
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,6 +39,8 @@ POLL = 1.0
 """Seconds between two looks while no notification arrives."""
 TICK = 0.25
 """Seconds between two checks for a stop."""
+END_S = 15.0
+"""Seconds to wait for deliveries that are under way when the process stops."""
 IDLE_S = 60.0
 """Seconds without a turn after which a sink's connections are closed."""
 PAUSE = 0.05, 5.0
@@ -80,22 +82,21 @@ class Delivery:
 
         Errors of this database are retried without limit, over new connections.
         """
-        pool = ThreadPoolExecutor(THREADS, thread_name_prefix=NAME)
         try:
             while not self._stopped():
                 try:
-                    self._look(pool, drain=drain)
+                    self._look(drain=drain)
                     if drain:
                         return
                 except (psycopg.Error, OnStandby) as error:
                     self._report(error)
         finally:
-            # Deliveries that are under way end first.
-            pool.shutdown()
+            until = time.monotonic() + END_S
             for lane in self._lanes.values():
+                lane.join(max(0.0, until - time.monotonic()))
                 lane.end()
 
-    def _look(self, pool: ThreadPoolExecutor, *, drain: bool) -> None:
+    def _look(self, *, drain: bool) -> None:
         with (
             connect(self._url, "refold_worker", autocommit=True, application_name=NAME, settings=_SETTINGS) as conn,
             Watchdog(conn, self._url),
@@ -106,7 +107,7 @@ class Delivery:
             looker = Deliverer(conn, Compiler(self._projections), self._me)
             while not self._stopped():
                 started = time.monotonic()
-                busy = self._begin(conn, looker, pool)
+                busy = self._begin(conn, looker)
                 self._pause, self._said = PAUSE[0], None
                 if drain and not busy:
                     return
@@ -117,11 +118,12 @@ class Delivery:
                         break
             check(conn)
 
-    def _begin(self, conn: psycopg.Connection, looker: Deliverer, pool: ThreadPoolExecutor) -> bool:
+    def _begin(self, conn: psycopg.Connection, looker: Deliverer) -> bool:
         """Give a turn to each sink that has something to deliver; return whether any has."""
         known = {sink.sink_id: sink for sink in sinks.every(conn) if not self._only or sink.name in self._only}
         (now,) = conn.execute("SELECT clock_timestamp()").fetchone() or (None,)
         busy = False
+        free = THREADS - sum(lane.busy for lane in self._lanes.values())
         for sink_id, state in sinks.states(conn).items():
             sink = known.get(sink_id)
             if sink is None:
@@ -131,10 +133,12 @@ class Delivery:
                 busy = True
                 continue
             if looker.due(sink, state, now):
-                if lane is None:
-                    lane = self._lanes[sink_id] = _Lane(self._url, self._projections, self._me, self._stopped)
-                lane.busy = busy = True
-                pool.submit(lane.work, sink)
+                busy = True
+                if free > 0:
+                    free -= 1
+                    if lane is None:
+                        lane = self._lanes[sink_id] = _Lane(self._url, self._projections, self._me, self._stopped)
+                    lane.begin(sink)
             elif lane is not None and lane.idle():
                 lane.end()
                 del self._lanes[sink_id]
@@ -161,10 +165,25 @@ class _Lane:
         self._watchdog: Watchdog | None = None
         self._deliverer: Deliverer | None = None
         self._worked = time.monotonic()
-        self.busy = False
+        self._thread: threading.Thread | None = None
 
-    def work(self, sink: Sink) -> None:
-        """Take turns while there is something to deliver."""
+    @property
+    def busy(self) -> bool:
+        """Return whether it takes turns."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def begin(self, sink: Sink) -> None:
+        """Take turns, in a thread, while there is something to deliver."""
+        # A daemon: a receiver that hangs must not keep a process that was told to stop.
+        self._thread = threading.Thread(target=self._work, args=(sink,), name=f"{NAME}: {sink.name}", daemon=True)
+        self._thread.start()
+
+    def join(self, seconds: float) -> None:
+        """Wait for its turns to end."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def _work(self, sink: Sink) -> None:
         try:
             if self._conn is None or self._conn.closed or self._deliverer is None:
                 self._conn = connect(
@@ -185,14 +204,15 @@ class _Lane:
             time.sleep(random.uniform(0, 1))
         finally:
             self._worked = time.monotonic()
-            self.busy = False
 
     def idle(self) -> bool:
         """Return whether it had no turn for a while."""
         return time.monotonic() - self._worked > IDLE_S
 
     def end(self) -> None:
-        """Give the lease back, and close the connections."""
+        """Give the lease back, and close the connections; not while it takes turns: then the lease ends by itself."""
+        if self.busy:
+            return
         if self._deliverer is not None:
             with suppress(Exception):
                 self._deliverer.release()
