@@ -63,6 +63,8 @@ def upgrade() -> None:
             nullable=False,
             comment="What the receiver may hold as its owner's token.",
         ),
+        sa.Column("given_epoch", sa.BigInteger(), nullable=True, comment="The version that the receiver confirmed last."),
+        sa.Column("given_number", sa.BigInteger(), nullable=True),
         sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
         sa.CheckConstraint("condition IN ('active', 'paused', 'stopped')", name=op.f("sink_states_condition")),
         sa.CheckConstraint("(failures = 0) = (failing_since IS NULL)", name=op.f("sink_states_failing")),

@@ -92,12 +92,13 @@ GRANT SELECT (sink_id, name, projection, grain, kind, created_at, changed_at, ch
     ON refold.sinks TO refold_observer;
 GRANT SELECT (
     sink_id, number, condition, following, build_id, epoch, holder, leased_until, failures, failing_since, retry_at,
-    status, batch, delivered, delivered_at, at
+    status, batch, delivered, delivered_at, given_epoch, given_number, at
 ) ON refold.sink_states TO refold_observer;
 GRANT SELECT ON refold.sinks_now TO refold_worker, refold_inspector;
 GRANT SELECT (
     sink_id, name, projection, grain, kind, number, condition, following, build_id, epoch, holder, leased_until, failures,
-    failing_since, retry_at, status, batch, delivered, delivered_at, at
+    failing_since, retry_at, status, batch, delivered, delivered_at, given_epoch,
+    given_number, at
 ) ON refold.sinks_now TO refold_observer;
 GRANT SELECT (undelivered_id, sink_id, state, attempts, status, first_failed_at, last_failed_at, ended_at)
     ON refold.undelivered TO refold_observer;

@@ -101,9 +101,11 @@ class _Given:
         taken: the rows that it confirmed.
         refused: the rows that it refuses, with its errors.
         batch: most rows at once, as the receiver made it smaller.
+        advanced: whether it has confirmed anything of this version.
     """
 
     batch: int
+    advanced: bool = False
     taken: list[Change] = field(default_factory=list)
     refused: list[tuple[Change, DeliveryError]] = field(default_factory=list)
 
@@ -250,24 +252,24 @@ class Deliverer:
         self._open[sink.sink_id] = one = _Open(made, source.shape, sink.definition, number)
         failpoint("sink_opened")
         latest = Version(state.epoch, version(self._conn, build.build_id))
-        epoch, ahead = state.epoch, False
+        epoch, other = state.epoch, False
         if found is None:
             # If this database was set back, the receiver has been given later versions, and cannot say so.
             epoch = max(epoch + 1, sinks.epoch_at(sinks.state(self._conn, sink.sink_id)[1]))
-        else:
+        elif found > latest:
             # Later than anything this database has delivered: it was restored, or the sink was created again.
-            ahead = found > latest
-            epoch = found.epoch + 1 if ahead else epoch
-            # It has nothing, though it was given something before: it is a new one.
-            ahead = ahead or (found == Version(0, 0) and state.delivered > 0)
+            epoch, other = found.epoch + 1, True
+        else:
+            # Earlier than what the receiver has confirmed: it was set back, or is a new one.
+            other = found < Version(state.given_epoch or 0, state.given_number or 0)
         with self._conn.transaction():
             new = self._step(sink, one.number, lambda now, at: steps.opened(now, at, epoch))
-            if ahead:
+            if other:
                 found_slices = cast(Audited, made).slices() if hasattr(made, "slices") else ()
                 sinks.forget_checksums(self._conn, sink.sink_id, found_slices)
                 new = self._step(sink, new.number, lambda now, _: steps.collapsed(now))
         one.number = new.number
-        return None if ahead else one
+        return None if other else one
 
     def _close(self, sink_id: int) -> None:
         one = self._open.pop(sink_id, None)
@@ -326,6 +328,7 @@ class Deliverer:
         for number, rows in parts.items():
             cast(SlicedReceiver, one.receiver).replace(at, number, rows)
             given.taken += rows
+            given.advanced = True
             self._renew(sink, one)
         self._give(sink, one, at, list(changes.values()), given)
         failpoint("sink_sent")
@@ -373,15 +376,19 @@ class Deliverer:
             if one.sliced:
                 cast(SlicedReceiver, one.receiver).replace(at, number, changes)
                 given.taken += changes
+                given.advanced = True
             else:
                 self._give(sink, one, at, changes, given)
                 if one.lists:
                     self._give(sink, one, at, self._gone(sink, at, number, changes), given)
                 else:
                     cast(KeyedReceiver, one.receiver).sweep(at, number)
+                    given.advanced = True
             failpoint("sink_sent")
             with conn.transaction():
                 self._confirm(sink, one, at, given, [(number, *((None, None) if given.refused else figures))])
+                # A row that was refused before and is gone by now is told by no other way.
+                undelivered.settle(conn, sink.sink_id, number, [change.key for change, _ in given.refused])
             failpoint("sink_acknowledged")
             if given.refused:
                 one.spoilt.add(number)
@@ -445,6 +452,7 @@ class Deliverer:
                     ) from error  # fmt: skip
             else:
                 given.taken += part
+                given.advanced = True
             self._renew(sink, one)
 
     def _confirm(
@@ -460,7 +468,8 @@ class Deliverer:
 
         def to(state: SinkState, now: datetime) -> SinkState:
             smaller = given.batch if given.batch < state.batch else None
-            return steps.delivered(state, now, len(given.taken), batch=smaller)
+            version_given = at if given.advanced else None
+            return steps.delivered(state, now, len(given.taken), given=version_given, batch=smaller)
 
         failures = sinks.state(conn, sink.sink_id)[0].failures
         new = sinks.step(conn, sink.sink_id, to, after=one.number)

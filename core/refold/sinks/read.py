@@ -54,11 +54,11 @@ class Source:
         parts = ", ".join(f"(k.own).{ident(name)}" for name in self.shape.key)
         seen = indent(literal(self.view_of(EVERYTHING)), 8)
         return (
-            f"SELECT given.key::text, coalesce(v.slice__, given.slice), v.here__ IS NOT NULL,\n"
+            f"SELECT given.key__::text, coalesce(v.slice__, given.slice__), v.here__ IS NOT NULL,\n"
             f"       {self._texts('v', json=json)}\n"
             f"FROM (\n"
-            f"    SELECT key, slice, {parts} FROM (\n"
-            f"        SELECT pair -> 1 AS key, (pair -> 0)::integer AS slice,\n"
+            f"    SELECT key__, slice__, {parts} FROM (\n"
+            f"        SELECT pair -> 1 AS key__, (pair -> 0)::integer AS slice__,\n"
             f"               jsonb_populate_record(NULL::{self.relation.table}, pair -> 1) AS own\n"
             f"        FROM jsonb_array_elements(%(keys)s::jsonb) AS pair\n"
             f"        OFFSET 0\n"
@@ -92,7 +92,11 @@ class Source:
         texts = [f"{of}.{ident(column.name)}::text" for column in self.shape.columns]
         pairs = ", ".join(f"{quoted(column.name)}, {of}.{ident(column.name)}" for column in self.shape.columns)
         # A function takes 100 arguments.
-        whole = f"jsonb_build_object({pairs})" if len(self.shape.columns) <= 50 else f"to_jsonb({of})"
+        whole = (
+            f"jsonb_build_object({pairs})"
+            if len(self.shape.columns) <= 50
+            else f"(to_jsonb({of}) - '{{slice__,here__}}'::text[])"
+        )
         return ", ".join([*texts, f"{whole}::text" if json else "NULL"])
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from refold.sinks.receiver import Misconfigured
 
-PREFIXES = ("env:", "file:")
 LARGEST_BYTES = 65_536
 """Most bytes of a secret's file: a wrong path may name something without an end."""
 
@@ -20,8 +19,8 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def is_reference(text: str) -> bool:
-    """Return whether a text names an environment variable or a file instead of being the value. Pure."""
-    return text.startswith(PREFIXES)
+    """Return whether a text names an environment variable or a file; an address `file://…` is a value. Pure."""
+    return text.startswith("env:") or (text.startswith("file:") and not text.startswith("file://"))
 
 
 def checked_reference(text: str) -> str:

@@ -68,8 +68,16 @@ def drop(conn: psycopg.Connection, sink_id: int) -> None:
 
 
 def purge(conn: psycopg.Connection, sink_id: int) -> None:
-    """Drop all messages of a sink. No page may be writing: the caller holds the lock of the build."""
-    conn.execute("SELECT pgmq.purge_queue(%s)", (queue(sink_id),))
+    """Drop all messages of a sink. No page may be writing: the caller holds the lock of the build.
+
+    Pages wait for that lock, so this waits for nobody: a backup has locked the queue for as long as it runs.
+    """
+    try:
+        with conn.transaction():
+            conn.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT").format(_table(sink_id)))
+            conn.execute("SELECT pgmq.purge_queue(%s)", (queue(sink_id),))
+    except psycopg.errors.LockNotAvailable:
+        conn.execute(sql.SQL("DELETE FROM {}").format(_table(sink_id)))
 
 
 def read(conn: psycopg.Connection, sink_id: int, columns: Sequence[str], most: int) -> Keys:

@@ -162,7 +162,7 @@ def collapse_all(conn: psycopg.Connection, sinks: Iterable[int]) -> None:
         step(conn, sink_id, lambda now, _: collapsed(now))
 
 
-def switch(conn: psycopg.Connection, projection: str, build_id: int | None) -> list[int]:
+def switch(conn: psycopg.Connection, projection: str, build_id: int | None, *, only: int | None = None) -> list[int]:
     """Let the sinks of a metric deliver another build from now on, under a higher epoch; return their numbers.
 
     Messages with keys of the former build are to be dropped: its key may have been another one.
@@ -171,14 +171,39 @@ def switch(conn: psycopg.Connection, projection: str, build_id: int | None) -> l
         conn: the transaction of the switch, which holds the locks of both builds.
         projection: the metric.
         build_id: the build that is live from now on; None if none is.
+        only: the sink that does not deliver it yet; None for all.
     """
     found = conn.execute(
-        "SELECT sink_id FROM refold.sinks WHERE projection = %s ORDER BY sink_id", (projection,)
+        "SELECT sink_id FROM refold.sinks WHERE projection = %(projection)s"
+        " AND (%(only)s::bigint IS NULL OR sink_id = %(only)s) ORDER BY sink_id",
+        {"projection": projection, "only": only},
     ).fetchall()
     for (sink_id,) in found:
         detach(conn, sink_id)
+        if build_id is not None and not _same_view(conn, sink_id, build_id):
+            forget_checksums(conn, sink_id)
         step(conn, sink_id, lambda now, at: switched(now, build_id, epoch_at(at)))
     return [int(sink_id) for (sink_id,) in found]
+
+
+def _same_view(conn: psycopg.Connection, sink_id: int, build_id: int) -> bool:
+    """Return whether a build's view shows its rows as that of the build which a sink has delivered last.
+
+    Checksums are those of tables: under another view the same table is other rows for the receiver.
+    """
+    return (
+        conn.execute(
+            """
+            SELECT FROM refold.builds AS b
+            WHERE b.build_id = %(build)s AND b.fingerprint = (
+                SELECT a.fingerprint FROM refold.sink_states AS s JOIN refold.builds AS a USING (build_id)
+                WHERE s.sink_id = %(sink)s ORDER BY s.number DESC LIMIT 1
+            )
+            """,
+            {"build": build_id, "sink": sink_id},
+        ).rowcount
+        > 0
+    )
 
 
 def rename(conn: psycopg.Connection, old: str, new: str) -> None:

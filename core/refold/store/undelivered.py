@@ -70,6 +70,16 @@ def delivered(conn: psycopg.Connection, sink_id: int, keys: Sequence[str]) -> No
     )
 
 
+def settle(conn: psycopg.Connection, sink_id: int, slice_: int, refused: Sequence[str]) -> None:
+    """Close the records of a slice that the receiver has as it is, except for rows that it refused now."""
+    conn.execute(
+        "UPDATE refold.undelivered SET state = 'delivered', ended_at = now(), ended_by = session_user"
+        " WHERE sink_id = %s AND slice = %s AND state = 'waiting'"
+        " AND md5(key::text) NOT IN (SELECT md5(k) FROM unnest(%s::text[]) AS k)",
+        (sink_id, slice_, list(refused)),
+    )
+
+
 def waiting(conn: psycopg.Connection, sink_id: int) -> int:
     """Return the number of rows of a sink that wait."""
     row = one_row(conn, "SELECT count(*) FROM refold.undelivered WHERE sink_id = %s AND state = 'waiting'", (sink_id,))

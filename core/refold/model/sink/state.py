@@ -51,6 +51,8 @@ class SinkState:
         delivered: rows delivered since the sink was created.
         delivered_at: when rows were delivered last, UTC.
         tokens: what the receiver may hold as its owner's token (`refold.sinks.receiver.Owner`).
+        given_epoch: epoch of the version that the receiver confirmed last; None before the first.
+        given_number: its number.
     """
 
     sink_id: int
@@ -70,6 +72,8 @@ class SinkState:
     delivered: int = 0
     delivered_at: datetime | None = None
     tokens: tuple[str, ...] = ()
+    given_epoch: int | None = None
+    given_number: int | None = None
 
     @property
     def circuit_open(self) -> bool:
@@ -117,7 +121,13 @@ def let_go(state: SinkState) -> SinkState:
 
 
 def delivered(
-    state: SinkState, now: datetime, rows: int, *, batch: int | None = None, following: bool | None = None
+    state: SinkState,
+    now: datetime,
+    rows: int,
+    *,
+    given: tuple[int, int] | None = None,
+    batch: int | None = None,
+    following: bool | None = None,
 ) -> SinkState:
     """Return the state after the receiver confirmed rows: the circuit closes, and batches grow again.
 
@@ -125,9 +135,11 @@ def delivered(
         state: the state before.
         now: the time.
         rows: number of rows; 0 if there was nothing to deliver.
+        given: the version of them; None if the receiver has confirmed none.
         batch: most rows that the receiver takes at once, if it refused more; None if it did not.
         following: what `SinkState.following` becomes; None leaves it.
     """
+    epoch, number = given or (state.given_epoch, state.given_number)
     return _next(
         state,
         leased_until=now + LEASE,
@@ -141,6 +153,8 @@ def delivered(
         delivered=state.delivered + rows,
         delivered_at=now if rows else state.delivered_at,
         following=state.following if following is None else following,
+        given_epoch=epoch,
+        given_number=number,
     )
 
 

@@ -17,6 +17,7 @@ from refold.postgres.snapshot import snapshot
 from refold.service.duties.findings import DutyFinding, record
 from refold.sinks.deploy import collapse
 from refold.store import outbox, sinks, undelivered
+from refold.store.builds.build import live, lock
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import open_incidents
 from refold.store.outbox import Backlog
@@ -32,12 +33,15 @@ _MIB = 1024 * 1024
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     """Collapse sinks whose messages are too many, find lost messages, open and resolve the incidents of sinks."""
+    _follow_switches(conn)
     known = {sink.sink_id: sink for sink in sinks.every(conn)}
     settings = read_settings(conn)
     (now,) = conn.execute("SELECT clock_timestamp()").fetchone() or (None,)
     failing, refused, collapsed = [], [], []
     before = {incident.subject: incident for incident in open_incidents(conn, "outbox_collapsed")}
     for sink_id, state in sinks.states(conn).items():
+        if sink_id not in known:
+            continue
         name = known[sink_id].name
         if (state.failing_since is not None and now - state.failing_since >= FAILING) or state.condition == "stopped":
             failing.append(DutyFinding(name, state.failing_since, _failure(state)))
@@ -55,6 +59,20 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     record(conn, "sink", NAME, failing)
     record(conn, "undelivered", NAME, refused)
     record(conn, "outbox_collapsed", NAME, collapsed)
+
+
+def _follow_switches(conn: psycopg.Connection) -> None:
+    """Let sinks deliver the live builds of their metrics: a deploy of a sink does not see a switch that is under way."""
+    states = sinks.states(conn)
+    for sink in sinks.every(conn):
+        build = live(conn, sink.projection)
+        if build is None or sink.sink_id not in states or states[sink.sink_id].build_id == build.build_id:
+            continue
+        with conn.transaction():
+            locked = lock(conn, build.build_id, wait=True)
+            if locked is not None and locked.state == "live":
+                for sink_id in sinks.switch(conn, sink.projection, build.build_id, only=sink.sink_id):
+                    outbox.purge(conn, sink_id)
 
 
 def _find_lost(conn: psycopg.Connection, sink_id: int, name: str, build_id: int) -> None:

@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from refold.model.sql_text import hash_of, ident
+from refold.postgres.replica_identity import IDENTITY
 from refold.sinks.receiver import (
     Change,
     Checksum,
@@ -39,10 +40,14 @@ SETTINGS = (
     "SET statement_timeout = '60s'; SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s';"
     " SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; SET extra_float_digits = 1; SET timezone = 'UTC';"
     " SET client_encoding = 'UTF8'; SET default_transaction_isolation = 'read committed';"
-    " SET default_transaction_read_only = off;"
+    " SET default_transaction_read_only = off; SET default_transaction_deferrable = off; SET array_nulls = on;"
+    " SET quote_all_identifiers = off; SET bytea_output = 'hex'; SET xmloption = content;"
+    " SET standard_conforming_strings = on; SET transform_null_equals = off;"
     # Newer servers have them.
     " SELECT set_config(name, '0', false) FROM pg_settings"
-    " WHERE name IN ('idle_session_timeout', 'transaction_timeout')"
+    " WHERE name IN ('idle_session_timeout', 'transaction_timeout');"
+    # What it has confirmed is never given again, so a crash must not lose it.
+    " SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 )
 
 
@@ -141,7 +146,7 @@ class PostgresReceiver:
 
     def slices(self) -> set[int]:
         """Return the slices of which the target has rows."""
-        with _told():
+        with _told(), self._unhurried():
             rows = self._connection.execute(
                 sql.SQL("SELECT DISTINCT {} FROM {}").format(sql.Identifier(SLICE), self._table)
             ).fetchall()
@@ -158,9 +163,16 @@ class PostgresReceiver:
             " WHERE %s::integer[] IS NULL OR {slice} = ANY (%s) GROUP BY 1"
         ).format(slice=sql.Identifier(SLICE), table=self._table)
         wanted = None if slices is None else list(slices)
-        with _told():
+        with _told(), self._unhurried():
             rows = self._connection.execute(query, (wanted, wanted)).fetchall()
         return {int(one): Checksum(int(count), int(hash_)) for one, count, hash_ in rows}
+
+    @contextmanager
+    def _unhurried(self) -> Iterator[None]:
+        """Let statements that read the whole table take the time that they take."""
+        with self._connection.transaction():
+            self._connection.execute("SET LOCAL statement_timeout = 0")
+            yield
 
     def close(self) -> None:
         """Close the connection."""
@@ -191,11 +203,9 @@ class PostgresReceiver:
         return self._shape
 
     def _refuse_unfit(self, shape: Shape) -> None:
-        conn = self._connection
-        if conn.info.server_version < 150000:
-            raise Misconfigured(
-                f"the target is PostgreSQL {conn.info.server_version // 10000}", remedy="Use PostgreSQL 15 or newer."
-            )
+        version = self._connection.info.server_version
+        if version < 150000:
+            raise Misconfigured(f"the target is PostgreSQL {version // 10000}", remedy="Use PostgreSQL 15 or newer.")
         if taken := {SLICE, EPOCH, NUMBER} & {column.name for column in shape.columns}:
             raise Misconfigured(
                 f"the metric has a column {min(taken)}, which the target needs for itself",
@@ -203,16 +213,22 @@ class PostgresReceiver:
             )
 
     def _prepare(self, shape: Shape) -> bool:
-        """Create what is missing: the table, columns, and the indexes; return whether the rows that are there stay."""
+        """Create what is missing: the table, columns, and the indexes.
+
+        Returns:
+            Whether all of it was there. If not, the sink's version is set back in the same transaction, because the rows
+            that it stands for are not there.
+        """
         conn = self._connection
         own = [*((column.name, column.type) for column in shape.columns),
                (SLICE, "integer"), (EPOCH, "bigint"), (NUMBER, "bigint")]  # fmt: skip
         there = self._there()
-        stay = bool(there)
+        whole = all(name in there for name, _ in own)
         with conn.transaction():
             if not there:
                 columns = sql.SQL(", ").join(_declared(name, kind) for name, kind in own)
                 conn.execute(sql.SQL("CREATE TABLE {} ({})").format(self._table, columns))
+                conn.execute(sql.SQL("ALTER TABLE {} " + IDENTITY).format(self._table))
                 there = self._there()
             for name, kind in own:
                 if name not in there:
@@ -224,12 +240,12 @@ class PostgresReceiver:
                     )
             if not self._indexed(shape.key):
                 index = f"{self._options.table[:40]}_refold_key"
-                named = sql.Identifier(self._options.target_schema, index)
                 if self._exists(index):
                     # The metric has another key now: its rows are others, and all of them are given anew.
+                    named = sql.Identifier(self._options.target_schema, index)
                     conn.execute(sql.SQL("DROP INDEX {}").format(named))
                     conn.execute(sql.SQL("DELETE FROM {}").format(self._table))
-                    stay = False
+                    whole = False
                 conn.execute(
                     sql.SQL("CREATE UNIQUE INDEX {} ON {} ({}) NULLS NOT DISTINCT").format(
                         sql.Identifier(index), self._table, sql.SQL(", ").join(map(sql.Identifier, shape.key))
@@ -241,7 +257,11 @@ class PostgresReceiver:
                     sql.Identifier(f"{self._options.table[:40]}_refold_slice"), self._table, sql.Identifier(SLICE)
                 )
             )
-        return stay
+            if not whole:
+                conn.execute(
+                    sql.SQL("UPDATE {} SET epoch = 0, number = 0 WHERE sink = %s").format(self._control), (shape.sink,)
+                )
+        return whole
 
     def _exists(self, relation: str) -> bool:
         return (
@@ -254,12 +274,17 @@ class PostgresReceiver:
         )
 
     def _there(self) -> dict[str, str]:
-        rows = self._connection.execute(
-            "SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute AS a"
-            " JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-            " WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped",
-            (self._options.target_schema, self._options.table),
-        ).fetchall()
+        # Under the metric's search_path, so that both sides write a type's schema or neither does.
+        with self._connection.transaction():
+            self._connection.execute("SET LOCAL search_path = pg_catalog")
+            rows = self._connection.execute(
+                "SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute AS a"
+                " JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+                " WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped",
+                (self._options.target_schema, self._options.table),
+            ).fetchall()
+            # In the transaction that creates the table, it would stay.
+            self._connection.execute("SET LOCAL search_path TO DEFAULT")
         return {str(name): str(kind) for name, kind in rows}
 
     def _indexed(self, key: Sequence[str]) -> bool:

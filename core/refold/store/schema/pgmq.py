@@ -78,10 +78,18 @@ def install(conn: psycopg.Connection) -> None:
             conn.execute((_package() / "pgmq.sql").read_bytes())
             conn.execute("GRANT USAGE ON SCHEMA pgmq TO refold_inspector")
             # Without one, a publication of all tables would refuse to let a queue be dropped.
-            for table in ("meta", "topic_bindings"):
-                conn.execute(
-                    psycopg.sql.SQL("ALTER TABLE {} " + IDENTITY).format(psycopg.sql.Identifier("pgmq", table))
+            conn.execute(b"ALTER TABLE pgmq.meta " + IDENTITY.encode())
+            # It has a generated column, which from PostgreSQL 18 on must not be part of the identity.
+            (index,) = one_row(
+                conn,
+                "SELECT c.relname FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid"
+                " WHERE i.indrelid = 'pgmq.topic_bindings'::regclass AND i.indisunique AND i.indpred IS NULL LIMIT 1",
+            )
+            conn.execute(
+                psycopg.sql.SQL("ALTER TABLE pgmq.topic_bindings REPLICA IDENTITY USING INDEX {}").format(
+                    psycopg.sql.Identifier(index)
                 )
+            )
             conn.execute("SET LOCAL ROLE NONE")
             conn.execute(psycopg.sql.SQL("REVOKE CREATE ON DATABASE {} FROM refold_worker").format(database))
             comment = psycopg.sql.Literal(_BY.format(packaged_version()))

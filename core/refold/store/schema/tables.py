@@ -836,6 +836,8 @@ sink_states = Table(
     Column("delivered", BigInteger, nullable=False, server_default=text("0")),
     Column("delivered_at", TIME),
     Column("tokens", ARRAY(Text), nullable=False, comment="What the receiver may hold as its owner's token."),
+    Column("given_epoch", BigInteger, comment="The version that the receiver confirmed last."),
+    Column("given_number", BigInteger),
     Column("at", TIME, nullable=False, server_default=func.clock_timestamp()),
     PrimaryKeyConstraint("sink_id", "number"),
     CheckConstraint("condition IN ('active', 'paused', 'stopped')", "condition"),
