@@ -63,7 +63,9 @@ def upgrade() -> None:
             nullable=False,
             comment="What the receiver may hold as its owner's token.",
         ),
-        sa.Column("given_epoch", sa.BigInteger(), nullable=True, comment="The version that the receiver confirmed last."),
+        sa.Column(
+            "given_epoch", sa.BigInteger(), nullable=True, comment="The version that the receiver confirmed last."
+        ),
         sa.Column("given_number", sa.BigInteger(), nullable=True),
         sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
         sa.CheckConstraint("condition IN ('active', 'paused', 'stopped')", name=op.f("sink_states_condition")),

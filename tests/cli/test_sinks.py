@@ -181,7 +181,9 @@ def test_renamed_metrics_keep_their_sinks(shop: Refold, admin: Connection) -> No
     events(shop, 3)
     shop("deliver", "--drain")
     Path("projections/counts.sql").rename("projections/totals.sql")
-    assert shop("rename", "counts", "totals").status == 0
+    renamed = shop("rename", "counts", "totals")
+    assert renamed.status == 0
+    assert 'copy.toml still delivers counts: write projection = "totals" there' in " ".join(renamed.err.split())
     events(shop, 3, "b")
     shop("deliver", "--drain")
     assert admin.execute("SELECT count(*) FROM copies.counts").fetchone() == (2,)

@@ -23,11 +23,9 @@ from refold.sinks.kinds.postgres import PostgresOptions, PostgresReceiver
 from refold.sinks.receiver import Change, Refused, TooLarge, Unavailable, Version
 from refold.store import outbox, sinks, undelivered
 from refold.store.builds.compiled import Compiler
-from tests.sinks.test_rows import METRICS, target, url_of
-from tests.support.delivering import Connection, deliver, deploy_sink, differences, to_postgres
+from tests.sinks.test_rows import METRICS
+from tests.support.delivering import Connection, deliver, deploy_sink, differences, to_postgres, url_of
 from tests.support.scratch import Scratch
-
-__all__ = ["target"]
 
 USERS = ("ann", "ben", "cid", "eve", None)
 

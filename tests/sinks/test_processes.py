@@ -15,13 +15,11 @@ import pytest
 from refold.postgres.failpoints import POINTS
 from refold.store import sinks
 from tests.sinks.test_histories import again
-from tests.sinks.test_rows import METRICS, target, url_of
-from tests.support.delivering import Connection, deliver, deploy_sink, differences, to_postgres
+from tests.sinks.test_rows import METRICS
+from tests.support.delivering import Connection, deliver, deploy_sink, differences, to_postgres, url_of
 from tests.support.scratch import Scratch
 from tests.support.sessions import pids
 from tests.support.waiting import wait_until
-
-__all__ = ["target"]
 
 STEPS = [point for point in POINTS if point.startswith("sink")]
 

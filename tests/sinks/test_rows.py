@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 from refold.engine.reconcile.reconcile import reconcile
 from refold.model.sink.state import resumed
@@ -16,7 +12,7 @@ from refold.sinks.deliver import Deliverer
 from refold.store import outbox, sinks
 from refold.store.builds.compiled import Compiler
 from refold.store.sinks import Sink
-from tests.support.delivering import Connection, deliver, deploy_sink, differences, to_postgres
+from tests.support.delivering import Connection, deliver, deploy_sink, differences, to_postgres, url_of
 from tests.support.scratch import Scratch
 
 METRICS = {
@@ -31,23 +27,6 @@ METRICS = {
     "funnel": "SELECT user_id, window_funnel(interval '7 days', ts, action = 'a', action = 'b') AS level FROM events"
     " GROUP BY user_id",
 }
-
-
-@pytest.fixture
-def target(scratch: Scratch) -> Iterator[Connection]:
-    """Another database on the same server."""
-    with psycopg.connect(scratch.url, autocommit=True) as admin:
-        name = f"{admin.info.dbname}_target"[-60:]
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        try:
-            with psycopg.connect(make_conninfo(scratch.url, dbname=name), autocommit=True) as conn:
-                yield conn
-        finally:
-            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
-def url_of(scratch: Scratch, target: Connection) -> str:
-    return make_conninfo(scratch.url, dbname=target.info.dbname, password=None)
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -7,14 +7,17 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from refold.model.sink.sink_file import sink_file
+from refold.model.sink.state import resumed
 from refold.sinks import deploy
 from refold.sinks.deliver import Deliverer
 from refold.sinks.kinds.registry import kinds
 from refold.store import sinks
 from refold.store.builds.compiled import Compiler
 from refold.store.sinks import Sink
+from tests.support.scratch import Scratch
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -72,3 +75,33 @@ def differences(conn: Connection, metric: str, target: Connection, table: str = 
     return [("metric", row) for row in sorted(ours - theirs, key=str)] + [
         ("receiver", row) for row in sorted(theirs - ours, key=str)
     ]
+
+
+def url_of(scratch: Scratch, target: Connection) -> str:
+    """Return the URL of the target, as a sink's file may hold it."""
+    return make_conninfo(scratch.url, dbname=target.info.dbname, password=None)
+
+
+def follow(scratch: Scratch, target: Connection, metric: str, text: str) -> None:
+    """Deploy a metric and its sink, and deliver what is there."""
+    scratch.deploy_one(metric, text)
+    scratch.append(6, user_id="ann", metadata={"n": 1.5})
+    scratch.append(2, user_id=None, metadata={"n": 2})
+    scratch.drain()
+    deploy_sink(scratch.worker, "copy", to_postgres(metric, url_of(scratch, target)))
+    deliver(scratch.worker, scratch.folder, "copy")
+    insist(scratch, target, metric)
+
+
+def insist(scratch: Scratch, target: Connection, metric: str) -> None:
+    """Insist that the sink is well and the receiver has the metric."""
+    deliver(scratch.worker, scratch.folder, "copy")
+    state, _ = sinks.state(scratch.worker, sinks.known(scratch.worker, "copy").sink_id)
+    assert (state.condition, state.error) == ("active", None)
+    assert differences(scratch.worker, metric, target) == []
+
+
+def resume(scratch: Scratch) -> None:
+    """Resume the sink, as a person does."""
+    with scratch.worker.transaction():
+        sinks.step(scratch.worker, sinks.known(scratch.worker, "copy").sink_id, lambda now, _: resumed(now))

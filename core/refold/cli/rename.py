@@ -36,6 +36,8 @@ def rename(
       refold rename sales purchases
     """
     from refold.engine.deployment import rename as renaming
+    from refold.model.sink.sink_file import load_sinks, sinks_beside
+    from refold.sinks.kinds.registry import kinds
 
     chosen = folder(projections, quiet=True)
     with session(database_url) as conn:
@@ -50,3 +52,6 @@ def rename(
         note(f"the view {view} reads it and keeps working; if a file defines that view, write metrics.{new} there")
     for path in files_of(chosen, old):
         note(f"{path} still defines {old}: rename the file too, or the next `refold deploy` makes it a metric")
+    for sink in load_sinks(sinks_beside(chosen), tuple(kinds()), []):
+        if sink.projection == old:
+            note(f'{sink.path} still delivers {old}: write projection = "{new}" there before the next `refold deploy`')

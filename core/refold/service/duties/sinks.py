@@ -17,7 +17,7 @@ from refold.postgres.snapshot import snapshot
 from refold.service.duties.findings import DutyFinding, record
 from refold.sinks.deploy import collapse
 from refold.store import outbox, sinks, undelivered
-from refold.store.builds.build import live, lock
+from refold.store.builds.build import lock
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import open_incidents
 from refold.store.outbox import Backlog
@@ -62,17 +62,18 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
 
 
 def _follow_switches(conn: psycopg.Connection) -> None:
-    """Let sinks deliver the live builds of their metrics: a deploy of a sink does not see a switch that is under way."""
-    states = sinks.states(conn)
-    for sink in sinks.every(conn):
-        build = live(conn, sink.projection)
-        if build is None or sink.sink_id not in states or states[sink.sink_id].build_id == build.build_id:
-            continue
+    """Let sinks deliver live builds only: who deploys a sink does not see a switch that is under way."""
+    behind = conn.execute(
+        "SELECT s.sink_id, s.projection, b.build_id FROM refold.sinks_now AS s"
+        " JOIN refold.builds AS b ON b.projection = s.projection AND b.state = 'live'"
+        " WHERE s.build_id IS DISTINCT FROM b.build_id"
+    ).fetchall()
+    for sink_id, projection, build_id in behind:
         with conn.transaction():
-            locked = lock(conn, build.build_id, wait=True)
-            if locked is not None and locked.state == "live":
-                for sink_id in sinks.switch(conn, sink.projection, build.build_id, only=sink.sink_id):
-                    outbox.purge(conn, sink_id)
+            build = lock(conn, build_id, wait=True)
+            if build is not None and build.state == "live":
+                for switched in sinks.switch(conn, projection, build_id, only=sink_id):
+                    outbox.purge(conn, switched)
 
 
 def _find_lost(conn: psycopg.Connection, sink_id: int, name: str, build_id: int) -> None:

@@ -216,8 +216,8 @@ class PostgresReceiver:
         """Create what is missing: the table, columns, and the indexes.
 
         Returns:
-            Whether all of it was there. If not, the sink's version is set back in the same transaction, because the rows
-            that it stands for are not there.
+            Whether all of it was there. If not, the sink's version is set back in the same transaction, because rows of
+            that version are not there.
         """
         conn = self._connection
         own = [*((column.name, column.type) for column in shape.columns),
