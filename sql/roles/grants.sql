@@ -88,17 +88,18 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON refold.sinks, refold.sink_checksums, ref
 TO refold_worker;
 GRANT SELECT, INSERT, DELETE ON refold.sink_states TO refold_worker;
 -- What a receiver says may repeat a row; a file may name its address.
-GRANT SELECT (sink_id, name, projection, grain, kind, created_at, changed_at, changed_by)
+GRANT SELECT (sink_id, name, projection, grain, kind, once, created_at, changed_at, changed_by)
     ON refold.sinks TO refold_observer;
 GRANT SELECT (
     sink_id, number, condition, following, build_id, epoch, holder, leased_until, failures, failing_since, retry_at,
-    status, batch, delivered, delivered_at, given_epoch, given_number, at
+    status, batch, delivered, delivered_at, given_epoch, given_number, done, target, progress_txid,
+    progress_position, progress_ordinal, at
 ) ON refold.sink_states TO refold_observer;
 GRANT SELECT ON refold.sinks_now TO refold_worker, refold_inspector;
 GRANT SELECT (
     sink_id, name, projection, grain, kind, number, condition, following, build_id, epoch, holder, leased_until, failures,
     failing_since, retry_at, status, batch, delivered, delivered_at, given_epoch,
-    given_number, at
+    given_number, done, target, progress_txid, progress_position, progress_ordinal, at
 ) ON refold.sinks_now TO refold_observer;
 GRANT SELECT (undelivered_id, sink_id, state, attempts, status, first_failed_at, last_failed_at, ended_at)
     ON refold.undelivered TO refold_observer;

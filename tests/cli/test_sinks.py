@@ -144,7 +144,7 @@ def test_pause_resume_replay_claim_drop(shop: Refold, admin: Connection) -> None
 
 def test_mistakes_in_files(shop: Refold) -> None:
     Path("sinks/copy.toml").write_text(TOML.replace("counts", "cuonts", 1))
-    Path("sinks/two.toml").write_text('projection = "counts"\nkind = "webook"\ngrain = "events"\ncolour = 1')
+    Path("sinks/two.toml").write_text('projection = "counts"\nkind = "webook"\ngrain = "event"\ncolour = 1')
     Path("sinks/three.toml").write_text(
         'projection = "counts"\nkind = "postgres"\n[postgres]\nurl = "postgresql://u:p@h/d"\ntabel = "x"'
     )
@@ -154,7 +154,7 @@ def test_mistakes_in_files(shop: Refold) -> None:
     for part in (
         "sinks/copy.toml:2: projection: there is no metric 'cuonts'. Did you mean counts?",
         "sinks/two.toml:2: kind: 'webook' is not known. Did you mean webhook?",
-        "sinks/two.toml:3: grain: events is not built yet",
+        "sinks/two.toml:3: grain: must be rows or events, not 'event'",
         "sinks/two.toml:4: colour: is not known",
         "sinks/three.toml:4: postgres.url: must not hold a password",
         "sinks/three.toml:5: postgres.tabel: is not known",

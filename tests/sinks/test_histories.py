@@ -169,7 +169,9 @@ def test_an_older_delivery_changes_nothing(scratch: Scratch, target: Connection)
 
     build = live(scratch.worker, "merge")
     assert build is not None
-    late._shape = source(scratch.worker, "copy", build, Compiler(scratch.folder).of(scratch.worker, build)).shape
+    late._shape = source(
+        scratch.worker, "copy", "rows", build, Compiler(scratch.folder).of(scratch.worker, build)
+    ).shape
     late._connect("copy")
     key = '{"action": "a", "user_id": "ann"}'
     with pytest.raises(Unavailable, match="later than"):

@@ -134,7 +134,7 @@ def test_rows_of_many_columns_as_json(scratch: Scratch, target: Connection) -> N
     follow(scratch, target, "m", f"SELECT user_id, {many} FROM events GROUP BY user_id")
     build = live(scratch.worker, "m")
     assert build is not None
-    source = read.source(scratch.worker, "copy", build, Compiler(scratch.folder).of(scratch.worker, build))
+    source = read.source(scratch.worker, "copy", "rows", build, Compiler(scratch.folder).of(scratch.worker, build))
     with scratch.worker.transaction():
         [change] = read.changes_of(scratch.worker, source, [(0, '{"user_id": "ann"}')], json=True)
     assert set(json.loads(change.json)) == {column.name for column in source.shape.columns}

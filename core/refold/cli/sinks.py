@@ -14,6 +14,7 @@ from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.errors import InputError
 from refold.inspect.sinks import SinkStatus, sink_statuses
 from refold.model.sink import state as steps
+from refold.model.stream.cursor import EMPTY, Cursor
 from refold.store import sinks as store
 from refold.store import undelivered as letters
 from refold.store.outbox import send
@@ -102,7 +103,7 @@ def resume(name: Name, json: AsJson = False, database_url: DatabaseUrl = None) -
 def claim(name: Name, json: AsJson = False, database_url: DatabaseUrl = None) -> None:
     """Claim a receiver for this database: after a restore, or when a copy of the database has delivered to it.
 
-    The sink is resumed, and gives the receiver all slices again.
+    The sink is resumed, and gives the receiver all slices again. One that gives rows once goes on where it was.
 
     \b
     Examples:
@@ -115,9 +116,10 @@ def claim(name: Name, json: AsJson = False, database_url: DatabaseUrl = None) ->
         store.step(
             conn,
             sink.sink_id,
-            lambda now, at: steps.claimed(steps.switched(now, now.build_id, store.epoch_at(at)), ANY),
+            lambda now, at: steps.claimed(steps.switched(now, now.build_id, store.epoch_at(at), once=sink.once), ANY),
         )
-        store.forget_checksums(conn, sink.sink_id)
+        if not sink.once:
+            store.forget_checksums(conn, sink.sink_id)
     _tell(name, "active", json)
 
 
@@ -132,6 +134,8 @@ def replay(
 ) -> None:
     """Give the receiver all rows again, or those of some slices.
 
+    A sink of grain events that gives rows once reads its stream from the start again.
+
     \b
     Examples:
       refold sinks replay crm
@@ -139,12 +143,18 @@ def replay(
     """
     with session(database_url) as conn, conn.transaction():
         sink = store.known(conn, name)
-        store.step(conn, sink.sink_id, lambda now, _: steps.collapsed(now))
+        from_the_start = sink.once and not slice_
+
+        def again(now: steps.SinkState, _: object) -> steps.SinkState:
+            new = steps.collapsed(now)
+            return steps.at_cursor(new, Cursor(EMPTY)) if from_the_start else new
+
+        store.step(conn, sink.sink_id, again)
         if slice_:
             store.confirm(conn, sink.sink_id, [(one, None, None) for one in slice_])
         else:
             store.forget_checksums(conn, sink.sink_id)
-    _tell(name, "comparing slices", json)
+    _tell(name, "reading from the start" if from_the_start else "comparing slices", json)
 
 
 @sinks.command()

@@ -18,10 +18,12 @@ from refold.model.sink import state as steps
 from refold.model.sql_text import hash_of, ident, indent, literal
 from refold.model.stream.slices import EVERY_SLICE
 from refold.postgres.rows import one_row
-from refold.sinks import read
+from refold.sinks import read, stream
 from refold.sinks.deliver import Deliverer
+from refold.sinks.kinds.registry import reads_back
 from refold.sinks.receiver import Audited, Checksum, Damaged, Readable
 from refold.store import outbox, sinks
+from refold.store.builds.build import by_id
 from refold.store.sinks import Sink
 
 ROUNDS = 100
@@ -68,10 +70,10 @@ def audit(conn: psycopg.Connection, deliverer: Deliverer, sink: Sink, *, dry_run
     one, build = deliverer.seize(sink)
     if one is None or build is None:
         return _skipped(outcome, "its metric is not live, or the receiver is given everything anew")
-    if not hasattr(one.receiver, "checksums") and not hasattr(one.receiver, "rows"):
+    if not reads_back(sink.kind):
         return _skipped(outcome, f"a receiver of the kind {sink.kind} cannot be read back")
     for _ in range(ROUNDS):
-        if not outbox.waits(conn, sink.sink_id) and sinks.state(conn, sink.sink_id)[0].following:
+        if sinks.state(conn, sink.sink_id)[0].following and not deliverer.waits(sink):
             break
         if not deliverer.turn(sink):
             break
@@ -81,6 +83,9 @@ def audit(conn: psycopg.Connection, deliverer: Deliverer, sink: Sink, *, dry_run
             return _skipped(outcome, state.error or "the receiver is given everything anew")
         source = deliverer.source(sink, build)
         waiting = {slice_ for slice_, _ in outbox.read(conn, sink.sink_id, source.shape.key, outbox.EVERY).keys}
+        if state.cursor is not None:
+            behind = stream.next_page(conn, by_id(conn, build.build_id), state.cursor, outbox.EVERY)
+            waiting |= {slice_ for slice_, _ in behind.keys} if behind is not None else set()
         ours = _checksums(conn, source)
     if hasattr(one.receiver, "checksums"):
         theirs = dict(cast(Audited, one.receiver).checksums(None))

@@ -20,10 +20,12 @@ import psycopg
 
 from refold.errors import RefoldError
 from refold.model.sink import state as steps
+from refold.model.sink.sink_file import Grain
 from refold.model.sink.state import LEASE, SinkState
+from refold.model.stream.cursor import Cursor, next_read
 from refold.postgres.failpoints import failpoint
 from refold.postgres.sqlstate import transient
-from refold.sinks import read
+from refold.sinks import read, stream
 from refold.sinks.kinds.registry import AnyReceiver, receiver
 from refold.sinks.receiver import (
     Audited,
@@ -69,6 +71,7 @@ class _Open:
         shape: the form of the rows that it was opened for.
         definition: the text of the sink's file.
         number: number of the state after this process's last step.
+        grain: what the sink delivers.
         spoilt: slices that were given but for rows that the receiver refuses.
         looked: whether the slices that the receiver has are noted.
         renewed: when the lease was last made longer, monotonic seconds.
@@ -78,6 +81,7 @@ class _Open:
     shape: Shape
     definition: str
     number: int
+    grain: Grain
     spoilt: set[int] = field(default_factory=set)
     looked: bool = False
     renewed: float = field(default_factory=time.monotonic)
@@ -90,7 +94,12 @@ class _Open:
     @property
     def lists(self) -> bool:
         """Return whether the sink keeps the keys that were delivered, because the receiver cannot tell them."""
-        return not self.sliced and not cast(KeyedReceiver, self.receiver).remembers
+        return self.grain == "rows" and not self.remembers
+
+    @property
+    def remembers(self) -> bool:
+        """Return whether the receiver can find the rows that it has of a slice."""
+        return self.sliced or cast(KeyedReceiver, self.receiver).remembers
 
 
 @dataclass(slots=True)
@@ -110,6 +119,29 @@ class _Given:
     refused: list[tuple[Change, DeliveryError]] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Turn:
+    """What a turn is to give, as one snapshot shows it.
+
+    Args:
+        at: version of the rows.
+        batch: most rows at once.
+        touched: the slices that they are in.
+        known: whether the receiver then has all that was committed by now.
+        changes: the rows, for a receiver that takes single rows.
+        parts: whole slices, for one that takes those.
+        checksums: the checksums of the slices, if `known`.
+    """
+
+    at: Version
+    batch: int
+    touched: set[int]
+    known: bool
+    changes: list[Change] = field(default_factory=list)
+    parts: dict[int, list[Change]] = field(default_factory=dict)
+    checksums: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+
 class Deliverer:
     """Delivers sinks, one turn at a time, over one connection.
 
@@ -127,9 +159,16 @@ class Deliverer:
 
     def due(self, sink: Sink, state: SinkState, now: datetime) -> bool:
         """Return whether a turn would do something."""
-        if not steps.due(state, now, self._me) or self._build(state) is None:
+        if not steps.due(state, now, self._me):
             return False
-        return not state.following or outbox.waits(self._conn, sink.sink_id)
+        build = self._build(state)
+        return build is not None and (not state.following or self._waits(state, build))
+
+    def waits(self, sink: Sink) -> bool:
+        """Return whether there is something to deliver."""
+        state, _ = sinks.state(self._conn, sink.sink_id)
+        build = self._build(state)
+        return build is not None and self._waits(state, build)
 
     def turn(self, sink: Sink) -> bool:
         """Deliver what is due of a sink; return whether there may be more.
@@ -202,6 +241,11 @@ class Deliverer:
             sinks.add(self._conn, new)
             return new
 
+    def _waits(self, state: SinkState, build: Build) -> bool:
+        if state.cursor is not None and next_read(state.cursor, build.cursor) is not None:
+            return True
+        return outbox.waits(self._conn, state.sink_id)
+
     def _build(self, state: SinkState) -> Build | None:
         build = None if state.build_id is None else by_id(self._conn, state.build_id)
         return build if build is not None and build.state == "live" and build.loaded else None
@@ -211,7 +255,12 @@ class Deliverer:
             one = self._opened(sink, state, build)
             if one is None:
                 return False
-            return self._follow(sink, one, build) if state.following else self._resync(sink, one, build)
+            if not state.following:
+                return self._resync(sink, one, build)
+            # Messages name rows that the cursor of the sink has passed, so they come first.
+            if state.cursor is None or outbox.waits(self._conn, sink.sink_id):
+                return self._follow(sink, one, build)
+            return self._read_on(sink, one, build)
         except DeliveryError as error:
             self._close(sink.sink_id)
             self._failed(sink, error)
@@ -249,7 +298,7 @@ class Deliverer:
         except BaseException:
             made.close()
             raise
-        self._open[sink.sink_id] = one = _Open(made, source.shape, sink.definition, number)
+        self._open[sink.sink_id] = one = _Open(made, source.shape, sink.definition, number, sink.grain)
         failpoint("sink_opened")
         latest = Version(state.epoch, version(self._conn, build.build_id))
         epoch, other = state.epoch, False
@@ -303,45 +352,90 @@ class Deliverer:
     def _follow(self, sink: Sink, one: _Open, build: Build) -> bool:
         """Give the rows that messages name."""
         conn = self._conn
-        changes: dict[str, Change] = {}
-        parts: dict[int, list[Change]] = {}
-        figures: dict[int, tuple[int, int]] = {}
         with self.snapshot():
             source = self.source(sink, build)
-            keys = outbox.read(conn, sink.sink_id, source.shape.key, MESSAGES)
-            if not keys.messages:
+            waits = outbox.read(conn, sink.sink_id, source.shape.key, MESSAGES)
+            if not waits.messages:
                 return False
             state = self._present(sink, one)
-            at = Version(state.epoch, version(conn, build.build_id))
-            touched = {number for number, _ in keys.keys}
-            if one.sliced:
-                parts = {number: self._rows(source, one, number) for number in sorted(touched)}
-            else:
-                for change in read.changes_of(conn, source, keys.keys, json=one.receiver.needs_json):
-                    changes[change.key] = change
-            if keys.all:
-                # All that was committed by now is given with this turn: what the receiver has then is known again.
-                touched |= {slice_ for slice_, known in sinks.checksums(conn, sink.sink_id).items() if known is None}
-                figures = read.build_checksums(conn, build.build_id, touched)
+            keys, known = waits.keys, waits.all
+            if state.cursor is not None:
+                build = by_id(conn, build.build_id)
+                keys = stream.passed(conn, build, state.cursor, keys)
+                known = known and next_read(state.cursor, build.cursor) is None
+            turn = self._turn(sink, one, source, build, state, keys, known=known)
+        self._deliver_turn(sink, one, turn, messages=waits.messages)
+        return not waits.all or state.cursor is not None
+
+    def _read_on(self, sink: Sink, one: _Open, build: Build) -> bool:
+        """Give the next rows of the stream behind the sink's cursor, in order."""
+        conn = self._conn
+        with self.snapshot():
+            build = by_id(conn, build.build_id)
+            state = self._present(sink, one)
+            page = None if state.cursor is None else stream.next_page(conn, build, state.cursor)
+            if page is None:
+                return False
+            known = page.all and not outbox.waits(conn, sink.sink_id)
+            turn = self._turn(sink, one, self.source(sink, build), build, state, page.keys, known=known)
+        self._deliver_turn(sink, one, turn, cursor=page.cursor)
+        return not page.all
+
+    def _turn(
+        self, sink: Sink, one: _Open, source: read.Source, build: Build, state: SinkState,
+        keys: Sequence[tuple[int, str]], *, known: bool,
+    ) -> _Turn:  # fmt: skip
+        """Read the rows of some keys, in their order, in the caller's snapshot.
+
+        Args:
+            sink: the sink.
+            one: its receiver.
+            source: what the sink delivers.
+            build: the build.
+            state: the state of the sink.
+            keys: slice and key of the rows.
+            known: whether the receiver then has all that was committed by now.
+        """
+        conn = self._conn
+        at = Version(state.epoch, version(conn, build.build_id))
+        turn = _Turn(at, state.batch, {number for number, _ in keys}, known)
+        if one.sliced:
+            turn.parts = {number: self._rows(source, one, number) for number in sorted(turn.touched)}
+        else:
+            found = {one.key: one for one in read.changes_of(conn, source, keys, json=one.receiver.needs_json)}
+            turn.changes = [found[key] for key in dict.fromkeys(key for _, key in keys)]
+            if not one.remembers and one.grain == "events":
+                turn.changes = [change for change in turn.changes if change.values is not None]
+        if known:
+            # What the receiver has then is known again.
+            turn.touched |= {slice_ for slice_, known in sinks.checksums(conn, sink.sink_id).items() if known is None}
+            turn.checksums = read.build_checksums(conn, build.build_id, turn.touched)
+        return turn
+
+    def _deliver_turn(
+        self, sink: Sink, one: _Open, turn: _Turn, *, messages: Sequence[int] = (), cursor: Cursor | None = None
+    ) -> None:
+        """Give the rows of a turn, and record that they were confirmed; then their messages go, or the cursor moves."""
+        conn = self._conn
         failpoint("sink_read")
-        given = _Given(state.batch)
-        for number, rows in parts.items():
-            cast(SlicedReceiver, one.receiver).replace(at, number, rows)
+        given = _Given(turn.batch)
+        for number, rows in turn.parts.items():
+            cast(SlicedReceiver, one.receiver).replace(turn.at, number, rows)
             given.taken += rows
             given.advanced = True
             self._renew(sink, one)
-        self._give(sink, one, at, list(changes.values()), given)
+        self._give(sink, one, turn.at, turn.changes, given)
         failpoint("sink_sent")
         spoilt = {change.slice for change, _ in given.refused} | undelivered.slices(conn, sink.sink_id)
-        known = touched - spoilt if keys.all else set()
+        known = turn.touched - spoilt if turn.known else set()
+        confirmed: list[tuple[int, int | None, int | None]] = [
+            (number, *(turn.checksums.get(number, (0, 0)) if number in known else (None, None)))
+            for number in turn.touched
+        ]
         with conn.transaction():
-            self._confirm(
-                sink, one, at, given,
-                [(number, *(figures.get(number, (0, 0)) if number in known else (None, None))) for number in touched],
-            )  # fmt: skip
-            outbox.delete(conn, sink.sink_id, keys.messages)
+            self._confirm(sink, one, turn.at, given, confirmed, cursor=cursor)
+            outbox.delete(conn, sink.sink_id, messages)
         failpoint("sink_acknowledged")
-        return not keys.all
 
     # Slices
 
@@ -357,11 +451,19 @@ class Deliverer:
                 sinks.attach(conn, build.build_id, sink.sink_id)
             one.spoilt.clear()
             build = by_id(conn, build.build_id)
-        self._look_at_receiver(sink, one)
+        if not sink.once:
+            self._look_at_receiver(sink, one)
+        read_on = sinks.state(conn, sink.sink_id)[0].cursor is not None
+        if read_on and (sink.once or not sinks.checksums(conn, sink.sink_id)):
+            self._go_on(sink, one, build)
+            return True
         with self.snapshot():
             left = self._differing(sink, one, build)
+            reached = by_id(conn, build.build_id).cursor if sink.grain == "events" else None
         if not left:
-            following = self._step(sink, one.number, lambda now, at: steps.delivered(now, at, 0, following=True))
+            following = self._step(
+                sink, one.number, lambda now, at: steps.delivered(now, at, 0, following=True, cursor=reached)
+            )
             one.number = following.number
             return True
         rows = 0
@@ -370,7 +472,7 @@ class Deliverer:
                 state = self._present(sink, one)
                 at = Version(state.epoch, version(conn, build.build_id))
                 changes = self._rows(self.source(sink, build), one, number)
-                figures = read.build_checksums(conn, build.build_id, [number]).get(number, (0, 0))
+                kept = read.build_checksums(conn, build.build_id, [number]).get(number, (0, 0))
             failpoint("sink_read")
             given = _Given(state.batch)
             if one.sliced:
@@ -381,12 +483,12 @@ class Deliverer:
                 self._give(sink, one, at, changes, given)
                 if one.lists:
                     self._give(sink, one, at, self._gone(sink, at, number, changes), given)
-                else:
+                elif one.remembers:
                     cast(KeyedReceiver, one.receiver).sweep(at, number)
                     given.advanced = True
             failpoint("sink_sent")
             with conn.transaction():
-                self._confirm(sink, one, at, given, [(number, *((None, None) if given.refused else figures))])
+                self._confirm(sink, one, at, given, [(number, *((None, None) if given.refused else kept))])
                 # A row that was refused before and is gone by now is told by no other way.
                 undelivered.settle(conn, sink.sink_id, number, [change.key for change, _ in given.refused])
             failpoint("sink_acknowledged")
@@ -396,6 +498,16 @@ class Deliverer:
             if rows >= ROWS:
                 break
         return True
+
+    def _go_on(self, sink: Sink, one: _Open, build: Build) -> None:
+        """Let a sink of events read on from its cursor: a new one, or one that gives each row once."""
+        with self._conn.transaction():
+            if sink.once:
+                # It is given no row of before, whatever another build made of it.
+                sinks.lock(self._conn, sink.sink_id)
+                sinks.adopt_checksums(self._conn, sink.sink_id, build.build_id)
+            new = self._step(sink, one.number, lambda now, at: steps.delivered(now, at, 0, following=True))
+        one.number = new.number
 
     def _look_at_receiver(self, sink: Sink, one: _Open) -> None:
         """Note the slices of which the receiver may have rows, where nothing is known of them."""
@@ -462,6 +574,8 @@ class Deliverer:
         at: Version,
         given: _Given,
         confirmed: Sequence[tuple[int, int | None, int | None]],
+        *,
+        cursor: Cursor | None = None,
     ) -> None:
         """Record what the receiver has confirmed, in the caller's transaction; Fenced if somebody else took over."""
         conn = self._conn
@@ -469,7 +583,7 @@ class Deliverer:
         def to(state: SinkState, now: datetime) -> SinkState:
             smaller = given.batch if given.batch < state.batch else None
             version_given = at if given.advanced else None
-            return steps.delivered(state, now, len(given.taken), given=version_given, batch=smaller)
+            return steps.delivered(state, now, len(given.taken), given=version_given, batch=smaller, cursor=cursor)
 
         failures = sinks.state(conn, sink.sink_id)[0].failures
         new = sinks.step(conn, sink.sink_id, to, after=one.number)
@@ -501,7 +615,7 @@ class Deliverer:
 
     def source(self, sink: Sink, build: Build) -> read.Source:
         """Return what a sink delivers of a build."""
-        return read.source(self._conn, sink.name, build, self._compiler.of(self._conn, build))
+        return read.source(self._conn, sink.name, sink.grain, build, self._compiler.of(self._conn, build))
 
     def _present(self, sink: Sink, one: _Open) -> SinkState:
         """Return the state as the caller's snapshot shows it.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 import psycopg
 
 from refold.errors import BuildError, RefoldError
 from refold.model.sink.sink_file import SinkFile
-from refold.model.sink.state import SinkState, switched
+from refold.model.sink.state import SinkState, at_cursor, switched
+from refold.model.stream.cursor import EMPTY, Cursor
 from refold.postgres.rows import one_row
+from refold.sinks.kinds.registry import reads_back
 from refold.sinks.read import source
 from refold.store import outbox, sinks
 from refold.store.builds.build import live, live_builds, lock
@@ -68,7 +71,8 @@ def _change(file: SinkFile, recorded: Sink | None) -> SinkChange:
     if recorded is None:
         return SinkChange(file.name, "new", to, file)
     if recorded.definition != file.source:
-        return SinkChange(file.name, "changed", f"{to}, all slices are compared again", file, recorded)
+        again = "goes on" if recorded.once else "all slices are compared again"
+        return SinkChange(file.name, "changed", f"{to}, {again}", file, recorded)
     return SinkChange(file.name, "unchanged", to, file, recorded)
 
 
@@ -84,8 +88,17 @@ def refused(
         coming: the metrics that the same deploy builds, which cannot be looked at yet.
     """
     builds = {build.projection: build for build in live_builds(conn)}
+    recorded = {sink.name: sink for sink in sinks.every(conn)}
     found: list[RefoldError] = []
     for file in files:
+        if file.name in recorded and recorded[file.name].grain != file.grain:
+            found.append(
+                file.wrong(
+                    "grain",
+                    f"{file.name} delivers {recorded[file.name].grain}, and the grain of a sink stays",
+                    f"First run `refold sinks drop {file.name}`, or give the file another name.",
+                )
+            )
         build = builds.get(file.projection)
         if build is None:
             if file.projection not in coming:
@@ -99,7 +112,7 @@ def refused(
                 )
             continue
         try:
-            source(conn, file.name, build, compiler.of(conn, build))
+            source(conn, file.name, file.grain, build, compiler.of(conn, build))
         except BuildError as error:
             found.append(file.wrong("projection", str(error), error.remedy))
     return found
@@ -108,7 +121,8 @@ def refused(
 def deploy(conn: psycopg.Connection, change: SinkChange) -> None:
     """Make a sink as its file says, in one transaction.
 
-    A sink that is new or changed gives its receiver every slice that it has not confirmed, under a new epoch.
+    A sink that is new or changed gives its receiver every slice that it has not confirmed, under a new epoch. A new one
+    of grain `events` gives the rows in the order of their stream; a changed one that gives rows once goes on.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
@@ -116,18 +130,20 @@ def deploy(conn: psycopg.Connection, change: SinkChange) -> None:
     """
     file = change.file
     assert file is not None
+    stream = file.grain == "events"
+    once = stream and not reads_back(file.kind)
     with conn.transaction():
         build = live(conn, file.projection)
         if change.recorded is None:
             sink_id, now = one_row(
                 conn,
-                "INSERT INTO refold.sinks (name, projection, grain, kind, definition) VALUES (%s, %s, %s, %s, %s)"
-                " RETURNING sink_id, clock_timestamp()",
-                (file.name, file.projection, file.grain, file.kind, file.source),
+                "INSERT INTO refold.sinks (name, projection, grain, kind, definition, once)"
+                " VALUES (%s, %s, %s, %s, %s, %s) RETURNING sink_id, clock_timestamp()",
+                (file.name, file.projection, file.grain, file.kind, file.source, once),
             )
             outbox.create(conn, sink_id)
             first = SinkState(sink_id, 1, "active", False, None if build is None else build.build_id, epoch_at(now))
-            sinks.add(conn, first)
+            sinks.add(conn, at_cursor(first, Cursor(EMPTY)) if stream else first)
             return
         sink_id = change.recorded.sink_id
         _let_pages_end(conn, sink_id)
@@ -135,13 +151,17 @@ def deploy(conn: psycopg.Connection, change: SinkChange) -> None:
         sinks.detach(conn, sink_id)
         outbox.purge(conn, sink_id)
         conn.execute(
-            "UPDATE refold.sinks SET projection = %s, grain = %s, kind = %s, definition = %s, changed_at = now(),"
+            "UPDATE refold.sinks SET projection = %s, kind = %s, definition = %s, once = %s, changed_at = now(),"
             " changed_by = session_user WHERE sink_id = %s",
-            (file.projection, file.grain, file.kind, file.source, sink_id),
+            (file.projection, file.kind, file.source, once, sink_id),
         )
-        sinks.step(
-            conn, sink_id, lambda now, at: switched(now, None if build is None else build.build_id, epoch_at(at))
-        )
+        another = (change.recorded.projection, change.recorded.kind) != (file.projection, file.kind)
+
+        def changed(now: SinkState, at: datetime) -> SinkState:
+            new = switched(now, None if build is None else build.build_id, epoch_at(at), once=once)
+            return at_cursor(new, Cursor(EMPTY)) if once and another else new
+
+        sinks.step(conn, sink_id, changed)
         sinks.forget_checksums(conn, sink_id)
 
 

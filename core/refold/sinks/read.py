@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from refold.errors import BuildError
+from refold.model.sink.sink_file import Grain
 from refold.model.sql_text import EVERYTHING, ident, indent, literal, quoted
 from refold.model.stream.slices import EVERY_SLICE, Range, Slicing
 from refold.model.upkeep.statements import Relation
@@ -28,11 +29,13 @@ class Source:
         shape: their form.
         relation: the table behind the view.
         view: the view's SELECT.
+        unseen: columns of the key that the view lacks: the id of a row that a transform returns in a list.
     """
 
     shape: Shape
     relation: Relation
     view: str
+    unseen: tuple[str, ...] = ()
 
     @property
     def slicing(self) -> Slicing:
@@ -86,7 +89,8 @@ class Source:
         head, found, tail = self.view.rpartition(start)
         assert found, self.view
         narrowed = f"FROM (SELECT * FROM {self.relation.table} WHERE {scope}) AS narrowed"
-        return f"{head.rstrip()}, {self.slicing.row} AS slice__ {narrowed}{tail}"
+        own = "".join(f", {ident(name)}" for name in self.unseen)
+        return f"{head.rstrip()}{own}, {self.slicing.row} AS slice__ {narrowed}{tail}"
 
     def _texts(self, of: str, *, json: bool) -> str:
         texts = [f"{of}.{ident(column.name)}::text" for column in self.shape.columns]
@@ -100,11 +104,11 @@ class Source:
         return ", ".join([*texts, f"{whole}::text" if json else "NULL"])
 
 
-def source(conn: psycopg.Connection, sink: str, build: Build, compiled: CompiledBuild) -> Source:
+def source(conn: psycopg.Connection, sink: str, grain: Grain, build: Build, compiled: CompiledBuild) -> Source:
     """Return what a sink delivers of a build.
 
     Raises:
-        BuildError: the rows of the build cannot be told apart by a receiver.
+        BuildError: the rows of the build cannot be told apart by a receiver, or have no order.
     """
     relation = compiled.statements.relations[0]
     columns = tuple(
@@ -120,13 +124,21 @@ def source(conn: psycopg.Connection, sink: str, build: Build, compiled: Compiled
             f"metrics.{build.projection} is missing",
             remedy=f"Show it again: `refold deploy`, or rebuild {build.projection}.",
         )
-    refuse_unfit(compiled)
-    return Source(Shape(sink, build.projection, columns, relation.key), relation, compiled.statements.view)
+    refuse_unfit(compiled, grain)
+    shown = {column.name for column in columns}
+    unseen = tuple(name for name in relation.key if name not in shown)
+    columns = (*(Column(name, "text") for name in unseen), *columns)
+    return Source(Shape(sink, build.projection, columns, relation.key), relation, compiled.statements.view, unseen)
 
 
-def refuse_unfit(compiled: CompiledBuild) -> None:
-    """Raise BuildError if the rows of a metric cannot be told apart by what the receiver gets."""
+def refuse_unfit(compiled: CompiledBuild, grain: Grain) -> None:
+    """Raise BuildError if the rows of a metric cannot be told apart by what the receiver gets, or have no order."""
     plan = compiled.plan
+    if grain == "events" and not plan.event_grain:
+        raise BuildError(
+            f"{plan.name} is no stream: its rows change, so none can be given once",
+            remedy='Write grain = "rows"; or deliver a transform, or a query with a row for each event.',
+        )
     if not plan.unique:
         raise BuildError(
             f"{plan.name} has several rows for a key ({', '.join(compiled.statements.relations[0].key)}), and a"

@@ -42,6 +42,7 @@ class Sink:
         grain: what it delivers of it.
         kind: the kind of its receiver.
         definition: the text of its file; empty for an observer.
+        once: whether rows of its stream are given once, and not again when another build of the stream goes live.
     """
 
     sink_id: int
@@ -50,6 +51,7 @@ class Sink:
     grain: Grain
     kind: str
     definition: str
+    once: bool
 
 
 def insist_on_tables(conn: psycopg.Connection) -> None:
@@ -63,7 +65,7 @@ def every(conn: psycopg.Connection, *, definitions: bool = True) -> list[Sink]:
     text = "definition" if definitions else "'' AS definition"
     with conn.cursor(row_factory=class_row(Sink)) as cursor:
         return cursor.execute(
-            f"SELECT sink_id, name, projection, grain, kind, {text} FROM refold.sinks ORDER BY name".encode()
+            f"SELECT sink_id, name, projection, grain, kind, {text}, once FROM refold.sinks ORDER BY name".encode()
         ).fetchall()
 
 
@@ -174,16 +176,16 @@ def switch(conn: psycopg.Connection, projection: str, build_id: int | None, *, o
         only: the sink that does not deliver it yet; None for all.
     """
     found = conn.execute(
-        "SELECT sink_id FROM refold.sinks WHERE projection = %(projection)s"
+        "SELECT sink_id, once FROM refold.sinks WHERE projection = %(projection)s"
         " AND (%(only)s::bigint IS NULL OR sink_id = %(only)s) ORDER BY sink_id",
         {"projection": projection, "only": only},
     ).fetchall()
-    for (sink_id,) in found:
+    for sink_id, once in found:
         detach(conn, sink_id)
         if build_id is not None and not _same_view(conn, sink_id, build_id):
             forget_checksums(conn, sink_id)
-        step(conn, sink_id, lambda now, at: switched(now, build_id, epoch_at(at)))
-    return [int(sink_id) for (sink_id,) in found]
+        step(conn, sink_id, lambda now, at, once=once: switched(now, build_id, epoch_at(at), once=once))  # type: ignore[misc]
+    return [int(sink_id) for sink_id, _ in found]
 
 
 def _same_view(conn: psycopg.Connection, sink_id: int, build_id: int) -> bool:
@@ -203,6 +205,33 @@ def _same_view(conn: psycopg.Connection, sink_id: int, build_id: int) -> bool:
             {"build": build_id, "sink": sink_id},
         ).rowcount
         > 0
+    )
+
+
+def of_rows(conn: psycopg.Connection, sinks: Sequence[int]) -> tuple[int, ...]:
+    """Return those of some sinks to which pages send keys, in order: for the others, the stream is the buffer."""
+    if not sinks:
+        return ()
+    rows = conn.execute(
+        "SELECT sink_id FROM refold.sinks WHERE sink_id = ANY (%s) AND grain = 'rows'", (list(sinks),)
+    ).fetchall()
+    found = {sink_id for (sink_id,) in rows}
+    return tuple(one for one in sinks if one in found)
+
+
+def adopt_checksums(conn: psycopg.Connection, sink_id: int, build_id: int) -> None:
+    """Record the checksums of a build as those of the receiver, which is given no row of before."""
+    conn.execute("DELETE FROM refold.sink_checksums WHERE sink_id = %s", (sink_id,))
+    conn.execute(
+        """
+        INSERT INTO refold.sink_checksums (sink_id, slice, rows, hash)
+        SELECT %(sink)s, slice, sum(rows)::bigint, sum(hash) FROM (
+            SELECT slice, rows, hash FROM refold.checksums WHERE build_id = %(build)s AND relation = 0
+            UNION ALL
+            SELECT slice, rows, hash FROM refold.checksum_changes WHERE build_id = %(build)s AND relation = 0
+        ) AS kept GROUP BY slice HAVING sum(rows) <> 0 OR sum(hash) <> 0
+        """,
+        {"sink": sink_id, "build": build_id},
     )
 
 

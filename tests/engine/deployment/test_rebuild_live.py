@@ -279,6 +279,8 @@ def test_a_deploy_that_gets_into_a_deadlock_begins_again(url: str, folder: Path,
     looker, healer = connect(autocommit=True), connect()
     [unfinished] = find(looker, "b.projection = 'item_counts' AND b.state = 'building'")
     with ThreadPoolExecutor() as pool:
+        # So that it is the deploy whose wait is cut off.
+        healer.execute("SET LOCAL deadlock_timeout = '1h'")
         healer.execute("SELECT FROM refold.builds WHERE build_id = %s FOR UPDATE", (unfinished.upstream_id,))
         deploying = pool.submit(deploy_with, "last_place", promote=True)
         wait_until(lambda: somebody_waits(looker))

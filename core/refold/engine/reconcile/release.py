@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal as OneOf
 
 import psycopg
+from psycopg.sql import SQL, Identifier, Literal
 
 from refold.engine.apply.page import write_all
 from refold.engine.isolate.search import Culprit
@@ -22,7 +23,7 @@ from refold.errors import BuildError
 from refold.model.sql_text import ident
 from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Key, Read
 from refold.model.stream.parameters import key_parameters
-from refold.model.stream.slices import POSITION_BITS
+from refold.model.stream.slices import POSITION_BITS, position_slice
 from refold.model.upkeep import checksums
 from refold.model.upkeep.outbox import Outbox
 from refold.postgres.sqlstate import caused_by_event
@@ -30,6 +31,8 @@ from refold.store.builds.build import BY_KEY, EVENT_GRAIN, Build, by_id, changed
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import DeadLetter, described, excluded_event_ids, moved, quarantine
 from refold.store.builds.first_load import start_over
+from refold.store.outbox import send
+from refold.store.sinks import of_rows
 
 EVERY = 2**31
 """Most rows to write; a key has far fewer."""
@@ -46,7 +49,7 @@ class Outcome:
     """
 
     letter: DeadLetter
-    answer: Literal["released", "failed", "ended"]
+    answer: OneOf["released", "failed", "ended"]
     error: str | None = None
 
 
@@ -133,6 +136,7 @@ def _reach(conn: psycopg.Connection, compiler: Compiler, build: Build, key: Key,
     else:
         write_all(conn, compiled, _just(compiled, build, key), EVERY, excluded_event_ids(conn, build))
     fresh = [row for row in _rows_at(conn, compiled, build, key) if row not in before]
+    _tell_sinks(conn, build, [event_id for event_id, _ in fresh])
     for reader in locked:
         if reader.upstream_id != build.build_id:
             continue
@@ -144,6 +148,18 @@ def _reach(conn: psycopg.Connection, compiler: Compiler, build: Build, key: Key,
                 if not caused_by_event(error):
                     raise
                 quarantine(conn, reader, [Culprit(event_id, at, error)])
+
+
+def _tell_sinks(conn: psycopg.Connection, build: Build, event_ids: Sequence[str]) -> None:
+    """Send the keys of new rows to sinks of grain `events`, which have passed them; pages send to the others."""
+    if not event_ids:
+        return
+    rows = SQL(
+        f"SELECT {position_slice()} AS slice, jsonb_build_object('event_id', event_id) AS key"
+        " FROM {} WHERE event_id = ANY ({})"
+    ).format(Identifier("refold_builds", build.table_name), Literal(list(event_ids)))
+    for sink_id in set(build.sinks) - set(of_rows(conn, build.sinks)):
+        send(conn, sink_id, ("event_id",), rows)
 
 
 def _just(compiled: CompiledBuild, build: Build, key: Key) -> Read:

@@ -108,14 +108,8 @@ def sink_file(
         wrong("kind", "is missing" if kind is None else "must be a text", f'Write kind = "{kinds[0]}".')
     elif kind not in kinds:
         wrong("kind", f"{kind!r} is not known.{did_you_mean(kind, kinds)}", f"The kinds are {', '.join(kinds)}.")
-    if grain == "events":
-        wrong(
-            "grain",
-            "events is not built yet",
-            "Remove the line: the rows of a stream are delivered as rows, with the event's id as their key.",
-        )
-    elif grain not in GRAINS:
-        wrong("grain", f"must be rows, not {grain!r}")
+    if grain not in GRAINS:
+        wrong("grain", f"must be rows or events, not {grain!r}")
     for key, value in given.items():
         if key == kind:
             if not isinstance(value, dict):

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal, get_args
 
+from refold.model.stream.cursor import Cursor
+
 Condition = Literal["active", "paused", "stopped"]
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 
@@ -53,6 +55,8 @@ class SinkState:
         tokens: what the receiver may hold as its owner's token (`refold.sinks.receiver.Owner`).
         given_epoch: epoch of the version that the receiver confirmed last; None before the first.
         given_number: its number.
+        done: the cursor of a sink of grain `events`, in parts, with `target` and `progress_*`; None for others, and
+            while slices are compared.
     """
 
     sink_id: int
@@ -74,6 +78,18 @@ class SinkState:
     tokens: tuple[str, ...] = ()
     given_epoch: int | None = None
     given_number: int | None = None
+    done: str | None = None
+    target: str | None = None
+    progress_txid: int | None = None
+    progress_position: int | None = None
+    progress_ordinal: int | None = None
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """Return which events of its stream a sink of grain `events` has delivered; None if it has to compare."""
+        if self.done is None:
+            return None
+        return Cursor.parse(self.done, self.target, self.progress_txid, self.progress_position, self.progress_ordinal)
 
     @property
     def circuit_open(self) -> bool:
@@ -128,6 +144,7 @@ def delivered(
     given: tuple[int, int] | None = None,
     batch: int | None = None,
     following: bool | None = None,
+    cursor: Cursor | None = None,
 ) -> SinkState:
     """Return the state after the receiver confirmed rows: the circuit closes, and batches grow again.
 
@@ -138,10 +155,11 @@ def delivered(
         given: the version of them; None if the receiver has confirmed none.
         batch: most rows that the receiver takes at once, if it refused more; None if it did not.
         following: what `SinkState.following` becomes; None leaves it.
+        cursor: the cursor of a sink of grain `events`; None leaves it.
     """
     epoch, number = given or (state.given_epoch, state.given_number)
     return _next(
-        state,
+        state if cursor is None else at_cursor(state, cursor),
         leased_until=now + LEASE,
         failures=0,
         failing_since=None,
@@ -209,12 +227,35 @@ def collapsed(state: SinkState) -> SinkState:
 
     What is given then has a higher epoch, by which rows that the receiver should not have are told from it.
     """
-    return _next(state, epoch=state.epoch + 1, following=False)
+    return at_cursor(_next(state, epoch=state.epoch + 1, following=False), None)
 
 
-def switched(state: SinkState, build_id: int | None, epoch: int) -> SinkState:
-    """Return the state after another build was shown, or the same under a higher epoch."""
-    return _next(state, build_id=build_id, epoch=max(epoch, state.epoch + 1), following=False)
+def switched(state: SinkState, build_id: int | None, epoch: int, *, once: bool = False) -> SinkState:
+    """Return the state after another build was shown, or the same under a higher epoch.
+
+    Args:
+        state: the state before.
+        build_id: the build.
+        epoch: lowest epoch from now on.
+        once: keep the cursor, so that no row is given that was given of the former build.
+    """
+    moved = _next(state, build_id=build_id, epoch=max(epoch, state.epoch + 1), following=False)
+    return moved if once else at_cursor(moved, None)
+
+
+def at_cursor(state: SinkState, cursor: Cursor | None) -> SinkState:
+    """Return a state with another cursor, under the same number."""
+    if cursor is None:
+        return replace(state, done=None, target=None, progress_txid=None, progress_position=None, progress_ordinal=None)
+    txid, position, ordinal = cursor.progress or (None, None, None)
+    return replace(
+        state,
+        done=str(cursor.done),
+        target=None if cursor.target is None else str(cursor.target),
+        progress_txid=txid,
+        progress_position=position,
+        progress_ordinal=ordinal,
+    )
 
 
 def paused(state: SinkState) -> SinkState:

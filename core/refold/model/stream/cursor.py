@@ -135,6 +135,15 @@ class Cursor:
     target: Snapshot | None = None
     progress: Key | None = None
 
+    @classmethod
+    def parse(cls, done: str, target: str | None, txid: int | None, position: int | None, ordinal: int | None) -> Self:
+        """Return a cursor from its columns in the database: two snapshots as texts, and the parts of `progress`."""
+        progress = None
+        if txid is not None:
+            assert position is not None and ordinal is not None
+            progress = Key(txid, position, ordinal)
+        return cls(Snapshot.parse(done), None if target is None else Snapshot.parse(target), progress)
+
     def applied(self, key: Key) -> bool:
         """Return whether the row of the stream at `key` has been applied."""
         if self.done.visible(key.txid):

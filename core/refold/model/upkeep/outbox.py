@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from refold.model.sink_queue import CHANNEL, KEYS, queue
+from refold.model.sink_queue import KEYS, queue
 from refold.model.sql_text import ident, indent, quoted
 from refold.model.upkeep.statements import Relation
 
@@ -55,8 +55,7 @@ class Outbox:
             parts.append(
                 f"sent_{sink_id}__ AS (\n"
                 f"    INSERT INTO pgmq.q_{queue(sink_id)} (vt, message)\n"
-                f"    SELECT clock_timestamp(), message FROM messages__\n"
-                f"    RETURNING pg_notify('{CHANNEL}', '')\n)"
+                f"    SELECT clock_timestamp(), message FROM messages__\n)"
             )
         return ",\n" + ",\n".join(parts)
 

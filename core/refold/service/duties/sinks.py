@@ -13,11 +13,12 @@ import psycopg
 
 from refold.model.sink.state import SinkState
 from refold.model.sink.state import collapsed as collapsed_state
+from refold.model.stream.cursor import next_read
 from refold.postgres.snapshot import snapshot
 from refold.service.duties.findings import DutyFinding, record
 from refold.sinks.deploy import collapse
 from refold.store import outbox, sinks, undelivered
-from refold.store.builds.build import lock
+from refold.store.builds.build import by_id, lock
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import open_incidents
 from refold.store.outbox import Backlog
@@ -81,6 +82,8 @@ def _find_lost(conn: psycopg.Connection, sink_id: int, name: str, build_id: int)
     with snapshot(conn):
         state, _ = sinks.state(conn, sink_id)
         if not state.following or state.build_id != build_id or outbox.waits(conn, sink_id):
+            return
+        if state.cursor is not None and next_read(state.cursor, by_id(conn, build_id).cursor) is not None:
             return
         lost = set(sinks.differing(conn, sink_id, build_id)) - undelivered.slices(conn, sink_id)
     if lost:

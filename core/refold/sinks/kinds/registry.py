@@ -53,6 +53,16 @@ def receiver(definition: str) -> AnyReceiver:
     return made(made.Options(**options))  # type: ignore[call-arg]
 
 
+def reads_back(name: str) -> bool:
+    """Return whether what a receiver of a kind has can be read back.
+
+    Raises:
+        InputError: as for `kind`.
+    """
+    made = kind(name)
+    return hasattr(made, "checksums") or hasattr(made, "rows")
+
+
 def mistakes_of(file: SinkFile) -> list[RefoldError]:
     """Return what is wrong with the options in a file."""
     try:

@@ -11,7 +11,8 @@ import psycopg
 from psycopg.rows import BaseRowFactory, class_row
 
 from refold.model.projection.plan import Upkeep
-from refold.model.stream.cursor import Cursor, Key, Snapshot
+from refold.model.sink_queue import CHANNEL
+from refold.model.stream.cursor import Cursor, Snapshot
 from refold.postgres.rows import one_row
 
 State = Literal["building", "live", "retired", "dropped"]
@@ -61,15 +62,7 @@ class Build:
     @property
     def cursor(self) -> Cursor:
         """Return the cursor: which events the build has applied."""
-        return _cursor(self.done, self.target, self.progress_txid, self.progress_position, self.progress_ordinal)
-
-
-def _cursor(done: str, target: str | None, txid: int | None, position: int | None, ordinal: int | None) -> Cursor:
-    progress = None
-    if txid is not None:
-        assert position is not None and ordinal is not None
-        progress = Key(txid, position, ordinal)
-    return Cursor(Snapshot.parse(done), None if target is None else Snapshot.parse(target), progress)
+        return Cursor.parse(self.done, self.target, self.progress_txid, self.progress_position, self.progress_ordinal)
 
 
 COLUMNS = """
@@ -175,7 +168,7 @@ class Locked(Build):
         """Return how far the build may read; `known` as for `Snapshot.capped`."""
         if self.upstream_done is None:
             return Cursor(Snapshot.parse(self.now).capped(self.own_txid, known))
-        return _cursor(
+        return Cursor.parse(
             self.upstream_done, self.upstream_target, self.upstream_txid, self.upstream_position, self.upstream_ordinal
         )
 
@@ -243,7 +236,8 @@ def move(conn: psycopg.Connection, build: Build, cursor: Cursor, *, events: int 
         FROM refold.cursors AS c
         WHERE c.build_id = %s::bigint
         ORDER BY c.number DESC LIMIT 1
-        """,
+        """
+        + (f"RETURNING pg_notify('{CHANNEL}', '')" if build.sinks and events else ""),
         (
             str(cursor.done),
             None if cursor.target is None else str(cursor.target),

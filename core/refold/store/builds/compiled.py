@@ -23,6 +23,7 @@ from refold.model.upkeep.outbox import Outbox
 from refold.model.upkeep.statements import Statements
 from refold.store.builds.build import Build, by_id, kept_reads
 from refold.store.schema.resources import projections_dir
+from refold.store.sinks import of_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class CompiledBuild:
         stream: the physical stream it reads.
         statements: the SQL.
         transform: the function, for a Python projection.
-        sinks: the sinks to which pages send keys. They too must be compared under the lock.
+        sinks: the sinks of the build. They too must be compared under the lock: pages send keys to them.
     """
 
     build_id: int
@@ -97,7 +98,7 @@ class Compiler:
     def _make(self, conn: psycopg.Connection, build: Build) -> CompiledBuild:
         upstream = None if build.upstream_id is None else by_id(conn, build.upstream_id)
         stream = stream_of(upstream)
-        outbox = Outbox(tuple(build.sinks))
+        outbox = Outbox(of_rows(conn, build.sinks))
         if build.language == "python":
             transform = self._transform(build, upstream)
             return CompiledBuild(
@@ -107,7 +108,7 @@ class Compiler:
                 stream,
                 transform_upkeep.statements(transform, stream, build.table_name, outbox),
                 transform,
-                outbox.sinks,
+                tuple(build.sinks),
             )
         streams: Mapping[str, tuple[str, ...]] = {LOG: LOG_COLUMNS}
         if upstream is not None:
@@ -119,7 +120,7 @@ class Compiler:
         if columns is not None:
             plan = plan.reading(columns)
         statements = generate(plan, stream, build.table_name, outbox)
-        return CompiledBuild(build.build_id, build.upstream_id, plan, stream, statements, sinks=outbox.sinks)
+        return CompiledBuild(build.build_id, build.upstream_id, plan, stream, statements, sinks=tuple(build.sinks))
 
     def _transform(self, build: Build, upstream: Build | None) -> Transform:
         known = self._definition(build)

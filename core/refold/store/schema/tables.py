@@ -806,6 +806,9 @@ sinks = Table(
     Column("grain", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("definition", Text, nullable=False, comment="Text of its file, as it was deployed."),
+    Column(
+        "once", Boolean, nullable=False, server_default=text("false"), comment="Whether another build gives no old row."
+    ),
     Column("created_at", TIME, nullable=False, server_default=func.now()),
     Column("changed_at", TIME, nullable=False, server_default=func.now()),
     Column("changed_by", Text, nullable=False, server_default=text("session_user")),
@@ -838,6 +841,11 @@ sink_states = Table(
     Column("tokens", ARRAY(Text), nullable=False, comment="What the receiver may hold as its owner's token."),
     Column("given_epoch", BigInteger, comment="The version that the receiver confirmed last."),
     Column("given_number", BigInteger),
+    Column("done", Text, comment="Cursor of a sink of events: what it has delivered."),
+    Column("target", Text),
+    Column("progress_txid", BigInteger),
+    Column("progress_position", BigInteger),
+    Column("progress_ordinal", Integer),
     Column("at", TIME, nullable=False, server_default=func.clock_timestamp()),
     PrimaryKeyConstraint("sink_id", "number"),
     CheckConstraint("condition IN ('active', 'paused', 'stopped')", "condition"),
