@@ -316,3 +316,64 @@ def test_a_receiver_that_is_away_costs_no_messages(scratch: Scratch, receiver: H
         sinks.step(scratch.worker, sink.sink_id, lambda now, _: resumed(now))
     deliver(scratch.worker, scratch.folder, "copy")
     assert given(receiver) == in_order(scratch, "facts")
+
+
+def turn(scratch: Scratch) -> None:
+    """Take one turn of the sink."""
+    deliverer = Deliverer(scratch.worker, Compiler(scratch.folder), "test")
+    deliverer.turn(sinks.known(scratch.worker, "copy"))
+    deliverer.turn(sinks.known(scratch.worker, "copy"))
+    deliverer.release()
+
+
+@pytest.mark.parametrize("healed", [False, True])
+def test_a_collapse_in_the_middle_of_the_stream_loses_nothing(
+    scratch: Scratch, target: Connection, monkeypatch: pytest.MonkeyPatch, healed: bool
+) -> None:
+    monkeypatch.setattr(stream.next_page, "__defaults__", (7,))
+    scratch.deploy_one("facts", FACTS)
+    sink = deploy_sink(scratch.worker, "copy", of_events(to_postgres("facts", url_of(scratch, target))))
+    scratch.append(7, user_id="ann")
+    scratch.drain()
+    deliver(scratch.worker, scratch.folder, "copy")
+    scratch.append(20, user_id="ben")
+    scratch.drain()
+    if healed:
+        tamper(scratch, "facts")
+        reconcile(scratch.worker, Compiler(scratch.folder), ["facts"], depth="deep", by="test")
+    monkeypatch.setattr(Deliverer, "_read_on" if healed else "_resync", lambda *_: False)
+    turn(scratch)
+    monkeypatch.undo()
+    collapse(scratch.worker, sink.sink_id)
+    deliver(scratch.worker, scratch.folder, "copy")
+    assert differences(scratch.worker, "facts", target) == []
+
+
+def test_a_build_with_rows_that_the_former_lacked(scratch: Scratch, target: Connection, receiver: Hook) -> None:
+    scratch.deploy_one("facts", FACTS + " WHERE action = 'c'")
+    scratch.append(3)
+    scratch.drain()
+    deploy_sink(scratch.worker, "copy", of_events(to_postgres("facts", url_of(scratch, target))))
+    deploy_sink(scratch.worker, "once", of_events(to_webhook("facts", receiver.url)))
+    for name in ("copy", "once"):
+        deliver(scratch.worker, scratch.folder, name)
+    scratch.deploy_one("facts", FACTS)
+    scratch.drain()
+    for _ in range(2):
+        for name in ("copy", "once"):
+            deliver(scratch.worker, scratch.folder, name)
+        assert differences(scratch.worker, "facts", target) == []
+        run_duty(scratch.worker, Compiler(scratch.folder))
+    assert given(receiver) == []
+
+
+def test_rows_that_wait_are_not_lost_messages(scratch: Scratch, receiver: Hook) -> None:
+    scratch.deploy_one("facts", FACTS)
+    sink = deploy_sink(scratch.worker, "copy", of_events(to_webhook("facts", receiver.url)))
+    deliver(scratch.worker, scratch.folder, "copy")
+    scratch.append(3)
+    scratch.drain()
+    run_duty(scratch.worker, Compiler(scratch.folder))
+    assert sinks.state(scratch.worker, sink.sink_id)[0].following
+    deliver(scratch.worker, scratch.folder, "copy")
+    assert given(receiver) == ["e0", "e1", "e2"]
