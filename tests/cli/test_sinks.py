@@ -165,6 +165,32 @@ def test_mistakes_in_files(shop: Refold) -> None:
     assert "u:p@h" not in done.err
 
 
+def test_events(shop: Refold, admin: Connection) -> None:
+    Path("projections/plain.sql").write_text("SELECT event_id, action FROM events")
+    Path("sinks/copy.toml").write_text('grain = "events"\n' + TOML)
+    refused = shop("deploy")
+    assert refused.status == 2
+    assert "counts is no stream: its rows change, so none can be given once" in refused.err
+    Path("sinks/copy.toml").write_text('grain = "events"\n' + TOML.replace("counts", "plain"))
+    assert shop("deploy").status == 0
+    events(shop, 3)
+    [listed] = shop("sinks", "list", "--json").json
+    assert (listed["behind"], listed["messages"]) == (True, 0)
+    assert "rows of the stream" in shop("sinks", "list").out
+    shop("deliver", "--drain")
+    assert admin.execute("SELECT event_id FROM copies.plain ORDER BY 1").fetchall() == [("a0",), ("a1",), ("a2",)]
+    assert "nothing" in shop("sinks", "show", "copy").out
+    [listed] = shop("sinks", "list", "--json").json
+    assert listed["behind"] is False
+    Path("sinks/copy.toml").write_text(TOML.replace("counts", "plain"))
+    refused = shop("deploy")
+    assert refused.status == 2
+    assert "the grain of a sink stays" in refused.err
+    assert "refold sinks drop copy" in refused.err
+    Path("sinks/copy.toml").write_text('grain = "events"\n' + TOML.replace("counts", "plain"))
+    assert "the receiver has what plain says" in shop("reconcile", "--sinks").out
+
+
 def test_metrics_whose_rows_cannot_be_told_apart(shop: Refold) -> None:
     Path("sinks/copy.toml").unlink()
     numbered = "row_number() OVER (PARTITION BY user_id ORDER BY ts, event_id)"

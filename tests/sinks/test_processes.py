@@ -43,10 +43,15 @@ def delivering(scratch: Scratch, *options: str, **environment: str) -> Iterator[
 @pytest.fixture
 def behind(scratch: Scratch, target: Connection) -> Scratch:
     """A sink that has delivered once, with rows that the receiver lacks."""
-    scratch.deploy_one("merge", METRICS["merge"])
+    return left_behind(scratch, target, "merge", "rows")
+
+
+def left_behind(scratch: Scratch, target: Connection, metric: str, grain: str) -> Scratch:
+    scratch.deploy_one(metric, METRICS[metric])
     scratch.append(5, user_id="ann")
     scratch.drain()
-    deploy_sink(scratch.worker, "copy", to_postgres("merge", url_of(scratch, target)))
+    text = to_postgres(metric, url_of(scratch, target))
+    deploy_sink(scratch.worker, "copy", f'grain = "{grain}"\n{text}')
     deliver(scratch.worker, scratch.folder, "copy")
     scratch.append(5, user_id="ben")
     scratch.append(5, user_id=None)
@@ -61,6 +66,16 @@ def test_killed_at_any_step(behind: Scratch, target: Connection, step: str) -> N
     again(behind.worker, sinks.known(behind.worker, "copy").sink_id)
     deliver(behind.worker, behind.folder, "copy", me="another")
     assert differences(behind.worker, "merge", target) == []
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_events_while_killed_at_any_step(scratch: Scratch, target: Connection, step: str) -> None:
+    left_behind(scratch, target, "facts", "events")
+    with delivering(scratch, REFOLD_CRASH_AT=step) as process:
+        assert process.wait(60) == -signal.SIGKILL, process.communicate()[0]
+    again(scratch.worker, sinks.known(scratch.worker, "copy").sink_id)
+    deliver(scratch.worker, scratch.folder, "copy", me="another")
+    assert differences(scratch.worker, "facts", target) == []
 
 
 @pytest.mark.parametrize("step", ["sink_read", "sink_sent"])

@@ -7,6 +7,7 @@ from psycopg import sql
 
 from refold.engine.reconcile.reconcile import reconcile
 from refold.model.sink.state import resumed
+from refold.sinks import audit as audits
 from refold.sinks.audit import audit
 from refold.sinks.deliver import Deliverer
 from refold.store import outbox, sinks
@@ -107,8 +108,12 @@ def test_another_build_is_delivered_under_a_higher_epoch(scratch: Scratch, targe
     assert differences(scratch.worker, "daily", target) == []
 
 
+@pytest.mark.parametrize("rows", [1, 1_000_000])
 @pytest.mark.parametrize("metric", ["merge", "having", "facts"])
-def test_an_audit_finds_what_was_changed_at_the_receiver(scratch: Scratch, target: Connection, metric: str) -> None:
+def test_an_audit_finds_what_was_changed_at_the_receiver(
+    scratch: Scratch, target: Connection, monkeypatch: pytest.MonkeyPatch, metric: str, rows: int
+) -> None:
+    monkeypatch.setattr(audits, "ROWS", rows)
     scratch.deploy_one(metric, METRICS[metric])
     scratch.append(30, user_id="ann", metadata={"n": 1.50})
     scratch.append(3, user_id=None)

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from refold.errors import BuildError
 from refold.model.sink_queue import queue
 from refold.postgres.connect import connect
 from refold.sinks import deploy
@@ -91,6 +92,19 @@ def test_a_publication_of_all_tables_of_the_metric(scratch: Scratch, target: Con
     scratch.drain()
     insist(scratch, target, "m")
     deploy.drop(scratch.worker, sinks.known(scratch.worker, "copy"))
+
+
+def test_a_drop_does_not_wait_for_a_backup(scratch: Scratch, target: Connection) -> None:
+    follow(scratch, target, "m", "SELECT user_id, count(*) AS n FROM events GROUP BY user_id")
+    sink = sinks.known(scratch.worker, "copy")
+    with psycopg.connect(scratch.url) as dump:
+        dump.execute(f"LOCK TABLE pgmq.q_{queue(sink.sink_id)} IN ACCESS SHARE MODE".encode())
+        with pytest.raises(BuildError, match="perhaps a backup"):
+            deploy.drop(scratch.worker, sink)
+    scratch.append(1, user_id="ann")
+    scratch.drain()
+    insist(scratch, target, "m")
+    deploy.drop(scratch.worker, sink)
 
 
 def test_a_backup_does_not_stop_pages(scratch: Scratch, target: Connection) -> None:

@@ -83,6 +83,16 @@ def test_a_target_that_is_locked_delays_no_page(scratch: Scratch, target: Connec
     insist(scratch, target, "m")
 
 
+def test_a_row_that_was_added_by_hand_is_found(scratch: Scratch, target: Connection) -> None:
+    follow(scratch, target, "m", "SELECT user_id, count(*) AS n FROM events GROUP BY user_id")
+    sink = sinks.known(scratch.worker, "copy")
+    target.execute("INSERT INTO copy (user_id) VALUES ('mine')")
+    deliverer = Deliverer(scratch.worker, Compiler(scratch.folder), "auditor")
+    assert len(audits.audit(scratch.worker, deliverer, sink).wrong) == 1
+    deliverer.release()
+    insist(scratch, target, "m")
+
+
 def test_a_second_sink_to_the_table_changes_nothing(scratch: Scratch, target: Connection) -> None:
     follow(scratch, target, "m", "SELECT user_id, count(*) AS n FROM events WHERE user_id = 'ann' GROUP BY user_id")
     scratch.deploy_one("other", "SELECT action, count(*) AS total FROM events GROUP BY action")
@@ -137,8 +147,8 @@ def test_an_audit_that_outlasts_its_lease_reports_no_difference(
     sink = sinks.known(scratch.worker, "copy")
     genuine = audits._checksums
 
-    def slow(conn, source):  # type: ignore[no-untyped-def]
-        found = genuine(conn, source)
+    def slow(*arguments):  # type: ignore[no-untyped-def]
+        found = genuine(*arguments)
         scratch.append(1, user_id="ann")
         scratch.drain()
         with connect(scratch.url, "refold_worker", autocommit=True) as other:

@@ -109,7 +109,7 @@ def deploy(
                 scanned=costly,
             )
         changes = capture_plan.captures_of(database_url, _beside(captures_beside(chosen)), mistakes)
-        sinks = sink_plan.sinks_of(conn, _beside(sinks_beside(chosen)), Compiler(chosen), loading.names, mistakes)
+        sinks = sink_plan.sinks_of(conn, _beside(sinks_beside(chosen)), Compiler(chosen), loading, mistakes)
         if mistakes:
             raise at_once(sorted(each(mistakes), key=_place))
         todo = plan_of(conn, loading.definitions)

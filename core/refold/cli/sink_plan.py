@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
 
 from refold.cli.output import note, table
 from refold.errors import RefoldError
+from refold.model.projection.definition import Loading
 from refold.model.sink.sink_file import load_sinks
 from refold.sinks import deploy
 from refold.sinks.deploy import SinkChange
@@ -17,7 +18,7 @@ from refold.store.builds.compiled import Compiler
 
 
 def sinks_of(
-    conn: psycopg.Connection, folder: Path, compiler: Compiler, coming: Collection[str], mistakes: list[RefoldError]
+    conn: psycopg.Connection, folder: Path, compiler: Compiler, loading: Loading, mistakes: list[RefoldError]
 ) -> list[SinkChange]:
     """Return what a deploy would change for the sinks of a folder, and add the mistakes in their files.
 
@@ -25,13 +26,13 @@ def sinks_of(
         conn: acts as refold_worker.
         folder: the folder of sinks; it may not exist.
         compiler: makes the SQL of the builds.
-        coming: metrics that the same deploy builds.
+        loading: the projections that the same deploy builds.
         mistakes: receives what is wrong.
     """
     files = load_sinks(folder, tuple(kinds()), mistakes)
     for file in files:
         mistakes += mistakes_of(file)
-    mistakes += deploy.refused(conn, files, compiler, dict.fromkeys(coming))
+    mistakes += deploy.refused(conn, files, compiler, {name: loading.definitions.get(name) for name in loading.names})
     return deploy.plan(conn, files, {file.name for file in files})
 
 

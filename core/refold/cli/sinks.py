@@ -46,13 +46,13 @@ def list_(json: AsJson = False, database_url: DatabaseUrl = None) -> None:
         note("no sink: write sinks/NAME.toml, and run `refold deploy`")
         return
     table(
-        ("SINK", "DELIVERS", "TO", "STATE", "MESSAGES", "REFUSED", "DELIVERED"),
+        ("SINK", "DELIVERS", "TO", "STATE", "WAITING", "REFUSED", "DELIVERED"),
         [
-            (one.sink, f"{one.grain} of {one.projection}", one.kind, one.state, one.messages or None,
+            (one.sink, f"{one.grain} of {one.projection}", one.kind, one.state, one.waiting or None,
              one.undelivered or None, one.delivered)
             for one in found
         ],
-        right=("MESSAGES", "REFUSED", "DELIVERED"),
+        right=("WAITING", "REFUSED", "DELIVERED"),
     )  # fmt: skip
     for one in found:
         if one.error:
@@ -276,7 +276,7 @@ def _told(one: SinkStatus) -> list[tuple[str, str]]:
     ]
     if one.messages is not None:
         age = "" if one.oldest_s is None else f", the oldest {one.oldest_s:.0f} s old"
-        rows.append(("waiting", f"{counted(one.messages, 'message')}{age}"))
+        rows.append(("waiting", f"{one.waiting or 'nothing'}{age}"))
     if one.failures and one.failing_since and one.retry_at:
         rows.append(("failing", f"since {one.failing_since:%H:%M:%S} UTC, {counted(one.failures, 'failure')};"
                      f" next attempt {one.retry_at:%H:%M:%S} UTC"))  # fmt: skip

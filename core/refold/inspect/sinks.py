@@ -9,7 +9,9 @@ from typing import Any
 import psycopg
 
 from refold.model.sink.state import Condition, SinkState
+from refold.model.stream.cursor import next_read
 from refold.store import outbox, sinks, undelivered
+from refold.store.builds.build import cursor_of
 from refold.store.incidents import inspects
 from refold.store.outbox import Backlog
 
@@ -35,6 +37,7 @@ class SinkStatus:
         error: what the receiver said last; an observer does not see it.
         messages: messages that wait, at most `COUNTED`; an observer does not see them.
         oldest_s: age of the oldest of them, seconds.
+        behind: for the grain `events`, whether rows of the stream wait.
         undelivered: rows that the receiver refused, and that wait.
         delivered: rows delivered since the sink was created.
         delivered_at: when rows were delivered last, UTC.
@@ -54,6 +57,7 @@ class SinkStatus:
     error: str | None
     messages: int | None
     oldest_s: float | None
+    behind: bool | None
     undelivered: int
     delivered: int
     delivered_at: datetime | None
@@ -76,6 +80,14 @@ class SinkStatus:
     def as_dict(self) -> dict[str, Any]:
         """Return the status as a dict for JSON."""
         return asdict(self) | {"state": self.state}
+
+    @property
+    def waiting(self) -> str:
+        """Return what waits, in a few words; empty if nothing does, or if it may not be seen."""
+        more = "at least " if (self.messages or 0) >= COUNTED else ""
+        messages = f"{more}{self.messages:,} message{'' if self.messages == 1 else 's'}" if self.messages else ""
+        rows = "rows of the stream" if self.behind else ""
+        return ", ".join(part for part in (messages, rows) if part)
 
 
 def sink_statuses(conn: psycopg.Connection) -> list[SinkStatus]:
@@ -109,11 +121,18 @@ def _status(conn: psycopg.Connection, sink: sinks.Sink, state: SinkState) -> Sin
         state.error,
         None if waits is None else waits.messages,
         None if waits is None else waits.oldest_s,
+        _behind(conn, state),
         undelivered.waiting(conn, sink.sink_id),
         state.delivered,
         state.delivered_at,
         state.epoch,
     )
+
+
+def _behind(conn: psycopg.Connection, state: SinkState) -> bool | None:
+    if state.cursor is None or state.build_id is None:
+        return None
+    return next_read(state.cursor, cursor_of(conn, state.build_id)) is not None
 
 
 def _backlog(conn: psycopg.Connection, sink_id: int) -> Backlog | None:

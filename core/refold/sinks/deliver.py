@@ -210,6 +210,24 @@ class Deliverer:
         one = self._open.get(sink.sink_id)
         return None if one is None else one.receiver
 
+    def keeps(self, sink: Sink) -> bool:
+        """Return whether nobody else has taken a step of a sink whose receiver is open, and keep its lease."""
+        one = self._open.get(sink.sink_id)
+        if one is None or sinks.state(self._conn, sink.sink_id)[0].number != one.number:
+            return False
+        try:
+            self._renew(sink, one)
+        except Fenced:
+            return False
+        return True
+
+    def give_again(self, sink: Sink, slices: Sequence[int]) -> None:
+        """Let slices be given anew, because the receiver does not have what it confirmed; for an open receiver."""
+        one = self._open[sink.sink_id]
+        with self._conn.transaction():
+            one.number = self._step(sink, one.number, lambda now, _: steps.collapsed(now)).number
+            sinks.confirm(self._conn, sink.sink_id, [(number, None, None) for number in slices])
+
     def close(self) -> None:
         """Close all receivers."""
         for sink_id in list(self._open):

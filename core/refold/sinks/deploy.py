@@ -10,17 +10,21 @@ from typing import Literal
 import psycopg
 
 from refold.errors import BuildError, RefoldError
+from refold.model.projection.definition import Definition
 from refold.model.sink.sink_file import SinkFile
 from refold.model.sink.state import SinkState, at_cursor, switched
 from refold.model.stream.cursor import EMPTY, Cursor
 from refold.postgres.rows import one_row
 from refold.sinks.kinds.registry import reads_back
-from refold.sinks.read import source
+from refold.sinks.read import refuse_unfit, source
 from refold.store import outbox, sinks
 from refold.store.builds.build import live, live_builds, lock
 from refold.store.builds.compiled import Compiler
 from refold.store.sinks import Sink, epoch_at
 from refold.suggest import did_you_mean
+
+HELD_S = 2
+"""Seconds to wait for a session that holds the queue of a sink that is dropped."""
 
 Action = Literal["new", "changed", "unchanged", "without file"]
 
@@ -77,7 +81,7 @@ def _change(file: SinkFile, recorded: Sink | None) -> SinkChange:
 
 
 def refused(
-    conn: psycopg.Connection, files: Sequence[SinkFile], compiler: Compiler, coming: Mapping[str, object]
+    conn: psycopg.Connection, files: Sequence[SinkFile], compiler: Compiler, coming: Mapping[str, Definition | None]
 ) -> list[RefoldError]:
     """Return the errors for which sinks cannot deliver their metrics.
 
@@ -85,7 +89,7 @@ def refused(
         conn: acts as refold_worker.
         files: the sinks.
         compiler: makes the SQL of the builds.
-        coming: the metrics that the same deploy builds, which cannot be looked at yet.
+        coming: the metrics that the same deploy builds; None for one with mistakes.
     """
     builds = {build.projection: build for build in live_builds(conn)}
     recorded = {sink.name: sink for sink in sinks.every(conn)}
@@ -100,6 +104,12 @@ def refused(
                 )
             )
         build = builds.get(file.projection)
+        definition = coming.get(file.projection)
+        if build is None and definition is not None:
+            try:
+                refuse_unfit(definition.plan, file.grain)
+            except BuildError as error:
+                found.append(file.wrong("projection", str(error), error.remedy))
         if build is None:
             if file.projection not in coming:
                 known = [*builds, *coming]
@@ -171,13 +181,24 @@ def drop(conn: psycopg.Connection, sink: Sink) -> None:
     Args:
         conn: acts as refold_worker, in autocommit mode.
         sink: the sink.
+
+    Raises:
+        BuildError: a session holds the queue, such as a backup. Nothing is changed then.
     """
-    with conn.transaction():
-        _let_pages_end(conn, sink.sink_id)
-        sinks.detach(conn, sink.sink_id)
-        sinks.lock(conn, sink.sink_id)
-        outbox.drop(conn, sink.sink_id)
-        conn.execute("DELETE FROM refold.sinks WHERE sink_id = %s", (sink.sink_id,))
+    try:
+        with conn.transaction():
+            _let_pages_end(conn, sink.sink_id)
+            sinks.detach(conn, sink.sink_id)
+            sinks.lock(conn, sink.sink_id)
+            # Pages of the metric wait meanwhile.
+            conn.execute(f"SET LOCAL lock_timeout = '{HELD_S}s'")
+            outbox.drop(conn, sink.sink_id)
+            conn.execute("DELETE FROM refold.sinks WHERE sink_id = %s", (sink.sink_id,))
+    except psycopg.errors.LockNotAvailable as error:
+        raise BuildError(
+            f"a session has held the queue of {sink.name} for {HELD_S} s: perhaps a backup",
+            remedy="Run the command again when it has ended. `refold sinks pause` stops deliveries until then.",
+        ) from error
 
 
 def collapse(conn: psycopg.Connection, sink_id: int) -> None:

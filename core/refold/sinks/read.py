@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from refold.errors import BuildError
+from refold.model.projection.plan import Plan
 from refold.model.sink.sink_file import Grain
 from refold.model.sql_text import EVERYTHING, ident, indent, literal, quoted
 from refold.model.stream.slices import EVERY_SLICE, Range, Slicing
@@ -124,16 +125,15 @@ def source(conn: psycopg.Connection, sink: str, grain: Grain, build: Build, comp
             f"metrics.{build.projection} is missing",
             remedy=f"Show it again: `refold deploy`, or rebuild {build.projection}.",
         )
-    refuse_unfit(compiled, grain)
+    refuse_unfit(compiled.plan, grain)
     shown = {column.name for column in columns}
     unseen = tuple(name for name in relation.key if name not in shown)
     columns = (*(Column(name, "text") for name in unseen), *columns)
     return Source(Shape(sink, build.projection, columns, relation.key), relation, compiled.statements.view, unseen)
 
 
-def refuse_unfit(compiled: CompiledBuild, grain: Grain) -> None:
+def refuse_unfit(plan: Plan, grain: Grain) -> None:
     """Raise BuildError if the rows of a metric cannot be told apart by what the receiver gets, or have no order."""
-    plan = compiled.plan
     if grain == "events" and not plan.event_grain:
         raise BuildError(
             f"{plan.name} is no stream: its rows change, so none can be given once",
@@ -141,7 +141,7 @@ def refuse_unfit(compiled: CompiledBuild, grain: Grain) -> None:
         )
     if not plan.unique:
         raise BuildError(
-            f"{plan.name} has several rows for a key ({', '.join(compiled.statements.relations[0].key)}), and a"
+            f"{plan.name} has several rows for a key ({', '.join(part.name for part in plan.key)}), and a"
             " receiver could not tell which one changed",
             remedy="Write the query so that a GROUP BY makes each row, or deliver the stream that it reads.",
         )

@@ -87,13 +87,3 @@ def passed(
         if not cursor.applied(Key(*at))
     }
     return [(slice_, key) for slice_, key in keys if key not in ahead]
-
-
-def waiting(conn: psycopg.Connection, build: Build, cursor: Cursor, most: int) -> int:
-    """Return how many rows of a stream wait behind a cursor, at most `most`."""
-    read = next_read(cursor, build.cursor)
-    if read is None:
-        return 0
-    query = f"SELECT count(*) FROM (\n{stream_of(build).page([]).rows}\n) AS page"
-    row = conn.execute(query.encode(), read_parameters(read, most)).fetchone()
-    return int(row[0]) if row else 0

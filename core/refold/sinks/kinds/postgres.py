@@ -51,6 +51,10 @@ SETTINGS = (
 )
 
 
+_NOBODYS = -1
+"""The slice to which rows without one are counted, so that an audit finds them."""
+
+
 class PostgresOptions(BaseModel):
     """Keys of `[postgres]` in the file of a sink."""
 
@@ -151,20 +155,21 @@ class PostgresReceiver:
                 sql.SQL("SELECT DISTINCT {} FROM {}").format(sql.Identifier(SLICE), self._table)
             ).fetchall()
         # A row without one was added by hand, and goes with the next sweep.
-        return {int(one) for (one,) in rows if one is not None}
+        return {_NOBODYS if one is None else int(one) for (one,) in rows}
 
     def checksums(self, slices: Sequence[int] | None) -> Mapping[int, Checksum]:
         """Compute the checksums of the target's rows."""
         hashed = hash_of([ident(column.name) for column in self._columns.columns])
         query = sql.SQL(
-            "SELECT coalesce({slice}, -1), count(*), sum("
+            "SELECT coalesce({slice}, {nobodys}), count(*), sum("
             + hashed.replace("{", "{{").replace("}", "}}")
             + ") FROM {table}"
-            " WHERE %s::integer[] IS NULL OR {slice} = ANY (%s) GROUP BY 1"
-        ).format(slice=sql.Identifier(SLICE), table=self._table)
-        wanted = None if slices is None else list(slices)
+            " WHERE %(slices)s::integer[] IS NULL OR {slice} = ANY (%(slices)s)"
+            " OR {slice} IS NULL AND {nobodys} = ANY (%(slices)s) GROUP BY 1"
+        ).format(slice=sql.Identifier(SLICE), table=self._table, nobodys=sql.Literal(_NOBODYS))
+        wanted = {"slices": None if slices is None else list(slices)}
         with _told(), self._unhurried():
-            rows = self._connection.execute(query, (wanted, wanted)).fetchall()
+            rows = self._connection.execute(query, wanted).fetchall()
         return {int(one): Checksum(int(count), int(hash_)) for one, count, hash_ in rows}
 
     @contextmanager

@@ -141,6 +141,17 @@ def by_id(conn: psycopg.Connection, build_id: int) -> Build:
     return find(conn, "b.build_id = %s", build_id)[0]
 
 
+def cursor_of(conn: psycopg.Connection, build_id: int) -> Cursor:
+    """Return the cursor of a build, for whoever may not read the build's definition."""
+    row = one_row(
+        conn,
+        "SELECT done::text, target::text, progress_txid::text::bigint, progress_position, progress_ordinal"
+        " FROM refold.builds_now WHERE build_id = %s",
+        (build_id,),
+    )
+    return Cursor.parse(*row)
+
+
 def by_ids(conn: psycopg.Connection, build_ids: Iterable[int]) -> list[Build]:
     """Some builds, oldest first."""
     return find(conn, "b.build_id = ANY (%s)", list(build_ids))
