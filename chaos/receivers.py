@@ -14,10 +14,11 @@ from psycopg import sql
 
 from chaos.invariants import Findings
 from chaos.stage import OPTIONS, Stage
+from refold.inspect.sinks import sink_statuses
 from refold.store import outbox, undelivered
 
 Rows = list[tuple[Any, ...]]
-COPIES = {"daily": "exposed_daily", "changing": "changing"}
+COPIES = {"daily": "exposed_daily", "changing": "changing", "graded": "graded"}
 """Tables of the receiving database, and their metrics."""
 
 
@@ -51,6 +52,7 @@ def _waiting(conn: psycopg.Connection) -> list[tuple[Any, ...]]:
     found = conn.execute(
         "SELECT sink_id, name, condition, following, failures, error FROM refold.sinks_now ORDER BY name"
     ).fetchall()
+    behind = {one.sink for one in sink_statuses(conn) if one.behind}
     left = []
     for sink_id, *told in found:
         queue = sql.Identifier("pgmq", f"q_refold_sink_{sink_id}")
@@ -62,7 +64,7 @@ def _waiting(conn: psycopg.Connection) -> list[tuple[Any, ...]]:
         if refused:
             # The liar has refused a row that has not changed since. An operator asks for it again.
             outbox.send(conn, sink_id, undelivered.columns(conn, sink_id), undelivered.keys(sink_id))
-        if messages or refused or told[1] != "active" or not told[2] or told[3]:
+        if messages or refused or told[0] in behind or told[1] != "active" or not told[2] or told[3]:
             left.append((*told, messages, refused))
     return left
 
