@@ -20,7 +20,7 @@ from refold.sinks.audit import audit
 from refold.sinks.deliver import Deliverer
 from refold.sinks.kinds.registry import kinds
 from refold.store import outbox, sinks
-from refold.store.builds.build import live
+from refold.store.builds.build import live, lock
 from refold.store.builds.compiled import Compiler
 
 PAGE = 10_000
@@ -128,14 +128,17 @@ def _deliveries(bench: Workbench, target: str) -> list[Figure]:
         changed = ", ".join(f"{name} = excluded.{name}" for name in columns if name != "event_id")
 
         def send() -> None:
+            assert build is not None
             rows = (
                 "SELECT refold.position_slice(position) AS slice, jsonb_build_object('event_id', event_id) AS key"
                 f" FROM (SELECT * FROM {table} ORDER BY position LIMIT {keys}) AS t"
             )
-            outbox.send(bench.worker, sink.sink_id, ["event_id"], psycopg.sql.SQL(rows))
+            with bench.worker.transaction():
+                lock(bench.worker, build.build_id, wait=True)
+                outbox.send(bench.worker, sink.sink_id, ["event_id"], psycopg.sql.SQL(rows))
 
         def deliver(at: int) -> None:
-            while outbox.waits(bench.worker, sink.sink_id):
+            while outbox.waits(bench.worker, sink.sink_id, 0):
                 deliverer.turn(sink)
 
         def upsert(at: int) -> None:

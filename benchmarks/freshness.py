@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from pathlib import Path
 
@@ -132,10 +133,54 @@ def refold_workers(url: str, folder: Path, processes: int) -> Iterator[None]:
         running.wait()
 
 
-def delays_of(url: str, query: str, seconds: float) -> list[float]:
+def delays_of(url: str, query: str, seconds: float, rate: int = RATE) -> list[float]:
     """Appends at the steady rate, probes, and returns the delay of every counted event in ms."""
+    return commits_and_looks(url, query, seconds, rate).delays()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What happened at a steady rate; times are of the monotonic clock.
+
+    Args:
+        start: when the first event was due, seconds.
+        commits: when each commit returned, seconds, in order.
+        looks: when the metric was seen to show more, and the total it showed.
+    """
+
+    start: float
+    commits: list[float]
+    looks: list[tuple[float, int]]
+
+    def delays(self, looks: Iterable[tuple[float, int]] | None = None) -> list[float]:
+        """The delay of every counted event in ms.
+
+        Args:
+            looks: of somebody else than the probe.
+        """
+        found: list[float] = []
+        rising = iter(self.looks if looks is None else looks)
+        now, total = next(rising)
+        for rank, moment in enumerate(self.commits, start=1):
+            while total < rank:
+                now, total = next(rising)
+            if moment >= self.start + WARM_UP:
+                found.append(max(0.0, now - moment) * 1000)
+        return found
+
+
+def commits_and_looks(url: str, query: str, seconds: float, rate: int = RATE) -> Run:
+    """Appends at a steady rate, and looks at a metric.
+
+    Args:
+        url: of the database.
+        query: gives the total of the metric, which is zero at first.
+        seconds: how long.
+        rate: appends a second, all producers together.
+    """
     context = multiprocessing.get_context("spawn")
     reports: Queue[list[float]] = context.Queue()
+    each = int(rate * seconds) // PRODUCERS
     with psycopg.connect(url, autocommit=True) as conn:
 
         def visible() -> int:
@@ -148,7 +193,7 @@ def delays_of(url: str, query: str, seconds: float) -> list[float]:
         _until(lambda: visible() == 1, 60)
         start = time.monotonic() + 2.0
         producers = [
-            context.Process(target=_produce, args=(url, at, start, seconds, reports)) for at in range(PRODUCERS)
+            context.Process(target=_produce, args=(url, at, start, each, rate, reports)) for at in range(PRODUCERS)
         ]
         for producer in producers:
             producer.start()
@@ -158,30 +203,21 @@ def delays_of(url: str, query: str, seconds: float) -> list[float]:
             total = visible() - 1
             if total > (seen[-1][1] if seen else 0):
                 seen.append((time.monotonic(), total))
-            return total == _share(seconds) * PRODUCERS
+            return total == each * PRODUCERS
 
         _until(all_visible, seconds + 60)
     commits = sorted(moment for _ in producers for moment in reports.get())
     for producer in producers:
         producer.join()
-    delays: list[float] = []
-    looks = iter(seen)
-    now, total = next(looks)
-    for rank, moment in enumerate(commits, start=1):
-        while total < rank:
-            now, total = next(looks)
-        if moment >= start + WARM_UP:
-            delays.append(max(0.0, now - moment) * 1000)
-    return delays
+    return Run(start, commits, seen)
 
 
-def _produce(url: str, number: int, start: float, seconds: float, reports: Queue[list[float]]) -> None:
+def _produce(url: str, number: int, start: float, count: int, rate: int, reports: Queue[list[float]]) -> None:
     """One producer: its share of the rate, evenly spread."""
     commits: list[float] = []
-    count = _share(seconds)
     with psycopg.connect(url, autocommit=True) as conn:
         for at in range(count):
-            due = start + (at + number / PRODUCERS) * PRODUCERS / RATE
+            due = start + (at + number / PRODUCERS) * PRODUCERS / rate
             time.sleep(max(0.0, due - time.monotonic()))
             _append(conn, f"{number}-{at}")
             commits.append(time.monotonic())
@@ -200,11 +236,6 @@ def _until(condition: Callable[[], bool], seconds: float) -> None:
         if time.monotonic() > deadline:
             raise RuntimeError(f"not all events are visible after {seconds:.0f} s")
         time.sleep(PROBE)
-
-
-def _share(seconds: float) -> int:
-    """How many events each producer appends."""
-    return int(RATE * seconds) // PRODUCERS
 
 
 def percentiles(delays: list[float]) -> tuple[float, float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,3 +66,23 @@ def seconds(act: Callable[[int], object], at: int) -> float:
     started = time.perf_counter()
     act(at)
     return time.perf_counter() - started
+
+
+WARM = 50
+"""Most pairs before the first that counts."""
+
+
+def paired(pairs: int, product: Callable[[], object], baseline: Callable[[], object]) -> list[tuple[float, float]]:
+    """Return the seconds of each pair of two short acts, one right after the other in an order drawn by lot."""
+    for _ in range(min(WARM, pairs // 4)):
+        product()
+        baseline()
+    found = []
+    for _ in range(pairs):
+        if random.random() < 0.5:
+            one = seconds(lambda _: product(), 0)
+            found.append((one, seconds(lambda _: baseline(), 0)))
+        else:
+            two = seconds(lambda _: baseline(), 0)
+            found.append((seconds(lambda _: product(), 0), two))
+    return found

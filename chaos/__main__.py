@@ -27,6 +27,9 @@ def main(
             "--break", metavar="VARIANT", help=f"Break refold first, which must be found: {', '.join(VARIANTS)}."
         ),
     ] = None,
+    no_duties: Annotated[
+        bool, typer.Option("--no-duties", help="Workers heal nothing; a person does, by commands once a minute.")
+    ] = False,
     schedule: Annotated[bool, typer.Option("--schedule", help="Print the schedule, and do nothing.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     report: Annotated[
@@ -54,6 +57,7 @@ def main(
         chosen,
         minutes,
         breaking=breaking,
+        duties=not no_duties,
         converges=15.0 if breaking else campaign.CONVERGES_S,
         keep=keep,
         tell=lambda line: console.print(line, highlight=False, markup=False),

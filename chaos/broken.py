@@ -4,6 +4,10 @@
 `no-unique`: the ledger lets an id in more than once.
 `naive-cursor`: the cursor is one number, and what is below it counts as read, committed or not.
 `early-answer`: the HTTP door answers before it commits.
+`stale-cursor`: `refold why` keeps the cursor of a build from the first question about it.
+`unproved`: a file of the archive is called verified as soon as the store has taken it.
+`mark-apart`: a backfill moves its mark in a transaction after the one that gave the log its records.
+`canary-left`: a canary that ends leaves its views as they are.
 
 `python -m chaos.broken VARIANT worker …` and `… VARIANT serve …` are refold's commands in such a world.
 """
@@ -19,13 +23,33 @@ from refold.cli import main
 from refold.engine.apply import page
 from refold.engine.apply import step as catch_up
 from refold.engine.apply.page import Applied, upstream_cursor, write_read
+from refold.engine.archive.object_store import Content
+from refold.engine.archive.write import Archived, Writer
+from refold.engine.backfill.run import _give, _Lane, _Stopped
+from refold.engine.canary import canary
+from refold.engine.reconcile.audit import parameters_of
+from refold.inspect.lineage import why
 from refold.model.stream.cursor import EMPTY, Cursor, Snapshot, advance, next_read
+from refold.postgres.failpoints import failpoint
 from refold.service.http.lane import Lane
 from refold.service.http.queue import Entry
+from refold.store import archives, file_backfills
+from refold.store.archives import Archive
 from refold.store.builds.build import Build, lock, move
 from refold.store.builds.compiled import CompiledBuild
+from refold.store.file_backfills import FileBackfill
+from refold.store.log.seal import sealed
 
-VARIANTS = ("two-transactions", "no-unique", "naive-cursor", "early-answer")
+VARIANTS = (
+    "two-transactions",
+    "no-unique",
+    "naive-cursor",
+    "early-answer",
+    "stale-cursor",
+    "unproved",
+    "mark-apart",
+    "canary-left",
+)
 WINDOW_S = 0.05
 """Seconds between the two transactions: what a busy machine makes of no time at all."""
 COMMIT_S = 1.0
@@ -53,6 +77,15 @@ def break_process(variant: str) -> None:
         vars(page)["upstream_cursor"] = _everything_below
     elif variant == "early-answer":
         Lane._commit = _answer_first  # type: ignore[method-assign, assignment]
+    elif variant == "stale-cursor":
+        first: dict[int, dict[str, str]] = {}
+        vars(why)["parameters_of"] = lambda conn, build: first.setdefault(build.build_id, parameters_of(conn, build))
+    elif variant == "unproved":
+        Writer._prove = _believe  # type: ignore[method-assign, assignment]
+    elif variant == "mark-apart":
+        _Lane._batch = _batch_in_two  # type: ignore[method-assign, assignment]
+    elif variant == "canary-left":
+        vars(canary)["alone"] = lambda conn, compiler, name: None
 
 
 def _answer_first(lane: Lane, group: list[Entry]) -> None:
@@ -60,6 +93,26 @@ def _answer_first(lane: Lane, group: list[Entry]) -> None:
         answers = iter(lane._attempt([offer for entry in group for offer in entry.offers]))
         lane._deliver([(entry, [next(answers) for _ in entry.offers]) for entry in group])
         time.sleep(COMMIT_S)
+
+
+def _believe(writer: Writer, archive: Archive, sent: Content | None, done: Archived, by: str) -> None:
+    with writer._conn.transaction():
+        archives.proved(writer._conn, archive, sealed(writer._conn, *archive.slices), None, None)
+    writer.complete(done, by)
+
+
+def _batch_in_two(lane: _Lane, conn: psycopg.Connection) -> FileBackfill:
+    backfill = file_backfills.read(conn, lane.backfill.backfill_id, lock=True)
+    if backfill.state != "running":
+        raise _Stopped
+    answers = _give(conn, backfill, lane.pace.batch)
+    # Past the transaction that the lane has opened.
+    conn.execute("COMMIT")
+    failpoint("lane_stored")
+    conn.execute("BEGIN")
+    return file_backfills.step(
+        conn, backfill, answers, began_at=lane.began_at, batch=lane.pace.batch, per_second=None, because=None
+    )
 
 
 def _page_in_two(conn: psycopg.Connection, compiled: CompiledBuild, limit: int) -> Applied | None:

@@ -6,13 +6,16 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import psycopg
 
-from chaos import invariants, journal, receivers
-from chaos.broken import break_database
-from chaos.faults import FAULTS, Injected, inject
-from chaos.invariants import Findings
+from chaos import archived, backfilled, canaries, contracted, explained, invariants, journal, receivers
+from chaos.broken import break_database, break_process
+from chaos.by_hand import Operator, toil_of
+from chaos.faults import FAULTS, ROOMS, Injected, inject
+from chaos.faults.archive import take_lease
+from chaos.findings import Findings
 from chaos.probe import Probe
 from chaos.report import FaultLine, Report
 from chaos.schedule import EXPOSED, Step, schedule
@@ -36,14 +39,19 @@ BREAKING_FAULTS = {
     "no-unique": ("connections cut",),
     "naive-cursor": ("transaction left open",),
     "early-answer": ("door killed",),
+    "stale-cursor": ("connections cut",),
+    "unproved": ("archive lied to",),
+    "mark-apart": ("backfill",),
+    "canary-left": ("canary",),
 }
 """What happens in a campaign with a broken product: enough to show it, and nothing that would hide it."""
 
 
 def plan(seed: int, minutes: float, breaking: str | None = None) -> list[Step]:
     """The schedule of a campaign. Pure."""
-    kinds = tuple(FAULTS) if breaking is None else BREAKING_FAULTS[breaking]
-    return schedule(seed, minutes, kinds)
+    if breaking is not None:
+        return schedule(seed, minutes, BREAKING_FAULTS[breaking])
+    return schedule(seed, minutes, tuple(FAULTS), tuple(ROOMS))
 
 
 def run(
@@ -51,6 +59,7 @@ def run(
     minutes: float,
     *,
     breaking: str | None = None,
+    duties: bool = True,
     converges: float = CONVERGES_S,
     keep: bool = False,
     tell: Callable[[str], None] = lambda line: None,
@@ -61,24 +70,37 @@ def run(
         seed: decides the schedule and the events.
         minutes: of load.
         breaking: how the product is broken on purpose; one of `chaos.broken.VARIANTS`.
+        duties: whether workers heal; without, a person does by commands (`chaos.by_hand`).
         converges: seconds that the metrics have after the load.
         keep: keep the directory also when all holds.
         tell: told what happens.
     """
-    report = Report(seed, minutes, breaking=breaking)
+    report = Report(seed, minutes, breaking=breaking, duties=duties)
     found = Findings()
-    stage = Stage(seed, breaking)
+    stage = Stage(seed, breaking, duties=duties)
+    operator: Operator | None = None
     try:
         stage.install()
         with stage.connect() as conn:
             report.server = (conn.info.parameter_status("server_version") or "").split(" ")[0]
             if breaking is not None:
                 break_database(conn, breaking)
+                # Rows are explained in this process.
+                break_process(breaking)
+        began = datetime.now(UTC)
+        operator = None if duties else Operator(stage)
         happened = _load(stage, plan(seed, minutes, breaking), minutes, report, found, tell)
         stalled = _settle(stage, converges, report, found, tell)
-        _count(stage, stalled, report, found, tell)
+        if breaking is None:
+            _rest(stage)
+        if operator is not None:
+            operator.close()
+        report.toil = toil_of(stage, began)
+        _count(stage, stalled, converges, report, found, tell)
         _time_healing(stage, happened, report)
     finally:
+        if operator is not None:
+            operator.close()
         failed = bool(found.violations) or not report.attempted
         stage.close(keep=keep or failed)
     report.violations = dict(sorted(found.violations.items()))
@@ -110,6 +132,7 @@ def _load(
     stage.work()
     stage.produce()
     probe = Probe(stage)
+    explainer = explained.Explainer(stage)
     threads = []
     try:
         for step in steps:
@@ -117,6 +140,7 @@ def _load(
             threads.append(threading.Thread(target=happen, args=(step,), name=step.fault))
             threads[-1].start()
         time.sleep(max(0.0, started + minutes * 60 - time.monotonic()))
+        stage.over.set()
         tell("the load ends")
         for thread in threads:
             thread.join(JOIN_S)
@@ -126,7 +150,10 @@ def _load(
         # What happened last has yet to be recovered from.
         time.sleep(3)
     finally:
+        explainer.close()
         probe.close()
+    explainer.tell(happened, found)
+    report.explained_under_load, report.explained_in_run = explainer.explained, explainer.in_run
     report.faults = _by_kind(happened, probe, found)
     report.tampered = sum(done.drift for done in happened)
     return happened
@@ -149,7 +176,7 @@ def _by_kind(happened: list[Injected], probe: Probe, found: Findings) -> list[Fa
             line.detected.append(round(shown, 2))
         elif done.must_show and lasted >= SHOWN_S and probe.asked(done.began, done.ended):
             found.add("I8", f"{done.step.fault}, {lasted:.0f} s from {done.step.at} s on: `status` never showed it")
-    return sorted(lines.values(), key=lambda line: list(FAULTS).index(line.fault))
+    return sorted(lines.values(), key=lambda line: list(FAULTS | ROOMS).index(line.fault))
 
 
 def _settle(stage: Stage, converges: float, report: Report, found: Findings, tell: Callable[[str], None]) -> set[str]:
@@ -177,7 +204,17 @@ def _settle(stage: Stage, converges: float, report: Report, found: Findings, tel
             time.sleep(0.1)
 
 
-def _count(stage: Stage, stalled: set[str], report: Report, found: Findings, tell: Callable[[str], None]) -> None:
+def _rest(stage: Stage) -> None:
+    """Waits until whoever heals has closed what the faults have opened, for some time at most."""
+    end = time.monotonic() + CLOSES_S
+    with stage.connect() as conn:
+        while time.monotonic() < end and invariants.open_incidents(conn):
+            time.sleep(0.5)
+
+
+def _count(
+    stage: Stage, stalled: set[str], converges: float, report: Report, found: Findings, tell: Callable[[str], None]
+) -> None:
     """Everything is compared with the producers' files: before anything is healed, and after."""
     count = journal.read(sorted(stage.journals.glob("*.journal")))
     report.attempted, report.acknowledged = count.attempted, len(count.acknowledged)
@@ -188,6 +225,11 @@ def _count(stage: Stage, stalled: set[str], report: Report, found: Findings, tel
         events = invariants.check_log(conn, count, found)
         witnesses = [name for name in names if name not in EXPOSED]
         invariants.check_metrics(conn, witnesses, events, stalled, found, "before reconcile")
+        report.backfilled = len(stage.files), sum(len(file.names) for file in stage.files)
+        backfilled.check(conn, stage.files, found)
+        contracted.check(conn, count, stage.uncertain, found)
+        report.archived = archived.check(conn, stage.archive, stage.damaged, events, found)
+        canaries.check_left(conn, found, seconds=converges)
         if found.violations and report.breaking is not None:
             return
         first = stage.refold("reconcile", "--json")
@@ -202,6 +244,10 @@ def _count(stage: Stage, stalled: set[str], report: Report, found: Findings, tel
         if scrubbed.status != 0:
             found.add("I5", f"refold scrub ended with {scrubbed.status}: {(scrubbed.out or scrubbed.err)[:1000]}")
         receivers.check(stage, conn, found, seconds=DELIVERED_S)
+        _archive_the_rest(stage, conn, found)
+        report.archived = archived.check(conn, stage.archive, set(), events, found)
+        canaries.check(stage, conn, events, found, seconds=CLOSES_S)
+        report.explained = explained.check(stage, found)
         invariants.check_incidents(conn, found, seconds=CLOSES_S)
         after = Findings()
         invariants.check_metrics(conn, names, events, stalled, after, "after reconcile")
@@ -209,6 +255,32 @@ def _count(stage: Stage, stalled: set[str], report: Report, found: Findings, tel
         for invariant, told in after.violations.items():
             for one in told:
                 found.add(invariant, one)
+
+
+def _archive_the_rest(stage: Stage, conn: psycopg.Connection, found: Findings) -> None:
+    """All sealed segments have a file, and all files are what was written."""
+    stage.seal()
+    looked = stage.refold("archive", "verify", "--deep", "--json")
+    if looked.status not in (0, 1):
+        found.add("I11", f"refold archive verify --deep ended with {looked.status}: {looked.err[-500:]}")
+    for attempt in range(2):
+        ran = stage.refold("archive", "run", "--now", "--json")
+        if ran.status == 0:
+            break
+        if attempt or not take_lease(conn):
+            found.add("I11", f"refold archive run ended with {ran.status}: {ran.err[-500:]}")
+    again = stage.refold("archive", "verify", "--deep", "--json")
+    if again.status != 0:
+        found.add("I11", f"refold archive verify --deep ended with {again.status}: {(again.out or again.err)[-500:]}")
+    row = conn.execute(
+        "SELECT count(*) FROM refold.segments AS g"
+        " WHERE (g.upper_position - 1) >> 14 <="
+        "       (SELECT max(slice) FROM refold.sealed_slices WHERE sealed_at IS NOT NULL)"
+        "   AND NOT EXISTS (SELECT FROM refold.archives AS a"
+        "                   WHERE a.lower_position = g.lower_position AND a.state = 'verified')"
+    ).fetchone()
+    if row != (0,):
+        found.add("I11", f"{row} sealed segments have no verified file")
 
 
 def _time_healing(stage: Stage, happened: list[Injected], report: Report) -> None:

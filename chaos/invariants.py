@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from chaos.findings import Findings
 from chaos.journal import Count
-from chaos.oracle import CHANGING, METRICS, Event, Metric, Rows, left_out
+from chaos.oracle import CANARIED, CHANGING, METRICS, Event, Metric, Rows, left_out
 from chaos.schedule import EXPOSED
 from chaos.stage import HERE, Stage
 
@@ -31,27 +32,6 @@ FIT = {
     "ratios": "NOT metadata ? 'spoils'",
 }
 """Conditions on the events on which a query does not fail."""
-
-
-@dataclass(slots=True)
-class Findings:
-    """What does not hold.
-
-    Args:
-        violations: by invariant, what was seen.
-        lost: acknowledged events that are not in the log, or not in the metrics.
-        double: events that are in the log, or counted, more than once.
-    """
-
-    violations: dict[str, list[str]] = field(default_factory=dict)
-    lost: int = 0
-    double: int = 0
-
-    def add(self, invariant: str, what: str) -> None:
-        """Notes a violation."""
-        told = self.violations.setdefault(invariant, [])
-        if what not in told:
-            told.append(what)
 
 
 def _some(items: Any) -> str:
@@ -158,7 +138,10 @@ def _rows(conn: psycopg.Connection, name: str) -> tuple[Metric, Rows, int]:
     cursor = conn.execute(sql.SQL("SELECT * FROM metrics.{}").format(sql.Identifier(name)))
     assert cursor.description is not None
     columns = tuple(column.name for column in cursor.description)
-    metric = CHANGING[columns] if name == "changing" else METRICS[name]
+    if name == "canaried":
+        metric = Metric(("action", "events"), 1, CANARIED[canaried(conn)])
+    else:
+        metric = CHANGING[columns] if name == "changing" else METRICS[name]
     places = [columns.index(column) for column in metric.columns]
     rows: Rows = {}
     read = 0
@@ -214,6 +197,7 @@ def check_queries(conn: psycopg.Connection, names: list[str], found: Findings, w
     """I3: each metric is its file's query over the log."""
     texts = {path.stem: path.read_text() for path in (HERE / "projections").glob("*.sql")} | TRANSFORMS
     texts["changing"] = _changing(conn)
+    texts["canaried"] = (HERE / "variants" / f"canaried_{canaried(conn)}.sql").read_text()
     for name, condition in FIT.items():
         texts[name] = texts[name].replace("FROM events", f"FROM (SELECT * FROM events WHERE {condition}) AS events")
     with conn.transaction(force_rollback=True):
@@ -228,6 +212,15 @@ def check_queries(conn: psycopg.Connection, names: list[str], found: Findings, w
             row = conn.execute(query.format(name=sql.Identifier(name))).fetchone()
             if row != (0, 0):
                 found.add("I3", f"{when}, {name} differs from its query over the log: (too many, missing) = {row}")
+
+
+def canaried(conn: psycopg.Connection) -> str:
+    """The variant of `canaried` that is live."""
+    row = conn.execute(
+        "SELECT definition FROM refold.builds WHERE projection = 'canaried' AND state = 'live'"
+    ).fetchone()
+    assert row is not None
+    return "paid" if "amount" in row[0] else "all"
 
 
 def _changing(conn: psycopg.Connection) -> str:
@@ -279,18 +272,35 @@ def check_dead_letters(conn: psycopg.Connection, events: list[Event], stalled: s
             found.add("I7", f"{name} has not rejected events on which it fails: {_some(expected - there)}")
 
 
-OVER = ("log_damage", "held_snapshot", "held_back", "stalled", "lag", "drift", "capture_gap", "sink", "undelivered")
+OVER = (
+    "log_damage",
+    "held_snapshot",
+    "held_back",
+    "stalled",
+    "lag",
+    "drift",
+    "capture_gap",
+    "sink",
+    "undelivered",
+    "archive_damage",
+    "backfill_paused",
+)
 """Kinds of incident that must be over when nothing goes wrong any more."""
+
+
+def open_incidents(conn: psycopg.Connection) -> list[tuple[str, str, str]]:
+    """Kind, subject and evidence of the incidents that should be over, and are not."""
+    return conn.execute(
+        "SELECT kind, subject, evidence::text FROM refold.incidents WHERE resolved_at IS NULL AND kind = ANY (%s)"
+        " ORDER BY incident_id",
+        (list(OVER),),
+    ).fetchall()
 
 
 def check_incidents(conn: psycopg.Connection, found: Findings, *, seconds: float) -> None:
     """I8: incidents close when what they tell of is over."""
     end = time.monotonic() + seconds
-    while open_ones := conn.execute(
-        "SELECT kind, subject, evidence::text FROM refold.incidents WHERE resolved_at IS NULL AND kind = ANY (%s)"
-        " ORDER BY incident_id",
-        (list(OVER),),
-    ).fetchall():
+    while open_ones := open_incidents(conn):
         if time.monotonic() > end:
             for kind, subject, evidence in open_ones:
                 found.add("I8", f"the incident {kind} of {subject} is still open: {evidence[:300]}")

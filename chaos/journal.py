@@ -41,8 +41,8 @@ class Journal:
         self._write({"batch": self._batch, "source": source, "events": list(events)})
         return self._batch
 
-    def acknowledged(self, batch: int, answers: Sequence[str]) -> None:
-        """Notes the answers to a batch: its transaction has been committed, and the producer knows."""
+    def acknowledged(self, batch: int, answers: Sequence[str | None]) -> None:
+        """Notes the answers to a batch: its transactions have been committed, and the producer knows. None is none."""
         self._write({"batch": batch, "answers": list(answers)})
 
     def _write(self, line: dict[str, Any]) -> None:

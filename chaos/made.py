@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
 
+from chaos.contracts import BREAKING, ENFORCED
 from chaos.journal import Event
 
 USERS = 300
@@ -35,7 +36,7 @@ class Maker:
         self._sent: list[Event] = []
 
     def batch(self, size: int) -> list[Event]:
-        """New events, now and then one that is wrong, and one that was sent before."""
+        """New events, now and then one that is wrong or breaks its contract, and one that was sent before."""
         events = []
         for _ in range(size):
             drawn = self._random.random()
@@ -45,6 +46,10 @@ class Maker:
                 events.append(self._again(self._random.choice(self._sent)))
             elif drawn < 0.03 and self._sent:
                 events.append(self._conflict(self._random.choice(self._sent)))
+            elif drawn < 0.04:
+                events.append(self.scored(ENFORCED, breaking=True, invalid=True))
+            elif drawn < 0.08:
+                events.append(self.scored(ENFORCED))
             else:
                 events.append(self.event())
         return events
@@ -52,6 +57,18 @@ class Maker:
     def clean(self, size: int) -> list[Event]:
         """New events, all of them good."""
         return [self.event() for _ in range(size)]
+
+    def scored(self, action: str, *, breaking: bool = False, **more: str | bool) -> Event:
+        """An event of an action that has a contract.
+
+        Args:
+            action: the action.
+            breaking: whether it breaks the contract.
+            more: for its metadata.
+        """
+        score = self._random.choice(BREAKING) if breaking else {"score": self._random.randint(1, 5)}
+        event = self.event()
+        return event | {"action": action, "metadata": {"label": event["metadata"]["label"], **score, **more}}
 
     def purchases(self, user: str, weights: Sequence[int]) -> list[Event]:
         """What one user buys, one thing of each weight, now."""

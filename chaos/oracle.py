@@ -25,6 +25,7 @@ class Event:
         weight: the divisor of what is divided.
         unreadable: it holds what Python cannot read.
         place: its transaction and position, the order of the log.
+        label: tells it from others with its id.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Event:
     weight: int | None = None
     unreadable: bool = False
     place: tuple[int, int] = (0, 0)
+    label: str = ""
 
     @classmethod
     def of(cls, event: journal.Event) -> Event:
@@ -50,6 +52,7 @@ class Event:
             poison="number" in metadata,
             weight=metadata.get("weight"),
             unreadable="smuggled" in metadata,
+            label=metadata["label"],
         )
 
     @property
@@ -134,6 +137,10 @@ def paths(events: Iterable[Event]) -> Rows:
 
 def by_action(events: Iterable[Event]) -> Rows:
     return {key: (len(group),) for key, group in _groups(events, lambda e: (e.action,)).items()}
+
+
+def paid(events: Iterable[Event]) -> Rows:
+    return by_action(e for e in events if e.amount is not None)
 
 
 def by_month(events: Iterable[Event]) -> Rows:
@@ -227,3 +234,5 @@ CHANGING: dict[tuple[str, ...], Metric] = {
     ("month", "action", "events", "users"): Metric(("month", "action", "events", "users"), 2, by_month),
 }
 """`changing` in its variants, told apart by their columns."""
+CANARIED: dict[str, Callable[[Iterable[Event]], Rows]] = {"all": by_action, "paid": paid}
+"""`canaried` in its variants, which have the same columns."""

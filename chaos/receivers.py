@@ -12,10 +12,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from chaos.invariants import Findings
+from chaos.findings import Findings
 from chaos.stage import OPTIONS, Stage
 from refold.inspect.sinks import sink_statuses
-from refold.store import outbox, undelivered
+from refold.sinks.refused import give_again
 
 Rows = list[tuple[Any, ...]]
 COPIES = {"daily": "exposed_daily", "changing": "changing", "graded": "graded"}
@@ -63,7 +63,7 @@ def _waiting(conn: psycopg.Connection) -> list[tuple[Any, ...]]:
         ).rowcount
         if refused:
             # The liar has refused a row that has not changed since. An operator asks for it again.
-            outbox.send(conn, sink_id, undelivered.columns(conn, sink_id), undelivered.keys(sink_id))
+            give_again(conn, sink_id)
         if messages or refused or told[0] in behind or told[1] != "active" or not told[2] or told[3]:
             left.append((*told, messages, refused))
     return left

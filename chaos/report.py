@@ -20,6 +20,11 @@ INVARIANTS = {
     "I7": "a bad event stops no other; stored + rejected = received",
     "I8": "while it lasts, status shows it",
     "I9": "receivers have what the metrics say",
+    "I10": "each row that is asked for is explained by its events",
+    "I11": "a file that the archive calls verified holds what was appended",
+    "I12": "an event of a backfilled file counts exactly once",
+    "I13": "nothing in the log breaks a contract that is enforced, and nothing that broke one is lost",
+    "I14": "a reader sees one build of a canary, and after its end the live one",
 }
 
 
@@ -42,6 +47,28 @@ class FaultLine:
     recovered: list[float] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class ToilOfPeople:
+    """What a campaign took of people, until the metrics were up to date after the load.
+
+    Args:
+        commands: that somebody ran: those that are faults, and the operator's.
+        by_machine: incidents that ended without anybody.
+        by_people: the others that ended.
+        hours: hands-on hours of these, by times that were recorded or prices that are set beforehand, and of interrupts
+            about nothing recorded.
+        priced_hours: those by prices.
+        autonomy: part of the ended incidents that ended without anybody.
+    """
+
+    commands: int
+    by_machine: int
+    by_people: int
+    hours: float
+    priced_hours: float
+    autonomy: float | None
+
+
 @dataclass(slots=True)
 class Report:
     """The outcome of a campaign.
@@ -57,7 +84,14 @@ class Report:
         tampered: rows that were changed by hand.
         found: rows that reconcile found to differ, and healed.
         left: rows that differ after that.
+        explained_under_load: rows that were counted again from their events under load.
+        explained_in_run: those of them whose builds were in the middle of a run.
+        explained: rows that were counted again at the end.
+        archived: files of the archive that were compared at the end, and their events.
+        backfilled: files that were backfilled, and how often one was staged.
         converged: seconds from the end of the load until every metric was up to date.
+        duties: whether workers healed; without them somebody does, by commands.
+        toil: what it took of people.
         faults: by kind.
         violations: by invariant, what was seen.
         events: what happened, in order.
@@ -75,7 +109,14 @@ class Report:
     tampered: int = 0
     found: int = 0
     left: int = 0
+    explained_under_load: int = 0
+    explained_in_run: int = 0
+    explained: int = 0
+    archived: tuple[int, int] = (0, 0)
+    backfilled: tuple[int, int] = (0, 0)
     converged: float | None = None
+    duties: bool = True
+    toil: ToilOfPeople | None = None
     faults: list[FaultLine] = field(default_factory=list)
     violations: dict[str, list[str]] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
@@ -111,7 +152,27 @@ def _figures(report: Report) -> list[tuple[str, str]]:
         ("rows tampered with", f"{report.tampered:,}"),
         ("rows found and healed", f"{report.found:,}"),
         ("rows that differ after that", f"{report.left:,}"),
+        (
+            "rows explained under load, in runs, at the end",
+            f"{report.explained_under_load:,}, {report.explained_in_run:,}, {report.explained:,}",
+        ),
+        ("files of the archive, and events in them", f"{report.archived[0]:,}, {report.archived[1]:,}"),
+        ("files backfilled, and how often staged", f"{report.backfilled[0]:,}, {report.backfilled[1]:,}"),
         ("up to date after the load", "never" if report.converged is None else f"{report.converged:.1f} s"),
+        *_toil(report),
+    ]
+
+
+def _toil(report: Report) -> list[tuple[str, str]]:
+    if report.toil is None:
+        return []
+    toil = report.toil
+    return [
+        ("healed by", "duties" if report.duties else "commands of a person"),
+        ("commands that were run", str(toil.commands)),
+        ("incidents that ended without anybody, and by people", f"{toil.by_machine}, {toil.by_people}"),
+        ("autonomy", "–" if toil.autonomy is None else f"{toil.autonomy:.0%}"),
+        ("hands-on hours, and those of them by price", f"{toil.hours:.1f}, {toil.priced_hours:.1f}"),
     ]
 
 

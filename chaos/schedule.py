@@ -15,6 +15,8 @@ TAIL_S = 5.0
 """Seconds at the end in which none begins."""
 GAP_S = 3.0, 8.0
 """Seconds from the beginning of one fault to that of the next."""
+ROOMS_GAP_S = 13.0, 19.0
+"""Seconds from one step in the lane of rooms to the next: each takes some commands, and two minutes all six kinds."""
 
 Parameters = Mapping[str, float | int | str]
 
@@ -76,6 +78,22 @@ HOSTILE: Mapping[str, str] = MappingProxyType(
     }
 )
 """What somebody sets for all sessions of the database, each at its time."""
+
+ARCHIVE_POINTS = (
+    "archive_turning",
+    "archive_turned",
+    "archive_begun",
+    "archive_spooled",
+    "archive_sent",
+    "archive_written",
+    "archive_proved",
+)
+LANE_POINTS = ("lane_begun", "lane_locked", "lane_stored", "lane_moved", "lane_committed")
+STAGING_POINTS = ("staged_batch", "staged_files")
+"""Where `refold archive run` and `refold backfill run` and `stage` are killed."""
+CANARY_ENDS = ("abort", "promote", "rules")
+ENDED_AT = {"abort": ("", "canary_ended", "canary_alone"), "promote": ("", "views"), "rules": ("",)}
+"""How a canary ends, and where the command is killed that ends it."""
 
 _Drawn = dict[str, float | int | str]
 
@@ -149,29 +167,59 @@ def parameters(fault: str, random: Random, round_: int) -> Parameters:
             drawn = {"events": random.randint(4000, 10_000)}
         case "duplicate storm":
             drawn = {"events": random.randint(200, 1000), "times": random.randint(2, 4)}
+        case "archive killed":
+            drawn = {"at": ",".join(random.sample(ARCHIVE_POINTS, 2))}
+        case "archive lied to":
+            lies = ("truncated", "changed", "fewer", "lost")
+            drawn = {"damage": random.choice(lies), "lie": random.choice(lies)}
+        case "archive refused":
+            drawn = {"kind": random.choice(["full", "uncertain", "no room here", "away"]), **_seconds(random, 1, 4)}
+        case "backfill":
+            drawn = {
+                "events": random.randint(1500, 2500),
+                "staged": random.choice(STAGING_POINTS),
+                "at": ",".join(random.sample(LANE_POINTS, len(LANE_POINTS))),
+                "ends": ("done", "aborted")[round_ % 2],
+            }
+        case "contract deployed":
+            drawn = {"levels": ",".join(random.sample(["warn", "enforce", "off"], 2))}
+        case "canary":
+            ends = CANARY_ENDS[round_ % 3]
+            drawn = {
+                "begins_at": random.choice(["", "canary_shown"]),
+                "ends": ends,
+                "ends_at": random.choice(ENDED_AT[ends]),
+            }
         case _:
             drawn = {}
     return MappingProxyType(drawn)
 
 
-def schedule(seed: int, minutes: float, faults: tuple[str, ...]) -> list[Step]:
+def schedule(seed: int, minutes: float, faults: tuple[str, ...], rooms: tuple[str, ...] = ()) -> list[Step]:
     """The faults of a campaign, in order. Pure.
 
-    They come in rounds: each kind once, in a random order, before any comes again.
+    They come in rounds: each kind once, in a random order, before any comes again. What goes on in rooms comes beside
+    them, in rounds of its own.
 
     Args:
         seed: decides everything.
         minutes: how long there is load.
         faults: the kinds.
+        rooms: the kinds of the other lane.
     """
-    random = Random(seed)
+    steps = _lane(Random(seed), minutes, faults, GAP_S)
+    steps += _lane(Random(f"rooms {seed}"), minutes, rooms, ROOMS_GAP_S)
+    return sorted(steps, key=lambda step: step.at)
+
+
+def _lane(random: Random, minutes: float, kinds: tuple[str, ...], gap: tuple[float, float]) -> list[Step]:
     steps: list[Step] = []
     end = minutes * 60 - TAIL_S
     at = min(QUIET_S, minutes * 60 / 6)
-    for round_ in count():
-        for fault in random.sample(faults, len(faults)):
+    for round_ in count() if kinds else ():
+        for kind in random.sample(kinds, len(kinds)):
             if at > end:
                 return steps
-            steps.append(Step(round(at, 1), fault, parameters(fault, random, round_)))
-            at += random.uniform(*GAP_S)
-    raise AssertionError("unreachable: rounds go on until the time is over")
+            steps.append(Step(round(at, 1), kind, parameters(kind, random, round_)))
+            at += random.uniform(*gap)
+    return steps

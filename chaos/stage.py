@@ -16,19 +16,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from chaos import contracts, journal
 from chaos.application import TABLES
+from chaos.backfilled import File
 from chaos.guardian import guard
+from chaos.made import Maker
 from chaos.producer import DOORS, Orders
 from chaos.receiver import SECRET, LyingReceiver
 from chaos.wire import FAIR, Wire
+from refold import Log
 from refold.embedded import EmbeddedServer
 from refold.embedded.server import PORT, SUPERUSER
+from refold.postgres.connect import connect
 from refold.postgres.retry import retrying
 from refold.store import tokens
+from refold.store.log.seal import seal
 from refold.store.schema.migrate import migrate
 
 HERE = Path(__file__).parent
@@ -42,8 +49,10 @@ SETTINGS = {
 }
 HELD_SNAPSHOT_AFTER = 3
 """Seconds after which a snapshot that is held is an incident."""
-SEGMENT_SIZE = 20_000
-"""Events in a segment of the log: small, so that a campaign goes through several."""
+SEGMENT_SIZE = 16_384
+"""Positions in a segment of the log: one slice, so that a campaign goes through several."""
+HISTORY = 2_000
+"""Events in the first segment, which is full before there is load: there is something to archive."""
 OWN = {
     "statement_timeout": "0",
     "lock_timeout": "0",
@@ -64,9 +73,11 @@ OWN = {
 """What the campaign's own sessions have, whatever somebody sets for all of them."""
 OPTIONS = " ".join(f"-c {name}={value}" for name, value in OWN.items())
 WORKERS = 3
+COMMANDS = ("unproved", "mark-apart", "canary-left")
+"""Variants of `chaos.broken` in which the operator's commands are broken, too."""
 CONNECT_S = 20.0
 """Seconds that a fault waits for a server which another has taken away."""
-COMMAND_S = 120.0
+COMMAND_S = 300.0
 """Seconds that a command of the operator may take."""
 PAUSES = {
     "bulk": 0.8,
@@ -97,11 +108,13 @@ class Stage:
     Args:
         seed: of the producers.
         breaking: a way in which the product is broken on purpose; see `chaos.broken`.
+        duties: whether workers heal; see `chaos.by_hand`.
     """
 
-    def __init__(self, seed: int, breaking: str | None = None) -> None:
+    def __init__(self, seed: int, breaking: str | None = None, *, duties: bool = True) -> None:
         self.seed = seed
         self.breaking = breaking
+        self.duties = duties
         self.home = Path(tempfile.mkdtemp(prefix="refold-chaos-"))
         # For root the server runs as another user, who has to get in.
         self.home.chmod(0o755)
@@ -113,8 +126,13 @@ class Stage:
         shutil.copytree(HERE / "captures", self.home / "captures")
         shutil.copytree(HERE / "sinks", self.home / "sinks")
         self.lake = self.home / "lake"
+        self.archive = self.home / "archive"
+        self.events = self.home / "events"
+        self.events.mkdir()
+        (self.events / f"{contracts.ENFORCED}.json").write_text(contracts.contract("enforce"))
         self.hook = LyingReceiver(seed)
         self.set_variant("by_action")
+        self.set_canaried("all")
         self.server = self._start_server()
         self.server_lock = threading.Lock()
         self.wire = Wire(self.server.directory / f".s.PGSQL.{PORT}")
@@ -135,6 +153,12 @@ class Stage:
         self.token = ""
         self.producers: list[tuple[Orders, subprocess.Popen[bytes]]] = []
         self.deaths: list[str] = []
+        # What faults leave for the count.
+        self.files: list[File] = []
+        self.damaged: set[str] = set()
+        self.uncertain = 0
+        # Set when the load ends: what takes many commands comes to its end then.
+        self.over = threading.Event()
         self._stopping = threading.Event()
         self._producing = threading.Lock()
         self._ending = False
@@ -146,6 +170,14 @@ class Stage:
     def set_variant(self, variant: str) -> None:
         """Changes the file of the projection `changing`."""
         shutil.copy(HERE / "variants" / f"changing_{variant}.sql", self.projections / "changing.sql")
+
+    def set_canaried(self, variant: str) -> None:
+        """Changes the file of the projection `canaried`."""
+        shutil.copy(HERE / "variants" / f"canaried_{variant}.sql", self.projections / "canaried.sql")
+
+    def set_level(self, level: str) -> None:
+        """Changes the level of the contract that changes."""
+        (self.events / f"{contracts.CHANGING}.json").write_text(contracts.contract(level))
 
     def install(self) -> None:
         """refold's schema, and the campaign's projections live."""
@@ -163,14 +195,45 @@ class Stage:
             conn.execute("SELECT refold.ensure_segments()")
             self.token, _ = tokens.create(conn, "http")
             conn.execute(TABLES.encode())
-        done = self.refold("deploy")
-        if done.status != 0:
-            raise RuntimeError(f"refold deploy: {done.err}")
+        self._write_history()
+        for command in (["archive", "claim", str(self.archive)], ["deploy"]):
+            done = self.refold(*command)
+            if done.status != 0:
+                raise RuntimeError(f"refold {' '.join(command)}: {done.err}")
 
-    def refold(self, *arguments: str) -> Finished:
-        """Runs a command as an operator would."""
-        command = [sys.executable, "-m", "refold", *arguments]
-        environment = os.environ | self.environment
+    def _write_history(self) -> None:
+        """Events in the first segment of the log, which nobody can write to any more."""
+        events = Maker("history", Random(self.seed)).clean(HISTORY)
+        book = journal.Journal(self.journals / "history.journal")
+        batch = book.attempted("history", events)
+        with Log(self.url, source="history") as log:
+            book.acknowledged(batch, [receipt.answer.value for receipt in log.append(events)])
+        with psycopg.connect(self.url, autocommit=True) as conn:
+            # Positions may stay unused.
+            conn.execute("SELECT setval('refold.events_position', %s)", (SEGMENT_SIZE - 1,))
+        self.seal()
+
+    def seal(self) -> None:
+        """Seals slices as the duty does; one takes two looks, the second after all transactions of the first."""
+        with connect(self.url, "refold_worker", autocommit=True) as conn:
+            for _ in range(2):
+                seal(conn)
+
+    def refold(self, *arguments: str, at: str = "", lie: str = "") -> Finished:
+        """Runs a command as an operator would.
+
+        Args:
+            arguments: of `refold`.
+            at: point at which it is killed, as `refold.postgres.failpoints` names it.
+            lie: what the archive's store does with files, one of `chaos.faulty_store`.
+        """
+        program = ["refold"]
+        if lie:
+            program = ["chaos.faulty_store", lie, self.breaking or "whole"]
+        elif self.breaking in COMMANDS:
+            program = ["chaos.broken", self.breaking]
+        command = [sys.executable, "-m", *program, *arguments]
+        environment = os.environ | self.environment | {"REFOLD_CRASH_AT": at, "PYTHONPATH": str(HERE.parent)}
         if arguments[0] in ("deploy", "rebuild", "rollback", "reconcile"):
             command += ["--projections", str(self.projections)]
         try:
@@ -312,7 +375,9 @@ class Stage:
         return self._start(f"worker-{number}", "worker", *options)
 
     def _start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
-        program = ["refold"] if self.breaking is None else ["chaos.broken", self.breaking]
+        program = ["refold"] if self.duties else ["chaos.by_hand"]
+        if self.breaking is not None:
+            program = ["chaos.broken", self.breaking]
         with (self.home / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", *program, *command],

@@ -11,6 +11,7 @@ from alembic import context
 from alembic.ddl.postgresql import PostgresqlImpl
 from alembic.util import CommandError
 from sqlalchemy import Column, Connection, Engine, create_engine, text
+from sqlalchemy.dialects.postgresql import JSONPATH
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.pool import NullPool
 
@@ -18,7 +19,7 @@ from refold.store.schema.migrate import for_alembic
 from refold.store.schema.tables import SCHEMA, PgSnapshot, Xid8, metadata
 
 # Types that SQLAlchemy would warn about when it reads them back.
-ischema_names.update(pg_snapshot=PgSnapshot, xid8=Xid8)
+ischema_names.update(pg_snapshot=PgSnapshot, xid8=Xid8, jsonpath=JSONPATH)
 
 
 def engine() -> Engine:

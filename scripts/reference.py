@@ -29,6 +29,7 @@ from sqlalchemy.dialects import postgresql
 import refold
 from refold.cli.app import app
 from refold.cli.commands import COMMANDS
+from refold.exporter import names
 from refold.store.schema.tables import metadata
 
 ROOT = Path(__file__).parents[1]
@@ -384,7 +385,7 @@ def settings() -> str:
 
 
 SETTING_NOTES = {
-    "segment_size": "Events in one segment (partition) of the log.",
+    "segment_size": "Positions in one segment (partition) of the log, rounded up to whole slices of 16,384.",
     "segments_ahead": "Segments that workers keep ready, at least; more where producers bring more.",
     "max_dead_letters": "Dead letters of a build that may wait before it counts as broken.",
     "dead_letter_share": "Share of a page that may fail. Ten events may always fail.",
@@ -394,7 +395,7 @@ SETTING_NOTES = {
     "held_back_after": "Seconds that a transaction that has written to the log may stay open.",
     "held_snapshot_after": "Seconds for which a session may hold a snapshot.",
     "impure_sample": "Events of each transform that are evaluated twice, every minute.",
-    "latency_days": "Days for which latencies are kept.",
+    "latency_days": "Days for which latencies, and the hours of proofs, are kept.",
     "deep_audit_days": "Days in which the rolling deep audit recomputes all of history once.",
     "rejected_days": "Days after which rejected input is removed that was not sent again.",
     "repair_days": "Days after which repairs and released dead letters are removed.",
@@ -407,7 +408,30 @@ SETTING_NOTES = {
     "outbox_messages": "Messages that may wait for a sink; beyond, they are dropped, and slices are compared.",
     "outbox_mib": "Size that they may have, MiB.",
     "outbox_hours": "Age that the oldest of them may have, hours.",
+    "trace_days": "Days for which it is kept which trace appended an event.",
+    "archive": "Where the archive of the log is; `refold archive claim` sets it. Null: there is none.",
+    "cold_buckets": "Buckets of the cold ledger, a power of two; it stays once ids are in them. Null: chosen then.",
+    "archive_after": "Seconds since a segment was sealed, after which it is archived.",
+    "keep_log": "Time since a segment was sealed, after which it leaves the log, once it is archived; null: it stays.",
+    "anomaly_budget": "False alarms a week that the tests for anomalies may give, of all series together; 0: no tests.",
+    "erasure_keeps": "Fields of an erased person's metadata that stay, besides those of `--keep`.",
+    "unknown_versions": "What is done with an event of a version without a contract, if its action has one: `accept`,"
+    " `warn` or `reject`.",
 }
+
+
+# What Prometheus scrapes
+
+
+def exported(group: str) -> str:
+    """Return the names of a group, `DEPLOYMENT` or `BUILDS`, with type, labels and meaning."""
+    return table(
+        ("name", "type", "labels", "what it is"),
+        [
+            (f"`{one.shown}`", one.type, ", ".join(f"`{label}`" for label in one.labels), cell(one.help))
+            for one in getattr(names, group).values()
+        ],
+    )
 
 
 BLOCKS: dict[str, Callable[..., str]] = {
@@ -417,6 +441,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "functions": functions,
     "tables": tables,
     "settings": settings,
+    "exported": exported,
 }
 
 

@@ -49,7 +49,7 @@ def main() -> None:
     failed = [name for name, command in _static() if not _step(name, command)]
     stopped = False
     if tests:
-        quick = ["-q", "-x", "-m", "not slow and not exhaustive", "--hypothesis-profile=quick"]
+        quick = ["-q", "-x", "--hypothesis-profile=quick"]
         limit = ["-n", str(WORKERS), "-p", "scripts.time_limit", f"--session-timeout={options.seconds}"]
         print(f"\n=== tests: {len(tests)} {'paths' if options.room else 'files'}, for at most {options.seconds} s")
         command = [tool("python"), "-m", "pytest", *limit, *quick, *tests, *further]

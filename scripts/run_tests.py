@@ -44,6 +44,7 @@ def main() -> None:
         except UnknownRoom as error:
             fail(str(error), "scripts/test --list")
     print("tests:", *paths, file=sys.stderr)
-    quick = ["-m", "not slow and not exhaustive", "--hypothesis-profile=quick"] if options.quick else []
+    # Without slow tests as by default; else with them.
+    chosen = ["--hypothesis-profile=quick"] if options.quick else ["-m", "not exhaustive and not node"]
     pytest = tool("pytest")
-    os.execve(pytest, [pytest, *quick, *paths, *further], environment())
+    os.execve(pytest, [pytest, *chosen, *paths, *further], environment())

@@ -9,29 +9,54 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+from zlib import crc32
 
 import psycopg
 import pytest
+import typer.main
+import typer.testing
 from hypothesis import settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from pytest_postgresql import factories
 
+from refold.cli.commands import COMMANDS
 from refold.postgres.connect import connect as connect_as
 
 if TYPE_CHECKING:
     from tests.support.scratch import Scratch
 
-settings.register_profile("default", deadline=None, print_blob=True)
+settings.register_profile("default", deadline=None, print_blob=True, max_examples=40)
 settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=20)
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=1000)
 settings.load_profile("default")
 
 # Behind `&` in a script it is ignored, and so it would be by the programs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--part", metavar="K/N", help="run only this one of N parts, the K-th, of the tests that are chosen"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the tests of other parts; by their names, so that each is in the same part everywhere."""
+    if (part := config.getoption("--part")) is None:
+        return
+    number, parts = (int(one) for one in part.split("/"))
+    mine: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for one in items:
+        mine[crc32(one.nodeid.encode()) % parts == number % parts].append(one)
+    config.hook.pytest_deselected(items=mine[False])
+    items[:] = mine[True]
+
 
 SERVER_SETTINGS = {"max_connections": "100", "max_prepared_transactions": "5", "fsync": "off"}
 
@@ -72,6 +97,21 @@ class ServerUnderTest:
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """What commands print is looked at as a whole; where they break lines is for tests/cli/test_width.py."""
     monkeypatch.setenv("COLUMNS", "1000")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def commands_built_once() -> Iterator[None]:
+    """Builds the commands of `refold` once: typer does it for each call, which takes longer than most of them run."""
+
+    @cache
+    def built(application: typer.Typer) -> Any:
+        for one in COMMANDS.values():
+            import_module(f"refold.cli.{one.module}")
+        return typer.main.get_command(application)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", built)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,15 @@ ROOT = Path(__file__).parents[1]
     "name",
     [
         pytest.param("applying", marks=pytest.mark.exhaustive),
+        pytest.param("archiving", marks=pytest.mark.exhaustive),
         pytest.param("auditing", marks=pytest.mark.exhaustive),
+        pytest.param("backfilling", marks=pytest.mark.exhaustive),
         pytest.param("building", marks=pytest.mark.exhaustive),
         pytest.param("capturing", marks=pytest.mark.exhaustive),
+        pytest.param("exporting", marks=pytest.mark.exhaustive),
         pytest.param("hot_key", marks=pytest.mark.exhaustive),
         pytest.param("loading", marks=pytest.mark.exhaustive),
+        "tracing",
         "transforming",
     ],
 )

@@ -26,6 +26,7 @@ from refold.store.incidents import find as incidents
 from refold.store.log.blocking_transactions import BlockingTransaction
 from refold.store.pressure import pressure, record
 from refold.store.schema.settings import Settings
+from refold.store.totals import latency_totals
 from tests.support.law import worker_connection
 from tests.support.live import SHOP, drain, make_live
 from tests.support.making import events
@@ -167,6 +168,28 @@ def test_what_was_counted_in_the_future_is_counted_today(admin: Connection, data
         "SELECT sum(events)::integer, bool_and(folded) FROM refold.duplicates WHERE at <= clock_timestamp()"
     ).fetchone() == (12, True)
     assert admin.execute("SELECT events FROM refold.latencies WHERE minute <= clock_timestamp()").fetchall() == [(4,)]
+
+
+@pytest.mark.live("shop")
+def test_latencies_are_added_up_from_now_on(admin: Connection, database_url: str) -> None:
+    make_live(database_url)
+    year = timedelta(days=365) // timedelta(minutes=1)
+    with worker_connection(database_url) as conn:
+        build = live(conn, "daily")
+        assert build is not None
+        prune_statistics.run(conn, NOBODYS)
+        admin.execute("UPDATE refold.total_marks SET upto = upto + %s WHERE what = 'latencies'", (year,))
+        prune_statistics.run(conn, NOBODYS)
+        admin.execute(
+            "INSERT INTO refold.latencies SELECT to_timestamp(upto * 60), %s, 'fresh', 7, 5 FROM refold.total_marks"
+            " WHERE what = 'latencies'",
+            (build.build_id,),
+        )
+        # Some minutes later.
+        admin.execute("UPDATE refold.latencies SET minute = minute - interval '3 minutes'")
+        admin.execute("UPDATE refold.total_marks SET upto = upto - 3 WHERE what = 'latencies'")
+        prune_statistics.run(conn, NOBODYS)
+        assert sum(latency_totals(conn, [build.build_id])[build.build_id, "fresh"].counts) == 5
 
 
 def test_a_revived_build_cannot_say_what_came_later(database_url: str) -> None:

@@ -7,7 +7,11 @@ from datetime import UTC, datetime
 
 import psycopg
 
+from chaos.faults.archive import archive_killed, archive_lied_to, archive_refused
+from chaos.faults.backfill import backfilled
+from chaos.faults.canary import canary
 from chaos.faults.commands import deployed, rebuild, reconciled, rolled_back
+from chaos.faults.contracts import contract_deployed
 from chaos.faults.damage import log_damaged, tampered
 from chaos.faults.events import (
     duplicate_storm,
@@ -39,7 +43,7 @@ from chaos.faults.transactions import prepared_and_left, snapshot_held, transact
 from chaos.schedule import Step
 from chaos.stage import Stage
 
-__all__ = ["FAULTS", "Injected", "inject"]
+__all__ = ["FAULTS", "ROOMS", "Injected", "inject"]
 
 FAULTS: dict[str, Inject] = {
     "worker killed": worker_killed,
@@ -75,13 +79,22 @@ FAULTS: dict[str, Inject] = {
     "door frozen": door_frozen,
 }
 """Every kind of fault."""
+ROOMS: dict[str, Inject] = {
+    "archive killed": archive_killed,
+    "backfill": backfilled,
+    "contract deployed": contract_deployed,
+    "canary": canary,
+    "archive lied to": archive_lied_to,
+    "archive refused": archive_refused,
+}
+"""What goes on beside them, in a lane of its own: two minutes are enough for each kind once."""
 
 
 def inject(stage: Stage, step: Step) -> Injected:
     """Lets one fault happen; one that another fault keeps from happening is noted as such."""
     done = Injected(step, began=time.monotonic(), clock=datetime.now(UTC))
     try:
-        FAULTS[step.fault](stage, dict(step.parameters), done)
+        (FAULTS | ROOMS)[step.fault](stage, dict(step.parameters), done)
     except (psycopg.Error, ProcessLookupError) as error:
         done.note += f" interrupted: {str(error).splitlines()[0][:100] if str(error) else type(error).__name__}"
         done.must_show = False

@@ -75,11 +75,20 @@ def send(stage: Stage, label: str, events: list[journal.Event]) -> None:
         book.acknowledged(batch, [receipt.answer.value for receipt in log.append(events)])
 
 
-def operate(stage: Stage, done: Injected, *arguments: str) -> Finished:
+def operate(stage: Stage, done: Injected, *arguments: str, at: str = "", lie: str = "") -> Finished:
+    """Runs a command as an operator would, as soon as the server is there; a traceback is wrong.
+
+    Args:
+        stage: of the campaign.
+        done: takes a note, and what is wrong.
+        arguments: of `refold`.
+        at: see `Stage.refold`.
+        lie: see `Stage.refold`.
+    """
     with stage.connect():
         # Another fault may have taken the server away: there is nothing in asking for it then.
         pass
-    finished = stage.refold(*arguments)
+    finished = stage.refold(*arguments, at=at, lie=lie)
     said = (finished.err or finished.out).strip().splitlines()
     done.note = f"refold {' '.join(arguments)} → {finished.status}" + (
         f" ({said[0][:120]})" if finished.status not in (0, 1) and said else ""

@@ -9,6 +9,7 @@ RefoldError
 │   ├── NotInstalled    the schema is missing or old: run `refold migrate`
 │   ├── OnStandby       the server is read-only: connect to the primary
 │   └── ForeignCluster  the cursors belong to another cluster: after a restore, run `refold recover`
+├── Costly              an answer would read much: agree to the cost, and ask again
 ├── Overloaded          producers are refused for now: try again after `retry_after` seconds
 └── BuildError          a build cannot do this in its present state: the message says what to do first
 """
@@ -96,6 +97,23 @@ class ForeignCluster(DatabaseError):
 
 class BuildError(RefoldError):
     """A build does not allow the operation in its present state."""
+
+
+class Costly(RefoldError):
+    """An answer would read much, and nobody has agreed to that.
+
+    Args:
+        events: how many events it would read, about.
+        seconds: how long that takes, about.
+    """
+
+    def __init__(self, events: int, seconds: float) -> None:
+        super().__init__(
+            f"the answer reads about {events:,} events, which takes about {seconds:,.0f} s",
+            remedy="Run it again with --yes.",
+        )
+        self.events = events
+        self.seconds = seconds
 
 
 class Overloaded(RefoldError):

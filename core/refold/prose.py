@@ -1,4 +1,4 @@
-"""Line wrapping of prose, at words."""
+"""Prose for readers: numbers with their nouns, spans in readable units, and lines that break at words."""
 
 from __future__ import annotations
 
@@ -46,3 +46,21 @@ def _wrapped(one: str, width: int, indent: int | None) -> str:
         break_on_hyphens=False,
     )
     return "\n".join(lines).replace("\0", " ")
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number with its noun: `1 row`, `2,000 rows`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in a readable unit."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 172_800:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86_400:.1f} d"

@@ -48,7 +48,7 @@ def _written(found: re.Match[str]) -> str:
 
 
 def log_on_stderr() -> None:
-    """Write the log of this process to stderr: time, process and message."""
+    """Write the log of this process to stderr: time, process, message, and the span of a record that has one."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(asctime)s %(process)d %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
@@ -56,7 +56,10 @@ def log_on_stderr() -> None:
 
 class _Formatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return visible(super().formatMessage(record))
+        text = visible(super().formatMessage(record))
+        # Set while this process traces: see `refold.tracing.logs`.
+        trace = getattr(record, "trace_id", "")
+        return f"{text} trace_id={trace} span_id={getattr(record, 'span_id', '')}" if trace else text
 
     def formatException(self, ei: Any) -> str:
         return visible(super().formatException(ei), lines=True)

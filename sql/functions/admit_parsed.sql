@@ -12,10 +12,13 @@ AS $$
 DECLARE
     stored integer[];
     same integer[] := '{}';
+    erased integer[] := '{}';
     rounds integer := 0;
     violated text;
     many CONSTANT integer := cardinality(parsed);
     seem_new boolean := false;
+    archived text[];
+    rehashed boolean := false;
 BEGIN
     PERFORM refold.ensure_room(coalesce(many, 0));
     -- A large call whose events seem to be new is stored without a look at each. The ledger refuses it as a whole if it
@@ -24,6 +27,10 @@ BEGIN
         SELECT NOT EXISTS (
             SELECT FROM generate_series(1, many, greatest(many / 16, 1)) AS at
             JOIN refold.event_ids AS known ON known.event_id = (parsed[at]).event_id
+        ) AND NOT EXISTS (
+            SELECT FROM refold.archived_ids(ARRAY(
+                SELECT (parsed[at]).event_id FROM generate_series(1, many, greatest(many / 16, 1)) AS at
+                WHERE EXISTS (SELECT FROM refold.cold_ids)))
         ) INTO seem_new;
     END IF;
     IF seem_new THEN
@@ -38,17 +45,33 @@ BEGIN
             FROM unnest(parsed) AS p;
             RETURN;
         EXCEPTION WHEN unique_violation OR check_violation THEN
-            NULL;
+            GET STACKED DIAGNOSTICS violated = CONSTRAINT_NAME;
+            IF violated = 'events_contract' THEN
+                parsed := refold.judge(parsed);
+            END IF;
         END;
     END IF;
     LOOP
+        -- Erased events whose ids the ledger must not keep.
+        IF EXISTS (SELECT FROM refold.erased_events AS e WHERE e.renamed) THEN
+            SELECT coalesce(array_agg(p.ordinal), '{}') INTO erased
+            FROM unnest(parsed) AS p JOIN refold.erased_events AS e
+                ON p.reason IS NULL AND e.renamed AND e.mac = refold.erasure_mac(p.event_id);
+        END IF;
         BEGIN
+            IF EXISTS (SELECT FROM refold.cold_ids) THEN
+                archived := ARRAY(
+                    SELECT a.event_id
+                    FROM refold.archived_ids(ARRAY(SELECT p.event_id FROM unnest(parsed) AS p WHERE p.reason IS NULL)) AS a);
+            END IF;
             WITH fresh AS (
                 -- Of several events with the same id in this call, the first is stored.
                 SELECT DISTINCT ON (p.event_id) p.*
                 FROM unnest(parsed) AS p
                 WHERE p.reason IS NULL
                   AND NOT EXISTS (SELECT FROM refold.event_ids AS known WHERE known.event_id = p.event_id)
+                  AND p.ordinal <> ALL (erased)
+                  AND NOT EXISTS (SELECT FROM unnest(archived) AS a (event_id) WHERE a.event_id = p.event_id)
                 ORDER BY p.event_id, p.ordinal
             ),
             registered AS (
@@ -71,10 +94,13 @@ BEGIN
             -- were free a moment ago.
             GET STACKED DIAGNOSTICS violated = CONSTRAINT_NAME;
             rounds := rounds + 1;
-            IF violated <> '' OR rounds > 100 THEN
+            IF violated NOT IN ('', 'events_contract') OR rounds > 100 THEN
                 RAISE;
+            ELSIF violated = '' THEN
+                PERFORM refold.ensure_segments(cardinality(parsed)::bigint * (rounds + 1));
+            ELSE
+                parsed := refold.judge(parsed);
             END IF;
-            PERFORM refold.ensure_segments(cardinality(parsed)::bigint * (rounds + 1));
         END;
     END LOOP;
     IF coalesce(cardinality(stored), 0) = coalesce(cardinality(parsed), 0) THEN
@@ -84,6 +110,7 @@ BEGIN
     IF (SELECT s.hash_probe <> refold.hash_probe() FROM refold.settings AS s) THEN
         -- The digests in the ledger are those of another server (after pg_upgrade, until `refold recover`): compare
         -- with the content in the log.
+        rehashed := true;
         SELECT coalesce(array_agg(p.ordinal), '{}') INTO same
         FROM unnest(parsed) AS p
         JOIN refold.event_ids AS known ON known.event_id = p.event_id
@@ -100,25 +127,40 @@ BEGIN
             CASE
                 WHEN p.reason IS NOT NULL THEN 'invalid'
                 WHEN s.ordinal IS NOT NULL THEN 'accepted'
+                -- Of an erased event nothing is kept, and so nothing that comes under its id.
+                WHEN known.digest = 0 OR cold.digest = 0 OR p.ordinal = ANY (erased) THEN 'duplicate'
                 WHEN lost.event_id IS NOT NULL THEN 'conflict'
                 WHEN known.digest = refold.digest(p.user_id, p.action, p.ts, p.metadata, p.version)
                      OR p.ordinal = ANY (same) THEN 'duplicate'
+                WHEN known.event_id IS NULL AND cold.digest = refold.cold_digest(
+                         refold.digest(p.user_id, p.action, p.ts, p.metadata, p.version)) THEN 'duplicate'
                 ELSE 'conflict'
             END AS answer,
             CASE
                 WHEN p.reason IS NOT NULL THEN p.reason
+                WHEN s.ordinal IS NOT NULL OR known.digest = 0 OR cold.digest = 0 OR p.ordinal = ANY (erased) THEN NULL
                 -- The answer `duplicate` would tell the producer that the event is in the log.
-                WHEN s.ordinal IS NULL AND lost.event_id IS NOT NULL
+                WHEN lost.event_id IS NOT NULL
                     THEN 'the log has lost the event with this id, and the id stays taken: append it under another'
-                WHEN s.ordinal IS NULL
-                     AND known.digest <> refold.digest(p.user_id, p.action, p.ts, p.metadata, p.version)
+                WHEN known.digest <> refold.digest(p.user_id, p.action, p.ts, p.metadata, p.version)
                      AND p.ordinal <> ALL (same)
                     THEN 'the log holds an event with this id and other content'
+                WHEN known.event_id IS NOT NULL THEN NULL
+                WHEN cold.digest <> refold.cold_digest(
+                         refold.digest(p.user_id, p.action, p.ts, p.metadata, p.version))
+                    THEN 'the archive holds an event with this id'
+                         || CASE WHEN rehashed THEN ', whose content `refold recover` can compare'
+                                 ELSE ' and other content' END
             END AS reason
         FROM unnest(parsed) AS p
         LEFT JOIN unnest(stored) AS s (ordinal) ON s.ordinal = p.ordinal
         LEFT JOIN refold.event_ids AS known ON known.event_id = p.event_id AND p.reason IS NULL
-        LEFT JOIN refold.lost_events AS lost ON lost.event_id = known.event_id
+        -- Both at once: an id that moves to the cold ledger meanwhile is in at least one for each snapshot.
+        LEFT JOIN refold.archived_ids(ARRAY(
+            SELECT DISTINCT o.event_id FROM unnest(parsed) AS o
+            WHERE o.reason IS NULL AND NOT EXISTS (SELECT FROM unnest(stored) AS t (ordinal) WHERE t.ordinal = o.ordinal)
+        )) AS cold ON cold.event_id = p.event_id AND p.reason IS NULL
+        LEFT JOIN refold.lost_events AS lost ON lost.event_id = p.event_id AND p.reason IS NULL
     ),
     -- A new row for each call: producers that update the same row would wait for each other.
     counted AS (

@@ -26,8 +26,8 @@ BEGIN
         IF one.answer IN ('conflict', 'invalid') THEN
             PERFORM refold.reject(
                 append_group.sources[one.ordinal], append_group.lines[one.ordinal], one.answer, one.reason,
-                CASE one.answer
-                    WHEN 'invalid' THEN append_group.raws[one.ordinal]
+                CASE
+                    WHEN append_group.reasons[one.ordinal] <> '' THEN append_group.raws[one.ordinal]
                     ELSE jsonb_build_object(
                         'id', append_group.event_ids[one.ordinal],
                         'user_id', nullif(append_group.user_ids[one.ordinal], ''),

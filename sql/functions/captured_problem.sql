@@ -18,6 +18,7 @@ SELECT CASE
         THEN 'metadata: must be an object, not ' || refold.json_type_name(metadata)
     WHEN NOT refold.plain_metadata(metadata) AND refold.metadata_problem(metadata) IS NOT NULL
         THEN 'metadata: ' || refold.metadata_problem(metadata)
+    ELSE refold.contract_problem(action, 1, metadata)
 END
 $$;
 

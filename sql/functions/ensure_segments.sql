@@ -1,12 +1,8 @@
 -- Keep segments ready after the log's end, enough for `incoming` more events.
--- A segment is created beside the log and then attached: CREATE … PARTITION OF would wait for every open writer.
 -- Without `incoming` (in workers) it also learns from statements that have failed for lack of room.
 CREATE OR REPLACE FUNCTION refold.ensure_segments(incoming bigint DEFAULT 0) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
--- A producer's session may create segments too, and its settings must not change how they look.
-SET default_tablespace = ''
-SET default_table_access_method = heap
 AS $$
 DECLARE
     config refold.settings;
@@ -17,7 +13,7 @@ DECLARE
     former_end bigint;
     found_reserve bigint;
     ended xid8;
-    segment text;
+    next_end bigint;
     burned bigint;
     width bigint;
     made integer := 0;
@@ -64,21 +60,15 @@ BEGIN
     WHERE passed.empty;
     width := least(greatest(burned, config.segment_size), config.segment_size << 12);
     WHILE upper_end - needed <= reserve LOOP
-        segment := format('events_%s', lpad(upper_end::text, 15, '0'));
+        next_end := refold.segment_end(upper_end, width);
         -- Under REPEATABLE READ the snapshot of this transaction may not show an existing segment.
-        IF to_regclass(format('refold.%I', segment)) IS NULL THEN
-            EXECUTE format('CREATE TABLE refold.%I (LIKE refold.events INCLUDING ALL EXCLUDING IDENTITY EXCLUDING COMMENTS)', segment);
-            EXECUTE format(
-                'CREATE TRIGGER refuse_change BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON refold.%I
-                 FOR EACH STATEMENT EXECUTE FUNCTION refold.refuse_change()', segment);
-            EXECUTE format('ALTER TABLE refold.%I ENABLE ALWAYS TRIGGER refuse_change', segment);
-            EXECUTE format('ALTER TABLE refold.events ATTACH PARTITION refold.%I FOR VALUES FROM (%s) TO (%s)',
-                           segment, upper_end, upper_end + width);
+        IF to_regclass(format('refold.%I', format('events_%s', lpad(upper_end::text, 15, '0')))) IS NULL THEN
+            PERFORM refold.create_segment(upper_end, next_end);
             made := made + 1;
         ELSE
             stale := true;
         END IF;
-        upper_end := upper_end + width;
+        upper_end := next_end;
     END LOOP;
     -- Statements that have begun see no further than the former end (refold.learn_room). And transactions that have ended
     -- draw no more positions (refold.first_unread): the snapshot is taken before the sequence is read.

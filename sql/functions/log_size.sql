@@ -1,4 +1,4 @@
--- The number of events in the log. Up to `counted` positions (at most five thousand) they are counted. For a longer log
+-- The number of events in the log, without purged ones. Up to `counted` positions (at most five thousand) they are counted. For a longer log
 -- the number is an estimate. Slices that were sealed lately have exact counts, and a slice missing between them is empty
 -- (after a failed COPY). Earlier slices are assumed to be like these. Every position after the last one is taken for an
 -- event, except those that were written by transactions that failed, as far as Postgres' statistics have counted them.
@@ -50,7 +50,8 @@ BEGIN
             WHERE n.slice >= segment.lower >> 14 AND n.slice < sealed >> 14));
         EXIT;
     END LOOP;
-    events := events + greatest(0, drawn - sealed - failed);
+    events := greatest(0, events + greatest(0, drawn - sealed - failed) - (
+        SELECT coalesce(sum(a.events), 0) FROM refold.archives AS a WHERE a.state = 'purged'));
     RETURN NEXT;
 END
 $$;

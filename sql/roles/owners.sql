@@ -16,8 +16,11 @@ BEGIN
             SELECT n.oid, n.nspname,
                    CASE n.nspname WHEN 'refold' THEN 'refold_owner'::regrole
                                   WHEN 'refold_captures' THEN 'refold_capture'::regrole
+                                  WHEN 'refold_backfill' THEN 'refold_backfill'::regrole
                                   ELSE 'refold_worker'::regrole END
-            FROM pg_namespace AS n WHERE n.nspname IN ('refold', 'refold_builds', 'refold_captures', 'metrics')
+            FROM pg_namespace AS n
+            WHERE n.nspname
+                  IN ('refold', 'refold_builds', 'refold_captures', 'refold_backfill', 'metrics', 'metrics_canary')
                -- As an extension it has an owner of its own.
                OR n.nspname = 'pgmq' AND NOT EXISTS (SELECT FROM pg_extension AS e WHERE e.extname = 'pgmq')
         ), found (class, of, owner, old, space, statement) AS (

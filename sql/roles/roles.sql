@@ -7,7 +7,7 @@ DECLARE
 BEGIN
     FOREACH role IN ARRAY ARRAY[
         'refold_owner', 'refold_producer', 'refold_worker', 'refold_analyst', 'refold_observer', 'refold_inspector',
-        'refold_door', 'refold_capture'
+        'refold_door', 'refold_capture', 'refold_backfill'
     ] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
             BEGIN
@@ -26,6 +26,14 @@ BEGIN
             END;
         END IF;
     END LOOP;
+    -- Its members see candidates instead of live builds. Nobody is a member by himself, the login that installs neither.
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'refold_canary') THEN
+        BEGIN
+            CREATE ROLE refold_canary NOLOGIN;
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN
+            NULL;
+        END;
+    END IF;
     -- An inspector is also an observer, and a worker is both, and so is its login.
     FOR link IN
         SELECT v.held, v.to_role FROM (

@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from chaos import application
-from chaos.invariants import Findings, check_log
+from chaos.findings import Findings
+from chaos.invariants import check_log
 from chaos.journal import read
 from chaos.producer import Orders, Producer, captured
 from chaos.stage import HERE

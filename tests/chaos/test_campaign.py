@@ -41,20 +41,33 @@ def test_every_invariant_holds(tmp_path: Path) -> None:
     assert report["held"] and report["violations"] == {}
     assert report["acknowledged"] > 1000
     assert (report["lost"], report["double"], report["left"]) == (0, 0, 0)
-    assert len(report["faults"]) == 3
+    assert len(report["faults"]) == 4
+    assert report["archived"][0] > 0
     assert report["directory"] is None
     assert "| I1: no acknowledged event is lost | holds |" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.exhaustive
-def test_broken_products_are_found_out() -> None:
-    """All of them at once: most of a campaign is waiting."""
-    broken = {
-        "two-transactions": ("double", "I2"),
-        "no-unique": ("double", "I2"),
-        "naive-cursor": ("lost", "I4"),
-        "early-answer": ("lost", "I1"),
-    }
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {
+            "two-transactions": ("double", "I2"),
+            "no-unique": ("double", "I2"),
+            "naive-cursor": ("lost", "I4"),
+            "early-answer": ("lost", "I1"),
+            "stale-cursor": ("explained_under_load", "I10"),
+        },
+        {
+            "unproved": ("acknowledged", "I11"),
+            "mark-apart": ("acknowledged", "I12"),
+            "canary-left": ("acknowledged", "I14"),
+        },
+    ],
+    ids=["log and metrics", "rooms"],
+)
+def test_broken_products_are_found_out(broken: dict[str, tuple[str, str]]) -> None:
+    """Some at once: most of a campaign is waiting."""
     campaigns = {variant: start("--seed", "3", "--minutes", "0.3", "--break", variant) for variant in broken}
     with ExitStack() as stack:
         for campaign in campaigns.values():

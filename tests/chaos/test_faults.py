@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from chaos.faults import inject
-from chaos.invariants import Findings, check_dead_letters, check_log, check_metrics, live
+from chaos.findings import Findings
+from chaos.invariants import check_dead_letters, check_log, check_metrics, live
 from chaos.journal import read
 from chaos.oracle import left_out
 from chaos.schedule import EXPOSED, HOSTILE, UNREADABLE, Parameters, Step

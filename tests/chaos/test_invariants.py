@@ -10,7 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from chaos.invariants import Findings, check_log, check_repairs
+from chaos.findings import Findings
+from chaos.invariants import check_log, check_repairs
 from chaos.journal import Count, Journal, read
 from chaos.made import Maker
 from refold import append

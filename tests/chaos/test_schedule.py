@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from chaos.faults import FAULTS
+from chaos.campaign import plan
+from chaos.faults import FAULTS, ROOMS
 from chaos.schedule import EXPOSED, schedule
 
 
@@ -14,8 +15,17 @@ def test_the_same_seed_gives_the_same_faults() -> None:
 
 
 def test_a_longer_campaign_begins_as_a_shorter_one() -> None:
-    short = schedule(7, 2, tuple(FAULTS))
-    assert schedule(7, 10, tuple(FAULTS))[: len(short)] == short
+    short = plan(7, 2)
+    assert plan(7, 10)[: len(short)] == short
+
+
+def test_two_minutes_touch_every_room_whatever_the_seed() -> None:
+    for seed in range(300):
+        assert {step.fault for step in plan(seed, 2)} >= set(ROOMS)
+
+
+def test_what_goes_on_in_rooms_does_not_change_the_faults() -> None:
+    assert [step for step in plan(7, 10) if step.fault in FAULTS] == schedule(7, 10, tuple(FAULTS))
 
 
 def test_every_kind_happens_before_any_happens_twice() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,3 +91,14 @@ def metric() -> Callable[[str, str], Path]:
         return folder / f"{name}.sql"
 
     return write
+
+
+@pytest.fixture
+def at_home(bare: Refold, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refold]:
+    """The command line with a home of its own. Not below pytest's directory: root's server runs as another user."""
+    home = Path(tempfile.mkdtemp(prefix="refold-home-"))
+    home.chmod(0o711)
+    monkeypatch.setenv("REFOLD_HOME", str(home))
+    yield bare
+    bare("server", "stop")
+    shutil.rmtree(home)

@@ -79,6 +79,7 @@ print(json.dumps(found))
 OFTEN = {command for command in MAY_NOT_IMPORT if not command.endswith("--help")} | {"--help", "worker --help"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "commands",
     [OFTEN, pytest.param(MAY_NOT_IMPORT.keys() - OFTEN, marks=pytest.mark.exhaustive)],
@@ -97,6 +98,7 @@ def test_what_may_not_be_imported_by_which_command(commands: set[str], database_
     assert json.loads(done.stdout) == {command: [] for command in commands}, done.stderr
 
 
+@pytest.mark.slow
 def test_the_list_says_what_the_commands_say() -> None:
     group: Any = typer.main.get_command(app)
     context = group.make_context("refold", ["status"])

@@ -12,7 +12,8 @@ import termios
 
 import pytest
 
-from refold.cli.output import counted, taken, that_fit
+from refold.cli.output import taken, that_fit
+from refold.prose import counted
 
 COLUMNS = ("PROJECTION", "TABLE", "LAG", "ERROR")
 

@@ -3,38 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 
-from refold.cli.app import app
+from tests.support.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference" / "cli.md"
-
-
-def commands() -> Iterator[tuple[str, Any]]:
-    """Every command by its words, groups walked through."""
-
-    def walk(words: str, command: Any) -> Iterator[tuple[str, Any]]:
-        below = getattr(command, "commands", None)
-        if below is None:
-            yield words, command
-            return
-        if words == "refold":
-            below = {name: command.load(name) for name in below}
-        if command.invoke_without_command and command.callback is not None and words != "refold":
-            yield words, command
-        for name, one in below.items():
-            yield from walk(f"{words} {name}", one)
-
-    return walk("refold", typer.main.get_command(app))
-
-
-COMMANDS = dict(commands())
 
 
 def options(command: Any) -> set[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,17 +10,6 @@ import pytest
 from refold.embedded import EmbeddedServer
 
 from .conftest import Refold
-
-
-@pytest.fixture
-def at_home(bare: Refold, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refold]:
-    """The command line with a home of its own. Not below pytest's directory: root's server runs as another user."""
-    home = Path(tempfile.mkdtemp(prefix="refold-home-"))
-    home.chmod(0o711)
-    monkeypatch.setenv("REFOLD_HOME", str(home))
-    yield bare
-    bare("server", "stop")
-    shutil.rmtree(home)
 
 
 @pytest.mark.slow

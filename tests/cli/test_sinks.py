@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,7 +106,8 @@ def test_a_missing_secret_gives_up_nothing(shop: Refold, monkeypatch: pytest.Mon
     assert tested.status == 2
     assert "TARGET" in tested.err
     doctor = shop("doctor")
-    assert "1 deliveries have failed" in doctor.out
+    # A slow machine has time for a second try.
+    assert re.search(r"copy: failed \d+ times? in a row; the receiver says: .*TARGET", doctor.out)
 
 
 def test_pause_resume_replay_claim_drop(shop: Refold, admin: Connection) -> None:

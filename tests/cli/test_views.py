@@ -186,6 +186,7 @@ REPLACED = "CREATE OR REPLACE VIEW metrics.counts AS SELECT action, u AS n, n AS
 FOREIGN = f"{DROPPED}; CREATE VIEW metrics.counts AS SELECT 'mine' AS action"
 
 
+@pytest.mark.slow
 def test_reconcile_tells_of_a_metric_whose_view_somebody_has_taken_and_makes_it_again(
     deployed: Refold, admin: psycopg.Connection[Any]
 ) -> None:

@@ -1,5 +1,6 @@
 """The embedded server: found again, started once, and never in anybody's way."""
 
+import fcntl
 import os
 import pwd
 import shutil
@@ -20,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 from refold.embedded import EmbeddedServer, default_directory
 from refold.embedded.binaries import Binaries
 from refold.embedded.postmaster import Postmaster
+from refold.embedded.together import used_together
 from refold.errors import InputError, RefoldError
 from tests.support.waiting import wait_until
 
@@ -343,3 +345,31 @@ def test_binaries_that_the_account_cannot_run_are_copied(directory: Path, monkey
         assert stat.S_IMODE(package.stat().st_mode) == 0o700
         # Whoever comes later finds the copy.
         assert EmbeddedServer.start(directory).pid == server.pid
+
+
+def test_who_comes_while_it_is_stopped_starts_it_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = used_together(directory), used_together(directory)
+    pid = first.__enter__().pid
+
+    def leave_first(users: object, operation: int) -> None:
+        # The second has found the server running, and is not known as a user yet.
+        monkeypatch.undo()
+        first.__exit__(None, None, None)
+        fcntl.flock(users, operation)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("refold.embedded.together.flock", leave_first)
+    with second as server:
+        assert server.pid != pid
+        assert ask(server, "SELECT 1") == 1
+    assert not server.running
+
+
+def test_who_started_it_leaves_it_to_others(directory: Path) -> None:
+    told: list[bool] = []
+    first, second = used_together(directory, kept=lambda: told.append(True)), used_together(directory)
+    first.__enter__()
+    with second as server:
+        first.__exit__(None, None, None)
+        assert told == [True]
+        assert ask(server, "SELECT 1") == 1
+    assert server.running

@@ -76,7 +76,7 @@ def test_a_worker_in_a_deadlock(database_url: str, producer: Connection, admin: 
         assert process.poll() is None
     # The statistics may come a moment later than the answer.
     query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-    wait_until(lambda: admin.execute(query).fetchone() == (1,))
+    wait_until(lambda: admin.execute(query).fetchone() not in (None, (0,)))
     assert wrong(database_url) == {}
 
 

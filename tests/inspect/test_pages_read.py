@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from refold.engine.apply.step import StepRunner
+from refold.exporter.readings import read as scrape
 from refold.inspect.doctor import metrics, room, transactions
 from refold.inspect.report import report
 from refold.inspect.status import read
@@ -25,6 +26,7 @@ from refold.service.duties import (
     pressure,
     prune_statistics,
     stale_incidents,
+    totals,
 )
 from refold.service.worker.loop import Worker
 from refold.service.worker.missed_notifications import first_missed
@@ -138,6 +140,8 @@ AS_WORKER: dict[str, Act] = {
     "capture gaps": lambda conn: capture_gaps.run(conn, Compiler(None)),
     "stale incidents": lambda conn: stale_incidents.run(conn, Compiler(None)),
     "missed notifications": lambda conn: missed_notifications.run(conn, Compiler(None)),
+    "totals": lambda conn: totals.run(conn, Compiler(None)),
+    "scrape": scrape,
     "prune statistics": lambda conn: prune_statistics.run(conn, Compiler(None)),
     "sealing": seal,
     "freshness": lambda conn: conn.execute("SELECT * FROM metrics.freshness").fetchall(),

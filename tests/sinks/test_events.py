@@ -96,7 +96,7 @@ def test_each_row_is_given_once_in_the_order_of_the_stream(
     scratch.append(20)
     scratch.drain()
     # Pages send no keys: the stream is the buffer.
-    assert not outbox.waits(scratch.worker, sink.sink_id)
+    assert not outbox.waits(scratch.worker, sink.sink_id, 0)
     deliver(scratch.worker, scratch.folder, "copy")
     assert sorted(given(receiver)) == sorted(in_order(scratch, metric))
     assert any(one.startswith("late") for one in given(receiver))
@@ -310,7 +310,7 @@ def test_a_receiver_that_is_away_costs_no_messages(scratch: Scratch, receiver: H
         scratch.append(50)
         scratch.drain()
         deliver(scratch.worker, scratch.folder, "copy")
-    assert outbox.backlog(scratch.worker, sink.sink_id).messages == 0
+    assert outbox.backlog(scratch.worker, sink.sink_id, 0).messages == 0
     receiver.status(200)
     with scratch.worker.transaction():
         sinks.step(scratch.worker, sink.sink_id, lambda now, _: resumed(now))

@@ -194,7 +194,7 @@ def test_messages_are_in_the_transaction_of_the_rows(scratch: Scratch, target: C
             )
         ).fetchall()
     assert rows == message is not None
-    assert outbox.backlog(scratch.worker, sink.sink_id).messages == 1
+    assert outbox.backlog(scratch.worker, sink.sink_id, 0).messages == 1
 
 
 def test_a_row_that_was_refused_is_given_again_when_slices_are_compared(

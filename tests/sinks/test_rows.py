@@ -45,7 +45,7 @@ def test_every_kind_of_upkeep(scratch: Scratch, target: Connection, metric: str)
         scratch.append(1 + number % 2, user_id=user, metadata={"n": 2})
         scratch.drain()
         # A page that changes no row sends nothing.
-        sent = outbox.waits(scratch.worker, sinks.known(scratch.worker, "copy").sink_id) or sent
+        sent = outbox.waits(scratch.worker, sinks.known(scratch.worker, "copy").sink_id, 0) or sent
         deliver(scratch.worker, scratch.folder, "copy")
         assert differences(scratch.worker, metric, target) == []
     assert sent

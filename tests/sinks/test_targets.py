@@ -165,6 +165,19 @@ def test_an_audit_that_outlasts_its_lease_reports_no_difference(
     assert (tuple(found.wrong), found.skipped is None) == ((), False)
 
 
+def test_null_at_the_target_does_not_pass_for_0(scratch: Scratch, target: Connection) -> None:
+    """Postgres hashes them alike, unless it is given a seed."""
+    follow(scratch, target, "m", "SELECT user_id, max((metadata->>'n')::float8) AS n FROM events GROUP BY user_id")
+    scratch.append(1, user_id="zero", metadata={"n": 0})
+    scratch.drain()
+    deliver(scratch.worker, scratch.folder, "copy")
+    target.execute("UPDATE copy SET n = NULL WHERE user_id = 'zero'")
+    deliverer = Deliverer(scratch.worker, Compiler(scratch.folder), "auditor")
+    found = audits.audit(scratch.worker, deliverer, sinks.known(scratch.worker, "copy"))
+    deliverer.release()
+    assert len(tuple(found.wrong)) == 1
+
+
 def test_commits_of_the_target_are_durable(scratch: Scratch, target: Connection) -> None:
     """What the target loses in a crash after it said that it has it would never be given again."""
 

@@ -35,7 +35,12 @@ MAKE = [
     "CREATE TRIGGER mine BEFORE INSERT ON refold.events EXECUTE FUNCTION refold.notify_sleepers()",
 ]
 SEQUENCE = "SELECT setval('refold.events_position', 1)"
-LEDGER = ["INSERT INTO refold.event_ids VALUES ('x', 1, 1)", "DELETE FROM refold.event_ids"]
+LEDGER = [
+    "INSERT INTO refold.event_ids VALUES ('x', 1, 1)", "DELETE FROM refold.event_ids",
+    "INSERT INTO refold.cold_ids DEFAULT VALUES", "UPDATE refold.cold_ids SET ids = '{{}}'",
+    "DELETE FROM refold.cold_ids", "UPDATE refold.cold_ranges SET ids = 0", "DELETE FROM refold.cold_ranges",
+    "SELECT refold.chill(1, 2)", "SELECT refold.add_cold_ids(1, 2)", "SELECT refold.silence_ids('{{x}}')",
+]  # fmt: skip
 SETTINGS = "UPDATE refold.settings SET segment_size = 1"
 MOVE = "UPDATE refold.cursors SET done = '1:1:'"
 BUILDS = [MOVE, "DELETE FROM refold.cursors", "DELETE FROM refold.builds", "SELECT * FROM refold.builds_now"]
@@ -55,6 +60,12 @@ CAPTURES = [
     "CREATE FUNCTION refold_captures.mine() RETURNS integer LANGUAGE sql RETURN 1",
 ]  # fmt: skip
 
+BACKFILLS = [
+    "INSERT INTO refold.file_backfills (name, files, options) VALUES ('mine', '[]', '{{}}')",
+    "UPDATE refold.file_backfills SET mark = 0", "DELETE FROM refold.file_backfills",
+    "CREATE TABLE refold_backfill.mine (id integer)", "SELECT refold.admit_parsed('{{}}')",
+]  # fmt: skip
+
 SINKS = [
     "INSERT INTO refold.sinks DEFAULT VALUES", "UPDATE refold.sinks SET projection = 'x'", "DELETE FROM refold.sinks",
     "INSERT INTO refold.sink_states DEFAULT VALUES", "DELETE FROM refold.sink_states",
@@ -62,33 +73,91 @@ SINKS = [
     "SELECT pgmq.create('mine')", "DELETE FROM pgmq.meta",
 ]  # fmt: skip
 
+ERASE = [
+    "INSERT INTO refold.erasures DEFAULT VALUES", "UPDATE refold.erasures SET subject = 'x'",
+    "DELETE FROM refold.erasures", "INSERT INTO refold.erased_events DEFAULT VALUES",
+    "UPDATE refold.erased_events SET digest = 0", "DELETE FROM refold.erased_events",
+    "UPDATE refold.erasure_key SET inner_pad = 'x'",
+]  # fmt: skip
+"""What only the owner may."""
+ERASURES = [
+    *ERASE, "UPDATE refold.erasures SET step = 'done'", "SELECT * FROM refold.erasure_key",
+    "SELECT refold.erasure_mac('x')",
+]  # fmt: skip
+ERASED = ["SELECT reason FROM refold.erasures", "SELECT evidence FROM refold.erasures",
+          "SELECT mac FROM refold.erased_events"]  # fmt: skip
+"""What may tell more than an observer may see."""
+
+ARCHIVE = [
+    "UPDATE refold.archive_store SET owner = 'x'", "UPDATE refold.archive_store SET location = 'x'",
+    "DELETE FROM refold.archive_store", "INSERT INTO refold.archive_store DEFAULT VALUES",
+    "SELECT refold.create_segment(1, 2)",
+]  # fmt: skip
+"""What only the owner may."""
+ARCHIVES = [
+    *ARCHIVE, "UPDATE refold.archive_store SET turns = '{{}}'", "UPDATE refold.archives SET state = 'verified'",
+    "DELETE FROM refold.archive_slices", "INSERT INTO refold.archives DEFAULT VALUES", "SELECT refold.chill_step()",
+]  # fmt: skip
+MANIFEST = ["SELECT * FROM refold.archives", "SELECT location FROM refold.archive_store"]
+CONTRACTS = [
+    "INSERT INTO refold.contracts DEFAULT VALUES", "UPDATE refold.contracts SET level = 'off'",
+    "DELETE FROM refold.contracts", "INSERT INTO refold.violations DEFAULT VALUES", "DELETE FROM refold.violations",
+    "SELECT event_id FROM refold.violations",
+]  # fmt: skip
+"""Of which producers, and those who read, do nothing themselves: the log's trigger judges for them."""
+CANARIES = [
+    "INSERT INTO refold.canaries (steps, soak, expect) VALUES ('{{100}}', '1h', '{{}}')",
+    "UPDATE refold.canaries SET step = 1", "DELETE FROM refold.canaries", "DELETE FROM refold.canary_builds",
+    "UPDATE refold.canary_builds SET shown = false", "CREATE VIEW metrics_canary.mine AS SELECT 1",
+]  # fmt: skip
+UNSEEN = ["SELECT steps FROM refold.canaries", "SELECT verdict FROM refold.canary_builds"]
+
 FORBIDDEN = {
     "refold_capture": [
-        *SINKS,
+        *ERASURES, *ERASED,
+        *SINKS, *ARCHIVES, *MANIFEST, *CONTRACTS, *CANARIES, *UNSEEN,
         "SELECT * FROM refold.events", "SELECT digest FROM refold.event_ids", "SELECT * FROM refold.rejected",
         *CHANGES, *MAKE, *LEDGER, MOVE, "DELETE FROM refold.builds", *TABLES, *METRICS, SEQUENCE, SETTINGS, APPEND,
         *COUNTING, "SELECT * FROM metrics.daily", "COPY refold.events TO STDOUT", INSERT + " RETURNING txid",
     ],
+    "refold_backfill": [
+        *ERASURES, *ERASED,
+        *SINKS, *CAPTURES, *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT,
+        APPEND, *COUNTING, "SELECT * FROM metrics.daily", "DELETE FROM refold.file_backfills",
+        "INSERT INTO refold.incidents DEFAULT VALUES", "COPY refold.events (event_id, action, ts) FROM STDIN",
+    ],
     "refold_producer": [
-        *SINKS,
+        *ERASURES, *ERASED,
+        *SINKS, *ARCHIVES, *MANIFEST, *BACKFILLS[:-1], "SELECT name FROM refold.file_backfills", *CANARIES, *UNSEEN,
+        *CONTRACTS, "SELECT * FROM refold.contracts", "SELECT refold.judge('{{}}')",
         *CAPTURES, *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS,
         "SELECT * FROM metrics.daily", "SELECT refold.ensure_segments()", "INSERT INTO refold.rejected DEFAULT VALUES",
         INSERT + " RETURNING txid", "COPY refold.events TO STDOUT", *COUNTING, "SELECT * FROM refold.unread_now()",
     ],
     "refold_analyst": [
-        *SINKS,
+        *ERASURES, *ERASED,
+        *SINKS, *ARCHIVES, *MANIFEST, *BACKFILLS, "SELECT name FROM refold.file_backfills", *CANARIES, *UNSEEN,
+        *CONTRACTS, "SELECT * FROM refold.contracts",
         *CAPTURES, *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT, APPEND,
         *COUNTING,
     ],
     "refold_worker": [
-        *CAPTURES, *CHANGES, *LEDGER, SEQUENCE, SETTINGS, INSERT, APPEND, MOVE, "DELETE FROM refold.builds",
-        "UPDATE refold.sink_states SET epoch = 0",
+        *ERASE,
+        *ARCHIVE, *BACKFILLS, *CAPTURES, *CHANGES, *LEDGER, SEQUENCE, SETTINGS, INSERT, APPEND, MOVE,
+        "DELETE FROM refold.builds", "UPDATE refold.sink_states SET epoch = 0",
+        "DELETE FROM refold.canaries", "DELETE FROM refold.canary_builds",
+        "UPDATE refold.contracts SET schema = '{{}}'", "DELETE FROM refold.contracts",
+        "UPDATE refold.violations SET events = 0", "SELECT refold.judge('{{}}')",
         *(statement for statement in MAKE if "refold_builds" not in statement and "metrics" not in statement),
         "COPY refold.events (event_id, action, ts) FROM STDIN",
         "SELECT refold.admit('[]')", "SELECT refold.reject('a', 1, 'invalid', 'x', 'x')",
     ],
     "refold_observer": [
-        *SINKS,
+        *ERASURES, *ERASED,
+        *SINKS, *ARCHIVES, "SELECT error FROM refold.archive_store", "SELECT turns FROM refold.archive_store",
+        *BACKFILLS, "SELECT findings FROM refold.file_backfills", "SELECT files FROM refold.file_backfills",
+        *CONTRACTS, "SELECT schema FROM refold.contracts",
+        *CANARIES, UNSEEN[-1], "SELECT because FROM refold.canaries",
         *CAPTURES, *READ_LOG, *CHANGES, *MAKE, *LEDGER, *TABLES, *METRICS, MOVE, SEQUENCE, SETTINGS, INSERT, APPEND,
         *COUNTING,
         "SELECT * FROM metrics.daily", "SELECT evidence FROM refold.incidents", "SELECT error FROM refold.builds_now",
@@ -99,12 +168,15 @@ FORBIDDEN = {
         "UPDATE refold.incidents SET resolved_by = 'me'", "DELETE FROM refold.duties",
     ],
     "refold_inspector": [
-        *SINKS, *CAPTURES, *CHANGES, *MAKE, *LEDGER, *TABLES, *METRICS, MOVE, SEQUENCE, SETTINGS, INSERT, APPEND,
-        "SELECT * FROM metrics.daily", "UPDATE refold.incidents SET resolved_by = 'me'",
+        *ERASURES,
+        *SINKS, *ARCHIVES, *BACKFILLS, *CONTRACTS[:-1], *CANARIES,
+        *CAPTURES, *CHANGES, *MAKE, *LEDGER, *TABLES[1:], *METRICS, MOVE, SEQUENCE, SETTINGS, INSERT, APPEND,
+        "UPDATE refold.incidents SET resolved_by = 'me'",
         "UPDATE refold.builds SET error = 'x'", "DELETE FROM refold.dead_letters", "DELETE FROM refold.rejected",
     ],
     "nobody": [
-        *SINKS,
+        *ERASURES, *ERASED,
+        *SINKS, *ARCHIVES, *MANIFEST, *BACKFILLS, *CONTRACTS, "SELECT * FROM refold.contracts", *CANARIES, *UNSEEN,
         *CAPTURES, *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT, APPEND,
         "SELECT * FROM metrics.freshness", "SELECT * FROM metrics.daily", "SELECT refold.sleepers_lock()",
     ],
@@ -215,8 +287,8 @@ def test_functions_that_run_as_the_owner_are_fenced(admin: Connection) -> None:
     }
     for name, config, public in rows:
         assert "search_path=refold, pg_catalog, pg_temp" in config, name
-        # It is a trigger's.
-        assert not public or name == "register_event_ids", name
+        # The one is a trigger's; the other answers with one bit whoever reads a metric.
+        assert not public or name in ("register_event_ids", "on_canary"), name
 
 
 def test_everything_belongs_to_the_owner(admin: Connection) -> None:

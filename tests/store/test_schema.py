@@ -218,9 +218,10 @@ def test_who_owns_the_database_may_migrate_it(
         url = empty(name)
         dbname = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
         conn.execute(
-            sql.SQL("GRANT refold_owner, refold_producer, refold_worker, refold_analyst, refold_capture TO {}").format(
-                sql.Identifier(name)
-            )
+            sql.SQL(
+                "GRANT refold_owner, refold_producer, refold_worker, refold_analyst, refold_capture, refold_backfill"
+                " TO {}"
+            ).format(sql.Identifier(name))
         )
         migrate(replace(server, user=name, password="secret").url_of(str(dbname)))
         with psycopg.connect(url) as migrated:

@@ -21,6 +21,7 @@ from refold.engine.apply.page import apply_next_page
 from refold.engine.apply.step import StepRunner
 from refold.engine.reconcile.audit import quick
 from refold.model.event.source_event import Answer
+from refold.model.stream.page_sql import Stream
 from refold.model.upkeep.generate import generate
 from refold.model.upkeep.transform import statements as transform_statements
 from refold.postgres.connect import connect
@@ -101,15 +102,21 @@ class LoadedCompiler(Compiler):
     def __init__(self) -> None:
         super().__init__(PROJECT)
 
-    def _make(self, conn: psycopg.Connection, build: Build) -> CompiledBuild:
+    def _make(self, conn: psycopg.Connection, build: Build, over: Stream | None = None) -> CompiledBuild:
         definition = project()[build.projection]
-        stream = stream_of(None if build.upstream_id is None else by_id(conn, build.upstream_id))
+        stream = over or stream_of(None if build.upstream_id is None else by_id(conn, build.upstream_id))
         if definition.transform is None:
-            statements = generate(definition.plan, stream, build.table_name)
+            statements = generate(definition.plan, stream, build.table_name, based=build.based)
         else:
-            statements = transform_statements(definition.transform, stream, build.table_name)
+            statements = transform_statements(definition.transform, stream, build.table_name, based=build.based)
         return CompiledBuild(
-            build.build_id, build.upstream_id, definition.plan, stream, statements, definition.transform
+            build.build_id,
+            build.upstream_id,
+            definition.plan,
+            stream,
+            statements,
+            definition.transform,
+            based=build.based,
         )
 
 

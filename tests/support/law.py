@@ -138,6 +138,7 @@ def wrong_metrics(
     url: str,
     definitions: Mapping[str, Definition] | None = None,
     left_out: Mapping[str, Collection[str]] = MappingProxyType({}),
+    log: str = "refold.events",
 ) -> dict[str, Rows]:
     """The live metrics that differ from their file's query over the whole log, with the rows of one side.
 
@@ -147,6 +148,7 @@ def wrong_metrics(
         url: the database.
         definitions: the projections; by default the law's project.
         left_out: ids of events that a projection could not process.
+        log: the relation that has all events.
     """
     found: dict[str, Rows] = {}
     with psycopg.connect(url) as conn:
@@ -158,8 +160,8 @@ def wrong_metrics(
             conn.execute(
                 sql.SQL(
                     "CREATE OR REPLACE TEMPORARY VIEW events AS"
-                    " SELECT * FROM refold.events WHERE event_id <> ALL ({}::text[])"
-                ).format(ids)
+                    " SELECT * FROM {log} WHERE event_id <> ALL ({ids}::text[])"
+                ).format(log=sql.Identifier(*log.split(".")), ids=ids)
             )
             if definition.path.suffix == ".sql":
                 query = f"CREATE TEMPORARY TABLE {name} AS {definition.path.read_text()}"

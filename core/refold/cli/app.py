@@ -15,8 +15,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
-from refold import __version__
+from refold import __version__, tracing
+from refold.cli.command_group import CommandGroup
 from refold.cli.commands import COMMANDS, DATA, DATABASE, METRICS, START, TRUST
+from refold.cli.help_text import help_text
 from refold.errors import Mistakes, RefoldError, ViewError
 from refold.visible import log_on_stderr
 
@@ -48,12 +50,12 @@ class Commands(TyperGroup):
 
     def load(self, name: str) -> Any:
         """Import a command and put it in the place of its entry in the list."""
-        if name in COMMANDS:
+        if name in COMMANDS and name not in self.registered:
             import_module(f"refold.cli.{COMMANDS[name].module}")
-            # The command as it is registered by now.
-            self.commands[name] = command = cast(Commands, get_group(app)).registered[name]
-            if command.help:
-                command.help = unwrapped(command.help)
+            # The commands as they are registered by now.
+            self.registered = cast(Commands, get_group(app)).registered
+        if name in self.registered:
+            self.commands[name] = self.registered[name]
         return self.commands.get(name)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -64,14 +66,13 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        from refold.cli.overview import overview
-
         panels: dict[str, list[tuple[str, str]]] = {}
         for name, listed in COMMANDS.items():
             panels.setdefault(listed.panel, []).append((name, listed.help))
-        usage = " ".join([ctx.command_path, *self.collect_usage_pieces(ctx)])
         records = [param.get_help_record(ctx) for param in self.get_params(ctx)]
-        formatter.write(overview(usage, self.help or "", panels, [one for one in records if one is not None]))
+        panels["Options"] = [one for one in records if one is not None]
+        usage = " ".join([ctx.command_path, *self.collect_usage_pieces(ctx)])
+        formatter.write(help_text(usage, self.help or "", panels))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         self.load(args[0])
@@ -79,7 +80,8 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with tracing.exporting():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             from refold.cli.output import note
 
@@ -107,13 +109,7 @@ def status_of(error: Exception) -> int:
     return UNMADE if all(isinstance(one, ViewError) for one in errors) else FAILED
 
 
-def unwrapped(text: str) -> str:
-    """Return a help text with each paragraph on one line; blocks after \\b stay as they are."""
-    paragraphs = text.strip().split("\n\n")
-    return "\n\n".join(p if p.lstrip().startswith("\b") else " ".join(p.split()) for p in paragraphs)
-
-
-app = typer.Typer(
+app = CommandGroup(
     name="refold",
     cls=Commands,
     no_args_is_help=True,

@@ -10,12 +10,14 @@ import typer
 
 from refold.cli.app import DATA, app
 from refold.cli.builds import DryRun
-from refold.cli.output import as_json, counted, line, note, table
+from refold.cli.command_group import CommandGroup
+from refold.cli.output import as_json, line, note, table
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
+from refold.prose import counted
 from refold.store import captures as store
 from refold.store.captures import STEP, Backfill, Capture, Gaps
 
-captures = typer.Typer(
+captures = CommandGroup(
     no_args_is_help=True, help="List, pause, resume, backfill and drop captures: events from tables that are there."
 )
 app.add_typer(captures, name="captures", rich_help_panel=DATA)
@@ -76,7 +78,7 @@ def pause(name: Name, json: AsJson = False, database_url: DatabaseUrl = None) ->
     Examples:
       refold captures pause orders
     """
-    with session(database_url, "refold_capture") as conn:
+    with session(database_url, "refold_capture", acts=True) as conn:
         changed = store.pause(conn, _known(conn, name))
     _tell_state(name, "paused", changed, json)
 
@@ -89,7 +91,7 @@ def resume(name: Name, json: AsJson = False, database_url: DatabaseUrl = None) -
     Examples:
       refold captures resume orders && refold captures backfill orders
     """
-    with session(database_url, "refold_capture") as conn:
+    with session(database_url, "refold_capture", acts=True) as conn:
         capture = _known(conn, name)
         gaps = store.gaps(conn).get(capture.capture_id)
         changed = store.resume(conn, capture)
@@ -121,7 +123,7 @@ def backfill(
     """
     from refold.engine.capture import backfill as filling
 
-    with session(database_url, "refold_capture") as conn:
+    with session(database_url, "refold_capture", acts=True) as conn:
         capture = _known(conn, name)
         rows = _estimate(conn, capture)
 
@@ -149,7 +151,7 @@ def drop(name: Name, dry_run: DryRun = False, json: AsJson = False, database_url
     """
     from refold.engine.capture import deploy as engine
 
-    with session(database_url, "refold_capture") as conn:
+    with session(database_url, "refold_capture", acts=True) as conn:
         capture = _known(conn, name)
         gone = [f"trigger {trigger} on {on}" for on, names in capture.triggers.items() for trigger in names]
         gone += [f"function refold_captures.{function}" for function in capture.functions]

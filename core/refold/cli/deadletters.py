@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_text
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -13,9 +12,11 @@ import typer
 
 from refold.cli.app import FAILED, TRUST, app
 from refold.cli.bars import progress
+from refold.cli.command_group import CommandGroup
 from refold.cli.output import as_json, block, line, plain, table, text_of
 from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, Projections, folder, session
 from refold.errors import InputError
+from refold.model.event.exact_json import document
 from refold.visible import visible_json
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 LEFT = 1
 """Exit status of `retry` when an event failed again."""
 
-deadletters = typer.Typer(
+deadletters = CommandGroup(
     no_args_is_help=True,
     help="List, retry or drop dead letters: events that a projection could not process.",
 )
@@ -88,16 +89,24 @@ def show(
     Example:
       refold deadletters show 7
     """
+    from refold.postgres.rows import exact
     from refold.store.builds.dead_letters import letters
 
     with session(database_url, INSPECTORS) as conn:
         [one] = _chosen(conn, [str(letter)], waiting=False)
         waits = bool(letters(conn, waiting=True, numbers=[letter]))
-        event = conn.execute(
-            "SELECT to_jsonb(e) - 'txid' - 'position' FROM refold.events AS e"
-            " WHERE e.txid = %s::text::xid8 AND e.position = %s",
-            (str(one.txid), one.position),
-        ).fetchone()
+        event = (
+            exact(conn.cursor())
+            .execute(
+                "SELECT to_jsonb(e) - 'txid' - 'position' FROM refold.events AS e"
+                " WHERE e.txid = %s::text::xid8 AND e.position = %s"
+                # Copied before it was purged from the log.
+                " UNION ALL SELECT event - 'txid' - 'position' FROM refold.dead_letters"
+                " WHERE dead_letter_id = %s AND event IS NOT NULL LIMIT 1",
+                (str(one.txid), one.position, one.dead_letter_id),
+            )
+            .fetchone()
+        )
     found = asdict(one) | {"event": None if event is None else event[0]}
     if json:
         as_json(found)
@@ -110,7 +119,7 @@ def show(
     line()
     line("the event" if event is not None else "the event is no longer in the log")
     if event is not None:
-        block(visible_json(json_text.dumps(event[0], indent=2, ensure_ascii=False, default=plain)))
+        block(visible_json(document(event[0], plain, indent=2)))
     if one.traceback is not None:
         line()
         block(one.traceback.rstrip())
@@ -151,7 +160,7 @@ def retry(
     if not which and not everything:
         raise InputError("no dead letters are named", remedy="Give ids or projections, or --all.")
     outcomes: list[Outcome] = []
-    with session(database_url) as conn, progress() as bars:
+    with session(database_url, acts=True) as conn, progress() as bars:
         chosen = _chosen(conn, which, waiting=True)
         compiler = Compiler(folder(projections, quiet=True))
         task = bars.add_task("retrying", total=len(chosen), note="")
@@ -196,7 +205,7 @@ def drop(
 
     if not reason.strip():
         raise InputError("the reason is empty", remedy="Say in a few words why the metric may exclude these events.")
-    with session(database_url) as conn:
+    with session(database_url, acts=True) as conn:
         chosen = _chosen(conn, which, waiting=True)
         if dry_run:
             for letter in chosen:

@@ -26,7 +26,7 @@ def deliver(
     projections: Projections = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Deliver metrics to the receivers of sinks.
+    """Deliver metrics to the receivers of sinks, and notices of incidents to their routes.
 
     Workers do this too, unless they are started with --no-deliver. A process of its own suits a host that alone may
     talk to the outside, and alone has the secrets. Any number may run: each sink is delivered by one at a time.
@@ -37,6 +37,8 @@ def deliver(
       refold deliver --sink crm --sink warehouse
       refold deliver --drain            once, and exit
     """
+    from refold.service.duties.registry import NOTICES
+    from refold.service.duties.thread import DutyThread
     from refold.sinks.run import Delivery
 
     url = database(database_url)
@@ -48,4 +50,9 @@ def deliver(
     if not drain:
         log.info("deliveries started; Ctrl-C stops them")
     with told_to_stop(log, "stopping after the current deliveries") as stopped:
-        Delivery(url, folder(projections, quiet=True), only=sinks or (), stopped=stopped).run(drain=drain)
+        notices = DutyThread(url, None, () if sinks or drain else NOTICES, frozen_after=60.0, name="refold notices")
+        notices.begin()
+        try:
+            Delivery(url, folder(projections, quiet=True), only=sinks or (), stopped=stopped).run(drain=drain)
+        finally:
+            notices.end()

@@ -21,8 +21,10 @@ from refold.cli.builds import (
     tell_views,
     tidy,
 )
+from refold.cli.canary import Expect, Soak, Steps, percents, tell_started
+from refold.cli.durations import span
 from refold.cli.output import as_json, line, note, table
-from refold.cli.session import AsJson, DatabaseUrl, own_folder, session
+from refold.cli.session import AsJson, DatabaseUrl, own_folder, relative, session
 from refold.cli.view_costs import scan_as_dict, tell_costs
 from refold.errors import DefinitionError, RefoldError, at_once, each
 
@@ -47,7 +49,22 @@ def deploy(
     starters: Annotated[bool, typer.Option("--starters", help="Deploy the projections that come with refold.")] = False,
     dry_run: DryRun = False,
     no_promote: NoPromote = False,
+    canary: Annotated[
+        bool, typer.Option("--canary", help="Show the new builds to some readers first: see `refold canary start`.")
+    ] = False,
+    steps: Steps = "1,10,50,100",
+    soak: Soak = "1h",
+    expect: Expect = None,
     recreate_views: RecreateViews = False,
+    accept_incompatible: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--accept-incompatible",
+            metavar="ACTION",
+            help="Register versions of this action's contract that do not take all events of older versions"
+            " (repeatable). refold.actions records who did.",
+        ),
+    ] = None,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -56,7 +73,10 @@ def deploy(
     The command first reports all errors in the files at once; --dry-run refuses what a deploy would refuse. It then
     builds new and changed projections, and everything that reads them, beside the live ones (blue/green). Producers
     and analysts continue meanwhile. All builds go live in one transaction, with the views in ../sql/views.
-    Captures in ../captures and sinks in ../sinks come last, each in a transaction of its own.
+    Contracts of events in ../events are registered before the builds are loaded, and hold from then on. A new version
+    that does not take all events of each older one is refused.
+    Captures in ../captures, sinks in ../sinks and routes of notices in ../notices.toml come last, each in a transaction
+    of its own.
 
     Exit status: 0 done, 1 a view cannot be created, 2 another error. After 1 and 2 nothing is changed.
 
@@ -65,23 +85,34 @@ def deploy(
       refold deploy --dry-run           the plan: what is new, changed, and why
       refold deploy                     build and go live
       refold deploy --no-promote        build only; `refold promote` goes live
+      refold deploy --canary --expect 'columns: users'
       refold deploy --starters          the projections that come with refold
     """
-    from refold.cli import capture_plan, sink_plan
+    from refold.cli import capture_plan, contract_plan, sink_plan
+    from refold.cli.notices import routes_of
+    from refold.engine.canary.canary import start_all
     from refold.engine.deployment.deploy import deploy as deploy_builds
     from refold.engine.deployment.deploy import plan as plan_of
     from refold.engine.deployment.deploy import refused
     from refold.engine.publish.scans import scans
     from refold.engine.publish.shown import hidden
     from refold.engine.verify.silent import silent
+    from refold.engine.verify.watchable import unwatchable
+    from refold.model.canary.expect import parse
     from refold.model.capture.capture_file import captures_beside
     from refold.model.projection.definition import EXTENSIONS, load
     from refold.model.projection.files import overlooked
+    from refold.model.projection.upcast import events_beside
     from refold.model.projection.view_file import load_views
     from refold.model.sink.sink_file import sinks_beside
+    from refold.sinks.notices import notices_beside
+    from refold.store import notices
     from refold.store.builds.build import kept
     from refold.store.builds.compiled import Compiler
 
+    wait = no_promote or canary
+    given = percents(steps), span(soak)
+    parse(expect or ())
     chosen = own_folder(projections, starters=starters)
     loading = load(chosen)
     mistakes: list[RefoldError] = [*loading.mistakes]
@@ -89,12 +120,13 @@ def deploy(
     left_out = [
         *overlooked(chosen, *EXTENSIONS),
         *overlooked(_views_beside(chosen), ".sql"),
-        *overlooked(_beside(captures_beside(chosen)), ".toml"),
-        *overlooked(_beside(sinks_beside(chosen)), ".toml"),
+        *overlooked(relative(captures_beside(chosen)), ".toml"),
+        *overlooked(relative(sinks_beside(chosen)), ".toml"),
+        *overlooked(relative(events_beside(chosen)), ".json", ".sql"),
     ]
     if not json:
         _show_left_out(left_out)
-    with session(database_url) as conn:
+    with session(database_url, acts=True) as conn:
         live = {build.projection for build in kept(conn)}
         lost = set(hidden(conn, Compiler(chosen)))
         views = load_views(_views_beside(chosen), loading.names | live, mistakes)
@@ -108,14 +140,20 @@ def deploy(
                 recreate_foreign=recreate_views,
                 scanned=costly,
             )
-        changes = capture_plan.captures_of(database_url, _beside(captures_beside(chosen)), mistakes)
-        sinks = sink_plan.sinks_of(conn, _beside(sinks_beside(chosen)), Compiler(chosen), loading, mistakes)
+        changes = capture_plan.captures_of(database_url, relative(captures_beside(chosen)), mistakes)
+        sinks = sink_plan.sinks_of(conn, relative(sinks_beside(chosen)), Compiler(chosen), loading, mistakes)
+        routes = routes_of(relative(notices_beside(chosen)), mistakes)
+        contracts = contract_plan.contracts_of(
+            conn, relative(events_beside(chosen)), mistakes, accept_incompatible or ()
+        )
+        mistakes += unwatchable(loading.definitions)
         if mistakes:
             raise at_once(sorted(each(mistakes), key=_place))
         todo = plan_of(conn, loading.definitions)
         todo = [replace(one, because=one.because or _AGAIN) if one.projection in lost else one for one in todo]
         if not json:
             _show_plan(todo)
+            contract_plan.show_contracts(contracts)
             capture_plan.show_captures(changes, sql=dry_run)
             sink_plan.show_sinks(sinks)
         if dry_run:
@@ -123,6 +161,7 @@ def deploy(
                 as_json(
                     {
                         "plan": [_change(one) for one in todo],
+                        "contracts": [contract_plan.contract_change(one) for one in contracts],
                         "captures": [capture_plan.capture_change(one) for one in changes],
                         "sinks": [sink_plan.sink_change(one) for one in sinks],
                         "scans": [scan_as_dict(one) for one in costly],
@@ -141,15 +180,16 @@ def deploy(
                 loading.definitions,
                 report,
                 views=views,
-                promote=not no_promote,
+                contracts=contracts,
+                promote=not wait,
                 recreate_foreign=recreate_views,
             )
-        waiting = bool(builds) and no_promote
+        waiting = bool(builds) and wait
         shown = [] if waiting else [view.name for view in views]
         if not json:
             tell_outcome(
                 builds,
-                promoted=not no_promote,
+                promoted=not wait,
                 silent=silent(conn, builds),
                 nothing="Nothing to do: the live metrics match the files.",
             )
@@ -159,20 +199,32 @@ def deploy(
         if not json:
             tell_costs(costly, chosen, loading.definitions)
         delivers = sink_plan.deploy_sinks(conn, sinks)
+        told = [] if routes is None else notices.put(conn, routes)
+        started = start_all(conn, Compiler(chosen), builds, *given, expect or ()) if canary else []
         tidy(conn)
     made = capture_plan.deploy_captures(database_url, changes)
     if not json:
+        for contract in contracts:
+            if contract.makes:
+                line(f"{contract.title}: a contract, {contract.because}")
         for name in made:
             line(f"{name}: captured")
         for name in delivers:
             line(f"{name}: a sink, delivered by workers and `refold deliver`")
+        for name in told:
+            line(f"{name}: a route of notices, changed")
         capture_plan.show_backfills(changes)
+        for one in started:
+            tell_started(one)
     if json:
         as_json(
             {
                 "plan": [_change(one) for one in todo],
+                "contracts": [contract_plan.contract_change(one) for one in contracts],
                 "captures": [capture_plan.capture_change(one) for one in changes],
                 "sinks": [sink_plan.sink_change(one) for one in sinks],
+                "routes": told,
+                "canaries": [one.as_dict() for one in started],
                 "builds": [build_as_dict(build) for build in builds],
                 "views": shown,
                 "scans": [scan_as_dict(one) for one in costly],
@@ -185,12 +237,7 @@ def _views_beside(projections: Path) -> Path:
     """Return the folder of views beside a folder of projections, relative to the working directory."""
     from refold.model.projection.view_file import views_beside
 
-    return _beside(views_beside(projections))
-
-
-def _beside(folder: Path) -> Path:
-    """Return a folder relative to the working directory, if it is below."""
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    return relative(views_beside(projections))
 
 
 def _place(error: RefoldError) -> tuple[bool, str, int]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from refold.cli.app import FOUND, TRUST, app
-from refold.cli.output import as_json, counted, line, table
+from refold.cli.output import as_json, line, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, database
 from refold.postgres.connect import connection
+from refold.prose import counted
 
 if TYPE_CHECKING:
     from refold.inspect.doctor.check import Check

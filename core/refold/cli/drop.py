@@ -40,7 +40,7 @@ def drop(
     from refold.engine.deployment import drop as removal
 
     chosen = folder(projections, quiet=True)
-    with session(database_url) as conn:
+    with session(database_url, acts=True) as conn:
         ended = removal.plan(conn, names)
         if not json:
             table(("PROJECTION", "ACTION", "TABLE", "WHY"), [

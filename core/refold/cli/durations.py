@@ -28,16 +28,3 @@ def span(text: str) -> timedelta:
     if not timedelta(0) < length <= LONGEST:
         raise InputError(f"{text!r} is {'not longer than zero' if not length else 'too long'}", remedy=_FOR_EXAMPLE)
     return length
-
-
-def duration(seconds: float) -> str:
-    """Return a time span in a readable unit."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 172_800:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86_400:.1f} d"

@@ -11,11 +11,12 @@ import typer
 from rich.syntax import Syntax
 
 from refold.cli.app import METRICS, app
-from refold.cli.output import as_json, block, counted, line, note, out, table
+from refold.cli.output import as_json, block, line, note, out, table
 from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, Projections, folder, session
 from refold.cli.view_costs import ViewCost, cost_of, view_file
 from refold.errors import DefinitionError
 from refold.model.sql_text import EVERYTHING
+from refold.prose import counted
 from refold.suggest import did_you_mean
 from refold.visible import visible
 

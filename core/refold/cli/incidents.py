@@ -1,4 +1,4 @@
-"""`refold incidents`: faults with their start, detection, resolution, evidence and remedy."""
+"""`refold incidents`: faults with their start, detection, resolution, evidence and remedy; and taking one on."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ import psycopg
 import typer
 
 from refold.cli.app import FOUND, TRUST, app
-from refold.cli.durations import duration, span
-from refold.cli.evidence import done, seen
+from refold.cli.command_group import CommandGroup
+from refold.cli.durations import span
 from refold.cli.output import as_json, line, note
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.errors import InputError
 from refold.postgres.rows import one_row
-from refold.store.incidents import KINDS, ONLY_NOTICED, REMEDIES, Incident, Kind, inspects, readable
+from refold.prose import duration
+from refold.store.incidents import KINDS, ONLY_NOTICED, REMEDIES, Incident, Kind, acknowledge, inspects, readable
 from refold.suggest import did_you_mean
 
+group = CommandGroup(invoke_without_command=True)
+app.add_typer(group, name="incidents", rich_help_panel=TRUST)
 
-@app.command(rich_help_panel=TRUST)
+
+@group.callback()
 def incidents(
+    ctx: typer.Context,
     open_only: Annotated[bool, typer.Option("--open", help="Only open incidents.")] = False,
     kind: Annotated[
         str | None, typer.Option("--kind", metavar="KIND", help=f"Only incidents of one kind: {', '.join(KINDS)}.")
@@ -47,6 +52,8 @@ def incidents(
       refold incidents --open --exit-code
       refold incidents --kind held_back --since 30d --json
     """
+    if ctx.invoked_subcommand is not None:
+        return
     wanted = None if kind is None else known_kind(kind)
     within = span(since)
     with session(database_url, READERS) as conn:
@@ -63,6 +70,39 @@ def incidents(
         line(f"no incident is open{'' if open_only else f', and none was open in the last {since}'}")
     if exit_code and any(one.resolved_at is None for one in found):
         raise typer.Exit(FOUND)
+
+
+@group.command()
+def ack(
+    number: Annotated[int, typer.Argument(metavar="ID", help="Number of the incident, from `refold incidents`.")],
+    note_: Annotated[
+        str | None, typer.Option("--note", metavar="TEXT", help="What you know or do; recorded.", show_default=False)
+    ] = None,
+    json: AsJson = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Take on an open incident, so that others see that a person works on it.
+
+    The note stands in refold.actions. Who took the incident on first stays; nothing else changes.
+
+    \b
+    Example:
+      refold incidents ack 12 --note "the projection is being corrected"
+    """
+    from refold.store.actions import recorded
+
+    given = {"number": number} | ({"note": note_} if note_ else {})
+    with session(database_url) as conn, recorded(conn, "incidents ack", given, incident_id=number):
+        found = acknowledge(conn, number)
+        if found is None:
+            raise InputError(
+                f"no incident with the number {number} is open",
+                remedy="`refold incidents --open` lists those that are.",
+            )
+    if json:
+        as_json(asdict(found))
+        return
+    line(f"{found.incident_id}  {found.kind}  {found.subject}: taken on by {found.acknowledged_by}")
 
 
 def known_kind(kind: str) -> Kind:
@@ -88,12 +128,16 @@ def show(found: Sequence[Incident], now: datetime, *, open_only: bool = False) -
         now: time of the database.
         open_only: whether only open ones were asked for.
     """
+    from refold.inspect.evidence import done, seen
+
     opened = [one for one in found if one.resolved_at is None]
     line(f"{len(opened):,} open" + ("" if open_only else f", {len(found) - len(opened):,} resolved"))
     for one in sorted(found, key=lambda one: one.resolved_at is not None):
         line()
         line(f"{one.incident_id}  {one.kind}  {one.subject}  {_over(one, now)}", "" if one.resolved_at else "red")
         line(f"    {_times(one)}")
+        if one.acknowledged_by is not None:
+            line(f"    taken on by {one.acknowledged_by}")
         for name, text in (("seen", seen(one.kind, one.evidence)), ("done", done(one.kind, one.outcome or {}))):
             if text:
                 line(f"    {name}: {text}")

@@ -11,6 +11,7 @@ from typing import TypeVar
 import psycopg
 
 from refold.cli.output import note
+from refold.postgres.connect import Role
 from refold.store.log.log import Log
 from refold.store.pressure import Pressure
 
@@ -20,8 +21,9 @@ T = TypeVar("T")
 class InterruptibleLog(Log):
     """A log that Ctrl-C stops after the current batch, so that counts are exact; a second Ctrl-C stops it at once."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, role: Role = "refold_producer") -> None:
         super().__init__(url, source="ingest", pressure="wait", on_wait=self._waits)
+        self._role = role
         self._in_batch = False
         self._asked = False
         self._told = ""

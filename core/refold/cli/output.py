@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from refold.model.event.exact_json import document
 from refold.prose import room, wrapped
 from refold.visible import visible, visible_json
 
@@ -41,19 +41,14 @@ def block(text: str) -> None:
 
 def as_json(value: object) -> None:
     """Write a value to stdout as one JSON document."""
-    typer.echo(visible_json(json.dumps(value, indent=2, ensure_ascii=False, default=plain)))
+    typer.echo(visible_json(document(value, plain, indent=2)))
 
 
 def plain(value: object) -> Any:
-    """Convert a value that JSON has no type for."""
+    """Convert a value that JSON has no type for; `document` writes the other Decimals."""
     if isinstance(value, datetime | date):
         return value.isoformat()
-    if isinstance(value, Decimal) and value.adjusted() > 1000:
-        # An event of the time before there was a limit: no reader would take so long a number.
-        return str(value)
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, Path):
+    if isinstance(value, Decimal | Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
@@ -71,11 +66,6 @@ def text_of(value: object) -> str:
     if isinstance(value, list):
         return ", ".join("NULL" if one is None else text_of(one) for one in value)
     return str(value)
-
-
-def counted(number: int, what: str) -> str:
-    """Return a number with its noun: `1 row`, `2,000 rows`."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def table(

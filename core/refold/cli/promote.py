@@ -47,7 +47,7 @@ def promote(
     from refold.model.projection.definition import load
 
     chosen = folder(projections, quiet=True)
-    with session(database_url) as conn:
+    with session(database_url, acts=True) as conn:
         with bars() as report:
             builds = go_live(conn, chosen, names or (), report, recreate_foreign=recreate_views)
         views = views_of(conn, builds)

@@ -39,7 +39,7 @@ def rebuild(
     """
     from refold.engine.deployment.deploy import rebuild as rebuild_builds
 
-    with session(database_url) as conn, bars() as report:
+    with session(database_url, acts=True) as conn, bars() as report:
         builds = rebuild_builds(
             conn, folder(projections, quiet=True), names, report, cascade=cascade, promote=not no_promote
         )

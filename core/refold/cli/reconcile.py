@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_text
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,15 +13,19 @@ import typer
 
 from refold.cli.app import DRIFT, TRUST, app
 from refold.cli.bars import progress
-from refold.cli.output import as_json, counted, line, note, plain, table
+from refold.cli.output import as_json, line, note, plain, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 from refold.cli.sink_audits import show_sink_audits, sink_audits
 from refold.errors import InputError
+from refold.model.event.exact_json import document
+from refold.prose import counted
 from refold.store.incidents import open_incidents
 from refold.store.schema.resources import projections_dir
 from refold.suggest import did_you_mean
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from refold.engine.reconcile import Difference, ReconcileReport
     from refold.engine.reconcile.reconcile import Depth
     from refold.engine.reconcile.result import Hidden, WrongSlice
@@ -60,6 +63,9 @@ def reconcile(
     sinks: Annotated[
         bool, typer.Option("--sinks", help="Then compare what the receivers of sinks have with the metrics.")
     ] = False,
+    archive: Annotated[
+        bool, typer.Option("--archive", help="First compare what stands for purged events with the archive.")
+    ] = False,
     projections: Projections = None,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
@@ -75,6 +81,9 @@ def reconcile(
     depends on the drift. The depth deep (the default) evaluates everything again, in steps. After an interruption it
     continues where it stopped.
 
+    Events that were purged from the log are in the archive alone. With --archive the command first reads them there, a
+    file at a time, compares what stands for them in the metrics, and heals it.
+
     With --sinks, the rows of receivers that can be read back are compared with the metrics too, by checksums. Slices
     that differ are delivered again.
 
@@ -86,6 +95,7 @@ def reconcile(
       refold reconcile --depth slice
       refold reconcile event_counts --dry-run
       refold reconcile --since 2026-01-01 --json
+      refold reconcile --archive
     """
     from refold.engine.reconcile import reconcile as audit
     from refold.store.builds.build import live_builds
@@ -93,7 +103,8 @@ def reconcile(
     moment = None if since is None else instant(since)
     chosen = how_deep(depth, since=since is not None)
     own = folder(projections, quiet=True)
-    with session(database_url) as conn, progress() as bars:
+    with session(database_url, acts=True) as conn, progress() as bars:
+        before = _of_archive(conn, own, names or (), dry_run, bars) if archive else None
         task = bars.add_task("auditing", total=len(names or live_builds(conn)), note="")
         report = audit(
             conn,
@@ -104,6 +115,8 @@ def reconcile(
             dry_run=dry_run,
             progress=lambda name, differ: bars.update(task, description=name, advance=1, note=f"{differ:,} differ"),
         )
+        if before is not None:
+            report.add(before)
         audited = [build for build in live_builds(conn) if build.projection in report.audited]
         differ = [] if names else unlike_files(conn, own)
         damaged = bool(open_incidents(conn, "log_damage"))
@@ -305,7 +318,27 @@ def _differing(row: Any, other: Any) -> str:
 
 
 def _text(values: object) -> str:
-    return json_text.dumps(values, ensure_ascii=False, default=plain)
+    return document(values, plain)
+
+
+def _of_archive(
+    conn: psycopg.Connection, own: Path | None, names: Sequence[str], dry_run: bool, bars: Progress
+) -> ReconcileReport:
+    """Audit what stands for purged events."""
+    from refold.engine.reconcile.archived import reconcile_archived
+    from refold.store.builds.compiled import Compiler
+
+    task = bars.add_task("reading the archive", total=None, note="")
+    found = reconcile_archived(
+        conn,
+        Compiler(own),
+        names,
+        dry_run=dry_run,
+        by="refold reconcile",
+        progress=lambda name, done, total: bars.update(task, description=name, completed=done, total=total),
+    )
+    bars.remove_task(task)
+    return found
 
 
 def _as_dict(finding: Difference) -> dict[str, object]:

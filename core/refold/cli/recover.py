@@ -9,9 +9,10 @@ import typer
 
 from refold.cli.app import TRUST, app
 from refold.cli.bars import progress
-from refold.cli.output import as_json, counted, line, note, table
+from refold.cli.output import as_json, line, note, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 from refold.errors import InputError
+from refold.prose import counted
 
 if TYPE_CHECKING:
     from refold.engine.recovery import RecoveryReport, Survey
@@ -62,7 +63,7 @@ def recover(
     from refold.engine.recovery import recover as bring_back
     from refold.engine.recovery import survey as look
 
-    with session(database_url, name=BY, checked=False) as conn:
+    with session(database_url, name=BY, checked=False, acts=True) as conn:
         where = folder(projections, quiet=True)
         if dry_run:
             found = look(conn, where)
@@ -134,6 +135,17 @@ def _show(report: RecoveryReport) -> None:
             f"sinks deliver nothing until you resume them: {', '.join(report.paused)}. On the database that shall"
             " deliver: `refold sinks claim NAME`"
         )
+    if report.archive:
+        note(
+            "nothing is archived until you claim the store: its files are the original's. On the database that shall"
+            " go on: `refold archive claim`; on a copy: `refold archive claim ANOTHER`"
+        )
+    if report.erased:
+        line(f"erasures of people: {report.erased:,} were not in the backup, and are done again")
+    if report.not_erased is not None:
+        note(f"erasures of people were not done again: {report.not_erased}. Then: `refold erase apply`")
+    elif not report.archive and found.decision.strategy != "prove":
+        note("If people were erased since the backup was made: `refold erase apply FILE`, of `refold erase export`.")
     for build, because in report.unloaded:
         line(f"{build.table_name}: workers load it again, because it cannot be audited: {because}")
     for outcome in ("loaded again", "lost", "dropped"):

@@ -40,7 +40,7 @@ def rename(
     from refold.sinks.kinds.registry import kinds
 
     chosen = folder(projections, quiet=True)
-    with session(database_url) as conn:
+    with session(database_url, acts=True) as conn:
         renamed = (renaming.plan if dry_run else renaming.rename)(conn, chosen, old, new)
     if json:
         as_json(

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from refold.cli.app import TRUST, app
-from refold.cli.durations import duration, span
-from refold.cli.output import as_json, counted, line, table
+from refold.cli.durations import span
+from refold.cli.output import as_json, line, table
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
+from refold.prose import counted, duration
 
 if TYPE_CHECKING:
     from refold.inspect.report import ActivityReport
+    from refold.inspect.toil import Toil
 
 
 @app.command(rich_help_panel=TRUST)
@@ -86,3 +88,32 @@ def show(found: ActivityReport) -> None:
         )
     else:
         line("no incidents")
+    line()
+    _show_toil(found.toil)
+
+
+def _show_toil(toil: Toil) -> None:
+    """Print what incidents and commands took of people's time."""
+    line(
+        f"toil          {toil.hours:.1f} h hands-on in incidents that repeat, {toil.work_hours:.1f} h in others"
+        + (f"; {toil.priced_hours:.1f} h of both by a price" if toil.priced_hours else "")
+    )
+    each = [
+        f"{value:.2f} h per {of}"
+        for value, of in (
+            (toil.hours_per_million_events, "million events"),
+            (toil.hours_per_100_projections, "100 projections"),
+        )
+        if value is not None
+    ]
+    if each:
+        line(f"              {', '.join(each)}")
+    line(f"interrupts    {toil.interrupts:,}")
+    if toil.autonomy is not None:
+        line(f"autonomy      {toil.autonomy:.1%} of the incidents that ended did so without anybody")
+    for who, times in (("machine", toil.machine), ("person", toil.person)):
+        if times.recover is not None and times.recover_p95 is not None:
+            line(
+                f"by {who:<10} {counted(times.incidents, 'incident')}, over after {duration(times.recover)} (median),"
+                f" {duration(times.recover_p95)} (p95)"
+            )

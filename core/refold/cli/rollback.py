@@ -48,7 +48,7 @@ def rollback(
     from refold.engine.deployment import rollback as going_back
 
     chosen = folder(projections, quiet=True)
-    with session(database_url) as conn:
+    with session(database_url, acts=True) as conn:
         steps = going_back.plan(conn, name)
         if not json:
             table(("PROJECTION", "ACTION", "FROM", "TO", "WHY"), [

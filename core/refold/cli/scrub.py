@@ -10,9 +10,11 @@ import typer
 
 from refold.cli.app import DRIFT, TRUST, app
 from refold.cli.bars import progress
-from refold.cli.output import as_json, counted, line, note, table
+from refold.cli.command_group import CommandGroup
+from refold.cli.output import as_json, line, note, table
 from refold.cli.session import AsJson, DatabaseUrl, session
 from refold.errors import InputError
+from refold.prose import counted
 from refold.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -25,13 +27,15 @@ if TYPE_CHECKING:
 SHOWN = 50
 """Most faults that are printed; --json gives more."""
 
-group = typer.Typer(invoke_without_command=True)
+group = CommandGroup(invoke_without_command=True)
 app.add_typer(group, name="scrub", rich_help_panel=TRUST)
 
 
 @group.callback()
 def scrub(ctx: typer.Context, json: AsJson = False, database_url: DatabaseUrl = None) -> None:
     """Verify the log: every event against the ledger, and full slices against their sealed checksums.
+
+    The command also compares the cold ledger, which has the ids of purged events, with its checksums.
 
     The command names every event that was changed, lost or added outside of refold. Damage is an incident (log_damage)
     until the events are restored. Until then refold heals no metric from the damaged segment. Restore the events from
@@ -53,14 +57,19 @@ def scrub(ctx: typer.Context, json: AsJson = False, database_url: DatabaseUrl = 
 
     if ctx.invoked_subcommand is not None:
         return
+    from refold.store import archives
+    from refold.store.log.cold_ledger import TABLE
+
     with session(database_url) as conn, progress() as bars:
         seal(conn)
         task = bars.add_task("verifying", total=None, note="")
         found = verify(conn, progress=lambda done, total: bars.update(task, completed=done, total=total))
+        damaged = {one.segment for one in found.damage}
+        archived = sorted(damaged & {TABLE, *(one.segment for one in archives.proved_ones(conn))})
     if json:
-        as_json(asdict(found) | {"damage": [asdict(one) for one in found.damage]})
+        as_json(asdict(found) | {"damage": [asdict(one) for one in found.damage], "archived": archived})
     else:
-        _show(found)
+        _show(found, archived)
     if found.damage:
         raise typer.Exit(DRIFT)
 
@@ -97,7 +106,7 @@ def accept(
             "--reason is missing: accepting damage cannot be undone",
             remedy='Give a reason (--reason "…"), or list the damage first (--dry-run).',
         )
-    with session(database_url) as conn:
+    with session(database_url, acts=True) as conn:
         name = _known(conn, segment)
         found = would_accept(conn, name) if dry_run else accept_damage(conn, name, (reason or "").strip())
     if json:
@@ -138,7 +147,7 @@ def _show_accepted(found: Accepted, *, dry_run: bool) -> None:
         note("Run `refold reconcile` to heal the metrics.")
 
 
-def _show(found: Scrubbed) -> None:
+def _show(found: Scrubbed, archived: list[str]) -> None:
     checked = f"{found.events:,} events in {found.segments:,} segments, {found.sealed:,} of the events sealed"
     if not found.damage:
         line(f"the log is intact: {checked}")
@@ -148,6 +157,11 @@ def _show(found: Scrubbed) -> None:
         "events from a backup, or run `refold scrub accept SEGMENT --reason …`."
     )
     _table(found.damage)
+    if archived:
+        note(
+            f"The archive has them: `refold archive restore {archived[0]}`"
+            + (f", and {', '.join(archived[1:])}" if archived[1:] else "")
+        )
 
 
 def _table(damage: list[Damage]) -> None:

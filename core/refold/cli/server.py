@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import typer
-
 from refold.cli.app import DATABASE, app
+from refold.cli.command_group import CommandGroup
 from refold.cli.output import as_json, line
 from refold.cli.session import AsJson
 from refold.embedded import EmbeddedServer, default_directory
@@ -12,7 +11,7 @@ from refold.embedded.account import account_for
 from refold.embedded.binaries import Binaries
 from refold.embedded.postmaster import Postmaster
 
-server = typer.Typer(
+server = CommandGroup(
     no_args_is_help=True,
     help="Manage the embedded PostgreSQL, which refold uses without a --database-url.",
 )

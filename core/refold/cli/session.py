@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +17,14 @@ from psycopg.conninfo import conninfo_to_dict
 
 from refold.cli.output import note
 from refold.errors import InputError
-from refold.postgres.connect import INSPECTORS, READERS, Role, connect
+from refold.postgres.connect import EVIDENCE, INSPECTORS, READERS, Role, connect
 from refold.postgres.lock_waits import LockWatch
 from refold.postgres.lock_waits import log as lock_log
 from refold.postgres.session import COMMANDS
 from refold.store.schema.installed import check
 from refold.store.schema.resources import projections_dir
 
-__all__ = ["INSPECTORS", "READERS", "AsJson", "DatabaseUrl", "Projections", "database", "folder", "session"]
+__all__ = ["EVIDENCE", "INSPECTORS", "READERS", "AsJson", "DatabaseUrl", "Projections", "database", "folder", "session"]
 
 VARIABLE = "REFOLD_DATABASE_URL"
 
@@ -120,28 +122,60 @@ def session(
     *,
     name: str = "refold",
     checked: bool = True,
+    acts: bool = False,
 ) -> Iterator[psycopg.Connection]:
     """Open a connection in autocommit mode to a database on which refold is installed.
 
     Args:
         url: URL given by the user.
-        role: role to act as; `READERS` or `INSPECTORS` for a command that only reads.
+        role: role to act as; `READERS`, `INSPECTORS` or `EVIDENCE` for a command that only reads.
         name: application_name of the session in pg_stat_activity.
         checked: refuse a database whose cursors belong to another cluster.
+        acts: record in `refold.actions` that a person ran this command, and what came of it. A dry run does not act.
 
     Raises:
         refold.errors.DatabaseError: see `refold.store.schema.installed.check`.
     """
-    works = role in ("refold_worker", READERS, INSPECTORS)
+    works = role in ("refold_worker", READERS, INSPECTORS, EVIDENCE)
     settings = COMMANDS if works else None
     conn = connect(database(url), role, autocommit=True, application_name=name, settings=settings)
     try:
         with LockWatch(conn):
             if checked and works:
                 check(conn)
-            yield conn
+            with _recorded(conn) if acts else nullcontext():
+                yield conn
     finally:
         conn.close()
+
+
+_NOT_TOLD = ("database_url", "json", "yes", "person", "person_file", "also")
+"""Options that say nothing of what is done, hold a password, or name a person who is erased."""
+
+
+@contextmanager
+def _recorded(conn: psycopg.Connection) -> Iterator[None]:
+    """Record the command that runs."""
+    from refold.store.actions import recorded
+
+    # From 0.29 on typer brings a click of its own.
+    click = import_module("typer._click.globals" if find_spec("typer._click") else "click")
+    context: typer.Context = click.get_current_context()
+    if context.params.get("dry_run"):
+        yield
+        return
+    command = context.command_path.removeprefix("refold ")
+    given = {
+        name: value if isinstance(value, bool | int | float) else _words(value)
+        for name, value in context.params.items()
+        if name not in _NOT_TOLD and value not in (None, False, (), [])
+    }
+    with recorded(conn, command, given):
+        yield
+
+
+def _words(value: object) -> str | list[str]:
+    return [str(one) for one in value] if isinstance(value, list | tuple) else str(value)
 
 
 def folder(given: Path | None, *, quiet: bool = False) -> Path:
@@ -154,6 +188,11 @@ def folder(given: Path | None, *, quiet: bool = False) -> Path:
     if not quiet:
         note("no ./projections here: using the projections that come with refold (`refold init DIR` creates your own)")
     return projections_dir()
+
+
+def relative(folder: Path) -> Path:
+    """Return a folder relative to the working directory, if it is below."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def own_folder(given: Path | None, *, starters: bool) -> Path:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from refold.cli.output import counted, line, note, table
+from refold.cli.output import line, note, table
 from refold.errors import RefoldError
+from refold.prose import counted
 
 if TYPE_CHECKING:
     from refold.sinks.audit import SinkAudit

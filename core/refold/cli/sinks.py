@@ -9,17 +9,19 @@ import typer
 
 from refold.cli.app import DATA, app
 from refold.cli.builds import DryRun
-from refold.cli.output import as_json, counted, line, note, table
+from refold.cli.command_group import CommandGroup
+from refold.cli.output import as_json, line, note, table
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.errors import InputError
 from refold.inspect.sinks import SinkStatus, sink_statuses
 from refold.model.sink import state as steps
 from refold.model.stream.cursor import EMPTY, Cursor
+from refold.prose import counted
+from refold.sinks.refused import give_again
 from refold.store import sinks as store
 from refold.store import undelivered as letters
-from refold.store.outbox import send
 
-sinks = typer.Typer(
+sinks = CommandGroup(
     no_args_is_help=True, help="List, pause, resume, replay, test and drop sinks, which deliver metrics to receivers."
 )
 app.add_typer(sinks, name="sinks", rich_help_panel=DATA)
@@ -111,7 +113,7 @@ def claim(name: Name, json: AsJson = False, database_url: DatabaseUrl = None) ->
     """
     from refold.sinks.receiver import ANY
 
-    with session(database_url) as conn, conn.transaction():
+    with session(database_url, acts=True) as conn, conn.transaction():
         sink = store.known(conn, name)
         store.step(
             conn,
@@ -141,7 +143,7 @@ def replay(
       refold sinks replay crm
       refold sinks replay crm --slice 20421
     """
-    with session(database_url) as conn, conn.transaction():
+    with session(database_url, acts=True) as conn, conn.transaction():
         sink = store.known(conn, name)
         from_the_start = sink.once and not slice_
 
@@ -178,13 +180,12 @@ def undelivered(
     """
     if drop and (retry or not reason):
         raise InputError("--drop needs --reason, and cannot be combined with --retry")
-    with session(database_url) as conn:
+    with session(database_url, acts=retry or drop) as conn:
         sink = store.known(conn, name)
         found = letters.every(conn, sink.sink_id)
         done = 0
         if retry:
-            send(conn, sink.sink_id, letters.columns(conn, sink.sink_id), letters.keys(sink.sink_id))
-            done = len(found)
+            done = give_again(conn, sink.sink_id)
         elif drop:
             done = letters.drop(conn, sink.sink_id, reason or "")
     if json:
@@ -237,7 +238,7 @@ def drop(name: Name, dry_run: DryRun = False, json: AsJson = False, database_url
     """
     from refold.sinks import deploy
 
-    with session(database_url) as conn:
+    with session(database_url, acts=True) as conn:
         sink = store.known(conn, name)
         if not dry_run:
             deploy.drop(conn, sink)
@@ -251,7 +252,7 @@ def drop(name: Name, dry_run: DryRun = False, json: AsJson = False, database_url
 
 
 def _step(name: str, word: str, to: object, url: str | None, json: bool) -> None:
-    with session(url) as conn, conn.transaction():
+    with session(url, acts=True) as conn, conn.transaction():
         sink = store.known(conn, name)
         store.step(conn, sink.sink_id, lambda now, _: to(now))  # type: ignore[operator]
     _tell(name, word, json)

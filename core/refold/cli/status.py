@@ -9,16 +9,17 @@ import psycopg
 import typer
 
 from refold.cli.app import FOUND, TRUST, app
-from refold.cli.durations import duration
-from refold.cli.output import as_json, counted, line, out, table
+from refold.cli.output import as_json, line, out, table
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.errors import InputError
 from refold.postgres.standby import Standby
+from refold.prose import counted, duration
 from refold.store.log.blocking_transactions import BlockingTransaction
 
 if TYPE_CHECKING:
+    from refold.inspect.archive import ArchiveStatus
     from refold.inspect.sinks import SinkStatus
-    from refold.inspect.status import BuildStatus, Status
+    from refold.inspect.status import BackfillStatus, BuildStatus, Status
     from refold.store.captures import Gaps
 
 OLD = 1.0
@@ -47,6 +48,8 @@ def status(
 
     LAG is the number of events not applied yet; refold counts up to 100, and ~ marks an estimate. BEHIND is the age
     of the oldest such event. RATE is events per second while pages were applied; with --watch, since the last refresh.
+    PROVED is when an audit last found the metric, and all that it reads, as they must be; --json also says when a deep
+    audit did.
 
     \b
     Examples:
@@ -100,9 +103,9 @@ def show(now: Status) -> None:
         line()
     if now.builds:
         table(
-            ("PROJECTION", "TABLE", "STATE", "UPKEEP", "READS", "LAG", "BEHIND", "APPLIED", "RATE", "VIEWS"),
+            ("PROJECTION", "TABLE", "STATE", "UPKEEP", "READS", "LAG", "BEHIND", "PROVED", "APPLIED", "RATE", "VIEWS"),
             [_build(build) for build in now.builds],
-            right=("LAG", "BEHIND", "APPLIED", "RATE"),
+            right=("LAG", "BEHIND", "PROVED", "APPLIED", "RATE"),
             spare=("VIEWS", "UPKEEP", "READS", "RATE", "APPLIED", "TABLE"),
         )
     else:
@@ -110,7 +113,11 @@ def show(now: Status) -> None:
     line()
     about = "" if now.events_exact else "about "
     line(f"log       {about}{now.events:,} events, {now.segments} segments, {now.segments_ahead} of them prepared")
+    if now.archive is not None:
+        line(f"archive   {_archive(now.archive)}", "" if now.archive.claimed else "yellow")
     line(f"workers   {_workers(now)}")
+    for backfill in now.backfills:
+        line(f"backfill  {_backfill(backfill)}", "yellow" if backfill.state == "paused" else "")
     if now.rejected:
         counts = ", ".join(f"{_counted(count)} {answer}" for answer, count in now.rejected.items())
         line(f"rejected  {counts} (`refold rejected` lists them)")
@@ -119,6 +126,15 @@ def show(now: Status) -> None:
             line(f"blocked   by session {_holder(one)}; its events become visible when it commits", "yellow")
     for one in now.prepared:
         line(f"blocked   by prepared transaction {_holder(one)}; COMMIT or ROLLBACK PREPARED ends it", "yellow")
+
+
+def _archive(archive: ArchiveStatus) -> str:
+    told = f"{archive.verified:,} of {archive.sealed:,} sealed segments in {archive.location}"
+    if not archive.claimed:
+        return f"{told}; this database does not own it: `refold archive claim`"
+    if archive.failures:
+        return f"{told}; {archive.failures:,} attempts failed{f': {archive.error}' if archive.error else ''}"
+    return told
 
 
 def _alarms(now: Status) -> list[tuple[str, str]]:
@@ -188,6 +204,17 @@ def _gap(name: str, gaps: Gaps) -> str:
     )
 
 
+def _backfill(one: BackfillStatus) -> str:
+    told = f"{one.name} is {one.state}"
+    if one.mark or one.state == "running":
+        told += f" behind {one.mark:,} of {counted(one.total, 'record')}"
+    if one.per_second:
+        told += f", {one.per_second:,.0f}/s, {duration((one.total - one.mark) / one.per_second)} left"
+    if one.because:
+        told += f": {one.because}"
+    return told + (f" (`refold backfill resume {one.name}` goes on)" if one.state == "paused" else "")
+
+
 def _standby(found: Standby) -> str:
     how = "" if found.connected else ", and is not connected to it"
     behind = f"is {duration(found.seconds)} behind its primary" if found.seconds else "has replayed all it received"
@@ -221,10 +248,18 @@ def _build(build: BuildStatus) -> tuple[object, ...]:
         build.reads,
         build.lag_events if build.lag_exact is not False else f"~{build.lag_events:,}",
         None if build.lag_seconds is None else duration(build.lag_seconds),
+        _proved(build),
         build.events_applied,
         None if build.rate is None else f"{build.rate:,.0f}/s",
         _views(build),
     )
+
+
+def _proved(build: BuildStatus) -> str:
+    """Return since when the metric is proved; of one whose view is another, or that is loading, nothing is known."""
+    if build.proved_seconds is None or (build.state == "live" and not build.shown):
+        return "not proved"
+    return f"{duration(build.proved_seconds)} ago"
 
 
 def _views(build: BuildStatus) -> str:

@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from refold.cli.app import DATA, app
+from refold.cli.command_group import CommandGroup
 from refold.cli.durations import span
 from refold.cli.output import as_json, line, note, table
 from refold.cli.session import AsJson, DatabaseUrl, session
 from refold.store import tokens as store
 from refold.store.tokens import Token
 
-tokens = typer.Typer(no_args_is_help=True, help="Create, list, rotate and revoke the tokens of `refold serve`.")
+tokens = CommandGroup(no_args_is_help=True, help="Create, list, rotate and revoke the tokens of `refold serve`.")
 app.add_typer(tokens, name="tokens", rich_help_panel=DATA)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the token.")]
@@ -53,7 +54,7 @@ def create(
       refold tokens create backend
       refold tokens create web --write-key --origin https://shop.example
     """
-    with session(database_url, "refold_owner") as conn:
+    with session(database_url, "refold_owner", acts=True) as conn:
         text, token = store.create(
             conn,
             name,
@@ -116,7 +117,7 @@ def rotate(
       refold tokens rotate backend --overlap 7d
     """
     lifetime = None if expires is None else span(expires)
-    with session(database_url, "refold_owner") as conn:
+    with session(database_url, "refold_owner", acts=True) as conn:
         text, token = store.rotate(conn, name, overlap=span(overlap), lifetime=lifetime)
     _tell_once(text, token, json)
 
@@ -129,7 +130,7 @@ def revoke(name: Name, json: AsJson = False, database_url: DatabaseUrl = None) -
     Examples:
       refold tokens revoke backend
     """
-    with session(database_url, "refold_owner") as conn:
+    with session(database_url, "refold_owner", acts=True) as conn:
         ended = store.revoke(conn, name)
     if json:
         as_json([one.hint for one in ended])

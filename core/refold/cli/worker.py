@@ -15,11 +15,12 @@ import typer
 
 from refold.cli.app import TRUST, app
 from refold.cli.bars import progress
-from refold.cli.output import counted, line
+from refold.cli.output import line
 from refold.cli.session import DatabaseUrl, Projections, database, folder
 from refold.errors import BuildError, OnStandby
 from refold.postgres.connect import connect
 from refold.postgres.retry import away, retrying
+from refold.prose import counted
 from refold.service.worker.listener import POLL
 from refold.store.schema.installed import check
 

@@ -61,7 +61,7 @@ def _how_to_go_on(show: Show, stage: Stage) -> None:
         ("refold explain event_counts", "how a metric is kept up to date"),
         ("refold rejected", "input that was rejected, with reasons"),
         ("refold reconcile", "run the proof again"),
-        ("refold worker", "keep the metrics up to date while you append"),
+        ("refold up", "keep the metrics up to date, with the dashboard on http://127.0.0.1:8642"),
         *([('psql "$REFOLD_DATABASE_URL"', "all tables and views")] if shutil.which("psql") else []),
     ):
         show.command(f"{command:<40} # {what}")

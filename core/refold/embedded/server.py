@@ -33,7 +33,7 @@ PORT = 5432
 ROOTS = Path("/var/lib/refold")
 """Location of root's server if other users cannot access root's directories; PostgreSQL does not run as root."""
 
-_OURS = re.compile(r"data|data\.new|log|log\.old|lock|\.s\.PGSQL\.\d+(\.lock)?|postgresql(-[\d.]+|\.new)")
+_OURS = re.compile(r"data|data\.new|log|log\.old|lock|users|\.s\.PGSQL\.\d+(\.lock)?|postgresql(-[\d.]+|\.new)")
 _SOCKET_PATH_MAX = 103  # bytes of sun_path on macOS less the closing NUL; Linux has 107
 
 
@@ -149,6 +149,11 @@ class EmbeddedServer:
                 shutil.rmtree(self._short_socket_dir(), ignore_errors=True)
                 shutil.rmtree(self.directory)
         self._stop_on_close = self._delete_on_close = False
+
+    def keep(self) -> bool:
+        """Leave the server running when the context or the process ends; return whether it would have been stopped."""
+        stops, self._stop_on_close, self._delete_on_close = self._stop_on_close, False, False
+        return stops
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,19 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
+from refold.inspect.toil import (
+    BY_MACHINE,
+    INTERRUPT,
+    MOST_MINUTES,
+    REPEATS,
+    Ended,
+    Toil,
+    Touch,
+    hands_on,
+    interrupts,
+    repeats,
+    toil,
+)
 from refold.model.quantiles import quantile
 from refold.postgres.rows import one_row
 from refold.postgres.session import plan_by_index
@@ -72,6 +85,7 @@ class ActivityReport:
         incidents: by kind.
         healed: rows that reconcile healed.
         dead_letters: events that wait as dead letters now.
+        toil: what incidents and commands took of people's time.
     """
 
     since: datetime
@@ -85,6 +99,7 @@ class ActivityReport:
     incidents: list[Kind]
     healed: int
     dead_letters: int
+    toil: Toil
 
     @property
     def duplicate_rate(self) -> float:
@@ -143,6 +158,16 @@ ORDER BY kind
 """
 
 
+_ENDED = f"""
+SELECT i.incident_id, i.kind, i.subject, i.started_at, i.detected_at, i.resolved_at,
+       {BY_MACHINE} AS by_machine, i.acknowledged_at
+FROM refold.incidents AS i
+WHERE i.resolved_at >= now() - %(span)s - %(repeats)s
+"""
+
+_TOUCHES = "SELECT at, by, incident_id FROM refold.actions WHERE at >= now() - %(span)s"
+
+
 def report(conn: psycopg.Connection, span: timedelta) -> ActivityReport:
     """Read the numbers of the time span up to now, in one snapshot.
 
@@ -158,10 +183,104 @@ def report(conn: psycopg.Connection, span: timedelta) -> ActivityReport:
         buckets = conn.execute(_LATENCIES, parameters).fetchall()
         with conn.cursor(row_factory=class_row(Kind)) as cursor:
             incidents = cursor.execute(_INCIDENTS, parameters).fetchall()
+        ended, touches, live = _of_people(conn, span)
     since, until, events, exact, duplicates, conflicts, invalid, healed, dead_letters = row
     return ActivityReport(
-        since, until, events, exact, duplicates, conflicts, invalid, latencies(buckets), incidents, healed, dead_letters
+        since,
+        until,
+        events,
+        exact,
+        duplicates,
+        conflicts,
+        invalid,
+        latencies(buckets),
+        incidents,
+        healed,
+        dead_letters,
+        toil(ended, touches, since=since, events=events, projections=live),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """An incident that took a person.
+
+    Args:
+        minutes: what it took of people's time.
+        recorded: whether that comes from recorded times, and not from a price.
+        repeats: whether it is the same trouble again, and so toil.
+    """
+
+    incident_id: int
+    kind: str
+    subject: str
+    resolved_at: datetime
+    minutes: float
+    recorded: bool
+    repeats: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ToilReport:
+    """The toil of a time span, and what it is made of.
+
+    Args:
+        since: begin of the time span, UTC.
+        until: its end, UTC.
+        toil: the figures.
+        counted: the incidents that took a person, newest first.
+        idle: interrupts about nothing recorded.
+        interrupt_minutes: minutes within which touches of a person are one interrupt.
+        most_minutes: most minutes that an incident counts.
+    """
+
+    since: datetime
+    until: datetime
+    toil: Toil
+    counted: list[Counted]
+    idle: int
+    interrupt_minutes: int = int(INTERRUPT.total_seconds() / 60)
+    most_minutes: float = MOST_MINUTES
+
+
+def read_toil(conn: psycopg.Connection, span: timedelta) -> ToilReport:
+    """Read the toil of the time span up to now, in one snapshot.
+
+    Args:
+        conn: acts as one of `READERS`, in autocommit mode.
+        span: length of the time span.
+    """
+    parameters = {"span": span}
+    with snapshot(conn):
+        plan_by_index(conn)
+        since, until, events = one_row(
+            conn,
+            "SELECT now() - %(span)s, now(), r.events FROM refold.recorded_since(now() - %(span)s) AS r",
+            parameters,
+        )
+        ended, touches, live = _of_people(conn, span)
+    clusters = interrupts(touches)
+    known = {one.incident_id for one in ended if one.resolved_at >= since}
+    counted = []
+    for one in sorted(ended, key=lambda ended: ended.resolved_at, reverse=True):
+        if one.human and one.incident_id in known:
+            minutes, recorded = hands_on(one, touches)
+            again = repeats(one, ended)
+            counted.append(Counted(one.incident_id, one.kind, one.subject, one.resolved_at, minutes, recorded, again))
+    idle = sum(not any(touch.incident_id in known for touch in cluster) for cluster in clusters)
+    figures = toil(ended, touches, since=since, events=events, projections=live)
+    return ToilReport(since, until, figures, counted, idle)
+
+
+def _of_people(conn: psycopg.Connection, span: timedelta) -> tuple[list[Ended], list[Touch], int]:
+    """Return the incidents that ended, what people did, and the number of live projections."""
+    parameters = {"span": span, "repeats": REPEATS}
+    with conn.cursor(row_factory=class_row(Ended)) as cursor:
+        ended = cursor.execute(_ENDED, parameters).fetchall()
+    with conn.cursor(row_factory=class_row(Touch)) as cursor:
+        touches = cursor.execute(_TOUCHES, parameters).fetchall()
+    (live,) = one_row(conn, "SELECT count(*) FROM refold.builds WHERE state = 'live'")
+    return ended, touches, live
 
 
 def latencies(rows: Iterable[tuple[str, str, int, int]]) -> list[Latency]:

@@ -106,7 +106,7 @@ def sink_statuses(conn: psycopg.Connection) -> list[SinkStatus]:
 
 
 def _status(conn: psycopg.Connection, sink: sinks.Sink, state: SinkState) -> SinkStatus:
-    waits = _backlog(conn, sink.sink_id)
+    waits = _backlog(conn, state)
     return SinkStatus(
         sink.name,
         sink.projection,
@@ -135,8 +135,8 @@ def _behind(conn: psycopg.Connection, state: SinkState) -> bool | None:
     return next_read(state.cursor, cursor_of(conn, state.build_id)) is not None
 
 
-def _backlog(conn: psycopg.Connection, sink_id: int) -> Backlog | None:
+def _backlog(conn: psycopg.Connection, state: SinkState) -> Backlog | None:
     """Return what waits for a sink; None for a role that may not read queues."""
-    if not outbox.readable(conn, sink_id):
+    if not outbox.readable(conn, state.sink_id):
         return None
-    return outbox.backlog(conn, sink_id, COUNTED)
+    return outbox.backlog(conn, state.sink_id, state.passed, COUNTED)

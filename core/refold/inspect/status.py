@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
+from refold.inspect.archive import ArchiveStatus, archive_status
 from refold.inspect.sinks import SinkStatus, sink_statuses
 from refold.postgres.rows import one_row
 from refold.postgres.session import plan_by_index
@@ -54,6 +55,10 @@ class BuildStatus:
         error: why a worker could not apply its next page; None without an error. An observer sees only the error's
             class.
         dead_letters: events that it could not process, waiting as dead letters.
+        proved_at: the latest instant at which it, with all that it reads, was as it must be, by any audit; None: not
+            proved.
+        proved_seconds: age of that instant, seconds.
+        deep_proved_at: the same by deep audits alone.
     """
 
     build_id: int
@@ -77,6 +82,30 @@ class BuildStatus:
     views: list[str]
     error: str | None
     dead_letters: int
+    proved_at: datetime | None
+    proved_seconds: float | None
+    deep_proved_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillStatus:
+    """A backfill from files that is not over.
+
+    Args:
+        name: its name.
+        state: `staging`, `staged`, `checked`, `running` or `paused`.
+        total: staged records.
+        mark: number of the last one that the log has answered.
+        per_second: records a second over the last minute; None unless it runs.
+        because: why it is slow, or paused.
+    """
+
+    name: str
+    state: str
+    total: int
+    mark: int
+    per_second: float | None
+    because: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +130,8 @@ class Status:
         pressure: what holds producers back.
         gaps: captures that are paused or have statements without events, by name; an observer does not see errors.
         sinks: sinks with their states; an observer sees neither errors nor what waits.
+        archive: the archive of the log; None: there is none.
+        backfills: backfills from files that are not over.
     """
 
     at: datetime
@@ -120,6 +151,8 @@ class Status:
     pressure: Pressure = field(default_factory=Pressure)
     gaps: dict[str, Gaps] = field(default_factory=dict)
     sinks: list[SinkStatus] = field(default_factory=list)
+    archive: ArchiveStatus | None = None
+    backfills: list[BackfillStatus] = field(default_factory=list)
 
     @property
     def late(self) -> list[BuildStatus]:
@@ -183,11 +216,14 @@ def read(conn: psycopg.Connection) -> Status:
         missing = captures.gaps(conn, most=captures.COUNTED)
         gaps = {one.name: missing[one.capture_id] for one in captures.every(conn) if one.capture_id in missing}
         delivered = sink_statuses(conn)
+        archived = archive_status(conn)
+        with conn.cursor(row_factory=class_row(BackfillStatus)) as cursor:
+            backfills = cursor.execute(_BACKFILLS.encode()).fetchall()
         sessions, prepared = blocking_transactions(conn)
-        workers = _one(conn, _WORKERS)
+        workers = _one(conn, WORKERS)
     return Status(
         at, builds, events, exact, segments, ahead, dict(rejected), workers, duties, limit, sessions, prepared,
-        dict(incidents), behind, held, gaps, delivered,
+        dict(incidents), behind, held, gaps, delivered, archived, backfills,
     )  # fmt: skip
 
 
@@ -223,11 +259,17 @@ SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coale
              FROM views AS v
              WHERE v.build_id = b.build_id AND NOT (v.schema = 'metrics' AND v.name = b.projection)
              ORDER BY 1) AS views,
-       {error} AS error, b.waiting_letters AS dead_letters
+       {error} AS error, b.waiting_letters AS dead_letters,
+       proof.proved_at,
+       CASE WHEN proof.proved_at IS NOT NULL THEN
+           greatest(extract(epoch FROM clock_timestamp() - proof.proved_at), 0)::float8
+       END AS proved_seconds,
+       proof.deep_proved_at
 FROM refold.builds_now AS b
 JOIN refold.deployments AS d ON d.deployment = b.deployment
 LEFT JOIN refold.builds AS u ON u.build_id = b.upstream_id
 LEFT JOIN refold.unread_now() AS unread ON unread.build_id = b.build_id
+LEFT JOIN refold.proofs_now AS proof ON proof.build_id = b.build_id
 WHERE b.state IN ('building', 'live')
 ORDER BY b.projection, b.build_id
 """
@@ -262,10 +304,16 @@ WHERE c.number + f.number > 0
 ORDER BY 1
 """
 
-_WORKERS = """
+_BACKFILLS = """
+SELECT name, state, total, mark, CASE state WHEN 'running' THEN per_second END AS per_second, because
+FROM refold.file_backfills WHERE ended_at IS NULL ORDER BY backfill_id
+"""
+
+WORKERS = """
 SELECT count(*)::integer FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'refold worker'
 """
+"""The number of workers' sessions."""
 
 
 def _builds(conn: psycopg.Connection) -> list[BuildStatus]:

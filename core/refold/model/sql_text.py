@@ -67,9 +67,15 @@ def indent(sql: str, by: int = 4) -> str:
     )
 
 
-def hash_of(expressions: Sequence[str]) -> str:
-    """Return the SQL of a 64-bit hash of a row of expressions, such as a key."""
-    return f"hash_record_extended(ROW({', '.join(expressions)}), 0)"
+def hash_of(expressions: Sequence[str], *, seed: int = 0) -> str:
+    """Return the SQL of a 64-bit hash of a row of expressions, such as a key.
+
+    Args:
+        expressions: the row.
+        seed: NULL is hashed as 0, a float's 0 and the numeric NaN as the seed, and the numeric 0 as the seed less 1.
+            So a seed from 2 on tells them apart.
+    """
+    return f"hash_record_extended(ROW({', '.join(expressions)}), {seed})"
 
 
 def in_order(*conditions: str | None) -> str:

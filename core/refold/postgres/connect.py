@@ -31,6 +31,7 @@ Role = Literal[
     "refold_inspector",
     "refold_door",
     "refold_capture",
+    "refold_backfill",
 ]
 ROLES: tuple[Role, ...] = get_args(Role)
 READERS: tuple[Role, ...] = ("refold_inspector", "refold_worker", "refold_observer")
@@ -38,6 +39,8 @@ READERS: tuple[Role, ...] = ("refold_inspector", "refold_worker", "refold_observ
 may be able to act as a worker only."""
 INSPECTORS: tuple[Role, ...] = ("refold_worker", "refold_inspector")
 """Roles for reading data that an observer must not see, best first."""
+EVIDENCE: tuple[Role, ...] = ("refold_inspector", "refold_worker")
+"""Roles for reading the rows of metrics and the events behind them, best first: an inspector writes nothing."""
 _WRITERS: tuple[Role, ...] = ("refold_owner", "refold_producer", "refold_worker")
 
 CONNECT_S = 10

@@ -13,13 +13,25 @@ import threading
 from collections import Counter
 from typing import Literal, get_args
 
+OfPage = Literal["locked", "looked", "rows", "cursor", "committed"]
 Point = Literal[
-    "locked", "looked", "rows", "cursor", "committed", "load_rows", "load_indexes", "views", "group_committed",
+    OfPage, "load_rows", "load_indexes", "load_archived", "views", "group_committed",
     "recover_begun", "recover_segment", "recover_ledger", "recover_build", "recover_audited", "recover_proved",
     "backfill_begun", "backfill_rows", "backfill_recorded", "backfill_stepped",
+    "staged_batch", "staged_files", "lane_begun", "lane_locked", "lane_stored", "lane_moved", "lane_committed",
     "sink_taken", "sink_opened", "sink_read", "sink_sent", "sink_acknowledged",
+    "archive_turning", "archive_turned", "archive_begun", "archive_spooled", "archive_sent", "archive_written",
+    "archive_proved", "archive_restored", "chilled", "audit_archived",
+    "canary_shown", "canary_ended", "canary_alone",
+    "fold_begun", "fold_undone", "fold_rows", "fold_stepped", "purge_folded", "purge_floors", "purge_recorded",
+    "purge_detached", "purge_committed", "purge_dropped",
+    "erasure_begun", "erasure_log", "erasure_healed", "erasure_places", "erasure_portion", "erasure_file",
+    "erasure_removed", "erasure_purged_sent", "erasure_purged", "erasure_rebased",
+    "erasure_archived", "erasure_vacuumed", "erasure_recorded",
 ]  # fmt: skip
 POINTS: tuple[Point, ...] = get_args(Point)
+PAGE_POINTS: tuple[OfPage, ...] = get_args(OfPage)
+"""The steps of a worker that applies a page."""
 
 _passed: Counter[Point] = Counter()
 

@@ -1,4 +1,4 @@
-"""Rows of queries that always have one."""
+"""Rows of queries: the one that there always is, and numbers in JSON digit for digit."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import psycopg
 from psycopg import sql
 from psycopg.abc import Params
 from psycopg.rows import BaseRowFactory, TupleRow, tuple_row
+from psycopg.types.json import set_json_loads
+
+from refold.model.event.exact_json import readable_exactly
 
 T = TypeVar("T")
+C = TypeVar("C", bound=psycopg.Cursor[Any])
 Query = LiteralString | bytes | sql.SQL | sql.Composed
 
 
@@ -58,6 +62,12 @@ def one_row(
     if found is None:
         raise NoRow(_text(conn, query))
     return found
+
+
+def exact(cursor: C) -> C:
+    """Let a cursor read the numbers within `jsonb` digit for digit, fractions as Decimals, and return it."""
+    set_json_loads(readable_exactly, cursor)
+    return cursor
 
 
 def _text(conn: psycopg.Connection[Any], query: Query) -> str:

@@ -10,9 +10,10 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -59,10 +60,26 @@ def told_to_stop(log: logging.Logger, told_text: str) -> Iterator[Callable[[], b
             signal.signal(number, handler)
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a child does.
+
+    Args:
+        target: module-level function that a child runs with `args` and the parent's process id; see `in_child`.
+        args: for the target.
+        what: what the child is, for messages: "worker".
+    """
+
+    target: Callable[..., None]
+    args: tuple[Any, ...]
+    what: str
+
+
 @dataclass(slots=True)
 class _Child:
     """One slot of the pool, and its process."""
 
+    job: Job
     process: BaseProcess | None = None
     started: float = 0.0
     deaths: int = 0
@@ -71,12 +88,9 @@ class _Child:
 
 
 def supervise(
-    target: Callable[..., None],
-    args: tuple[Any, ...],
-    processes: int,
+    jobs: Sequence[Job],
     *,
     log: logging.Logger,
-    what: str,
     told_text: str,
     tick: Callable[[], None] = lambda: None,
     may_give_up: str | None = None,
@@ -84,11 +98,8 @@ def supervise(
     """Keep processes alive until a signal, or until all have ended by themselves.
 
     Args:
-        target: module-level function that a child runs with `args` and the parent's process id; see `in_child`.
-        args: for the target.
-        processes: how many.
+        jobs: one for each child.
         log: told of deaths.
-        what: what a child is, for messages: "worker".
         told_text: what the log says at the first signal.
         tick: called repeatedly, for progress.
         may_give_up: what was not reached, for the error when a child keeps dying; None never gives up.
@@ -100,18 +111,21 @@ def supervise(
     """
     # spawn: a forked child would share this process's connections, locks and threads.
     context = multiprocessing.get_context("spawn")
-    children = [_Child() for _ in range(processes)]
+    children = [_Child(job) for job in jobs]
     try:
         with told_to_stop(log, told_text) as stopped:
             while not stopped() and not all(child.done for child in children):
                 for child in children:
                     if child.process is None and not child.done and time.monotonic() >= child.due:
-                        child.process = context.Process(target=target, args=(*args, os.getpid()))
-                        child.process.start()
+                        child.process = context.Process(target=child.job.target, args=(*child.job.args, os.getpid()))
+                        with _held_back(signal.SIGINT):
+                            child.process.start()
                         child.started = time.monotonic()
                 wait([child.process.sentinel for child in children if child.process is not None], timeout=TICK)
+                if stopped():
+                    break
                 for child in children:
-                    _look_after(child, log, what, may_give_up)
+                    _look_after(child, log, may_give_up)
                 tick()
             _send(children, signal.SIGTERM)
             while any(child.process is not None and child.process.is_alive() for child in children):
@@ -125,8 +139,24 @@ def supervise(
                 child.process.close()
 
 
-def _look_after(child: _Child, log: logging.Logger, what: str, may_give_up: str | None) -> None:
+@contextmanager
+def _held_back(number: signal.Signals) -> Iterator[None]:
+    """Hold a signal back in a block, and in the processes that it starts, until they let it in (`in_child`).
+
+    Else Ctrl-C would end a child with a traceback while it imports.
+    """
+    # It would be started with the first child, and lets all signals in when it is.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _look_after(child: _Child, log: logging.Logger, may_give_up: str | None) -> None:
     """Record the end of a child, and schedule its restart."""
+    what = child.job.what
     if child.process is None or child.process.is_alive():
         return
     code = child.process.exitcode
@@ -169,5 +199,6 @@ def in_child() -> Callable[[], bool]:
         told = True
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, handle)
     return lambda: told

@@ -17,6 +17,7 @@ import psycopg
 from refold.model.sink import state as steps
 from refold.model.sql_text import hash_of, ident, indent, literal
 from refold.model.stream.slices import Range, partition
+from refold.model.upkeep.statements import ROW_SEED
 from refold.postgres.rows import one_row
 from refold.sinks import read, stream
 from refold.sinks.deliver import Deliverer
@@ -133,7 +134,9 @@ def _waiting(
     conn: psycopg.Connection, sink: Sink, source: read.Source, build: Build, state: steps.SinkState
 ) -> set[int]:
     """Return the slices with rows that were not delivered yet, in the caller's snapshot."""
-    waiting = {slice_ for slice_, _ in outbox.read(conn, sink.sink_id, source.shape.key, outbox.EVERY).keys}
+    waiting = {
+        slice_ for slice_, _ in outbox.read(conn, sink.sink_id, state.passed, source.shape.key, outbox.EVERY).keys
+    }
     if state.cursor is not None:
         behind = stream.next_page(conn, by_id(conn, build.build_id), state.cursor, outbox.EVERY)
         waiting |= set() if behind is None else {slice_ for slice_, _ in behind.keys}
@@ -151,7 +154,7 @@ def _read(
 ) -> dict[int, Checksum]:
     """Return the checksums of rows that are read back from a receiver, hashed by this database."""
     columns = source.shape.columns
-    hashed = hash_of([f"c{at}::{literal(column.type)}" for at, column in enumerate(columns)])
+    hashed = hash_of([f"c{at}::{literal(column.type)}" for at, column in enumerate(columns)], seed=ROW_SEED)
     arrays = ", ".join(["%s::text[]"] * len(columns))
     names = ", ".join(f"c{at}" for at in range(len(columns)))
     query = f"SELECT count(*), coalesce(sum({hashed}), 0) FROM unnest({arrays}) AS given ({names})".encode()
@@ -176,7 +179,7 @@ def _skipped(outcome: SinkAudit, because: str) -> SinkAudit:
 
 def _checksums(conn: psycopg.Connection, source: read.Source, portion: Range) -> dict[int, Checksum]:
     """Return the checksums of the metric's rows as the receiver has them, by slice."""
-    hashed = hash_of([f"v.{ident(column.name)}" for column in source.shape.columns])
+    hashed = hash_of([f"v.{ident(column.name)}" for column in source.shape.columns], seed=ROW_SEED)
     rows = conn.execute(
         (
             f"SELECT slice__, count(*), sum({hashed})\n"

@@ -18,12 +18,14 @@ from typing import cast
 
 import psycopg
 
+from refold import tracing
 from refold.errors import RefoldError
 from refold.model.sink import state as steps
 from refold.model.sink.sink_file import Grain
 from refold.model.sink.state import LEASE, SinkState
 from refold.model.stream.cursor import Cursor, next_read
 from refold.postgres.failpoints import failpoint
+from refold.postgres.snapshot import snapshot
 from refold.postgres.sqlstate import transient
 from refold.sinks import read, stream
 from refold.sinks.kinds.registry import AnyReceiver, receiver
@@ -58,6 +60,9 @@ ROWS = 20_000
 """Rows after which a turn that gives slices ends."""
 MOST_REFUSED = 100
 """Refused rows that may wait; beyond, it is the receiver that is wrong, not the rows."""
+SETTLING = 5.0
+"""Seconds after which it is recorded again what the receiver has of slices that change all the time: a row that is
+updated with every delivery would, while somebody holds an old snapshot, be slower to find each time."""
 ALL_REFUSED = 20
 """So many rows that are refused one after another, and none taken, mean the same."""
 
@@ -75,6 +80,8 @@ class _Open:
         spoilt: slices that were given but for rows that the receiver refuses.
         looked: whether the slices that the receiver has are noted.
         renewed: when the lease was last made longer, monotonic seconds.
+        settled: when it was last recorded what the receiver has of the slices that messages change, monotonic seconds.
+        unsettled: whether some of them have changed since.
     """
 
     receiver: AnyReceiver
@@ -85,11 +92,18 @@ class _Open:
     spoilt: set[int] = field(default_factory=set)
     looked: bool = False
     renewed: float = field(default_factory=time.monotonic)
+    settled: float = -SETTLING
+    unsettled: bool = False
 
     @property
     def sliced(self) -> bool:
         """Return whether it takes whole slices."""
         return not hasattr(self.receiver, "deliver")
+
+    @property
+    def settles(self) -> bool:
+        """Return whether it is time to record what the receiver has."""
+        return time.monotonic() - self.settled >= SETTLING
 
     @property
     def lists(self) -> bool:
@@ -127,7 +141,7 @@ class _Turn:
         at: version of the rows.
         batch: most rows at once.
         touched: the slices that they are in.
-        known: whether the receiver then has all that was committed by now.
+        known: whether the receiver then has all that was committed by now, and it is time to record it.
         changes: the rows, for a receiver that takes single rows.
         parts: whole slices, for one that takes those.
         checksums: the checksums of the slices, if `known`.
@@ -162,7 +176,11 @@ class Deliverer:
         if not steps.due(state, now, self._me):
             return False
         build = self._build(state)
-        return build is not None and (not state.following or self._waits(state, build))
+        return build is not None and (not state.following or self._waits(state, build) or self._unsettled(sink))
+
+    def _unsettled(self, sink: Sink) -> bool:
+        one = self._open.get(sink.sink_id)
+        return one is not None and one.unsettled and one.settles
 
     def waits(self, sink: Sink) -> bool:
         """Return whether there is something to deliver."""
@@ -262,7 +280,7 @@ class Deliverer:
     def _waits(self, state: SinkState, build: Build) -> bool:
         if state.cursor is not None and next_read(state.cursor, build.cursor) is not None:
             return True
-        return outbox.waits(self._conn, state.sink_id)
+        return outbox.waits(self._conn, state.sink_id, state.passed)
 
     def _build(self, state: SinkState) -> Build | None:
         build = None if state.build_id is None else by_id(self._conn, state.build_id)
@@ -276,7 +294,7 @@ class Deliverer:
             if not state.following:
                 return self._resync(sink, one, build)
             # Messages name rows that the cursor of the sink has passed, so they come first.
-            if state.cursor is None or outbox.waits(self._conn, sink.sink_id):
+            if state.cursor is None or outbox.waits(self._conn, sink.sink_id, state.passed):
                 return self._follow(sink, one, build)
             return self._read_on(sink, one, build)
         except DeliveryError as error:
@@ -372,16 +390,16 @@ class Deliverer:
         conn = self._conn
         with self.snapshot():
             source = self.source(sink, build)
-            waits = outbox.read(conn, sink.sink_id, source.shape.key, MESSAGES)
-            if not waits.messages:
-                return False
             state = self._present(sink, one)
+            waits = outbox.read(conn, sink.sink_id, state.passed, source.shape.key, MESSAGES)
+            if not waits.messages and not self._unsettled(sink):
+                return False
             keys, known = waits.keys, waits.all
             if state.cursor is not None:
                 build = by_id(conn, build.build_id)
                 keys = stream.passed(conn, build, state.cursor, keys)
                 known = known and next_read(state.cursor, build.cursor) is None
-            turn = self._turn(sink, one, source, build, state, keys, known=known)
+            turn = self._turn(sink, one, source, build, state, keys, known=known and one.settles)
         self._deliver_turn(sink, one, turn, messages=waits.messages)
         return not waits.all or state.cursor is not None
 
@@ -393,9 +411,11 @@ class Deliverer:
             state = self._present(sink, one)
             page = None if state.cursor is None else stream.next_page(conn, build, state.cursor)
             if page is None:
-                return False
-            known = page.all and not outbox.waits(conn, sink.sink_id)
-            turn = self._turn(sink, one, self.source(sink, build), build, state, page.keys, known=known)
+                if state.cursor is None or not self._unsettled(sink):
+                    return False
+                page = stream.StreamPage([], state.cursor, all=True)
+            known = page.all and not outbox.waits(conn, sink.sink_id, state.passed)
+            turn = self._turn(sink, one, self.source(sink, build), build, state, page.keys, known=known and one.settles)
         self._deliver_turn(sink, one, turn, cursor=page.cursor)
         return not page.all
 
@@ -412,7 +432,7 @@ class Deliverer:
             build: the build.
             state: the state of the sink.
             keys: slice and key of the rows.
-            known: whether the receiver then has all that was committed by now.
+            known: whether the receiver then has all that was committed by now, and it is time to record it.
         """
         conn = self._conn
         at = Version(state.epoch, version(conn, build.build_id))
@@ -426,7 +446,7 @@ class Deliverer:
                 turn.changes = [change for change in turn.changes if change.values is not None]
         if known:
             # What the receiver has then is known again.
-            turn.touched |= {slice_ for slice_, known in sinks.checksums(conn, sink.sink_id).items() if known is None}
+            turn.touched |= sinks.unknown_slices(conn, sink.sink_id)
             turn.checksums = read.build_checksums(conn, build.build_id, turn.touched)
         return turn
 
@@ -438,7 +458,8 @@ class Deliverer:
         failpoint("sink_read")
         given = _Given(turn.batch)
         for number, rows in turn.parts.items():
-            cast(SlicedReceiver, one.receiver).replace(turn.at, number, rows)
+            with tracing.work("deliver", sink.name, rows=len(rows)):
+                cast(SlicedReceiver, one.receiver).replace(turn.at, number, rows)
             given.taken += rows
             given.advanced = True
             self._renew(sink, one)
@@ -451,8 +472,11 @@ class Deliverer:
             for number in turn.touched
         ]
         with conn.transaction():
-            self._confirm(sink, one, turn.at, given, confirmed, cursor=cursor)
+            self._confirm(sink, one, turn.at, given, confirmed, passed=max(messages, default=0), cursor=cursor)
             outbox.delete(conn, sink.sink_id, messages)
+        one.unsettled = not turn.known
+        if turn.known:
+            one.settled = time.monotonic()
         failpoint("sink_acknowledged")
 
     # Slices
@@ -494,7 +518,8 @@ class Deliverer:
             failpoint("sink_read")
             given = _Given(state.batch)
             if one.sliced:
-                cast(SlicedReceiver, one.receiver).replace(at, number, changes)
+                with tracing.work("deliver", sink.name, rows=len(changes)):
+                    cast(SlicedReceiver, one.receiver).replace(at, number, changes)
                 given.taken += changes
                 given.advanced = True
             else:
@@ -566,7 +591,8 @@ class Deliverer:
         while todo:
             part = todo.pop()
             try:
-                cast(KeyedReceiver, one.receiver).deliver(at, part)
+                with tracing.work("deliver", sink.name, rows=len(part)):
+                    cast(KeyedReceiver, one.receiver).deliver(at, part)
             except (Refused, TooLarge) as error:
                 if len(part) > 1:
                     half = len(part) // 2
@@ -593,6 +619,7 @@ class Deliverer:
         given: _Given,
         confirmed: Sequence[tuple[int, int | None, int | None]],
         *,
+        passed: int = 0,
         cursor: Cursor | None = None,
     ) -> None:
         """Record what the receiver has confirmed, in the caller's transaction; Fenced if somebody else took over."""
@@ -601,7 +628,9 @@ class Deliverer:
         def to(state: SinkState, now: datetime) -> SinkState:
             smaller = given.batch if given.batch < state.batch else None
             version_given = at if given.advanced else None
-            return steps.delivered(state, now, len(given.taken), given=version_given, batch=smaller, cursor=cursor)
+            return steps.delivered(
+                state, now, len(given.taken), given=version_given, batch=smaller, passed=passed, cursor=cursor
+            )
 
         failures = sinks.state(conn, sink.sink_id)[0].failures
         new = sinks.step(conn, sink.sink_id, to, after=one.number)
@@ -650,6 +679,5 @@ class Deliverer:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Return a transaction that reads all of one moment."""
-        with self._conn.transaction():
-            self._conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        with snapshot(self._conn):
             yield

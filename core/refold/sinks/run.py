@@ -29,7 +29,7 @@ from refold.store.sinks import Sink
 
 log = logging.getLogger("refold.sinks")
 
-_SETTINGS = {**PAGES, "idle_in_transaction_session_timeout": "60s"}
+SETTINGS = {**PAGES, "idle_in_transaction_session_timeout": "60s"}
 """A deliverer that is frozen in a transaction must not keep the others from the sink, or a metric from its switch."""
 NAME = "refold sinks"
 """Application name of its sessions."""
@@ -98,7 +98,7 @@ class Delivery:
 
     def _look(self, *, drain: bool) -> None:
         with (
-            connect(self._url, "refold_worker", autocommit=True, application_name=NAME, settings=_SETTINGS) as conn,
+            connect(self._url, "refold_worker", autocommit=True, application_name=NAME, settings=SETTINGS) as conn,
             Watchdog(conn, self._url),
         ):
             check(conn)
@@ -191,7 +191,7 @@ class _Lane:
                     "refold_worker",
                     autocommit=True,
                     application_name=f"{NAME}: {sink.name}",
-                    settings=_SETTINGS,
+                    settings=SETTINGS,
                 )
                 self._watchdog = Watchdog(self._conn, self._url)
                 self._deliverer = Deliverer(self._conn, Compiler(self._projections), self._me)

@@ -11,8 +11,9 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from refold.errors import InputError, NotInstalled
+from refold.errors import InputError
 from refold.postgres.rows import one_row
+from refold.store.schema.installed import insist_on
 from refold.suggest import did_you_mean
 
 _COLUMNS = """
@@ -134,8 +135,7 @@ class Backfill:
 
 def insist_on_tables(conn: psycopg.Connection) -> None:
     """Raise NotInstalled if the database is of a version without captures."""
-    if conn.execute("SELECT to_regclass('refold.captures')").fetchone() == (None,):
-        raise NotInstalled("the schema is older than this version of refold", remedy="Run `refold migrate`.")
+    insist_on(conn, "refold.captures")
 
 
 def every(conn: psycopg.Connection) -> list[Capture]:

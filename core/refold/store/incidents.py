@@ -38,10 +38,18 @@ Kind = Literal[
     "sink",
     "undelivered",
     "outbox_collapsed",
+    "anomaly",
+    "archive",
+    "archive_damage",
+    "backfill_paused",
+    "canary_aborted",
+    "purge",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+LISTENER = "listener"
+"""Who finds and ends incidents of missed notifications: the workers themselves, and none of their duties."""
 ONLY_NOTICED: frozenset[Kind] = frozenset(
-    {"drift", "log_damage", "impure_transform", "foreign_cluster", "hot_key", "hidden"}
+    {"drift", "log_damage", "archive_damage", "impure_transform", "foreign_cluster", "hot_key", "hidden"}
 )
 """Kinds whose start is unknown: their `started_at` is the time of detection."""
 REMEDIES: Mapping[Kind, str] = {
@@ -52,7 +60,8 @@ REMEDIES: Mapping[Kind, str] = {
     "held_back": "End the session with SELECT pg_terminate_backend(PID), or run COMMIT or ROLLBACK PREPARED 'GID'.",
     "held_snapshot": "End the session that holds it, see above. Until then updates of frequent keys get slower.",
     "missed_notification": "Events are late by `--poll` at most. `refold doctor` checks why notifications are lost.",
-    "log_damage": "Restore the named events from a backup, or run `refold scrub accept SEGMENT --reason …`.",
+    "log_damage": "Restore the named events, with `refold archive restore SEGMENT` or from a backup, or run"
+    " `refold scrub accept SEGMENT --reason …`.",
     "impure_transform": "Make the transform depend on its event alone, then run `refold deploy`.",
     "foreign_cluster": "Run `refold recover` until it completes.",
     "hot_key": "Write the WHERE that is shown into the projection, and run `refold deploy`. Or write the query so that"
@@ -63,6 +72,15 @@ REMEDIES: Mapping[Kind, str] = {
     "undelivered": "Look at the rows with `refold sinks undelivered NAME`, mend the receiver, then `refold sinks"
     " undelivered NAME --retry`.",
     "outbox_collapsed": "Nothing to do for the data: as soon as the receiver answers, it is brought up to date.",
+    "anomaly": "Look at the source of the series (`refold anomalies`). Unusual is not wrong: metrics are what the log"
+    " says, and nothing was changed.",
+    "archive": "Mend what the store says (`refold archive status`). The log keeps what is not archived.",
+    "archive_damage": "Find out what changed the store. While the log has the segment, workers write the file again;"
+    " `refold archive verify` looks again.",
+    "backfill_paused": "Find out why live metrics are late (`refold status`). Then run `refold backfill resume NAME`,"
+    " with a larger --freshness if they may be later.",
+    "purge": "`refold archive purge --dry-run` says for each segment what is in the way, and what to do.",
+    "canary_aborted": "Look at the evidence, correct the file, and run `refold deploy --canary` again.",
     "pressure": "Free what the evidence names, or raise the limit. Events are taken again by themselves.",
     "hidden": "A worker recreates the view. If the incident stays open, `refold reconcile` shows why.",
 }
@@ -83,6 +101,8 @@ class Incident:
         resolved_by: duty, command or person that resolved it.
         evidence: observations.
         outcome: actions taken.
+        acknowledged_at: when a person took it on; None: nobody has.
+        acknowledged_by: that person.
     """
 
     incident_id: int
@@ -95,6 +115,8 @@ class Incident:
     resolved_by: str | None
     evidence: Mapping[str, Any]
     outcome: Mapping[str, Any] | None
+    acknowledged_at: datetime | None = None
+    acknowledged_by: str | None = None
 
 
 def detect(
@@ -171,6 +193,23 @@ def resolve(
     return resolved > 0
 
 
+def acknowledge(conn: psycopg.Connection, incident_id: int, *, by: str | None = None) -> Incident | None:
+    """Record that a person has taken on an open incident; who did first stays. Return it, or None if none is open.
+
+    Args:
+        conn: acts as refold_worker; the caller's transaction.
+        incident_id: number of the incident.
+        by: the person; by default the login.
+    """
+    conn.execute(
+        "UPDATE refold.incidents SET acknowledged_at = clock_timestamp(), acknowledged_by = coalesce(%s, session_user)"
+        " WHERE incident_id = %s AND resolved_at IS NULL AND acknowledged_at IS NULL",
+        (by, incident_id),
+    )
+    found = find(conn, "i.incident_id = %s AND i.resolved_at IS NULL", incident_id)
+    return found[0] if found else None
+
+
 def become(
     conn: psycopg.Connection, incident_id: int, kind: Kind, subject: str, evidence: Mapping[str, Any] | None = None
 ) -> None:
@@ -232,7 +271,8 @@ def readable(
     with conn.cursor(row_factory=class_row(Incident)) as cursor:
         query = f"""
             SELECT i.incident_id, i.kind, i.subject, i.started_at, i.detected_at, i.detected_by, i.resolved_at,
-                   i.resolved_by, '{{}}'::jsonb AS evidence, NULL::jsonb AS outcome
+                   i.resolved_by, '{{}}'::jsonb AS evidence, NULL::jsonb AS outcome, i.acknowledged_at,
+                   i.acknowledged_by
             FROM refold.incidents AS i WHERE {condition} ORDER BY i.incident_id
         """
         return cursor.execute(query.encode(), parameters).fetchall()

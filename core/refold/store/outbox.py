@@ -2,6 +2,10 @@
 
 A message names keys of rows that a transaction changed, and nothing of their content (a claim check): whoever delivers
 reads the rows as they are then. So a slow receiver gets fewer and newer rows, and no stale one can overtake another.
+
+Whoever sends holds the lock of the build until the end of its transaction, so messages become visible in the order of
+their numbers: behind the last one that was delivered none can appear. Reading begins there, and does not have to step
+over messages that are deleted but that an old snapshot of somebody else still keeps.
 """
 
 from __future__ import annotations
@@ -57,6 +61,8 @@ def create(conn: psycopg.Connection, sink_id: int) -> None:
     conn.execute(sql.SQL("ALTER TABLE {} SET (" + TUNED + ")").format(_table(sink_id)))
     # Who may see the evidence of incidents may see what waits.
     conn.execute(sql.SQL("GRANT SELECT ON {} TO refold_inspector").format(_table(sink_id)))
+    # An observer may count, and sees no key.
+    conn.execute(sql.SQL("GRANT SELECT (msg_id, enqueued_at) ON {} TO refold_observer").format(_table(sink_id)))
     # Keys are short lived: to compress them costs a page more than it saves.
     conn.execute(sql.SQL("ALTER TABLE {} ALTER COLUMN message SET STORAGE EXTERNAL").format(_table(sink_id)))
 
@@ -80,7 +86,7 @@ def purge(conn: psycopg.Connection, sink_id: int) -> None:
         conn.execute(sql.SQL("DELETE FROM {}").format(_table(sink_id)))
 
 
-def read(conn: psycopg.Connection, sink_id: int, columns: Sequence[str], most: int) -> Keys:
+def read(conn: psycopg.Connection, sink_id: int, passed: int, columns: Sequence[str], most: int) -> Keys:
     """Return the keys of the oldest messages.
 
     The lease of the sink excludes other deliverers, so that no message is marked as read: with an update for every
@@ -89,11 +95,13 @@ def read(conn: psycopg.Connection, sink_id: int, columns: Sequence[str], most: i
     Args:
         conn: a transaction in REPEATABLE READ, so that the keys are of the same moment as the rows.
         sink_id: the sink.
+        passed: number of the last message that was delivered.
         columns: the columns of the key.
         most: most messages to read.
     """
     found = conn.execute(
-        sql.SQL("SELECT msg_id FROM {} ORDER BY msg_id LIMIT %s").format(_table(sink_id)), (most + 1,)
+        sql.SQL("SELECT msg_id FROM {} WHERE msg_id > %s ORDER BY msg_id LIMIT %s").format(_table(sink_id)),
+        (passed, most + 1),
     ).fetchall()
     ids = [int(one) for (one,) in found[:most]]
     lists = [sql.SQL("jsonb_array_elements(q.message -> 'key' -> {})").format(sql.Literal(name)) for name in columns]
@@ -121,26 +129,31 @@ def delete(conn: psycopg.Connection, sink_id: int, messages: Sequence[int]) -> N
         conn.execute("SELECT count(*) FROM pgmq.delete(%s, %s::bigint[])", (queue(sink_id), list(messages)))
 
 
-def waits(conn: psycopg.Connection, sink_id: int) -> bool:
-    """Return whether a sink has a message."""
-    return conn.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(_table(sink_id))).rowcount > 0
+def waits(conn: psycopg.Connection, sink_id: int, passed: int) -> bool:
+    """Return whether a sink has a message; `passed` is the number of the last that was delivered."""
+    query = sql.SQL("SELECT FROM {} WHERE msg_id > %s ORDER BY msg_id LIMIT 1").format(_table(sink_id))
+    return conn.execute(query, (passed,)).rowcount > 0
 
 
-def backlog(conn: psycopg.Connection, sink_id: int, most: int = 100_000) -> Backlog:
+def backlog(conn: psycopg.Connection, sink_id: int, passed: int, most: int = 100_000) -> Backlog:
     """Return what waits for a sink.
 
     Args:
         conn: may read the queue.
         sink_id: the sink.
+        passed: number of the last message that was delivered.
         most: most messages to count.
     """
     row = one_row(
         conn,
         sql.SQL(
-            "SELECT (SELECT count(*) FROM (SELECT FROM {0} LIMIT %s) AS q), pg_total_relation_size({1}::regclass),"
-            " (SELECT extract(epoch FROM clock_timestamp() - enqueued_at)::float8 FROM {0} ORDER BY msg_id LIMIT 1)"
+            "SELECT (SELECT count(*)"
+            "  FROM (SELECT FROM {0} WHERE msg_id > %(passed)s ORDER BY msg_id LIMIT %(most)s) AS q),"
+            " pg_total_relation_size({1}::regclass),"
+            " (SELECT extract(epoch FROM clock_timestamp() - enqueued_at)::float8 FROM {0}"
+            "  WHERE msg_id > %(passed)s ORDER BY msg_id LIMIT 1)"
         ).format(_table(sink_id), sql.Literal(f"pgmq.q_{queue(sink_id)}")),
-        (most,),
+        {"passed": passed, "most": most},
     )
     return Backlog(int(row[0]), int(row[1]), row[2])
 
@@ -149,7 +162,7 @@ def send(conn: psycopg.Connection, sink_id: int, columns: Sequence[str], rows: s
     """Send keys to the queue of a sink; return the number of messages.
 
     Args:
-        conn: the transaction that changes the rows, under the build's lock; or any other, to have rows given again.
+        conn: the transaction that changes the rows, or that wants rows given again, under the build's lock.
         sink_id: the sink.
         columns: the columns of the key.
         rows: a query with the columns slice and key, a jsonb object.

@@ -84,6 +84,26 @@ def pressure(conn: psycopg.Connection) -> Pressure:
     return Pressure(tuple(found))
 
 
+def lag(conn: psycopg.Connection) -> tuple[float, str | None]:
+    """Return the age of the oldest event that a live metric lacks, in seconds, and the metric.
+
+    A metric that fails is left out: it would hold everything up.
+
+    Args:
+        conn: acts as refold_worker.
+    """
+    row = conn.execute(
+        """
+        SELECT greatest(extract(epoch FROM clock_timestamp() - o.recorded_at), 0)::float8, b.projection
+        FROM refold.builds_now AS b
+        CROSS JOIN LATERAL refold.oldest_unread(b.done, b.target, b.progress_txid, b.progress_position) AS o
+        WHERE b.state = 'live' AND b.failing IS NULL
+        ORDER BY o.recorded_at LIMIT 1
+        """
+    ).fetchone()
+    return (0.0, None) if row is None else (row[0], row[1])
+
+
 def record(conn: psycopg.Connection, signals: Iterable[tuple[str, Level, float, float, float | None]]) -> None:
     """Record what was measured, and remove the signals that no longer are.
 

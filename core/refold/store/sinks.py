@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.rows import class_row
 
-from refold.errors import InputError, NotInstalled
+from refold.errors import InputError
 from refold.model.sink.state import SinkState, collapsed, paused, switched
 from refold.postgres.rows import one_row
+from refold.store.schema.installed import insist_on
 from refold.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 _STATE = ", ".join(field.name for field in fields(SinkState))
 KEEP = 100
 """States of a sink that a cleaning keeps."""
-
 
 Step = Callable[[SinkState, datetime], SinkState | None]
 """step(state, now): the next state, or None to stay."""
@@ -56,8 +56,7 @@ class Sink:
 
 def insist_on_tables(conn: psycopg.Connection) -> None:
     """Raise NotInstalled if the database is of a version without sinks."""
-    if conn.execute("SELECT to_regclass('refold.sinks')").fetchone() == (None,):
-        raise NotInstalled("the schema is older than this version of refold", remedy="Run `refold migrate`.")
+    insist_on(conn, "refold.sinks")
 
 
 def every(conn: psycopg.Connection, *, definitions: bool = True) -> list[Sink]:
@@ -262,6 +261,12 @@ def checksums(conn: psycopg.Connection, sink_id: int) -> dict[int, tuple[int, in
     return {int(one): None if count is None else (int(count), int(hash_)) for one, count, hash_ in rows}
 
 
+def unknown_slices(conn: psycopg.Connection, sink_id: int) -> set[int]:
+    """Return the slices of which it is not known what the receiver has confirmed."""
+    rows = conn.execute("SELECT slice FROM refold.sink_checksums WHERE sink_id = %s AND rows IS NULL", (sink_id,))
+    return {int(one) for (one,) in rows.fetchall()}
+
+
 def confirm(conn: psycopg.Connection, sink_id: int, slices: Sequence[tuple[int, int | None, int | None]]) -> None:
     """Record checksums of slices as confirmed: slice, rows, hash; without rows and hash they are not known."""
     with conn.cursor() as cursor:
@@ -273,7 +278,9 @@ def confirm(conn: psycopg.Connection, sink_id: int, slices: Sequence[tuple[int, 
             """,
             [(sink_id, *one) for one in slices],
         )
-    conn.execute("DELETE FROM refold.sink_checksums WHERE sink_id = %s AND rows = 0 AND hash = 0", (sink_id,))
+    empty = [number for number, rows, hash_ in slices if rows == 0 and hash_ == 0]
+    if empty:
+        conn.execute("DELETE FROM refold.sink_checksums WHERE sink_id = %s AND slice = ANY (%s)", (sink_id, empty))
 
 
 def differing(conn: psycopg.Connection, sink_id: int, build_id: int) -> list[int]:

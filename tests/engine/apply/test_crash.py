@@ -13,7 +13,7 @@ import pytest
 from refold import Log
 from refold.engine.reconcile.heal import heal
 from refold.postgres.connect import connect
-from refold.postgres.failpoints import POINTS
+from refold.postgres.failpoints import PAGE_POINTS
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import find, kept, lock
 from refold.store.builds.compiled import Compiler
@@ -22,11 +22,6 @@ from tests.support.processes import deploying, rebuilding, worker
 from tests.support.sessions import advisory_locks, pids
 from tests.support.waiting import wait_until
 
-PAGE_POINTS = [
-    point
-    for point in POINTS
-    if not point.startswith(("backfill", "group", "load", "recover", "sink")) and point != "views"
-]
 KILLED = -signal.SIGKILL
 
 

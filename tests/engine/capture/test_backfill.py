@@ -16,6 +16,8 @@ from refold.errors import InputError
 from refold.postgres.connect import connect as connect_as
 from refold.store import captures as store
 from tests.support.capturing import ORDERS, Captured, Connection
+from tests.support.making import small_segments
+from tests.support.purging import chill_all, purge
 from tests.support.waiting import wait_until
 
 FILL = "INSERT INTO shop.orders (id, status) SELECT n, 'old' FROM generate_series(1, %s) AS n"
@@ -48,6 +50,28 @@ def test_a_repeated_backfill_adds_nothing(captured: Captured, admin: Connection)
     assert (again.seen, again.added) == (10, 0)
     assert captured.ids() == before
     assert captured.rejected() == []
+
+
+def test_a_row_whose_event_was_purged_gets_no_second_one(
+    captured: Captured, admin: Connection, database_url: str
+) -> None:
+    small_segments(admin, 16_384)
+    admin.execute(FILL, (10,))
+    captured.deploy(orders=ORDERS)
+    admin.execute("INSERT INTO shop.orders (id) VALUES (11), (12)")
+    assert captured.backfill().added == 10
+    admin.execute("SELECT setval('refold.events_position', 16384, false)")
+    admin.execute("INSERT INTO shop.orders (id) VALUES (13)")
+    purge(admin)
+    with connect_as(database_url, "refold_worker", autocommit=True) as worker:
+        chill_all(worker)
+    again = captured.backfill()
+    assert (again.seen, again.added) == (13, 0)
+    # A row that is not there any more was inserted once more since; the backfill of the first life stays refused.
+    admin.execute("DELETE FROM shop.orders WHERE id = 11")
+    admin.execute("INSERT INTO shop.orders (id) VALUES (11)")
+    assert captured.backfill().added == 0
+    assert captured.inserts() == [11, 13]
 
 
 def test_a_bad_row_is_set_aside_once(captured: Captured, admin: Connection) -> None:

@@ -13,6 +13,7 @@ from refold import append
 from refold.service.worker.listener import KEY
 from refold.store import captures as store
 from tests.conftest import ServerUnderTest
+from tests.support import contracts
 from tests.support.capturing import ORDERS, Captured, Connection
 from tests.support.logins import login
 
@@ -584,3 +585,19 @@ def test_writers_do_not_wait_for_each_other(
     two.commit()
     one.commit()
     assert captured.inserts() == [1, 2]
+
+
+def test_rows_that_break_a_contract_are_set_aside(captured: Captured, admin: Connection) -> None:
+    """An enforced contract refuses the event, and never the application's write."""
+    captured.deploy(orders=ORDERS)
+    small = {"type": "object", "properties": {"share": {"type": "number", "exclusiveMaximum": 100}}}
+    contracts.register(admin, small, action="order new")
+    for rows in (1, 3, 30):
+        admin.execute("DELETE FROM shop.orders")
+        admin.execute(
+            "INSERT INTO shop.orders (id, amount) SELECT n, 10 - 9 * (n %% 2) FROM generate_series(1, %s) AS n", (rows,)
+        )
+        assert admin.execute("SELECT count(*) FROM shop.orders").fetchone() == (rows,)
+    assert captured.inserts() == sorted([2, *range(2, 31, 2)])
+    reasons = {reason for _, reason in captured.rejected()}
+    assert reasons == {"share: must be a number below 100, not 100.0000000000000000 (contract order new v1)"}

@@ -9,19 +9,13 @@ import pytest
 
 from refold.engine.apply.page import CAREFUL, apply_next_page, apply_page
 from refold.errors import BuildError
-from refold.postgres.failpoints import POINTS
+from refold.postgres.failpoints import PAGE_POINTS
 from refold.store.builds.build import by_id, lock
 from refold.store.incidents import find as incidents
 from tests.support.live import make_live
 from tests.support.processes import worker
 
 from .prices import FAILING, FOLDER, Prices
-
-PAGE_POINTS = [
-    point
-    for point in POINTS
-    if not point.startswith(("backfill", "group", "load", "recover", "sink")) and point != "views"
-]
 
 
 def test_the_others_are_applied_and_the_others_never_notice(prices: Prices) -> None:

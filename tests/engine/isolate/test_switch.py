@@ -87,6 +87,7 @@ def test_a_candidate_that_was_changed_by_hand_is_healed_before_it_is_shown(price
     assert prices.wrong() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["buyers", "dearest", "graded", "paid", "sums"])
 def test_a_switch_that_meets_an_event_that_fails(prices: Prices, name: str) -> None:
     """A build that was retired in the middle of a run first ends that one, and is behind after it."""

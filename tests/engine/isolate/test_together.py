@@ -56,6 +56,7 @@ def tell(shop: Prices, metadata: Sequence[Mapping[str, object]], prefix: str = "
         ])  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "metadata"),
     [("ratio", TOGETHER), ("huge", TOO_LARGE), ("distinct_huge", TOO_LARGE)],

@@ -28,7 +28,7 @@ from tests.support.waiting import wait_until
 
 from .test_tampering import CASES, by_kind, readers_of, rounds
 
-pytestmark = pytest.mark.live("shop")
+pytestmark = [pytest.mark.live("shop"), pytest.mark.slow]
 
 
 def disagreeing(shop: Shop) -> dict[str, list[int]]:

@@ -37,6 +37,8 @@ from tests.support.processes import deploying, recovering
 from tests.support.restored import EARLY, FAR, LAG, LATE, Dumps, append
 from tests.support.tampering import tamper
 
+SCHEMAS = "refold, refold_builds, refold_captures, refold_backfill, metrics, metrics_canary, pgmq"
+"""Everything of refold's in a database."""
 RECOVER_POINTS = [point for point in POINTS if point.startswith("recover_")]
 
 
@@ -172,7 +174,7 @@ def test_a_cluster_that_is_further_on_keeps_the_cursors(dumps: Dumps) -> None:
         advance(server, 2 * FAR)
         url = server.url
         with superuser(url) as admin:
-            admin.execute("DROP SCHEMA refold, refold_builds, refold_captures, metrics, pgmq CASCADE")
+            admin.execute(f"DROP SCHEMA {SCHEMAS} CASCADE".encode())
         restore(dumps.late, url)
         refused(url)
         with superuser(url) as conn, superuser(dumps.url) as before:
@@ -191,7 +193,7 @@ def test_an_old_transaction_of_the_new_cluster_is_waited_for(dumps: Dumps, kind:
     with cluster() as server:
         url = server.url
         with superuser(url) as admin:
-            admin.execute("DROP SCHEMA refold, refold_builds, refold_captures, metrics, pgmq CASCADE")
+            admin.execute(f"DROP SCHEMA {SCHEMAS} CASCADE".encode())
         with psycopg.connect(url) as early:
             early.execute("SELECT pg_current_xact_id()")
             advance(server, 2 * FAR)
@@ -401,9 +403,14 @@ def test_killed_at_any_point_it_is_run_again(restored: str, points: list[str]) -
         with recovering(restored, SHOP, env={"REFOLD_CRASH_AT": point}) as process:
             assert process.wait(60) == -9, process.communicate()[1]
         refused(restored)
+    with psycopg.connect(restored, autocommit=True) as conn:
+        conn.execute("INSERT INTO refold.traces VALUES ('3', 1, 1, 1, gen_random_uuid(), 1)")
     # Where transaction ids have meanwhile passed all the old ones, what was begun is completed all the same.
     report = bring_back(restored)
     assert report.survey.decision.strategy == "rewrite"
+    with psycopg.connect(restored, autocommit=True) as conn:
+        # Another transaction may get this id.
+        assert conn.execute("SELECT FROM refold.traces").rowcount == 0
     lawful(restored, LATE + LAG + 5)
     with acting(restored) as conn:
         assert [incident.resolved_by for incident in incidents(conn)] == ["refold recover"]
@@ -574,7 +581,7 @@ def test_a_restored_log_with_another_log_behind_it(restored: str, dumps: Dumps) 
     with cluster() as server:
         url = server.url
         with superuser(url) as admin:
-            admin.execute("DROP SCHEMA refold, refold_builds, refold_captures, metrics, pgmq CASCADE")
+            admin.execute(f"DROP SCHEMA {SCHEMAS} CASCADE".encode())
         restore(dump(restored), url)
         refused(url)
         bring_back(url)

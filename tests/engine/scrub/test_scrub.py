@@ -27,7 +27,7 @@ EVENTS = 10
 
 @pytest.fixture
 def worker(database_url: str, connect: Callable[..., Connection]) -> Iterator[Connection]:
-    """A worker's connection to a log of three and a half segments and slices; a slice ends one position earlier."""
+    """A worker's connection to a log of three and a half segments, of a slice each."""
     owner = connect(autocommit=True)
     small_segments(owner, SLICE)
     for number in range(4):
@@ -148,7 +148,7 @@ def test_coordinates_are_in_the_figures_of_a_sealed_slice(worker: Connection, da
 
 
 def test_a_segment_that_is_gone(worker: Connection, damage: Callable[..., int]) -> None:
-    name = f"refold.events_{1 + SLICE:015}"
+    name = f"refold.events_{SLICE:015}"
     seal_all(worker)
     damage(f"DROP TABLE {name}")
     found = scrub(worker)

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refold.model.event.exact_json import metadata_json, parse_json_line, readable
+from refold.model.event.exact_json import document, metadata_json, parse_json_line, readable, readable_exactly
 
 numbers = st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
 
 
+@pytest.mark.slow
 @given(numbers)
 def test_numbers_keep_value_and_digits(text: str) -> None:
     """The value, and the digits after the point, which jsonb keeps too: 1.10 is not written as 1.1."""
@@ -20,6 +21,20 @@ def test_numbers_keep_value_and_digits(text: str) -> None:
     as_read, as_written = Decimal(text), Decimal(written)
     assert as_written == as_read
     assert after_point(as_written) == after_point(as_read)
+
+
+@given(numbers)
+def test_readers_see_each_digit(text: str) -> None:
+    """Of what jsonb stores: it knows no exponent."""
+    stored = f"{Decimal(text):f}"
+    written = document({"a": [readable_exactly(stored)]}, str, indent=2)
+    assert Decimal(json.loads(written, parse_float=str, parse_int=str)["a"][0]) == Decimal(stored)
+    assert stored in written or Decimal(text).adjusted() > 1000 or Decimal(text) == 0
+
+
+def test_numbers_that_json_has_no_form_for_are_texts() -> None:
+    tiny = Decimal("1e-1001")
+    assert document([Decimal("NaN"), Decimal("1.10"), tiny, "1.10"], str) == f'["NaN", 1.10, "{tiny}", "1.10"]'
 
 
 def after_point(number: Decimal) -> int:

@@ -217,6 +217,7 @@ def calls(conn: psycopg.Connection[Any]) -> dict[str, set[str]]:
     return made
 
 
+@pytest.mark.slow
 def test_no_function_hides_a_column(worker: psycopg.Connection[Any], database_url: str, tmp_path: Path) -> None:
     accepted = []
     for call, read in calls(worker).items():

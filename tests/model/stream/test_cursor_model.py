@@ -537,11 +537,13 @@ MUTANTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rules", "hazards", "histories"), MUTANTS)
 def test_a_broken_rule_is_found(rules: Rules, hazards: Hazards, histories: int) -> None:
     assert next(violations(rules, hazards, histories), None) is not None
 
 
+@pytest.mark.slow
 def test_the_superset_test_is_what_keeps_the_cursor_of_a_stale_look() -> None:
     """Lock and look in one statement: with the test only old values are wrong, without it cursors too."""
     stale = Rules(look_before_lock=True)
@@ -550,6 +552,7 @@ def test_the_superset_test_is_what_keeps_the_cursor_of_a_stale_look() -> None:
     assert any(" goes backwards " in text for text in violations(worse, QUIET, 500))
 
 
+@pytest.mark.slow
 def test_the_cap_is_what_makes_unlogged_aborts_harmless() -> None:
     """On a server that logs each abort, as Postgres does, the weaker rule holds through crashes too."""
     logged = replace(ANYTHING, unlogged_abort=False)

@@ -108,6 +108,7 @@ def test_what_comes_very_late_is_worth_reading_it(database_url: str, conn: psyco
     assert wrong(database_url, folder, {}) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_comes_in_whatever_order(database_url: str, conn: psycopg.Connection, folder: Path, seed: int) -> None:
     """Two users with long histories and some with short ones; late events, ties, and pages of all sizes."""

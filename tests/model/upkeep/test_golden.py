@@ -16,7 +16,7 @@ from refold.model.sql_text import EVERYTHING
 from refold.model.stream.page_sql import LOG_STREAM, Stream
 from refold.model.upkeep import recompute
 from refold.model.upkeep.generate import generate
-from refold.model.upkeep.statements import Relation, Statements
+from refold.model.upkeep.statements import Base, Relation, Statements
 from refold.model.upkeep.transform import statements as transform_statements
 from tests.support.law import project
 
@@ -49,7 +49,7 @@ def generated(name: str) -> str:
     else:
         statements = transform_statements(definition.transform, stream, f"{name}__1")
     sections = [f"-- {name}: {definition.plan.upkeep}, because: {definition.plan.because}"]
-    sections += [f"-- {heading}\n{sql};" for heading, sql in _sections(statements)]
+    sections += [f"-- {heading}\n{sql};" for heading, sql in (*_sections(statements), *_with_a_base(name, stream))]
     if definition.plan.upkeep == "recompute":
         sections.append(
             f"-- the key's index on the stream\n{recompute.key_index(definition.plan, stream, 'key_index')};"
@@ -60,8 +60,15 @@ def generated(name: str) -> str:
 def _sections(statements: Statements) -> Iterator[tuple[str, str]]:
     for field in fields(statements):
         value = getattr(statements, field.name)
+        if isinstance(value, Base):
+            yield from _base(value)
+            continue
         if isinstance(value, bool) or not value or (field.name == "load_next" and value == statements.load):
             continue  # No statement, or every step is like the first.
+        if callable(value):
+            told = {"folded": "rows with the events in `arriving`", "standing": "rows of purged events, of `another`"}
+            yield told[field.name], value("arriving" if field.name == "folded" else "another")
+            continue
         for one in (value,) if isinstance(value, str) else value:
             if isinstance(one, Relation):
                 yield f"audit of {one.table}", one.differences(EVERYTHING, EVERYTHING)
@@ -69,6 +76,26 @@ def _sections(statements: Statements) -> Iterator[tuple[str, str]]:
                 yield f"healing of {one.table}: insert", one.insert()
             else:
                 yield field.name, one
+
+
+def _base(base: Base) -> Iterator[tuple[str, str]]:
+    yield from (("base: create", one) for one in base.create)
+    yield "base: fold the events in `arriving`", base.fold("arriving")
+    yield "base: undo", base.undo
+    yield "base: settle", base.settle
+    yield "base: copy that of `another`", base.copy("another")
+    yield from (("base: load", one) for one in base.load)
+
+
+def _with_a_base(name: str, stream: Stream) -> Iterator[tuple[str, str]]:
+    """What differs once events have left the log."""
+    definition = project()[name]
+    if stream.ordinal or definition.plan.upkeep not in ("facts", "merge", "members"):
+        return
+    statements = generate(definition.plan, stream, f"{name}__1", based=True)
+    for relation in statements.relations:
+        yield f"with a base: audit of {relation.table}", relation.differences(EVERYTHING, EVERYTHING)
+        yield f"with a base: healing of {relation.table}: insert", relation.insert()
 
 
 @pytest.mark.parametrize("name", SHOWN)

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.support import contracts
 from tests.support.door import Served
 from tests.support.making import rejected
 
@@ -57,6 +58,17 @@ def test_a_bad_event_never_costs_its_neighbours(door: Served, admin: Connection)
     assert door.post([event("a"), event("c")]).status == 200
     assert door.post([7, "x"]).status == 422
     assert door.post([]).status == 200
+
+
+def test_contracts_hold_here_too(door: Served, admin: Connection) -> None:
+    contracts.register(admin)
+    purchases = [event(f"e{amount}", action="purchase", metadata={"amount": amount}) for amount in (1, "9")]
+    alone = door.post(purchases[1])
+    assert (alone.status, alone.body["answer"], alone.body["detail"]) == (422, "invalid", contracts.REASON)
+    reply = door.post(purchases)
+    assert (reply.status, reply.body["accepted"], reply.body["invalid"]) == (207, 1, 1)
+    assert [(one["index"], one["reason"]) for one in reply.body["problems"]] == [(1, contracts.REASON)]
+    assert stored(admin) == ["e1"]
 
 
 def test_each_answer_of_a_batch_can_be_asked_for(door: Served) -> None:

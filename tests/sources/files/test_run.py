@@ -217,5 +217,5 @@ def test_the_next_batch_of_a_file_is_made_while_one_is_stored(
 
 def test_a_pipe_is_read_without_a_thread(run: ByRow, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that waits for a pipe could not be interrupted."""
-    monkeypatch.setattr("refold.sources.files.run._ahead", None)
+    monkeypatch.setattr("refold.sources.files.run.ahead", None)
     assert run(table(25)) == Tally(received=25, stored=25)

@@ -313,3 +313,33 @@ def test_burned_slices_fill_no_table(admin: Connection, database_url: str) -> No
             f" SELECT txid, {300 << POSITION_BITS}, 'forged', action, ts FROM refold.events LIMIT 1",
         )
         assert {one.fault for one in scrub(worker).damage} == {"checksums", "unknown"}
+
+
+@pytest.mark.parametrize("size", [1 << 20, 1_000_000, 1 << POSITION_BITS, 20_000])
+@pytest.mark.parametrize("cut", [None, 1_000_001, 9_999], ids=["new", "old", "odd"])
+def test_new_segments_end_where_slices_end(admin: Connection, size: int, cut: int | None) -> None:
+    """Then the checksums of a segment are those of its slices. Old segments cut slices, and stay as they are."""
+    for (segment,) in admin.execute("SELECT segment::text FROM refold.segments").fetchall():
+        admin.execute(f"DROP TABLE {segment}".encode())
+    if cut is not None:
+        admin.execute("SELECT refold.create_segment(1, %s)", (cut,))
+    admin.execute("UPDATE refold.settings SET segment_size = %s", (size,))
+    for _ in range(4):
+        admin.execute("SELECT setval('refold.events_position', greatest(1, refold.log_end() - 1))")
+        admin.execute("SELECT refold.ensure_segments()")
+    cuts = ranges(admin)
+    assert [lower for lower, _ in cuts[1:]] == [upper for _, upper in cuts[:-1]]
+    new = cuts if cut is None else cuts[1:]
+    assert all(upper % (1 << POSITION_BITS) == 0 and upper - lower >= size - 1 for lower, upper in new)
+    append(admin, events(10))
+    assert len(stored(admin)) == 10
+
+
+def test_a_new_deployment_has_segments_of_whole_slices(admin: Connection) -> None:
+    assert admin.execute("SELECT segment_size FROM refold.settings").fetchone() == (1 << 20,)
+    assert ranges(admin)[:2] == [(1, 1 << 20), (1 << 20, 2 << 20)]
+
+
+def test_a_segment_is_made_by_the_owner_only(producer: Connection) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        producer.execute("SELECT refold.create_segment(90000000, 90000001)")

@@ -11,12 +11,13 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg.adapt import PyFormat, Transformer
 from psycopg.types.json import Jsonb
 
 from refold.model.event.exact_json import metadata_json
 from refold.model.projection.failure import FunctionFailed
 from refold.model.projection.json_form import is_structure, json_form
-from refold.model.stream.copy_text import NULL, escaped
+from refold.model.stream.copy_text import NULL, escaped, unescaped
 
 TOGETHER = 500
 """Rows that are sent to COPY at once."""
@@ -91,6 +92,27 @@ def write_rows(conn: psycopg.Connection, copy_statement: str, rows: Iterable[tup
             if len(lines) >= TOGETHER:
                 _flush(copy, lines)
         _flush(copy, lines)
+
+
+def texts(conn: psycopg.Connection, row: tuple[Any, ...]) -> list[str | None]:
+    """Return the values of a row as `write_rows` writes them, in Postgres' text form; None is NULL.
+
+    Raises:
+        FunctionFailed: a value has no text.
+    """
+    return [_text(conn, value) for value in row]
+
+
+def _text(conn: psycopg.Connection, value: Any) -> str | None:
+    try:
+        written = _TEXT[type(value)](value)
+        return None if written == NULL else unescaped(written)
+    except KeyError:
+        known = _known(value)
+        dumped = Transformer(conn).get_dumper(known, PyFormat.TEXT).dump(known)
+        return None if dumped is None else bytes(dumped).decode()
+    except Exception as error:
+        raise FunctionFailed(error) from error
 
 
 def _write(copy: psycopg.Copy, row: tuple[Any, ...]) -> None:

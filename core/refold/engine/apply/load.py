@@ -10,14 +10,18 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import psycopg
 
+from refold.engine.apply import archived
 from refold.engine.apply.page import Apply, upstream_cursor, write_isolating_failures, write_read
+from refold.engine.archive.sources import PORTION, Sources
 from refold.engine.isolate.by_key import culprits_of_keys
 from refold.engine.isolate.prefix import first_culprit
 from refold.engine.isolate.search import Culprit, Portion, sift
+from refold.engine.purge.start import start
 from refold.model.stream.cursor import EMPTY, Cursor, Key, Read
 from refold.model.stream.page_sql import LOG_TABLE
 from refold.model.stream.parameters import LAST, cursor_parameters, read_parameters
@@ -28,7 +32,7 @@ from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import BY_KEY, Build, by_id, lock, move
 from refold.store.builds.checksums import take
-from refold.store.builds.compiled import CompiledBuild
+from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import DeadLetterBudget, excluded_event_ids, quarantine
 from refold.store.builds.first_load import start_over
 
@@ -57,8 +61,26 @@ class Loaded:
     total: int
 
 
+@dataclass(frozen=True, slots=True)
+class Thaw:
+    """What a load needs to read purged events.
+
+    Args:
+        compiler: makes the SQL that reads thawed events.
+        sources: reads the archive.
+    """
+
+    compiler: Compiler
+    sources: Sources
+
+
 def load_step(
-    conn: psycopg.Connection, compiled: CompiledBuild, *, step: int = STEP, bucket: int = BUCKET
+    conn: psycopg.Connection,
+    compiled: CompiledBuild,
+    *,
+    step: int = STEP,
+    bucket: int = BUCKET,
+    thaw: Thaw | None = None,
 ) -> Loaded | None:
     """Do the next step of a build's first load, in a transaction of its own.
 
@@ -67,26 +89,28 @@ def load_step(
         compiled: the build's SQL.
         step: most rows of the stream in the step, for kinds of upkeep that read it in order.
         bucket: rows of the stream in each hash range of the key, for the other kinds.
+        thaw: reads purged events, for a build that needs them and has nobody to take its base from.
 
     Returns:
         The outcome; None if another worker holds the build, or its upstream is not loaded yet.
 
     Raises:
         BuildError: too many events of the build fail.
+        Unreadable: the archive does not have purged events as it was proved to.
     """
     try:
-        return _load_step(conn, compiled, step, bucket, careful=False)
+        return _load_step(conn, compiled, step, bucket, thaw, careful=False)
     except Exception as error:
         if not caused_by_event(error):
             raise
         failure = error
     if compiled.plan.upkeep in BY_KEY:
         return _quarantine_culprits(conn, compiled, failure)
-    return _load_step(conn, compiled, step, bucket, careful=True)
+    return _load_step(conn, compiled, step, bucket, thaw, careful=True)
 
 
 def _load_step(
-    conn: psycopg.Connection, compiled: CompiledBuild, step: int, bucket: int, *, careful: bool
+    conn: psycopg.Connection, compiled: CompiledBuild, step: int, bucket: int, thaw: Thaw | None, *, careful: bool
 ) -> Loaded | None:
     with conn.transaction():
         build = _locked(conn, compiled)
@@ -97,7 +121,16 @@ def _load_step(
         total = _estimate(conn, compiled)
         dead = excluded_event_ids(conn, build)
         plan_freely(conn)
-        if compiled.plan.upkeep in BY_KEY:
+        archive = None if thaw is None else archived.left(conn, build)
+        if build.based and not build.load_step and archive is None:
+            start(conn, compiled, build)
+        if archive is not None and thaw is not None:
+            part = partial(_load_part, conn, build, dead, careful)
+            run = Cursor(EMPTY, target)
+            most = PORTION if compiled.transform else step
+            events = archived.load(conn, thaw.compiler, thaw.sources, build, archive, run, most, part)
+            cursor, finished, total = run, False, total + archive.total
+        elif compiled.plan.upkeep in BY_KEY:
             events, cursor, finished = _load_bucket(conn, compiled, build, Cursor(EMPTY, target), total, bucket, dead)
         else:
             run = Cursor(EMPTY, target, build.cursor.progress)
@@ -114,7 +147,7 @@ def _load_step(
                 conn.execute(index.encode())
             # Only the table that analysts query: no plan uses the statistics of the sets behind it.
             conn.execute(f"ANALYZE {compiled.statements.relations[0].table}".encode())
-            take(conn, compiled.build_id, compiled.statements.relations)
+            take(conn, compiled.build_id, compiled.statements.kept)
             # Read the dead letters again: this step may have added some.
             reads.take(
                 conn, compiled, cursor_parameters(cursor, excluded_event_ids(conn, by_id(conn, compiled.build_id)))
@@ -131,10 +164,28 @@ def _load_step(
     return Loaded(events, finished, total)
 
 
+def _load_part(
+    conn: psycopg.Connection,
+    build: Build,
+    dead: list[str],
+    careful: bool,
+    compiled: CompiledBuild,
+    run: Cursor,
+    rows: int,
+) -> tuple[int, Cursor, bool]:
+    """Load the next rows of thawed events."""
+    if compiled.transform is not None:
+        apply = write_isolating_failures if careful else write_read
+        return _load_function(conn, compiled, build, run, TRANSFORM_STEP, apply)
+    if careful:
+        return _load_carefully(conn, compiled, build, run, rows, dead)
+    return _load_range(conn, compiled, run, rows, rows, dead)
+
+
 def _locked(conn: psycopg.Connection, compiled: CompiledBuild) -> Build | None:
     """Lock a build and return it; None if it is loaded, held by another worker, or its upstream is not ready."""
     build = lock(conn, compiled.build_id)
-    if build is None or build.loaded or build.upstream_id != compiled.upstream_id:
+    if build is None or build.loaded or build.upstream_id != compiled.upstream_id or build.based != compiled.based:
         return None
     if build.upstream_id is not None and not by_id(conn, build.upstream_id).loaded:
         return None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import psycopg
 
+from refold import tracing
 from refold.engine.apply.copy_rows import write_rows
 from refold.engine.apply.decoding import decoded
 from refold.engine.isolate.search import Culprit, Portion, sift
@@ -28,6 +29,7 @@ from refold.postgres.sqlstate import caused_by_event
 from refold.store.builds.build import BY_KEY, Build, Locked, by_id, lock, move
 from refold.store.builds.compiled import CompiledBuild
 from refold.store.builds.dead_letters import DeadLetterBudget, excluded_event_ids, quarantine
+from refold.store.log.traces import Failed, Traced, of_page
 
 
 class Written(NamedTuple):
@@ -37,11 +39,13 @@ class Written(NamedTuple):
         events: rows of the stream.
         last: key of the last row.
         full: whether the read may have more rows: its limit in rows or in bytes was reached.
+        failed: rows that became dead letters.
     """
 
     events: int
     last: Key | None
     full: bool
+    failed: Sequence[Culprit] = ()
 
 
 Apply = Callable[[psycopg.Connection, CompiledBuild, Build, Read, int], Written]
@@ -72,12 +76,16 @@ class Applied:
         full: whether more rows may be ready now.
         last: key of the last row.
         seconds: duration of the page, with its commit.
+        traced: the sampled traces of its events.
+        failed: events that became dead letters.
     """
 
     events: int
     full: bool
     last: Key | None = None
     seconds: float = 0.0
+    traced: Traced = field(default_factory=Traced, repr=False)
+    failed: int = 0
 
 
 def apply_next_page(conn: psycopg.Connection, compiled: CompiledBuild, limit: int) -> Applied | None:
@@ -94,17 +102,24 @@ def apply_next_page(conn: psycopg.Connection, compiled: CompiledBuild, limit: in
     Raises:
         BuildError: too many events of the page fail.
     """
+    began = tracing.Moment.now()
     try:
-        return _in_transaction(conn, compiled, limit, write_read)
+        try:
+            return _in_transaction(conn, compiled, limit, write_read)
+        except Exception as error:
+            if not caused_by_event(error):
+                raise
+        # Start the page again: so a page without failing events costs nothing extra.
+        return _in_transaction(conn, compiled, min(limit, CAREFUL), write_isolating_failures)
     except Exception as error:
-        if not caused_by_event(error):
-            raise
-    # Start the page again: so a page without failing events costs nothing extra.
-    return _in_transaction(conn, compiled, min(limit, CAREFUL), write_isolating_failures)
+        if tracing.environment.ON:
+            tracing.consumed(began, _consumed(compiled, Applied(0, full=False)), error)
+        raise
 
 
 def _in_transaction(conn: psycopg.Connection, compiled: CompiledBuild, limit: int, apply: Apply) -> Applied | None:
     started = time.perf_counter()
+    began = tracing.Moment.now()
     with conn.transaction():
         build = lock(conn, compiled.build_id)
         # A promote may have moved the build to another upstream since `compiled` was made. With the new cursor and
@@ -114,7 +129,26 @@ def _in_transaction(conn: psycopg.Connection, compiled: CompiledBuild, limit: in
         failpoint("locked")
         applied = apply_page(conn, compiled, build, limit, apply=apply)
     failpoint("committed")
+    if tracing.environment.ON and (applied.events or applied.failed):
+        # Only now: a page that was rolled back must leave no span.
+        tracing.consumed(began, _consumed(compiled, applied, build))
     return replace(applied, seconds=time.perf_counter() - started)
+
+
+def _consumed(compiled: CompiledBuild, applied: Applied, build: Build | None = None) -> tracing.Consumed:
+    plan = compiled.plan
+    return tracing.Consumed(
+        "apply",
+        plan.name if build is None else build.projection,
+        plan.stream,
+        {"refold.upkeep": plan.upkeep, "refold.build": compiled.build_id},
+        applied.events,
+        applied.traced.contexts,
+        # Whoever asks when an event could be seen means the build that analysts see.
+        each=build is not None and build.state == "live",
+        more=applied.traced.more,
+        dead_letters=applied.failed,
+    )
 
 
 def apply_page(
@@ -142,13 +176,19 @@ def apply_page(
     if read is None:
         return Applied(0, full=False)
     failpoint("looked")
-    events, last, full = (apply or write_read)(conn, compiled, build, read, limit)
+    events, last, full, failed = (apply or write_read)(conn, compiled, build, read, limit)
     failpoint("rows")
     cursor = advance(build.cursor, read, last, full)
     if events or cursor != build.cursor:
         move(conn, build, cursor, events=events, milliseconds=(time.perf_counter() - started) * 1000)
+    traced = Traced()
+    if tracing.environment.ON and (events or failed):
+        read = replace(read, upto=last) if full else read
+        traced = of_page(
+            conn, compiled.stream, read, [Failed(one.key, tracing.error_type(one.error)) for one in failed]
+        )
     failpoint("cursor")
-    return Applied(events, full, last)
+    return Applied(events, full, last, traced=traced, failed=len(failed))
 
 
 def upstream_cursor(conn: psycopg.Connection, build: Build, *, known: Snapshot = EMPTY) -> Cursor:
@@ -220,7 +260,7 @@ def write_isolating_failures(
     _prepare(conn, compiled, read, dead)
     done = sift(len(rows), attempt=attempt, blame=blame, enough=Portion(culprits).enough)
     quarantine(conn, build, culprits, beyond=budget.beyond)
-    return Written(done, rows[done - 1][1], done < len(rows) or len(rows) >= limit)
+    return Written(done, rows[done - 1][1], done < len(rows) or len(rows) >= limit, culprits)
 
 
 def _prepare(conn: psycopg.Connection, compiled: CompiledBuild, read: Read, dead: Sequence[str]) -> None:
@@ -247,7 +287,7 @@ def stored_key(compiled: CompiledBuild, key: Key) -> Key:
 def write_all(conn: psycopg.Connection, compiled: CompiledBuild, read: Read, limit: int, dead: Sequence[str]) -> None:
     """Write all rows of a read, however many bytes they have; the arguments are those of `write_rows_of`."""
     while limit > 0:
-        events, last, full = write_rows_of(conn, compiled, read, limit, dead)
+        events, last, full, _ = write_rows_of(conn, compiled, read, limit, dead)
         if not full:
             break
         read, limit = replace(read, after=last), limit - events

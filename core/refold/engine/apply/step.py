@@ -7,8 +7,10 @@ import time
 
 import psycopg
 
-from refold.engine.apply.load import BUCKET, STEP, TRANSFORM_STEP, Loaded, load_step
+from refold import tracing
+from refold.engine.apply.load import BUCKET, STEP, TRANSFORM_STEP, Loaded, Thaw, load_step
 from refold.engine.apply.page import Applied, apply_next_page, apply_page, write_isolating_failures
+from refold.engine.archive.sources import Sources
 from refold.engine.publish.switch import NotYet, Unproved, promote
 from refold.engine.verify.trial import Unkeepable
 from refold.errors import BuildError
@@ -83,6 +85,7 @@ class StepRunner:
     def __init__(self, conn: psycopg.Connection, compiler: Compiler) -> None:
         self.conn = conn
         self.compiler = compiler
+        self._thaw = Thaw(compiler, Sources())
         self._sizes: dict[int, PageSize] = {}
         self._parts: dict[int, int] = {}
         self._again: dict[int, float] = {}
@@ -113,7 +116,21 @@ class StepRunner:
         parts = self._parts.get(build.build_id, 1)
         step = TRANSFORM_STEP if compiled.transform else STEP
         try:
-            return load_step(self.conn, compiled, step=max(1, step // parts), bucket=max(1, BUCKET // parts))
+            with tracing.work(
+                "load", build.projection, keep=False, build=build.build_id, upkeep=build.upkeep, step=build.load_step
+            ) as span:
+                loaded = load_step(
+                    self.conn,
+                    compiled,
+                    step=max(1, step // parts),
+                    bucket=max(1, BUCKET // parts),
+                    thaw=self._thaw,
+                )
+                # None: another worker does it.
+                span.keep = loaded is not None
+                if loaded is not None:
+                    span.note(events=loaded.events)
+                return loaded
         except psycopg.errors.QueryCanceled:
             log.warning("%s: a step of its first load was cancelled; trying half of it", build.table_name)
             if parts >= step:

@@ -9,6 +9,8 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from refold.engine.deployment.key_indexes import index_streams
+from refold.engine.purge import start
+from refold.engine.purge.fold import make_tables
 from refold.engine.verify.exactness import refuse_inexact
 from refold.engine.verify.readings import refuse_misread
 from refold.engine.verify.trial import Unkeepable, refuse_unkeepable
@@ -21,7 +23,7 @@ from refold.model.upkeep.transform import statements as transform_statements
 from refold.postgres.replica_identity import IDENTITY
 from refold.postgres.rows import one_row
 from refold.postgres.sqlstate import transient
-from refold.store.builds.build import Build, by_id, live
+from refold.store.builds.build import BY_KEY, Build, by_id, live
 from refold.store.builds.compiled import stream_of
 
 
@@ -94,6 +96,9 @@ def _make(conn: psycopg.Connection, definition: Definition, deployment: int, mad
         columns = refuse_misread(conn, definition, stream_of(upstream))
         definition = replace(definition, plan=definition.plan.reading(columns))
     build = _insert(conn, definition, deployment, upstream, columns)
+    if build.based and build.upkeep in BY_KEY and start.source_of(conn, build) is None:
+        # It would need the purged events of a key again with every new one.
+        raise DefinitionError(start.missing(build, build.floor), path=definition.path, remedy=start.REMEDY)
     _create(conn, definition, statements_of(definition, build, upstream))
     return build
 
@@ -138,8 +143,9 @@ def _insert(
         WITH made AS (
             INSERT INTO refold.builds
                 (projection, fingerprint, number, table_name, language, definition, upkeep, upstream_id, reads,
-                 deployment)
-            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING build_id
+                 deployment, floor)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, CASE WHEN %s THEN refold.log_floor() ELSE 1 END)
+            RETURNING build_id
         )
         INSERT INTO refold.cursors (build_id, number) SELECT build_id, 0 FROM made RETURNING build_id
         """,
@@ -154,6 +160,7 @@ def _insert(
             None if upstream is None else upstream.build_id,
             None if columns is None else list(columns),
             deployment,
+            upstream is None,
         ),
     )
     return by_id(conn, int(row[0]))
@@ -163,8 +170,8 @@ def statements_of(definition: Definition, build: Build, upstream: Build | None) 
     """Return the SQL of a build that was created from a definition."""
     stream = stream_of(upstream)
     if definition.transform is not None:
-        return transform_statements(definition.transform, stream, build.table_name)
-    return generate(definition.plan, stream, build.table_name)
+        return transform_statements(definition.transform, stream, build.table_name, based=build.based)
+    return generate(definition.plan, stream, build.table_name, based=build.based)
 
 
 def _create(conn: psycopg.Connection, definition: Definition, statements: Statements) -> None:
@@ -172,8 +179,11 @@ def _create(conn: psycopg.Connection, definition: Definition, statements: Statem
         with conn.transaction():
             for statement in (*statements.create, *statements.keys):
                 conn.execute(statement.encode(), {})
+            if statements.base is not None and statements.counted:
+                make_tables(conn, statements.base)
             for relation in statements.relations:
                 conn.execute(f"ALTER TABLE {relation.table} {IDENTITY}".encode())
+                conn.execute(f"GRANT SELECT ON {relation.table} TO refold_inspector".encode())
     except psycopg.Error as error:
         if transient(error):
             raise

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psycopg
 
+from refold.engine.deployment.contracts import ContractChange, register
 from refold.engine.deployment.create import make_builds, new_deployment, statements_of
 from refold.engine.deployment.give_up import given_up_on_errors
 from refold.engine.deployment.key_indexes import key_indexes
@@ -46,10 +47,13 @@ def deploy(
     progress: Told,
     *,
     views: Sequence[ViewFile] = (),
+    contracts: Sequence[ContractChange] = (),
     promote: bool = True,
     recreate_foreign: bool = False,
 ) -> list[Build]:
     """Build new and changed projections with their readers, then make all of them live at once; return the builds.
+
+    Contracts are registered in the transaction that creates the builds: events are judged from then on.
 
     Views of analysts go live in the same transaction, because a view file fits either the old or the new columns.
 
@@ -59,6 +63,7 @@ def deploy(
         definitions: the folder's projections, upstream first.
         progress: called after every step.
         views: the views that have a file.
+        contracts: the contracts to register.
         promote: whether to go live; False leaves the new builds beside the live ones, and the views for their switch.
         recreate_foreign: if columns change, also drop and recreate views outside `metrics`.
 
@@ -73,6 +78,7 @@ def deploy(
         for attempt in after_deadlocks():
             with attempt, conn.transaction():
                 deployment = _begin(conn, definitions, views, promote=promote, recreate_foreign=recreate_foreign)
+                register(conn, contracts)
         if deployment is None:
             apply_views(conn, views, recreate_foreign=recreate_foreign)
             return []

@@ -12,6 +12,7 @@ import psycopg
 
 from refold.engine.deployment.create import new_deployment
 from refold.engine.deployment.deploy import one_at_a_time
+from refold.engine.publish.canary_views import superseded
 from refold.engine.publish.views import dependants_of, drop_view, once_let_go, stands
 from refold.errors import BuildError
 from refold.store.builds import state
@@ -80,6 +81,7 @@ def _retire(conn: psycopg.Connection, names: Sequence[str]) -> list[Ended]:
     for one in ended:
         state.retire(conn, one.build, by=deployment)
         if one.build.state == "live":
+            superseded(conn, one.build.projection, None)
             drop_view(conn, one.build.projection)
     return ended
 

@@ -79,7 +79,9 @@ def _cause(build: Build, definition: Definition, rebuilt: Collection[str]) -> st
         return "its definition changed"
     if definition.upstream in rebuilt:
         return f"{definition.upstream} changed"
-    return "a module that it imports changed" if definition.transform is not None else "its definition changed"
+    if definition.transform is None:
+        return "its definition changed"
+    return "a module that it imports changed" + (", or an upcaster" if definition.transform.upcast else "")
 
 
 def _same(build: Build, definition: Definition) -> bool:

@@ -57,7 +57,18 @@ def go_live(
     Raises:
         BuildError: a name has no candidate, or the switch is not possible now.
     """
-    compiler = Compiler(folder)
+    return go_live_by(conn, Compiler(folder), names, progress, recreate_foreign=recreate_foreign)
+
+
+def go_live_by(
+    conn: psycopg.Connection,
+    compiler: Compiler,
+    names: Sequence[str],
+    progress: Told,
+    *,
+    recreate_foreign: bool = False,
+) -> list[Build]:
+    """Do the same with a compiler that the caller has."""
     for build in together(candidates(conn), names):
         if build.loaded:
             # No audit has covered the build while it waited beside the live one.

@@ -16,13 +16,15 @@ from psycopg import sql
 from refold.engine.deployment.create import new_deployment
 from refold.engine.deployment.deploy import one_at_a_time
 from refold.engine.deployment.drop import LOCK_WAIT_S
+from refold.engine.publish.canary_views import alone
 from refold.engine.publish.views import METRICS_SCHEMA, dependants_of, once_let_go, stands
 from refold.errors import BuildError
 from refold.model.projection.definition import Definition, check_name, load
 from refold.model.projection.files import files_named
 from refold.model.projection.former_names import as_called
-from refold.store import sinks
+from refold.store import canaries, sinks
 from refold.store.builds.build import Build, kept, lock
+from refold.store.builds.compiled import Compiler
 from refold.store.builds.lookup import known
 
 
@@ -95,6 +97,10 @@ def _rename(conn: psycopg.Connection, folder: Path, old: str, new: str) -> Renam
     renamed = plan(conn, folder, old, new)
     deployment = new_deployment(conn, "rename", promote=False)
     conn.execute("UPDATE refold.deployments SET promoted_at = now() WHERE deployment = %s", (deployment,))
+    # Of a canary that has ended: there is no candidate now.
+    if canaries.shown(conn, old):
+        alone(conn, Compiler(folder), old)
+    canaries.rename(conn, old, new)
     if stands(conn, old):
         view = sql.Identifier(METRICS_SCHEMA, old)
         conn.execute(sql.SQL("ALTER VIEW {} RENAME TO {}").format(view, sql.Identifier(new)))

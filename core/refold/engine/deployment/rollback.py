@@ -199,7 +199,7 @@ def _set_right(
 def _tampered_with(conn: psycopg.Connection, compiler: Compiler, build: Build) -> bool:
     """Compare a build with its checksums in the caller's transaction, and heal it; return whether rows differed."""
     compiled = compiler.of(conn, build)
-    written = disagreements(conn, build.build_id, compiled.statements.relations)
+    written = disagreements(conn, build.build_id, compiled.statements.kept)
     unread = reads.disagreements(conn, compiled, build, parameters_of(conn, build))
     if not written and not unread:
         return False

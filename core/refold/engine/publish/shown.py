@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import psycopg
 from psycopg import sql
 
+from refold.engine.publish.canary_views import by_reader, exposed, replace
 from refold.engine.publish.views import METRICS_SCHEMA, once_let_go, stands, switch_view
 from refold.errors import BuildError, RefoldError
 from refold.store import incidents
@@ -41,18 +42,22 @@ def is_shown(conn: psycopg.Connection, build: Build, compiler: Compiler) -> bool
     Raises:
         BuildError: the build is a transform, and this process lacks its code.
     """
-    compiled = compiler.of(conn, build)
+    canary = exposed(conn, build.projection)
+    select = compiler.of(conn, build).statements.view if canary is None else ""
     text = standing(conn, build.projection)
     if text is None:
         return False
+    if canary is not None:
+        select = by_reader(conn, compiler, build, by_id(conn, canary.build_id)).select
+    known = (build.build_id, None if canary is None else canary.build_id)
     # A temporary view for each check would leave dead rows in the catalog, every minute and for each metric.
-    if text != compiler.shown.get(build.build_id):
+    if text != compiler.shown.get(known):
         with conn.transaction(force_rollback=True):
-            conn.execute(sql.SQL("CREATE TEMPORARY VIEW refold_shown AS {}").format(sql.SQL(compiled.statements.view)))
+            conn.execute(sql.SQL("CREATE TEMPORARY VIEW refold_shown AS {}").format(sql.SQL(select)))
             made = _text(conn, sql.Identifier("pg_temp", "refold_shown"))
         if text != made:
             return False
-        compiler.shown[build.build_id] = text
+        compiler.shown[known] = text
     return True
 
 
@@ -129,13 +134,12 @@ def shown_again(
         BuildError: a session holds the view, views outside `metrics` depend on it, or refold does not own it.
     """
     try:
-        shown = is_shown(conn, build, compiler)
+        if is_shown(conn, build, compiler):
+            return False
+        compiled = compiler.of(conn, build)
     except RefoldError:
         # This process lacks the transform; a process that has it can check the view.
         return False
-    if shown:
-        return False
-    compiled = compiler.of(conn, build)
     name = build.projection
 
     def switch() -> bool:
@@ -147,6 +151,9 @@ def shown_again(
             return False
         try:
             switch_view(conn, name, compiled, recreate_foreign=recreate_foreign)
+            canary = exposed(conn, name)
+            if canary is not None:
+                replace(conn, name, by_reader(conn, compiler, build, by_id(conn, canary.build_id)))
         except (psycopg.errors.InsufficientPrivilege, psycopg.errors.WrongObjectType) as error:
             raise _not_ours(name, str(error.diag.message_primary)) from error
         incidents.resolve(conn, "hidden", name, by=by, outcome={"because": AGAIN})

@@ -8,13 +8,14 @@ from pathlib import Path
 import psycopg
 
 from refold.engine.publish.analyst_views import make_views
+from refold.engine.publish.canary_views import superseded
 from refold.engine.publish.views import Dependant, drop_view, once_let_go, switch_view
 from refold.engine.scrub.rolling import scrubbed_since
 from refold.engine.verify.trial import refuse_unkeepable
 from refold.errors import BuildError
 from refold.model.projection.view_file import ViewFile, view_file
 from refold.postgres.failpoints import failpoint
-from refold.store.builds import checksums, state
+from refold.store.builds import checksums, proofs, state
 from refold.store.builds.build import Build, builds_of, by_id, by_ids, live_builds, lock, readers_of
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import settle
@@ -151,6 +152,7 @@ def _switch(
         state.go_live(conn, build)
         compiled = compiler.of(conn, build)
         refuse_unkeepable(conn, compiled.statements, audited=compiled.transform is None)
+        superseded(conn, build.projection, build)
         switch_view(conn, build.projection, compiled, recreate_foreign=recreate_foreign, dropped=dropped)
     fresh_of = {build.projection: build for build in candidates}
     for reader in readers:
@@ -213,6 +215,7 @@ def _retire_reader(conn: psycopg.Connection, reader: Build, deployment: int) -> 
     state.retire(conn, reader, by=deployment)
     settle(conn, reader)
     if reader.state == "live":
+        superseded(conn, reader.projection, None)
         try:
             drop_view(conn, reader.projection)
         except psycopg.errors.DependentObjectsStillExist as error:
@@ -246,20 +249,38 @@ def drop_superseded(conn: psycopg.Connection, *, keep: int = 1) -> list[str]:
                 retired_at < now() - make_interval(days => s.build_days) AND EXISTS (
                     SELECT FROM refold.deployments AS d WHERE d.deployment = b.retired_by AND d.kind = 'drop') AS ended
             FROM refold.builds AS b CROSS JOIN refold.settings AS s WHERE b.state = 'retired'
+              -- A view of a canary that has ended may still name it.
+              AND NOT EXISTS (SELECT FROM refold.canary_builds AS c WHERE c.build_id = b.build_id AND c.shown)
         ) AS retired WHERE age > %s OR ended
         """,
         (keep,),
     ).fetchall()
     for build_id, table in rows:
-        with conn.transaction():
-            conn.execute("SET LOCAL lock_timeout = '200ms'")
-            # Check under its lock: a rollback may have revived the build meanwhile.
-            if not state.drop(conn, build_id):
-                continue
-            checksums.forget(conn, build_id)
-            conn.execute("DELETE FROM refold.audits WHERE build_id = %s", (build_id,))
-            conn.execute("DELETE FROM refold.quick_audits WHERE build_id = %s", (build_id,))
-            for name in tables_of(conn, table):
-                conn.execute(psycopg.sql.SQL("DROP TABLE {}").format(psycopg.sql.Identifier("refold_builds", name)))
-        dropped.append(str(table))
+        if drop_retired(conn, build_id, table):
+            dropped.append(str(table))
     return dropped
+
+
+def drop_retired(conn: psycopg.Connection, build_id: int, table: str) -> bool:
+    """Drop the tables of a retired build; return False if it is not retired any more.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        build_id: the build.
+        table: its table.
+    """
+    with conn.transaction():
+        conn.execute("SET LOCAL lock_timeout = '200ms'")
+        # Check under its lock: a rollback may have revived the build meanwhile.
+        if not state.drop(conn, build_id):
+            return False
+        checksums.forget(conn, build_id)
+        proofs.forget(conn, build_id)
+        for marks in ("audits", "quick_audits", "bases"):
+            conn.execute(
+                psycopg.sql.SQL("DELETE FROM {} WHERE build_id = %s").format(psycopg.sql.Identifier("refold", marks)),
+                (build_id,),
+            )
+        for name in tables_of(conn, table):
+            conn.execute(psycopg.sql.SQL("DROP TABLE {}").format(psycopg.sql.Identifier("refold_builds", name)))
+    return True

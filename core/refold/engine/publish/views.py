@@ -91,7 +91,7 @@ def switch_view(
                 view, sql.Identifier(column.name), sql.Literal(column.comment)
             )
         )
-    conn.execute(sql.SQL("GRANT SELECT ON {} TO refold_analyst").format(view))
+    conn.execute(sql.SQL("GRANT SELECT ON {} TO refold_analyst, refold_inspector").format(view))
 
 
 def refuse_others(name: str, dependants: Sequence[Dependant], *, recreate_foreign: bool) -> None:

@@ -22,14 +22,16 @@ from refold.model.sql_text import EVERYTHING
 from refold.model.stream.parameters import cursor_parameters
 from refold.model.stream.slices import EVERY_SLICE, Range, runs
 from refold.postgres.session import plan_freely
+from refold.store.builds import proofs
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id
 from refold.store.builds.checksums import Disagreement, disagreements
 from refold.store.builds.compiled import CompiledBuild
 from refold.store.builds.dead_letters import excluded_event_ids
+from refold.store.log.log_snapshot import log_snapshot
 
 
-def quick(conn: psycopg.Connection, compiled: CompiledBuild) -> list[Disagreement]:
+def quick(conn: psycopg.Connection, compiled: CompiledBuild, *, proves: bool = False) -> list[Disagreement]:
     """Return the slices of a build, or of its stream, that differ from the kept checksums.
 
     Of the log it reads only the slices that are not sealed yet.
@@ -37,16 +39,41 @@ def quick(conn: psycopg.Connection, compiled: CompiledBuild) -> list[Disagreemen
     Args:
         conn: acts as refold_worker, in autocommit mode.
         compiled: the build's SQL.
+        proves: whether to record a proof if none differs.
 
     Raises:
         BuildError: the build was replaced, or switched to another stream.
     """
     with snapshot(conn):
         build = as_kept(conn, compiled)
-        return [
-            *disagreements(conn, compiled.build_id, compiled.statements.relations),
+        found = [
+            *disagreements(conn, compiled.build_id, compiled.statements.kept),
             *reads.disagreements(conn, compiled, build, parameters_of(conn, build)),
         ]
+        if proves and not found:
+            record_quick(conn, compiled, build)
+        return found
+
+
+def record_quick(
+    conn: psycopg.Connection,
+    compiled: CompiledBuild,
+    build: Build,
+    *,
+    began_at: datetime | None = None,
+    differed: int = 0,
+) -> None:
+    """Record the proof of a quick audit, if it could compare all events that the build has read.
+
+    Args:
+        conn: the snapshot in which the last slices were compared, or the transaction that has healed them.
+        compiled: the build's SQL.
+        build: the build, as this transaction shows it.
+        began_at: an instant before the oldest snapshot of the audit; None: the start of this transaction.
+        differed: slices that differed and are healed.
+    """
+    if reads.compares_everything(conn, compiled, parameters_of(conn, build)):
+        proofs.add(conn, build, "quick", began_at=began_at, differed=differed)
 
 
 def as_kept(conn: psycopg.Connection, compiled: CompiledBuild) -> Build:
@@ -62,6 +89,8 @@ def as_kept(conn: psycopg.Connection, compiled: CompiledBuild) -> Build:
     if build.upstream_id != compiled.upstream_id:
         # With the new cursor and the old stream, rows that the old stream lacks would look like drift.
         raise BuildError(f"{build.table_name} was switched to another stream just now; run the audit again")
+    if build.based != compiled.based:
+        raise BuildError(f"events of {build.table_name} have left the log just now; run the audit again")
     return build
 
 
@@ -106,7 +135,7 @@ def audit(
                     if keep:
                         report.add(differences(conn, build, relation, healed=False))
         if since is None:
-            wrong = disagreements(conn, compiled.build_id, relations, ranges)
+            wrong = disagreements(conn, compiled.build_id, compiled.statements.kept, ranges)
             if keep:
                 # If the rows are right, the checksum is wrong.
                 report.add_checksums(compiled, build.projection, (one for one in wrong if one.slice not in suspects))
@@ -148,8 +177,7 @@ def _parts(
 @contextmanager
 def snapshot(conn: psycopg.Connection) -> Iterator[None]:
     """Open a transaction that sees the database as of one instant."""
-    with conn.transaction():
-        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    with log_snapshot(conn, read_only=False):
         plan_freely(conn)
         yield
 

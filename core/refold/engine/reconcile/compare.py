@@ -10,6 +10,7 @@ import psycopg
 from refold.engine.reconcile.result import Difference, ReconcileReport, bare_name
 from refold.engine.reconcile.scope import Scope
 from refold.model.upkeep.statements import Relation
+from refold.postgres.rows import exact
 from refold.store.builds.build import Build
 
 SHOWN = 1_000
@@ -60,7 +61,7 @@ def slices(conn: psycopg.Connection) -> set[int]:
 def differences(conn: psycopg.Connection, build: Build, relation: Relation, *, healed: bool) -> ReconcileReport:
     """Return the differences by key: the first ones with their rows, and the number of each kind."""
     name = bare_name(relation.table)
-    rows = conn.execute(f"{_BY_KEY} ORDER BY key LIMIT {SHOWN}".encode()).fetchall()
+    rows = exact(conn.cursor()).execute(f"{_BY_KEY} ORDER BY key LIMIT {SHOWN}".encode()).fetchall()
     counts = conn.execute(f"SELECT kind, count(*) FROM ({_BY_KEY}) AS k GROUP BY kind".encode()).fetchall()
     return ReconcileReport(
         [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,6 +10,8 @@ import psycopg
 from psycopg.rows import class_row
 
 from refold.model.stream.slices import HASH_BITS, POSITION_BITS, Range, partition
+from refold.store.builds import proofs
+from refold.store.builds.build import by_id
 from refold.store.builds.checksums import known_slices
 from refold.store.builds.compiled import CompiledBuild
 
@@ -32,15 +34,19 @@ class Mark:
     upto_slice: int | None
     steps: int
     finished_at: datetime | None
+    differed: int
 
 
-def steps(conn: psycopg.Connection, compiled: CompiledBuild, *, resume: bool) -> Iterator[Sequence[Range]]:
+def steps(
+    conn: psycopg.Connection, compiled: CompiledBuild, *, resume: bool, differed: Callable[[], int] = lambda: 0
+) -> Iterator[Sequence[Range]]:
     """Yield the steps of a deep audit by a command; an audit that was interrupted within a day continues.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
         compiled: the build.
         resume: continue after the mark of an interrupted audit, and set a mark after every step.
+        differed: returns the number of slices that differed in the step that was yielded last, and are healed.
     """
     mark = find_mark(conn, compiled.build_id, rolling=False) if resume else None
     if resume and (mark is None or mark.finished_at is not None or _stale(conn, mark)):
@@ -48,7 +54,7 @@ def steps(conn: psycopg.Connection, compiled: CompiledBuild, *, resume: bool) ->
     for one in plan(conn, compiled, mark.upto_slice if mark else None):
         yield (one,)
         # Another session may run the same audit by now; then it owns the mark.
-        mark = mark and advance(conn, mark, one)
+        mark = mark and advance(conn, mark, one, differed=differed())
 
 
 def plan(conn: psycopg.Connection, compiled: CompiledBuild, after: int | None) -> list[Range]:
@@ -96,7 +102,7 @@ def begin(conn: psycopg.Connection, build_id: int, instead: Mark | None, *, roll
             INSERT INTO refold.audits AS a (build_id, rolling) VALUES (%(build)s, %(rolling)s)
             ON CONFLICT (build_id, rolling) DO UPDATE SET
                 began_at = clock_timestamp(), stepped_at = clock_timestamp(), upto_slice = NULL, steps = 0,
-                finished_at = NULL
+                finished_at = NULL, differed = 0
             WHERE (a.began_at, a.steps) = (%(began)s::timestamptz, %(steps)s::integer)
             RETURNING *
             """,
@@ -115,8 +121,8 @@ def touch(conn: psycopg.Connection, mark: Mark) -> Mark | None:
     return _moved(conn, mark, "stepped_at = clock_timestamp(), began_at = least(began_at, clock_timestamp())", {})
 
 
-def advance(conn: psycopg.Connection, mark: Mark, done: Range) -> Mark | None:
-    """Record that a step is done; a step without an end was the last.
+def advance(conn: psycopg.Connection, mark: Mark, done: Range, *, differed: int = 0) -> Mark | None:
+    """Record that a step is done; a step without an end was the last, and proves the build.
 
     If another session has done the step meanwhile, the mark must not move: the next step would be skipped or repeated.
 
@@ -124,15 +130,23 @@ def advance(conn: psycopg.Connection, mark: Mark, done: Range) -> Mark | None:
         conn: acts as refold_worker.
         mark: the mark from before the step.
         done: the slices of the step.
+        differed: how many of them differed; they are healed.
 
     Returns:
         The new mark; None if another session has moved it meanwhile.
     """
     changes = """
         upto_slice = %(upto)s::integer, steps = steps + 1, stepped_at = clock_timestamp(),
+        differed = differed + %(differed)s::integer,
         finished_at = CASE WHEN %(upto)s::integer IS NULL THEN clock_timestamp() END
     """
-    return _moved(conn, mark, changes, {"upto": done[1]})
+    with conn.transaction():
+        moved = _moved(conn, mark, changes, {"upto": done[1], "differed": differed})
+        if moved is not None and moved.finished_at is not None:
+            # Its stream is the one of all steps: the mark would be gone if that had changed (see begin_again).
+            build = by_id(conn, mark.build_id)
+            proofs.add(conn, build, "deep", began_at=moved.began_at, differed=moved.differed)
+    return moved
 
 
 def _moved(conn: psycopg.Connection, mark: Mark, changes: str, parameters: Mapping[str, object]) -> Mark | None:

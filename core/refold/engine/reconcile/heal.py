@@ -17,6 +17,7 @@ from refold.engine.isolate.applied import without_culprits
 from refold.engine.reconcile.audit import parameters_of, parts
 from refold.engine.reconcile.compare import FOUND, compare, differences, hashes, record, slices
 from refold.engine.reconcile.log_proof import LogProof
+from refold.engine.reconcile.purged import cut, damaged
 from refold.engine.reconcile.recomputed import recompute
 from refold.engine.reconcile.result import ReconcileReport
 from refold.engine.reconcile.scope import Scope, within
@@ -97,6 +98,10 @@ class Healing:
         build = self._locked[0]
         compiled = self._compiler.of(self._conn, build)
         missed, behind = _missed(self._conn, compiled, build, unread)
+        lost = cut(compiled, build, missed) if compiled.statements.reads_by_slice else []
+        if lost:
+            self._result.add_beyond(compiled, build.projection, lost)
+            missed = [one for one in missed if one not in lost]
         if missed:
             self._proof.read(self._conn, compiled, (one.slice for one in missed))
         self._slices(build, suspects | behind, proves=True)
@@ -115,7 +120,9 @@ class Healing:
                 then the build and its checksums must change.
         """
         compiled = self._compiler.of(self._conn, build)
-        for part in parts(compiled, set(numbers)):
+        lost = damaged(self._conn, compiled, build, numbers)
+        self._result.add_beyond(compiled, build.projection, lost)
+        for part in parts(compiled, set(numbers) - {one.slice for one in lost}):
 
             def work(parameters: Mapping[str, str], part: Sequence[Range] = part) -> _Healed:
                 return self._part(compiled, build, part, parameters)
@@ -125,6 +132,9 @@ class Healing:
             # Under the lock the rows are correct now. A checksum that still differs is out of date, or was wrong if the
             # rows did not change.
             wrong = disagreements(self._conn, build.build_id, compiled.statements.relations, part)
+            if compiled.plan.event_grain and (lost := cut(compiled, build, wrong)):
+                self._result.add_beyond(compiled, build.projection, lost)
+                wrong = [one for one in wrong if one not in lost]
             if wrong and proves:
                 self._proof.rows(self._conn, compiled, part)
             if proves and not healed.report.drift:
@@ -140,7 +150,7 @@ class Healing:
         conn = self._conn
         healed = _Healed(ReconcileReport(), {}, {}, set())
         for relation in compiled.statements.relations:
-            scope = _expected(conn, compiled, within(relation, part), parameters)
+            scope = expected_in(conn, compiled, within(relation, part), parameters)
             if not compare(conn, relation, scope, parameters):
                 continue
             keys = {**parameters, "keys": "{" + ",".join(map(str, hashes(conn))) + "}"}
@@ -163,7 +173,7 @@ class Healing:
             healed.before = healed.before or self._reader_slices(build, relation, own, keys)
             conn.execute(f"DELETE FROM {relation.table} WHERE {own}".encode(), keys)
             if compiled.transform is None:
-                conn.execute(relation.insert(scope.stream).encode(), keys)
+                conn.execute(relation.insert(scope.stream, scope.table).encode(), keys)
             else:
                 columns = ", ".join(map(ident, relation.columns))
                 conn.execute(
@@ -225,6 +235,34 @@ class Healing:
             if touched:
                 self._slices(by_id(self._conn, reader.build_id), touched, proves=False)
             correct(self._conn, reader.build_id, missed)
+
+
+class HealingFromArchive(Healing):
+    """Heals rows of purged events in a stream, and its readers, in the caller's transaction."""
+
+    def purged(
+        self, over: CompiledBuild, part: Sequence[Range], whole: Callable[[int], bool], parameters: Mapping[str, str]
+    ) -> ReconcileReport:
+        """Heal the rows that differ from thawed events, and return the repair.
+
+        Args:
+            over: the build's SQL over the thawed events; its relation is bounded to their positions.
+            part: the slices of these positions.
+            whole: returns whether all positions of a slice are among these; a border of segments may cut others.
+            parameters: the cursor of the build.
+        """
+        build = self._locked[0]
+        compiled = self._compiler.of(self._conn, build)
+        healed = self._part(over, build, part, parameters)
+        self._result.add(healed.report)
+        wrong = disagreements(self._conn, build.build_id, compiled.statements.relations, part)
+        wrong = [one for one in wrong if whole(one.slice)]
+        if not healed.report.drift:
+            self._result.add_checksums(compiled, build.projection, wrong)
+        correct(self._conn, build.build_id, wrong)
+        if healed.report.drift:
+            self._readers(build, healed)
+        return self._result
 
 
 @dataclass(slots=True)
@@ -310,12 +348,14 @@ def _evaluation(
 
     def evaluate(parameters: Mapping[str, str]) -> None:
         for relation in compiled.statements.relations:
-            compare(conn, relation, _expected(conn, compiled, within(relation, part), parameters), parameters)
+            compare(conn, relation, expected_in(conn, compiled, within(relation, part), parameters), parameters)
 
     return evaluate
 
 
-def _expected(conn: psycopg.Connection, compiled: CompiledBuild, scope: Scope, parameters: Mapping[str, str]) -> Scope:
+def expected_in(
+    conn: psycopg.Connection, compiled: CompiledBuild, scope: Scope, parameters: Mapping[str, str]
+) -> Scope:
     """Return the scope to compare in; for a transform, first compute the rows that it must hold."""
     if compiled.transform is None:
         return scope

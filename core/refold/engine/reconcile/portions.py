@@ -12,16 +12,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from functools import partial
 
 import psycopg
 from psycopg.rows import class_row
 
-from refold.engine.reconcile.audit import as_kept, parameters_of, quick, snapshot
+from refold.engine.reconcile.audit import as_kept, parameters_of, quick, record_quick, snapshot
 from refold.model.sql_text import EVERYTHING
 from refold.model.stream.slices import EVERY_SLICE, Range, partition, position_slice
 from refold.model.upkeep.checksums import READ, actual, identity
+from refold.postgres.rows import one_row
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.checksums import Disagreement, Side, compared, known_slices
 from refold.store.builds.compiled import CompiledBuild
@@ -39,6 +41,7 @@ class Mark:
         blocks: blocks of the table in a statement; None for the whole table.
         upto_slice: the last slice that was audited in this round; None before the first.
         clean: whether all slices of this round agreed so far.
+        began_at: start of the transaction of the first portion of this round; None before it, or if it is not known.
     """
 
     build_id: int
@@ -46,6 +49,7 @@ class Mark:
     blocks: int | None
     upto_slice: int | None
     clean: bool
+    began_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,11 @@ class Portion:
 
 
 def next_portion(
-    conn: psycopg.Connection, compiled: CompiledBuild, *, clock: Callable[[], float] = time.monotonic
+    conn: psycopg.Connection,
+    compiled: CompiledBuild,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    proves: bool = False,
 ) -> Portion:
     """Run the quick audit of a build, or of its next portion if it is too large, and return the findings.
 
@@ -71,6 +79,7 @@ def next_portion(
         conn: acts as refold_worker, in autocommit mode, with a statement_timeout.
         compiled: the build's SQL.
         clock: returns monotonic seconds.
+        proves: whether to record a proof at the end of a round in which no slice differed.
 
     Raises:
         BuildError: the build was replaced, or switched to another stream.
@@ -79,7 +88,7 @@ def next_portion(
     if mark is None:
         begun = time.monotonic()
         try:
-            return Portion(quick(conn, compiled), whole=True)
+            return Portion(quick(conn, compiled, proves=proves), whole=True)
         except psycopg.errors.QueryCanceled:
             if not _timed_out(conn, begun, time.monotonic):
                 raise
@@ -89,7 +98,7 @@ def next_portion(
     started = clock()
     (_, high), *rest = _plan(conn, compiled, mark)
     part = ((None if mark.upto_slice is None else mark.upto_slice + 1, high if rest else None),)
-    found, blocks = _look(conn, compiled, part, mark.blocks)
+    found, blocks, began_at = _look(conn, compiled, part, mark, proves=proves)
     clean = mark.clean and not found
     spent = clock() - started
     if spent > PORTION_S:
@@ -99,7 +108,7 @@ def next_portion(
     else:
         together = mark.together
     if rest:
-        _keep(conn, Mark(compiled.build_id, together, blocks, high, clean))
+        _keep(conn, Mark(compiled.build_id, together, blocks, high, clean, began_at))
         return Portion(found, whole=False)
     if mark.upto_slice is None and blocks is None:
         # A single portion covered the table, so it is small enough now.
@@ -116,13 +125,17 @@ def _plan(conn: psycopg.Connection, compiled: CompiledBuild, mark: Mark) -> list
 
 
 def _look(
-    conn: psycopg.Connection, compiled: CompiledBuild, part: Sequence[Range], blocks: int | None
-) -> tuple[list[Disagreement], int | None]:
-    """Return the findings of a portion, in one snapshot, and the blocks that fit into a statement."""
+    conn: psycopg.Connection, compiled: CompiledBuild, part: Sequence[Range], mark: Mark, *, proves: bool
+) -> tuple[list[Disagreement], int | None, datetime | None]:
+    """Return the findings of a portion, in one snapshot; the blocks that fit into a statement; when the round began."""
     found: list[Disagreement] = []
+    blocks = mark.blocks
+    began_at = mark.began_at
     with snapshot(conn):
+        if mark.upto_slice is None:
+            began_at = one_row(conn, "SELECT now()")[0]
         build = as_kept(conn, compiled)
-        for at, relation in enumerate(compiled.statements.relations):
+        for at, relation in enumerate(compiled.statements.kept):
             scope = EVERYTHING if part == EVERY_SLICE else relation.slicing.scope(part)[1]
             sums, blocks = _sums(conn, relation.table, partial(actual, relation), scope, {}, blocks)
             side = Side(at, _SUMMED, f"slice {relation.slicing.held(part)}")
@@ -138,7 +151,9 @@ def _look(
             else:
                 # Of the log this reads only the slices that are not sealed yet.
                 found += reads.disagreements(conn, compiled, build, parameters)
-    return found, blocks
+            if proves and mark.clean and not found and began_at is not None:
+                record_quick(conn, compiled, build, began_at=began_at)
+    return found, blocks, began_at
 
 
 def _read(compiled: CompiledBuild, condition: str) -> str:
@@ -228,7 +243,8 @@ def _blocks(conn: psycopg.Connection, table: str) -> int:
 def _find(conn: psycopg.Connection, build_id: int) -> Mark | None:
     with conn.cursor(row_factory=class_row(Mark)) as cursor:
         return cursor.execute(
-            "SELECT build_id, together, blocks, upto_slice, clean FROM refold.quick_audits WHERE build_id = %s",
+            "SELECT build_id, together, blocks, upto_slice, clean, began_at FROM refold.quick_audits"
+            " WHERE build_id = %s",
             (build_id,),
         ).fetchone()
 
@@ -236,10 +252,11 @@ def _find(conn: psycopg.Connection, build_id: int) -> Mark | None:
 def _keep(conn: psycopg.Connection, mark: Mark) -> None:
     conn.execute(
         """
-        INSERT INTO refold.quick_audits (build_id, together, blocks, upto_slice, clean) VALUES (%s, %s, %s, %s, %s)
+        INSERT INTO refold.quick_audits (build_id, together, blocks, upto_slice, clean, began_at)
+        VALUES (%s, %s, %s, %s, %s, %s)
         ON CONFLICT (build_id) DO UPDATE SET
             together = excluded.together, blocks = excluded.blocks, upto_slice = excluded.upto_slice,
-            clean = excluded.clean
+            clean = excluded.clean, began_at = excluded.began_at
         """,
-        (mark.build_id, min(mark.together, 2**31 - 1), mark.blocks, mark.upto_slice, mark.clean),
+        (mark.build_id, min(mark.together, 2**31 - 1), mark.blocks, mark.upto_slice, mark.clean, mark.began_at),
     )

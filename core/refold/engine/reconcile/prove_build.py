@@ -25,11 +25,10 @@ def prove(conn: psycopg.Connection, compiler: Compiler, build: Build) -> Reconci
     """
     compiled = compiler.of(conn, build)
     slicing = compiled.statements.relations[0].slicing
-    rows = conn.execute(
-        f"SELECT {slicing.event} FROM {compiled.stream.table} WHERE {compiled.stream.applied()}"
-        f" UNION SELECT {slicing.row} FROM {compiled.statements.relations[0].table}".encode(),
-        parameters_of(conn, build),
-    ).fetchall()
+    tables = [compiled.statements.relations[0].table, *(kept.table for kept in compiled.statements.counted[:1])]
+    query = f"SELECT {slicing.event} FROM {compiled.stream.table} WHERE {compiled.stream.applied()}"
+    query += "".join(f" UNION SELECT {slicing.row} FROM {table}" for table in tables)
+    rows = conn.execute(query.encode(), parameters_of(conn, build)).fetchall()
     # None: a row that the build excludes.
     suspects = {int(number) for (number,) in rows if number is not None}
     result = heal(conn, compiler, build, suspects, readers=False)

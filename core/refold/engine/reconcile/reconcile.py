@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Literal, NamedTuple
 
 import psycopg
 
+from refold import tracing
 from refold.engine.reconcile import deep
-from refold.engine.reconcile.audit import as_kept, audit, parameters_of, parts, quick, snapshot
+from refold.engine.reconcile.audit import as_kept, audit, parameters_of, parts, quick, record_quick, snapshot
 from refold.engine.reconcile.heal import heal, leave_out_culprits
 from refold.engine.reconcile.log_proof import LogProof
 from refold.engine.reconcile.portions import Portion, next_portion
+from refold.engine.reconcile.purged import BeyondLog
 from refold.engine.reconcile.result import ReconcileReport
 from refold.engine.reconcile.shown import audit_view
 from refold.errors import BuildError
@@ -23,8 +26,10 @@ from refold.model.projection.plan import LOG_COLUMNS
 from refold.model.stream.slices import runs
 from refold.model.upkeep.checksums import READ
 from refold.postgres.retry import after_deadlocks
+from refold.postgres.rows import one_row
 from refold.postgres.sqlstate import caused_by_event, transient
 from refold.store import incidents
+from refold.store.builds import proofs
 from refold.store.builds import read_checksums as reads
 from refold.store.builds.build import Build, by_id, live_builds, lock
 from refold.store.builds.checksums import Disagreement, correct
@@ -80,18 +85,21 @@ def reconcile(
     compiler = projections if isinstance(projections, Compiler) else Compiler(projections)
     live = {build.projection: build for build in live_builds(conn)}
     chosen = [known(name, live) for name in names] if names else list(live.values())
-    task = Reconciler(conn, compiler, depth, since, dry_run or depth == "quick", by, in_portions=in_portions)
+    task = Reconciler(
+        conn, compiler, depth, since, dry_run or depth == "quick", by, in_portions=in_portions, proves=not dry_run
+    )
     result = task.result
     unsure: dict[int | None, str] = {}
     for build in by_depth(conn, _with_streams(conn, chosen)):
         before = result.drift
         try:
-            task.view(build)
+            task.shown = task.view(build)
             if build.upstream_id in unsure:
                 raise BuildError(unsure[build.upstream_id])
             for attempt in after_deadlocks():
-                with attempt:
+                with attempt, task.audit_span(build) as span:
                     task.one(build)
+                    span.keep |= result.drift > before
         except Exception as error:
             # A build whose query or function fails, that is locked, or that exceeds the time limit of a duty, does not
             # stop the audit of the others.
@@ -141,7 +149,12 @@ class Detected(NamedTuple):
 
 
 class Reconciler:
-    """A run over builds; the arguments are those of `reconcile`."""
+    """A run over builds; the arguments are those of `reconcile`.
+
+    `proves`: whether quick audits leave proofs. Finished rounds of the deep audit always do.
+
+    `shown`: whether the view of the build that is audited shows its rows: else a quick audit proves nothing.
+    """
 
     def __init__(
         self,
@@ -153,6 +166,7 @@ class Reconciler:
         by: str,
         *,
         in_portions: bool = False,
+        proves: bool = False,
     ) -> None:
         self.conn = conn
         self.compiler = compiler
@@ -161,12 +175,20 @@ class Reconciler:
         self.heals = not only_looks
         self.by = by
         self.in_portions = in_portions
+        self.proves = proves
+        self.shown = True
         self.result = ReconcileReport()
         self.damaged: set[int] = set()
         self.proof = LogProof()
 
-    def view(self, build: Build) -> None:
-        """Audit the view of a live build, and recreate it if it is missing or differs."""
+    def audit_span(self, build: Build) -> AbstractContextManager[tracing.Work]:
+        """Return the span of an audit: one of a duty is kept only if it finds something, fails, or is slow."""
+        return tracing.work(
+            "audit", build.projection, keep=self.by == COMMAND, depth=self.depth, build=build.build_id, by=self.by
+        )
+
+    def view(self, build: Build) -> bool:
+        """Audit the view of a live build, and recreate it if it is missing or differs; return whether it is right."""
         try:
             found = audit_view(self.conn, self.compiler, build, heals=self.heals, by=self.by, duty=self.in_portions)
         except psycopg.Error as error:
@@ -174,8 +196,9 @@ class Reconciler:
             if transient(error) or self.conn.closed:
                 raise
             self.result.skipped.append((f"the view of {build.projection}", described(error)))
-            return
+            return False
         self.result.hidden += [] if found is None else [found]
+        return found is None or found.healed
 
     def one(self, build: Build) -> None:
         """Audit a build, and heal it."""
@@ -193,8 +216,12 @@ class Reconciler:
             self._quick(build, compiled)
 
     def _quick(self, build: Build, compiled: CompiledBuild) -> None:
-        whole = not self.in_portions
-        portion = Portion(quick(self.conn, compiled), whole) if whole else next_portion(self.conn, compiled)
+        began_at = self._now()
+        proves = self.proves and self.shown
+        if self.in_portions:
+            portion = next_portion(self.conn, compiled, proves=proves)
+        else:
+            portion = Portion(quick(self.conn, compiled, proves=proves), whole=True)
         found = portion.found
         written = {one.slice for one in found if one.relation != READ}
         # A reader of a changed stream has correctly read other rows than the stream has now.
@@ -212,7 +239,9 @@ class Reconciler:
             self._recount(build, compiled, unread, _evidence(self.depth, compiled, build, found))
         else:
             evidence = _evidence(self.depth, compiled, build, found)
-            self.heal(build, written, evidence, unread={one.slice for one in unread})
+            # A portion with findings proves nothing: earlier ones of its round may not have been healed.
+            began = began_at if portion.whole and proves else None
+            self.heal(build, written, evidence, unread={one.slice for one in unread}, began_at=began)
 
     def _look(self, build: Build, compiled: CompiledBuild, written: set[int], unread: Sequence[Disagreement]) -> None:
         """Report the differences that healing would find in slices that differ from their checksums."""
@@ -241,8 +270,10 @@ class Reconciler:
         if self.heals and self.result.drift == before:
             self._agrees(build, "recomputed, and equal")
 
-    def _steps(self, build: Build, compiled: CompiledBuild, *, resume: bool, goes_on: bool = False) -> None:
-        for ranges in deep.steps(self.conn, compiled, resume=resume):
+    def _steps(self, build: Build, compiled: CompiledBuild, *, resume: bool, goes_on: bool = False) -> int:
+        """Audit and heal all slices that are left of a round, and return how many differed."""
+        differed = [0]
+        for ranges in deep.steps(self.conn, compiled, resume=resume, differed=lambda: differed[-1]):
             look = partial(audit, self.conn, compiled, keep=not self.heals, ranges=ranges)
             try:
                 found = look()
@@ -254,18 +285,21 @@ class Reconciler:
             self.result.add(found.report)
             if found.suspects and self.heals:
                 self.heal(build, found.suspects, {"depth": "deep"})
+            differed.append(len(found.suspects))
+        return sum(differed)
 
     def _recount(
         self, build: Build, compiled: CompiledBuild, unread: Sequence[Disagreement], evidence: Mapping[str, object]
     ) -> None:
         """Evaluate all slices of a build that has missed rows of its stream or read them twice."""
+        began_at = self._now()
         detected = self._detect(build, evidence)
         with self._nothing_from_damage(build, evidence, detected):
             self.proof.read(self.conn, compiled, (one.slice for one in unread))
         before = self.result.drift
         # From the start: a step of an interrupted audit may be older than the missed rows. And beyond failures: the
         # missed events may be those that fail.
-        self._steps(build, compiled, resume=False, goes_on=True)
+        differed = self._steps(build, compiled, resume=False, goes_on=True)
         told = ReconcileReport()
         with self.conn.transaction():
             locked = lock(self.conn, build.build_id, wait=True)
@@ -280,6 +314,8 @@ class Reconciler:
             if detected is None:
                 incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
             incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=outcome(told))
+            if len(same) == len(now):
+                proofs.add(self.conn, locked, "deep", began_at=began_at, differed=differed + len(unread))
         self.result.checksums += told.checksums
 
     def _since(self, build: Build, compiled: CompiledBuild, since: datetime) -> None:
@@ -300,7 +336,13 @@ class Reconciler:
             self.heal(build, found.suspects, {"depth": "deep", "since": since.isoformat()})
 
     def heal(
-        self, build: Build, suspects: set[int], evidence: Mapping[str, object], *, unread: Set[int] = frozenset()
+        self,
+        build: Build,
+        suspects: set[int],
+        evidence: Mapping[str, object],
+        *,
+        unread: Set[int] = frozenset(),
+        began_at: datetime | None = None,
     ) -> None:
         """Heal slices of a build, and record an incident with its evidence, outcome and duration.
 
@@ -309,16 +351,43 @@ class Reconciler:
             suspects: its slices that differ.
             unread: slices of its stream from which it has read other rows than its cursor says.
             evidence: the findings. Only a deep audit adds `depth`, which later findings do not overwrite.
+            began_at: when the quick audit began that found these slices, and no others: then the healing proves the
+                build.
         """
         detected = self._detect(build, evidence)
-        with self._nothing_from_damage(build, evidence, detected), self.conn.transaction():
+        with (
+            tracing.work("heal", build.projection, build=build.build_id, slices=len(suspects | unread)) as span,
+            self._nothing_from_damage(build, evidence, detected),
+            self.conn.transaction(),
+        ):
             told = heal(self.conn, self.compiler, build, suspects, unread=unread, proof=self.proof)
+            span.note(**{kind: count for kind, count in by_kind(told).items() if count})
+            if detected is not None:
+                span.note(incident=detected.incident_id)
             if detected is None:
                 incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
+            if told.beyond:
+                left = {"not_healed": [f"{one.relation}: {one.slice}" for one in told.beyond[:KEYS]]}
+                incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence={**evidence, **left})
             # This healing may not cover what a deep audit has found and could not heal.
-            if "depth" in evidence or not self._open(build, f"i.{_DEEP}"):
+            elif "depth" in evidence or not self._open(build, f"i.{_DEEP}"):
                 incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=outcome(told))
+            if began_at is not None and not told.beyond:
+                self._record_healed(build, began_at, len(suspects) + len(unread))
         self.result.add(told)
+        if told.beyond:
+            raise BeyondLog(build.table_name, {one.slice for one in told.beyond})
+
+    def _record_healed(self, build: Build, began_at: datetime, differed: int) -> None:
+        compiled = self.compiler.of(self.conn, build)
+        locked = by_id(self.conn, build.build_id)
+        if locked.upstream_id == compiled.upstream_id:
+            record_quick(self.conn, compiled, locked, began_at=began_at, differed=differed)
+
+    def _now(self) -> datetime:
+        """Return the server's time, which precedes the next snapshot."""
+        now: datetime = one_row(self.conn, "SELECT clock_timestamp()")[0]
+        return now
 
     def _detect(self, build: Build, evidence: Mapping[str, object]) -> Detected | None:
         """Open an incident for drift, or return None while the log is damaged: that may be the cause, and is one fault.
@@ -392,6 +461,14 @@ def outcome(healed: ReconcileReport) -> dict[str, object]:
         "keys": [{"relation": one.relation, **one.key} for one in healed.findings[:KEYS]],
         "checksums": [f"{one.relation}: {one.slice}" for one in healed.checksums[:KEYS]],
     }
+
+
+def by_kind(report: ReconcileReport) -> Counter[str]:
+    """Return the number of findings by kind: missing, orphan, drifted."""
+    counts: Counter[str] = Counter()
+    for (_, _, kind), count in report.counts.items():
+        counts[kind] += count
+    return counts
 
 
 def _has_ts(conn: psycopg.Connection, build: Build) -> bool:

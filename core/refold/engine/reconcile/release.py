@@ -8,14 +8,17 @@ coordinates gets the new rows here; any other reader will read them by itself, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Literal as OneOf
 
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
+from refold import tracing
 from refold.engine.apply.page import write_all
 from refold.engine.isolate.search import Culprit
+from refold.engine.purge import fold
 from refold.engine.reconcile.audit import parameters_of
 from refold.engine.reconcile.heal import lock_downwards
 from refold.engine.reconcile.log_proof import LogProof
@@ -27,10 +30,12 @@ from refold.model.stream.slices import POSITION_BITS, position_slice
 from refold.model.upkeep import checksums
 from refold.model.upkeep.outbox import Outbox
 from refold.postgres.sqlstate import caused_by_event
+from refold.store import bases
 from refold.store.builds.build import BY_KEY, EVENT_GRAIN, Build, by_id, changed
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import DeadLetter, described, excluded_event_ids, moved, quarantine
 from refold.store.builds.first_load import start_over
+from refold.store.log.traces import of_event
 from refold.store.outbox import send
 from refold.store.sinks import of_rows
 
@@ -65,6 +70,28 @@ def release(conn: psycopg.Connection, compiler: Compiler, letter: DeadLetter) ->
         BuildError: the build is no longer kept, or this process lacks the code of a transform.
         LogDamaged: the event is in a damaged part of the log.
     """
+    began = tracing.Moment.now()
+    outcome, failure = _release(conn, compiler, letter)
+    if tracing.environment.ON and outcome.answer != "ended":
+        # It is over, whatever becomes of its span.
+        with suppress(psycopg.Error, BuildError):
+            _trace(conn, compiler, letter, began, failure)
+    return outcome
+
+
+def _trace(
+    conn: psycopg.Connection, compiler: Compiler, letter: DeadLetter, began: tracing.Moment, failure: Exception | None
+) -> None:
+    build = by_id(conn, letter.build_id)
+    context = of_event(conn, letter.key)
+    contexts = [] if context is None else [context._replace(events=1)]
+    stream = compiler.of(conn, build).plan.stream
+    attributes = {"refold.upkeep": build.upkeep, "refold.build": build.build_id}
+    what = tracing.Consumed("release", build.projection, stream, attributes, int(failure is None), contexts)
+    tracing.consumed(began, replace(what, each=failure is None), failure)
+
+
+def _release(conn: psycopg.Connection, compiler: Compiler, letter: DeadLetter) -> tuple[Outcome, Exception | None]:
     with conn.transaction():
         conn.execute("SET LOCAL plan_cache_mode = force_custom_plan")
         locked = lock_downwards(conn, by_id(conn, letter.build_id))
@@ -76,17 +103,18 @@ def release(conn: psycopg.Connection, compiler: Compiler, letter: DeadLetter) ->
         try:
             with conn.transaction():
                 if not _released(conn, letter):
-                    return Outcome(letter, "ended")
-                if locked[0].upstream_id is None:
+                    return Outcome(letter, "ended"), None
+                purged = letter.key.position < locked[0].floor
+                if locked[0].upstream_id is None and not purged:
                     LogProof().slices(conn, [letter.key.position >> POSITION_BITS])
                 moved(conn, letter.build_id, left_out=-1, waiting=-1)
-                _reach(conn, compiler, locked[0], letter.key, locked)
+                _reach(conn, compiler, locked[0], letter.key, locked, _copied(letter) if purged else None)
         except Exception as error:
             if not caused_by_event(error):
                 raise
             quarantine(conn, locked[0], [Culprit(letter.event_id, letter.key, error)])
-            return Outcome(letter, "failed", described(error))
-    return Outcome(letter, "released")
+            return Outcome(letter, "failed", described(error)), error
+    return Outcome(letter, "released"), None
 
 
 def drop(conn: psycopg.Connection, letter: DeadLetter, reason: str) -> bool:
@@ -108,33 +136,58 @@ def drop(conn: psycopg.Connection, letter: DeadLetter, reason: str) -> bool:
     return done > 0
 
 
-def _released(conn: psycopg.Connection, letter: DeadLetter) -> bool:
-    """Mark a dead letter as released; return whether this session did, and so must apply its event."""
+def _copied(letter: DeadLetter) -> str:
+    """Return the relation of the event of a dead letter as it was copied before it left the log, as SQL."""
     return (
-        conn.execute(
-            "UPDATE refold.dead_letters SET state = 'released', ended_at = now(), ended_by = session_user"
-            " WHERE dead_letter_id = %s AND state = 'waiting'",
-            (letter.dead_letter_id,),
-        ).rowcount
-        > 0
+        "(SELECT (jsonb_populate_record(NULL::refold.events, d.event)).* FROM refold.dead_letters AS d"
+        f" WHERE d.dead_letter_id = {letter.dead_letter_id} AND d.event IS NOT NULL) AS copied"
     )
 
 
-def _reach(conn: psycopg.Connection, compiler: Compiler, build: Build, key: Key, locked: Sequence[Build]) -> None:
-    """Apply the stream's row at a key to a build that has passed the key, and the resulting rows to its readers."""
+def _released(conn: psycopg.Connection, letter: DeadLetter) -> bool:
+    """Mark a dead letter as released; return whether this session did, and so must apply its event."""
+    released = conn.execute(
+        "UPDATE refold.dead_letters SET state = 'released', ended_at = now(), ended_by = session_user"
+        " WHERE dead_letter_id = %s AND state = 'waiting'",
+        (letter.dead_letter_id,),
+    ).rowcount
+    bases.doubt(conn, letter.build_id, letter.position)
+    return released > 0
+
+
+def _reach(
+    conn: psycopg.Connection,
+    compiler: Compiler,
+    build: Build,
+    key: Key,
+    locked: Sequence[Build],
+    purged: str | None = None,
+) -> None:
+    """Apply the stream's row at a key to a build that has passed the key, and the resulting rows to its readers.
+
+    Args:
+        conn: the transaction, which holds the locks.
+        compiler: makes the SQL of builds.
+        build: the build.
+        key: the coordinates of the row.
+        locked: the build and its readers.
+        purged: the relation of the event, if it has left the log.
+    """
     build = by_id(conn, build.build_id)
     if not build.loaded:
         start_over(conn, build)
         return
     if not build.cursor.applied(key):
         return
-    compiled = compiler.of(conn, build)
+    compiled = compiler.of(conn, build) if purged is None else compiler.over(conn, build, purged)
     before = _rows_at(conn, compiled, build, key)
     changed(conn, build)
     if build.upkeep in BY_KEY:
         _recompute(conn, compiled, build, key)
     else:
         write_all(conn, compiled, _just(compiled, build, key), EVERY, excluded_event_ids(conn, build))
+        if purged is not None:
+            fold.add_event(conn, compiled, build, purged, key.position)
     fresh = [row for row in _rows_at(conn, compiled, build, key) if row not in before]
     _tell_sinks(conn, build, [event_id for event_id, _ in fresh])
     for reader in locked:

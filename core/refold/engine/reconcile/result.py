@@ -90,6 +90,7 @@ class ReconcileReport:
         failed: the skipped projections whose audit raised an unexpected error.
         unhealed: the skipped projections that differ, and were not healed because the log is damaged.
         hidden: metrics whose views were dropped or replaced.
+        beyond: slices that differ from their checksums, and of which the log cannot tell the rows any more.
     """
 
     findings: list[Difference] = field(default_factory=list)
@@ -101,6 +102,7 @@ class ReconcileReport:
     failed: list[str] = field(default_factory=list)
     unhealed: list[str] = field(default_factory=list)
     hidden: list[Hidden] = field(default_factory=list)
+    beyond: list[WrongSlice] = field(default_factory=list)
 
     @property
     def drift(self) -> int:
@@ -110,7 +112,7 @@ class ReconcileReport:
     @property
     def clean(self) -> bool:
         """Return whether the run found no difference of any kind."""
-        return not (self.drift or self.slices or self.checksums or self.unhealed or self.hidden)
+        return not (self.drift or self.slices or self.checksums or self.unhealed or self.hidden or self.beyond)
 
     def add(self, other: ReconcileReport) -> None:
         """Add the findings of a part of the run."""
@@ -118,6 +120,7 @@ class ReconcileReport:
         self.counts += other.counts
         self.slices += other.slices
         self.checksums += other.checksums
+        self.beyond += other.beyond
 
     def add_slices(self, compiled: CompiledBuild, projection: str, found: Iterable[Disagreement]) -> None:
         """Add the findings of a quick audit."""
@@ -126,6 +129,10 @@ class ReconcileReport:
     def add_checksums(self, compiled: CompiledBuild, projection: str, found: Iterable[Disagreement]) -> None:
         """Add wrong checksums."""
         self.checksums += _in_words(compiled, projection, found)
+
+    def add_beyond(self, compiled: CompiledBuild, projection: str, found: Iterable[Disagreement]) -> None:
+        """Add slices that cannot be healed from the log."""
+        self.beyond += _in_words(compiled, projection, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,5 +161,5 @@ def _named(compiled: CompiledBuild, projection: str, one: Disagreement) -> Wrong
     if one.relation == READ:
         which = by_position().name(one.slice) if compiled.statements.reads_by_slice else "all of it"
         return WrongSlice(projection, bare_name(compiled.stream.table), which, one.recorded, one.actual, read=True)
-    relation = compiled.statements.relations[one.relation]
+    relation = compiled.statements.kept[one.relation]
     return WrongSlice(projection, bare_name(relation.table), relation.slicing.name(one.slice), one.recorded, one.actual)

@@ -179,13 +179,15 @@ def _step(
     if mark is None:
         # Another worker does the step, because it considered this one lost.
         return None
-    suspects = audit(conn, compiled, ranges=(ranges,)).suspects
-    if suspects:
-        # Healing from a wrong stream would make the build wrong.
-        for stream in streams_of(conn, build):
-            run.one(stream)
-        run.heal(build, suspects, {"depth": "deep"})
-    if advance(conn, mark, ranges) is not None and ranges[1] is None:
+    with run.audit_span(build) as span:
+        suspects = audit(conn, compiled, ranges=(ranges,)).suspects
+        if suspects:
+            span.keep = True
+            # Healing from a wrong stream would make the build wrong.
+            for stream in streams_of(conn, build):
+                run.one(stream)
+            run.heal(build, suspects, {"depth": "deep"})
+    if advance(conn, mark, ranges, differed=len(suspects)) is not None and ranges[1] is None:
         _close(conn, build, by)
     return Step(build.projection, ranges[1] is None, run.result)
 

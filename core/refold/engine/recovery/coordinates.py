@@ -16,10 +16,12 @@ from refold.model.stream.cursor import EMPTY, Cursor, Snapshot
 from refold.model.stream.page_sql import LOG_TABLE
 from refold.model.upkeep.names import LOADED_FIRST
 from refold.postgres.failpoints import failpoint
+from refold.store import archives
 from refold.store.builds.build import EVENT_GRAIN, Build, lock, move
 from refold.store.builds.dead_letters import recount
 from refold.store.builds.first_load import empty
 from refold.store.log.guards import GUARDS, guards_disabled
+from refold.store.log.seal import unseal
 
 RESTORED = 2
 """The txid of restored events (Postgres's FrozenTransactionId: older than every transaction)."""
@@ -43,7 +45,8 @@ def draw_from_the_end(conn: psycopg.Connection) -> None:
         conn.execute(
             """
             SELECT setval('refold.events_position', log.last)
-            FROM (SELECT max(position) AS last FROM refold.events) AS log, refold.events_position AS s
+            FROM (SELECT greatest(max(position), refold.log_floor() - 1) AS last FROM refold.events) AS log,
+                 refold.events_position AS s
             WHERE log.last > s.last_value OR (log.last = s.last_value AND NOT s.is_called)
             """
         )
@@ -68,7 +71,11 @@ def rewrite_log(conn: psycopg.Connection) -> int:
     with conn.transaction():
         # The checksums of sealed slices include the old coordinates: workers seal the slices again.
         conn.execute("SET LOCAL ROLE refold_owner")
-        conn.execute("DELETE FROM refold.sealed_slices")
+        unseal(conn)
+        archives.unprove(conn, rewritten=True)
+        _rewrite_purged(conn)
+        # They name transactions of the other cluster, and would be taken for those that get the same ids here.
+        conn.execute("DELETE FROM refold.traces")
     segments = conn.execute(
         "SELECT segment::text, lower_position, upper_position FROM refold.segments ORDER BY lower_position"
     ).fetchall()
@@ -89,6 +96,30 @@ def rewrite_log(conn: psycopg.Connection) -> int:
         finally:
             conn.execute("SET ROLE refold_worker")
     return changed
+
+
+def _rewrite_purged(conn: psycopg.Connection) -> None:
+    """Give what stands for purged events the restored txid, which every cursor covers."""
+    restored = {"txid": str(RESTORED)}
+    for table in ("sealed_slices", "archive_slices", "archives"):
+        purged = {
+            "sealed_slices": "sealed_at IS NOT NULL",
+            "archive_slices": "true",  # Only those of purged segments are left.
+            "archives": "state = 'purged'",
+        }[table]
+        conn.execute(f"UPDATE refold.{table} SET upto = %(txid)s::text::xid8 WHERE {purged}".encode(), restored)
+    conn.execute(
+        """
+        UPDATE refold.dead_letters AS d
+        SET txid = %(txid)s::text::xid8, event = jsonb_set(d.event, '{txid}', to_jsonb(%(txid)s::text))
+        FROM refold.builds AS b
+        WHERE b.build_id = d.build_id AND b.upstream_id IS NULL AND d.event IS NOT NULL
+          AND d.position < refold.log_floor()
+        """,
+        restored,
+    )
+    # The others are copied again before their segment is purged.
+    conn.execute("UPDATE refold.dead_letters SET event = NULL WHERE position >= refold.log_floor()")
 
 
 def rewrite_build(conn: psycopg.Connection, build: Build) -> None:
@@ -154,6 +185,8 @@ def settle_dead_letters(conn: psycopg.Connection, build: Build, stream: str) -> 
     if not conn.execute("SELECT FROM refold.dead_letters WHERE build_id = %s LIMIT 1", (build.build_id,)).rowcount:
         return []
     ordinal = "letter.ordinal" if stream == LOG_TABLE else "event.ordinal"
+    # The event was copied before it was purged.
+    kept = "letter.event IS NULL" if stream == LOG_TABLE else "true"
     with conn.transaction():
         # All code that changes dead letters holds the build's lock.
         lock(conn, build.build_id, wait=True)
@@ -172,6 +205,7 @@ def settle_dead_letters(conn: psycopg.Connection, build: Build, stream: str) -> 
             SELECT letter.event_id FROM refold.dead_letters AS letter
             WHERE letter.build_id = %s AND letter.state <> 'released'
               AND NOT EXISTS (SELECT FROM {stream} AS event WHERE event.event_id = letter.event_id)
+              AND {kept}
             ORDER BY 1
             """.encode(),
             (build.build_id,),

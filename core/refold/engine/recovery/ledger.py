@@ -16,8 +16,10 @@ from psycopg.types.json import Jsonb
 
 from refold.model.stream.slices import POSITION_BITS
 from refold.postgres.rows import one_row
+from refold.store import archives
 from refold.store.log.guards import GUARDS, guards_disabled
 from refold.store.log.integrity import WHOLE_LOG, whole
+from refold.store.log.seal import unseal
 
 NAMED = 50
 """Most ids that a report names."""
@@ -46,21 +48,28 @@ class Ledger:
     twice: list[str] = field(default_factory=list)
 
 
+_OF_LOG = "(k.position < 1 OR k.position >= refold.log_floor())"
+"""Condition on an id: its event was not purged. The archive alone has purged events, and their ids stay taken."""
+_GONE = """k.digest = 0 AND EXISTS (
+    SELECT FROM refold.erased_events AS x WHERE x.position = k.position AND x.done AND x.digest IS NULL)"""
+"""Condition on a row of the ledger: an erasure has removed its event."""
 _COMPARE = f"""
 WITH log AS MATERIALIZED (
     SELECT event_id, position, refold.digest(user_id, action, ts, metadata, version) AS digest FROM refold.events
 ), counted AS (
     SELECT count(l.event_id) AS events,
-           count(*) FILTER (WHERE l.event_id IS NULL AND a.event_id IS NULL) AS lost,
+           count(*) FILTER (WHERE l.event_id IS NULL AND a.event_id IS NULL AND {_OF_LOG} AND NOT ({_GONE})) AS lost,
            count(*) FILTER (WHERE k.event_id IS NULL) AS unknown,
-           count(*) FILTER (WHERE k.digest <> l.digest OR k.position <> l.position) AS changed
+           -- Whatever comes under the id of an erased event is a duplicate: its digest stays 0.
+           count(*) FILTER (WHERE k.digest NOT IN (0, l.digest) OR k.position <> l.position) AS changed
     FROM refold.event_ids AS k
     FULL JOIN log AS l ON l.event_id = k.event_id
     LEFT JOIN refold.lost_events AS a ON a.event_id = k.event_id
 )
 SELECT c.*,
        ARRAY(SELECT event_id FROM refold.event_ids AS k
-             WHERE c.lost > 0 AND NOT EXISTS (SELECT FROM log AS l WHERE l.event_id = k.event_id)
+             WHERE c.lost > 0 AND {_OF_LOG} AND NOT ({_GONE})
+               AND NOT EXISTS (SELECT FROM log AS l WHERE l.event_id = k.event_id)
                AND NOT EXISTS (SELECT FROM refold.lost_events AS a WHERE a.event_id = k.event_id)
              ORDER BY event_id LIMIT {NAMED}) AS lost_ids,
        ARRAY(SELECT event_id FROM log GROUP BY event_id HAVING count(*) > 1 ORDER BY event_id LIMIT {NAMED}) AS twice
@@ -96,22 +105,22 @@ def _accept(conn: psycopg.Connection, found: Ledger) -> None:
         (WHOLE_LOG, REASON, found.lost, found.changed, found.unknown, Jsonb({"lost": found.lost_ids})),
     )
     conn.execute(
-        """
+        f"""
         INSERT INTO refold.lost_events (event_id, acceptance)
         SELECT k.event_id, %s FROM refold.event_ids AS k
         WHERE NOT EXISTS (SELECT FROM refold.events AS e WHERE e.event_id = k.event_id)
+          AND {_OF_LOG} AND NOT ({_GONE})
         ON CONFLICT DO NOTHING
-        """,
+        """.encode(),
         row,
     )
     conn.execute(
         """
         UPDATE refold.event_ids AS k
-        SET digest = refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version), position = e.position
+        SET digest = CASE WHEN k.digest = 0 THEN 0 ELSE c.digest END, position = e.position
         FROM refold.events AS e
-        WHERE e.event_id = k.event_id
-          AND (k.digest, k.position)
-              <> (refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version), e.position)
+        CROSS JOIN LATERAL (SELECT refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version) AS digest) AS c
+        WHERE e.event_id = k.event_id AND (k.digest NOT IN (0, c.digest) OR k.position <> e.position)
         """
     )
     # Sorted, like every insert of ids: that order prevents deadlocks.
@@ -125,7 +134,8 @@ def _accept(conn: psycopg.Connection, found: Ledger) -> None:
         """
     )
     # The log is correct by definition now: workers seal its slices again.
-    conn.execute("DELETE FROM refold.sealed_slices")
+    unseal(conn)
+    archives.unprove(conn, rewritten=False)
 
 
 def settle_lost(conn: psycopg.Connection) -> None:
@@ -156,7 +166,8 @@ def rehash(conn: psycopg.Connection) -> None:
         guards_disabled(conn, "refold.event_ids", GUARDS, partial(_digest, conn, bounds))
     with conn.transaction():
         conn.execute("SET LOCAL ROLE refold_owner")
-        conn.execute("DELETE FROM refold.sealed_slices")
+        unseal(conn)
+        archives.unprove(conn, rewritten=False)
     _reindex(conn)
 
 
@@ -167,7 +178,17 @@ def _digest(conn: psycopg.Connection, bounds: dict[str, int]) -> None:
         SET digest = refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version)
         FROM refold.events AS e
         WHERE e.position >= %(lower)s AND e.position < %(upper)s AND e.event_id = k.event_id
-          AND k.digest <> refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version)
+          AND k.digest NOT IN (0, refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version))
+        """,
+        bounds,
+    )
+    conn.execute(
+        """
+        UPDATE refold.erased_events AS x
+        SET digest = refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version)
+        FROM refold.events AS e
+        WHERE e.position >= %(lower)s AND e.position < %(upper)s AND x.position = e.position AND x.done
+          AND x.digest <> refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version)
         """,
         bounds,
     )

@@ -15,7 +15,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from refold.engine.archive.advance import Advanced, advance
+from refold.engine.archive.ledger import rebuild
 from refold.engine.deployment.deploy import one_at_a_time
+from refold.engine.erasure import run as erasure
 from refold.engine.publish.switch import drop_superseded
 from refold.engine.publish.views import drop_view, switch_view
 from refold.engine.reconcile.audit import audit, parameters_of
@@ -30,13 +33,13 @@ from refold.engine.recovery.coordinates import (
     unload,
 )
 from refold.engine.recovery.survey import Survey, insist_on_schema, survey
-from refold.errors import BuildError
+from refold.errors import BuildError, RefoldError
 from refold.postgres.failpoints import failpoint
 from refold.postgres.session import plan_freely
 from refold.postgres.sqlstate import caused_by_event
-from refold.store import sinks
+from refold.store import archives, sinks, totals
+from refold.store.builds import proofs, state
 from refold.store.builds import read_checksums as reads
-from refold.store.builds import state
 from refold.store.builds.build import Build, by_id, lock, set_error
 from refold.store.builds.checksums import take
 from refold.store.builds.compiled import Compiler
@@ -68,6 +71,11 @@ class RecoveryReport:
         dead_letters: ids of dead letters whose event is no longer in the log, by table.
         unloaded: builds that could not be audited, each with the reason; their first load starts again.
         paused: sinks that do not deliver until a person resumes them.
+        archive: whether nothing is archived until a person claims the store.
+        erased: erasures that the restored database did not know, done again.
+        not_erased: why the erasures in the archive's store could not be done again; None: they were.
+        manifest: what the archive has that the restored manifest did not know, or the other way round.
+        cold: number of buckets of the cold ledger that were made again from the archive.
         seconds: duration of the recovery.
     """
 
@@ -79,6 +87,11 @@ class RecoveryReport:
     dead_letters: dict[str, list[str]] = field(default_factory=dict)
     unloaded: list[tuple[Build, str]] = field(default_factory=list)
     paused: list[str] = field(default_factory=list)
+    archive: bool = False
+    erased: int = 0
+    not_erased: str | None = None
+    manifest: Advanced = field(default_factory=Advanced)
+    cold: int = 0
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -95,6 +108,11 @@ class RecoveryReport:
             "dead_letters_without_event": self.dead_letters,
             "loaded_anew": [{"table": build.table_name, "because": because} for build, because in self.unloaded],
             "paused_sinks": self.paused,
+            "archive_to_claim": self.archive,
+            "erased": self.erased,
+            "not_erased": self.not_erased,
+            "manifest": self.manifest.as_dict(),
+            "cold_buckets": self.cold,
             "seconds": round(self.seconds, 3),
         }
 
@@ -121,7 +139,10 @@ def recover(
     insist_on_schema(conn)
     # Do not wait for a deploy that begins: it does not expect a restored database.
     with one_at_a_time(conn, "deploy or recover", seconds=0):
-        return _recover(conn, projections, progress)
+        result = _recover(conn, projections, progress)
+    progress("erasures")
+    _erase_again(conn, projections, result)
+    return result
 
 
 def _recover(conn: psycopg.Connection, projections: Path | None, progress: Callable[[str], None]) -> RecoveryReport:
@@ -139,12 +160,18 @@ def _recover(conn: psycopg.Connection, projections: Path | None, progress: Calla
             progress("finding unread events")
             _look_behind(conn, compiler, result)
         _identify(conn, REWRITE_IN_PROGRESS)
+    with conn.transaction():
+        proofs.forget_all(conn)
+        totals.forget_cursor(conn)
     failpoint("recover_begun")
+    progress("comparing the archive with its manifest")
+    result.manifest = advance(conn, by=BY)
     draw_from_the_end(conn)
     _arm(conn)
     if plan.cluster.rehashed:
         progress("computing digests")
         ledger.rehash(conn)
+        result.cold = _rehash_cold(conn)
     if strategy == "rewrite":
         progress("rewriting the log's coordinates")
         result.rewritten = rewrite_log(conn)
@@ -166,9 +193,26 @@ def _recover(conn: psycopg.Connection, projections: Path | None, progress: Calla
     with conn.transaction():
         if strategy != "prove":
             result.paused = sinks.restored(conn)
+            result.archive = archives.disown(conn)
         _identify(conn, plan.cluster.actual)
         resolve(conn, "foreign_cluster", subject, by=BY, outcome=result.as_dict())
     return result
+
+
+def _erase_again(conn: psycopg.Connection, projections: Path | None, result: RecoveryReport) -> None:
+    """Do the erasures of the archive's store again that the backup does not have; the recovery itself is done."""
+    try:
+        for content in erasure.recorded(conn):
+            result.erased += len(erasure.apply(conn, Compiler(projections), content))
+    except RefoldError as error:
+        result.not_erased = str(error)
+
+
+def _rehash_cold(conn: psycopg.Connection) -> int:
+    """Compute the digests in the cold ledger with this server's hash functions; its ids do not depend on them."""
+    if not conn.execute("SELECT FROM refold.cold_ids LIMIT 1").rowcount:
+        return 0
+    return rebuild(conn, None)
 
 
 def _survey_until_quiet(conn: psycopg.Connection, projections: Path | None) -> Survey:
@@ -299,10 +343,12 @@ def _prove(conn: psycopg.Connection, compiler: Compiler, build: Build, result: R
     lost = settle_dead_letters(conn, build, compiled.stream.table)
     if lost:
         result.dead_letters[build.table_name] = lost
-    if result.survey.decision.strategy == "rewrite" or result.survey.cluster.rehashed:
+    statements, rehashed = compiled.statements, result.survey.cluster.rehashed
+    if result.survey.decision.strategy == "rewrite" or rehashed:
         # The stored checksums are of rows with other coordinates or hashes.
         with conn.transaction():
-            take(conn, build.build_id, compiled.statements.relations)
+            # Rows of a base have no coordinates.
+            take(conn, build.build_id, statements.kept if rehashed else statements.relations)
     for _ in range(ROUNDS):
         suspects = audit(conn, compiled).suspects
         if not suspects:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from refold.engine.recovery import ledger
 from refold.engine.recovery.ledger import Ledger
 from refold.engine.recovery.strategy import BuildOutcome, Decision, decide, outcomes
 from refold.errors import DatabaseError, NotInstalled
+from refold.model.upkeep.names import base_table
+from refold.postgres.rows import one_row
 from refold.store.builds.build import Build, with_tables
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.graph import by_depth
@@ -75,6 +77,31 @@ def insist_on_schema(conn: psycopg.Connection) -> ClusterState:
     return found
 
 
+def _insist_on_bases(conn: psycopg.Connection, builds: Sequence[Build], tables: Collection[str]) -> None:
+    """Refuse a database in which nothing stands for events that were purged from the log.
+
+    Raises:
+        DatabaseError: the base of a build is missing, or ends where the log does not begin.
+    """
+    (floor,) = one_row(conn, "SELECT refold.log_floor()")
+    for build in builds:
+        if build.upstream_id is not None or build.state not in ("building", "live"):
+            continue
+        if build.floor != floor:
+            what = f"the base of {build.table_name} ends at position {build.floor:,}, and the log begins at {floor:,}"
+        elif build.based and build.loaded and build.table_name in tables and _lacks_base(build, tables):
+            what = f"the base of {build.table_name} is missing, and the log begins at position {floor:,}"
+        else:
+            continue
+        raise DatabaseError(
+            what, remedy="Restore the schemas refold and refold_builds from one backup; nothing was changed yet."
+        )
+
+
+def _lacks_base(build: Build, tables: Collection[str]) -> bool:
+    return build.upkeep in ("merge", "members") and base_table(build.table_name) not in tables
+
+
 def survey(conn: psycopg.Connection, projections: Path | None) -> Survey:
     """Return the findings and the plan of a recovery; change nothing.
 
@@ -94,6 +121,7 @@ def survey(conn: psycopg.Connection, projections: Path | None) -> Survey:
         str(name)
         for (name,) in conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'refold_builds'").fetchall()
     }
+    _insist_on_bases(conn, builds, tables)
     decided = outcomes(builds, tables, decision.strategy)
     compiler = Compiler(projections)
     for build in builds:

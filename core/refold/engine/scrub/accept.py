@@ -16,10 +16,10 @@ from refold.errors import BuildError
 from refold.model.stream.slices import POSITION_BITS, Range
 from refold.postgres.rows import one_row
 from refold.postgres.session import plan_freely
-from refold.store import incidents
+from refold.store import archives, incidents
 from refold.store.log.guards import GUARDS, guards_disabled, require_owner
 from refold.store.log.integrity import WHOLE_LOG, Damage, look, portions
-from refold.store.log.seal import DIFFERS, PAIRED, TOGETHER, SliceChecksum, checksums, segments
+from refold.store.log.seal import DIFFERS, PAIRED, TOGETHER, SliceChecksum, segments, standing
 
 DETAILS = 1_000
 """Most events that a row of `refold.acceptances` names."""
@@ -110,10 +110,11 @@ def record(conn: psycopg.Connection, found: Accepted, reason: str, *, by: str) -
     for part in _parts(conn, found.segment):
         plan_freely(conn)
         bounds = _bounds(conn, found.segment, part)
-        for statement in (_ADOPT, _CORRECT, _LOSE):
+        for statement in (_ADOPT, _CORRECT, _CORRECT_ERASED, _LOSE):
             conn.execute(statement.encode(), bounds | {"acceptance": row[0]})
     for number in found.slices:
         _reseal(conn, number)
+    archives.outdate(conn, found.slices)
     for part in portions({(one.position or 0) >> POSITION_BITS for one in found.damage}):
         for one in look(conn, part, ledger=True).damage:
             if one.segment == found.segment:
@@ -134,7 +135,12 @@ _LOSE = f"""
 """
 _CORRECT = f"""
     UPDATE refold.event_ids AS i SET digest = o.content
-    FROM ({_OWN}) AS o WHERE o.known = i.event_id AND o.standing IS NOT NULL AND o.digest <> o.content
+    FROM ({_OWN}) AS o WHERE o.known = i.event_id AND o.standing IS NOT NULL AND o.digest NOT IN (0, o.content)
+"""
+# Of an erased event the ledger says nothing, so that every retry is a duplicate.
+_CORRECT_ERASED = f"""
+    UPDATE refold.erased_events AS x SET digest = o.content
+    FROM ({_OWN}) AS o WHERE x.position = o.was AND x.done AND o.digest = 0 AND o.standing IS NOT NULL
 """
 # The ledger knows a moved event under its old position.
 _ADOPT = f"""
@@ -146,7 +152,7 @@ _ADOPT = f"""
 
 
 def _reseal(conn: psycopg.Connection, number: int) -> None:
-    now = checksums(conn, number << POSITION_BITS, (number + 1) << POSITION_BITS).get(number, SliceChecksum())
+    now = standing(conn, number << POSITION_BITS, (number + 1) << POSITION_BITS).get(number, SliceChecksum())
     conn.execute(
         """
         INSERT INTO refold.sealed_slices AS s (slice, passed, sealed_at, events, upto, ids, hash, scrubbed_at)

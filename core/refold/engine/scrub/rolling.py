@@ -7,8 +7,10 @@ from datetime import datetime
 
 import psycopg
 
+from refold import tracing
 from refold.model.stream.slices import Range
-from refold.store.log.damage import leave, look_again, refuse_known
+from refold.store.log.cold_ledger import look_at_part
+from refold.store.log.damage import leave, leave_cold, look_again, refuse_known
 from refold.store.log.integrity import LogDamaged, edge, look, portions
 from refold.store.log.seal import TOGETHER
 
@@ -17,6 +19,8 @@ SECONDS = 3.0
 """Seconds for which a run scrubs due slices; the next run continues."""
 RECENT = 4
 """Slices at the log's end that every run scrubs, with later positions."""
+COLD_PARTS = 1_024
+"""Parts of the cold ledger, of which a run compares one with its checksums; `refold scrub` also counts all ids."""
 AT_ONCE = 4
 """Slices that a transaction scrubs: 65,536 positions."""
 
@@ -35,6 +39,9 @@ def step(conn: psycopg.Connection) -> None:
     _look(conn, (max(unsealed, last - RECENT + 1), None))
     for part in portions(opened[turn : turn + AT_ONCE]):
         _look(conn, part)
+    with conn.transaction():
+        cold = look_at_part(conn, int(time.time() // 60) % COLD_PARTS, COLD_PARTS)
+        leave_cold(conn, cold, by=NAME, whole=False)
     until = time.monotonic() + SECONDS
     while due := _due(conn):
         for part in portions(due):
@@ -107,6 +114,8 @@ def _due(conn: psycopg.Connection) -> list[int]:
 
 
 def _look(conn: psycopg.Connection, part: Range) -> None:
-    with conn.transaction():
+    with tracing.work("scrub", "events", keep=False, by=NAME) as span, conn.transaction():
         found = look(conn, part, ledger=True)
         leave(conn, found.damage, found.slices, by=NAME)
+        span.keep = bool(found.damage)
+        span.note(events=found.events, damage=len(found.damage))

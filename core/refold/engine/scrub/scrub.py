@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from refold import tracing
 from refold.model.stream.slices import POSITION_BITS
-from refold.store.log.damage import leave, resolve_others
+from refold.store.log import cold_ledger
+from refold.store.log.damage import leave, leave_cold, resolve_others
 from refold.store.log.integrity import Damage, edge, look, missing, whole
 from refold.store.log.seal import Segment, segments
 
@@ -25,12 +27,14 @@ class Scrubbed:
         events: number of events checked.
         segments: number of segments that hold them.
         sealed: number of these events in sealed slices, whose checksums were compared too.
-        damage: the first findings of each portion of the log.
+        archived_ids: ids of purged events in the cold ledger, all of which were compared.
+        damage: the first findings of each portion of the log, and of the cold ledger.
     """
 
     events: int = 0
     segments: int = 0
     sealed: int = 0
+    archived_ids: int = 0
     damage: list[Damage] = field(default_factory=list)
 
 
@@ -47,6 +51,13 @@ def scrub(
         by: name of the program, for the incidents.
         progress: called after every portion with the number of portions done and their total.
     """
+    with tracing.work("scrub", "events", by=by) as span:
+        result = _scrubbed(conn, by, progress)
+        span.note(events=result.events, damage=len(result.damage))
+    return result
+
+
+def _scrubbed(conn: psycopg.Connection, by: str, progress: Callable[[int, int], None]) -> Scrubbed:
     result = Scrubbed()
     slices: set[int] = set()
     parts = whole(conn)
@@ -65,6 +76,11 @@ def scrub(
     with conn.transaction():
         leave(conn, result.damage, slices, by=by)
         resolve_others(conn, result.damage, by=by)
+        cold = cold_ledger.look(conn)
+        leave_cold(conn, cold, by=by, whole=True)
+    result.archived_ids = cold.ids
+    if not cold.intact:
+        result.damage.append(Damage(cold_ledger.TABLE, "checksums", detail=str(cold)))
     return result
 
 

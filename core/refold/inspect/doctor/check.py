@@ -70,7 +70,8 @@ def examine(conn: psycopg.Connection, probes: Sequence[Probe], *, installed: boo
 
 
 WRITES = re.compile(
-    r"`refold (?:migrate|deploy|worker|recover|reconcile|scrub|rebuild|promote|drop|deadletters (?:retry|drop))\b"
+    r"`refold (?:migrate|deploy|worker|recover|reconcile|scrub|rebuild|promote|drop|deadletters (?:retry|drop)"
+    r"|archive (?:claim|run|verify|restore))\b"
     r"|\bdeploy it\b"
 )
 """Advice that only a login may follow that changes metrics; a dry run of `deploy` compares as refold_worker, too."""

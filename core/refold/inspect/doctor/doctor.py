@@ -9,7 +9,9 @@ import psycopg
 
 from refold.inspect.doctor import (
     access,
+    archive,
     captures,
+    erasures,
     metrics,
     notifications,
     room,
@@ -42,6 +44,8 @@ def doctor(conn: psycopg.Connection, url: str, folder: Path | None) -> list[Chec
         Probe("views", partial(metrics.views, folder), primary=True),
         Probe("captures", partial(captures.captures, folder), primary=True),
         Probe("sinks", partial(sinks.sinks, folder), primary=True),
+        Probe("archive", archive.archive, primary=True),
+        Probe("erasures", erasures.erasures, primary=True),
         Probe("pgmq", sinks.queue, primary=True),
         Probe("server version", server.version, installed=False),
         Probe("settings", server.settings, installed=False),

@@ -10,6 +10,7 @@ from refold.errors import RefoldError
 from refold.inspect.doctor.check import Check, looking
 from refold.inspect.sinks import SinkStatus, sink_statuses
 from refold.model.sink.sink_file import load_sinks, sinks_beside
+from refold.prose import counted
 from refold.sinks.kinds.registry import kinds, receiver
 from refold.store import sinks as store
 from refold.store.schema import pgmq
@@ -49,7 +50,8 @@ def judged(one: SinkStatus) -> list[Check]:
             Check(
                 NAME,
                 "warn",
-                f"{one.sink}: {one.failures:,} deliveries have failed; the receiver says: {one.error or one.status}",
+                f"{one.sink}: failed {counted(one.failures, 'time')} in a row; the receiver says:"
+                f" {one.error or one.status}",
                 "Nothing is lost, and deliveries are tried again.",
             )
         ]

@@ -353,13 +353,16 @@ BEGIN
 END;"""
 
     def _known(self, row: str) -> str:
-        """Return the query for the event of a row's insert: the ledger has an id that begins like it."""
+        """Return the query for the event of a row's insert: the ledger has an id that begins like it.
+
+        The cold ledger has that beginning as an id of its own, see refold.add_cold_ids.
+        """
         begin = self._begin(row, "insert")
         # A semicolon is what follows the colon at the end.
         after = f"{quoted(f'capture:{self.capture.name}:')} || {self._key(row)} || ':insert;'"
         return (
-            f"SELECT FROM refold.event_ids AS k WHERE k.event_id >= ({begin}) COLLATE \"C\""
-            f" AND k.event_id < ({after}) COLLATE \"C\""
+            f"SELECT 1 FROM refold.event_ids AS k WHERE k.event_id >= ({begin}) COLLATE \"C\""
+            f" AND k.event_id < ({after}) COLLATE \"C\" UNION ALL SELECT 1 FROM refold.archived_ids(ARRAY[{begin}])"
         )  # fmt: skip
 
     def backfill(self) -> GeneratedFunction:

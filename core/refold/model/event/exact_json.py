@@ -15,6 +15,8 @@ from typing import Any
 
 _INT64_DIGITS = 18
 _DEEP = 500
+_SHOWN_DIGITS = 1000
+"""Most digits of a number for readers on either side of its point: none would take so long a one."""
 _BLANK_BEFORE_COLON = re.compile(r'"[ \t\r\n]+:').search
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"')
 
@@ -96,6 +98,34 @@ def readable(text: str | bytes) -> Any:
         return json.loads(shown)
     except ValueError:
         return json.loads(shown, parse_int=_integer)
+
+
+def readable_exactly(text: str | bytes) -> Any:
+    """Read stored JSON for display as `readable` does, with fractions as Decimals: 1.10 keeps its zero."""
+    shown = text if isinstance(text, str) else bytes(text).decode()
+    if shown.count("[") + shown.count("{") > _DEEP and _depth(shown) > _DEEP:
+        return shown
+    return json.loads(shown, parse_float=Decimal, parse_int=_integer)
+
+
+def document(value: object, plain: Callable[[object], Any], *, indent: int | None = None) -> str:
+    """Return a value as JSON text for readers, with Decimals digit for digit.
+
+    Args:
+        value: the value.
+        plain: converts what JSON has no type for, except for finite Decimals.
+        indent: spaces per level; None is one line.
+    """
+    # The encoder knows no number of any length. No value knows the mark.
+    mark = token_hex(16)
+
+    def formed(one: object) -> Any:
+        if isinstance(one, Decimal) and one.is_finite() and abs(one.adjusted()) <= _SHOWN_DIGITS:
+            return f"{mark}{one:f}"
+        return plain(one)
+
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=formed)
+    return re.sub(f'"{mark}([^"]*)"', r"\1", text) if mark in text else text
 
 
 def _depth(text: str) -> int:

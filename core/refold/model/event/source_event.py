@@ -33,7 +33,7 @@ class Answer(StrEnum):
     conflict = "conflict"
     """An event with the same id and other content is in the log already; the new event is rejected."""
     invalid = "invalid"
-    """The event breaks a rule of SourceEvent; it is rejected with the reason."""
+    """The event breaks a rule of SourceEvent, or its contract; it is rejected with the reason."""
 
     @property
     def rejected(self) -> bool:

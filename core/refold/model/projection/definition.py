@@ -6,7 +6,7 @@ import ast
 import hashlib
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,13 +21,14 @@ from refold.model.projection.plan import LOG, LOG_COLUMNS, Plan
 from refold.model.projection.query import analyse
 from refold.model.projection.sqlglot_compat import fold_case, statements
 from refold.model.projection.transform import Transform
+from refold.model.projection.upcast import COLUMN, NONE, Upcasts, events_beside, load_upcasts
 from refold.suggest import did_you_mean
 
 EXTENSIONS = (".sql", ".py")
 """Extensions of files that define a projection."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-_GENERATION = 2
-"""Part of every fingerprint. Raise it when generated tables change their shape."""
+_GENERATION = 3
+"""Part of every fingerprint. Raise it when generated tables change their shape, or hashes of their rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +118,12 @@ class Loading:
         return frozenset(one.path for one in self.mistakes if one.path is not None)
 
 
-def load(folder: Path) -> Loading:
+def load(folder: Path, *, events: Path | None = None) -> Loading:
     """Load every `*.sql` and `*.py` below a folder, and return definitions and mistakes.
+
+    Args:
+        folder: the folder of projections.
+        events: the folder of upcasters; by default the one beside.
 
     Raises:
         DefinitionError: the folder does not exist.
@@ -130,6 +135,7 @@ def load(folder: Path) -> Loading:
             remedy="Make a project with `refold init DIR`, or name its folder of projections with --projections.",
         )
     mistakes: list[DefinitionError] = []
+    upcasts = load_upcasts(events_beside(folder) if events is None else events, mistakes)
     paths: dict[str, Path] = {}
     for path in project_files(folder, *EXTENSIONS, wrong=mistakes.append):
         try:
@@ -156,7 +162,7 @@ def load(folder: Path) -> Loading:
             continue
         try:
             refuse_metrics(paths[name], {other for other in loaded if other not in streams})
-            loaded[name] = _load(paths[name], streams, loaded, modules)
+            loaded[name] = _load(paths[name], streams, loaded, modules, upcasts)
         except DefinitionError as error:
             mistakes.append(error)
             continue
@@ -171,6 +177,7 @@ def from_source(
     streams: Mapping[str, tuple[str, ...]],
     fingerprints: Mapping[str, str],
     path: Path | None = None,
+    upcasts: Upcasts = NONE,
 ) -> Definition:
     """Return the definition of an SQL projection from its text.
 
@@ -180,11 +187,15 @@ def from_source(
         streams: the streams that it may read, by name, with the columns of each.
         fingerprints: those of the projections that it may read, by name; a change upstream is a change here.
         path: the file, for messages; None when the text does not come from a file.
+        upcasts: the upcasters of the log's metadata; a text from the database has them already.
 
     Raises:
         DefinitionError: the query cannot be kept exactly.
     """
     plan, normal = _analysed(name, source, tuple(streams.items()), path)
+    if plan.stream == LOG and upcasts.steps:
+        source = upcasts.rewritten(source, path)
+        plan, normal = _analysed(name, source, tuple(streams.items()), path)
     keys = ",".join(part.name for part in plan.key)
     return Definition(
         name,
@@ -207,15 +218,23 @@ def _analysed(
 
 
 def _load(
-    path: Path, streams: Mapping[str, tuple[str, ...]], loaded: Mapping[str, Definition], modules: Modules
+    path: Path,
+    streams: Mapping[str, tuple[str, ...]],
+    loaded: Mapping[str, Definition],
+    modules: Modules,
+    upcasts: Upcasts,
 ) -> Definition:
     source = read_text(path)
     fingerprints = {name: definition.fingerprint for name, definition in loaded.items()}
     if path.suffix.lower() == ".sql":
-        return from_source(path.stem, source, streams, fingerprints, path)
+        return from_source(path.stem, source, streams, fingerprints, path, upcasts)
     transform = transforms.load(path, streams, modules)
-    above = fingerprints.get(transform.plan.stream, "")
-    return Definition(path.stem, path, source, transform.plan, _fingerprint("python", transform.code, above), transform)
+    above = [fingerprints.get(transform.plan.stream, "")]
+    if transform.plan.stream == LOG and upcasts.steps and COLUMN in transform.plan.reads:
+        transform = replace(transform, upcast=upcasts.column())
+        above.append(upcasts.digest)
+    fingerprint = _fingerprint("python", transform.code, *above)
+    return Definition(path.stem, path, source, transform.plan, fingerprint, transform)
 
 
 def _fingerprint(*parts: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from refold.model.projection.definition import Definition, load
 from refold.model.projection.files import read_text
+from refold.model.projection.upcast import events_beside
 
 
 def as_called(folder: Path, names: Mapping[str, str]) -> dict[str, Definition]:
@@ -44,7 +45,7 @@ def as_called(folder: Path, names: Mapping[str, str]) -> dict[str, Definition]:
                 text = _with(read_text(definition.path), words)
                 path.unlink()
                 path.with_name(names.get(name, name) + path.suffix).write_text(text, encoding="utf-8")
-        return load(copy).definitions
+        return load(copy, events=events_beside(folder)).definitions
 
 
 def _with(text: str, words: Mapping[str, str]) -> str:

@@ -252,6 +252,8 @@ class _Analysis(Select):
             unique=unique,
             lasting=unique and self.query.args.get("having") is None,
             columns=tuple(Column(name, name, comment) for name, _, comment in outputs),
+            # Of events that it leaves out, no row is made.
+            where=self.where() if self.is_simple() else None,
             query=tuple(text.split(here)),
             description=self.description(),
             because=because,

@@ -77,6 +77,7 @@ class Transform:
         none: whether its annotation allows it to return None.
         types: the SQL type of each column except event_id, in the order of the model's fields.
         code: a hash of its version, its source, and the source of the helpers that it imports.
+        upcast: the SQL of the metadata that it gets, if upcasters change the log's.
     """
 
     plan: Plan
@@ -87,6 +88,7 @@ class Transform:
     none: bool
     types: tuple[str, ...]
     code: str
+    upcast: str | None = None
 
     def rows(self, page: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
         """Yield the rows that the function makes of a page: coordinates, event_id, then the model's fields.

@@ -55,6 +55,7 @@ class SinkState:
         tokens: what the receiver may hold as its owner's token (`refold.sinks.receiver.Owner`).
         given_epoch: epoch of the version that the receiver confirmed last; None before the first.
         given_number: its number.
+        passed: number up to which no message waits, or will: pages send messages one after another.
         done: the cursor of a sink of grain `events`, in parts, with `target` and `progress_*`; None for others, and
             while slices are compared.
     """
@@ -78,6 +79,7 @@ class SinkState:
     tokens: tuple[str, ...] = ()
     given_epoch: int | None = None
     given_number: int | None = None
+    passed: int = 0
     done: str | None = None
     target: str | None = None
     progress_txid: int | None = None
@@ -144,6 +146,7 @@ def delivered(
     given: tuple[int, int] | None = None,
     batch: int | None = None,
     following: bool | None = None,
+    passed: int = 0,
     cursor: Cursor | None = None,
 ) -> SinkState:
     """Return the state after the receiver confirmed rows: the circuit closes, and batches grow again.
@@ -155,6 +158,7 @@ def delivered(
         given: the version of them; None if the receiver has confirmed none.
         batch: most rows that the receiver takes at once, if it refused more; None if it did not.
         following: what `SinkState.following` becomes; None leaves it.
+        passed: number of the last message whose rows are among them; 0 if none is.
         cursor: the cursor of a sink of grain `events`; None leaves it.
     """
     epoch, number = given or (state.given_epoch, state.given_number)
@@ -173,6 +177,7 @@ def delivered(
         following=state.following if following is None else following,
         given_epoch=epoch,
         given_number=number,
+        passed=max(state.passed, passed),
     )
 
 
@@ -227,7 +232,7 @@ def collapsed(state: SinkState) -> SinkState:
 
     What is given then has a higher epoch, by which rows that the receiver should not have are told from it.
     """
-    return at_cursor(_next(state, epoch=state.epoch + 1, following=False), None)
+    return at_cursor(_next(state, epoch=state.epoch + 1, following=False, passed=0), None)
 
 
 def switched(state: SinkState, build_id: int | None, epoch: int, *, once: bool = False) -> SinkState:
@@ -239,7 +244,7 @@ def switched(state: SinkState, build_id: int | None, epoch: int, *, once: bool =
         epoch: lowest epoch from now on.
         once: keep the cursor, so that no row is given that was given of the former build.
     """
-    moved = _next(state, build_id=build_id, epoch=max(epoch, state.epoch + 1), following=False)
+    moved = _next(state, build_id=build_id, epoch=max(epoch, state.epoch + 1), following=False, passed=0)
     return moved if once else at_cursor(moved, None)
 
 

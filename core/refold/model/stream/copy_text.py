@@ -1,5 +1,6 @@
 """Text for COPY and for array literals, made in Python: psycopg's adapters take three times as long."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 NULL = "\\N"
@@ -13,6 +14,15 @@ def escaped(text: str) -> str:
     if text.isprintable() and "\\" not in text:
         return text
     return text.translate(_ESCAPES)
+
+
+_ESCAPED = re.compile(r"\\(.)")
+_MEANT = {"t": "\t", "n": "\n", "r": "\r"}
+
+
+def unescaped(column: str) -> str:
+    """Return the text of a column's value in COPY's text format, as `escaped` writes it."""
+    return _ESCAPED.sub(lambda one: _MEANT.get(one[1], one[1]), column)
 
 
 def escaped_column(texts: Sequence[str]) -> Iterable[str]:

@@ -33,6 +33,12 @@ class Key(NamedTuple):
     position: int
     ordinal: int
 
+    def whole(self) -> "Key":
+        """Return the last key up to which all rows of each event are passed."""
+        if self.ordinal == LAST_ORDINAL:
+            return self
+        return Key(self.txid, self.position - 1, LAST_ORDINAL)
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -195,7 +201,9 @@ def next_read(cursor: Cursor, upstream: Cursor) -> Read | None:
         return Read(cursor.done, target, cursor.progress, None)
     if upstream.target != target or upstream.progress is None:
         return None
-    upto = _complete(upstream.progress)
+    # The output of a build is complete up to there. When its progress is inside an event, the rest of that event may
+    # still add rows with any ordinal, so readers of the build stop before the event.
+    upto = upstream.progress.whole()
     if cursor.progress is not None and upto <= cursor.progress:
         return None
     return Read(cursor.done, target, cursor.progress, upto)
@@ -207,17 +215,6 @@ def _new_target(done: Snapshot, upstream: Cursor) -> Snapshot | None:
     if not upstream.done.includes(done):
         return None
     return upstream.target if done.includes(upstream.done) else upstream.done
-
-
-def _complete(progress: Key) -> Key:
-    """Return the last key up to which the output of a build at `progress` is complete.
-
-    `progress` has the ordinals of the build's *input*. When it is inside an event, the rest of that
-    event may still add rows with any ordinal, so readers of the build stop before the event.
-    """
-    if progress.ordinal == LAST_ORDINAL:
-        return progress
-    return Key(progress.txid, progress.position - 1, LAST_ORDINAL)
 
 
 def advance(cursor: Cursor, read: Read, last: Key | None, full: bool) -> Cursor:

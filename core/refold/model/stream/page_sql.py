@@ -154,11 +154,14 @@ class Stream:
 
     def applied(self) -> str:
         """Return the condition that a row was applied according to the cursor (parameters done, target, progress)."""
+        return f"{self.passed()}\n  AND {ALIVE}"
+
+    def passed(self) -> str:
+        """Return the condition that the cursor has passed a row, be it applied or a dead letter."""
         return (
             f"(pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)\n"
             f"     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot)"
-            f" AND ({self.coordinates}) <= {self.bound('progress')}))\n"
-            f"  AND {ALIVE}"
+            f" AND ({self.coordinates}) <= {self.bound('progress')}))"
         )
 
     @property

@@ -52,6 +52,7 @@ class Slicing:
         stream_hash: for hash slices, the key's hash as SQL over a row of the stream.
         indexed: whether an index finds the stream's rows of a slice.
         unit: for day slices, the time that one slice covers, as an SQL interval.
+        day: for day slices, the column of the table with the day.
     """
 
     kind: Literal["day", "position", "hash"]
@@ -61,6 +62,7 @@ class Slicing:
     stream_hash: str = ""
     indexed: bool = True
     unit: str = "1 day"
+    day: str = ""
 
     def scope(self, ranges: Sequence[Range]) -> tuple[str, str]:
         """Return two conditions for the slices in some ranges: on rows of the stream, and on rows of the table.
@@ -89,6 +91,7 @@ class Slicing:
                     side.append(f"{hashed} <= '{((high + 1) << (64 - HASH_BITS)) - 1}'::bigint")
         else:
             stream += self._times(low, high)
+            table += self._days(low, high)
         return "\n  AND ".join(stream), "\n  AND ".join(table)
 
     @staticmethod
@@ -104,6 +107,15 @@ class Slicing:
             # NULL is below every day: see NO_DAY.
             null = " OR ts IS NULL" if low is None or low == NO_DAY else ""
             bounds.append(f"(ts < '{day} UTC'::timestamptz + interval '{self.unit}'{null})")
+        return bounds
+
+    def _days(self, low: int | None, high: int | None) -> list[str]:
+        bounds = []
+        if low is not None and (day := _day(low)) is not None:
+            bounds.append(f"{self.day} >= '{day}'::date")
+        if high is not None and (day := _day(high + 1)) is not None:
+            null = f" OR {self.day} IS NULL" if low is None or low == NO_DAY else ""
+            bounds.append(f"({self.day} < '{day}'::date{null})")
         return bounds
 
     def name(self, number: int) -> str:
@@ -146,6 +158,7 @@ def by_key(
             f"refold.day_slice({ident(key[at].name)}::date)",
             f"refold.day_slice(({key_sql[at]})::date)",
             unit=unit,
+            day=ident(key[at].name),
         )
     shift = 64 - HASH_BITS
     return Slicing(
@@ -206,6 +219,11 @@ def runs(slices: Iterable[int]) -> list[Range]:
         else:
             found.append((number, number))
     return found
+
+
+def whole(number: int, lower: int, upper: int) -> bool:
+    """Return whether all positions of a slice are in a range that ends before `upper`. (Position 0 does not exist.)"""
+    return lower <= max(number << POSITION_BITS, 1) and (number + 1) << POSITION_BITS <= upper
 
 
 def partition(known: Iterable[int], together: int) -> list[Range]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from refold.model.sql_text import indent
 from refold.model.stream.slices import position_slice
-from refold.model.upkeep.statements import Relation
+from refold.model.upkeep.statements import Kept
 
 BEFORE = "before__"
 """Column of tables that are upserted: the row's hash before its last change.
@@ -22,11 +22,15 @@ BEFORE = "before__"
 Up to PostgreSQL 17, RETURNING shows only the new row, and reading the old row first would cost a second search for
 every key."""
 
+EVENT_HASH = (
+    "hash_record_extended(ROW(txid, position, event_id, user_id, action, ts, metadata::text, version, recorded_at), 0)"
+)
+"""Hash of a whole event of the log. The metadata is text, so the notation of a number counts, too."""
 READ = -1
 """Stands for the build's stream, in place of a relation's number: checksums of the rows that the build has read."""
 
 
-def returning(relation: Relation, *, before: bool = False) -> str:
+def returning(relation: Kept, *, before: bool = False) -> str:
     """Return the RETURNING clause of a statement that writes rows: the slice, the row's hash, and its former hash.
 
     Args:
@@ -102,7 +106,7 @@ def move(changes: Sequence[str]) -> str:
     )
 
 
-def actual(relation: Relation, condition: str = "true") -> str:
+def actual(relation: Kept, condition: str = "true") -> str:
     """Return the query that computes checksums from the rows of a table: slice, rows, hash.
 
     Args:

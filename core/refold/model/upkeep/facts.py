@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from refold.model.projection.plan import Plan
-from refold.model.sql_text import ident, in_order, indent, literal, where
+from refold.model.sql_text import EVERYTHING, ident, in_order, indent, literal, where
 from refold.model.stream.page_sql import Page, Stream
 from refold.model.stream.slices import by_position
 from refold.model.upkeep import checksums
 from refold.model.upkeep.names import AT, ID, RANGE
 from refold.model.upkeep.outbox import Outbox
-from refold.model.upkeep.statements import Relation, Statements, slice_statistics
+from refold.model.upkeep.statements import Relation, Statements, floor_of, slice_statistics
 
 
-def statements(plan: Plan, stream: Stream, table: str, name: str, outbox: Outbox) -> Statements:
+def statements(plan: Plan, stream: Stream, table: str, name: str, outbox: Outbox, *, based: bool = False) -> Statements:
     """Return the SQL of an event-grain build.
 
     Args:
@@ -21,6 +21,7 @@ def statements(plan: Plan, stream: Stream, table: str, name: str, outbox: Outbox
         table: the build's table, qualified, as SQL.
         name: the table's name without the schema.
         outbox: the sinks of the build.
+        based: whether events have left the log, whose rows stand by themselves.
     """
     outputs = [column for column in plan.columns if column.name != "event_id"]
     names = ("txid", "position", "ordinal", "event_id", *(column.name for column in outputs))
@@ -37,9 +38,10 @@ def statements(plan: Plan, stream: Stream, table: str, name: str, outbox: Outbox
         table=table,
         columns=names,
         key=("event_id",),
-        key_sql=("event_id",),
-        expected=lambda scope: rows(stream.table, ordinal, stream.applied(), scope),
         slicing=by_position(),
+        key_sql=("event_id",),
+        expected=lambda scope, _: rows(stream.table, ordinal, stream.applied(), scope),
+        told=told(name) if based else EVERYTHING,
     )
 
     def page(of: Page) -> str:
@@ -70,6 +72,30 @@ def statements(plan: Plan, stream: Stream, table: str, name: str, outbox: Outbox
         load_next=load,
         relations=(relation,),
         view="SELECT " + ", ".join(ident(column.name) for column in plan.columns) + f" FROM {table}",
+        standing=None if stream.ordinal else lambda other: standing(table, columns, other),
+    )
+
+
+def told(name: str) -> str:
+    """Return the condition that the log still tells a row of an event-grain table.
+
+    Args:
+        name: the table's name without the schema.
+    """
+    return f"position >= {floor_of(name)}"
+
+
+def standing(table: str, columns: str, other: str) -> str:
+    """Return the statement that takes over the rows of events that have left the log from another build.
+
+    Args:
+        table: the table, which is empty.
+        columns: its columns, as SQL.
+        other: the name of the other build's table.
+    """
+    return (
+        f"INSERT INTO {table} ({columns}) SELECT {columns} FROM refold_builds.{ident(other)}\n"
+        "WHERE position < %(floor)s::bigint"
     )
 
 

@@ -55,7 +55,7 @@ class _Funnels:
         slicing = by_key(plan.key, key_sql, self.own_hash, self.stream_hash, indexed=True)
         # Reports show the columns of the metric, not the states.
         told = tuple(column for column in self.columns if column not in self.states)
-        self.relation = Relation(table, self.columns, self.keys, key_sql, self.expected, slicing, shown=told)
+        self.relation = Relation(table, self.columns, self.keys, slicing, key_sql, self.expected, shown=told)
 
     def statements(self) -> Statements:
         plan, stream, table = self.plan, self.stream, self.table
@@ -89,7 +89,7 @@ class _Funnels:
 
     # The whole
 
-    def expected(self, scope: str) -> str:
+    def expected(self, scope: str, table_scope: str) -> str:
         return self.over(self.stream.applied() + ("" if scope == EVERYTHING else f"\n  AND {scope}"), apart=True)
 
     def over(self, condition: str, *, apart: bool) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from refold.model.projection.plan import Members, Partial, Plan
-from refold.model.sql_text import hash_of, ident, in_order, indent, literal, where
+from refold.model.sql_text import EVERYTHING, hash_of, ident, in_order, indent, literal, where
 from refold.model.stream.page_sql import Page, Stream
 from refold.model.stream.slices import by_key
 from refold.model.upkeep import checksums
+from refold.model.upkeep.base import MEMBER, Bases
 from refold.model.upkeep.names import KEY, members_table
 from refold.model.upkeep.outbox import Outbox
-from refold.model.upkeep.statements import Relation, Statements, key_names, slice_statistics
+from refold.model.upkeep.statements import Base, Relation, Statements, floor_of, key_names, slice_statistics
 
 _COMBINED = {
     "count": "kept.{0} + excluded.{0}",
@@ -26,8 +27,6 @@ _COMBINED = {
     "bool_and": "coalesce(kept.{0} AND excluded.{0}, kept.{0}, excluded.{0})",
     "bool_or": "coalesce(kept.{0} OR excluded.{0}, kept.{0}, excluded.{0})",
 }
-MEMBER = "member__"
-"""Column of the sets that holds the counted value."""
 _GATHERED = {"count": "sum", "members": "sum"}
 _NOTHING = {"count": "0", "members": "0"}
 
@@ -37,7 +36,7 @@ def combined(partial: Partial) -> str:
     return _COMBINED[partial.combine].format(ident(partial.name))
 
 
-def statements(plan: Plan, stream: Stream, table: str, name: str, outbox: Outbox) -> Statements:
+def statements(plan: Plan, stream: Stream, table: str, name: str, outbox: Outbox, *, based: bool = False) -> Statements:
     """Return the SQL of a build whose aggregates are merged.
 
     Args:
@@ -46,13 +45,15 @@ def statements(plan: Plan, stream: Stream, table: str, name: str, outbox: Outbox
         table: the build's table, qualified, as SQL.
         name: the table's name without the schema.
         outbox: the sinks of the build.
+        based: whether its base counts for something.
     """
-    return _Merge(plan, stream, table, name, outbox).statements()
+    return _Merge(plan, stream, table, name, outbox, based).statements()
 
 
 class _Merge:
-    def __init__(self, plan: Plan, stream: Stream, table: str, name: str, outbox: Outbox) -> None:
+    def __init__(self, plan: Plan, stream: Stream, table: str, name: str, outbox: Outbox, based: bool) -> None:
         self.outbox = outbox
+        self.based = based
         self.plan = plan
         self.stream = stream
         self.table = table
@@ -65,15 +66,18 @@ class _Merge:
         guard = in_order(stream.applied(), self.own)
         stream_hash = f"CASE WHEN {guard} THEN {hash_of(self.key_sql())} END"
         slicing = by_key(plan.key, self.key_sql(), self.own_hash(), stream_hash, indexed=False)
-        self.relation = Relation(table, self.columns, self.keys, self.key_sql(), self.expected, slicing, guard=guard)
+        self.relation = Relation(table, self.columns, self.keys, slicing, self.key_sql(), self.expected, guard=guard)
         self.merged = [partial for partial in plan.partials if partial.sql is not None]
-
-    def statements(self) -> Statements:
-        plan, table = self.plan, self.table
-        sets = [
-            (members_table(table, at), members_table(self.name, at), members)
+        self.sets = [
+            (members_table(table, at), members_table(name, at), members)
             for at, members in enumerate(plan.members, start=1)
         ]
+        self.bases = Bases(
+            table, name, self.keys, self.merged, self.sets, slicing, combined, _added_up, 1 + len(self.sets)
+        )
+
+    def statements(self) -> Statements:
+        plan, table, sets = self.plan, self.table, self.sets
         having = "" if plan.having is None else f" WHERE {plan.having}"
         view = ", ".join(
             ident(column.name) if column.sql == column.name else f"{column.sql} AS {ident(column.name)}"
@@ -94,27 +98,54 @@ class _Merge:
             indexes=tuple(_set_key(set_table, set_name, self.key_list) for set_table, set_name, _ in sets),
             page=self.page(sets, self.stream.page(plan.reads)),
             backlog=self.page(sets, self.stream.settled_page(plan.reads, uses=1 + len(sets))),
-            load=self.load(sets, first=True),
+            load=self.load(sets, first=not self.based),
             load_next=self.load(sets, first=False),
             relations=(self.relation, *(self.set_relation(set_table, one) for set_table, _, one in sets)),
             view=f"SELECT {view} FROM {table}{having}",
             view_hides=bool(having),
+            folded=lambda arriving: self.folded(sets, arriving),
             # Without sets only a count is kept: to read a page's coordinates costs half as much as to aggregate it.
             reads_by_slice=bool(sets),
+            base=None if self.stream.ordinal else self.base(),
+            counted=self.bases.tables if self.based else (),
         )
 
     def set_relation(self, set_table: str, one: Members) -> Relation:
         columns = (*self.keys, MEMBER)
+
+        def expected(scope: str, table_scope: str) -> str:
+            live = self.distinct(self.stream.table, one, self.stream.applied(), self.live(scope))
+            return live if not self.based else self.bases.values(set_table, table_scope, live)
+
         return Relation(
             set_table,
             columns,
             self.keys,
-            self.key_sql(),
-            lambda scope: self.distinct(self.stream.table, one, self.stream.applied(), scope),
             self.relation.slicing,
+            self.key_sql(),
+            expected,
             identity=columns,
             guard=self.relation.guard,
         )
+
+    def base(self) -> Base:
+        def fold(source: str) -> str:
+            members = [self.distinct("page", one, None) for _, _, one in self.sets]
+            return self.bases.fold(source, self.delta("page", None), members)
+
+        rows = self.bases.together(EVERYTHING, None, self._columns, self.plan.partials)
+        set_keys = [_set_key(set_table, set_name, self.key_list) for set_table, set_name, _ in self.sets]
+        load = self.bases.load(f"INSERT INTO {self.table} ({self.column_list})\n{rows}", set_keys)
+        return self.bases.sql(fold, load, rows)
+
+    def live(self, scope: str | None) -> str | None:
+        """Return a scope of the stream without the events that are in the base."""
+        if not self.based:
+            return scope
+        return f"position >= {floor_of(self.name)}" + ("" if scope in (None, EVERYTHING) else f"\n  AND {scope}")
+
+    def _columns(self, of: str | None) -> str:
+        return "".join(f", {self._column(one, of=of)}" for one in self.plan.partials)
 
     def own_hash(self) -> str:
         return hash_of([ident(key) for key in self.keys])
@@ -149,12 +180,12 @@ class _Merge:
             f"WHEN ({literal(self.plan.evaluated)}) EXECUTE FUNCTION refold.evaluated()",
         )
 
-    def expected(self, scope: str) -> str:
+    def expected(self, scope: str, table_scope: str) -> str:
         """Return the query for the rows that the table must hold.
 
         An audit that runs it also evaluates the view's expressions over these rows.
         """
-        whole = self.whole(scope)
+        whole = self.with_base(scope, table_scope) if self.based else self.whole(scope)
         if self.plan.evaluated is None:
             return whole
         return (
@@ -177,13 +208,20 @@ class _Merge:
             + f"\nFROM {self.stream.table}{self.where(reach, scope=scope)}\nGROUP BY {self.groups}"
         )
 
-    def delta(self, source: str, condition: str | None) -> str:
+    def with_base(self, scope: str, table_scope: str) -> str:
+        """Return the query of the metric over the base and the live rows that the cursor has applied."""
+        reach, live = self.stream.applied(), self.live(scope)
+        delta = self.delta(self.stream.table, reach, live)
+        members = [self.distinct(self.stream.table, one, reach, live) for _, _, one in self.sets]
+        return self.bases.together(table_scope, (delta, members), self._columns, self.plan.partials)
+
+    def delta(self, source: str, condition: str | None, scope: str | None = None) -> str:
         """Return the query for the aggregates of the new events."""
         outputs = [f"{literal(partial.sql or '')} AS {ident(partial.name)}" for partial in self.merged]
         return (
             "SELECT "
             + ",\n       ".join([*self.selected_keys(), *outputs])
-            + f"\nFROM {source}{self.where(condition)}\nGROUP BY {self.groups}"
+            + f"\nFROM {source}{self.where(condition, scope=scope)}\nGROUP BY {self.groups}"
         )
 
     def distinct(self, source: str, one: Members, reach: str | None, scope: str | None = None) -> str:
@@ -271,6 +309,37 @@ class _Merge:
         changes.append(checksums.read(of.coordinates) if sets else checksums.counted(of.events))
         parts.append(checksums.moved(changes) + self.outbox.sent(self.relation, "written"))
         return "WITH " + ",\n".join(parts) + "\n" + of.answer
+
+    def folded(self, sets: list[tuple[str, str, Members]], arriving: str) -> str:
+        """Return the query for the rows of the keys of more events, as a page with these events would write them.
+
+        Args:
+            sets: the sets behind the distinct counts.
+            arriving: the relation of the events.
+        """
+        parts = [
+            f"new_{at} AS (\n{indent(self.distinct(arriving, one, None))}\n"
+            f"    EXCEPT SELECT {self.key_list}, {MEMBER} FROM {set_table}\n)"
+            for at, (set_table, _, one) in enumerate(sets, start=1)
+        ]
+        fresh = self.delta(arriving, None)
+        if sets:
+            parts.append(f"delta AS (\n{indent(fresh)}\n)")
+            fresh = self.gathered(sets, {at: f"new_{at}" for at in range(1, len(sets) + 1)})
+        parts.append(f"excluded AS MATERIALIZED (\n{indent(fresh)}\n)")
+        merged = [
+            f"CASE WHEN kept.there__ THEN {combined(one)} ELSE excluded.{ident(one.name)} END AS {ident(one.name)}"
+            for one in self.plan.partials
+        ]
+        keys = [f"excluded.{ident(key)}" for key in self.keys]
+        # The hash lets Postgres join by hash, which IS NOT DISTINCT FROM does not.
+        same = [f"{hash_of([f'{side}.{ident(key)}' for key in self.keys])}" for side in ("kept", "excluded")]
+        same_key = [f"kept.{ident(key)} IS NOT DISTINCT FROM excluded.{ident(key)}" for key in self.keys]
+        return (
+            "WITH " + ",\n".join(parts) + "\nSELECT " + ",\n       ".join([*keys, *merged]) + "\nFROM excluded\n"
+            f"LEFT JOIN (SELECT *, true AS there__ FROM {self.table}) AS kept\n"
+            f"    ON {' AND '.join([' = '.join(same), *same_key])}"
+        )
 
     def load(self, sets: list[tuple[str, str, Members]], *, first: bool) -> tuple[str, ...]:
         """Return the statements of a step of the first load, which reads its events once.

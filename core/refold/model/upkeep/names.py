@@ -8,6 +8,7 @@
 | `…__range`               | the index of a stream by ranges of positions                  |
 | `…__key`, `…__hash`      | the indexes of rows with a key: the key, its hash             |
 | `…__slice`               | the statistics about slices                                   |
+| `…__base`                | the base of the table, or of a set                            |
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ RANGE = "__range"
 KEY = "__key"
 HASH = "__hash"
 SLICE = "__slice"
+BASE = "__base"
+"""Suffix of the table that keeps what a table holds of events that have left the log."""
 
 LOADED_FIRST: Mapping[Upkeep, tuple[str, ...]] = {
     "facts": (ID, AT, RANGE),
@@ -52,3 +55,8 @@ def members_table(table: str, at: int) -> str:
         at: the number of the distinct count, from 1.
     """
     return f"{table}{MEMBERS}{at}"
+
+
+def base_table(table: str) -> str:
+    """Return the base of a table, or of a set; the result is qualified if the name is."""
+    return f"{table}{BASE}"

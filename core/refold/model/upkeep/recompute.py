@@ -52,12 +52,12 @@ def statements(plan: Plan, stream: Stream, table: str, name: str, outbox: Outbox
         fence = "\nOFFSET 0" if apart else ""
         return query(f"SELECT {carried}\nFROM {stream.table}\nWHERE {condition}{fence}")
 
-    def expected(scope: str) -> str:
+    def expected(scope: str, table_scope: str) -> str:
         return over(stream.applied() + ("" if scope == EVERYTHING else f"\n  AND {scope}"), apart=True)
 
     key_sql = tuple(literal(part.sql) for part in plan.key)
     slicing = by_key(plan.key, key_sql, own_hash, stream_hash, indexed=True)
-    relation = Relation(table, names, keys, key_sql, expected, slicing)
+    relation = Relation(table, names, keys, slicing, key_sql, expected)
     values = [ident(column) for column in names if column not in keys]
 
     # LATERAL and OFFSET 0 keep the nested loop, in which the index finds the events of each touched key.

@@ -10,43 +10,30 @@ from refold.model.sql_text import EVERYTHING, hash_of, ident, indent, quoted
 from refold.model.stream.slices import Slicing
 from refold.model.upkeep.names import SLICE
 
+ROW_SEED = 8
+"""Seed of the hashes of rows: what is NULL must not pass for a number in an audit."""
+
 
 @dataclass(frozen=True, slots=True)
-class Relation:
-    """A table of a build that must equal a query over the stream.
+class Kept:
+    """A table of a build whose checksums are kept.
 
     Args:
         table: its qualified name, as SQL.
         columns: the names of all its columns.
         key: the columns that identify a row, or the rows that are computed together.
-        key_sql: the key as expressions over one row of the stream.
-        expected: returns the query for the rows that the table must hold, given a condition on the stream's rows.
         slicing: how the table is divided into slices for audits.
-        identity: the columns that identify a row in a report; empty if the key does.
-        guard: a condition on a row of the stream; the key is evaluated only where it holds.
-        shown: the columns of a row that a report shows; empty for all.
     """
 
     table: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
-    key_sql: tuple[str, ...]
-    expected: Callable[[str], str]
     slicing: Slicing
-    identity: tuple[str, ...] = ()
-    guard: str = EVERYTHING
-    shown: tuple[str, ...] = ()
 
     @property
     def hash(self) -> str:
         """Return the SQL of the key's hash over a row of the table, by type equality, NULLs included."""
         return hash_of([ident(name) for name in self.key])
-
-    @property
-    def stream_hash(self) -> str:
-        """Return the SQL of the key's hash over a row of the stream; NULL where the guard does not hold."""
-        hashed = hash_of(self.key_sql)
-        return hashed if self.guard == EVERYTHING else f"CASE WHEN {self.guard} THEN {hashed} END"
 
     def row_hash(self, of: str = "") -> str:
         """Return the SQL of a 64-bit hash of a row, by type equality.
@@ -54,7 +41,35 @@ class Relation:
         Args:
             of: the table's name in the statement; empty for columns without a qualifier.
         """
-        return hash_of([f"{of}.{ident(name)}" if of else ident(name) for name in self.columns])
+        return hash_of([f"{of}.{ident(name)}" if of else ident(name) for name in self.columns], seed=ROW_SEED)
+
+
+@dataclass(frozen=True, slots=True)
+class Relation(Kept):
+    """A table of a build that must equal a query over the stream.
+
+    Args:
+        key_sql: the key as expressions over one row of the stream.
+        expected: returns the query for the rows that the table must hold, given a condition on the stream's rows and
+            one on the table's rows, for the same keys.
+        identity: the columns that identify a row in a report; empty if the key does.
+        guard: a condition on a row of the stream; the key is evaluated only where it holds.
+        shown: the columns of a row that a report shows; empty for all.
+        told: a condition on the table's rows that the stream can still tell; the others stand by themselves.
+    """
+
+    key_sql: tuple[str, ...]
+    expected: Callable[[str, str], str]
+    identity: tuple[str, ...] = ()
+    guard: str = EVERYTHING
+    shown: tuple[str, ...] = ()
+    told: str = EVERYTHING
+
+    @property
+    def stream_hash(self) -> str:
+        """Return the SQL of the key's hash over a row of the stream; NULL where the guard does not hold."""
+        hashed = hash_of(self.key_sql)
+        return hashed if self.guard == EVERYTHING else f"CASE WHEN {self.guard} THEN {hashed} END"
 
     def differences(self, stream_scope: str, table_scope: str) -> str:
         """Return the query for rows that only the table or only its query has: side, key hash, slice, key, row.
@@ -76,8 +91,8 @@ class Relation:
             )
 
         return (
-            f"WITH expected AS MATERIALIZED (\n{indent(self.expected(stream_scope))}\n),\n"
-            f"actual AS MATERIALIZED (\n    SELECT {columns} FROM {self.table} WHERE {table_scope}\n)\n"
+            f"WITH expected AS MATERIALIZED (\n{indent(self.expected(stream_scope, table_scope))}\n),\n"
+            f"actual AS MATERIALIZED (\n    SELECT {columns} FROM {self.table} WHERE {self._told(table_scope)}\n)\n"
             + only_in("expected", "actual")
             + "\nUNION ALL\n"
             + only_in("actual", "expected")
@@ -87,15 +102,53 @@ class Relation:
         """Return the DELETE for the rows of the keys whose hashes are in the parameter `keys`."""
         return f"DELETE FROM {self.table} WHERE ({table_scope}) AND {within_keys(self.hash)}"
 
-    def insert(self, stream_scope: str = EVERYTHING) -> str:
+    def insert(self, stream_scope: str = EVERYTHING, table_scope: str = EVERYTHING) -> str:
         """Return the INSERT of the rows that the keys in the parameter `keys` must have.
 
         Args:
             stream_scope: a condition on rows of the stream that holds for all events of these keys.
+            table_scope: a condition on rows of the table that holds for all rows of these keys.
         """
         columns = ", ".join(map(ident, self.columns))
-        scope = f"{stream_scope}\n  AND {within_keys(self.stream_hash)}"
-        return f"INSERT INTO {self.table} ({columns})\n{self.expected(scope)}"
+        stream = f"{stream_scope}\n  AND {within_keys(self.stream_hash)}"
+        table = f"({table_scope}) AND {within_keys(self.hash)}"
+        return f"INSERT INTO {self.table} ({columns})\n{self.expected(stream, table)}"
+
+    def _told(self, table_scope: str) -> str:
+        return table_scope if self.told == EVERYTHING else f"({table_scope}) AND {self.told}"
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The SQL of a build's base: what it keeps of events so that they may leave the log (`refold.model.upkeep.base`).
+
+    A row of the base counts once the build's floor has reached the row's `upto__`. Statements that change rows also
+    change their checksums, of the build in the parameter `build`.
+
+    Args:
+        tables: the tables, whose checksums are kept behind those of the build's relations.
+        create: the statements that create them.
+        fold: given the relation of events, adds those from the parameter `lower` up to `upper`, but for `dead` ones, as
+            rows that count up to `upto`; returns how many events it read, and the sums of the hashes of their
+            coordinates and contents.
+        undo: deletes the rows that do not count at the floor in the parameter `floor`.
+        settle: merges at most `limit` rows that count at `floor` into the row of their key; returns their number.
+        copy: given the name of another build's table, fills the base with the rows of its base that count at `floor`.
+        load: fills the empty tables of the build from the base.
+        taken: given the name of a build's table that was loaded from the archive alone, fills the empty base from it
+            and from its sets.
+        alone: the queries for the rows of the build's relations that the base makes without live events.
+    """
+
+    tables: tuple[Kept, ...]
+    create: tuple[str, ...]
+    fold: Callable[[str], str]
+    undo: str
+    settle: str
+    copy: Callable[[str], str]
+    load: tuple[str, ...]
+    taken: Callable[[str], tuple[str, ...]]
+    alone: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +174,14 @@ class Statements:
         events_of_keys: returns the id and coordinates of the events of some keys, in order.
         checksums: changes the checksums for rows that Python has written (their ids are the parameter `ids`) and has
             read (their coordinates are `positions` and `ordinals`).
+        folded: given the relation of more events, returns the query for the rows that their keys will have, as a page
+            folds them into the rows that there are. None: only `Relation.expected` tells the rows.
         reads_by_slice: whether the checksums of read events are kept with hashes, by slices of positions; otherwise
             only their number is kept.
+        counted: the tables of its base, once they count for something.
+        base: the SQL of its base; None for a build whose rows stand by themselves, or that reads all events of a key.
+        standing: given the name of another build's table, fills this build's empty table with the rows of positions
+            below the parameter `floor`; None for a build that has a base, or neither.
     """
 
     create: tuple[str, ...]
@@ -141,7 +200,25 @@ class Statements:
     keys_left: str = ""
     events_of_keys: str = ""
     checksums: str = ""
+    folded: Callable[[str], str] | None = None
     reads_by_slice: bool = True
+    base: Base | None = None
+    counted: tuple[Kept, ...] = ()
+    standing: Callable[[str], str] | None = None
+
+    @property
+    def kept(self) -> tuple[Kept, ...]:
+        """Return the tables whose checksums are kept, in the order of their numbers there."""
+        return (*self.relations, *self.counted)
+
+
+def floor_of(name: str) -> str:
+    """Return the SQL of a build's floor: the first position that is not in its base.
+
+    Args:
+        name: the name of its table, without the schema.
+    """
+    return f"(SELECT b.floor FROM refold.builds AS b WHERE b.table_name = {quoted(name)})"
 
 
 def slice_statistics(table: str, name: str, slicing: Slicing) -> tuple[str, ...]:

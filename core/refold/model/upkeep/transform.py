@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from refold.model.projection.transform import Transform
-from refold.model.sql_text import ident, indent
+from refold.model.projection.upcast import COLUMN
+from refold.model.sql_text import EVERYTHING, ident, indent
 from refold.model.stream.page_sql import Page, Stream
 from refold.model.stream.slices import by_position
 from refold.model.upkeep import checksums
-from refold.model.upkeep.facts import event_grain_indexes
+from refold.model.upkeep.facts import event_grain_indexes, standing, told
 from refold.model.upkeep.outbox import NO_SINKS, Outbox
 from refold.model.upkeep.statements import Relation, Statements, slice_statistics
 
@@ -18,7 +19,9 @@ BYTES_SO_FAR = "bytes__"
 """Column of a page: the bytes of the row and of all rows before it. No column of a projection can have this name."""
 
 
-def statements(transform: Transform, stream: Stream, name: str, outbox: Outbox = NO_SINKS) -> Statements:
+def statements(
+    transform: Transform, stream: Stream, name: str, outbox: Outbox = NO_SINKS, *, based: bool = False
+) -> Statements:
     """Return the SQL of a transform's build: its table, its pages of input, and its audit against recomputed rows.
 
     The audit compares the table with a temporary table that Python fills (`EXPECTED`).
@@ -28,6 +31,7 @@ def statements(transform: Transform, stream: Stream, name: str, outbox: Outbox =
         stream: the relation that the build reads.
         name: the name of the build's table, without the schema `refold_builds`.
         outbox: the sinks of the build.
+        based: whether events have left the log, whose rows stand by themselves.
     """
     table = f"refold_builds.{ident(name)}"
     fields = [column.name for column in transform.plan.columns if column.name != "event_id"]
@@ -40,8 +44,9 @@ def statements(transform: Transform, stream: Stream, name: str, outbox: Outbox =
         *transform.types,
     )
     declared = ", ".join(f"{ident(column)} {kind}" for column, kind in zip(names, types, strict=True))
-    reads = ["event_id", *(column for column in transform.plan.reads if column != "event_id")]
-    carried = ", ".join(ident(column) for column in reads)
+    reads = _reads(transform)
+    # A dead letter must not fail the page again.
+    carried = ", ".join(_carried(transform, reads, alive="event_id <> ALL (%(dead)s::text[])"))
     columns = ", ".join(map(ident, names))
     order = ", ".join(f"page.{name}" for name in stream.coordinates.split(", "))
 
@@ -61,9 +66,10 @@ def statements(transform: Transform, stream: Stream, name: str, outbox: Outbox =
         table,
         names,
         ("event_id",),
-        ("event_id",),
-        lambda scope: f"SELECT {columns} FROM {EXPECTED}",
         by_position(),
+        ("event_id",),
+        lambda scope, _: f"SELECT {columns} FROM {EXPECTED}",
+        told=told(name) if based else EVERYTHING,
     )
     written = (
         f"SELECT {relation.slicing.row} AS slice__, {relation.row_hash()} AS new__{outbox.returning(relation)}"
@@ -80,6 +86,7 @@ def statements(transform: Transform, stream: Stream, name: str, outbox: Outbox =
         load_next=load,
         relations=(relation,),
         view="SELECT " + ", ".join(ident(column.name) for column in transform.plan.columns) + f" FROM {table}",
+        standing=None if stream.ordinal else lambda other: standing(table, columns, other),
         # COPY has no RETURNING, so the written rows are looked up by their ids.
         checksums=f"WITH written AS (\n{indent(written)}\n){outbox.sent(relation, 'written')}\n"
         + checksums.move(
@@ -100,16 +107,30 @@ def applied_rows(transform: Transform, stream: Stream, *, since: bool, condition
         since: whether to read only events whose ts is not before the parameter `since`.
         condition: a condition on the rows.
     """
-    reads = ["event_id", *(column for column in transform.plan.reads if column != "event_id")]
+    reads = _reads(transform)
     ordinal = "ordinal" if stream.ordinal else "0 AS ordinal"
     recent = "\n  AND ts >= %(since)s::timestamptz" if since else ""
     return (
-        f"SELECT txid::text::bigint AS txid, position, {ordinal}, {', '.join(map(ident, reads))}\n"
+        f"SELECT txid::text::bigint AS txid, position, {ordinal}, {', '.join(_carried(transform, reads))}\n"
         f"FROM {stream.table}\n"
         f"WHERE {stream.applied()}\n"
         f"  AND {condition}{recent}\n"
         f"ORDER BY txid, position"
     )
+
+
+def _reads(transform: Transform) -> list[str]:
+    """Return the columns of the stream that a transform needs; upcasters also look at action and version."""
+    wanted = dict.fromkeys(("event_id", *transform.plan.reads))
+    return [*(wanted | dict.fromkeys(("action", "version")) if transform.upcast else wanted)]
+
+
+def _carried(transform: Transform, reads: Sequence[str], *, alive: str = "") -> list[str]:
+    """Return the columns of a row as the function gets it."""
+    upcast = transform.upcast and transform.upcast.replace("%", "%%")
+    if upcast and alive:
+        upcast = f"CASE WHEN {alive} THEN {upcast} ELSE {COLUMN} END"
+    return [f"{upcast} AS {COLUMN}" if upcast and name == COLUMN else ident(name) for name in reads]
 
 
 def _size(columns: Sequence[str]) -> str:

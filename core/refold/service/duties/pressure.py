@@ -14,7 +14,7 @@ from refold.postgres.rows import one_row
 from refold.service.duties.findings import DutyFinding
 from refold.service.duties.findings import record as record_findings
 from refold.store.builds.compiled import Compiler
-from refold.store.pressure import pressure, record
+from refold.store.pressure import lag, pressure, record
 from refold.store.schema.settings import Settings, read_settings
 
 NAME = "pressure"
@@ -27,12 +27,6 @@ DISK = (0.85, 0.95, 0.80)
 REPLICATION = (0.85, None, 0.75)
 """The same of `max_slot_wal_keep_size`. Beyond it a standby is lost, and not an event: live ones are never refused."""
 
-_LAG = """
-SELECT coalesce(max(extract(epoch FROM clock_timestamp() - o.recorded_at)), 0)::float8
-FROM refold.builds_now AS b
-CROSS JOIN LATERAL refold.oldest_unread(b.done, b.target, b.progress_txid, b.progress_position) AS o
-WHERE b.state = 'live' AND b.failing IS NULL
-"""
 _CONNECTIONS = """
 SELECT count(*)::float8
        / (current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer)
@@ -53,7 +47,7 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
     settings = read_settings(conn)
     before = {one.signal: Level(one.level) for one in pressure(conn).signals}
     marks = _marks(settings)
-    values = {"lag": _number(conn, _LAG), "connections": _number(conn, _CONNECTIONS)}
+    values = {"lag": lag(conn)[0], "connections": _number(conn, _CONNECTIONS)}
     if settings.disk_limit is not None:
         values["disk"] = _disk_bytes(conn) / settings.disk_limit
     if (kept := conn.execute(_REPLICATION.encode()).fetchone()) is not None:

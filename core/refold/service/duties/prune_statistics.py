@@ -1,9 +1,11 @@
-"""The duty that aggregates the statistics of `refold report` and deletes old ones."""
+"""The duty that aggregates the statistics of `refold report`, and proofs, and deletes old ones and old traces."""
 
 from __future__ import annotations
 
 import psycopg
 
+from refold.store import contracts, totals
+from refold.store.builds import proofs
 from refold.store.builds.compiled import Compiler
 from refold.store.schema.settings import read_settings
 
@@ -11,11 +13,16 @@ NAME = "prune statistics"
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Aggregate the duplicates of past minutes; delete statistics older than `latency_days`.
+    """Aggregate duplicates, violations of contracts and proofs, and delete old ones.
+
+    Violations are kept for `rejected_days`, traces for `trace_days`, the others for `latency_days`.
+
+    What is deleted was added to `refold.totals` before, so that counters do not fall.
 
     Of the large batches of the last week each stays after which no larger one has come.
     """
-    days = read_settings(conn).latency_days
+    settings = read_settings(conn)
+    days = settings.latency_days
     with conn.transaction():
         # Producers only ever insert: none of them waits for this.
         conn.execute(
@@ -24,7 +31,11 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
                 DELETE FROM refold.duplicates
                 WHERE (NOT folded AND at < date_trunc('minute', clock_timestamp()))
                    OR at > clock_timestamp() + interval '1 minute'
-                RETURNING at, events
+                RETURNING at, events, folded
+            ), counted AS (
+                INSERT INTO refold.totals AS t (what, projection, kind, number)
+                SELECT 'duplicates', '', '', sum(events) FROM gone WHERE NOT folded HAVING sum(events) > 0
+                ON CONFLICT (what, projection, kind) DO UPDATE SET number = t.number + excluded.number
             )
             INSERT INTO refold.duplicates (at, events, folded)
             SELECT date_trunc('minute', least(at, clock_timestamp())), sum(events), true FROM gone GROUP BY 1
@@ -42,11 +53,20 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
             ON CONFLICT (minute, build_id, stage, bucket) DO UPDATE SET events = l.events + excluded.events
             """
         )
+        totals.add_latencies(conn)
         for table, column in (("latencies", "minute"), ("duplicates", "at")):
             conn.execute(
                 f"DELETE FROM refold.{table} WHERE {column} < clock_timestamp() - make_interval(days => %s)".encode(),
                 (days,),
             )
+        contracts.fold_violations(conn, settings.rejected_days)
+        proofs.tidy(conn, days)
+        # A clock that was ahead has noted a trace as of a later time: it is as old as it is far.
+        conn.execute(
+            "DELETE FROM refold.traces WHERE recorded_at < clock_timestamp() - make_interval(days => %(days)s)"
+            " OR recorded_at > clock_timestamp() + make_interval(days => %(days)s)",
+            {"days": settings.trace_days},
+        )
         # What a clock that was ahead has noted would stay the newest.
         conn.execute(
             "DELETE FROM refold.batches WHERE at < clock_timestamp() - interval '7 days'"

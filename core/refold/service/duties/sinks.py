@@ -48,7 +48,7 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
             failing.append(DutyFinding(name, state.failing_since, _failure(state)))
         if waiting := undelivered.waiting(conn, sink_id):
             refused.append(DutyFinding(name, None, {"rows": waiting, "error": state.error}))
-        waits = outbox.backlog(conn, sink_id, settings.outbox_messages + 1)
+        waits = outbox.backlog(conn, sink_id, state.passed, settings.outbox_messages + 1)
         why = too_much(waits, settings)
         if why is not None:
             collapse(conn, sink_id)
@@ -81,11 +81,12 @@ def _find_lost(conn: psycopg.Connection, sink_id: int, name: str, build_id: int)
     """Let a sink compare slices if it lacks some for which no message waits: messages were lost, or never sent."""
     with snapshot(conn):
         state, _ = sinks.state(conn, sink_id)
-        if not state.following or state.build_id != build_id or outbox.waits(conn, sink_id):
+        if not state.following or state.build_id != build_id or outbox.waits(conn, sink_id, state.passed):
             return
         if state.cursor is not None and next_read(state.cursor, by_id(conn, build_id).cursor) is not None:
             return
-        lost = set(sinks.differing(conn, sink_id, build_id)) - undelivered.slices(conn, sink_id)
+        # Of a slice that is not known a message was delivered since, or a row was refused.
+        lost = set(sinks.differing(conn, sink_id, build_id)) - sinks.unknown_slices(conn, sink_id)
     if lost:
         log.warning("%s: %d slices changed without a message; they are delivered again", name, len(lost))
         with conn.transaction():

@@ -1,4 +1,4 @@
-"""The duty that resolves incidents of builds and metrics that are no longer kept up to date."""
+"""The duty that resolves incidents of what is no longer kept up to date, and corrects ends that lie in the future."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ NAME = "stale incidents"
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Resolve incidents about dead letters of superseded builds, and about dropped metrics."""
+    """Resolve incidents about dead letters of superseded builds, and about dropped metrics.
+
+    A clock that was ahead has noted ends that are yet to come: until then, proofs of before would not be doubted.
+    """
     with conn.transaction():
+        conn.execute(
+            "UPDATE refold.incidents SET resolved_at = clock_timestamp() WHERE resolved_at > clock_timestamp()"
+        )
         open_ = open_incidents(conn, "dead_letters", "drift", "hidden")
         builds = kept(conn)
         for incident in over(open_, {b.table_name for b in builds}, {b.projection for b in builds}):

@@ -54,6 +54,7 @@ class DutyThread:
         duties: what to do; without any there is neither thread nor connection.
         frozen_after: seconds after which the server takes a session that stopped in a transaction for dead.
         waits: memory of waits for locks, shared with the connection of pages: both wait for the same sessions.
+        name: of the thread, and application name of its sessions.
     """
 
     def __init__(
@@ -64,10 +65,12 @@ class DutyThread:
         *,
         frozen_after: float,
         waits: Waits | None = None,
+        name: str = NAME,
     ) -> None:
         self._url = url
         self._projections = projections
         self._duties = duties
+        self._name = name
         self._waits = waits
         self._settings = {**DUTIES, "idle_in_transaction_session_timeout": f"{frozen_after * 1000:.0f}ms"}
         self._pause = PAUSE[0]
@@ -81,7 +84,7 @@ class DutyThread:
         if self._thread is None and self._duties:
             self._told.clear()
             # A daemon: a function that never returns must not keep the process.
-            self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
 
     def end(self) -> None:
@@ -134,7 +137,7 @@ class DutyThread:
     def _attend(self, schedule: Schedule, compiler: Compiler) -> None:
         with (
             connect(
-                self._url, "refold_worker", autocommit=True, application_name=NAME, settings=self._settings
+                self._url, "refold_worker", autocommit=True, application_name=self._name, settings=self._settings
             ) as conn,
             Watchdog(conn, self._url) as watchdog,
             LockWatch(conn, log.warning, self._waits),

@@ -29,6 +29,7 @@ from refold.service.http.queue import GROUP_BYTES, GROUP_EVENTS, Unavailable
 from refold.service.http.rates import Rates
 from refold.service.http.refusals import Refusals
 from refold.service.http.shared_state import SharedState
+from refold.service.http.traced import own_context, submit
 from refold.sources.http import cloudevents, segment
 from refold.store.log.append import Receipt
 from refold.store.log.group import Offer
@@ -43,7 +44,7 @@ KEYED_BODY = 512 * 2**10
 """Most bytes of a body that is read before its token is known: what the API of Segment allows a batch."""
 _DECODED = "refold.decoded"
 """Key of the scope of a request: the value and size of its body, once that was decoded."""
-ALLOWED_HEADERS = "Authorization, Content-Type, Content-Encoding, Prefer"
+ALLOWED_HEADERS = "Authorization, Content-Type, Content-Encoding, Prefer, Traceparent, Tracestate"
 
 
 @dataclass(slots=True)
@@ -214,6 +215,10 @@ def _authenticate(door: Door, given: str, origin: str | None) -> Token:
     return token
 
 
+def _traceparent(request: Request) -> str:
+    return request.headers.get("traceparent", "")
+
+
 def _take_rate(door: Door, token: Token, events: int) -> None:
     if token.rate is not None:
         wait = door.rates.take(token.token_id, token.rate, events)
@@ -230,20 +235,20 @@ async def _events(door: Door, request: Request, token: Token) -> Response:
     if media == "application/cloudevents+json":
         body = await bodies.whole(request)
         offer = intake.offer_of(intake.decoded(body), token, 1, cloudevents.from_json)
-        return await _one(door, token, offer, len(body))
+        return await _one(door, request, token, own_context(offer), len(body))
     if media == "application/cloudevents-batch+json":
         body = await bodies.whole(request)
         messages = intake.decoded(body)
         if not isinstance(messages, list):
             raise Problem(400, "a batch of CloudEvents must be a JSON array")
-        offers = intake.offers_of(messages, token, cloudevents.from_json)
+        offers = [own_context(offer) for offer in intake.offers_of(messages, token, cloudevents.from_json)]
         return await _several(door, request, token, offers, len(body))
     if media == "application/json":
         body = await bodies.whole(request)
         value = intake.decoded(body)
         if isinstance(value, list):
             return await _several(door, request, token, intake.offers_of(value, token), len(body))
-        return await _one(door, token, intake.offer_of(value, token, 1), len(body))
+        return await _one(door, request, token, intake.offer_of(value, token, 1), len(body))
     accepted = ["application/json", "application/x-ndjson", "application/cloudevents+json"]
     accepted.append("application/cloudevents-batch+json")
     raise Problem(
@@ -260,12 +265,12 @@ async def _cloud_event(door: Door, request: Request, token: Token) -> Response:
     if offer.event is None:
         told_headers = " ".join(f"{name}: {value}" for name, value in headers if name.startswith("ce-"))
         offer.raw = f"{told_headers}\n{body[:10_000].decode('utf-8', 'backslashreplace')}"
-    return await _one(door, token, offer, len(body))
+    return await _one(door, request, token, own_context(offer), len(body))
 
 
-async def _one(door: Door, token: Token, offer: Offer, size: int) -> Response:
+async def _one(door: Door, request: Request, token: Token, offer: Offer, size: int) -> Response:
     _take_rate(door, token, 1)
-    [receipt] = await door.committer.submit([offer], token.name, size)
+    [receipt] = await submit(door.committer, [offer], token.name, size, _traceparent(request))
     body = {"id": receipt.event_id, "answer": receipt.answer.value}
     if receipt.reason is not None:
         body["reason"] = receipt.reason
@@ -276,11 +281,13 @@ async def _one(door: Door, token: Token, offer: Offer, size: int) -> Response:
 
 async def _several(door: Door, request: Request, token: Token, offers: Sequence[Offer], size: int) -> Response:
     summary = Summary(events=[] if "return=representation" in request.headers.get("prefer", "") else None)
-    summary = await _submit(door, token, offers, size, summary)
+    summary = await _submit(door, request, token, offers, size, summary)
     return JSONResponse(summary.body(), summary.status)
 
 
-async def _submit(door: Door, token: Token, offers: Sequence[Offer], size: int, summary: Summary) -> Summary:
+async def _submit(
+    door: Door, request: Request, token: Token, offers: Sequence[Offer], size: int, summary: Summary
+) -> Summary:
     """Commit the events of a body that was read as a whole, in portions of a group."""
     if offers:
         _take_rate(door, token, len(offers))
@@ -288,7 +295,7 @@ async def _submit(door: Door, token: Token, offers: Sequence[Offer], size: int, 
     for start in range(0, len(offers), GROUP_EVENTS):
         portion = offers[start : start + GROUP_EVENTS]
         share = size * len(portion) // len(offers)
-        receipts = await door.committer.submit(portion, token.name, share, bulk=bulk)
+        receipts = await submit(door.committer, portion, token.name, share, _traceparent(request), bulk=bulk)
         summary.add(range(start, start + len(portion)), receipts)
     return summary
 
@@ -303,7 +310,7 @@ async def _lines(door: Door, request: Request, token: Token) -> Response:
     def send() -> None:
         nonlocal offers, size, index
         _take_rate(door, token, len(offers))
-        task = asyncio.create_task(door.committer.submit(offers, token.name, size, bulk=True))
+        task = asyncio.create_task(submit(door.committer, offers, token.name, size, _traceparent(request), bulk=True))
         waiting.append((range(index, index + len(offers)), task))
         index += len(offers)
         offers, size = [], 0
@@ -353,7 +360,7 @@ async def _segment_message(type_: str, door: Door, request: Request, token: Toke
     if not isinstance(message, dict):
         raise Problem(400, "the body must be an object")
     offer = intake.offer_of(segment.without_key(message), token, 1, lambda one: segment.from_message(one, type_))
-    await _submit(door, token, [offer], size, Summary())
+    await _submit(door, request, token, [offer], size, Summary())
     return JSONResponse({"success": True})
 
 
@@ -370,7 +377,7 @@ async def _segment_batch(door: Door, request: Request, token: Token) -> Response
             else one
             for one in messages
         ]
-    await _submit(door, token, intake.offers_of(messages, token, segment.from_message), size, Summary())
+    await _submit(door, request, token, intake.offers_of(messages, token, segment.from_message), size, Summary())
     # SDKs know 200 or nothing: what was rejected is in refold.rejected, and would be rejected again.
     return JSONResponse({"success": True})
 

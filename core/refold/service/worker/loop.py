@@ -23,6 +23,7 @@ from refold.postgres.retry import away
 from refold.postgres.session import PAGES
 from refold.postgres.sqlstate import transient
 from refold.postgres.watchdog import Watchdog
+from refold.service.duties.registry import ARCHIVE, NOTICES
 from refold.service.duties.schedule import Duty
 from refold.service.duties.thread import DutyThread
 from refold.service.worker.backoff import BuildBackoff
@@ -32,6 +33,7 @@ from refold.service.worker.listener import POLL, Listener
 from refold.service.worker.page_rest import Pacing
 from refold.service.worker.pending import builds_with_work
 from refold.service.worker.snapshot_rest import Pace
+from refold.store import notices
 from refold.store.builds.build import EVENT_GRAIN, Build, readers_of, set_error
 from refold.store.builds.compiled import Compiler
 from refold.store.log.seal import note
@@ -107,6 +109,12 @@ class Worker:
         self._waits = Waits()
         self._duty_thread = DutyThread(url, projections, duties, frozen_after=frozen_after, waits=self._waits)
         self._deliveries = DeliveryThread(url, projections) if deliver else None
+        self._notices = (
+            DutyThread(url, None, NOTICES, frozen_after=frozen_after, name="refold notices") if deliver else None
+        )
+        self._archive = (
+            DutyThread(url, None, ARCHIVE, frozen_after=frozen_after, name="refold archive") if duties else None
+        )
         self._latencies = Latencies()
         self._suspects: set[int] = set()
         self._locked_out_at: float | None = None
@@ -137,6 +145,10 @@ class Worker:
         finally:
             if self._deliveries is not None:
                 self._deliveries.end()
+            if self._notices is not None:
+                self._notices.end()
+            if self._archive is not None:
+                self._archive.end()
             self._duty_thread.end()
 
     def _run(self, drain: bool) -> None:
@@ -164,12 +176,17 @@ class Worker:
                     # sql/functions/refuse_foreign_cluster.sql); here it learns why.
                     check(conn)
                     conn.execute("SELECT refold.ensure_segments()")
-                    pace.held(bool(old(conn, read_settings(conn).held_snapshot_after)))
+                    settings = read_settings(conn)
+                    pace.held(bool(old(conn, settings.held_snapshot_after)))
                     # By these marks looks find the end of the log. Sealing notes them too, a minute later, and not
                     # where workers drain.
                     note(conn)
                     if self._deliveries is not None and not drain:
                         self._deliveries.look(conn)
+                    if self._notices is not None and not drain and notices.routes(conn):
+                        self._notices.begin()
+                    if self._archive is not None and not drain and settings.archive is not None:
+                        self._archive.begin()
                     self._wrote()
                     segments_due = time.monotonic() + SEGMENTS_EVERY
                 # Whoever waits for a drain waits for all of it.

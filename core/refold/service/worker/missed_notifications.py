@@ -15,12 +15,11 @@ import psycopg
 from psycopg.rows import class_row
 
 from refold.model.stream.cursor import Snapshot
-from refold.store.incidents import detect, resolve
+from refold.store.incidents import LISTENER, detect, resolve
 
 GRACE = 0.5
 """Seconds that a notification may take after its event becomes visible."""
 SUBJECT = "notify"
-DUTY = "listener"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ def open_incident(conn: psycopg.Connection, missed: Missed) -> None:
         "worker_pid": conn.info.backend_pid,
         "seen_at": datetime.now(UTC).isoformat(),
     }
-    detect(conn, "missed_notification", SUBJECT, by=DUTY, evidence=evidence, started_at=missed.recorded_at)
+    detect(conn, "missed_notification", SUBJECT, by=LISTENER, evidence=evidence, started_at=missed.recorded_at)
 
 
 def close_incident(conn: psycopg.Connection) -> None:
@@ -84,6 +83,6 @@ def close_incident(conn: psycopg.Connection) -> None:
         conn,
         "missed_notification",
         SUBJECT,
-        by=DUTY,
+        by=LISTENER,
         outcome={"because": "a notification arrived", "pid": conn.info.backend_pid},
     )

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from refold import tracing
 from refold.errors import RefoldError
 from refold.postgres.connect import connect
 from refold.service.duties.schedule import Duty
-from refold.service.processes import REFUSED, TICK, in_child, supervise, told_to_stop
+from refold.service.processes import REFUSED, TICK, Job, in_child, supervise, told_to_stop
 from refold.service.worker.listener import POLL
 from refold.service.worker.loop import Worker
 from refold.store.builds.build import Build
@@ -76,11 +77,8 @@ def run(
         _work(orders, tick)
     else:
         supervise(
-            _child,
-            (orders, log_level),
-            processes,
+            [Job(child, (orders, log_level), "worker")] * processes,
             log=log,
-            what="worker",
             told_text=STOPPING,
             tick=tick,
             may_give_up="all events were applied" if orders.drain else None,
@@ -109,7 +107,7 @@ def _work(orders: Orders, tick: Callable[[], None]) -> None:
         worker.run(drain=orders.drain)
 
 
-def _child(orders: Orders, log_level: int, parent: int) -> None:
+def child(orders: Orders, log_level: int, parent: int) -> None:
     """Run a worker process of the pool; it ends with the parent, even if the parent was killed."""
     told = in_child()
     log_on_stderr()
@@ -124,7 +122,8 @@ def _child(orders: Orders, log_level: int, parent: int) -> None:
         stopped=lambda: told() or os.getppid() != parent,
     )
     try:
-        worker.run(drain=orders.drain)
+        with tracing.exporting():
+            worker.run(drain=orders.drain)
     except RefoldError as error:
         log.error("%s %s", error, error.remedy or "")
         sys.exit(REFUSED)

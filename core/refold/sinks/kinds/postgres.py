@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from refold.model.sql_text import hash_of, ident
+from refold.model.upkeep.statements import ROW_SEED
 from refold.postgres.replica_identity import IDENTITY
 from refold.sinks.receiver import (
     Change,
@@ -159,7 +160,7 @@ class PostgresReceiver:
 
     def checksums(self, slices: Sequence[int] | None) -> Mapping[int, Checksum]:
         """Compute the checksums of the target's rows."""
-        hashed = hash_of([ident(column.name) for column in self._columns.columns])
+        hashed = hash_of([ident(column.name) for column in self._columns.columns], seed=ROW_SEED)
         query = sql.SQL(
             "SELECT coalesce({slice}, {nobodys}), count(*), sum("
             + hashed.replace("{", "{{").replace("}", "}}")

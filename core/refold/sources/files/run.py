@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -18,6 +19,7 @@ from refold.sources.files.mapper import Mapper
 from refold.sources.files.records import Record, Records, Source
 from refold.store.log.append import Chunk, Receipt, all_accepted, chunks_of, reject, store_coming
 from refold.store.log.log import Log
+from refold.tracing import appending
 
 T = TypeVar("T")
 Piece = Records | list[Record]
@@ -70,6 +72,7 @@ def ingest(
     batch: int = BATCH,
     progress: Callable[[Tally], None] = lambda tally: None,
     on_rejected: Callable[[Record, Receipt], None] = lambda record, receipt: None,
+    traceparent: str | None = None,
 ) -> Tally:
     """Append all records of a source to the log.
 
@@ -84,16 +87,17 @@ def ingest(
         batch: records in one transaction.
         progress: called after every batch.
         on_rejected: called for each record that was rejected, after its commit.
+        traceparent: the trace that the records come in; None: the current one.
 
     Raises:
         InputError: the rest of the file cannot be read (a damaged gzip); the records before it are stored.
     """
-    prepared = (Batch.of(pieces, mapper) for pieces in _batches(source, batch))
+    prepared = (Batch.of(pieces, mapper) for pieces in batches(source, batch))
     # A pipe may keep its reader waiting, and nothing can interrupt a thread that waits.
-    with closing(prepared if source.total_bytes is None else _ahead(prepared)) as batches:
-        for one in batches:
+    with closing(prepared if source.total_bytes is None else ahead(prepared)) as coming:
+        for one in coming:
             log.hold_back()
-            receipts = log.run(lambda conn, one=one: _append(conn, log, source.name, one))  # type: ignore[misc]
+            receipts = log.run(lambda conn, one=one: _append(conn, log, source.name, one, traceparent))  # type: ignore[misc]
             log.learn(receipts)
             tally.add(receipts)
             for record, receipt in one.rejected(receipts):
@@ -134,7 +138,7 @@ class Batch:
         return [(record, one) for record, one in zip(records, receipts, strict=True) if one.answer.rejected]
 
 
-def _ahead(items: Iterator[T]) -> Generator[T]:
+def ahead(items: Iterator[T]) -> Generator[T]:
     """Yield the items of an iterator, and make the next one in a thread meanwhile: the server works on the one before.
 
     An error comes after all items before it. The thread has ended when the generator is closed.
@@ -146,20 +150,24 @@ def _ahead(items: Iterator[T]) -> Generator[T]:
             yield item
 
 
-def _append(conn: psycopg.Connection, log: Log, source: str, batch: Batch) -> list[Receipt]:
+def _append(conn: psycopg.Connection, log: Log, source: str, batch: Batch, traceparent: str | None) -> list[Receipt]:
     """Append one batch in the caller's transaction, and return a receipt for each record."""
-    receipts = store_coming(conn, iter(batch.chunks), len(batch.mapped), optimistic=log.optimistic)
-    if len(receipts) < len(batch.mapped):
-        stored = iter(receipts)
-        receipts = [
-            Receipt(None, Answer.invalid, one) if isinstance(one, str) else next(stored) for one in batch.mapped
-        ]
-    for record, receipt in batch.rejected(receipts):
-        reject(conn, source, record.line, receipt, record.raw)
+    most = len(batch.mapped)
+    with appending(most, traceparent) as span:
+        receipts = store_coming(conn, iter(batch.chunks), most, optimistic=log.optimistic, traceparent=span.traceparent)
+        if len(receipts) < most:
+            stored = iter(receipts)
+            receipts = [
+                Receipt(None, Answer.invalid, one) if isinstance(one, str) else next(stored) for one in batch.mapped
+            ]
+        if span.traceparent and not all_accepted(receipts):
+            span.answered(Counter(receipt.answer.value for receipt in receipts))
+        for record, receipt in batch.rejected(receipts):
+            reject(conn, source, record.line, receipt, record.raw)
     return receipts
 
 
-def _batches(source: Source, size: int) -> Iterator[list[Piece]]:
+def batches(source: Source, size: int) -> Iterator[list[Piece]]:
     """Yield records in batches bounded by number and by text; records before an error are a batch, too."""
     batch: list[Piece] = []
     room, characters = size, BATCH_CHARACTERS

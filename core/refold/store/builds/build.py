@@ -58,6 +58,12 @@ class Build:
     error: str | None
     dead_letters: int
     sinks: list[int]
+    floor: int
+
+    @property
+    def based(self) -> bool:
+        """Return whether events that it has applied have left the log."""
+        return self.floor > 1
 
     @property
     def cursor(self) -> Cursor:
@@ -70,7 +76,7 @@ COLUMNS = """
     b.upstream_id, b.done::text AS done, b.target::text AS target, b.progress_txid::text::bigint AS progress_txid,
     b.progress_position, b.progress_ordinal, b.loaded, b.load_step, b.load_steps, b.events_applied,
     b.pages_applied, b.apply_ms, b.applied_at, b.deployment, b.created_at, b.promoted_at, b.retired_at, b.retired_by,
-    b.error, b.dead_letters, b.sinks
+    b.error, b.dead_letters, b.sinks, b.floor
 """
 """Columns of `refold.builds_now AS b`, for `class_row(Build)`."""
 _ROW: BaseRowFactory[Build] = class_row(Build)

@@ -15,7 +15,7 @@ from psycopg.rows import class_row
 from refold.model.sql_text import EVERYTHING
 from refold.model.stream.slices import EVERY_SLICE, Range
 from refold.model.upkeep.checksums import actual
-from refold.model.upkeep.statements import Relation
+from refold.model.upkeep.statements import Kept
 from refold.postgres.rows import one_row
 
 
@@ -58,7 +58,7 @@ class Side:
     kept: str = EVERYTHING
 
 
-def take(conn: psycopg.Connection, build_id: int, relations: Sequence[Relation]) -> None:
+def take(conn: psycopg.Connection, build_id: int, relations: Sequence[Kept]) -> None:
     """Store the checksums of all rows of a build, in the transaction that has loaded them."""
     for at, relation in enumerate(relations):
         keep(conn, build_id, Side(at, actual(relation)), {})
@@ -123,7 +123,12 @@ def fold(conn: psycopg.Connection, build_id: int, at_most: int) -> int:
 
 
 def disagreements(
-    conn: psycopg.Connection, build_id: int, relations: Sequence[Relation], ranges: Sequence[Range] = EVERY_SLICE
+    conn: psycopg.Connection,
+    build_id: int,
+    relations: Sequence[Kept],
+    ranges: Sequence[Range] = EVERY_SLICE,
+    *,
+    first: int = 0,
 ) -> list[Disagreement]:
     """Return the slices whose rows differ from their checksums.
 
@@ -132,9 +137,10 @@ def disagreements(
         build_id: which build.
         relations: its tables.
         ranges: which slices.
+        first: number of the first of these tables among the build's.
     """
     found: list[Disagreement] = []
-    for at, relation in enumerate(relations):
+    for at, relation in enumerate(relations, start=first):
         _, table = relation.slicing.scope(ranges)
         rows = actual(relation, EVERYTHING if ranges == EVERY_SLICE else table)
         found += compared(conn, build_id, Side(at, rows, f"slice {relation.slicing.held(ranges)}"), {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -25,6 +26,9 @@ from refold.store.builds.build import Build, by_id, kept_reads
 from refold.store.schema.resources import projections_dir
 from refold.store.sinks import of_rows
 
+if TYPE_CHECKING:
+    from refold.model.lineage.columns import ColumnLineage
+
 
 @dataclass(frozen=True, slots=True)
 class CompiledBuild:
@@ -39,6 +43,7 @@ class CompiledBuild:
         statements: the SQL.
         transform: the function, for a Python projection.
         sinks: the sinks of the build. They too must be compared under the lock: pages send keys to them.
+        based: whether its audits count what has left the log. Pages are the same without.
     """
 
     build_id: int
@@ -48,6 +53,7 @@ class CompiledBuild:
     statements: Statements
     transform: Transform | None = None
     sinks: tuple[int, ...] = ()
+    based: bool = False
 
     def fits(self, build: Build) -> bool:
         """Return whether this is the SQL of a build as it is under its lock."""
@@ -73,15 +79,18 @@ class Compiler:
         gently: transforms give way to other threads, see `refold.model.projection.cooperative`.
 
     Attributes:
-        shown: for builds whose view was found right, that view as Postgres writes it (`refold.engine.publish.shown`).
+        shown: for builds whose view was found right, that view as Postgres writes it (`refold.engine.publish.shown`),
+            by build and candidate that some readers see.
+        lineages: what is behind the columns of builds, by build and name of its stream (`refold.engine.lineage.graph`).
     """
 
     def __init__(self, projections: Path | None, *, gently: bool = False) -> None:
         self._folder = projections
         self._gently = gently
         self._definitions: dict[str, Definition] = {}
-        self._made: dict[tuple[int, int | None, tuple[int, ...]], CompiledBuild] = {}
-        self.shown: dict[int, str] = {}
+        self._made: dict[tuple[int, int | None, tuple[int, ...], bool], CompiledBuild] = {}
+        self.shown: dict[tuple[int, int | None], str] = {}
+        self.lineages: dict[tuple[int, str], ColumnLineage] = {}
 
     def of(self, conn: psycopg.Connection, build: Build) -> CompiledBuild:
         """Return the compiled form of a build.
@@ -90,14 +99,27 @@ class Compiler:
             BuildError: a transform's file is missing here, or it or what it imports differs from what was deployed.
             DefinitionError: a transform's file, or the file of a stream that it reads, is wrong.
         """
-        key = (build.build_id, build.upstream_id, tuple(build.sinks))
+        key = (build.build_id, build.upstream_id, tuple(build.sinks), build.based)
         if key not in self._made:
             self._made[key] = self._make(conn, build)
         return self._made[key]
 
-    def _make(self, conn: psycopg.Connection, build: Build) -> CompiledBuild:
+    def over(self, conn: psycopg.Connection, build: Build, events: str) -> CompiledBuild:
+        """Return the SQL by which a build on the log reads other events, which are not in the log any more.
+
+        Args:
+            conn: acts as refold_worker.
+            build: the build.
+            events: their relation, with the columns of the log.
+
+        Raises:
+            BuildError: a transform's file is missing here, or differs from what was deployed.
+        """
+        return self._make(conn, build, Stream(events, ordinal=False))
+
+    def _make(self, conn: psycopg.Connection, build: Build, over: Stream | None = None) -> CompiledBuild:
         upstream = None if build.upstream_id is None else by_id(conn, build.upstream_id)
-        stream = stream_of(upstream)
+        stream = over or stream_of(upstream)
         outbox = Outbox(of_rows(conn, build.sinks))
         if build.language == "python":
             transform = self._transform(build, upstream)
@@ -106,9 +128,10 @@ class Compiler:
                 build.upstream_id,
                 transform.plan,
                 stream,
-                transform_upkeep.statements(transform, stream, build.table_name, outbox),
+                transform_upkeep.statements(transform, stream, build.table_name, outbox, based=build.based),
                 transform,
                 tuple(build.sinks),
+                build.based,
             )
         streams: Mapping[str, tuple[str, ...]] = {LOG: LOG_COLUMNS}
         if upstream is not None:
@@ -119,8 +142,16 @@ class Compiler:
         columns = kept_reads(conn, build.build_id)
         if columns is not None:
             plan = plan.reading(columns)
-        statements = generate(plan, stream, build.table_name, outbox)
-        return CompiledBuild(build.build_id, build.upstream_id, plan, stream, statements, sinks=tuple(build.sinks))
+        statements = generate(plan, stream, build.table_name, outbox, based=build.based)
+        return CompiledBuild(
+            build.build_id,
+            build.upstream_id,
+            plan,
+            stream,
+            statements,
+            sinks=tuple(build.sinks),
+            based=build.based,
+        )
 
     def _transform(self, build: Build, upstream: Build | None) -> Transform:
         known = self._definition(build)

@@ -19,7 +19,7 @@ from psycopg.rows import class_row
 from refold.errors import BuildError
 from refold.model.stream.cursor import Key
 from refold.postgres.rows import one_row
-from refold.store import incidents
+from refold.store import bases, incidents
 from refold.store.builds.build import Build
 from refold.store.log.append import storable
 
@@ -274,6 +274,7 @@ def quarantine(conn: psycopg.Connection, build: Build, failed: Sequence[Failed],
             "traces": traces,
         },
     )
+    bases.doubt(conn, build.build_id, min(one.key.position for one in failed))
     moved(conn, build.build_id, left_out=row[0], waiting=row[0], beyond=beyond)
 
 
@@ -321,6 +322,32 @@ def moved(
             "more events fail than refold.settings allows: the projection may be broken, not the events"
         )
     incidents.detect(conn, INCIDENT, table, by="worker", evidence=evidence, started_at=since)
+
+
+def copy_letters(conn: psycopg.Connection, build: Build, other: str) -> None:
+    """Give a build the dead letters of another for events that were purged from the log: its base lacks them too.
+
+    Args:
+        conn: the caller's transaction, which holds the build's lock and keeps the other from changing.
+        build: the build, which starts from the base of the other.
+        other: the other's table.
+    """
+    columns = (
+        "event_id, txid, position, ordinal, state, attempts, sqlstate, error, traceback, first_failed_at,"
+        " last_failed_at, ended_at, ended_by, reason, event"
+    )
+    copied = conn.execute(
+        f"""
+        INSERT INTO refold.dead_letters (build_id, {columns})
+        SELECT %s, {columns} FROM refold.dead_letters
+        WHERE build_id = (SELECT o.build_id FROM refold.builds AS o WHERE o.table_name = %s)
+          AND state <> 'released' AND position < %s
+        ON CONFLICT (build_id, event_id) DO NOTHING
+        """.encode(),
+        (build.build_id, other, build.floor),
+    )
+    if copied.rowcount:
+        recount(conn, build.build_id)
 
 
 def settle(conn: psycopg.Connection, build: Build) -> None:

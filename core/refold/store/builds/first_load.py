@@ -2,7 +2,7 @@
 
 What the steps that are done have read may not be what is there now: a row of the stream was healed, an event
 released into it, a restore took some of the log back. Whatever is kept about those rows goes with them: checksums, the
-progress of a deep audit, and the error of a step that failed over what is gone.
+progress of a deep audit, proofs, and the error of a step that failed over what is gone.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import psycopg
 from psycopg import sql
 
 from refold.model.stream.cursor import EMPTY, Cursor
-from refold.model.upkeep.names import MEMBERS
-from refold.store.builds import checksums
-from refold.store.builds.build import Build, move
+from refold.model.upkeep.names import BASE, MEMBERS
+from refold.store import bases
+from refold.store.builds import checksums, proofs
+from refold.store.builds.build import EVENT_GRAIN, Build, move
 from refold.store.sinks import collapse_all
 
 
@@ -31,13 +32,23 @@ def start_over(conn: psycopg.Connection, build: Build) -> None:
 
 
 def empty(conn: psycopg.Connection, build: Build) -> None:
-    """Empty a build without moving its cursor, because the cursor of a loaded build must not go back."""
-    for table in tables_of(conn, build.table_name):
-        conn.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier("refold_builds", table)))
+    """Empty a build without moving its cursor, because the cursor of a loaded build must not go back.
+
+    What stands for purged events stays: its base, or its rows below the floor. Only a load from the archive could
+    bring them back; one that has not read all of them begins again.
+    """
+    stands = build.based and not bases.give_up(conn, build.build_id, build.floor)
+    for table in tables_of(conn, build.table_name, bases=False):
+        name = sql.Identifier("refold_builds", table)
+        if stands and build.upkeep in EVENT_GRAIN:
+            conn.execute(sql.SQL("DELETE FROM {} WHERE position >= {}").format(name, sql.Literal(build.floor)))
+        else:
+            conn.execute(sql.SQL("TRUNCATE {}").format(name))
     if build.sinks:
         collapse_all(conn, build.sinks)
     # Else an audit would take the rows that are yet to be loaded for rows that somebody deleted.
     checksums.forget(conn, build.build_id)
+    proofs.forget(conn, build.build_id)
     for marks in ("audits", "quick_audits"):
         conn.execute(
             sql.SQL("DELETE FROM {} WHERE build_id = %s").format(sql.Identifier("refold", marks)), (build.build_id,)
@@ -48,16 +59,21 @@ def empty(conn: psycopg.Connection, build: Build) -> None:
     )
 
 
-def tables_of(conn: psycopg.Connection, table_name: str) -> list[str]:
-    """Return the existing tables of a build: its main table and the sets beside it."""
+def tables_of(conn: psycopg.Connection, table_name: str, *, bases: bool = True) -> list[str]:
+    """Return the existing tables of a build: its main table, the sets beside it, and the bases of both.
+
+    Args:
+        conn: a connection.
+        table_name: the main table.
+        bases: whether to return the bases too.
+    """
     rows = conn.execute(
         """
         SELECT tablename FROM pg_tables
-        WHERE schemaname = 'refold_builds'
-          AND (tablename = %(name)s
-               OR (starts_with(tablename, %(members)s)
-                   AND substr(tablename, length(%(members)s) + 1) ~ '^[0-9]+$'))
+        WHERE schemaname = 'refold_builds' AND starts_with(tablename, %(name)s)
+          AND substr(tablename, length(%(name)s) + 1) ~ %(suffixes)s
+        ORDER BY 1
         """,
-        {"name": table_name, "members": table_name + MEMBERS},
+        {"name": table_name, "suffixes": f"^({MEMBERS}[0-9]+)?{f'({BASE})?' if bases else ''}$"},
     ).fetchall()
     return [str(name) for (name,) in rows]

@@ -17,6 +17,7 @@ from refold.model.stream.cursor import Cursor
 from refold.store.builds.build import Build, by_id
 from refold.store.builds.dead_letters import find as find_letters
 from refold.store.builds.first_load import start_over
+from refold.store.builds.proofs import begin_again
 
 
 class Gap(BuildError):
@@ -67,6 +68,7 @@ def follow(
                     raise
                 start_over(conn, reader)
     conn.execute("UPDATE refold.builds SET upstream_id = %s WHERE build_id = %s", (successor.build_id, reader.build_id))
+    begin_again(conn, reader.build_id)
     if prove is not None and reader.loaded:
         prove(by_id(conn, reader.build_id))
 

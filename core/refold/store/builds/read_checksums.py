@@ -51,6 +51,17 @@ def disagreements(
     return compared(conn, compiled.build_id, _side(compiled, edge, ranges), _with_edge(parameters, edge))
 
 
+def compares_everything(conn: psycopg.Connection, compiled: CompiledBuild, parameters: Mapping[str, str]) -> bool:
+    """Return whether `disagreements` compares all that the build has read, also at the log's end.
+
+    Args:
+        conn: the snapshot or lock of that comparison.
+        compiled: the build's SQL.
+        parameters: its cursor and dead letters.
+    """
+    return _edge(conn, compiled, parameters).open <= OPEN
+
+
 def take(conn: psycopg.Connection, compiled: CompiledBuild, parameters: Mapping[str, str]) -> None:
     """Record that a build has read all events up to its cursor; only for a build that was just loaded or proved.
 

@@ -12,13 +12,19 @@ import psycopg
 from refold.store.builds.build import Build, find
 
 # An end that lies in the future was written by a clock that was ahead: no audit could begin after it.
-_SUSPECT = """
+SUSPECT = """
     b.state IN ('building', 'live') AND b.loaded AND EXISTS (
         SELECT FROM refold.incidents AS i
         WHERE i.kind = 'log_damage' AND b.created_at < i.resolved_at AND i.resolved_at <= clock_timestamp()
           AND NOT EXISTS (
               SELECT FROM refold.audits AS a
-              WHERE a.build_id = b.build_id AND a.began_at > i.resolved_at AND a.finished_at IS NOT NULL))
+              WHERE a.build_id = b.build_id AND a.began_at > i.resolved_at AND a.finished_at IS NOT NULL)
+          -- The next round of the same audit takes the place of the one that has finished; its proof stays.
+          AND NOT EXISTS (
+              SELECT FROM refold.proofs AS p
+              WHERE p.build_id = b.build_id AND p.depth = 'deep'
+                AND p.began_at > i.resolved_at AND p.began_at <= clock_timestamp()
+                AND p.upstream_id IS NOT DISTINCT FROM b.upstream_id))
 """
 
 
@@ -26,4 +32,4 @@ def suspects(conn: psycopg.Connection) -> list[Build]:
     """Return the loaded builds that were updated while the log was damaged, and not fully audited since."""
     if not conn.execute("SELECT FROM refold.incidents WHERE kind = 'log_damage' LIMIT 1").rowcount:
         return []
-    return find(conn, _SUSPECT)
+    return find(conn, SUSPECT)

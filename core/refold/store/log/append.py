@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -22,6 +24,7 @@ from refold.model.event.exact_json import kind
 from refold.model.event.source_event import Answer, SourceEvent, reasons
 from refold.model.event.wire import WireEvent, convert, quick, wire
 from refold.model.stream.copy_text import NULL, escaped, escaped_column, quoted
+from refold.tracing import appending
 
 BULK = 64
 """Least number of events of a batch that is tried as COPY."""
@@ -42,6 +45,10 @@ FROM refold.admit_parsed(ARRAY(
 ))
 """
 _ADMIT_JSON = "SELECT answer, reason FROM refold.admit(%s::jsonb)"
+_ROOM = "SELECT refold.ensure_room(%s)"
+_SET = "set_config('refold.traceparent', %s, true)"
+CONTRACT = "events_contract"
+"""The constraint that an event breaks with its contract (sql/functions/check_contracts.sql)."""
 _FOREIGN = re.compile("[^\x00-\x7f]+")
 _COPY = "COPY refold.events (event_id, user_id, action, ts, metadata, version) FROM STDIN"
 
@@ -71,7 +78,9 @@ def append(
 ) -> list[Receipt]:
     """Append events to the log inside the caller's transaction (a transactional outbox).
 
-    Conflicts and invalid events are recorded in `refold.rejected` in the same transaction.
+    Conflicts and invalid events, which include those that a contract refuses, are recorded in `refold.rejected` in the
+    same transaction. Where OpenTelemetry records the current span, the append is a span below it, and the events are
+    part of its trace.
 
     Args:
         conn: connection that may act as a producer; the call commits nothing. In autocommit mode, outside a
@@ -103,11 +112,15 @@ def append(
                     events.append(one)
             yield Chunk.of(events)
 
-    with _atomic(conn):
-        stored = store_coming(conn, valid(), len(offered), optimistic=optimistic)
+    with appending(len(offered)) as span, _atomic(conn) as own:
+        stored = store_coming(
+            conn, valid(), len(offered), optimistic=optimistic, traceparent=span.traceparent, alone=own is not None
+        )
         answered = zip(place, stored, strict=True)
-        conflicts = {at: receipt for at, receipt in answered if receipt.answer is Answer.conflict}
-        for at, receipt in (invalid | conflicts).items():
+        rejected = {at: receipt for at, receipt in answered if receipt.answer.rejected}
+        if span.traceparent and not (all_accepted(stored) and not invalid):
+            span.answered(Counter(receipt.answer.value for receipt in chain(stored, invalid.values())))
+        for at, receipt in (invalid | rejected).items():
             reject(conn, source, at + 1, receipt, raw_text(offered[at]))
     if not invalid:
         return stored
@@ -165,19 +178,28 @@ def chunks_of(events: Sequence[WireEvent]) -> Iterator[Chunk]:
         yield Chunk.of(events[begin : begin + CHUNK])
 
 
-def store(conn: psycopg.Connection, events: Sequence[WireEvent], *, optimistic: bool = True) -> list[Receipt]:
+def store(
+    conn: psycopg.Connection, events: Sequence[WireEvent], *, optimistic: bool = True, traceparent: str = ""
+) -> list[Receipt]:
     """Store validated events and return a receipt for each, without recording any rejected one.
 
     Args:
         conn: the caller's connection and transaction.
         events: events to store, in order.
         optimistic: try a large batch as COPY first.
+        traceparent: the sampled trace that they come in; empty if there is none.
     """
-    return store_coming(conn, chunks_of(events), len(events), optimistic=optimistic)
+    return store_coming(conn, chunks_of(events), len(events), optimistic=optimistic, traceparent=traceparent)
 
 
 def store_coming(
-    conn: psycopg.Connection, coming: Iterator[Chunk], most: int, *, optimistic: bool = True
+    conn: psycopg.Connection,
+    coming: Iterator[Chunk],
+    most: int,
+    *,
+    optimistic: bool = True,
+    traceparent: str = "",
+    alone: bool = False,
 ) -> list[Receipt]:
     """Store validated events as they come, and return a receipt for each: the server works while the next are made.
 
@@ -186,12 +208,14 @@ def store_coming(
         coming: events to store, in order; it is read to its end.
         most: events that may come.
         optimistic: try a large batch as COPY first.
+        traceparent: the sampled trace that they come in; empty if there is none.
+        alone: whether nothing else is appended in the transaction.
     """
     # The caller's session may speak an encoding in which not every text can be sent.
     plain = conn.info.encoding == "utf-8"
     events: list[WireEvent] = []
     if plain and optimistic and most >= BULK:
-        events, copied = _copy(conn, coming, most)
+        events, copied = _copy(conn, coming, most, traceparent, alone)
         if copied:
             return [Receipt(event.id, Answer.accepted) for event in events]
     for chunk in coming:
@@ -202,12 +226,31 @@ def store_coming(
         query, parameters = _ADMIT_JSON, [_sendable(conn, "[" + ",".join(map(_json, events)) + "]")]
     else:
         query, parameters = _ADMIT_COLUMNS, event_columns(events)
+    if traceparent:
+        query, parameters = in_trace(query), [traceparent, *parameters]
     with conn.cursor(row_factory=tuple_row) as cursor:
         rows = cursor.execute(query.encode(), parameters).fetchall()
     return [
         Receipt(event.id, Answer(_text(answer)), _text(reason))
-        for event, (answer, reason) in zip(events, rows, strict=True)
+        for event, (answer, reason, *_) in zip(events, rows, strict=True)
     ]
+
+
+def in_trace(query: str) -> str:
+    """Return a query as one whose events come in a sampled trace; its first parameter is the traceparent.
+
+    It sets what the log's trigger reads, and resets it, in the same statement: a round trip for each would double the
+    time of a single event. The query depends on the row before it, so it comes second, and its function has ended when
+    its first row is returned.
+    """
+    return f"""
+SELECT a.*, set_config('refold.traceparent', traced.former, true)
+FROM (
+    SELECT coalesce(current_setting('refold.traceparent', true), '') AS former,
+           set_config('refold.traceparent', %s, true) AS context
+) AS traced
+CROSS JOIN LATERAL (SELECT * FROM ({query}) AS q WHERE traced.context IS NOT NULL OFFSET 0) AS a
+"""
 
 
 def reject(conn: psycopg.Connection, source: str, line: int, receipt: Receipt, raw: str) -> None:
@@ -272,14 +315,31 @@ class _Repeated(Exception):
     """Two events of a batch have one id."""
 
 
-def _copy(conn: psycopg.Connection, coming: Iterator[Chunk], most: int) -> tuple[list[WireEvent], bool]:
+def _copy(
+    conn: psycopg.Connection, coming: Iterator[Chunk], most: int, traceparent: str, alone: bool
+) -> tuple[list[WireEvent], bool]:
     """Try one COPY under a savepoint; return the events that were read, and whether all are stored.
 
-    They are not if an id comes twice or is in the ledger, or if the last segment is full.
+    They are not if an id comes twice or is in the ledger, if one breaks its contract, or if the last segment is full.
     """
+    if not traceparent:
+        conn.execute(_ROOM, (most,))
+        return _copied(conn, coming)
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        former = f"coalesce(current_setting('refold.traceparent', true), ''), {_SET}"
+        row = cursor.execute(f"{_ROOM}, {former}".encode(), (most, traceparent)).fetchone()
+    assert row is not None
+    try:
+        return _copied(conn, coming)
+    finally:
+        # Later events of the caller's transaction are not of this append.
+        if not alone and conn.info.transaction_status is TransactionStatus.INTRANS:
+            conn.execute(f"SELECT {_SET}".encode(), (_text(row[1]),))
+
+
+def _copied(conn: psycopg.Connection, coming: Iterator[Chunk]) -> tuple[list[WireEvent], bool]:
     events: list[WireEvent] = []
     ids: set[str] = set()
-    conn.execute("SELECT refold.ensure_room(%s)", (most,))
     try:
         with conn.transaction(), conn.cursor() as cursor, cursor.copy(_COPY) as copy:
             for chunk in coming:
@@ -291,8 +351,9 @@ def _copy(conn: psycopg.Connection, coming: Iterator[Chunk], most: int) -> tuple
     except (psycopg.errors.UniqueViolation, _Repeated):
         return events, False
     except psycopg.errors.CheckViolation as error:
-        # No constraint: others drew the positions that were free a moment ago. `refold.admit` makes room.
-        if error.diag.constraint_name is not None:
+        # No constraint: others drew the positions that were free a moment ago. `refold.admit` makes room, and answers
+        # for each event where one breaks its contract.
+        if error.diag.constraint_name not in (None, CONTRACT):
             raise
         return events, False
     return events, True

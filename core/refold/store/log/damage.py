@@ -13,6 +13,7 @@ import psycopg
 from refold.model.stream.slices import POSITION_BITS, multirange, runs
 from refold.store import incidents
 from refold.store.incidents import Incident
+from refold.store.log.cold_ledger import TABLE, ColdLook
 from refold.store.log.integrity import Damage, LogDamaged, look, portions
 from refold.store.log.seal import segments
 
@@ -59,9 +60,25 @@ def leave(
         incidents.detect(conn, "log_damage", name, by=by, evidence=evidence)
 
 
+def leave_cold(conn: psycopg.Connection, found: ColdLook, *, by: str, whole: bool) -> None:
+    """Open the incident of the cold ledger if it is damaged; resolve it after a look at all that found nothing.
+
+    Args:
+        conn: acts as refold_worker; the caller's transaction.
+        found: what was found.
+        by: duty or command that looked.
+        whole: whether it looked at all buckets.
+    """
+    if not found.intact:
+        evidence = {"buckets": list(found.damaged[:EVIDENCE]), "found": str(found)}
+        incidents.detect(conn, "log_damage", TABLE, by=by, evidence=evidence)
+    elif whole:
+        incidents.resolve(conn, "log_damage", TABLE, by=by, outcome=AS_IT_WAS)
+
+
 def resolve_others(conn: psycopg.Connection, damage: Sequence[Damage], *, by: str) -> None:
     """Resolve the incidents of segments that are not damaged, after a scrub of all segments."""
-    damaged = {one.segment for one in damage}
+    damaged = {TABLE, *(one.segment for one in damage)}
     for incident in incidents.open_incidents(conn, "log_damage"):
         if incident.subject not in damaged:
             incidents.resolve(conn, "log_damage", incident.subject, by=by, outcome=AS_IT_WAS)

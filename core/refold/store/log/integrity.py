@@ -17,7 +17,8 @@ from refold.errors import BuildError
 from refold.model.stream.slices import LAST, POSITION_BITS, Range, by_position, runs
 from refold.postgres.rows import one_row
 from refold.postgres.session import plan_freely
-from refold.store.log.seal import DIFFERS, PAIRED, TOGETHER, Segment, SliceChecksum, checksums, segments
+from refold.store.log.seal import DIFFERS, PAIRED, TOGETHER, Segment, SliceChecksum, sealed, segments
+from refold.store.log.seal import standing as standing_events
 
 WHOLE_LOG = "refold.events"
 """Subject of damage that belongs to no segment, because the event's position is unknown."""
@@ -52,7 +53,7 @@ class Look:
     """The result of the verification of some slices.
 
     Args:
-        events: number of events in the slices.
+        events: number of events in the slices, purged ones included.
         sealed: number of sealed events in the slices.
         damage: the first faults of each portion.
         slices: damaged slices.
@@ -80,8 +81,8 @@ class LogDamaged(BuildError):
 
 
 REMEDY = (
-    "`refold scrub` names the events. Restore them from a backup, or accept the loss with "
-    "`refold scrub accept SEGMENT --reason …`."
+    "`refold scrub` names the events. Restore them, with `refold archive restore SEGMENT` or from a backup, or accept"
+    " the loss with `refold scrub accept SEGMENT --reason …`."
 )
 
 
@@ -129,9 +130,9 @@ def look(conn: psycopg.Connection, part: Range, *, ledger: bool = False) -> Look
     unsealed, _ = edge(conn)
     found = Look()
     lower, upper = _positions(part)
-    standing = checksums(conn, lower, upper)
+    standing = standing_events(conn, lower, upper)
     found.events = sum(one.events for one in standing.values())
-    kept = _sealed(conn, part)
+    kept = sealed(conn, 0 if part[0] is None else part[0], LAST if part[1] is None else part[1])
     found.sealed = sum(one.events for one in kept.values())
     # Slices in which nobody ever wrote are not kept (see `refold.store.log.seal`).
     differ = sorted(
@@ -188,18 +189,6 @@ def _positions(part: Range) -> tuple[int, int]:
         -(2**63) if low is None else low << POSITION_BITS,
         2**63 - 1 if high is None else (high + 1) << POSITION_BITS,
     )
-
-
-def _sealed(conn: psycopg.Connection, part: Range) -> dict[int, SliceChecksum]:
-    rows = conn.execute(
-        "SELECT slice, events, upto::text::bigint, ids, hash FROM refold.sealed_slices"
-        " WHERE sealed_at IS NOT NULL AND slice >= %s AND slice <= %s",
-        (0 if part[0] is None else part[0], LAST if part[1] is None else part[1]),
-    ).fetchall()
-    return {
-        int(number): SliceChecksum(int(events), int(upto), int(ids), int(total))
-        for number, events, upto, ids, total in rows
-    }
 
 
 def _by_ledger(conn: psycopg.Connection, part: Range) -> list[tuple[Fault, str, int, str]]:

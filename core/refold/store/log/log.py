@@ -12,7 +12,7 @@ import psycopg
 from refold.errors import Overloaded
 from refold.model.event.source_event import Answer, SourceEvent
 from refold.model.pressure import Level
-from refold.postgres.connect import connect
+from refold.postgres.connect import Role, connect
 from refold.postgres.retry import away, retrying
 from refold.postgres.sqlstate import transient
 from refold.postgres.watchdog import Watchdog
@@ -58,6 +58,7 @@ class Log:
         self._source = source
         self._mode = pressure
         self._on_wait = on_wait
+        self._role: Role = "refold_producer"
         self._looked_at = float("-inf")
         self._conn: psycopg.Connection | None = None
         self._watchdog: Watchdog | None = None
@@ -128,7 +129,7 @@ class Log:
         """Return the log's connection; open it when first needed, or after it was lost."""
         if self._conn is None or self._conn.closed:
             self.close()
-            self._conn = connect(self._url, "refold_producer", application_name="refold log", autocommit=True)
+            self._conn = connect(self._url, self._role, application_name="refold log", autocommit=True)
             self._watchdog = Watchdog(self._conn, self._url)
             self._served = True
         return self._conn
@@ -149,3 +150,10 @@ class Log:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def log_as(url: str, role: Role) -> Log:
+    """Return a log that acts as another role: for its transactions with retries, and not to append."""
+    log = Log(url)
+    log._role = role
+    return log

@@ -15,14 +15,9 @@ from dataclasses import dataclass
 import psycopg
 
 from refold.model.stream.slices import POSITION_BITS, position_slice
-from refold.model.upkeep.checksums import identity
+from refold.model.upkeep.checksums import EVENT_HASH, identity
 from refold.postgres.rows import one_row
 from refold.postgres.session import plan_freely
-
-ROW_HASH = (
-    "hash_record_extended(ROW(txid, position, event_id, user_id, action, ts, metadata::text, version, recorded_at), 0)"
-)
-"""Hash of a whole event. The metadata is text, so the notation of a number counts, too."""
 
 SECONDS = 10.0
 """For which sealing goes on, if there is so much to seal; the rest is for the next time."""
@@ -35,13 +30,23 @@ PAIRED = """
            k.digest, refold.digest(e.user_id, e.action, e.ts, e.metadata, e.version) AS content,
            count(e.event_id) OVER (PARTITION BY e.event_id, e.position) AS times
     FROM (SELECT * FROM refold.events WHERE position >= %(lower)s AND position < %(upper)s) AS e
-    FULL JOIN (SELECT * FROM refold.event_ids WHERE position >= %(lower)s AND position < %(upper)s) AS k
+    FULL JOIN (
+        SELECT * FROM refold.event_ids
+        WHERE position >= %(lower)s AND position < %(upper)s
+          AND (position < 1 OR position >= (SELECT refold.log_floor()))
+    ) AS k
         ON k.event_id = e.event_id AND k.position = e.position
 """
-"""The events between two positions beside what the ledger says that must be there."""
+"""The events between two positions beside what the ledger says that must be there: ids of purged events stay in it."""
 LOST = "standing IS NULL AND EXISTS (SELECT FROM refold.lost_events AS l WHERE l.event_id = known)"
 """Condition on such a pair: somebody has accepted that the event is not in the log any more."""
-DIFFERS = f"(known IS NULL OR standing IS NULL OR digest <> content OR times > 1) AND NOT ({LOST})"
+ERASED = """digest = 0 AND times < 2 AND EXISTS (
+        SELECT FROM refold.erased_events AS x
+        WHERE x.position = was AND x.done
+          AND x.digest IS NOT DISTINCT FROM CASE WHEN standing IS NOT NULL THEN content END)"""
+"""Condition on such a pair: an erasure has changed or removed the event, and what it left there stands there."""
+DIFFERS = f"""(known IS NULL OR standing IS NULL OR digest <> content OR times > 1)
+    AND NOT ({LOST}) AND NOT ({ERASED})"""
 """Condition on such a pair: the log is not what was written."""
 
 
@@ -133,10 +138,12 @@ def _portions(numbers: list[int]) -> Iterator[range]:
 
 def _seal(conn: psycopg.Connection, numbers: range) -> list[int]:
     with conn.transaction():
+        # An erasure, which changes events and checksums together, takes a lock that conflicts with this one.
+        conn.execute("LOCK TABLE refold.sealed_slices IN ROW EXCLUSIVE MODE")
         lower, upper = numbers.start << POSITION_BITS, numbers.stop << POSITION_BITS
         # What stands there counts from now on. Damage would be taken for what was written.
         damaged = differing(conn, lower, upper)
-        found = checksums(conn, lower, upper)
+        found = standing(conn, lower, upper)
         rows = [(number, found.get(number, SliceChecksum())) for number in numbers if number not in damaged]
         with conn.cursor() as cursor:
             cursor.executemany(
@@ -153,6 +160,17 @@ def _seal(conn: psycopg.Connection, numbers: range) -> list[int]:
             (numbers.start, numbers.stop),
         )
     return [number for number, _ in rows]
+
+
+def unseal(conn: psycopg.Connection) -> None:
+    """Delete the checksums of the slices whose events the log has, for workers to seal them again.
+
+    Args:
+        conn: acts as refold_worker or refold_owner; the caller's transaction.
+    """
+    conn.execute(
+        f"DELETE FROM refold.sealed_slices WHERE (slice + 1)::bigint << {POSITION_BITS} > refold.log_floor()".encode()
+    )
 
 
 def differing(conn: psycopg.Connection, lower: int, upper: int) -> set[int]:
@@ -175,23 +193,64 @@ def differing(conn: psycopg.Connection, lower: int, upper: int) -> set[int]:
     return {int(number) for (number,) in rows}
 
 
-def checksums(conn: psycopg.Connection, lower: int, upper: int) -> dict[int, SliceChecksum]:
+def checksums(
+    conn: psycopg.Connection, lower: int = -(2**63), upper: int = 2**63 - 1, *, rows_of: str = "refold.events"
+) -> dict[int, SliceChecksum]:
     """Return the checksums of the events from one position to another, by slice.
 
     Args:
         conn: the caller's transaction.
         lower: the first position.
         upper: the first that is too far.
+        rows_of: relation with the columns of the log; the log by default.
     """
     plan_freely(conn)
     # By way of the parent, which is what a worker may read; the planner leaves out the other segments.
     rows = conn.execute(
         f"""
-        SELECT slice, count(*), max(txid)::text::bigint, sum({identity("0")}), sum({ROW_HASH})
-        FROM (SELECT {position_slice()} AS slice, * FROM refold.events WHERE position >= %s AND position < %s) AS e
+        SELECT slice, count(*), max(txid)::text::bigint, sum({identity("0")}), sum({EVENT_HASH})
+        FROM (SELECT {position_slice()} AS slice, * FROM {rows_of} WHERE position >= %s AND position < %s) AS e
         GROUP BY slice
         """.encode(),
         (lower, upper),
+    ).fetchall()
+    return {
+        int(number): SliceChecksum(int(events), int(upto), int(ids), int(total))
+        for number, events, upto, ids, total in rows
+    }
+
+
+def standing(conn: psycopg.Connection, lower: int = -(2**63), upper: int = 2**63 - 1) -> dict[int, SliceChecksum]:
+    """Return the checksums of slices: of the events in the log, and of purged ones as the archive was proved to have.
+
+    A segment that was purged may have ended in the middle of a slice.
+
+    Args:
+        conn: the caller's transaction.
+        lower: the first position; it begins a slice.
+        upper: the first that is too far; it begins a slice.
+    """
+    found = checksums(conn, lower, upper)
+    rows = conn.execute(
+        """
+        SELECT p.slice, p.events, p.upto::text::bigint, p.ids, p.hash
+        FROM refold.archive_slices AS p JOIN refold.archives AS a USING (lower_position, generation)
+        WHERE a.state = 'purged' AND p.slice >= %s AND p.slice < %s
+        """,
+        (max(lower >> POSITION_BITS, 0), min(upper >> POSITION_BITS, 2**31 - 1)),
+    ).fetchall()
+    for number, events, upto, ids, total in rows:
+        part = SliceChecksum(int(events), int(upto), int(ids), int(total))
+        found[int(number)] = found.get(int(number), SliceChecksum()) + part
+    return found
+
+
+def sealed(conn: psycopg.Connection, low: int, high: int) -> dict[int, SliceChecksum]:
+    """Return the checksums of the sealed slices from one to another, both included; empty slices may be absent."""
+    rows = conn.execute(
+        "SELECT slice, events, upto::text::bigint, ids, hash FROM refold.sealed_slices"
+        " WHERE sealed_at IS NOT NULL AND slice >= %s AND slice <= %s",
+        (low, high),
     ).fetchall()
     return {
         int(number): SliceChecksum(int(events), int(upto), int(ids), int(total))

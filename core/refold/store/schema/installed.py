@@ -1,4 +1,4 @@
-"""The check that refold is installed in a database, and that its cursors belong to this cluster."""
+"""The checks that refold is installed, in this version, and that the cursors belong to this cluster."""
 
 from __future__ import annotations
 
@@ -27,3 +27,13 @@ def check(conn: psycopg.Connection) -> None:
             why,
             remedy="`refold recover --dry-run` prints a plan; `refold recover` runs it.",
         )
+
+
+def insist_on(conn: psycopg.Connection, table: str) -> None:
+    """Raise an error if the schema is of a version without a table.
+
+    Raises:
+        NotInstalled: it is.
+    """
+    if conn.execute("SELECT to_regclass(%s)", (table,)).fetchone() == (None,):
+        raise NotInstalled("the schema is older than this version of refold", remedy="Run `refold migrate`.")

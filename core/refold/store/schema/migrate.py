@@ -123,11 +123,15 @@ def _install(conn: psycopg.Connection, url: str) -> None:
     conn.execute("CREATE SCHEMA IF NOT EXISTS refold AUTHORIZATION refold_owner")
     conn.execute("CREATE SCHEMA IF NOT EXISTS refold_builds AUTHORIZATION refold_worker")
     conn.execute("CREATE SCHEMA IF NOT EXISTS refold_captures AUTHORIZATION refold_capture")
+    conn.execute("CREATE SCHEMA IF NOT EXISTS refold_backfill AUTHORIZATION refold_backfill")
     conn.execute("CREATE SCHEMA IF NOT EXISTS metrics AUTHORIZATION refold_worker")
+    conn.execute("CREATE SCHEMA IF NOT EXISTS metrics_canary AUTHORIZATION refold_worker")
     _apply(conn, sql_dir() / "roles" / "owners.sql")
     # For migrations of older versions.
     conn.execute("GRANT USAGE, CREATE ON SCHEMA metrics TO refold_owner")
     conn.execute("GRANT USAGE ON SCHEMA metrics TO refold_analyst, refold_observer")
+    conn.execute("GRANT USAGE ON SCHEMA refold_backfill TO refold_worker, refold_inspector")
+    conn.execute("GRANT USAGE ON SCHEMA metrics_canary TO refold_analyst, refold_inspector")
     pgmq.install(conn)
     _alembic_upgrade(url)
     try:
@@ -156,6 +160,7 @@ def _apply_objects(conn: psycopg.Connection) -> None:
     conn.execute("SET LOCAL ROLE refold_worker")
     for path in sorted((sql_dir() / "metrics").glob("*.sql")):
         _apply(conn, path)
+    _apply(conn, sql_dir() / "roles" / "worker_grants.sql")
     conn.execute("SET LOCAL ROLE refold_owner")
     conn.execute("SELECT refold.arm_guards()")
     conn.execute("UPDATE refold.settings SET hash_probe = refold.hash_probe() WHERE hash_probe IS NULL")

@@ -76,7 +76,7 @@ def install(conn: psycopg.Connection) -> None:
             conn.execute(psycopg.sql.SQL("GRANT CREATE ON DATABASE {} TO refold_worker").format(database))
             conn.execute("SET LOCAL ROLE refold_worker")
             conn.execute((_package() / "pgmq.sql").read_bytes())
-            conn.execute("GRANT USAGE ON SCHEMA pgmq TO refold_inspector")
+            conn.execute("GRANT USAGE ON SCHEMA pgmq TO refold_inspector, refold_observer")
             # Without one, a publication of all tables would refuse to let a queue be dropped.
             conn.execute(b"ALTER TABLE pgmq.meta " + IDENTITY.encode())
             # It has a generated column, which from PostgreSQL 18 on must not be part of the identity.
@@ -113,7 +113,7 @@ def _grant(conn: psycopg.Connection) -> None:
     try:
         with conn.transaction():
             conn.execute("GRANT USAGE, CREATE ON SCHEMA pgmq TO refold_worker")
-            conn.execute("GRANT USAGE ON SCHEMA pgmq TO refold_inspector")
+            conn.execute("GRANT USAGE ON SCHEMA pgmq TO refold_inspector, refold_observer")
             conn.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgmq TO refold_worker")
     except psycopg.errors.InsufficientPrivilege as error:
         raise DatabaseError(

@@ -6,7 +6,8 @@ setting read it themselves, in their own snapshot.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from typing import Literal
 
 import psycopg
@@ -20,7 +21,7 @@ class Settings:
     """The limits, in seconds unless stated otherwise.
 
     Args:
-        segment_size: positions of a segment of the log.
+        segment_size: positions of a segment of the log, about: segments end where slices end.
         segments_ahead: empty segments that stand ready.
         max_dead_letters: so many of a build may wait; beyond, the projection is taken for broken.
         dead_letter_share: of a page, so many may fail; beyond, the same.
@@ -42,9 +43,17 @@ class Settings:
         outbox_messages: messages of a sink that may wait; beyond, they are dropped and slices are compared.
         outbox_mib: size that they may have, MiB.
         outbox_hours: how old they may become, hours.
+        trace_days: how long it is kept which trace appended an event.
+        archive: where the archive is; None: there is none.
+        archive_after: so long after a segment was sealed it is archived, seconds.
+        keep_log: so long after a segment was sealed it may leave the log, once it is archived; None: it stays.
+        cold_buckets: buckets of the cold ledger, a power of two; None until the first events are purged.
+        anomaly_budget: false alarms a week that the tests for anomalies may give, of all series together.
+        unknown_versions: what happens to an event of a version without a contract, if its action has contracts.
+        erasure_keeps: fields of an erased person's metadata that stay.
     """
 
-    segment_size: int = 1_000_000
+    segment_size: int = 1_048_576
     segments_ahead: int = 2
     max_dead_letters: int = 100
     dead_letter_share: float = 0.5
@@ -66,9 +75,17 @@ class Settings:
     outbox_messages: int = 10_000
     outbox_mib: int = 256
     outbox_hours: int = 24
+    trace_days: int = 7
+    archive: str | None = None
+    archive_after: int = 86_400
+    keep_log: timedelta | None = None
+    cold_buckets: int | None = None
+    anomaly_budget: float = 1.0
+    unknown_versions: Literal["accept", "warn", "reject"] = "warn"
+    erasure_keeps: list[str] = field(default_factory=list)
 
 
-_COLUMNS = ", ".join(field.name for field in fields(Settings))
+_COLUMNS = ", ".join(one.name for one in fields(Settings))
 
 
 def read_settings(conn: psycopg.Connection) -> Settings:

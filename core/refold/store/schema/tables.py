@@ -17,9 +17,11 @@ from sqlalchemy import (
     DateTime,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
+    Interval,
     MetaData,
     Numeric,
     PrimaryKeyConstraint,
@@ -28,10 +30,11 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    Uuid,
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, JSONPATH, TSTZMULTIRANGE
 from sqlalchemy.types import UserDefinedType
 
 SCHEMA = "refold"
@@ -135,6 +138,44 @@ event_ids = Table(
         postgresql_with={"pages_per_range": "32", "autosummarize": "on"},
     ),
     comment="The ledger (dedup table): it takes each event id once; the digest tells a duplicate from a conflict.",
+)
+
+cold_ids = Table(
+    "cold_ids",
+    metadata,
+    # Number of the bucket: see refold.cold_bucket.
+    Column("bucket", Integer, primary_key=True, autoincrement=False),
+    # Hashes of the ids (refold.cold_id), sorted.
+    Column("ids", ARRAY(BigInteger), nullable=False),
+    # Digest of the event of each (refold.cold_digest); 0: it was erased, and whatever comes is a duplicate.
+    Column("digests", ARRAY(Integer), nullable=False),
+    # Checksum of both (refold.cold_checksum).
+    Column("checksum", Uuid, nullable=False),
+    CheckConstraint("cardinality(ids) = cardinality(digests)", "pairs"),
+    comment="The cold ledger: ids of purged events, as hashes in buckets. An id in it is refused for ever.",
+)
+
+cold_ranges = Table(
+    "cold_ranges",
+    metadata,
+    # First position of the events that were purged together.
+    Column("lower_position", BigInteger, primary_key=True, autoincrement=False),
+    # First position behind them.
+    Column("upper_position", BigInteger, nullable=False),
+    # When their segment left the log.
+    Column("purged_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    # When their ids were copied into the cold ledger.
+    Column("copied_at", TIME),
+    # Hashes that were added to the cold ledger then.
+    Column("ids", BigInteger, nullable=False, server_default=text("0")),
+    # Their sum.
+    Column("sum", Numeric, nullable=False, server_default=text("0")),
+    # First position whose id is in the ledger still.
+    Column("released_to", BigInteger, nullable=False),
+    CheckConstraint("lower_position < upper_position", "range"),
+    CheckConstraint("released_to BETWEEN lower_position AND upper_position", "released"),
+    CheckConstraint("copied_at IS NOT NULL OR released_to = lower_position", "copied"),
+    comment="Ranges of positions whose events were purged, and how far their ids have moved to the cold ledger.",
 )
 
 acceptances = Table(
@@ -248,6 +289,8 @@ builds = Table(
     Column("waiting_letters", Integer, nullable=False, server_default=text("0")),
     # The sinks to which pages send the keys of rows that they change.
     Column("sinks", ARRAY(BigInteger), nullable=False, server_default=text("'{}'::bigint[]")),
+    # First position of the log that is not in its base; of a build that reads another's table always 1.
+    Column("floor", BigInteger, nullable=False, server_default=text("1")),
     UniqueConstraint("projection", "number"),
     UniqueConstraint("table_name"),
     CheckConstraint("state IN ('building', 'live', 'retired', 'dropped')", "state"),
@@ -386,6 +429,7 @@ dead_letters = Table(
     Column("ended_by", Text),
     # Reason for dropping it.
     Column("reason", Text),
+    Column("event", JSONB, comment="The event, copied before its segment leaves the log."),
     UniqueConstraint("build_id", "event_id"),
     CheckConstraint("state IN ('waiting', 'released', 'dropped')", "state"),
     CheckConstraint("(state = 'waiting') = (ended_at IS NULL)", "ended"),
@@ -418,17 +462,40 @@ incidents = Table(
     Column("evidence", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     # What resolved it.
     Column("outcome", JSONB),
+    Column("acknowledged_at", TIME, comment="When a person took it on."),
+    Column("acknowledged_by", Text),
     CheckConstraint(
         "kind IN ('drift', 'dead_letters', 'stalled', 'lag', 'held_back', 'held_snapshot', 'missed_notification',"
         " 'log_damage', 'impure_transform', 'foreign_cluster', 'hot_key', 'hidden', 'pressure', 'capture_gap', 'sink',"
-        " 'undelivered', 'outbox_collapsed')",
+        " 'undelivered', 'outbox_collapsed', 'anomaly', 'archive', 'archive_damage', 'backfill_paused',"
+        " 'canary_aborted', 'purge')",
         "kind",
     ),
     CheckConstraint("started_at <= detected_at AND detected_at <= resolved_at", "in_order"),
     CheckConstraint("(resolved_at IS NULL) = (resolved_by IS NULL)", "resolved_by_somebody"),
+    CheckConstraint("(acknowledged_at IS NULL) = (acknowledged_by IS NULL)", "acknowledged_by_somebody"),
     Index("incidents_one_open", "kind", "subject", unique=True, postgresql_where=text("resolved_at IS NULL")),
     Index("incidents_by_time", "detected_at"),
+    # After which proofs count.
+    Index("incidents_of_the_log", "resolved_at", postgresql_where=text("kind = 'log_damage'")),
     comment="Faults with the times of start, detection and resolution, who saw and resolved them, and evidence.",
+)
+
+actions = Table(
+    "actions",
+    metadata,
+    Column("action_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", TIME, nullable=False, server_default=func.clock_timestamp(), comment="When it began."),
+    Column("by", Text, nullable=False, server_default=text("session_user"), comment="The login, or the proxy's user."),
+    Column("command", Text, nullable=False, comment="Words of the command, also where a page was used."),
+    Column("arguments", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("outcome", Text, comment="What came of it; NULL: it runs, or was lost."),
+    # No foreign key: incidents are forgotten, and what people did is not.
+    Column("incident_id", BigInteger, comment="The incident that it was about."),
+    CheckConstraint("command <> ''", "command"),
+    CheckConstraint("jsonb_typeof(arguments) = 'object'", "arguments"),
+    Index("actions_by_time", "at"),
+    comment="What people did, by commands and on the dashboard.",
 )
 
 forgotten = Table(
@@ -496,6 +563,28 @@ batches = Table(
     comment="Large statements of producers, by which room in the log is prepared for the next.",
 )
 
+traces = Table(
+    "traces",
+    metadata,
+    # Id of the transaction that appended the events.
+    Column("txid", Xid8, nullable=False),
+    # Position of the statement's last event.
+    Column("position", BigInteger, nullable=False),
+    # Position of its first event; positions in between may belong to other transactions.
+    Column("first_position", BigInteger, nullable=False),
+    # Number of its events.
+    Column("events", BigInteger, nullable=False),
+    Column("trace_id", Uuid, nullable=False),
+    # Span that appended them (their creation context), as a signed integer.
+    Column("span_id", BigInteger, nullable=False),
+    Column("recorded_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    PrimaryKeyConstraint("txid", "position"),
+    Index("traces_by_trace", "trace_id"),
+    # Rows come in the order of time, and only the oldest are looked for.
+    Index("traces_by_time", "recorded_at", postgresql_using="brin"),
+    comment="Statements that appended events in a sampled trace: a row for each.",
+)
+
 log_ends = Table(
     "log_ends",
     metadata,
@@ -532,6 +621,117 @@ latencies = Table(
     PrimaryKeyConstraint("minute", "build_id", "stage", "bucket"),
     CheckConstraint("stage IN ('waiting', 'applying', 'fresh')", "stage"),
     comment="How long events took to reach a build: counts in buckets on a log scale (refold.model.quantiles).",
+)
+
+totals = Table(
+    "totals",
+    metadata,
+    Column("what", Text, nullable=False),
+    Column("projection", Text, nullable=False, comment="Empty: of none."),
+    Column("kind", Text, nullable=False, comment="Answer, kind of difference or of incident; empty: none."),
+    Column("number", BigInteger, nullable=False),
+    PrimaryKeyConstraint("what", "projection", "kind"),
+    CheckConstraint("what IN ('duplicates', 'rejected', 'healed', 'incidents')", "what"),
+    postgresql_with={"fillfactor": "50"},
+    comment="Numbers of all records that there ever were, also of those that are deleted. A duty adds to them.",
+)
+
+total_marks = Table(
+    "total_marks",
+    metadata,
+    Column("what", Text, primary_key=True),
+    Column("upto", BigInteger, nullable=False, comment="Number of the last record, or minute, that is counted."),
+    Column("next", BigInteger, nullable=False, comment="Up to which is counted next, once it cannot change."),
+    # Id of a transaction that began after `next` was noted.
+    Column("passed", Xid8),
+    postgresql_with={"fillfactor": "50"},
+    comment="Up to where refold.totals and refold.latency_totals count.",
+)
+
+# The cursor is one as those of builds, and so exact whatever order transactions end in.
+counted_events = Table(
+    "counted_events",
+    metadata,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("events", BigInteger, nullable=False, comment="Events that the log has taken, up to the cursor."),
+    Column("done", PgSnapshot, comment="NULL: the next run begins at the present end of the log."),
+    Column("target", PgSnapshot),
+    Column("progress_txid", Xid8),
+    Column("progress_position", BigInteger),
+    CheckConstraint("singleton", "singleton"),
+    postgresql_with={"fillfactor": "50"},
+    comment="One row: the number of events, and a cursor that says which are counted. See refold.events_total.",
+)
+
+latency_totals = Table(
+    "latency_totals",
+    metadata,
+    Column("build_id", BigInteger, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("counts", ARRAY(BigInteger), nullable=False, comment="By the edges of refold.model.quantiles.EDGES."),
+    Column("seconds", Double, nullable=False, comment="Sum of the durations."),
+    PrimaryKeyConstraint("build_id", "stage"),
+    postgresql_with={"fillfactor": "50"},
+    comment="The latencies of all minutes that are counted, also of those that have been deleted since.",
+)
+
+canaries = Table(
+    "canaries",
+    metadata,
+    Column("canary_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("started_by", Text, nullable=False, server_default=text("session_user")),
+    Column("started_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("steps", ARRAY(Integer), nullable=False, comment="Percent of readers who see the candidates, step by step."),
+    Column("step", Integer, nullable=False, server_default=text("1"), comment="Number of the step."),
+    Column("soak", Interval, nullable=False, comment="Least time at each step."),
+    Column("expect", ARRAY(Text), nullable=False, comment="Which differences are expected; empty: a person decides."),
+    Column("state", Text, nullable=False, server_default=text("'running'")),
+    Column("because", Text, comment="Why it is held, waits, or has ended."),
+    Column("stepped_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("checked_at", TIME, comment="When the rules were checked last."),
+    Column("ended_at", TIME),
+    Column(
+        "at_most",
+        Integer,
+        nullable=False,
+        server_default=text("100"),
+        comment="Percent of readers that no step may exceed.",
+    ),
+    Column("limited_at", TIME, comment="When this limit was set."),
+    CheckConstraint("state IN ('running', 'held', 'promoted', 'aborted', 'superseded')", "state"),
+    CheckConstraint("(state IN ('running', 'held')) = (ended_at IS NULL)", "ended"),
+    CheckConstraint("step BETWEEN 1 AND cardinality(steps) AND 0 <= ALL (steps) AND 100 >= ALL (steps)", "steps"),
+    CheckConstraint("at_most BETWEEN 0 AND 100", "at_most"),
+    Index("canaries_open", "canary_id", postgresql_where=text("ended_at IS NULL")),
+    comment="Candidates that were shown to some readers before they went live, and how that ended.",
+)
+
+canary_builds = Table(
+    "canary_builds",
+    metadata,
+    Column("canary_id", BigInteger, ForeignKey("refold.canaries.canary_id"), nullable=False),
+    Column("projection", Text, nullable=False),
+    # No foreign key: builds are forgotten, and what people were shown is not.
+    Column("build_id", BigInteger, nullable=False, comment="The candidate."),
+    Column(
+        "exposed",
+        Boolean,
+        nullable=False,
+        comment="Whether metrics.NAME shows it to some readers; else only metrics_canary.NAME does.",
+    ),
+    Column("shown", Boolean, nullable=False, server_default=text("true"), comment="Whether these views exist."),
+    Column("dead_letters", Integer, nullable=False, comment="Events that it left out when the canary began."),
+    Column(
+        "marks",
+        JSONB,
+        nullable=False,
+        server_default=text("'[]'::jsonb"),
+        comment="Events and milliseconds of candidate and live build, at each of the last checks.",
+    ),
+    Column("verdict", JSONB, comment="What the last check found, with rows that differ."),
+    PrimaryKeyConstraint("projection", "canary_id"),
+    Index("canary_builds_shown", "projection", unique=True, postgresql_where=text("shown")),
+    comment="The candidates of each canary.",
 )
 
 checksums = Table(
@@ -587,6 +787,8 @@ audits = Table(
     Column("steps", Integer, nullable=False, server_default=text("0")),
     # When this round ended; NULL: it is not finished.
     Column("finished_at", TIME),
+    # Slices that differed in this round, all healed.
+    Column("differed", Integer, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("build_id", "rolling"),
     comment="Progress of the deep audit of each build, so that an interrupted audit continues.",
 )
@@ -604,7 +806,40 @@ quick_audits = Table(
     Column("upto_slice", Integer),
     # Whether all slices of this round have agreed so far.
     Column("clean", Boolean, nullable=False),
+    Column("began_at", TIME, comment="Instant of the first snapshot of this round; NULL: not known."),
     comment="Progress of the quick audit of builds whose tables are too large for one statement.",
+)
+
+# Added, never updated, as cursors are. No foreign key: its check could wait for a page, or fail in the snapshot of the
+# audit, which is older than the newest version of the build's row.
+proofs = Table(
+    "proofs",
+    metadata,
+    Column("build_id", BigInteger, nullable=False),
+    Column("depth", Text, nullable=False),
+    Column("began_at", TIME, nullable=False, comment="Instant of its oldest snapshot."),
+    Column("ended_at", TIME, nullable=False),
+    Column("upstream_id", BigInteger, comment="The build that it read; NULL: the log."),
+    Column("rows", BigInteger, nullable=False, comment="Rows of all its tables, as its checksums say."),
+    Column("slices", Integer, nullable=False),
+    Column("differed", Integer, nullable=False, comment="Slices that differed; all are healed."),
+    PrimaryKeyConstraint("build_id", "depth", "began_at"),
+    CheckConstraint("depth IN ('quick', 'deep')", "depth"),
+    CheckConstraint("began_at <= ended_at", "in_order"),
+    CheckConstraint("least(rows, slices, differed) >= 0", "counted"),
+    comment="Audits that covered all slices of a build, whose differences are healed; see refold.proofs_now.",
+)
+
+proof_hours = Table(
+    "proof_hours",
+    metadata,
+    Column("build_id", BigInteger, nullable=False),
+    Column("depth", Text, nullable=False),
+    Column("hour", TIME, nullable=False),
+    Column("proofs", Integer, nullable=False),
+    Column("differed", BigInteger, nullable=False, comment="Sum of the slices that differed."),
+    PrimaryKeyConstraint("build_id", "depth", "hour"),
+    comment="Older proofs of each build, by the hour of their end.",
 )
 
 sealed_slices = Table(
@@ -633,12 +868,213 @@ sealed_slices = Table(
     comment="Checksums of the slices of the log to which no transaction can write any more.",
 )
 
+archive_store = Table(
+    "archive_store",
+    metadata,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("location", Text, nullable=False, comment="The store that was claimed."),
+    Column("owner", Text, nullable=False, comment="Names the claim, in the store and in the names of files."),
+    Column("turns", ARRAY(Text), nullable=False, comment="What the store may hold as the newest turn of this owner."),
+    Column("claimed_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("claimed_by", Text, nullable=False, server_default=text("session_user")),
+    Column("holder", Text, comment="Who writes the archive."),
+    Column("leased_until", TIME),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("failing_since", TIME),
+    Column("retry_at", TIME, comment="The next attempt."),
+    Column("error", Text, comment="What the store said last."),
+    CheckConstraint("singleton", "singleton"),
+    CheckConstraint("(failures = 0) = (failing_since IS NULL)", "failing"),
+    CheckConstraint("(holder IS NULL) = (leased_until IS NULL)", "lease"),
+    comment="One row, once an archive is claimed: whose the store is, who writes, and since when it fails.",
+)
+
+archives = Table(
+    "archives",
+    metadata,
+    Column("lower_position", BigInteger, nullable=False, comment="First position of the segment."),
+    Column("upper_position", BigInteger, nullable=False, comment="First position behind it."),
+    Column("generation", Integer, nullable=False, comment="From 1; each file of a segment has its own."),
+    Column("state", Text, nullable=False),
+    Column("location", Text, nullable=False, comment="Name of the file in the store. No other attempt has it."),
+    Column(
+        "rewritten",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="The file has transaction ids from before a recovery, and the log has new ones.",
+    ),
+    Column("bytes", BigInteger, comment="Size of the file."),
+    Column("sha256", BYTEA, comment="SHA-256 of the file."),
+    Column("events", BigInteger),
+    Column("upto", Xid8, comment="Greatest transaction id of its events, as the log has them."),
+    Column("ids", Numeric, comment="Sum of the hashes of the ids."),
+    Column("hash", Numeric, comment="Sum of the hashes of the whole events."),
+    Column("first_ts", TIME),
+    Column("last_ts", TIME),
+    Column("began_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("written_at", TIME),
+    Column("proved_at", TIME, comment="When its rows were read back, and agreed with the sealed checksums."),
+    Column("verified_at", TIME, comment="When the checksums of its border slices had agreed too."),
+    Column("checked_at", TIME, comment="When the file was last compared with its size and SHA-256."),
+    Column("purged_at", TIME, comment="When the segment left the log."),
+    PrimaryKeyConstraint("lower_position", "generation"),
+    UniqueConstraint("location"),
+    CheckConstraint("lower_position < upper_position", "range"),
+    CheckConstraint("generation > 0", "generation"),
+    CheckConstraint("state IN ('begun', 'written', 'verified', 'purged', 'replaced', 'gone')", "state"),
+    CheckConstraint("state <> 'written' OR num_nulls(written_at, bytes, sha256) = 0", "written"),
+    CheckConstraint(
+        "state NOT IN ('verified', 'purged')"
+        " OR num_nulls(bytes, sha256, events, ids, hash, proved_at, verified_at) = 0",
+        "verified",
+    ),
+    CheckConstraint("(state = 'purged') = (purged_at IS NOT NULL)", "purged"),
+    # One file of a segment counts.
+    Index(
+        "archives_current",
+        "lower_position",
+        unique=True,
+        postgresql_where=text("state IN ('begun', 'written', 'verified')"),
+    ),
+    # The log begins where the last one ends; no two begin at the same position.
+    Index("archives_purged", "lower_position", unique=True, postgresql_where=text("state = 'purged'")),
+    comment="The manifest of the archive: files that hold segments of the log, and how far each is proved.",
+)
+
+bases = Table(
+    "bases",
+    metadata,
+    Column("build_id", BigInteger, ForeignKey("refold.builds.build_id", ondelete="CASCADE"), primary_key=True),
+    Column("folded", BigInteger, nullable=False, comment="First position that is not in the base's tables."),
+    Column("upto", BigInteger, nullable=False, comment="End of the segment that is being folded into them."),
+    Column("events", BigInteger, nullable=False, server_default=text("0"), comment="Events of it that were read."),
+    Column("ids", Numeric, nullable=False, server_default=text("0"), comment="Sum of the hashes of their positions."),
+    Column("hash", Numeric, nullable=False, server_default=text("0"), comment="Sum of the hashes of these events."),
+    Column(
+        "stale",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="An event of this segment has become a dead letter, or was released, since it was folded.",
+    ),
+    CheckConstraint("folded <= upto", "range"),
+    comment="How far events are folded into the bases of builds, ahead of the purge that makes these count.",
+)
+
+archive_slices = Table(
+    "archive_slices",
+    metadata,
+    Column("lower_position", BigInteger, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("slice", Integer, nullable=False),
+    Column("events", BigInteger, nullable=False),
+    Column("upto", Xid8, nullable=False),
+    Column("ids", Numeric, nullable=False),
+    Column("hash", Numeric, nullable=False),
+    PrimaryKeyConstraint("lower_position", "generation", "slice"),
+    ForeignKeyConstraint(
+        ["lower_position", "generation"],
+        ["refold.archives.lower_position", "refold.archives.generation"],
+        ondelete="CASCADE",
+    ),
+    # The parts of a slice that a border of segments cuts.
+    Index("archive_slices_by_slice", "slice"),
+    comment="Checksums of the slices that each proved file holds, or of its part of a slice; see sealed_slices.",
+)
+
+# From the migration on, so that a backup from before the first erasure has it too.
+erasure_key = Table(
+    "erasure_key",
+    metadata,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("inner_pad", BYTEA, nullable=False),
+    Column("outer_pad", BYTEA, nullable=False),
+    CheckConstraint("singleton", "singleton"),
+    comment="The key of the HMAC-SHA256 by which erased people and events are known again, as its two pads.",
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("erasure_id", BigInteger, Identity(always=True), primary_key=True),
+    Column(
+        "name",
+        Uuid,
+        nullable=False,
+        server_default=func.gen_random_uuid(),
+        comment="Names it in every database, export and store.",
+    ),
+    Column("subject", BYTEA, nullable=False, comment="HMAC-SHA256 of the user id."),
+    Column("mode", Text, nullable=False),
+    Column("fields", ARRAY(Text), nullable=False, comment="Fields of metadata in which others name the person."),
+    Column("macs", ARRAY(BYTEA), nullable=False, comment="HMAC-SHA256 of what each of these fields holds then."),
+    Column("keeps", ARRAY(Text), nullable=False, comment="Fields of the person's metadata that stay."),
+    Column("reason", Text, nullable=False),
+    Column("requested_by", Text, nullable=False, server_default=text("session_user")),
+    Column("requested_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("step", Text, nullable=False, server_default=text("'log'"), comment="What is done next, or `done`."),
+    Column("finished_at", TIME),
+    Column(
+        "evidence",
+        JSONB,
+        nullable=False,
+        server_default=text("'{}'::jsonb"),
+        comment="What was found and done; the proof, once it is done.",
+    ),
+    UniqueConstraint("name"),
+    CheckConstraint("mode IN ('anonymise', 'delete')", "mode"),
+    CheckConstraint("step IN ('log', 'archive', 'vacuum', 'proof', 'done')", "step"),
+    CheckConstraint("(step = 'done') = (finished_at IS NOT NULL)", "finished"),
+    CheckConstraint("octet_length(subject) = 32", "subject"),
+    CheckConstraint("cardinality(fields) = cardinality(macs)", "fields"),
+    CheckConstraint("reason <> ''", "reason"),
+    Index("erasures_unfinished", "subject", unique=True, postgresql_where=text("finished_at IS NULL")),
+    comment="Erasures of people: who asked for each, why, how far it is, and the proof. Never the person.",
+)
+
+erased_events = Table(
+    "erased_events",
+    metadata,
+    Column("erasure_id", BigInteger, ForeignKey("refold.erasures.erasure_id"), nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("mac", BYTEA, nullable=False, comment="HMAC-SHA256 of the event's id, as it came."),
+    Column(
+        "mention",
+        Boolean,
+        nullable=False,
+        comment="Another's event, of which only the fields that name the person change.",
+    ),
+    Column(
+        "renamed",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Its id held the person: the ledger has another in its place.",
+    ),
+    Column(
+        "witness",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Changed last: until then the log itself says who the person is, and nothing else has to.",
+    ),
+    Column("done", Boolean, nullable=False, server_default=text("false")),
+    Column("digest", BigInteger, comment="Of what the log has in its place; NULL: nothing."),
+    PrimaryKeyConstraint("erasure_id", "position"),
+    CheckConstraint("octet_length(mac) = 32", "mac"),
+    Index("erased_events_by_position", "position"),
+    # What a producer's retry is looked up by, where the ledger does not have the id any more.
+    Index("erased_events_renamed", "mac", postgresql_where=text("renamed")),
+    comment="Events that erasures changed or removed. The ledger has the digest 0 for each.",
+)
+
 settings = Table(
     "settings",
     metadata,
     Column("singleton", Boolean, primary_key=True, server_default=text("true")),
     Column("system_identifier", BigInteger, nullable=False),
-    Column("segment_size", BigInteger, nullable=False, server_default=text("1000000")),
+    Column("segment_size", BigInteger, nullable=False, server_default=text("1048576")),
     Column("segments_ahead", Integer, nullable=False, server_default=text("2")),
     # More than this wait, or fail of a page, and it is the projection that is broken, not the events. Then a live build
     # goes on, or stops.
@@ -671,12 +1107,29 @@ settings = Table(
     Column("outbox_messages", Integer, nullable=False, server_default=text("10000")),
     Column("outbox_mib", Integer, nullable=False, server_default=text("256")),
     Column("outbox_hours", Integer, nullable=False, server_default=text("24")),
+    # After which traces are removed.
+    Column("trace_days", Integer, nullable=False, server_default=text("7")),
+    # False alarms a week that the tests for anomalies may give, of all series together; 0 tests nothing.
+    Column("anomaly_budget", Double, nullable=False, server_default=text("1")),
+    # Where the archive is: a path, or an address such as s3://bucket/prefix; null: there is none.
+    Column("archive", Text),
+    # Seconds since a segment was sealed, after which it is archived.
+    Column("archive_after", Integer, nullable=False, server_default=text("86400")),
+    # So long after a segment was sealed it may leave the log, once it is archived; NULL: it stays.
+    Column("keep_log", Interval),
+    # Buckets of the cold ledger, a power of two; null: it is chosen when the first events are purged. Then it stays.
+    Column("cold_buckets", Integer),
+    # What happens to an event of a version that is unknown, if its action has contracts.
+    Column("unknown_versions", Text, nullable=False, server_default=text("'warn'")),
+    # Fields of an erased person's metadata that stay.
+    Column("erasure_keeps", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
     # What this server's hash functions made of some values when they hashed what is kept: see refold.hash_probe.
     Column("hash_probe", ARRAY(BigInteger)),
     CheckConstraint("singleton", "singleton"),
     CheckConstraint("least(lag_limit, stalled_after, held_back_after, impure_sample) >= 0", "limits"),
     CheckConstraint("held_snapshot_after >= 0", "held_snapshot_after"),
     CheckConstraint("latency_days > 0", "latency_days"),
+    CheckConstraint("anomaly_budget >= 0 AND anomaly_budget <= 1000", "anomaly_budget"),
     CheckConstraint("segment_size > 0", "segment_size"),
     CheckConstraint("segments_ahead > 0", "segments_ahead"),
     CheckConstraint("max_dead_letters >= 0", "max_dead_letters"),
@@ -688,6 +1141,11 @@ settings = Table(
     CheckConstraint("lag_stop > lag_limit", "lag_stop"),
     CheckConstraint("disk_limit > 0", "disk_limit"),
     CheckConstraint("least(outbox_messages, outbox_mib, outbox_hours) > 0", "outbox"),
+    CheckConstraint("trace_days > 0", "trace_days"),
+    CheckConstraint("archive_after >= 0", "archive_after"),
+    CheckConstraint("keep_log >= '0 s'::interval", "keep_log"),
+    CheckConstraint("cold_buckets BETWEEN 16 AND 16777216 AND cold_buckets & (cold_buckets - 1) = 0", "cold_buckets"),
+    CheckConstraint("unknown_versions IN ('accept', 'warn', 'reject')", "unknown_versions"),
     comment="One row: the cluster that the cursors belong to, the size of segments, and all limits.",
 )
 
@@ -797,6 +1255,52 @@ backfills = Table(
     comment="Backfills of captures: how far each has read its table, in the order of the key.",
 )
 
+file_backfills = Table(
+    "file_backfills",
+    metadata,
+    Column("backfill_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default=text("'staging'")),
+    Column("files", JSONB, nullable=False, comment="Name, size and records of each file, in order."),
+    Column("options", JSONB, nullable=False, comment="How the files were read, as it was given."),
+    Column("total", BigInteger, nullable=False, server_default=text("0"), comment="Records that are staged."),
+    Column("invalid", BigInteger, nullable=False, server_default=text("0"), comment="Of these, no events."),
+    Column("first_ts", TIME, comment="When the first of its events happened."),
+    Column("last_ts", TIME),
+    Column("created_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("created_by", Text, nullable=False, server_default=text("session_user")),
+    Column("checked_at", TIME),
+    Column("findings", JSONB, comment="What the check found; it may hold keys and values."),
+    Column("mark", BigInteger, nullable=False, server_default=text("0"), comment="Last record that is answered."),
+    Column("accepted", BigInteger, nullable=False, server_default=text("0")),
+    Column("duplicates", BigInteger, nullable=False, server_default=text("0")),
+    Column("conflicts", BigInteger, nullable=False, server_default=text("0")),
+    Column("rate_limit", Integer, comment="Records a second that were asked for at most."),
+    Column("freshness_limit", Double, comment="Seconds that live metrics may be behind."),
+    Column("batch", Integer, comment="Records in a transaction, at present."),
+    Column("per_second", Double, comment="Records a second over the last minute."),
+    Column("because", Text, comment="Why it is slow, or paused."),
+    Column(
+        "ran",
+        TSTZMULTIRANGE,
+        nullable=False,
+        server_default=text("'{}'::tstzmultirange"),
+        comment="When it ran: what came then is no part of what usually comes.",
+    ),
+    Column("stepped_at", TIME),
+    Column("ended_at", TIME),
+    Column("ended_by", Text),
+    CheckConstraint("name ~ '^[a-z_][a-z0-9_]{0,39}$'", "name"),
+    CheckConstraint("state IN ('staging', 'staged', 'checked', 'running', 'paused', 'done', 'aborted')", "state"),
+    CheckConstraint("mark BETWEEN 0 AND total AND (state <> 'done' OR mark = total)", "mark"),
+    CheckConstraint("state <> 'checked' OR checked_at IS NOT NULL", "checked"),
+    CheckConstraint("(state IN ('done', 'aborted')) = (ended_at IS NOT NULL)", "ended"),
+    Index("file_backfills_one_of_a_name", "name", unique=True, postgresql_where=text("ended_at IS NULL")),
+    Index("file_backfills_one_runs", "state", unique=True, postgresql_where=text("state = 'running'")),
+    postgresql_with={"fillfactor": "50"},
+    comment="Backfills from files: what was staged, what the check found, and how far each has run.",
+)
+
 sinks = Table(
     "sinks",
     metadata,
@@ -841,6 +1345,13 @@ sink_states = Table(
     Column("tokens", ARRAY(Text), nullable=False, comment="What the receiver may hold as its owner's token."),
     Column("given_epoch", BigInteger, comment="The version that the receiver confirmed last."),
     Column("given_number", BigInteger),
+    Column(
+        "passed",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="Number of a message: none waits up to it, or will.",
+    ),
     Column("done", Text, comment="Cursor of a sink of events: what it has delivered."),
     Column("target", Text),
     Column("progress_txid", BigInteger),
@@ -864,6 +1375,7 @@ sink_checksums = Table(
     Column("hash", Numeric),
     PrimaryKeyConstraint("sink_id", "slice"),
     CheckConstraint("(rows IS NULL) = (hash IS NULL)", "whole"),
+    Index("sink_checksums_unknown", "sink_id", "slice", postgresql_where=text("rows IS NULL")),
     postgresql_with={"fillfactor": "50"},
     comment="Checksums of the slices as the receiver has confirmed them.",
 )
@@ -910,4 +1422,135 @@ undelivered = Table(
         postgresql_where=text("state = 'waiting'"),
     ),
     comment="Rows that a receiver refused, set aside so that the others go on.",
+)
+
+series = Table(
+    "series",
+    metadata,
+    Column("series_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("kind", Text, nullable=False, comment="What it counts; series of a kind are compared with each other."),
+    Column("name", Text, nullable=False, comment="The action, the source, or the column and value of a metric."),
+    Column("began_on", Date, nullable=False, comment="Its first day (UTC)."),
+    Column("judged_on", Date, comment="The last day (UTC) that was judged; a day is judged once."),
+    Column("muted_until", TIME, comment="Until then it opens no incident."),
+    UniqueConstraint("kind", "name", name="series_once"),
+    comment="Series that are watched for what is unusual.",
+)
+
+series_values = Table(
+    "series_values",
+    metadata,
+    Column("series_id", BigInteger, ForeignKey("refold.series.series_id", ondelete="CASCADE"), nullable=False),
+    Column("at", TIME, nullable=False, comment="Begin of the hour; of a metric, of the day."),
+    Column("value", Double, nullable=False, comment="Events, or the value of the metric."),
+    Column("delays", JSONB, comment="Of a source: events by the bucket of recorded_at - ts."),
+    PrimaryKeyConstraint("series_id", "at"),
+    postgresql_with={"fillfactor": "70"},
+    comment="Values of the series, of the last 90 days.",
+)
+
+watch = Table(
+    "watch",
+    metadata,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("began_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("read_at", TIME, comment="All events recorded until then are counted, but for those of open transactions."),
+    Column("done", Text, nullable=False, comment="Cursor in the log."),
+    Column("target", Text),
+    Column("progress_txid", BigInteger),
+    Column("progress_position", BigInteger),
+    Column("progress_ordinal", Integer),
+    Column("judged_until", TIME, comment="End of the last hour that was judged for silence; an hour is judged once."),
+    CheckConstraint("singleton", "singleton"),
+    comment="How far the log has been read for the series, and how far they have been judged.",
+)
+
+routes = Table(
+    "routes",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("least", Text, nullable=False, comment="Least level of the incidents that it is told."),
+    Column("definition", Text, nullable=False, comment="Its part of notices.toml, as JSON, without secrets."),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("retry_at", TIME, comment="The next attempt, after a failure."),
+    Column("error", Text, comment="What the receiver said last."),
+    CheckConstraint("name ~ '^[a-z_][a-z0-9_]{0,39}$'", "name"),
+    CheckConstraint("kind IN ('webhook', 'alertmanager', 'heartbeat')", "kind"),
+    CheckConstraint("least IN ('page', 'ticket', 'none')", "least"),
+    comment="Receivers of notices.",
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("notice_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("incident_id", BigInteger, ForeignKey("refold.incidents.incident_id", ondelete="CASCADE"), nullable=False),
+    Column("change", Text, nullable=False),
+    Column("route", Text, ForeignKey("refold.routes.name", ondelete="CASCADE"), nullable=False),
+    Column("level", Text, nullable=False),
+    Column("due_at", TIME, nullable=False, comment="Not sent before: what ends by itself until then is not told."),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("sent_at", TIME, comment="When the receiver confirmed it, or it was left out."),
+    Column("left_out", Boolean, nullable=False, server_default=text("false"), comment="Ended before it was due."),
+    Column("error", Text),
+    UniqueConstraint("incident_id", "change", "route", name="notices_once"),
+    CheckConstraint("change IN ('opened', 'escalated', 'resolved')", "change"),
+    CheckConstraint("sent_at IS NOT NULL OR NOT left_out", "left_out"),
+    Index("notices_to_send", "route", "notice_id", postgresql_where=text("sent_at IS NULL")),
+    comment="What routes are told of incidents, written in the transaction of the incident.",
+)
+
+contracts = Table(
+    "contracts",
+    metadata,
+    # The action of the events, and the version that they say they have.
+    Column("action", BYTEWISE, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    # JSON Schema of their metadata, as it was registered.
+    Column("schema", JSONB, nullable=False),
+    # Fingerprint of what the schema checks.
+    Column("digest", Text, nullable=False),
+    # What happens to events that break it.
+    Column("level", Text, nullable=False),
+    # Owner and day from the file.
+    Column("about", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    # What the database evaluates: a predicate of the metadata, and the fields that it may have (null: any).
+    Column("predicate", JSONPATH, nullable=False),
+    Column("keys", ARRAY(Text)),
+    # The same, rule by rule, with the words for messages; null in place of the fields.
+    Column("conditions", ARRAY(JSONPATH), nullable=False),
+    Column("rules", JSONB, nullable=False),
+    Column("registered_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    CheckConstraint("char_length(action) BETWEEN 1 AND 255", "action"),
+    CheckConstraint("version BETWEEN 1 AND 32767", "version"),
+    CheckConstraint("level IN ('off', 'warn', 'enforce')", "level"),
+    CheckConstraint("cardinality(conditions) = jsonb_array_length(rules)", "rules"),
+    # A predicate that is compressed is decompressed for every event.
+    postgresql_with={"toast_tuple_target": "8160"},
+    comment="Contracts: what the metadata of a version of an action must be.",
+)
+
+# Producers only insert here, so that none of them waits for another's row; a duty sums up.
+violations = Table(
+    "violations",
+    metadata,
+    Column("action", BYTEWISE, nullable=False),
+    Column("version", Integer, nullable=False),
+    # The rule that was broken first, without values of the event.
+    Column("rule", Text, nullable=False),
+    # Whether the events were refused.
+    Column("refused", Boolean, nullable=False),
+    # Begin of the hour.
+    Column("hour", TIME, nullable=False),
+    Column("events", BigInteger, nullable=False),
+    # One of the events.
+    Column("event_id", BYTEWISE, nullable=False),
+    # When the first and the last of them came.
+    Column("first_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    Column("last_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    # Whether the row is the sum of an hour.
+    Column("folded", Boolean, nullable=False, server_default=text("false")),
+    Index("violations_by_hour", "hour"),
+    comment="Events that broke their contract: a row for each statement and rule, later a row for each hour.",
 )

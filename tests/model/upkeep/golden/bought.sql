@@ -78,9 +78,9 @@ fresh AS NOT MATERIALIZED (
 written AS (
     INSERT INTO refold_builds.bought__1 AS kept (user_id, bought)
     SELECT user_id, bought FROM fresh WHERE true
-    ON CONFLICT (user_id) DO UPDATE SET bought = excluded.bought, before__ = hash_record_extended(ROW(kept.user_id, kept.bought), 0)
+    ON CONFLICT (user_id) DO UPDATE SET bought = excluded.bought, before__ = hash_record_extended(ROW(kept.user_id, kept.bought), 8)
     WHERE ROW(kept.bought) IS DISTINCT FROM ROW(excluded.bought)
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, bought), 0) AS new__, before__ AS old__
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, bought), 8) AS new__, before__ AS old__
 ),
 checksums AS (
     INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
@@ -142,9 +142,9 @@ fresh AS NOT MATERIALIZED (
 written AS (
     INSERT INTO refold_builds.bought__1 AS kept (user_id, bought)
     SELECT user_id, bought FROM fresh WHERE true
-    ON CONFLICT (user_id) DO UPDATE SET bought = excluded.bought, before__ = hash_record_extended(ROW(kept.user_id, kept.bought), 0)
+    ON CONFLICT (user_id) DO UPDATE SET bought = excluded.bought, before__ = hash_record_extended(ROW(kept.user_id, kept.bought), 8)
     WHERE ROW(kept.bought) IS DISTINCT FROM ROW(excluded.bought)
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, bought), 0) AS new__, before__ AS old__
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, bought), 8) AS new__, before__ AS old__
 ),
 checksums AS (
     INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)

@@ -62,7 +62,7 @@ written AS (
            CAST((metadata ->> 'n') AS DECIMAL) AS n
     FROM page
     WHERE (action <> 'noise')
-    RETURNING refold.position_slice(position) AS slice__, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new__
+    RETURNING refold.position_slice(position) AS slice__, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 8) AS new__
 ),
 checksums AS (
     INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
@@ -107,7 +107,7 @@ written AS (
            CAST((metadata ->> 'n') AS DECIMAL) AS n
     FROM page
     WHERE (action <> 'noise')
-    RETURNING refold.position_slice(position) AS slice__, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 0) AS new__
+    RETURNING refold.position_slice(position) AS slice__, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, action, ts, n), 8) AS new__
 ),
 checksums AS (
     INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
@@ -189,3 +189,48 @@ WHERE true
 
 -- view
 SELECT event_id, user_id, action, ts, n FROM refold_builds.clicks__1;
+
+-- rows of purged events, of `another`
+INSERT INTO refold_builds.clicks__1 (txid, position, ordinal, event_id, user_id, action, ts, n) SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM refold_builds.another
+WHERE position < %(floor)s::bigint;
+
+-- with a base: audit of refold_builds.clicks__1
+WITH expected AS MATERIALIZED (
+    SELECT txid,
+           position,
+           0 AS ordinal,
+           event_id,
+           user_id AS user_id,
+           action AS action,
+           ts AS ts,
+           CAST((metadata ->> 'n') AS DECIMAL) AS n
+    FROM refold.events
+    WHERE CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+         OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+      AND event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END
+),
+actual AS MATERIALIZED (
+    SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM refold_builds.clicks__1 WHERE (true) AND position >= (SELECT b.floor FROM refold.builds AS b WHERE b.table_name = 'clicks__1')
+)
+SELECT 'expected' AS side, hash_record_extended(ROW(event_id), 0) AS hash, refold.position_slice(position) AS slice, jsonb_build_object('event_id', d__.event_id) AS key, to_jsonb(d__) AS row
+FROM (SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM expected EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM actual) AS d__
+UNION ALL
+SELECT 'actual' AS side, hash_record_extended(ROW(event_id), 0) AS hash, refold.position_slice(position) AS slice, jsonb_build_object('event_id', d__.event_id) AS key, to_jsonb(d__) AS row
+FROM (SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM actual EXCEPT ALL SELECT txid, position, ordinal, event_id, user_id, action, ts, n FROM expected) AS d__;
+
+-- with a base: healing of refold_builds.clicks__1: insert
+INSERT INTO refold_builds.clicks__1 (txid, position, ordinal, event_id, user_id, action, ts, n)
+SELECT txid,
+       position,
+       0 AS ordinal,
+       event_id,
+       user_id AS user_id,
+       action AS action,
+       ts AS ts,
+       CAST((metadata ->> 'n') AS DECIMAL) AS n
+FROM refold.events
+WHERE true
+  AND hash_record_extended(ROW(event_id), 0) IN (SELECT unnest(%(keys)s::bigint[]))
+  AND CASE WHEN (pg_visible_in_snapshot(txid, %(done)s::pg_snapshot)
+     OR (pg_visible_in_snapshot(txid, %(target)s::pg_snapshot) AND (txid, position) <= (%(progress_txid)s::xid8, %(progress_position)s::bigint)))
+  AND event_id <> ALL (%(dead)s::text[]) THEN (action <> 'noise') END;

@@ -76,13 +76,13 @@ fresh AS MATERIALIZED (
 ),
 gone AS (
     DELETE FROM refold_builds.days__1 WHERE hash_record_extended(ROW(day), 0) IN (SELECT hash__ FROM touched__)
-    RETURNING refold.day_slice(day::date) AS slice__, hash_record_extended(ROW(day, usual, doings), 0) AS new__
+    RETURNING refold.day_slice(day::date) AS slice__, hash_record_extended(ROW(day, usual, doings), 8) AS new__
 ),
 written AS (
     INSERT INTO refold_builds.days__1 (day, usual, doings)
     SELECT day, usual, doings FROM fresh
     WHERE (SELECT count(*) FROM gone) >= 0
-    RETURNING refold.day_slice(day::date) AS slice__, hash_record_extended(ROW(day, usual, doings), 0) AS new__
+    RETURNING refold.day_slice(day::date) AS slice__, hash_record_extended(ROW(day, usual, doings), 8) AS new__
 ),
 checksums AS (
     INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
@@ -146,13 +146,13 @@ fresh AS MATERIALIZED (
 ),
 gone AS (
     DELETE FROM refold_builds.days__1 WHERE hash_record_extended(ROW(day), 0) IN (SELECT hash__ FROM touched__)
-    RETURNING refold.day_slice(day::date) AS slice__, hash_record_extended(ROW(day, usual, doings), 0) AS new__
+    RETURNING refold.day_slice(day::date) AS slice__, hash_record_extended(ROW(day, usual, doings), 8) AS new__
 ),
 written AS (
     INSERT INTO refold_builds.days__1 (day, usual, doings)
     SELECT day, usual, doings FROM fresh
     WHERE (SELECT count(*) FROM gone) >= 0
-    RETURNING refold.day_slice(day::date) AS slice__, hash_record_extended(ROW(day, usual, doings), 0) AS new__
+    RETURNING refold.day_slice(day::date) AS slice__, hash_record_extended(ROW(day, usual, doings), 8) AS new__
 ),
 checksums AS (
     INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)

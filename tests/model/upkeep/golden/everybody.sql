@@ -130,8 +130,8 @@ written AS (
         times__state = excluded.times__state,
         level = excluded.level,
         times = excluded.times,
-        before__ = hash_record_extended(ROW(kept.scope, kept.events, kept.bought_at, kept.level__state, kept.times__state, kept.level, kept.times), 0)
-    RETURNING (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(scope, events, bought_at, level__state, times__state, level, times), 0) AS new__, before__ AS old__
+        before__ = hash_record_extended(ROW(kept.scope, kept.events, kept.bought_at, kept.level__state, kept.times__state, kept.level, kept.times), 8)
+    RETURNING (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(scope, events, bought_at, level__state, times__state, level, times), 8) AS new__, before__ AS old__
 ),
 checksums AS (
     INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
@@ -235,8 +235,8 @@ written AS (
         times__state = excluded.times__state,
         level = excluded.level,
         times = excluded.times,
-        before__ = hash_record_extended(ROW(kept.scope, kept.events, kept.bought_at, kept.level__state, kept.times__state, kept.level, kept.times), 0)
-    RETURNING (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(scope, events, bought_at, level__state, times__state, level, times), 0) AS new__, before__ AS old__
+        before__ = hash_record_extended(ROW(kept.scope, kept.events, kept.bought_at, kept.level__state, kept.times__state, kept.level, kept.times), 8)
+    RETURNING (hash_record_extended(ROW(scope), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(scope, events, bought_at, level__state, times__state, level, times), 8) AS new__, before__ AS old__
 ),
 checksums AS (
     INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)

@@ -115,9 +115,9 @@ written AS (
         level = excluded.level,
         reached_at = excluded.reached_at,
         by_number = excluded.by_number,
-        before__ = hash_record_extended(ROW(kept.user_id, kept.level__state, kept.by_number__state, kept.level, kept.reached_at, kept.by_number), 0)
+        before__ = hash_record_extended(ROW(kept.user_id, kept.level__state, kept.by_number__state, kept.level, kept.reached_at, kept.by_number), 8)
         WHERE ROW(kept.level__state, kept.by_number__state) IS DISTINCT FROM ROW(excluded.level__state, excluded.by_number__state)
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, level__state, by_number__state, level, reached_at, by_number), 0) AS new__, before__ AS old__
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, level__state, by_number__state, level, reached_at, by_number), 8) AS new__, before__ AS old__
 ),
 checksums AS (
     INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
@@ -210,9 +210,9 @@ written AS (
         level = excluded.level,
         reached_at = excluded.reached_at,
         by_number = excluded.by_number,
-        before__ = hash_record_extended(ROW(kept.user_id, kept.level__state, kept.by_number__state, kept.level, kept.reached_at, kept.by_number), 0)
+        before__ = hash_record_extended(ROW(kept.user_id, kept.level__state, kept.by_number__state, kept.level, kept.reached_at, kept.by_number), 8)
         WHERE ROW(kept.level__state, kept.by_number__state) IS DISTINCT FROM ROW(excluded.level__state, excluded.by_number__state)
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, level__state, by_number__state, level, reached_at, by_number), 0) AS new__, before__ AS old__
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, level__state, by_number__state, level, reached_at, by_number), 8) AS new__, before__ AS old__
 ),
 checksums AS (
     INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)

@@ -52,8 +52,8 @@ written AS (
         times = kept.times + excluded.times,
         furthest = greatest(kept.furthest, excluded.furthest),
         first_at = least(kept.first_at, excluded.first_at),
-        before__ = hash_record_extended(ROW(kept.item, kept.times, kept.furthest, kept.first_at), 0)
-    RETURNING (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(item, times, furthest, first_at), 0) AS new__, before__ AS old__
+        before__ = hash_record_extended(ROW(kept.item, kept.times, kept.furthest, kept.first_at), 8)
+    RETURNING (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(item, times, furthest, first_at), 8) AS new__, before__ AS old__
 ),
 checksums AS (
     INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
@@ -98,8 +98,8 @@ written AS (
         times = kept.times + excluded.times,
         furthest = greatest(kept.furthest, excluded.furthest),
         first_at = least(kept.first_at, excluded.first_at),
-        before__ = hash_record_extended(ROW(kept.item, kept.times, kept.furthest, kept.first_at), 0)
-    RETURNING (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(item, times, furthest, first_at), 0) AS new__, before__ AS old__
+        before__ = hash_record_extended(ROW(kept.item, kept.times, kept.furthest, kept.first_at), 8)
+    RETURNING (hash_record_extended(ROW(item), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(item, times, furthest, first_at), 8) AS new__, before__ AS old__
 ),
 checksums AS (
     INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
@@ -133,7 +133,7 @@ ON CONFLICT (item) DO UPDATE SET
     times = kept.times + excluded.times,
     furthest = greatest(kept.furthest, excluded.furthest),
     first_at = least(kept.first_at, excluded.first_at),
-    before__ = hash_record_extended(ROW(kept.item, kept.times, kept.furthest, kept.first_at), 0);
+    before__ = hash_record_extended(ROW(kept.item, kept.times, kept.furthest, kept.first_at), 8);
 
 -- audit of refold_builds.item_counts__1
 WITH expected AS MATERIALIZED (
@@ -177,3 +177,20 @@ GROUP BY 1;
 
 -- view
 SELECT item, times, furthest, first_at FROM refold_builds.item_counts__1;
+
+-- rows with the events in `arriving`
+WITH excluded AS MATERIALIZED (
+    SELECT refold.plain(item) AS item,
+           COUNT(*) AS times,
+           MAX(refold.plain(place)) AS furthest,
+           MIN(refold.plain(ts)) AS first_at
+    FROM arriving
+    GROUP BY 1
+)
+SELECT excluded.item,
+       CASE WHEN kept.there__ THEN kept.times + excluded.times ELSE excluded.times END AS times,
+       CASE WHEN kept.there__ THEN greatest(kept.furthest, excluded.furthest) ELSE excluded.furthest END AS furthest,
+       CASE WHEN kept.there__ THEN least(kept.first_at, excluded.first_at) ELSE excluded.first_at END AS first_at
+FROM excluded
+LEFT JOIN (SELECT *, true AS there__ FROM refold_builds.item_counts__1) AS kept
+    ON hash_record_extended(ROW(kept.item), 0) = hash_record_extended(ROW(excluded.item), 0) AND kept.item IS NOT DISTINCT FROM excluded.item;

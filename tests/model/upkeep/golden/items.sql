@@ -89,7 +89,7 @@ SELECT user_id, ts, item, place FROM refold_builds.items__1;
 
 -- checksums
 WITH written AS (
-    SELECT refold.position_slice(position) AS slice__, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, ts, item, place), 0) AS new__ FROM refold_builds.items__1 WHERE event_id = ANY (%(ids)s::text[])
+    SELECT refold.position_slice(position) AS slice__, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, ts, item, place), 8) AS new__ FROM refold_builds.items__1 WHERE event_id = ANY (%(ids)s::text[])
 )
 INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
 SELECT %(build)s::bigint, relation, slice, sum(rows)::bigint, sum(hash)
@@ -99,3 +99,7 @@ FROM (
     SELECT -1 AS relation, refold.position_slice(position) AS slice, count(*) AS rows, sum(hashint8extended(position, ordinal)) AS hash FROM unnest(%(positions)s::bigint[], %(ordinals)s::integer[]) AS page (position, ordinal) GROUP BY 2
 ) AS changes
 GROUP BY relation, slice;
+
+-- rows of purged events, of `another`
+INSERT INTO refold_builds.items__1 (txid, position, ordinal, event_id, user_id, ts, item, place) SELECT txid, position, ordinal, event_id, user_id, ts, item, place FROM refold_builds.another
+WHERE position < %(floor)s::bigint;

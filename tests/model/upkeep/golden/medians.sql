@@ -74,9 +74,9 @@ fresh AS NOT MATERIALIZED (
 written AS (
     INSERT INTO refold_builds.medians__1 AS kept (user_id, events, middle, path)
     SELECT user_id, events, middle, path FROM fresh WHERE true
-    ON CONFLICT (user_id) DO UPDATE SET events = excluded.events, middle = excluded.middle, path = excluded.path, before__ = hash_record_extended(ROW(kept.user_id, kept.events, kept.middle, kept.path), 0)
+    ON CONFLICT (user_id) DO UPDATE SET events = excluded.events, middle = excluded.middle, path = excluded.path, before__ = hash_record_extended(ROW(kept.user_id, kept.events, kept.middle, kept.path), 8)
     WHERE ROW(kept.events, kept.middle, kept.path) IS DISTINCT FROM ROW(excluded.events, excluded.middle, excluded.path)
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, events, middle, path), 0) AS new__, before__ AS old__
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, events, middle, path), 8) AS new__, before__ AS old__
 ),
 checksums AS (
     INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
@@ -136,9 +136,9 @@ fresh AS NOT MATERIALIZED (
 written AS (
     INSERT INTO refold_builds.medians__1 AS kept (user_id, events, middle, path)
     SELECT user_id, events, middle, path FROM fresh WHERE true
-    ON CONFLICT (user_id) DO UPDATE SET events = excluded.events, middle = excluded.middle, path = excluded.path, before__ = hash_record_extended(ROW(kept.user_id, kept.events, kept.middle, kept.path), 0)
+    ON CONFLICT (user_id) DO UPDATE SET events = excluded.events, middle = excluded.middle, path = excluded.path, before__ = hash_record_extended(ROW(kept.user_id, kept.events, kept.middle, kept.path), 8)
     WHERE ROW(kept.events, kept.middle, kept.path) IS DISTINCT FROM ROW(excluded.events, excluded.middle, excluded.path)
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, events, middle, path), 0) AS new__, before__ AS old__
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, events, middle, path), 8) AS new__, before__ AS old__
 ),
 checksums AS (
     INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)

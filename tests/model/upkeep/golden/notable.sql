@@ -60,7 +60,7 @@ written AS (
            ts AS ts
     FROM page
     WHERE (item <> 'c')
-    RETURNING refold.position_slice(position) AS slice__, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, item, ts), 0) AS new__
+    RETURNING refold.position_slice(position) AS slice__, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, item, ts), 8) AS new__
 ),
 checksums AS (
     INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
@@ -104,7 +104,7 @@ written AS (
            ts AS ts
     FROM page
     WHERE (item <> 'c')
-    RETURNING refold.position_slice(position) AS slice__, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, item, ts), 0) AS new__
+    RETURNING refold.position_slice(position) AS slice__, hash_record_extended(ROW(txid, position, ordinal, event_id, user_id, item, ts), 8) AS new__
 ),
 checksums AS (
     INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)

@@ -115,13 +115,13 @@ fresh AS MATERIALIZED (
 ),
 gone AS (
     DELETE FROM refold_builds.sessions__1 WHERE hash_record_extended(ROW(user_id), 0) IN (SELECT hash__ FROM touched__)
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, session, started_at, ended_at, events), 0) AS new__
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, session, started_at, ended_at, events), 8) AS new__
 ),
 written AS (
     INSERT INTO refold_builds.sessions__1 (user_id, session, started_at, ended_at, events)
     SELECT user_id, session, started_at, ended_at, events FROM fresh
     WHERE (SELECT count(*) FROM gone) >= 0
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, session, started_at, ended_at, events), 0) AS new__
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, session, started_at, ended_at, events), 8) AS new__
 ),
 checksums AS (
     INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)
@@ -203,13 +203,13 @@ fresh AS MATERIALIZED (
 ),
 gone AS (
     DELETE FROM refold_builds.sessions__1 WHERE hash_record_extended(ROW(user_id), 0) IN (SELECT hash__ FROM touched__)
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, session, started_at, ended_at, events), 0) AS new__
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, session, started_at, ended_at, events), 8) AS new__
 ),
 written AS (
     INSERT INTO refold_builds.sessions__1 (user_id, session, started_at, ended_at, events)
     SELECT user_id, session, started_at, ended_at, events FROM fresh
     WHERE (SELECT count(*) FROM gone) >= 0
-    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, session, started_at, ended_at, events), 0) AS new__
+    RETURNING (hash_record_extended(ROW(user_id), 0) >> 56)::integer AS slice__, hash_record_extended(ROW(user_id, session, started_at, ended_at, events), 8) AS new__
 ),
 checksums AS (
     INSERT INTO refold.checksum_changes (build_id, relation, slice, rows, hash)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from secrets import token_hex
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from refold import __version__
+from refold import __version__, tracing
 from refold.sinks.kinds.webhook.body import CONTENT_TYPES, body, message_id, ping_body
 from refold.sinks.kinds.webhook.options import Target, WebhookOptions, checked_url, checked_value
 from refold.sinks.kinds.webhook.outcome import Answer, of_answer, of_error
@@ -33,8 +33,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
-    """What the references of the options name now.
+class Prepared:
+    """A receiver that requests can be sent to: what the references of the options name now.
 
     Args:
         who: words for the receiver, for messages.
@@ -49,6 +49,48 @@ class _Given:
     keys: tuple[bytes, ...] = field(repr=False)
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     hidden: frozenset[str] = field(repr=False)
+
+    def post(self, headers: Sequence[tuple[str, str]], content: bytes) -> Answer:
+        """Send a request, and return the answer that confirms it.
+
+        Args:
+            headers: those of this request alone.
+            content: the body.
+
+        Raises:
+            DeliveryError: the receiver has not confirmed; `outcome` says which.
+        """
+        now = datetime.now(UTC)
+        try:
+            answer = self.client.post([*self.headers, *headers], content)
+        except (OSError, Misconfigured) as error:
+            raise of_error(error, self.who, self.hidden) from None
+        failure = of_answer(answer, self.who, now, self.hidden)
+        if failure is not None:
+            raise failure
+        return answer
+
+    def post_signed(self, message: str, content: bytes, headers: Sequence[tuple[str, str]] = ()) -> Answer:
+        """Send a request with a signature of Standard Webhooks, and return the answer that confirms it.
+
+        Args:
+            message: the value of `webhook-id`: the same for a repetition.
+            content: the body.
+            headers: further ones.
+
+        Raises:
+            DeliveryError: the receiver has not confirmed.
+        """
+        timestamp = int(datetime.now(UTC).timestamp())
+        return self.post(
+            [
+                *headers,
+                ("webhook-id", message),
+                ("webhook-timestamp", str(timestamp)),
+                ("webhook-signature", signature(self.keys, message, timestamp, content)),
+            ],
+            content,
+        )
 
 
 class WebhookReceiver:
@@ -65,7 +107,7 @@ class WebhookReceiver:
     def __init__(self, options: WebhookOptions) -> None:
         self._options = options
         self._shape: Shape | None = None
-        self._given: _Given | None = None
+        self._given: Prepared | None = None
 
     def open(self, shape: Shape, owner: object = None) -> None:
         """Read secrets; return None, because a webhook cannot tell which version it was given.
@@ -79,7 +121,7 @@ class WebhookReceiver:
         """
         self.close()
         self._shape = shape
-        self._given = _given(self._options)
+        self._given = prepared(self._options)
 
     def deliver(self, version: Version, changes: Sequence[Change]) -> None:
         """Deliver rows in one request; return when the receiver has confirmed it.
@@ -118,32 +160,30 @@ class WebhookReceiver:
 
     def _post(self, message: str, content: bytes) -> Answer:
         if self._given is None:
-            self._given = _given(self._options)
-        given = self._given
-        now = datetime.now(UTC)
-        timestamp = int(now.timestamp())
-        headers = [
-            *given.headers,
-            ("webhook-id", message),
-            ("webhook-timestamp", str(timestamp)),
-            ("webhook-signature", signature(given.keys, message, timestamp, content)),
-        ]
-        try:
-            answer = given.client.post(headers, content)
-        except (OSError, Misconfigured) as error:
-            raise of_error(error, given.who, given.hidden) from None
-        failure = of_answer(answer, given.who, now, given.hidden)
-        if failure is not None:
-            raise failure
-        return answer
+            self._given = prepared(self._options)
+        traceparent = tracing.current()
+        headers = (("traceparent", traceparent),) if traceparent else ()
+        return self._given.post_signed(message, content, headers)
 
 
-def _given(options: WebhookOptions) -> _Given:
+def prepared(options: WebhookOptions, *, below: str = "") -> Prepared:
+    """Read what references name, and return a receiver to send to.
+
+    Args:
+        options: of the receiver.
+        below: a path that is added to that of the url.
+
+    Raises:
+        Misconfigured: a secret is missing or no secret, or the url is not valid.
+    """
     try:
         from refold.sinks.kinds.webhook.network import Client
     except ImportError as error:
         raise Misconfigured(f"webhooks need the package {error.name}", remedy="pip install 'refold[webhook]'") from None
     target, hidden = _target(options.url)
+    if below:
+        path, _, query = target.path.partition("?")
+        target = target._replace(path=path.rstrip("/") + below + (f"?{query}" if query else ""))
     keys = []
     for reference in options.secrets:
         secret = resolve(reference, "secrets").strip()
@@ -167,7 +207,7 @@ def _given(options: WebhookOptions) -> _Given:
         allow_private=options.allow_private,
         tls=_tls(options.ca) if target.scheme == "https" else None,
     )
-    return _Given(who, client, tuple(keys), tuple(headers), frozenset(one for one in hidden if len(one) >= SHORTEST))
+    return Prepared(who, client, tuple(keys), tuple(headers), frozenset(one for one in hidden if len(one) >= SHORTEST))
 
 
 def _target(given: str) -> tuple[Target, set[str]]:

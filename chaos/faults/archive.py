@@ -1,0 +1,131 @@
+"""The archive beside everything else: killed at its points, and with a store that lies, refuses, or is not there."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import psycopg
+
+from chaos import archived
+from chaos.faults.injection import Injected, operate
+from chaos.faulty_store import LIES
+from chaos.stage import Finished, Stage
+
+PATIENCE_S = 5.0
+"""Seconds for which another process may write the archive before its lease is taken away."""
+BUSY = "another process writes the archive"
+TRIES = 8
+
+
+def archive_killed(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """kill -9 of `refold archive run` at several of its points, one after another; then it runs to its end."""
+    points = []
+    for point in how["at"].split(","):
+        if stage.over.is_set():
+            break
+        points.append(point)
+        _make_due(stage, done)
+        _run(stage, done, at=point)
+        _insist(stage, done, f"killed at {point}")
+    last = _run(stage, done)
+    _insist(stage, done, "after the last run")
+    done.note = f"killed at {', '.join(points) or 'no point'}; then {last.status}"
+
+
+def archive_lied_to(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """A file is damaged in the store, which `refold archive verify` finds; the store lies about the next one."""
+    _make_due(stage, done, damage=how["damage"])
+    lied = _run(stage, done, lie=how["lie"])
+    _insist(stage, done, f"the store lied: {how['lie']}")
+    last = _run(stage, done)
+    _insist(stage, done, "the store lies no more")
+    done.note = f"{how['damage']}, then {how['lie']} → {lied.status}, honest → {last.status}"
+
+
+def archive_refused(stage: Stage, how: dict[str, Any], done: Injected) -> None:
+    """The store is full, uncertain or away, or this host has no room: nothing counts, and nothing is forgotten."""
+    _make_due(stage, done)
+    if how["kind"] == "away":
+        away = stage.archive.with_name("away")
+        with stage.connect() as conn:
+            before = archived.verified(conn)
+        stage.archive.rename(away)
+        try:
+            refused = operate(stage, done, "archive", "run", "--now")
+            looked = operate(stage, done, "archive", "verify")
+            time.sleep(how["seconds"])
+        finally:
+            away.rename(stage.archive)
+        with stage.connect() as conn:
+            forgotten = {one.location for one in before} - {one.location for one in archived.verified(conn)}
+        if refused.status == 0 or looked.status == 0 or forgotten:
+            done.wrong.append(
+                (
+                    "I11",
+                    f"without its store, archive run and verify ended with {refused.status} and {looked.status}, and"
+                    f" {len(forgotten)} files were forgotten",
+                )
+            )
+    else:
+        refused = _run(stage, done, lie=how["kind"])
+    _insist(stage, done, how["kind"])
+    last = _run(stage, done)
+    _insist(stage, done, f"after {how['kind']}")
+    done.note = f"{how['kind']} → {refused.status}, then {last.status}"
+
+
+def take_lease(conn: psycopg.Connection) -> bool:
+    """Lets the lease of the archive end now, whoever holds it: a process that was killed, or one that writes."""
+    return bool(
+        conn.execute(
+            "UPDATE refold.archive_store SET leased_until = clock_timestamp() WHERE holder IS NOT NULL"
+        ).rowcount
+    )
+
+
+def _run(stage: Stage, done: Injected, *, at: str = "", lie: str = "") -> Finished:
+    """`refold archive run --now`, as soon as no other process writes."""
+    since = time.monotonic()
+    for _ in range(TRIES):
+        ran = operate(stage, done, "archive", "run", "--now", at=at, lie=lie)
+        if BUSY not in ran.err:
+            break
+        if time.monotonic() - since > PATIENCE_S:
+            with stage.connect() as conn:
+                take_lease(conn)
+        time.sleep(1)
+    if at:
+        with stage.connect() as conn:
+            take_lease(conn)
+    return ran
+
+
+def _make_due(stage: Stage, done: Injected, damage: str = "lost") -> None:
+    """Sees that a sealed segment has no file; if all have one, the oldest is damaged, which is found."""
+    stage.seal()
+    with stage.connect() as conn:
+        files = archived.verified(conn)
+        sealed = conn.execute(
+            "SELECT FROM refold.segments AS g WHERE (g.upper_position - 1) >> 14 <="
+            " (SELECT max(slice) FROM refold.sealed_slices WHERE sealed_at IS NOT NULL)"
+        ).rowcount
+        if len(files) < sealed or not files:
+            return
+        oldest = files[0]
+        stage.damaged.add(oldest.location)
+        LIES[damage](stage.archive / oldest.location)
+    found = operate(stage, done, "archive", "verify")
+    with stage.connect() as conn:
+        (row,) = conn.execute(
+            "SELECT bool_or(lower_position = %s AND state = 'verified' AND location = %s) FROM refold.archives",
+            (oldest.lower, oldest.location),
+        ).fetchall()
+    if found.status == 0 or (found.status == 1 and row[0]):
+        done.wrong.append(("I11", f"{oldest.location} is {damage}, and refold archive verify does not find it"))
+
+
+def _insist(stage: Stage, done: Injected, when: str) -> None:
+    """I11: whatever happens, a file that is called verified holds the events of its segment."""
+    with stage.connect() as conn:
+        done.wrong += [("I11", f"{told} ({when})") for told in archived.unlike(conn, stage.archive, stage.damaged)]

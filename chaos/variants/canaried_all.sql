@@ -1,0 +1,4 @@
+-- What canaries change: how often everything was done.
+SELECT action, count(*) AS events
+FROM events
+GROUP BY action

@@ -1,0 +1,282 @@
+"""Segments of the log as Parquet: the columns of the log, and the metadata as its exact text.
+
+Rows come from COPY and go back to COPY as CSV, which Arrow reads and writes without a step in Python for each row. A
+row group holds whole slices, or a part of one if its events are large: so memory is bounded on both ways.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import psycopg
+
+from refold.engine.archive.failures import Differs, arrow
+from refold.engine.archive.object_store import Beat
+from refold.model.stream.slices import POSITION_BITS
+from refold.postgres.session import plan_freely
+
+COLUMNS = ("txid", "position", "event_id", "user_id", "action", "ts", "metadata", "version", "recorded_at")
+"""The columns of the log, in the order of the table."""
+TOGETHER_BITS = POSITION_BITS + 3
+"""Bits of a position within a portion: eight slices, which are usually one row group."""
+CHUNK = 16 << 20
+"""Characters of rows that are parsed at once."""
+GROUP = 128 << 20
+"""Bytes of columns in memory after which a row group ends."""
+_DELTAS = ("txid", "position", "ts", "recorded_at")
+_WORDS = ("user_id", "action", "version")
+"""Columns whose values repeat."""
+
+
+def schema() -> Any:
+    """Return the schema of a file."""
+    pa = arrow()
+    time = pa.timestamp("us", tz="UTC")
+    types = (pa.int64(), pa.int64(), pa.string(), pa.string(), pa.string(), time, pa.string(), pa.int32(), time)
+    optional = {"user_id"}
+    return pa.schema([pa.field(name, type, name in optional) for name, type in zip(COLUMNS, types, strict=True)])
+
+
+def write(
+    conn: psycopg.Connection,
+    file: BinaryIO,
+    lower: int,
+    upper: int,
+    slices: Iterable[int],
+    about: dict[str, str],
+    beat: Beat,
+) -> int:
+    """Write the events between two positions into a file; return how many.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        file: an empty file of this host.
+        lower: the first position.
+        upper: the first that is too far.
+        slices: the slices with events; others are not read.
+        about: what the file says of itself.
+        beat: gives a sign of life.
+    """
+    form = schema()
+    events = 0
+    with writing(file, about) as write_group:
+        for _, together in itertools.groupby(sorted(slices), key=lambda one: one >> (TOGETHER_BITS - POSITION_BITS)):
+            group: list[Any] = []
+            for number in together:
+                low, high = max(number << POSITION_BITS, lower), min((number + 1) << POSITION_BITS, upper)
+                for table in _read(conn, form, low, high):
+                    group.append(table)
+                    events += table.num_rows
+                    if sum(one.nbytes for one in group) >= GROUP:
+                        write_group(group)
+                        group = []
+                beat()
+            write_group(group)
+    return events
+
+
+@contextmanager
+def writing(file: BinaryIO, about: dict[str, str]) -> Iterator[Callable[[list[Any]], None]]:
+    """Provide a function that writes tables as a row group of a new file.
+
+    Args:
+        file: an empty file of this host.
+        about: what the file says of itself.
+    """
+    parquet = arrow("pyarrow.parquet")
+    with parquet.ParquetWriter(
+        file,
+        schema().with_metadata(about),
+        compression="zstd",
+        use_dictionary=list(_WORDS),
+        column_encoding=dict.fromkeys(_DELTAS, "DELTA_BINARY_PACKED"),
+        store_schema=False,
+    ) as writer:
+
+        def write_group(group: list[Any]) -> None:
+            if any(one.num_rows for one in group):
+                table = arrow().concat_tables(group).combine_chunks()
+                writer.write_table(table, row_group_size=table.num_rows)
+
+        yield write_group
+    file.flush()
+
+
+def read(conn: psycopg.Connection, table: str) -> list[Any]:
+    """Return all rows of a table with the columns of the log, in the order of positions."""
+    return list(_read(conn, schema(), -(2**63), 2**63 - 1, table))
+
+
+def _read(conn: psycopg.Connection, form: Any, low: int, high: int, table: str = "refold.events") -> Iterator[Any]:
+    """Yield the events between two positions as tables, in the order of positions."""
+    csv = arrow("pyarrow.csv")
+    options = {
+        "read_options": csv.ReadOptions(column_names=list(COLUMNS)),
+        "parse_options": csv.ParseOptions(newlines_in_values=True),
+        "convert_options": csv.ConvertOptions(
+            column_types=form,
+            null_values=[""],
+            strings_can_be_null=True,
+            # An empty text is quoted, and NULL is not.
+            quoted_strings_can_be_null=False,
+        ),
+    }
+    with conn.transaction(), conn.cursor() as cursor:
+        plan_freely(conn)
+        with cursor.copy(
+            f"COPY (SELECT {', '.join(COLUMNS)} FROM {table} WHERE position >= %s AND position < %s"
+            " ORDER BY position, txid) TO STDOUT (FORMAT csv)".encode(),
+            (low, high),
+        ) as copy:
+            for rows in _chunks(copy):
+                yield csv.read_csv(arrow().BufferReader(rows), **options).cast(form)
+
+
+def _chunks(rows: Iterable[Any]) -> Iterator[bytes]:
+    """Yield rows together; the server sends each by itself."""
+    together: list[bytes] = []
+    size = 0
+    for row in rows:
+        together.append(bytes(row))
+        size += len(row)
+        if size >= CHUNK:
+            yield b"".join(together)
+            together, size = [], 0
+    if together:
+        yield b"".join(together)
+
+
+def copy_back(conn: psycopg.Connection, portion: Iterable[bytes], table: str) -> int:
+    """Copy rows as `Rows.portions` yields them into a table with the columns of the log; return how many.
+
+    Args:
+        conn: may write the table; the caller's transaction.
+        portion: the rows.
+        table: the table, qualified, as SQL.
+    """
+    with conn.cursor() as cursor:
+        with cursor.copy(f"COPY {table} ({', '.join(COLUMNS)}) FROM STDIN (FORMAT csv)".encode()) as copy:
+            for rows in portion:
+                copy.write(rows)
+        return cursor.rowcount
+
+
+class Rows:
+    """The rows of a file, to be copied back.
+
+    Args:
+        file: a file of this host, which holds Parquet.
+        where: its name in the store, for messages.
+
+    Raises:
+        Differs: it is not Parquet, or has other columns.
+    """
+
+    def __init__(self, file: BinaryIO, where: str) -> None:
+        self._where = where
+        with self._reading():
+            self._parquet = arrow("pyarrow.parquet").ParquetFile(file)
+            found = self._parquet.schema_arrow
+        if not found.equals(schema()):
+            raise Differs(f"{where} has other columns than the log: {', '.join(found.names)}")
+
+    def portions(self, wanted: Callable[[int], bool] = lambda portion: True) -> Iterator[Iterator[bytes]]:
+        """Yield for each portion (eight slices) its rows, as CSV for COPY.
+
+        Args:
+            wanted: returns whether a portion is to be read.
+        """
+        groups = ((self._portion(number), number) for number in range(self._parquet.num_row_groups))
+        for portion, together in itertools.groupby(groups, key=lambda one: one[0]):
+            if wanted(portion):
+                yield itertools.chain.from_iterable(self._csv(number) for _, number in together)
+
+    def about(self) -> dict[str, str]:
+        """Return what the file says of itself."""
+        found = self._parquet.schema_arrow.metadata or {}
+        return {name.decode(): value.decode() for name, value in found.items() if name.startswith(b"refold.")}
+
+    def groups(self) -> Iterator[tuple[int, int, int]]:
+        """Yield the number of each row group, and its first and last position."""
+        with self._reading():
+            for number in range(self._parquet.num_row_groups):
+                positions = self._parquet.read_row_group(number, columns=["position"])["position"]
+                if len(positions):
+                    yield number, positions[0].as_py(), positions[-1].as_py()
+
+    def group(self, number: int) -> Any:
+        """Return the rows of a row group."""
+        with self._reading():
+            return self._parquet.read_row_group(number).cast(schema())
+
+    def copy(self, conn: psycopg.Connection, number: int, table: str) -> None:
+        """Copy a row group into a table with the columns of the log."""
+        copy_back(conn, self._csv(number), table)
+
+    def find(self, event_id: str) -> dict[str, Any] | None:
+        """Return the row with an id; None if there is none. Only the column of ids is read as a whole."""
+        pa, compute = arrow(), arrow("pyarrow.compute")
+        with self._reading():
+            for number in range(self._parquet.num_row_groups):
+                ids = self._parquet.read_row_group(number, columns=["event_id"])["event_id"]
+                at = compute.index(ids, pa.scalar(event_id, ids.type)).as_py()
+                if at >= 0:
+                    found: dict[str, Any] = self._parquet.read_row_group(number).slice(at, 1).to_pylist()[0]
+                    return found
+        return None
+
+    def ids(self) -> Iterator[tuple[list[int], list[str]]]:
+        """Yield positions and ids of all rows, a row group at a time."""
+        with self._reading():
+            for number in range(self._parquet.num_row_groups):
+                rows = self._parquet.read_row_group(number, columns=["position", "event_id"]).to_pydict()
+                yield rows["position"], rows["event_id"]
+
+    def of_user(self, user_id: str, signs: Sequence[str] = ()) -> Iterator[tuple[int, str, bool, str | None]]:
+        """Yield position, id, whether it is a user's, and metadata of the rows of the user, or with certain texts.
+
+        Args:
+            user_id: the user.
+            signs: texts of which the metadata of others' rows must hold one; without any, metadata is not read.
+        """
+        pa, compute = arrow(), arrow("pyarrow.compute")
+        searched = ["user_id", *(["metadata"] if signs else [])]
+        with self._reading():
+            for number in range(self._parquet.num_row_groups):
+                columns = self._parquet.read_row_group(number, columns=searched)
+                users = columns["user_id"]
+                own = compute.fill_null(compute.equal(users, pa.scalar(user_id, users.type)), False)
+                wanted = own
+                for sign in signs:
+                    wanted = compute.or_(wanted, compute.match_substring(columns["metadata"], sign))
+                at = compute.indices_nonzero(wanted)
+                if not len(at):
+                    continue
+                rows = self._parquet.read_row_group(number, columns=["position", "event_id"]).take(at).to_pydict()
+                metadata = columns["metadata"].take(at).to_pylist() if signs else [None] * len(at)
+                yield from zip(rows["position"], rows["event_id"], own.take(at).to_pylist(), metadata, strict=True)
+
+    def _portion(self, group: int) -> int:
+        """Return the portion to which a row group belongs, by its first position."""
+        with self._reading():
+            table = self._parquet.read_row_group(group, columns=["position"])
+        return table["position"][0].as_py() >> TOGETHER_BITS if table.num_rows else -1
+
+    def _csv(self, group: int) -> Iterator[bytes]:
+        pa, csv = arrow(), arrow("pyarrow.csv")
+        with self._reading():
+            for batch in self._parquet.iter_batches(16_384, row_groups=[group]):
+                sink = pa.BufferOutputStream()
+                csv.write_csv(batch, sink, csv.WriteOptions(include_header=False))
+                yield sink.getvalue().to_pybytes()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Raise what pyarrow says of the file as a Differs."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise Differs(f"{self._where} cannot be read: {str(error).splitlines()[0][:200]}") from error

@@ -1,0 +1,1 @@
+"""Differences between two builds of a metric: read-only, in one snapshot."""

@@ -1,0 +1,1 @@
+"""What is made of what: from captures over the log, streams and metrics to analysts' views and sinks."""

@@ -1,0 +1,1 @@
+"""The exporter: what Prometheus scrapes, read from the database for all workers at once."""

@@ -1,0 +1,57 @@
+"""Check of the archive: claimed, reachable from this machine as far as it can be told, and not behind."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import psycopg
+
+from refold.inspect.archive import ArchiveStatus, archive_status
+from refold.inspect.doctor.check import Check, looking
+
+NAME = "archive"
+
+
+def archive(conn: psycopg.Connection) -> list[Check]:
+    """Check the archive, where there is one.
+
+    Args:
+        conn: connection of the login.
+    """
+    with looking(conn):
+        found = archive_status(conn)
+    if found is None:
+        return []
+    checks = judged(found)
+    if find_spec("pyarrow") is None:
+        checks.append(
+            Check(NAME, "warn", "this machine cannot archive: it lacks pyarrow", "Run `pip install 'refold[archive]'`.")
+        )
+    return checks or [
+        Check(NAME, "ok", f"{found.verified:,} of {found.sealed:,} sealed segments are verified in {found.location}")
+    ]
+
+
+def judged(found: ArchiveStatus) -> list[Check]:
+    """Return what is wrong with an archive. Pure."""
+    checks = []
+    if not found.claimed:
+        checks.append(
+            Check(NAME, "warn", f"this database does not own {found.location}", "`refold archive claim`, if it shall.")
+        )
+    if found.gone:
+        checks.append(
+            Check(
+                NAME, "warn", f"the store has lost or changed the files of {found.gone:,} segments",
+                "`refold archive verify` names them.",
+            )
+        )  # fmt: skip
+    if found.failures:
+        said = f": {found.error}" if found.error else ""
+        checks.append(
+            Check(
+                NAME, "warn", f"{found.failures:,} attempts to archive have failed{said}",
+                "Nothing is lost, and it is tried again.",
+            )
+        )  # fmt: skip
+    return checks

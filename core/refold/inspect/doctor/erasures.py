@@ -1,0 +1,33 @@
+"""Check of erasures of people: all that were begun are proved."""
+
+from __future__ import annotations
+
+import psycopg
+
+from refold.inspect.doctor.check import Check, looking
+
+NAME = "erasures"
+
+
+def erasures(conn: psycopg.Connection) -> list[Check]:
+    """Check the erasures, if there is any.
+
+    Args:
+        conn: connection of the login.
+    """
+    with looking(conn):
+        rows = conn.execute(
+            "SELECT erasure_id, step FROM refold.erasures WHERE step <> 'done'"
+            " AND requested_at < clock_timestamp() - interval '1 hour' ORDER BY erasure_id"
+        ).fetchall()
+    return [
+        Check(
+            NAME,
+            "warn",
+            f"erasure {number} is not finished: {step}",
+            "Run `refold erase USER` again."
+            if step == "log"
+            else "Workers go on with it; `refold archive status` shows what may be in the way.",
+        )
+        for number, step in rows
+    ]

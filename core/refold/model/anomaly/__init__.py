@@ -1,0 +1,1 @@
+"""What is unusual in series of counts: figures in, verdicts out. Pure."""

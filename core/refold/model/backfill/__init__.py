@@ -1,0 +1,1 @@
+"""Backfills from files: how fast one may run, and the SQL of its effect on metrics. Pure."""

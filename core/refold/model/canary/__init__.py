@@ -1,0 +1,1 @@
+"""Rules of canaries: what a candidate may differ in, and what follows from what is seen of it."""

@@ -1,0 +1,1 @@
+"""Contracts: the subset of JSON Schema, its predicates in the database, and what fits what."""

@@ -1,0 +1,1 @@
+"""The steps of the duty `anomalies`: it counts, and judges what it has counted."""

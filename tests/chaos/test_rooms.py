@@ -1,0 +1,160 @@
+"""What is counted of the archive, of backfills, contracts and canaries: each is wrong once, and is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import psycopg
+import pytest
+
+from chaos import archived, backfilled, canaries, contracted
+from chaos.backfilled import File
+from chaos.contracts import CHANGING, ENFORCED, breaks, contract
+from chaos.faulty_store import LIES
+from chaos.findings import Findings
+from chaos.invariants import check_log
+from chaos.journal import Count, Journal, read
+from chaos.made import Maker
+from refold import append
+from refold.model.contract.contract_file import contract_file
+from refold.postgres.connect import connect as connect_as
+from refold.store import contracts
+from tests.engine.archive.conftest import SLICE, Shop, segments_of, shop, shop_of  # noqa: F401
+from tests.support.backfilling import give, stage, write
+from tests.support.scratch import Scratch
+
+Connection = psycopg.Connection[Any]
+
+
+def sent(conn: Connection, folder: Path, events: list[dict[str, Any]]) -> Count:
+    """Events that were appended, and the answers, as a journal has them."""
+    journal = Journal(folder / "p.journal")
+    batch = journal.attempted("p", events)
+    journal.acknowledged(batch, [receipt.answer.value for receipt in append(conn, events, source="p")])
+    conn.commit()
+    return read([folder / "p.journal"])
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_verified_file_that_is_not_what_was_sent_is_found(
+    shop: Shop, lie: str  # noqa: F811
+) -> None:  # fmt: skip
+    shop.claim()
+    shop.run()
+    folder = Path(shop.location)
+    assert archived.unlike(shop.admin, folder, set()) == []
+    one = archived.verified(shop.admin)[1]
+    LIES[lie](folder / one.location)
+    (told,) = archived.unlike(shop.admin, folder, set())
+    assert told.startswith(f"{one.location} is called verified")
+    assert archived.unlike(shop.admin, folder, {one.location}) == []
+
+
+def test_rows_of_files_are_compared_with_the_producers_files(
+    database_url: str, admin: Connection, tmp_path: Path
+) -> None:
+    segments_of(admin, SLICE, 2 * SLICE)
+    count = sent(admin, tmp_path, Maker("p", Random(1)).clean(8))
+    admin.execute("SELECT setval('refold.events_position', %s, false)", (SLICE,))
+    known = check_log(admin, count, Findings())
+    with connect_as(database_url, "refold_worker", autocommit=True) as worker:
+        made = shop_of(database_url, admin, worker, str(tmp_path / "archive"))
+        made.seal(1)
+        made.claim()
+        made.run()
+    found = Findings()
+    assert archived.check(admin, Path(made.location), set(), known, found) == (1, 8)
+    assert found.violations == {}
+    for other in (known[1:], [replace(known[0], label="p/other/"), *known[1:]]):
+        found = Findings()
+        archived.check(admin, Path(made.location), set(), other, found)
+        assert "differs in 1 rows" in found.violations["I11"][0]
+
+
+def test_a_backfill_that_says_too_little_or_too_much_is_found(
+    database_url: str, admin: Connection, tmp_path: Path
+) -> None:
+    maker = Maker("file", Random(1))
+    events = maker.clean(20)
+    events += [events[3], {**events[4], "metadata": {"label": "file/other/"}}]
+    file = File.of("file", events)
+    assert file.answers[-2:] == ["duplicate", "conflict"]
+    file.names.append("history")
+    staged = stage(database_url, "history", write(tmp_path / "old.jsonl", events))
+    admin.execute("UPDATE refold.file_backfills SET state = 'checked', checked_at = now(), findings = '{}'")
+    assert give(database_url, staged).state == "done"
+
+    def found(change: str) -> bool:
+        findings = Findings()
+        with admin.transaction(force_rollback=True):
+            admin.execute(f"UPDATE refold.file_backfills SET {change}".encode())
+            backfilled.check(admin, [file], findings)
+        return "I12" in findings.violations
+
+    assert not found("name = name")
+    assert found("accepted = accepted - 1, duplicates = duplicates + 1")
+    assert found("conflicts = 0")
+
+
+def test_what_breaks_contracts_is_judged_and_counted(database_url: str, conn: Connection, tmp_path: Path) -> None:
+    with connect_as(database_url, "refold_worker", autocommit=True) as worker:
+        for action, level in ((ENFORCED, "enforce"), (CHANGING, "warn")):
+            made = contract_file(action, contract(level), tmp_path, [])
+            assert made is not None
+            contracts.put(worker, made)
+    maker = Maker("p", Random(1))
+    events = [maker.scored(ENFORCED, breaking=True, invalid=True) for _ in range(5)]
+    events += [maker.scored(CHANGING, breaking=number < 3, sent_under="warn") for number in range(6)]
+    events += [maker.scored(ENFORCED)]
+    assert [breaks(event["metadata"]) for event in events] == [True] * 8 + [False] * 4
+    count = sent(conn, tmp_path, events)
+    answers = [str(offer.answer) for offer in count.offered]
+    assert answers == ["invalid"] * 5 + ["accepted"] * 7
+    assert contracted.wrongly_answered(events[5:11], answers[5:11], "warn") == []
+    assert len(contracted.wrongly_answered(events[5:11], answers[5:11], "enforce")) == 3
+
+    def found(change: str) -> bool:
+        findings = Findings()
+        with conn.transaction(force_rollback=True):
+            conn.execute("ALTER TABLE refold.events DISABLE TRIGGER USER")
+            conn.execute(change.encode())
+            contracted.check(conn, count, 0, findings)
+        return "I13" in findings.violations
+
+    assert not found("SELECT")
+    assert found("DELETE FROM refold.violations WHERE NOT refused")
+    assert found("DELETE FROM refold.violations WHERE refused")
+    assert found(
+        f"INSERT INTO refold.events (event_id, action, ts, metadata) VALUES ('x', '{ENFORCED}', now(), '{{}}')"
+    )
+
+
+LEFT: dict[str, Callable[[Scratch], None]] = {
+    "view of the candidate": lambda scratch: _as_superuser(
+        scratch, "CREATE VIEW metrics_canary.canaried AS SELECT * FROM metrics.canaried"
+    ),
+    "view by reader": lambda scratch: _as_superuser(
+        scratch, "CREATE OR REPLACE VIEW metrics.canaried AS"
+        " SELECT 'a'::text COLLATE \"C\" AS action, 1::bigint AS events WHERE refold.on_canary('canaried')",
+    ),
+}  # fmt: skip
+
+
+def _as_superuser(scratch: Scratch, statement: str) -> None:
+    with psycopg.connect(scratch.url, autocommit=True) as conn:
+        conn.execute(statement.encode())
+
+
+@pytest.mark.parametrize("what", LEFT)
+def test_what_a_canary_leaves_is_found(scratch: Scratch, what: str) -> None:
+    scratch.deploy_one("canaried", "SELECT action, count(*) AS events FROM events GROUP BY action")
+    with psycopg.connect(scratch.url, autocommit=True) as conn:
+        assert canaries.left(conn) == []
+        LEFT[what](scratch)
+        found = Findings()
+        canaries.check_left(conn, found, seconds=0)
+    assert list(found.violations) == ["I14"]

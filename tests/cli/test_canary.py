@@ -1,0 +1,79 @@
+"""`refold canary` and `refold deploy --canary` on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import Refold
+
+Metric = Callable[[str, str], Path]
+COUNTS = "SELECT action, count(*) AS events FROM events {} GROUP BY action"
+
+
+def test_from_deploy_to_promote(refold: Refold, metric: Metric, record: Callable[..., None]) -> None:
+    record("buy=a", "buy=b")
+    metric("counts", COUNTS.format(""))
+    assert refold("deploy").status == 0
+    assert "no canary" in refold("canary", "status").err
+    metric("counts", COUNTS.format("WHERE event_id <> '1'"))
+    wrong = refold("deploy", "--canary", "--expect", "identicl")
+    assert wrong.status == 2 and "is not an expectation" in wrong.err
+    done = refold("deploy", "--canary", "--expect", "columns: events", "--steps", "0,100", "--soak", "30m")
+    assert done.status == 0, done.err
+    assert "canary: counts, seen by 0 % of readers for at least 30 min" in done.out
+    again = refold("canary", "start", "counts")
+    assert again.status == 2 and "runs already" in again.err
+    assert refold("canary", "hold", "counts", "--because", "I look").status == 0
+    (one,) = refold("canary", "status", "--json").json
+    assert (one["state"], one["because"], one["percent"], one["expect"]) == ("held", "I look", 0, ["columns: events"])
+    assert "I look" in refold("canary", "status", "counts").out
+    assert refold("canary", "start", "counts", "--json").json["state"] == "running"
+    assert "live: counts" in refold("canary", "promote", "counts").out
+    assert refold("canary", "status", "--json").json[0]["state"] == "promoted"
+    missing = refold("canary", "abort", "counts")
+    assert missing.status == 2 and "no canary of counts runs" in missing.err
+
+
+def test_a_canary_follows_a_flag_until_it_ends(
+    refold: Refold, metric: Metric, record: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record("buy=a", "buy=b")
+    metric("counts", COUNTS.format(""))
+    assert refold("deploy").status == 0
+    metric("counts", COUNTS.format("WHERE event_id <> '1'"))
+    assert refold("deploy", "--canary").status == 0
+    (tmp_path / "my_flags_2.py").write_text(
+        "from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider\n"
+        "def provider():\n"
+        "    return InMemoryProvider({'metrics.counts.percent': InMemoryFlag('on', {'on': 0})})\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    follow = ("canary", "follow", "counts", "--provider", "my_flags_2:provider", "--once")
+    told = refold(*follow)
+    assert told.out == "metrics.counts.percent says 0 %: seen by 0 % of readers\n", told.err
+    assert refold(*follow).out == ""
+    silent = refold(*follow, "--flag", "unknown")
+    assert silent.status == 0 and "unknown has no answer, so the limit stays: " in silent.err
+    assert refold("canary", "status", "--json").json[0]["at_most"] == 0
+    assert refold("canary", "limit", "counts", "100").out == "seen by 1 % of readers: counts\n"
+    assert refold("canary", "abort", "counts").status == 0
+    ended = refold("canary", "follow", "counts", "--provider", "my_flags_2:provider")
+    assert ended.out == "no canary of counts runs any more\n"
+    assert refold("canary", "follow", "counts", "--provider", "nothing_2").status == 2
+
+
+def test_abort(refold: Refold, metric: Metric, record: Callable[..., None]) -> None:
+    record("buy=a", "buy=b")
+    metric("counts", COUNTS.format(""))
+    assert refold("deploy").status == 0
+    metric("counts", COUNTS.format("WHERE event_id <> '1'").replace("count(*)", "sum(1::numeric)"))
+    done = refold("deploy", "--no-promote")
+    assert done.status == 0, done.err
+    started = refold("canary", "start", "counts")
+    assert "only metrics_canary shows counts" in started.err and "a person promotes" in started.err
+    assert "aborted: counts" in refold("canary", "abort", "counts").out
+    assert "aborted by a person" in refold("canary", "status").out
+    assert "No build is ready to promote." in refold("promote").out

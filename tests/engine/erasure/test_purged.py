@@ -1,0 +1,283 @@
+"""A person in purged segments, whose events the archive alone has."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+import pytest
+
+from refold import SourceEvent, append
+from refold.engine.archive import ownership
+from refold.engine.archive.failures import Differs, NotOwner, arrow
+from refold.engine.archive.ledger import rebuild
+from refold.engine.archive.object_store import Content, open_store
+from refold.engine.archive.sources import Unreadable
+from refold.engine.archive.verify import verify
+from refold.engine.archive.write import Writer
+from refold.engine.erasure import again
+from refold.engine.erasure.purged import PLACE
+from refold.engine.erasure.run import apply, erase, look
+from refold.engine.reconcile.archived import reconcile_archived
+from refold.engine.scrub.scrub import scrub
+from refold.errors import BuildError
+from refold.model.erasure import Person
+from refold.store import archives, erasures
+from refold.store.archives import Archive
+from refold.store.erasures import Erasure, Mode
+from refold.store.log import cold_ledger
+from refold.store.log.cold_ledger import chill_step
+from tests.engine.erasure.test_crash import erasing
+from tests.engine.purge.conftest import ENDS, PROJECT, Connection, Yard, segments_of
+from tests.support.law import MONDAY, worker_connection
+from tests.support.purging import let_go
+
+pytestmark = pytest.mark.live("archived")
+
+ZOE = "zoe's \"ö\\%"
+MAIL = "zoe@example.com"
+WHOM = Person(ZOE, (("email", MAIL),))
+
+
+def of_zoe(prefix: str) -> list[SourceEvent]:
+    """Two events of the person, the second with the person in its id, and one of another who names the person."""
+    return [
+        SourceEvent(id=f"{prefix}-1", user_id=ZOE, action="buy", ts=MONDAY, metadata={"n": 5, "email": MAIL}),
+        SourceEvent(id=f"{prefix}-{ZOE}", user_id=ZOE, action="view", ts=MONDAY, metadata={"place": "zoe's"}),
+        SourceEvent(id=f"{prefix}-3", user_id="u1", action="view", ts=MONDAY, metadata={"email": MAIL, "n": 2}),
+        SourceEvent(id=f"{prefix}-4", user_id="u1", action="view", ts=MONDAY, metadata={"other": MAIL, "n": 3}),
+    ]
+
+
+@pytest.fixture
+def purged(database_url: str, admin: Connection, tmp_path: Path) -> Iterator[Yard]:
+    """Two of three full segments are purged, and the person is in the first and the second."""
+    segments_of(admin, *ENDS)
+    admin.execute("CREATE TABLE everything (LIKE refold.events)")
+    location = str(tmp_path / "archive")
+    with worker_connection(database_url) as worker:
+        yard = Yard(database_url, admin, worker, location, open_store(location))
+        for number, end in enumerate(ENDS[:3]):
+            yard.append(20)
+            if number < 2:
+                yard.append(of_zoe(f"s{number}"))
+            yard.skip_to(end)
+        yard.append(20)
+        yard.drain()
+        yard.seal()
+        for archive in yard.archive()[:2]:
+            yard.fold(archive)
+            let_go(admin, archive)
+        yield yard
+
+
+def test_a_look_counts_them(purged: Yard) -> None:
+    found = look(purged.worker, WHOM)
+    assert (found.events, found.mentions, found.rows[PLACE]) == (0, 0, 6)
+    assert look(purged.worker, Person(ZOE)).rows[PLACE] == 4
+    assert PLACE not in look(purged.worker, Person("zoe")).rows
+
+
+def erased(yard: Yard, mode: Mode = "anonymise") -> Erasure:
+    return erase(yard.worker, PROJECT, WHOM, mode=mode, keeps=["n"], reason="asked")
+
+
+def forget(yard: Yard, mode: Mode) -> None:
+    """Do to the copy of all events what an erasure shall do, and know nothing of how it does."""
+    if mode == "delete":
+        yard.admin.execute("DELETE FROM everything WHERE user_id = %s", (ZOE,))
+    token = next((one for users in users_of(yard).values() for one in users if one and one.startswith("erased:")), "")
+    yard.admin.execute(
+        "UPDATE everything SET metadata = CASE WHEN metadata ? 'n' THEN jsonb_build_object('n', metadata -> 'n')"
+        " ELSE '{}' END WHERE user_id = %s",
+        (ZOE,),
+    )
+    # A new id is random, and that of one event.
+    fresh = dict(yard.admin.execute("SELECT position, event_id FROM refold.events").fetchall())
+    for path in Path(yard.location, "log").rglob("*.parquet"):
+        table = arrow("pyarrow.parquet").read_table(path)
+        fresh |= dict(zip(table["position"].to_pylist(), table["event_id"].to_pylist(), strict=True))
+    renamed = yard.admin.execute("SELECT position FROM everything WHERE strpos(event_id, %s) > 0", (ZOE,)).fetchall()
+    assert all(fresh[position].startswith("erased:") for (position,) in renamed)
+    assert len({fresh[position] for (position,) in renamed}) == len(renamed)
+    for (position,) in renamed:
+        yard.admin.execute("UPDATE everything SET event_id = %s WHERE position = %s", (fresh[position], position))
+    yard.admin.execute("UPDATE everything SET user_id = %s WHERE user_id = %s", (token, ZOE))
+    yard.admin.execute(
+        "UPDATE everything SET metadata = metadata || jsonb_build_object('email', %s::text)"
+        " WHERE metadata ->> 'email' = %s",
+        (token, MAIL),
+    )
+
+
+def users_of(yard: Yard) -> dict[str, list[str | None]]:
+    """The user ids in each file of the store, read by pyarrow alone."""
+    return {
+        path.name: arrow("pyarrow.parquet").read_table(path)["user_id"].to_pylist()
+        for path in sorted(Path(yard.location, "log").rglob("*.parquet"))
+    }
+
+
+def raw(yard: Yard) -> bool:
+    """Whether a file of the store has the person in any column."""
+    return any(
+        ZOE in str(value) or f'"email": "{MAIL}"' in str(value)
+        for path in Path(yard.location, "log").rglob("*.parquet")
+        for row in arrow("pyarrow.parquet").read_table(path).to_pylist()
+        for value in row.values()
+    )
+
+
+def whole(yard: Yard) -> None:
+    """Metrics, archive, log and ledgers are right, and agree with each other."""
+    assert yard.wrong() == {}
+    yard.look()
+    assert reconcile_archived(yard.worker, yard.compiler, dry_run=True, by="the test").clean
+    assert yard.reconcile().clean
+    found = verify(yard.worker, by="the test", deep=True)
+    assert (found.wrong, found.strangers) == ([], {})
+    assert scrub(yard.worker).damage == []
+    assert yard.incidents() == []
+
+
+@pytest.mark.parametrize("mode", ["anonymise", "delete"])
+def test_files_metrics_and_ledgers(purged: Yard, mode: Mode) -> None:
+    before = users_of(purged)
+    assert raw(purged)
+    done = erased(purged, mode)
+    proof = done.evidence["proof"]
+    assert proof["places"][PLACE] == {"before": 6, "after": 0}
+    assert (proof["events"], proof["mentions"]) == (4, 2)
+    assert "token" not in done.evidence
+    assert [one["removed"] for one in proof["archive"]] == [True, True]
+    after = users_of(purged)
+    assert len(after) == 3 and len(before.keys() & after.keys()) == 1
+    assert not raw(purged)
+    forget(purged, mode)
+    whole(purged)
+    assert PLACE not in look(purged.worker, WHOM).rows
+
+
+def test_what_comes_again_is_a_duplicate(purged: Yard) -> None:
+    while chill_step(purged.worker) is not None:
+        pass
+    erased(purged)
+    while chill_step(purged.worker) is not None:
+        pass
+    answers = append(purged.admin, [*of_zoe("s0"), *of_zoe("s1")])
+    assert [one.answer for one in answers] == ["duplicate"] * 8
+    other = [SourceEvent(id="s0-1", user_id="u9", action="view", ts=MONDAY, metadata={})]
+    assert [one.answer for one in append(purged.admin, other)] == ["duplicate"]
+    assert cold_ledger.look(purged.worker).intact
+    assert rebuild(purged.worker, None) > 0
+    assert cold_ledger.look(purged.worker).intact
+
+
+def test_a_person_in_the_log_too(purged: Yard) -> None:
+    purged.append(of_zoe("hot"))
+    purged.drain()
+    done = erased(purged)
+    assert done.evidence["proof"]["events"] == 6
+    tokens = {one for users in users_of(purged).values() for one in users if one and one.startswith("erased:")}
+    rows = purged.admin.execute("SELECT DISTINCT user_id FROM refold.events WHERE user_id LIKE 'erased:%'").fetchall()
+    assert {one for (one,) in rows} == tokens and len(tokens) == 1
+    forget(purged, "anonymise")
+    whole(purged)
+
+
+POINTS_OF_PURGED = [
+    "erasure_begun", "erasure_purged_sent", "erasure_purged", "audit_archived", "erasure_rebased", "erasure_places",
+    "erasure_removed", "erasure_archived",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("point", POINTS_OF_PURGED)
+def test_killed_anywhere_it_is_finished(purged: Yard, point: str) -> None:
+    more = ("--also", f"email={MAIL}", "--keep", "n", "--projections", str(PROJECT))
+    killed = erasing(purged.url, ZOE, *more, at=point)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    purged.admin.execute("UPDATE refold.archive_store SET holder = NULL, leased_until = NULL")
+    done = erasing(purged.url, ZOE, *more)
+    assert done.returncode == 0, done.stderr.decode()
+    assert not raw(purged)
+    forget(purged, "anonymise")
+    whole(purged)
+
+
+def test_two_at_once(purged: Yard) -> None:
+    command = [sys.executable, "-m", "refold", "erase", "--user-file", "-", "--yes", "--reason", "asked"]
+    both = [
+        subprocess.Popen(
+            [*command, "--projections", str(PROJECT)],
+            env={**os.environ, "REFOLD_DATABASE_URL": purged.url}, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    told = [one.communicate(user.encode(), timeout=120)[1] for one, user in zip(both, (ZOE, "u3"), strict=True)]
+    assert [one.returncode for one in both] == [0, 0], told
+    users = {user for found in users_of(purged).values() for user in found}
+    assert not users & {ZOE, "u3"}
+    purged.look()
+    assert reconcile_archived(purged.worker, purged.compiler, dry_run=True, by="the test").clean
+    assert verify(purged.worker, by="the test", deep=True).wrong == []
+
+
+def test_a_store_that_lies(purged: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    send = Writer.send
+
+    def lying(self: Writer, archive: Archive, spool: BinaryIO) -> Content:
+        sent = send(self, archive, spool)
+        file = Path(purged.location, archive.location)
+        file.write_bytes(file.read_bytes()[:-9] + b"not these")
+        return sent
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Writer, "send", lying)
+        with pytest.raises(Differs, match="not what was written"):
+            erased(purged)
+    assert [one.generation for one in archives.find(purged.worker, "a.state = 'purged'")] == [1, 1]
+    purged.look()
+    assert reconcile_archived(purged.worker, purged.compiler, dry_run=True, by="the test").clean
+    erased(purged)
+    forget(purged, "anonymise")
+    whole(purged)
+
+
+def test_a_copy_leaves_the_files_to_their_owner(purged: Yard) -> None:
+    purged.store.replace(ownership.MARKER, ownership._marker(purged.worker, "another", "turn"))
+    with pytest.raises(NotOwner):
+        erased(purged)
+    assert erasures.find(purged.worker) == []
+
+
+def test_an_erasure_is_not_done_again_where_purged_segments_have_the_events(purged: Yard) -> None:
+    macs = [[erasures.mac(purged.worker, "s0-1").hex(), False]]
+    content = again.export(purged.worker)
+    record = {
+        "name": str(uuid4()), "subject": erasures.mac(purged.worker, ZOE).hex(), "mode": "delete", "fields": [],
+        "macs": [], "keeps": [], "reason": "asked", "requested_by": "x", "requested_at": "2026-03-02T10:00:00Z",
+        "events": macs,
+    }  # fmt: skip
+    with pytest.raises(BuildError, match="1 event that would be erased left the log"):
+        apply(purged.worker, purged.compiler, {**content, "erasures": [record]})
+    assert erasures.find(purged.worker) == []
+
+
+def test_a_purge_waits_for_an_erasure_in_the_log(purged: Yard) -> None:
+    killed = erasing(purged.url, ZOE, "--projections", str(PROJECT), at="erasure_begun")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    stopped = purged.purge().stopped_at
+    assert stopped is not None and [one.reason for one in stopped.obstacles if "erasure" in one.reason]
+
+
+def test_a_missing_file_is_no_absence(purged: Yard) -> None:
+    file = archives.find(purged.worker, "a.state = 'purged'")[1]
+    Path(purged.location, file.location).unlink()
+    with pytest.raises(Unreadable):
+        look(purged.worker, Person("nobody"))
