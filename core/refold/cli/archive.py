@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ import typer
 from refold.cli.app import DRIFT, TRUST, app
 from refold.cli.bars import progress
 from refold.cli.command_group import CommandGroup
+from refold.cli.confirm import confirm
 from refold.cli.output import as_json, line, note, table
 from refold.cli.purge import purge
 from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, session
@@ -85,7 +85,11 @@ def claim(
         if not dry_run and not owned:
             require_owner(conn)
             if taken is not None and not yes:
-                _ask(where, taken)
+                confirm(
+                    f"{where} belongs to {taken}, which will only read it. Continue?",
+                    piped=f"{where} belongs to {taken}, and stdin is not a terminal",
+                    remedy="If that database shall not archive any more: `refold archive claim --yes`.",
+                )
             ownership.claim(conn, store, where)
     if json:
         as_json({"archive": where, "owned": owned, "taken_from": taken, "claimed": not dry_run and not owned})
@@ -96,16 +100,6 @@ def claim(
     else:
         line(f"{where} belongs to this database now{f'; {taken} only reads it' if taken else ''}")
         note("Workers archive sealed segments a day after they were sealed (refold.settings.archive_after).")
-
-
-def _ask(where: str, owner: str) -> None:
-    if not sys.stdin.isatty():
-        raise InputError(
-            f"{where} belongs to {owner}, and stdin is not a terminal",
-            remedy="If that database shall not archive any more: `refold archive claim --yes`.",
-        )
-    if not typer.confirm(f"{where} belongs to {owner}, which will only read it. Continue?", err=True):
-        raise typer.Exit(1)
 
 
 @group.command()

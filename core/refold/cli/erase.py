@@ -12,6 +12,7 @@ import typer
 from refold.cli.app import FOUND, TRUST, app
 from refold.cli.bars import progress
 from refold.cli.command_group import CommandGroup, Group
+from refold.cli.confirm import confirm
 from refold.cli.output import as_json, line, note, table
 from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, Projections, folder, session
 from refold.errors import InputError
@@ -123,7 +124,12 @@ def erase_person(
             if dry_run:
                 as_json(asdict(found)) if json else _show_found(found)
                 return
-            _ask(found)
+            confirm(
+                "This cannot be undone. Continue?",
+                piped="stdin is not a terminal, and an erasure needs confirmation",
+                remedy="`refold erase … --dry-run` counts; `refold erase … --yes` erases.",
+                show=lambda: _show_found(found),
+            )
         where = folder(projections, quiet=True)
         with progress() as bars:
             task = bars.add_task("erasing", total=None, note="")
@@ -230,8 +236,8 @@ def apply(
       refold erase apply erasures.json
     """
     from refold.engine.erasure.again import parsed
-    from refold.engine.erasure.run import apply as do_again
-    from refold.engine.erasure.run import recorded
+    from refold.engine.erasure.restored import apply as do_again
+    from refold.engine.erasure.restored import recorded
     from refold.store.builds.compiled import Compiler
 
     with session(database_url, name=BY, acts=True) as conn, progress() as bars:
@@ -300,17 +306,6 @@ def _read(file: str) -> str:
         raise InputError(
             f"the file cannot be read: {type(error).__name__}", remedy="Give a text file in UTF-8, or - for stdin."
         ) from error
-
-
-def _ask(found: Found) -> None:
-    if not sys.stdin.isatty():
-        raise InputError(
-            "stdin is not a terminal, and an erasure needs confirmation",
-            remedy="`refold erase … --dry-run` counts; `refold erase … --yes` erases.",
-        )
-    _show_found(found)
-    if not typer.confirm("This cannot be undone. Continue?", err=True):
-        raise typer.Exit(1)
 
 
 def _show_found(found: Found) -> None:

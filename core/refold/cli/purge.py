@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from refold.cli.app import DRIFT
 from refold.cli.bars import progress
+from refold.cli.confirm import confirm
 from refold.cli.output import as_json, line, note, table
 from refold.cli.session import AsJson, DatabaseUrl, session
 from refold.errors import InputError
@@ -76,7 +76,12 @@ def purge(
             _show_plan(found, json=json)
             return
         if found and not yes:
-            _ask_to_purge(found)
+            what = counted(len(found), "segment")
+            confirm(
+                f"Let {what} go from the log?",
+                piped=f"{what} would leave the log, and stdin is not a terminal",
+                remedy="Look at them with `refold archive purge --dry-run`, then add --yes.",
+            )
         if drop_retired:
             for build in hindering(conn, [(one.due.lower, one.due.upper) for one in found]):
                 if drop_build(conn, build.build_id, build.table_name):
@@ -92,17 +97,6 @@ def purge(
     as_json(asdict(done)) if json else _show_purged(done)
     if done.stopped_at is not None:
         raise typer.Exit(DRIFT)
-
-
-def _ask_to_purge(found: list[Candidate]) -> None:
-    what = counted(len(found), "segment")
-    if not sys.stdin.isatty():
-        raise InputError(
-            f"{what} would leave the log, and stdin is not a terminal",
-            remedy="Look at them with `refold archive purge --dry-run`, then add --yes.",
-        )
-    if not typer.confirm(f"Let {what} go from the log?", err=True):
-        raise typer.Exit(1)
 
 
 def _show_plan(found: list[Candidate], *, json: bool) -> None:

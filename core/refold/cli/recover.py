@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from refold.cli.app import TRUST, app
 from refold.cli.bars import progress
+from refold.cli.confirm import confirm
 from refold.cli.output import as_json, line, note, table
 from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
-from refold.errors import InputError
 from refold.prose import counted
 
 if TYPE_CHECKING:
@@ -70,7 +69,13 @@ def recover(
             as_json(found.as_dict()) if json else _show_plan(found)
             return
         if not yes:
-            _ask(look(conn, where))
+            found = look(conn, where)
+            confirm(
+                "Continue?",
+                piped="stdin is not a terminal, and recovery needs confirmation",
+                remedy="`refold recover --dry-run` prints the plan; `refold recover --yes` runs it.",
+                show=lambda: _show_plan(found),
+            )
         with progress() as bars:
             task = bars.add_task("recovering", total=None, note="")
             report = bring_back(conn, where, progress=lambda step: bars.update(task, description=step))
@@ -78,17 +83,6 @@ def recover(
 
 
 BY = "refold recover"
-
-
-def _ask(found: Survey) -> None:
-    if not sys.stdin.isatty():
-        raise InputError(
-            "stdin is not a terminal, and recovery needs confirmation",
-            remedy="`refold recover --dry-run` prints the plan; `refold recover --yes` runs it.",
-        )
-    _show_plan(found)
-    if not typer.confirm("Continue?", err=True):
-        raise typer.Exit(1)
 
 
 def _show_plan(found: Survey) -> None:

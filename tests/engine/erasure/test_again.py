@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql
 
 from refold.engine.erasure.again import export
-from refold.engine.erasure.run import apply
+from refold.engine.erasure.restored import apply
 from refold.errors import InputError
 from refold.postgres.connect import connect as connect_as
 from refold.store.builds.compiled import Compiler

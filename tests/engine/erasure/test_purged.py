@@ -23,7 +23,8 @@ from refold.engine.archive.verify import verify
 from refold.engine.archive.write import Writer
 from refold.engine.erasure import again
 from refold.engine.erasure.purged import PLACE
-from refold.engine.erasure.run import apply, erase, look
+from refold.engine.erasure.restored import apply
+from refold.engine.erasure.run import erase, look
 from refold.engine.reconcile.archived import reconcile_archived
 from refold.engine.scrub.scrub import scrub
 from refold.errors import BuildError

@@ -11,7 +11,7 @@ import psycopg
 from refold.engine.archive.object_store import open_store
 from refold.engine.archive.parquet import COLUMNS, TOGETHER_BITS
 from refold.engine.archive.thaw import make_table, present, thawing
-from refold.engine.archive.write import NOT_SET, SET_IT, agree, insist_on_bytes
+from refold.engine.archive.write import NOT_SET, SET_IT, insist_on_bytes
 from refold.errors import BuildError, InputError
 from refold.model.stream.slices import POSITION_BITS, multirange, runs
 from refold.postgres.failpoints import failpoint
@@ -20,7 +20,7 @@ from refold.store import archives
 from refold.store.archives import Archive
 from refold.store.log.damage import look_again
 from refold.store.log.guards import require_owner
-from refold.store.log.seal import sealed, standing
+from refold.store.log.seal import agree, sealed, standing
 from refold.store.schema.settings import read_settings
 
 

@@ -11,10 +11,11 @@ import psycopg
 from refold.engine.archive import ownership
 from refold.engine.archive.failures import Differs, Missing, NotOwner
 from refold.engine.archive.object_store import Content, Store, open_store
-from refold.engine.archive.write import NOT_SET, SET_IT, agree, insist_on_bytes, read_back
+from refold.engine.archive.write import NOT_SET, SET_IT, insist_on_bytes, read_back
 from refold.errors import InputError
 from refold.store import archives, incidents
 from refold.store.archives import Archive
+from refold.store.log.seal import agree
 from refold.store.schema.settings import read_settings
 
 

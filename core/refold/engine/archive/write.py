@@ -30,7 +30,7 @@ from refold.store import archives, incidents
 from refold.store.archives import Archive, Claim, LeaseLost
 from refold.store.log import damage
 from refold.store.log.integrity import LogDamaged, look, portions
-from refold.store.log.seal import Segment, SliceChecksum, sealed
+from refold.store.log.seal import Segment, agree, sealed
 from refold.store.schema.settings import read_settings
 
 log = logging.getLogger("refold.archive")
@@ -429,9 +429,3 @@ def insist_on_bytes(archive: Archive, found: Content, sent: Content | None = Non
     if sent is not None and found != sent:
         how = f"{found.size:,} bytes of {sent.size:,}" if found.size != sent.size else "as many bytes, and not the same"
         raise Differs(f"{archive.location} is not what was written: {how}")
-
-
-def agree(one: SliceChecksum | None, other: SliceChecksum | None) -> bool:
-    """Return whether two slices hold the same events. The greatest txid may have been that of an event that is lost."""
-    a, b = (SliceChecksum() if side is None else side for side in (one, other))
-    return (a.events, a.ids, a.hash) == (b.events, b.ids, b.hash)

@@ -7,18 +7,17 @@ healing. The metrics come out of the ordinary healing, for the slices of the eve
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import psycopg
 
 from refold.engine.erasure.differences import Metrics, taken_from_repairs
+from refold.engine.erasure.rows import Mine, change_rows, parameters_of_change, rename
 from refold.engine.reconcile.audit import parameters_of
 from refold.engine.reconcile.heal import heal, lock_downwards
 from refold.engine.reconcile.log_proof import LogProof
 from refold.model.erasure import TOKEN
-from refold.model.sql_text import ident
 from refold.model.stream.slices import POSITION_BITS, runs
 from refold.model.upkeep import checksums as checksum_sql
 from refold.postgres.failpoints import failpoint
@@ -30,9 +29,9 @@ from refold.store.builds import dead_letters
 from refold.store.builds.build import Build, by_id, find
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.first_load import start_over
-from refold.store.erasures import Erasure, Mode, Target
+from refold.store.erasures import Erasure, Target
 from refold.store.log.integrity import Damage, LogDamaged
-from refold.store.log.seal import SliceChecksum, checksums, sealed, segments
+from refold.store.log.seal import SliceChecksum, agree, checksums, sealed, segments
 
 WHY = "the event was erased"
 """Reason of dead letters that an erasure drops, and what stands in the place of their errors."""
@@ -80,7 +79,7 @@ def change(
     plan_freely(conn)
     builds = locked(conn)
     compiled = {build.build_id: compiler.of(conn, build) for build in builds}
-    mine = _Mine([one.position for one in targets])
+    mine = Mine([one.position for one in targets])
     # Nobody seals what is about to change.
     conn.execute("LOCK TABLE refold.sealed_slices IN EXCLUSIVE MODE")
     before = mine.checksums(conn)
@@ -88,7 +87,7 @@ def change(
     loaded = [build for build in roots if build.loaded]
     touched = {build.build_id: _slices(conn, compiled[build.build_id], build, mine) for build in loaded}
     if erasure.mode == "delete":
-        gone = _Mine([one.position for one in targets if not one.mention])
+        gone = Mine([one.position for one in targets if not one.mention])
         for build in loaded:
             _unread(conn, compiled[build.build_id], build, gone)
         _forget_letters(conn, builds, gone)
@@ -114,25 +113,6 @@ def change(
     return Changed(slices, sorted(proved), metrics, letters)
 
 
-class _Mine:
-    """Events by their positions, as a condition with bounds that an index knows."""
-
-    def __init__(self, positions: Sequence[int]) -> None:
-        self.positions = sorted(positions)
-        self._low, self._high = (self.positions[0], self.positions[-1]) if self.positions else (0, -1)
-        self.condition = self.of("")
-
-    def of(self, table: str) -> str:
-        """Return the condition for rows of a table that a statement calls so."""
-        position = f"{table}.position" if table else "position"
-        listed = ",".join(map(str, self.positions))
-        return f"({position} BETWEEN {self._low} AND {self._high} AND {position} = ANY ('{{{listed}}}'::bigint[]))"
-
-    def checksums(self, conn: psycopg.Connection) -> dict[int, SliceChecksum]:
-        """Return the checksums of just these events, by slice."""
-        return checksums(conn, rows_of=f"(SELECT * FROM refold.events WHERE {self.condition}) AS mine")
-
-
 def token_of(conn: psycopg.Connection, erasure: Erasure) -> str:
     """Return what stands in the place of the person: one an erasure, which is kept nowhere but in the events."""
     changed = conn.execute(
@@ -155,36 +135,28 @@ def locked(conn: psycopg.Connection) -> list[Build]:
     return list(found.values())
 
 
-def _slices(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, mine: _Mine) -> set[int]:
+def _slices(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, mine: Mine) -> set[int]:
     """Return the slices of a build to which the events belong that it has applied.
 
     An event for which the key fails, without its metadata say, belongs to none: healing makes it a dead letter.
     """
     event = compiled.statements.relations[0].slicing.event
-    query = f"SELECT DISTINCT {event} FROM {compiled.stream.table} WHERE {{}} AND {compiled.stream.applied()}"
-    known = parameters_of(conn, build)
+    query = (
+        f"SELECT DISTINCT {event} FROM {compiled.stream.table} WHERE {mine.condition} AND {compiled.stream.applied()}"
+    )
     try:
         with conn.transaction():
-            rows = conn.execute(query.format(mine.condition).encode(), known).fetchall()
+            rows = conn.execute(query.encode(), parameters_of(conn, build)).fetchall()
     except Exception as error:
         if not caused_by_event(error):
             raise
-        return set().union(*(_slices_of_one(conn, query, known, one) for one in mine.positions))
+        if len(mine.positions) == 1:
+            return set()
+        return set().union(*(_slices(conn, compiled, build, Mine([one])) for one in mine.positions))
     return {int(number) for (number,) in rows if number is not None}
 
 
-def _slices_of_one(conn: psycopg.Connection, query: str, known: Mapping[str, str], position: int) -> set[int]:
-    try:
-        with conn.transaction():
-            rows = conn.execute(query.format(_Mine([position]).condition).encode(), known).fetchall()
-    except Exception as error:
-        if not caused_by_event(error):
-            raise
-        return set()
-    return {int(number) for (number,) in rows if number is not None}
-
-
-def _unread(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, gone: _Mine) -> None:
+def _unread(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, gone: Mine) -> None:
     """Take the events that are about to go from those that a build has read."""
     read = (
         f"(SELECT position, 0 AS ordinal FROM refold.events WHERE {gone.condition} AND {compiled.stream.applied()})"
@@ -205,7 +177,7 @@ class _Counting:
     """
 
     def __init__(
-        self, conn: psycopg.Connection, compiled: Mapping[int, CompiledBuild], builds: Iterable[Build], mine: _Mine
+        self, conn: psycopg.Connection, compiled: Mapping[int, CompiledBuild], builds: Iterable[Build], mine: Mine
     ) -> None:
         self._mine = mine
         self._readers = [
@@ -231,7 +203,7 @@ class _Counting:
         return int(one_row(conn, query.encode(), parameters)[0])
 
 
-def _forget_letters(conn: psycopg.Connection, builds: Iterable[Build], gone: _Mine) -> None:
+def _forget_letters(conn: psycopg.Connection, builds: Iterable[Build], gone: Mine) -> None:
     """Delete the dead letters of events that are about to go."""
     conn.execute("SET LOCAL ROLE refold_owner")
     deleted = conn.execute(
@@ -242,7 +214,7 @@ def _forget_letters(conn: psycopg.Connection, builds: Iterable[Build], gone: _Mi
         dead_letters.recount(conn, build_id)
 
 
-def _new_ids(conn: psycopg.Connection, mine: _Mine, targets: Sequence[Target]) -> dict[str, str]:
+def _new_ids(conn: psycopg.Connection, mine: Mine, targets: Sequence[Target]) -> dict[str, str]:
     """Return new ids for the events whose ids hold the person, by the old ones."""
     renamed = [one.position for one in targets if one.renamed]
     rows = conn.execute(
@@ -251,7 +223,7 @@ def _new_ids(conn: psycopg.Connection, mine: _Mine, targets: Sequence[Target]) -
     return {event_id: TOKEN + secrets.token_hex(16) for (event_id,) in rows}
 
 
-def _change_log(conn: psycopg.Connection, erasure: Erasure, mine: _Mine, token: str, ids: Mapping[str, str]) -> None:
+def _change_log(conn: psycopg.Connection, erasure: Erasure, mine: Mine, token: str, ids: Mapping[str, str]) -> None:
     """Change or remove the events, and what the ledger says of them."""
     known = parameters_of_change(erasure, token, ids)
     conn.execute("SET LOCAL ROLE refold_owner")
@@ -264,86 +236,6 @@ def _change_log(conn: psycopg.Connection, erasure: Erasure, mine: _Mine, token: 
     conn.execute("SET LOCAL refold.restoring = off")
     erasures.done(conn, erasure, mine.positions)
     conn.execute("SET LOCAL ROLE refold_worker")
-
-
-def parameters_of_change(erasure: Erasure, token: str, ids: Mapping[str, str]) -> dict[str, Any]:
-    """Return the parameters of `change_rows`; its arguments are those of an erasure, and new ids by the old ones."""
-    return {
-        "erasure": erasure.erasure_id,
-        "token": token,
-        "keeps": erasure.keeps,
-        "fields": erasure.fields,
-        "macs": erasure.macs,
-        "old": list(ids),
-        "new": list(ids.values()),
-    }
-
-
-def change_rows(
-    conn: psycopg.Connection, table: str, mode: Mode, known: Mapping[str, Any], positions: Sequence[int]
-) -> None:
-    """Change or remove the events at some positions of the log, or of a table with its columns.
-
-    Args:
-        conn: may change the table; the caller's transaction.
-        table: the table.
-        mode: what becomes of the person's own events.
-        known: what `parameters_of_change` returns.
-        positions: where the events stand.
-    """
-    mine = _Mine(positions)
-    if mode == "delete":
-        conn.execute(f"DELETE FROM {table} AS e USING {_OWN} AND {mine.of('e')}".encode(), known)
-    else:
-        conn.execute(
-            f"""
-            UPDATE {table} AS e
-            SET user_id = %(token)s,
-                metadata = coalesce((SELECT jsonb_object_agg(f, e.metadata -> f) FROM unnest(%(keeps)s::text[]) AS f
-                                     WHERE e.metadata ? f), '{{}}')
-            FROM {_OWN} AND {mine.of("e")}
-            """.encode(),
-            known,
-        )
-    conn.execute(
-        f"""
-        UPDATE {table} AS e SET metadata = e.metadata || m.named
-        FROM (
-            SELECT o.position, o.txid, jsonb_object_agg(u.field, to_jsonb(%(token)s::text)) AS named
-            FROM {table} AS o
-            JOIN unnest(%(fields)s::text[], %(macs)s::bytea[]) AS u (field, mac)
-                ON refold.erasure_mac(o.metadata ->> u.field) = u.mac
-            WHERE {mine.of("o")}
-            GROUP BY o.position, o.txid
-        ) AS m
-        WHERE e.position = m.position AND e.txid = m.txid AND {mine.of("e")}
-        """.encode(),
-        known,
-    )
-    conn.execute(
-        f"UPDATE {table} AS e SET event_id = u.new FROM unnest(%(old)s::text[], %(new)s::text[]) AS u (old, new)"
-        f" WHERE e.event_id = u.old AND {mine.of('e')}".encode(),
-        known,
-    )
-
-
-def rename(conn: psycopg.Connection, ids: Mapping[str, str]) -> None:
-    """Put new ids in the place of those that held the person, in all tables but the log.
-
-    Args:
-        conn: acts as refold_owner, with `refold.restoring`; the caller's transaction.
-        ids: new ids by the old ones.
-    """
-    for table in ("event_ids", "dead_letters", "violations", "lost_events"):
-        conn.execute(
-            f"UPDATE refold.{table} AS t SET event_id = u.new"
-            " FROM unnest(%s::text[], %s::text[]) AS u (old, new) WHERE t.event_id = u.old".encode(),
-            (list(ids), list(ids.values())),
-        )
-
-
-_OWN = "refold.erased_events AS x WHERE x.erasure_id = %(erasure)s AND NOT x.mention AND x.position = e.position"
-"""The end of a statement on the person's own events."""
 
 
 def _reseal(
@@ -362,12 +254,7 @@ def _reseal(
         for number, was in kept.items():
             old, new = before[number], after.get(number, SliceChecksum())
             now = standing.get(number, SliceChecksum())
-            expected = (
-                was.events - old.events + new.events,
-                was.ids - old.ids + new.ids,
-                was.hash - old.hash + new.hash,
-            )
-            if expected != (now.events, now.ids, now.hash):
+            if not agree(was - old + new, now):
                 raise LogDamaged([_damage(conn, number)], [number])
             conn.execute("SET LOCAL ROLE refold_owner")
             conn.execute(
@@ -391,7 +278,7 @@ def drop_letters(conn: psycopg.Connection, builds: Iterable[Build], positions: S
 
     An event without its metadata may be one that a transform cannot process.
     """
-    mine = _Mine(positions)
+    mine = Mine(positions)
     kept = [build.build_id for build in builds]
     dropped = conn.execute(
         f"""
@@ -408,15 +295,3 @@ def drop_letters(conn: psycopg.Connection, builds: Iterable[Build], positions: S
     for build_id in {build_id for (build_id,) in dropped}:
         dead_letters.moved(conn, build_id, waiting=-sum(1 for (one,) in dropped if one == build_id))
     return len(dropped)
-
-
-def tables_of_builds(conn: psycopg.Connection) -> list[str]:
-    """Return the tables of builds, qualified, as SQL."""
-    rows = conn.execute(
-        "SELECT tablename FROM pg_tables WHERE schemaname = 'refold_builds' ORDER BY tablename"
-    ).fetchall()
-    return [f"refold_builds.{ident(name)}" for (name,) in rows]
-
-
-Progress = Callable[[str], None]
-"""Called with the name of every step."""

@@ -22,9 +22,10 @@ from refold.engine.archive.failures import Differs
 from refold.engine.archive.object_store import Store
 from refold.engine.archive.sources import Sources, purged
 from refold.engine.archive.thaw import TABLE, Thawed, make_table, present, refused
-from refold.engine.archive.write import Writer, agree, read_back
+from refold.engine.archive.write import Writer, read_back
 from refold.engine.erasure.archive import BY
-from refold.engine.erasure.log import change_rows, drop_letters, locked, parameters_of_change, rename
+from refold.engine.erasure.log import drop_letters, locked
+from refold.engine.erasure.rows import change_rows, parameters_of_change, rename
 from refold.engine.reconcile.archived import reconcile_archived
 from refold.engine.reconcile.reconcile import reconcile
 from refold.model.erasure import TOKEN
@@ -37,7 +38,7 @@ from refold.store.builds.build import EVENT_GRAIN, live_builds, lock
 from refold.store.builds.checksums import correct, disagreements
 from refold.store.builds.compiled import Compiler
 from refold.store.erasures import Erasure, Target
-from refold.store.log.seal import SliceChecksum, checksums
+from refold.store.log.seal import SliceChecksum, agree, checksums
 
 Slices = dict[int, SliceChecksum]
 
@@ -192,7 +193,7 @@ class _File:
         """Return the checksums that the new file must have."""
         slices = dict(archives.slices_of(self._conn, self._archive))
         for number, old in self._before.items():
-            slices[number] = _changed(slices.get(number, SliceChecksum()), old, self._after.get(number))
+            slices[number] = slices.get(number, SliceChecksum()) - old + self._after.get(number, SliceChecksum())
         return slices
 
     def _switch(self, successor: Archive, size: int, sha256: bytes, thawed: Thawed) -> int:
@@ -247,10 +248,3 @@ class _File:
 def _add(into: Slices, more: Mapping[int, SliceChecksum]) -> None:
     for number, one in more.items():
         into[number] = into.get(number, SliceChecksum()) + one
-
-
-def _changed(was: SliceChecksum, old: SliceChecksum, new: SliceChecksum | None) -> SliceChecksum:
-    new = new or SliceChecksum()
-    return SliceChecksum(
-        was.events - old.events + new.events, was.upto, was.ids - old.ids + new.ids, was.hash - old.hash + new.hash
-    )

@@ -7,7 +7,7 @@ name, and whoever goes on later needs none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from refold.engine.archive import ownership
 from refold.engine.archive.object_store import Store, open_store
 from refold.engine.archive.write import NOT_SET, SET_IT, leased
 from refold.engine.deployment.deploy import one_at_a_time
-from refold.engine.erasure import again, places, purged, purged_files
-from refold.engine.erasure.archive import records, rewrite
+from refold.engine.erasure import places, purged, purged_files
+from refold.engine.erasure.archive import rewrite
 from refold.engine.erasure.differences import taken_from_repairs, together
-from refold.engine.erasure.log import Progress, change, token_of
+from refold.engine.erasure.log import change, token_of
 from refold.engine.erasure.proof import count_in_builds, prove
 from refold.engine.erasure.vacuum import vacuum
 from refold.engine.publish.switch import drop_superseded
@@ -32,7 +32,6 @@ from refold.postgres.failpoints import failpoint
 from refold.postgres.locks import WAIT_S
 from refold.postgres.retry import after_deadlocks
 from refold.postgres.rows import one_row
-from refold.prose import counted
 from refold.store import archives, erasures
 from refold.store.builds.build import find
 from refold.store.builds.compiled import Compiler
@@ -40,6 +39,8 @@ from refold.store.erasures import Erasure, Mode
 from refold.store.log.guards import require_owner
 from refold.store.schema.settings import read_settings
 
+Progress = Callable[[str], None]
+"""Called with the name of every step."""
 PORTION = 2_000
 """Most events that are changed in one transaction."""
 
@@ -181,77 +182,18 @@ def finish(conn: psycopg.Connection, erasure: Erasure, *, progress: Progress = l
     return erasure
 
 
-def recorded(conn: psycopg.Connection) -> list[Mapping[str, Any]]:
-    """Return the records of erasures that the archive's store has; none without an archive.
+def counts(conn: psycopg.Connection, person: Person) -> dict[str, int]:
+    """Return how many rows hold a person, by table.
 
     Args:
         conn: acts as refold_worker.
-
-    Raises:
-        StoreFailed: the store does not answer.
+        person: the person.
     """
-    location = read_settings(conn).archive
-    return [] if location is None else [again.parsed(one) for one in records(open_store(location))]
-
-
-def apply(
-    conn: psycopg.Connection,
-    compiler: Compiler,
-    content: Mapping[str, Any],
-    *,
-    progress: Progress = lambda step: None,
-) -> list[Erasure]:
-    """Do erasures that this database does not know, because it was restored from a backup from before.
-
-    Args:
-        conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
-        compiler: makes the SQL of the builds, with the code of transforms.
-        content: an export, or a record of the archive's store.
-        progress: called with the name of every step.
-
-    Raises:
-        DatabaseError: the login may not act as the owner.
-        InputError: it is no export, or was made with another key.
-    """
-    require_owner(conn)
-    done = []
-    for record in again.insist_on_export(conn, content):
-        known = erasures.find(conn, "name = %s", record["name"])
-        if not known:
-            _insist_on_log(purged.recognised(conn, [bytes.fromhex(mac) for mac, _ in record["events"]]))
-        erasure = known[0] if known else _begun_again(conn, record)
-        if erasure.finished_at is None:
-            done.append(go_on(conn, compiler, erasure, progress=progress))
-    return done
-
-
-def _insist_on_log(cold: Sequence[purged.Held]) -> None:
-    """Raise an error if purged segments hold events of a record: nothing there would be changed without a name."""
-    if cold:
-        raise BuildError(
-            f"{counted(len(cold), 'event')} that would be erased left the log by a purge, and the archive alone has"
-            " them: a record of an erasure does not reach there",
-            remedy="Nothing was changed. Erase the person by name once more: `refold erase USER`.",
-        )
-
-
-def _begun_again(conn: psycopg.Connection, record: Mapping[str, Any]) -> Erasure:
-    """Begin an erasure of another database; the log says who the person is, if it has an event of the person."""
-    with conn.transaction():
-        conn.execute("SET LOCAL ROLE refold_owner")
-        begun = erasures.begin_again(conn, record)
-        conn.execute("SET LOCAL ROLE refold_worker")
-        person = erasures.known_person(conn, begun)
-        if person is not None:
-            before = {"before": _counts(conn, person)}
-            return erasures.move(conn, begun, "log", before)
-        if erasures.waiting(conn, begun, 1)[0]:
-            raise BuildError(
-                "the log has an event of an erased person under another user id",
-                remedy="It is not the log that the erasure was made in. Erase the person by name: `refold erase USER`.",
-            )
-        told = {"erased_at": one_row(conn, "SELECT clock_timestamp()::text")[0], "not_provable": [again.NOT_SEARCHED]}
-        return erasures.move(conn, begun, "archive", told)
+    return {
+        "refold.events": sum(erasures.count(conn, person)),
+        **places.count(conn, person),
+        **count_in_builds(conn, person),
+    }
 
 
 def _begun(conn: psycopg.Connection, person: Person, mode: Mode, keeps: Sequence[str], reason: str) -> Erasure:
@@ -273,7 +215,7 @@ def _begun(conn: psycopg.Connection, person: Person, mode: Mode, keeps: Sequence
     cold = purged.search(conn, person)
     if cold:
         _owned_store(conn)
-    before = _counts(conn, person) | ({purged.PLACE: len(cold)} if cold else {})
+    before = counts(conn, person) | ({purged.PLACE: len(cold)} if cold else {})
     try:
         with conn.transaction():
             conn.execute("SET LOCAL ROLE refold_owner")
@@ -387,7 +329,7 @@ def _last(conn: psycopg.Connection, erasure: Erasure, person: Person, evidence: 
     """Clean all other places, count what is left, and go to the next step. Nothing says who the person is then."""
     cleaned = places.clean(conn, person)
     failpoint("erasure_places")
-    after = _counts(conn, person) | evidence.get("left", {})
+    after = counts(conn, person) | evidence.get("left", {})
     told = {
         **{name: one for name, one in evidence.items() if name not in ("token", "repairs", "left")},
         "cleaned": cleaned,
@@ -396,15 +338,6 @@ def _last(conn: psycopg.Connection, erasure: Erasure, person: Person, evidence: 
         "waiting": places.waiting(conn, person),
     }
     return erasures.move(conn, erasure, "archive", told)
-
-
-def _counts(conn: psycopg.Connection, person: Person) -> dict[str, int]:
-    """Return how many rows hold a person, by table."""
-    return {
-        "refold.events": sum(erasures.count(conn, person)),
-        **places.count(conn, person),
-        **count_in_builds(conn, person),
-    }
 
 
 def _retired(conn: psycopg.Connection) -> list[str]:

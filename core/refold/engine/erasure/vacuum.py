@@ -12,7 +12,6 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from refold.engine.erasure.log import tables_of_builds
 from refold.engine.erasure.places import PLACES
 from refold.model.sql_text import ident
 from refold.model.stream.slices import POSITION_BITS
@@ -52,9 +51,12 @@ def vacuum(conn: psycopg.Connection, erasure: Erasure) -> dict[str, Any]:
     finally:
         conn.execute("SET ROLE refold_worker")
     healed = {name for tables in erasure.evidence.get("metrics", {}).values() for name in tables}
-    for table in tables_of_builds(conn):
-        if table in {f"refold_builds.{ident(name)}" for name in healed}:
-            _vacuumed(conn, table)
+    kept = conn.execute(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'refold_builds' AND tablename = ANY (%s) ORDER BY 1",
+        (sorted(healed),),
+    ).fetchall()
+    for (name,) in kept:
+        _vacuumed(conn, f"refold_builds.{ident(name)}")
     return told
 
 

@@ -18,7 +18,7 @@ from psycopg import sql
 from refold.engine.archive.advance import Advanced, advance
 from refold.engine.archive.ledger import rebuild
 from refold.engine.deployment.deploy import one_at_a_time
-from refold.engine.erasure import run as erasure
+from refold.engine.erasure import restored as erasure
 from refold.engine.publish.switch import drop_superseded
 from refold.engine.publish.views import drop_view, switch_view
 from refold.engine.reconcile.audit import audit, parameters_of

@@ -85,6 +85,16 @@ class SliceChecksum:
         upto = max(self.upto, other.upto)
         return SliceChecksum(self.events + other.events, upto, self.ids + other.ids, self.hash + other.hash)
 
+    def __sub__(self, other: SliceChecksum) -> SliceChecksum:
+        """Return the checksum without some of its events; which of the others has the greatest txid, it cannot say."""
+        return SliceChecksum(self.events - other.events, self.upto, self.ids - other.ids, self.hash - other.hash)
+
+
+def agree(one: SliceChecksum | None, other: SliceChecksum | None) -> bool:
+    """Return whether two slices hold the same events. The greatest txid may have been that of an event that is lost."""
+    a, b = (SliceChecksum() if side is None else side for side in (one, other))
+    return (a.events, a.ids, a.hash) == (b.events, b.ids, b.hash)
+
 
 def seal(conn: psycopg.Connection, *, seconds: float = SECONDS) -> list[int]:
     """Seal the slices that are ready, mark those that will be, and return the sealed ones.
