@@ -60,6 +60,7 @@ def _drift(one: Seen) -> Iterator[str]:
     yield _names("rows differ from the stored checksums in", one.get("slices"))
     if one.get("depth") == "deep":
         yield "a deep audit found rows that differ from the query over the log"
+    yield _clause("purged events are counted otherwise than {} has them", one.get("file"))
     yield _clause("healing failed: {}", one.get("not_healed"))
 
 

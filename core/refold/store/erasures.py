@@ -185,14 +185,18 @@ def begin(
     return by_id(conn, erasure_id)
 
 
-def begin_again(conn: psycopg.Connection, record: Mapping[str, Any]) -> Erasure:
+def begin_again(
+    conn: psycopg.Connection, record: Mapping[str, Any], purged: Sequence[tuple[int, str, bool, bool]] = ()
+) -> Erasure:
     """Add an erasure of another database, and the events that it concerns here, found by the HMACs of their ids.
 
-    Ids of events that this log does not have are refused from now on, too.
+    Ids of events that this database does not have are refused from now on, too.
 
     Args:
         conn: acts as refold_owner; the caller's transaction.
         record: the erasure, as `refold.engine.erasure.again` exports it.
+        purged: position and id of each purged event that it concerns, whether the id holds the person, and whether the
+            event has been changed.
     """
     events = record["events"]
     known = {
@@ -225,6 +229,22 @@ def begin_again(conn: psycopg.Connection, record: Mapping[str, Any]) -> Erasure:
         JOIN refold.events AS e ON refold.erasure_mac(e.event_id) = u.mac
         """,
         known,
+    )
+    conn.execute(
+        """
+        INSERT INTO refold.erased_events (erasure_id, position, mac, mention, renamed, done)
+        SELECT %(erasure)s, e.position, u.mac, u.mention, e.renamed, e.done
+        FROM unnest(%(macs)s::bytea[], %(mentions)s::boolean[]) AS u (mac, mention)
+        JOIN unnest(%(positions)s::bigint[], %(ids)s::text[], %(renamed)s::boolean[], %(done)s::boolean[])
+            AS e (position, event_id, renamed, done) ON refold.erasure_mac(e.event_id) = u.mac
+        """,
+        known
+        | {
+            "positions": [one[0] for one in purged],
+            "ids": [one[1] for one in purged],
+            "renamed": [one[2] for one in purged],
+            "done": [one[3] for one in purged],
+        },
     )
     conn.execute(
         """

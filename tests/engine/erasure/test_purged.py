@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import uuid4
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from refold import SourceEvent, append
 from refold.engine.archive import ownership
@@ -26,16 +30,18 @@ from refold.engine.erasure.purged import PLACE
 from refold.engine.erasure.restored import apply
 from refold.engine.erasure.run import erase, look
 from refold.engine.reconcile.archived import reconcile_archived
+from refold.engine.recovery import recover
 from refold.engine.scrub.scrub import scrub
-from refold.errors import BuildError
 from refold.model.erasure import Person
 from refold.store import archives, erasures
 from refold.store.archives import Archive
 from refold.store.erasures import Erasure, Mode
 from refold.store.log import cold_ledger
 from refold.store.log.cold_ledger import chill_step
+from tests.conftest import ServerUnderTest
 from tests.engine.erasure.test_crash import erasing
 from tests.engine.purge.conftest import ENDS, PROJECT, Connection, Yard, segments_of
+from tests.support.clusters import dump, restore
 from tests.support.law import MONDAY, worker_connection
 from tests.support.purging import let_go
 
@@ -257,17 +263,91 @@ def test_a_copy_leaves_the_files_to_their_owner(purged: Yard) -> None:
     assert erasures.find(purged.worker) == []
 
 
-def test_an_erasure_is_not_done_again_where_purged_segments_have_the_events(purged: Yard) -> None:
-    macs = [[erasures.mac(purged.worker, "s0-1").hex(), False]]
-    content = again.export(purged.worker)
+def record_of(yard: Yard, mode: Mode) -> dict[str, Any]:
+    """The erasure of Zoe, as another database exports it that has the same key."""
+    ids = [(f"s{number}-{what}", what == "3") for number in range(2) for what in ("1", ZOE, "3")]
     record = {
-        "name": str(uuid4()), "subject": erasures.mac(purged.worker, ZOE).hex(), "mode": "delete", "fields": [],
-        "macs": [], "keeps": [], "reason": "asked", "requested_by": "x", "requested_at": "2026-03-02T10:00:00Z",
-        "events": macs,
+        "name": str(uuid4()), "subject": erasures.mac(yard.worker, ZOE).hex(), "mode": mode, "fields": ["email"],
+        "macs": [erasures.mac(yard.worker, MAIL).hex()], "keeps": ["n"], "reason": "asked", "requested_by": "x",
+        "requested_at": "2026-03-02T10:00:00Z",
+        "events": [[erasures.mac(yard.worker, one).hex(), mention] for one, mention in [*ids, ("never here", False)]],
     }  # fmt: skip
-    with pytest.raises(BuildError, match="1 event that would be erased left the log"):
-        apply(purged.worker, purged.compiler, {**content, "erasures": [record]})
+    return {**again.export(yard.worker), "erasures": [record]}
+
+
+@pytest.mark.parametrize("mode", ["anonymise", "delete"])
+def test_it_is_done_again_in_files_too(purged: Yard, mode: Mode) -> None:
+    while chill_step(purged.worker) is not None:
+        pass
+    content = record_of(purged, mode)
+    [done] = apply(purged.worker, purged.compiler, content)
+    assert done.evidence["proof"]["places"][PLACE] == {"before": 6, "after": 0}
+    assert not raw(purged)
+    forget(purged, mode)
+    whole(purged)
+    retried = [*of_zoe("s0"), SourceEvent(id="never here", user_id="u9", action="view", ts=MONDAY, metadata={})]
+    assert [one.answer for one in append(purged.admin, retried)] == ["duplicate"] * 5
+    assert apply(purged.worker, purged.compiler, content) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", POINTS_OF_PURGED[1:])
+def test_killed_anywhere_it_is_done_again(purged: Yard, tmp_path: Path, point: str) -> None:
+    file = tmp_path / "erasures.json"
+    file.write_text(json.dumps(record_of(purged, "anonymise")))
+    command = [sys.executable, "-m", "refold", "erase", "apply", str(file), "--projections", str(PROJECT)]
+    environment = {**os.environ, "REFOLD_DATABASE_URL": purged.url}
+    killed = subprocess.run(command, env={**environment, "REFOLD_CRASH_AT": point}, capture_output=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    purged.admin.execute("UPDATE refold.archive_store SET holder = NULL, leased_until = NULL")
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()
+    assert not raw(purged)
+    forget(purged, "anonymise")
+    whole(purged)
+
+
+def test_a_copy_does_not_do_it_again_in_files(purged: Yard) -> None:
+    content = record_of(purged, "delete")
+    purged.store.replace(ownership.MARKER, ownership._marker(purged.worker, "another", "turn"))
+    with pytest.raises(NotOwner):
+        apply(purged.worker, purged.compiler, content)
     assert erasures.find(purged.worker) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["", "recover_ledger"], ids=["", "killed"])
+@pytest.mark.parametrize("mode", ["anonymise", "delete"])
+def test_a_backup_from_before_has_it_done_again(purged: Yard, server: ServerUnderTest, mode: Mode, point: str) -> None:
+    purged.append(of_zoe("hot"))
+    purged.drain()
+    copied = dump(purged.url)
+    erased(purged, mode)
+    name = f"{purged.admin.info.dbname}_restored"
+    purged.admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    url = server.url_of(name)
+    restore(copied, url)
+    with closing(psycopg.connect(url, autocommit=True)) as admin, worker_connection(url) as worker:
+        backup = Yard(url, admin, worker, purged.location, purged.store)
+        if point:
+            command = [sys.executable, "-m", "refold", "recover", "--yes", "--projections", str(PROJECT)]
+            environment = {**os.environ, "REFOLD_DATABASE_URL": url, "REFOLD_CRASH_AT": point}
+            killed = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+            assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+        report = recover(worker, PROJECT)
+        if not point:
+            assert len(report.manifest.taken) == 2
+        assert (report.manifest.lost, report.manifest.failed) == ([], None)
+        assert (report.erased, report.not_erased) == (1, None)
+        users = admin.execute("SELECT DISTINCT user_id FROM refold.events WHERE user_id LIKE 'erased:%'").fetchall()
+        assert len({user for found in users_of(backup).values() for user in found if user} & {u for (u,) in users}) == (
+            mode == "anonymise"
+        )
+        forget(backup, mode)
+        whole(backup)
+        again_sent = [*of_zoe("s0"), *of_zoe("hot")]
+        assert [one.answer for one in append(admin, again_sent)] == ["duplicate"] * 8
+    purged.admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def test_a_purge_waits_for_an_erasure_in_the_log(purged: Yard) -> None:

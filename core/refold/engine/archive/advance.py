@@ -13,12 +13,14 @@ from typing import Any
 
 import psycopg
 
-from refold.engine.archive import ownership
+from refold.engine.archive import ownership, records
 from refold.engine.archive.failures import NotOwner, StoreFailed
 from refold.engine.archive.object_store import Store, open_store
 from refold.engine.archive.write import read_back
 from refold.store import archives, incidents
 from refold.store.archives import Archive
+from refold.store.builds.build import based
+from refold.store.log.seal import move
 from refold.store.schema.settings import read_settings
 
 _NAME = re.compile(r"log/(?P<owner>[^/]+)/(?P<lower>\d{15})-(?P<upper>\d{15})\.g(?P<generation>\d+)\.\w+\.parquet")
@@ -55,7 +57,7 @@ def advance(conn: psycopg.Connection, *, by: str) -> Advanced:
     """Bring the manifest up to what the store has. It writes nothing there.
 
     Args:
-        conn: acts as refold_worker, in autocommit mode.
+        conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
         by: name of the command, for incidents.
     """
     result = Advanced()
@@ -95,7 +97,7 @@ def _advance(conn: psycopg.Connection, store: Store, result: Advanced, by: str) 
                 archives.gone(conn, one)
         elif one.location in result.gone:
             newer = strangers.pop((one.lower_position, one.upper_position), [])
-            taken = next((name for _, name in sorted(newer, reverse=True) if _takes(conn, store, one, name)), None)
+            taken = next((name for _, name in sorted(newer, reverse=True) if _takes(conn, store, one, name, by)), None)
             if taken is None:
                 result.lost.append(one.segment)
                 _lost(conn, one, by)
@@ -113,10 +115,11 @@ def _advance(conn: psycopg.Connection, store: Store, result: Advanced, by: str) 
         result.strangers += [name for _, name in files]
 
 
-def _takes(conn: psycopg.Connection, store: Store, former: Archive, name: str) -> bool:
+def _takes(conn: psycopg.Connection, store: Store, former: Archive, name: str, by: str) -> bool:
     """Let a file take the place of one with purged events, if it has the same events in each slice.
 
-    Their content may differ: what was erased is not in it any more. Their ids may not.
+    Their content may differ: what was erased is not in it any more. Their ids may not, unless the record of an erasure
+    says that it put this file in the place of the other.
     """
     kept = archives.slices_of(conn, former)
     # Nothing is known of its bytes yet.
@@ -126,13 +129,21 @@ def _takes(conn: psycopg.Connection, store: Store, former: Archive, name: str) -
     except StoreFailed:
         return False
     same = {number: (one.events, one.ids) for number, one in thawed.slices.items()}
-    if same != {number: (one.events, one.ids) for number, one in kept.items()}:
+    if same != {number: (one.events, one.ids) for number, one in kept.items()} and (
+        former.sha256 is None or content.sha256 not in records.successors(store, former.sha256)
+    ):
         return False
     with conn.transaction():
         archives.succeed(
             conn, former, archives.begin(conn, former.partition, name), content.size, content.sha256, thawed.slices,
             thawed.first_ts, thawed.last_ts, ended="gone",
         )  # fmt: skip
+        conn.execute("SET LOCAL ROLE refold_owner")
+        move(conn, kept, thawed.slices)
+        conn.execute("SET LOCAL ROLE refold_worker")
+        for build in based(conn):
+            # Until it is healed from this file.
+            incidents.detect(conn, "drift", build.projection, by=by, evidence={"file": name})
     return True
 
 

@@ -235,6 +235,18 @@ class Rows:
                 rows = self._parquet.read_row_group(number, columns=["position", "event_id"]).to_pydict()
                 yield rows["position"], rows["event_id"]
 
+    def at(self, positions: Sequence[int]) -> Iterator[tuple[list[int], list[str], list[str | None], list[str]]]:
+        """Yield positions, ids, user ids and metadata (JSON) of the rows at some positions, a row group at a time."""
+        pa, compute = arrow(), arrow("pyarrow.compute")
+        wanted = pa.array(positions, pa.int64())
+        columns = ["position", "event_id", "user_id", "metadata"]
+        for number, lowest, highest in self.groups():
+            if any(lowest <= one <= highest for one in positions):
+                with self._reading():
+                    found = self._parquet.read_row_group(number, columns=columns)
+                    rows = found.filter(compute.is_in(found["position"], wanted)).to_pydict()
+                yield tuple(rows[name] for name in columns)
+
     def of_user(self, user_id: str, signs: Sequence[str] = ()) -> Iterator[tuple[int, str, bool, str | None]]:
         """Yield position, id, whether it is a user's, and metadata of the rows of the user, or with certain texts.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from refold.engine.archive import ownership
+from refold.engine.archive import ownership, records
 from refold.engine.archive.failures import Missing, arrow
 from refold.engine.archive.object_store import RemoteStore, Store, open_store
 from refold.engine.archive.write import Archived, Writer, leased
@@ -96,16 +96,7 @@ def record(conn: psycopg.Connection, erasure: Erasure, content: dict[str, object
         return
     store = open_store(location)
     if ownership.owned(archives.claim_of(conn), ownership.marker_of(store)):
-        store.replace(f"{FOLDER}/{erasure.name}.json", (document(content, str, indent=2) + "\n").encode())
-
-
-FOLDER = "erasures"
-"""Where the store has the records of erasures."""
-
-
-def records(store: Store) -> list[bytes]:
-    """Return the records of erasures in a store."""
-    return [content for name in sorted(store.names(FOLDER)) if (content := store.read(name)) is not None]
+        records.put(store, str(erasure.name), (document(content, str, indent=2) + "\n").encode())
 
 
 def _former(conn: psycopg.Connection, erasure: Erasure) -> list[Archive]:

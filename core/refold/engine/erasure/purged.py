@@ -6,15 +6,16 @@ after its bytes were compared with what was proved.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 
 from refold.engine.archive.parquet import Rows
 from refold.engine.archive.sources import Sources, purged
-from refold.model.erasure import Person
+from refold.model.erasure import TOKEN, Person
 
 PLACE = "archive, purged"
 """How the count of these events is called beside those of tables."""
@@ -56,28 +57,76 @@ def search(conn: psycopg.Connection, person: Person) -> list[Held]:
     return sorted(found, key=lambda one: one.position)
 
 
-def recognised(conn: psycopg.Connection, macs: Sequence[bytes]) -> list[Held]:
-    """Return the purged events whose ids have certain HMACs, in order; whose they are is not asked.
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """A purged event whose id an erasure of another database names.
+
+    Args:
+        position: where it stood in the log.
+        event_id: its id.
+        values: the user id, and what the fields of the erasure hold, where these are the person's; None: they are not.
+        token: what stands in the place of the person, if the file was written again.
+    """
+
+    position: int
+    event_id: str
+    values: tuple[str | None, ...]
+    token: str | None
+
+    @property
+    def changed(self) -> bool:
+        """Whether nothing in the file says who the person is."""
+        return not any(self.values)
+
+
+def recognised(conn: psycopg.Connection, record: Mapping[str, Any]) -> list[Recognised]:
+    """Return the purged events that an erasure of another database concerns, in order.
 
     Args:
         conn: acts as refold_worker.
-        macs: the HMACs, under this database's key.
+        record: the erasure, as `refold.engine.erasure.again` exports it.
 
     Raises:
         Unreadable: the archive does not have purged events as it was proved to.
     """
-    found: list[Held] = []
-    query = (
-        "SELECT e.position, e.event_id FROM unnest(%s::bigint[], %s::text[]) AS e (position, event_id)"
-        " WHERE refold.erasure_mac(e.event_id) = ANY (%s)"
-    )
+    macs = [bytes.fromhex(mac) for mac, _ in record["events"]]
+    wanted = {
+        "subject": bytes.fromhex(record["subject"]),
+        "fields": record["fields"],
+        "values": [bytes.fromhex(mac) for mac in record["macs"]],
+        "token": f"{TOKEN}%",
+    }
+    found: list[Recognised] = []
     with closing(Sources()) as sources:
         for archive in purged(conn):
             with sources.file(conn, archive) as file:
-                for positions, ids in Rows(file, archive.location).ids():
-                    rows = conn.execute(query, (positions, ids, list(macs))).fetchall()
-                    found += [Held(int(position), event_id, False) for position, event_id in rows]
+                rows = Rows(file, archive.location)
+                positions = [
+                    position
+                    for portion, ids in rows.ids()
+                    for (position,) in conn.execute(_KNOWN, (portion, ids, macs)).fetchall()
+                ]
+                for of_positions, ids, users, metadata in rows.at(positions):
+                    given = {"positions": of_positions, "ids": ids, "users": users, "metadata": metadata}
+                    for position, event_id, values, token in conn.execute(_WHOSE, wanted | given).fetchall():
+                        found.append(Recognised(position, event_id, tuple(values), token))
     return sorted(found, key=lambda one: one.position)
+
+
+_KNOWN = """
+    SELECT e.position FROM unnest(%s::bigint[], %s::text[]) AS e (position, event_id)
+    WHERE refold.erasure_mac(e.event_id) = ANY (%s)
+"""
+_WHOSE = """
+    SELECT e.position, e.event_id,
+           CASE WHEN refold.erasure_mac(e.user_id) = %(subject)s THEN e.user_id END || ARRAY(
+               SELECT CASE WHEN refold.erasure_mac(e.metadata::jsonb ->> u.field) = u.mac
+                           THEN e.metadata::jsonb ->> u.field END
+               FROM unnest(%(fields)s::text[], %(values)s::bytea[]) WITH ORDINALITY AS u (field, mac, at) ORDER BY at),
+           CASE WHEN e.user_id LIKE %(token)s THEN e.user_id END
+    FROM unnest(%(positions)s::bigint[], %(ids)s::text[], %(users)s::text[], %(metadata)s::text[])
+        AS e (position, event_id, user_id, metadata)
+"""
 
 
 def _mentions(

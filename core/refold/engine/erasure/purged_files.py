@@ -25,20 +25,18 @@ from refold.engine.archive.thaw import TABLE, Thawed, make_table, present, refus
 from refold.engine.archive.write import Writer, read_back
 from refold.engine.erasure.archive import BY
 from refold.engine.erasure.log import drop_letters, locked
-from refold.engine.erasure.rows import change_rows, parameters_of_change, rename
-from refold.engine.reconcile.archived import reconcile_archived
+from refold.engine.erasure.rows import change_rows, parameters_of_change, rename, silence
+from refold.engine.reconcile.archived import follow_archive
 from refold.engine.reconcile.reconcile import reconcile
 from refold.model.erasure import TOKEN
-from refold.model.stream.slices import POSITION_BITS, runs
+from refold.model.stream.slices import POSITION_BITS
 from refold.postgres.failpoints import failpoint
 from refold.postgres.retry import after_deadlocks
 from refold.store import archives, erasures
 from refold.store.archives import Archive
-from refold.store.builds.build import EVENT_GRAIN, live_builds, lock
-from refold.store.builds.checksums import correct, disagreements
 from refold.store.builds.compiled import Compiler
 from refold.store.erasures import Erasure, Target
-from refold.store.log.seal import SliceChecksum, agree, checksums
+from refold.store.log.seal import SliceChecksum, agree, checksums, move
 
 Slices = dict[int, SliceChecksum]
 
@@ -82,23 +80,13 @@ def rebase(conn: psycopg.Connection, compiler: Compiler, erasure: Erasure) -> li
         Unreadable: the archive does not have purged events as it was proved to.
         BuildError: a build cannot be healed.
     """
-    reconcile_archived(conn, compiler, by=BY)
     rows = conn.execute(
         f"SELECT DISTINCT position >> {POSITION_BITS} FROM refold.erased_events"
         " WHERE erasure_id = %s AND position BETWEEN 1 AND refold.log_floor() - 1".encode(),
         (erasure.erasure_id,),
     ).fetchall()
     slices = sorted(int(number) for (number,) in rows)
-    part = runs(slices)
-    for build in live_builds(conn):
-        if build.upstream_id is None and build.based and build.upkeep in EVENT_GRAIN:
-            with conn.transaction():
-                # All rows agree with the archive. Checksums of a slice that a border of segments cuts, nobody else
-                # corrects: a part of it alone does not tell them.
-                locked_build = lock(conn, build.build_id, wait=True)
-                if locked_build is not None:
-                    relations = compiler.of(conn, locked_build).statements.relations
-                    correct(conn, build.build_id, disagreements(conn, build.build_id, relations, part))
+    follow_archive(conn, compiler, slices, by=BY)
     reconcile(conn, compiler, depth="deep", by=BY)
     return slices
 
@@ -204,15 +192,7 @@ class _File:
         archives.succeed(conn, self._archive, successor, size, sha256, thawed.slices, thawed.first_ts, thawed.last_ts)
         positions = [one.position for one in self._targets]
         conn.execute("SET LOCAL ROLE refold_owner")
-        # As whoever moves ids to the cold ledger does, before any of these ids.
-        conn.execute("LOCK TABLE refold.cold_ids IN SHARE ROW EXCLUSIVE MODE")
-        for number, old in self._before.items():
-            new = self._after.get(number, SliceChecksum())
-            conn.execute(
-                "UPDATE refold.sealed_slices SET events = events - %s + %s, ids = ids - %s + %s, hash = hash - %s + %s"
-                " WHERE slice = %s",
-                (old.events, new.events, old.ids, new.ids, old.hash, new.hash, number),
-            )
+        move(conn, self._before, self._after)
         self._ledger(positions)
         erasures.done(conn, self._erasure, positions)
         conn.execute("SET LOCAL ROLE refold_worker")
@@ -221,12 +201,8 @@ class _File:
     def _ledger(self, positions: list[int]) -> None:
         """Let whatever comes under the ids of these events be a duplicate, in the ledger and in the cold one."""
         conn = self._conn
+        silence(conn, positions, self._ids)
         conn.execute("SET LOCAL refold.restoring = on")
-        low, high = min(positions), max(positions)
-        conn.execute(
-            "UPDATE refold.event_ids SET digest = 0 WHERE position BETWEEN %s AND %s AND position = ANY (%s)",
-            (low, high, positions),
-        )
         rename(conn, {old: new for old, (new, _) in self._renamed.items()})
         if self._renamed and self._erasure.mode == "anonymise":
             # Of these the cold ledger has the former ids. The next step of `refold.chill_step` copies the new ones.
@@ -241,7 +217,6 @@ class _File:
                     "UPDATE refold.cold_ranges SET released_to = lower_position WHERE lower_position = %s",
                     (self._archive.lower_position,),
                 )
-        conn.execute("SELECT refold.silence_ids(%s)", (self._ids,))
         conn.execute("SET LOCAL refold.restoring = off")
 
 

@@ -7,13 +7,15 @@ from typing import Any
 
 import psycopg
 
+from refold.engine.archive import records
 from refold.engine.archive.object_store import open_store
 from refold.engine.erasure import again, purged
-from refold.engine.erasure.archive import records
-from refold.engine.erasure.run import Progress, counts, go_on
+from refold.engine.erasure.purged_files import rebase
+from refold.engine.erasure.rows import silence
+from refold.engine.erasure.run import IN_THE_MIDDLE, Progress, counts, go_on, owned_store
 from refold.errors import BuildError
+from refold.model.erasure import Person
 from refold.postgres.rows import one_row
-from refold.prose import counted
 from refold.store import erasures
 from refold.store.builds.compiled import Compiler
 from refold.store.erasures import Erasure
@@ -31,7 +33,7 @@ def recorded(conn: psycopg.Connection) -> list[Mapping[str, Any]]:
         StoreFailed: the store does not answer.
     """
     location = read_settings(conn).archive
-    return [] if location is None else [again.parsed(one) for one in records(open_store(location))]
+    return [] if location is None else [again.parsed(one) for one in records.records(open_store(location))]
 
 
 def apply(
@@ -52,43 +54,88 @@ def apply(
     Raises:
         DatabaseError: the login may not act as the owner.
         InputError: it is no export, or was made with another key.
+        NotOwner: files of purged segments hold the person, and belong to another database.
+        StoreFailed: the archive does not have purged events as it was proved to.
     """
     require_owner(conn)
     done = []
     for record in again.insist_on_export(conn, content):
         known = erasures.find(conn, "name = %s", record["name"])
-        if not known:
-            _insist_on_log(purged.recognised(conn, [bytes.fromhex(mac) for mac, _ in record["events"]]))
-        erasure = known[0] if known else _begun_again(conn, record)
-        if erasure.finished_at is None:
-            done.append(go_on(conn, compiler, erasure, progress=progress))
+        if known and (known[0].finished_at is not None or known[0].step != "log"):
+            begun, person = known[0], None
+        else:
+            cold = purged.recognised(conn, record)
+            begun = known[0] if known else _begun_again(conn, record, cold)
+            person = _person(conn, begun, record, cold)
+            if person is None:
+                begun = _without_a_name(conn, compiler, begun)
+        if begun.finished_at is None:
+            done.append(go_on(conn, compiler, begun, person=person, progress=progress))
     return done
 
 
-def _insist_on_log(cold: Sequence[purged.Held]) -> None:
-    """Raise an error if purged segments hold events of a record: nothing there would be changed without a name."""
-    if cold:
+def _person(
+    conn: psycopg.Connection, erasure: Erasure, record: Mapping[str, Any], cold: Sequence[purged.Recognised]
+) -> Person | None:
+    """Return the person as the log and the files of purged segments say it; None if neither does."""
+    known = erasures.known_person(conn, erasure)
+    users = {known.user_id} if known else set()
+    also = dict.fromkeys(known.also if known else ())
+    for one in cold:
+        user, *values = one.values
+        users |= {user} if user else set()
+        also |= {(name, value): None for name, value in zip(record["fields"], values, strict=True) if value}
+    return Person(users.pop(), tuple(also)) if users else None
+
+
+def _begun_again(conn: psycopg.Connection, record: Mapping[str, Any], cold: Sequence[purged.Recognised]) -> Erasure:
+    """Begin an erasure of another database; an event of the person says who that is, if there is one."""
+    left = [one for one in cold if not one.changed]
+    if left:
+        owned_store(conn)
+    with conn.transaction():
+        conn.execute("SET LOCAL ROLE refold_owner")
+        told = [
+            (one.position, one.event_id, any(value in one.event_id for value in one.values if value), one.changed)
+            for one in cold
+        ]
+        begun = erasures.begin_again(conn, record, purged=told)
+        # Their files were written again by the database that the record is of.
+        gone = [one for one in cold if one.changed]
+        if gone:
+            silence(conn, [one.position for one in gone], [one.event_id for one in gone])
+        conn.execute("SET LOCAL ROLE refold_worker")
+        person = _person(conn, begun, record, cold)
+        if person is not None:
+            evidence: dict[str, Any] = {"before": counts(conn, person) | ({purged.PLACE: len(left)} if left else {})}
+            token = next((one.token for one in cold if one.token), None)
+            if token is not None:
+                evidence["token"] = token
+            return erasures.move(conn, begun, "log", evidence)
+        _insist_on_none_left(conn, begun)
+        return begun
+
+
+def _insist_on_none_left(conn: psycopg.Connection, erasure: Erasure) -> None:
+    if conn.execute(
+        "SELECT FROM refold.erased_events WHERE erasure_id = %s AND NOT done LIMIT 1", (erasure.erasure_id,)
+    ).rowcount:
         raise BuildError(
-            f"{counted(len(cold), 'event')} that would be erased left the log by a purge, and the archive alone has"
-            " them: a record of an erasure does not reach there",
-            remedy="Nothing was changed. Erase the person by name once more: `refold erase USER`.",
+            "this database has an event of an erased person under another user id",
+            remedy="It is not the log that the erasure was made in. Erase the person by name: `refold erase USER`.",
         )
 
 
-def _begun_again(conn: psycopg.Connection, record: Mapping[str, Any]) -> Erasure:
-    """Begin an erasure of another database; the log says who the person is, if it has an event of the person."""
-    with conn.transaction():
-        conn.execute("SET LOCAL ROLE refold_owner")
-        begun = erasures.begin_again(conn, record)
-        conn.execute("SET LOCAL ROLE refold_worker")
-        person = erasures.known_person(conn, begun)
-        if person is not None:
-            before = {"before": counts(conn, person)}
-            return erasures.move(conn, begun, "log", before)
-        if erasures.waiting(conn, begun, 1)[0]:
-            raise BuildError(
-                "the log has an event of an erased person under another user id",
-                remedy="It is not the log that the erasure was made in. Erase the person by name: `refold erase USER`.",
-            )
-        told = {"erased_at": one_row(conn, "SELECT clock_timestamp()::text")[0], "not_provable": [again.NOT_SEARCHED]}
-        return erasures.move(conn, begun, "archive", told)
+def _without_a_name(conn: psycopg.Connection, compiler: Compiler, erasure: Erasure) -> Erasure:
+    """Do what an erasure can do to the log and metrics, when no event says any more who the person is."""
+    _insist_on_none_left(conn, erasure)
+    evidence = erasure.evidence
+    slices = rebase(conn, compiler, erasure) if purged.PLACE in evidence.get("before", {}) else []
+    told = {
+        **{name: one for name, one in evidence.items() if name not in IN_THE_MIDDLE},
+        "slices": slices,
+        "resealed": slices,
+        "erased_at": one_row(conn, "SELECT clock_timestamp()::text")[0],
+        "not_provable": [again.NOT_SEARCHED],
+    }
+    return erasures.move(conn, erasure, "archive", told)

@@ -107,3 +107,19 @@ def rename(conn: psycopg.Connection, ids: Mapping[str, str]) -> None:
             " FROM unnest(%s::text[], %s::text[]) AS u (old, new) WHERE t.event_id = u.old".encode(),
             (list(ids), list(ids.values())),
         )
+
+
+def silence(conn: psycopg.Connection, positions: Sequence[int], ids: Sequence[str]) -> None:
+    """Let whatever comes under the ids of purged events be a duplicate, in the ledger and in the cold one.
+
+    Args:
+        conn: acts as refold_owner; the caller's transaction.
+        positions: where the events stood.
+        ids: their ids.
+    """
+    # As whoever moves ids to the cold ledger does, before any of these ids.
+    conn.execute("LOCK TABLE refold.cold_ids IN SHARE ROW EXCLUSIVE MODE")
+    conn.execute("SET LOCAL refold.restoring = on")
+    conn.execute(f"UPDATE refold.event_ids SET digest = 0 WHERE {Mine(positions).condition}".encode())
+    conn.execute("SELECT refold.silence_ids(%s)", (list(ids),))
+    conn.execute("SET LOCAL refold.restoring = off")

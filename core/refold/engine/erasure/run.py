@@ -41,6 +41,8 @@ from refold.store.schema.settings import read_settings
 
 Progress = Callable[[str], None]
 """Called with the name of every step."""
+IN_THE_MIDDLE = ("token", "repairs", "left")
+"""Evidence that an erasure needs until its part on the log is done."""
 PORTION = 2_000
 """Most events that are changed in one transaction."""
 
@@ -214,7 +216,7 @@ def _begun(conn: psycopg.Connection, person: Person, mode: Mode, keeps: Sequence
     (floor,) = one_row(conn, "SELECT refold.log_floor()")
     cold = purged.search(conn, person)
     if cold:
-        _owned_store(conn)
+        owned_store(conn)
     before = counts(conn, person) | ({purged.PLACE: len(cold)} if cold else {})
     try:
         with conn.transaction():
@@ -261,11 +263,11 @@ def _purged(conn: psycopg.Connection, compiler: Compiler, erasure: Erasure, pers
     """Change what the archive alone has, and what was computed from it."""
     if purged.PLACE not in erasure.evidence.get("before", {}) or purged.PLACE in erasure.evidence.get("left", {}):
         return erasure
-    if "token" not in erasure.evidence:
+    if "repairs" not in erasure.evidence:
         # The same in all files, and in the log: it goes from here with the last of the events.
         (last,) = one_row(conn, "SELECT coalesce(max(repair_id), 0) FROM refold.repairs")
         erasure = erasures.move(conn, erasure, "log", {**erasure.evidence, "token": token, "repairs": last})
-    store, location = _owned_store(conn)
+    store, location = owned_store(conn)
     with leased(conn, store, location) as writer:
         letters = purged_files.rewrite(conn, store, writer, erasure, token)
     slices = purged_files.rebase(conn, compiler, erasure)
@@ -286,7 +288,7 @@ def _purged(conn: psycopg.Connection, compiler: Compiler, erasure: Erasure, pers
         return erasures.move(conn, erasure, "log", told)
 
 
-def _owned_store(conn: psycopg.Connection) -> tuple[Store, str]:
+def owned_store(conn: psycopg.Connection) -> tuple[Store, str]:
     """Return the archive's store, and its address.
 
     Raises:
@@ -331,7 +333,7 @@ def _last(conn: psycopg.Connection, erasure: Erasure, person: Person, evidence: 
     failpoint("erasure_places")
     after = counts(conn, person) | evidence.get("left", {})
     told = {
-        **{name: one for name, one in evidence.items() if name not in ("token", "repairs", "left")},
+        **{name: one for name, one in evidence.items() if name not in IN_THE_MIDDLE},
         "cleaned": cleaned,
         "erased_at": one_row(conn, "SELECT clock_timestamp()::text")[0],
         "after": {table: after.get(table, 0) for table in {**evidence.get("before", {}), **after}},

@@ -8,7 +8,7 @@ healed, the audit of the build heals, which comes after this one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -26,13 +26,13 @@ from refold.engine.reconcile.scope import WHOLE, within
 from refold.errors import BuildError
 from refold.model.stream.cursor import EMPTY, Read
 from refold.model.stream.parameters import read_parameters
-from refold.model.stream.slices import POSITION_BITS, Range, whole
+from refold.model.stream.slices import POSITION_BITS, Range, runs, whole
 from refold.model.upkeep.checksums import actual
 from refold.model.upkeep.statements import Base, Relation
 from refold.postgres.failpoints import failpoint
 from refold.postgres.session import plan_freely
 from refold.store import bases, incidents
-from refold.store.builds.build import EVENT_GRAIN, Build, live_builds, lock
+from refold.store.builds.build import EVENT_GRAIN, Build, based, lock
 from refold.store.builds.checksums import Side, correct, disagreements, keep
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import excluded_event_ids
@@ -67,8 +67,8 @@ def reconcile_archived(
     """
     report = ReconcileReport()
     with closing(Sources()) as sources:
-        for build in live_builds(conn):
-            if build.upstream_id is not None or not build.based or (names and build.projection not in names):
+        for build in based(conn):
+            if names and build.projection not in names:
                 continue
             purged(conn)
             one = _Audit(conn, compiler, sources, build, dry_run, by, progress)
@@ -76,6 +76,34 @@ def reconcile_archived(
             report.add(found)
             report.audited.append(build.projection)
     return report
+
+
+def follow_archive(conn: psycopg.Connection, compiler: Compiler, slices: Iterable[int], *, by: str) -> None:
+    """Heal what stands for purged events of which the archive has other files now.
+
+    What depends on that, an audit heals, which must come after this.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        compiler: makes the SQL of builds, with the code of transforms.
+        slices: slices of the log whose purged events have changed.
+        by: name of the program, for incidents.
+
+    Raises:
+        Unreadable: the archive does not have purged events as it was proved to.
+        BuildError: a build cannot be healed.
+    """
+    reconcile_archived(conn, compiler, by=by)
+    part = runs(slices)
+    for build in based(conn):
+        if build.upkeep in EVENT_GRAIN:
+            with conn.transaction():
+                # All rows agree with the archive. Checksums of a slice that a border of segments cuts, nobody else
+                # corrects: a part of it alone does not tell them.
+                locked = lock(conn, build.build_id, wait=True)
+                if locked is not None:
+                    relations = compiler.of(conn, locked).statements.relations
+                    correct(conn, build.build_id, disagreements(conn, build.build_id, relations, part))
 
 
 class _Audit:
@@ -237,7 +265,12 @@ class _Audit:
             incidents.detect(self.conn, "drift", self.build.projection, by=self.by, evidence=evidence)
 
     def _resolve(self) -> None:
-        if self.heals and self.report.drift:
+        of_file = [
+            one
+            for one in incidents.open_incidents(self.conn, "drift", subject=self.build.projection)
+            if one.evidence.get("file")
+        ]
+        if self.heals and (self.report.drift or of_file):
             incidents.resolve(self.conn, "drift", self.build.projection, by=self.by, outcome=outcome(self.report))
 
 

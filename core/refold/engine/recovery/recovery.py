@@ -16,11 +16,13 @@ import psycopg
 from psycopg import sql
 
 from refold.engine.archive.advance import Advanced, advance
+from refold.engine.archive.failures import StoreFailed
 from refold.engine.archive.ledger import rebuild
 from refold.engine.deployment.deploy import one_at_a_time
 from refold.engine.erasure import restored as erasure
 from refold.engine.publish.switch import drop_superseded
 from refold.engine.publish.views import drop_view, switch_view
+from refold.engine.reconcile.archived import follow_archive
 from refold.engine.reconcile.audit import audit, parameters_of
 from refold.engine.reconcile.heal import heal
 from refold.engine.reconcile.result import ReconcileReport
@@ -34,7 +36,9 @@ from refold.engine.recovery.coordinates import (
 )
 from refold.engine.recovery.survey import Survey, insist_on_schema, survey
 from refold.errors import BuildError, RefoldError
+from refold.model.stream.slices import POSITION_BITS
 from refold.postgres.failpoints import failpoint
+from refold.postgres.rows import one_row
 from refold.postgres.session import plan_freely
 from refold.postgres.sqlstate import caused_by_event
 from refold.store import archives, sinks, totals
@@ -45,7 +49,7 @@ from refold.store.builds.checksums import take
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import described
 from refold.store.builds.first_load import start_over, tables_of
-from refold.store.incidents import detect, resolve
+from refold.store.incidents import detect, open_incidents, resolve
 from refold.store.log.damage import look_again
 from refold.store.log.guards import require_owner
 from refold.store.log.integrity import LogDamaged
@@ -187,6 +191,8 @@ def _recover(conn: psycopg.Connection, projections: Path | None, progress: Calla
             progress(f"rewriting the coordinates of {build.table_name}")
             rewrite_build(conn, build)
             failpoint("recover_build")
+    progress("healing what stands for purged events")
+    _follow(conn, compiler, result)
     _audit(conn, compiler, result, progress)
     failpoint("recover_proved")
     result.seconds = time.perf_counter() - started
@@ -199,13 +205,30 @@ def _recover(conn: psycopg.Connection, projections: Path | None, progress: Calla
     return result
 
 
+def _follow(conn: psycopg.Connection, compiler: Compiler, result: RecoveryReport) -> None:
+    """Heal what stands for purged events if other files have them now, as this or a killed recovery found."""
+    if not any(one.evidence.get("file") for one in open_incidents(conn, "drift")):
+        return
+    (floor,) = one_row(conn, "SELECT refold.log_floor()")
+    try:
+        follow_archive(conn, compiler, range((floor - 1 >> POSITION_BITS) + 1), by=BY)
+    except (StoreFailed, BuildError) as error:
+        result.manifest.failed = str(error)
+
+
 def _erase_again(conn: psycopg.Connection, projections: Path | None, result: RecoveryReport) -> None:
     """Do the erasures of the archive's store again that the backup does not have; the recovery itself is done."""
+    failed: list[str] = []
     try:
         for content in erasure.recorded(conn):
-            result.erased += len(erasure.apply(conn, Compiler(projections), content))
+            try:
+                result.erased += len(erasure.apply(conn, Compiler(projections), content))
+            except RefoldError as error:
+                failed.append(str(error))
     except RefoldError as error:
-        result.not_erased = str(error)
+        failed.append(str(error))
+    # Many fail for the same reason.
+    result.not_erased = "; ".join(dict.fromkeys(failed)) or None
 
 
 def _rehash_cold(conn: psycopg.Connection) -> int:

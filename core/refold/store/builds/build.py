@@ -114,6 +114,11 @@ def kept(conn: psycopg.Connection) -> list[Build]:
     return find(conn, "b.state IN ('building', 'live')")
 
 
+def based(conn: psycopg.Connection) -> list[Build]:
+    """Return the live builds that count purged events, or have rows of them."""
+    return [one for one in live_builds(conn) if one.upstream_id is None and one.based]
+
+
 def live_builds(conn: psycopg.Connection) -> list[Build]:
     """The builds that analysts see, one of each metric."""
     return find(conn, "b.state = 'live'")

@@ -9,7 +9,7 @@ that has *ended*, and beyond it there may be writers.)
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import psycopg
@@ -117,6 +117,23 @@ def seal(conn: psycopg.Connection, *, seconds: float = SECONDS) -> list[int]:
         if time.monotonic() >= until:
             break
     return sealed
+
+
+def move(conn: psycopg.Connection, before: Mapping[int, SliceChecksum], after: Mapping[int, SliceChecksum]) -> None:
+    """Change sealed checksums by the difference of what some events were and are, as they are changed.
+
+    Args:
+        conn: acts as refold_owner; the caller's transaction.
+        before: what the events were, by slice.
+        after: what they are.
+    """
+    none = SliceChecksum()
+    for number in before.keys() | after.keys():
+        change = after.get(number, none) - before.get(number, none)
+        conn.execute(
+            "UPDATE refold.sealed_slices SET events = events + %s, ids = ids + %s, hash = hash + %s WHERE slice = %s",
+            (change.events, change.ids, change.hash, number),
+        )
 
 
 def note(conn: psycopg.Connection) -> None:
