@@ -345,8 +345,8 @@ def test_a_backup_from_before_has_it_done_again(purged: Yard, server: ServerUnde
         )
         forget(backup, mode)
         whole(backup)
-        again_sent = [*of_zoe("s0"), *of_zoe("hot")]
-        assert [one.answer for one in append(admin, again_sent)] == ["duplicate"] * 8
+        other = SourceEvent(id="s0-1", user_id="u9", action="view", ts=MONDAY, metadata={})
+        assert [one.answer for one in append(admin, [other, *of_zoe("s1"), *of_zoe("hot")])] == ["duplicate"] * 9
     purged.admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
