@@ -91,6 +91,12 @@ def give_up(conn: psycopg.Connection, build_id: int, floor: int) -> bool:
     return gone.rowcount > 0
 
 
+def complete(conn: psycopg.Connection, build_id: int, floor: int) -> bool:
+    """Return whether a build that is not loaded has all that was purged."""
+    mark = find(conn, build_id)
+    return mark is not None and mark.folded >= min(mark.upto, floor)
+
+
 def moved(conn: psycopg.Connection, build_id: int, folded: int, events: int, ids: Decimal, hash_: Decimal) -> None:
     """Record that events were folded, in the transaction that has folded them."""
     conn.execute(

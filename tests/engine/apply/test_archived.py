@@ -17,12 +17,16 @@ import pytest
 from refold.engine.archive.sources import purged
 from refold.engine.deployment.deploy import deploy
 from refold.engine.deployment.run import Progress
+from refold.engine.reconcile.release import release
 from refold.engine.scrub.scrub import scrub
 from refold.errors import BuildError, DefinitionError
 from refold.model.projection.definition import load_directory
+from refold.postgres.rows import one_row
 from refold.service.worker.loop import Worker
+from refold.store.bases import complete
 from refold.store.builds.build import find
 from refold.store.builds.compiled import Compiler
+from refold.store.builds.dead_letters import letters
 from refold.store.builds.first_load import start_over
 from tests.engine.purge.conftest import PROJECT, Yard, yard  # noqa: F401
 from tests.support.law import wrong_metrics
@@ -182,6 +186,46 @@ def test_events_that_fail_become_dead_letters_with_their_event(purged_yard: Yard
     failing = purged_yard.admin.execute("SELECT event_id FROM everything WHERE event_id LIKE 'r0-1%'").fetchall()
     left_out = {name: [event_id for (event_id,) in failing] for name in ("by_user", "clicks", "tagged")}
     assert wrong_metrics(purged_yard.url, purged_yard.definitions, left_out, log="public.everything") == {}
+    purged_yard.look()
+
+
+def test_a_purged_event_is_not_released_into_a_load_that_has_passed_it(purged_yard: Yard, changed: Path) -> None:
+    (bad,) = one_row(purged_yard.admin, "SELECT min(event_id) FROM everything WHERE action <> 'noise' AND position < 9")
+    (bad,) = one_row(purged_yard.admin, "SELECT min(event_id) FROM everything WHERE action <> 'noise' AND position < 9")
+    for name in ("by_user.sql", "clicks.sql"):
+        text = (changed / name).read_text()
+        fails = f"1 / (1 - (event_id = '{bad}' AND NOT metadata ? 'mended')::int)"
+        (changed / name).write_text(text.replace("(metadata->>'n')::numeric", fails))
+
+    class Enough(Exception):
+        pass
+
+    def passed(name: str) -> bool:
+        build = purged_yard.build(name)
+        return (
+            build.state == "building" and not build.loaded and complete(purged_yard.worker, build.build_id, build.floor)
+        )
+
+    for name in ("by_user", "clicks"):
+
+        def stop(now: Progress, name: str = name) -> None:
+            if passed(name):
+                raise Enough
+
+        with pytest.raises(Enough):
+            deploy(purged_yard.worker, changed, load_directory(changed), stop)
+        [letter] = [one for one in letters(purged_yard.worker, waiting=True) if one.projection == name]
+        with pytest.raises(BuildError, match="is still being loaded"):
+            release(purged_yard.worker, Compiler(changed), letter)
+        assert passed(name)
+    make(purged_yard, changed)
+    for table in ("refold.dead_letters SET event = jsonb_set(event, '{metadata,mended}', '1')",
+                  "everything SET metadata = metadata || '{\"mended\": 1}'"):  # fmt: skip
+        purged_yard.admin.execute(f"UPDATE {table} WHERE event_id = '{bad}'".encode())
+    for letter in letters(purged_yard.worker, waiting=True):
+        assert release(purged_yard.worker, purged_yard.compiler, letter).answer == "released"
+    purged_yard.drain()
+    assert wrong(purged_yard) == {}
     purged_yard.look()
 
 

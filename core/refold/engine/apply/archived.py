@@ -52,8 +52,7 @@ def left(conn: psycopg.Connection, build: Build) -> FromArchive | None:
     if not build.based or build.upkeep in BY_KEY:
         return None
     mark = bases.find(conn, build.build_id)
-    settled = source_of(conn, build) is not None if mark is None else mark.folded >= min(mark.upto, build.floor)
-    if settled:
+    if source_of(conn, build) is not None if mark is None else bases.complete(conn, build.build_id, build.floor):
         return None
     total = sum(one.events or 0 for one in purged(conn) if one.lower_position < build.floor)
     return FromArchive(1 if mark is None else mark.folded, total)

@@ -175,6 +175,12 @@ def _reach(
     """
     build = by_id(conn, build.build_id)
     if not build.loaded:
+        if purged is not None and bases.complete(conn, build.build_id, build.floor):
+            # What has been loaded from the archive stays when a load starts over, without this event.
+            raise BuildError(
+                f"{build.table_name} is still being loaded, and its load has passed the purged events",
+                remedy="Try it again once the build is loaded: see `refold status`.",
+            )
         start_over(conn, build)
         return
     if not build.cursor.applied(key):
