@@ -191,7 +191,6 @@ def test_events_that_fail_become_dead_letters_with_their_event(purged_yard: Yard
 
 def test_a_purged_event_is_not_released_into_a_load_that_has_passed_it(purged_yard: Yard, changed: Path) -> None:
     (bad,) = one_row(purged_yard.admin, "SELECT min(event_id) FROM everything WHERE action <> 'noise' AND position < 9")
-    (bad,) = one_row(purged_yard.admin, "SELECT min(event_id) FROM everything WHERE action <> 'noise' AND position < 9")
     for name in ("by_user.sql", "clicks.sql"):
         text = (changed / name).read_text()
         fails = f"1 / (1 - (event_id = '{bad}' AND NOT metadata ? 'mended')::int)"
