@@ -415,6 +415,9 @@ SETTING_NOTES = {
     "keep_log": "Time since a segment was sealed, after which it leaves the log, once it is archived; null: it stays.",
     "anomaly_budget": "False alarms a week that the tests for anomalies may give, of all series together; 0: no tests.",
     "erasure_keeps": "Fields of an erased person's metadata that stay, besides those of `--keep`.",
+    "backups_kept": "Time for which backups of the database are kept; null: the proof of an erasure gives no date.",
+    "versions_kept": "Time for which the archive's bucket keeps former versions of objects, 0 if it keeps none; null:"
+    " the proof of an erasure gives no date.",
     "unknown_versions": "What is done with an event of a version without a contract, if its action has one: `accept`,"
     " `warn` or `reject`.",
 }

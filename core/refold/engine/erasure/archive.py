@@ -16,6 +16,7 @@ from refold.engine.archive import ownership, records
 from refold.engine.archive.failures import Missing, arrow
 from refold.engine.archive.object_store import RemoteStore, Store, open_store
 from refold.engine.archive.write import Archived, Writer, leased
+from refold.engine.erasure import not_provable
 from refold.errors import BuildError
 from refold.model.event.exact_json import document
 from refold.postgres.failpoints import failpoint
@@ -25,10 +26,6 @@ from refold.store.erasures import Erasure
 from refold.store.schema.settings import read_settings
 
 BY = "refold erase"
-VERSIONS = (
-    "refold cannot see whether the bucket keeps former versions of objects, or locks them. Then what was removed is"
-    " there, and its absence not provable, until the date on which the rules of the bucket remove these versions."
-)
 
 
 @dataclass(slots=True)
@@ -79,7 +76,7 @@ def rewrite(conn: psycopg.Connection, erasure: Erasure) -> Rewritten:
             for one in _lost(conn, store, erasure, {archive.location for archive in former})
         ]
     if former and isinstance(store, RemoteStore):
-        result.not_provable.append(VERSIONS)
+        result.not_provable += not_provable.versions(read_settings(conn))
     return result
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 
+from refold.engine.erasure import not_provable
 from refold.engine.erasure.again import export
 from refold.engine.erasure.archive import record
 from refold.model.erasure import Person
@@ -16,11 +17,7 @@ from refold.postgres.failpoints import failpoint
 from refold.postgres.rows import one_row
 from refold.store import erasures
 from refold.store.erasures import Erasure
-
-WAL = (
-    "Earlier versions of the rows are in the write-ahead log, on replicas until they have replayed it, and in every"
-    " base backup and dump from before, until these are removed. refold does not know when you remove them."
-)
+from refold.store.schema.settings import read_settings
 
 
 def count_in_builds(conn: psycopg.Connection, person: Person) -> dict[str, int]:
@@ -107,7 +104,7 @@ def proof_of(conn: psycopg.Connection, erasure: Erasure) -> dict[str, Any]:
         "vacuum": told.get("vacuum", {}),
         "receivers": _receivers(conn),
         "waits_for_receivers": told.get("waiting", {}),
-        "not_provable": [WAL, *told.get("not_provable", [])],
+        "not_provable": [not_provable.backups(read_settings(conn)), *told.get("not_provable", [])],
     }
     return proof | {"sha256": sha256_of(proof)}
 

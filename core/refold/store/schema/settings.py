@@ -51,6 +51,8 @@ class Settings:
         anomaly_budget: false alarms a week that the tests for anomalies may give, of all series together.
         unknown_versions: what happens to an event of a version without a contract, if its action has contracts.
         erasure_keeps: fields of an erased person's metadata that stay.
+        backups_kept: so long backups of the database are kept; None: refold does not know.
+        versions_kept: so long the archive's bucket keeps former versions of objects; None: refold does not know.
     """
 
     segment_size: int = 1_048_576
@@ -83,6 +85,8 @@ class Settings:
     anomaly_budget: float = 1.0
     unknown_versions: Literal["accept", "warn", "reject"] = "warn"
     erasure_keeps: list[str] = field(default_factory=list)
+    backups_kept: timedelta | None = None
+    versions_kept: timedelta | None = None
 
 
 _COLUMNS = ", ".join(one.name for one in fields(Settings))

@@ -1123,6 +1123,10 @@ settings = Table(
     Column("unknown_versions", Text, nullable=False, server_default=text("'warn'")),
     # Fields of an erased person's metadata that stay.
     Column("erasure_keeps", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+    # So long backups of the database are kept; NULL: refold does not know.
+    Column("backups_kept", Interval),
+    # So long the archive's bucket keeps former versions of objects; NULL: refold does not know.
+    Column("versions_kept", Interval),
     # What this server's hash functions made of some values when they hashed what is kept: see refold.hash_probe.
     Column("hash_probe", ARRAY(BigInteger)),
     CheckConstraint("singleton", "singleton"),
@@ -1144,6 +1148,7 @@ settings = Table(
     CheckConstraint("trace_days > 0", "trace_days"),
     CheckConstraint("archive_after >= 0", "archive_after"),
     CheckConstraint("keep_log >= '0 s'::interval", "keep_log"),
+    CheckConstraint("least(backups_kept, versions_kept) >= '0 s'::interval", "kept"),
     CheckConstraint("cold_buckets BETWEEN 16 AND 16777216 AND cold_buckets & (cold_buckets - 1) = 0", "cold_buckets"),
     CheckConstraint("unknown_versions IN ('accept', 'warn', 'reject')", "unknown_versions"),
     comment="One row: the cluster that the cursors belong to, the size of segments, and all limits.",
