@@ -238,7 +238,7 @@ def test_what_a_person_has_corrected_since_it_was_copied(log: Connection, worker
     chill_step(worker)
     with log.transaction():
         log.execute("SET LOCAL refold.restoring = on")
-        log.execute("UPDATE refold.event_ids SET digest = refold.digest('u', 'other', '2026-03-02', '{}', 1)"
+        log.execute("UPDATE refold.event_ids SET digest = refold.digest('u', 'other', '2026-03-02Z', '{}', 1)"
                     " WHERE event_id = 'old5'")  # fmt: skip
     assert [chill_step(worker) for _ in range(3)] == [199, 1, None]
     corrected = {"id": "old5", "user_id": "u", "action": "other", "ts": "2026-03-02T00:00:00Z"}
