@@ -145,6 +145,26 @@ def test_the_other_build_is_not_touched(scratch: Scratch, connect: Connect) -> N
     assert plan.count("One-Time Filter") == 2
 
 
+def test_an_ordered_part_is_read_by_the_index(scratch: Scratch, connect: Connect) -> None:
+    """As from the plain view: the planner sees the tables behind the choice."""
+    rows = "SELECT event_id AS candidate, max(action) AS candidate_ FROM events WHERE {} GROUP BY event_id"
+    scratch.append(40)
+    scratch.deploy(listed=rows.format("true"))
+    scratch.deploy(live=False, listed=rows.format("event_id <> 'e0'"))
+    start(scratch.worker, Compiler(scratch.folder), "listed", steps=[0, 100])
+    conn = connect(autocommit=True)
+    conn.execute("SET enable_sort = off; SET enable_seqscan = off")
+    query = "SELECT * FROM metrics.listed ORDER BY candidate LIMIT 1"
+    plan = [str(row[0]) for row in conn.execute(f"EXPLAIN {query}".encode()).fetchall()]
+    assert not any("Sort  (" in one or "Subquery" in one for one in plan), "\n".join(plan)
+    assert sum("One-Time Filter" in one for one in plan) == 2
+    found = []
+    for choice in ("off", "on"):
+        conn.execute("SELECT set_config('refold.canary', %s, false)", (choice,))
+        found.append(conn.execute(query.encode()).fetchone())
+    assert found == [("e0", "a"), ("e1", "a")]
+
+
 def test_only_the_same_columns_are_exposed(scratch: Scratch, connect: Connect) -> None:
     scratch.append(40)
     scratch.deploy(counts=COUNTS.format("true"))
