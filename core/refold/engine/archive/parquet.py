@@ -6,6 +6,7 @@ row group holds whole slices, or a part of one if its events are large: so memor
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -282,7 +283,7 @@ class Rows:
         with self._reading():
             for batch in self._parquet.iter_batches(16_384, row_groups=[group]):
                 sink = pa.BufferOutputStream()
-                csv.write_csv(batch, sink, csv.WriteOptions(include_header=False))
+                csv.write_csv(_with_texts(batch), sink, csv.WriteOptions(include_header=False))
                 yield sink.getvalue().to_pybytes()
 
     @contextmanager
@@ -292,3 +293,35 @@ class Rows:
             yield
         except (OSError, ValueError) as error:
             raise Differs(f"{self._where} cannot be read: {str(error).splitlines()[0][:200]}") from error
+
+
+def _with_texts(batch: Any) -> Any:
+    """Return rows with times as text: pyarrow needs four fifths of the time of a file to format them."""
+    pa = arrow()
+    for at, field in enumerate(batch.schema):
+        if pa.types.is_timestamp(field.type):
+            batch = batch.set_column(at, field.name, _texts(batch.column(at)))
+    return batch
+
+
+def _texts(times: Any) -> Any:
+    """Return times (UTC, microseconds) as text in ISO 8601, each put together from its day, second and microseconds."""
+    pa, compute = arrow(), arrow("pyarrow.compute")
+    days = compute.floor_temporal(times, unit="day").cast(pa.date32())
+    rest = compute.subtract(times.cast(pa.int64()), compute.multiply(days.cast(pa.int32()).cast(pa.int64()), _DAY_US))
+    seconds = compute.divide(rest, 1_000_000)
+    fraction = compute.subtract(rest, compute.multiply(seconds, 1_000_000)).cast(pa.string())
+    # A file has few days.
+    known = days.dictionary_encode()
+    texts = known.dictionary.cast(pa.string()).take(known.indices), _seconds().take(seconds)
+    fraction = compute.binary_join_element_wise(compute.utf8_lpad(fraction, 6, "0"), "Z", "")
+    return compute.binary_join_element_wise(compute.binary_join_element_wise(*texts, " "), fraction, ".")
+
+
+_DAY_US = 86_400_000_000
+
+
+@functools.cache
+def _seconds() -> Any:
+    """Return the seconds of a day as text."""
+    return arrow().array([f"{one // 3600:02}:{one // 60 % 60:02}:{one % 60:02}" for one in range(86_400)])
