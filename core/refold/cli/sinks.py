@@ -23,7 +23,8 @@ from refold.store import sinks as store
 from refold.store import undelivered as letters
 
 sinks = CommandGroup(
-    no_args_is_help=True, help="List, pause, resume, replay, test and drop sinks, which deliver metrics to receivers."
+    no_args_is_help=True,
+    help="List, pause, resume, replay, skip, test and drop sinks, which deliver metrics to receivers.",
 )
 app.add_typer(sinks, name="sinks", rich_help_panel=DATA)
 

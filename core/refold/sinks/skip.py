@@ -35,6 +35,7 @@ from refold.sinks import stream
 from refold.store import outbox, sinks, undelivered
 from refold.store.builds.build import Build, find, lock
 from refold.store.builds.compiled import stream_of
+from refold.store.log.integrity import missing
 from refold.store.sinks import Fenced, Sink
 
 TRIES = 5
@@ -281,17 +282,16 @@ def _released(conn: psycopg.Connection, sink: Sink, found: Skip) -> tuple[str, .
     dropped = [at for number in found.refused if (at := refused.get(number)) is not None]
     before, after = found.cursor.done.xmin, found.moved.done.xmin
     rows = conn.execute(
-        "SELECT g.segment::text, a.lower_position, a.upper_position, coalesce(a.upto::text::bigint, 0)"
-        " FROM refold.archives AS a JOIN refold.segments AS g USING (lower_position)"
-        " WHERE a.state = 'verified' ORDER BY a.lower_position"
+        "SELECT lower_position, upper_position, coalesce(upto::text::bigint, 0) FROM refold.archives"
+        " WHERE state = 'verified' ORDER BY lower_position"
     ).fetchall()
 
     def any_in(positions: list[int], lower: int, upper: int) -> bool:
         return any(lower <= at < upper for at in positions)
 
     return tuple(
-        str(name)
-        for name, lower, upper, upto in rows
+        missing(lower)
+        for lower, upper, upto in rows
         if (upto >= before or any_in(dropped, lower, upper)) and upto < after and not any_in(kept, lower, upper)
     )
 
