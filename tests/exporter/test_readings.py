@@ -375,7 +375,6 @@ FROM generate_series(0, %(purged)s::bigint + %(live)s - 1) AS n
 """
 
 
-@pytest.mark.slow
 def test_an_archive_of_many_segments_costs_few_pages(server: ServerUnderTest, tmp_path: Path) -> None:
     """However many segments were purged, and however many wait."""
     purged, live_ = 5_000, WAITING + 50
