@@ -364,30 +364,33 @@ def test_a_segment_counts_once_the_one_before_it_does(yard: Yard) -> None:  # no
 MANY_SEGMENTS = """
 INSERT INTO refold.archives (lower_position, upper_position, generation, state, location, bytes, sha256, events, upto,
                              ids, hash, written_at, proved_at, verified_at, purged_at)
-SELECT greatest(n << 14, 1), (n + 1) << 14, 1, 'purged', 'log/of/this/database/' || n, 1000, sha256('x'), 9, '7', 1, 1,
-       now(), now(), now(), now()
-FROM generate_series(0, %(purged)s::bigint - 1) AS n;
+SELECT greatest(n << 14, 1), (n + 1) << 14, 1, CASE WHEN n < %(purged)s::bigint THEN 'purged' ELSE 'verified' END,
+       'log/of/this/database/' || n, 1000, sha256('x'), 9, '7', 1, 1, now(), now(), now(),
+       CASE WHEN n < %(purged)s::bigint THEN now() END
+FROM generate_series(0, %(archived)s::bigint - 1) AS n;
 INSERT INTO refold.cold_ranges (lower_position, upper_position, copied_at, ids, released_to)
-SELECT a.lower_position, a.upper_position, now(), 9, a.upper_position FROM refold.archives AS a;
+SELECT a.lower_position, a.upper_position, now(), 9, a.upper_position FROM refold.archives AS a
+WHERE a.state = 'purged';
 INSERT INTO refold.sealed_slices (slice, passed, sealed_at, events, upto, ids, hash)
 SELECT n, '7', now() - interval '1 hour', 0, '7', 0, 0
-FROM generate_series(0, %(purged)s::bigint + %(live)s - 1) AS n
+FROM generate_series(0, %(archived)s::bigint + %(live)s - 1) AS n
 """
 
 
+@pytest.mark.slow
 def test_an_archive_of_many_segments_costs_few_pages(server: ServerUnderTest, tmp_path: Path) -> None:
-    """However many segments were purged, and however many wait."""
-    purged, live_ = 5_000, WAITING + 50
+    """However many segments were purged or archived, and however many wait."""
+    purged, archived, live_ = 10_000, 20_000, WAITING + 50
     (tmp_path / "n.sql").write_text("SELECT action, count(*) AS n FROM events GROUP BY action")
     with database(server, segment_size=16_384, segments=2, folder=tmp_path) as url:
         with psycopg.connect(url, autocommit=True) as admin:
             for (segment,) in admin.execute("SELECT segment::text FROM refold.segments").fetchall():
                 admin.execute(f"DROP TABLE {segment}".encode())
             for statement in MANY_SEGMENTS.split(";"):
-                admin.execute(statement.encode(), {"purged": purged, "live": live_})
+                admin.execute(statement.encode(), {"purged": purged, "archived": archived, "live": live_})
             with admin.transaction():
                 admin.execute("SET LOCAL ROLE refold_owner")
-                for number in range(purged, purged + live_):
+                for number in range(archived, archived + live_):
                     admin.execute("SELECT refold.create_segment(%s, %s)", (number << 14, (number + 1) << 14))
             admin.execute("UPDATE refold.settings SET archive = '/nowhere'")
         with worker_connection(url) as worker:
@@ -399,10 +402,10 @@ def test_an_archive_of_many_segments_costs_few_pages(server: ServerUnderTest, tm
                 assert max(plan.buffers for plan in plans) <= MOST
         found, pages = costs(url)
         assert totals_of_archive(found) == {
-            "archived_segments": purged, "archived_events": 9 * purged, "archived_bytes": 1_000 * purged,
+            "archived_segments": archived, "archived_events": 9 * archived, "archived_bytes": 1_000 * archived,
             "purged_segments": purged, "purged_events": 9 * purged, "cold_ids": 9 * purged,
         }  # fmt: skip
-        assert (found.archive.first, found.archive.sealed) == (purged << 14, (purged + live_) << 14)
+        assert (found.archive.first, found.archive.sealed) == (purged << 14, (archived + live_) << 14)
         assert found.archive.waiting == WAITING
         assert found.archive.oldest_s is not None and 3_600 <= found.archive.oldest_s < 7_200
         assert {query: cost for query, cost in pages.items() if cost > MOST} == {}

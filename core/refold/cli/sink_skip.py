@@ -100,7 +100,7 @@ def _ask(found: Skip) -> None:
     if not sys.stdin.isatty():
         raise InputError(
             f"{_rows(found)} would never be delivered, and stdin is not a terminal",
-            remedy=f"Look at them with `refold sinks skip {found.sink} --dry-run`, then add --yes.",
+            remedy="Look at them with --dry-run, then add --yes.",
         )
     if not typer.confirm(f"Let {_rows(found)} of {found.sink} go?", err=True):
         raise typer.Exit(1)

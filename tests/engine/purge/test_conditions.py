@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ from refold.engine.deployment.drop import drop
 from refold.engine.publish.switch import drop_retired
 from refold.engine.purge.conditions import Obstacle, obstacles
 from refold.engine.purge.purge import Purged
-from refold.errors import BuildError
+from refold.errors import BuildError, InputError
 from refold.model.projection.definition import load_directory
-from refold.model.sink.state import paused, resumed
+from refold.model.sink.state import collapsed, paused, resumed
 from refold.postgres.locks import alone
 from refold.postgres.rows import one_row
 from refold.sinks.skip import look, skip
@@ -198,12 +199,22 @@ def test_a_sink_that_has_not_delivered_all(yard: Yard, monkeypatch: pytest.Monke
             " rows of it"
         ]
         assert f"`refold sinks skip crm --to {ENDS[1]}`" in obstacle(yard).remedy
+        with yard.worker.transaction(force_rollback=True):
+            sinks.step(yard.worker, sink.sink_id, lambda now, at: collapsed(now))
+            first = archives.find(yard.worker, "a.state = 'verified'")[0]
+            (found,) = [one for one in obstacles(yard.worker, *ENDS[:2], first.segment) if "sink" in one.reason]
+            assert "`refold sinks undelivered crm --drop" in found.remedy and "skip" not in found.remedy
         seen = look(yard.worker, sink, ENDS[1])
         assert seen.segments == (f"refold.events_{ENDS[0]:015}",) and seen.refused and not seen.rows
         skip(yard.worker, sink, seen, "the test")
         assert len(yard.purge().segments) == 1
         skip(yard.worker, sink, look(yard.worker, sink, None), "the test")
         assert len(yard.purge().segments) == 1
+        for to in (1, ENDS[2] - 1):
+            with pytest.raises(InputError, match=f"whose positions go from {ENDS[2]:,} to"):
+                look(yard.worker, sink, to)
+        with pytest.raises(InputError, match=f"the log begins at position {ENDS[2]:,}"):
+            look(yard.worker, sink, datetime(2020, 1, 1, tzinfo=UTC))
     assert yard.wrong() == {}
 
 

@@ -226,6 +226,7 @@ def _of_totals(conn: psycopg.Connection, archive: Archive) -> Iterator[Obstacle]
 class _Behind:
     name: str
     paused: bool
+    placed: bool
     waiting: int
 
 
@@ -234,7 +235,8 @@ def _of_sinks(conn: psycopg.Connection, archive: Archive) -> Iterator[Obstacle]:
     with conn.cursor(row_factory=class_row(_Behind)) as cursor:
         rows = cursor.execute(
             f"""
-            SELECT k.name, n.condition = 'paused' AS paused, w.waiting
+            SELECT k.name, n.condition = 'paused' AS paused, n.build_id IS NOT NULL AND n.done IS NOT NULL AS placed,
+                   w.waiting
             FROM refold.sinks AS k
             JOIN refold.sinks_now AS n USING (sink_id)
             JOIN refold.archives AS a ON a.lower_position = %(lower)s AND a.generation = %(generation)s
@@ -243,6 +245,7 @@ def _of_sinks(conn: psycopg.Connection, archive: Archive) -> Iterator[Obstacle]:
                 WHERE u.sink_id = k.sink_id AND u.position >= a.lower_position AND u.position < a.upper_position
             ) AS w
             WHERE k.grain = 'events'
+              -- A sink that compares slices has no place in its stream.
               AND (w.waiting > 0 OR n.build_id IS NOT NULL AND n.done IS NOT NULL
                    AND a.upto >= pg_snapshot_xmin(n.done::pg_snapshot))
             ORDER BY k.name
@@ -252,6 +255,8 @@ def _of_sinks(conn: psycopg.Connection, archive: Archive) -> Iterator[Obstacle]:
     for one in rows:
         let_go = f"`refold sinks skip {one.name} --to {archive.upper_position}`"
         if one.waiting:
+            if not one.placed:
+                let_go = f"`refold sinks undelivered {one.name} --drop --reason TEXT`"
             yield Obstacle(
                 f"sink {one.name}: its receiver refuses {counted(one.waiting, 'row')} of it",
                 f"`refold sinks undelivered {one.name}` shows them, and --retry delivers them; {let_go} lets them go.",
