@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -262,6 +263,23 @@ def test_a_table_gets_what_was_let_go_when_slices_are_compared(
     assert len(target.execute(ids).fetchall()) == 9
 
 
+def test_a_table_that_has_not_begun(scratch: Scratch, target: Connection, admin: Connection) -> None:
+    scratch.deploy(facts=FACTS)
+    scratch.append(3)
+    scratch.drain()
+    deploy_sink(scratch.worker, "copy", of_events(to_postgres("facts", url_of(scratch, target))))
+    assert let_go(scratch, None).rows == 3
+    for slice_ in (1, 2):
+        admin.execute("SELECT setval('refold.events_position', %s, false)", (slice_ << POSITION_BITS,))
+        scratch.append(3)
+        scratch.drain()
+        for _ in range(3):
+            deliver(scratch.worker, scratch.folder, "copy")
+            run_duty(scratch.worker, Compiler(scratch.folder))
+    rows = target.execute("SELECT event_id FROM copy ORDER BY 1").fetchall()
+    assert [one for (one,) in rows] == [f"e{at}" for at in range(3, 9)]
+
+
 def test_sinks_without_a_place_in_a_stream(scratch: Scratch, target: Connection) -> None:
     scratch.deploy(facts=FACTS)
     rows = deploy_sink(scratch.worker, "rows", to_postgres("facts", url_of(scratch, target), "other"))
@@ -367,11 +385,13 @@ def test_beside_a_process_that_delivers(scratch: Scratch, receiver: Hook) -> Non
     assert gone < number
 
 
-def command(scratch: Scratch, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def command(
+    scratch: Scratch, *options: str, stdin: int = subprocess.DEVNULL, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "refold", "sinks", "skip", "copy", *options],
         env=os.environ | {"REFOLD_DATABASE_URL": scratch.url} | environment,
-        capture_output=True, text=True, timeout=120, check=False,
+        stdin=stdin, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 
@@ -414,6 +434,17 @@ def test_the_command(waiting: Scratch) -> None:
     assert "copy: nothing waits before the end of its stream" in again_.stdout
     actions = waiting.worker.execute("SELECT command, arguments, outcome FROM refold.actions").fetchall()
     assert actions == [("sinks skip", {"name": "copy", "to": "now", "reason": "gone"}, "6 rows let go")]
+
+
+@pytest.mark.parametrize(("answer", "rows", "status"), [(b"n\n", 6, 1), (b"y\n", 0, 0)])
+def test_it_asks_on_a_terminal(waiting: Scratch, answer: bytes, rows: int, status: int) -> None:
+    near, far = pty.openpty()
+    os.write(near, answer)
+    done = command(waiting, "--to", "now", "--reason", "gone", stdin=far)
+    os.close(far)
+    os.close(near)
+    assert done.returncode == status and "Let 6 rows of copy go?" in done.stderr, done.stderr
+    assert look(waiting.worker, sinks.known(waiting.worker, "copy"), None).rows == rows
 
 
 @pytest.mark.parametrize("role", ["refold_observer", "refold_inspector", "refold_producer", "refold_analyst"])

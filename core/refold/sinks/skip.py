@@ -215,7 +215,8 @@ def _let_go(conn: psycopg.Connection, sink: Sink, found: Skip, reason: str) -> b
     if keys:
         outbox.send(conn, sink.sink_id, ["event_id"], _given(keys))
     failpoint("skip_moved")
-    sinks.doubt(conn, sink.sink_id, found.slices)
+    if state.following:
+        sinks.doubt(conn, sink.sink_id, found.slices)
     undelivered.drop_some(conn, found.refused, reason)
     return True
 
