@@ -7,6 +7,7 @@ happened but that the lease has yet to end.
 
 A cursor knows transactions, not positions. So it moves over every transaction that wrote before the position, and those
 of its rows that lie behind the position are named by messages, as rows are that a heal changes: these are delivered.
+Rows before the position that messages name already are let go with the others.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class Skip:
         build_id: the build whose rows it delivers.
         cursor: what it has delivered.
         gone: the transactions that it passes over.
+        named: the keys of those rows among them that messages name, behind the sink's cursor.
         others: rows of these transactions that it delivers nevertheless: slice, key and coordinates.
         slices: the slices of the rows that it lets go.
     """
@@ -86,6 +88,7 @@ class Skip:
     build_id: int
     cursor: Cursor
     gone: Snapshot
+    named: frozenset[str] = frozenset()
     others: tuple[tuple[int, str, Key], ...] = ()
     slices: tuple[int, ...] = ()
 
@@ -206,10 +209,12 @@ def _let_go(conn: psycopg.Connection, sink: Sink, found: Skip, reason: str) -> b
         raise _switched(sink)
     if state.cursor != found.cursor:
         return False
-    # Messages name rows before the cursor. Those that it passes over now came by no page, and none names them.
+    # Messages name rows behind the cursor. Those that it passes over now came by no page, and no message names them.
     waits = outbox.read(conn, sink.sink_id, state.passed, ["event_id"], outbox.EVERY)
     kept = stream.passed(conn, build, found.cursor, waits.keys) if waits.messages else []
-    keys = {key: slice_ for slice_, key in kept} | {key: slice_ for slice_, key, _ in found.others}
+    keys = {key: slice_ for slice_, key in kept if key not in found.named} | {
+        key: slice_ for slice_, key, _ in found.others
+    }
     sinks.add(conn, steps.skipped(state, found.moved))
     outbox.delete(conn, sink.sink_id, waits.messages)
     if keys:
@@ -246,6 +251,7 @@ def _counted(conn: psycopg.Connection, sink: Sink, position: int | None, gone: S
             "gone": str(gone),
             "at": position,
         }
+        named = _in_messages(conn, sink, state, build, position)
         number, first, last, slices = one_row(
             conn,
             (
@@ -266,14 +272,38 @@ def _counted(conn: psycopg.Connection, sink: Sink, position: int | None, gone: S
             for number, at in undelivered.positions(conn, sink.sink_id).items()
             if position is None or at is None or at < position
         }
+        ends = [at for at in (first, last) if at is not None] + [at.position for _, at in named.values()]
         found = Skip(
-            sink.name, position, int(number),
-            None if first is None else Row(first), None if last is None else Row(last),
-            tuple(refused), (), build.build_id, state.cursor, gone,
-            tuple((int(slice_), key, Key(*at)) for slice_, key, *at in others), tuple(slices or ()),
-        )  # fmt: skip
+            sink.name,
+            position,
+            int(number) + len(named),
+            Row(min(ends)) if ends else None,
+            Row(max(ends)) if ends else None,
+            tuple(refused),
+            (),
+            build.build_id,
+            state.cursor,
+            gone,
+            frozenset(named),
+            tuple((int(slice_), key, Key(*at)) for slice_, key, *at in others),
+            tuple({*(slices or ()), *(slice_ for slice_, _ in named.values())}),
+        )
         found = replace(found, segments=_released(conn, sink, found))
     return replace(found, first=_named(conn, found.first), last=_named(conn, found.last))
+
+
+def _in_messages(
+    conn: psycopg.Connection, sink: Sink, state: steps.SinkState, build: Build, position: int | None
+) -> dict[str, tuple[int, Key]]:
+    """Return the rows before a position that messages name and the cursor has passed, by key: slice and coordinates."""
+    assert state.cursor is not None
+    waits = outbox.read(conn, sink.sink_id, state.passed, ["event_id"], outbox.EVERY)
+    at = stream.coordinates(conn, build, [key for _, key in waits.keys]) if waits.messages else {}
+    return {
+        key: (slice_, at[key])
+        for slice_, key in waits.keys
+        if key in at and state.cursor.applied(at[key]) and (position is None or at[key].position < position)
+    }
 
 
 def _released(conn: psycopg.Connection, sink: Sink, found: Skip) -> tuple[str, ...]:
