@@ -63,6 +63,8 @@ THRESHOLDS = {
     "RefoldSinkFails": ("> 0", "> 10"),
     "RefoldSinkStopped": ("< 1", "< 0"),
     "RefoldSinkUndelivered": ("> 0", "> 10"),
+    "RefoldArchiveFails": ("> 0", "> 10"),
+    "RefoldArchiveLate": ("> 21600", "> 216000"),
     "RefoldAbsent": ("== 1", ">= 0"),
 }
 

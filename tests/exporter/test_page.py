@@ -24,6 +24,7 @@ from refold.exporter.readings import (
     Readings,
     SinkReading,
 )
+from refold.inspect.archive import ArchiveFigures
 from refold.model.quantiles import EDGES, Histogram, bucket
 from refold.store.incidents import KINDS
 from refold.store.pressure import Pressure, Signal
@@ -54,10 +55,11 @@ def readings(number: int = 2, **changes: Any) -> Readings:
         "18.6", "7", 1_000_000, 60, builds,
         {(name, stage): HISTOGRAM for name in names for stage in stages},
         [("duplicates", "", "", 5), ("rejected", "", "conflict", 6), ("healed", "metric_0000", "drifted", 7),
-         ("incidents", "", "lag", 8)],
+         ("incidents", "", "lag", 8), ("archive", "", "archived_segments", 3), ("archive", "", "cold_ids", 40)],
         {**dict.fromkeys(KINDS, 0), "lag": 1}, [DutyReading("totals", 1.7724e9, 0)], 2, 1, 0.5,
         Pressure((Signal("lag", 1, 70.0, 60.0, None, at, at, True),)),
         [SinkReading(1, "copy", "metric_0000", "active", 0, 12, None, 0, 4, 0.25)],
+        ArchiveFigures(1_048_576, 4_194_304, 86_400, 2, 7_200.5, 1.7724e9, 0),
     )  # fmt: skip
     return dataclasses.replace(found, **changes)
 
@@ -202,3 +204,10 @@ def test_a_page_of_a_thousand_projections_is_below_a_megabyte() -> None:
         assert len(page(readings(1_000), accept).text) < 1_000_000
     # What makes it so.
     assert len(page(readings(FINE)).text) < 700_000
+
+
+def test_a_deployment_without_an_archive() -> None:
+    found = parsed(readings(archive=ArchiveFigures(1, 0, None, None, None, None, None), totals=[]))
+    assert found["refold_archived_segments"].samples[0].value == 0
+    assert found["refold_log_first_position"].samples[0].value == 1
+    assert {name for name, one in found.items() if name.startswith("refold_archive_") and one.samples} == set()

@@ -15,17 +15,22 @@ from benchmarks.exporting import multiply
 from refold import append
 from refold.engine.deployment.deploy import deploy, rebuild
 from refold.exporter.readings import COARSE, Readings, read
+from refold.inspect.archive import WAITING
 from refold.model.pressure import Level
 from refold.model.projection.definition import load_directory
 from refold.model.quantiles import bucket
 from refold.postgres.connect import connection
 from refold.service.duties import prune_statistics, totals
 from refold.service.duties.audits import quick_audit
-from refold.store import incidents
+from refold.store import archives, incidents
 from refold.store.builds.build import live
 from refold.store.builds.compiled import Compiler
+from refold.store.log.cold_ledger import chill_step
 from refold.store.pressure import record
+from refold.store.totals import count_archive
 from tests.conftest import ServerUnderTest
+from tests.engine.purge.conftest import ENDS, Yard, yard  # noqa: F401
+from tests.inspect.test_pages_read import WRONG_STATISTICS
 from tests.support.counting import count_everything
 from tests.support.delivering import deliver, deploy_sink
 from tests.support.explained import explained
@@ -297,3 +302,113 @@ def test_a_build_that_goes_does_not_take_its_part_of_all_together(
     prune_statistics.run(worker, Compiler(None))
     rebuild(worker, tmp_path, ["n"], lambda progress: None)
     assert sum(scrape(database_url).latencies["", "fresh"].counts) == 9
+
+
+def totals_of_archive(found: Readings) -> dict[str, int]:
+    return {kind: number for what, _, kind, number in found.totals if what == "archive"}
+
+
+@pytest.mark.live("archived")
+def test_the_archive_and_purges(yard: Yard) -> None:  # noqa: F811
+    verified = archives.find(yard.worker, "a.state = 'verified'")
+    before = scrape(yard.url)
+    # Workers count; until then nothing waits all the same.
+    assert (totals_of_archive(before), before.archive.waiting) == ({}, 0)
+    for _ in range(2):
+        count_archive(yard.worker)
+        found = scrape(yard.url)
+        assert totals_of_archive(found) == {
+            "archived_segments": 3, "archived_events": 120, "archived_bytes": sum(one.size or 0 for one in verified)
+        }  # fmt: skip
+    assert (found.archive.first, found.archive.sealed) == (1, ENDS[2])
+    assert (found.archive.waiting, found.archive.oldest_s, found.archive.failures) == (0, 0.0, 0)
+    assert verified[2].proved_at is not None and found.archive.archived_at == verified[2].proved_at.timestamp()
+    assert found.archive.after_s == 86_400
+    yard.skip_to(ENDS[3])
+    yard.append(40)
+    yard.drain()
+    yard.seal()
+    yard.admin.execute("UPDATE refold.sealed_slices SET sealed_at = sealed_at - interval '1 day' WHERE slice = 3")
+    late = scrape(yard.url).archive
+    assert (late.sealed, late.waiting) == (ENDS[3], 1)
+    assert late.oldest_s is not None and 86_400 <= late.oldest_s < 90_000
+    yard.archive()
+    count_archive(yard.worker)
+    yard.purge()
+    while chill_step(yard.worker) is not None:
+        pass
+    count_archive(yard.worker)
+    # A segment counts once, whatever happens to its file.
+    yard.admin.execute("UPDATE refold.archives SET state = 'gone', purged_at = NULL WHERE lower_position = 1")
+    for _ in range(2):
+        count_archive(yard.worker)
+    found = scrape(yard.url)
+    counted = totals_of_archive(found)
+    assert (counted["archived_segments"], counted["archived_events"]) == (4, 160)
+    assert (counted["purged_segments"], counted["purged_events"], counted["cold_ids"]) == (4, 160, 160)
+    assert (found.archive.first, found.archive.waiting) == (ENDS[3], 0)
+
+
+@pytest.mark.live("archived")
+def test_a_segment_counts_once_the_one_before_it_does(yard: Yard) -> None:  # noqa: F811
+    second = "UPDATE refold.archives SET state = %s WHERE lower_position = %s"
+    yard.admin.execute(second, ("written", ENDS[0]))
+    count_archive(yard.worker)
+    found = scrape(yard.url)
+    assert (totals_of_archive(found)["archived_segments"], found.archive.waiting) == (1, 1)
+    yard.admin.execute(second, ("verified", ENDS[0]))
+    count_archive(yard.worker)
+    assert totals_of_archive(scrape(yard.url))["archived_segments"] == 3
+
+
+MANY_SEGMENTS = """
+INSERT INTO refold.archives (lower_position, upper_position, generation, state, location, bytes, sha256, events, upto,
+                             ids, hash, written_at, proved_at, verified_at, purged_at)
+SELECT greatest(n << 14, 1), (n + 1) << 14, 1, CASE WHEN n < %(purged)s::bigint THEN 'purged' ELSE 'verified' END,
+       'log/of/this/database/' || n, 1000, sha256('x'), 9, '7', 1, 1, now(), now(), now(),
+       CASE WHEN n < %(purged)s::bigint THEN now() END
+FROM generate_series(0, %(archived)s::bigint - 1) AS n;
+INSERT INTO refold.cold_ranges (lower_position, upper_position, copied_at, ids, released_to)
+SELECT a.lower_position, a.upper_position, now(), 9, a.upper_position FROM refold.archives AS a
+WHERE a.state = 'purged';
+INSERT INTO refold.sealed_slices (slice, passed, sealed_at, events, upto, ids, hash)
+SELECT n, '7', now() - interval '1 hour', 0, '7', 0, 0
+FROM generate_series(0, %(archived)s::bigint + %(live)s - 1) AS n
+"""
+
+
+@pytest.mark.slow
+def test_an_archive_of_many_segments_costs_few_pages(server: ServerUnderTest, tmp_path: Path) -> None:
+    """However many segments were purged or archived, and however many wait."""
+    purged, archived, live_ = 10_000, 20_000, WAITING + 50
+    (tmp_path / "n.sql").write_text("SELECT action, count(*) AS n FROM events GROUP BY action")
+    with database(server, segment_size=16_384, segments=2, folder=tmp_path) as url:
+        with psycopg.connect(url, autocommit=True) as admin:
+            for (segment,) in admin.execute("SELECT segment::text FROM refold.segments").fetchall():
+                admin.execute(f"DROP TABLE {segment}".encode())
+            for statement in MANY_SEGMENTS.split(";"):
+                admin.execute(statement.encode(), {"purged": purged, "archived": archived, "live": live_})
+            with admin.transaction():
+                admin.execute("SET LOCAL ROLE refold_owner")
+                for number in range(archived, archived + live_):
+                    admin.execute("SELECT refold.create_segment(%s, %s)", (number << 14, (number + 1) << 14))
+            admin.execute("UPDATE refold.settings SET archive = '/nowhere'")
+        with worker_connection(url) as worker:
+            before = -1
+            while (now := totals_of_archive(scrape(url)).get("archived_segments", 0)) != before:
+                before = now
+                with explained(worker) as plans:
+                    count_archive(worker)
+                assert max(plan.buffers for plan in plans) <= MOST
+        found, pages = costs(url)
+        assert totals_of_archive(found) == {
+            "archived_segments": archived, "archived_events": 9 * archived, "archived_bytes": 1_000 * archived,
+            "purged_segments": purged, "purged_events": 9 * purged, "cold_ids": 9 * purged,
+        }  # fmt: skip
+        assert (found.archive.first, found.archive.sealed) == (purged << 14, (archived + live_) << 14)
+        assert found.archive.waiting == WAITING
+        assert found.archive.oldest_s is not None and 3_600 <= found.archive.oldest_s < 7_200
+        assert {query: cost for query, cost in pages.items() if cost > MOST} == {}
+        with psycopg.connect(url, autocommit=True) as admin:
+            admin.execute(WRONG_STATISTICS.encode())
+        assert {query: cost for query, cost in costs(url)[1].items() if cost > MOST} == {}

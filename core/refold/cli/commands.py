@@ -75,7 +75,7 @@ COMMANDS = {
     "sinks": Listed(
         "sinks",
         DATA,
-        "List, pause, resume, replay, test and drop sinks, which deliver metrics to receivers.",
+        "List, pause, resume, replay, skip, test and drop sinks, which deliver metrics to receivers.",
     ),
     "rejected": Listed(
         "rejected",

@@ -1,4 +1,4 @@
-"""`refold sinks`: list, show, pause, resume, replay, test, claim and drop sinks; look after what receivers refused."""
+"""`refold sinks`: list, show, pause, resume, replay, skip, test, claim and drop sinks; what receivers refused."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from refold.cli.builds import DryRun
 from refold.cli.command_group import CommandGroup
 from refold.cli.output import as_json, line, note, table
 from refold.cli.session import READERS, AsJson, DatabaseUrl, session
+from refold.cli.sink_skip import Name, skip
 from refold.errors import InputError
 from refold.inspect.sinks import SinkStatus, sink_statuses
 from refold.model.sink import state as steps
@@ -22,11 +23,10 @@ from refold.store import sinks as store
 from refold.store import undelivered as letters
 
 sinks = CommandGroup(
-    no_args_is_help=True, help="List, pause, resume, replay, test and drop sinks, which deliver metrics to receivers."
+    no_args_is_help=True,
+    help="List, pause, resume, replay, skip, test and drop sinks, which deliver metrics to receivers.",
 )
 app.add_typer(sinks, name="sinks", rich_help_panel=DATA)
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the sink: its file without .toml.")]
 
 
 @sinks.command("list")
@@ -157,6 +157,9 @@ def replay(
         else:
             store.forget_checksums(conn, sink.sink_id)
     _tell(name, "reading from the start" if from_the_start else "comparing slices", json)
+
+
+sinks.command()(skip)
 
 
 @sinks.command()

@@ -71,8 +71,41 @@ DEPLOYMENT = _names(
         "Messages in the queue, or a few more; absent if the login may not see it.",
     ),
     ("sink_oldest_message_age_seconds", "gauge", "sink projection", "Age of the oldest message; 0 without any."),
+    ("log_first_position", "gauge", "", "First position of the log that was not purged."),
+    ("log_sealed_position", "gauge", "", "First position of the log that may still be written: below, all is sealed."),
+    ("archived_segments", "counter", "", "Segments of which the archive has got a verified file, once each."),
+    ("archived_events", "counter", "", "Events in these files."),
+    ("archived_bytes", "counter", "", "Size of these files, as they were written first."),
+    ("purged_segments", "counter", "", "Segments that have left the log."),
+    ("purged_events", "counter", "", "Events in these segments."),
+    ("cold_ids", "gauge", "", "Ids of purged events in the cold ledger, about."),
+    (
+        "archive_waiting_segments", "gauge", "",
+        "Sealed segments that are not archived; counted up to 100. Absent without an archive.",
+    ),
+    (
+        "archive_oldest_waiting_age_seconds", "gauge", "",
+        "How long ago the first of them was sealed; 0 without any. Absent without an archive.",
+    ),
+    (
+        "archive_after_seconds", "gauge", "",
+        "How long after it was sealed a segment is archived, from refold.settings. Absent without an archive.",
+    ),
+    (
+        "archive_last_archived_timestamp_seconds", "gauge", "",
+        "When the last segment was archived; 0: never. Absent without an archive.",
+    ),
+    (
+        "archive_failures", "gauge", "",
+        "Attempts to write the archive that failed since the last that succeeded. Absent without an archive.",
+    ),
 )  # fmt: skip
 """Of the deployment."""
+
+ARCHIVED = (
+    "archived_segments", "archived_events", "archived_bytes", "purged_segments", "purged_events", "cold_ids",
+)  # fmt: skip
+"""Those that are running totals."""
 
 BUILDS = _names(
     ("applied_events", "counter", "projection", "Events that pages have applied to the live build."),

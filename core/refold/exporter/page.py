@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from refold import __version__
-from refold.exporter.names import NAMES
+from refold.exporter.names import ARCHIVED, NAMES
 from refold.exporter.readings import FINE, Exemplar, Readings
 from refold.model.quantiles import EDGES, Histogram, edge
 
@@ -152,6 +152,7 @@ def _deployment(found: Readings) -> Iterator[Family]:
     yield Family("events", [((), found.events)])
     answers = {"duplicate": 0, "conflict": 0, "invalid": 0}
     healed: list[tuple[Labels, Value]] = []
+    archived = dict.fromkeys(ARCHIVED, 0)
     incidents = dict.fromkeys(found.open_incidents, 0)
     for what, projection, kind, number in found.totals:
         match what:
@@ -163,6 +164,8 @@ def _deployment(found: Readings) -> Iterator[Family]:
                 healed.append(((projection, kind), number))
             case "incidents":
                 incidents[kind] = number
+            case "archive":
+                archived[kind] = number
     yield Family("refused_events", _by_name(answers))
     yield Family("lag_limit_seconds", [((), found.lag_limit)])
     yield Family("healed_rows", healed)
@@ -188,6 +191,16 @@ def _deployment(found: Readings) -> Iterator[Family]:
     yield Family("sink_undelivered_rows", [(labels, one.undelivered) for labels, one in sinks])
     yield Family("sink_queued_messages", [(labels, one.messages) for labels, one in sinks])
     yield Family("sink_oldest_message_age_seconds", [(labels, one.oldest_s) for labels, one in sinks])
+    archive = found.archive
+    yield Family("log_first_position", [((), archive.first)])
+    yield Family("log_sealed_position", [((), archive.sealed)])
+    for kind, number in archived.items():
+        yield Family(kind, [((), number)])
+    yield Family("archive_waiting_segments", [((), archive.waiting)])
+    yield Family("archive_oldest_waiting_age_seconds", [((), archive.oldest_s)])
+    yield Family("archive_after_seconds", [((), archive.after_s)])
+    yield Family("archive_last_archived_timestamp_seconds", [((), archive.archived_at)])
+    yield Family("archive_failures", [((), archive.failures)])
 
 
 def _by_name(numbers: Mapping[str, int]) -> list[tuple[Labels, Value]]:

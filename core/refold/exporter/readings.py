@@ -12,6 +12,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
+from refold.inspect.archive import ArchiveFigures, archive_figures
 from refold.inspect.status import WORKERS
 from refold.inspect.traces import exemplars as latest_traces
 from refold.model.quantiles import Histogram
@@ -213,6 +214,7 @@ class Readings:
         oldest_holder_s: age of the oldest, as far as the login may see ages; 0 without any, None if it may not.
         pressure: what holds producers back.
         sinks: by name.
+        archive: the archive, and the end of the log.
         exemplars: traces of events in the histograms.
     """
 
@@ -230,6 +232,7 @@ class Readings:
     oldest_holder_s: float | None
     pressure: Pressure
     sinks: Sequence[SinkReading]
+    archive: ArchiveFigures
     exemplars: Exemplars = field(default_factory=dict)
 
 
@@ -266,6 +269,7 @@ def read(
             duties = cursor.execute(_DUTIES).fetchall()
         held = pressure(conn)
         sinks = _sinks(conn)
+        archive = archive_figures(conn)
         traced = exemplars(conn) if len(builds) <= FINE else {}
         (workers,) = one_row(conn, WORKERS.encode())
         # From here on the session acts as the login.
@@ -274,7 +278,8 @@ def read(
     return Readings(
         server, cluster, events, lag_limit, builds, latencies, totals,
         {**dict.fromkeys(KINDS, 0), **dict(opened)}, duties, workers, len(ages),
-        None if None in ages else max((age for age in ages if age is not None), default=0.0), held, sinks, traced,
+        None if None in ages else max((age for age in ages if age is not None), default=0.0), held, sinks, archive,
+        traced,
     )  # fmt: skip
 
 

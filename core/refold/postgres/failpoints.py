@@ -20,6 +20,7 @@ Point = Literal[
     "backfill_begun", "backfill_rows", "backfill_recorded", "backfill_stepped",
     "staged_batch", "staged_files", "lane_begun", "lane_locked", "lane_stored", "lane_moved", "lane_committed",
     "sink_taken", "sink_opened", "sink_read", "sink_sent", "sink_acknowledged",
+    "skip_leased", "skip_looked", "skip_moved", "skip_recorded", "skip_committed",
     "archive_turning", "archive_turned", "archive_begun", "archive_spooled", "archive_sent", "archive_written",
     "archive_proved", "archive_restored", "chilled", "audit_archived",
     "canary_shown", "canary_ended", "canary_alone",

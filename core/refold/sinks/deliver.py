@@ -23,7 +23,7 @@ from refold.errors import RefoldError
 from refold.model.sink import state as steps
 from refold.model.sink.sink_file import Grain
 from refold.model.sink.state import LEASE, SinkState
-from refold.model.stream.cursor import Cursor, next_read
+from refold.model.stream.cursor import EMPTY, Cursor, next_read
 from refold.postgres.failpoints import failpoint
 from refold.postgres.snapshot import snapshot
 from refold.postgres.sqlstate import transient
@@ -549,6 +549,10 @@ class Deliverer:
                 # It is given no row of before, whatever another build made of it.
                 sinks.lock(self._conn, sink.sink_id)
                 sinks.adopt_checksums(self._conn, sink.sink_id, build.build_id)
+            elif sinks.state(self._conn, sink.sink_id)[0].cursor != Cursor(EMPTY):
+                # Rows were let go before it began: what the receiver lacks of them is no message that was lost.
+                sinks.lock(self._conn, sink.sink_id)
+                sinks.doubt(self._conn, sink.sink_id, list(read.build_checksums(self._conn, build.build_id)))
             new = self._step(sink, one.number, lambda now, at: steps.delivered(now, at, 0, following=True))
         one.number = new.number
 

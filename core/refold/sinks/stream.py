@@ -74,16 +74,26 @@ def passed(
         cursor: what the sink has delivered.
         keys: slice, and key as the text of a JSON object.
     """
+    at = coordinates(conn, build, [key for _, key in keys])
+    return [(slice_, key) for slice_, key in keys if key not in at or cursor.applied(at[key])]
+
+
+def coordinates(conn: psycopg.Connection, build: Build, keys: Sequence[str]) -> dict[str, Key]:
+    """Return the coordinates of rows by their keys; a row that is gone has none.
+
+    Args:
+        conn: the caller's transaction.
+        build: the build.
+        keys: keys as the texts of JSON objects.
+    """
     stream: Stream = stream_of(build)
-    ahead = {
-        key
+    return {
+        key: Key(*at)
         for key, *at in conn.execute(
             (
                 f"SELECT {KEY}, txid::text::bigint, position, ordinal FROM {stream.table}"
                 " WHERE event_id IN (SELECT k::jsonb ->> 'event_id' FROM unnest(%s::text[]) AS k)"
             ).encode(),
-            ([key for _, key in keys],),
+            (list(keys),),
         ).fetchall()
-        if not cursor.applied(Key(*at))
     }
-    return [(slice_, key) for slice_, key in keys if key not in ahead]

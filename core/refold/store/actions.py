@@ -70,7 +70,12 @@ def recorded(
     finally:
         # A connection that is lost cannot say so.
         if not conn.closed and not conn.broken:
-            conn.execute(
-                "UPDATE refold.actions SET outcome = %s, incident_id = %s WHERE action_id = %s",
-                (action.outcome[:LONGEST], action.incident_id, number),
-            )
+            tell(conn, action)
+
+
+def tell(conn: psycopg.Connection, action: Action) -> None:
+    """Record what came of an action; in the transaction that does it, so that one stands if the other does."""
+    conn.execute(
+        "UPDATE refold.actions SET outcome = %s, incident_id = %s WHERE action_id = %s",
+        (action.outcome[:LONGEST], action.incident_id, action.action_id),
+    )

@@ -283,6 +283,15 @@ def confirm(conn: psycopg.Connection, sink_id: int, slices: Sequence[tuple[int, 
         conn.execute("DELETE FROM refold.sink_checksums WHERE sink_id = %s AND slice = ANY (%s)", (sink_id, empty))
 
 
+def doubt(conn: psycopg.Connection, sink_id: int, slices: Sequence[int]) -> None:
+    """Record that it is not known what a receiver has of some slices."""
+    conn.execute(
+        "INSERT INTO refold.sink_checksums AS s (sink_id, slice) SELECT %s, unnest(%s::integer[])"
+        " ON CONFLICT (sink_id, slice) DO UPDATE SET rows = NULL, hash = NULL WHERE s.rows IS NOT NULL",
+        (sink_id, list(slices)),
+    )
+
+
 def differing(conn: psycopg.Connection, sink_id: int, build_id: int) -> list[int]:
     """Return the slices of a build that a receiver does not have as they are, in order.
 

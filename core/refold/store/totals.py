@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 import psycopg
 
@@ -28,6 +29,33 @@ RECORDS = {
 """For each kind of record its table, the column with its number, its projection and its kind."""
 MOST_RECORDS = 100_000
 """Most numbers of records that one run counts, of each kind."""
+ARCHIVE = {
+    "archived": (
+        ("archived_segments", "archived_events", "archived_bytes"),
+        """
+        SELECT a.state IN ('verified', 'purged'), a.upper_position, 1, a.events, a.bytes FROM refold.archives AS a
+        WHERE a.lower_position >= %s AND a.state IN ('begun', 'written', 'verified', 'purged')
+        ORDER BY a.lower_position LIMIT %s
+        """,
+    ),
+    "purged": (
+        ("purged_segments", "purged_events"),
+        """
+        SELECT true, a.upper_position, 1, a.events FROM refold.archives AS a
+        WHERE a.lower_position >= %s AND a.state = 'purged' ORDER BY a.lower_position LIMIT %s
+        """,
+    ),
+    "cold": (
+        ("cold_ids",),
+        """
+        SELECT r.copied_at IS NOT NULL, r.upper_position, r.ids FROM refold.cold_ranges AS r
+        WHERE r.lower_position >= %s ORDER BY r.lower_position LIMIT %s
+        """,
+    ),
+}
+"""For each mark the kinds of totals, and the query for what is not counted: whether it counts, its end, the numbers."""
+MOST_SEGMENTS = 1_000
+"""Most segments that one run counts."""
 EVENTS = 20_000
 """Most events that one statement counts."""
 COUNTING_S = 5.0
@@ -139,6 +167,35 @@ def count_records(conn: psycopg.Connection) -> None:
                 )
             elif until > upto:
                 conn.execute("UPDATE refold.total_marks SET upto = %s WHERE what = %s", (until, what))
+
+
+def count_archive(conn: psycopg.Connection) -> None:
+    """Count the segments that were archived and purged since the last run, and the ids in the cold ledger.
+
+    They are counted in the order of their positions, up to the first that is not so far yet. So a segment counts once,
+    whatever is written or lost of its file later.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+    """
+    for what, (kinds, query) in ARCHIVE.items():
+        with conn.transaction():
+            plan_by_index(conn)
+            upto, *_ = _mark(conn, what)
+            rows = conn.execute(query.encode(), (upto, MOST_SEGMENTS)).fetchall()
+            done = list(takewhile(lambda row: row[0], rows))
+            if not done:
+                continue
+            for at, kind in enumerate(kinds, 2):
+                conn.execute(
+                    "INSERT INTO refold.totals AS t (what, projection, kind, number) VALUES ('archive', '', %s, %s)"
+                    " ON CONFLICT (what, projection, kind) DO UPDATE SET number = t.number + excluded.number",
+                    (kind, sum(row[at] for row in done)),
+                )
+            conn.execute(
+                "UPDATE refold.total_marks SET upto = %(at)s, next = %(at)s WHERE what = %(what)s",
+                {"at": done[-1][1], "what": what},
+            )
 
 
 def _mark(conn: psycopg.Connection, what: str) -> tuple[int, int, bool]:

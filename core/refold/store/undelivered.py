@@ -13,6 +13,16 @@ from psycopg.rows import class_row
 
 from refold.postgres.rows import one_row
 
+POSITIONS = """
+    SELECT u.undelivered_id, u.sink_id, i.position
+    FROM refold.undelivered AS u
+    -- The rows that a transform returns in a list have the event's id and a number.
+    JOIN refold.event_ids AS i ON i.event_id = ANY (
+        ARRAY[u.key ->> 'event_id', regexp_replace(u.key ->> 'event_id', '#[0-9]+$', '')])
+    WHERE u.state = 'waiting'
+"""
+"""The query for rows of event sinks that wait, with the positions of their events, as far as the ledger knows these."""
+
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
@@ -111,6 +121,26 @@ def drop(conn: psycopg.Connection, sink_id: int, reason: str) -> int:
         " WHERE sink_id = %s AND state = 'waiting'",
         (reason, sink_id),
     ).rowcount
+
+
+def drop_some(conn: psycopg.Connection, chosen: Sequence[int], reason: str) -> int:
+    """Drop rows that still wait, by their numbers, and record the reason; return how many."""
+    return conn.execute(
+        "UPDATE refold.undelivered SET state = 'dropped', ended_at = now(), ended_by = session_user, reason = %s"
+        " WHERE undelivered_id = ANY (%s) AND state = 'waiting'",
+        (reason, list(chosen)),
+    ).rowcount
+
+
+def positions(conn: psycopg.Connection, sink_id: int) -> dict[int, int | None]:
+    """Return the rows of an event sink that wait, each with its event's position; None: the event has left the log."""
+    rows = conn.execute(
+        f"SELECT u.undelivered_id, max(p.position) FROM refold.undelivered AS u"
+        f" LEFT JOIN ({POSITIONS}) AS p USING (undelivered_id)"
+        " WHERE u.sink_id = %s AND u.state = 'waiting' GROUP BY 1".encode(),
+        (sink_id,),
+    ).fetchall()
+    return dict(rows)
 
 
 def keys(sink_id: int) -> sql.Composable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,20 @@ from refold.engine.archive.restore import restore
 from refold.engine.deployment.deploy import deploy
 from refold.engine.deployment.drop import drop
 from refold.engine.publish.switch import drop_retired
+from refold.engine.purge.conditions import Obstacle, obstacles
 from refold.engine.purge.purge import Purged
-from refold.errors import BuildError
+from refold.errors import BuildError, InputError
 from refold.model.projection.definition import load_directory
+from refold.model.sink.state import collapsed, paused, resumed
 from refold.postgres.locks import alone
 from refold.postgres.rows import one_row
-from refold.store import archives
+from refold.sinks.skip import look, skip
+from refold.store import archives, sinks, undelivered
 from refold.store.builds.build import find
 from tests.engine.purge.conftest import ENDS, PROJECT, SLICE, Yard
+from tests.sinks.test_webhook_histories import SECRET, to_webhook
+from tests.support.delivering import deliver, deploy_sink
+from tests.support.receiving import Received, hook
 from tests.support.tampering import tamper
 
 pytestmark = pytest.mark.live("archived")
@@ -159,3 +166,78 @@ def test_a_base_of_other_events_is_folded_again(yard: Yard) -> None:
     assert restore(yard.worker, first.segment, by="the test").events
     assert len(yard.purge().segments) == 3
     assert yard.wrong() == {}
+
+
+def test_a_sink_that_has_not_delivered_all(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paused, then away, then refusing rows: the purge names the command that lets go, and then goes."""
+    monkeypatch.setenv("SECRET", SECRET)
+    with hook() as receiver:
+        sink = deploy_sink(yard.worker, "crm", 'grain = "events"\n' + to_webhook("clicks", receiver.url))
+        with yard.worker.transaction():
+            sinks.step(yard.worker, sink.sink_id, lambda now, at: paused(now))
+        refused(yard, "sink crm has not delivered all of it")
+        remedy = obstacle(yard).remedy
+        assert "`refold sinks resume crm`" in remedy and f"`refold sinks skip crm --to {ENDS[0]}`" in remedy
+        # To look holds nothing, and lets nothing go.
+        seen = look(yard.worker, sink, ENDS[0])
+        assert (seen.segments, seen.nothing) == (("refold.events_000000000000001",), False)
+        refused(yard, "sink crm has not delivered all of it")
+        skip(yard.worker, sink, seen, "the test")
+        done = yard.purge()
+        assert (len(done.segments), reasons(done)) == (1, ["sink crm has not delivered all of it"])
+
+        def answer(request: Received, handler: object) -> tuple[int, dict[str, str]]:
+            return (422 if len(request.changes) > 1 or request.changes[0]["row"]["action"] == "buy" else 200), {}
+
+        receiver.answer = answer
+        with yard.worker.transaction():
+            sinks.step(yard.worker, sink.sink_id, lambda now, at: resumed(now))
+        assert deliver(yard.worker, PROJECT, "crm")
+        assert reasons(yard.purge()) == [
+            "sink crm: its receiver refuses "
+            f"{sum(ENDS[0] <= at < ENDS[1] for at in undelivered.positions(yard.worker, sink.sink_id).values() if at)}"
+            " rows of it"
+        ]
+        assert f"`refold sinks skip crm --to {ENDS[1]}`" in obstacle(yard).remedy
+        with yard.worker.transaction(force_rollback=True):
+            sinks.step(yard.worker, sink.sink_id, lambda now, at: collapsed(now))
+            first = archives.find(yard.worker, "a.state = 'verified'")[0]
+            (found,) = [one for one in obstacles(yard.worker, *ENDS[:2], first.segment) if "sink" in one.reason]
+            assert "`refold sinks undelivered crm --drop" in found.remedy and "skip" not in found.remedy
+        seen = look(yard.worker, sink, ENDS[1])
+        assert seen.segments == (f"refold.events_{ENDS[0]:015}",) and seen.refused and not seen.rows
+        skip(yard.worker, sink, seen, "the test")
+        assert len(yard.purge().segments) == 1
+        skip(yard.worker, sink, look(yard.worker, sink, None), "the test")
+        assert len(yard.purge().segments) == 1
+        for to in (1, ENDS[2] - 1):
+            with pytest.raises(InputError, match=f"whose positions go from {ENDS[2]:,} to"):
+                look(yard.worker, sink, to)
+        with pytest.raises(InputError, match=f"the log begins at position {ENDS[2]:,}"):
+            look(yard.worker, sink, datetime(2020, 1, 1, tzinfo=UTC))
+    assert yard.wrong() == {}
+
+
+def test_a_stream_without_a_row_of_the_segment(yard: Yard) -> None:
+    """The cursor passes over transactions that left nothing in the stream, too."""
+    yard.admin.execute("SELECT refold.ensure_segments()")
+    sink = deploy_sink(yard.worker, "crm", 'grain = "events"\n' + to_webhook("clicks", "http://127.0.0.1:9/hook"))
+    table = yard.build("clicks").table_name
+    tamper(yard.admin, f"DELETE FROM refold_builds.{table} WHERE position < {ENDS[0]}")
+    seen = look(yard.worker, sink, ENDS[0])
+    assert (seen.rows, seen.nothing, seen.segments) == (0, False, ("refold.events_000000000000001",))
+    skip(yard.worker, sink, seen, "the test")
+    assert obstacles_of(yard) == []
+
+
+def obstacles_of(yard: Yard) -> list[str]:
+    first = archives.find(yard.worker, "a.state = 'verified'")[0]
+    found = obstacles(yard.worker, first.lower_position, first.upper_position, first.segment)
+    return [one.reason for one in found if "sink" in one.reason]
+
+
+def obstacle(yard: Yard) -> Obstacle:
+    done = yard.purge()
+    assert done.stopped_at is not None
+    (found,) = [one for one in done.stopped_at.obstacles if "sink" in one.reason]
+    return found

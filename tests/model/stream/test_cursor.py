@@ -4,7 +4,7 @@ from itertools import combinations, product
 
 import pytest
 
-from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read
+from refold.model.stream.cursor import EMPTY, LAST_ORDINAL, Cursor, Key, Read, Snapshot, advance, next_read, passed_over
 
 
 def snap(text: str) -> Snapshot:
@@ -205,3 +205,31 @@ def test_advance_refuses_a_page_of_another_read(read: Read, last: Key | None, fu
 )
 def test_the_cap_knows_what_was_committed(now: str, own: int, known: str, capped: str) -> None:
     assert str(Snapshot.parse(now).capped(own, Snapshot.parse(known))) == capped
+
+
+def test_a_union_is_what_had_finished_here_or_there() -> None:
+    for a, b in product(every_snapshot(5), repeat=2):
+        both = a.union(b)
+        assert all(both.visible(x) == (a.visible(x) or b.visible(x)) for x in range(1, 8)), (a, b)
+
+
+def test_a_cursor_passes_over_transactions_and_nothing_else() -> None:
+    """Against the sets of keys: two rows for each transaction, of which a run may have applied one."""
+    keys = [Key(txid, txid * 10 + at, 0) for txid in range(1, 6) for at in (1, 2)]
+    everything = Cursor(snap("9:9:"))
+    for cursor, gone in product(every_cursor(4, [key for key in keys if key.position % 10 == 1]), every_snapshot(4)):
+        moved = passed_over(cursor, gone)
+        expected = {key for key in keys if cursor.applied(key) or gone.visible(key.txid)}
+        assert {key for key in keys if moved.applied(key)} == expected, (cursor, gone)
+        # The pages from there on bring every other row, once.
+        seen: list[Key] = []
+        while (read := next_read(moved, everything)) is not None:
+            left = [
+                key for key in keys
+                if read.target.visible(key.txid) and not read.done.visible(key.txid)
+                and (read.after is None or key > read.after)
+            ]  # fmt: skip
+            page = left[:2]
+            seen += page
+            moved = advance(moved, read, page[-1] if page else None, len(page) == 2)
+        assert sorted(seen) == sorted(set(keys) - expected), (cursor, gone)

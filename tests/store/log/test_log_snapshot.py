@@ -23,7 +23,7 @@ COUNT = "SELECT count(*) FROM refold.events"
 WITHOUT_THE_LOG = {
     "engine/lineage/graph.py", "engine/lineage/openlineage.py", "exporter/readings.py", "inspect/health.py",
     "inspect/report.py", "inspect/status.py", "service/duties/capture_gaps.py", "service/duties/sinks.py",
-    "sinks/deliver.py", "store/log/log_snapshot.py",
+    "sinks/deliver.py", "sinks/skip.py", "store/log/log_snapshot.py",
 }  # fmt: skip
 """Who uses the snapshot that holds no table: they read the log through functions at most, for numbers."""
 

@@ -18,6 +18,7 @@ from refold.store import archives, bases
 from refold.store.archives import Archive
 from refold.store.bases import Folded
 from refold.store.builds.build import BY_KEY, EVENT_GRAIN, Build, find
+from refold.store.undelivered import POSITIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +226,7 @@ def _of_totals(conn: psycopg.Connection, archive: Archive) -> Iterator[Obstacle]
 class _Behind:
     name: str
     paused: bool
+    placed: bool
     waiting: int
 
 
@@ -232,38 +234,41 @@ def _of_sinks(conn: psycopg.Connection, archive: Archive) -> Iterator[Obstacle]:
     """Yield the sinks that give rows of events once, and have not given those of this segment."""
     with conn.cursor(row_factory=class_row(_Behind)) as cursor:
         rows = cursor.execute(
-            """
-            SELECT k.name, n.condition = 'paused' AS paused, w.waiting
+            f"""
+            SELECT k.name, n.condition = 'paused' AS paused, n.build_id IS NOT NULL AND n.done IS NOT NULL AS placed,
+                   w.waiting
             FROM refold.sinks AS k
             JOIN refold.sinks_now AS n USING (sink_id)
             JOIN refold.archives AS a ON a.lower_position = %(lower)s AND a.generation = %(generation)s
             CROSS JOIN LATERAL (
-                SELECT count(*) AS waiting
-                FROM refold.undelivered AS u
-                -- The rows that a transform returns in a list have the event's id and a number.
-                JOIN refold.event_ids AS i ON i.event_id = ANY (
-                    ARRAY[u.key ->> 'event_id', regexp_replace(u.key ->> 'event_id', '#[0-9]+$', '')])
-                WHERE u.sink_id = k.sink_id AND u.state = 'waiting' AND i.position >= a.lower_position
-                  AND i.position < a.upper_position
+                SELECT count(*) AS waiting FROM ({POSITIONS}) AS u
+                WHERE u.sink_id = k.sink_id AND u.position >= a.lower_position AND u.position < a.upper_position
             ) AS w
             WHERE k.grain = 'events'
+              -- A sink that compares slices has no place in its stream.
               AND (w.waiting > 0 OR n.build_id IS NOT NULL AND n.done IS NOT NULL
                    AND a.upto >= pg_snapshot_xmin(n.done::pg_snapshot))
             ORDER BY k.name
-            """,
+            """.encode(),
             {"lower": archive.lower_position, "generation": archive.generation},
         ).fetchall()
     for one in rows:
+        let_go = f"`refold sinks skip {one.name} --to {archive.upper_position}`"
         if one.waiting:
+            if not one.placed:
+                let_go = f"`refold sinks undelivered {one.name} --drop --reason TEXT`"
             yield Obstacle(
                 f"sink {one.name}: its receiver refuses {counted(one.waiting, 'row')} of it",
-                f"`refold sinks undelivered {one.name}` shows them; --retry delivers them, and --drop lets them go.",
+                f"`refold sinks undelivered {one.name}` shows them, and --retry delivers them; {let_go} lets them go.",
             )
         else:
             yield Obstacle(
                 f"sink {one.name} has not delivered all of it",
-                f"`refold sinks resume {one.name}`, or drop the sink."
-                if one.paused
-                else f"Let it deliver: `refold sinks show {one.name}`.",
+                (
+                    f"`refold sinks resume {one.name}` lets it deliver"
+                    if one.paused
+                    else f"Let it deliver: `refold sinks show {one.name}`"
+                )
+                + f"; {let_go} lets go of what it has not.",
                 passes=not one.paused,
             )

@@ -248,6 +248,11 @@ def switched(state: SinkState, build_id: int | None, epoch: int, *, once: bool =
     return moved if once else at_cursor(moved, None)
 
 
+def skipped(state: SinkState, cursor: Cursor) -> SinkState:
+    """Return the state after a person let rows go: it reads on from a later cursor, and nobody holds the lease."""
+    return _next(at_cursor(state, cursor), holder=None, leased_until=None)
+
+
 def at_cursor(state: SinkState, cursor: Cursor | None) -> SinkState:
     """Return a state with another cursor, under the same number."""
     if cursor is None:

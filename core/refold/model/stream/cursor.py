@@ -92,6 +92,12 @@ class Snapshot:
         """Return whether every txid visible in `other` is visible here: a superset, perhaps the same set."""
         return other.xmax <= self.xmax and all(x >= other.xmax or other._in_progress(x) for x in self.xip)
 
+    def union(self, other: "Snapshot") -> "Snapshot":
+        """Return the snapshot of what had finished here or there."""
+        open_ = tuple(sorted(x for x in {*self.xip, *other.xip} if not self.visible(x) and not other.visible(x)))
+        end = max(self.xmax, other.xmax)
+        return Snapshot(open_[0] if open_ else end, end, open_)
+
     def capped(self, own_txid: int, known: "Snapshot | None" = None) -> "Snapshot":
         """Return the part of this snapshot that a cursor written by transaction `own_txid` may hold.
 
@@ -157,6 +163,13 @@ class Cursor:
         if self.target is None or self.progress is None:
             return False
         return key <= self.progress and self.target.visible(key.txid)
+
+    @property
+    def whole(self) -> Snapshot:
+        """Return the transactions of which every row has been applied."""
+        if self.target is None or self.progress is None:
+            return self.done
+        return self.done.union(self.target.capped(self.progress.txid))
 
     def covers(self, other: "Cursor") -> bool:
         """Return whether everything that `other` has applied is applied here too; False if that is not certain."""
@@ -246,3 +259,20 @@ def advance(cursor: Cursor, read: Read, last: Key | None, full: bool) -> Cursor:
     # Everything up to the bound is applied, even where the stream had no row. Readers downstream may
     # read as far, and the next poll starts from there.
     return Cursor(cursor.done, read.target, read.upto)
+
+
+def passed_over(cursor: Cursor, gone: Snapshot) -> Cursor:
+    """Return the cursor for which every row of some transactions counts as applied, too; never an earlier one.
+
+    Args:
+        cursor: the cursor of a reader.
+        gone: the transactions, of which the stream has every row.
+    """
+    whole = cursor.whole
+    if whole.includes(gone):
+        return cursor
+    done = whole.union(gone)
+    if cursor.target is None or cursor.progress is None or done.visible(cursor.progress.txid):
+        return Cursor(done)
+    # Of the transaction that the run has reached, a part is applied: the run goes on.
+    return Cursor(done, cursor.target.union(done), cursor.progress)

@@ -11,6 +11,7 @@ NAME = "totals"
 
 
 def run(conn: psycopg.Connection, compiler: Compiler) -> None:
-    """Count the events and records that have come since the last run."""
+    """Count the events, records and archived segments that have come since the last run."""
     totals.count_events(conn)
     totals.count_records(conn)
+    totals.count_archive(conn)

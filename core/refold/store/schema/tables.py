@@ -631,7 +631,7 @@ totals = Table(
     Column("kind", Text, nullable=False, comment="Answer, kind of difference or of incident; empty: none."),
     Column("number", BigInteger, nullable=False),
     PrimaryKeyConstraint("what", "projection", "kind"),
-    CheckConstraint("what IN ('duplicates', 'rejected', 'healed', 'incidents')", "what"),
+    CheckConstraint("what IN ('duplicates', 'rejected', 'healed', 'incidents', 'archive')", "what"),
     postgresql_with={"fillfactor": "50"},
     comment="Numbers of all records that there ever were, also of those that are deleted. A duty adds to them.",
 )
