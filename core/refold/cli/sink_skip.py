@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from refold.cli.builds import DryRun
+from refold.cli.confirm import confirm
 from refold.cli.output import as_json, line, note
 from refold.cli.session import AsJson, DatabaseUrl, session
 from refold.errors import InputError
@@ -65,7 +65,11 @@ def skip(
             _show(found, sink, json=json, done=False)
             return
         if not yes:
-            _ask(found)
+            confirm(
+                f"Let {_rows(found)} of {found.sink} go?",
+                piped=f"{_rows(found)} would never be delivered, and stdin is not a terminal",
+                remedy="Look at them with --dry-run, then add --yes.",
+            )
         with recorded(conn, "sinks skip", {"name": name, "to": to, "reason": reason}) as action:
 
             def told(skip: Skip) -> None:
@@ -94,16 +98,6 @@ def _place(text: str) -> int | datetime | None:
 def _rows(found: Skip) -> str:
     refused = f", and {len(found.refused):,} that the receiver refused" if found.refused else ""
     return f"{counted(found.rows, 'row')}{refused}"
-
-
-def _ask(found: Skip) -> None:
-    if not sys.stdin.isatty():
-        raise InputError(
-            f"{_rows(found)} would never be delivered, and stdin is not a terminal",
-            remedy="Look at them with --dry-run, then add --yes.",
-        )
-    if not typer.confirm(f"Let {_rows(found)} of {found.sink} go?", err=True):
-        raise typer.Exit(1)
 
 
 def _show(found: Skip, sink: store.Sink, *, json: bool, done: bool) -> None:
