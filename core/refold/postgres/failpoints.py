@@ -22,6 +22,7 @@ Point = Literal[
     "sink_taken", "sink_opened", "sink_read", "sink_sent", "sink_acknowledged",
     "archive_turning", "archive_turned", "archive_begun", "archive_spooled", "archive_sent", "archive_written",
     "archive_proved", "archive_restored", "chilled", "audit_archived",
+    "retain_rows", "retain_committed",
     "canary_shown", "canary_ended", "canary_alone",
     "fold_begun", "fold_undone", "fold_rows", "fold_stepped", "purge_folded", "purge_floors", "purge_recorded",
     "purge_detached", "purge_committed", "purge_dropped",
