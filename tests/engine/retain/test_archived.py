@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import Any
 
+import psycopg
 import pytest
 
 from refold.engine.deployment.deploy import rebuild
+from refold.engine.purge.fold import fold
 from refold.engine.reconcile.archived import reconcile_archived
 from refold.engine.retain.let_go import let_go
-from refold.store import retentions
+from refold.errors import BuildError
+from refold.store import bases, retentions
+from refold.store.bases import Folded
+from refold.store.builds.compiled import Compiler
 from tests.engine.purge.conftest import PROJECT, Yard, yard  # noqa: F401
+from tests.support.law import worker_connection
 
 pytestmark = pytest.mark.live("archived")
 
@@ -91,3 +98,46 @@ def test_rebuilds(yard: Yard) -> None:  # noqa: F811
     assert yard.build("daily").retained_from is None
     yard.look()
     assert differs(yard, date(1, 1, 1)) == 0
+
+
+def test_rows_go_while_a_step_folds(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """The step has its SQL from before, and folds only what is kept all the same."""
+    [first, *_] = yard.archive()
+    found = bases.find
+
+    def find(conn: psycopg.Connection[Any], build_id: int, *, lock: bool = False) -> Folded | None:
+        if lock and conn is yard.worker:
+            monkeypatch.undo()
+            with worker_connection(yard.url) as other:
+                wanted = retentions.find(other, "daily")
+                assert wanted is not None and let_go(other, Compiler(PROJECT), wanted) > 0
+        return found(conn, build_id, lock=lock)
+
+    build = yard.build("daily")
+    # The first step only says what is folded.
+    fold(yard.worker, yard.compiler, build, first)
+    retentions.put(yard.worker, "daily", keep_from=BORDER)
+    monkeypatch.setattr(bases, "find", find)
+    calls = [fold(yard.worker, yard.compiler, build, first) for _ in range(3)]
+    assert calls
+    base = build.table_name + "__base"
+    assert yard.admin.execute(f"SELECT count(*) FROM refold_builds.{base} WHERE day < '{BORDER}'").fetchone() == (0,)
+    yard.purge()
+    yard.look()
+    assert differs(yard) == 0
+
+
+def test_rows_go_while_a_base_is_compared_with_the_archive(yard: Yard) -> None:  # noqa: F811
+    yard.purge()
+    retentions.put(yard.worker, "daily", keep_from=BORDER)
+
+    def progress(name: str, done: int, total: int) -> None:
+        with worker_connection(yard.url) as other:
+            wanted = retentions.find(other, "daily")
+            assert wanted is not None
+            let_go(other, Compiler(PROJECT), wanted)
+
+    with pytest.raises(BuildError, match="keeps fewer slices since the audit began"):
+        reconcile_archived(yard.worker, yard.compiler, ["daily"], by="the test", progress=progress)
+    yard.look()
+    assert reconcile_archived(yard.worker, yard.compiler, ["daily"], by="the test").findings == []
