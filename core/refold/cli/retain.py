@@ -17,7 +17,7 @@ from refold.errors import InputError
 from refold.prose import counted
 
 if TYPE_CHECKING:
-    from refold.engine.retain.policy import Leaving, Wish
+    from refold.engine.retain.policy import Keeping, Leaving, Wish
 
 _SPAN = re.compile(r"([1-9]\d{0,5}) *(d|w|days?|weeks?|months?|years?)")
 _UNITS = {"d": "days", "w": "weeks"}
@@ -112,23 +112,33 @@ def _list(conn: psycopg.Connection, *, json: bool) -> None:
 
     found = keeping(conn)
     if json:
-        as_json(
-            {
-                "metrics": [
-                    {"metric": one.metric, "keep": one.wanted, "kept_from": one.kept_from, "set_by": one.set_by}
-                    for one in found
-                ]
-            }
-        )
+        as_json({"metrics": [_listed(one) for one in found]})
         return
     if not found:
         line("every metric keeps all its rows")
         return
     table(
         ("METRIC", "KEEPS", "ROWS FROM", "SET BY"),
-        [(one.metric, one.wanted or "all, from the next rebuild on", one.kept_from, one.set_by) for one in found],
+        [
+            (one.metric, "all, from the next rebuild on", one.kept_from, None)
+            if one.wanted is None
+            else (one.metric, one.wanted.words, one.kept_from, one.wanted.set_by)
+            for one in found
+        ],
         null="-",
     )
+
+
+def _listed(one: Keeping) -> dict[str, object]:
+    wanted = one.wanted
+    return {
+        "metric": one.metric,
+        "keep": None if wanted is None else wanted.keep,
+        "from": None if wanted is None else wanted.keep_from,
+        "kept_from": one.kept_from,
+        "set_by": None if wanted is None else wanted.set_by,
+        "set_at": None if wanted is None else wanted.set_at,
+    }
 
 
 def _keep_all(conn: psycopg.Connection, name: str, *, dry_run: bool, json: bool) -> None:
@@ -136,7 +146,7 @@ def _keep_all(conn: psycopg.Connection, name: str, *, dry_run: bool, json: bool)
 
     found = keep_all(conn, name, dry_run=dry_run)
     if json:
-        as_json({"metric": name, "keep": None, "kept_from": found, "done": not dry_run})
+        as_json({"metric": name, "keep": None, "from": None, "kept_from": found, "done": not dry_run})
         return
     line(f"{name} {'would keep' if dry_run else 'keeps'} all its rows")
     if found is not None:
@@ -165,6 +175,7 @@ def _retain(conn: psycopg.Connection, name: str, wish: Wish, *, dry_run: bool, y
             {
                 "metric": name,
                 "keep": wish.keep,
+                "from": wish.keep_from,
                 "kept_from": plan.kept_from,
                 "slices": plan.slices,
                 "rows": plan.rows if gone is None else gone,

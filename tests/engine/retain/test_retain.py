@@ -158,3 +158,16 @@ def test_sql_from_before_does_not_run_after(retained: Retained) -> None:
     retained.drain()
     retained.look()
     assert retained.wrong() == {}
+
+
+def test_checksums_without_rows_stop_nothing(retained: Retained) -> None:
+    retained.retain("by_day", FIRST + timedelta(days=5))
+    build = retained.build("by_day")
+    number = (FIRST - date(1970, 1, 1)).days
+    retained.admin.execute(
+        "INSERT INTO refold.checksums (build_id, relation, slice, rows, hash) VALUES (%s, 0, %s, 9, 9), (%s, 0, %s, 9, 9)",
+        (build.build_id, number, build.build_id, number + 1),
+    )
+    retained.retain("by_day", BORDER, rows=1)
+    retained.look()
+    assert retained.wrong() == {}

@@ -87,7 +87,9 @@ def let_portion_go(
             return None
         # Whoever folds events into the base takes this lock, and not that of the build.
         based = bases.find(conn, build.build_id, lock=True) is not None
-        border = _border(conn, build.build_id, first, rows)
+        # What stands in the checksums of slices that are gone already, by a hand, must not stop it here.
+        least = NO_DAY + 2 if locked.retained_from is None else locked.retained_from + 1
+        border = max(least, _border(conn, build.build_id, first, rows))
         conn.execute("UPDATE refold.builds SET retained_from = %s WHERE build_id = %s", (border, build.build_id))
         compiled = compiler.of(conn, replace(locked, retained_from=border))
         gone = _delete(conn, compiled, locked, border, based=based)

@@ -47,19 +47,17 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """What a live build keeps.
+    """What a metric keeps.
 
     Args:
-        metric: its projection.
-        wanted: how long its rows are to be kept, in words; None: for ever.
-        kept_from: the first day whose rows are kept; None: all are.
-        set_by: who said so.
+        metric: the projection.
+        wanted: how long its rows are to be kept; None: for ever.
+        kept_from: the first day whose rows its live build keeps; None: it keeps all.
     """
 
     metric: str
-    wanted: str | None
+    wanted: Retention | None
     kept_from: str | None
-    set_by: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +90,7 @@ def keeping(conn: psycopg.Connection) -> list[Keeping]:
         "SELECT projection, retained_from FROM refold.builds_now WHERE state = 'live' AND retained_from IS NOT NULL"
     ).fetchall()
     found = {str(name): slice_day(int(number)) for name, number in live}
-    return [
-        Keeping(
-            name,
-            None if (one := wanted.get(name)) is None else one.words,
-            found.get(name),
-            None if one is None else one.set_by,
-        )
-        for name in sorted(wanted.keys() | found.keys())
-    ]
+    return [Keeping(name, wanted.get(name), found.get(name)) for name in sorted(wanted.keys() | found.keys())]
 
 
 def leaving(conn: psycopg.Connection, compiler: Compiler, name: str, wish: Wish) -> Leaving:
