@@ -165,8 +165,9 @@ def test_checksums_without_rows_stop_nothing(retained: Retained) -> None:
     build = retained.build("by_day")
     number = (FIRST - date(1970, 1, 1)).days
     retained.admin.execute(
-        "INSERT INTO refold.checksums (build_id, relation, slice, rows, hash) VALUES (%s, 0, %s, 9, 9), (%s, 0, %s, 9, 9)",
-        (build.build_id, number, build.build_id, number + 1),
+        "INSERT INTO refold.checksums (build_id, relation, slice, rows, hash)"
+        " SELECT %s, 0, slice, 9, 9 FROM unnest(%s::integer[]) AS slice",
+        (build.build_id, [number, number + 1]),
     )
     retained.retain("by_day", BORDER, rows=1)
     retained.look()
