@@ -12,7 +12,8 @@ SELECT
     CASE WHEN p.proved_at IS NOT NULL THEN
         greatest(extract(epoch FROM now() - p.proved_at), 0)::numeric(12, 3)
     END AS proved_seconds,
-    p.deep_proved_at
+    p.deep_proved_at,
+    date '1970-01-01' + b.retained_from                     AS kept_from
 FROM refold.builds_now AS b
 JOIN refold.unread_now() AS u ON u.build_id = b.build_id
 -- On a standby, include its lag behind the primary.
@@ -31,6 +32,7 @@ COMMENT ON COLUMN metrics.freshness.lag_exact IS 'Whether lag_events was counted
 COMMENT ON COLUMN metrics.freshness.proved_at IS 'At this instant an audit found the metric and all that it reads as they must be. NULL: not proved.';
 COMMENT ON COLUMN metrics.freshness.proved_seconds IS 'Seconds since then.';
 COMMENT ON COLUMN metrics.freshness.deep_proved_at IS 'The same for audits that recompute everything from the log, which take days: the instant at which the oldest slice was compared.';
+COMMENT ON COLUMN metrics.freshness.kept_from IS 'The first day whose rows the metric keeps; older ones are gone. NULL: it keeps all.';
 
 -- Analysts may read only the metrics; this view shows them how fresh the others are.
 GRANT SELECT ON metrics.freshness TO refold_analyst, refold_observer;

@@ -7,7 +7,7 @@ SELECT
     b.load_steps, c.events_applied, c.pages_applied, c.apply_ms, c.applied_at, c.moved_at, b.deployment, b.created_at,
     b.promoted_at, b.retired_at, b.retired_by, b.error, b.dead_letters,
     -- The name of an error is safe to show; its message may repeat content of an event.
-    split_part(b.error, ':', 1) AS failing, b.waiting_letters, b.sinks, b.floor
+    split_part(b.error, ':', 1) AS failing, b.waiting_letters, b.sinks, b.floor, b.retained_from
 FROM refold.builds AS b
 CROSS JOIN LATERAL (
     SELECT * FROM refold.cursors AS n WHERE n.build_id = b.build_id ORDER BY n.number DESC LIMIT 1

@@ -38,6 +38,9 @@ GRANT SELECT ON refold.traces, refold.cursors TO refold_observer;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON refold.duties, refold.duplicates, refold.latencies TO refold_worker;
 
+GRANT SELECT, INSERT, UPDATE, DELETE ON refold.retentions TO refold_worker;
+GRANT SELECT ON refold.retentions TO refold_observer, refold_inspector;
+
 -- An observer sees states, lags, incidents and counts. It sees no event, no key, and no text from an event or an error, and
 -- so no column that may hold one.
 GRANT SELECT ON refold.settings, refold.segments, refold.alembic_version, refold.forgotten,
@@ -50,7 +53,7 @@ GRANT SELECT (
     build_id, projection, fingerprint, number, state, table_name, language, upkeep, upstream_id, done, target,
     progress_txid, progress_position, progress_ordinal, loaded, load_step, load_steps, events_applied, pages_applied,
     apply_ms, applied_at, moved_at, deployment, created_at, promoted_at, retired_at, retired_by, dead_letters, failing,
-    waiting_letters, sinks, floor
+    waiting_letters, sinks, floor, retained_from
 ) ON refold.builds_now TO refold_observer;
 GRANT SELECT (build_id, projection, number, state, table_name, upkeep, upstream_id, deployment, dead_letters, floor)
     ON refold.builds TO refold_observer;

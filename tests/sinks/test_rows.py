@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 from psycopg import sql
 
 from refold.engine.reconcile.reconcile import reconcile
+from refold.engine.retain.let_go import let_go
 from refold.model.sink.state import resumed
 from refold.sinks import audit as audits
 from refold.sinks.audit import audit
 from refold.sinks.deliver import Deliverer
-from refold.store import outbox, sinks
+from refold.store import outbox, retentions, sinks
 from refold.store.builds.compiled import Compiler
 from refold.store.sinks import Sink
 from tests.support.delivering import Connection, deliver, deploy_sink, differences, to_postgres, url_of
@@ -236,3 +239,33 @@ def test_names_that_must_be_quoted(scratch: Scratch, target: Connection) -> None
     scratch.drain()
     deliver(scratch.worker, scratch.folder, "copy")
     assert differences(scratch.worker, "odd", target) == []
+
+
+def test_rows_that_are_not_kept_leave_the_receiver_too(scratch: Scratch, target: Connection) -> None:
+    scratch.deploy_one("members", METRICS["members"])
+    for day in range(5):
+        scratch.append(2, user_id="ann", ts=f"1970-01-0{1 + day}T00:00:00Z")
+    scratch.drain()
+    deploy_sink(scratch.worker, "copy", to_postgres("members", url_of(scratch, target)))
+    deliver(scratch.worker, scratch.folder, "copy")
+    retentions.put(scratch.worker, "members", keep_from=date(1970, 1, 4))
+    wanted = retentions.find(scratch.worker, "members")
+    assert wanted is not None
+    compiler = Compiler(scratch.folder)
+    assert let_go(scratch.worker, compiler, wanted, rows=1) == 3
+    deliver(scratch.worker, scratch.folder, "copy")
+    assert target.execute("SELECT day FROM public.copy ORDER BY 1").fetchall() == [
+        (date(1970, 1, 4),),
+        (date(1970, 1, 5),),
+    ]
+    # A late event of a day that is gone brings nothing back.
+    scratch.append(1, user_id="ben", ts="1970-01-01T00:00:00Z")
+    scratch.drain()
+    deliver(scratch.worker, scratch.folder, "copy")
+    assert differences(scratch.worker, "members", target) == []
+    deliverer = Deliverer(scratch.worker, compiler, "test")
+    try:
+        found = audit(scratch.worker, deliverer, sinks.known(scratch.worker, "copy"))
+    finally:
+        deliverer.release()
+    assert (found.skipped, list(found.wrong)) == (None, [])

@@ -110,24 +110,28 @@ CANARIES = [
     "UPDATE refold.canaries SET step = 1", "DELETE FROM refold.canaries", "DELETE FROM refold.canary_builds",
     "UPDATE refold.canary_builds SET shown = false", "CREATE VIEW metrics_canary.mine AS SELECT 1",
 ]  # fmt: skip
+RETENTIONS = [
+    "INSERT INTO refold.retentions (projection, keep) VALUES ('daily', '1 day')", "DELETE FROM refold.retentions",
+    "UPDATE refold.retentions SET keep = '1 day'", "UPDATE refold.builds SET retained_from = 1",
+]  # fmt: skip
 UNSEEN = ["SELECT steps FROM refold.canaries", "SELECT verdict FROM refold.canary_builds"]
 
 FORBIDDEN = {
     "refold_capture": [
-        *ERASURES, *ERASED,
+        *RETENTIONS, *ERASURES, *ERASED,
         *SINKS, *ARCHIVES, *MANIFEST, *CONTRACTS, *CANARIES, *UNSEEN,
         "SELECT * FROM refold.events", "SELECT digest FROM refold.event_ids", "SELECT * FROM refold.rejected",
         *CHANGES, *MAKE, *LEDGER, MOVE, "DELETE FROM refold.builds", *TABLES, *METRICS, SEQUENCE, SETTINGS, APPEND,
         *COUNTING, "SELECT * FROM metrics.daily", "COPY refold.events TO STDOUT", INSERT + " RETURNING txid",
     ],
     "refold_backfill": [
-        *ERASURES, *ERASED,
+        *RETENTIONS, *ERASURES, *ERASED,
         *SINKS, *CAPTURES, *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT,
         APPEND, *COUNTING, "SELECT * FROM metrics.daily", "DELETE FROM refold.file_backfills",
         "INSERT INTO refold.incidents DEFAULT VALUES", "COPY refold.events (event_id, action, ts) FROM STDIN",
     ],
     "refold_producer": [
-        *ERASURES, *ERASED,
+        *RETENTIONS, *ERASURES, *ERASED,
         *SINKS, *ARCHIVES, *MANIFEST, *BACKFILLS[:-1], "SELECT name FROM refold.file_backfills", *CANARIES, *UNSEEN,
         *CONTRACTS, "SELECT * FROM refold.contracts", "SELECT refold.judge('{{}}')",
         *CAPTURES, *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS,
@@ -135,7 +139,7 @@ FORBIDDEN = {
         INSERT + " RETURNING txid", "COPY refold.events TO STDOUT", *COUNTING, "SELECT * FROM refold.unread_now()",
     ],
     "refold_analyst": [
-        *ERASURES, *ERASED,
+        *RETENTIONS, *ERASURES, *ERASED,
         *SINKS, *ARCHIVES, *MANIFEST, *BACKFILLS, "SELECT name FROM refold.file_backfills", *CANARIES, *UNSEEN,
         *CONTRACTS, "SELECT * FROM refold.contracts",
         *CAPTURES, *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT, APPEND,
@@ -153,7 +157,7 @@ FORBIDDEN = {
         "SELECT refold.admit('[]')", "SELECT refold.reject('a', 1, 'invalid', 'x', 'x')",
     ],
     "refold_observer": [
-        *ERASURES, *ERASED,
+        *RETENTIONS, *ERASURES, *ERASED,
         *SINKS, *ARCHIVES, "SELECT error FROM refold.archive_store", "SELECT turns FROM refold.archive_store",
         *BACKFILLS, "SELECT findings FROM refold.file_backfills", "SELECT files FROM refold.file_backfills",
         *CONTRACTS, "SELECT schema FROM refold.contracts",
@@ -168,14 +172,14 @@ FORBIDDEN = {
         "UPDATE refold.incidents SET resolved_by = 'me'", "DELETE FROM refold.duties",
     ],
     "refold_inspector": [
-        *ERASURES,
+        *RETENTIONS, *ERASURES,
         *SINKS, *ARCHIVES, *BACKFILLS, *CONTRACTS[:-1], *CANARIES,
         *CAPTURES, *CHANGES, *MAKE, *LEDGER, *TABLES[1:], *METRICS, MOVE, SEQUENCE, SETTINGS, INSERT, APPEND,
         "UPDATE refold.incidents SET resolved_by = 'me'",
         "UPDATE refold.builds SET error = 'x'", "DELETE FROM refold.dead_letters", "DELETE FROM refold.rejected",
     ],
     "nobody": [
-        *ERASURES, *ERASED,
+        *RETENTIONS, *ERASURES, *ERASED,
         *SINKS, *ARCHIVES, *MANIFEST, *BACKFILLS, *CONTRACTS, "SELECT * FROM refold.contracts", *CANARIES, *UNSEEN,
         *CAPTURES, *READ_LOG, *CHANGES, *MAKE, *LEDGER, *BUILDS, *TABLES, *METRICS, SEQUENCE, SETTINGS, INSERT, APPEND,
         "SELECT * FROM metrics.freshness", "SELECT * FROM metrics.daily", "SELECT refold.sleepers_lock()",

@@ -56,6 +56,11 @@ COMMANDS = {
     "rollback": Listed("rollback", METRICS, "Return to the builds that were live before the last deployment of NAME."),
     "rename": Listed("rename", METRICS, "Rename a metric without rebuilding it."),
     "drop": Listed("drop", METRICS, "Drop metrics: refold stops updating them and removes their views."),
+    "retain": Listed(
+        "retain",
+        METRICS,
+        "Say how long the rows of a metric are kept, and let older ones go; without NAME, list what is kept.",
+    ),
     "ingest": Listed(
         "ingest", DATA, "Load events from files: JSON, CSV or Parquet, plain or compressed with gzip, zlib or zstd."
     ),

@@ -126,6 +126,8 @@ def _rows(found: Diff) -> str:
 
 
 def _remarks(found: Diff) -> Iterator[str]:
+    if found.kept_from is not None:
+        yield f"compared from {found.kept_from} on: one of the builds does not keep earlier rows"
     if found.slices.first is not None:
         last = f" to {found.slices.last}" if found.slices.last != found.slices.first else ""
         yield f"slices that differ: {found.slices.first}{last}"

@@ -115,6 +115,10 @@ def show(now: Status) -> None:
     line(f"log       {about}{now.events:,} events, {now.segments} segments, {now.segments_ahead} of them prepared")
     if now.archive is not None:
         line(f"archive   {_archive(now.archive)}", "" if now.archive.claimed else "yellow")
+    kept = [f"{one.projection} from {one.kept_from}" for one in now.builds if one.state == "live" and one.kept_from]
+    if kept:
+        more = f" and {len(kept) - NAMED} more" if len(kept) > NAMED else ""
+        line(f"kept      {', '.join(kept[:NAMED])}{more} (`refold retain` lists them)")
     line(f"workers   {_workers(now)}")
     for backfill in now.backfills:
         line(f"backfill  {_backfill(backfill)}", "yellow" if backfill.state == "paused" else "")

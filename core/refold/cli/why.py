@@ -195,6 +195,8 @@ def _remarks(answer: Answer) -> Iterator[str]:
             "Events that were purged from the log count too, in the metric's base:"
             " `refold reconcile --archive` proves it."
         )
+    if answer.kept_from is not None:
+        yield f"The metric keeps its rows from {answer.kept_from} on."
     if answer.in_run:
         yield "The metric is in the middle of a run: only the events that it has applied count."
     if answer.dead_letters:

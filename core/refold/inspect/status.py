@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import psycopg
@@ -59,6 +59,7 @@ class BuildStatus:
             proved.
         proved_seconds: age of that instant, seconds.
         deep_proved_at: the same by deep audits alone.
+        kept_from: the first day whose rows it keeps; None: it keeps all.
     """
 
     build_id: int
@@ -85,6 +86,7 @@ class BuildStatus:
     proved_at: datetime | None
     proved_seconds: float | None
     deep_proved_at: datetime | None
+    kept_from: date | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +266,7 @@ SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coale
        CASE WHEN proof.proved_at IS NOT NULL THEN
            greatest(extract(epoch FROM clock_timestamp() - proof.proved_at), 0)::float8
        END AS proved_seconds,
-       proof.deep_proved_at
+       proof.deep_proved_at, date '1970-01-01' + b.retained_from AS kept_from
 FROM refold.builds_now AS b
 JOIN refold.deployments AS d ON d.deployment = b.deployment
 LEFT JOIN refold.builds AS u ON u.build_id = b.upstream_id

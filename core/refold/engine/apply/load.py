@@ -187,6 +187,8 @@ def _locked(conn: psycopg.Connection, compiled: CompiledBuild) -> Build | None:
     build = lock(conn, compiled.build_id)
     if build is None or build.loaded or build.upstream_id != compiled.upstream_id or build.based != compiled.based:
         return None
+    if build.retained != compiled.retained:
+        return None
     if build.upstream_id is not None and not by_id(conn, build.upstream_id).loaded:
         return None
     return build

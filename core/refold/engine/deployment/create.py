@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 from refold.engine.deployment.key_indexes import index_streams
 from refold.engine.purge import start
 from refold.engine.purge.fold import make_tables
+from refold.engine.retain import policy
 from refold.engine.verify.exactness import refuse_inexact
 from refold.engine.verify.readings import refuse_misread
 from refold.engine.verify.trial import Unkeepable, refuse_unkeepable
@@ -95,7 +96,7 @@ def _make(conn: psycopg.Connection, definition: Definition, deployment: int, mad
     if definition.transform is None:
         columns = refuse_misread(conn, definition, stream_of(upstream))
         definition = replace(definition, plan=definition.plan.reading(columns))
-    build = _insert(conn, definition, deployment, upstream, columns)
+    build = _insert(conn, definition, deployment, upstream, columns, policy.begins_at(conn, definition))
     if build.based and build.upkeep in BY_KEY and start.source_of(conn, build) is None:
         # It would need the purged events of a key again with every new one.
         raise DefinitionError(start.missing(build, build.floor), path=definition.path, remedy=start.REMEDY)
@@ -126,6 +127,7 @@ def _insert(
     deployment: int,
     upstream: Build | None,
     columns: Sequence[str] | None,
+    retained_from: int | None,
 ) -> Build:
     # A renamed metric keeps the names of its tables, so their numbers are taken too.
     row = one_row(
@@ -143,8 +145,8 @@ def _insert(
         WITH made AS (
             INSERT INTO refold.builds
                 (projection, fingerprint, number, table_name, language, definition, upkeep, upstream_id, reads,
-                 deployment, floor)
-            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, CASE WHEN %s THEN refold.log_floor() ELSE 1 END)
+                 deployment, floor, retained_from)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, CASE WHEN %s THEN refold.log_floor() ELSE 1 END, %s)
             RETURNING build_id
         )
         INSERT INTO refold.cursors (build_id, number) SELECT build_id, 0 FROM made RETURNING build_id
@@ -161,6 +163,7 @@ def _insert(
             None if columns is None else list(columns),
             deployment,
             upstream is None,
+            retained_from,
         ),
     )
     return by_id(conn, int(row[0]))

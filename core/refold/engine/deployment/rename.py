@@ -22,7 +22,7 @@ from refold.errors import BuildError
 from refold.model.projection.definition import Definition, check_name, load
 from refold.model.projection.files import files_named
 from refold.model.projection.former_names import as_called
-from refold.store import canaries, sinks
+from refold.store import canaries, retentions, sinks
 from refold.store.builds.build import Build, kept, lock
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.lookup import known
@@ -101,6 +101,7 @@ def _rename(conn: psycopg.Connection, folder: Path, old: str, new: str) -> Renam
     if canaries.shown(conn, old):
         alone(conn, Compiler(folder), old)
     canaries.rename(conn, old, new)
+    retentions.rename(conn, old, new)
     if stands(conn, old):
         view = sql.Identifier(METRICS_SCHEMA, old)
         conn.execute(sql.SQL("ALTER VIEW {} RENAME TO {}").format(view, sql.Identifier(new)))

@@ -18,7 +18,7 @@ from refold.errors import BuildError
 from refold.model.diff.query import AFTER, BEFORE, Comparison, parameters
 from refold.model.diff.shape import Shape, Shown, shape_of, sums_tell
 from refold.model.sql_text import literal, where
-from refold.model.stream.slices import EVERY_SLICE, Range, runs
+from refold.model.stream.slices import EVERY_SLICE, NO_DAY, Range, multirange, runs, slice_day
 from refold.postgres.rows import one_row
 from refold.postgres.session import plan_freely
 from refold.store.builds.build import Build, find, live_builds
@@ -40,7 +40,7 @@ WITH sums AS (
         SELECT build_id, relation, slice, rows, hash FROM refold.checksums
         UNION ALL SELECT build_id, relation, slice, rows, hash FROM refold.checksum_changes
     ) AS kept
-    WHERE build_id IN (%(before)s, %(after)s) AND relation = 0
+    WHERE build_id IN (%(before)s, %(after)s) AND relation = 0 AND slice <@ %(ranges)s::int4multirange
     GROUP BY slice
 ), judged AS (
     SELECT slice, before_rows, (before_rows, before_hash) = (after_rows, after_hash) AS agree FROM sums
@@ -99,18 +99,35 @@ class Pair:
             rows = Rows(added=self._rows(self.after.shown), removed=self._rows(self.before.shown))
             return self._made(shape, rows, Slices())
         slices = Slices()
-        ranges: Sequence[Range] = EVERY_SLICE
+        ranges = self._kept_by_both()
         if skip and sums_tell(self.before.shown, self.after.shown):
             equal, unread, wrong = one_row(
                 self.conn,
                 _KEPT,
-                {"before": self.before.build.build_id, "after": self.after.build.build_id},
+                {
+                    "before": self.before.build.build_id,
+                    "after": self.after.build.build_id,
+                    "ranges": multirange(ranges),
+                },
             )
             slices = Slices(int(equal), int(unread), len(wrong or ()))
             if not wrong:
                 return self._made(shape, Rows(), slices)
             ranges = runs(wrong)
         return self._compared(shape, slices, ranges, samples)
+
+    @property
+    def kept_from(self) -> int | None:
+        """Return the first slice that both builds keep; None if they keep the same slices."""
+        firsts = [one.build.retained_from for one in (self.before, self.after)]
+        if firsts[0] == firsts[1] or not all(one.shown.slicing.of_time for one in (self.before, self.after)):
+            return None
+        return max(one for one in firsts if one is not None)
+
+    def _kept_by_both(self) -> Sequence[Range]:
+        """Return the slices that both builds keep: what one has let go is no difference."""
+        first = self.kept_from
+        return EVERY_SLICE if first is None else ((NO_DAY, NO_DAY), (first, None))
 
     def _compared(self, shape: Shape, slices: Slices, ranges: Sequence[Range], samples: int) -> Diff:
         statements = Comparison(self.before.shown, self.after.shown, ranges)
@@ -157,7 +174,8 @@ class Pair:
         samples: tuple[Sample, ...] = (),
     ) -> Diff:
         name = self.before.build.projection
-        return Diff(name, self.before.side, self.after.side, shape, rows, slices, columns, samples)
+        kept_from = None if self.kept_from is None else slice_day(self.kept_from)
+        return Diff(name, self.before.side, self.after.side, shape, rows, slices, columns, samples, kept_from)
 
     def _rows(self, shown: Shown) -> int:
         having = None if shown.having is None else f"({literal(shown.having)})"

@@ -144,6 +144,7 @@ class Diff:
         slices: what was read for it.
         columns: the columns in which modified rows differ, and no others.
         samples: the first rows of each kind.
+        kept_from: the first day of the rows that were compared, if one of the builds keeps fewer; None: all were.
     """
 
     metric: str
@@ -154,6 +155,7 @@ class Diff:
     slices: Slices
     columns: tuple[ColumnDiff, ...] = ()
     samples: tuple[Sample, ...] = ()
+    kept_from: str | None = None
 
     @property
     def same(self) -> bool:
@@ -165,6 +167,7 @@ class Diff:
         return {
             "metric": self.metric,
             "same": self.same,
+            "kept_from": self.kept_from,
             "before": _fields(self.before),
             "after": _fields(self.after),
             "shape": {

@@ -108,6 +108,7 @@ NEVER: Mapping[str, str] = {
     "refold.*.repaired_by": "a login",
     "refold.*.requested_by": "a login",
     "refold.*.resolved_by": "a duty or command",
+    "refold.*.set_by": "a login",
     "refold.*.started_by": "a login",
     "refold.*.state": "a word of refold",
     "refold.*.kind": "a word of refold",

@@ -38,8 +38,7 @@ def fold(conn: psycopg.Connection, compiler: Compiler, build: Build, archive: Ar
         archive: the segment's file, which is verified.
         step: most positions.
     """
-    compiled = compiler.of(conn, build)
-    base = compiled.statements.base
+    base = compiler.of(conn, build).statements.base
     assert base is not None, build.table_name
     if bases.find(conn, build.build_id) is None:
         with conn.transaction():
@@ -61,7 +60,10 @@ def fold(conn: psycopg.Connection, compiler: Compiler, build: Build, archive: Ar
             failpoint("fold_undone")
             return False
         if mark.folded < mark.upto:
-            mark = _step(conn, compiled, base, build, mark, step)
+            # Whoever lets slices go locks the mark too, and this session may have made its SQL before.
+            base = compiler.of(conn, build).statements.base
+            assert base is not None, build.table_name
+            mark = _step(conn, base, build, mark, step)
     failpoint("fold_stepped")
     return mark.folded >= mark.upto
 
@@ -75,9 +77,7 @@ def make_tables(conn: psycopg.Connection, base: Base) -> None:
         conn.execute(f"GRANT SELECT ON {kept.table} TO refold_inspector".encode())
 
 
-def _step(
-    conn: psycopg.Connection, compiled: CompiledBuild, base: Base, build: Build, mark: Folded, step: int
-) -> Folded:
+def _step(conn: psycopg.Connection, base: Base, build: Build, mark: Folded, step: int) -> Folded:
     upper = min(mark.folded + step, mark.upto)
     conn.execute("SET LOCAL plan_cache_mode = force_custom_plan")
     events, ids, hash_ = one_row(

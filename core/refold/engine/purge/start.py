@@ -34,10 +34,11 @@ def source_of(conn: psycopg.Connection, build: Build) -> str | None:
         """
         SELECT b.table_name FROM refold.builds AS b
         WHERE b.projection = %s AND b.fingerprint = %s AND b.upkeep = %s AND b.upstream_id IS NULL AND b.floor = %s
+          AND b.retained_from IS NOT DISTINCT FROM %s
           AND b.loaded AND b.state IN ('building', 'live', 'retired') AND b.build_id <> %s
         ORDER BY b.state <> 'live', b.build_id DESC LIMIT 1 FOR KEY SHARE
         """,
-        (build.projection, build.fingerprint, build.upkeep, build.floor, build.build_id),
+        (build.projection, build.fingerprint, build.upkeep, build.floor, build.retained_from, build.build_id),
     ).fetchone()
     return None if row is None else str(row[0])
 

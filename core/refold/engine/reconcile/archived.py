@@ -188,6 +188,8 @@ class _Audit:
                 build = lock(self.conn, self.build.build_id, wait=True)
                 if build is None or not build.loaded or build.floor != self.build.floor:
                     raise BuildError(f"{self.build.table_name} was replaced, or more was purged, during the audit")
+                if build.retained_from != self.build.retained_from:
+                    raise BuildError(f"{self.build.table_name} keeps fewer slices since the audit began")
                 if excluded_event_ids(self.conn, build) != dead:
                     raise BuildError(
                         f"dead letters of {self.build.projection} changed during the audit", remedy="Run it again."

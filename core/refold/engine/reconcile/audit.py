@@ -91,6 +91,8 @@ def as_kept(conn: psycopg.Connection, compiled: CompiledBuild) -> Build:
         raise BuildError(f"{build.table_name} was switched to another stream just now; run the audit again")
     if build.based != compiled.based:
         raise BuildError(f"events of {build.table_name} have left the log just now; run the audit again")
+    if build.retained != compiled.retained:
+        raise BuildError(f"slices of {build.table_name} are not kept any more since just now; run the audit again")
     return build
 
 

@@ -21,6 +21,8 @@ from refold.model.projection.plan import LOG, Plan
 from refold.model.sql_text import ident, literal
 from refold.model.stream.cursor import Key
 from refold.model.stream.page_sql import LOG_TABLE
+from refold.model.stream.slices import slice_day
+from refold.model.upkeep.retained import time_slicing
 from refold.postgres.rows import exact, one_row
 from refold.store import sinks
 from refold.store.builds import dead_letters
@@ -369,6 +371,8 @@ class _Where:
             return replace(nothing, state="dead letter", because="; ".join(errors) or None)
         if "unread" in states:
             return replace(nothing, state="not applied", because="the cursor of the metric has not reached it")
+        if "gone" in states and build.retained_from is not None:
+            return replace(nothing, because=f"its metric keeps rows from {slice_day(build.retained_from)} on")
         what = "function makes no row of it" if build.language == "python" else "query leaves it out"
         return replace(nothing, because=f"its {what}")
 
@@ -383,7 +387,7 @@ class _Where:
         query = (
             f"SELECT DISTINCT state__, CASE WHEN state__ = 'in' THEN ARRAY[{keys}]::text[] END\n"
             f"FROM (\n    SELECT *, CASE WHEN {stream.applied()}\n"
-            f"        THEN CASE WHEN ({own}) THEN 'in' ELSE 'left out' END\n"
+            f"        THEN CASE WHEN ({own}) THEN 'in' WHEN {self._gone(build, plan)} THEN 'gone' ELSE 'left out' END\n"
             "        WHEN event_id = ANY (%(dead)s::text[]) THEN 'dead' ELSE 'unread' END AS state__\n"
             f"    FROM {self.log if upstream is None else stream.table}"
             " WHERE txid = %(at_txid)s::xid8 AND position = %(at_position)s::bigint\n"
@@ -393,6 +397,12 @@ class _Where:
         names = [part.name for part in parts]
         found = [dict(zip(names, values, strict=True)) for state, values in rows if state == "in"]
         return {str(state) for state, _ in rows}, found
+
+    @staticmethod
+    def _gone(build: Build, plan: Plan | None) -> str:
+        """Return the condition that a row of the stream is of a slice that a build does not keep."""
+        slicing = None if plan is None or build.retained_from is None else time_slicing(plan)
+        return "false" if slicing is None else f"NOT {literal(slicing.retained(str(build.retained_from)))}"
 
     def _of_events(self, build: Build) -> list[RowOf]:
         rows = self.conn.execute(

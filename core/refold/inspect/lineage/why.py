@@ -21,6 +21,7 @@ from refold.inspect.lineage.row_key import Given, RowKey, read_key, source_id, t
 from refold.inspect.lineage.snapshot import ANOTHER_VIEW, reading
 from refold.model.projection.plan import LOG, Plan
 from refold.model.sql_text import EVERYTHING, ident, in_order, indent, literal
+from refold.model.stream.slices import NO_DAY, slice_day
 from refold.model.upkeep import behind
 from refold.postgres.rows import exact, one_row
 from refold.store.builds.build import Build, by_id, live_builds
@@ -113,6 +114,7 @@ class Answer:
         in_run: whether the build is in the middle of a run, of which it has applied a part.
         purged: whether the metric counts events, too, that were purged from the log.
         cost: what the statements were estimated to cost.
+        kept_from: the first day whose rows the metric keeps; None: it keeps all.
     """
 
     metric: str
@@ -130,6 +132,7 @@ class Answer:
     in_run: bool
     purged: bool
     cost: Cost
+    kept_from: str | None = None
 
     @property
     def same(self) -> bool:
@@ -203,7 +206,7 @@ class _Why:
         number, told, shown_events = self._read_events(events, shown)
         kept = bool(found) or self._in_table(key)
         if not kept and not number:
-            raise self._nothing(key)
+            raise self._gone(key) or self._nothing(key)
         differ = {table.removeprefix("refold_builds."): self._number(one) for table, one in differences.items()}
         return Answer(
             metric=self.build.projection,
@@ -221,6 +224,7 @@ class _Why:
             in_run=self.build.cursor.target is not None,
             purged=self.build.based,
             cost=cost,
+            kept_from=self._kept_from(),
         )
 
     def _scopes(self, key: RowKey) -> tuple[str, str]:
@@ -280,10 +284,24 @@ class _Why:
     def _number(self, query: str) -> int:
         return int(one_row(self.conn, f"SELECT count(*) FROM (\n{query}\n) AS d".encode(), self.parameters)[0])
 
-    def _nothing(self, key: RowKey) -> InputError:
-        told = ", ".join(f"{name} {'NULL' if value is None else repr(value)}" for name, value in key.as_dict().items())
+    def _kept_from(self) -> str | None:
+        first = self.build.retained_from
+        return None if first is None else slice_day(first)
+
+    def _gone(self, key: RowKey) -> InputError | None:
+        """Return the error for a row of a day that is not kept any more; None if its day is kept."""
+        first = self.build.retained_from
+        if first is None or not NO_DAY < key.slice < first:
+            return None
         return InputError(
-            f"{self.build.projection} has no row with {told}, and has applied no event for it",
+            f"{self.build.projection} keeps its rows from {self._kept_from()} on: a row with {_told(key)} is gone",
+            remedy=f"`refold retain {self.build.projection} --forever` and `refold rebuild {self.build.projection}`"
+            " bring back what is gone.",
+        )
+
+    def _nothing(self, key: RowKey) -> InputError:
+        return InputError(
+            f"{self.build.projection} has no row with {_told(key)}, and has applied no event for it",
             remedy="`refold where EVENT_ID` shows the rows that an event is in, and `refold status` what is not"
             " applied yet.",
         )
@@ -321,6 +339,10 @@ class _Why:
             if mark.how != "gives"
         )
         return events, tuple(told), tuple(found)
+
+
+def _told(key: RowKey) -> str:
+    return ", ".join(f"{name} {'NULL' if value is None else repr(value)}" for name, value in key.as_dict().items())
 
 
 def _outputs(plan: Plan) -> list[str]:

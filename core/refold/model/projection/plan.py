@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from refold.model.sql_text import in_order
+
 Upkeep = Literal["facts", "merge", "members", "funnel", "recompute", "transform"]
 Combine = Literal["count", "sum", "min", "max", "bool_and", "bool_or", "members"]
 
@@ -149,6 +151,23 @@ class Plan:
         """
         needed = ("event_id",) if self.upkeep == "facts" and "event_id" not in columns else ()
         return replace(self, reads=(*needed, *columns))
+
+    def restricted(self, condition: str) -> Plan:
+        """Return the plan over those rows of the stream for which a condition holds.
+
+        Args:
+            condition: a condition that holds for all rows of a key or for none, and fails for no row.
+        """
+        before, after = "(SELECT * FROM ", f" AS all__ WHERE {condition})"
+        last = len(self.query) - 1
+        return replace(
+            self,
+            # A CASE: the condition is evaluated only where the query's own WHERE holds.
+            where=in_order(None if self.where is None else f"({self.where})", condition),
+            query=tuple(
+                f"{after if at else ''}{piece}{before if at < last else ''}" for at, piece in enumerate(self.query)
+            ),
+        )
 
     @property
     def stream_columns(self) -> tuple[str, ...]:

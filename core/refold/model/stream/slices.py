@@ -118,11 +118,23 @@ class Slicing:
             bounds.append(f"({self.day} < '{day}'::date{null})")
         return bounds
 
+    @property
+    def of_time(self) -> bool:
+        """Return whether a row's slice is a time, so that old slices can be told from new ones."""
+        return self.kind == "day"
+
+    def retained(self, first: str) -> str:
+        """Return the condition that a row of the stream is in a slice that is kept; rows without a day are.
+
+        Args:
+            first: the first slice that is kept, as SQL.
+        """
+        return f"({self.event} < {NO_DAY + 1} OR {self.event} >= {first})"
+
     def name(self, number: int) -> str:
         """Return a slice in words, such as its day or its positions."""
         if self.kind == "day":
-            day = _day(number)
-            return "no day" if day is None else str(day)
+            return slice_day(number)
         if self.kind == "position":
             return f"positions {number << POSITION_BITS:,} to {((number + 1) << POSITION_BITS) - 1:,}"
         return f"keys {number + 2 ** (HASH_BITS - 1) + 1} of {2**HASH_BITS}"
@@ -169,6 +181,12 @@ def by_key(
         stream_hash,
         indexed,
     )
+
+
+def slice_day(number: int) -> str:
+    """Return the day of a slice that is a time, as text."""
+    day = _day(number)
+    return "no day" if day is None else str(day)
 
 
 def day_unit(sql: str) -> str | None:

@@ -59,6 +59,12 @@ class Build:
     dead_letters: int
     sinks: list[int]
     floor: int
+    retained_from: int | None
+
+    @property
+    def retained(self) -> bool:
+        """Return whether it keeps the newest of its slices only."""
+        return self.retained_from is not None
 
     @property
     def based(self) -> bool:
@@ -76,7 +82,7 @@ COLUMNS = """
     b.upstream_id, b.done::text AS done, b.target::text AS target, b.progress_txid::text::bigint AS progress_txid,
     b.progress_position, b.progress_ordinal, b.loaded, b.load_step, b.load_steps, b.events_applied,
     b.pages_applied, b.apply_ms, b.applied_at, b.deployment, b.created_at, b.promoted_at, b.retired_at, b.retired_by,
-    b.error, b.dead_letters, b.sinks, b.floor
+    b.error, b.dead_letters, b.sinks, b.floor, b.retained_from
 """
 """Columns of `refold.builds_now AS b`, for `class_row(Build)`."""
 _ROW: BaseRowFactory[Build] = class_row(Build)

@@ -13,7 +13,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from refold.model.sql_text import EVERYTHING
-from refold.model.stream.slices import EVERY_SLICE, Range
+from refold.model.stream.slices import EVERY_SLICE, NO_DAY, Range, multirange
 from refold.model.upkeep.checksums import actual
 from refold.model.upkeep.statements import Kept
 from refold.postgres.rows import one_row
@@ -87,6 +87,50 @@ def forget(conn: psycopg.Connection, build_id: int) -> None:
     """Delete all checksums of a build, in the transaction that empties or drops its tables."""
     for table in ("checksum_changes", "checksums"):
         conn.execute(f"DELETE FROM refold.{table} WHERE build_id = %s".encode(), (build_id,))
+
+
+def let_go(conn: psycopg.Connection, build_id: int, slices: Range) -> None:
+    """Delete the checksums of some slices of a build's tables, in the transaction that deletes their rows.
+
+    Args:
+        conn: a transaction that holds the build's lock.
+        build_id: whose.
+        slices: the slices. Those of its stream, from which it has read these rows, stay.
+    """
+    # All changes of the build, and the changes first: as in `keep`.
+    conn.execute(b"SELECT FROM refold.checksum_changes WHERE build_id = %s FOR UPDATE", (build_id,))
+    for table in ("checksum_changes", "checksums"):
+        conn.execute(
+            f"DELETE FROM refold.{table} WHERE build_id = %s AND relation >= 0"
+            " AND slice <@ %s::int4multirange".encode(),
+            (build_id, multirange([slices])),
+        )
+
+
+def before(conn: psycopg.Connection, build_id: int, first: int) -> list[tuple[int, int, int]]:
+    """Return the slices of a build before another slice, without that of rows without a day, in order.
+
+    Args:
+        conn: any connection that may read checksums.
+        build_id: whose.
+        first: the first slice that does not count.
+
+    Returns:
+        Each slice with the rows of the table that analysts see, and the rows of all tables of the build.
+    """
+    rows = conn.execute(
+        """
+        SELECT slice, coalesce(sum(rows) FILTER (WHERE relation = 0), 0)::bigint, sum(rows)::bigint
+        FROM (
+            SELECT build_id, relation, slice, rows FROM refold.checksums
+            UNION ALL SELECT build_id, relation, slice, rows FROM refold.checksum_changes
+        ) AS kept
+        WHERE build_id = %s AND relation >= 0 AND slice > %s AND slice < %s
+        GROUP BY slice HAVING sum(rows) <> 0 ORDER BY slice
+        """,
+        (build_id, NO_DAY, first),
+    ).fetchall()
+    return [(int(slice_), int(shown), int(every)) for slice_, shown, every in rows]
 
 
 def fold(conn: psycopg.Connection, build_id: int, at_most: int) -> int:

@@ -21,6 +21,7 @@ from refold.model.upkeep import transform as transform_upkeep
 from refold.model.upkeep.generate import generate
 from refold.model.upkeep.names import projection_of
 from refold.model.upkeep.outbox import Outbox
+from refold.model.upkeep.retained import retained
 from refold.model.upkeep.statements import Statements
 from refold.store.builds.build import Build, by_id, kept_reads
 from refold.store.schema.resources import projections_dir
@@ -44,6 +45,7 @@ class CompiledBuild:
         transform: the function, for a Python projection.
         sinks: the sinks of the build. They too must be compared under the lock: pages send keys to them.
         based: whether its audits count what has left the log. Pages are the same without.
+        retained: whether it leaves out slices that are not kept; pages must too.
     """
 
     build_id: int
@@ -54,10 +56,15 @@ class CompiledBuild:
     transform: Transform | None = None
     sinks: tuple[int, ...] = ()
     based: bool = False
+    retained: bool = False
 
     def fits(self, build: Build) -> bool:
         """Return whether this is the SQL of a build as it is under its lock."""
-        return build.upstream_id == self.upstream_id and tuple(build.sinks) == self.sinks
+        return (
+            build.upstream_id == self.upstream_id
+            and tuple(build.sinks) == self.sinks
+            and build.retained == self.retained
+        )
 
 
 def stream_of(upstream: Build | None) -> Stream:
@@ -88,7 +95,7 @@ class Compiler:
         self._folder = projections
         self._gently = gently
         self._definitions: dict[str, Definition] = {}
-        self._made: dict[tuple[int, int | None, tuple[int, ...], bool], CompiledBuild] = {}
+        self._made: dict[tuple[int, int | None, tuple[int, ...], bool, bool], CompiledBuild] = {}
         self.shown: dict[tuple[int, int | None], str] = {}
         self.lineages: dict[tuple[int, str], ColumnLineage] = {}
 
@@ -99,7 +106,7 @@ class Compiler:
             BuildError: a transform's file is missing here, or it or what it imports differs from what was deployed.
             DefinitionError: a transform's file, or the file of a stream that it reads, is wrong.
         """
-        key = (build.build_id, build.upstream_id, tuple(build.sinks), build.based)
+        key = (build.build_id, build.upstream_id, tuple(build.sinks), build.based, build.retained)
         if key not in self._made:
             self._made[key] = self._make(conn, build)
         return self._made[key]
@@ -142,6 +149,8 @@ class Compiler:
         columns = kept_reads(conn, build.build_id)
         if columns is not None:
             plan = plan.reading(columns)
+        if build.retained:
+            plan = retained(plan, build.build_id)
         statements = generate(plan, stream, build.table_name, outbox, based=build.based)
         return CompiledBuild(
             build.build_id,
@@ -151,6 +160,7 @@ class Compiler:
             statements,
             sinks=tuple(build.sinks),
             based=build.based,
+            retained=build.retained,
         )
 
     def _transform(self, build: Build, upstream: Build | None) -> Transform:

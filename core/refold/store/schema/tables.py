@@ -291,6 +291,8 @@ builds = Table(
     Column("sinks", ARRAY(BigInteger), nullable=False, server_default=text("'{}'::bigint[]")),
     # First position of the log that is not in its base; of a build that reads another's table always 1.
     Column("floor", BigInteger, nullable=False, server_default=text("1")),
+    # First slice that is still kept; NULL: all are. It only grows: only a new build has the slices before.
+    Column("retained_from", Integer),
     UniqueConstraint("projection", "number"),
     UniqueConstraint("table_name"),
     CheckConstraint("state IN ('building', 'live', 'retired', 'dropped')", "state"),
@@ -960,6 +962,20 @@ bases = Table(
     ),
     CheckConstraint("folded <= upto", "range"),
     comment="How far events are folded into the bases of builds, ahead of the purge that makes these count.",
+)
+
+retentions = Table(
+    "retentions",
+    metadata,
+    Column("projection", Text, primary_key=True),
+    Column("keep", Interval, comment="How long its rows are kept, by the day of their key."),
+    Column("keep_from", Date, comment="The first day whose rows are kept."),
+    Column("set_by", Text, nullable=False, server_default=text("session_user")),
+    Column("set_at", TIME, nullable=False, server_default=func.clock_timestamp()),
+    CheckConstraint("num_nonnulls(keep, keep_from) = 1", "one"),
+    CheckConstraint("keep >= '1 day'::interval", "keep"),
+    CheckConstraint("isfinite(keep_from)", "keep_from"),
+    comment="How long the rows of metrics are kept. Of a metric that is not here, all rows are.",
 )
 
 archive_slices = Table(

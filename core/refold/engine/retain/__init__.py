@@ -1,0 +1,1 @@
+"""How long the rows of metrics are kept: letting the slices go that are older."""
