@@ -243,7 +243,7 @@ def _count(
         contracted.check(conn, count, stage.uncertain, found, EVERYTHING)
         report.archived = archived.check(conn, stage.archive, stage.damaged, events, found)
         canaries.check_left(conn, found, seconds=converges)
-        # What an audit makes of a base from which events are missing is seen after it.
+        # A base from which events are missing is found by an audit.
         if report.breaking is not None and found.violations.keys() - ({"I10"} if report.purged else set()):
             return
         # What was damaged of purged events nothing else can heal.
@@ -254,6 +254,7 @@ def _count(
         if second.status != 0:
             found.add("I3", f"a second reconcile found drift again: {(second.out or second.err)[:1000]}")
         report.found = invariants.check_repairs(conn, found)
+        invariants.check_bases(conn, found)
         invariants.check_dead_letters(conn, events, stalled, found)
         scrubbed = stage.refold("scrub", "--json")
         if scrubbed.status != 0:

@@ -265,6 +265,17 @@ def check_repairs(conn: psycopg.Connection, found: Findings) -> int:
     return sum(repaired for _, repaired, _ in rows)
 
 
+def check_bases(conn: psycopg.Connection, found: Findings) -> None:
+    """I15: of the witnesses, what stands for purged events never had to be healed from the archive, but by erasures."""
+    rows = conn.execute(
+        "SELECT DISTINCT subject FROM refold.incidents"
+        " WHERE kind = 'drift' AND evidence ? 'archive' AND detected_by <> 'refold erase'"
+    ).fetchall()
+    for (name,) in rows:
+        if name not in EXPOSED:
+            found.add("I15", f"what stood for purged events in {name} was not what the archive has")
+
+
 def check_dead_letters(conn: psycopg.Connection, events: list[Event], stalled: set[str], found: Findings) -> None:
     """I7: each metric has rejected the events on which it fails, and nothing else."""
     rows = conn.execute(
