@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import LiteralString
 
 import psycopg
 
@@ -41,13 +42,14 @@ class File:
         return cls(label, answers, [])
 
 
-def check(conn: psycopg.Connection, files: list[File], found: Findings) -> None:
+def check(conn: psycopg.Connection, files: list[File], found: Findings, log: LiteralString = "refold.events") -> None:
     """Each event of a file counts once, and its backfills say how many they have brought.
 
     Args:
         conn: a superuser's.
         files: all that were staged.
         found: takes what does not hold.
+        log: the relation of all events.
     """
     for file in files:
         rows = conn.execute(
@@ -55,7 +57,7 @@ def check(conn: psycopg.Connection, files: list[File], found: Findings) -> None:
             " WHERE name = ANY (%s) ORDER BY backfill_id",
             (file.names,),
         ).fetchall()
-        there = conn.execute("SELECT FROM refold.events WHERE starts_with(event_id, %s)", (f"{file.label}-",)).rowcount
+        there = conn.execute(f"SELECT FROM {log} WHERE starts_with(event_id, %s)", (f"{file.label}-",)).rowcount
         said = sum(row[4] for row in rows)
         if said != there:
             found.add("I12", f"{file.label}: the log has {there} of its events, and its backfills have brought {said}")

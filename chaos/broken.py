@@ -8,6 +8,9 @@
 `unproved`: a file of the archive is called verified as soon as the store has taken it.
 `mark-apart`: a backfill moves its mark in a transaction after the one that gave the log its records.
 `canary-left`: a canary that ends leaves its views as they are.
+`purge-unproved`: a segment is purged before its file was read back.
+`unfolded`: a segment is purged, and the bases of metrics do not have its events.
+`forgetful`: an erasure knows nothing of the table of rejected events.
 
 `python -m chaos.broken VARIANT worker …` and `… VARIANT serve …` are refold's commands in such a world.
 """
@@ -27,14 +30,18 @@ from refold.engine.archive.object_store import Content
 from refold.engine.archive.write import Archived, Writer
 from refold.engine.backfill.run import _give, _Lane, _Stopped
 from refold.engine.canary import canary
+from refold.engine.erasure import places
+from refold.engine.purge import fold, purge
 from refold.engine.reconcile.audit import parameters_of
 from refold.inspect.lineage import why
 from refold.model.stream.cursor import EMPTY, Cursor, Snapshot, advance, next_read
+from refold.model.upkeep.statements import Base
 from refold.postgres.failpoints import failpoint
 from refold.service.http.lane import Lane
 from refold.service.http.queue import Entry
 from refold.store import archives, file_backfills
 from refold.store.archives import Archive
+from refold.store.bases import Folded
 from refold.store.builds.build import Build, lock, move
 from refold.store.builds.compiled import CompiledBuild
 from refold.store.file_backfills import FileBackfill
@@ -49,9 +56,13 @@ VARIANTS = (
     "unproved",
     "mark-apart",
     "canary-left",
+    "purge-unproved",
+    "unfolded",
+    "forgetful",
 )
 WINDOW_S = 0.05
 """Seconds between the two transactions: what a busy machine makes of no time at all."""
+_folded = fold._step
 COMMIT_S = 1.0
 """Seconds that the door takes to commit what it has answered."""
 
@@ -80,8 +91,14 @@ def break_process(variant: str) -> None:
     elif variant == "stale-cursor":
         first: dict[int, dict[str, str]] = {}
         vars(why)["parameters_of"] = lambda conn, build: first.setdefault(build.build_id, parameters_of(conn, build))
-    elif variant == "unproved":
+    elif variant in ("unproved", "purge-unproved"):
         Writer._prove = _believe  # type: ignore[method-assign, assignment]
+        if variant == "purge-unproved":
+            vars(purge)["_insist_on_file"] = lambda conn, archive, location: None
+    elif variant == "unfolded":
+        vars(fold)["_step"] = _fold_nothing
+    elif variant == "forgetful":
+        vars(places)["PLACES"] = tuple(one for one in places.PLACES if one.table != "refold.rejected")
     elif variant == "mark-apart":
         _Lane._batch = _batch_in_two  # type: ignore[method-assign, assignment]
     elif variant == "canary-left":
@@ -99,6 +116,14 @@ def _believe(writer: Writer, archive: Archive, sent: Content | None, done: Archi
     with writer._conn.transaction():
         archives.proved(writer._conn, archive, sealed(writer._conn, *archive.slices), None, None)
     writer.complete(done, by)
+
+
+def _fold_nothing(
+    conn: psycopg.Connection, compiled: CompiledBuild, base: Base, build: Build, mark: Folded, step: int
+) -> Folded:
+    moved = _folded(conn, compiled, base, build, mark, step)
+    conn.execute(base.undo.encode(), {"floor": build.floor, "build": build.build_id})
+    return moved
 
 
 def _batch_in_two(lane: _Lane, conn: psycopg.Connection) -> FileBackfill:

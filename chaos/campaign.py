@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 
 import psycopg
 
-from chaos import archived, backfilled, canaries, contracted, explained, invariants, journal, receivers
+from chaos import archived, backfilled, canaries, contracted, erased, explained, invariants, journal, receivers
+from chaos.archived import EVERYTHING
 from chaos.broken import break_database, break_process
 from chaos.by_hand import Operator, toil_of
 from chaos.faults import FAULTS, ROOMS, Injected, inject
 from chaos.faults.archive import take_lease
 from chaos.findings import Findings
+from chaos.oracle import Event
 from chaos.probe import Probe
 from chaos.report import FaultLine, Report
 from chaos.schedule import EXPOSED, Step, schedule
@@ -43,6 +45,9 @@ BREAKING_FAULTS = {
     "unproved": ("archive lied to",),
     "mark-apart": ("backfill",),
     "canary-left": ("canary",),
+    "purge-unproved": ("purge",),
+    "unfolded": ("purge",),
+    "forgetful": ("erasure",),
 }
 """What happens in a campaign with a broken product: enough to show it, and nothing that would hide it."""
 
@@ -50,7 +55,8 @@ BREAKING_FAULTS = {
 def plan(seed: int, minutes: float, breaking: str | None = None) -> list[Step]:
     """The schedule of a campaign. Pure."""
     if breaking is not None:
-        return schedule(seed, minutes, BREAKING_FAULTS[breaking])
+        steps = schedule(seed, minutes, BREAKING_FAULTS[breaking])
+        return steps[:1] if steps[0].fault in ("purge", "erasure") else steps
     return schedule(seed, minutes, tuple(FAULTS), tuple(ROOMS))
 
 
@@ -142,6 +148,9 @@ def _load(
         time.sleep(max(0.0, started + minutes * 60 - time.monotonic()))
         stage.over.set()
         tell("the load ends")
+        if stage.breaking is not None:
+            # Its faults come to no early end: the machine is theirs.
+            stage.stop_producing(PRODUCERS_END_S)
         for thread in threads:
             thread.join(JOIN_S)
         stage.calm()
@@ -221,40 +230,68 @@ def _count(
     tell(f"{report.attempted:,} events attempted, {report.acknowledged:,} acknowledged; counting")
     names = invariants.live(stage)
     with stage.connect() as conn:
+        erased.finish(stage, found)
+        report.erased = sum(one.done for one in stage.asked)
         conn.execute("SET search_path = refold, pg_catalog")
-        events = invariants.check_log(conn, count, found)
+        report.purged = archived.gather(conn, stage.archive, found)
+        erased.forget(conn, stage.asked, count, found)
+        events = invariants.check_log(conn, count, found, EVERYTHING)
         witnesses = [name for name in names if name not in EXPOSED]
-        invariants.check_metrics(conn, witnesses, events, stalled, found, "before reconcile")
+        _count_purged(conn, witnesses, events, stalled, report, found, "before reconcile")
         report.backfilled = len(stage.files), sum(len(file.names) for file in stage.files)
-        backfilled.check(conn, stage.files, found)
-        contracted.check(conn, count, stage.uncertain, found)
+        backfilled.check(conn, stage.files, found, EVERYTHING)
+        contracted.check(conn, count, stage.uncertain, found, EVERYTHING)
         report.archived = archived.check(conn, stage.archive, stage.damaged, events, found)
         canaries.check_left(conn, found, seconds=converges)
-        if found.violations and report.breaking is not None:
+        # A base from which events are missing is found by an audit.
+        if report.breaking is not None and found.violations.keys() - ({"I10"} if report.purged else set()):
             return
-        first = stage.refold("reconcile", "--json")
+        # What was damaged of purged events nothing else can heal.
+        first = stage.refold("reconcile", "--archive", "--json")
         if first.status not in (0, 1):
             found.add("I6", f"refold reconcile ended with {first.status}: {first.err[-500:]}")
         second = stage.refold("reconcile", "--json")
         if second.status != 0:
             found.add("I3", f"a second reconcile found drift again: {(second.out or second.err)[:1000]}")
         report.found = invariants.check_repairs(conn, found)
+        invariants.check_bases(conn, found)
         invariants.check_dead_letters(conn, events, stalled, found)
         scrubbed = stage.refold("scrub", "--json")
         if scrubbed.status != 0:
             found.add("I5", f"refold scrub ended with {scrubbed.status}: {(scrubbed.out or scrubbed.err)[:1000]}")
         receivers.check(stage, conn, found, seconds=DELIVERED_S)
         _archive_the_rest(stage, conn, found)
+        erased.check(stage, conn, found)
         report.archived = archived.check(conn, stage.archive, set(), events, found)
         canaries.check(stage, conn, events, found, seconds=CLOSES_S)
         report.explained = explained.check(stage, found)
         invariants.check_incidents(conn, found, seconds=CLOSES_S)
         after = Findings()
-        invariants.check_metrics(conn, names, events, stalled, after, "after reconcile")
+        _count_purged(conn, names, events, stalled, report, after, "after reconcile")
         report.left = sum(len(told) for told in after.violations.values())
         for invariant, told in after.violations.items():
             for one in told:
                 found.add(invariant, one)
+
+
+def _count_purged(
+    conn: psycopg.Connection,
+    names: list[str],
+    events: list[Event],
+    stalled: set[str],
+    report: Report,
+    found: Findings,
+    when: str,
+) -> None:
+    """Metrics are compared with all events; where some have left the log, that is I15, too."""
+    off = Findings()
+    invariants.check_metrics(conn, names, events, stalled, off, when)
+    found.lost, found.double = found.lost + off.lost, found.double + off.double
+    for invariant, told in off.violations.items():
+        for one in told:
+            found.add(invariant, one)
+            if report.purged:
+                found.add("I15", one)
 
 
 def _archive_the_rest(stage: Stage, conn: psycopg.Connection, found: Findings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import LiteralString
 
 import psycopg
 
@@ -27,7 +28,9 @@ def wrongly_answered(events: list[Event], answers: list[str], level: str) -> lis
     return wrong
 
 
-def check(conn: psycopg.Connection, count: Count, uncertain: int, found: Findings) -> None:
+def check(
+    conn: psycopg.Connection, count: Count, uncertain: int, found: Findings, log: LiteralString = "refold.events"
+) -> None:
     """Nothing in the log breaks a contract that is enforced; what broke one and was let in is counted once.
 
     Args:
@@ -35,9 +38,10 @@ def check(conn: psycopg.Connection, count: Count, uncertain: int, found: Finding
         count: what producers have sent.
         uncertain: events that broke a contract while its level may have changed.
         found: takes what does not hold.
+        log: the relation of all events.
     """
     rows = conn.execute(
-        "SELECT event_id, action, metadata::text FROM refold.events WHERE action IN (%s, %s)", (ENFORCED, CHANGING)
+        f"SELECT event_id, action, metadata::text FROM {log} WHERE action IN (%s, %s)", (ENFORCED, CHANGING)
     ).fetchall()
     broken = [(name, action, told) for name, action, text in rows if breaks(told := json.loads(text))]
     if inside := [name for name, action, _ in broken if action == ENFORCED]:

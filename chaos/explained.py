@@ -87,10 +87,19 @@ class Explainer:
         self._thread.join(90)
 
     def tell(self, happened: list[Injected], found: Findings) -> None:
-        """Notes the rows that were not explained; while the log is damaged nothing can be said."""
-        damaged = [(one.began, one.ended + NOTICED_S) for one in happened if one.step.fault == "log damaged"]
+        """Notes the rows that were not explained; while the log is damaged nothing can be said.
+
+        Nor while a person is erased: the archive lacks the person some time before the metrics do.
+        """
+        silent = [(one.began, one.ended + NOTICED_S) for one in happened if one.step.fault == "log damaged"]
+        # One that was interrupted is finished when all is over.
+        silent += [
+            (one.began, one.ended if all(asked.done for asked in self._stage.asked) else float("inf"))
+            for one in happened
+            if one.step.fault == "erasure"
+        ]
         for one in self.unlike:
-            if not any(began <= one.at <= ended for began, ended in damaged):
+            if not any(began <= one.at <= ended for began, ended in silent):
                 found.add("I10", f"under load, {one.what}")
 
     def _run(self) -> None:

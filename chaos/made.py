@@ -17,7 +17,14 @@ STAY_S = 300
 What is recomputed by user costs as much as all that the users of a page ever did: with the same ones for ever, each
 page of such a metric would read the whole log in the end.
 """
+EMAIL = "email"
+"""A field of metadata in which an event of somebody else may name a person."""
 ACTIONS = ("view", "view", "view", "cart", "cart", "purchase", "signup")
+
+
+def person(number: int) -> str:
+    """The user id of a person who will be erased; it is a part of nothing else."""
+    return f"somebody-{number:03}"
 
 
 class Maker:

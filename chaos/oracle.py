@@ -75,6 +75,10 @@ def purchases(events: Iterable[Event]) -> Rows:
     return {(e.id,): (e.user, e.ts, e.amount) for e in events if e.action == "purchase"}
 
 
+def steps(events: Iterable[Event]) -> Rows:
+    return {(e.id,): (e.user, e.action, e.ts, e.amount, e.weight) for e in events}
+
+
 def spending(events: Iterable[Event]) -> Rows:
     bought = _groups((e for e in events if e.action == "purchase"), lambda e: (e.user,))
     return {
@@ -213,6 +217,7 @@ _DAILY = Metric(("day", "action", "events", "amount", "first_at"), 2, daily)
 _VISITORS = Metric(("day", "events", "users"), 1, visitors)
 _PURCHASES = Metric(("event_id", "user_id", "ts", "amount"), 1, purchases)
 METRICS: dict[str, Metric] = {
+    "steps": Metric(("event_id", "user_id", "action", "ts", "amount", "weight"), 1, steps),
     "purchases": _PURCHASES,
     "spending": _SPENDING,
     "daily": _DAILY,

@@ -25,6 +25,8 @@ INVARIANTS = {
     "I12": "an event of a backfilled file counts exactly once",
     "I13": "nothing in the log breaks a contract that is enforced, and nothing that broke one is lost",
     "I14": "a reader sees one build of a canary, and after its end the live one",
+    "I15": "what was purged is in the archive, and counts for ever",
+    "I16": "nothing of an erased person stands anywhere, and everything else is as it was",
 }
 
 
@@ -88,6 +90,8 @@ class Report:
         explained_in_run: those of them whose builds were in the middle of a run.
         explained: rows that were counted again at the end.
         archived: files of the archive that were compared at the end, and their events.
+        purged: events that have left the log.
+        erased: persons who were erased.
         backfilled: files that were backfilled, and how often one was staged.
         converged: seconds from the end of the load until every metric was up to date.
         duties: whether workers healed; without them somebody does, by commands.
@@ -113,6 +117,8 @@ class Report:
     explained_in_run: int = 0
     explained: int = 0
     archived: tuple[int, int] = (0, 0)
+    purged: int = 0
+    erased: int = 0
     backfilled: tuple[int, int] = (0, 0)
     converged: float | None = None
     duties: bool = True
@@ -157,6 +163,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
             f"{report.explained_under_load:,}, {report.explained_in_run:,}, {report.explained:,}",
         ),
         ("files of the archive, and events in them", f"{report.archived[0]:,}, {report.archived[1]:,}"),
+        ("events that have left the log, and persons who were erased", f"{report.purged:,}, {report.erased:,}"),
         ("files backfilled, and how often staged", f"{report.backfilled[0]:,}, {report.backfilled[1]:,}"),
         ("up to date after the load", "never" if report.converged is None else f"{report.converged:.1f} s"),
         *_toil(report),

@@ -15,8 +15,8 @@ TAIL_S = 5.0
 """Seconds at the end in which none begins."""
 GAP_S = 3.0, 8.0
 """Seconds from the beginning of one fault to that of the next."""
-ROOMS_GAP_S = 13.0, 19.0
-"""Seconds from one step in the lane of rooms to the next: each takes some commands, and two minutes all six kinds."""
+ROOMS_GAP_S = 10.0, 15.0
+"""Seconds from one step in the lane of rooms to the next: each takes some commands, and two minutes all eight kinds."""
 
 Parameters = Mapping[str, float | int | str]
 
@@ -43,6 +43,7 @@ class Step:
 EXPOSED = ("exposed_purchases", "exposed_daily", "exposed_visitors", "exposed_paths", "exposed_spending")
 """The projections that are tampered with. All others are witnesses: nothing in them may ever need to be healed."""
 REBUILT = (
+    "steps",
     "purchases",
     "daily",
     "visitors",
@@ -91,6 +92,29 @@ ARCHIVE_POINTS = (
 LANE_POINTS = ("lane_begun", "lane_locked", "lane_stored", "lane_moved", "lane_committed")
 STAGING_POINTS = ("staged_batch", "staged_files")
 """Where `refold archive run` and `refold backfill run` and `stage` are killed."""
+FOLD_POINTS = ("fold_begun", "fold_rows", "fold_stepped", "purge_folded")
+PURGE_POINTS = ("purge_floors", "purge_recorded", "purge_detached", "purge_committed")
+"""Where `refold archive purge` is killed: before it lets a segment go, and while it does."""
+THAW_POINTS = ("load_archived", "load_rows", "load_indexes", "views")
+"""Where `refold deploy` is killed of a definition that has to read what was purged."""
+ERASURE_POINTS = (
+    "erasure_begun",
+    "erasure_log",
+    "erasure_healed",
+    "erasure_places",
+    "erasure_purged_sent",
+    "erasure_purged",
+    "erasure_rebased",
+    "erasure_portion",
+    "erasure_file",
+    "erasure_removed",
+    "erasure_archived",
+    "erasure_vacuumed",
+    "erasure_recorded",
+)
+"""Where `refold erase` is killed; it passes those of the archive if the archive has the person."""
+LIES = ("truncated", "changed", "fewer", "lost")
+"""What a store makes of a file."""
 CANARY_ENDS = ("abort", "promote", "rules")
 ENDED_AT = {"abort": ("", "canary_ended", "canary_alone"), "promote": ("", "views"), "rules": ("",)}
 """How a canary ends, and where the command is killed that ends it."""
@@ -170,8 +194,7 @@ def parameters(fault: str, random: Random, round_: int) -> Parameters:
         case "archive killed":
             drawn = {"at": ",".join(random.sample(ARCHIVE_POINTS, 2))}
         case "archive lied to":
-            lies = ("truncated", "changed", "fewer", "lost")
-            drawn = {"damage": random.choice(lies), "lie": random.choice(lies)}
+            drawn = {"damage": random.choice(LIES), "lie": random.choice(LIES)}
         case "archive refused":
             drawn = {"kind": random.choice(["full", "uncertain", "no room here", "away"]), **_seconds(random, 1, 4)}
         case "backfill":
@@ -180,6 +203,19 @@ def parameters(fault: str, random: Random, round_: int) -> Parameters:
                 "staged": random.choice(STAGING_POINTS),
                 "at": ",".join(random.sample(LANE_POINTS, len(LANE_POINTS))),
                 "ends": ("done", "aborted")[round_ % 2],
+            }
+        case "purge":
+            drawn = {
+                "damage": random.choice(LIES),
+                "lie": random.choice(LIES),
+                "at": f"{random.choice(FOLD_POINTS)},{random.choice(PURGE_POINTS)}",
+                "thaw_at": random.choice(THAW_POINTS),
+            }
+        case "erasure":
+            drawn = {
+                "person": round_,
+                "mode": random.choice(["anonymise", "delete"]),
+                "at": ",".join(random.sample(ERASURE_POINTS, 3)),
             }
         case "contract deployed":
             drawn = {"levels": ",".join(random.sample(["warn", "enforce", "off"], 2))}

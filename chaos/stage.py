@@ -23,9 +23,10 @@ from psycopg.conninfo import make_conninfo
 
 from chaos import contracts, journal
 from chaos.application import TABLES
+from chaos.asked import Asked
 from chaos.backfilled import File
 from chaos.guardian import guard
-from chaos.made import Maker
+from chaos.made import Maker, person
 from chaos.producer import DOORS, Orders
 from chaos.receiver import SECRET, LyingReceiver
 from chaos.wire import FAIR, Wire
@@ -51,8 +52,12 @@ HELD_SNAPSHOT_AFTER = 3
 """Seconds after which a snapshot that is held is an incident."""
 SEGMENT_SIZE = 16_384
 """Positions in a segment of the log: one slice, so that a campaign goes through several."""
-HISTORY = 2_000
-"""Events in the first segment, which is full before there is load: there is something to archive."""
+HISTORY = 700
+"""Events in each of the first segments."""
+FULL = 3
+"""Segments that are full before there is load: there is something to archive, and to purge."""
+PERSONS = 4
+"""Persons who have events in each of these segments, and will be erased."""
 OWN = {
     "statement_timeout": "0",
     "lock_timeout": "0",
@@ -73,7 +78,7 @@ OWN = {
 """What the campaign's own sessions have, whatever somebody sets for all of them."""
 OPTIONS = " ".join(f"-c {name}={value}" for name, value in OWN.items())
 WORKERS = 3
-COMMANDS = ("unproved", "mark-apart", "canary-left")
+COMMANDS = ("unproved", "mark-apart", "canary-left", "purge-unproved", "unfolded", "forgetful")
 """Variants of `chaos.broken` in which the operator's commands are broken, too."""
 CONNECT_S = 20.0
 """Seconds that a fault waits for a server which another has taken away."""
@@ -157,6 +162,9 @@ class Stage:
         self.files: list[File] = []
         self.damaged: set[str] = set()
         self.uncertain = 0
+        self.asked: list[Asked] = []
+        # Held by whoever damages a file of the archive until that is noticed, and by whoever purges.
+        self.filing = threading.Lock()
         # Set when the load ends: what takes many commands comes to its end then.
         self.over = threading.Event()
         self._stopping = threading.Event()
@@ -166,6 +174,11 @@ class Stage:
 
     def _start_server(self) -> EmbeddedServer:
         return EmbeddedServer.start(self.home / "postgres", SETTINGS)
+
+    @property
+    def hurries(self) -> bool:
+        """Whether faults come to their end: the load is over. What is broken on purpose must be met all the same."""
+        return self.over.is_set() and self.breaking is None
 
     def set_variant(self, variant: str) -> None:
         """Changes the file of the projection `changing`."""
@@ -202,16 +215,20 @@ class Stage:
                 raise RuntimeError(f"refold {' '.join(command)}: {done.err}")
 
     def _write_history(self) -> None:
-        """Events in the first segment of the log, which nobody can write to any more."""
-        events = Maker("history", Random(self.seed)).clean(HISTORY)
+        """Events in the first segments of the log, which nobody can write to any more."""
+        maker = Maker("history", Random(self.seed))
         book = journal.Journal(self.journals / "history.journal")
-        batch = book.attempted("history", events)
-        with Log(self.url, source="history") as log:
-            book.acknowledged(batch, [receipt.answer.value for receipt in log.append(events)])
-        with psycopg.connect(self.url, autocommit=True) as conn:
-            # Positions may stay unused.
-            conn.execute("SELECT setval('refold.events_position', %s)", (SEGMENT_SIZE - 1,))
-        self.seal()
+        for number in range(FULL):
+            events = maker.clean(HISTORY)
+            for one in range(PERSONS):
+                events += maker.purchases(person(one), [1, 2])
+            batch = book.attempted("history", events)
+            with Log(self.url, source="history") as log:
+                book.acknowledged(batch, [receipt.answer.value for receipt in log.append(events)])
+            with psycopg.connect(self.url, autocommit=True) as conn:
+                # Positions may stay unused.
+                conn.execute("SELECT setval('refold.events_position', %s)", ((number + 1) * SEGMENT_SIZE - 1,))
+            self.seal()
 
     def seal(self) -> None:
         """Seals slices as the duty does; one takes two looks, the second after all transactions of the first."""
@@ -234,7 +251,7 @@ class Stage:
             program = ["chaos.broken", self.breaking]
         command = [sys.executable, "-m", *program, *arguments]
         environment = os.environ | self.environment | {"REFOLD_CRASH_AT": at, "PYTHONPATH": str(HERE.parent)}
-        if arguments[0] in ("deploy", "rebuild", "rollback", "reconcile"):
+        if arguments[0] in ("deploy", "rebuild", "rollback", "reconcile", "erase"):
             command += ["--projections", str(self.projections)]
         try:
             ran = subprocess.run(

@@ -13,6 +13,7 @@ from chaos.faults.canary import canary
 from chaos.faults.commands import deployed, rebuild, reconciled, rolled_back
 from chaos.faults.contracts import contract_deployed
 from chaos.faults.damage import log_damaged, tampered
+from chaos.faults.erasure import erased
 from chaos.faults.events import (
     duplicate_storm,
     hot_key,
@@ -31,6 +32,7 @@ from chaos.faults.processes import (
     worker_frozen,
     worker_killed,
 )
+from chaos.faults.purge import purged
 from chaos.faults.server import (
     backend_killed,
     published,
@@ -86,6 +88,8 @@ ROOMS: dict[str, Inject] = {
     "canary": canary,
     "archive lied to": archive_lied_to,
     "archive refused": archive_refused,
+    "purge": purged,
+    "erasure": erased,
 }
 """What goes on beside them, in a lane of its own: two minutes are enough for each kind once."""
 

@@ -25,27 +25,27 @@ def archive_killed(stage: Stage, how: dict[str, Any], done: Injected) -> None:
         if stage.over.is_set():
             break
         points.append(point)
-        _make_due(stage, done)
-        _run(stage, done, at=point)
-        _insist(stage, done, f"killed at {point}")
-    last = _run(stage, done)
-    _insist(stage, done, "after the last run")
+        make_due(stage, done)
+        run_archive(stage, done, at=point)
+        insist(stage, done, f"killed at {point}")
+    last = run_archive(stage, done)
+    insist(stage, done, "after the last run")
     done.note = f"killed at {', '.join(points) or 'no point'}; then {last.status}"
 
 
 def archive_lied_to(stage: Stage, how: dict[str, Any], done: Injected) -> None:
     """A file is damaged in the store, which `refold archive verify` finds; the store lies about the next one."""
-    _make_due(stage, done, damage=how["damage"])
-    lied = _run(stage, done, lie=how["lie"])
-    _insist(stage, done, f"the store lied: {how['lie']}")
-    last = _run(stage, done)
-    _insist(stage, done, "the store lies no more")
+    make_due(stage, done, damage=how["damage"])
+    lied = run_archive(stage, done, lie=how["lie"])
+    insist(stage, done, f"the store lied: {how['lie']}")
+    last = run_archive(stage, done)
+    insist(stage, done, "the store lies no more")
     done.note = f"{how['damage']}, then {how['lie']} → {lied.status}, honest → {last.status}"
 
 
 def archive_refused(stage: Stage, how: dict[str, Any], done: Injected) -> None:
     """The store is full, uncertain or away, or this host has no room: nothing counts, and nothing is forgotten."""
-    _make_due(stage, done)
+    make_due(stage, done)
     if how["kind"] == "away":
         away = stage.archive.with_name("away")
         with stage.connect() as conn:
@@ -68,10 +68,10 @@ def archive_refused(stage: Stage, how: dict[str, Any], done: Injected) -> None:
                 )
             )
     else:
-        refused = _run(stage, done, lie=how["kind"])
-    _insist(stage, done, how["kind"])
-    last = _run(stage, done)
-    _insist(stage, done, f"after {how['kind']}")
+        refused = run_archive(stage, done, lie=how["kind"])
+    insist(stage, done, how["kind"])
+    last = run_archive(stage, done)
+    insist(stage, done, f"after {how['kind']}")
     done.note = f"{how['kind']} → {refused.status}, then {last.status}"
 
 
@@ -84,7 +84,7 @@ def take_lease(conn: psycopg.Connection) -> bool:
     )
 
 
-def _run(stage: Stage, done: Injected, *, at: str = "", lie: str = "") -> Finished:
+def run_archive(stage: Stage, done: Injected, *, at: str = "", lie: str = "") -> Finished:
     """`refold archive run --now`, as soon as no other process writes."""
     since = time.monotonic()
     for _ in range(TRIES):
@@ -101,31 +101,41 @@ def _run(stage: Stage, done: Injected, *, at: str = "", lie: str = "") -> Finish
     return ran
 
 
-def _make_due(stage: Stage, done: Injected, damage: str = "lost") -> None:
-    """Sees that a sealed segment has no file; if all have one, the oldest is damaged, which is found."""
+def make_due(stage: Stage, done: Injected, damage: str = "lost", *, lowest: bool = False) -> None:
+    """Sees that a sealed segment has no file; if all have one, the oldest is damaged, which is found.
+
+    Args:
+        stage: of the campaign.
+        done: takes what is wrong.
+        damage: what becomes of the file.
+        lowest: whether it has to be the lowest segment of the log.
+    """
     stage.seal()
-    with stage.connect() as conn:
-        files = archived.verified(conn)
-        sealed = conn.execute(
-            "SELECT FROM refold.segments AS g WHERE (g.upper_position - 1) >> 14 <="
-            " (SELECT max(slice) FROM refold.sealed_slices WHERE sealed_at IS NOT NULL)"
-        ).rowcount
-        if len(files) < sealed or not files:
-            return
-        oldest = files[0]
-        stage.damaged.add(oldest.location)
-        LIES[damage](stage.archive / oldest.location)
-    found = operate(stage, done, "archive", "verify")
-    with stage.connect() as conn:
-        (row,) = conn.execute(
-            "SELECT bool_or(lower_position = %s AND state = 'verified' AND location = %s) FROM refold.archives",
-            (oldest.lower, oldest.location),
-        ).fetchall()
+    # Nothing is purged before the damage is noticed: it may be the only file that has its events then.
+    with stage.filing:
+        with stage.connect() as conn:
+            files = archived.verified(conn)
+            (floor,) = conn.execute("SELECT refold.log_floor()").fetchone() or (0,)
+            sealed = conn.execute(
+                "SELECT FROM refold.segments AS g WHERE (g.upper_position - 1) >> 14 <="
+                " (SELECT max(slice) FROM refold.sealed_slices WHERE sealed_at IS NOT NULL)"
+            ).rowcount
+            if not files or (files[0].lower > floor if lowest else len(files) < sealed):
+                return
+            oldest = files[0]
+            stage.damaged.add(oldest.location)
+            LIES[damage](stage.archive / oldest.location)
+        found = operate(stage, done, "archive", "verify")
+        with stage.connect() as conn:
+            (row,) = conn.execute(
+                "SELECT bool_or(lower_position = %s AND state = 'verified' AND location = %s) FROM refold.archives",
+                (oldest.lower, oldest.location),
+            ).fetchall()
     if found.status == 0 or (found.status == 1 and row[0]):
         done.wrong.append(("I11", f"{oldest.location} is {damage}, and refold archive verify does not find it"))
 
 
-def _insist(stage: Stage, done: Injected, when: str) -> None:
+def insist(stage: Stage, done: Injected, when: str) -> None:
     """I11: whatever happens, a file that is called verified holds the events of its segment."""
     with stage.connect() as conn:
         done.wrong += [("I11", f"{told} ({when})") for told in archived.unlike(conn, stage.archive, stage.damaged)]

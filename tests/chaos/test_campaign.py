@@ -63,8 +63,13 @@ def test_every_invariant_holds(tmp_path: Path) -> None:
             "mark-apart": ("acknowledged", "I12"),
             "canary-left": ("acknowledged", "I14"),
         },
+        {
+            "purge-unproved": ("purged", "I15"),
+            "unfolded": ("purged", "I15"),
+            "forgetful": ("erased", "I16"),
+        },
     ],
-    ids=["log and metrics", "rooms"],
+    ids=["log and metrics", "rooms", "what leaves the log"],
 )
 def test_broken_products_are_found_out(broken: dict[str, tuple[str, str]]) -> None:
     """Some at once: most of a campaign is waiting."""

@@ -1,4 +1,4 @@
-"""What is counted of the archive, of backfills, contracts and canaries: each is wrong once, and is found."""
+"""What is counted of archive, purges, erasures, backfills, contracts and canaries: each is wrong once, and is found."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from typing import Any
 import psycopg
 import pytest
 
-from chaos import archived, backfilled, canaries, contracted
+from chaos import archived, backfilled, canaries, contracted, erased
+from chaos.archived import EVERYTHING
+from chaos.asked import Asked
 from chaos.backfilled import File
 from chaos.contracts import CHANGING, ENFORCED, breaks, contract
 from chaos.faulty_store import LIES
 from chaos.findings import Findings
 from chaos.invariants import check_log
 from chaos.journal import Count, Journal, read
-from chaos.made import Maker
+from chaos.made import Maker, person
 from refold import append
 from refold.model.contract.contract_file import contract_file
 from refold.postgres.connect import connect as connect_as
 from refold.store import contracts
 from tests.engine.archive.conftest import SLICE, Shop, segments_of, shop, shop_of  # noqa: F401
+from tests.engine.purge.conftest import Yard, yard  # noqa: F401
 from tests.support.backfilling import give, stage, write
 from tests.support.scratch import Scratch
 
@@ -73,6 +76,56 @@ def test_rows_of_files_are_compared_with_the_producers_files(
         found = Findings()
         archived.check(admin, Path(made.location), set(), other, found)
         assert "differs in 1 rows" in found.violations["I11"][0]
+
+
+@pytest.mark.live("archived")
+def test_all_events_are_counted_where_some_have_left_the_log(yard: Yard) -> None:  # noqa: F811
+    folder, found = Path(yard.location), Findings()
+    purged = yard.purge()
+    assert archived.gather(yard.admin, folder, found) == purged.events > 0
+    unlike = "(TABLE {} EXCEPT ALL TABLE {}) UNION ALL (TABLE {} EXCEPT ALL TABLE {})"
+    query = unlike.format(EVERYTHING, "everything", "everything", EVERYTHING)
+    assert yard.admin.execute(query.encode()).fetchall() == []
+    assert (found.violations, archived.unlike(yard.admin, folder, set())) == ({}, [])
+    one, *_ = archived.counting(yard.admin, "purged")
+    LIES["changed"](folder / one.location)
+    assert archived.unlike(yard.admin, folder, set()) == [f"{one.location} is called purged, and has other bytes"]
+    LIES["lost"](folder / one.location)
+    yard.admin.execute("DROP TABLE pg_temp.events")
+    assert archived.gather(yard.admin, folder, found) < purged.events
+    assert "cannot be read" in found.violations["I15"][0]
+
+
+@pytest.mark.parametrize("mode", ["anonymise", "delete"])
+def test_a_person_of_whom_something_is_left_is_found(conn: Connection, tmp_path: Path, mode: str) -> None:
+    maker, asked = Maker("p", Random(1)), [Asked(person(0), mode, done=True)]
+    count = sent(conn, tmp_path, maker.purchases(person(0), [1, 2]) + maker.clean(3))
+    conn.execute("CREATE TEMPORARY TABLE events AS TABLE refold.events")
+
+    def found(*changes: str) -> list[str]:
+        findings = Findings()
+        with conn.transaction(force_rollback=True):
+            for change in changes:
+                conn.execute(change.encode(), {"user": person(0)})
+            again = read([tmp_path / "p.journal"])
+            erased.forget(conn, asked, again, findings)
+            check_log(conn, again, findings, EVERYTHING)
+        return sorted(findings.violations)
+
+    of_person = "WHERE user_id = %(user)s"
+    nobody = f"UPDATE pg_temp.events SET user_id = 'erased:1' {of_person}"
+    assert "I16" in found()
+    assert found(nobody if mode == "anonymise" else f"DELETE FROM pg_temp.events {of_person}") == []
+    assert "I16" in found(nobody if mode == "delete" else nobody.replace("'erased:1'", "'erased:' || event_id"))
+    assert "I1" in found(nobody, "DELETE FROM pg_temp.events WHERE event_id = 'p-3'")
+    assert len(count.acknowledged) == 5
+    places = list(erased.in_database(conn, [person(0)]))
+    assert places == ["refold.events_000000000000001"]
+    conn.execute(
+        "INSERT INTO refold.rejected (source, line, answer, reason, raw) VALUES ('p', 1, 'invalid', 'r', %s)",
+        (person(0),),
+    )
+    assert list(erased.in_database(conn, [person(0)])) == [*places, "refold.rejected"]
 
 
 def test_a_backfill_that_says_too_little_or_too_much_is_found(

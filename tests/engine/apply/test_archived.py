@@ -28,21 +28,11 @@ from refold.store.builds.build import find
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import letters
 from refold.store.builds.first_load import start_over
-from tests.engine.purge.conftest import PROJECT, Yard, yard  # noqa: F401
+from tests.engine.purge.conftest import CHANGES, PROJECT, Yard, yard  # noqa: F401
 from tests.support.law import wrong_metrics
 from tests.support.purging import chill_all, let_go
 
 pytestmark = pytest.mark.live("archived")
-
-CHANGES = {
-    "daily.sql": ("    count(*)  ", "    max(version) AS newest,\n    count(*)  "),
-    "by_user.sql": ("    count(*)  ", "    max(version) AS newest,\n    count(*)  "),
-    "everything.sql": ("count(*) AS events", "count(*) AS events, max(version) AS newest"),
-    "seen.sql": ("SELECT user_id, action", "SELECT user_id, action, max(version) AS newest"),
-    "clicks.sql": ("SELECT event_id,", "SELECT event_id, version,"),
-    "tagged.py": ("{event.action}-", "{event.action}/"),
-}
-"""What makes a definition another one, of each kind; the others read these."""
 
 
 @pytest.fixture

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from refold import append
-from refold.engine.archive import ownership
-from refold.engine.archive.failures import StoreFailed, arrow
+from refold.engine.archive import ownership, write
+from refold.engine.archive.failures import Differs, StoreFailed, arrow
 from refold.engine.archive.restore import restore
 from refold.engine.archive.verify import verify
+from refold.engine.erasure import run as run_part
 from refold.engine.erasure.again import parsed
 from refold.engine.erasure.proof import sha256_of
 from refold.engine.erasure.run import erase, go_on
@@ -22,7 +25,9 @@ from refold.store.erasures import Erasure, Mode
 from tests.engine.archive.conftest import SLICE
 from tests.engine.archive.conftest import Shop as ArchiveShop
 from tests.engine.archive.conftest import shop as archive_shop  # noqa: F401
+from tests.support.law import worker_connection
 from tests.support.tampering import tamper
+from tests.support.waiting import wait_until
 
 ALICE = "alice@example"
 
@@ -35,7 +40,7 @@ def files(shop: ArchiveShop) -> dict[str, list[object]]:
     }
 
 
-def with_alice(shop: ArchiveShop) -> None:
+def with_alice(shop: ArchiveShop, *, archived: bool = True) -> None:
     """Gives events in the first and the third segment to the person, before anything is sealed again."""
     tamper(shop.admin, f"UPDATE refold.events SET user_id = '{ALICE}' WHERE event_id IN ('s0-1', 's0-2', 's2-4')")
     tamper(
@@ -46,11 +51,39 @@ def with_alice(shop: ArchiveShop) -> None:
     shop.admin.execute("DELETE FROM refold.sealed_slices")
     shop.seal(3)
     shop.claim()
-    shop.run()
+    if archived:
+        shop.run()
 
 
 def erased(shop: ArchiveShop, mode: Mode = "anonymise") -> Erasure:
     return erase(shop.worker, None, Person(ALICE), mode=mode, keeps=[], reason="asked")
+
+
+def test_a_file_that_is_written_while_the_log_changes(
+    archive_shop: ArchiveShop, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    """It holds the events as everybody else still sees them, and is not proved by checksums that are about to go."""
+    with_alice(archive_shop, archived=False)
+    finish, waits = run_part.finish, "wait_event_type = 'Lock' AND query LIKE '%sealed_slices%FOR SHARE'"
+    with ThreadPoolExecutor(1) as pool, worker_connection(archive_shop.url) as other:
+        written: list[Future[object]] = []
+
+        def meanwhile(point: str) -> None:
+            if point == "erasure_healed":
+                written.append(pool.submit(write.run, other, by="the test", older_than_s=0))
+                blocked = f"SELECT FROM pg_stat_activity WHERE {waits}".encode()
+                wait_until(lambda: written[0].done() or archive_shop.admin.execute(blocked).rowcount > 0, 60)
+
+        def afterwards(*arguments: Any, **more: Any) -> Erasure:
+            assert isinstance(written[0].exception(), Differs | None)
+            return finish(*arguments, **more)
+
+        monkeypatch.setattr("refold.engine.erasure.log.failpoint", meanwhile)
+        monkeypatch.setattr(run_part, "finish", afterwards)
+        erased(archive_shop)
+    archive_shop.run()
+    after = files(archive_shop)
+    assert len(after) == 3 and not any(ALICE in users for users in after.values())
 
 
 @pytest.mark.parametrize("mode", ["anonymise", "delete"])

@@ -19,7 +19,7 @@ from psycopg import sql
 
 from refold import SourceEvent, append
 from refold.engine.archive import ownership
-from refold.engine.archive.failures import Differs, NotOwner, arrow
+from refold.engine.archive.failures import Differs, NotOwner
 from refold.engine.archive.ledger import rebuild
 from refold.engine.archive.object_store import Content, open_store
 from refold.engine.archive.sources import Unreadable
@@ -96,49 +96,18 @@ def erased(yard: Yard, mode: Mode = "anonymise") -> Erasure:
 
 
 def forget(yard: Yard, mode: Mode) -> None:
-    """Do to the copy of all events what an erasure shall do, and know nothing of how it does."""
-    if mode == "delete":
-        yard.admin.execute("DELETE FROM everything WHERE user_id = %s", (ZOE,))
-    token = next((one for users in users_of(yard).values() for one in users if one and one.startswith("erased:")), "")
-    yard.admin.execute(
-        "UPDATE everything SET metadata = CASE WHEN metadata ? 'n' THEN jsonb_build_object('n', metadata -> 'n')"
-        " ELSE '{}' END WHERE user_id = %s",
-        (ZOE,),
-    )
-    # A new id is random, and that of one event.
-    fresh = dict(yard.admin.execute("SELECT position, event_id FROM refold.events").fetchall())
-    for path in Path(yard.location, "log").rglob("*.parquet"):
-        table = arrow("pyarrow.parquet").read_table(path)
-        fresh |= dict(zip(table["position"].to_pylist(), table["event_id"].to_pylist(), strict=True))
-    renamed = yard.admin.execute("SELECT position FROM everything WHERE strpos(event_id, %s) > 0", (ZOE,)).fetchall()
-    assert all(fresh[position].startswith("erased:") for (position,) in renamed)
-    assert len({fresh[position] for (position,) in renamed}) == len(renamed)
-    for (position,) in renamed:
-        yard.admin.execute("UPDATE everything SET event_id = %s WHERE position = %s", (fresh[position], position))
-    yard.admin.execute("UPDATE everything SET user_id = %s WHERE user_id = %s", (token, ZOE))
-    yard.admin.execute(
-        "UPDATE everything SET metadata = metadata || jsonb_build_object('email', %s::text)"
-        " WHERE metadata ->> 'email' = %s",
-        (token, MAIL),
-    )
+    yard.forget(WHOM, mode, ["n"])
 
 
 def users_of(yard: Yard) -> dict[str, list[str | None]]:
-    """The user ids in each file of the store, read by pyarrow alone."""
-    return {
-        path.name: arrow("pyarrow.parquet").read_table(path)["user_id"].to_pylist()
-        for path in sorted(Path(yard.location, "log").rglob("*.parquet"))
-    }
+    """The user ids in each file of the store."""
+    return {name: [row["user_id"] for row in rows] for name, rows in yard.files().items()}
 
 
 def raw(yard: Yard) -> bool:
     """Whether a file of the store has the person in any column."""
-    return any(
-        ZOE in str(value) or f'"email": "{MAIL}"' in str(value)
-        for path in Path(yard.location, "log").rglob("*.parquet")
-        for row in arrow("pyarrow.parquet").read_table(path).to_pylist()
-        for value in row.values()
-    )
+    values = [value for rows in yard.files().values() for row in rows for value in row.values()]
+    return any(ZOE in str(value) or f'"email": "{MAIL}"' in str(value) for value in values)
 
 
 def whole(yard: Yard) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from refold import SourceEvent, append
+from refold import Receipt, SourceEvent, append
 from refold.engine.archive import ownership, write
+from refold.engine.archive.failures import arrow
 from refold.engine.archive.object_store import Store, open_store
 from refold.engine.purge.fold import fold
 from refold.engine.purge.purge import Purged, let_go, purge
 from refold.engine.reconcile.audit import audit, quick
 from refold.engine.reconcile.reconcile import reconcile
 from refold.engine.reconcile.result import ReconcileReport
+from refold.model.erasure import Person
 from refold.model.projection.definition import Definition, load_directory
 from refold.model.stream.slices import POSITION_BITS
 from refold.postgres.rows import one_row
@@ -26,6 +28,7 @@ from refold.store import archives
 from refold.store.archives import Archive
 from refold.store.builds.build import Build, find
 from refold.store.builds.compiled import Compiler
+from refold.store.erasures import Mode
 from refold.store.log.seal import seal
 from refold.store.totals import count_events
 from tests.support.law import random_events, worker_connection, wrong_metrics
@@ -37,6 +40,15 @@ PROJECT = PROJECTS / "archived"
 SLICE = 1 << POSITION_BITS
 ENDS = (SLICE // 2, 2 * SLICE, 3 * SLICE, 4 * SLICE, 5 * SLICE)
 """Ends of the log's segments: the first border cuts a slice."""
+CHANGES = {
+    "daily.sql": ("    count(*)  ", "    max(version) AS newest,\n    count(*)  "),
+    "by_user.sql": ("    count(*)  ", "    max(version) AS newest,\n    count(*)  "),
+    "everything.sql": ("count(*) AS events", "count(*) AS events, max(version) AS newest"),
+    "seen.sql": ("SELECT user_id, action", "SELECT user_id, action, max(version) AS newest"),
+    "clicks.sql": ("SELECT event_id,", "SELECT event_id, version,"),
+    "tagged.py": ("{event.action}-", "{event.action}/"),
+}
+"""What makes a definition another one, of each kind; the others read these."""
 
 
 @dataclass
@@ -49,6 +61,8 @@ class Yard:
         worker: a worker's connection.
         location: the archive.
         store: the archive's store.
+        folder: the project.
+        given: the events that were made for it.
     """
 
     url: str
@@ -56,27 +70,93 @@ class Yard:
     worker: Connection
     location: str
     store: Store
-    compiler: Compiler = field(default_factory=lambda: Compiler(PROJECT))
-    definitions: dict[str, Definition] = field(default_factory=lambda: load_directory(PROJECT))
-    appended: int = 0
+    folder: Path = PROJECT
+    compiler: Compiler = field(init=False)
+    definitions: dict[str, Definition] = field(init=False)
+    given: list[SourceEvent] = field(default_factory=list)
 
-    def append(self, events: list[SourceEvent] | int) -> None:
+    def __post_init__(self) -> None:
+        self.read()
+
+    def read(self) -> None:
+        """Read the project as its files are now."""
+        self.compiler, self.definitions = Compiler(self.folder), load_directory(self.folder)
+
+    def prepare(self) -> None:
+        """Fill the segments of an empty log, and archive them."""
+        segments_of(self.admin, *ENDS)
+        self.admin.execute("CREATE TABLE everything (LIKE refold.events)")
+        self.fill()
+        self.archive()
+
+    def made(self, number: int) -> list[SourceEvent]:
+        """Make so many events, unlike all before."""
+        before = len(self.given)
+        self.given += random_events(number, seed=before, prefix=f"r{before}-")
+        return self.given[before:]
+
+    def append(self, events: list[SourceEvent] | int) -> list[Receipt]:
         """Append events, and remember them where refold does not look."""
-        if isinstance(events, int):
-            events = random_events(events, seed=self.appended, prefix=f"r{self.appended}-")
-        self.appended += len(events)
-        append(self.admin, events)
+        receipts = append(self.admin, self.made(events) if isinstance(events, int) else events)
+        self.remember()
+        return receipts
+
+    def remember(self) -> None:
+        """Copy the events of the log that came since the last time."""
         self.admin.execute(
             "INSERT INTO everything SELECT e.* FROM refold.events AS e"
             " WHERE NOT EXISTS (SELECT FROM everything AS k WHERE k.event_id = e.event_id)"
         )
+
+    def forget(self, person: Person, mode: Mode, keeps: Sequence[str] = ()) -> None:
+        """Do to the copy of all events what an erasure shall do, and know nothing of how it does."""
+        user = person.user_id
+        if mode == "delete":
+            self.admin.execute("DELETE FROM everything WHERE user_id = %s", (user,))
+        # A token is random, and one a person; a new id is random, and that of one event.
+        known = {one for (one,) in self.admin.execute("SELECT DISTINCT user_id FROM everything").fetchall()}
+        standing = self.standing()
+        token = next(
+            (one for _, one in standing.values() if one and one.startswith("erased:") and one not in known), ""
+        )
+        self.admin.execute(
+            "UPDATE everything SET metadata = coalesce((SELECT jsonb_object_agg(k, metadata -> k)"
+            " FROM unnest(%s::text[]) AS k WHERE metadata ? k), '{}') WHERE user_id = %s",
+            (list(keeps), user),
+        )
+        renamed = self.admin.execute("SELECT position FROM everything WHERE strpos(event_id, %s) > 0", (user,))
+        fresh = {position: standing[position][0] for (position,) in renamed.fetchall()}
+        assert all(event_id.startswith("erased:") for event_id in fresh.values())
+        assert len(set(fresh.values())) == len(fresh)
+        for position, event_id in fresh.items():
+            self.admin.execute("UPDATE everything SET event_id = %s WHERE position = %s", (event_id, position))
+        self.admin.execute("UPDATE everything SET user_id = %s WHERE user_id = %s", (token, user))
+        for name, value in person.also:
+            self.admin.execute(
+                "UPDATE everything SET metadata = metadata || jsonb_build_object(%(name)s::text, %(token)s::text)"
+                " WHERE metadata ->> %(name)s = %(value)s",
+                {"name": name, "value": value, "token": token},
+            )
+
+    def files(self) -> dict[str, list[dict[str, Any]]]:
+        """Read the rows of each file of the store by pyarrow alone."""
+        return {
+            path.name: arrow("pyarrow.parquet").read_table(path).to_pylist()
+            for path in sorted(Path(self.location, "log").rglob("*.parquet"))
+        }
+
+    def standing(self) -> dict[int, tuple[str, str | None]]:
+        """Read id and user of what stands at each position, in the log or in the archive."""
+        held = self.admin.execute("SELECT position, event_id, user_id FROM refold.events").fetchall()
+        held += [(row["position"], row["event_id"], row["user_id"]) for rows in self.files().values() for row in rows]
+        return {position: (event_id, user) for position, event_id, user in held}
 
     def skip_to(self, position: int) -> None:
         self.admin.execute("SELECT setval('refold.events_position', %s, false)", (position,))
         self.admin.execute("SELECT refold.ensure_segments()")
 
     def drain(self) -> None:
-        Worker(self.url, PROJECT).run(drain=True)
+        Worker(self.url, self.folder).run(drain=True)
 
     def fill(self, each: int = 40) -> None:
         """Put events into each of the first segments, and a few behind them; apply and seal."""
@@ -164,11 +244,8 @@ def segments_of(admin: Connection, *ends: int) -> None:
 @pytest.fixture
 def yard(database_url: str, admin: Connection, tmp_path: Path) -> Iterator[Yard]:
     """A project over a log of sealed segments, each in the archive; the tests are marked `live("archived")`."""
-    segments_of(admin, *ENDS)
-    admin.execute("CREATE TABLE everything (LIKE refold.events)")
     location = str(tmp_path / "archive")
     with worker_connection(database_url) as worker:
         made = Yard(database_url, admin, worker, location, open_store(location))
-        made.fill()
-        made.archive()
+        made.prepare()
         yield made

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from refold.engine.archive.sources import Unreadable
+from refold.engine.deployment.deploy import rebuild
 from refold.engine.reconcile.archived import reconcile_archived
 from refold.engine.reconcile.result import ReconcileReport
 from refold.store import archives
@@ -49,6 +50,17 @@ def test_nothing_is_found_where_nothing_is_wrong(purged: Yard) -> None:
     left = "SELECT count(*) FROM pg_class WHERE relname ~ '^(archived|thawed)__'"
     assert purged.admin.execute(left).fetchone() == (0,)
     purged.look()
+
+
+def test_beside_a_publication_of_all_tables(purged: Yard) -> None:
+    """Which lets nobody update a table whose rows have no identity."""
+    purged.admin.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+    names = ["daily", "by_user", "seen", "everything", "clicks", "tagged"]
+    rebuild(purged.worker, PROJECT, names, lambda progress: None, cascade=True)
+    damage(purged, f"UPDATE {table(purged, 'daily', '__base')} SET events = events + 1")
+    assert audited(purged).drift
+    assert audited(purged).clean
+    assert purged.wrong() == {}
 
 
 ROWS = {

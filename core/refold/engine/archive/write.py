@@ -247,6 +247,10 @@ class Writer:
         self._turn()
         with self._conn.transaction():
             self.hold()
+            # An erasure that is about to commit has changed them, and knows nothing of a file that was begun since.
+            self._conn.execute(
+                "SELECT FROM refold.sealed_slices WHERE slice BETWEEN %s AND %s FOR SHARE", archive.slices
+            )
             standing = sealed(self._conn, *archive.slices)
             low, high = archive.slices
             differ = sorted(

@@ -24,12 +24,14 @@ from refold.engine.reconcile.reconcile import outcome
 from refold.engine.reconcile.result import ReconcileReport
 from refold.engine.reconcile.scope import WHOLE, within
 from refold.errors import BuildError
+from refold.model.sql_text import ident
 from refold.model.stream.cursor import EMPTY, Read
 from refold.model.stream.parameters import read_parameters
 from refold.model.stream.slices import POSITION_BITS, Range, runs, whole
 from refold.model.upkeep.checksums import actual
 from refold.model.upkeep.statements import Base, Relation
 from refold.postgres.failpoints import failpoint
+from refold.postgres.replica_identity import IDENTITY
 from refold.postgres.session import plan_freely
 from refold.store import bases, incidents
 from refold.store.builds.build import EVENT_GRAIN, Build, based, lock
@@ -206,6 +208,9 @@ class _Audit:
         with self.conn.transaction():
             for statement in (*made.create, *made.keys):
                 self.conn.execute(statement.encode(), {})
+            for table in tables_of(self.conn, beside.table_name):
+                # They are updated, and somebody may publish all tables.
+                self.conn.execute(f"ALTER TABLE refold_builds.{ident(table)} {IDENTITY}".encode())
         at, floor = 1, self.build.floor
         while at < floor:
             with self.conn.transaction():
