@@ -14,6 +14,7 @@ import psycopg
 
 from refold.engine.erasure.differences import Metrics, taken_from_repairs
 from refold.engine.erasure.rows import Mine, change_rows, parameters_of_change, rename
+from refold.engine.purge import fold
 from refold.engine.reconcile.audit import parameters_of
 from refold.engine.reconcile.heal import heal, lock_downwards
 from refold.engine.reconcile.log_proof import LogProof
@@ -107,6 +108,9 @@ def change(
         elif touched[build.build_id]:
             heal(conn, compiler, build, touched[build.build_id], proof=proof)
     counting.correct(conn)
+    for build in loaded:
+        # Nobody heals what does not count yet, and it may hold the person.
+        fold.undo(conn, compiled[build.build_id], build, mine.positions[0])
     failpoint("erasure_healed")
     letters = drop_letters(conn, builds, mine.positions)
     metrics = taken_from_repairs(conn, last, [build.build_id for build in builds])

@@ -68,6 +68,24 @@ def fold(conn: psycopg.Connection, compiler: Compiler, build: Build, archive: Ar
     return mark.folded >= mark.upto
 
 
+def undo(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, position: int) -> None:
+    """Take back what was folded ahead of the next purge, if it covers a position; it is folded again.
+
+    Args:
+        conn: the transaction that changes the event there; it holds the build's lock.
+        compiled: the build's SQL.
+        build: the build.
+        position: where the event stands.
+    """
+    base = compiled.statements.base
+    if base is None:
+        return
+    mark = bases.find(conn, build.build_id, lock=True)
+    if mark is not None and mark.folded > position:
+        conn.execute(base.undo.encode(), {"floor": build.floor, "build": build.build_id})
+        bases.aim(conn, build.build_id, build.floor, mark.upto)
+
+
 def make_tables(conn: psycopg.Connection, base: Base) -> None:
     """Create the tables of a base, in the caller's transaction."""
     for statement in base.create:
