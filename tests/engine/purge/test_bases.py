@@ -168,7 +168,7 @@ def test_what_is_damaged_is_not_taken_over(yard: Yard, name: str, how: str) -> N
             rebuild(yard.worker, PROJECT, [name], lambda progress: None, cascade=True)
         assert live(yard.worker, name) == before
         Path(f"{yard.location}-away").rename(yard.location)
-        yard.drain()
+        rebuild(yard.worker, PROJECT, [name], lambda progress: None, cascade=True)
     assert yard.build(name).state == "live"
     assert yard.wrong() == {}
     yard.look()
