@@ -24,7 +24,7 @@ BEGIN
         '    SELECT e.recorded_at FROM refold.events AS e WHERE e.txid >= $1 AND e.position BETWEEN %s AND %s'
         '    ORDER BY e.txid DESC, e.position DESC LIMIT $3) AS n', refold.positions_since(mark), high)
     INTO events, seen USING mark, since, most + 1;
-    exact := events < seen OR (mark = '0' AND seen <= most);
+    exact := events < seen OR (mark = '0' AND seen <= most AND refold.log_floor() <= 1);
     IF NOT exact THEN
         SELECT s.slice INTO first_slice FROM refold.sealed_slices AS s
         WHERE s.sealed_at >= since ORDER BY s.sealed_at, s.slice LIMIT 1;

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from refold.cli.app import app
-from tests.engine.purge.conftest import ENDS, Yard, yard  # noqa: F401
+from tests.engine.purge.conftest import ENDS, PROJECT, Yard, yard  # noqa: F401
 
 pytestmark = pytest.mark.live("archived")
 
@@ -47,3 +49,24 @@ def test_from_the_dry_run_to_the_file(yard: Yard, refold) -> None:  # type: igno
         "SELECT outcome FROM refold.actions WHERE command = 'archive purge' ORDER BY action_id"
     ).fetchall()
     assert done == [("failed: InputError",), ("failed: InputError",), ("done",), ("done",)]
+
+
+def test_a_deploy_and_a_diff_say_how_far_the_log_goes(yard: Yard, refold, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]  # noqa: F811
+    yard.purge()
+    folder = tmp_path / "project"
+    shutil.copytree(PROJECT, folder)
+    (folder / "rare.sql").write_text("SELECT user_id, count(*) AS n FROM events WHERE action = 'viwe' GROUP BY user_id")
+    planned = refold("deploy", "--dry-run", "--projections", str(folder))
+    assert "no event that is left in the log has the action 'viwe'. Did you mean 'view'?" in planned
+    (folder / "rare.sql").unlink()
+    for name in ("by_user", "clicks"):
+        text = (folder / f"{name}.sql").read_text()
+        (folder / f"{name}.sql").write_text(text.replace("action <> 'noise'", "action = 'buy'"))
+    refold("deploy", "--no-promote", "--projections", str(folder))
+    told = refold("diff", "by_user", "--events", "--yes", "--projections", str(folder), exits=1)
+    assert "of the log, beside those that were purged" in told
+    found = json.loads(refold("diff", "by_user", "--events", "--yes", "--json", "--projections", str(folder), exits=1))
+    assert all(one["events"]["purged"] for one in found["samples"])
+    told = refold("diff", "clicks", "--events", "--yes", "--projections", str(folder), exits=1)
+    assert "one that is not in the log any more" in told
+    assert "purged" not in told and "lost" not in told

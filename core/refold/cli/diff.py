@@ -174,16 +174,17 @@ def _changes(one: Sample) -> str:
 
 
 def _events(events: OneSided) -> Iterator[str]:
+    of = " of the log, beside those that were purged" if events.purged else ""
     if not events.before and not events.after:
-        yield f"both builds used the same {counted(events.both, 'event')}"
+        yield f"both builds used the same {counted(events.both, 'event')}{of}"
         return
-    yield f"both used {counted(events.both, 'event')}"
+    yield f"both used {counted(events.both, 'event')}{of}"
     for title, number, ids in (
         ("only the live build", events.before, events.before_ids),
         ("only the other build", events.after, events.after_ids),
     ):
         if number:
-            named = ", ".join("one that the log has lost" if one is None else one for one in ids)
+            named = ", ".join("one that is not in the log any more" if one is None else one for one in ids)
             yield f"{title} used {counted(number, 'event')}: {named}{', …' if len(ids) < number else ''}"
 
 

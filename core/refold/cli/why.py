@@ -139,6 +139,9 @@ def _show(answer: Answer) -> None:
     for row in answer.rows:
         line()
         names = list(row.shown or row.counted or {})
+        if answer.standing:
+            table(("COLUMN", "ROW"), [(name, _cell(row.shown, name)) for name in names if name not in answer.key])
+            continue
         cells = [
             (name, _cell(row.shown, name), "=" if _cell(row.shown, name) == _cell(row.counted, name) else "≠",
              _cell(row.counted, name))
@@ -175,6 +178,13 @@ def _json_text(value: Any) -> str:
 def _verdict(answer: Answer) -> str:
     of = "the log" if answer.stream == "events" else answer.stream
     events = counted(answer.events, "event" if answer.stream == "events" else "row")
+    if answer.purged:
+        of += " and the metric's base"
+    if answer.standing:
+        return (
+            "The event of this row was purged from the log: the row stands as it was made."
+            " `refold reconcile --archive` compares it with the archive."
+        )
     if answer.same:
         if answer.hidden:
             return f"The same: HAVING hides this row, which {events} of {of} make."
@@ -194,6 +204,7 @@ def _remarks(answer: Answer) -> Iterator[str]:
         yield (
             "Events that were purged from the log count too, in the metric's base:"
             " `refold reconcile --archive` proves it."
+            " So which event brought a value first, or an extreme, is not told."
         )
     if answer.kept_from is not None:
         yield f"The metric keeps its rows from {answer.kept_from} on."

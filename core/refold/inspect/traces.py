@@ -17,6 +17,7 @@ import psycopg
 from refold.errors import InputError
 from refold.model.quantiles import quantile
 from refold.model.stream.cursor import LAST_ORDINAL, Cursor, Key
+from refold.postgres.rows import one_row
 from refold.store.log.traces import of_event
 
 MOST = 50
@@ -126,11 +127,29 @@ def look(conn: psycopg.Connection, name: str) -> list[Appended]:
         return [Appended(trace_id, span_id, at, 1, [name], arrivals)]
     rows = _rows(conn, name)
     if not rows:
+        if _purged(conn, name):
+            raise InputError(
+                f"the event {name!r} was purged from the log, and with it the way to its trace",
+                remedy="Give the id of the trace; traces are kept for `trace_days` of refold.settings.",
+            )
         raise InputError(
             f"there is neither an event nor a trace {name!r}",
             remedy="Traces are kept for `trace_days` of refold.settings, and only those that are sampled.",
         )
     return [_appended(conn, live, row) for row in rows]
+
+
+def _purged(conn: psycopg.Connection, event_id: str) -> bool:
+    """Return whether an id is that of an event which was purged."""
+    return bool(
+        one_row(
+            conn,
+            "SELECT EXISTS (SELECT FROM refold.event_ids WHERE event_id = %(id)s"
+            " AND position >= 1 AND position < refold.log_floor())"
+            " OR EXISTS (SELECT FROM refold.archived_ids(ARRAY[%(id)s::text]) WHERE digest <> 0)",
+            {"id": event_id},
+        )[0]
+    )
 
 
 class _Row(NamedTuple):

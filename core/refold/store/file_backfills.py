@@ -7,7 +7,6 @@ numbers show that, so that a half backfill never passes for a whole one: see `in
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +18,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from refold.errors import InputError
+from refold.model.event.exact_json import document
 from refold.postgres.rows import one_row
 from refold.store.schema.installed import insist_on
 from refold.suggest import did_you_mean
@@ -272,7 +272,7 @@ def checked(
     conn: psycopg.Connection,
     backfill: FileBackfill,
     findings: Mapping[str, Any],
-    plain: Callable[[object], object] = str,
+    plain: Callable[[object], Any] = str,
 ) -> FileBackfill:
     """Record what a check has found; a backfill that has begun to run keeps its state.
 
@@ -285,7 +285,7 @@ def checked(
     conn.execute(
         "UPDATE refold.file_backfills SET findings = %s, checked_at = clock_timestamp(),"
         " state = CASE state WHEN 'staged' THEN 'checked' ELSE state END WHERE backfill_id = %s",
-        (Jsonb(dict(findings), dumps=partial(json.dumps, default=plain)), backfill.backfill_id),
+        (Jsonb(dict(findings), dumps=partial(document, plain=plain)), backfill.backfill_id),
     )
     return read(conn, backfill.backfill_id)
 

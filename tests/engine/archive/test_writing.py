@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
+from refold import append
 from refold.engine.archive.failures import NotOwner, StoreFailed
 from refold.engine.archive.parquet import COLUMNS
+from refold.engine.archive.verify import verify
 from refold.errors import BuildError, InputError
+from refold.model.event.jsonb_limits import MAX_BYTES
 from refold.store import archives
 from refold.store.log.seal import SliceChecksum, sealed
 from tests.engine.archive.conftest import SLICE, Shop, segments_of
+from tests.support.making import events
 
 
 def test_what_is_sealed_is_archived_and_proved(shop: Shop) -> None:
@@ -48,6 +53,21 @@ def test_duckdb_and_pyarrow_read_what_the_log_has(shop: Shop) -> None:
     assert tables[0].column_names == list(COLUMNS)
     assert [row["event_id"] for table in tables for row in table.to_pylist()] == [row[2] for row in log]
     assert pq.ParquetFile(paths[0]).metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+@pytest.mark.parametrize("char", ['"', "\\", "\n", ",", "x", "é"])
+def test_events_of_the_largest_size_are_archived(shop: Shop, char: str) -> None:
+    """CSV doubles quotes: the row of such an event is half as long again as its metadata."""
+    written = json.dumps(char, ensure_ascii=False)[1:-1].encode()
+    large = {"text": char * ((MAX_BYTES - 32) // len(written))}
+    told = [one for at in range(4) for one in (*events(20, f"small{at}-"), *events(1, f"large{at}-", metadata=large))]
+    assert {one.answer.value for one in append(shop.admin, told)} == {"accepted"}
+    shop.admin.execute("SELECT setval('refold.events_position', %s, false)", (4 * SLICE,))
+    shop.admin.execute("SELECT refold.ensure_segments()")
+    shop.seal(4)
+    shop.claim()
+    assert len(shop.run().verified) == 4
+    assert verify(shop.worker, by="the test", deep=True).wrong == []
 
 
 def test_nothing_is_written_before_its_time(shop: Shop) -> None:

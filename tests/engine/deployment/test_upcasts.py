@@ -118,6 +118,37 @@ def test_an_upcast_that_raises_is_a_dead_letter_of_the_build(shop: Scratch, kind
     assert reconcile(shop.worker, Compiler(shop.folder), [], depth="deep", by="test").findings == []
 
 
+NULLS = {
+    "jsonb_set": {"purchase.v1_to_v2": "jsonb_set(metadata, '{amount}', metadata -> 'cents')"},
+    "a part that is missing": {"purchase.v1_to_v2": "metadata -> 'inner'"},
+    "a later step": {"purchase.v1_to_v2": "metadata", "purchase.v2_to_v3": "metadata || to_jsonb(metadata ->> 'no')"},
+    "hidden by a later step": {
+        "purchase.v1_to_v2": "metadata -> 'inner'",
+        "purchase.v2_to_v3": "jsonb_build_object('amount', metadata -> 'amount')",
+    },
+}
+
+
+@pytest.mark.parametrize("kind", ["totals", "paid", "facts"])
+@pytest.mark.parametrize("steps", NULLS)
+def test_null_is_no_metadata(shop: Scratch, kind: str, steps: str) -> None:
+    """Every field of the event would be gone, and the metric would never say so."""
+    for name, text in NULLS[steps].items():
+        upcast(shop, text, name)
+    shop.write(**{kind: {"totals": TOTALS, "paid": PAID, "facts": FACTS}[kind]})
+    shop.append(action="purchase", user_id="u", metadata={"amount": 7})
+    shop.deploy()
+    shop.append(action="purchase", user_id="u", metadata={"amount": 7})
+    shop.append(action="purchase", user_id="u", version=9, metadata={"amount": 2})
+    shop.drain()
+    letters = shop.worker.execute("SELECT event_id, error FROM refold.dead_letters ORDER BY 1").fetchall()
+    assert [event_id for event_id, _ in letters] == ["e0", "e1"]
+    version = 2 if steps == "a later step" else 1
+    assert all(f"the upcaster of purchase v{version} makes NULL of the metadata" in error for _, error in letters)
+    assert len(shop.rows(kind)) == 1
+    assert reconcile(shop.worker, Compiler(shop.folder), [], depth="deep", by="test").findings == []
+
+
 @pytest.mark.parametrize(
     ("sql", "message"),
     [

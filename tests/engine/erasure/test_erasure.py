@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from refold import append
+from refold.engine.erasure.differences import together
 from refold.engine.erasure.run import look
 from refold.engine.reconcile.reconcile import Depth, reconcile
 from refold.engine.scrub.accept import accept
@@ -168,3 +169,10 @@ def test_an_interrupted_erasure_is_not_continued_as_another(shop: Shop) -> None:
     with pytest.raises(InputError, match="asked for in another way") as refused:
         shop.erase()
     assert ALICE not in f"{refused.value} {refused.value.remedy}"
+
+
+def test_differences_of_portions_are_added_exactly() -> None:
+    one, other = ({"paid": {"paid": {"sum(amount)": number, "changed": 1}}} for number in ("1" + "0" * 40, "1E-30"))
+    assert together(one, other) == {
+        "paid": {"paid": {"sum(amount)": "1" + "0" * 40 + "." + "0" * 29 + "1", "changed": 2}}
+    }

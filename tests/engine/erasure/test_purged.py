@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from refold.engine.archive.object_store import Content, open_store
 from refold.engine.archive.sources import Unreadable
 from refold.engine.archive.verify import verify
 from refold.engine.archive.write import Writer
+from refold.engine.deployment import deploy as deployment
+from refold.engine.deployment.promote import go_live
 from refold.engine.erasure import again
 from refold.engine.erasure.purged import PLACE
 from refold.engine.erasure.restored import apply
@@ -33,14 +36,18 @@ from refold.engine.reconcile.archived import reconcile_archived
 from refold.engine.recovery import recover
 from refold.engine.scrub.scrub import scrub
 from refold.model.erasure import Person
+from refold.model.projection.definition import load_directory
 from refold.store import archives, erasures
 from refold.store.archives import Archive
+from refold.store.builds.build import find
+from refold.store.builds.compiled import Compiler
 from refold.store.erasures import Erasure, Mode
 from refold.store.log import cold_ledger
 from refold.store.log.cold_ledger import chill_step
 from tests.conftest import ServerUnderTest
 from tests.engine.erasure.test_crash import erasing
 from tests.engine.purge.conftest import ENDS, PROJECT, Connection, Yard, segments_of
+from tests.support.backfilling import command
 from tests.support.clusters import dump, restore
 from tests.support.law import MONDAY, worker_connection
 from tests.support.purging import let_go
@@ -165,6 +172,61 @@ def test_a_person_in_the_log_too(purged: Yard) -> None:
     assert {one for (one,) in rows} == tokens and len(tokens) == 1
     forget(purged, "anonymise")
     whole(purged)
+
+
+def changed(folder: Path) -> Path:
+    """The project with another definition of each kind, so that new builds load from the archive."""
+    shutil.copytree(PROJECT, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("daily", "by_user", "everything"):
+        path = folder / f"{name}.sql"
+        path.write_text(path.read_text().replace("count(*)", "max(version) AS newest, count(*)", 1))
+    (folder / "seen.sql").write_text("SELECT user_id, action, max(version) AS newest FROM events GROUP BY 1, 2")
+    path = folder / "clicks.sql"
+    path.write_text(path.read_text().replace("event_id,", "event_id, version,", 1))
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["anonymise", "delete"])
+@pytest.mark.parametrize("candidates", ["of the same fingerprint", "of other definitions", "half loaded"])
+def test_builds_that_are_not_live_yet(purged: Yard, mode: Mode, candidates: str, tmp_path: Path) -> None:
+    """With the switch they would bring the person back."""
+    folder = PROJECT if candidates == "of the same fingerprint" else changed(tmp_path / "project")
+    definitions = load_directory(folder)
+    if folder is PROJECT:
+        names = [build.projection for build in purged.of_log()]
+        deployment.rebuild(purged.worker, folder, names, lambda progress: None, cascade=True, promote=False)
+    elif candidates == "of other definitions":
+        deployment.deploy(purged.worker, folder, definitions, lambda progress: None, promote=False)
+    else:
+        known = {"REFOLD_CRASH_AT": "load_indexes"}
+        killed = command(purged.url, "deploy", "--no-promote", "--projections", str(folder), env=known)
+        assert killed.returncode == -signal.SIGKILL
+    waiting = find(purged.worker, "b.state = 'building'")
+    assert {build.loaded for build in waiting} == {candidates != "half loaded"}
+    done = erase(purged.worker, folder, WHOM, mode=mode, keeps=["n"], reason="asked")
+    assert {place["after"] for place in done.evidence["proof"]["places"].values()} == {0}
+    assert tables_with(purged, "zoe") == []
+    forget(purged, mode)
+    if candidates == "half loaded":
+        deployment.deploy(purged.worker, folder, definitions, lambda progress: None)
+    else:
+        go_live(purged.worker, folder, [build.projection for build in waiting], lambda progress: None)
+    assert {build.state for build in find(purged.worker, "b.build_id = ANY (%s)", [b.build_id for b in waiting])} == {
+        "live"
+    }
+    purged.definitions, purged.compiler = definitions, Compiler(folder)
+    assert tables_with(purged, "zoe") == []
+    whole(purged)
+
+
+def tables_with(yard: Yard, sign: str) -> list[str]:
+    """The tables of metrics, whatever their state, in which a row holds a text."""
+    tables = yard.admin.execute(
+        "SELECT c.oid::regclass::text FROM pg_class AS c WHERE relnamespace = 'refold_builds'::regnamespace"
+        " AND relkind = 'r' ORDER BY 1"
+    ).fetchall()
+    query = "SELECT FROM {} AS row WHERE strpos(row::text, %s) > 0 LIMIT 1"
+    return [table for (table,) in tables if yard.admin.execute(query.format(table).encode(), (sign,)).rowcount]
 
 
 POINTS_OF_PURGED = [

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from refold.engine.deployment.deploy import deploy, rebuild
+from refold.engine.deployment.drop import drop
 from refold.engine.publish.switch import drop_retired
 from refold.engine.reconcile.release import release
-from refold.errors import DefinitionError
+from refold.errors import BuildError, DefinitionError
 from refold.model.projection.definition import load_directory
 from refold.postgres.rows import one_row
 from refold.store.archives import Archive
-from refold.store.builds.build import find
+from refold.store.builds.build import find, live
 from refold.store.builds.dead_letters import letters
 from tests.engine.purge.conftest import ENDS, PROJECT, Yard
 from tests.support.law import random_events
@@ -136,6 +137,42 @@ def test_a_rebuild_starts_from_the_base(yard: Yard) -> None:
     assert yard.wrong() == {}
     # No base is left of a build that was dropped.
     assert one_row(yard.admin, "SELECT count(*) FROM refold.bases") == (len(names),)
+
+
+PURGED_DAMAGE = {
+    "daily": "UPDATE refold_builds.{}__base SET events = events + 1",
+    "by_user": "DELETE FROM refold_builds.{}__base WHERE user_id = 'u1'",
+    "seen": "INSERT INTO refold_builds.{0}__base SELECT 'nobody', action, upto__ FROM refold_builds.{0}__base LIMIT 1",
+    "everything": "DELETE FROM refold_builds.{}__m1__base WHERE member__ = 'u3'",
+    "clicks": "UPDATE refold_builds.{} SET n = 99 WHERE position < 100",
+    "tagged": "DELETE FROM refold_builds.{} WHERE position < 100 AND tag LIKE 'buy%'",
+}
+READERS = {"clicks": ["paths"], "tagged": ["tag_weights"]}
+
+
+@pytest.mark.parametrize("how", ["rebuilt", "dropped and deployed", "without the archive"])
+@pytest.mark.parametrize("name", PURGED_DAMAGE)
+def test_what_is_damaged_is_not_taken_over(yard: Yard, name: str, how: str) -> None:
+    """With new checksums nobody would find the damage any more: the archive is read instead."""
+    yard.purge()
+    yard.admin.execute(PURGED_DAMAGE[name].format(yard.build(name).table_name).encode())
+    if how == "dropped and deployed":
+        drop(yard.worker, [name, *READERS.get(name, [])])
+        deploy(yard.worker, PROJECT, load_directory(PROJECT), lambda progress: None)
+    elif how == "rebuilt":
+        rebuild(yard.worker, PROJECT, [name], lambda progress: None, cascade=True)
+    else:
+        before = yard.build(name)
+        Path(yard.location).rename(f"{yard.location}-away")
+        with pytest.raises(BuildError, match="were purged from the log, and cannot be read from the archive"):
+            rebuild(yard.worker, PROJECT, [name], lambda progress: None, cascade=True)
+        assert live(yard.worker, name) == before
+        Path(f"{yard.location}-away").rename(yard.location)
+        rebuild(yard.worker, PROJECT, [name], lambda progress: None, cascade=True)
+    assert yard.build(name).state == "live"
+    assert yard.wrong() == {}
+    yard.look()
+    assert yard.reconcile().clean
 
 
 def test_a_projection_that_would_recompute_is_refused(yard: Yard, tmp_path: Path) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from refold import append
 from refold.postgres.connect import connect as connect_as
 from refold.store.log.seal import seal
-from tests.support.making import small_segments
+from tests.engine.archive.conftest import SLICE, segments_of, shop_of
+from tests.support.making import events, small_segments
+from tests.support.purging import let_go
 from tests.support.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
@@ -72,3 +76,20 @@ def test_without_statistics_each_position_counts(admin: Connection, connect: Cal
     assert size(admin) == (2_000, False)
     admin.execute("SELECT pg_stat_reset()")
     assert size(admin) == (22_000, False)
+
+
+def test_what_was_purged_was_recorded_all_the_same(database_url: str, admin: Connection, tmp_path: Path) -> None:
+    """A count of what is left in the log would pass for the number of events that came."""
+    segments_of(admin, SLICE, 2 * SLICE, 3 * SLICE)
+    with connect_as(database_url, "refold_worker", autocommit=True) as worker:
+        shop = shop_of(database_url, admin, worker, str(tmp_path / "archive"))
+        shop.fill(1, each=30)
+        append(admin, events(3, "last"))
+        shop.seal(1)
+        before = admin.execute("SELECT * FROM refold.recorded_since('-infinity')").fetchone()
+        assert before == (37, True)
+        shop.claim()
+        shop.run()
+        let_go(admin, shop.manifest()[0])
+    row = admin.execute("SELECT * FROM refold.recorded_since('-infinity')").fetchone()
+    assert row is not None and row[0] >= 34 and not row[1]

@@ -44,7 +44,12 @@ class RowPage:
         answer = self.why.answer
         if answer is None:
             return ""
+        if answer.standing:
+            return "The event behind this row was purged from the log. The row stands as it was made."
         events = "One event is" if answer.events == 1 else f"{answer.events:,} events are"
+        if answer.purged:
+            one = "One event" if answer.events == 1 else f"{answer.events:,} events"
+            events = f"{one} of the log and the base of the metric are"
         if not answer.same:
             return f"{events} behind this row, and they make something else."
         return f"{events} behind this row. Counted again, they make the same."

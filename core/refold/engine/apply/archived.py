@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import psycopg
 
 from refold.engine.archive.sources import Source, Sources, purged
-from refold.engine.purge.start import source_of
+from refold.engine.purge.start import sound_source
 from refold.model.stream.cursor import EMPTY, Cursor
 from refold.postgres.failpoints import failpoint
 from refold.store import bases
@@ -39,11 +39,12 @@ class FromArchive:
     total: int
 
 
-def left(conn: psycopg.Connection, build: Build) -> FromArchive | None:
+def left(conn: psycopg.Connection, compiled: CompiledBuild, build: Build) -> FromArchive | None:
     """Return where a build is that has purged events to read; None if it has none, or another build has what it needs.
 
     Args:
         conn: the caller's transaction, which holds the build's lock.
+        compiled: the build's SQL.
         build: a build that is not loaded.
 
     Raises:
@@ -52,7 +53,7 @@ def left(conn: psycopg.Connection, build: Build) -> FromArchive | None:
     if not build.based or build.upkeep in BY_KEY:
         return None
     mark = bases.find(conn, build.build_id)
-    if source_of(conn, build) is not None if mark is None else bases.complete(conn, build.build_id, build.floor):
+    if sound_source(conn, compiled, build) if mark is None else bases.complete(conn, build.build_id, build.floor):
         return None
     total = sum(one.events or 0 for one in purged(conn) if one.lower_position < build.floor)
     return FromArchive(1 if mark is None else mark.folded, total)

@@ -121,9 +121,9 @@ def _load_step(
         total = _estimate(conn, compiled)
         dead = excluded_event_ids(conn, build)
         plan_freely(conn)
-        archive = None if thaw is None else archived.left(conn, build)
+        archive = None if thaw is None else archived.left(conn, compiled, build)
         if build.based and not build.load_step and archive is None:
-            start(conn, compiled, build)
+            start(conn, compiled, build, judged=thaw is not None)
         if archive is not None and thaw is not None:
             part = partial(_load_part, conn, build, dead, careful)
             run = Cursor(EMPTY, target)

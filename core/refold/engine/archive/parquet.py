@@ -25,6 +25,8 @@ TOGETHER_BITS = POSITION_BITS + 3
 """Bits of a position within a portion: eight slices, which are usually one row group."""
 CHUNK = 16 << 20
 """Characters of rows that are parsed at once."""
+BLOCK = 1 << 20
+"""Characters that one thread parses at once, if no row is longer."""
 GROUP = 128 << 20
 """Bytes of columns in memory after which a row group ends."""
 _DELTAS = ("txid", "position", "ts", "recorded_at")
@@ -115,7 +117,6 @@ def _read(conn: psycopg.Connection, form: Any, low: int, high: int, table: str =
     """Yield the events between two positions as tables, in the order of positions."""
     csv = arrow("pyarrow.csv")
     options = {
-        "read_options": csv.ReadOptions(column_names=list(COLUMNS)),
         "parse_options": csv.ParseOptions(newlines_in_values=True),
         "convert_options": csv.ConvertOptions(
             column_types=form,
@@ -132,22 +133,25 @@ def _read(conn: psycopg.Connection, form: Any, low: int, high: int, table: str =
             " ORDER BY position, txid) TO STDOUT (FORMAT csv)".encode(),
             (low, high),
         ) as copy:
-            for rows in _chunks(copy):
-                yield csv.read_csv(arrow().BufferReader(rows), **options).cast(form)
+            for rows, longest in _chunks(copy):
+                # A row must not reach over two borders of what Arrow parses at once.
+                read = csv.ReadOptions(column_names=list(COLUMNS), block_size=max(BLOCK, longest))
+                yield csv.read_csv(arrow().BufferReader(rows), read_options=read, **options).cast(form)
 
 
-def _chunks(rows: Iterable[Any]) -> Iterator[bytes]:
-    """Yield rows together; the server sends each by itself."""
+def _chunks(rows: Iterable[Any]) -> Iterator[tuple[bytes, int]]:
+    """Yield rows together, and how long the longest is; the server sends each by itself."""
     together: list[bytes] = []
-    size = 0
+    size = longest = 0
     for row in rows:
         together.append(bytes(row))
         size += len(row)
+        longest = max(longest, len(row))
         if size >= CHUNK:
-            yield b"".join(together)
-            together, size = [], 0
+            yield b"".join(together), longest
+            together, size, longest = [], 0, 0
     if together:
-        yield b"".join(together)
+        yield b"".join(together), longest
 
 
 def copy_back(conn: psycopg.Connection, portion: Iterable[bytes], table: str) -> int:

@@ -84,8 +84,9 @@ class OneSided:
         both: number of events that both builds used.
         before: number of events that only the first build used.
         after: number of events that only the second build used.
-        before_ids: ids of the first of them, in the order of the log; None for an event that the log has lost.
+        before_ids: ids of the first of them, in the order of the log; None for an event that the log has no more.
         after_ids: the same for the second build.
+        purged: whether a build counts events, too, that were purged from the log: these are not among the others.
     """
 
     both: int
@@ -93,6 +94,7 @@ class OneSided:
     after: int
     before_ids: tuple[str | None, ...]
     after_ids: tuple[str | None, ...]
+    purged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

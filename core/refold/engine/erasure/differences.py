@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import Context, Decimal
 
 import psycopg
 
+_EXACT = Context(prec=200_000)
+"""More digits than a numeric of Postgres has; by default a sum is rounded to 28."""
 Metrics = dict[str, dict[str, dict[str, str | int]]]
 """By projection and table: rows by kind of difference, and by how much the sum of each column of numbers changed."""
 
@@ -65,6 +67,6 @@ def together(one: Metrics, other: Metrics) -> Metrics:
                 into[what] = (
                     was + number
                     if isinstance(was, int) and isinstance(number, int)
-                    else str(Decimal(was) + Decimal(number))
+                    else str(_EXACT.add(Decimal(was), Decimal(number)))
                 )
     return result

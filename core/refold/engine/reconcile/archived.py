@@ -20,7 +20,7 @@ from refold.engine.reconcile.audit import parameters_of
 from refold.engine.reconcile.compare import compare, differences, record
 from refold.engine.reconcile.heal import HealingFromArchive, expected_in, lock_downwards
 from refold.engine.reconcile.log_proof import LogProof
-from refold.engine.reconcile.reconcile import outcome
+from refold.engine.reconcile.reconcile import Reconciler, outcome
 from refold.engine.reconcile.result import ReconcileReport
 from refold.engine.reconcile.scope import WHOLE, within
 from refold.errors import BuildError
@@ -34,11 +34,12 @@ from refold.postgres.failpoints import failpoint
 from refold.postgres.replica_identity import IDENTITY
 from refold.postgres.session import plan_freely
 from refold.store import bases, incidents
-from refold.store.builds.build import EVENT_GRAIN, Build, based, lock
+from refold.store.builds.build import EVENT_GRAIN, Build, based, lock, unfinished
 from refold.store.builds.checksums import Side, correct, disagreements, keep
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.dead_letters import excluded_event_ids
-from refold.store.builds.first_load import tables_of
+from refold.store.builds.first_load import start_over, tables_of
+from refold.store.builds.graph import by_depth
 
 STEP = 1 << 21
 """Positions that are loaded together beside a base."""
@@ -83,7 +84,7 @@ def reconcile_archived(
 def follow_archive(conn: psycopg.Connection, compiler: Compiler, slices: Iterable[int], *, by: str) -> None:
     """Heal what stands for purged events of which the archive has other files now.
 
-    What depends on that, an audit heals, which must come after this.
+    What depends on that in live builds, an audit heals, which must come after this.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
@@ -96,16 +97,38 @@ def follow_archive(conn: psycopg.Connection, compiler: Compiler, slices: Iterabl
         BuildError: a build cannot be healed.
     """
     reconcile_archived(conn, compiler, by=by)
+    _follow_waiting(conn, compiler, by)
     part = runs(slices)
-    for build in based(conn):
+    for build in [*based(conn), *based(conn, "building")]:
         if build.upkeep in EVENT_GRAIN:
             with conn.transaction():
                 # All rows agree with the archive. Checksums of a slice that a border of segments cuts, nobody else
                 # corrects: a part of it alone does not tell them.
                 locked = lock(conn, build.build_id, wait=True)
-                if locked is not None:
+                if locked is not None and locked.loaded:
                     relations = compiler.of(conn, locked).statements.relations
                     correct(conn, build.build_id, disagreements(conn, build.build_id, relations, part))
+    # No audit of live builds reaches those that wait.
+    for build in by_depth(conn, unfinished(conn)):
+        if build.loaded:
+            Reconciler(conn, compiler, "deep", None, False, by).one(build)
+
+
+def _follow_waiting(conn: psycopg.Connection, compiler: Compiler, by: str) -> None:
+    """Heal what stands for purged events in builds that wait to go live; others load again."""
+    with closing(Sources()) as sources:
+        for build in based(conn, "building"):
+            if not build.loaded:
+                with conn.transaction():
+                    locked = lock(conn, build.build_id, wait=True)
+                    if locked is not None and not locked.loaded:
+                        start_over(conn, locked, purged=True)
+                        continue
+            one = _Audit(conn, compiler, sources, build, False, by, lambda name, done, total: None)
+            if build.upkeep in EVENT_GRAIN:
+                one.stream()
+            else:
+                one.base()
 
 
 class _Audit:

@@ -11,6 +11,7 @@ from psycopg import sql
 from refold.model.projection.hints import actions_of
 from refold.model.projection.plan import LOG, LOG_COLUMNS
 from refold.model.stream.page_sql import LOG_STREAM
+from refold.postgres.rows import one_row
 from refold.store.builds.build import Build, by_id
 from refold.store.builds.compiled import columns_of, stream_of
 from refold.suggest import closest
@@ -71,7 +72,11 @@ def missing_actions(conn: psycopg.Connection, stream: str, wanted: Sequence[str]
             conn.execute(
                 sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(int(STATEMENT_TIMEOUT_S * 1000)))
             )
+            # Of purged events nobody looks for an action, for they are in the archive alone.
+            purged = stream == LOG_STREAM.table and one_row(conn, "SELECT refold.log_floor() > 1") == (True,)
             if conn.execute(sql.SQL("SELECT NOT EXISTS (SELECT FROM {})").format(table)).fetchone() == (True,):
+                if purged:
+                    return "no event is left in the log"
                 return f"there is no event{' in the log' if stream == LOG_STREAM.table else ' to read'} yet"
             there = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE action = {})")
             missing = [
@@ -85,9 +90,10 @@ def missing_actions(conn: psycopg.Connection, stream: str, wanted: Sequence[str]
             known = [str(name) for (name,) in conn.execute(sample.format(table, sql.Literal(SAMPLE))).fetchall()]
     except psycopg.errors.QueryCanceled:
         return None
-    return "; ".join(_told(action, known) for action in missing)
+    which = "no event that is left in the log" if purged else "no event"
+    return "; ".join(_told(which, action, known) for action in missing)
 
 
-def _told(action: str, known: Sequence[str]) -> str:
+def _told(which: str, action: str, known: Sequence[str]) -> str:
     close = closest(action, known)
-    return f"no event has the action {action!r}" + (f". Did you mean {close!r}?" if close else "")
+    return f"{which} has the action {action!r}" + (f". Did you mean {close!r}?" if close else "")

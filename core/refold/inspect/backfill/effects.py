@@ -28,6 +28,7 @@ from refold.model.backfill.effect import (
 from refold.model.projection.failure import FunctionFailed
 from refold.model.projection.transform import Transform
 from refold.model.sql_text import ident
+from refold.postgres.rows import exact
 from refold.prose import counted
 from refold.store.builds.build import Build, live_builds
 from refold.store.builds.compiled import CompiledBuild, Compiler
@@ -40,7 +41,12 @@ CALL_S = 100e-6
 """Seconds that a transform takes for an event, about."""
 TOGETHER = 500
 """Rows that a transform makes between two writes."""
-_NUMBERS = frozenset({"int2", "int4", "int8", "numeric", "float4", "float8"})
+_NUMBERS = {
+    **dict.fromkeys(("int2", "int4", "int8", "numeric"), "{}::numeric"),
+    # The cast of a float rounds to 6 or 15 digits.
+    **dict.fromkeys(("float4", "float8"), "{}::text::numeric"),
+}
+"""Types of numbers, and the SQL that makes a numeric of one, exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,13 +207,12 @@ def _summary(
         assert cursor.description is not None
         types = {column.name: conn.adapters.types.get(column.type_code) for column in cursor.description}
     columns = [name for name in types if name not in ("side__", "key__")]
-    numbers = [
-        name for name in columns if name not in keys and (known := types[name]) is not None and known.name in _NUMBERS
-    ]
-    sums = "".join(
-        f", sum(CASE side__ WHEN 'after' THEN {ident(name)}::numeric ELSE -{ident(name)}::numeric END)"
-        for name in numbers
-    )
+    numbers = {
+        name: _NUMBERS[known.name].format(ident(name))
+        for name in columns
+        if name not in keys and (known := types[name]) is not None and known.name in _NUMBERS
+    }
+    sums = "".join(f", sum(CASE side__ WHEN 'after' THEN {one} ELSE -({one}) END)" for one in numbers.values())
     rows = conn.execute(
         f"""
         SELECT coalesce(sum(greatest(after - before, 0)), 0)::bigint,
@@ -222,8 +227,10 @@ def _summary(
     totals = conn.execute(f"SELECT count(*){sums} FROM {EFFECT}".encode()).fetchone()
     assert rows is not None and totals is not None
     shown_columns = ", ".join(f"e.{ident(name)}" for name in columns)
-    samples = conn.execute(
-        f"""
+    samples = (
+        exact(conn.cursor())
+        .execute(
+            f"""
         SELECT coalesce(json_agg(row) FILTER (WHERE side__ = 'before'), '[]'),
                coalesce(json_agg(row) FILTER (WHERE side__ = 'after'), '[]')
         FROM (
@@ -232,7 +239,9 @@ def _summary(
         ) AS chosen
         GROUP BY key__ ORDER BY min(row::text)
         """.encode()
-    ).fetchall()
+        )
+        .fetchall()
+    )
     return Effect(
         metric,
         added=rows[0],

@@ -57,8 +57,10 @@ def diff_with_events(
                 replace(seconds[0], seconds=sum(one.seconds for one in seconds), events=sum(o.events for o in seconds)),
                 bound,
             )
+        # Rows of events have no base: they hold the coordinates of their events.
+        based = any(one.build.based and not one.shown.event_grain for one in (pair.before, pair.after))
         told = [
-            replace(sample, events=_read(conn, query, given))
+            replace(sample, events=replace(_read(conn, query, given), purged=based))
             for sample, (query, given) in zip(found.samples, statements, strict=True)
         ]
         return replace(found, samples=tuple(told))

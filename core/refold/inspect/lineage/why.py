@@ -64,12 +64,13 @@ class Behind:
     Args:
         txid: its coordinates in the log, with `position` and `ordinal`.
         row_id: the id of the row in the stream; that of the event, unless a transform made several of it.
-        event_id: the id of the event; None, as the next four, if the log has lost it.
+        event_id: the id of the event; None, as the next four, if the log does not have it.
         user_id: the user.
         action: what happened.
         ts: when it happened.
         metadata: its attributes.
         did: what it did for the row.
+        purged: whether the log does not have it because it was purged.
     """
 
     txid: int
@@ -82,6 +83,7 @@ class Behind:
     ts: datetime | None
     metadata: Any
     did: tuple[Did, ...] = ()
+    purged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,10 @@ class Answer:
         behind: the first of the events, and all that attain, decide or reach.
         dead_letters: events that the build leaves out, in all of its rows.
         in_run: whether the build is in the middle of a run, of which it has applied a part.
-        purged: whether the metric counts events, too, that were purged from the log.
+        purged: whether the metric's base counts events, too, that were purged from the log. Of the events behind the
+            row only what they give to counts and sums is told then: a purged one may have brought the value before.
+        standing: whether the event of the row was purged, so that the row stands as it was made, and nothing is counted
+            again.
         cost: what the statements were estimated to cost.
         kept_from: the first day whose rows the metric keeps; None: it keeps all.
     """
@@ -131,19 +136,20 @@ class Answer:
     dead_letters: int
     in_run: bool
     purged: bool
+    standing: bool
     cost: Cost
     kept_from: str | None = None
 
     @property
     def same(self) -> bool:
-        """Return whether the rows, and the tables behind them, are what the events make."""
-        return all(row.same for row in self.rows) and not self.differ
+        """Return whether the rows, and the tables behind them, are what the events make, as far as the log tells."""
+        return all(self.standing or row.same for row in self.rows) and not self.differ
 
     def as_dict(self) -> dict[str, Any]:
         """Return the answer as a dict for JSON."""
         return asdict(self) | {
             "same": self.same,
-            "rows": [asdict(row) | {"same": row.same} for row in self.rows],
+            "rows": [asdict(row) | {"same": self.standing or row.same} for row in self.rows],
         }
 
 
@@ -191,6 +197,8 @@ class _Why:
         self.plan = compiled.plan
         self.relations = list(compiled.statements.relations)
         self.parameters: dict[str, Any] = dict(parameters_of(conn, build))
+        # Rows of events have no base: those whose events were purged stand by themselves.
+        self.based = build.based and not self.plan.event_grain
 
     def answer(self, given: Given, shown: int, bound: Bound) -> Answer:
         key = read_key(self.conn, self.compiled, self.build, given)
@@ -208,6 +216,7 @@ class _Why:
         if not kept and not number:
             raise self._gone(key) or self._nothing(key)
         differ = {table.removeprefix("refold_builds."): self._number(one) for table, one in differences.items()}
+        standing = self._stands(key)
         return Answer(
             metric=self.build.projection,
             table=self.build.table_name,
@@ -222,7 +231,8 @@ class _Why:
             behind=shown_events,
             dead_letters=self.build.dead_letters,
             in_run=self.build.cursor.target is not None,
-            purged=self.build.based,
+            purged=self.based,
+            standing=standing,
             cost=cost,
             kept_from=self._kept_from(),
         )
@@ -281,6 +291,14 @@ class _Why:
         query = f"SELECT EXISTS (SELECT FROM {self.relations[0].table} WHERE {key.of_key()})"
         return bool(one_row(self.conn, query.encode(), self.parameters)[0])
 
+    def _stands(self, key: RowKey) -> bool:
+        """Return whether the log does not tell the row any more."""
+        told = self.relations[0].told
+        if told == EVERYTHING:
+            return False
+        query = f"SELECT EXISTS (SELECT FROM {self.relations[0].table} WHERE {key.of_key()} AND NOT ({told}))"
+        return bool(one_row(self.conn, query.encode(), self.parameters)[0])
+
     def _number(self, query: str) -> int:
         return int(one_row(self.conn, f"SELECT count(*) FROM (\n{query}\n) AS d".encode(), self.parameters)[0])
 
@@ -310,6 +328,8 @@ class _Why:
 
     def _read_events(self, query: str, shown: int) -> tuple[int, tuple[Told, ...], tuple[Behind, ...]]:
         marks = behind.marks(self.plan)
+        telling = [one.how == "gives" or not self.based for one in marks]
+        (floor,) = one_row(self.conn, "SELECT refold.log_floor()")
         events, counts, found = 0, [0] * len(marks), []
         for (
             number,
@@ -327,16 +347,19 @@ class _Why:
             events, counts = int(total), [int(one) for one in numbers]
             did = tuple(
                 Did(mark.column, mark.how, value, mark.step)
-                for mark, value, hit in zip(marks, values, hits, strict=True)
-                if (value is not None if mark.how == "gives" else hit)
+                for mark, value, hit, tells in zip(marks, values, hits, telling, strict=True)
+                if tells and (value is not None if mark.how == "gives" else hit)
             )
             if number <= shown or any(one.how in behind.ALONE for one in did):
                 txid, position, ordinal, row_id = coordinates
-                found.append(Behind(txid, position, ordinal, row_id, event_id, user_id, action, ts, metadata, did))
+                gone = event_id is None and position < floor
+                found.append(
+                    Behind(txid, position, ordinal, row_id, event_id, user_id, action, ts, metadata, did, gone)
+                )
         told = (
             Told(mark.column, mark.how, mark.step, number)
-            for mark, number in zip(marks, counts, strict=True)
-            if mark.how != "gives"
+            for mark, number, tells in zip(marks, counts, telling, strict=True)
+            if tells and mark.how != "gives"
         )
         return events, tuple(told), tuple(found)
 

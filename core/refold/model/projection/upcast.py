@@ -76,7 +76,8 @@ class Upcasts:
             for at, step in enumerate(chain):
                 made = f"{of}{COLUMN}"
                 for following in chain[at:]:
-                    made = _over(following.sql, made)
+                    # NULL would take all fields of the event with it, silently.
+                    made = f"coalesce({_over(following.sql, made)}, no_upcast({of}action, {following.old}))"
                 literal = exp.Literal.string(action).sql(dialect="postgres")
                 cases.append(f"WHEN {of}action = {literal} AND {of}version = {step.old} THEN {made}")
         if not cases:

@@ -120,9 +120,9 @@ def kept(conn: psycopg.Connection) -> list[Build]:
     return find(conn, "b.state IN ('building', 'live')")
 
 
-def based(conn: psycopg.Connection) -> list[Build]:
-    """Return the live builds that count purged events, or have rows of them."""
-    return [one for one in live_builds(conn) if one.upstream_id is None and one.based]
+def based(conn: psycopg.Connection, state: State = "live") -> list[Build]:
+    """Return the builds in a state that count purged events, or have rows of them."""
+    return [one for one in find(conn, "b.state = %s AND b.upstream_id IS NULL", state) if one.based]
 
 
 def live_builds(conn: psycopg.Connection) -> list[Build]:

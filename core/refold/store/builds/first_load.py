@@ -18,7 +18,7 @@ from refold.store.builds.build import EVENT_GRAIN, Build, move
 from refold.store.sinks import collapse_all
 
 
-def start_over(conn: psycopg.Connection, build: Build) -> None:
+def start_over(conn: psycopg.Connection, build: Build, *, purged: bool = False) -> None:
     """Empty a build that is not loaded, and restart its load.
 
     Dead letters stay: their events are left out of the next load as they were of this one.
@@ -26,7 +26,12 @@ def start_over(conn: psycopg.Connection, build: Build) -> None:
     Args:
         conn: the caller's transaction, which holds the build's lock, or nobody works here.
         build: which.
+        purged: whether what stands for purged events goes too, because the archive has other events now.
     """
+    if purged:
+        conn.execute("DELETE FROM refold.bases WHERE build_id = %s", (build.build_id,))
+        for table in tables_of(conn, build.table_name):
+            conn.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier("refold_builds", table)))
     empty(conn, build)
     move(conn, build, Cursor(EMPTY))
 
