@@ -118,10 +118,8 @@ def _believe(writer: Writer, archive: Archive, sent: Content | None, done: Archi
     writer.complete(done, by)
 
 
-def _fold_nothing(
-    conn: psycopg.Connection, compiled: CompiledBuild, base: Base, build: Build, mark: Folded, step: int
-) -> Folded:
-    moved = _folded(conn, compiled, base, build, mark, step)
+def _fold_nothing(conn: psycopg.Connection, base: Base, build: Build, mark: Folded, step: int) -> Folded:
+    moved = _folded(conn, base, build, mark, step)
     conn.execute(base.undo.encode(), {"floor": build.floor, "build": build.build_id})
     return moved
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from refold import append
-from refold.engine.erasure.differences import together
+from refold.engine.erasure.differences import Metrics, together
 from refold.engine.erasure.run import look
 from refold.engine.reconcile.reconcile import Depth, reconcile
 from refold.engine.scrub.accept import accept
@@ -172,7 +172,8 @@ def test_an_interrupted_erasure_is_not_continued_as_another(shop: Shop) -> None:
 
 
 def test_differences_of_portions_are_added_exactly() -> None:
-    one, other = ({"paid": {"paid": {"sum(amount)": number, "changed": 1}}} for number in ("1" + "0" * 40, "1E-30"))
+    one: Metrics = {"paid": {"paid": {"sum(amount)": "1" + "0" * 40, "changed": 1}}}
+    other: Metrics = {"paid": {"paid": {"sum(amount)": "1E-30", "changed": 1}}}
     assert together(one, other) == {
         "paid": {"paid": {"sum(amount)": "1" + "0" * 40 + "." + "0" * 29 + "1", "changed": 2}}
     }

@@ -393,3 +393,24 @@ def test_a_missing_file_is_no_absence(purged: Yard) -> None:
     Path(purged.location, file.location).unlink()
     with pytest.raises(Unreadable):
         look(purged.worker, Person("nobody"))
+
+
+@pytest.mark.parametrize("mode", ["anonymise", "delete"])
+def test_what_is_folded_ahead_of_a_purge(purged: Yard, mode: Mode) -> None:
+    """And nothing that was purged is the person's."""
+    whom = Person("yves")
+    purged.append([one.model_copy(update={"id": f"y-{one.id}", "user_id": "yves"}) for one in of_zoe("s3")])
+    purged.skip_to(ENDS[3])
+    purged.drain()
+    purged.seal()
+    third, fourth = purged.archive()
+    purged.fold(third)
+    let_go(purged.admin, third)
+    purged.fold(fourth)
+    done = erase(purged.worker, PROJECT, whom, mode=mode, keeps=[], reason="asked")
+    assert not any(done.evidence["after"].values())
+    purged.forget(whom, mode)
+    purged.drain()
+    purged.seal()
+    assert len(purged.purge().segments) == 1
+    whole(purged)
