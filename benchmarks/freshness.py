@@ -169,7 +169,7 @@ class Run:
         return found
 
 
-def commits_and_looks(url: str, query: str, seconds: float, rate: int = RATE) -> Run:
+def commits_and_looks(url: str, query: str, seconds: float, rate: int = RATE, *, prefix: str = "") -> Run:
     """Appends at a steady rate, and looks at a metric.
 
     Args:
@@ -177,6 +177,7 @@ def commits_and_looks(url: str, query: str, seconds: float, rate: int = RATE) ->
         query: gives the total of the metric, which is zero at first.
         seconds: how long.
         rate: appends a second, all producers together.
+        prefix: of the events' ids, which must be new.
     """
     context = multiprocessing.get_context("spawn")
     reports: Queue[list[float]] = context.Queue()
@@ -189,11 +190,12 @@ def commits_and_looks(url: str, query: str, seconds: float, rate: int = RATE) ->
             return int(row[0])
 
         # Whoever keeps the metric has to be up before the clock runs.
-        _append(conn, "warm-up")
+        _append(conn, f"{prefix}warm-up")
         _until(lambda: visible() == 1, 60)
         start = time.monotonic() + 2.0
         producers = [
-            context.Process(target=_produce, args=(url, at, start, each, rate, reports)) for at in range(PRODUCERS)
+            context.Process(target=_produce, args=(url, at, start, each, rate, reports, prefix))
+            for at in range(PRODUCERS)
         ]
         for producer in producers:
             producer.start()
@@ -212,14 +214,16 @@ def commits_and_looks(url: str, query: str, seconds: float, rate: int = RATE) ->
     return Run(start, commits, seen)
 
 
-def _produce(url: str, number: int, start: float, count: int, rate: int, reports: Queue[list[float]]) -> None:
+def _produce(
+    url: str, number: int, start: float, count: int, rate: int, reports: Queue[list[float]], prefix: str
+) -> None:
     """One producer: its share of the rate, evenly spread."""
     commits: list[float] = []
     with psycopg.connect(url, autocommit=True) as conn:
         for at in range(count):
             due = start + (at + number / PRODUCERS) * PRODUCERS / rate
             time.sleep(max(0.0, due - time.monotonic()))
-            _append(conn, f"{number}-{at}")
+            _append(conn, f"{prefix}{number}-{at}")
             commits.append(time.monotonic())
     reports.put(commits)
 

@@ -165,6 +165,7 @@ def test_a_command_says_who_keeps_it_waiting(operator: Connection, database_url:
         command.wait()
 
 
+@pytest.mark.slow
 def test_a_worker_says_it_once(
     operator: Connection, admin: Connection, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -30,6 +30,7 @@ METRICS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grain", METRICS)
 def test_turns_and_looks_read_no_more_than_at_first(scratch: Scratch, target: Connection, grain: str) -> None:
     scratch.deploy_one("followed", METRICS[grain])

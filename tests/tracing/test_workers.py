@@ -123,6 +123,7 @@ def test_the_trace_of_one_event_has_every_metric(database_url: str, receiver: Re
     assert len(receiver.spans) == 2 + 2 * len(METRICS)
 
 
+@pytest.mark.slow
 @pytest.mark.live("shop")
 @pytest.mark.parametrize("point", PAGE_POINTS)
 def test_spans_of_workers_that_are_killed_are_lost_and_never_doubled(
@@ -184,6 +185,7 @@ def test_off_nobody_reads_traces_and_nothing_is_sent(database_url: str, receiver
     assert wrong(database_url) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.live("shop")
 @pytest.mark.parametrize("mode", ["fails", "hangs"])
 def test_a_receiver_that_fails_or_hangs_costs_a_worker_two_seconds_at_its_end(

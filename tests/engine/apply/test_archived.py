@@ -102,6 +102,7 @@ def test_it_goes_on_with_pages_audits_and_another_purge(purged_yard: Yard, chang
     assert wrong(yard) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["load_archived", "load_archived:2", "load_rows:2", "load_indexes"])
 def test_killed_anywhere_it_goes_on(purged_yard: Yard, changed: Path, point: str) -> None:
     environment = {**os.environ, "REFOLD_DATABASE_URL": purged_yard.url, "REFOLD_CRASH_AT": point}

@@ -117,6 +117,7 @@ def test_a_page_with_an_event_that_fails_holds_no_more(
     assert row == (40,)
 
 
+@pytest.mark.slow
 def test_a_first_load_goes_on_behind_a_step_that_was_full_of_bytes(
     database_url: str, producer: Connection, worker: Connection
 ) -> None:

@@ -392,6 +392,7 @@ def test_dead_letters_abort_it(scratch: Scratch) -> None:
     assert one.state == "aborted" and one.because == "counts cannot process 1 event"
 
 
+@pytest.mark.slow
 def test_an_abort_that_is_killed_ends_all_the_same(scratch: Scratch, connect: Connect) -> None:
     candidate(scratch, steps=[100])
     conn = connect(autocommit=True)

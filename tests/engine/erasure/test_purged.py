@@ -186,6 +186,7 @@ def changed(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["anonymise", "delete"])
 @pytest.mark.parametrize("candidates", ["of the same fingerprint", "of other definitions", "half loaded"])
 def test_builds_that_are_not_live_yet(purged: Yard, mode: Mode, candidates: str, tmp_path: Path) -> None:
@@ -235,6 +236,7 @@ POINTS_OF_PURGED = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS_OF_PURGED)
 def test_killed_anywhere_it_is_finished(purged: Yard, point: str) -> None:
     more = ("--also", f"email={MAIL}", "--keep", "n", "--projections", str(PROJECT))
@@ -248,6 +250,7 @@ def test_killed_anywhere_it_is_finished(purged: Yard, point: str) -> None:
     whole(purged)
 
 
+@pytest.mark.slow
 def test_two_at_once(purged: Yard) -> None:
     command = [sys.executable, "-m", "refold", "erase", "--user-file", "-", "--yes", "--reason", "asked"]
     both = [

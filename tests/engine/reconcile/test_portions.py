@@ -70,6 +70,7 @@ def rounds(conn: Connection, projection: str, compiler: Compiler) -> list[Portio
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("projection", "kind"), [("purchases", "blocks"), ("graded", "blocks"), ("grades", "blocks")])
 def test_a_table_of_one_slice_is_read_by_blocks(projection: str, kind: str, worker: Connection) -> None:
     compiler = Compiler(SHOP)

@@ -102,6 +102,7 @@ def test_the_numbers_are_equal_and_not_identical() -> None:
     assert len({str(Decimal(number)) for number in EQUAL}) > 1
 
 
+@pytest.mark.slow
 @given(order=st.sampled_from(list(permutations(EQUAL[:3])) + list(permutations(ZERO[:3]))), limit=st.integers(1, 3))
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_equals_in_every_order_show_the_same(project: tuple[str, Path], order: tuple[str, ...], limit: int) -> None:

@@ -168,6 +168,7 @@ def test_too_many_items(door: Served) -> None:
     assert door.post([7] * 10_001).status == 413
 
 
+@pytest.mark.slow
 def test_pressure_is_told_and_refused(door: Served, admin: Connection) -> None:
     def hold_back(level: int, signal: str = "lag") -> None:
         admin.execute("DELETE FROM refold.pressure_signals")

@@ -155,6 +155,7 @@ def test_sigterm_under_load_loses_nothing(door: Served, admin: Connection) -> No
     assert answered <= set(stored(admin))
 
 
+@pytest.mark.slow
 def test_a_token_revoked_under_load(door: Served, admin: Connection, database_url: str) -> None:
     """Within five seconds all of it is refused, and what was answered before is there, once."""
     statuses: list[tuple[str, int]] = []
@@ -192,6 +193,7 @@ def test_a_cut_body_leaves_whole_groups(door: Served, admin: Connection) -> None
     assert len(stored(admin)) == 3000
 
 
+@pytest.mark.slow
 def test_heads_that_never_end_are_closed(door: Served) -> None:
     """500 sockets that send a byte now and then keep nobody else out."""
     sockets = [socket.create_connection(("127.0.0.1", door.port)) for _ in range(500)]
@@ -217,6 +219,7 @@ def test_heads_that_never_end_are_closed(door: Served) -> None:
         client.close()
 
 
+@pytest.mark.slow
 def test_a_slow_body_is_refused(door: Served, admin: Connection) -> None:
     with socket.create_connection(("127.0.0.1", door.port), timeout=20) as client:
         client.sendall(

@@ -80,6 +80,7 @@ def test_a_revoked_token_is_refused_within_five_seconds(door: Served, admin: Con
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_a_rotation_overlaps(door: Served, database_url: str) -> None:
     with connection(database_url, "refold_owner", autocommit=True) as conn:
         [name] = {one.name for one in tokens.every(conn)}

@@ -115,6 +115,7 @@ def test_short_throttling_is_waited_out(store: ObjectStore) -> None:
     assert list(files.rows(7)) == values(purchases(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refused", ["PUT", "GET", "DELETE"])
 def test_long_throttling_is_tried_again_by_the_sink(store: ObjectStore, refused: str) -> None:
     files = lake(store)
