@@ -15,7 +15,8 @@ from tests.engine.purge.conftest import PROJECT, Yard, yard  # noqa: F401
 from tests.support.backfilling import command
 from tests.support.purging import chill_all
 
-pytestmark = pytest.mark.live("archived")
+# Slow: not beside the transactions of other tests on one server, which hold back what a purge may take.
+pytestmark = [pytest.mark.live("archived"), pytest.mark.slow]
 
 METRICS = ["by_user", "clicks", "daily", "everything", "paths", "seen", "tag_weights", "tagged"]
 OF_EVENTS = {"clicks", "tagged"}
@@ -41,7 +42,6 @@ def page(answer: Answer) -> str:
     return RowPage(None, None, {}, "", asked, 20).sentence  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS)
 def test_every_row_is_explained_as_far_as_the_log_goes(yard: Yard, metric: str) -> None:  # noqa: F811
     before = {str(key): why(yard.worker, yard.compiler, metric, key) for key in rows_of(yard, metric)}
