@@ -165,3 +165,16 @@ def test_events_that_the_log_has_lost_are_found_in_files_that_do_not_count(archi
     append(archive_shop.admin, [])
     proof = erased(archive_shop).evidence["proof"]
     assert sum("which the log has lost" in one or "that the log has lost" in one for one in proof["not_provable"]) == 1
+
+
+def test_a_file_that_was_lost_and_is_there_again(archive_shop: ArchiveShop) -> None:  # noqa: F811
+    """It does not count, and nobody has archived its segment anew: an erasure does, and removes it."""
+    with_alice(archive_shop)
+    first = min(Path(archive_shop.location, "log").rglob("*.parquet"))
+    kept = first.read_bytes()
+    first.unlink()
+    assert verify(archive_shop.worker, by="the test").wrong != []
+    first.write_bytes(kept)
+    assert erased(archive_shop).step == "done"
+    assert len(files(archive_shop)) == 3
+    assert not any(ALICE in users for users in files(archive_shop).values())

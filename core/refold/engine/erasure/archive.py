@@ -67,7 +67,7 @@ def rewrite(conn: psycopg.Connection, erasure: Erasure) -> Rewritten:
         result.not_provable.append(f"{location} belongs to another database: erase the person there too")
         return result
     with leased(conn, store, location) as writer:
-        _write_again(conn, writer)
+        _write_again(conn, store, writer, former)
         for archive in former:
             result.files.append(_remove(conn, store, writer, archive, result))
         result.not_provable += [
@@ -108,7 +108,7 @@ def _former(conn: psycopg.Connection, erasure: Erasure) -> list[Archive]:
     )
 
 
-def _write_again(conn: psycopg.Connection, writer: Writer) -> None:
+def _write_again(conn: psycopg.Connection, store: Store, writer: Writer, former: list[Archive]) -> None:
     """See that each segment of former files has a proved one, made of what the log holds now."""
     done = Archived()
     writer.complete(done, BY)
@@ -116,6 +116,8 @@ def _write_again(conn: psycopg.Connection, writer: Writer) -> None:
         writer.settle(archive, done, BY)
     # A slice that a border cuts is proved together with the segment beside it.
     known = {one.lower_position for one in archives.find(conn, "a.state = 'replaced'")}
+    # A file that was lost, so that it does not count, may be there again.
+    known |= {one.lower_position for one in former if store.size(one.location) is not None}
     for segment in archives.due(conn, 0):
         if segment.lower in known:
             writer.archive(segment, done, BY)
