@@ -127,7 +127,7 @@ def without_checksums(compiled: CompiledBuild) -> CompiledBuild:
 
 def _cut(sql: str) -> str:
     sql = re.sub(r",\nchecksums AS \(\n.*?\n\)(?=\nSELECT)", "", sql, flags=re.DOTALL)
-    sql = re.sub(r",\s*before__ = hash_record_extended\(ROW\([^()]*\), 0\)", "", sql)
+    sql = re.sub(r",\s*before__ = hash_record_extended\(ROW\([^()]*\), \d+\)", "", sql)
     # What is returned beside the hashes, a set's keys, is still needed.
     sql = re.sub(r"RETURNING .* AS slice__, .*? AS new__, (?!before__)", "RETURNING ", sql)
     sql = re.sub(r"RETURNING .* AS slice__, .* AS new__(, before__ AS old__)?$", "RETURNING 1", sql, flags=re.MULTILINE)
