@@ -267,11 +267,8 @@ def _counted(conn: psycopg.Connection, sink: Sink, position: int | None, gone: S
             ).encode(),
             parameters,
         ).fetchall()
-        refused = {
-            number: at
-            for number, at in undelivered.positions(conn, sink.sink_id).items()
-            if position is None or at is None or at < position
-        }
+        waits = undelivered.positions(conn, sink.sink_id)
+        refused = [number for number, at in waits.items() if position is None or at is None or at < position]
         ends = [at for at in (first, last) if at is not None] + [at.position for _, at in named.values()]
         found = Skip(
             sink.name,
@@ -288,7 +285,7 @@ def _counted(conn: psycopg.Connection, sink: Sink, position: int | None, gone: S
             tuple((int(slice_), key, Key(*at)) for slice_, key, *at in others),
             tuple({*(slices or ()), *(slice_ for slice_, _ in named.values())}),
         )
-        found = replace(found, segments=_released(conn, sink, found))
+        found = replace(found, segments=_released(conn, found, waits))
     return replace(found, first=_named(conn, found.first), last=_named(conn, found.last))
 
 
@@ -306,9 +303,14 @@ def _in_messages(
     }
 
 
-def _released(conn: psycopg.Connection, sink: Sink, found: Skip) -> tuple[str, ...]:
-    """Return the archived segments that a purge keeps for the sink, and would not keep afterwards."""
-    refused = undelivered.positions(conn, sink.sink_id)
+def _released(conn: psycopg.Connection, found: Skip, refused: Mapping[int, int | None]) -> tuple[str, ...]:
+    """Return the archived segments that a purge keeps for the sink, and would not keep afterwards.
+
+    Args:
+        conn: the transaction in which all else was counted.
+        found: what the sink lets go.
+        refused: the positions of rows that its receiver refuses, by number.
+    """
     kept = [at for number, at in refused.items() if at is not None and number not in found.refused]
     dropped = [at for number in found.refused if (at := refused.get(number)) is not None]
     before, after = found.cursor.done.xmin, found.moved.done.xmin
