@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -169,7 +170,15 @@ class Run:
         return found
 
 
-def commits_and_looks(url: str, query: str, seconds: float, rate: int = RATE, *, prefix: str = "") -> Run:
+def commits_and_looks(
+    url: str,
+    query: str,
+    seconds: float,
+    rate: int = RATE,
+    *,
+    prefix: str = "",
+    meanwhile: Callable[[], None] | None = None,
+) -> Run:
     """Appends at a steady rate, and looks at a metric.
 
     Args:
@@ -178,6 +187,7 @@ def commits_and_looks(url: str, query: str, seconds: float, rate: int = RATE, *,
         seconds: how long.
         rate: appends a second, all producers together.
         prefix: of the events' ids, which must be new.
+        meanwhile: what happens beside it, from when the warm-up is over.
     """
     context = multiprocessing.get_context("spawn")
     reports: Queue[list[float]] = context.Queue()
@@ -199,6 +209,9 @@ def commits_and_looks(url: str, query: str, seconds: float, rate: int = RATE, *,
         ]
         for producer in producers:
             producer.start()
+        beside = None if meanwhile is None else threading.Timer(start + WARM_UP - time.monotonic(), meanwhile)
+        if beside is not None:
+            beside.start()
         seen: list[tuple[float, int]] = []
 
         def all_visible() -> bool:
@@ -211,6 +224,8 @@ def commits_and_looks(url: str, query: str, seconds: float, rate: int = RATE, *,
     commits = sorted(moment for _ in producers for moment in reports.get())
     for producer in producers:
         producer.join()
+    if beside is not None:
+        beside.join()
     return Run(start, commits, seen)
 
 

@@ -1,15 +1,23 @@
-"""What producers and readers feel of a purge: how late appends are, and freshness, while segments leave the log."""
+"""What producers and readers feel of a purge: how late appends are, and freshness, while segments leave the log.
+
+Once with nobody else, and once beside readers that hold the log for a second each, as audits and analysts do: the purge
+asks for its lock behind them, and producers queue behind the purge.
+"""
 
 from __future__ import annotations
 
 import shutil
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psycopg
+
 from benchmarks.archiving import until_sealed
-from benchmarks.freshness import METRICS, Run, commits_and_looks, percentiles, refold_workers
+from benchmarks.freshness import METRICS, WARM_UP, Run, commits_and_looks, percentiles, refold_workers
 from benchmarks.report import Figure
 from benchmarks.server import Server
 from benchmarks.workbench import PROJECTIONS, Workbench
@@ -29,6 +37,8 @@ SECONDS = 20.0
 """For which they go on; the purge takes less."""
 KEPT = ("counts", "visitors", "amounts")
 """Metrics beside the one that is watched: merged, with a set, and with a row for each event."""
+
+_HALF = "SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY sealed_at) FROM refold.sealed_slices"
 
 
 def measure(server: Server, events: int) -> list[Figure]:
@@ -54,31 +64,69 @@ def measure(server: Server, events: int) -> list[Figure]:
         write.run(bench.worker, by="benchmark", older_than_s=0)
         count_events(bench.worker)
         (shown,) = bench.hand.execute("SELECT max(events) FROM metrics.on_log").fetchone() or (0,)
-        with refold_workers(url, folder, 1):
-            query = "SELECT coalesce(max(events), 0) - {} FROM metrics.on_log"
-            quiet = commits_and_looks(url, query.format(shown), SECONDS, RATE, prefix="quiet-")
+        query = "SELECT coalesce(max(events), 0) - {} FROM metrics.on_log"
+        runs: list[Run] = []
+        gone: list[Purged] = []
+
+        def run(prefix: str, meanwhile: Callable[[], None] | None = None) -> None:
             (shown,) = bench.hand.execute("SELECT max(events) FROM metrics.on_log").fetchone() or (0,)
-            done: list[Purged] = []
-            thread = threading.Thread(target=lambda: done.append(_purge(url, folder)))
-            thread.start()
-            beside = commits_and_looks(url, query.format(shown), SECONDS, RATE, prefix="beside-")
-            thread.join()
+            runs.append(
+                commits_and_looks(url, query.format(shown), SECONDS, RATE, prefix=prefix, meanwhile=meanwhile)
+            )
+
+        half = bench.hand.execute(_HALF).fetchone()
+        assert half is not None
+        with refold_workers(url, folder, 1):
+            run("quiet-")
+            run("alone-", lambda: gone.append(_purge(url, folder, half[0])))
+            with _readers(url):
+                run("readers-", lambda: gone.append(_purge(url, folder, datetime.now(UTC))))
         bench.close()
-    gone = len(done[0].segments)
-    assert gone > 0, done[0].stopped_at
-    was, now = percentiles(quiet.delays())[2], percentiles(beside.delays())[2]
-    return [
-        Figure("purging", f"the latest of {len(beside.commits):,} appends while {gone} segments were purged",
-               _latest(beside), "ms", _latest(quiet), at_most=200.0),
-        Figure("purging", "freshness p99 meanwhile", now, "ms", was, was / now, at_least=0.5),
-    ]  # fmt: skip
+    (quiet, *beside) = runs
+    figures: list[Figure] = []
+    for one, purged, where in zip(beside, gone, ("", ", beside readers that hold the log for a second"), strict=True):
+        left = len(purged.segments)
+        assert left > 0, purged.stopped_at
+        was, now = percentiles(quiet.delays())[2], percentiles(one.delays())[2]
+        figures += [
+            Figure("purging", f"the latest of {len(one.commits):,} appends while {left} segments are purged{where}",
+                   _latest(one), "ms", _latest(quiet), at_most=200.0),
+            Figure("purging", f"freshness p99 meanwhile{where}", now, "ms", was, was / now, at_least=0.5),
+        ]  # fmt: skip
+    return figures
 
 
-def _purge(url: str, folder: Path) -> Purged:
+@contextmanager
+def _readers(url: str) -> Iterator[None]:
+    """One reader after another, each with the log for a second, half a second apart."""
+    over = threading.Event()
+
+    def read() -> None:
+        with psycopg.connect(url, autocommit=True) as conn:
+            while not over.is_set():
+                with conn.transaction():
+                    conn.execute("SELECT FROM refold.events LIMIT 1")
+                    over.wait(1.0)
+                over.wait(0.5)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _purge(url: str, folder: Path, limit: datetime) -> Purged:
     with connect(url, "refold_worker", autocommit=True) as conn:
-        return purge(conn, Compiler(folder), limit=datetime.now(UTC))
+        return purge(conn, Compiler(folder), limit=limit)
 
 
 def _latest(run: Run) -> float:
-    """Return by how much the latest append was behind its moment, in ms: whoever waits for a lock is late."""
-    return max((commit - run.start - number / RATE) * 1000 for number, commit in enumerate(run.commits))
+    """Return by how much the latest append was behind its moment, in ms: whoever waits for a lock is late.
+
+    Those of the warm-up do not count: their processes are still being started.
+    """
+    first = int(WARM_UP * RATE)
+    return max((commit - run.start - number / RATE) * 1000 for number, commit in enumerate(run.commits[first:], first))

@@ -3,6 +3,11 @@
 CREATE OR REPLACE FUNCTION refold.register_event_ids() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = refold, pg_catalog, pg_temp
+-- A session keeps its plans, maybe from when tables were empty. So one plan serves all calls, and looks up by indexes alone;
+-- OFFSET 0 keeps a lookup from being joined in another way.
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET jit = off
 AS $$
 DECLARE
     stranger text;
@@ -19,11 +24,12 @@ BEGIN
         SELECT n.event_id INTO stranger
         FROM arrived AS n
         CROSS JOIN LATERAL (SELECT refold.digest(n.user_id, n.action, n.ts, n.metadata, n.version) AS digest) AS c
-        LEFT JOIN refold.event_ids AS k USING (event_id)
+        LEFT JOIN LATERAL (
+            SELECT o.digest, o.position FROM refold.event_ids AS o WHERE o.event_id = n.event_id OFFSET 0) AS k ON true
         WHERE (k.digest, k.position) IS DISTINCT FROM (c.digest, n.position)
           AND NOT (k.digest = 0 AND k.position = n.position AND EXISTS (
               SELECT FROM refold.erased_events AS e
-              WHERE e.position = n.position AND e.done AND e.digest = c.digest))
+              WHERE e.position = n.position AND e.done AND e.digest = c.digest OFFSET 0))
         LIMIT 1;
         IF FOUND THEN
             RAISE EXCEPTION 'the ledger knows no such event: %', stranger
@@ -35,7 +41,9 @@ BEGIN
     END IF;
     -- Erased events whose ids the ledger must not keep.
     IF EXISTS (SELECT FROM refold.erased_events AS e WHERE e.renamed) AND EXISTS (
-        SELECT FROM arrived AS n JOIN refold.erased_events AS e ON e.renamed AND e.mac = refold.erasure_mac(n.event_id)
+        SELECT FROM arrived AS n
+        WHERE EXISTS (
+            SELECT FROM refold.erased_events AS e WHERE e.renamed AND e.mac = refold.erasure_mac(n.event_id) OFFSET 0)
     ) THEN
         RAISE EXCEPTION 'an event of this statement was erased' USING
             ERRCODE = 'unique_violation', CONSTRAINT = 'event_ids_pkey',
@@ -55,7 +63,11 @@ BEGIN
     END IF;
     IF stranger IS NULL AND current_setting('transaction_isolation') <> 'read committed' THEN
         SELECT k.event_id INTO stranger
-        FROM arrived AS n JOIN refold.event_ids AS k ON k.event_id = n.event_id AND k.position <> n.position LIMIT 1;
+        FROM arrived AS n
+        CROSS JOIN LATERAL (
+            SELECT o.event_id FROM refold.event_ids AS o
+            WHERE o.event_id = n.event_id AND o.position <> n.position OFFSET 0) AS k
+        LIMIT 1;
     END IF;
     IF stranger IS NOT NULL THEN
         RAISE EXCEPTION 'duplicate key value violates unique constraint "event_ids_pkey"'
