@@ -63,16 +63,13 @@ def measure(server: Server, events: int) -> list[Figure]:
         ownership.claim(bench.worker, open_store(location), location)
         write.run(bench.worker, by="benchmark", older_than_s=0)
         count_events(bench.worker)
-        (shown,) = bench.hand.execute("SELECT max(events) FROM metrics.on_log").fetchone() or (0,)
         query = "SELECT coalesce(max(events), 0) - {} FROM metrics.on_log"
         runs: list[Run] = []
         gone: list[Purged] = []
 
         def run(prefix: str, meanwhile: Callable[[], None] | None = None) -> None:
             (shown,) = bench.hand.execute("SELECT max(events) FROM metrics.on_log").fetchone() or (0,)
-            runs.append(
-                commits_and_looks(url, query.format(shown), SECONDS, RATE, prefix=prefix, meanwhile=meanwhile)
-            )
+            runs.append(commits_and_looks(url, query.format(shown), SECONDS, RATE, prefix=prefix, meanwhile=meanwhile))
 
         half = bench.hand.execute(_HALF).fetchone()
         assert half is not None

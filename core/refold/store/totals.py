@@ -67,18 +67,19 @@ _PAGE = LOG_STREAM.page([])
 _COUNT = f"WITH {_PAGE.source}\n{_PAGE.answer}"
 
 
-def count_events(conn: psycopg.Connection) -> None:
+def count_events(conn: psycopg.Connection, *, onward: bool = False) -> None:
     """Count the events that have come since the last run.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
+        onward: whether the mark goes on even if there is none. Otherwise a deployment at rest writes nothing.
     """
     stop = time.monotonic() + COUNTING_S
-    while _count_page(conn) and time.monotonic() < stop:
+    while _count_page(conn, onward=onward) and time.monotonic() < stop:
         pass
 
 
-def _count_page(conn: psycopg.Connection) -> bool:
+def _count_page(conn: psycopg.Connection, *, onward: bool) -> bool:
     """Count a page of events; return whether more may follow."""
     with conn.transaction():
         plan_by_index(conn)
@@ -105,8 +106,7 @@ def _count_page(conn: psycopg.Connection) -> bool:
             return False
         events, txid, position, _ = one_row(conn, _COUNT.encode(), read_parameters(read, EVENTS))
         full = bool(events >= EVENTS)
-        # Without an event it stays, so that a deployment at rest writes nothing.
-        if events or cursor.target is not None:
+        if events or onward or cursor.target is not None:
             last = Key(txid, position, LAST_ORDINAL) if events else None
             _move(conn, counted + events, advance(cursor, read, last, full))
         return full

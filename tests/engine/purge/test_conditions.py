@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from refold.engine.archive.failures import Differs, NotOwner
@@ -14,7 +15,7 @@ from refold.engine.deployment.deploy import deploy
 from refold.engine.deployment.drop import drop
 from refold.engine.publish.switch import drop_retired
 from refold.engine.purge.conditions import Obstacle, obstacles
-from refold.engine.purge.purge import Purged
+from refold.engine.purge.purge import Purged, purge
 from refold.errors import BuildError, InputError
 from refold.model.projection.definition import load_directory
 from refold.model.sink.state import collapsed, paused, resumed
@@ -241,3 +242,22 @@ def obstacle(yard: Yard) -> Obstacle:
     assert done.stopped_at is not None
     (found,) = [one for one in done.stopped_at.obstacles if "sink" in one.reason]
     return found
+
+
+def test_no_cursor_stays_behind_when_nothing_more_comes(yard: Yard) -> None:
+    with psycopg.connect(yard.url) as other:
+        # While the last events are applied and counted, it may still write.
+        other.execute("SELECT pg_current_xact_id()")
+        yard.append(40)
+        yard.skip_to(ENDS[3])
+        yard.drain()
+        yard.count()
+        other.rollback()
+    yard.seal()
+    yard.archive()
+    (now,) = one_row(yard.admin, "SELECT clock_timestamp()")
+    done = purge(yard.worker, yard.compiler, limit=now)
+    assert (len(done.segments), reasons(done)) == (4, [])
+    yard.drain()
+    assert yard.wrong() == {}
+    yard.look()

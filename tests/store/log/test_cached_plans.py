@@ -36,7 +36,8 @@ FILL = (
     """,
     """
     INSERT INTO refold.lost_events (event_id, acceptance)
-    SELECT 'lost' || n, a.acceptance FROM refold.acceptances AS a, generate_series(%(first)s::integer, %(last)s::integer) AS n
+    SELECT 'lost' || n, a.acceptance
+    FROM refold.acceptances AS a, generate_series(%(first)s::integer, %(last)s::integer) AS n
     """,
     """
     INSERT INTO refold.event_ids (event_id, digest, position)
@@ -54,7 +55,8 @@ def _read(conn: Connection) -> dict[str, int]:
     """Rows of each table that this transaction has read."""
     return dict(
         conn.execute(
-            "SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_all_tables WHERE schemaname = 'refold'"
+            "SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0)"
+            " FROM pg_stat_xact_all_tables WHERE schemaname = 'refold'"
         ).fetchall()
     )
 

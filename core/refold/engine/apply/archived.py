@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import psycopg
 
+from refold.engine.apply.take_over import sound_source
 from refold.engine.archive.sources import Source, Sources, purged
-from refold.engine.purge.start import sound_source
 from refold.model.stream.cursor import EMPTY, Cursor
 from refold.postgres.failpoints import failpoint
 from refold.store import bases

@@ -17,11 +17,11 @@ import psycopg
 
 from refold.engine.apply import archived
 from refold.engine.apply.page import Apply, upstream_cursor, write_isolating_failures, write_read
+from refold.engine.apply.take_over import start
 from refold.engine.archive.sources import PORTION, Sources
 from refold.engine.isolate.by_key import culprits_of_keys
 from refold.engine.isolate.prefix import first_culprit
 from refold.engine.isolate.search import Culprit, Portion, sift
-from refold.engine.purge.start import start
 from refold.model.stream.cursor import EMPTY, Cursor, Key, Read
 from refold.model.stream.page_sql import LOG_TABLE
 from refold.model.stream.parameters import LAST, cursor_parameters, read_parameters

@@ -8,8 +8,8 @@ from dataclasses import replace
 import psycopg
 from psycopg.types.json import Jsonb
 
+from refold.engine.apply import take_over
 from refold.engine.deployment.key_indexes import index_streams
-from refold.engine.purge import start
 from refold.engine.purge.fold import make_tables
 from refold.engine.retain import policy
 from refold.engine.verify.exactness import refuse_inexact
@@ -97,9 +97,9 @@ def _make(conn: psycopg.Connection, definition: Definition, deployment: int, mad
         columns = refuse_misread(conn, definition, stream_of(upstream))
         definition = replace(definition, plan=definition.plan.reading(columns))
     build = _insert(conn, definition, deployment, upstream, columns, policy.begins_at(conn, definition))
-    if build.based and build.upkeep in BY_KEY and start.source_of(conn, build) is None:
+    if build.based and build.upkeep in BY_KEY and take_over.source_of(conn, build) is None:
         # It would need the purged events of a key again with every new one.
-        raise DefinitionError(start.missing(build, build.floor), path=definition.path, remedy=start.REMEDY)
+        raise DefinitionError(take_over.missing(build, build.floor), path=definition.path, remedy=take_over.REMEDY)
     _create(conn, definition, statements_of(definition, build, upstream))
     return build
 

@@ -8,33 +8,43 @@ A process may be killed anywhere: until the commit nothing has happened, and aft
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import count
 
 import psycopg
 from psycopg.rows import class_row
 
+from refold.engine.apply.page import apply_next_page
+from refold.engine.apply.step import FRESH
 from refold.engine.archive import ownership
 from refold.engine.archive.failures import Differs
 from refold.engine.archive.object_store import open_store
 from refold.engine.archive.write import NOT_SET, SET_IT
 from refold.engine.purge import fold
-from refold.engine.purge.conditions import Obstacle, covered, obstacles, on_the_log, verified
+from refold.engine.purge.conditions import Obstacle, counts, covered, obstacles, on_the_log, verified
 from refold.errors import BuildError, InputError
 from refold.model.stream.slices import POSITION_BITS
 from refold.postgres.failpoints import failpoint
 from refold.postgres.retry import in_short_attempts
 from refold.postgres.rows import one_row
-from refold.store import archives, bases
+from refold.store import archives, bases, totals
 from refold.store.archives import Archive
 from refold.store.builds.build import EVENT_GRAIN, Build
 from refold.store.builds.compiled import Compiler
 from refold.store.schema.settings import read_settings
 
+log = logging.getLogger("refold.archive")
+
 LOCK_S = 20.0
 """Seconds for which a purge tries to detach a segment while other transactions hold the log."""
+FIRST_MS = 25
+"""Longest wait of the first attempt; each one waits so much longer."""
+LAST_MS = 150
+"""Longest wait of any: producers and workers queue behind it, and behind the detach."""
 BUILDS = "10s"
 """Longest wait for whoever holds a build, or makes one: it keeps no producer waiting."""
 
@@ -172,6 +182,7 @@ def purge(
             break
         archive = verified(conn, one.lower, one.upper)
         if archive is not None:
+            _cover(conn, compiler, archive)
             _copy_letters(conn, archive)
             if not _fold(conn, compiler, archive, until, progress):
                 break
@@ -213,6 +224,29 @@ def _insist_on_file(conn: psycopg.Connection, archive: Archive, location: str) -
     if found != archive.size:
         has = "is gone" if found is None else f"has {found:,} bytes of {archive.size or 0:,}"
         raise Differs(f"{archive.location} {has}")
+
+
+def _cover(conn: psycopg.Connection, compiler: Compiler, archive: Archive) -> None:
+    """Let cursors that have nothing to read go on, until they cover a segment.
+
+    A cursor moves with events, and stays behind each transaction that was open when the last one came. On a log in
+    which nothing more comes it would stay there for ever.
+    """
+    for build in on_the_log(conn):
+        if build.state == "retired" or not build.loaded or covered(conn, build, archive):
+            continue
+        (unread,) = one_row(
+            conn, "SELECT refold.has_unread(%s::pg_snapshot, refold.last_txid())", (str(build.cursor.done),)
+        )
+        if unread:
+            continue
+        try:
+            # An empty page; it reads again, so that nothing is lost that has come just now.
+            apply_next_page(conn, compiler.of(conn, build), FRESH)
+        except BuildError as error:
+            log.warning("%s: its cursor stays: %s", build.table_name, error)
+    if counts(conn, archive):
+        totals.count_events(conn, onward=True)
 
 
 def _copy_letters(conn: psycopg.Connection, archive: Archive) -> None:
@@ -271,8 +305,9 @@ def let_go(conn: psycopg.Connection, archive: Archive) -> list[Obstacle]:
     Raises:
         BuildError: a transaction holds the log, or another command makes builds.
     """
+    attempt = count(1)
     try:
-        found = in_short_attempts(conn, LOCK_S, lambda: _let_go(conn, archive))
+        found = in_short_attempts(conn, LOCK_S, lambda: _let_go(conn, archive, min(FIRST_MS * next(attempt), LAST_MS)))
     except psycopg.errors.LockNotAvailable as error:
         raise BuildError(
             f"{archive.segment} could not be detached: for {LOCK_S:.0f} s a transaction held the log, or a deploy ran",
@@ -283,7 +318,7 @@ def let_go(conn: psycopg.Connection, archive: Archive) -> list[Obstacle]:
     return found
 
 
-def _let_go(conn: psycopg.Connection, archive: Archive) -> list[Obstacle]:
+def _let_go(conn: psycopg.Connection, archive: Archive, wait_ms: int) -> list[Obstacle]:
     conn.execute("SELECT set_config('lock_timeout', %s, true)", (BUILDS,))
     # No build is made meanwhile: it would be told the former begin of the log.
     conn.execute("LOCK TABLE refold.deployments IN SHARE UPDATE EXCLUSIVE MODE")
@@ -305,7 +340,7 @@ def _let_go(conn: psycopg.Connection, archive: Archive) -> list[Obstacle]:
     failpoint("purge_floors")
     archives.purged(conn, archive)
     failpoint("purge_recorded")
-    conn.execute("SET LOCAL lock_timeout = '200ms'")
+    conn.execute("SELECT set_config('lock_timeout', %s, true)", (f"{wait_ms}ms",))
     conn.execute("SELECT refold.detach_segment(%s)", (archive.lower_position,))
     # The detach has waited for every reader: an erasure that found its events there has committed that it begins.
     if conn.execute("SELECT FROM refold.erasures WHERE step = 'log'").rowcount:
