@@ -12,11 +12,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -38,6 +39,8 @@ from refold.postgres.retry import retrying
 from refold.store import tokens
 from refold.store.log.seal import seal
 from refold.store.schema.migrate import migrate
+
+T = TypeVar("T")
 
 HERE = Path(__file__).parent
 SETTINGS = {
@@ -232,9 +235,10 @@ class Stage:
 
     def seal(self) -> None:
         """Seals slices as the duty does; one takes two looks, the second after all transactions of the first."""
-        with connect(self.url, "refold_worker", autocommit=True) as conn:
-            for _ in range(2):
-                seal(conn)
+        for attempt in retrying(CONNECT_S):
+            with attempt, connect(self.url, "refold_worker", autocommit=True) as conn:
+                for _ in range(2):
+                    seal(conn)
 
     def refold(self, *arguments: str, at: str = "", lie: str = "") -> Finished:
         """Runs a command as an operator would.
@@ -282,6 +286,17 @@ class Stage:
             yield conn
         finally:
             conn.close()
+
+    def ask(self, question: Callable[[psycopg.Connection], T]) -> T:
+        """Asks something as a superuser, and asks again if the server goes away meanwhile.
+
+        Args:
+            question: changes nothing that matters if it is asked twice.
+        """
+        for attempt in retrying(CONNECT_S):
+            with attempt, self.connect() as conn:
+                return question(conn)
+        raise AssertionError("unreachable: the attempts end with an answer or an error")
 
     def work(self) -> None:
         """Starts the workers and the HTTP door, and whoever starts them again when they die."""

@@ -48,8 +48,7 @@ def archive_refused(stage: Stage, how: dict[str, Any], done: Injected) -> None:
     make_due(stage, done)
     if how["kind"] == "away":
         away = stage.archive.with_name("away")
-        with stage.connect() as conn:
-            before = archived.verified(conn)
+        before = stage.ask(archived.verified)
         stage.archive.rename(away)
         try:
             refused = operate(stage, done, "archive", "run", "--now")
@@ -57,8 +56,7 @@ def archive_refused(stage: Stage, how: dict[str, Any], done: Injected) -> None:
             time.sleep(how["seconds"])
         finally:
             away.rename(stage.archive)
-        with stage.connect() as conn:
-            forgotten = {one.location for one in before} - {one.location for one in archived.verified(conn)}
+        forgotten = {one.location for one in before} - {one.location for one in stage.ask(archived.verified)}
         if refused.status == 0 or looked.status == 0 or forgotten:
             done.wrong.append(
                 (
@@ -92,12 +90,10 @@ def run_archive(stage: Stage, done: Injected, *, at: str = "", lie: str = "") ->
         if BUSY not in ran.err:
             break
         if time.monotonic() - since > PATIENCE_S:
-            with stage.connect() as conn:
-                take_lease(conn)
+            stage.ask(take_lease)
         time.sleep(1)
     if at:
-        with stage.connect() as conn:
-            take_lease(conn)
+        stage.ask(take_lease)
     return ran
 
 
@@ -113,29 +109,29 @@ def make_due(stage: Stage, done: Injected, damage: str = "lost", *, lowest: bool
     stage.seal()
     # Nothing is purged before the damage is noticed: it may be the only file that has its events then.
     with stage.filing:
-        with stage.connect() as conn:
-            files = archived.verified(conn)
-            (floor,) = conn.execute("SELECT refold.log_floor()").fetchone() or (0,)
-            sealed = conn.execute(
-                "SELECT FROM refold.segments AS g WHERE (g.upper_position - 1) >> 14 <="
-                " (SELECT max(slice) FROM refold.sealed_slices WHERE sealed_at IS NOT NULL)"
-            ).rowcount
-            if not files or (files[0].lower > floor if lowest else len(files) < sealed):
-                return
-            oldest = files[0]
-            stage.damaged.add(oldest.location)
-            LIES[damage](stage.archive / oldest.location)
+        files, floor, sealed = stage.ask(_filed)
+        if not files or (files[0].lower > floor if lowest else len(files) < sealed):
+            return
+        oldest = files[0]
+        stage.damaged.add(oldest.location)
+        LIES[damage](stage.archive / oldest.location)
         found = operate(stage, done, "archive", "verify")
-        with stage.connect() as conn:
-            (row,) = conn.execute(
-                "SELECT bool_or(lower_position = %s AND state = 'verified' AND location = %s) FROM refold.archives",
-                (oldest.lower, oldest.location),
-            ).fetchall()
-    if found.status == 0 or (found.status == 1 and row[0]):
+        verified = any(one.location == oldest.location for one in stage.ask(archived.verified))
+    if found.status == 0 or (found.status == 1 and verified):
         done.wrong.append(("I11", f"{oldest.location} is {damage}, and refold archive verify does not find it"))
+
+
+def _filed(conn: psycopg.Connection) -> tuple[list[archived.Counting], int, int]:
+    """The files that are called verified, where the log begins, and how many of its segments are sealed."""
+    (floor,) = conn.execute("SELECT refold.log_floor()").fetchone() or (0,)
+    sealed = conn.execute(
+        "SELECT FROM refold.segments AS g WHERE (g.upper_position - 1) >> 14 <="
+        " (SELECT max(slice) FROM refold.sealed_slices WHERE sealed_at IS NOT NULL)"
+    ).rowcount
+    return archived.verified(conn), int(floor), sealed
 
 
 def insist(stage: Stage, done: Injected, when: str) -> None:
     """I11: whatever happens, a file that is called verified holds the events of its segment."""
-    with stage.connect() as conn:
-        done.wrong += [("I11", f"{told} ({when})") for told in archived.unlike(conn, stage.archive, stage.damaged)]
+    wrong = stage.ask(lambda conn: archived.unlike(conn, stage.archive, stage.damaged))
+    done.wrong += [("I11", f"{told} ({when})") for told in wrong]

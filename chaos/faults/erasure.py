@@ -43,8 +43,7 @@ def erased(stage: Stage, how: dict[str, Any], done: Injected) -> None:
             break
         points.append(point)
         operate(stage, done, *asked.command, at=point)
-        with stage.connect() as conn:
-            take_lease(conn)
+        stage.ask(take_lease)
         insist(stage, done, f"killed at {point}")
     for _ in range(TRIES):
         ran = operate(stage, done, *asked.command)
@@ -52,7 +51,6 @@ def erased(stage: Stage, how: dict[str, Any], done: Injected) -> None:
         if asked.done or stage.hurries:
             break
         if BUSY in ran.err:
-            with stage.connect() as conn:
-                take_lease(conn)
+            stage.ask(take_lease)
         time.sleep(1)
     done.note = f"{asked.mode}, killed at {', '.join(points) or 'no point'}; then {ran.status}"

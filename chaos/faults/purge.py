@@ -41,14 +41,13 @@ def purged(stage: Stage, how: dict[str, Any], done: Injected) -> None:
         if stage.hurries or _gone(stage, floor):
             break
         _purge(stage, done, sealed_at)
-        watch(stage, WAITS_S, lambda conn: stage.hurries or _gone(stage, floor))
+        watch(stage, WAITS_S, lambda _: stage.hurries or _gone(stage, floor))
     insist(stage, done, "after the last purge")
     gone = _gone(stage, floor)
     told = f"unproved → {unproved}, killed at {', '.join(points) or 'no point'}, gone: {gone}"
     if gone and not stage.over.is_set():
         # Not the one that is live: it has to read what has left the log.
-        with stage.connect() as conn:
-            shown = conn.execute("SELECT * FROM metrics.changing LIMIT 0").description or ()
+        shown = stage.ask(lambda conn: conn.execute("SELECT * FROM metrics.changing LIMIT 0").description) or ()
         stage.set_variant("by_action" if "month" in {column.name for column in shown} else "by_month")
         operate(stage, done, "deploy", at=how["thaw_at"])
         told += f", deploy → {operate(stage, done, 'deploy').status}"
@@ -58,17 +57,16 @@ def purged(stage: Stage, how: dict[str, Any], done: Injected) -> None:
 def _purge(stage: Stage, done: Injected, before: str, at: str = "") -> int | None:
     """`refold archive purge`, unless a file was damaged of which nobody has noticed it yet; answers its status."""
     with stage.filing:
-        with stage.connect() as conn:
-            if any(one.location in stage.damaged for one in archived.verified(conn)):
-                return None
+        if any(one.location in stage.damaged for one in stage.ask(archived.verified)):
+            return None
         options = ("--drop-retired", "--yes", "--json", "--before", before)
         return operate(stage, done, "archive", "purge", *options, at=at).status
 
 
 def _lowest(stage: Stage) -> tuple[int, str] | None:
     """First position of the lowest segment, and the instant before which nothing else was sealed; None: it is not."""
-    with stage.connect() as conn:
-        row = conn.execute(
+    row = stage.ask(
+        lambda conn: conn.execute(
             """
             SELECT g.lower_position AS lower, max(n.sealed_at) + interval '1 us' AS before
             FROM refold.segments AS g
@@ -78,9 +76,9 @@ def _lowest(stage: Stage) -> tuple[int, str] | None:
             GROUP BY g.lower_position HAVING bool_and(n.sealed_at IS NOT NULL)
             """
         ).fetchone()
+    )
     return None if row is None else (int(row[0]), row[1].isoformat())
 
 
 def _gone(stage: Stage, floor: int) -> bool:
-    with stage.connect() as conn:
-        return conn.execute("SELECT refold.log_floor() > %s", (floor,)).fetchone() == (True,)
+    return stage.ask(lambda conn: conn.execute("SELECT refold.log_floor() > %s", (floor,)).fetchone()) == (True,)
