@@ -12,9 +12,15 @@ from refold.model.backfill.pace import LEAST, MOST, PATIENCE_S, Pace, averaged, 
 def test_fresh_metrics_let_batches_grow_by_a_tenth() -> None:
     pace = Pace(1000).after_batch(0.5, 2.0, 0.0)
     assert pace == Pace(1100)
-    assert Pace(MOST - 1).after_batch(2.0, 2.0, 0.0).batch == MOST
+    assert Pace(MOST - 1).after_batch(1.0, 2.0, 0.0).batch == MOST
     # Also from a batch so small that a tenth of it is nothing.
     assert Pace(1).after_batch(0.0, 2.0, 0.0).batch == 2
+
+
+@pytest.mark.parametrize("age", [1.1, 2.0])
+def test_metrics_near_the_limit_leave_them_as_they_are(age: float) -> None:
+    assert Pace(1000).after_batch(age, 2.0, 0.0) == Pace(1000)
+    assert Pace(1000, late_since=7.0).after_batch(age, 2.0, 8.0) == Pace(1000)
 
 
 def test_late_metrics_halve_them() -> None:

@@ -41,10 +41,11 @@ log = logging.getLogger("refold.archive")
 
 LOCK_S = 20.0
 """Seconds for which a purge tries to detach a segment while other transactions hold the log."""
-FIRST_MS = 25
-"""Longest wait of the first attempt; each one waits so much longer."""
-LAST_MS = 150
-"""Longest wait of any: producers and workers queue behind it, and behind the detach."""
+REST = 1.0
+"""Seconds of rest for each second of folding: whoever appends and reads has the processors then."""
+FIRST_MS, GROWS, LAST_MS = 25, 1.15, 150
+"""Longest wait of the first attempt at the log's lock, the factor to the next one, and the longest of any: producers
+and workers queue behind it, and behind the detach."""
 BUILDS = "10s"
 """Longest wait for whoever holds a build, or makes one: it keeps no producer waiting."""
 
@@ -275,7 +276,10 @@ def _fold(
     builds = [one for one in on_the_log(conn) if _folds(conn, one, archive)]
     width = archive.upper_position - archive.lower_position
     for at, build in enumerate(builds):
+        began = time.monotonic()
         while not fold.fold(conn, compiler, build, archive):
+            time.sleep(REST * (time.monotonic() - began))
+            began = time.monotonic()
             mark = bases.find(conn, build.build_id)
             done = 0 if mark is None else mark.folded - archive.lower_position
             progress(archive.segment, at * width + done, len(builds) * width)
@@ -305,9 +309,9 @@ def let_go(conn: psycopg.Connection, archive: Archive) -> list[Obstacle]:
     Raises:
         BuildError: a transaction holds the log, or another command makes builds.
     """
-    attempt = count(1)
+    waits_ms = (min(round(FIRST_MS * GROWS**attempt), LAST_MS) for attempt in count())
     try:
-        found = in_short_attempts(conn, LOCK_S, lambda: _let_go(conn, archive, min(FIRST_MS * next(attempt), LAST_MS)))
+        found = in_short_attempts(conn, LOCK_S, lambda: _let_go(conn, archive, next(waits_ms)))
     except psycopg.errors.LockNotAvailable as error:
         raise BuildError(
             f"{archive.segment} could not be detached: for {LOCK_S:.0f} s a transaction held the log, or a deploy ran",

@@ -1,7 +1,8 @@
 """How fast a backfill runs: as fast as live metrics stay fresh. Pure.
 
-Slow to increase, quick to decrease: as long as metrics are fresh, each batch is a tenth larger than the one before. As
-soon as they are late it is half as large, and waits.
+Slow to increase, quick to decrease: as long as metrics are well below the limit, each batch is a tenth larger than the
+one before. As soon as they are late it is half as large, and waits. In between it stays as it is: one look after each
+batch does not see the latest event, and a batch that grows up to the limit makes more of them late than it sees.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ LEAST = 500
 MOST = 20_000
 """Most records in a batch."""
 CALM = 0.5
-"""Part of the limit up to which metrics must catch up before a batch that waits is given to the log."""
+"""Part of the limit up to which batches grow, and to which metrics must catch up before a batch that waits is given to
+the log."""
 PATIENCE_S = 600.0
 """Seconds for which metrics may be late before a backfill pauses itself."""
 MEMORY_S = 60.0
@@ -43,8 +45,10 @@ class Pace:
             limit_s: how long it may.
             now_s: the time.
         """
-        if age_s <= limit_s:
+        if age_s <= limit_s * CALM:
             return Pace(min(MOST, self.batch + math.ceil(self.batch / 10)))
+        if age_s <= limit_s:
+            return Pace(self.batch)
         return replace(self.looked(age_s, limit_s, now_s), batch=max(LEAST, self.batch // 2))
 
     def looked(self, age_s: float, limit_s: float, now_s: float) -> Pace:
