@@ -88,6 +88,11 @@ def check(stage: Stage, conn: psycopg.Connection, found: Findings) -> None:
                 found.add("I16", f"{path.relative_to(stage.home)} has an erased person")
     if any(sign in str(row) for row in stage.hook.rows() for sign in signs):
         found.add("I16", "the receiver of the webhook has an erased person")
+    for name, taken in conn.execute(
+        "SELECT e.name::text, n.taken FROM refold.erasure_notices AS n JOIN refold.erasures AS e USING (erasure_id)"
+    ).fetchall():
+        if taken is None or (taken and name not in stage.hook.erasures):
+            found.add("I16", f"the webhook was not told of the erasure {name}")
 
 
 def in_database(conn: psycopg.Connection, signs: list[str]) -> Iterator[str]:

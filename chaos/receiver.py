@@ -29,6 +29,7 @@ class LyingReceiver:
     def __init__(self, seed: int) -> None:
         self.honest = False
         self.requests = 0
+        self.erasures: set[str] = set()
         self._chance = random.Random(seed)
         self._rows: dict[str, tuple[tuple[int, int], Any]] = {}
         self._lock = threading.Lock()
@@ -77,6 +78,8 @@ class LyingReceiver:
 
     def _take(self, body: bytes) -> None:
         data = json.loads(body, parse_float=Decimal)["data"]
+        if "erasure" in data:
+            self.erasures.add(data["erasure"])
         if "version" not in data:
             return
         epoch, number = map(int, data["version"].split("."))

@@ -182,7 +182,8 @@ GRANT SELECT ON refold.canaries, refold.canary_builds TO refold_inspector;
 -- the HMAC to whoever guesses the name, and a worker reads the names anyway.
 GRANT SELECT, UPDATE (step, finished_at, evidence) ON refold.erasures TO refold_worker;
 GRANT SELECT ON refold.erased_events, refold.erasure_key TO refold_worker;
-GRANT SELECT ON refold.erasures, refold.erased_events TO refold_inspector;
+GRANT SELECT, INSERT, UPDATE (told_at, taken) ON refold.erasure_notices TO refold_worker;
+GRANT SELECT ON refold.erasures, refold.erased_events, refold.erasure_notices TO refold_inspector;
 GRANT SELECT (erasure_id, name, mode, requested_by, requested_at, step, finished_at) ON refold.erasures
 TO refold_observer;
 

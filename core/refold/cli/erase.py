@@ -149,18 +149,30 @@ def list_erasures(json: AsJson = False, database_url: DatabaseUrl = None) -> Non
       refold erase list
       refold erase list --json
     """
-    from refold.store import erasures
+    from refold.store import erasure_notices, erasures
 
     with session(database_url, INSPECTORS) as conn:
         found = erasures.find(conn)
+        notices = erasure_notices.of_erasures(conn)
     if json:
-        as_json([_told(one) for one in found])
+        as_json([_told(one) | {"webhooks": notices.get(one.erasure_id, [])} for one in found])
     elif not found:
         note("nobody was erased")
     else:
         table(
-            ("ERASURE", "MODE", "REQUESTED", "BY", "STATE", "REASON"),
-            [(one.erasure_id, one.mode, one.requested_at, one.requested_by, _state(one), one.reason) for one in found],
+            ("ERASURE", "MODE", "REQUESTED", "BY", "STATE", "WEBHOOKS", "REASON"),
+            [
+                (
+                    one.erasure_id,
+                    one.mode,
+                    one.requested_at,
+                    one.requested_by,
+                    _state(one),
+                    _notices(notices.get(one.erasure_id, [])),
+                    one.reason,
+                )
+                for one in found
+            ],
             right=("ERASURE",),
         )
 
@@ -337,6 +349,16 @@ def _tell(done: Erasure, *, json: bool) -> None:
 def _changed(done: Erasure) -> str:
     metrics = done.evidence.get("metrics", {})
     return f"{', '.join(sorted(metrics))} healed" if metrics else "no metric changed"
+
+
+def _notices(found: list[dict[str, Any]]) -> str:
+    """Return how many webhooks have taken their notice of an erasure, in words."""
+    if not found:
+        return "none"
+    refused = sum(one["taken"] is False for one in found)
+    return f"{sum(bool(one['taken']) for one in found)} of {len(found)} told" + (
+        f", {refused} refused" if refused else ""
+    )
 
 
 def _state(one: Erasure) -> str:

@@ -33,6 +33,7 @@ from refold.sinks.receiver import (
     Audited,
     Change,
     DeliveryError,
+    Erased,
     Gone,
     KeyedReceiver,
     Misconfigured,
@@ -41,13 +42,15 @@ from refold.sinks.receiver import (
     Refused,
     Shape,
     SlicedReceiver,
+    Told,
     TooLarge,
     Unavailable,
     Version,
 )
-from refold.store import outbox, sinks, undelivered
+from refold.store import erasure_notices, outbox, sinks, undelivered
 from refold.store.builds.build import Build, by_id, lock, version
 from refold.store.builds.compiled import Compiler
+from refold.store.erasure_notices import ErasureNotice
 from refold.store.sinks import Fenced, Sink
 
 log = logging.getLogger("refold.sinks")
@@ -176,7 +179,12 @@ class Deliverer:
         if not steps.due(state, now, self._me):
             return False
         build = self._build(state)
-        return build is not None and (not state.following or self._waits(state, build) or self._unsettled(sink))
+        return build is not None and (
+            not state.following
+            or self._waits(state, build)
+            or self._unsettled(sink)
+            or erasure_notices.waits(self._conn, sink.sink_id)
+        )
 
     def _unsettled(self, sink: Sink) -> bool:
         one = self._open.get(sink.sink_id)
@@ -293,10 +301,17 @@ class Deliverer:
                 return False
             if not state.following:
                 return self._resync(sink, one, build)
+            # What an erasure has changed was committed before its notice, and is delivered before it.
+            notices = erasure_notices.waiting(self._conn, sink.sink_id)
             # Messages name rows that the cursor of the sink has passed, so they come first.
             if state.cursor is None or outbox.waits(self._conn, sink.sink_id, state.passed):
-                return self._follow(sink, one, build)
-            return self._read_on(sink, one, build)
+                more = self._follow(sink, one, build)
+            else:
+                more = self._read_on(sink, one, build)
+            if not more:
+                for notice in notices:
+                    self._tell(sink, one, state, notice)
+            return more
         except DeliveryError as error:
             self._close(sink.sink_id)
             self._failed(sink, error)
@@ -478,6 +493,20 @@ class Deliverer:
         if turn.known:
             one.settled = time.monotonic()
         failpoint("sink_acknowledged")
+
+    def _tell(self, sink: Sink, one: _Open, state: SinkState, notice: ErasureNotice) -> None:
+        """Tell the receiver of an erasure, once; it may refuse the notice."""
+        erased = Erased(str(notice.name), notice.mode, notice.erased_at, notice.events, notice.mentions)
+        taken = True
+        try:
+            cast(Told, one.receiver).tell(erased)
+        except (Refused, TooLarge) as error:
+            log.warning("%s: the receiver refuses the notice of erasure %d: %s", sink.name, notice.erasure_id, error)
+            taken = False
+        failpoint("sink_told")
+        with self._conn.transaction():
+            self._confirm(sink, one, Version(state.epoch, 0), _Given(state.batch), [])
+            erasure_notices.told(self._conn, sink.sink_id, notice.erasure_id, taken=taken)
 
     # Slices
 

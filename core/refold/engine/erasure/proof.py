@@ -128,5 +128,6 @@ _HOW = {
     "rows": "it gets the keys that changed or went, by the ordinary delivery",
     "events": "it gets the changed events by the ordinary delivery; files that it has written hold the former ones, and"
     " refold cannot change them",
-    "webhook": "it gets the keys that changed or went, once each; refold does not know what it did with former ones",
+    "webhook": "it gets the keys that changed or went, once each, and then one notice; refold does not know what it did"
+    " with former ones",
 }

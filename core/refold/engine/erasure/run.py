@@ -32,7 +32,7 @@ from refold.postgres.failpoints import failpoint
 from refold.postgres.locks import WAIT_S
 from refold.postgres.retry import after_deadlocks
 from refold.postgres.rows import one_row
-from refold.store import archives, erasures
+from refold.store import archives, erasure_notices, erasures
 from refold.store.builds.build import find
 from refold.store.builds.compiled import Compiler
 from refold.store.erasures import Erasure, Mode
@@ -339,6 +339,7 @@ def _last(conn: psycopg.Connection, erasure: Erasure, person: Person, evidence: 
         "after": {table: after.get(table, 0) for table in {**evidence.get("before", {}), **after}},
         "waiting": places.waiting(conn, person),
     }
+    erasure_notices.add(conn, erasure.erasure_id)
     return erasures.move(conn, erasure, "archive", told)
 
 

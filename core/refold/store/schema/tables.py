@@ -1085,6 +1085,19 @@ erased_events = Table(
     comment="Events that erasures changed or removed. The ledger has the digest 0 for each.",
 )
 
+erasure_notices = Table(
+    "erasure_notices",
+    metadata,
+    Column("erasure_id", BigInteger, ForeignKey("refold.erasures.erasure_id"), nullable=False),
+    Column("sink_id", BigInteger, ForeignKey("refold.sinks.sink_id", ondelete="CASCADE"), nullable=False),
+    Column("told_at", TIME, comment="When the receiver answered."),
+    Column("taken", Boolean, comment="Whether it confirmed; false: it refuses the notice."),
+    PrimaryKeyConstraint("sink_id", "erasure_id"),
+    CheckConstraint("(told_at IS NULL) = (taken IS NULL)", "told"),
+    Index("erasure_notices_waiting", "sink_id", postgresql_where=text("told_at IS NULL")),
+    comment="Which webhooks are told of which erasure, once each.",
+)
+
 settings = Table(
     "settings",
     metadata,

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Literal
 from urllib.parse import quote
 
-from refold.sinks.receiver import Change, Shape, Version
+from refold.sinks.receiver import Change, Erased, Shape, Version
 
 Form = Literal["standard", "cloudevents"]
 
@@ -22,6 +22,8 @@ CONTENT_TYPES: dict[Form, str] = {
 }
 PING = "refold.ping"
 """Type of a body that changes nothing."""
+ERASED = "refold.erased"
+"""Type of a body that tells of an erasure."""
 
 
 def message_id(sink: str, version: Version, changes: Iterable[Change]) -> str:
@@ -69,6 +71,40 @@ def ping_body(form: Form, sink: str | None, message: str, now: datetime) -> byte
     return (
         f'[{{"specversion":"1.0","id":{_text(message)},"source":{_text(_source(sink or ""))},"type":"{PING}",'
         f'"time":"{_rfc3339(now)}","datacontenttype":"application/json","data":{data}}}]'
+    ).encode()
+
+
+def erased_id(sink: str, erased: Erased) -> str:
+    """Return the value of `webhook-id` of the notice of an erasure: the same for a repetition."""
+    return "msg_" + _digest([sink, ERASED, erased.name])
+
+
+def erased_body(form: Form, shape: Shape, erased: Erased, now: datetime) -> bytes:
+    """Return the body of the notice of an erasure, of type `refold.erased`.
+
+    Args:
+        form: as for `body`.
+        shape: the form of the sink's rows.
+        erased: the erasure.
+        now: time of the delivery; CloudEvents go without.
+    """
+    data = json.dumps(
+        {
+            "sink": shape.sink,
+            "projection": shape.projection,
+            "erasure": erased.name,
+            "mode": erased.mode,
+            "erased_at": _rfc3339(erased.at),
+            "events": erased.events,
+            "mentions": erased.mentions,
+        },
+        ensure_ascii=False,
+    )
+    if form == "standard":
+        return _standard(ERASED, now, data)
+    return (
+        f'[{{"specversion":"1.0","id":"{_digest([shape.sink, ERASED, erased.name])}",'
+        f'"source":{_text(_source(shape.sink))},"type":"{ERASED}","datacontenttype":"application/json","data":{data}}}]'
     ).encode()
 
 

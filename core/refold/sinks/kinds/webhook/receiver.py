@@ -16,11 +16,11 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from refold import __version__, tracing
-from refold.sinks.kinds.webhook.body import CONTENT_TYPES, body, message_id, ping_body
+from refold.sinks.kinds.webhook.body import CONTENT_TYPES, body, erased_body, erased_id, message_id, ping_body
 from refold.sinks.kinds.webhook.options import Target, WebhookOptions, checked_url, checked_value
 from refold.sinks.kinds.webhook.outcome import Answer, of_answer, of_error
 from refold.sinks.kinds.webhook.signature import PREFIX, key_of, signature
-from refold.sinks.receiver import Change, Misconfigured, Shape, TooLarge, Version
+from refold.sinks.receiver import Change, Erased, Misconfigured, Shape, TooLarge, Version
 from refold.sinks.secrets import is_reference, resolve, resolve_optional
 
 if TYPE_CHECKING:
@@ -147,6 +147,16 @@ class WebhookReceiver:
         begin = time.monotonic()
         answer = self._post(message, content)
         return f"{answer.status} in {(time.monotonic() - begin) * 1000:.0f} ms"
+
+    def tell(self, erased: Erased) -> None:
+        """Post a body of type `refold.erased`; return when the receiver has confirmed it.
+
+        Raises:
+            DeliveryError: one of its subclasses; `outcome` says which.
+        """
+        shape = self._shape
+        assert shape is not None, "open() comes first"
+        self._post(erased_id(shape.sink, erased), erased_body(self._options.body, shape, erased, datetime.now(UTC)))
 
     def sweep(self, version: Version, slice_: int) -> None:
         """Never called: a webhook does not remember rows."""
