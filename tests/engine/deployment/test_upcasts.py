@@ -12,6 +12,7 @@ import pytest
 from refold.engine.reconcile.reconcile import reconcile
 from refold.errors import DefinitionError
 from refold.model.projection.definition import load_directory
+from refold.model.projection.upcast import Upcasts, upcast_file
 from refold.store.builds.compiled import Compiler
 from tests.support.law import worker_connection
 from tests.support.scratch import Scratch
@@ -70,6 +71,53 @@ def test_every_kind_of_projection_sees_the_newest_form(shop: Scratch) -> None:
     # Audits ask the same question.
     compiler = Compiler(shop.folder)
     assert reconcile(shop.worker, compiler, [], depth="deep", by="test").findings == []
+
+
+MEDIAN = """\
+SELECT metadata ->> 'sku' AS sku, percentile_disc(0.5) WITHIN GROUP (ORDER BY version) AS middle
+FROM events {where} GROUP BY sku
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        ("WHERE action = 'view'", True),
+        ("WHERE version > 0 AND (action IN ('view', 'refund'))", True),
+        ("AS e WHERE e.action = 'view'", True),
+        ("WHERE action IN ('view', 'purchase')", False),
+        ("WHERE action = 'view' OR version > 1", False),
+        ("WHERE action <> 'purchase'", False),
+        ("", False),
+    ],
+)
+def test_a_key_that_no_step_concerns(shop: Scratch, where: str, kept: bool) -> None:
+    upcast(shop, CENTS)
+    purchases(shop)
+    shop.append(action="view", user_id="u", metadata={"sku": "s", "cents": 1})
+    if not kept:
+        with pytest.raises(DefinitionError, match="the key reads metadata through an upcaster"):
+            shop.deploy(middle=MEDIAN.format(where=where))
+        return
+    shop.deploy(middle=MEDIAN.format(where=where))
+    shop.drain()
+    assert shop.rows("middle") == [("s", 1)]
+
+
+def test_a_condition_on_something_else_called_action() -> None:
+    step = upcast_file("purchase.v1_to_v2", CENTS, Path("events/purchase.v1_to_v2.sql"))
+    written = Upcasts({"purchase": (step,)}).rewritten(
+        "SELECT event_id, (SELECT max(e.metadata ->> 'amount') FROM (VALUES ('view')) AS t (action)"
+        " WHERE t.action = 'view') AS amount FROM events AS e"
+    )
+    assert "no_upcast" in written
+
+
+def test_postgres_refuses_what_a_step_makes(shop: Scratch) -> None:
+    upcast(shop, "'abc'")
+    with pytest.raises(DefinitionError) as refused:
+        shop.deploy(paid=PAID)
+    assert "upcasters of the folder events" in (refused.value.remedy or "")
 
 
 def test_steps_are_composed(shop: Scratch) -> None:

@@ -18,6 +18,12 @@ _REMEDY = (
 )
 
 
+_UPCASTERS = (
+    "Look at the upcasters of the folder events: each must be an expression over metadata that gives jsonb. If they "
+    "do, this is a bug in refold: please report it."
+)
+
+
 class Unkeepable(BuildError):
     """Postgres refuses a statement that keeps a build up to date."""
 
@@ -47,7 +53,8 @@ def refuse_unkeepable(conn: psycopg.Connection, statements: Statements, *, audit
             raise
         table = statements.relations[0].table
         raise Unkeepable(
-            f"{table} cannot be kept up to date: {error.diag.message_primary or error}", remedy=_REMEDY
+            f"{table} cannot be kept up to date: {error.diag.message_primary or error}",
+            remedy=_UPCASTERS if any("no_upcast(" in text for text in texts if text) else _REMEDY,
         ) from error
 
 

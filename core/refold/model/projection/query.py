@@ -223,6 +223,14 @@ class _Analysis(Select):
             )
         for part in keys:
             cause = may_fail(part.sql)
+            if cause is not None and "no_upcast(" in part.sql:
+                raise self.error(
+                    f"the key reads metadata through an upcaster, which may fail. Rows are recomputed by this key, so"
+                    f" {self.stream} has an index on it, and the index would then refuse events",
+                    self.query,
+                    "Group by a column of an event-grain projection that reads the metadata; or name the actions in"
+                    " WHERE, if those with upcasters are not among them.",
+                )
             if cause is not None:
                 raise self.error(
                     f"the key expression {self.words(expression(cause))} may fail or change. Rows are recomputed by"

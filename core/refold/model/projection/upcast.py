@@ -64,14 +64,15 @@ class Upcasts:
     def _all(self) -> list[Step]:
         return [step for action in sorted(self.steps) for step in self.steps[action]]
 
-    def column(self, of: str = "") -> str:
+    def column(self, of: str = "", only: frozenset[str] | None = None) -> str:
         """Return the SQL of the metadata as the newest version has it, in one line; the column itself without steps.
 
         Args:
             of: what the columns are qualified by, with a dot behind it.
+            only: the actions whose events are read; None: all.
         """
         cases = []
-        for action in sorted(self.steps):
+        for action in sorted(self.steps.keys() if only is None else self.steps.keys() & only):
             chain = self.steps[action]
             for at, step in enumerate(chain):
                 made = f"{of}{COLUMN}"
@@ -106,7 +107,10 @@ class Upcasts:
             qualified = column.args.get("table")
             first = column.this if qualified is None else qualified
             start, end = first.meta["start"], column.this.meta["end"] + 1
-            made = self.column("" if qualified is None else f"{text[start : qualified.meta['end'] + 1]}.")
+            of = "" if qualified is None else f"{text[start : qualified.meta['end'] + 1]}."
+            made = self.column(of, _actions(column))
+            if made == f"{of}{COLUMN}":
+                continue
             # A bare column names itself.
             places.append((start, end, f"{made} AS {COLUMN}" if _bare(column) else made))
         for start, end, made in sorted(places, reverse=True):
@@ -218,6 +222,45 @@ def _over(sql: str, metadata: str) -> str:
     for column in sorted(expression(sql).find_all(exp.Column), key=lambda one: -one.this.meta["start"]):
         sql = f"{sql[: column.this.meta['start']]}{metadata}{sql[column.this.meta['end'] + 1 :]}"
     return f"({sql})"
+
+
+def _actions(column: exp.Column) -> frozenset[str] | None:
+    """Return the actions of the events for which a column is read, if the condition of its SELECT names them.
+
+    The steps of other actions would change nothing, but that a key may be no expression that can fail.
+    """
+    select = column.find_ancestor(exp.Select)
+    if select is None or select.args.get("joins") or select.args.get("laterals"):
+        return None
+    read, where = select.args.get("from_") or select.args.get("from"), select.args.get("where")
+    if read is None or where is None or not isinstance(read.this, exp.Table) or read.this.name != LOG:
+        return None
+    own = ("", read.this.alias_or_name)
+    if column.table not in own:
+        return None
+    found: frozenset[str] | None = None
+    for one in _conjuncts(where.this):
+        left = one.this
+        if not isinstance(left, exp.Column) or left.name != "action" or left.table not in own:
+            continue
+        if isinstance(one, exp.EQ):
+            values = [one.expression]
+        elif isinstance(one, exp.In) and not one.args.get("query"):
+            values = one.expressions
+        else:
+            continue
+        if values and all(isinstance(value, exp.Literal) and value.is_string for value in values):
+            named = frozenset(str(value.this) for value in values)
+            found = named if found is None else found & named
+    return found
+
+
+def _conjuncts(condition: exp.Expr) -> list[exp.Expr]:
+    """Return the conditions that all have to be true."""
+    condition = condition.unnest()
+    if isinstance(condition, exp.And):
+        return [*_conjuncts(condition.this), *_conjuncts(condition.expression)]
+    return [condition]
 
 
 def _bare(column: exp.Column) -> bool:
