@@ -15,7 +15,7 @@ from refold.cli.confirm import confirm
 from refold.cli.output import as_json, line, note, table
 from refold.cli.purge import purge
 from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, session
-from refold.errors import InputError
+from refold.errors import InputError, RefoldError
 from refold.prose import counted
 from refold.suggest import did_you_mean
 
@@ -82,6 +82,8 @@ def claim(
         mine = archives.claim_of(conn)
         owned = ownership.owned(mine, marker) and mine is not None and mine.location == where
         taken = None if marker is None or owned else marker.database
+        if not owned:
+            ownership.refuse_to_leave(conn, store, where)
         if not dry_run and not owned:
             require_owner(conn)
             if taken is not None and not yes:
@@ -140,18 +142,37 @@ def status(json: AsJson = False, database_url: DatabaseUrl = None) -> None:
       refold archive status --json
     """
     from refold.inspect.archive import archive_status
-    from refold.store import archives
+    from refold.store import archives, incidents
 
     with session(database_url, INSPECTORS) as conn:
         found = archive_status(conn)
         files = archives.find(conn)
+        strange = None if found is None else _strange(conn, found)
+        damaged = [one.subject for one in incidents.find(conn, "kind = 'archive_damage' AND resolved_at IS NULL")]
     if json:
-        as_json({"archive": None if found is None else asdict(found), "files": [_told(one) for one in files]})
+        told = None if found is None else asdict(found) | {"store": strange, "damaged": damaged}
+        as_json({"archive": told, "files": [_told(one) for one in files]})
         return
     if found is None:
         note("there is no archive: `refold archive claim s3://bucket/prefix` (or a folder) sets one")
         return
-    _show_status(found, files)
+    _show_status(found, files, strange, damaged)
+
+
+def _strange(conn: psycopg.Connection, found: ArchiveStatus) -> str | None:
+    """Return whose the store is, in words; None: of this database, or this host cannot look."""
+    from refold.engine.archive import ownership
+    from refold.engine.archive.failures import NotOwner
+    from refold.engine.archive.object_store import open_store
+    from refold.store import archives
+
+    try:
+        ownership.insist(open_store(found.location), archives.claim_of(conn), found.location)
+    except NotOwner as error:
+        return str(error)
+    except (RefoldError, psycopg.errors.InsufficientPrivilege):
+        return None
+    return None
 
 
 @group.command()
@@ -165,7 +186,7 @@ def verify(
     A file that is lost or changed counts for nothing from then on, and is an incident (archive_damage). While the log
     has the segment, workers write it again.
 
-    Exit status: 0 all files are right, 1 some are not, 2 they could not be verified.
+    Exit status: 0 all files are right, 1 some are not or are missing, 2 they could not be verified.
 
     \b
     Examples:
@@ -180,7 +201,7 @@ def verify(
             conn, by=BY, deep=deep, progress=lambda done, total: bars.update(task, completed=done, total=total)
         )
     as_json(asdict(found)) if json else _show_verified(found)
-    if found.wrong:
+    if found.wrong or found.lacking:
         raise typer.Exit(DRIFT)
 
 
@@ -274,11 +295,14 @@ def _show_run(found: Archived) -> None:
         )
     waiting = len(set(found.written) - set(found.verified))
     if waiting:
-        note(f"{counted(waiting, 'file')} shares a slice with the next segment, and is verified together with it")
+        note(f"{counted(waiting, 'file')} will be verified together with the next segment, which shares a slice")
 
 
-def _show_status(found: ArchiveStatus, files: list[Archive]) -> None:
-    line(f"{found.location}: {'owned by this database' if found.claimed else 'not owned by this database'}")
+def _show_status(found: ArchiveStatus, files: list[Archive], strange: str | None, damaged: list[str]) -> None:
+    if strange is not None:
+        line(strange)
+    else:
+        line(f"{found.location}: {'owned by this database' if found.claimed else 'not owned by this database'}")
     line(
         f"{found.verified:,} of {found.sealed:,} sealed segments verified, {found.waiting:,} wait,"
         f" {found.purged:,} purged from the log;"
@@ -286,6 +310,8 @@ def _show_status(found: ArchiveStatus, files: list[Archive]) -> None:
     )
     if found.failures:
         note(f"{found.failures:,} attempts failed: {found.error or 'the error is not for this login'}")
+    if damaged:
+        note(f"the store does not have {', '.join(damaged)} as it was written: `refold incidents` says what to do")
     if files:
         table(
             ("SEGMENT", "GENERATION", "STATE", "EVENTS", "FROM", "TO", "FILE"),
@@ -308,14 +334,17 @@ def _show_status(found: ArchiveStatus, files: list[Archive]) -> None:
 def _show_verified(found: Verified) -> None:
     what = f"{counted(found.files, 'file')}, {counted(found.events, 'event')}, {found.bytes / _MIB:,.1f} MiB"
     if found.wrong:
-        line(f"{counted(len(found.wrong), 'file')} of {what} is not what was written:")
+        are = "is" if len(found.wrong) == 1 else "are"
+        line(f"of {what}, {counted(len(found.wrong), 'file')} {are} not what was written:")
         table(("SEGMENT", "FILE", "FOUND"), [(one.segment, one.location, one.found) for one in found.wrong])
-    else:
+    elif not found.lacking:
         line(f"the archive is right: {what}")
+    if found.lacking:
+        line(f"no file that counts: {', '.join(found.lacking)}; `refold incidents` says what to do")
     if found.strangers:
         note(
-            f"{counted(len(found.strangers), 'file')} of this claim is not in the manifest, for a copy of this database"
-            f" or its original may need it: {', '.join(sorted(found.strangers)[:3])}"
+            f"not in the manifest, because a copy of this database or its original may need them:"
+            f" {counted(len(found.strangers), 'file')} of this claim, such as {', '.join(sorted(found.strangers)[:3])}"
         )
 
 

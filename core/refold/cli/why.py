@@ -290,8 +290,15 @@ def _of_purged(found: Found) -> str:
     """Say what is known of an event that was purged."""
     purged = found.purged
     assert purged is not None
-    if purged.erased:
+    if purged.erased and purged.file is not None:
+        return f"It was purged from the log, and anonymised; the archive has what is left of it in {purged.file}."
+    if purged.erased and purged.looked:
         return "It was erased: nothing but the hash of its id is kept, and its id is refused for ever."
+    if purged.erased:
+        return (
+            "It was erased, and its id is refused for ever. --archive reads the archive for what an anonymised event"
+            " has left."
+        )
     if purged.file is not None:
         return f"It was purged from the log, and metrics count it; the archive has it in {purged.file}."
     if purged.looked:

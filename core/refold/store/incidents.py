@@ -75,8 +75,8 @@ REMEDIES: Mapping[Kind, str] = {
     "anomaly": "Look at the source of the series (`refold anomalies`). Unusual is not wrong: metrics are what the log"
     " says, and nothing was changed.",
     "archive": "Mend what the store says (`refold archive status`). The log keeps what is not archived.",
-    "archive_damage": "Find out what changed the store. While the log has the segment, workers write the file again;"
-    " `refold archive verify` looks again.",
+    "archive_damage": "Find out what changed the store. While the log has the segment, workers write the file again."
+    " The file of a purged segment has to be brought back under its name. `refold archive verify` looks again.",
     "backfill_paused": "Find out why live metrics are late (`refold status`). Then run `refold backfill resume NAME`,"
     " with a larger --freshness if they may be later.",
     "purge": "`refold archive purge --dry-run` says for each segment what is in the way, and what to do.",

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from refold import append
+from refold.cli.erase import left
 from refold.engine.archive import ownership, write
 from refold.engine.archive.failures import Differs, StoreFailed, arrow
 from refold.engine.archive.restore import restore
 from refold.engine.archive.verify import verify
 from refold.engine.erasure import run as run_part
 from refold.engine.erasure.again import parsed
+from refold.engine.erasure.archive import KEPT
 from refold.engine.erasure.proof import sha256_of
 from refold.engine.erasure.run import erase, go_on
 from refold.engine.scrub.scrub import scrub
@@ -149,8 +151,12 @@ def test_a_copy_leaves_the_files_to_their_owner(archive_shop: ArchiveShop) -> No
 def test_a_file_of_an_earlier_claim_is_named_and_stays(archive_shop: ArchiveShop) -> None:  # noqa: F811
     with_alice(archive_shop)
     archive_shop.claim()
-    proof = erased(archive_shop).evidence["proof"]
+    done = erased(archive_shop)
+    proof = done.evidence["proof"]
     assert [one["removed"] for one in proof["archive"]] == [False, False]
+    # Anybody who reads the store finds the person.
+    assert left(done) == {KEPT: 2}
+    assert proof["places"][KEPT] == {"before": 0, "after": 2}
     assert sum("earlier claim" in one or "another claim" in one for one in proof["not_provable"]) == 2
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from refold.engine.archive.sources import Unreadable
+from refold.engine.erasure.run import erase
 from refold.inspect.lineage.where import Purged, where
+from refold.model.erasure import Person
 from refold.store.archives import Archive
 from tests.engine.purge.conftest import PROJECT, Yard, yard  # noqa: F401
 from tests.support.backfilling import command
@@ -62,8 +64,18 @@ def test_after_a_recovery_rows_are_found_by_the_present_coordinates(yard: Yard, 
 def test_an_erased_event(yard: Yard, first: Archive) -> None:  # noqa: F811
     chill_all(yard.worker)
     yard.admin.execute("SELECT refold.silence_ids('{r0-3}')")
+    assert where(yard.worker, yard.compiler, "r0-3").purged == Purged(erased=True)
+    # Anonymised: the archive has what is left.
     found = where(yard.worker, yard.compiler, "r0-3", archive=True)
-    assert (found.event, found.purged) == (None, Purged(erased=True))
+    assert found.purged == Purged(looked=True, file=first.location, erased=True)
+    assert found.event is not None
+
+
+def test_an_event_that_was_deleted(yard: Yard, first: Archive) -> None:  # noqa: F811
+    erase(yard.worker, PROJECT, Person("u7"), mode="delete", keeps=[], reason="asked")
+    chill_all(yard.worker)
+    found = where(yard.worker, yard.compiler, "r0-3", archive=True)
+    assert (found.event, found.purged) == (None, Purged(looked=True, erased=True))
 
 
 def test_the_command(yard: Yard, first: Archive) -> None:  # noqa: F811

@@ -120,30 +120,48 @@ def claim(conn: psycopg.Connection, store: Store, location: str) -> str:
         conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
         store: the store.
         location: its address.
+
+    Raises:
+        NotOwner: the present store alone has events that were purged from the log.
+        StoreFailed: the store cannot be written to; nothing is claimed.
     """
     owner, first = secrets.token_hex(8), secrets.token_hex(8)
+    refuse_to_leave(conn, store, location)
     before = archives.claim_of(conn)
-    if before is not None and before.location != location:
-        _move(conn, store)
+    # At once: a store that cannot be written to is not claimed.
     with conn.transaction():
+        if before is not None and before.location != location:
+            _move(conn, store)
         conn.execute("SET LOCAL ROLE refold_owner")
         archives.put_claim(conn, location, owner, first)
-    store.replace(MARKER, _marker(conn, owner, first))
+        store.replace(MARKER, _marker(conn, owner, first))
     return owner
 
 
-def _move(conn: psycopg.Connection, store: Store) -> None:
-    """Let no file count that another store has; those that were copied to this one are read back again.
+def refuse_to_leave(conn: psycopg.Connection, store: Store, location: str) -> None:
+    """Raise an error if the present store alone has events that were purged from the log.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        store: the store that shall be claimed.
+        location: its address.
 
     Raises:
-        NotOwner: the other store alone has events that were purged from the log.
+        NotOwner: it has.
     """
+    before = archives.claim_of(conn)
+    if before is None or before.location == location:
+        return
     left = [one.location for one in archives.find(conn, "a.state = 'purged'") if store.size(one.location) != one.size]
     if left:
         raise NotOwner(
             f"{len(left):,} files with events that were purged from the log are not in this store: {left[0]}",
             remedy="Copy them from the present store, under the same names, and run this command again.",
         )
+
+
+def _move(conn: psycopg.Connection, store: Store) -> None:
+    """Let no file count that another store has; those that were copied to this one are read back again."""
     for one in archives.find(conn, "a.state IN ('begun', 'written', 'verified')"):
         copied = one.sha256 is not None and store.size(one.location) is not None
         with conn.transaction():

@@ -43,6 +43,7 @@ class Verified:
         events: events in them.
         bytes: their size.
         wrong: files that are not what was written.
+        lacking: segments that were found damaged before, and have no file that counts since then.
         strangers: files of this claim that the manifest does not know, with their sizes; a copy of the database, or
             its original, may.
     """
@@ -51,6 +52,7 @@ class Verified:
     events: int = 0
     bytes: int = 0
     wrong: list[Wrong] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)
     strangers: dict[str, int] = field(default_factory=dict)
 
 
@@ -104,6 +106,10 @@ def verify(
         result.files += 1
         result.events += archive.events or 0
         result.bytes += archive.size or 0
+    found_now = {one.segment for one in result.wrong}
+    if only is None:
+        damaged = incidents.find(conn, "kind = 'archive_damage' AND resolved_at IS NULL")
+        result.lacking = sorted({one.subject for one in damaged} - found_now)
     claim = archives.claim_of(conn)
     if only is None and claim is not None:
         known = {one.location for one in archives.find(conn)}

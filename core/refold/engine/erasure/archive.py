@@ -26,6 +26,8 @@ from refold.store.erasures import Erasure
 from refold.store.schema.settings import read_settings
 
 BY = "refold erase"
+KEPT = "archive, files of other claims"
+"""The place of files that hold the person and are not this database's to remove."""
 
 
 @dataclass(slots=True)
@@ -35,10 +37,12 @@ class Rewritten:
     Args:
         files: each former file with its successor, sizes and hashes.
         not_provable: what may hold the person still, and why.
+        kept: files of other claims that hold the person still.
     """
 
     files: list[dict[str, object]] = field(default_factory=list)
     not_provable: list[str] = field(default_factory=list)
+    kept: int = 0
 
 
 def rewrite(conn: psycopg.Connection, erasure: Erasure) -> Rewritten:
@@ -148,7 +152,11 @@ def _remove(
             remedy="`refold archive status` shows what is in the way; workers go on with the erasure.",
         )
     if not writer.owns(archive):
-        result.not_provable.append(f"{archive.location} is of another claim, whose files this database never removes")
+        result.not_provable.append(
+            f"{archive.location} is of another claim, whose files this database never removes: if no other database"
+            " needs it, remove it"
+        )
+        result.kept += 1
         return told | {"removed": False}
     writer.withdraw(archive)
     return told | {"removed": True}

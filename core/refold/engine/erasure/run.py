@@ -19,7 +19,7 @@ from refold.engine.archive.object_store import Store, open_store
 from refold.engine.archive.write import NOT_SET, SET_IT, leased
 from refold.engine.deployment.deploy import one_at_a_time
 from refold.engine.erasure import places, purged, purged_files
-from refold.engine.erasure.archive import rewrite
+from refold.engine.erasure.archive import KEPT, rewrite
 from refold.engine.erasure.differences import taken_from_repairs, together
 from refold.engine.erasure.log import change, token_of
 from refold.engine.erasure.proof import count_in_builds, prove
@@ -171,7 +171,12 @@ def finish(conn: psycopg.Connection, erasure: Erasure, *, progress: Progress = l
         progress("archive")
         done = rewrite(conn, erasure)
         failpoint("erasure_archived")
-        told = {"archive": done.files, "not_provable": [*erasure.evidence.get("not_provable", ()), *done.not_provable]}
+        told: dict[str, Any] = {
+            "archive": done.files,
+            "not_provable": [*erasure.evidence.get("not_provable", ()), *done.not_provable],
+        }
+        if done.kept:
+            told["after"] = {**erasure.evidence.get("after", {}), KEPT: done.kept}
         erasure = erasures.move(conn, erasure, "vacuum", {**erasure.evidence, **told})
     if erasure.step == "vacuum":
         progress("vacuum")

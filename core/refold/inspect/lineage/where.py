@@ -146,7 +146,8 @@ class Purged:
     Args:
         looked: whether the archive was read for it.
         file: the file that has it; None: none has, or only a look at all files would tell.
-        erased: whether it was erased: nothing but the hash of its id is kept.
+        erased: whether it was erased: nothing but the hash of its id is kept, unless the archive has it without the
+            person.
     """
 
     looked: bool = False
@@ -248,17 +249,18 @@ def _purged(
     )
     if (digest is None and position is None) or (position is not None and not 1 <= position < floor):
         return None, None
-    if digest == 0:
+    erased = digest == 0
+    if erased and not archive:
         return Purged(erased=True), None
     if not archive:
         return Purged(file=_file_of(conn, position)), None
     found = find_event(conn, event_id, position, progress=progress)
     if found is None:
-        return Purged(looked=True), None
+        return Purged(looked=True, erased=erased), None
     # After a recovery all events of the log have one txid.
     txid = RESTORED if found.archive.rewritten else found.row["txid"]
     row = {f"e_{name}": value for name, value in (found.row | {"txid": str(txid)}).items()}
-    return Purged(looked=True, file=found.archive.location), row
+    return Purged(looked=True, file=found.archive.location, erased=erased), row
 
 
 def _file_of(conn: psycopg.Connection, position: int | None) -> str | None:
