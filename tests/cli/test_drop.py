@@ -265,3 +265,19 @@ def test_a_rollback_tells_what_the_next_deploy_would_undo(project: Refold, metri
     assert project("deploy").status == 0
     assert "per_action.sql does not have the definition of the live build" in project("rollback", "per_action").err
     assert "changed" in project("deploy", "--dry-run").out
+
+
+def test_a_rollback_names_the_file_that_was_changed_and_not_those_that_follow(project: Refold, metric: Metric) -> None:
+    seen = "SELECT event_id, action{more} FROM events"
+    Path("projections/seen.sql").write_text(seen.format(more=""))
+    Path("projections/of_seen.sql").write_text("SELECT action, count(*) AS n FROM seen GROUP BY action")
+    assert project("deploy").status == 0
+    Path("projections/seen.sql").write_text(seen.format(more=", ts"))
+    assert project("deploy").status == 0
+    told = project("rollback", "seen").err
+    assert "seen.sql does not have the definition of the live build" in told
+    assert "of_seen.sql" not in told
+    # Changed itself, too.
+    Path("projections/of_seen.sql").write_text("SELECT action, count(*) AS m FROM seen GROUP BY action")
+    assert project("deploy").status == 0
+    assert "of_seen.sql does not have" in project("rollback", "seen").err

@@ -78,9 +78,17 @@ def _tell_files(projections: Path, builds: Sequence[Build], removed: Sequence[st
     from refold.model.projection.definition import load
 
     definitions = load(projections).definitions if projections.is_dir() else {}
+    differ = {
+        build.projection
+        for build in builds
+        if build.projection in definitions and definitions[build.projection].fingerprint != build.fingerprint
+    }
     for build in builds:
         files = files_of(projections, build.projection)
         known = definitions.get(build.projection)
+        if known is not None and known.upstream in differ and known.source == build.definition:
+            # Its fingerprint is another because of what it reads, whose file is named.
+            continue
         if not files:
             note(f"no file defines {build.projection} here: restore its file to change it, or to deploy it elsewhere")
         elif known is None or known.fingerprint != build.fingerprint:
