@@ -229,7 +229,7 @@ def test_refused_rows(shop: Refold, database_url: str, admin: Connection) -> Non
     shop("deliver", "--drain")
     assert admin.execute("SELECT action FROM copies.counts ORDER BY 1").fetchall() == [("a",), ("c",)]
     listed = shop("sinks", "undelivered", "copy")
-    assert "'action': 'b'" in listed.out
+    assert '"action": "b"' in listed.out
     assert "23514" in listed.out
     assert "1 row refused" in shop("status").out
     assert shop("sinks", "undelivered", "copy", "--drop").status == 2

@@ -23,8 +23,8 @@ from refold.store.builds.compiled import CompiledBuild
 from refold.store.builds.dead_letters import copy_letters
 
 REMEDY = (
-    "Deploy the definition as it was, or let it read a projection with a row for each event: their rows stay when"
-    " events leave the log."
+    "Let it read a projection with a row for each event: its rows stay when events leave the log. Of a metric that was"
+    " live already, the definition as it was can be deployed."
 )
 
 
