@@ -114,8 +114,8 @@ def leaving(conn: psycopg.Connection, compiler: Compiler, name: str, wish: Wish)
     if build.retained_from is not None and first < build.retained_from:
         raise InputError(
             f"{name} keeps its rows from {slice_day(build.retained_from)} on; those since {slice_day(first)} are gone",
-            remedy=f"The log or the archive has their events: run `refold retain {name} --forever`, then `refold rebuild"
-            f" {name}`, then this command again.",
+            remedy=f"The log or the archive has their events: run `refold retain {name} --forever`, then"
+            f" `refold rebuild {name}`, then this command again.",
         )
     going = before(conn, build.build_id, first)
     return Leaving(
