@@ -151,9 +151,9 @@ def check(
 ) -> None:
     """Show what a backfill would do, before any of its events counts. It changes nothing.
 
-    Every staged record is compared with the ledger and with the contracts: new, a duplicate, a conflict (the log has
-    the id with other content), repeated within the files, or invalid: no event, or refused by a contract. For each live metric the rows that would be added or change are
-    computed and compared with the rows that it has.
+    Every staged record is compared with the ledger and with contracts: new, a duplicate, a conflict (the log has the id
+    with other content), repeated within the files, or invalid: no event, or one that a contract refuses. For each live
+    metric the rows that would be added or change are computed and compared with the rows that it has.
 
     It reads one snapshot, without locks. A metric that would have to read much is left out until you say --yes.
 

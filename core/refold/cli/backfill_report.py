@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import zip_longest
-from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
 from refold.cli.output import as_json, line, note, table, text_of
@@ -87,12 +85,12 @@ def _sums(one: Effect) -> str:
 
 
 def _sample(sample: Any) -> str:
-    sides = [sample["before"], sample["after"]]
-    before, after = (
-        "; ".join(_row(row, other) for row, other in zip_longest(mine, others[: len(mine)], fillvalue={}))
-        for mine, others in (sides, reversed(sides))
-    )
+    before, after = _rows(sample["before"], sample["after"]), _rows(sample["after"], sample["before"])
     return f"{before} → {after}" if before and after else f"+ {after}" if after else f"− {before}"
+
+
+def _rows(rows: Sequence[Any], others: Sequence[Any]) -> str:
+    return "; ".join(_row(row, others[at] if at < len(others) else {}) for at, row in enumerate(rows))
 
 
 def _row(row: Any, other: Any) -> str:
@@ -105,7 +103,8 @@ def _short(text: str, other: str) -> str:
     """Return a value in at most `LONGEST` characters: those around the first that differs on the other side."""
     if len(text) <= LONGEST:
         return text
-    same = len(commonprefix([text, other])) if text != other else 0
+    shorter = min(len(text), len(other))
+    same = 0 if text == other else next((at for at in range(shorter) if text[at] != other[at]), shorter)
     begin = max(0, min(same - LONGEST // 2, len(text) - LONGEST))
     end = begin + LONGEST
     return f"{'…' if begin else ''}{text[begin:end]}{'…' if end < len(text) else ''}"

@@ -109,7 +109,7 @@ class FileBackfill:
     def invalid_so_far(self) -> int:
         """Return the number of invalid records, also those that contracts refuse, among what the log has answered.
 
-        With the other answers and what is left it is the total. Before the log has answered any: what the staging found.
+        With the other answers and what is left it is the total. Before the first answer: those that the staging found.
         """
         return self.mark - self.accepted - self.duplicates - self.conflicts if self.mark else self.invalid
 

@@ -12,11 +12,9 @@ import pytest
 
 from refold import append
 from refold.cli.backfill_report import as_dict
-from refold.inspect.backfill.check import answers_of, check
-from refold.postgres.connect import Role, connect
+from refold.inspect.backfill.check import answers_of
 from refold.store import contracts
 from refold.store import file_backfills as store
-from refold.store.builds.compiled import Compiler
 from tests.support import backfilling
 from tests.support.backfilling import LANE_POINTS, command, give, stage, write
 from tests.support.contracts import PURCHASE, REASON, contract, register
@@ -74,11 +72,8 @@ def file(tmp_path: Path) -> Path:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("role", ["refold_worker", "refold_inspector"])
-def test_a_check_knows_contracts(shop: Scratch, file: Path, role: Role) -> None:
-    made = stage(shop.url, "history", file)
-    with connect(shop.url, role, autocommit=True) as conn:
-        found = check(conn, Compiler(shop.folder), made)
+def test_a_check_knows_contracts(shop: Scratch, file: Path) -> None:
+    found = backfilling.check(shop.url, stage(shop.url, "history", file), shop.folder)
     told = found.answers
     assert (told.new, told.duplicates, told.repeated, told.conflicts, told.invalid) == (15, 1, 1, 1, 8)
     assert (told.breaches, told.too_many_breaches) == (7, False)
@@ -158,9 +153,7 @@ def upcasting(tmp_path: Path, database_url: str) -> Iterator[Scratch]:
 
 def test_a_transform_gets_events_in_their_newest_form(upcasting: Scratch, tmp_path: Path) -> None:
     upcasting.deploy(paid=PAID, by_user=BY_USER)
-    old = [
-        {**one, "action": "purchase", "metadata": {"cents": 250 * at}} for at, one in enumerate(events(6, "old"), 1)
-    ]
+    old = [{**one, "action": "purchase", "metadata": {"cents": 250 * at}} for at, one in enumerate(events(6, "old"), 1)]
     made = stage(upcasting.url, "history", write(tmp_path / "old.jsonl", old))
     found = {one.metric: one for one in backfilling.check(upcasting.url, made, upcasting.folder).effects}
     assert [(one.told, one.because) for one in found.values()] == [(True, None)] * 2, found

@@ -150,7 +150,7 @@ class Answers:
 
     @property
     def too_many_breaches(self) -> bool:
-        """Return whether contracts refuse so many that the files, or a contract, are probably not what they should be."""
+        """Return whether contracts refuse so many that the files, or a contract, are probably wrong."""
         return self.breaches > MOST * self._events
 
     @property
