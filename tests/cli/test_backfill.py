@@ -191,6 +191,7 @@ def test_pause_resume_abort_and_status(refold: Refold, database_url: str, admin:
         told = refold("backfill", "status", "history", "--json").json
         assert (told["state"], told["because"], told["eta_seconds"]) == ("running", None, 0.3)
     assert refold("backfill", "pause", "history").out == "history: paused behind 2 of 5 records\n"
+    assert refold("backfill", "status", "history", "--json").json["eta_seconds"] is None
     assert "`refold backfill resume history` goes on" in refold("status").out
     assert refold("backfill", "abort", "history", "--dry-run").out == "history: would drop 3 staged records\n"
     assert staged_tables(admin) == 1

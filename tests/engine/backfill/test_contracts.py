@@ -21,6 +21,7 @@ from tests.support.contracts import PURCHASE, REASON, contract, register
 from tests.support.law import worker_connection
 from tests.support.making import events, rejected
 from tests.support.scratch import Scratch
+from tests.support.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 
@@ -110,6 +111,8 @@ def test_killed_anywhere_every_record_is_counted_once(shop: Scratch, file: Path,
     arguments = ("backfill", "run", "history", "--accept-conflicts", "--freshness", "3600s")
     assert command(shop.url, *arguments, env={"REFOLD_CRASH_AT": at}).returncode == -9
     (halfway,) = store.every(admin)
+    # The server may see a moment later that the process is gone.
+    wait_until(lambda: [one.state for one in store.as_told(admin, [halfway])] == ["interrupted"])
     parts = as_dict(halfway)
     answered = ("accepted", "duplicates", "conflicts", "invalid", "left")
     assert sum(parts[name] for name in answered) == parts["total"] == 26

@@ -131,6 +131,7 @@ def test_one_backfill_runs_at_a_time(
             return
         with pytest.raises(BuildError, match="run a backfill at a time, and another runs history") as told:
             give(database_url, other)
+        assert [one.state for one in store.as_told(admin, store.every(admin))] == ["running", "checked"]
         assert told.value.remedy == "Wait until it ends, or end it: `refold backfill pause history`."
 
     monkeypatch.setattr(lane, "_LOCK_S", 0.0)
@@ -296,4 +297,6 @@ def test_who_may_not_touch_what_is_staged(database_url: str, staged: FileBackfil
 def test_an_observer_sees_no_finding(database_url: str, staged: FileBackfill, admin: Connection) -> None:
     with connect_as(database_url, "refold_observer", autocommit=True) as conn:
         (seen,) = store.every(conn)
-    assert (seen.name, seen.total, seen.files, seen.findings) == ("history", 31, [], None)
+        assert (seen.name, seen.total, seen.files, seen.findings) == ("history", 31, [], None)
+        admin.execute("UPDATE refold.file_backfills SET state = 'running'")
+        assert [one.state for one in store.as_told(conn, store.every(conn))] == ["interrupted"]
