@@ -17,8 +17,9 @@ MOST = 0.5
 """Part of the records that contracts refuse from which a backfill does not run unless somebody accepts it."""
 
 # As refold.admit_parsed and refold.judge decide: what the ledger knows is not judged by contracts; of two records with
-# one id, the first that contracts take is stored. Each join meets only the records that
-# it is about: nearly all are new, and those are read twice and joined to nothing.
+# one id, the first that contracts take is stored. (One that they refuse, and whose id an earlier record has, is invalid
+# here. The run may call it a conflict, if the log has that one by then.) Each join meets only the records that it is
+# about: nearly all are new, and those are joined to nothing.
 _ANSWERS = """
 WITH known AS MATERIALIZED (
     SELECT s.number,
