@@ -6,6 +6,7 @@ import gzip
 import json
 import sys
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ import pytest
 
 from refold import append
 from refold.cli.backfill_options import freshness_of, rate_of, until_of
+from refold.cli.backfill_report import _sample
 from refold.errors import InputError
+from refold.postgres.connect import connect as connect_as
+from refold.postgres.locks import alone
 from refold.store.file_backfills import every
 from refold.store.incidents import detect, open_incidents
 from tests.support.backfilling import command, staged_tables, write
+from tests.support.contracts import REASON, register
 from tests.support.live import SHOP, drain, make_live, wrong
 from tests.support.making import events, rejected, stored
 
@@ -51,7 +56,7 @@ def test_from_files_to_metrics(refold: Refold, database_url: str, admin: Connect
     assert "no effect can be told" not in checked.out
     assert "one.jsonl:27: e5: the log holds an event with this id and other content" in checked.err
     told = {one["metric"]: one for one in refold("backfill", "check", "history", "--json", *FOLDER).json["effects"]}
-    assert (told["daily"]["changed"], told["daily"]["sums"]) == (6, {"events": 40, "amount": 6000})
+    assert (told["daily"]["changed"], told["daily"]["sums"]) == (6, {"events": "40", "amount": "6000"})
     assert {"before", "after"} == set(told["paths"]["samples"][0])
     # Nothing has changed.
     assert (len(stored(admin)), wrong(database_url)) == (30, {})
@@ -83,6 +88,38 @@ def test_run_checks_first_what_nobody_has_checked(refold: Refold, database_url: 
     assert done.json["checked_at"] is not None
 
 
+def test_what_contracts_refuse_is_told_before_and_counted_after(refold: Refold, admin: Connection) -> None:
+    register(admin)
+    old = events(40, "old", metadata={"amount": "20"})
+    write(Path("old.jsonl"), [{**one, "metadata": {"amount": 20}} if at % 4 else one for at, one in enumerate(old)])
+    assert refold("backfill", "stage", "history", "old.jsonl").status == 0
+    checked = refold("backfill", "check", "history")
+    assert "40 records = 37 new + 0 duplicates + 0 repeated in the files + 0 conflicts + 3 invalid" in checked.out
+    assert "contracts refuse 3 records, which count as invalid" in checked.out
+    assert f"old.jsonl:9: old8: {REASON}" in checked.err
+    assert refold("backfill", "status", "history", "--json").json["invalid"] == 0
+    done = refold("backfill", "run", "history")
+    assert done.out == "history: done: 40 records = 37 accepted + 0 duplicates + 0 conflicts + 3 invalid\n"
+    assert "`refold rejected` lists" in done.err
+    told = refold("backfill", "status", "history", "--json").json
+    assert (told["accepted"], told["invalid"], told["left"], told["total"]) == (37, 3, 0, 40)
+    assert [(line, answer, reason) for _, line, answer, reason in rejected(admin)] == [
+        (line, "invalid", f"{REASON} (old.jsonl)") for line in (9, 21, 33)
+    ]
+
+
+def test_a_file_that_contracts_refuse_for_the_most_part_does_not_run(refold: Refold, admin: Connection) -> None:
+    register(admin)
+    write(Path("old.jsonl"), events(6, "old", action="purchase", metadata={"amount": "20"}))
+    refold("backfill", "stage", "history", "old.jsonl")
+    refused = refold("backfill", "run", "history")
+    assert refused.status == 2
+    assert "contracts refuse 6 records of history: more than half" in refused.err
+    assert "--accept-invalid" in refused.err
+    done = refold("backfill", "run", "history", "--accept-invalid", "--json").json
+    assert (done["state"], done["accepted"], done["invalid"]) == ("done", 0, 6)
+
+
 def test_nothing_is_staged_if_a_file_is_wrong(refold: Refold, admin: Connection) -> None:
     write(Path("good.jsonl"), events(5))
     Path("columns.csv").write_text("who,what\na,b\n")
@@ -98,11 +135,14 @@ def test_nothing_is_staged_if_a_file_is_wrong(refold: Refold, admin: Connection)
     ):
         done = refold("backfill", "stage", "history", *given)
         assert (done.status, said in done.err) == (2, True), done.err
+        assert "stored events" not in done.err
         assert [one for one in every(admin) if one.ended_at is None] == []
         assert staged_tables(admin) == 0
     for name in ("History", "a b", "x" * 41, ""):
         done = refold("backfill", "stage", name, "good.jsonl")
-        assert (done.status, "name" in done.err) == (2, True), done.err
+        assert (done.status, f"{name!r} cannot be the name of a backfill" in done.err) == (2, True), done.err
+        assert "lower-case letters, digits and underscores" in done.err
+        assert "file_backfills" not in done.err
     assert refold("backfill", "stage", "history", "good.jsonl").status == 0
     again = refold("backfill", "stage", "history", "good.jsonl")
     assert (again.status, "the backfill history is staged already" in again.err) == (2, True)
@@ -122,7 +162,7 @@ def test_a_staging_that_was_killed_is_no_staging(refold: Refold, database_url: s
     assert staged_tables(admin) == 1
 
 
-def test_pause_resume_abort_and_status(refold: Refold, admin: Connection) -> None:
+def test_pause_resume_abort_and_status(refold: Refold, database_url: str, admin: Connection) -> None:
     write(Path("old.jsonl"), events(5))
     assert refold("backfill", "status").err == "no backfill: `refold backfill stage NAME FILE…` begins one\n"
     refold("backfill", "stage", "history", "old.jsonl")
@@ -131,9 +171,27 @@ def test_pause_resume_abort_and_status(refold: Refold, admin: Connection) -> Non
     early = refold("backfill", "resume", "history")
     assert (early.status, "it has not begun" in early.err) == (2, True)
     admin.execute("UPDATE refold.file_backfills SET state = 'running', mark = 2, accepted = 2, per_second = 10")
-    assert "backfill  history is running behind 2 of 5 records, 10/s, 300 ms left" in refold("status").out
-    assert "300 ms" in refold("backfill", "status").out
+    # Nobody holds the lane: its process is gone.
+    goes_on = "nobody runs it: `refold backfill resume history` goes on"
+    assert f"backfill  history is interrupted behind 2 of 5 records: {goes_on}\n" in refold("status").out
+    shown = refold("backfill", "status").out
+    assert ("interrupted" in shown, goes_on in shown, "running" in shown, "/s" in shown) == (True, True, False, False)
+    told = refold("backfill", "status", "history", "--json").json
+    assert (told["state"], told["because"], told["per_second"], told["eta_seconds"]) == (
+        "interrupted", goes_on, None, None,
+    )  # fmt: skip
+    told = refold("status", "--json").json["backfills"]
+    assert [(one["state"], one["per_second"], one["because"]) for one in told] == [("interrupted", None, goes_on)]
+    with (
+        connect_as(database_url, "refold_backfill", autocommit=True) as conn,
+        alone(conn, "refold.file_backfills", "test", "refold_backfill"),
+    ):
+        assert "backfill  history is running behind 2 of 5 records, 10/s, 300 ms left" in refold("status").out
+        assert "300 ms" in refold("backfill", "status").out
+        told = refold("backfill", "status", "history", "--json").json
+        assert (told["state"], told["because"], told["eta_seconds"]) == ("running", None, 0.3)
     assert refold("backfill", "pause", "history").out == "history: paused behind 2 of 5 records\n"
+    assert refold("backfill", "status", "history", "--json").json["eta_seconds"] is None
     assert "`refold backfill resume history` goes on" in refold("status").out
     assert refold("backfill", "abort", "history", "--dry-run").out == "history: would drop 3 staged records\n"
     assert staged_tables(admin) == 1
@@ -180,6 +238,25 @@ def test_a_metric_of_which_nothing_can_be_told_says_why(refold: Refold, database
     sys.modules.pop("sized", None)
     told = {one["metric"]: one for one in refold("backfill", "check", "history", "--json").json["effects"]}
     assert (told["sized"]["told"], "is not in" in told["sized"]["because"]) == (False, True)
+
+
+def test_a_sample_shows_what_changes_and_objects_as_json() -> None:
+    times = [f"2026-03-0{day}T00:00:00+00:00" for day in range(1, 6)]
+    told = _sample(
+        {
+            "before": [{"user_id": "u", "times": times, "meta": {"page": "/a", "n": Decimal("1.50")}}],
+            "after": [{"user_id": "u", "times": [*times[:3], "2026-03-09T00:00:00+00:00"], "meta": {"page": "/b"}}],
+        }
+    )
+    before, _, after = told.partition(" → ")
+    assert ("2026-03-04" in before, "2026-03-09" in after, "2026-03-09" in before) == (True, True, False)
+    assert ('meta {"page": "/a", "n": 1.50}' in before, 'meta {"page": "/b"}' in after) == (True, True)
+    assert all(len(part) < 3 * 60 for part in (before, after))
+    # What is on one side alone, or begins with what the other side has, shows its begin or its end.
+    assert _sample({"before": [], "after": [{"text": "x" * 50 + "y"}]}) == f"+ text {'x' * 40}…"
+    assert _sample({"before": [{"text": "x" * 60}], "after": [{"text": "x" * 60 + "y"}]}) == (
+        f"text …{'x' * 40} → text …{'x' * 39}y"
+    )
 
 
 def test_options() -> None:

@@ -56,7 +56,14 @@ backfill = CommandGroup(
 )
 app.add_typer(backfill, name="backfill", rich_help_panel=DATA)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the backfill, which you choose.")]
+Chosen = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="Name of the backfill, which you choose: lower-case letters, digits and underscores, at most 40.",
+    ),
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the backfill.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Read as much as it takes to tell the effect on each metric.")]
 Rate = Annotated[
     str | None,
@@ -77,11 +84,14 @@ AcceptConflicts = Annotated[
     bool,
     typer.Option("--accept-conflicts", help="Run, although more than 1 % of the records conflict with the log."),
 ]
+AcceptInvalid = Annotated[
+    bool, typer.Option("--accept-invalid", help="Run, although contracts refuse more than half of the records.")
+]
 
 
 @backfill.command()
 def stage(
-    name: Name,
+    name: Chosen,
     files: Files,
     maps: Maps = None,
     constants: Constants = None,
@@ -141,9 +151,9 @@ def check(
 ) -> None:
     """Show what a backfill would do, before any of its events counts. It changes nothing.
 
-    Every staged record is compared with the ledger: new, a duplicate, a conflict (the log has the id with other
-    content), repeated within the files, or no event. For each live metric the rows that would be added or change are
-    computed and compared with the rows that it has.
+    Every staged record is compared with the ledger and with contracts: new, a duplicate, a conflict (the log has the id
+    with other content), repeated within the files, or invalid: no event, or one that a contract refuses. For each live
+    metric the rows that would be added or change are computed and compared with the rows that it has.
 
     It reads one snapshot, without locks. A metric that would have to read much is left out until you say --yes.
 
@@ -171,6 +181,7 @@ def run(
     freshness: Freshness = None,
     until: Until = None,
     accept_conflicts: AcceptConflicts = False,
+    accept_invalid: AcceptInvalid = False,
     projections: Projections = None,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
@@ -190,7 +201,7 @@ def run(
       refold backfill run january --freshness 5s --until 06:00
       refold backfill run january --rate 2000
     """
-    _run(name, rate, freshness, until, accept_conflicts, projections, json, database_url)
+    _run(name, rate, freshness, until, accept_conflicts, accept_invalid, projections, json, database_url)
 
 
 @backfill.command()
@@ -220,6 +231,7 @@ def resume(
     freshness: Freshness = None,
     until: Until = None,
     accept_conflicts: AcceptConflicts = False,
+    accept_invalid: AcceptInvalid = False,
     projections: Projections = None,
     json: AsJson = False,
     database_url: DatabaseUrl = None,
@@ -231,7 +243,7 @@ def resume(
       refold backfill resume january
       refold backfill resume january --freshness 10s
     """
-    _run(name, rate, freshness, until, accept_conflicts, projections, json, database_url, resumes=True)
+    _run(name, rate, freshness, until, accept_conflicts, accept_invalid, projections, json, database_url, resumes=True)
 
 
 @backfill.command()
@@ -277,7 +289,7 @@ def status(
     """
     with session(database_url, READERS) as conn:
         store.insist_on_tables(conn)
-        found = store.every(conn) if name is None else [store.known(conn, name, over=True)]
+        found = store.as_told(conn, store.every(conn) if name is None else [store.known(conn, name, over=True)])
     if json:
         as_json([as_dict(one) for one in found] if name is None else as_dict(found[0]))
         return
@@ -307,7 +319,7 @@ def status(
                 one.accepted,
                 one.duplicates,
                 one.conflicts,
-                one.invalid,
+                one.invalid_so_far,
                 f"{one.per_second:,.0f}/s" if one.state == "running" and one.per_second else None,
                 time_left(one) if one.state == "running" else None,
                 one.because,
@@ -410,6 +422,7 @@ def _run(
     freshness: str | None,
     until: str | None,
     accept_conflicts: bool,
+    accept_invalid: bool,
     projections: Any,
     json: bool,
     url: str | None,
@@ -446,7 +459,7 @@ def _run(
                 current = _keep(lane.connection(), current, found)
                 if not json:
                     print_findings(name, found)
-            _insist_on_few_conflicts(current, accepted=accept_conflicts)
+            _insist_on_few_refused(current, conflicts=accept_conflicts, invalid=accept_invalid)
             terms = _terms(conn, current, most, fresh, end)
             with interruptible(lane), _bar(current) as show:
                 try:
@@ -475,12 +488,19 @@ def _terms(
     return Terms(freshness or limit(usual_s(conn)), rate or None, until)
 
 
-def _insist_on_few_conflicts(current: FileBackfill, *, accepted: bool) -> None:
+def _insist_on_few_refused(current: FileBackfill, *, conflicts: bool, invalid: bool) -> None:
+    """Refuse files that are probably not what they should be, unless somebody accepts what they bring."""
     from refold.inspect.backfill.check import answers_of
 
     assert current.findings is not None
     found = answers_of(current.findings)
-    if found.too_many_conflicts and not accepted:
+    if found.too_many_breaches and not invalid:
+        raise InputError(
+            f"contracts refuse {counted(found.breaches, 'record')} of {current.name}: more than half",
+            remedy=f"Look at them (`refold backfill check {current.name}`). They would be rejected: with"
+            " --accept-invalid it runs all the same.",
+        )
+    if found.too_many_conflicts and not conflicts:
         raise InputError(
             f"{counted(found.conflicts, 'record')} of {current.name} conflict with the log: more than 1 %",
             remedy=f"Look at them (`refold backfill check {current.name}`). They would be rejected: with"

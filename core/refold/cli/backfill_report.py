@@ -46,6 +46,9 @@ def print_staged(staged: FileBackfill, files: Sequence[StagedFile]) -> None:
 def print_findings(name: str, found: Findings) -> None:
     """Print what a check found."""
     line(f"{name}: {_sum_of(found.answers)}")
+    if found.answers.breaches:
+        style = "yellow" if found.answers.too_many_breaches else ""
+        line(f"contracts refuse {counted(found.answers.breaches, 'record')}, which count as invalid", style)
     for refused in found.answers.refused[:SHOWN]:
         note(f"  {refused.file}:{refused.line}: {refused.event_id or 'invalid'}: {refused.reason}")
     rest = found.answers.conflicts + found.answers.invalid - SHOWN
@@ -82,16 +85,29 @@ def _sums(one: Effect) -> str:
 
 
 def _sample(sample: Any) -> str:
-    before, after = ("; ".join(_row(row) for row in sample[side]) for side in ("before", "after"))
+    before, after = _rows(sample["before"], sample["after"]), _rows(sample["after"], sample["before"])
     return f"{before} → {after}" if before and after else f"+ {after}" if after else f"− {before}"
 
 
-def _row(row: Any) -> str:
-    return ", ".join(f"{name} {_short(text_of(value))}" for name, value in row.items() if value is not None)
+def _rows(rows: Sequence[Any], others: Sequence[Any]) -> str:
+    return "; ".join(_row(row, others[at] if at < len(others) else {}) for at, row in enumerate(rows))
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+def _row(row: Any, other: Any) -> str:
+    return ", ".join(
+        f"{name} {_short(text_of(value), text_of(other.get(name)))}" for name, value in row.items() if value is not None
+    )
+
+
+def _short(text: str, other: str) -> str:
+    """Return a value in at most `LONGEST` characters: those around the first that differs on the other side."""
+    if len(text) <= LONGEST:
+        return text
+    shorter = min(len(text), len(other))
+    same = 0 if text == other else next((at for at in range(shorter) if text[at] != other[at]), shorter)
+    begin = max(0, min(same - LONGEST // 2, len(text) - LONGEST))
+    end = begin + LONGEST
+    return f"{'…' if begin else ''}{text[begin:end]}{'…' if end < len(text) else ''}"
 
 
 def print_done(done: FileBackfill, json: bool) -> None:
@@ -101,9 +117,9 @@ def print_done(done: FileBackfill, json: bool) -> None:
     elif done.state == "done":
         line(
             f"{done.name}: done: {done.total:,} records = {done.accepted:,} accepted + {done.duplicates:,} duplicates"
-            f" + {done.conflicts:,} conflicts + {done.invalid:,} invalid"
+            f" + {done.conflicts:,} conflicts + {done.invalid_so_far:,} invalid"
         )
-        if done.conflicts or done.invalid:
+        if done.conflicts or done.invalid_so_far:
             note("`refold rejected` lists conflicts and invalid records with their text")
     else:
         line(f"{done.name}: {done.state} behind {done.mark:,} of {counted(done.total, 'record')}", "yellow")
@@ -123,4 +139,5 @@ def as_dict(one: FileBackfill) -> dict[str, Any]:
     """Return a backfill as a dict for JSON."""
     told = asdict(one)
     told.pop("findings")
-    return {**told, "left": one.left, "eta_seconds": remaining_s(one.left, one.per_second)}
+    eta = remaining_s(one.left, one.per_second) if one.state == "running" else None
+    return {**told, "invalid": one.invalid_so_far, "left": one.left, "eta_seconds": eta}

@@ -32,10 +32,8 @@ canary = CommandGroup(
 app.add_typer(canary, name="canary", rich_help_panel=METRICS)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A metric.")]
-Steps = Annotated[
-    str, typer.Option("--steps", metavar="P,P,…", help="Percent of readers, step by step. Default: 1,10,50,100.")
-]
-Soak = Annotated[str, typer.Option("--soak", metavar="SPAN", help="Least time at each step, such as 30m. Default: 1h.")]
+Steps = Annotated[str, typer.Option("--steps", metavar="P,P,…", help="Percent of readers, step by step.")]
+Soak = Annotated[str, typer.Option("--soak", metavar="SPAN", help="Least time at each step, such as 30m.")]
 Expect = Annotated[
     list[str] | None,
     typer.Option(

@@ -54,7 +54,7 @@ def plain(value: object) -> Any:
 
 
 def text_of(value: object) -> str:
-    """Return a value as the text of a table cell: empty for NULL, thousands separated."""
+    """Return a value as the text of a table cell: empty for NULL, thousands separated, objects as JSON."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -63,6 +63,8 @@ def text_of(value: object) -> str:
         return f"{value:,}"
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds")
+    if isinstance(value, dict):
+        return document(value, plain)
     if isinstance(value, list):
         return ", ".join("NULL" if one is None else text_of(one) for one in value)
     return str(value)

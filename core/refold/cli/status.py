@@ -121,7 +121,7 @@ def show(now: Status) -> None:
         line(f"kept      {', '.join(kept[:NAMED])}{more} (`refold retain` lists them)")
     line(f"workers   {_workers(now)}")
     for backfill in now.backfills:
-        line(f"backfill  {_backfill(backfill)}", "yellow" if backfill.state == "paused" else "")
+        line(f"backfill  {_backfill(backfill)}", "yellow" if backfill.state in ("paused", "interrupted") else "")
     if now.rejected:
         counts = ", ".join(f"{_counted(count)} {answer}" for answer, count in now.rejected.items())
         line(f"rejected  {counts} (`refold rejected` lists them)")

@@ -15,7 +15,7 @@ from refold.postgres.rows import one_row
 from refold.postgres.session import plan_by_index
 from refold.postgres.snapshot import snapshot
 from refold.postgres.standby import Standby, standby
-from refold.store import captures
+from refold.store import captures, file_backfills
 from refold.store.captures import Gaps
 from refold.store.incidents import inspects
 from refold.store.log.blocking_transactions import BlockingTransaction, blocking_transactions
@@ -95,11 +95,11 @@ class BackfillStatus:
 
     Args:
         name: its name.
-        state: `staging`, `staged`, `checked`, `running` or `paused`.
+        state: `staging`, `staged`, `checked`, `running`, `interrupted` (its process is gone) or `paused`.
         total: staged records.
         mark: number of the last one that the log has answered.
         per_second: records a second over the last minute; None unless it runs.
-        because: why it is slow, or paused.
+        because: why it is slow, interrupted or paused.
     """
 
     name: str
@@ -207,6 +207,8 @@ def read(conn: psycopg.Connection) -> Status:
     """
     with snapshot(conn):
         plan_by_index(conn)
+        # First: who runs one is seen as it is now, and not in the snapshot.
+        backfills = _backfills(conn)
         at, events, exact, segments, ahead, duties, limit = _row(conn, _LOG, EXACT_BELOW)
         builds = _builds(conn)
         rejected = conn.execute(_REJECTED.encode()).fetchall()
@@ -219,8 +221,6 @@ def read(conn: psycopg.Connection) -> Status:
         gaps = {one.name: missing[one.capture_id] for one in captures.every(conn) if one.capture_id in missing}
         delivered = sink_statuses(conn)
         archived = archive_status(conn)
-        with conn.cursor(row_factory=class_row(BackfillStatus)) as cursor:
-            backfills = cursor.execute(_BACKFILLS.encode()).fetchall()
         sessions, prepared = blocking_transactions(conn)
         workers = _one(conn, WORKERS)
     return Status(
@@ -306,16 +306,20 @@ WHERE c.number + f.number > 0
 ORDER BY 1
 """
 
-_BACKFILLS = """
-SELECT name, state, total, mark, CASE state WHEN 'running' THEN per_second END AS per_second, because
-FROM refold.file_backfills WHERE ended_at IS NULL ORDER BY backfill_id
-"""
-
 WORKERS = """
 SELECT count(*)::integer FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'refold worker'
 """
 """The number of workers' sessions."""
+
+
+def _backfills(conn: psycopg.Connection) -> list[BackfillStatus]:
+    return [
+        BackfillStatus(
+            one.name, one.state, one.total, one.mark, one.per_second if one.state == "running" else None, one.because
+        )
+        for one in file_backfills.as_told(conn, file_backfills.every(conn, open_only=True))
+    ]
 
 
 def _builds(conn: psycopg.Connection) -> list[BuildStatus]:

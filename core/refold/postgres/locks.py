@@ -6,17 +6,18 @@ who may change the table gets one of that strength. The mode conflicts with itse
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from refold.errors import BuildError, DatabaseError
+from refold.errors import BuildError, DatabaseError, RefoldError
 from refold.postgres.connect import Role, connection
 from refold.postgres.lock_waits import LockWatch
 from refold.postgres.proxy import proxied
+from refold.postgres.rows import one_row
 
 WAIT_S = 300.0
 """Seconds to wait for another command to end."""
@@ -31,8 +32,11 @@ _CONFLICTS = [
     "AccessExclusiveLock",
 ]
 
+_HELD = """l.locktype = 'relation' AND l.granted AND l.mode = ANY (%s) AND l.relation = to_regclass(%s)
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+
 # The session is another login's, perhaps, of which little can be seen; a prepared transaction has none.
-_HOLDERS = """
+_HOLDERS = f"""
 SELECT coalesce('pid ' || l.pid, 'the prepared transaction ' || p.gid, 'a session'),
        coalesce(a.usename::text, p.owner::text), nullif(a.application_name, ''),
        to_char(coalesce(a.xact_start, p.prepared) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
@@ -41,8 +45,7 @@ LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
 LEFT JOIN pg_locks AS own
     ON l.pid IS NULL AND own.locktype = 'transactionid' AND own.virtualtransaction = l.virtualtransaction
 LEFT JOIN pg_prepared_xacts AS p ON p.transaction = own.transactionid
-WHERE l.locktype = 'relation' AND l.granted AND l.mode = ANY (%s) AND l.relation = to_regclass(%s)
-  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+WHERE {_HELD}
 ORDER BY l.pid
 """
 
@@ -61,6 +64,18 @@ def holder(conn: psycopg.Connection, table: str) -> str | None:
     return "; ".join(_named(*row) for row in rows) or None
 
 
+def taken(conn: psycopg.Connection, table: str) -> bool:
+    """Return whether anybody holds the lock; on a standby, which does not see the locks of its primary, True.
+
+    Args:
+        conn: acts as any role.
+        table: qualified name of the locked table.
+    """
+    query = f"SELECT pg_is_in_recovery() OR EXISTS (SELECT FROM pg_locks AS l WHERE {_HELD})"
+    (found,) = one_row(conn, query, (_CONFLICTS, table))
+    return bool(found)
+
+
 def _named(who: str, user: str | None, application: str | None, since: str | None) -> str:
     more = [user, application, None if since is None else f"since {since}"]
     told = ", ".join(one for one in more if one)
@@ -68,7 +83,15 @@ def _named(who: str, user: str | None, application: str | None, since: str | Non
 
 
 @contextmanager
-def alone(conn: psycopg.Connection, table: str, what: str, role: Role, *, seconds: float = WAIT_S) -> Iterator[None]:
+def alone(
+    conn: psycopg.Connection,
+    table: str,
+    what: str,
+    role: Role,
+    *,
+    seconds: float = WAIT_S,
+    busy: Callable[[str], RefoldError | None] = lambda holder: None,
+) -> Iterator[None]:
     """Hold an exclusive lock until the block ends, over all its transactions.
 
     A second connection holds the lock, because the block takes many transactions. It has neither a snapshot nor a
@@ -80,6 +103,7 @@ def alone(conn: psycopg.Connection, table: str, what: str, role: Role, *, second
         what: name of the command, for the message.
         role: role that may change the table.
         seconds: longest time to wait for another command.
+        busy: returns the error for a lock that another session holds, given its holder; None: that of this function.
 
     Raises:
         BuildError: another session holds the lock; the message names it.
@@ -94,11 +118,18 @@ def alone(conn: psycopg.Connection, table: str, what: str, role: Role, *, second
     name = conn.info.parameter_status("application_name") or "refold"
     with connection(url, role, application_name=name) as other:
         with LockWatch(other):
-            _take(conn, other, table, what, seconds)
+            _take(conn, other, table, what, seconds, busy)
         yield
 
 
-def _take(conn: psycopg.Connection, other: psycopg.Connection, table: str, what: str, seconds: float) -> None:
+def _take(
+    conn: psycopg.Connection,
+    other: psycopg.Connection,
+    table: str,
+    what: str,
+    seconds: float,
+    busy: Callable[[str], RefoldError | None],
+) -> None:
     left = seconds
     while True:
         other.execute(
@@ -114,7 +145,7 @@ def _take(conn: psycopg.Connection, other: psycopg.Connection, table: str, what:
             found = holder(conn, table)
             if left <= 0 and found is not None:
                 waited = f"after {seconds:.0f} s another session still does: " if seconds else "another session does: "
-                raise BuildError(
+                raise busy(found) or BuildError(
                     f"only one session may {what} at a time, and {waited}{found}",
                     remedy="Wait until it ends, or end it: SELECT pg_terminate_backend(PID);",
                 ) from None

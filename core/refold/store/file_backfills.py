@@ -8,7 +8,7 @@ numbers show that, so that a half backfill never passes for a whole one: see `in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal
@@ -19,11 +19,13 @@ from psycopg.types.json import Jsonb
 
 from refold.errors import InputError
 from refold.model.event.exact_json import document
+from refold.postgres.locks import taken
 from refold.postgres.rows import one_row
 from refold.store.schema.installed import insist_on
 from refold.suggest import did_you_mean
 
-State = Literal["staging", "staged", "checked", "running", "paused", "done", "aborted"]
+State = Literal["staging", "staged", "checked", "running", "interrupted", "paused", "done", "aborted"]
+"""`interrupted` is not stored: its row says `running`, and no process holds the lane (`as_told`)."""
 
 SCHEMA = "refold_backfill"
 TABLE = "refold.file_backfills"
@@ -56,7 +58,7 @@ class FileBackfill:
         files: name, bytes and records of each file.
         options: how the files were read.
         total: staged records.
-        invalid: those of them that are no events.
+        invalid: those of them that are no events, as the staging found.
         first_ts, last_ts: when its events happened, UTC.
         created_at: when the staging began, UTC.
         created_by: login that staged it.
@@ -104,6 +106,14 @@ class FileBackfill:
         return self.total - self.mark
 
     @property
+    def invalid_so_far(self) -> int:
+        """Return the number of invalid records, also those that contracts refuse, among what the log has answered.
+
+        With the other answers and what is left it is the total. Before the first answer: those that the staging found.
+        """
+        return self.mark - self.accepted - self.duplicates - self.conflicts if self.mark else self.invalid
+
+    @property
     def staging(self) -> str:
         """Return its staging table, as SQL."""
         return f"{SCHEMA}.staged_{self.backfill_id}"
@@ -131,6 +141,27 @@ def every(conn: psycopg.Connection, *, open_only: bool = False) -> list[FileBack
         return cursor.execute(
             f"SELECT {fields} FROM refold.file_backfills WHERE {condition} ORDER BY backfill_id".encode()
         ).fetchall()
+
+
+def as_told(conn: psycopg.Connection, found: Sequence[FileBackfill]) -> list[FileBackfill]:
+    """Return backfills as people are told of them: one that runs, although no process holds the lane, is interrupted.
+
+    Args:
+        conn: acts as one of `READERS`.
+        found: backfills that were read just now.
+    """
+    if all(one.state != "running" for one in found) or taken(conn, TABLE):
+        return list(found)
+    # It may have ended between the two looks.
+    now = {one.backfill_id: one for one in every(conn)}
+    return [_interrupted(now[one.backfill_id]) for one in found]
+
+
+def _interrupted(one: FileBackfill) -> FileBackfill:
+    if one.state != "running":
+        return one
+    because = f"nobody runs it: `refold backfill resume {one.name}` goes on"
+    return replace(one, state="interrupted", per_second=None, because=because)
 
 
 def known(conn: psycopg.Connection, name: str, *, over: bool = False) -> FileBackfill:
@@ -180,13 +211,21 @@ def begin(conn: psycopg.Connection, name: str, options: Mapping[str, Any]) -> Fi
 
     Raises:
         psycopg.errors.UniqueViolation: one of this name is not over.
-        psycopg.errors.CheckViolation: it is no name.
+        InputError: it is no name.
     """
-    (backfill_id,) = one_row(
-        conn,
-        "INSERT INTO refold.file_backfills (name, files, options) VALUES (%s, '[]', %s) RETURNING backfill_id",
-        (name, Jsonb(dict(options))),
-    )
+    try:
+        (backfill_id,) = one_row(
+            conn,
+            "INSERT INTO refold.file_backfills (name, files, options) VALUES (%s, '[]', %s) RETURNING backfill_id",
+            (name, Jsonb(dict(options))),
+        )
+    except psycopg.errors.CheckViolation as error:
+        if error.diag.constraint_name != "file_backfills_name":
+            raise
+        raise InputError(
+            f"{name!r} cannot be the name of a backfill",
+            remedy="Use lower-case letters, digits and underscores, at most 40 characters, not a digit first.",
+        ) from None
     made = read(conn, backfill_id)
     conn.execute(
         f"""

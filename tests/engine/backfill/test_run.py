@@ -127,11 +127,15 @@ def test_one_backfill_runs_at_a_time(
         other = store.checked(conn, other, {})
 
     def begin_another(now: FileBackfill) -> None:
-        with pytest.raises(BuildError, match="only one session may run a backfill at a time"):
+        if now.state == "done":
+            return
+        with pytest.raises(BuildError, match="run a backfill at a time, and another runs history") as told:
             give(database_url, other)
+        assert [one.state for one in store.as_told(admin, store.every(admin))] == ["running", "checked"]
+        assert told.value.remedy == "Wait until it ends, or end it: `refold backfill pause history`."
 
     monkeypatch.setattr(lane, "_LOCK_S", 0.0)
-    assert give(database_url, staged, progress=begin_another).state == "done"
+    assert give(database_url, staged, batch=16, progress=begin_another).state == "done"
     # And one that a killed process has left running makes room.
     left = stage(database_url, "left", write(tmp_path / "left.jsonl", events(3, "left")))
     admin.execute("UPDATE refold.file_backfills SET state = 'running' WHERE name = 'left'")
@@ -293,4 +297,6 @@ def test_who_may_not_touch_what_is_staged(database_url: str, staged: FileBackfil
 def test_an_observer_sees_no_finding(database_url: str, staged: FileBackfill, admin: Connection) -> None:
     with connect_as(database_url, "refold_observer", autocommit=True) as conn:
         (seen,) = store.every(conn)
-    assert (seen.name, seen.total, seen.files, seen.findings) == ("history", 31, [], None)
+        assert (seen.name, seen.total, seen.files, seen.findings) == ("history", 31, [], None)
+        admin.execute("UPDATE refold.file_backfills SET state = 'running'")
+        assert [one.state for one in store.as_told(conn, store.every(conn))] == ["interrupted"]

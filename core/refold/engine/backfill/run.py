@@ -14,6 +14,7 @@ from datetime import datetime
 
 import psycopg
 
+from refold.errors import BuildError
 from refold.model.backfill.pace import PATIENCE_S, Pace, averaged
 from refold.model.pressure import Level
 from refold.model.quantiles import quantile
@@ -105,7 +106,14 @@ def run(
         BuildError: another backfill runs.
         InputError: the server has lost what was staged.
     """
-    with alone(lane.connection(), store.TABLE, "run a backfill", "refold_backfill", seconds=_LOCK_S):
+    with alone(
+        lane.connection(),
+        store.TABLE,
+        "run a backfill",
+        "refold_backfill",
+        seconds=_LOCK_S,
+        busy=lambda holder: _busy(lane.connection(), holder),
+    ):
         # Another run may have ended it meanwhile, and dropped what was staged.
         backfill = store.read(lane.connection(), backfill.backfill_id)
         if backfill.ended_at is not None:
@@ -124,6 +132,17 @@ def run(
             raise
         finally:
             store.sweep(lane.connection())
+
+
+def _busy(conn: psycopg.Connection, holder: str) -> BuildError | None:
+    """Return the error that names the backfill which runs; None if it cannot be told which."""
+    names = [one.name for one in store.every(conn, open_only=True) if one.state == "running"]
+    if not names:
+        return None
+    return BuildError(
+        f"only one session may run a backfill at a time, and another runs {names[0]}: {holder}",
+        remedy=f"Wait until it ends, or end it: `refold backfill pause {names[0]}`.",
+    )
 
 
 class _Lane:

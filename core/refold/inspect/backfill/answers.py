@@ -10,12 +10,16 @@ from refold.model.backfill.effect import ANSWERS
 from refold.store.file_backfills import FileBackfill
 
 NAMED = 20
-"""Most records of an answer that are named."""
+"""Most conflicts that are named, most records that are no events, and most that contracts refuse."""
 TOO_MANY = 0.01
 """Part of the records that conflict from which a backfill does not run unless somebody accepts it."""
+MOST = 0.5
+"""Part of the records that contracts refuse from which a backfill does not run unless somebody accepts it."""
 
-# As refold.admit_parsed decides: of two records with one id, the first is stored. Each join meets only the records that
-# it is about: nearly all are new, and those are read twice and joined to nothing.
+# As refold.admit_parsed and refold.judge decide: what the ledger knows is not judged by contracts; of two records with
+# one id, the first that contracts take is stored. (One that they refuse, and whose id an earlier record has, is invalid
+# here. The run may call it a conflict, if the log has that one by then.) Each join meets only the records that it is
+# about: nearly all are new, and those are joined to nothing.
 _ANSWERS = """
 WITH known AS MATERIALIZED (
     SELECT s.number,
@@ -53,21 +57,45 @@ WITH known AS MATERIALIZED (
     LEFT JOIN refold.lost_events AS lost ON lost.event_id = s.event_id
     -- On its way to the cold ledger an id is in both.
     WHERE NOT EXISTS (SELECT FROM refold.event_ids AS k WHERE k.event_id = s.event_id)
+), suspects AS MATERIALIZED (
+    SELECT s.number, s.action, s.version, s.metadata
+    FROM {staging} AS s
+    CROSS JOIN refold.settings AS w
+    LEFT JOIN refold.contracts AS c ON c.action = s.action AND c.version = s.version
+    WHERE s.problem IS NULL AND (SELECT EXISTS (SELECT FROM refold.contracts WHERE level <> 'off'))
+      AND CASE
+          WHEN c.action IS NULL
+              THEN w.unknown_versions = 'reject'
+                   AND s.action IN (SELECT o.action FROM refold.contracts AS o WHERE o.level <> 'off')
+          ELSE c.level = 'enforce' AND NOT refold.keeps_contract(s.metadata, c.predicate, c.keys)
+      END
+), breaks AS MATERIALIZED (
+    SELECT x.number, b.reason
+    FROM suspects AS x
+    CROSS JOIN LATERAL refold.broken_rule(x.action, x.version, x.metadata) AS b
+    WHERE NOT EXISTS (SELECT FROM known AS k WHERE k.number = x.number)
 ), repeated AS MATERIALIZED (
-    SELECT event_id, min(number) AS first FROM {staging} WHERE problem IS NULL GROUP BY event_id HAVING count(*) > 1
+    SELECT event_id, min(number) AS first
+    FROM {staging} AS s
+    WHERE problem IS NULL AND NOT EXISTS (SELECT FROM breaks AS b WHERE b.number = s.number)
+    GROUP BY event_id HAVING count(*) > 1
 )
-SELECT number, 'invalid' AS answer FROM {staging} WHERE problem IS NOT NULL
+SELECT number, 'invalid' AS answer, problem AS reason FROM {staging} WHERE problem IS NOT NULL
 UNION ALL
-TABLE known
+SELECT number, answer, NULL FROM known
+UNION ALL
+SELECT number, 'breaks', reason FROM breaks
 UNION ALL
 SELECT s.number,
        CASE WHEN refold.digest(f.user_id, f.action, f.ts, f.metadata, f.version)
                  = refold.digest(s.user_id, s.action, s.ts, s.metadata, s.version)
-            THEN 'repeated' ELSE 'differs' END
+            THEN 'repeated' ELSE 'differs' END,
+       NULL
 FROM repeated AS r
 JOIN {staging} AS f ON f.number = r.first
 JOIN {staging} AS s ON s.event_id = r.event_id AND s.number > r.first
 WHERE s.problem IS NULL AND NOT EXISTS (SELECT FROM known AS k WHERE k.number = s.number)
+  AND NOT EXISTS (SELECT FROM breaks AS b WHERE b.number = s.number)
 """
 _REASONS = {
     "lost": "the log has lost the event with this id, and the id stays taken",
@@ -103,8 +131,9 @@ class Answers:
         duplicates: events that the log has, with the same content.
         repeated: events that an earlier record has, with the same content.
         conflicts: ids with other content in the log or in an earlier record.
-        invalid: records that are no events.
-        refused: the first conflicts and invalid records.
+        invalid: records that are no events, and events that contracts refuse.
+        refused: the first conflicts, the first records that are no events, and the first that contracts refuse.
+        breaches: the invalid ones that contracts refuse.
     """
 
     new: int
@@ -113,12 +142,21 @@ class Answers:
     conflicts: int
     invalid: int
     refused: list[Refused] = field(default_factory=list)
+    breaches: int = 0
 
     @property
     def too_many_conflicts(self) -> bool:
         """Return whether so many conflict that the files are probably not what they should be."""
-        events = self.new + self.duplicates + self.repeated + self.conflicts
-        return self.conflicts > TOO_MANY * events
+        return self.conflicts > TOO_MANY * self._events
+
+    @property
+    def too_many_breaches(self) -> bool:
+        """Return whether contracts refuse so many that the files, or a contract, are probably wrong."""
+        return self.breaches > MOST * self._events
+
+    @property
+    def _events(self) -> int:
+        return self.new + self.duplicates + self.repeated + self.conflicts + self.breaches
 
 
 def answers(conn: psycopg.Connection, backfill: FileBackfill) -> Answers:
@@ -139,9 +177,10 @@ def answers(conn: psycopg.Connection, backfill: FileBackfill) -> Answers:
     )
     refused: list[tuple[int, int, str | None, str]] = conn.execute(
         f"""
-        SELECT s.file, s.line, s.event_id, coalesce(s.problem, a.answer)
+        SELECT s.file, s.line, s.event_id, coalesce(a.reason, a.answer)
         FROM (
-            SELECT *, row_number() OVER (PARTITION BY answer = 'invalid' ORDER BY number) AS place
+            SELECT *, row_number() OVER (
+                PARTITION BY CASE WHEN answer IN ('invalid', 'breaks') THEN answer END ORDER BY number) AS place
             FROM {ANSWERS} WHERE answer NOT IN ('duplicate', 'repeated')
         ) AS a
         JOIN {backfill.staging} AS s USING (number)
@@ -156,9 +195,10 @@ def answers(conn: psycopg.Connection, backfill: FileBackfill) -> Answers:
         counts.get("duplicate", 0),
         counts.get("repeated", 0),
         conflicts,
-        counts.get("invalid", 0),
+        counts.get("invalid", 0) + counts.get("breaks", 0),
         [
             Refused(str(backfill.files[file - 1]["name"]), line, event_id, _REASONS.get(reason, reason))
             for file, line, event_id, reason in refused
         ],
+        counts.get("breaks", 0),
     )

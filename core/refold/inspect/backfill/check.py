@@ -36,8 +36,11 @@ class Findings:
     effects: list[Effect]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the findings as a dict for JSON."""
-        return asdict(self)
+        """Return the findings as a dict for JSON; sums are texts, because JSON readers round numbers."""
+        told = asdict(self)
+        for one in told["effects"]:
+            one["sums"] = {name: format(value, "f") for name, value in one["sums"].items()}
+        return told
 
 
 def answers_of(findings: Mapping[str, Any]) -> Answers:

@@ -27,7 +27,8 @@ from refold.model.backfill.effect import (
 )
 from refold.model.projection.failure import FunctionFailed
 from refold.model.projection.transform import Transform
-from refold.model.sql_text import ident
+from refold.model.sql_text import EVERYTHING, ident
+from refold.model.upkeep.transform import applied_rows
 from refold.postgres.rows import exact
 from refold.prose import counted
 from refold.store.builds.build import Build, live_builds
@@ -167,12 +168,7 @@ def _recompute(
     relation = compiled.statements.relations[0]
     name = made.table.removeprefix("pg_temp.")
     conn.execute(f"CREATE TEMPORARY TABLE {name} (LIKE {relation.table}) ON COMMIT DROP".encode())
-    reads = dict.fromkeys(["event_id", *transform.plan.reads])
-    ordinal = "ordinal" if coming.ordinal else "0 AS ordinal"
-    query = (
-        f"SELECT txid::text::bigint AS txid, position, {ordinal}, {', '.join(map(ident, reads))} FROM {coming.table}"
-        " ORDER BY position"
-    )
+    query = applied_rows(transform, coming, since=False, condition=EVERYTHING)
     failures: list[str] = []
 
     def rows(page: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:

@@ -57,7 +57,7 @@ class JsonValues(Source):
         except Unclosed as rest:
             raise InputError(
                 f"{lines.label} ends early: what begins on line {rest.line} is not closed",
-                remedy="Get the file again and repeat the command: stored events count as duplicates.",
+                remedy="Get the file again and repeat the command: no event is stored twice.",
             ) from None
 
 

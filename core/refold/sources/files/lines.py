@@ -253,7 +253,7 @@ class LineReader:
         if isinstance(error, DAMAGED):
             return InputError(
                 f"{self.label}: the {self._packing} data end early or are damaged after line {self._number}",
-                remedy="Get the file again and repeat the command: stored events count as duplicates.",
+                remedy="Get the file again and repeat the command: no event is stored twice.",
             )
         reason = getattr(error, "strerror", None) or error
         return InputError(f"cannot read {self.label} after line {self._number}: {reason}")

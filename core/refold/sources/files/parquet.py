@@ -88,7 +88,7 @@ class Parquet(Source):
         except (OSError, self._pyarrow.ArrowException) as error:
             raise InputError(
                 f"{self._path} is damaged after row {self._rows}: {_first_line(error)}",
-                remedy="Get the file again and repeat the command: stored events count as duplicates.",
+                remedy="Get the file again and repeat the command: no event is stored twice.",
             ) from None
 
     def _records(self, batch: Any) -> Iterator[Record]:
