@@ -229,7 +229,13 @@ def abort_by_rule(conn: psycopg.Connection, canary: Canary, because: str, eviden
                 "canary_aborted",
                 canary.names[0],
                 by="canary",
-                evidence={"because": because, "metrics": canary.names, "percent": canary.percent, **evidence},
+                evidence={
+                    "because": because,
+                    "metrics": canary.names,
+                    "apart": canary.apart,
+                    "percent": canary.percent,
+                    **evidence,
+                },
             )
 
 
