@@ -24,15 +24,19 @@ def test_from_deploy_to_promote(refold: Refold, metric: Metric, record: Callable
     done = refold("deploy", "--canary", "--expect", "columns: events", "--steps", "0,100", "--soak", "30m")
     assert done.status == 0, done.err
     assert "canary: counts, seen by 0 % of readers for at least 30 min" in done.out
+    metric("counts", COUNTS.format("WHERE event_id <> '2'"))
+    again = refold("deploy", "--canary", "--expect", "columns: events", "--steps", "0,100", "--soak", "30m")
+    assert again.status == 0, again.err
+    assert [one["state"] for one in refold("canary", "status", "--json").json] == ["superseded", "running"]
     again = refold("canary", "start", "counts")
     assert again.status == 2 and "runs already" in again.err
     assert refold("canary", "hold", "counts", "--because", "I look").status == 0
-    (one,) = refold("canary", "status", "--json").json
+    one = refold("canary", "status", "--json").json[-1]
     assert (one["state"], one["because"], one["percent"], one["expect"]) == ("held", "I look", 0, ["columns: events"])
     assert "I look" in refold("canary", "status", "counts").out
     assert refold("canary", "start", "counts", "--json").json["state"] == "running"
     assert "live: counts" in refold("canary", "promote", "counts").out
-    assert refold("canary", "status", "--json").json[0]["state"] == "promoted"
+    assert refold("canary", "status", "--json").json[-1]["state"] == "promoted"
     missing = refold("canary", "abort", "counts")
     assert missing.status == 2 and "no canary of counts runs" in missing.err
 

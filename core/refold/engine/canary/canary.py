@@ -94,6 +94,8 @@ def _start(
     soak: timedelta,
     expect: Sequence[str],
 ) -> Canary:
+    # Of candidates that a later deploy has replaced.
+    supersede(conn)
     chosen = together(candidates(conn), [name])
     for build in chosen:
         running = canaries.of(conn, build.projection)
