@@ -14,8 +14,11 @@ import psycopg
 import pytest
 
 from refold.dashboard.wording import event_path
+from refold.engine.deployment.deploy import rebuild
+from refold.postgres.connect import connect
 from scripts.vendored import fetch
 from tests.support.dashboard import ACTIONS, HOSTILE, Running, happened
+from tests.support.live import SHOP
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -269,3 +272,51 @@ def test_without_scripts(chrome: Chrome, at: Running, admin: psycopg.Connection[
         chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
     assert admin.execute("SELECT count(*) FROM refold.actions WHERE outcome LIKE '%dropped'").fetchone() == (1,)
     assert HOSTILE not in chrome.title
+
+
+CONTRAST = """
+const light = color => {
+  const parts = color.match(/[\\d.]+/g).slice(0, 3).map(part => part / 255)
+  const [r, g, b] = parts.map(part => part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b
+}
+return [...document.querySelectorAll('.timeline a')].filter(bar => bar.querySelector('.tick')).map(bar => {
+  // What is painted last, and what lies beside it.
+  const [under, over] = [...bar.children].slice(-2).map(one => getComputedStyle(one))
+  const [one, other] = [light(over.stroke), light(under.stroke === 'none' ? under.fill : under.stroke)]
+  return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05)
+})
+"""
+
+
+@pytest.mark.parametrize("name", ["light", "dark"])
+def test_where_an_incident_was_found_is_seen(
+    chrome: Chrome, at: Running, admin: psycopg.Connection[Any], name: str
+) -> None:
+    admin.execute(
+        "UPDATE refold.incidents SET started_at = started_at - interval '6 hours',"
+        " detected_at = detected_at - interval '3 hours'"
+    )
+    theme(chrome, name)
+    chrome.get(at.address + "/incidents?span=24h")
+    found = chrome.execute_script(CONTRAST)
+    assert found and min(found) > 7
+
+
+def test_the_builds_of_a_metric_fit(chrome: Chrome, at: Running, admin: psycopg.Connection[Any]) -> None:
+    """With the longest words and times that they usually have."""
+    with connect(at.url, "refold_worker", autocommit=True) as conn:
+        rebuild(conn, SHOP, ["grade_paths"], lambda progress: None)
+    admin.execute(
+        "UPDATE refold.builds SET created_at = '2025-11-28 10:26+00', promoted_at = '2026-11-28 10:26+00',"
+        " retired_at = CASE WHEN retired_at IS NOT NULL THEN '2026-11-28 10:26+00'::timestamptz END"
+    )
+    size = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    chrome.get(at.address + "/metrics/grade_paths")
+    wide, seen, text = chrome.execute_script(
+        "const box = document.querySelector('[aria-label=\"Builds, a table\"]');"
+        "return [box.scrollWidth, box.clientWidth, box.innerText]"
+    )
+    chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert "kept for rollback" in text and wide <= seen

@@ -125,7 +125,7 @@ def status(
             (
                 ", ".join(one.names),
                 one.state,
-                f"{one.percent} %" if one.ended_at is None else None,
+                _readers(one),
                 f"{one.step} of {len(one.steps)}",
                 one.stepped_at if one.ended_at is None else one.ended_at,
                 "; ".join(one.expect) or None,
@@ -159,7 +159,8 @@ def hold(
     if json:
         as_json(found.as_dict())
     else:
-        line(f"held at {found.percent} % of readers: {', '.join(found.names)}")
+        line(f"held, seen by {found.readers}: {', '.join(found.names)}")
+        _tell_unexposed(found)
 
 
 @canary.command()
@@ -186,7 +187,8 @@ def limit(
     if json:
         as_json(found.as_dict())
     else:
-        line(f"seen by {found.percent} % of readers: {', '.join(found.names)}")
+        line(f"seen by {found.readers}: {', '.join(found.names)}")
+        _tell_unexposed(found)
 
 
 @canary.command()
@@ -302,7 +304,7 @@ def _follow(database_url: str | None, client: OpenFeatureClient, flag: str, name
             return False
         if percent is not None and percent != found.at_most:
             found = set_limit(conn, name, percent)
-            line(f"{flag} says {percent} %: seen by {found.percent} % of readers")
+            line(f"{flag} says {percent} %: seen by {found.readers}")
     return True
 
 
@@ -322,17 +324,22 @@ def percents(text: str) -> list[int]:
 
 def tell_started(found: Canary) -> None:
     """Print what a canary shows, and what comes next."""
-    line(f"canary: {', '.join(found.names)}, seen by {found.percent} % of readers for at least {_soak(found.soak)}")
+    line(f"canary: {', '.join(found.names)}, seen by {found.readers} for at least {_soak(found.soak)}")
     _tell_unexposed(found)
     if not found.expect:
         note("without --expect no rule judges the differences, and a person promotes: `refold canary promote`")
     line("Workers check it each minute: `refold canary status`.")
 
 
+def _readers(one: Canary) -> str | None:
+    if one.ended_at is not None:
+        return None
+    return f"{one.percent} %" if one.exposed else "none"
+
+
 def _tell_unexposed(found: Canary) -> None:
-    hidden = [one.projection for one in found.builds if not one.exposed]
-    if hidden and found.ended_at is None:
-        note(f"only metrics_canary shows {', '.join(hidden)}: its columns differ, or no build of it is live")
+    if found.apart and found.ended_at is None:
+        note(f"only metrics_canary shows {', '.join(found.apart)}: its columns differ, or no build of it is live")
 
 
 def _soak(soak: timedelta) -> str:

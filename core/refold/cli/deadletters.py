@@ -13,7 +13,7 @@ import typer
 from refold.cli.app import FAILED, TRUST, app
 from refold.cli.bars import progress
 from refold.cli.command_group import CommandGroup
-from refold.cli.output import as_json, block, line, plain, table, text_of
+from refold.cli.output import as_json, block, line, note, plain, table, text_of
 from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, Projections, folder, session
 from refold.errors import InputError
 from refold.model.event.exact_json import document
@@ -50,7 +50,7 @@ def list_(
     """List the events that projections excluded because of an error.
 
     The other events of the page were applied. A dead letter waits, with its error, until an operator retries or drops
-    it.
+    it. BUILD says whether the build is live: the metric misses the events that its live build leaves out.
 
     \b
     Examples:
@@ -66,15 +66,18 @@ def list_(
         line("no dead letters")
         return
     table(
-        ("ID", "PROJECTION", "EVENT", "STATE", "ATTEMPTS", "SINCE", "ERROR"),
+        ("ID", "PROJECTION", "BUILD", "EVENT", "STATE", "ATTEMPTS", "SINCE", "ERROR"),
         [
-            (str(one.dead_letter_id), one.projection, one.event_id, one.state, one.attempts, one.first_failed_at,
-             one.error)
+            (str(one.dead_letter_id), one.projection, one.build_state, one.event_id, one.state, one.attempts, 
+             one.first_failed_at, one.error)
             for one in chosen
         ],
         right=("ATTEMPTS",),
         spare=("ATTEMPTS", "SINCE", "STATE"),
     )  # fmt: skip
+    candidates = sorted({one.projection for one in chosen if one.build_state == "building"})
+    if candidates:
+        note(f"left out by builds that are not live: of {', '.join(candidates)}. No live metric misses events by them")
 
 
 @deadletters.command()

@@ -57,6 +57,7 @@ def query(
             _json(conn, text)
         else:
             _table(conn, text)
+        _tell_candidates(conn, text)
 
 
 @contextmanager
@@ -115,6 +116,20 @@ def _parsed(conn: psycopg.Connection, text: str) -> None:
     if isinstance(error, psycopg.errors.SyntaxError) and "multiple commands" in str(error):
         raise InputError("the text has more than one statement", remedy="Give one statement; psql accepts several.")
     raise error
+
+
+def _tell_candidates(conn: psycopg.Connection, text: str) -> None:
+    """Say which metrics of a statement were answered by a candidate, and not by the live build."""
+    found = conn.execute(
+        "SELECT c.relname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = 'metrics_canary' AND c.relkind = 'v' AND refold.on_canary(c.relname::text) ORDER BY 1"
+    ).fetchall()
+    named = [name for (name,) in found if re.search(rf"(?<!metrics_canary\.)\b{re.escape(name)}\b", text)]
+    if named:
+        note(
+            f"{', '.join(named)}: a canary shows you the candidate;"
+            " PGOPTIONS='-c refold.canary=off' shows the live build"
+        )
 
 
 def _csv(conn: psycopg.Connection, text: str) -> None:

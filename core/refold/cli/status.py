@@ -180,7 +180,8 @@ def _alarms(now: Status) -> list[tuple[str, str]]:
     for build in now.builds:
         if build.dead_letters:
             events = "event" if build.dead_letters == 1 else "events"
-            text = f"excluded  {build.dead_letters:,} {events} by {build.projection} (`refold deadletters list`)"
+            by = build.projection if build.state == "live" else f"a build of {build.projection} that is not live"
+            text = f"excluded  {build.dead_letters:,} {events} by {by} (`refold deadletters list`)"
             told.append((text, "yellow"))
     return told
 
@@ -278,6 +279,8 @@ def _state(build: BuildStatus) -> str:
         return f"{build.state}, failed"
     if build.loaded and build.refused:
         return "not promoted"
+    if build.state != "live" and build.canary is not None:
+        return f"canary, seen by {build.canary} % of readers"
     if build.loaded:
         return build.state if build.state == "live" or build.promotes else "ready to promote"
     steps = f"/{build.load_steps}" if build.load_steps else ""

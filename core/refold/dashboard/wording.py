@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 
 from markupsafe import Markup, escape
 
+from refold.inspect.evidence import NAMES_FIRST
 from refold.inspect.health import BuildHealth, Health
 from refold.inspect.incidents import Told
 from refold.inspect.verdict import Word
@@ -112,7 +113,7 @@ def needs(health: Health, open_incidents: Iterable[Told]) -> list[Need]:
             Need(
                 "wrong" if one.kind in ("drift", "log_damage", "foreign_cluster", "hidden") else "behind",
                 title(one.kind, subject_of(one.subject), over=False),
-                f"{told.seen[:1].upper()}{told.seen[1:]}. {REMEDIES[one.kind]}" if told.seen else REMEDIES[one.kind],
+                f"{_sentence(told)} {REMEDIES[one.kind]}" if told.seen else REMEDIES[one.kind],
                 LINKS.get(one.kind, f"/incidents#i{one.incident_id}"),
                 one.started_at,
                 one.incident_id,
@@ -120,6 +121,11 @@ def needs(health: Health, open_incidents: Iterable[Told]) -> list[Need]:
             )
         )
     return sorted(found, key=lambda one: (one.taken_by is not None, one.tone != "wrong"))
+
+
+def _sentence(told: Told) -> str:
+    first = told.seen[:1]
+    return f"{first if told.incident.kind in NAMES_FIRST else first.upper()}{told.seen[1:]}."
 
 
 LINKS: Mapping[Kind, str] = {

@@ -16,6 +16,7 @@ from refold.inspect.verdict import WORDS, Headline, Known, Word, headline, verdi
 from refold.postgres.rows import one_row
 from refold.postgres.session import plan_by_index
 from refold.postgres.snapshot import snapshot
+from refold.store.canaries import SHOWN_NOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,10 @@ class BuildHealth:
         drift: rows that differ are known, and are not healed.
         hidden: analysts read something else under its name.
         damaged: the log is damaged, or the cursors belong to another cluster.
+        promotes: whether it goes live automatically when it has caught up.
+        refused: whether its deployment was given up.
+        canary: percent of readers who see the candidate of the metric, of a canary that runs; of builds that are not
+            live, None but for the candidate.
         lag_limit_s: seconds that a live metric may be behind.
     """
 
@@ -72,7 +77,15 @@ class BuildHealth:
     drift: bool
     hidden: bool
     damaged: bool
+    promotes: bool
+    refused: bool
+    canary: int | None
     lag_limit_s: float
+
+    @property
+    def waits(self) -> bool:
+        """Return whether it is complete, and does not go live by itself."""
+        return self.state == "building" and self.loaded and self.failing is None and not self.promotes
 
     @property
     def word(self) -> Word:
@@ -153,8 +166,8 @@ class Health:
         return next((one for one in self.builds if one.metric == name and one.state == "live"), None)
 
 
-_BUILDS = """
-WITH open AS MATERIALIZED (
+_BUILDS = f"""
+WITH canary AS MATERIALIZED ({SHOWN_NOW}), open AS MATERIALIZED (
     SELECT kind, subject FROM refold.incidents
     WHERE kind IN ('drift', 'hidden', 'log_damage', 'foreign_cluster') AND resolved_at IS NULL
 ), damage AS MATERIALIZED (
@@ -176,12 +189,15 @@ SELECT b.build_id, b.projection AS metric, b.table_name AS table, b.state, b.upk
        EXISTS (SELECT FROM open AS o WHERE o.kind = 'drift' AND o.subject = b.projection) AS drift,
        b.state = 'live' AND EXISTS (SELECT FROM open AS o WHERE o.kind = 'hidden' AND o.subject = b.projection)
            AS hidden,
-       damage.damaged, s.lag_limit::float8 AS lag_limit_s
+       damage.damaged, d.promote AND d.given_up_at IS NULL AS promotes, d.given_up_at IS NOT NULL AS refused,
+       canary.percent AS canary, s.lag_limit::float8 AS lag_limit_s
 FROM refold.builds_now AS b
+JOIN refold.deployments AS d USING (deployment)
 CROSS JOIN refold.settings AS s
 CROSS JOIN damage
 CROSS JOIN (SELECT refold.replayed_at() AS at) AS r
 LEFT JOIN refold.builds AS u ON u.build_id = b.upstream_id
+LEFT JOIN canary ON canary.projection = b.projection AND (b.state = 'live' OR canary.build_id = b.build_id)
 LEFT JOIN refold.unread_now() AS unread ON unread.build_id = b.build_id
 LEFT JOIN refold.proofs_now AS proof ON proof.build_id = b.build_id
 LEFT JOIN LATERAL (

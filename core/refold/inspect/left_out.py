@@ -16,6 +16,7 @@ class LetterGroup:
     Args:
         metric: name of the projection.
         build_id: its build.
+        live: whether this build is live: only then the metric misses the events.
         sqlstate: SQLSTATE of the error; None: a transform raised it.
         error: message of the error; None for an observer.
         cause: SHA-256 of the message in hexadecimal, by which a form names it; None for an observer.
@@ -28,6 +29,7 @@ class LetterGroup:
 
     metric: str
     build_id: int
+    live: bool
     sqlstate: str | None
     error: str | None
     cause: str | None
@@ -48,13 +50,13 @@ def letter_groups(conn: psycopg.Connection, *, evidence: bool, most: int = 200) 
     """
     error = "d.error" if evidence else "NULL::text"
     query = f"""
-        SELECT b.projection AS metric, d.build_id, d.sqlstate, {error} AS error,
+        SELECT b.projection AS metric, d.build_id, b.state = 'live' AS live, d.sqlstate, {error} AS error,
                encode(sha256(convert_to({error}, 'UTF8')), 'hex') AS cause, count(*) AS number,
                min(d.dead_letter_id) AS first, min(d.first_failed_at) AS since, max(d.last_failed_at) AS latest,
                max(d.attempts) AS attempts
         FROM refold.dead_letters AS d JOIN refold.builds AS b USING (build_id)
         WHERE d.state = 'waiting' AND b.state IN ('building', 'live')
-        GROUP BY 1, 2, 3, 4 ORDER BY number DESC, metric, since LIMIT %s
+        GROUP BY 1, 2, 3, 4, 5 ORDER BY number DESC, metric, since LIMIT %s
     """
     with conn.cursor(row_factory=class_row(LetterGroup)) as cursor:
         return cursor.execute(query.encode(), (most,)).fetchall()

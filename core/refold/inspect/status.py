@@ -16,6 +16,7 @@ from refold.postgres.session import plan_by_index
 from refold.postgres.snapshot import snapshot
 from refold.postgres.standby import Standby, standby
 from refold.store import captures, file_backfills
+from refold.store.canaries import SHOWN_NOW
 from refold.store.captures import Gaps
 from refold.store.incidents import inspects
 from refold.store.log.blocking_transactions import BlockingTransaction, blocking_transactions
@@ -60,6 +61,8 @@ class BuildStatus:
         proved_seconds: age of that instant, seconds.
         deep_proved_at: the same by deep audits alone.
         kept_from: the first day whose rows it keeps; None: it keeps all.
+        canary: percent of readers who see the candidate of the metric, of a canary that runs; of builds that are not
+            live, None but for the candidate.
     """
 
     build_id: int
@@ -87,6 +90,7 @@ class BuildStatus:
     proved_seconds: float | None
     deep_proved_at: datetime | None
     kept_from: date | None
+    canary: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +234,7 @@ def read(conn: psycopg.Connection) -> Status:
 
 
 _BUILDS = """
-WITH RECURSIVE standing (build_id, oid) AS (
+WITH RECURSIVE canary AS MATERIALIZED ({canary}), standing (build_id, oid) AS (
     SELECT b.build_id, c.oid
     FROM refold.builds AS b
     JOIN pg_class AS c ON c.relname = b.table_name AND c.relnamespace = 'refold_builds'::regnamespace
@@ -266,10 +270,12 @@ SELECT b.build_id, b.projection, b.table_name AS table, b.state, b.upkeep, coale
        CASE WHEN proof.proved_at IS NOT NULL THEN
            greatest(extract(epoch FROM clock_timestamp() - proof.proved_at), 0)::float8
        END AS proved_seconds,
-       proof.deep_proved_at, date '1970-01-01' + b.retained_from AS kept_from
+       proof.deep_proved_at, date '1970-01-01' + b.retained_from AS kept_from,
+       canary.percent AS canary
 FROM refold.builds_now AS b
 JOIN refold.deployments AS d ON d.deployment = b.deployment
 LEFT JOIN refold.builds AS u ON u.build_id = b.upstream_id
+LEFT JOIN canary ON canary.projection = b.projection AND (b.state = 'live' OR canary.build_id = b.build_id)
 LEFT JOIN refold.unread_now() AS unread ON unread.build_id = b.build_id
 LEFT JOIN refold.proofs_now AS proof ON proof.build_id = b.build_id
 WHERE b.state IN ('building', 'live')
@@ -324,7 +330,7 @@ def _backfills(conn: psycopg.Connection) -> list[BackfillStatus]:
 
 def _builds(conn: psycopg.Connection) -> list[BuildStatus]:
     detailed = inspects(conn)
-    query = _BUILDS.replace("{error}", "b.error" if detailed else "b.failing")
+    query = _BUILDS.replace("{canary}", SHOWN_NOW).replace("{error}", "b.error" if detailed else "b.failing")
     query = query.replace("{refused}", "coalesce(d.given_up_because, 'an error')" if detailed else "'an error'::text")
     with conn.cursor(row_factory=class_row(BuildStatus)) as cursor:
         return cursor.execute(query.encode()).fetchall()

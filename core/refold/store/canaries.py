@@ -72,8 +72,23 @@ class Canary:
 
     @property
     def percent(self) -> int:
-        """Return the percentage of readers who see the candidates."""
+        """Return the percentage of readers who see the candidates that are exposed."""
         return min(self.steps[self.step - 1], self.at_most)
+
+    @property
+    def apart(self) -> list[str]:
+        """Return the metrics whose candidates only `metrics_canary` shows."""
+        return [one.projection for one in self.builds if not one.exposed]
+
+    @property
+    def exposed(self) -> bool:
+        """Return whether `metrics.NAME` shows any of the candidates."""
+        return any(one.exposed for one in self.builds)
+
+    @property
+    def readers(self) -> str:
+        """Return in words which readers see the candidates that are exposed."""
+        return f"{self.percent} % of readers" if self.exposed else "no reader"
 
     @property
     def since(self) -> datetime:
@@ -108,6 +123,15 @@ class Canary:
         }
 
 
+SHOWN_NOW = """
+SELECT s.projection, s.build_id, CASE WHEN s.exposed THEN least(c.steps[c.step], c.at_most) ELSE 0 END AS percent
+FROM refold.canary_builds AS s
+JOIN refold.canaries AS c USING (canary_id)
+JOIN refold.builds AS o USING (build_id)
+WHERE c.ended_at IS NULL AND o.state = 'building'
+"""
+"""The candidates of open canaries, with the percentage of readers who see each by `metrics.NAME`."""
+
 _BUILD = "canary_id, projection, build_id, exposed, shown, dead_letters, marks"
 
 
@@ -129,6 +153,11 @@ def find(conn: psycopg.Connection, condition: str = "true", *parameters: object)
             ([one.canary_id for one in found],),
         ).fetchall()
     return [replace(one, builds=tuple(row for row in rows if row.canary_id == one.canary_id)) for one in found]
+
+
+def off(conn: psycopg.Connection) -> None:
+    """Let this transaction read the live builds, whoever asks and whatever the session has set."""
+    conn.execute("SET LOCAL refold.canary = 'off'")
 
 
 def open_canaries(conn: psycopg.Connection) -> list[Canary]:

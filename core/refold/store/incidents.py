@@ -80,7 +80,8 @@ REMEDIES: Mapping[Kind, str] = {
     "backfill_paused": "Find out why live metrics are late (`refold status`). Then run `refold backfill resume NAME`,"
     " with a larger --freshness if they may be later.",
     "purge": "`refold archive purge --dry-run` says for each segment what is in the way, and what to do.",
-    "canary_aborted": "Look at the evidence, correct the file, and run `refold deploy --canary` again.",
+    "canary_aborted": "Look at the evidence and correct the file: `refold deploy --canary`. Or take the change back:"
+    " `refold deploy`.",
     "pressure": "Free what the evidence names, or raise the limit. Events are taken again by themselves.",
     "hidden": "A worker recreates the view. If the incident stays open, `refold reconcile` shows why.",
 }

@@ -24,6 +24,7 @@ from refold.engine.publish.shown import hidden
 from refold.engine.publish.switch import drop_superseded
 from refold.engine.reconcile.reconcile import reconcile
 from refold.errors import BuildError, InputError
+from refold.inspect.evidence import seen as seen_in_words
 from refold.inspect.lineage.why import why
 from refold.store import canaries, incidents
 from refold.store.builds.compiled import Compiler
@@ -225,13 +226,13 @@ def test_what_refold_says_is_about_the_live_build(scratch: Scratch) -> None:
     assert answer.same and answer.events == 40
 
 
-READS = re.compile(r"(FROM|JOIN|UPDATE|INTO) metrics\.", re.IGNORECASE)
+READS = re.compile(r"(FROM|JOIN|UPDATE|INTO) metrics\.|Identifier\(\"metrics\"", re.IGNORECASE)
 MAY = {
-    # In `refold.inspect.lineage.snapshot.reading`, which turns the canary off.
-    "inspect/lineage/why.py",
-    "inspect/lineage/where.py",
+    "inspect/lineage/why.py": "inspect/lineage/snapshot.py",
+    "inspect/lineage/where.py": "inspect/lineage/snapshot.py",
+    "dashboard/pages/metric.py": "dashboard/pages/metric.py",
 }
-"""Modules that may read rows of views in `metrics`; the demo is an analyst."""
+"""Modules that may read rows of views in `metrics`, with the one that turns the canary off; the demo is an analyst."""
 
 
 def test_nobody_else_reads_the_views() -> None:
@@ -243,8 +244,8 @@ def test_nobody_else_reads_the_views() -> None:
         and path.relative_to(root).parts[0] not in ("demo", "cli")
     }
     messages = {"model/projection/hints.py", "model/projection/select.py"}
-    assert readers - messages == MAY
-    assert "refold.canary = 'off'" in (root / "inspect/lineage/snapshot.py").read_text()
+    assert readers - messages == MAY.keys()
+    assert all("canaries.off(conn)" in (root / path).read_text() for path in MAY.values())
 
 
 def test_a_view_that_was_replaced_is_made_again_in_its_form(scratch: Scratch, connect: Connect) -> None:
@@ -390,6 +391,51 @@ def test_dead_letters_abort_it(scratch: Scratch) -> None:
     run(scratch.worker, Compiler(scratch.folder))
     (one,) = canaries.find(scratch.worker)
     assert one.state == "aborted" and one.because == "counts cannot process 1 event"
+
+
+def test_letters_from_before_the_canary_are_named_first(scratch: Scratch) -> None:
+    scratch.append(40)
+    scratch.append(3, user_id="ninechars")
+    scratch.deploy(counts=COUNTS.format("true"))
+    scratch.deploy(live=False, counts=COUNTS.format("1 / (length(coalesce(user_id, '')) - 9) < 9"))
+    start(scratch.worker, Compiler(scratch.folder), "counts", steps=[100], expect=["identical"])
+    run(scratch.worker, Compiler(scratch.folder))
+    (one,) = canaries.find(scratch.worker)
+    assert one.because == "counts cannot process 3 events: the builds are not identical"
+
+
+def test_the_incident_ends_when_the_change_is_taken_back(scratch: Scratch) -> None:
+    candidate(scratch, steps=[40], expect=["identical"])
+    run(scratch.worker, Compiler(scratch.folder))
+    assert incidents.open_incidents(scratch.worker, "canary_aborted")
+    run(scratch.worker, Compiler(scratch.folder))
+    assert incidents.open_incidents(scratch.worker, "canary_aborted"), "nothing has changed since"
+    scratch.deploy(counts=COUNTS.format("true"))
+    assert not incidents.open_incidents(scratch.worker, "canary_aborted")
+    (ended,) = incidents.find(scratch.worker, "i.kind = 'canary_aborted'")
+    assert (ended.resolved_by, ended.outcome) == (
+        "refold deploy",
+        {"because": "the file is that of the live build again"},
+    )
+
+
+def test_the_incident_ends_with_a_later_deploy(scratch: Scratch) -> None:
+    candidate(scratch, steps=[40], expect=["identical"])
+    run(scratch.worker, Compiler(scratch.folder))
+    scratch.deploy(counts=COUNTS.format("event_id <> 'e8'"))
+    run(scratch.worker, Compiler(scratch.folder))
+    assert not incidents.open_incidents(scratch.worker, "canary_aborted")
+
+
+def test_the_incident_of_a_candidate_that_nobody_saw_says_so(scratch: Scratch) -> None:
+    scratch.append(40)
+    scratch.deploy(counts=COUNTS.format("true"))
+    scratch.deploy(live=False, counts=COUNTS.format("true").replace("count(*)", "sum(1::numeric)"))
+    started = start(scratch.worker, Compiler(scratch.folder), "counts", steps=[40], expect=["identical"])
+    assert started.readers == "no reader" and started.apart == ["counts"]
+    run(scratch.worker, Compiler(scratch.folder))
+    (incident,) = incidents.open_incidents(scratch.worker, "canary_aborted")
+    assert "seen by no reader, as its columns differ" in seen_in_words("canary_aborted", incident.evidence)
 
 
 @pytest.mark.slow

@@ -94,6 +94,8 @@ def _start(
     soak: timedelta,
     expect: Sequence[str],
 ) -> Canary:
+    # Of candidates that a later deploy has replaced.
+    supersede(conn)
     chosen = together(candidates(conn), [name])
     for build in chosen:
         running = canaries.of(conn, build.projection)
@@ -229,7 +231,13 @@ def abort_by_rule(conn: psycopg.Connection, canary: Canary, because: str, eviden
                 "canary_aborted",
                 canary.names[0],
                 by="canary",
-                evidence={"because": because, "metrics": canary.names, "percent": canary.percent, **evidence},
+                evidence={
+                    "because": because,
+                    "metrics": canary.names,
+                    "apart": canary.apart,
+                    "percent": canary.percent,
+                    **evidence,
+                },
             )
 
 

@@ -99,12 +99,11 @@ def _look(
     """Return what is seen of a candidate, and the same with rows, to be kept."""
     found = Seen(
         one.projection,
-        letters=candidate.dead_letters - one.dead_letters,
         impure=bool(incidents.open_incidents(conn, "impure_transform", subject=candidate.table_name)),
     )
     current = live(conn, one.projection)
     if current is None:
-        return found, {"because": "no build of it is live: there is nothing to compare"}
+        return _letters(conn, one, found), {"because": "no build of it is live: there is nothing to compare"}
     (at,) = one_row(conn, "SELECT extract(epoch FROM clock_timestamp())::float8")
     found = replace(
         found,
@@ -117,11 +116,19 @@ def _look(
             difference = pair.diff(SAMPLES)
     except RefoldError as error:
         if isinstance(error, BuildError):
-            return replace(found, held=str(error)), {"because": str(error)}
+            return _letters(conn, one, replace(found, held=str(error))), {"because": str(error)}
         raise
     violation = None if expected is None else expected.violation(facts(difference))
     told = difference.as_dict() | ({} if violation is None else {"violation": violation})
-    return replace(found, violation=violation), told
+    # After the comparison, so that events of which it saw the loss are counted.
+    found = _letters(conn, one, replace(found, violation=violation))
+    return found if found.left_out > current.dead_letters else replace(found, left_out=0), told
+
+
+def _letters(conn: psycopg.Connection, one: CanaryBuild, found: Seen) -> Seen:
+    """Return what is seen of a candidate, with the events that it leaves out."""
+    (candidate,) = by_ids(conn, [one.build_id])
+    return replace(found, letters=candidate.dead_letters - one.dead_letters, left_out=candidate.dead_letters)
 
 
 def facts(found: Diff) -> Difference:

@@ -24,6 +24,7 @@ from refold.model.projection.definition import Definition
 from refold.model.projection.view_file import ViewFile
 from refold.postgres.locks import WAIT_S, alone
 from refold.postgres.retry import after_deadlocks
+from refold.store import incidents
 from refold.store.builds import state
 from refold.store.builds.build import Build, builds_of, kept, live_builds
 from refold.store.builds.compiled import Compiler
@@ -226,6 +227,7 @@ def _begin(
     if mistakes:
         raise at_once(mistakes)
     _adopt(conn, _resumed(todo).values(), deployment)
+    _taken_back(conn, todo)
     return deployment if builds else None
 
 
@@ -314,6 +316,15 @@ def _adopt(conn: psycopg.Connection, builds: Iterable[Build], deployment: int) -
     """Move unfinished builds to this deployment."""
     for build in builds:
         conn.execute("UPDATE refold.builds SET deployment = %s WHERE build_id = %s", (deployment, build.build_id))
+
+
+def _taken_back(conn: psycopg.Connection, todo: Sequence[Change]) -> None:
+    """Resolve the incidents of canaries whose change was taken back: the file is that of the live build again."""
+    same = {one.projection for one in todo if one.action == "unchanged"}
+    for incident in incidents.open_incidents(conn, "canary_aborted"):
+        if incident.subject in same:
+            outcome = {"because": "the file is that of the live build again"}
+            incidents.resolve(conn, "canary_aborted", incident.subject, by=BY, outcome=outcome)
 
 
 def _drop_abandoned(conn: psycopg.Connection, todo: Sequence[Change]) -> None:

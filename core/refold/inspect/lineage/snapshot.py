@@ -9,6 +9,7 @@ import psycopg
 
 from refold.errors import BuildError
 from refold.postgres.session import plan_freely
+from refold.store import canaries
 from refold.store.log.log_snapshot import log_snapshot
 
 ANOTHER_VIEW = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction)
@@ -29,8 +30,7 @@ def reading(conn: psycopg.Connection, seconds: float) -> Iterator[None]:
     try:
         with log_snapshot(conn):
             plan_freely(conn)
-            # Whoever asks, the answer is about the live build.
-            conn.execute("SET LOCAL refold.canary = 'off'")
+            canaries.off(conn)
             conn.execute("SELECT set_config('statement_timeout', %s, true)", (f"{seconds * 1000:.0f}ms",))
             yield
     except psycopg.errors.QueryCanceled as error:

@@ -27,6 +27,7 @@ class Seen:
     Args:
         metric: its projection.
         letters: events that it left out since the canary began.
+        left_out: events that it leaves out in all, if these are more than the live build does.
         violation: how it differs beyond what is expected; None if it does not, or if nothing is expected.
         fresh_s: how old its events were when it had applied them, seconds (99 of 100); None if unknown.
         live_fresh_s: the same of the live build.
@@ -37,6 +38,7 @@ class Seen:
 
     metric: str
     letters: int = 0
+    left_out: int = 0
     violation: str | None = None
     fresh_s: float | None = None
     live_fresh_s: float | None = None
@@ -56,9 +58,10 @@ class Verdict:
 def fault(seen: Seen) -> str | None:
     """Return the reason to abort that is seen of a candidate; None if there is none."""
     if seen.letters > 0:
-        return f"{seen.metric} cannot process {seen.letters:,} event{'s' if seen.letters > 1 else ''}"
+        return _cannot(seen.metric, seen.letters)
     if seen.violation is not None:
-        return f"{seen.metric}: {seen.violation}"
+        # What is missing differs: whoever reads of the difference alone looks for it in the query.
+        return f"{_cannot(seen.metric, seen.left_out) if seen.left_out else seen.metric}: {seen.violation}"
     if seen.impure:
         return f"{seen.metric} gives different rows for the same event"
     if (
@@ -71,6 +74,10 @@ def fault(seen: Seen) -> str | None:
     if ratio is not None and ratio > DEARER:
         return f"{seen.metric} needs {ratio:.1f} times the time for an event that the live build needs"
     return None
+
+
+def _cannot(metric: str, events: int) -> str:
+    return f"{metric} cannot process {events:,} event{'s' if events > 1 else ''}"
 
 
 def verdict(

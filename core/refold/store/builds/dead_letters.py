@@ -35,6 +35,7 @@ class DeadLetter:
     """A row of `refold.dead_letters`, with its projection.
 
     Args:
+        build_state: state of its build; only of a live one the metric misses the event.
         event_id: of the row in the build's stream.
         key: its coordinates there; a row of the log has the ordinal 0.
         attempts: how often it failed.
@@ -50,6 +51,7 @@ class DeadLetter:
     build_id: int
     projection: str
     table_name: str
+    build_state: str
     event_id: str
     txid: int
     position: int
@@ -74,9 +76,9 @@ def find(conn: psycopg.Connection, condition: str = "true", *parameters: object)
     """Return the dead letters that satisfy an SQL condition over `d` (refold.dead_letters) and `b` (its build)."""
     with conn.cursor(row_factory=class_row(DeadLetter)) as cursor:
         query = f"""
-            SELECT d.dead_letter_id, d.build_id, b.projection, b.table_name, d.event_id, d.txid::text::bigint AS txid,
-                   d.position, d.ordinal, d.state, d.attempts, d.sqlstate, d.error, d.traceback, d.first_failed_at,
-                   d.last_failed_at, d.ended_at, d.ended_by, d.reason
+            SELECT d.dead_letter_id, d.build_id, b.projection, b.table_name, b.state AS build_state, d.event_id,
+                   d.txid::text::bigint AS txid, d.position, d.ordinal, d.state, d.attempts, d.sqlstate, d.error,
+                   d.traceback, d.first_failed_at, d.last_failed_at, d.ended_at, d.ended_by, d.reason
             FROM refold.dead_letters AS d JOIN refold.builds AS b USING (build_id)
             WHERE {condition} ORDER BY d.dead_letter_id
         """
