@@ -15,7 +15,7 @@ from refold.engine.reconcile.archived import reconcile_archived
 from refold.model.erasure import Person
 from refold.model.stream.slices import POSITION_BITS
 from refold.store.erasures import Mode
-from tests.engine.erasure.test_crash import erasing
+from tests.engine.erasure.test_crash import erasing, session_ends
 from tests.engine.erasure.test_purged import POINTS_OF_PURGED, whole
 from tests.engine.purge.conftest import PROJECT, SLICE, Connection, Yard, segments_of
 from tests.support.law import MONDAY, worker_connection
@@ -92,6 +92,7 @@ def test_killed_anywhere_it_is_finished(cut: Yard, point: str) -> None:
     purged(cut, "on both sides")
     killed = erasing(cut.url, KIM, "--keep", "n", "--projections", str(PROJECT), at=point)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    session_ends(cut.admin)
     done = erasing(cut.url, KIM, "--keep", "n", "--projections", str(PROJECT))
     assert done.returncode == 0, done.stderr.decode()
     cut.forget(WHOM, "anonymise", ["n"])
