@@ -12,6 +12,7 @@ from refold import SourceEvent
 from refold.engine.archive.object_store import open_store
 from refold.engine.erasure.run import erase
 from refold.engine.reconcile.archived import reconcile_archived
+from refold.engine.reconcile.audit import quick
 from refold.model.erasure import Person
 from refold.model.stream.slices import POSITION_BITS
 from refold.store.erasures import Mode
@@ -137,5 +138,18 @@ def test_a_wrong_checksum_beside_a_wrong_row(cut: Yard, side: str) -> None:
     cut.admin.execute(f"UPDATE {table} SET n = 999 WHERE position = {first}".encode(), (build.floor,))
     healed = reconcile_archived(cut.worker, cut.compiler, by="the test")
     assert healed.drift >= 1
+    cut.reconcile()
+    whole(cut)
+
+
+def test_an_erasure_above_the_border_does_not_hide_damage_below(cut: Yard) -> None:
+    purged(cut, "above")
+    build = cut.build("clicks")
+    cut.admin.execute(f"UPDATE refold_builds.{build.table_name} SET n = 999 WHERE position = 1".encode())
+    erase(cut.worker, PROJECT, WHOM, mode="anonymise", keeps=["n"], reason="asked")
+    cut.forget(WHOM, "anonymise", ["n"])
+    assert [one.slice for one in quick(cut.worker, cut.compiler.of(cut.worker, cut.build("clicks")))] == [0]
+    healed = reconcile_archived(cut.worker, cut.compiler, by="the test")
+    assert [one.before["n"] for one in healed.findings if one.projection == "clicks"] == [999]
     cut.reconcile()
     whole(cut)
