@@ -385,7 +385,7 @@ def settings() -> str:
 
 
 SETTING_NOTES = {
-    "segment_size": "Positions in one segment (partition) of the log, rounded up to whole slices of 16,384.",
+    "segment_size": "Positions in one segment (partition) of the log, rounded up to whole slices from 16,384 on.",
     "segments_ahead": "Segments that workers keep ready, at least; more where producers bring more.",
     "max_dead_letters": "Dead letters of a build that may wait before it counts as broken.",
     "dead_letter_share": "Share of a page that may fail. Ten events may always fail.",

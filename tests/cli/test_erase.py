@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from refold.cli import confirm
 from refold.cli.app import app
+from refold.cli.erase import NOBODY
 from tests.engine.erasure.conftest import ALICE, MAIL, Shop, shop, worker  # noqa: F401
 from tests.support.live import SHOP
 
@@ -87,3 +90,21 @@ def test_what_is_left_is_said(shop: Shop, refold: Any) -> None:  # noqa: F811
     )
     refold("show", "1", exits=1)
     assert "incomplete" in refold("list")
+
+
+def test_nobody_has_this_id(shop: Shop, refold: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """A typing error must not look like an erasure."""
+    wrong = (f"{ALICE} ", "--projections", str(SHOP), "--reason", "asked")
+    assert refold(*wrong[:3], "--dry-run").startswith(NOBODY)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(confirm, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+        asked: list[str] = []
+        patched.setattr(confirm.typer, "confirm", lambda question, err: asked.extend([question]))  # type: ignore[attr-defined]
+        told = refold(*wrong, exits=1)
+    assert told.startswith(NOBODY) and "Is the id right" in asked[0]
+    assert "nobody was erased" in refold("list")
+    done = refold(*wrong, "--yes")
+    assert done.startswith(NOBODY) and "erased:" not in done
+    assert NOBODY in refold(*wrong, "--yes", "--json")
+    assert NOBODY not in refold(ALICE, *NAMED, "--reason", "asked", "--yes")

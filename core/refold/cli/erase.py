@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from refold.store.erasures import Erasure, Mode
 
 BY = "refold erase"
+NOBODY = "nobody with this id is known: nothing was found"
 
 
 class _OrPerson(Group):
@@ -99,6 +100,9 @@ def erase_person(
     Tables of retired builds are dropped, because a rollback would bring the person back. After a kill, run the command
     again. The login must be allowed to act as refold_owner.
 
+    The id is taken exactly. If nobody with this id is known, the command says so: the proof is of a person without a
+    trace, or of a typing error.
+
     Exit status: 0 erased and proved, 1 something of the person is left, 2 the command failed.
 
     \b
@@ -125,7 +129,9 @@ def erase_person(
                 as_json(asdict(found)) if json else _show_found(found)
                 return
             confirm(
-                "This cannot be undone. Continue?",
+                "Is the id right, and shall a proof say that nothing of it is left?"
+                if found.nothing
+                else "This cannot be undone. Continue?",
                 piped="stdin is not a terminal, and an erasure needs confirmation",
                 remedy="`refold erase … --dry-run` counts; `refold erase … --yes` erases.",
                 show=lambda: _show_found(found),
@@ -321,8 +327,18 @@ def _read(file: str) -> str:
 
 
 def _show_found(found: Found) -> None:
+    from refold.engine.erasure.purged import PLACE
+
     others = f", and {counted(found.mentions, 'event')} of others" if found.mentions else ""
-    line(f"the log has {counted(found.events, 'event')} of this person{others}")
+    in_log = f"the log has {counted(found.events, 'event')} of this person{others}"
+    if found.nothing:
+        line(NOBODY)
+    elif PLACE in found.rows:
+        more = in_log if found.events or found.mentions else "the log has none"
+        cold = counted(found.rows[PLACE], "event")
+        line(f"purged segments, in the archive alone, have {cold} with this person; {more}")
+    else:
+        line(in_log)
     rows = sorted({**found.rows, **found.waiting}.items())
     if rows:
         table(("TABLE", "ROWS"), rows, right=("ROWS",))
@@ -332,18 +348,27 @@ def _show_found(found: Found) -> None:
 
 def _tell(done: Erasure, *, json: bool) -> None:
     remaining = left(done)
+    proof = done.evidence.get("proof", {})
     if json:
-        as_json(done.evidence.get("proof") or _told(done))
+        as_json(proof or _told(done))
+        if _of_nobody(proof):
+            note(NOBODY)
     else:
-        proof = done.evidence.get("proof", {})
         others = f", {counted(proof['mentions'], 'event')} of others" if proof.get("mentions") else ""
-        line(f"erased: {counted(proof.get('events', 0), 'event')} of the person{others}; {_changed(done)}")
+        erased = f"erased: {counted(proof.get('events', 0), 'event')} of the person{others}; {_changed(done)}"
+        line(NOBODY if _of_nobody(proof) else erased)
         line(f"the proof has the SHA-256 {proof.get('sha256', '')}: `refold erase show {done.erasure_id}`")
         for what in proof.get("not_provable", ()):
             note(what)
     if remaining:
         note(f"rows that still hold the person: {', '.join(f'{name} {rows:,}' for name, rows in remaining.items())}")
         raise typer.Exit(FOUND)
+
+
+def _of_nobody(proof: dict[str, Any]) -> bool:
+    """Return whether an erasure has found nothing."""
+    found = any(place["before"] for place in proof.get("places", {}).values()) or proof.get("waits_for_receivers")
+    return bool(proof) and not (proof["events"] or proof["mentions"] or found)
 
 
 def _changed(done: Erasure) -> str:

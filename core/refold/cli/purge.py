@@ -64,7 +64,7 @@ def purge(
     from refold.engine.purge.conditions import hindering
     from refold.store.builds.compiled import Compiler
 
-    limit = None if before is None else instant(before)
+    limit = None if before is None else instant(before, "--before")
     with session(database_url, acts=not dry_run) as conn:
         if engine.before(conn, limit) is None:
             raise InputError(
@@ -76,7 +76,7 @@ def purge(
             _show_plan(found, json=json)
             return
         if found and not yes:
-            what = counted(len(found), "segment")
+            what = _going(found, drop_retired=drop_retired)
             confirm(
                 f"Let {what} go from the log?",
                 piped=f"{what} would leave the log, and stdin is not a terminal",
@@ -86,17 +86,36 @@ def purge(
             for build in hindering(conn, [(one.due.lower, one.due.upper) for one in found]):
                 if drop_build(conn, build.build_id, build.table_name):
                     note(f"dropped the retired build {build.table_name}")
-        with progress() as bars:
-            task = bars.add_task("purging", total=None, note="")
-            done = engine.purge(
-                conn,
-                Compiler(None),
-                limit=limit,
-                progress=lambda name, at, of: bars.update(task, description=name, completed=at, total=of),
-            )
+        done = engine.Purged()
+        try:
+            with progress() as bars:
+                task = bars.add_task("purging", total=None, note="")
+                engine.purge(
+                    conn,
+                    Compiler(None),
+                    limit=limit,
+                    progress=lambda name, at, of: bars.update(task, description=name, completed=at, total=of),
+                    result=done,
+                )
+        except Exception:
+            if done.segments:
+                note(f"{_what_went(done)}; then came an error. What is done stays.")
+            raise
     as_json(asdict(done)) if json else _show_purged(done)
     if done.stopped_at is not None:
         raise typer.Exit(DRIFT)
+
+
+def _going(found: list[Candidate], *, drop_retired: bool) -> str:
+    """Return how many segments go, as far as it is known: the first ones, up to one with something in its way."""
+    blocked = (
+        at
+        for at, one in enumerate(found)
+        if not all(each.own or (each.retired and drop_retired) for each in one.obstacles)
+    )
+    free = next(blocked, len(found))
+    what = counted(len(found), "segment")
+    return what if free == len(found) else f"{free} of {what}, and others if nothing is in their way by then,"
 
 
 def _show_plan(found: list[Candidate], *, json: bool) -> None:
@@ -135,12 +154,14 @@ def _remedies(candidate: Candidate | None) -> None:
             note(f"{candidate.due.name}: {one.reason}. {one.remedy}")
 
 
+def _what_went(done: Purged) -> str:
+    what = f"{counted(len(done.segments), 'segment')}: {counted(done.events, 'event')}"
+    return f"purged {what}, {done.bytes / _MIB:,.1f} MiB"
+
+
 def _show_purged(done: Purged) -> None:
     if done.segments:
-        line(
-            f"purged {counted(len(done.segments), 'segment')}: {counted(done.events, 'event')},"
-            f" {done.bytes / _MIB:,.1f} MiB"
-        )
+        line(_what_went(done))
     elif done.stopped_at is None:
         line("nothing to purge: no segment is old enough")
     if done.stopped_at is not None:

@@ -194,8 +194,12 @@ def how_deep(depth: str | None, *, since: bool) -> Depth:
     return depth  # type: ignore[return-value]
 
 
-def instant(text: str) -> datetime:
+def instant(text: str, option: str = "--since") -> datetime:
     """Parse a date or time in ISO 8601; UTC if there is no offset.
+
+    Args:
+        text: what was given.
+        option: by which option.
 
     Raises:
         InputError: the text is neither.
@@ -204,7 +208,7 @@ def instant(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise InputError(
-            f"--since {text}: not a date or time", remedy="For example 2026-01-31, 2026-01-31T12:00Z."
+            f"{option} {text}: not a date or time", remedy="For example 2026-01-31, 2026-01-31T12:00Z."
         ) from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

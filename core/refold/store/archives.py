@@ -24,7 +24,13 @@ all sealed checksums. `purged`: so they do, and the segment has left the log, so
 `replaced`: the log was accepted with other events since, or another file was written. `gone`: the
 store does not have what was written."""
 LEASE_S = 120
-"""Seconds after its last sign of life for which a writer of the archive keeps others out."""
+"""Seconds after its last sign of life for which a writer of the archive keeps others out, if its session goes on."""
+_HELD = "%s || ':' || pg_backend_pid()"
+"""How a holder stands in the row: with its session as of the last sign of life."""
+_GONE = """split_part(holder, ':', 2) <> ''
+    AND NOT EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.pid::text = split_part(holder, ':', 2))"""
+"""Condition on the row: the holder's session has ended. (If another one has its number by now, the lease ends by time.
+Whoever went on all the same, in another session of a pool, finds the lease lost before it writes.)"""
 
 
 class LeaseLost(Exception):
@@ -169,12 +175,17 @@ def turned(conn: psycopg.Connection, turn: str) -> None:
 
 
 def take(conn: psycopg.Connection, holder: str) -> Claim | None:
-    """Take the lease of the archive, if no other process holds it; return the claim, or None."""
+    """Take the lease of the archive, if no other process holds it; return the claim, or None.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        holder: names the lease; without a colon.
+    """
     with conn.cursor(row_factory=class_row(Claim)) as cursor:
         return cursor.execute(
-            "UPDATE refold.archive_store SET holder = %s,"
+            f"UPDATE refold.archive_store SET holder = {_HELD},"
             f" leased_until = clock_timestamp() + make_interval(secs => {LEASE_S})"
-            f" WHERE leased_until IS NULL OR leased_until < clock_timestamp() RETURNING {_CLAIM}".encode(),
+            f" WHERE leased_until IS NULL OR leased_until < clock_timestamp() OR {_GONE} RETURNING {_CLAIM}".encode(),
             (holder,),
         ).fetchone()
 
@@ -186,9 +197,10 @@ def keep(conn: psycopg.Connection, holder: str) -> None:
         LeaseLost: another process has it.
     """
     kept = conn.execute(
-        "UPDATE refold.archive_store SET"
-        f" leased_until = clock_timestamp() + make_interval(secs => {LEASE_S}) WHERE holder = %s".encode(),
-        (holder,),
+        f"UPDATE refold.archive_store SET holder = {_HELD},"
+        f" leased_until = clock_timestamp() + make_interval(secs => {LEASE_S})"
+        " WHERE split_part(holder, ':', 1) = %s".encode(),
+        (holder, holder),
     )
     if not kept.rowcount:
         raise LeaseLost("another process writes the archive")
@@ -196,7 +208,10 @@ def keep(conn: psycopg.Connection, holder: str) -> None:
 
 def let_go(conn: psycopg.Connection, holder: str) -> None:
     """Give the lease back, if it is still held."""
-    conn.execute("UPDATE refold.archive_store SET holder = NULL, leased_until = NULL WHERE holder = %s", (holder,))
+    conn.execute(
+        "UPDATE refold.archive_store SET holder = NULL, leased_until = NULL WHERE split_part(holder, ':', 1) = %s",
+        (holder,),
+    )
 
 
 def failed(conn: psycopg.Connection, error: str, *, least_s: float, most_s: float) -> Claim | None:

@@ -18,7 +18,9 @@ from refold.model.event.jsonb_limits import MAX_BYTES
 from refold.store import archives
 from refold.store.log.seal import SliceChecksum, sealed
 from tests.engine.archive.conftest import SLICE, Shop, segments_of
+from tests.support.law import worker_connection
 from tests.support.making import events
+from tests.support.waiting import wait_until
 
 
 def test_what_is_sealed_is_archived_and_proved(shop: Shop) -> None:
@@ -99,6 +101,22 @@ def test_one_process_writes_at_a_time(shop: Shop) -> None:
     assert len(shop.run().written) == 3
     with pytest.raises(archives.LeaseLost):
         archives.keep(shop.worker, "another")
+
+
+def test_a_lease_ends_with_the_session_of_its_holder(shop: Shop, database_url: str) -> None:
+    shop.claim()
+    with worker_connection(database_url) as other, worker_connection(database_url) as third:
+        assert archives.take(other, "other") is not None
+        assert archives.take(shop.worker, "mine") is None
+        # A pool gave it another session since.
+        archives.keep(third, "other")
+        other.close()
+        assert archives.take(shop.worker, "mine") is None
+    assert wait_until(lambda: archives.take(shop.worker, "mine")) is not None
+    archives.let_go(shop.worker, "mine")
+    # An older version says nothing of its session.
+    shop.admin.execute("UPDATE refold.archive_store SET holder = 'old', leased_until = now() + interval '1 minute'")
+    assert archives.take(shop.worker, "mine") is None
 
 
 def test_halves_of_a_slice_are_verified_together(shop: Shop) -> None:

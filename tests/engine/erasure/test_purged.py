@@ -17,8 +17,10 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
+from typer.testing import CliRunner
 
 from refold import SourceEvent, append
+from refold.cli.app import app
 from refold.engine.archive import ownership
 from refold.engine.archive.failures import Differs, NotOwner
 from refold.engine.archive.ledger import rebuild
@@ -45,7 +47,7 @@ from refold.store.erasures import Erasure, Mode
 from refold.store.log import cold_ledger
 from refold.store.log.cold_ledger import chill_step
 from tests.conftest import ServerUnderTest
-from tests.engine.erasure.test_crash import erasing
+from tests.engine.erasure.test_crash import erasing, session_ends
 from tests.engine.purge.conftest import ENDS, PROJECT, Connection, Yard, segments_of
 from tests.support.backfilling import command
 from tests.support.clusters import dump, restore
@@ -96,6 +98,16 @@ def test_a_look_counts_them(purged: Yard) -> None:
     assert (found.events, found.mentions, found.rows[PLACE]) == (0, 0, 6)
     assert look(purged.worker, Person(ZOE)).rows[PLACE] == 4
     assert PLACE not in look(purged.worker, Person("zoe")).rows
+
+
+def test_a_dry_run_says_where_they_are(purged: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFOLD_DATABASE_URL", purged.url)
+    arguments = ["erase", ZOE, "--also", f"email={MAIL}", "--dry-run"]
+    told = CliRunner().invoke(app, arguments).output
+    assert told.startswith("purged segments, in the archive alone, have 6 events with this person; the log has none\n")
+    purged.append(of_zoe("hot"))
+    told = CliRunner().invoke(app, arguments).output
+    assert "6 events with this person; the log has 2 events of this person, and 1 event of others\n" in told
 
 
 def erased(yard: Yard, mode: Mode = "anonymise") -> Erasure:
@@ -242,7 +254,7 @@ def test_killed_anywhere_it_is_finished(purged: Yard, point: str) -> None:
     more = ("--also", f"email={MAIL}", "--keep", "n", "--projections", str(PROJECT))
     killed = erasing(purged.url, ZOE, *more, at=point)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    purged.admin.execute("UPDATE refold.archive_store SET holder = NULL, leased_until = NULL")
+    session_ends(purged.admin)
     done = erasing(purged.url, ZOE, *more)
     assert done.returncode == 0, done.stderr.decode()
     assert not raw(purged)
@@ -333,7 +345,7 @@ def test_killed_anywhere_it_is_done_again(purged: Yard, tmp_path: Path, point: s
     environment = {**os.environ, "REFOLD_DATABASE_URL": purged.url}
     killed = subprocess.run(command, env={**environment, "REFOLD_CRASH_AT": point}, capture_output=True, timeout=120)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    purged.admin.execute("UPDATE refold.archive_store SET holder = NULL, leased_until = NULL")
+    session_ends(purged.admin)
     done = subprocess.run(command, env=environment, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
     assert not raw(purged)

@@ -123,7 +123,8 @@ def leased(conn: psycopg.Connection, store: Store, location: str) -> Iterator[Wr
     if claim is None:
         raise BuildError(
             "another process writes the archive",
-            remedy=f"Wait until it ends. If it was killed, its lease ends {archives.LEASE_S} s after its last step.",
+            remedy="Wait until it ends. If it was killed, its lease ends with its database session, or else"
+            f" {archives.LEASE_S} s after its last step.",
         )
     try:
         yield Writer(conn, store, location, claim, holder)

@@ -18,6 +18,7 @@ from refold.engine.purge import fold
 from refold.engine.reconcile.audit import parameters_of
 from refold.engine.reconcile.heal import heal, lock_downwards
 from refold.engine.reconcile.log_proof import LogProof
+from refold.engine.reconcile.purged import agreeing
 from refold.model.erasure import TOKEN
 from refold.model.stream.slices import POSITION_BITS, runs
 from refold.model.upkeep import checksums as checksum_sql
@@ -31,8 +32,9 @@ from refold.store.builds.build import Build, by_id, find
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.first_load import start_over
 from refold.store.erasures import Erasure, Target
-from refold.store.log.integrity import Damage, LogDamaged
-from refold.store.log.seal import SliceChecksum, agree, checksums, sealed, segments
+from refold.store.log.integrity import Damage, LogDamaged, floor
+from refold.store.log.seal import SliceChecksum, agree, sealed, segments
+from refold.store.log.seal import standing as standing_events
 
 WHY = "the event was erased"
 """Reason of dead letters that an erasure drops, and what stands in the place of their errors."""
@@ -87,6 +89,8 @@ def change(
     roots = [build for build in builds if build.upstream_id is None]
     loaded = [build for build in roots if build.loaded]
     touched = {build.build_id: _slices(conn, compiled[build.build_id], build, mine) for build in loaded}
+    # The border of what was purged may lie inside a slice. Of its rows below, the log tells and changes nothing.
+    agreed = {one.build_id: agreeing(conn, compiled[one.build_id], one, touched[one.build_id]) for one in loaded}
     if erasure.mode == "delete":
         gone = Mine([one.position for one in targets if not one.mention])
         for build in loaded:
@@ -106,7 +110,7 @@ def change(
         if not build.loaded:
             start_over(conn, build)
         elif touched[build.build_id]:
-            heal(conn, compiler, build, touched[build.build_id], proof=proof)
+            heal(conn, compiler, build, touched[build.build_id], proof=proof, proved=agreed[build.build_id])
     counting.correct(conn)
     for build in loaded:
         # Nobody heals what does not count yet, and it may hold the person.
@@ -247,6 +251,8 @@ def _reseal(
 ) -> set[int]:
     """Compute sealed checksums by subtraction, and prove them by hashing the slices; return the sealed slices.
 
+    Of a slice that the border of purged segments cuts, the lower part is what the archive was proved to have.
+
     Raises:
         LogDamaged: a slice holds something else than was sealed, besides what was changed.
     """
@@ -254,7 +260,7 @@ def _reseal(
     for low, high in runs(before):
         assert low is not None and high is not None
         kept = sealed(conn, low, high)
-        standing = checksums(conn, low << POSITION_BITS, (high + 1) << POSITION_BITS) if kept else {}
+        standing = standing_events(conn, low << POSITION_BITS, (high + 1) << POSITION_BITS) if kept else {}
         for number, was in kept.items():
             old, new = before[number], after.get(number, SliceChecksum())
             now = standing.get(number, SliceChecksum())
@@ -272,7 +278,7 @@ def _reseal(
 
 
 def _damage(conn: psycopg.Connection, number: int) -> Damage:
-    at = max(number << POSITION_BITS, 1)
+    at = max(number << POSITION_BITS, floor(conn))
     segment = next((one.name for one in segments(conn) if one.lower <= at < one.upper), "refold.events")
     return Damage(segment, "checksums", position=at, detail=f"slice {number} is not what was sealed")
 

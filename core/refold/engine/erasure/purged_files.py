@@ -86,7 +86,7 @@ def rebase(conn: psycopg.Connection, compiler: Compiler, erasure: Erasure) -> li
         (erasure.erasure_id,),
     ).fetchall()
     slices = sorted(int(number) for (number,) in rows)
-    follow_archive(conn, compiler, slices, by=BY)
+    follow_archive(conn, compiler, by=BY)
     reconcile(conn, compiler, depth="deep", by=BY)
     return slices
 

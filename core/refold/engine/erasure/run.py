@@ -66,6 +66,11 @@ class Found:
     waiting: dict[str, int] = field(default_factory=dict)
     retired: list[str] = field(default_factory=list)
 
+    @property
+    def nothing(self) -> bool:
+        """Whether nobody is known who is called so."""
+        return not (self.events or self.mentions or self.rows or self.waiting)
+
 
 def look(conn: psycopg.Connection, person: Person) -> Found:
     """Return where a person is, and change nothing.

@@ -30,12 +30,14 @@ class Obstacle:
         remedy: what to do.
         passes: whether workers remove it by themselves.
         own: whether a purge removes it itself, before anything goes.
+        retired: whether it is a retired build, which `--drop-retired` removes.
     """
 
     reason: str
     remedy: str
     passes: bool = False
     own: bool = False
+    retired: bool = False
 
 
 def obstacles(conn: psycopg.Connection, lower: int, upper: int, name: str) -> list[Obstacle]:
@@ -50,11 +52,14 @@ def obstacles(conn: psycopg.Connection, lower: int, upper: int, name: str) -> li
     found = [*_of_log(conn, lower, upper, name)]
     archive = verified(conn, lower, upper)
     if archive is None:
+        claimed = archives.claim_of(conn) is not None
         found.append(
             Obstacle(
                 "the archive has no verified file of it",
-                "Workers archive it, once an archive is claimed: `refold archive status` tells how far they are.",
-                passes=archives.claim_of(conn) is not None,
+                "Workers archive it: `refold archive status` tells how far they are."
+                if claimed
+                else "Workers archive it, once an archive is claimed: `refold archive claim`.",
+                passes=claimed,
             )
         )
         return found
@@ -158,6 +163,7 @@ def _of_build(
             yield Obstacle(
                 f"the retired build {build.table_name} needs it for a rollback",
                 "`refold archive purge --drop-retired` drops this build. No rollback leads to it then.",
+                retired=True,
             )
             return
     elif build.upkeep in BY_KEY:
@@ -209,6 +215,7 @@ def _of_letters(conn: psycopg.Connection, lower: int, upper: int) -> Iterator[Ob
             f"{counted(waiting, 'dead letter')} of it still needs its event",
             "Workers copy it, or `refold archive purge`.",
             passes=True,
+            own=True,
         )
 
 
@@ -224,7 +231,12 @@ def counts(conn: psycopg.Connection, archive: Archive) -> bool:
 
 def _of_totals(conn: psycopg.Connection, archive: Archive) -> Iterator[Obstacle]:
     if counts(conn, archive):
-        yield Obstacle("not all of its events are counted in the totals", "Workers count them.", passes=True)
+        yield Obstacle(
+            "not all of its events are counted in the totals",
+            "Workers count them, or `refold archive purge`.",
+            passes=True,
+            own=True,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ class Due:
         name: its table.
         lower: its first position.
         upper: the first position behind it.
-        sealed_at: when the last of its slices was sealed; None: not yet.
+        sealed_at: when the last of its slices was sealed.
         events: number of its events; None without a verified file.
         bytes: size of its table and indexes.
     """
@@ -66,7 +66,7 @@ class Due:
     name: str
     lower: int
     upper: int
-    sealed_at: datetime | None
+    sealed_at: datetime
     events: int | None
     bytes: int
 
@@ -104,7 +104,11 @@ _DUE = f"""
     FROM refold.segments AS g
     JOIN pg_class AS c ON c.oid = g.segment
     CROSS JOIN LATERAL (
-        SELECT CASE WHEN bool_and(n.sealed_at IS NOT NULL) THEN max(n.sealed_at) END AS sealed_at, count(*) AS known
+        SELECT CASE WHEN bool_and(n.sealed_at IS NOT NULL)
+                         -- The positions of its last slice may not all be drawn.
+                         AND EXISTS (SELECT FROM refold.sealed_slices AS l WHERE l.sealed_at IS NOT NULL
+                                     AND l.slice >= ((g.upper_position - 1) >> {POSITION_BITS})::integer)
+                    THEN max(n.sealed_at) END AS sealed_at, count(*) AS known
         FROM refold.sealed_slices AS n
         WHERE n.slice >= (g.lower_position >> {POSITION_BITS})::integer
           AND n.slice <= ((g.upper_position - 1) >> {POSITION_BITS})::integer
@@ -159,6 +163,7 @@ def purge(
     limit: datetime | None = None,
     seconds: float | None = None,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+    result: Purged | None = None,
 ) -> Purged:
     """Purge the segments that are due, one after another from the lowest, until something is in the way.
 
@@ -168,6 +173,7 @@ def purge(
         limit: only segments that were sealed before; None: as `refold.settings.keep_log` says.
         seconds: after which nothing else is begun; None: all that is due.
         progress: called with the segment, the positions that are folded of all bases, and all of them.
+        result: what the run adds to, and returns; it tells what was done before an error, too.
 
     Raises:
         InputError: no archive is set.
@@ -177,7 +183,8 @@ def purge(
     if settings.archive is None:
         raise InputError(f"{NOT_SET}, and nothing leaves the log without one", remedy=SET_IT)
     until = None if seconds is None else time.monotonic() + seconds
-    result = Purged(dropped=drop(conn))
+    result = result or Purged()
+    result.dropped += drop(conn)
     for one in due(conn, limit):
         if until is not None and time.monotonic() >= until:
             break

@@ -8,7 +8,7 @@ healed, the audit of the build heals, which comes after this one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ import psycopg
 from psycopg import sql
 
 from refold.engine.archive.sources import PORTION, Source, Sources, purged
-from refold.engine.reconcile.audit import parameters_of
+from refold.engine.reconcile.audit import audit, parameters_of
 from refold.engine.reconcile.compare import compare, differences, record
 from refold.engine.reconcile.heal import HealingFromArchive, expected_in, lock_downwards
 from refold.engine.reconcile.log_proof import LogProof
@@ -27,7 +27,7 @@ from refold.errors import BuildError
 from refold.model.sql_text import ident
 from refold.model.stream.cursor import EMPTY, Read
 from refold.model.stream.parameters import read_parameters
-from refold.model.stream.slices import POSITION_BITS, Range, runs, whole
+from refold.model.stream.slices import POSITION_BITS, Range, whole
 from refold.model.upkeep.checksums import actual
 from refold.model.upkeep.statements import Base, Relation
 from refold.postgres.failpoints import failpoint
@@ -81,7 +81,7 @@ def reconcile_archived(
     return report
 
 
-def follow_archive(conn: psycopg.Connection, compiler: Compiler, slices: Iterable[int], *, by: str) -> None:
+def follow_archive(conn: psycopg.Connection, compiler: Compiler, *, by: str) -> None:
     """Heal what stands for purged events of which the archive has other files now.
 
     What depends on that in live builds, an audit heals, which must come after this.
@@ -89,7 +89,6 @@ def follow_archive(conn: psycopg.Connection, compiler: Compiler, slices: Iterabl
     Args:
         conn: acts as refold_worker, in autocommit mode.
         compiler: makes the SQL of builds, with the code of transforms.
-        slices: slices of the log whose purged events have changed.
         by: name of the program, for incidents.
 
     Raises:
@@ -98,16 +97,6 @@ def follow_archive(conn: psycopg.Connection, compiler: Compiler, slices: Iterabl
     """
     reconcile_archived(conn, compiler, by=by)
     _follow_waiting(conn, compiler, by)
-    part = runs(slices)
-    for build in [*based(conn), *based(conn, "building")]:
-        if build.upkeep in EVENT_GRAIN:
-            with conn.transaction():
-                # All rows agree with the archive. Checksums of a slice that a border of segments cuts, nobody else
-                # corrects: a part of it alone does not tell them.
-                locked = lock(conn, build.build_id, wait=True)
-                if locked is not None and locked.loaded:
-                    relations = compiler.of(conn, locked).statements.relations
-                    correct(conn, build.build_id, disagreements(conn, build.build_id, relations, part))
     # No audit of live builds reaches those that wait.
     for build in by_depth(conn, unfinished(conn)):
         if build.loaded:
@@ -150,6 +139,7 @@ class _Audit:
     def stream(self) -> ReconcileReport:
         """Compare the rows of a stream, a range of positions in each transaction."""
         at, floor = 1, self.build.floor
+        cut: set[int] = set()
         while at < floor:
             with self.conn.transaction():
                 plan_freely(self.conn)
@@ -160,9 +150,47 @@ class _Audit:
                 found = self._healed(at) if self.heals else found
             self.report.add(found)
             at = upper
+            cut |= {at >> POSITION_BITS} if at % (1 << POSITION_BITS) else set()
             self.progress(self.build.projection, at, floor)
+        for number in sorted(cut):
+            self._cut(number)
         self._resolve()
         return self.report
+
+    def _cut(self, number: int) -> None:
+        """Compare the checksum of a slice that a border of segments cuts, and whose purged rows were compared."""
+        part = [(number, number)]
+        compiled = self.compiler.of(self.conn, self.build)
+        wrong = disagreements(self.conn, self.build.build_id, compiled.statements.relations, part)
+        if wrong and self.heals:
+            self.report.add(self._healed_whole(number))
+        elif wrong and not self.report.drift and not audit(self.conn, compiled, keep=True, ranges=part).report.drift:
+            # If rows differ, these are what is wrong.
+            self.report.add_checksums(compiled, self.build.projection, wrong)
+
+    def _healed_whole(self, number: int) -> ReconcileReport:
+        """Compare and heal all rows of a slice under the lock of the build and its readers, then its checksum."""
+        with self.conn.transaction():
+            plan_freely(self.conn)
+            locked = self._locked()
+            healing = HealingFromArchive(self.conn, self.compiler, locked, LogProof(), {number})
+            parameters = parameters_of(self.conn, locked[0])
+            at, behind = max(number << POSITION_BITS, 1), min((number + 1) << POSITION_BITS, locked[0].floor)
+            while at < behind:
+                with self.sources.thawing(self.conn, at, behind, most=PORTION) as source:
+                    healing.purged(*self._over(source), lambda number: False, parameters)
+                    at = source.upper
+            # What the log tells of it, and the checksum.
+            found = healing.run({number}, frozenset())
+            self._detect(found)
+        return found
+
+    def _locked(self) -> list[Build]:
+        """Lock the build and its readers, and return them."""
+        locked = lock_downwards(self.conn, self.build)
+        if locked is None or not locked[0].loaded:
+            raise BuildError(f"{self.build.table_name} was replaced during the audit")
+        return locked
 
     def _compared(self, source: Source) -> ReconcileReport:
         """Compare without the build's lock: nothing but a repair changes these rows."""
@@ -183,9 +211,7 @@ class _Audit:
         """Compare and heal a range under the lock of the build and its readers."""
         with self.conn.transaction():
             plan_freely(self.conn)
-            locked = lock_downwards(self.conn, self.build)
-            if locked is None or not locked[0].loaded:
-                raise BuildError(f"{self.build.table_name} was replaced during the audit")
+            locked = self._locked()
             with self.sources.thawing(self.conn, at, self.build.floor, most=PORTION) as source:
                 over, part = self._over(source)
                 healing = HealingFromArchive(self.conn, self.compiler, locked, LogProof())

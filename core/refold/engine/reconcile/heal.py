@@ -50,6 +50,7 @@ def heal(
     readers: bool = True,
     unread: Set[int] = frozenset(),
     proof: LogProof | None = None,
+    proved: Set[int] = frozenset(),
 ) -> ReconcileReport:
     """Heal what an audit found, record the repairs, and return them.
 
@@ -61,6 +62,7 @@ def heal(
         readers: whether to heal its readers too; False if the caller audits each of them afterwards.
         unread: slices of its stream from which it has read other rows than its cursor says.
         proof: the parts of the log that were verified in this run.
+        proved: slices of the build whose rows of purged events are known to be right.
 
     Raises:
         BuildError: the build was replaced, or its first load has started again since the audit.
@@ -73,7 +75,7 @@ def heal(
             raise BuildError(f"{build.table_name} was replaced during the audit")
         if not locked[0].loaded:
             raise BuildError(f"{build.table_name} is being loaded again since the audit")
-        return Healing(conn, compiler, locked, proof or LogProof()).run(suspects, unread)
+        return Healing(conn, compiler, locked, proof or LogProof(), proved).run(suspects, unread)
 
 
 class Healing:
@@ -84,13 +86,23 @@ class Healing:
         compiler: makes the SQL of the builds.
         locked: the build, then all readers that may have to be healed with it; the transaction holds their locks.
         proof: the parts of the log that were verified in this run.
+        proved: slices of the build whose rows of purged events are known to be right. Of others that reach below its
+            floor, no checksum is corrected: the log cannot tell these rows.
     """
 
-    def __init__(self, conn: psycopg.Connection, compiler: Compiler, locked: Sequence[Build], proof: LogProof) -> None:
+    def __init__(
+        self,
+        conn: psycopg.Connection,
+        compiler: Compiler,
+        locked: Sequence[Build],
+        proof: LogProof,
+        proved: Set[int] = frozenset(),
+    ) -> None:
         self._conn = conn
         self._compiler = compiler
         self._locked = locked
         self._proof = proof
+        self._proved = proved
         self._result = ReconcileReport()
 
     def run(self, suspects: Set[int], unread: Set[int]) -> ReconcileReport:
@@ -120,7 +132,7 @@ class Healing:
                 then the build and its checksums must change.
         """
         compiled = self._compiler.of(self._conn, build)
-        lost = damaged(self._conn, compiled, build, numbers)
+        lost = self._beyond(damaged(self._conn, compiled, build, numbers))
         self._result.add_beyond(compiled, build.projection, lost)
         for part in parts(compiled, set(numbers) - {one.slice for one in lost}):
 
@@ -132,7 +144,7 @@ class Healing:
             # Under the lock the rows are correct now. A checksum that still differs is out of date, or was wrong if the
             # rows did not change.
             wrong = disagreements(self._conn, build.build_id, compiled.statements.relations, part)
-            if compiled.plan.event_grain and (lost := cut(compiled, build, wrong)):
+            if compiled.plan.event_grain and (lost := self._beyond(cut(compiled, build, wrong))):
                 self._result.add_beyond(compiled, build.projection, lost)
                 wrong = [one for one in wrong if one not in lost]
             if wrong and proves:
@@ -142,6 +154,10 @@ class Healing:
             correct(self._conn, build.build_id, wrong)
             if healed.report.drift:
                 self._readers(build, healed)
+
+    def _beyond(self, found: Sequence[Disagreement]) -> list[Disagreement]:
+        """Return those of some slices with rows of purged events of which nobody knows whether these are right."""
+        return [one for one in found if one.slice not in self._proved]
 
     def _part(
         self, compiled: CompiledBuild, build: Build, part: Sequence[Range], parameters: Mapping[str, str]

@@ -52,6 +52,22 @@ def damaged(
     return disagreements(conn, build.build_id, statements.relations, runs(whole)) if whole else []
 
 
+def agreeing(conn: psycopg.Connection, compiled: CompiledBuild, build: Build, numbers: Collection[int]) -> set[int]:
+    """Return those slices of an event-grain build of which a part was purged, if their rows agree with the checksums.
+
+    Args:
+        conn: one snapshot of checksums and rows: under the build's lock, or REPEATABLE READ.
+        compiled: the build's SQL.
+        build: the build.
+        numbers: its slices.
+    """
+    if not (build.based and compiled.plan.event_grain):
+        return set()
+    mine = {number for number in numbers if number << POSITION_BITS < build.floor}
+    wrong = disagreements(conn, build.build_id, compiled.statements.relations, runs(mine)) if mine else []
+    return mine - {one.slice for one in wrong}
+
+
 def cut(compiled: CompiledBuild, build: Build, wrong: Iterable[Disagreement]) -> list[Disagreement]:
     """Return those slices of positions of which a part was purged.
 

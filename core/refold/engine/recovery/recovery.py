@@ -36,9 +36,7 @@ from refold.engine.recovery.coordinates import (
 )
 from refold.engine.recovery.survey import Survey, insist_on_schema, survey
 from refold.errors import BuildError, RefoldError
-from refold.model.stream.slices import POSITION_BITS
 from refold.postgres.failpoints import failpoint
-from refold.postgres.rows import one_row
 from refold.postgres.session import plan_freely
 from refold.postgres.sqlstate import caused_by_event
 from refold.store import archives, sinks, totals
@@ -209,9 +207,8 @@ def _follow(conn: psycopg.Connection, compiler: Compiler, result: RecoveryReport
     """Heal what stands for purged events if other files have them now, as this or a killed recovery found."""
     if not any(one.evidence.get("file") for one in open_incidents(conn, "drift")):
         return
-    (floor,) = one_row(conn, "SELECT refold.log_floor()")
     try:
-        follow_archive(conn, compiler, range((floor - 1 >> POSITION_BITS) + 1), by=BY)
+        follow_archive(conn, compiler, by=BY)
     except (StoreFailed, BuildError) as error:
         result.manifest.failed = str(error)
 

@@ -15,7 +15,7 @@ from refold import tracing
 from refold.model.stream.slices import POSITION_BITS
 from refold.store.log import cold_ledger
 from refold.store.log.damage import leave, leave_cold, resolve_others
-from refold.store.log.integrity import Damage, edge, look, missing, whole
+from refold.store.log.integrity import Damage, edge, floor, look, missing, whole
 from refold.store.log.seal import Segment, segments
 
 
@@ -90,7 +90,7 @@ def _gone(conn: psycopg.Connection, known: Sequence[Segment], damage: Sequence[D
         return []
     _, last = edge(conn)
     found = []
-    for hole in _holes(known, (last + 1) << POSITION_BITS):
+    for hole in _holes(known, floor(conn), (last + 1) << POSITION_BITS):
         lost = sum(one.fault == "missing" for one in damage if hole.lower <= (one.position or 0) < hole.upper)
         if lost:
             found.append(Damage(hole.name, "gone", position=hole.lower, detail=f"{lost:,} events or more stood there"))
@@ -102,9 +102,8 @@ def _among(checksum: Damage, gone: Sequence[Damage]) -> bool:
     return any(checksum.segment == one.segment for one in gone)
 
 
-def _holes(known: Sequence[Segment], end: int) -> Iterator[Segment]:
-    """Yield the ranges of positions before an end that no segment covers, each as a segment."""
-    lower = 1
+def _holes(known: Sequence[Segment], lower: int, end: int) -> Iterator[Segment]:
+    """Yield the ranges of positions from one to an end that no segment covers, each as a segment."""
     for segment in known:
         if segment.lower > lower:
             yield Segment(missing(lower), lower, segment.lower)

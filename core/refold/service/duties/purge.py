@@ -7,7 +7,7 @@ from its work.
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import psycopg
 
@@ -56,7 +56,7 @@ def run(conn: psycopg.Connection, compiler: Compiler) -> None:
 def _late(conn: psycopg.Connection, one: Due, keep: timedelta, evidence: dict[str, object]) -> list[DutyFinding]:
     """Return the finding that a segment has been due for too long; none if it has not."""
     (now,) = one_row(conn, "SELECT clock_timestamp()")
-    since: datetime | None = None if one.sealed_at is None else one.sealed_at + keep
-    if since is None or now - since < LATE:
+    since = one.sealed_at + keep
+    if now - since < LATE:
         return []
     return [DutyFinding(one.name, since, evidence)]

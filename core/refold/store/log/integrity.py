@@ -99,6 +99,11 @@ def edge(conn: psycopg.Connection) -> tuple[int, int]:
     return int(row[0]), int(row[1]) >> POSITION_BITS
 
 
+def floor(conn: psycopg.Connection) -> int:
+    """Return the first position that was not purged."""
+    return int(one_row(conn, "SELECT refold.log_floor()")[0])
+
+
 def whole(conn: psycopg.Connection) -> list[Range]:
     """Return all slices in portions of bounded work, including positions outside of the drawn ones."""
     _, last = edge(conn)
@@ -148,9 +153,9 @@ def look(conn: psycopg.Connection, part: Range, *, ledger: bool = False) -> Look
     ]
     if not rows and not differ:
         return found
-    known = segments(conn)
+    known, lowest = segments(conn), floor(conn)
     named = [
-        Damage(_segment(known, int(position)), fault, str(event_id), int(position), detail)
+        Damage(_segment(known, lowest, int(position)), fault, str(event_id), int(position), detail)
         for fault, event_id, position, detail in rows
     ]
     found.damage += named
@@ -163,8 +168,8 @@ def look(conn: psycopg.Connection, part: Range, *, ledger: bool = False) -> Look
         others = "" if there != was else ", and not the same"
         found.damage.append(
             Damage(
-                # A slice may end in the next segment.
-                by_slice.get(number) or _segment(known, max(first, 1)),
+                # A slice may end in the next segment, and begin in a purged one.
+                by_slice.get(number) or _segment(known, lowest, max(first, lowest)),
                 "checksums",
                 position=first,
                 detail=f"{by_position().name(number)}: {what} were sealed{others}",
@@ -209,14 +214,14 @@ def _by_ledger(conn: psycopg.Connection, part: Range) -> list[tuple[Fault, str, 
     ).fetchall()
 
 
-def _segment(known: Sequence[Segment], position: int) -> str:
+def _segment(known: Sequence[Segment], lowest: int, position: int) -> str:
     """Return the segment that has a position, or must have had it."""
     if position == 0:
         return WHOLE_LOG
     for segment in known:
         if segment.lower <= position < segment.upper:
             return segment.name
-    return missing(max((one.upper for one in known if one.upper <= position), default=1))
+    return missing(max((one.upper for one in known if one.upper <= position), default=lowest))
 
 
 def missing(lower: int) -> str:

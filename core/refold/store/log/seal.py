@@ -123,16 +123,20 @@ def move(conn: psycopg.Connection, before: Mapping[int, SliceChecksum], after: M
     """Change sealed checksums by the difference of what some events were and are, as they are changed.
 
     Args:
-        conn: acts as refold_owner; the caller's transaction.
+        conn: acts as refold_owner; the caller's transaction, which has changed the events or recorded their new file.
         before: what the events were, by slice.
         after: what they are.
     """
     none = SliceChecksum()
-    for number in before.keys() | after.keys():
+    changed = before.keys() | after.keys()
+    # A difference does not tell the greatest txid of what is left.
+    now = standing(conn, min(changed) << POSITION_BITS, (max(changed) + 1) << POSITION_BITS) if changed else {}
+    for number in changed:
         change = after.get(number, none) - before.get(number, none)
         conn.execute(
-            "UPDATE refold.sealed_slices SET events = events + %s, ids = ids + %s, hash = hash + %s WHERE slice = %s",
-            (change.events, change.ids, change.hash, number),
+            "UPDATE refold.sealed_slices SET events = events + %s, ids = ids + %s, hash = hash + %s,"
+            " upto = %s::text::xid8 WHERE slice = %s AND sealed_at IS NOT NULL",
+            (change.events, change.ids, change.hash, str(now.get(number, none).upto), number),
         )
 
 
