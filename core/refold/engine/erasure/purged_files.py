@@ -13,6 +13,7 @@ import secrets
 import tempfile
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import BinaryIO
 
 import psycopg
@@ -21,13 +22,14 @@ from refold.engine.archive import parquet
 from refold.engine.archive.failures import Differs
 from refold.engine.archive.object_store import Store
 from refold.engine.archive.sources import Sources, purged
-from refold.engine.archive.thaw import TABLE, Thawed, make_table, present, refused
+from refold.engine.archive.thaw import TABLE, Thawed, make_table, proved, refused
 from refold.engine.archive.write import Writer, read_back
 from refold.engine.erasure.archive import BY
 from refold.engine.erasure.log import drop_letters, locked
 from refold.engine.erasure.rows import change_rows, parameters_of_change, rename, silence
 from refold.engine.reconcile.archived import follow_archive
 from refold.engine.reconcile.reconcile import reconcile
+from refold.errors import BuildError
 from refold.model.erasure import TOKEN
 from refold.model.stream.slices import POSITION_BITS
 from refold.postgres.failpoints import failpoint
@@ -87,7 +89,14 @@ def rebase(conn: psycopg.Connection, compiler: Compiler, erasure: Erasure) -> li
     ).fetchall()
     slices = sorted(int(number) for (number,) in rows)
     follow_archive(conn, compiler, slices, by=BY)
-    reconcile(conn, compiler, depth="deep", by=BY)
+    audited = reconcile(conn, compiler, depth="deep", by=BY)
+    if audited.unhealed or audited.failed:
+        reasons = dict(audited.skipped)
+        name = [*audited.unhealed, *audited.failed][0]
+        raise BuildError(
+            f"{name} may hold the person, and cannot be healed: {reasons.get(name, 'see its incident')}",
+            remedy="Mend that, and run it again: it goes on where it was.",
+        )
     return slices
 
 
@@ -112,7 +121,9 @@ class _File:
     def rewrite(self, sources: Sources) -> int:
         conn, archive = self._conn, self._archive
         self._writer.abandon(archive)
-        successor = self._writer.begin(archive.partition)
+        # Its rows have the ids of the former file.
+        begun = self._writer.begin(archive.partition)
+        successor = replace(begun, rewritten=archive.rewritten, upto=archive.upto)
         with tempfile.TemporaryFile() as spool:
             with sources.file(conn, archive) as former:
                 self._write(former, spool, successor)
@@ -161,7 +172,7 @@ class _File:
         conn = self._conn
         targets = [one for one in self._targets if lowest <= one.position <= highest]
         listed = ",".join(str(one.position) for one in targets)
-        mine = f"(SELECT * FROM {present(self._archive)} WHERE position = ANY ('{{{listed}}}'::bigint[])) AS mine"
+        mine = f"(SELECT * FROM {proved(self._archive)} WHERE position = ANY ('{{{listed}}}'::bigint[])) AS mine"
         _add(self._before, checksums(conn, rows_of=mine))
         renamed = [one.position for one in targets if one.renamed]
         ids = conn.execute(
