@@ -123,7 +123,8 @@ class Claim:
 
 _ARCHIVE = (
     "a.lower_position, a.upper_position, a.generation, a.state, a.location, a.rewritten, a.bytes AS size, a.sha256,"
-    " a.events, a.upto::text::bigint AS upto, a.first_ts, a.last_ts, a.proved_at, a.verified_at, a.checked_at, a.purged_at"
+    " a.events, a.upto::text::bigint AS upto, a.first_ts, a.last_ts, a.proved_at, a.verified_at, a.checked_at,"
+    " a.purged_at"
 )
 _CLAIM = (
     "location, owner, turns, claimed_at, claimed_by, holder, leased_until, failures, failing_since, retry_at, error"

@@ -11,17 +11,20 @@ from typing import Any
 import psycopg
 import pytest
 
-from refold import SourceEvent
+from refold import SourceEvent, append
 from refold.embedded import EmbeddedServer
 from refold.engine.archive import ownership
 from refold.engine.archive.object_store import open_store
+from refold.engine.archive.sources import Unreadable
 from refold.engine.archive.verify import verify
+from refold.engine.erasure import again
+from refold.engine.erasure.restored import apply
 from refold.engine.erasure.run import erase
 from refold.engine.reconcile.archived import reconcile_archived
 from refold.engine.recovery import RecoveryReport, recover
 from refold.engine.scrub.scrub import scrub
 from refold.model.erasure import Person
-from refold.store import archives
+from refold.store import archives, incidents
 from refold.store.erasures import Erasure, Mode
 from refold.store.schema.migrate import migrate
 from tests.engine.erasure.conftest import Shop
@@ -93,6 +96,11 @@ def yards(old: EmbeddedServer, tmp_path: Path, request: pytest.FixtureRequest) -
         yard.append([*yard.made(20), *of(HOT, "hot")])
         yard.drain()
         yard.seal()
+        for person in (COLD, HOT):
+            # Samples of damage, and keys that were healed.
+            found = {"damage": [{"event_id": f"e-{person.user_id}-s02"}], "keys": [{"user_id": person.user_id}]}
+            incidents.detect(yard.worker, "log_damage", person.user_id, by="a test", evidence=found)
+            incidents.resolve(yard.worker, "log_damage", person.user_id, by="a test", outcome=found)
         first, second, third = yard.archive()
         for archive in (first, second):
             yard.fold(archive)
@@ -152,3 +160,53 @@ def test_new_transaction_ids(yards: Yards, fresh: Callable[[], str], mode: Mode)
         erased(again, person, mode)
         again.forget(person, mode, ["n"])
         whole(again)
+
+
+def holding(yard: Yard, *people: Person) -> list[str]:
+    """The columns of the database that hold one of these, alone or within an id."""
+    signs = [value for one in people for value in one.values]
+    return Shop(yard.url, yard.admin, yard.worker).holding(*signs)
+
+
+def ids_of(yard: Yard) -> set[str]:
+    return {event_id for event_id, _ in yard.standing().values()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["anonymise", "delete"])
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_erased_since_the_backup(
+    yards: Yards, old: EmbeddedServer, fresh: Callable[[], str], mode: Mode, where: str
+) -> None:
+    """Nothing of the people is left, also not in what the recovery itself has recorded."""
+    original = yards.original
+    copied = dump(original.url)
+    assert holding(original, COLD) and holding(original, HOT)
+    for person in (COLD, HOT):
+        erased(original, person, mode)
+        original.forget(person, mode, ["n"])
+        assert holding(original, person) == []
+    whole(original)
+    url = make_database(old, f"{original.admin.info.dbname}_copy") if where == "here" else fresh()
+    yard = yards.restored(copied, url)
+    with pytest.raises(Unreadable) as refused:
+        apply(yard.worker, yard.compiler, again.export(original.worker))
+    assert "refold recover" in str(refused.value.remedy)
+    report = recovered(yard)
+    assert report.survey.decision.strategy == ("prove" if where == "here" else "rewrite")
+    assert report.erased == 2
+    assert holding(yard, COLD, HOT) == []
+    assert ids_of(yard) == ids_of(original)
+    # Also what stands in the place of the people is the same.
+    yard.admin.execute("TRUNCATE everything")
+    with (
+        original.admin.cursor().copy("COPY everything TO STDOUT") as given,
+        yard.admin.cursor().copy("COPY everything FROM STDIN") as taken,
+    ):
+        for part in given:
+            taken.write(part)
+    yard.drain()
+    whole(yard)
+    retried = [one for person in (COLD, HOT) for prefix in ("s0", "s1") for one in of(person, prefix)]
+    assert {one.answer for one in append(yard.admin, retried)} == {"duplicate"}
+    assert holding(yard, COLD, HOT) == []
