@@ -399,6 +399,29 @@ def slices_of(conn: psycopg.Connection, archive: Archive) -> dict[int, SliceChec
     }
 
 
+def restate(conn: psycopg.Connection, archive: Archive, slices: Mapping[int, SliceChecksum]) -> None:
+    """Replace the checksums of a file, whose bytes are those that were proved, by those of other hash functions.
+
+    Args:
+        conn: acts as refold_worker; the caller's transaction.
+        archive: the file of a purged segment.
+        slices: its checksums by slice.
+    """
+    total = sum(slices.values(), SliceChecksum())
+    of = {"lower": archive.lower_position, "generation": archive.generation}
+    conn.execute(
+        "UPDATE refold.archives SET ids = %(ids)s, hash = %(hash)s"
+        " WHERE lower_position = %(lower)s AND generation = %(generation)s",
+        of | {"ids": total.ids, "hash": total.hash},
+    )
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "UPDATE refold.archive_slices SET ids = %(ids)s, hash = %(hash)s"
+            " WHERE lower_position = %(lower)s AND generation = %(generation)s AND slice = %(slice)s",
+            [of | {"ids": one.ids, "hash": one.hash, "slice": number} for number, one in slices.items()],
+        )
+
+
 def checked(conn: psycopg.Connection, archive: Archive) -> None:
     """Record that a file is as it was written."""
     conn.execute(

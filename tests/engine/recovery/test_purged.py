@@ -29,10 +29,12 @@ from refold.store.erasures import Erasure, Mode
 from refold.store.schema.migrate import migrate
 from tests.engine.erasure.conftest import Shop
 from tests.engine.purge.conftest import ENDS, PROJECT, Yard, segments_of
+from tests.support.backfilling import command
 from tests.support.clusters import dump, make_database, restore
 from tests.support.law import MONDAY, worker_connection
 from tests.support.live import make_live
 from tests.support.purging import let_go
+from tests.support.tampering import tamper
 
 COLD = Person("user-185", (("email", "cold@example.com"),))
 """A person of whom only purged segments have events."""
@@ -210,3 +212,52 @@ def test_erased_since_the_backup(
     retried = [one for person in (COLD, HOT) for prefix in ("s0", "s1") for one in of(person, prefix)]
     assert {one.answer for one in append(yard.admin, retried)} == {"duplicate"}
     assert holding(yard, COLD, HOT) == []
+
+
+@pytest.mark.slow
+def test_the_same_transaction_ids(yards: Yards) -> None:
+    """As after pg_upgrade: nothing about the files changes."""
+    yard = yards.original
+    yard.admin.execute("UPDATE refold.settings SET system_identifier = 1")
+    assert recovered(yard).survey.decision.strategy == "adopt"
+    claim(yard)
+    erased(yard, COLD)
+    yard.forget(COLD, "anonymise", ["n"])
+    whole(yard)
+
+
+@pytest.mark.slow
+def test_other_hash_functions(yards: Yards) -> None:
+    """The checksums of purged events are computed again, from files that have the SHA-256 of those that were proved."""
+    yard = yards.original
+    yard.admin.execute("UPDATE refold.settings SET hash_probe[1] = hash_probe[1] + 1")
+    tamper(yard.admin, "UPDATE refold.event_ids SET digest = digest # 4711")
+    yard.admin.execute("UPDATE refold.archive_slices SET hash = hash + 4711, ids = ids + 4711")
+    # A border cuts the slice of all purged events: two files have a part of it.
+    yard.admin.execute("UPDATE refold.sealed_slices SET hash = hash + 2 * 4711, ids = ids + 2 * 4711 WHERE slice = 0")
+    yard.admin.execute("UPDATE refold.checksums SET hash = hash + 4711")
+    assert recovered(yard).survey.decision.strategy == "prove"
+    yard.drain()
+    yard.seal()
+    yard.archive()
+    assert verify(yard.worker, by="the test", deep=True).wrong == []
+    erased(yard, COLD)
+    yard.forget(COLD, "anonymise", ["n"])
+    whole(yard)
+
+
+@pytest.mark.slow
+def test_the_plan_tells_of_the_archive(yards: Yards, old: EmbeddedServer) -> None:
+    """Of what took the place of its files, of erasures, and of the claim that another database has."""
+    original = yards.original
+    copied = dump(original.url)
+    erased(original, COLD)
+    url = make_database(old, f"{original.admin.info.dbname}_plan")
+    yard = yards.restored(copied, url)
+    planned = command(url, "recover", "--dry-run", "--projections", str(PROJECT))
+    assert "it lacks 2 files of the manifest" in planned.stdout
+    assert "erasures of people: 1 are not in the backup, and would be done again" in planned.stdout
+    assert "nothing would be archived until you claim the store" in planned.stderr
+    done = command(url, "recover", "--yes", "--projections", str(PROJECT))
+    assert "nothing is archived until you claim the store" in done.stderr
+    assert holding(yard, COLD) == []

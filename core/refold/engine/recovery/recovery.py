@@ -18,7 +18,7 @@ from psycopg import sql
 
 from refold.engine.archive.advance import Advanced, advance
 from refold.engine.archive.failures import StoreFailed
-from refold.engine.archive.ledger import rebuild
+from refold.engine.archive.ledger import rebuild, rehash
 from refold.engine.deployment.deploy import one_at_a_time
 from refold.engine.erasure import restored as erasure
 from refold.engine.publish.switch import drop_superseded
@@ -36,7 +36,7 @@ from refold.engine.recovery.coordinates import (
     settle_dead_letters,
     unload,
 )
-from refold.engine.recovery.survey import Survey, insist_on_schema, survey
+from refold.engine.recovery.survey import Survey, foreign_store, insist_on_schema, survey
 from refold.errors import BuildError, RefoldError
 from refold.model.stream.slices import POSITION_BITS
 from refold.postgres.failpoints import failpoint
@@ -181,6 +181,7 @@ def _recover(
     if plan.cluster.rehashed:
         progress("computing digests")
         ledger.rehash(conn)
+        rehash(conn)
         result.cold = _rehash_cold(conn)
     if strategy == "rewrite":
         progress("rewriting the log's coordinates")
@@ -207,6 +208,8 @@ def _recover(
         if strategy != "prove":
             result.paused = sinks.restored(conn)
             result.archive = archives.disown(conn)
+        else:
+            result.archive = _foreign_store(conn)
         _identify(conn, plan.cluster.actual)
         resolve(conn, "foreign_cluster", subject, by=BY, outcome=result.as_dict())
     return result
@@ -229,6 +232,13 @@ def _gone(conn: psycopg.Connection, said: dict[bytes, str]) -> bool:
         return True
     said.update(erasure.said(conn, records))
     return bool(records) or _followed(conn)
+
+
+def _foreign_store(conn: psycopg.Connection) -> bool:
+    try:
+        return foreign_store(conn)
+    except StoreFailed:
+        return False  # `refold archive status` tells when the store answers.
 
 
 def _followed(conn: psycopg.Connection) -> bool:
