@@ -197,6 +197,8 @@ def test_erased_since_the_backup(
     report = recovered(yard)
     assert report.survey.decision.strategy == ("prove" if where == "here" else "rewrite")
     assert report.erased == 2
+    # Also before the people are cleaned from all places: what was healed is recorded as counts.
+    assert yard.admin.execute("SELECT DISTINCT key, before, after FROM refold.repairs").fetchall() == [({}, None, None)]
     assert holding(yard, COLD, HOT) == []
     assert ids_of(yard) == ids_of(original)
     # Also what stands in the place of the people is the same.
