@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +15,7 @@ from refold.cli.session import AsJson, DatabaseUrl, Projections, folder, session
 from refold.prose import counted
 
 if TYPE_CHECKING:
-    from refold.engine.recovery import RecoveryReport, Survey
+    from refold.engine.recovery import RecoveryReport, StoreLook, Survey
     from refold.engine.recovery.strategy import BuildOutcome, Strategy
 
 SHOWN = 10
@@ -59,6 +60,7 @@ def recover(
       refold recover
       refold recover --yes --json
     """
+    from refold.engine.recovery import look_at_store
     from refold.engine.recovery import recover as bring_back
     from refold.engine.recovery import survey as look
 
@@ -66,15 +68,17 @@ def recover(
         where = folder(projections, quiet=True)
         if dry_run:
             found = look(conn, where)
-            as_json(found.as_dict()) if json else _show_plan(found)
+            store = look_at_store(conn, found.decision.strategy)
+            as_json({**found.as_dict(), "archive": asdict(store)}) if json else _show_plan(found, store)
             return
         if not yes:
             found = look(conn, where)
+            store = look_at_store(conn, found.decision.strategy)
             confirm(
                 "Continue?",
                 piped="stdin is not a terminal, and recovery needs confirmation",
                 remedy="`refold recover --dry-run` prints the plan; `refold recover --yes` runs it.",
-                show=lambda: _show_plan(found),
+                show=lambda: _show_plan(found, store),
             )
         with progress() as bars:
             task = bars.add_task("recovering", total=None, note="")
@@ -85,7 +89,7 @@ def recover(
 BY = "refold recover"
 
 
-def _show_plan(found: Survey) -> None:
+def _show_plan(found: Survey, store: StoreLook) -> None:
     line(f"{found.decision.strategy}: {found.decision.because}")
     line(f"  {_STRATEGIES[found.decision.strategy]}")
     line(f"log: {found.ledger.events:,} events")
@@ -97,6 +101,21 @@ def _show_plan(found: Survey) -> None:
             ("PROJECTION", "TABLE", "STATE", "OUTCOME"),
             [(b.projection, b.table_name, b.state, _OUTCOMES[found.outcomes[b.build_id]]) for b in builds],
         )
+    _show_store(store)
+
+
+def _show_store(store: StoreLook) -> None:
+    if store.failed is not None:
+        note(f"archive: the store could not be asked: {store.failed}")
+    elif store.location is not None:
+        line(f"archive: {store.location}")
+        if store.missing:
+            missing = counted(len(store.missing), "file")
+            line(f"  it lacks {missing} of the manifest; files that took their place would count")
+    if store.erasures:
+        line(f"erasures of people: {store.erasures:,} are not in the backup, and would be done again")
+    if store.to_claim:
+        note("nothing would be archived until you claim the store: `refold archive claim`")
 
 
 def _show_ledger(found: Survey, done: str) -> None:

@@ -14,6 +14,7 @@ from typing import Literal
 import psycopg
 from psycopg.rows import class_row
 
+from refold.model.stream.cursor import RESTORED
 from refold.model.stream.slices import POSITION_BITS, multirange, runs, whole
 from refold.postgres.rows import one_row
 from refold.store.log.seal import Segment, SliceChecksum
@@ -51,6 +52,7 @@ class Archive:
         size: bytes of the file.
         sha256: of the file.
         events: number of its events.
+        upto: the greatest transaction id under which its checksums were proved.
         proved_at: when its rows were read back and agreed.
         verified_at: when the checksums of slices that a border cuts agreed too, last.
         checked_at: when the file was last compared with its size and SHA-256.
@@ -66,6 +68,7 @@ class Archive:
     size: int | None
     sha256: bytes | None
     events: int | None
+    upto: int | None
     first_ts: datetime | None
     last_ts: datetime | None
     proved_at: datetime | None
@@ -126,7 +129,8 @@ class Claim:
 
 _ARCHIVE = (
     "a.lower_position, a.upper_position, a.generation, a.state, a.location, a.rewritten, a.bytes AS size, a.sha256,"
-    " a.events, a.first_ts, a.last_ts, a.proved_at, a.verified_at, a.checked_at, a.purged_at"
+    " a.events, a.upto::text::bigint AS upto, a.first_ts, a.last_ts, a.proved_at, a.verified_at, a.checked_at,"
+    " a.purged_at"
 )
 _CLAIM = (
     "location, owner, turns, claimed_at, claimed_by, holder, leased_until, failures, failing_since, retry_at, error"
@@ -410,6 +414,29 @@ def slices_of(conn: psycopg.Connection, archive: Archive) -> dict[int, SliceChec
     }
 
 
+def restate(conn: psycopg.Connection, archive: Archive, slices: Mapping[int, SliceChecksum]) -> None:
+    """Replace the checksums of a file, whose bytes are those that were proved, by those of other hash functions.
+
+    Args:
+        conn: acts as refold_worker; the caller's transaction.
+        archive: the file of a purged segment.
+        slices: its checksums by slice.
+    """
+    total = sum(slices.values(), SliceChecksum())
+    of = {"lower": archive.lower_position, "generation": archive.generation}
+    conn.execute(
+        "UPDATE refold.archives SET ids = %(ids)s, hash = %(hash)s"
+        " WHERE lower_position = %(lower)s AND generation = %(generation)s",
+        of | {"ids": total.ids, "hash": total.hash},
+    )
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "UPDATE refold.archive_slices SET ids = %(ids)s, hash = %(hash)s"
+            " WHERE lower_position = %(lower)s AND generation = %(generation)s AND slice = %(slice)s",
+            [of | {"ids": one.ids, "hash": one.hash, "slice": number} for number, one in slices.items()],
+        )
+
+
 def checked(conn: psycopg.Connection, archive: Archive) -> None:
     """Record that a file is as it was written."""
     conn.execute(
@@ -587,3 +614,9 @@ def succeed(
         "state = 'purged', verified_at = clock_timestamp(), purged_at = %s, rewritten = %s",
         former.purged_at, former.rewritten,
     )  # fmt: skip
+    if former.rewritten:
+        # Its checksums may be those of the file's own ids, but its events count under the one that all got.
+        conn.execute(
+            "UPDATE refold.archive_slices SET upto = %s::text::xid8 WHERE lower_position = %s AND generation = %s",
+            (str(RESTORED), successor.lower_position, successor.generation),
+        )

@@ -16,7 +16,7 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from refold.model.erasure import Person
+from refold.model.erasure import TOKEN, Person
 from refold.postgres.rows import one_row
 
 Mode = Literal["anonymise", "delete"]
@@ -96,6 +96,44 @@ def unfinished(conn: psycopg.Connection) -> list[Erasure]:
 def mac(conn: psycopg.Connection, what: str) -> bytes:
     """Return the HMAC of a user id, a value or an event id."""
     return bytes(one_row(conn, "SELECT refold.erasure_mac(%s)", (what,))[0])
+
+
+def new_id(mac: str) -> str:
+    """Return the SQL of what stands in the place of an event id that holds a person.
+
+    It is the same in every database with this key, and does not say without the key which HMAC it was made of.
+
+    Args:
+        mac: SQL of the HMAC of the id.
+    """
+    return f"'{TOKEN}' || left(encode(refold.erasure_mac(encode({mac}, 'hex')), 'hex'), 32)"
+
+
+def new_ids(conn: psycopg.Connection, ids: Sequence[str]) -> dict[str, str]:
+    """Return what stands in the place of event ids that hold a person, by these."""
+    query = f"SELECT u.id, {new_id('refold.erasure_mac(u.id)')} FROM unnest(%s::text[]) AS u (id)"
+    return dict(conn.execute(query.encode(), (list(ids),)).fetchall())
+
+
+def former_ids(conn: psycopg.Connection, erasure: Erasure, macs: Sequence[bytes]) -> dict[str, str]:
+    """Return ids of the ledger whose events an erasure does not find any more, and what stands in their place.
+
+    Args:
+        conn: acts as refold_owner.
+        erasure: the erasure, begun again.
+        macs: HMACs of ids that hold the person.
+    """
+    return dict(
+        conn.execute(
+            f"""
+            SELECT k.event_id, {new_id("u.mac")}
+            FROM refold.event_ids AS k JOIN unnest(%s::bytea[]) AS u (mac) ON u.mac = refold.erasure_mac(k.event_id)
+            WHERE NOT EXISTS (
+                SELECT FROM refold.erased_events AS x WHERE x.erasure_id = %s AND x.mac = u.mac AND NOT x.done)
+            """.encode(),
+            (list(macs), erasure.erasure_id),
+        ).fetchall()
+    )
 
 
 _PERSON = """
@@ -186,7 +224,7 @@ def begin(
 
 
 def begin_again(
-    conn: psycopg.Connection, record: Mapping[str, Any], purged: Sequence[tuple[int, str, bool, bool]] = ()
+    conn: psycopg.Connection, record: Mapping[str, Any], purged: Sequence[tuple[int, bytes, bool]] = ()
 ) -> Erasure:
     """Add an erasure of another database, and the events that it concerns here, found by the HMACs of their ids.
 
@@ -195,8 +233,8 @@ def begin_again(
     Args:
         conn: acts as refold_owner; the caller's transaction.
         record: the erasure, as `refold.engine.erasure.again` exports it.
-        purged: position and id of each purged event that it concerns, whether the id holds the person, and whether the
-            event has been changed.
+        purged: position of each purged event that it concerns, the HMAC of the id that it had, and whether the event
+            has been changed.
     """
     events = record["events"]
     known = {
@@ -205,8 +243,9 @@ def begin_again(
         },
         "subject": bytes.fromhex(record["subject"]),
         "field_macs": [bytes.fromhex(one) for one in record["macs"]],
-        "macs": [bytes.fromhex(one) for one, _ in events],
-        "mentions": [mention for _, mention in events],
+        "macs": [bytes.fromhex(mac) for mac, _, _ in events],
+        "mentions": [mention for _, mention, _ in events],
+        "held": [held for _, _, held in events],
     }
     (erasure_id,) = one_row(
         conn,
@@ -222,10 +261,8 @@ def begin_again(
     conn.execute(
         """
         INSERT INTO refold.erased_events (erasure_id, position, mac, mention, renamed)
-        SELECT %(erasure)s, e.position, u.mac, u.mention,
-               (NOT u.mention AND strpos(e.event_id, e.user_id) > 0)
-               OR EXISTS (SELECT FROM unnest(%(fields)s::text[]) AS f WHERE strpos(e.event_id, e.metadata ->> f) > 0)
-        FROM unnest(%(macs)s::bytea[], %(mentions)s::boolean[]) AS u (mac, mention)
+        SELECT %(erasure)s, e.position, u.mac, u.mention, u.held
+        FROM unnest(%(macs)s::bytea[], %(mentions)s::boolean[], %(held)s::boolean[]) AS u (mac, mention, held)
         JOIN refold.events AS e ON refold.erasure_mac(e.event_id) = u.mac
         """,
         known,
@@ -233,17 +270,16 @@ def begin_again(
     conn.execute(
         """
         INSERT INTO refold.erased_events (erasure_id, position, mac, mention, renamed, done)
-        SELECT %(erasure)s, e.position, u.mac, u.mention, e.renamed, e.done
-        FROM unnest(%(macs)s::bytea[], %(mentions)s::boolean[]) AS u (mac, mention)
-        JOIN unnest(%(positions)s::bigint[], %(ids)s::text[], %(renamed)s::boolean[], %(done)s::boolean[])
-            AS e (position, event_id, renamed, done) ON refold.erasure_mac(e.event_id) = u.mac
+        SELECT %(erasure)s, e.position, u.mac, u.mention, u.held, e.done
+        FROM unnest(%(macs)s::bytea[], %(mentions)s::boolean[], %(held)s::boolean[]) AS u (mac, mention, held)
+        JOIN unnest(%(positions)s::bigint[], %(of)s::bytea[], %(done)s::boolean[]) AS e (position, mac, done)
+            USING (mac)
         """,
         known
         | {
             "positions": [one[0] for one in purged],
-            "ids": [one[1] for one in purged],
-            "renamed": [one[2] for one in purged],
-            "done": [one[3] for one in purged],
+            "of": [one[1] for one in purged],
+            "done": [one[2] for one in purged],
         },
     )
     conn.execute(

@@ -316,7 +316,10 @@ def record_of(yard: Yard, mode: Mode) -> dict[str, Any]:
         "name": str(uuid4()), "subject": erasures.mac(yard.worker, ZOE).hex(), "mode": mode, "fields": ["email"],
         "macs": [erasures.mac(yard.worker, MAIL).hex()], "keeps": ["n"], "reason": "asked", "requested_by": "x",
         "requested_at": "2026-03-02T10:00:00Z",
-        "events": [[erasures.mac(yard.worker, one).hex(), mention] for one, mention in [*ids, ("never here", False)]],
+        "events": [
+            [erasures.mac(yard.worker, one).hex(), mention, ZOE in one]
+            for one, mention in [*ids, ("never here", False)]
+        ],
     }  # fmt: skip
     return {**again.export(yard.worker), "erasures": [record]}
 

@@ -18,9 +18,9 @@ from refold.engine.apply.load import load_step
 from refold.engine.apply.step import StepRunner
 from refold.engine.deployment.deploy import one_at_a_time
 from refold.engine.recovery import RecoveryReport, recover, survey
-from refold.engine.recovery.coordinates import BOUND, RESTORED
 from refold.engine.recovery.ledger import REASON
 from refold.errors import BuildError, DatabaseError, ForeignCluster
+from refold.model.stream.cursor import BOUND, RESTORED
 from refold.postgres.connect import connect
 from refold.postgres.failpoints import POINTS
 from refold.service.worker.loop import Worker

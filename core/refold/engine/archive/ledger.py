@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import psycopg
 
 from refold.engine.archive.sources import PORTION, Sources, purged
+from refold.engine.archive.thaw import thaw
 from refold.model.erasure import TOKEN
 from refold.postgres.failpoints import failpoint
+from refold.store import archives
 from refold.store.log import cold_ledger
 from refold.store.log.cold_ledger import ColdLook
 from refold.store.log.damage import leave_cold
 from refold.store.log.guards import require_owner
+from refold.store.log.seal import move
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,29 @@ def restore(
         after = cold_ledger.look(conn)
         leave_cold(conn, after, by=by, whole=True)
     return Rebuilt(before, made, after)
+
+
+def rehash(conn: psycopg.Connection) -> None:
+    """Compute the checksums of purged events with this server's hash functions.
+
+    That the events are those that were proved, the files' SHA-256 tells.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
+
+    Raises:
+        Unreadable: the archive does not have the events as they were proved.
+    """
+    with closing(Sources()) as sources:
+        for archive in purged(conn):
+            with sources.file(conn, archive) as file:
+                thawed = thaw(conn, file, archive, lambda: None)
+            with conn.transaction():
+                kept = archives.slices_of(conn, archive)
+                archives.restate(conn, archive, thawed.slices)
+                conn.execute("SET LOCAL ROLE refold_owner")
+                move(conn, kept, thawed.slices)
+                conn.execute("SET LOCAL ROLE refold_worker")
 
 
 def rebuild(

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import psycopg
 
-from refold.engine.archive.failures import Differs, StoreFailed
+from refold.engine.archive.failures import Differs, Missing, StoreFailed
 from refold.engine.archive.object_store import open_store
 from refold.engine.archive.parquet import TOGETHER_BITS, Rows, copy_back
 from refold.engine.archive.thaw import present, refused
@@ -33,15 +33,20 @@ REMEDY = (
     "Bring the store back as it was: `refold archive verify --deep` names the files that are missing or damaged. Then"
     " run the command again; what is done stays."
 )
+RECOVER = (
+    "The store has another file of this segment: this database was restored from a backup from before that was written,"
+    " as by an erasure. Run `refold recover` first, which takes the file, and does erasures again. Do not bring the"
+    " former file back: it may hold people who were erased."
+)
 
 
 class Unreadable(StoreFailed):
     """Purged events cannot be read, because the archive does not have them as it was proved to."""
 
-    def __init__(self, what: str, error: Exception | None = None) -> None:
+    def __init__(self, what: str, error: Exception | None = None, *, remedy: str = REMEDY) -> None:
         super().__init__(
             f"{what} were purged from the log, and cannot be read from the archive" + (f": {error}" if error else ""),
-            remedy=REMEDY,
+            remedy=remedy,
         )
 
 
@@ -153,7 +158,9 @@ class Sources:
             yield self._file(conn, archive)
         except StoreFailed as error:
             self.close()
-            raise Unreadable(f"the events of {archive.segment}", error) from error
+            newer = isinstance(error, Missing) and _another(conn, archive)
+            what = f"the events of {archive.segment}"
+            raise Unreadable(what, error, remedy=RECOVER if newer else REMEDY) from error
 
     def _file(self, conn: psycopg.Connection, archive: Archive) -> BinaryIO:
         """Return a file of the archive, whose bytes are those that were proved."""
@@ -172,6 +179,18 @@ class Sources:
             weakref.finalize(self, file.close)
         self._held[1].seek(0)
         return self._held[1]
+
+
+def _another(conn: psycopg.Connection, archive: Archive) -> bool:
+    """Return whether the store has a file of a segment, other than those that the manifest knows."""
+    location = read_settings(conn).archive
+    if location is None:
+        return False
+    folder, _, file = archive.location.rpartition("/")
+    names = open_store(location).names(folder.partition("/")[0])
+    known = {one.location for one in archives.find(conn)}
+    span = file.partition(".")[0]
+    return any(name.rpartition("/")[2].partition(".")[0] == span for name in names.keys() - known)
 
 
 def _copy(conn: psycopg.Connection, file: BinaryIO, archive: Archive, table: str, portions: range) -> int:

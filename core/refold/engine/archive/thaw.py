@@ -13,6 +13,7 @@ import psycopg
 from refold.engine.archive.failures import Differs
 from refold.engine.archive.object_store import Beat
 from refold.engine.archive.parquet import COLUMNS, Rows, copy_back
+from refold.model.stream.cursor import BOUND
 from refold.postgres.rows import one_row
 from refold.store.archives import Archive
 from refold.store.log.seal import SliceChecksum, checksums
@@ -26,7 +27,7 @@ class Thawed:
     """What the rows of a file are.
 
     Args:
-        slices: their checksums by slice, in the log's present coordinates.
+        slices: their checksums by slice, under the transaction ids of `proved`.
         first_ts: time of the first event.
         last_ts: time of the last event.
     """
@@ -50,7 +51,7 @@ def thaw(conn: psycopg.Connection, file: BinaryIO, archive: Archive, beat: Beat)
     """
     found = Thawed()
     for _ in thawing(conn, file, archive):
-        for number, one in checksums(conn, rows_of=present(archive)).items():
+        for number, one in checksums(conn, rows_of=proved(archive)).items():
             found.slices[number] = found.slices.get(number, SliceChecksum()) + one
         first, last = one_row(conn, f"SELECT min(ts), max(ts) FROM {TABLE}".encode())
         if first is not None:
@@ -103,6 +104,18 @@ def present(archive: Archive, table: str = TABLE) -> str:
         f"(SELECT (1 + row_number() OVER (PARTITION BY position ORDER BY txid))::text::xid8 AS txid, {others}"
         f" FROM {table}) AS thawed"
     )
+
+
+def proved(archive: Archive) -> str:
+    """Return the relation of the thawed rows with the transaction ids under which their checksums are kept.
+
+    A recovery gives the log other ids and seals it again, and the files of its segments are proved under these. Of a
+    segment that was purged before, nothing but the file has the events: its checksums stay those of the file's own ids.
+
+    Args:
+        archive: what the manifest says of the file.
+    """
+    return TABLE if archive.upto is not None and archive.upto >= BOUND else present(archive)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ class _Record(BaseModel):
     reason: str
     requested_by: str
     requested_at: str
-    events: list[tuple[str, bool]]
+    events: list[tuple[str, bool, bool]]
 
 
 class _Export(BaseModel):
@@ -57,6 +57,11 @@ def export(conn: psycopg.Connection, chosen: Iterable[Erasure] | None = None) ->
     return {"refold_erasures": 1, "key": _key(conn), "erasures": [_record(conn, one) for one in found]}
 
 
+def has_key(conn: psycopg.Connection, content: Mapping[str, Any]) -> bool:
+    """Return whether an export was made with the key of this database."""
+    return content.get("key") == _key(conn)
+
+
 def insist_on_export(conn: psycopg.Connection, content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the erasures of an export.
 
@@ -71,7 +76,7 @@ def insist_on_export(conn: psycopg.Connection, content: Mapping[str, Any]) -> li
         ) from error
     if found.refold_erasures != 1:
         raise InputError("a newer refold made this export", remedy="Use that version.")
-    if found.key != _key(conn):
+    if not has_key(conn, content):
         raise InputError(
             "this export has another key: the backup is from before refold could erase, or of another database",
             remedy="Erase the people by name once more: `refold erase USER`.",
@@ -96,7 +101,9 @@ def parsed(content: bytes | str) -> Mapping[str, Any]:
 
 def _record(conn: psycopg.Connection, erasure: Erasure) -> dict[str, Any]:
     events = conn.execute(
-        "SELECT encode(mac, 'hex'), mention FROM refold.erased_events WHERE erasure_id = %s ORDER BY position",
+        # Ids of events that a restored database did not have are marked, so that they are refused there.
+        "SELECT encode(mac, 'hex'), mention, renamed AND position > 0 FROM refold.erased_events"
+        " WHERE erasure_id = %s ORDER BY position",
         (erasure.erasure_id,),
     ).fetchall()
     return {

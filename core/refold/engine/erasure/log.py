@@ -228,7 +228,7 @@ def _new_ids(conn: psycopg.Connection, mine: Mine, targets: Sequence[Target]) ->
     rows = conn.execute(
         f"SELECT event_id FROM refold.events WHERE {mine.condition} AND position = ANY (%s)".encode(), (renamed,)
     ).fetchall()
-    return {event_id: TOKEN + secrets.token_hex(16) for (event_id,) in rows}
+    return erasures.new_ids(conn, [event_id for (event_id,) in rows])
 
 
 def _change_log(conn: psycopg.Connection, erasure: Erasure, mine: Mine, token: str, ids: Mapping[str, str]) -> None:

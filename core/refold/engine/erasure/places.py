@@ -7,7 +7,7 @@ person.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -195,6 +195,12 @@ def clean(conn: psycopg.Connection, person: Person) -> dict[str, int]:
         DatabaseError: a backfill is staged, and the login may not act as refold_backfill.
     """
     return _each(conn, person, change=True)
+
+
+def clean_ids(conn: psycopg.Connection, ids: Sequence[str]) -> None:
+    """Remove event ids that hold a person from all places, whoever the person is; the arguments are `clean`'s."""
+    if ids:
+        _each(conn, Person(ids[0], ids=tuple(ids)), change=True)
 
 
 def count(conn: psycopg.Connection, person: Person) -> dict[str, int]:

@@ -16,6 +16,7 @@ import psycopg
 from refold.engine.archive.parquet import Rows
 from refold.engine.archive.sources import Sources, purged
 from refold.model.erasure import TOKEN, Person
+from refold.store.erasures import new_id
 
 PLACE = "archive, purged"
 """How the count of these events is called beside those of tables."""
@@ -63,13 +64,15 @@ class Recognised:
 
     Args:
         position: where it stood in the log.
-        event_id: its id.
+        event_id: the id that it has in the file.
+        mac: HMAC of the id that it had.
         values: the user id, and what the fields of the erasure hold, where these are the person's; None: they are not.
         token: what stands in the place of the person, if the file was written again.
     """
 
     position: int
     event_id: str
+    mac: bytes
     values: tuple[str | None, ...]
     token: str | None
 
@@ -89,8 +92,10 @@ def recognised(conn: psycopg.Connection, record: Mapping[str, Any]) -> list[Reco
     Raises:
         Unreadable: the archive does not have purged events as it was proved to.
     """
-    macs = [bytes.fromhex(mac) for mac, _ in record["events"]]
-    wanted = {
+    macs = [bytes.fromhex(mac) for mac, _, _ in record["events"]]
+    new = conn.execute(f"SELECT {new_id('m.mac')} FROM unnest(%s::bytea[]) AS m (mac)".encode(), (macs,)).fetchall()
+    known = {"macs": macs, "new": [event_id for (event_id,) in new]}
+    wanted = known | {
         "subject": bytes.fromhex(record["subject"]),
         "fields": record["fields"],
         "values": [bytes.fromhex(mac) for mac in record["macs"]],
@@ -104,21 +109,30 @@ def recognised(conn: psycopg.Connection, record: Mapping[str, Any]) -> list[Reco
                 positions = [
                     position
                     for portion, ids in rows.ids()
-                    for (position,) in conn.execute(_KNOWN, (portion, ids, macs)).fetchall()
+                    for (position,) in conn.execute(_KNOWN, known | {"positions": portion, "ids": ids}).fetchall()
                 ]
                 for of_positions, ids, users, metadata in rows.at(positions):
                     given = {"positions": of_positions, "ids": ids, "users": users, "metadata": metadata}
-                    for position, event_id, values, token in conn.execute(_WHOSE, wanted | given).fetchall():
-                        found.append(Recognised(position, event_id, tuple(values), token))
+                    for position, event_id, mac, values, token in conn.execute(_WHOSE, wanted | given).fetchall():
+                        found.append(Recognised(position, event_id, mac, tuple(values), token))
     return sorted(found, key=lambda one: one.position)
 
 
-_KNOWN = """
-    SELECT e.position FROM unnest(%s::bigint[], %s::text[]) AS e (position, event_id)
-    WHERE refold.erasure_mac(e.event_id) = ANY (%s)
-"""
-_WHOSE = """
-    SELECT e.position, e.event_id,
+_OF_RECORD = """(
+        SELECT n.mac, n.event_id
+        FROM (
+            SELECT refold.erasure_mac(i.event_id) AS mac, i.event_id FROM unnest(%(ids)s::text[]) AS i (event_id)
+            UNION ALL SELECT m.mac, m.event_id FROM unnest(%(macs)s::bytea[], %(new)s::text[]) AS m (mac, event_id)
+        ) AS n
+        WHERE n.mac = ANY (%(macs)s::bytea[])
+    )"""
+"""The ids by which a record knows events, as they were and, where they held the person, as they are."""
+_KNOWN = f"""
+    SELECT e.position FROM unnest(%(positions)s::bigint[], %(ids)s::text[]) AS e (position, event_id)
+    WHERE e.event_id IN (SELECT k.event_id FROM {_OF_RECORD} AS k)
+""".encode()
+_WHOSE = f"""
+    SELECT e.position, e.event_id, k.mac,
            CASE WHEN refold.erasure_mac(e.user_id) = %(subject)s THEN e.user_id END || ARRAY(
                SELECT CASE WHEN refold.erasure_mac(e.metadata::jsonb ->> u.field) = u.mac
                            THEN e.metadata::jsonb ->> u.field END
@@ -126,7 +140,8 @@ _WHOSE = """
            CASE WHEN e.user_id LIKE %(token)s THEN e.user_id END
     FROM unnest(%(positions)s::bigint[], %(ids)s::text[], %(users)s::text[], %(metadata)s::text[])
         AS e (position, event_id, user_id, metadata)
-"""
+    JOIN {_OF_RECORD} AS k USING (event_id)
+""".encode()
 
 
 def _mentions(

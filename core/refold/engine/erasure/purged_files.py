@@ -9,10 +9,10 @@ killed before finds the person in it again.
 
 from __future__ import annotations
 
-import secrets
 import tempfile
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import BinaryIO
 
 import psycopg
@@ -21,14 +21,16 @@ from refold.engine.archive import parquet
 from refold.engine.archive.failures import Differs
 from refold.engine.archive.object_store import Store
 from refold.engine.archive.sources import Sources, purged
-from refold.engine.archive.thaw import TABLE, Thawed, make_table, present, refused
+from refold.engine.archive.thaw import TABLE, Thawed, make_table, proved, refused
 from refold.engine.archive.write import Writer, read_back
+from refold.engine.erasure import places
 from refold.engine.erasure.archive import BY
 from refold.engine.erasure.log import drop_letters, locked
-from refold.engine.erasure.rows import change_rows, parameters_of_change, rename, silence
+from refold.engine.erasure.rows import add_new_ids, change_rows, parameters_of_change, rename, silence
 from refold.engine.reconcile.archived import follow_archive
+from refold.engine.reconcile.nameless import nameless
 from refold.engine.reconcile.reconcile import reconcile
-from refold.model.erasure import TOKEN
+from refold.errors import BuildError
 from refold.model.stream.slices import POSITION_BITS
 from refold.postgres.failpoints import failpoint
 from refold.postgres.retry import after_deadlocks
@@ -66,7 +68,7 @@ def rewrite(conn: psycopg.Connection, store: Store, writer: Writer, erasure: Era
     return letters
 
 
-def rebase(conn: psycopg.Connection, compiler: Compiler, erasure: Erasure) -> list[int]:
+def rebase(conn: psycopg.Connection, compiler: Compiler, erasure: Erasure, *, told: bool) -> list[int]:
     """Heal what stands for purged events from the archive as it is now, then what depends on it.
 
     Returns the slices of the log whose purged events the erasure changed.
@@ -75,6 +77,7 @@ def rebase(conn: psycopg.Connection, compiler: Compiler, erasure: Erasure) -> li
         conn: acts as refold_worker, in autocommit mode.
         compiler: makes the SQL of the builds, with the code of transforms.
         erasure: the erasure, whose files are written.
+        told: whether the caller takes what the repairs tell of the metrics, and deletes them.
 
     Raises:
         Unreadable: the archive does not have purged events as it was proved to.
@@ -86,8 +89,16 @@ def rebase(conn: psycopg.Connection, compiler: Compiler, erasure: Erasure) -> li
         (erasure.erasure_id,),
     ).fetchall()
     slices = sorted(int(number) for (number,) in rows)
-    follow_archive(conn, compiler, by=BY)
-    reconcile(conn, compiler, depth="deep", by=BY)
+    with nameless(repairs=not told):
+        follow_archive(conn, compiler, by=BY)
+        audited = reconcile(conn, compiler, depth="deep", by=BY)
+    if audited.unhealed or audited.failed:
+        reasons = dict(audited.skipped)
+        name = [*audited.unhealed, *audited.failed][0]
+        raise BuildError(
+            f"{name} may hold the person, and cannot be healed: {reasons.get(name, 'see its incident')}",
+            remedy="Mend that, and run it again: it goes on where it was.",
+        )
     return slices
 
 
@@ -112,7 +123,9 @@ class _File:
     def rewrite(self, sources: Sources) -> int:
         conn, archive = self._conn, self._archive
         self._writer.abandon(archive)
-        successor = self._writer.begin(archive.partition)
+        # Its rows have the ids of the former file.
+        begun = self._writer.begin(archive.partition)
+        successor = replace(begun, rewritten=archive.rewritten, upto=archive.upto)
         with tempfile.TemporaryFile() as spool:
             with sources.file(conn, archive) as former:
                 self._write(former, spool, successor)
@@ -161,7 +174,7 @@ class _File:
         conn = self._conn
         targets = [one for one in self._targets if lowest <= one.position <= highest]
         listed = ",".join(str(one.position) for one in targets)
-        mine = f"(SELECT * FROM {present(self._archive)} WHERE position = ANY ('{{{listed}}}'::bigint[])) AS mine"
+        mine = f"(SELECT * FROM {proved(self._archive)} WHERE position = ANY ('{{{listed}}}'::bigint[])) AS mine"
         _add(self._before, checksums(conn, rows_of=mine))
         renamed = [one.position for one in targets if one.renamed]
         ids = conn.execute(
@@ -169,9 +182,8 @@ class _File:
             ([one.position for one in targets],),
         ).fetchall()
         self._ids += [event_id for event_id, _ in ids]
-        fresh = {
-            event_id: (TOKEN + secrets.token_hex(16), position) for event_id, position in ids if position in renamed
-        }
+        at = {event_id: position for event_id, position in ids if position in renamed}
+        fresh = {old: (new, at[old]) for old, new in erasures.new_ids(conn, list(at)).items()}
         self._renamed |= fresh
         known = parameters_of_change(self._erasure, self._token, {old: new for old, (new, _) in fresh.items()})
         change_rows(conn, TABLE, self._erasure.mode, known, [one.position for one in targets])
@@ -196,6 +208,8 @@ class _File:
         self._ledger(positions)
         erasures.done(conn, self._erasure, positions)
         conn.execute("SET LOCAL ROLE refold_worker")
+        # After this nothing knows these ids any more.
+        places.clean_ids(conn, list(self._renamed))
         return drop_letters(conn, builds, positions)
 
     def _ledger(self, positions: list[int]) -> None:
@@ -205,18 +219,7 @@ class _File:
         conn.execute("SET LOCAL refold.restoring = on")
         rename(conn, {old: new for old, (new, _) in self._renamed.items()})
         if self._renamed and self._erasure.mode == "anonymise":
-            # Of these the cold ledger has the former ids. The next step of `refold.chill_step` copies the new ones.
-            added = conn.execute(
-                "INSERT INTO refold.event_ids (event_id, digest, position)"
-                " SELECT n.event_id, 0, n.position FROM unnest(%s::text[], %s::bigint[]) AS n (event_id, position)"
-                " ON CONFLICT DO NOTHING",
-                ([new for new, _ in self._renamed.values()], [position for _, position in self._renamed.values()]),
-            ).rowcount
-            if added:
-                conn.execute(
-                    "UPDATE refold.cold_ranges SET released_to = lower_position WHERE lower_position = %s",
-                    (self._archive.lower_position,),
-                )
+            add_new_ids(conn, dict(self._renamed.values()))
         conn.execute("SET LOCAL refold.restoring = off")
 
 

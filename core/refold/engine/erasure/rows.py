@@ -109,6 +109,28 @@ def rename(conn: psycopg.Connection, ids: Mapping[str, str]) -> None:
         )
 
 
+def add_new_ids(conn: psycopg.Connection, ids: Mapping[str, int]) -> None:
+    """Add new ids of purged events to the ledger, where the cold ledger has the former ones.
+
+    Args:
+        conn: acts as refold_owner, with `refold.restoring`; the caller's transaction.
+        ids: positions by the new ids.
+    """
+    added = conn.execute(
+        "INSERT INTO refold.event_ids (event_id, digest, position)"
+        " SELECT n.event_id, 0, n.position FROM unnest(%s::text[], %s::bigint[]) AS n (event_id, position)"
+        " ON CONFLICT DO NOTHING RETURNING position",
+        (list(ids), list(ids.values())),
+    ).fetchall()
+    # The next step of `refold.chill_step` copies them.
+    conn.execute(
+        "UPDATE refold.cold_ranges AS r SET released_to = r.lower_position WHERE EXISTS ("
+        "SELECT FROM unnest(%s::bigint[]) AS n (position)"
+        " WHERE n.position >= r.lower_position AND n.position < r.upper_position)",
+        ([position for (position,) in added],),
+    )
+
+
 def silence(conn: psycopg.Connection, positions: Sequence[int], ids: Sequence[str]) -> None:
     """Let whatever comes under the ids of purged events be a duplicate, in the ledger and in the cold one.
 

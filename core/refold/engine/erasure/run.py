@@ -280,7 +280,7 @@ def _purged(conn: psycopg.Connection, compiler: Compiler, erasure: Erasure, pers
     store, location = owned_store(conn)
     with leased(conn, store, location) as writer:
         letters = purged_files.rewrite(conn, store, writer, erasure, token)
-    slices = purged_files.rebase(conn, compiler, erasure)
+    slices = purged_files.rebase(conn, compiler, erasure, told=True)
     failpoint("erasure_rebased")
     still = len(purged.search(conn, person))
     with conn.transaction():

@@ -43,8 +43,8 @@ def vacuum(conn: psycopg.Connection, erasure: Erasure) -> dict[str, Any]:
                 told[segment.name] = (
                     _rewritten(conn, segment.name) if segment.upper <= last else _vacuumed(conn, segment.name)
                 )
-        # Healing has recorded repairs, which went in the same transaction.
-        for table in sorted({"refold.event_ids", "refold.repairs", *erasure.evidence.get("cleaned", {})} & _OURS):
+        # Each portion has cleaned them, and healing has recorded repairs, which went in the same transaction.
+        for table in sorted(_OURS):
             _vacuumed(conn, table)
         # The statistics of the log as a whole.
         conn.execute("ANALYZE refold.events")

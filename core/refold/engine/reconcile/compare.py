@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import psycopg
 
+from refold.engine.reconcile.nameless import repairs_are_nameless
 from refold.engine.reconcile.result import Difference, ReconcileReport, bare_name
 from refold.engine.reconcile.scope import Scope
 from refold.model.upkeep.statements import Relation
@@ -74,12 +75,16 @@ def differences(conn: psycopg.Connection, build: Build, relation: Relation, *, h
 
 def record(conn: psycopg.Connection, build: Build, relation: Relation) -> None:
     """Insert the differences into `refold.repairs`, in the transaction that heals them."""
+    what = (
+        "'{}'::jsonb, NULL, NULL"
+        if repairs_are_nameless()
+        else "key, CASE jsonb_array_length(before) WHEN 1 THEN before -> 0 ELSE before END,"
+        " CASE jsonb_array_length(after) WHEN 1 THEN after -> 0 ELSE after END"
+    )
     conn.execute(
         f"""
         INSERT INTO refold.repairs (build_id, projection, relation, kind, key, before, after)
-        SELECT %s, %s, %s, kind, key,
-               CASE jsonb_array_length(before) WHEN 1 THEN before -> 0 ELSE before END,
-               CASE jsonb_array_length(after) WHEN 1 THEN after -> 0 ELSE after END
+        SELECT %s, %s, %s, kind, {what}
         FROM ({_BY_KEY}) AS found
         """.encode(),
         (build.build_id, build.projection, bare_name(relation.table)),

@@ -17,6 +17,7 @@ from refold.engine.reconcile import deep
 from refold.engine.reconcile.audit import as_kept, audit, parameters_of, parts, quick, record_quick, snapshot
 from refold.engine.reconcile.heal import heal, leave_out_culprits
 from refold.engine.reconcile.log_proof import LogProof
+from refold.engine.reconcile.nameless import incidents_are_nameless
 from refold.engine.reconcile.portions import Portion, next_portion
 from refold.engine.reconcile.purged import BeyondLog
 from refold.engine.reconcile.result import ReconcileReport
@@ -456,9 +457,10 @@ def _evidence(depth: Depth, compiled: CompiledBuild, build: Build, found: Sequen
 
 def outcome(healed: ReconcileReport) -> dict[str, object]:
     """Return the repairs in the form that an incident stores."""
+    named = [] if incidents_are_nameless() else healed.findings[:KEYS]
     return {
         "healed": {f"{relation}: {kind}": count for (_, relation, kind), count in sorted(healed.counts.items())},
-        "keys": [{"relation": one.relation, **one.key} for one in healed.findings[:KEYS]],
+        "keys": [{"relation": one.relation, **one.key} for one in named],
         "checksums": [f"{one.relation}: {one.slice}" for one in healed.checksums[:KEYS]],
     }
 

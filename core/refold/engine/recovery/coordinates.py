@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from refold.model.sql_text import ident
-from refold.model.stream.cursor import EMPTY, Cursor, Snapshot
+from refold.model.stream.cursor import BOUND, EMPTY, RESTORED, Cursor, Snapshot
 from refold.model.stream.page_sql import LOG_TABLE
 from refold.model.upkeep.names import LOADED_FIRST
 from refold.postgres.failpoints import failpoint
@@ -23,10 +23,6 @@ from refold.store.builds.first_load import empty
 from refold.store.log.guards import GUARDS, guards_disabled
 from refold.store.log.seal import unseal
 
-RESTORED = 2
-"""The txid of restored events (Postgres's FrozenTransactionId: older than every transaction)."""
-BOUND = 100
-"""Txid above those of all restored events and below those of a cluster: initdb itself uses hundreds."""
 EVERYTHING = Snapshot(BOUND, BOUND, ())
 """Snapshot in which all restored events are applied, and no later event."""
 
@@ -99,15 +95,16 @@ def rewrite_log(conn: psycopg.Connection) -> int:
 
 
 def _rewrite_purged(conn: psycopg.Connection) -> None:
-    """Give what stands for purged events the restored txid, which every cursor covers."""
+    """Give what stands for purged events the restored txid, which every cursor covers.
+
+    Their checksums stay, and `refold.archives.upto` with them: see `refold.engine.archive.thaw.proved`.
+    """
     restored = {"txid": str(RESTORED)}
-    for table in ("sealed_slices", "archive_slices", "archives"):
-        purged = {
-            "sealed_slices": "sealed_at IS NOT NULL",
-            "archive_slices": "true",  # Only those of purged segments are left.
-            "archives": "state = 'purged'",
-        }[table]
-        conn.execute(f"UPDATE refold.{table} SET upto = %(txid)s::text::xid8 WHERE {purged}".encode(), restored)
+    conn.execute("UPDATE refold.sealed_slices SET upto = %(txid)s::text::xid8 WHERE sealed_at IS NOT NULL", restored)
+    # Only those of purged segments are left.
+    conn.execute("UPDATE refold.archive_slices SET upto = %(txid)s::text::xid8", restored)
+    # What is folded ahead of the next purge added up the former ids.
+    conn.execute("UPDATE refold.bases SET stale = true WHERE folded > refold.log_floor()")
     conn.execute(
         """
         UPDATE refold.dead_letters AS d

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from psycopg import sql
 
 from refold.engine.archive.advance import Advanced, advance
 from refold.engine.archive.failures import StoreFailed
-from refold.engine.archive.ledger import rebuild
+from refold.engine.archive.ledger import rebuild, rehash
 from refold.engine.deployment.deploy import one_at_a_time
 from refold.engine.erasure import restored as erasure
 from refold.engine.publish.switch import drop_superseded
@@ -25,6 +26,7 @@ from refold.engine.publish.views import drop_view, switch_view
 from refold.engine.reconcile.archived import follow_archive
 from refold.engine.reconcile.audit import audit, parameters_of
 from refold.engine.reconcile.heal import heal
+from refold.engine.reconcile.nameless import nameless
 from refold.engine.reconcile.result import ReconcileReport
 from refold.engine.recovery import ledger
 from refold.engine.recovery.coordinates import (
@@ -34,7 +36,7 @@ from refold.engine.recovery.coordinates import (
     settle_dead_letters,
     unload,
 )
-from refold.engine.recovery.survey import Survey, insist_on_schema, survey
+from refold.engine.recovery.survey import Survey, foreign_store, insist_on_schema, survey
 from refold.errors import BuildError, RefoldError
 from refold.postgres.failpoints import failpoint
 from refold.postgres.session import plan_freely
@@ -141,13 +143,17 @@ def recover(
     insist_on_schema(conn)
     # Do not wait for a deploy that begins: it does not expect a restored database.
     with one_at_a_time(conn, "deploy or recover", seconds=0):
-        result = _recover(conn, projections, progress)
+        # Who is to be erased again, and nowhere else than in memory.
+        said: dict[bytes, str] = {}
+        result = _recover(conn, projections, progress, said)
     progress("erasures")
-    _erase_again(conn, projections, result)
+    _erase_again(conn, projections, result, said)
     return result
 
 
-def _recover(conn: psycopg.Connection, projections: Path | None, progress: Callable[[str], None]) -> RecoveryReport:
+def _recover(
+    conn: psycopg.Connection, projections: Path | None, progress: Callable[[str], None], said: dict[bytes, str]
+) -> RecoveryReport:
     started = time.perf_counter()
     progress("surveying")
     plan = _survey_until_quiet(conn, projections)
@@ -173,6 +179,7 @@ def _recover(conn: psycopg.Connection, projections: Path | None, progress: Calla
     if plan.cluster.rehashed:
         progress("computing digests")
         ledger.rehash(conn)
+        rehash(conn)
         result.cold = _rehash_cold(conn)
     if strategy == "rewrite":
         progress("rewriting the log's coordinates")
@@ -190,22 +197,56 @@ def _recover(conn: psycopg.Connection, projections: Path | None, progress: Calla
             rewrite_build(conn, build)
             failpoint("recover_build")
     progress("healing what stands for purged events")
-    _follow(conn, compiler, result)
-    _audit(conn, compiler, result, progress)
+    with nameless() if _gone(conn, said) else nullcontext():
+        _follow(conn, compiler, result)
+        _audit(conn, compiler, result, progress)
     failpoint("recover_proved")
     result.seconds = time.perf_counter() - started
     with conn.transaction():
         if strategy != "prove":
             result.paused = sinks.restored(conn)
             result.archive = archives.disown(conn)
+        else:
+            result.archive = _foreign_store(conn)
         _identify(conn, plan.cluster.actual)
         resolve(conn, "foreign_cluster", subject, by=BY, outcome=result.as_dict())
     return result
 
 
+def _gone(conn: psycopg.Connection, said: dict[bytes, str]) -> bool:
+    """Return whether files of purged segments may lack people who are in the restored database, and note who they are.
+
+    Nothing tells that after the healing, whose records must not have keys and rows for the same reason.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
+        said: gets the people whom the database names, by their HMACs.
+    """
+    if not conn.execute("SELECT WHERE refold.log_floor() > 1").rowcount:
+        return False
+    try:
+        records = erasure.unknown(conn)
+    except RefoldError:
+        return True
+    said.update(erasure.said(conn, records))
+    return bool(records) or _followed(conn)
+
+
+def _foreign_store(conn: psycopg.Connection) -> bool:
+    try:
+        return foreign_store(conn)
+    except StoreFailed:
+        return False  # `refold archive status` tells when the store answers.
+
+
+def _followed(conn: psycopg.Connection) -> bool:
+    """Return whether other files have purged events now, as this or a killed recovery found."""
+    return any(one.evidence.get("file") for one in open_incidents(conn, "drift"))
+
+
 def _follow(conn: psycopg.Connection, compiler: Compiler, result: RecoveryReport) -> None:
-    """Heal what stands for purged events if other files have them now, as this or a killed recovery found."""
-    if not any(one.evidence.get("file") for one in open_incidents(conn, "drift")):
+    """Heal what stands for purged events if other files have them now."""
+    if not _followed(conn):
         return
     try:
         follow_archive(conn, compiler, by=BY)
@@ -213,13 +254,15 @@ def _follow(conn: psycopg.Connection, compiler: Compiler, result: RecoveryReport
         result.manifest.failed = str(error)
 
 
-def _erase_again(conn: psycopg.Connection, projections: Path | None, result: RecoveryReport) -> None:
+def _erase_again(
+    conn: psycopg.Connection, projections: Path | None, result: RecoveryReport, said: erasure.Said
+) -> None:
     """Do the erasures of the archive's store again that the backup does not have; the recovery itself is done."""
     failed: list[str] = []
     try:
         for content in erasure.recorded(conn):
             try:
-                result.erased += len(erasure.apply(conn, Compiler(projections), content))
+                result.erased += len(erasure.apply(conn, Compiler(projections), content, said=said))
             except RefoldError as error:
                 failed.append(str(error))
     except RefoldError as error:

@@ -9,16 +9,21 @@ from typing import Any
 
 import psycopg
 
+from refold.engine.archive import ownership
+from refold.engine.archive.object_store import open_store
+from refold.engine.erasure import restored
 from refold.engine.recovery import ledger
 from refold.engine.recovery.ledger import Ledger
-from refold.engine.recovery.strategy import BuildOutcome, Decision, decide, outcomes
-from refold.errors import DatabaseError, NotInstalled
+from refold.engine.recovery.strategy import BuildOutcome, Decision, Strategy, decide, outcomes
+from refold.errors import DatabaseError, NotInstalled, RefoldError
 from refold.model.upkeep.names import base_table
 from refold.postgres.rows import one_row
+from refold.store import archives
 from refold.store.builds.build import Build, with_tables
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.graph import by_depth
 from refold.store.schema.cluster import ClusterState, inspect_cluster
+from refold.store.schema.settings import read_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,67 @@ class Survey:
                 for build in self.builds
             ],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLook:
+    """The findings in the archive's store, of which a recovery makes use.
+
+    Args:
+        location: the store; None: no archive is set.
+        missing: files of the manifest that the store does not have: it has others, or has lost them.
+        erasures: erasures that this database has not done.
+        to_claim: whether nothing would be archived until a person claims the store.
+        failed: why the store could not be asked.
+    """
+
+    location: str | None = None
+    missing: tuple[str, ...] = ()
+    erasures: int = 0
+    to_claim: bool = False
+    failed: str | None = None
+
+
+def look_at_store(conn: psycopg.Connection, strategy: Strategy) -> StoreLook:
+    """Return what the archive's store has for a recovery; change nothing.
+
+    Args:
+        conn: acts as refold_worker, in autocommit mode.
+        strategy: the strategy of the recovery.
+    """
+    location = read_settings(conn).archive
+    if location is None:
+        return StoreLook()
+    try:
+        store = open_store(location)
+        names = store.names("log")
+        return StoreLook(
+            location,
+            tuple(
+                one.location
+                for one in archives.find(conn, "a.state NOT IN ('replaced', 'gone')")
+                if one.location not in names
+            ),
+            len(restored.unknown(conn)),
+            archives.claim_of(conn) is not None and (strategy != "prove" or foreign_store(conn)),
+        )
+    except RefoldError as error:
+        return StoreLook(location, failed=str(error))
+
+
+def foreign_store(conn: psycopg.Connection) -> bool:
+    """Return whether another database writes the archive that this one has claimed: its original, or a copy.
+
+    Args:
+        conn: acts as refold_worker.
+
+    Raises:
+        StoreFailed: the store does not answer.
+    """
+    location, claim = read_settings(conn).archive, archives.claim_of(conn)
+    if location is None or claim is None:
+        return False
+    return not ownership.owned(claim, ownership.marker_of(open_store(location)))
 
 
 def insist_on_schema(conn: psycopg.Connection) -> ClusterState:

@@ -12,14 +12,13 @@ from psycopg.rows import class_row
 
 from refold.engine.archive.find import find_event
 from refold.engine.reconcile.audit import parameters_of
-from refold.engine.recovery.coordinates import RESTORED
 from refold.errors import BuildError, InputError
 from refold.inspect.lineage.cost import Bound, estimate, refuse_costly
 from refold.inspect.lineage.row_key import RowKey, types_of
 from refold.inspect.lineage.snapshot import ANOTHER_VIEW, reading
 from refold.model.projection.plan import LOG, Plan
 from refold.model.sql_text import ident, literal
-from refold.model.stream.cursor import Key
+from refold.model.stream.cursor import RESTORED, Key
 from refold.model.stream.page_sql import LOG_TABLE
 from refold.model.stream.slices import slice_day
 from refold.model.upkeep.retained import time_slicing

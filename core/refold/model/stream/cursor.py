@@ -18,6 +18,10 @@ from typing import NamedTuple, Self
 
 LAST_ORDINAL = 2147483647
 """Greatest ordinal (a Postgres integer): `Key(txid, position, LAST_ORDINAL)` closes a log event."""
+RESTORED = 2
+"""The txid of events that a recovery has rewritten (Postgres's FrozenTransactionId: older than every transaction)."""
+BOUND = 100
+"""Txid above those of all rewritten events and below those of a cluster: initdb itself uses hundreds."""
 
 _SNAPSHOT = re.compile(r"([0-9]+):([0-9]+):((?:[0-9]+(?:,[0-9]+)*)?)")
 
