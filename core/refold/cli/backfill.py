@@ -38,7 +38,7 @@ from refold.cli.reading import (
     mapping_of,
     rare_collections,
 )
-from refold.cli.session import INSPECTORS, READERS, AsJson, DatabaseUrl, Projections, database, folder, session
+from refold.cli.session import READERS, AsJson, DatabaseUrl, Projections, database, folder, session
 from refold.errors import InputError
 from refold.prose import counted
 from refold.store import file_backfills as store
@@ -162,7 +162,7 @@ def check(
       refold backfill check january
       refold backfill check january --json
     """
-    with session(database_url, INSPECTORS) as conn:
+    with session(database_url) as conn:
         store.insist_on_tables(conn)
         current = store.known(conn, name)
         found = _check(conn, current, projections, agreed=yes)
