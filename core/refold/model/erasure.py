@@ -1,4 +1,4 @@
-"""Finding and removing a person in texts and JSON. Pure.
+"""Finding and removing a person in texts and JSON, and what receivers are told of it. Pure.
 
 A place of refold's own tables may hold a person as a whole value, or within a sentence, such as an error of Postgres
 that quotes a value. `alice` is found in `no user alice.`, and not in `alice-2` or `malice`, which are others.
@@ -10,7 +10,9 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
+from uuid import UUID
 
 ERASED = "erased"
 """What stands in the place of a person in the texts of refold's own tables."""
@@ -105,3 +107,24 @@ def fields_given(also: Sequence[str]) -> tuple[tuple[str, str], ...]:
     if not all(name and mark and value for name, mark, value in pairs):
         raise ValueError("--also takes FIELD=VALUE")
     return tuple(dict.fromkeys((name, value) for name, _, value in pairs))
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureNotice:
+    """An erasure that a webhook is to be told of, and not who the person is.
+
+    Args:
+        erasure_id: number of the erasure.
+        name: names it in every database, export and store.
+        mode: `anonymise`: the events are of nobody now; `delete`: they are gone.
+        erased_at: when nothing of the person was left in log and metrics, UTC.
+        events: events of the person.
+        mentions: events of others that named the person.
+    """
+
+    erasure_id: int
+    name: UUID
+    mode: str
+    erased_at: datetime
+    events: int
+    mentions: int

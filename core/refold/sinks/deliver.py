@@ -20,6 +20,7 @@ import psycopg
 
 from refold import tracing
 from refold.errors import RefoldError
+from refold.model.erasure import ErasureNotice
 from refold.model.sink import state as steps
 from refold.model.sink.sink_file import Grain
 from refold.model.sink.state import LEASE, SinkState
@@ -33,7 +34,6 @@ from refold.sinks.receiver import (
     Audited,
     Change,
     DeliveryError,
-    Erased,
     Gone,
     KeyedReceiver,
     Misconfigured,
@@ -50,7 +50,6 @@ from refold.sinks.receiver import (
 from refold.store import erasure_notices, outbox, sinks, undelivered
 from refold.store.builds.build import Build, by_id, lock, version
 from refold.store.builds.compiled import Compiler
-from refold.store.erasure_notices import ErasureNotice
 from refold.store.sinks import Fenced, Sink
 
 log = logging.getLogger("refold.sinks")
@@ -496,10 +495,9 @@ class Deliverer:
 
     def _tell(self, sink: Sink, one: _Open, state: SinkState, notice: ErasureNotice) -> None:
         """Tell the receiver of an erasure, once; it may refuse the notice."""
-        erased = Erased(str(notice.name), notice.mode, notice.erased_at, notice.events, notice.mentions)
         taken = True
         try:
-            cast(Told, one.receiver).tell(erased)
+            cast(Told, one.receiver).tell(notice)
         except (Refused, TooLarge) as error:
             log.warning("%s: the receiver refuses the notice of erasure %d: %s", sink.name, notice.erasure_id, error)
             taken = False

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import ClassVar, NamedTuple, Protocol
 
 from pydantic import BaseModel
 
 from refold.errors import RefoldError
+from refold.model.erasure import ErasureNotice
 
 
 class Version(NamedTuple):
@@ -195,28 +195,10 @@ class Readable(Protocol):
         ...
 
 
-class Erased(NamedTuple):
-    """An erasure of a person, who is not named.
-
-    Args:
-        name: of the erasure, in every database, export and store.
-        mode: `anonymise`: the events are of nobody now; `delete`: they are gone.
-        at: when nothing of the person was left in log and metrics, UTC.
-        events: events of the person.
-        mentions: events of others that named the person.
-    """
-
-    name: str
-    mode: str
-    at: datetime
-    events: int
-    mentions: int
-
-
 class Told(Protocol):
     """A receiver that is told of erasures, because nobody knows what it did with former rows."""
 
-    def tell(self, erased: Erased) -> None:
+    def tell(self, erased: ErasureNotice) -> None:
         """Tell of an erasure, whose keys the receiver has been given by now.
 
         Raises:

@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import psycopg
 from psycopg.rows import class_row, dict_row
 
-_WAITS = "SELECT FROM refold.erasure_notices AS n WHERE n.sink_id = %s AND n.told_at IS NULL LIMIT 1"
-
-
-@dataclass(frozen=True, slots=True)
-class ErasureNotice:
-    """What a webhook is to be told.
-
-    Args:
-        erasure_id: number of the erasure.
-        name: names it in every database, export and store.
-        mode: `anonymise` or `delete`.
-        erased_at: when nothing of the person was left in log and metrics, UTC.
-        events: events of the person.
-        mentions: events of others that named the person.
-    """
-
-    erasure_id: int
-    name: UUID
-    mode: str
-    erased_at: datetime
-    events: int
-    mentions: int
+from refold.model.erasure import ErasureNotice
 
 
 def add(conn: psycopg.Connection, erasure_id: int) -> None:
@@ -50,13 +26,12 @@ def add(conn: psycopg.Connection, erasure_id: int) -> None:
 
 def waits(conn: psycopg.Connection, sink_id: int) -> bool:
     """Return whether a sink has a notice to give."""
-    return conn.execute(_WAITS, (sink_id,)).rowcount > 0
+    query = "SELECT FROM refold.erasure_notices AS n WHERE n.sink_id = %s AND n.told_at IS NULL LIMIT 1"
+    return conn.execute(query, (sink_id,)).rowcount > 0
 
 
 def waiting(conn: psycopg.Connection, sink_id: int) -> list[ErasureNotice]:
     """Return the notices that a sink has to give, oldest first."""
-    if not waits(conn, sink_id):
-        return []
     with conn.cursor(row_factory=class_row(ErasureNotice)) as cursor:
         return cursor.execute(
             """

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Literal
 from urllib.parse import quote
 
-from refold.sinks.receiver import Change, Erased, Shape, Version
+from refold.model.erasure import ErasureNotice
+from refold.sinks.receiver import Change, Shape, Version
 
 Form = Literal["standard", "cloudevents"]
 
@@ -68,18 +69,15 @@ def ping_body(form: Form, sink: str | None, message: str, now: datetime) -> byte
     data = f'{{"sink":{_text(sink)}}}' if sink is not None else "{}"
     if form == "standard":
         return _standard(PING, now, data)
-    return (
-        f'[{{"specversion":"1.0","id":{_text(message)},"source":{_text(_source(sink or ""))},"type":"{PING}",'
-        f'"time":"{_rfc3339(now)}","datacontenttype":"application/json","data":{data}}}]'
-    ).encode()
+    return f"[{_own_cloudevent(PING, sink or '', message, data, at=now)}]".encode()
 
 
-def erased_id(sink: str, erased: Erased) -> str:
+def erased_id(sink: str, erased: ErasureNotice) -> str:
     """Return the value of `webhook-id` of the notice of an erasure: the same for a repetition."""
-    return "msg_" + _digest([sink, ERASED, erased.name])
+    return "msg_" + _of_erasure(sink, erased)
 
 
-def erased_body(form: Form, shape: Shape, erased: Erased, now: datetime) -> bytes:
+def erased_body(form: Form, shape: Shape, erased: ErasureNotice, now: datetime) -> bytes:
     """Return the body of the notice of an erasure, of type `refold.erased`.
 
     Args:
@@ -92,9 +90,9 @@ def erased_body(form: Form, shape: Shape, erased: Erased, now: datetime) -> byte
         {
             "sink": shape.sink,
             "projection": shape.projection,
-            "erasure": erased.name,
+            "erasure": str(erased.name),
             "mode": erased.mode,
-            "erased_at": _rfc3339(erased.at),
+            "erased_at": _rfc3339(erased.erased_at),
             "events": erased.events,
             "mentions": erased.mentions,
         },
@@ -102,10 +100,20 @@ def erased_body(form: Form, shape: Shape, erased: Erased, now: datetime) -> byte
     )
     if form == "standard":
         return _standard(ERASED, now, data)
+    return f"[{_own_cloudevent(ERASED, shape.sink, _of_erasure(shape.sink, erased), data)}]".encode()
+
+
+def _of_erasure(sink: str, erased: ErasureNotice) -> str:
+    return _digest([sink, ERASED, str(erased.name)])
+
+
+def _own_cloudevent(kind: str, sink: str, identity: str, data: str, *, at: datetime | None = None) -> str:
+    """Return a CloudEvent that is about no row."""
+    time = "" if at is None else f'"time":"{_rfc3339(at)}",'
     return (
-        f'[{{"specversion":"1.0","id":"{_digest([shape.sink, ERASED, erased.name])}",'
-        f'"source":{_text(_source(shape.sink))},"type":"{ERASED}","datacontenttype":"application/json","data":{data}}}]'
-    ).encode()
+        f'{{"specversion":"1.0","id":{_text(identity)},"source":{_text(_source(sink))},"type":"{kind}",'
+        f'{time}"datacontenttype":"application/json","data":{data}}}'
+    )
 
 
 def _standard(kind: str, now: datetime, data: str) -> bytes:

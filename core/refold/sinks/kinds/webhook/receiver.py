@@ -16,11 +16,12 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from refold import __version__, tracing
+from refold.model.erasure import ErasureNotice
 from refold.sinks.kinds.webhook.body import CONTENT_TYPES, body, erased_body, erased_id, message_id, ping_body
 from refold.sinks.kinds.webhook.options import Target, WebhookOptions, checked_url, checked_value
 from refold.sinks.kinds.webhook.outcome import Answer, of_answer, of_error
 from refold.sinks.kinds.webhook.signature import PREFIX, key_of, signature
-from refold.sinks.receiver import Change, Erased, Misconfigured, Shape, TooLarge, Version
+from refold.sinks.receiver import Change, Misconfigured, Shape, TooLarge, Version
 from refold.sinks.secrets import is_reference, resolve, resolve_optional
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ class WebhookReceiver:
         answer = self._post(message, content)
         return f"{answer.status} in {(time.monotonic() - begin) * 1000:.0f} ms"
 
-    def tell(self, erased: Erased) -> None:
+    def tell(self, erased: ErasureNotice) -> None:
         """Post a body of type `refold.erased`; return when the receiver has confirmed it.
 
         Raises:
