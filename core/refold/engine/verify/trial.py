@@ -7,6 +7,7 @@ import re
 import psycopg
 
 from refold.errors import BuildError
+from refold.model.projection.plan import NO_UPCAST
 from refold.model.sql_text import EVERYTHING
 from refold.model.upkeep.statements import Statements
 from refold.postgres.sqlstate import transient
@@ -54,7 +55,7 @@ def refuse_unkeepable(conn: psycopg.Connection, statements: Statements, *, audit
         table = statements.relations[0].table
         raise Unkeepable(
             f"{table} cannot be kept up to date: {error.diag.message_primary or error}",
-            remedy=_UPCASTERS if any("no_upcast(" in text for text in texts if text) else _REMEDY,
+            remedy=_UPCASTERS if any(f"{NO_UPCAST}(" in text for text in texts if text) else _REMEDY,
         ) from error
 
 

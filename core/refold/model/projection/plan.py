@@ -14,6 +14,9 @@ Combine = Literal["count", "sum", "min", "max", "bool_and", "bool_or", "members"
 LOG = "events"
 """The log's name in a projection's FROM."""
 
+NO_UPCAST = "no_upcast"
+"""The function that an upcaster's step calls where it fails: what reads metadata through one has it in its SQL."""
+
 LOG_COLUMNS = ("event_id", "user_id", "action", "ts", "metadata", "version")
 
 

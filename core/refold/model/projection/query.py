@@ -14,7 +14,7 @@ from refold.model.projection.equal_values import made_plain, plain
 from refold.model.projection.funnels import kept_funnels, made_linear
 from refold.model.projection.keys import aggregated_elsewhere, check_recompute_key, declared_key, key_remedy, may_fail
 from refold.model.projection.partials import Partials, Unmergeable
-from refold.model.projection.plan import Column, KeyPart, Plan
+from refold.model.projection.plan import NO_UPCAST, Column, KeyPart, Plan
 from refold.model.projection.select import Select, written
 from refold.model.projection.sqlglot_compat import (
     expression,
@@ -223,7 +223,9 @@ class _Analysis(Select):
             )
         for part in keys:
             cause = may_fail(part.sql)
-            if cause is not None and "no_upcast(" in part.sql:
+            if cause is None:
+                continue
+            if f"{NO_UPCAST}(" in part.sql:
                 raise self.error(
                     f"the key reads metadata through an upcaster, which may fail. Rows are recomputed by this key, so"
                     f" {self.stream} has an index on it, and the index would then refuse events",
@@ -231,14 +233,13 @@ class _Analysis(Select):
                     "Group by a column of an event-grain projection that reads the metadata; or name the actions in"
                     " WHERE, if those with upcasters are not among them.",
                 )
-            if cause is not None:
-                raise self.error(
-                    f"the key expression {self.words(expression(cause))} may fail or change. Rows are recomputed by"
-                    f" this key, so {self.stream} has an index on it, and the index would then refuse events",
-                    self.query,
-                    "Make it a column of an event-grain projection, and group by that column in a projection that"
-                    " reads it.",
-                )
+            raise self.error(
+                f"the key expression {self.words(expression(cause))} may fail or change. Rows are recomputed by"
+                f" this key, so {self.stream} has an index on it, and the index would then refuse events",
+                self.query,
+                "Make it a column of an event-grain projection, and group by that column in a projection that"
+                " reads it.",
+            )
         query = self.query.copy()
         made_plain(query, self.texts())
         made_linear(query)

@@ -44,7 +44,7 @@ def tells_apart(window: exp.Window, order: exp.Expr) -> bool:
         groups = _groups(select)
         given = {_text(term) for term in terms}
         return bool(groups) and all(_text(one) in given for one in groups)
-    here = _below(select)
+    here = relation_of(select)
     own = {"", here.alias_or_name} if here is not None else set()
     names = {term.name for term in terms if isinstance(term, exp.Column) and term.table in own}
     return any(key <= names for key in _keys_below(select))
@@ -52,7 +52,7 @@ def tells_apart(window: exp.Window, order: exp.Expr) -> bool:
 
 def _keys_below(select: exp.Select) -> list[frozenset[str]]:
     """Return the unique keys of the relation that a SELECT reads; none if it reads several, or one without a key."""
-    below = _below(select)
+    below = relation_of(select)
     if isinstance(below, exp.Subquery) and isinstance(below.this, exp.Select):
         return [] if below.alias_column_names else _keys(below.this)
     if isinstance(below, exp.Table) and not below.db:
@@ -61,7 +61,7 @@ def _keys_below(select: exp.Select) -> list[frozenset[str]]:
     return []
 
 
-def _below(select: exp.Select) -> exp.Expr | None:
+def relation_of(select: exp.Select) -> exp.Expr | None:
     """Return the one relation that a SELECT reads; None if it reads several or none."""
     source = select.args.get("from_") or select.args.get("from")
     if source is None or select.args.get("joins") or select.args.get("laterals"):

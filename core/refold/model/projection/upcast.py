@@ -18,9 +18,10 @@ from sqlglot import exp
 
 from refold.errors import DefinitionError
 from refold.model.projection.files import project_files, read_text
-from refold.model.projection.plan import LOG, LOG_COLUMNS
+from refold.model.projection.plan import LOG, LOG_COLUMNS, NO_UPCAST
 from refold.model.projection.query import analyse
 from refold.model.projection.sqlglot_compat import expression, fold_case, plain_intervals, statements
+from refold.model.projection.uniqueness import relation_of
 
 COLUMN = "metadata"
 LONGEST = 20_000
@@ -78,7 +79,7 @@ class Upcasts:
                 made = f"{of}{COLUMN}"
                 for following in chain[at:]:
                     # NULL would take all fields of the event with it, silently.
-                    made = f"coalesce({_over(following.sql, made)}, no_upcast({of}action, {following.old}))"
+                    made = f"coalesce({_over(following.sql, made)}, {NO_UPCAST}({of}action, {following.old}))"
                 literal = exp.Literal.string(action).sql(dialect="postgres")
                 cases.append(f"WHEN {of}action = {literal} AND {of}version = {step.old} THEN {made}")
         if not cases:
@@ -230,12 +231,10 @@ def _actions(column: exp.Column) -> frozenset[str] | None:
     The steps of other actions would change nothing, but that a key may be no expression that can fail.
     """
     select = column.find_ancestor(exp.Select)
-    if select is None or select.args.get("joins") or select.args.get("laterals"):
+    read, where = (None, None) if select is None else (relation_of(select), select.args.get("where"))
+    if where is None or not isinstance(read, exp.Table) or read.name != LOG:
         return None
-    read, where = select.args.get("from_") or select.args.get("from"), select.args.get("where")
-    if read is None or where is None or not isinstance(read.this, exp.Table) or read.this.name != LOG:
-        return None
-    own = ("", read.this.alias_or_name)
+    own = ("", read.alias_or_name)
     if column.table not in own:
         return None
     found: frozenset[str] | None = None
