@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,9 +83,9 @@ def claim(
         mine = archives.claim_of(conn)
         owned = ownership.owned(mine, marker) and mine is not None and mine.location == where
         taken = None if marker is None or owned else marker.database
-        if not owned:
+        if dry_run and not owned:
             ownership.refuse_to_leave(conn, store, where)
-        if not dry_run and not owned:
+        elif not owned:
             require_owner(conn)
             if taken is not None and not yes:
                 confirm(
@@ -148,7 +149,7 @@ def status(json: AsJson = False, database_url: DatabaseUrl = None) -> None:
         found = archive_status(conn)
         files = archives.find(conn)
         strange = None if found is None else _strange(conn, found)
-        damaged = [one.subject for one in incidents.find(conn, "kind = 'archive_damage' AND resolved_at IS NULL")]
+        damaged = [one.subject for one in incidents.open_incidents(conn, "archive_damage")]
     if json:
         told = None if found is None else asdict(found) | {"store": strange, "damaged": damaged}
         as_json({"archive": told, "files": [_told(one) for one in files]})
@@ -166,12 +167,11 @@ def _strange(conn: psycopg.Connection, found: ArchiveStatus) -> str | None:
     from refold.engine.archive.object_store import open_store
     from refold.store import archives
 
-    try:
-        ownership.insist(open_store(found.location), archives.claim_of(conn), found.location)
-    except NotOwner as error:
-        return str(error)
-    except (RefoldError, psycopg.errors.InsufficientPrivilege):
-        return None
+    with suppress(RefoldError, psycopg.errors.InsufficientPrivilege):
+        try:
+            ownership.insist(open_store(found.location), archives.claim_of(conn), found.location)
+        except NotOwner as error:
+            return str(error)
     return None
 
 

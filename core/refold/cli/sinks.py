@@ -15,7 +15,6 @@ from refold.cli.session import READERS, AsJson, DatabaseUrl, session
 from refold.cli.sink_skip import Name, skip
 from refold.errors import InputError
 from refold.inspect.sinks import SinkStatus, sink_statuses
-from refold.model.event.exact_json import document
 from refold.model.sink import state as steps
 from refold.model.stream.cursor import EMPTY, Cursor
 from refold.prose import counted
@@ -209,7 +208,7 @@ def undelivered(
         return
     table(
         ("KEY", "ATTEMPTS", "STATUS", "ERROR"),
-        [(document(one.key, str), one.attempts, one.status, one.error) for one in found],
+        [(one.key, one.attempts, one.status, one.error) for one in found],
         right=("ATTEMPTS",),
     )
 

@@ -106,10 +106,9 @@ def verify(
         result.files += 1
         result.events += archive.events or 0
         result.bytes += archive.size or 0
-    found_now = {one.segment for one in result.wrong}
     if only is None:
-        damaged = incidents.find(conn, "kind = 'archive_damage' AND resolved_at IS NULL")
-        result.lacking = sorted({one.subject for one in damaged} - found_now)
+        damaged = {one.subject for one in incidents.open_incidents(conn, "archive_damage")}
+        result.lacking = sorted(damaged - {one.segment for one in result.wrong})
     claim = archives.claim_of(conn)
     if only is None and claim is not None:
         known = {one.location for one in archives.find(conn)}
