@@ -1,4 +1,4 @@
-"""The database that sinks into Postgres deliver to."""
+"""The receivers of sinks: a database, and a webhook."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from tests.support.delivering import Connection
+from tests.support.delivering import SECRET, Connection
+from tests.support.receiving import Hook, hook
 from tests.support.scratch import Scratch
 
 
@@ -24,3 +25,11 @@ def target(scratch: Scratch) -> Iterator[Connection]:
                 yield conn
         finally:
             admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
+    """A receiver of webhooks, whose secret is in the environment variable SECRET."""
+    monkeypatch.setenv("SECRET", SECRET)
+    with hook() as made:
+        yield made

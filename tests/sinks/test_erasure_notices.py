@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -16,21 +15,13 @@ from refold.model.sink.state import paused, resumed
 from refold.sinks import deliver as delivering
 from refold.store import erasure_notices, sinks
 from refold.store.erasures import Erasure, Mode
-from tests.sinks.test_webhook_histories import SECRET, to_webhook
-from tests.support.delivering import deliver, deploy_sink
-from tests.support.receiving import Hook, Received, hook
+from tests.support.delivering import deliver, deploy_sink, to_webhook
+from tests.support.receiving import Hook, Received
 from tests.support.scratch import Scratch
 
 ALICE = "alice"
 BY_USER = "SELECT user_id, count(*) AS n FROM events GROUP BY user_id"
 SEEN = "SELECT event_id, user_id FROM events"
-
-
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
-    monkeypatch.setenv("SECRET", SECRET)
-    with hook() as made:
-        yield made
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -27,9 +27,17 @@ from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import find as letters
 from tests.sinks.test_files import same, to_files
 from tests.sinks.test_histories import Lying, again, attempt, replay, restore, retry, tamper
-from tests.sinks.test_webhook_histories import LOST, SECRET, to_webhook
-from tests.support.delivering import Connection, deliver, deploy_sink, differences, to_postgres, url_of
-from tests.support.receiving import Hook, Received, hook
+from tests.sinks.test_webhook_histories import LOST
+from tests.support.delivering import (
+    Connection,
+    deliver,
+    deploy_sink,
+    differences,
+    to_postgres,
+    to_webhook,
+    url_of,
+)
+from tests.support.receiving import Hook, Received
 from tests.support.scratch import Scratch
 
 FACTS = "SELECT event_id, user_id, action, metadata->>'n' AS n FROM events"
@@ -54,13 +62,6 @@ def graded(event: Event) -> list[Graded]:
 
 def of_events(text: str) -> str:
     return f'grain = "events"\n{text}'
-
-
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
-    monkeypatch.setenv("SECRET", SECRET)
-    with hook() as made:
-        yield made
 
 
 def given(receiver: Hook) -> list[str]:

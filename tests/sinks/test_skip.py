@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -39,21 +38,13 @@ from tests.conftest import ServerUnderTest
 from tests.sinks.test_events import FACTS, TRANSFORM, given, of_events
 from tests.sinks.test_histories import again
 from tests.sinks.test_processes import delivering
-from tests.sinks.test_webhook_histories import SECRET, to_webhook
-from tests.support.delivering import Connection, deliver, deploy_sink, to_postgres, url_of
+from tests.support.delivering import SECRET, Connection, deliver, deploy_sink, to_postgres, to_webhook, url_of
 from tests.support.logins import login
-from tests.support.receiving import Hook, Received, hook
+from tests.support.receiving import Hook, Received
 from tests.support.scratch import Scratch
 from tests.support.waiting import wait_until
 
 STEPS = [point for point in POINTS if point.startswith("skip")]
-
-
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
-    monkeypatch.setenv("SECRET", SECRET)
-    with hook() as made:
-        yield made
 
 
 @pytest.fixture

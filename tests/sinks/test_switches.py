@@ -15,8 +15,17 @@ from refold.sinks.audit import audit
 from refold.sinks.deliver import Deliverer
 from refold.store import sinks
 from refold.store.builds.compiled import Compiler
-from tests.sinks.test_webhook_histories import SECRET, to_webhook
-from tests.support.delivering import Connection, deliver, deploy_sink, follow, insist, to_postgres, url_of
+from tests.support.delivering import (
+    SECRET,
+    Connection,
+    deliver,
+    deploy_sink,
+    follow,
+    insist,
+    to_postgres,
+    to_webhook,
+    url_of,
+)
 from tests.support.receiving import hook
 from tests.support.scratch import Scratch
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -17,27 +16,12 @@ from refold.store import sinks, undelivered
 from refold.store.builds.compiled import Compiler
 from tests.sinks.test_histories import again, attempt, other, retry, tamper
 from tests.sinks.test_rows import METRICS
-from tests.support.delivering import deliver, deploy_sink
-from tests.support.receiving import Hook, Received, hook
+from tests.support.delivering import deliver, deploy_sink, to_webhook
+from tests.support.receiving import Hook, Received
 from tests.support.scratch import Scratch
 
-SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
 LOST = 0
 """Stands for an answer that never arrives, though the rows did."""
-
-
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
-    monkeypatch.setenv("SECRET", SECRET)
-    with hook() as made:
-        yield made
-
-
-def to_webhook(projection: str, url: str) -> str:
-    return (
-        f'projection = "{projection}"\nkind = "webhook"\n[webhook]\nurl = "{url}"\nsecrets = ["env:SECRET"]\n'
-        "allow_private = true\ntimeout_s = 2\n"
-    )
 
 
 @pytest.mark.parametrize("metric", ["merge", "vanishing"])

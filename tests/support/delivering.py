@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from refold.store.sinks import Sink
 from tests.support.scratch import Scratch
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
+"""Signs what webhooks get."""
 
 
 def deploy_sink(conn: Connection, name: str, text: str) -> Sink:
@@ -52,6 +55,14 @@ def deliver(conn: Connection, folder: Path, name: str, *, me: str = "test", most
 def to_postgres(projection: str, url: str, table: str = "copy") -> str:
     """Return the text of a sink into a table of a database."""
     return f'projection = "{projection}"\nkind = "postgres"\n[postgres]\nurl = "{url}"\ntable = "{table}"\n'
+
+
+def to_webhook(projection: str, url: str) -> str:
+    """Return the text of a sink to a webhook; its secret is in the environment variable SECRET."""
+    return (
+        f'projection = "{projection}"\nkind = "webhook"\n[webhook]\nurl = "{url}"\nsecrets = ["env:SECRET"]\n'
+        "allow_private = true\ntimeout_s = 2\n"
+    )
 
 
 def differences(conn: Connection, metric: str, target: Connection, table: str = "copy") -> list[tuple[str, Any]]:

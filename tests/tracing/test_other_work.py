@@ -15,8 +15,7 @@ from refold.engine.scrub.scrub import scrub
 from refold.service.duties import audits
 from refold.service.duties import scrub as scrubbing
 from refold.store.builds.compiled import Compiler
-from tests.sinks.test_webhook_histories import SECRET, to_webhook
-from tests.support.delivering import deliver, deploy_sink
+from tests.support.delivering import SECRET, deliver, deploy_sink, to_webhook
 from tests.support.otlp import Receiver, receiving
 from tests.support.receiving import hook
 from tests.support.scratch import Scratch

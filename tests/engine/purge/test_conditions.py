@@ -25,8 +25,7 @@ from refold.sinks.skip import look, skip
 from refold.store import archives, sinks, undelivered
 from refold.store.builds.build import find
 from tests.engine.purge.conftest import ENDS, PROJECT, SLICE, Yard
-from tests.sinks.test_webhook_histories import SECRET, to_webhook
-from tests.support.delivering import deliver, deploy_sink
+from tests.support.delivering import SECRET, deliver, deploy_sink, to_webhook
 from tests.support.receiving import Received, hook
 from tests.support.tampering import tamper
 
