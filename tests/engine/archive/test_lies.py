@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 
 from refold.engine.archive import parquet, write
@@ -89,6 +91,41 @@ def test_rows_are_compared_and_not_only_bytes(shop: Shop, monkeypatch: pytest.Mo
     assert shop.states() == [(1, "gone")]
     monkeypatch.undo()
     assert len(shop.run().verified) == 3
+
+
+@pytest.mark.parametrize("column, value", [("action", "forged"), ("ts", datetime(2026, 1, 1, tzinfo=UTC))])
+def test_what_arrow_makes_of_a_row_is_not_believed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, column: str, value: object
+) -> None:
+    shop.claim()
+    original = parquet._parsed
+
+    def wrong(rows: bytes, longest: int) -> Any:
+        table = original(rows, longest)
+        at = table.schema.get_field_index(column)
+        changed = [value, *table[column].to_pylist()[1:]]
+        return table.set_column(at, table.schema.field(at), pa.array(changed, table.schema.field(at).type))
+
+    monkeypatch.setattr(parquet, "_parsed", wrong)
+    with pytest.raises(Differs, match="not those that were sealed"):
+        shop.run()
+    assert shop.states() == [(1, "gone")]
+    monkeypatch.undo()
+    assert len(shop.run().verified) == 3
+
+
+@pytest.mark.parametrize("group", [1, 1 << 20])
+def test_rows_of_a_whole_file_are_the_text_that_was_sent(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, group: int
+) -> None:
+    """They need not go into a table again for their checksums, whatever is in them and wherever a row group ends."""
+    shop.claim()
+    monkeypatch.setattr(write, "thaw", None)
+    monkeypatch.setattr(parquet, "GROUP", group)
+    monkeypatch.setattr(parquet, "CHUNK", 700)
+    assert len(shop.run().verified) == 3
+    monkeypatch.undo()
+    assert verify(shop.worker, by="the test", deep=True).wrong == []
 
 
 def test_a_host_without_room_for_the_file_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,18 @@
 """Segments of the log as Parquet: the columns of the log, and the metadata as its exact text.
 
-Rows come from COPY and go back to COPY as CSV, which Arrow reads and writes without a step in Python for each row. A
-row group holds whole slices, or a part of one if its events are large: so memory is bounded on both ways.
+Rows come from COPY and go back to COPY as CSV, which Arrow reads and writes: the same text both times. A row group holds
+whole slices, or a part of one if its events are large: so memory is bounded on both ways.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, BinaryIO
 
 import psycopg
@@ -17,7 +20,9 @@ import psycopg
 from refold.engine.archive.failures import Differs, arrow
 from refold.engine.archive.object_store import Beat
 from refold.model.stream.slices import POSITION_BITS
+from refold.model.upkeep.checksums import EVENT_HASH, identity
 from refold.postgres.session import plan_freely
+from refold.store.log.seal import SliceChecksum
 
 COLUMNS = ("txid", "position", "event_id", "user_id", "action", "ts", "metadata", "version", "recorded_at")
 """The columns of the log, in the order of the table."""
@@ -32,6 +37,8 @@ GROUP = 128 << 20
 _DELTAS = ("txid", "position", "ts", "recorded_at")
 _WORDS = ("user_id", "action", "version")
 """Columns whose values repeat."""
+_QUOTED = ("event_id", "user_id", "action", "ts", "metadata", "recorded_at")
+"""Columns that pyarrow quotes when it writes them as CSV, and so the server too: then there is one text for a row."""
 
 
 def schema() -> Any:
@@ -43,6 +50,54 @@ def schema() -> Any:
     return pa.schema([pa.field(name, type, name in optional) for name, type in zip(COLUMNS, types, strict=True)])
 
 
+@dataclass(slots=True)
+class Contents:
+    """What the rows of a file are.
+
+    Args:
+        slices: their checksums by slice.
+        first_ts: time of the first event.
+        last_ts: time of the last event.
+    """
+
+    slices: dict[int, SliceChecksum] = field(default_factory=dict)
+    first_ts: datetime | None = None
+    last_ts: datetime | None = None
+
+    def add(self, number: int, checksum: SliceChecksum, first: datetime | None, last: datetime | None) -> None:
+        """Add rows of a slice.
+
+        Args:
+            number: the slice.
+            checksum: the checksum of the rows.
+            first: time of their first event; None if there is none.
+            last: time of their last event.
+        """
+        self.slices[number] = self.slices.get(number, SliceChecksum()) + checksum
+        if first is not None and last is not None:
+            self.first_ts = min(first, self.first_ts or first)
+            self.last_ts = max(last, self.last_ts or last)
+
+
+@dataclass(slots=True)
+class Written:
+    """What was written into a file.
+
+    Args:
+        contents: what the rows are, by the server that sent them.
+        texts: by portion, the SHA-256 of its rows as the server sent them, which is the text that `Rows.portions`
+            makes of them again.
+    """
+
+    contents: Contents = field(default_factory=Contents)
+    texts: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def events(self) -> int:
+        """How many rows there are."""
+        return sum(one.events for one in self.contents.slices.values())
+
+
 def write(
     conn: psycopg.Connection,
     file: BinaryIO,
@@ -51,8 +106,10 @@ def write(
     slices: Iterable[int],
     about: dict[str, str],
     beat: Beat,
-) -> int:
-    """Write the events between two positions into a file; return how many.
+) -> Written:
+    """Write the events between two positions into a file.
+
+    Each row comes with the hashes of which the checksums of the log are sums: so both are of the same look at it.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
@@ -63,22 +120,57 @@ def write(
         about: what the file says of itself.
         beat: gives a sign of life.
     """
-    form = schema()
-    events = 0
+    written = Written()
     with writing(file, about) as write_group:
-        for _, together in itertools.groupby(sorted(slices), key=lambda one: one >> (TOGETHER_BITS - POSITION_BITS)):
+        for portion, together in itertools.groupby(
+            sorted(slices), key=lambda one: one >> (TOGETHER_BITS - POSITION_BITS)
+        ):
             group: list[Any] = []
+            text = hashlib.sha256()
             for number in together:
                 low, high = max(number << POSITION_BITS, lower), min((number + 1) << POSITION_BITS, upper)
-                for table in _read(conn, form, low, high):
-                    group.append(table)
-                    events += table.num_rows
-                    if sum(one.nbytes for one in group) >= GROUP:
-                        write_group(group)
-                        group = []
+                sums = _Sums()
+                with conn.transaction():
+                    for rows, longest in _chunks(sums.of(_rows(conn, low, high, (identity("0"), EVENT_HASH)))):
+                        text.update(rows)
+                        table = _parsed(rows, longest)
+                        written.contents.add(number, sums.take(table), *_first_and_last(table["ts"]))
+                        group.append(table)
+                        if sum(one.nbytes for one in group) >= GROUP:
+                            write_group(group)
+                            group = []
                 beat()
             write_group(group)
-    return events
+            written.texts[portion] = text.digest()
+    return written
+
+
+class _Sums:
+    """The sums of the hashes that come in front of each row."""
+
+    def __init__(self) -> None:
+        self._events = self._ids = self._hash = 0
+
+    def of(self, rows: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield rows without their hashes."""
+        for row in rows:
+            id_, hash_, rest = row.split(b",", 2)
+            self._events += 1
+            self._ids += int(id_)
+            self._hash += int(hash_)
+            yield rest
+
+    def take(self, table: Any) -> SliceChecksum:
+        """Return the checksum of the rows since the last call, which are those of a table."""
+        upto = arrow("pyarrow.compute").max(table["txid"]).as_py()
+        taken = SliceChecksum(self._events, upto, self._ids, self._hash)
+        self._events = self._ids = self._hash = 0
+        return taken
+
+
+def _first_and_last(times: Any) -> tuple[datetime, datetime]:
+    found = arrow("pyarrow.compute").min_max(times)
+    return found["min"].as_py(), found["max"].as_py()
 
 
 @contextmanager
@@ -110,41 +202,65 @@ def writing(file: BinaryIO, about: dict[str, str]) -> Iterator[Callable[[list[An
 
 def read(conn: psycopg.Connection, table: str) -> list[Any]:
     """Return all rows of a table with the columns of the log, in the order of positions."""
-    return list(_read(conn, schema(), -(2**63), 2**63 - 1, table))
+    with conn.transaction():
+        return [_parsed(*chunk) for chunk in _chunks(_rows(conn, -(2**63), 2**63 - 1, (), table))]
 
 
-def _read(conn: psycopg.Connection, form: Any, low: int, high: int, table: str = "refold.events") -> Iterator[Any]:
-    """Yield the events between two positions as tables, in the order of positions."""
+def _rows(
+    conn: psycopg.Connection, low: int, high: int, before: Sequence[str], table: str = "refold.events"
+) -> Iterator[bytes]:
+    """Yield the events between two positions as CSV, in the order of positions; the caller's transaction.
+
+    Args:
+        conn: acts as refold_worker.
+        low: the first position.
+        high: the first that is too far.
+        before: SQL of what comes before the columns.
+        table: a table with the columns of the log.
+    """
+    plan_freely(conn)
+    with (
+        conn.cursor() as cursor,
+        cursor.copy(
+            f"COPY (SELECT {', '.join((*before, *COLUMNS))} FROM {table} WHERE position >= %s AND position < %s"
+            f" ORDER BY position, txid) TO STDOUT (FORMAT csv, FORCE_QUOTE ({', '.join(_QUOTED)}))".encode(),
+            (low, high),
+        ) as copy,
+    ):
+        for row in copy:
+            yield bytes(row)
+
+
+def _parsed(rows: bytes, longest: int) -> Any:
+    """Return CSV as a table.
+
+    Args:
+        rows: the rows.
+        longest: length of the longest, bytes.
+    """
     csv = arrow("pyarrow.csv")
-    options = {
-        "parse_options": csv.ParseOptions(newlines_in_values=True),
-        "convert_options": csv.ConvertOptions(
+    form = schema()
+    return csv.read_csv(
+        arrow().BufferReader(rows),
+        # A row must not reach over two borders of what Arrow parses at once.
+        read_options=csv.ReadOptions(column_names=list(COLUMNS), block_size=max(BLOCK, longest)),
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        convert_options=csv.ConvertOptions(
             column_types=form,
             null_values=[""],
             strings_can_be_null=True,
             # An empty text is quoted, and NULL is not.
             quoted_strings_can_be_null=False,
         ),
-    }
-    with conn.transaction(), conn.cursor() as cursor:
-        plan_freely(conn)
-        with cursor.copy(
-            f"COPY (SELECT {', '.join(COLUMNS)} FROM {table} WHERE position >= %s AND position < %s"
-            " ORDER BY position, txid) TO STDOUT (FORMAT csv)".encode(),
-            (low, high),
-        ) as copy:
-            for rows, longest in _chunks(copy):
-                # A row must not reach over two borders of what Arrow parses at once.
-                read = csv.ReadOptions(column_names=list(COLUMNS), block_size=max(BLOCK, longest))
-                yield csv.read_csv(arrow().BufferReader(rows), read_options=read, **options).cast(form)
+    ).cast(form)
 
 
-def _chunks(rows: Iterable[Any]) -> Iterator[tuple[bytes, int]]:
+def _chunks(rows: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
     """Yield rows together, and how long the longest is; the server sends each by itself."""
     together: list[bytes] = []
     size = longest = 0
     for row in rows:
-        together.append(bytes(row))
+        together.append(row)
         size += len(row)
         longest = max(longest, len(row))
         if size >= CHUNK:
@@ -188,8 +304,18 @@ class Rows:
         if not found.equals(schema()):
             raise Differs(f"{where} has other columns than the log: {', '.join(found.names)}")
 
-    def portions(self, wanted: Callable[[int], bool] = lambda portion: True) -> Iterator[Iterator[bytes]]:
-        """Yield for each portion (eight slices) its rows, as CSV for COPY.
+    def texts(self) -> dict[int, bytes]:
+        """Return by portion the SHA-256 of its rows as CSV."""
+        found: dict[int, bytes] = {}
+        for portion, rows in self.portions():
+            text = hashlib.sha256()
+            for some in rows:
+                text.update(some)
+            found[portion] = text.digest()
+        return found
+
+    def portions(self, wanted: Callable[[int], bool] = lambda portion: True) -> Iterator[tuple[int, Iterator[bytes]]]:
+        """Yield for each portion (eight slices) its number and its rows, as CSV for COPY.
 
         Args:
             wanted: returns whether a portion is to be read.
@@ -197,7 +323,7 @@ class Rows:
         groups = ((self._portion(number), number) for number in range(self._parquet.num_row_groups))
         for portion, together in itertools.groupby(groups, key=lambda one: one[0]):
             if wanted(portion):
-                yield itertools.chain.from_iterable(self._csv(number) for _, number in together)
+                yield portion, itertools.chain.from_iterable(self._csv(number) for _, number in together)
 
     def about(self) -> dict[str, str]:
         """Return what the file says of itself."""
@@ -302,14 +428,14 @@ class Rows:
 def _with_texts(batch: Any) -> Any:
     """Return rows with times as text: pyarrow needs four fifths of the time of a file to format them."""
     pa = arrow()
-    for at, field in enumerate(batch.schema):
-        if pa.types.is_timestamp(field.type):
-            batch = batch.set_column(at, field.name, _texts(batch.column(at)))
+    for at, column in enumerate(batch.schema):
+        if pa.types.is_timestamp(column.type):
+            batch = batch.set_column(at, column.name, _texts(batch.column(at)))
     return batch
 
 
 def _texts(times: Any) -> Any:
-    """Return times (UTC, microseconds) as text in ISO 8601, each put together from its day, second and microseconds."""
+    """Return times (UTC, microseconds) as PostgreSQL writes them, each put together from its day, second and rest."""
     pa, compute = arrow(), arrow("pyarrow.compute")
     days = compute.floor_temporal(times, unit="day").cast(pa.date32())
     rest = compute.subtract(times.cast(pa.int64()), compute.multiply(days.cast(pa.int32()).cast(pa.int64()), _DAY_US))
@@ -318,8 +444,11 @@ def _texts(times: Any) -> Any:
     # A file has few days.
     known = days.dictionary_encode()
     texts = known.dictionary.cast(pa.string()).take(known.indices), _seconds().take(seconds)
-    fraction = compute.binary_join_element_wise(compute.utf8_lpad(fraction, 6, "0"), "Z", "")
-    return compute.binary_join_element_wise(compute.binary_join_element_wise(*texts, " "), fraction, ".")
+    # ".5", and nothing at all for a whole second.
+    point = compute.utf8_rtrim(
+        compute.binary_join_element_wise("", compute.utf8_lpad(fraction, 6, "0"), "."), characters="0"
+    )
+    return compute.binary_join_element_wise(*texts, compute.utf8_rtrim(point, characters="."), "+00", "")
 
 
 _DAY_US = 86_400_000_000
@@ -327,5 +456,5 @@ _DAY_US = 86_400_000_000
 
 @functools.cache
 def _seconds() -> Any:
-    """Return the seconds of a day as text."""
-    return arrow().array([f"{one // 3600:02}:{one // 60 % 60:02}:{one % 60:02}" for one in range(86_400)])
+    """Return the seconds of a day as text, with a blank before."""
+    return arrow().array([f" {one // 3600:02}:{one // 60 % 60:02}:{one % 60:02}" for one in range(86_400)])

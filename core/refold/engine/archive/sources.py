@@ -197,7 +197,7 @@ def _copy(conn: psycopg.Connection, file: BinaryIO, archive: Archive, table: str
     """Copy the rows of some portions of a file; return how many."""
     with refused(archive):
         found = Rows(file, archive.location).portions(portions.__contains__)
-        return sum(copy_back(conn, portion, table) for portion in found)
+        return sum(copy_back(conn, portion, table) for _, portion in found)
 
 
 def _proved(conn: psycopg.Connection, archive: Archive, lower: int, upper: int) -> int | None:

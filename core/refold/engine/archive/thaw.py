@@ -4,41 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import BinaryIO
 
 import psycopg
 
 from refold.engine.archive.failures import Differs
 from refold.engine.archive.object_store import Beat
-from refold.engine.archive.parquet import COLUMNS, Rows, copy_back
+from refold.engine.archive.parquet import COLUMNS, Contents, Rows, copy_back
 from refold.model.stream.cursor import BOUND
 from refold.postgres.rows import one_row
 from refold.store.archives import Archive
-from refold.store.log.seal import SliceChecksum, checksums
+from refold.store.log.seal import checksums
 
 TABLE = "pg_temp.thawed"
 """The table with the thawed rows, while a transaction of `thawing` lasts."""
 
 
-@dataclass(slots=True)
-class Thawed:
-    """What the rows of a file are.
-
-    Args:
-        slices: their checksums by slice, under the transaction ids of `proved`.
-        first_ts: time of the first event.
-        last_ts: time of the last event.
-    """
-
-    slices: dict[int, SliceChecksum] = field(default_factory=dict)
-    first_ts: datetime | None = None
-    last_ts: datetime | None = None
-
-
-def thaw(conn: psycopg.Connection, file: BinaryIO, archive: Archive, beat: Beat) -> Thawed:
-    """Return the checksums of the rows of a file, a portion in each transaction.
+def thaw(conn: psycopg.Connection, file: BinaryIO, archive: Archive, beat: Beat) -> Contents:
+    """Return the checksums of the rows of a file, under the transaction ids of `proved`; a transaction a portion.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
@@ -49,14 +32,11 @@ def thaw(conn: psycopg.Connection, file: BinaryIO, archive: Archive, beat: Beat)
     Raises:
         Differs: the file cannot be read, or holds what the log cannot.
     """
-    found = Thawed()
+    found = Contents()
     for _ in thawing(conn, file, archive):
-        for number, one in checksums(conn, rows_of=proved(archive)).items():
-            found.slices[number] = found.slices.get(number, SliceChecksum()) + one
         first, last = one_row(conn, f"SELECT min(ts), max(ts) FROM {TABLE}".encode())
-        if first is not None:
-            found.first_ts = min(first, found.first_ts or first)
-            found.last_ts = max(last, found.last_ts or last)
+        for number, one in checksums(conn, rows_of=proved(archive)).items():
+            found.add(number, one, first, last)
         beat()
     return found
 
@@ -75,7 +55,7 @@ def thawing(
     Raises:
         Differs: the file cannot be read, or holds what the log cannot.
     """
-    for portion in Rows(file, archive.location).portions(wanted):
+    for _, portion in Rows(file, archive.location).portions(wanted):
         with conn.transaction(), refused(archive):
             make_table(conn)
             copy_back(conn, portion, TABLE)

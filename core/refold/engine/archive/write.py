@@ -1,9 +1,11 @@
 """Writing the archive: sealed segments become files, and each is proved before it counts.
 
-The data's way: rows of the segment, by COPY into a file of this host; that into the store under a new name; back from
-the store into another file; its rows into a temporary table; their checksums against the sealed ones. A process may be
-killed between any two steps. What it leaves is a row of the manifest that counts for nothing, and perhaps an object
-that only this row names: the next one reads that object back, and uses or removes it.
+The data's way: rows of the segment and their hashes, by COPY into a file of this host; that into the store under a new
+name; back from the store into another file. The hashes must add up to the sealed checksums, and the rows that were read
+back, as CSV again, be what COPY had sent. A process may be killed between any two steps. What it leaves is a row of the
+manifest that counts for nothing, and perhaps an object that only this row names: the next one reads that object back,
+and uses or removes it. What COPY had sent is not known then: the rows go into a temporary table, whose checksums are
+compared with the sealed ones.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ import psycopg
 from refold.engine.archive import ownership, parquet
 from refold.engine.archive.failures import Differs, Missing, StoreFailed
 from refold.engine.archive.object_store import Content, Store, open_store
-from refold.engine.archive.thaw import Thawed, thaw
+from refold.engine.archive.parquet import Contents, Rows, Written
+from refold.engine.archive.thaw import thaw
 from refold.errors import BuildError, InputError
 from refold.postgres.failpoints import failpoint
 from refold.prose import counted
@@ -156,8 +159,8 @@ class Writer:
         archive = self.begin(segment)
         failpoint("archive_begun")
         with _spool() as spool:
-            sent = self._write(archive, spool, done, started)
-        self._prove(archive, sent, done, by)
+            sent, written = self._write(archive, spool, done, started)
+        self._prove(archive, sent, done, by, written)
         done.written.append(archive.segment)
 
     def settle(self, archive: Archive, done: Archived, by: str) -> None:
@@ -175,14 +178,14 @@ class Writer:
                 log.info("%s: begun, and not whole (%s)", archive.location, differs)
         self._forget(archive)
 
-    def _write(self, archive: Archive, spool: BinaryIO, done: Archived, started: float) -> Content:
+    def _write(self, archive: Archive, spool: BinaryIO, done: Archived, started: float) -> tuple[Content, Written]:
         standing = sealed(self._conn, *archive.slices)
         about = {
             "refold.segment": archive.segment,
             "refold.positions": f"[{archive.lower_position},{archive.upper_position})",
             "refold.owner": self._claim.owner,
         }
-        events = parquet.write(
+        written = parquet.write(
             self._conn,
             spool,
             archive.lower_position,
@@ -199,12 +202,14 @@ class Writer:
             self.hold()
             archives.written(self._conn, archive, sent.size, sent.sha256)
         failpoint("archive_written")
-        done.events += events
+        done.events += written.events
         done.bytes += sent.size
         done.seconds += time.monotonic() - started
-        return sent
+        return sent, written
 
-    def _prove(self, archive: Archive, sent: Content | None, done: Archived, by: str) -> None:
+    def _prove(
+        self, archive: Archive, sent: Content | None, done: Archived, by: str, written: Written | None = None
+    ) -> None:
         """Read a file back, and mark it as proved if its rows are those that were sealed.
 
         Args:
@@ -212,6 +217,7 @@ class Writer:
             sent: what was sent; None if that is not known.
             done: to add to.
             by: duty or command, for incidents.
+            written: what rows were written; None if that is not known.
 
         Raises:
             Differs: the store gave something else back; an incident says so, and the file counts for nothing.
@@ -219,8 +225,8 @@ class Writer:
         """
         started = time.monotonic()
         try:
-            found, thawed = read_back(self._conn, self._store, archive, sent, self.beat)
-            differ = self._mark(archive, found, thawed)
+            found, contents = read_back(self._conn, self._store, archive, sent, self.beat, written)
+            differ = self._mark(archive, found, contents)
         except (Missing, Differs) as error:
             # Of what was begun, and perhaps not sent as a whole, nobody expects anything.
             if archive.sha256 is not None or sent is not None:
@@ -243,7 +249,7 @@ class Writer:
                 done.verified.append(one.segment)
                 incidents.resolve(self._conn, "archive_damage", one.segment, by=by, outcome={"verified": one.location})
 
-    def _mark(self, archive: Archive, found: Content, thawed: Thawed) -> list[int]:
+    def _mark(self, archive: Archive, found: Content, contents: Contents) -> list[int]:
         """Mark a file as proved if its rows agree with the sealed checksums; return the slices that differ."""
         self._turn()
         with self._conn.transaction():
@@ -256,13 +262,13 @@ class Writer:
             low, high = archive.slices
             differ = sorted(
                 number
-                for number in thawed.slices.keys() | standing.keys()
+                for number in contents.slices.keys() | standing.keys()
                 if not low <= number <= high
-                or (archive.whole(number) and not agree(thawed.slices.get(number), standing.get(number)))
+                or (archive.whole(number) and not agree(contents.slices.get(number), standing.get(number)))
             )
             if not differ:
                 archives.written(self._conn, archive, found.size, found.sha256)
-                archives.proved(self._conn, archive, thawed.slices, thawed.first_ts, thawed.last_ts)
+                archives.proved(self._conn, archive, contents.slices, contents.first_ts, contents.last_ts)
         return differ
 
     def _refuse(self, archive: Archive, differ: list[int], by: str, *, known: bool) -> None:
@@ -388,8 +394,13 @@ class Writer:
 
 
 def read_back(
-    conn: psycopg.Connection, store: Store, archive: Archive, sent: Content | None, beat: Callable[[], None]
-) -> tuple[Content, Thawed]:
+    conn: psycopg.Connection,
+    store: Store,
+    archive: Archive,
+    sent: Content | None,
+    beat: Callable[[], None],
+    written: Written | None = None,
+) -> tuple[Content, Contents]:
     """Return what a file holds: its size and SHA-256, and the checksums of its rows.
 
     Args:
@@ -398,6 +409,7 @@ def read_back(
         archive: what the manifest says of it.
         sent: what must come back; None: what the manifest says, if it does.
         beat: gives a sign of life.
+        written: what rows were written, by this process; None if that is not known.
 
     Raises:
         Missing: the store does not have it.
@@ -407,6 +419,11 @@ def read_back(
         found = store.fetch(archive.location, back, beat)
         back.seek(0)
         insist_on_bytes(archive, found, sent)
+        if written is not None and not archive.rewritten:
+            # The same text is the same rows: a server that is given a row's text makes that row of it.
+            if Rows(back, archive.location).texts() == written.texts:
+                return found, written.contents
+            back.seek(0)
         return found, thaw(conn, back, archive, beat)
 
 

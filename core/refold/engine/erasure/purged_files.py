@@ -21,7 +21,7 @@ from refold.engine.archive import parquet
 from refold.engine.archive.failures import Differs
 from refold.engine.archive.object_store import Store
 from refold.engine.archive.sources import Sources, purged
-from refold.engine.archive.thaw import TABLE, Thawed, make_table, proved, refused
+from refold.engine.archive.thaw import TABLE, make_table, proved, refused
 from refold.engine.archive.write import Writer, read_back
 from refold.engine.erasure import places
 from refold.engine.erasure.archive import BY
@@ -196,7 +196,7 @@ class _File:
             slices[number] = slices.get(number, SliceChecksum()) - old + self._after.get(number, SliceChecksum())
         return slices
 
-    def _switch(self, successor: Archive, size: int, sha256: bytes, thawed: Thawed) -> int:
+    def _switch(self, successor: Archive, size: int, sha256: bytes, thawed: parquet.Contents) -> int:
         conn = self._conn
         builds = locked(conn)
         conn.execute("LOCK TABLE refold.sealed_slices IN EXCLUSIVE MODE")
