@@ -18,9 +18,10 @@ def test_fresh_metrics_let_batches_grow_by_a_tenth() -> None:
 
 
 @pytest.mark.parametrize("age", [1.1, 2.0])
-def test_metrics_near_the_limit_leave_them_as_they_are(age: float) -> None:
-    assert Pace(1000).after_batch(age, 2.0, 0.0) == Pace(1000)
-    assert Pace(1000, late_since=7.0).after_batch(age, 2.0, 8.0) == Pace(1000)
+def test_metrics_near_the_limit_let_them_shrink_by_a_tenth(age: float) -> None:
+    assert Pace(1000).after_batch(age, 2.0, 0.0) == Pace(900)
+    assert Pace(1000, late_since=7.0).after_batch(age, 2.0, 8.0) == Pace(900)
+    assert Pace(LEAST).after_batch(age, 2.0, 0.0).batch == LEAST
 
 
 def test_late_metrics_halve_them() -> None:

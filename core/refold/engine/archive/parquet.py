@@ -1,7 +1,7 @@
 """Segments of the log as Parquet: the columns of the log, and the metadata as its exact text.
 
-Rows come from COPY and go back to COPY as CSV, which Arrow reads and writes: the same text both times. A row group holds
-whole slices, or a part of one if its events are large: so memory is bounded on both ways.
+Rows come from COPY and go back to COPY as CSV, which Arrow reads and writes: the same text both times. A row group
+holds whole slices, or a part of one if its events are large: so memory is bounded on both ways.
 """
 
 from __future__ import annotations

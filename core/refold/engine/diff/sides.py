@@ -47,20 +47,16 @@ def compared(conn: psycopg.Connection, compiler: Compiler, build: Build) -> Comp
     compiled = compiler.of(conn, build)
     plan, relation = compiled.plan, compiled.statements.relations[0]
     shown = outputs(plan)
-    types = types_of(conn, relation.table, [ident(name) for name in relation.columns])
-    typed = dict(zip(relation.columns, types, strict=True))
+    kept = [ident(name) for name in relation.columns]
+    types = types_of(conn, relation.table, [*kept, *(sql for _, sql in shown)])
+    typed = dict(zip(relation.columns, types[: len(kept)], strict=True))
     return Compared(
         build,
         Shown(
             relation.table,
             tuple(Output(name, ident(name), typed[name]) for name in relation.key),
             plan.unique,
-            tuple(
-                Output(name, sql, kind)
-                for (name, sql), kind in zip(
-                    shown, types_of(conn, relation.table, [sql for _, sql in shown]), strict=True
-                )
-            ),
+            tuple(Output(name, sql, kind) for (name, sql), kind in zip(shown, types[len(kept) :], strict=True)),
             plan.having,
             tuple(typed.items()),
             relation.slicing,

@@ -1,8 +1,8 @@
 """How fast a backfill runs: as fast as live metrics stay fresh. Pure.
 
 Slow to increase, quick to decrease: as long as metrics are well below the limit, each batch is a tenth larger than the
-one before. As soon as they are late it is half as large, and waits. In between it stays as it is: one look after each
-batch does not see the latest event, and a batch that grows up to the limit makes more of them late than it sees.
+one before; nearer to it, a tenth smaller. As soon as they are late it is half as large, and waits. One look after each
+batch does not see the latest event: batches that keep what they see at the limit make many events later than it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Pace:
         if age_s <= limit_s * CALM:
             return Pace(min(MOST, self.batch + math.ceil(self.batch / 10)))
         if age_s <= limit_s:
-            return Pace(self.batch)
+            return Pace(max(LEAST, self.batch - math.ceil(self.batch / 10)))
         return replace(self.looked(age_s, limit_s, now_s), batch=max(LEAST, self.batch // 2))
 
     def looked(self, age_s: float, limit_s: float, now_s: float) -> Pace:
