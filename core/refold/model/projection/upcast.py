@@ -20,7 +20,14 @@ from refold.errors import DefinitionError
 from refold.model.projection.files import project_files, read_text
 from refold.model.projection.plan import LOG, LOG_COLUMNS, NO_UPCAST
 from refold.model.projection.query import analyse
-from refold.model.projection.sqlglot_compat import expression, fold_case, plain_intervals, statements
+from refold.model.projection.sqlglot_compat import (
+    expression,
+    fold_case,
+    interval_casts,
+    plain_intervals,
+    replaced,
+    statements,
+)
 from refold.model.projection.uniqueness import relation_of
 
 COLUMN = "metadata"
@@ -98,7 +105,8 @@ class Upcasts:
         """
         if not self.steps:
             return source
-        text = plain_intervals(source)
+        casts = interval_casts(source)
+        text = replaced(source, casts)
         [tree] = statements(source)
         fold_case(tree)
         columns = [column for column in tree.find_all(exp.Column) if column.name == COLUMN]
@@ -112,11 +120,14 @@ class Upcasts:
             made = self.column(of, _actions(column))
             if made == f"{of}{COLUMN}":
                 continue
+            # The tree has its places from a text with casts; its author's text stays as it is.
+            grown = 0
+            for begin, behind, cast in casts:
+                if begin + grown < start:
+                    grown += len(cast) - (behind - begin)
             # A bare column names itself.
-            places.append((start, end, f"{made} AS {COLUMN}" if _bare(column) else made))
-        for start, end, made in sorted(places, reverse=True):
-            text = text[:start] + made + text[end:]
-        return text
+            places.append((start - grown, end - grown, f"{made} AS {COLUMN}" if _bare(column) else made))
+        return replaced(source, places)
 
 
 NONE = Upcasts({})
