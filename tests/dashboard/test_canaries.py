@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import timedelta
@@ -71,7 +72,9 @@ def test_an_abort_as_people_read_it(dashboard: Running, worker: Connection, chan
     run(worker, Compiler(changed))
     observed = words(dashboard.get("/").text)
     assert "The canary of daily was aborted" in observed and "None" not in observed
-    assert "daily: the builds are not identical; seen by 40 % of readers" in words(dashboard.get("/", EVIDENCE).text)
+    assert "The candidate of daily: the builds are not identical; seen by 40 % of readers" in words(
+        dashboard.get("/", EVIDENCE).text
+    )
     page = words(dashboard.get("/metrics/daily").text)
     assert "never live" in page and "kept for rollback" not in page
 
@@ -91,6 +94,13 @@ def test_a_candidate_with_other_columns_is_seen_by_no_reader(
 def test_letters_of_a_build_that_is_not_live(dashboard: Running, changed: Path) -> None:
     told = words(dashboard.get("/dead-letters").text)
     assert "left out of a build that is not live, of daily" in told and "left out of daily" in told
+    titles = ("Events are left out of daily", "Events are left out of the candidate of daily")
+    told = words(dashboard.get("/incidents").text)
+    assert [told.count(one) for one in titles] == [1, 1]
+    overview = words(dashboard.get("/").text)
+    assert all(one in overview for one in titles)
+    [one] = [one for one in json.loads(dashboard.get("/incidents.json").text)["found"]["told"] if one["candidate"]]
+    assert one["kind"] == "dead_letters" and one["subject"].startswith("daily__")
 
 
 @pytest.mark.parametrize(
