@@ -13,6 +13,7 @@ import pytest
 from refold.engine.canary.canary import start
 from refold.engine.canary.check import run
 from refold.engine.deployment.deploy import deploy
+from refold.inspect.latencies import together
 from refold.model.projection.definition import load_directory
 from refold.postgres.connect import connect
 from refold.store.builds.compiled import Compiler
@@ -56,6 +57,45 @@ def test_the_page_of_a_metric_reads_the_live_build(dashboard: Running, worker: C
     assert '<a class="pill load" href="/canaries">' in page
     assert "as analysts see them" not in page and "of the live build" in page
     assert dashboard.get("/metrics/daily.json", EVIDENCE).body["rows"]["rows"] == before
+
+
+def test_the_definition_is_what_the_author_wrote(dashboard: Running, worker: Connection, tmp_path: Path) -> None:
+    folder = tmp_path / "projections"
+    folder.mkdir()
+    text = (
+        "-- What was paid.\nSELECT action, sum((metadata ->> 'amount')::numeric) AS paid\nFROM events GROUP BY action"
+    )
+    (folder / "paid.sql").write_text(text)
+    (tmp_path / "events").mkdir()
+    (tmp_path / "events/buy.v1_to_v2.sql").write_text("metadata || jsonb_build_object('amount', 1)")
+    deploy(worker, folder, load_directory(folder), lambda progress: None)
+    assert worker.execute("SELECT FROM refold.builds WHERE definition LIKE '%no_upcast(%'").rowcount == 1
+    page = dashboard.get("/metrics/paid.json", EVIDENCE).body
+    assert (page["definition"], page["upcasters"]) == (text, ["buy"])
+    shown = words(dashboard.get("/metrics/paid", EVIDENCE).text)
+    assert "The upcaster of buy is part of it, too" in shown and "no_upcast" not in shown
+    page = dashboard.get("/metrics/daily.json", EVIDENCE).body
+    assert (page["definition"], page["upcasters"]) == ((SHOP / "daily.sql").read_text(), [])
+    assert "upcaster" not in dashboard.get("/metrics/daily", EVIDENCE).text
+
+
+def test_which_build_a_figure_is_about(dashboard: Running, worker: Connection, changed: Path) -> None:
+    for bucket, state in ((77, "live"), (78, "building")):
+        worker.execute(
+            "INSERT INTO refold.latencies (minute, build_id, stage, bucket, events)"
+            " SELECT date_trunc('minute', clock_timestamp()), build_id, 'fresh', %s, 5 FROM refold.builds"
+            " WHERE projection = 'daily' AND state = %s",
+            (bucket, state),
+        )
+    counts = together(worker, minutes=5)
+    assert (counts.get(77), counts.get(78)) == (5, None)
+    assert "without candidates" in words(dashboard.get("/").text)
+    start(worker, Compiler(changed), "daily", steps=[100])
+    wait_until(lambda: "canary: seen by 100 % of readers" in words(dashboard.get("/metrics/daily").text))
+    page = words(dashboard.get("/metrics/daily").text)
+    assert "the live build: 0 events waiting" in page
+    assert "all else on this page is about the live one" in page and "Healed rows of the live build" in page
+    assert "canary" in page[page.index("Builds newest first") :]
 
 
 def test_what_waits_is_not_said_to_catch_up(dashboard: Running, worker: Connection, changed: Path) -> None:

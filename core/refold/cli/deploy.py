@@ -153,7 +153,8 @@ def deploy(
             raise at_once(sorted(each(mistakes), key=_place))
         todo = plan_of(conn, loading.definitions)
         todo = [replace(one, because=one.because or _AGAIN) if one.projection in lost else one for one in todo]
-        beside = bool(lost or rerouted) or any(one.makes for one in (*contracts, *changes, *sinks))
+        makes = [*(one.makes for one in contracts), *(one.makes for one in changes), *(one.makes for one in sinks)]
+        beside = bool(lost or rerouted) or any(makes)
         nothing = "The live metrics match the files." if beside else NOTHING
         if not json:
             contract_plan.show_contracts(contracts)
