@@ -18,6 +18,7 @@ from refold.model.projection.definition import load_directory
 from refold.postgres.connect import connect
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import detect
+from refold.store.retentions import put
 from tests.support.dashboard import EVIDENCE, Running
 from tests.support.live import SHOP
 from tests.support.scratch import Connection
@@ -96,6 +97,18 @@ def test_which_build_a_figure_is_about(dashboard: Running, worker: Connection, c
     assert "the live build: 0 events waiting" in page
     assert "all else on this page is about the live one" in page and "Healed rows of the live build" in page
     assert "canary" in page[page.index("Builds newest first") :]
+
+
+def test_what_a_metric_keeps(dashboard: Running, worker: Connection) -> None:
+    def page(name: str = "daily") -> str:
+        return words(dashboard.get(f"/metrics/{name}").text)
+
+    assert "refold retain" not in page()
+    put(worker, "daily", keep="4000 days")
+    wait_until(lambda: "No row has gone yet; it is to keep 4000 days, now from 20" in page())
+    worker.execute("UPDATE refold.builds SET retained_from = 20000 WHERE projection = 'daily' AND state = 'live'")
+    wait_until(lambda: "It keeps its rows from 2024-10-04 on; it is to keep 4000 days" in page())
+    assert "refold retain" not in page("views")
 
 
 def test_what_waits_is_not_said_to_catch_up(dashboard: Running, worker: Connection, changed: Path) -> None:

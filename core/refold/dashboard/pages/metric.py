@@ -17,6 +17,7 @@ from psycopg import sql
 from refold.dashboard.ask import Ask, NotThere
 from refold.dashboard.database import TooSlow
 from refold.dashboard.wording import row_path
+from refold.engine.retain.policy import Keeping, keeping
 from refold.errors import DatabaseError, RefoldError
 from refold.inspect.build_history import BuildLine, Repair, builds_of, repairs
 from refold.inspect.health import BuildHealth, Health
@@ -100,6 +101,7 @@ class MetricPage:
     definition: str | None
     language: str | None
     upcasters: list[str]
+    keeping: Keeping | None
     rows: Rows | None
     chart: Chart | None
 
@@ -146,6 +148,7 @@ def read(ask: Ask) -> MetricPage:
         for one in ask.read(lambda conn: letter_groups(conn, evidence=ask.evidence))
         if one.build_id == build.build_id
     ]
+    kept = ask.observe(lambda conn: {one.metric: one for one in keeping(conn)}.get(name))
     readers = [one.metric for one in health.live if one.reads == name]
     definition = language = None
     upcasters: list[str] = []
@@ -155,8 +158,8 @@ def read(ask: Ask) -> MetricPage:
         definition, language, upcasters = ask.read(lambda conn: _definition(ask, conn, build.build_id))
         rows, chart = _rows(ask, build, ask.read(lambda conn: _key(ask, conn, build)))
     return MetricPage(
-        health, build, hours, minutes, proofs, builds, healed, letters, readers, definition, language, upcasters, rows,
-        chart,
+        health, build, hours, minutes, proofs, builds, healed, letters, readers, definition, language, upcasters, kept,
+        rows, chart,
     )  # fmt: skip
 
 
