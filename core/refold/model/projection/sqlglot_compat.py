@@ -85,6 +85,14 @@ def statements(source: str) -> list[exp.Expr]:
     return [one for one in parsed if one is not None and not isinstance(one, exp.Semicolon)]
 
 
+def conjuncts(condition: exp.Expr) -> list[exp.Expr]:
+    """Return the conditions that all have to be true, without parentheses around them."""
+    condition = condition.unnest()
+    if isinstance(condition, exp.And):
+        return [*conjuncts(condition.this), *conjuncts(condition.expression)]
+    return [condition]
+
+
 def fold_case(query: exp.Expr) -> None:
     """Convert names without quotes to lower case, as Postgres does; in place."""
     for identifier in query.find_all(exp.Identifier):

@@ -21,6 +21,7 @@ from refold.model.projection.files import project_files, read_text
 from refold.model.projection.plan import LOG, LOG_COLUMNS, NO_UPCAST
 from refold.model.projection.query import analyse
 from refold.model.projection.sqlglot_compat import (
+    conjuncts,
     expression,
     fold_case,
     interval_casts,
@@ -249,7 +250,7 @@ def _actions(column: exp.Column) -> frozenset[str] | None:
     if column.table not in own:
         return None
     found: frozenset[str] | None = None
-    for one in _conjuncts(where.this):
+    for one in conjuncts(where.this):
         left = one.this
         if not isinstance(left, exp.Column) or left.name != "action" or left.table not in own:
             continue
@@ -263,14 +264,6 @@ def _actions(column: exp.Column) -> frozenset[str] | None:
             named = frozenset(str(value.this) for value in values)
             found = named if found is None else found & named
     return found
-
-
-def _conjuncts(condition: exp.Expr) -> list[exp.Expr]:
-    """Return the conditions that all have to be true."""
-    condition = condition.unnest()
-    if isinstance(condition, exp.And):
-        return [*_conjuncts(condition.this), *_conjuncts(condition.expression)]
-    return [condition]
 
 
 def _bare(column: exp.Column) -> bool:
