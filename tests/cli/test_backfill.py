@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from rich.console import Console
 
 from refold import append
 from refold.cli.backfill_options import freshness_of, rate_of, until_of
@@ -240,7 +241,10 @@ def test_a_metric_of_which_nothing_can_be_told_says_why(refold: Refold, database
     assert (told["sized"]["told"], "is not in" in told["sized"]["because"]) == (False, True)
 
 
-def test_a_sample_shows_what_changes_and_objects_as_json() -> None:
+def test_a_sample_shows_what_changes_and_objects_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Piped, values are whole.
+    assert _sample({"before": [], "after": [{"text": "x" * 500}]}) == f"+ text {'x' * 500}"
+    monkeypatch.setattr("refold.cli.backfill_report.out", Console(force_terminal=True))
     times = [f"2026-03-0{day}T00:00:00+00:00" for day in range(1, 6)]
     told = _sample(
         {

@@ -26,7 +26,7 @@ def shop(refold: Refold, admin: Connection) -> Refold:
 def test_from_a_file_to_events(shop: Refold, admin: Connection) -> None:
     planned = shop("deploy", "--dry-run")
     assert planned.status == 0, planned.err
-    assert "orders   new     shop.orders  captures insert, update, delete" in planned.out
+    assert "orders   new     shop.orders  it makes events of insert, update, delete" in planned.out
     assert "CREATE OR REPLACE TRIGGER refold_orders_insert\n    AFTER INSERT ON shop.orders" in planned.out
     assert "GRANT SELECT ON shop.orders TO refold_capture;" in planned.out
     assert admin.execute("SELECT FROM pg_proc WHERE pronamespace = 'refold_captures'::regnamespace").rowcount == 0

@@ -49,11 +49,11 @@ def append(shop: Refold, *amounts: Any, version: int = 1) -> Any:
 def test_from_a_file_to_a_refusal(shop: Refold, admin: Connection) -> None:
     planned = shop("deploy", "--dry-run")
     assert planned.status == 0, planned.err
-    assert "purchase v1  new     enforce: violations are refused" in planned.out
+    assert "purchase v1  new     enforce: refold refuses events that break it" in planned.out
     assert admin.execute("SELECT FROM refold.contracts").rowcount == 0
     done = shop("deploy")
     assert done.status == 0, done.err
-    assert "purchase v1: a contract, enforce: violations are refused" in done.out
+    assert "purchase v1: a contract, enforce: refold refuses events that break it" in done.out
     append(shop, 1, "9")
     assert admin.execute("SELECT reason FROM refold.rejected").fetchall() == [
         ("amount: must be a number, not a string (contract purchase v1)",)
@@ -62,10 +62,45 @@ def test_from_a_file_to_a_refusal(shop: Refold, admin: Connection) -> None:
     assert [(one["contract"], one["action"]) for one in again] == [("purchase v1", "unchanged")]
 
 
+def test_a_deploy_of_contracts_alone_does_not_say_that_it_does_nothing(shop: Refold) -> None:
+    Path("events/purchase.json").rename("purchase.json")
+    shop("deploy")
+    Path("purchase.json").rename("events/purchase.json")
+    for options in (["--dry-run"], []):
+        told = shop("deploy", *options).out
+        assert "Nothing to do" not in told
+        # What holds first comes first.
+        places = [told.index(one) for one in ("purchase v1", "counts", "The live metrics match the files.")]
+        assert places == sorted(places)
+    assert told.index("purchase v1: a contract") < told.index("The live")
+    for options in (["--dry-run"], []):
+        assert "Nothing to do: the live metrics match the files." in shop("deploy", *options).out
+        assert list(shop("deploy", *options, "--json").json)[:2] == ["contracts", "plan"]
+
+
+def test_the_reason_names_an_upcaster(shop: Refold) -> None:
+    file = Path("projections/counts.sql")
+    file.write_text("SELECT action, sum((metadata ->> 'amount')::numeric) AS spent FROM events GROUP BY action")
+    shop("deploy")
+
+    def reason() -> str:
+        [one] = shop("deploy", "--dry-run", "--json").json["plan"]
+        return str(one["because"])
+
+    step = Path("events/purchase.v1_to_v2.sql")
+    step.write_text("metadata || jsonb_build_object('amount', 1)")
+    assert reason() == "an upcaster of purchase changed"
+    shop("deploy")
+    step.write_text("metadata || jsonb_build_object('amount', 2)")
+    assert reason() == "an upcaster of purchase changed"
+    file.write_text("SELECT action, max((metadata ->> 'amount')::numeric) AS spent FROM events GROUP BY action")
+    assert reason() == "its file changed"
+
+
 def test_a_level_may_change_and_a_version_may_not(shop: Refold, admin: Connection) -> None:
     shop("deploy")
     write("purchase", PURCHASE, level="warn", owner="payments")
-    assert "purchase v1: a contract, enforce → warn: violations are counted" in shop("deploy").out
+    assert "purchase v1: a contract, enforce → warn: refold counts events that break it" in shop("deploy").out
     # What checks nothing may change.
     write("purchase", {**PURCHASE, "description": "Somebody pays."}, level="warn", owner="payments")
     assert "purchase v1  unchanged" in shop("deploy").out
@@ -243,10 +278,20 @@ def test_the_report_tells_what_is_not_covered_and_what_broke(shop: Refold) -> No
         (1, "amount: must be a number", True, 1),
         (2, "version: unknown", False, 1),
     ]
+    # It breaks two rules, and counts for the first.
+    Path("events.ndjson").write_text(
+        '{"id": "y", "action": "purchase", "ts": "2026-03-02T08:00:00Z", "metadata": {"amount": "1", "currency": "x"}}'
+    )
+    shop("ingest", "events.ndjson")
+    told = shop("contracts", "report", "--json").json
+    assert [(one["rule"], one["events"]) for one in told["violations"]] == [
+        ("amount: must be a number", 2),
+        ("version: unknown", 1),
+    ]
     text = shop("contracts", "report", "--action", "purchase", "--since", "1h").out
     assert "amount: must be a number" in text
     assert "view" not in text
-    assert [(one["action"], one["violations"]) for one in shop("contracts", "list", "--json").json] == [("purchase", 1)]
+    assert [(one["action"], one["violations"]) for one in shop("contracts", "list", "--json").json] == [("purchase", 2)]
     assert "purchase        1  enforce" in shop("contracts", "list").out
 
 

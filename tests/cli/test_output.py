@@ -78,6 +78,13 @@ def test_names_stay_in_one_piece() -> None:
     assert "itself + 12" in _on_a_terminal(table, 120)
 
 
+def test_a_terminal_shows_the_beginning_of_what_a_pipe_has_whole() -> None:
+    program = "from refold.cli.rejected import _short; print(_short('x' * 500))"
+    assert _on_a_terminal(program, 200).strip() == f"{'x' * 79}…"
+    piped = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    assert piped.stdout.strip() == "x" * 500
+
+
 def test_where_nothing_fits_everything_breaks_and_nothing_is_cut_off() -> None:
     shown = _on_a_terminal(
         "from refold.cli.output import table; table(('A', 'B', 'C'), [('x' * 70, 'y' * 70, 'z' * 70)])", 60

@@ -42,7 +42,8 @@ def test_from_the_dry_run_to_the_file(yard: Yard, refold) -> None:  # type: igno
     assert "the archive has no verified file of it" in refold("archive", "purge", "--yes", *later, exits=1)
     yard.admin.execute("UPDATE refold.archives SET state = 'verified' WHERE lower_position = 1")
     assert "purged 3 segments: 120 events" in refold("archive", "purge", "--yes", *later)
-    assert "3 purged from the log" in refold("archive", "status")
+    told = "all 3 sealed segments archived and purged"
+    assert told in refold("archive", "status") and told in refold("status") and told in refold("doctor", exits=1)
     assert "purged from the log, and metrics count it; the archive has it in log/" in refold("where", "r0-1")
     assert "and is not missing from it" in refold("archive", "restore", "events_000000000000001", exits=2)
     assert "the archive is right: 3 files" in refold("archive", "verify")

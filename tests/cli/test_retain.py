@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -13,8 +13,11 @@ from typer.testing import CliRunner
 
 from refold.cli.app import app
 from refold.cli.retain import interval
+from refold.engine.retain.let_go import let_go
 from refold.errors import InputError
+from refold.exporter.readings import read
 from refold.postgres.connect import Role, connect
+from refold.store.retentions import every
 from tests.engine.retain.conftest import FIRST, PROJECT, Retained, retained  # noqa: F401
 
 pytestmark = pytest.mark.live("retained")
@@ -90,6 +93,47 @@ def test_what_is_refused(retained: Retained, refold: Refold) -> None:  # noqa: F
     told = refold("retain", "users", "--from", str(FIRST), exits=2)
     assert "refold retain users --forever" in told and "refold rebuild users" in told
     assert retained.admin.execute("SELECT count(*) FROM refold.retentions").fetchone() == (1,)
+
+
+def test_what_operators_see_of_it(retained: Retained, refold: Refold) -> None:  # noqa: F811
+    def seen(name: str) -> dict[str, float]:
+        with connect(retained.url, "refold_observer", autocommit=True) as conn:
+            readings = read(conn)
+        return {one.projection: getattr(one, name) for one in readings.builds if getattr(one, name) is not None}
+
+    def day(one: date) -> float:
+        return datetime(one.year, one.month, one.day, tzinfo=UTC).timestamp()
+
+    def check() -> list[tuple[str, str]]:
+        checks = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
+        return [(one["verdict"], one["found"]) for one in checks if one["name"] == "retention"]
+
+    assert (check(), seen("kept_from"), seen("wanted_from")) == ([], {}, {})
+    assert "kept from" not in refold("explain", "users", "--deployed")
+    # Nobody lets rows go: a day passes.
+    days = [one for one in retained.days("users") if one < BORDER]
+    retained.admin.execute("INSERT INTO refold.retentions (projection, keep_from) VALUES ('users', %s)", (BORDER,))
+    retained.admin.execute("INSERT INTO refold.retentions (projection, keep_from) VALUES ('months', %s)", (FIRST,))
+    assert check() == [("ok", "2 metrics with a limit, and no row overdue")]
+    assert (seen("kept_from"), seen("wanted_from")["users"]) == ({}, day(BORDER))
+    retained.admin.execute("UPDATE refold.retentions SET set_at = set_at - interval '25 hours'")
+    told = f"users is to keep from {BORDER}, and has {len(days)} rows of earlier days, due for more than a day"
+    assert check() == [("warn", told)]
+    # A metric of whole months keeps the month of its first day, which is not late.
+    let_go(retained.worker, retained.compiler, next(one for one in every(retained.worker) if one.projection == "users"))
+    assert check() == [("ok", "2 metrics with a limit, and no row overdue")]
+    assert seen("kept_from") == {"users": day(BORDER)}
+    explained = refold("explain", "users", "--deployed")
+    assert f"kept from {BORDER} (`refold retain`), as if WHERE had:" in explained
+    condition = json.loads(refold("explain", "users", "--deployed", "--json"))["kept"]
+    assert condition in explained and "retained_from" in condition
+    # A limit that moves: what has become due today is no fault yet.
+    retained.admin.execute(
+        "UPDATE refold.retentions SET keep_from = NULL, keep ="
+        " ((clock_timestamp() AT TIME ZONE 'UTC')::date - %s::date) * interval '1 day' WHERE projection = 'users'",
+        (BORDER + timedelta(days=1),),
+    )
+    assert check()[0][0] == "ok"
 
 
 @pytest.mark.parametrize("text", ["400 days", "400d", "8w", "6 months", "1 year", "2years"])

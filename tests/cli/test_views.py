@@ -162,7 +162,7 @@ def test_a_metric_whose_view_somebody_has_taken_is_seen_and_gets_it_back(
         # It looks at what the view reads; the doctor at its text.
         assert "hidden    metrics.counts" in deployed("status").out
     planned = deployed("deploy", "--dry-run")
-    assert (planned.status, "is recreated" in planned.out) == (0, True)
+    assert (planned.status, "dropped or replaced its view, and the deploy recreates it" in planned.out) == (0, True)
     assert deployed("deploy").status == 0
     assert csv(deployed, "counts") == ["action,n,u", "view,2,1"]
     assert csv(deployed, "a_last") == ["action,more", "view,3"]

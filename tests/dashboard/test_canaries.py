@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import timedelta
@@ -12,10 +13,12 @@ import pytest
 from refold.engine.canary.canary import start
 from refold.engine.canary.check import run
 from refold.engine.deployment.deploy import deploy
+from refold.inspect.latencies import together
 from refold.model.projection.definition import load_directory
 from refold.postgres.connect import connect
 from refold.store.builds.compiled import Compiler
 from refold.store.incidents import detect
+from refold.store.retentions import put
 from tests.support.dashboard import EVIDENCE, Running
 from tests.support.live import SHOP
 from tests.support.scratch import Connection
@@ -57,6 +60,57 @@ def test_the_page_of_a_metric_reads_the_live_build(dashboard: Running, worker: C
     assert dashboard.get("/metrics/daily.json", EVIDENCE).body["rows"]["rows"] == before
 
 
+def test_the_definition_is_what_the_author_wrote(dashboard: Running, worker: Connection, tmp_path: Path) -> None:
+    folder = tmp_path / "projections"
+    folder.mkdir()
+    text = (
+        "-- What was paid.\nSELECT action, sum((metadata ->> 'amount')::numeric) AS paid\nFROM events GROUP BY action"
+    )
+    (folder / "paid.sql").write_text(text)
+    (tmp_path / "events").mkdir()
+    (tmp_path / "events/buy.v1_to_v2.sql").write_text("metadata || jsonb_build_object('amount', 1)")
+    deploy(worker, folder, load_directory(folder), lambda progress: None)
+    assert worker.execute("SELECT FROM refold.builds WHERE definition LIKE '%no_upcast(%'").rowcount == 1
+    page = dashboard.get("/metrics/paid.json", EVIDENCE).body
+    assert (page["definition"], page["upcasters"]) == (text, ["buy"])
+    shown = words(dashboard.get("/metrics/paid", EVIDENCE).text)
+    assert "The upcaster of buy is part of it, too" in shown and "no_upcast" not in shown
+    page = dashboard.get("/metrics/daily.json", EVIDENCE).body
+    assert (page["definition"], page["upcasters"]) == ((SHOP / "daily.sql").read_text(), [])
+    assert "upcaster" not in dashboard.get("/metrics/daily", EVIDENCE).text
+
+
+def test_which_build_a_figure_is_about(dashboard: Running, worker: Connection, changed: Path) -> None:
+    for bucket, state in ((77, "live"), (78, "building")):
+        worker.execute(
+            "INSERT INTO refold.latencies (minute, build_id, stage, bucket, events)"
+            " SELECT date_trunc('minute', clock_timestamp()), build_id, 'fresh', %s, 5 FROM refold.builds"
+            " WHERE projection = 'daily' AND state = %s",
+            (bucket, state),
+        )
+    counts = together(worker, minutes=5)
+    assert (counts.get(77), counts.get(78)) == (5, None)
+    assert "without candidates" in words(dashboard.get("/").text)
+    start(worker, Compiler(changed), "daily", steps=[100])
+    wait_until(lambda: "canary: seen by 100 % of readers" in words(dashboard.get("/metrics/daily").text))
+    page = words(dashboard.get("/metrics/daily").text)
+    assert "the live build: 0 events waiting" in page
+    assert "all else on this page is about the live one" in page and "Healed rows of the live build" in page
+    assert "canary" in page[page.index("Builds newest first") :]
+
+
+def test_what_a_metric_keeps(dashboard: Running, worker: Connection) -> None:
+    def page(name: str = "daily") -> str:
+        return words(dashboard.get(f"/metrics/{name}").text)
+
+    assert "refold retain" not in page()
+    put(worker, "daily", keep="4000 days")
+    wait_until(lambda: "No row has gone yet; it is to keep 4000 days, now from 20" in page())
+    worker.execute("UPDATE refold.builds SET retained_from = 20000 WHERE projection = 'daily' AND state = 'live'")
+    wait_until(lambda: "It keeps its rows from 2024-10-04 on; it is to keep 4000 days" in page())
+    assert "refold retain" not in page("views")
+
+
 def test_what_waits_is_not_said_to_catch_up(dashboard: Running, worker: Connection, changed: Path) -> None:
     told = words(dashboard.get("/").text)
     assert "0 being built, 1 that waits, beside what is live daily ready to promote" in told
@@ -71,7 +125,9 @@ def test_an_abort_as_people_read_it(dashboard: Running, worker: Connection, chan
     run(worker, Compiler(changed))
     observed = words(dashboard.get("/").text)
     assert "The canary of daily was aborted" in observed and "None" not in observed
-    assert "daily: the builds are not identical; seen by 40 % of readers" in words(dashboard.get("/", EVIDENCE).text)
+    assert "The candidate of daily: the builds are not identical; seen by 40 % of readers" in words(
+        dashboard.get("/", EVIDENCE).text
+    )
     page = words(dashboard.get("/metrics/daily").text)
     assert "never live" in page and "kept for rollback" not in page
 
@@ -91,6 +147,13 @@ def test_a_candidate_with_other_columns_is_seen_by_no_reader(
 def test_letters_of_a_build_that_is_not_live(dashboard: Running, changed: Path) -> None:
     told = words(dashboard.get("/dead-letters").text)
     assert "left out of a build that is not live, of daily" in told and "left out of daily" in told
+    titles = ("Events are left out of daily", "Events are left out of the candidate of daily")
+    told = words(dashboard.get("/incidents").text)
+    assert [told.count(one) for one in titles] == [1, 1]
+    overview = words(dashboard.get("/").text)
+    assert all(one in overview for one in titles)
+    [one] = [one for one in json.loads(dashboard.get("/incidents.json").text)["found"]["told"] if one["candidate"]]
+    assert one["kind"] == "dead_letters" and one["subject"].startswith("daily__")
 
 
 @pytest.mark.parametrize(

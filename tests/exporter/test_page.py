@@ -38,7 +38,7 @@ needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="needs promtool: ap
 def build(number: int, name: str | None = None) -> BuildReading:
     return BuildReading(
         number, name or f"metric_{number:04}", 123_456, 789, 12.25, 3, 0.75, 1.7724096e9, 2, False, 1.7724096e9,
-        1.7724e9, 81_920,
+        1.7724e9, 81_920, 1.7e9, 1.71e9,
     )  # fmt: skip
 
 

@@ -303,11 +303,8 @@ def _show_status(found: ArchiveStatus, files: list[Archive], strange: str | None
         line(strange)
     else:
         line(f"{found.location}: {'owned by this database' if found.claimed else 'not owned by this database'}")
-    line(
-        f"{found.verified:,} of {found.sealed:,} sealed segments verified, {found.waiting:,} wait,"
-        f" {found.purged:,} purged from the log;"
-        f" {counted(found.events, 'event')}, {found.bytes / _MIB:,.1f} MiB"
-    )
+    waiting = f"; {counted(found.waiting, 'sealed segment')} without a file" if found.waiting else ""
+    line(f"{found.words}{waiting}; {counted(found.events, 'event')} in files, {found.bytes / _MIB:,.1f} MiB")
     if found.failures:
         note(f"{found.failures:,} attempts failed: {found.error or 'the error is not for this login'}")
     if damaged:

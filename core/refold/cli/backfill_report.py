@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from refold.cli.output import as_json, line, note, table, text_of
+from refold.cli.output import as_json, line, note, out, table, text_of
 from refold.model.backfill.pace import remaining_s
 from refold.prose import counted, duration
 from refold.store.file_backfills import FileBackfill
@@ -95,7 +95,10 @@ def _rows(rows: Sequence[Any], others: Sequence[Any]) -> str:
 
 def _row(row: Any, other: Any) -> str:
     return ", ".join(
-        f"{name} {_short(text_of(value), text_of(other.get(name)))}" for name, value in row.items() if value is not None
+        # What is piped is whole: programs and grep look for it.
+        f"{name} {_short(text_of(value), text_of(other.get(name))) if out.is_terminal else text_of(value)}"
+        for name, value in row.items()
+        if value is not None
     )
 
 

@@ -173,6 +173,8 @@ def report(
 ) -> None:
     """Report what has no contract, and what broke one: actions and fields, by version, with first and last times.
 
+    An event counts once, for the first rule of its contract that it breaks. It may break others, too.
+
     \b
     Examples:
       refold contracts report
@@ -227,7 +229,7 @@ def report(
         line()
         line("violations")
         table(
-            ("ACTION", "VERSION", "EVENTS", "", "FIRST", "LAST", "FOR EXAMPLE", "RULE"),
+            ("ACTION", "VERSION", "EVENTS", "", "FIRST", "LAST", "FOR EXAMPLE", "FIRST RULE THAT BROKE"),
             [
                 (one.action, one.version, one.events, "refused" if one.refused else "counted", one.first_at,
                  one.last_at, one.event_id, one.rule)

@@ -40,7 +40,8 @@ ProjectionsToDeploy = Annotated[
     ),
 ]
 
-_AGAIN = "its view was dropped or replaced, and is recreated"
+NOTHING = "Nothing to do: the live metrics match the files."
+_AGAIN = "somebody dropped or replaced its view, and the deploy recreates it"
 
 
 @app.command(rich_help_panel=METRICS)
@@ -143,6 +144,7 @@ def deploy(
         changes = capture_plan.captures_of(database_url, relative(captures_beside(chosen)), mistakes)
         sinks = sink_plan.sinks_of(conn, relative(sinks_beside(chosen)), Compiler(chosen), loading, mistakes)
         routes = routes_of(relative(notices_beside(chosen)), mistakes)
+        rerouted = [] if routes is None else notices.changing(conn, routes)
         contracts = contract_plan.contracts_of(
             conn, relative(events_beside(chosen)), mistakes, accept_incompatible or ()
         )
@@ -151,24 +153,32 @@ def deploy(
             raise at_once(sorted(each(mistakes), key=_place))
         todo = plan_of(conn, loading.definitions)
         todo = [replace(one, because=one.because or _AGAIN) if one.projection in lost else one for one in todo]
+        makes = [*(one.makes for one in contracts), *(one.makes for one in changes), *(one.makes for one in sinks)]
+        beside = bool(lost or rerouted) or any(makes)
+        nothing = "The live metrics match the files." if beside else NOTHING
         if not json:
-            _show_plan(todo)
             contract_plan.show_contracts(contracts)
+            _show_plan(todo)
             capture_plan.show_captures(changes, sql=dry_run)
             sink_plan.show_sinks(sinks)
         if dry_run:
             if json:
                 as_json(
                     {
-                        "plan": [_change(one) for one in todo],
                         "contracts": [contract_plan.contract_change(one) for one in contracts],
+                        "plan": [_change(one) for one in todo],
                         "captures": [capture_plan.capture_change(one) for one in changes],
                         "sinks": [sink_plan.sink_change(one) for one in sinks],
+                        "routes": rerouted,
                         "scans": [scan_as_dict(one) for one in costly],
                         "left_out": [one.path for one in left_out],
                     }
                 )
             else:
+                if rerouted:
+                    line(f"routes of notices that change: {', '.join(rerouted)}")
+                if not any(one.builds or one.action == "resumed" for one in todo):
+                    line(nothing)
                 _show_left_alone(todo)
                 _show_silent(conn, todo)
                 tell_costs(costly, chosen, loading.definitions)
@@ -187,12 +197,12 @@ def deploy(
         waiting = bool(builds) and wait
         shown = [] if waiting else [view.name for view in views]
         if not json:
-            tell_outcome(
-                builds,
-                promoted=not wait,
-                silent=silent(conn, builds),
-                nothing="Nothing to do: the live metrics match the files.",
-            )
+            for contract in contracts:
+                if contract.makes:
+                    line(f"{contract.title}: a contract, {contract.because}")
+            for name in sorted(lost):
+                line(f"metrics.{name}: its view, recreated")
+            tell_outcome(builds, promoted=not wait, silent=silent(conn, builds), nothing=nothing)
             tell_views(conn, shown)
             _show_left_alone(todo)
         costly = scans(conn, shown)
@@ -204,9 +214,6 @@ def deploy(
         tidy(conn)
     made = capture_plan.deploy_captures(database_url, changes)
     if not json:
-        for contract in contracts:
-            if contract.makes:
-                line(f"{contract.title}: a contract, {contract.because}")
         for name in made:
             line(f"{name}: captured")
         for name in delivers:
@@ -219,8 +226,8 @@ def deploy(
     if json:
         as_json(
             {
-                "plan": [_change(one) for one in todo],
                 "contracts": [contract_plan.contract_change(one) for one in contracts],
+                "plan": [_change(one) for one in todo],
                 "captures": [capture_plan.capture_change(one) for one in changes],
                 "sinks": [sink_plan.sink_change(one) for one in sinks],
                 "routes": told,

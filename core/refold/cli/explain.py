@@ -29,12 +29,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A plan, its source, and its SQL."""
+    """A plan, its source, and its SQL.
+
+    Args:
+        plan: the plan.
+        source: the file, or the table of the build.
+        fingerprint: the fingerprint of the definition.
+        statements: the SQL.
+        kept_from: the first day whose rows a build keeps; None: all.
+        kept: the condition on events for that; None: there is none.
+    """
 
     plan: Plan
     source: str
     fingerprint: str
     statements: Statements
+    kept_from: str | None = None
+    kept: str | None = None
 
     def sections(self) -> list[tuple[str, str, str]]:
         """Return name, purpose and SQL of every statement that refold runs."""
@@ -168,6 +179,8 @@ def of_view(file: Path, definitions: Mapping[str, Definition], url: str | None, 
 
 def of_build(name: str, directory: Path, url: str | None) -> Explanation:
     """Explain the live build of a projection."""
+    from refold.model.stream.slices import slice_day
+    from refold.model.upkeep.retained import condition
     from refold.store.builds.build import by_id, live_builds
     from refold.store.builds.compiled import Compiler, stream_of
     from refold.store.builds.lookup import known
@@ -177,7 +190,11 @@ def of_build(name: str, directory: Path, url: str | None) -> Explanation:
         compiled = Compiler(directory).of(conn, build)
         if build.upstream_id is not None:
             assert compiled.stream == stream_of(by_id(conn, build.upstream_id))
-    return Explanation(compiled.plan, f"refold_builds.{build.table_name}", build.fingerprint, compiled.statements)
+    kept_from = kept = None
+    if build.retained_from is not None:
+        kept_from, kept = slice_day(build.retained_from), condition(compiled.plan, build.build_id)
+    table_ = f"refold_builds.{build.table_name}"
+    return Explanation(compiled.plan, table_, build.fingerprint, compiled.statements, kept_from, kept)
 
 
 def _statements(definition: Definition, stream: Stream) -> Statements:
@@ -211,6 +228,8 @@ def _facts(explanation: Explanation) -> list[tuple[str, object]]:
         ("because", plan.because),
         ("reads", f"{plan.stream} ({', '.join(plan.reads)})"),
         ("key", ", ".join(part.name for part in plan.key)),
+        ("kept from", explanation.kept_from and f"{explanation.kept_from} (`refold retain`), as if WHERE had:"),
+        ("", explanation.kept),
         ("aggregates", ", ".join(f"{p.name} ({p.combine})" for p in plan.partials)),
     ]
 
@@ -240,6 +259,8 @@ def _as_dict(explanation: Explanation) -> dict[str, object]:
         "upkeep": plan.upkeep,
         "because": plan.because,
         "reads": plan.stream,
+        "kept_from": explanation.kept_from,
+        "kept": explanation.kept,
         "key": [{"name": part.name, "sql": part.sql} for part in plan.key],
         "columns": [{"name": c.name, "sql": c.sql, "comment": c.comment} for c in plan.columns],
         "statements": [{"name": name, "purpose": what, "sql": sql} for name, what, sql in explanation.sections()],

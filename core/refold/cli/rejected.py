@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from refold.cli.app import DATA, app
-from refold.cli.output import as_json, note, table
+from refold.cli.output import as_json, note, out, table
 from refold.cli.session import INSPECTORS, AsJson, DatabaseUrl, session
 
 
@@ -45,6 +45,6 @@ def rejected(
 
 
 def _short(raw: str, width: int = 80) -> str:
-    """Return the beginning of raw text."""
+    """Return raw text: on a terminal its beginning, elsewhere all of it."""
     shown = raw.strip("\r\n")
-    return shown if len(shown) <= width else shown[: width - 1] + "…"
+    return shown if len(shown) <= width or not out.is_terminal else shown[: width - 1] + "…"

@@ -133,7 +133,7 @@ def show(now: Status) -> None:
 
 
 def _archive(archive: ArchiveStatus) -> str:
-    told = f"{archive.verified:,} of {archive.sealed:,} sealed segments in {archive.location}"
+    told = f"{archive.words}, in {archive.location}"
     if not archive.claimed:
         return f"{told}; this database does not own it: `refold archive claim`"
     if archive.failures:

@@ -80,6 +80,7 @@ def environment() -> jinja2.Environment:
         "highlighted": highlighted,
         "says": wording.says,
         "title_of": wording.title,
+        "titled": wording.titled,
         "subject_of": wording.subject_of,
         "tones": wording.TONES,
         "version": __version__,

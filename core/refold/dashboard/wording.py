@@ -72,6 +72,16 @@ def title(kind: Kind, subject: str, *, over: bool) -> str:
     return TITLES[kind][over].format(subject)
 
 
+def titled(told: Told) -> str:
+    """Return the title of an incident; that of a candidate does not read as if the live metric had it."""
+    one = told.incident
+    subject = subject_of(one.subject)
+    named = title(
+        one.kind, f"the candidate of {subject}" if told.candidate else subject, over=one.resolved_at is not None
+    )
+    return f"{named[0].upper()}{named[1:]}" if told.candidate else named
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
     """Something that a person must look at.
@@ -112,7 +122,7 @@ def needs(health: Health, open_incidents: Iterable[Told]) -> list[Need]:
         found.append(
             Need(
                 "wrong" if one.kind in ("drift", "log_damage", "foreign_cluster", "hidden") else "behind",
-                title(one.kind, subject_of(one.subject), over=False),
+                titled(told),
                 f"{_sentence(told)} {REMEDIES[one.kind]}" if told.seen else REMEDIES[one.kind],
                 LINKS.get(one.kind, f"/incidents#i{one.incident_id}"),
                 one.started_at,

@@ -127,6 +127,14 @@ BUILDS = _names(
         "When an audit (depth any, or deep) last found the metric and what it reads as they must be; 0: not proved.",
     ),
     (
+        "kept_from_timestamp_seconds", "gauge", "projection",
+        "First day whose rows the metric keeps; 0: none has gone yet. Absent where all rows are kept (refold retain).",
+    ),
+    (
+        "wanted_from_timestamp_seconds", "gauge", "projection",
+        "First day whose rows are wanted, of a month with the whole of it: older rows go. Absent where all are.",
+    ),
+    (
         "latency_seconds", "histogram", "projection stage",
         "How long events took: waiting for their page, applying it, and until they could be queried (fresh).",
     ),

@@ -221,6 +221,11 @@ def _builds(found: Readings) -> Iterator[Family]:
     proved: list[tuple[Labels, Value]] = [((one.projection, "any"), one.proved_at or 0) for one in found.builds]
     proved += [((one.projection, "deep"), one.deep_proved_at or 0) for one in found.builds]
     yield Family("last_proved_timestamp_seconds", proved)
+    yield Family(
+        "kept_from_timestamp_seconds",
+        [(labels, one.kept_from or 0) for labels, one in builds if (one.kept_from, one.wanted_from) != (None, None)],
+    )
+    yield Family("wanted_from_timestamp_seconds", [(labels, one.wanted_from) for labels, one in builds])
 
 
 def _latencies(found: Readings, *, single: bool) -> Family:

@@ -24,6 +24,7 @@ from refold.postgres.snapshot import snapshot
 from refold.store.incidents import KINDS
 from refold.store.log.blocking_transactions import blocking_transactions
 from refold.store.pressure import Pressure, pressure
+from refold.store.retentions import WANTED_FROM
 from refold.store.totals import TOGETHER, histograms, latency_totals
 
 FINE, COARSE = 50, 250
@@ -33,7 +34,7 @@ STAGES = ("waiting", "applying", "fresh")
 TIMEOUT_S = 4
 """Seconds after which a statement of a scrape is given up."""
 
-_BUILDS = """
+_BUILDS = f"""
 SELECT b.build_id, b.projection, coalesce(b.events_applied, 0) AS applied_events, b.pages_applied AS applied_pages,
        b.apply_ms / 1000 AS apply_seconds, u.events AS unread,
        -- On a standby: at least as much as has yet to come from its primary.
@@ -43,8 +44,13 @@ SELECT b.build_id, b.projection, coalesce(b.events_applied, 0) AS applied_events
        extract(epoch FROM p.proved_at)::float8 AS proved_at,
        extract(epoch FROM p.deep_proved_at)::float8 AS deep_proved_at,
        -- pg_table_size() would wait for whoever has locked a table.
-       (greatest(c.relpages, 0) + coalesce(greatest(t.relpages, 0), 0)) * current_setting('block_size')::bigint AS bytes
+       (greatest(c.relpages, 0) + coalesce(greatest(t.relpages, 0), 0)) * current_setting('block_size')::bigint
+           AS bytes,
+       -- The slices of such a build are days since 1970.
+       b.retained_from * 86400.0::float8 AS kept_from,
+       extract(epoch FROM {WANTED_FROM})::float8 AS wanted_from
 FROM refold.builds_now AS b
+LEFT JOIN refold.retentions AS r ON r.projection = b.projection
 LEFT JOIN refold.unread_now() AS u ON u.build_id = b.build_id
 -- Proofs are of the build's table. While another view stands in its place, they say nothing about the metric.
 LEFT JOIN refold.proofs_now AS p ON p.build_id = b.build_id AND b.projection <> ALL (ARRAY(
@@ -113,6 +119,8 @@ class BuildReading:
         proved_at: the latest instant at which an audit found it as it must be; None: not proved.
         deep_proved_at: the same by deep audits.
         bytes: size of its table without indexes; None if it is gone.
+        kept_from: the day from which it has rows; None: it has all.
+        wanted_from: the day from which rows are wanted; None: all are.
     """
 
     build_id: int
@@ -128,6 +136,8 @@ class BuildReading:
     proved_at: float | None
     deep_proved_at: float | None
     bytes: int | None
+    kept_from: float | None = None
+    wanted_from: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +267,7 @@ def read(
         conn.execute(f"SET LOCAL statement_timeout = '{TIMEOUT_S}s'; SET LOCAL lock_timeout = '1s'".encode())
         events, lag_limit, cluster, server, counted = one_row(conn, _DEPLOYMENT)
         with conn.cursor(row_factory=class_row(BuildReading)) as cursor:
-            builds = cursor.execute(_BUILDS).fetchall()
+            builds = cursor.execute(_BUILDS.encode()).fetchall()
         if only:
             builds = [one for one in builds if one.projection in only]
         latencies = _latencies(conn, builds, counted, single=bool(only))

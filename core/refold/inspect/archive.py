@@ -10,6 +10,7 @@ from psycopg.rows import class_row
 
 from refold.model.stream.slices import POSITION_BITS
 from refold.postgres.rows import one_row
+from refold.prose import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,18 @@ class ArchiveStatus:
     failing_since: datetime | None
     retry_at: datetime | None
     error: str | None
+
+    @property
+    def words(self) -> str:
+        """Return which sealed segments it has, in words. `sealed` does not count those that have left the log."""
+        if not self.sealed:
+            return (
+                f"all {counted(self.purged, 'sealed segment')} archived and purged"
+                if self.purged
+                else "no segment is sealed yet"
+            )
+        of = f"{self.verified:,} of {counted(self.sealed, 'sealed segment')} in the log verified"
+        return f"{of}, {counted(self.purged, 'segment')} archived and purged" if self.purged else of
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,12 +74,12 @@ def seen(
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """How often a rule was broken.
+    """How often a rule was the first that an event broke.
 
     Args:
         action: the action of the events.
         version: their version.
-        rule: the rule that they broke first.
+        rule: the first rule of the contract that they break.
         refused: whether they were refused.
         events: how many; those of rejected calls that came again count again.
         event_id: one of them.

@@ -8,7 +8,7 @@ from typing import Any
 from refold.prose import counted, duration
 from refold.store.incidents import Kind
 
-NAMES_FIRST: frozenset[Kind] = frozenset({"anomaly", "canary_aborted", "held_snapshot", "hot_key"})
+NAMES_FIRST: frozenset[Kind] = frozenset({"anomaly", "held_snapshot", "hot_key"})
 """Kinds whose evidence begins with a name, which is written as it is: not with a capital."""
 LISTED = 5
 """Most items that a sentence names; --json has all."""
@@ -236,7 +236,8 @@ def _canary_aborted(one: Seen) -> Iterator[str]:
     yield _clause("{}", one.get("because"))
     if one.get("percent") is not None:
         nobody = bool(apart) and set(apart) >= set(_list(one.get("metrics")))
-        yield "seen by no reader, as its columns differ" if nobody else f"seen by {one['percent']} % of readers"
+        by_nobody = "seen by no reader, as its columns differ or no build of it was live"
+        yield by_nobody if nobody else f"seen by {one['percent']} % of readers"
     yield _names("candidates retired:", one.get("metrics"))
 
 

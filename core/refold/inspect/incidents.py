@@ -26,12 +26,14 @@ class Told:
         seen: what was found, as a sentence; empty for an observer.
         done: what resolved it, as a sentence; empty for an observer.
         by_itself: whether it is over, and took no person.
+        candidate: whether it is about a build that was not live all the time: analysts' numbers do not have it.
     """
 
     incident: Incident
     seen: str
     done: str
     by_itself: bool
+    candidate: bool = False
 
     @property
     def start_known(self) -> bool:
@@ -40,7 +42,12 @@ class Told:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the incident as a dict for JSON."""
-        return asdict(self.incident) | {"seen": self.seen, "done": self.done, "by_itself": self.by_itself}
+        return asdict(self.incident) | {
+            "seen": self.seen,
+            "done": self.done,
+            "by_itself": self.by_itself,
+            "candidate": self.candidate,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,34 +113,39 @@ def incidents(conn: psycopg.Connection, span: timedelta, *, most: int = MOST) ->
     (at,) = one_row(conn, "SELECT clock_timestamp()")
     found = _newest(conn, span, most + 1)
     cut = len(found) > most
-    told = [_told(one, by_machine=by_machine) for one, by_machine in found[:most]]
+    told = [_told(*one) for one in found[:most]]
     told.sort(key=lambda one: one.incident.resolved_at is not None)
     return Incidents(at, at - span, told, spans(told), cut)
 
 
-def _told(one: Incident, *, by_machine: bool) -> Told:
+def _told(one: Incident, by_machine: bool, candidate: bool) -> Told:
     over = one.resolved_at is not None
     person = took_person(one.kind, by_machine=by_machine, acknowledged=one.acknowledged_at is not None)
-    return Told(one, seen(one.kind, one.evidence), done(one.kind, one.outcome or {}), over and not person)
+    return Told(one, seen(one.kind, one.evidence), done(one.kind, one.outcome or {}), over and not person, candidate)
 
 
-def _newest(conn: psycopg.Connection, span: timedelta, most: int) -> list[tuple[Incident, bool]]:
-    """Return incidents, the open ones first, each with whether a worker ended it."""
+def _newest(conn: psycopg.Connection, span: timedelta, most: int) -> list[tuple[Incident, bool, bool]]:
+    """Return incidents, the open ones first, each with whether a worker ended it, and whether it is of a candidate."""
     everything = inspects(conn)
     evidence = "i.evidence, i.outcome" if everything else "'{}'::jsonb AS evidence, NULL::jsonb AS outcome"
     with conn.cursor(row_factory=dict_row) as cursor:
         query = f"""
             SELECT i.incident_id, i.kind, i.subject, i.started_at, i.detected_at, i.detected_by, i.resolved_at,
                    i.resolved_by, {evidence}, i.acknowledged_at, i.acknowledged_by,
-                   {BY_MACHINE} AS by_machine
+                   {BY_MACHINE} AS by_machine,
+                   EXISTS (
+                       SELECT FROM refold.builds_now AS b
+                       WHERE b.table_name = i.subject
+                         AND coalesce(b.promoted_at, 'infinity') > coalesce(i.resolved_at, clock_timestamp())
+                   ) AS candidate
             FROM refold.incidents AS i
             WHERE i.resolved_at IS NULL OR i.detected_at >= clock_timestamp() - %(span)s
                OR i.resolved_at >= clock_timestamp() - %(span)s
             ORDER BY i.resolved_at IS NOT NULL, i.incident_id DESC LIMIT %(most)s
         """
         rows = cursor.execute(query.encode(), {"span": span, "most": most}).fetchall()
-    machines = [row.pop("by_machine") for row in rows]
-    return [(Incident(**row), by_machine) for row, by_machine in zip(rows, machines, strict=True)]
+    about = [(bool(row.pop("by_machine")), bool(row.pop("candidate"))) for row in rows]
+    return [(Incident(**row), *beside) for row, beside in zip(rows, about, strict=True)]
 
 
 def spans(found: Iterable[Told]) -> list[Spans]:

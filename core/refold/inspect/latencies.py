@@ -114,7 +114,7 @@ def latencies(
 
 
 def together(conn: psycopg.Connection, *, minutes: int, stage: str = "fresh") -> Counts:
-    """Return the number of events of all builds by bucket.
+    """Return the number of events of all live builds by bucket; nobody waits for those of candidates.
 
     Args:
         conn: may act as refold_observer.
@@ -124,7 +124,9 @@ def together(conn: psycopg.Connection, *, minutes: int, stage: str = "fresh") ->
     rows = conn.execute(
         """
         SELECT bucket, sum(events)::bigint FROM refold.latencies
-        WHERE minute >= (SELECT clock_timestamp() - make_interval(mins => %s)) AND stage = %s GROUP BY bucket
+        WHERE minute >= (SELECT clock_timestamp() - make_interval(mins => %s)) AND stage = %s
+          AND build_id IN (SELECT build_id FROM refold.builds WHERE state = 'live')
+        GROUP BY bucket
         """,
         (minutes, stage),
     ).fetchall()

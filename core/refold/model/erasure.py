@@ -25,24 +25,21 @@ _JOINS = r"[-.@:/+]"
 """Characters that join words to one name."""
 
 
-@dataclass(frozen=True)
-class Person:
-    """By what a person is found.
+class Sought:
+    """What texts are cleaned of."""
 
-    Args:
-        user_id: the user id, exactly as events have it.
-        also: field and value of metadata in which events of others name the person.
-        ids: ids of the person's events that hold the user id.
-    """
+    ids: tuple[str, ...]
+    """Ids of events that hold a person."""
 
-    user_id: str
-    also: tuple[tuple[str, str], ...] = ()
-    ids: tuple[str, ...] = ()
+    @property
+    def fields(self) -> tuple[tuple[str, str], ...]:
+        """Return the fields that name users, each with the value that is the person."""
+        return ()
 
     @property
     def values(self) -> tuple[str, ...]:
         """Return all values that are the person."""
-        return tuple(dict.fromkeys((self.user_id, *(value for _, value in self.also))))
+        return tuple(dict.fromkeys(value for _, value in self.fields))
 
     @property
     def signs(self) -> list[str]:
@@ -66,9 +63,39 @@ class Person:
 
     @cached_property
     def _numbers(self) -> re.Pattern[str]:
-        fields = {("user_id", self.user_id), *self.also}
-        pairs = [rf"{re.escape(json.dumps(name))}\s*:\s*{value}" for name, value in fields if _INTEGER.fullmatch(value)]
+        found = {one for one in self.fields if _INTEGER.fullmatch(one[1])}
+        pairs = [rf"{re.escape(json.dumps(name))}\s*:\s*{value}" for name, value in found]
         return re.compile(f"(?:{'|'.join(pairs)})(?![\\d.eE])" if pairs else "(?!)")
+
+
+@dataclass(frozen=True)
+class Person(Sought):
+    """By what a person is found.
+
+    Args:
+        user_id: the user id, exactly as events have it.
+        also: field and value of metadata in which events of others name the person.
+        ids: ids of the person's events that hold the user id.
+    """
+
+    user_id: str
+    also: tuple[tuple[str, str], ...] = ()
+    ids: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> tuple[tuple[str, str], ...]:
+        return (("user_id", self.user_id), *self.also)
+
+
+@dataclass(frozen=True)
+class HeldBy(Sought):
+    """Ids of events that hold a person whom nobody names any more.
+
+    Args:
+        ids: the ids; at least one.
+    """
+
+    ids: tuple[str, ...]
 
 
 def _alone(name: str) -> str:
@@ -78,23 +105,23 @@ def _alone(name: str) -> str:
     return f"{before}{re.escape(name)}{after}"
 
 
-def without(person: Person, text: str) -> str:
-    """Return a text without the person."""
-    return person._within.sub(ERASED, text)
+def without(sought: Sought, text: str) -> str:
+    """Return a text without what is sought in it."""
+    return sought._within.sub(ERASED, text)
 
 
-def json_without(person: Person, text: str) -> str:
-    """Return JSON, as text, without the person: in strings, names, and numbers of a field that names users."""
+def json_without(sought: Sought, text: str) -> str:
+    """Return JSON, as text, without what is sought: in strings, names, and numbers of a field that names users."""
 
     def string(found: re.Match[str]) -> str:
         value = json.loads(found[0])
-        cleaned = without(person, value)
+        cleaned = without(sought, value)
         return found[0] if cleaned == value else json.dumps(cleaned, ensure_ascii=False)
 
     def number(found: re.Match[str]) -> str:
         return f"{found[0].rpartition(':')[0]}: {json.dumps(ERASED)}"
 
-    return _STRING.sub(string, person._numbers.sub(number, text))
+    return _STRING.sub(string, sought._numbers.sub(number, text))
 
 
 def fields_given(also: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -75,8 +75,8 @@ def _change(file: SinkFile, recorded: Sink | None) -> SinkChange:
     if recorded is None:
         return SinkChange(file.name, "new", to, file)
     if recorded.definition != file.source:
-        again = "goes on" if recorded.once else "all slices are compared again"
-        return SinkChange(file.name, "changed", f"{to}, {again}", file, recorded)
+        again = "delivery goes on" if recorded.once else "workers compare all slices with the receiver again"
+        return SinkChange(file.name, "changed", f"{to}; its file changed, and {again}", file, recorded)
     return SinkChange(file.name, "unchanged", to, file, recorded)
 
 

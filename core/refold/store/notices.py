@@ -110,6 +110,23 @@ def known(conn: psycopg.Connection, name: str) -> Route:
     return found[name]
 
 
+def changing(conn: psycopg.Connection, wanted: Mapping[str, tuple[str, str, str]]) -> list[str]:
+    """Return the names of the routes that `put` would make, change or drop.
+
+    Args:
+        conn: acts as refold_worker.
+        wanted: as for `put`.
+    """
+    changed, gone = _differing(conn, wanted)
+    return changed + gone
+
+
+def _differing(conn: psycopg.Connection, wanted: Mapping[str, tuple[str, str, str]]) -> tuple[list[str], list[str]]:
+    """Return the names of routes that are new or different, and of those that are wanted no more."""
+    before = {one.name: (one.kind, one.least, one.definition) for one in routes(conn)}
+    return [name for name, one in wanted.items() if before.get(name) != one], sorted(before.keys() - wanted.keys())
+
+
 def put(conn: psycopg.Connection, wanted: Mapping[str, tuple[str, str, str]]) -> list[str]:
     """Make routes as a file says, and drop the others; return the names of those that changed.
 
@@ -120,13 +137,7 @@ def put(conn: psycopg.Connection, wanted: Mapping[str, tuple[str, str, str]]) ->
         wanted: kind, least level and definition of each route, by name.
     """
     with conn.transaction():
-        before = {one.name: one for one in routes(conn)}
-        changed = [
-            name
-            for name, (kind, least, definition) in wanted.items()
-            if name not in before
-            or (before[name].kind, before[name].least, before[name].definition) != (kind, least, definition)
-        ]
+        changed, gone = _differing(conn, wanted)
         for name in changed:
             conn.execute(
                 "INSERT INTO refold.routes (name, kind, least, definition) VALUES (%s, %s, %s, %s)"
@@ -134,7 +145,6 @@ def put(conn: psycopg.Connection, wanted: Mapping[str, tuple[str, str, str]]) ->
                 " definition = excluded.definition, failures = 0, retry_at = NULL, error = NULL",
                 (name, *wanted[name]),
             )
-        gone = sorted(before.keys() - wanted.keys())
         # In the order in which `refold.write_notices` locks them.
         conn.execute("SELECT FROM refold.routes WHERE name = ANY (%s) ORDER BY name FOR UPDATE", (gone,))
         conn.execute("DELETE FROM refold.routes WHERE name = ANY (%s)", (gone,))

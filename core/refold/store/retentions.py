@@ -12,6 +12,9 @@ from datetime import date, datetime
 import psycopg
 from psycopg.rows import class_row
 
+WANTED_FROM = "coalesce(r.keep_from::timestamp, (clock_timestamp() AT TIME ZONE 'UTC')::date - r.keep)"
+"""The first day that a row `r` wants to be kept, as SQL. A build whose rows are weeks or months keeps all of that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Retention:

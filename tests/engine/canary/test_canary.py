@@ -390,7 +390,7 @@ def test_dead_letters_abort_it(scratch: Scratch) -> None:
     scratch.drain()
     run(scratch.worker, Compiler(scratch.folder))
     (one,) = canaries.find(scratch.worker)
-    assert one.state == "aborted" and one.because == "counts cannot process 1 event"
+    assert one.state == "aborted" and one.because == "the candidate of counts cannot process 1 event"
 
 
 def test_letters_from_before_the_canary_are_named_first(scratch: Scratch) -> None:
@@ -401,7 +401,7 @@ def test_letters_from_before_the_canary_are_named_first(scratch: Scratch) -> Non
     start(scratch.worker, Compiler(scratch.folder), "counts", steps=[100], expect=["identical"])
     run(scratch.worker, Compiler(scratch.folder))
     (one,) = canaries.find(scratch.worker)
-    assert one.because == "counts cannot process 3 events: the builds are not identical"
+    assert one.because == "the candidate of counts cannot process 3 events: the builds are not identical"
 
 
 def test_the_incident_ends_when_the_change_is_taken_back(scratch: Scratch) -> None:

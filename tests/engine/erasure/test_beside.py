@@ -9,6 +9,7 @@ import pytest
 
 from refold.engine.deployment.deploy import rebuild
 from refold.engine.erasure import log as log_part
+from refold.engine.erasure.places import clean_ids
 from refold.engine.erasure.run import erase, look
 from refold.model.erasure import Person
 from refold.postgres.connect import connect as connect_as
@@ -105,6 +106,26 @@ def test_records_that_are_staged_become_no_events(shop: Shop) -> None:
     assert shop.holding(*SIGNS) == []
     rows = shop.admin.execute(f"SELECT number, problem, raw FROM {staged.staging} ORDER BY 1".encode()).fetchall()
     assert rows == [(1, "erased", ""), (2, "erased", "")]
+
+
+def test_ids_that_hold_a_person_whom_nobody_names(shop: Shop) -> None:
+    with connect_as(shop.url, "refold_backfill", autocommit=True) as conn:
+        with conn.transaction():
+            staged = file_backfills.begin(conn, "history", {})
+        conn.execute(
+            f"INSERT INTO {staged.staging} (number, characters, file, line, event_id, user_id, action, ts, metadata,"
+            " version, raw, problem) VALUES (1, 1, 1, 1, 'zoe-1', 'bob', 'a', now(), '{}', 1, NULL, NULL),"
+            " (2, 2, 1, 2, NULL, NULL, NULL, NULL, NULL, NULL, 'no ts: zoe-2', 'x'),"
+            # A user who is called like an event is another person.
+            " (3, 1, 1, 3, 'h3', 'zoe-1', 'a', now(), '{}', 1, NULL, NULL)".encode()
+        )
+    shop.admin.execute("UPDATE refold.duties SET error = 'zoe-2 fails, zoe-3 does not'")
+    with shop.worker.transaction():
+        clean_ids(shop.worker, ["zoe-1", "zoe-2"])
+    rows = shop.admin.execute(f"SELECT number, user_id, problem FROM {staged.staging} ORDER BY 1".encode()).fetchall()
+    assert rows == [(1, None, "erased"), (2, None, "erased"), (3, "zoe-1", None)]
+    errors = shop.admin.execute("SELECT DISTINCT error FROM refold.duties").fetchall()
+    assert errors in ([], [("erased fails, zoe-3 does not",)])
 
 
 def test_many_portions(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -16,12 +17,14 @@ from psycopg import sql
 from refold.dashboard.ask import Ask, NotThere
 from refold.dashboard.database import TooSlow
 from refold.dashboard.wording import row_path
+from refold.engine.retain.policy import Keeping, keeping
 from refold.errors import DatabaseError, RefoldError
 from refold.inspect.build_history import BuildLine, Repair, builds_of, repairs
 from refold.inspect.health import BuildHealth, Health
 from refold.inspect.latencies import Minute, latencies
 from refold.inspect.left_out import LetterGroup, letter_groups
 from refold.inspect.proofs import Hour, LastProof, last_proofs, strips
+from refold.model.projection.without_upcasters import without_upcasters
 from refold.store import canaries
 from refold.store.builds.build import by_id
 from refold.suggest import did_you_mean
@@ -97,6 +100,8 @@ class MetricPage:
     readers: list[str]
     definition: str | None
     language: str | None
+    upcasters: list[str]
+    keeping: Keeping | None
     rows: Rows | None
     chart: Chart | None
 
@@ -143,21 +148,35 @@ def read(ask: Ask) -> MetricPage:
         for one in ask.read(lambda conn: letter_groups(conn, evidence=ask.evidence))
         if one.build_id == build.build_id
     ]
+    kept = ask.observe(lambda conn: {one.metric: one for one in keeping(conn)}.get(name))
     readers = [one.metric for one in health.live if one.reads == name]
     definition = language = None
+    upcasters: list[str] = []
     rows: Rows | None = None
     chart: Chart | None = None
     if ask.evidence:
-        definition, language = ask.read(lambda conn: _definition(conn, build.build_id))
+        definition, language, upcasters = ask.read(lambda conn: _definition(ask, conn, build.build_id))
         rows, chart = _rows(ask, build, ask.read(lambda conn: _key(ask, conn, build)))
     return MetricPage(
-        health, build, hours, minutes, proofs, builds, healed, letters, readers, definition, language, rows, chart
-    )
+        health, build, hours, minutes, proofs, builds, healed, letters, readers, definition, language, upcasters, kept,
+        rows, chart,
+    )  # fmt: skip
 
 
-def _definition(conn: psycopg.Connection, build_id: int) -> tuple[str | None, str | None]:
+def _definition(ask: Ask, conn: psycopg.Connection, build_id: int) -> tuple[str | None, str | None, list[str]]:
+    """Return a build's definition as its author wrote it, its language, and the actions whose upcasters it has."""
     row = conn.execute("SELECT definition, language FROM refold.builds WHERE build_id = %s", (build_id,)).fetchone()
-    return (None, None) if row is None else (row[0], row[1])
+    if row is None:
+        return None, None, []
+    found = without_upcasters(row[0])
+    actions = found.actions
+    if row[1] == "python":
+        # The code of a transform may not be here.
+        with suppress(RefoldError):
+            transform = ask.compiler.of(conn, by_id(conn, build_id)).transform
+            if transform is not None and transform.upcast is not None:
+                actions = without_upcasters(transform.upcast).actions
+    return found.text, row[1], list(actions)
 
 
 def _key(ask: Ask, conn: psycopg.Connection, build: BuildHealth) -> tuple[str, ...]:

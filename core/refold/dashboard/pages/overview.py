@@ -50,8 +50,8 @@ class Overview:
         pages: how many there are.
         search: the words that were searched for.
         order: `worst` or `name`.
-        fresh_s: 99th percentile of freshness of all metrics, seconds.
-        minutes: events and freshness of all metrics by minute; empty with many builds.
+        fresh_s: 99th percentile of freshness of all live builds, seconds.
+        minutes: events and freshness of all live builds by minute; empty with many builds.
         needs: what needs a person.
         by_itself: what ended without anybody within a day, newest first, each with how often it did.
         soon: incidents that workers are ending now.
@@ -84,7 +84,7 @@ def read(ask: Ask) -> Overview:
     shown = live[(page - 1) * TOGETHER : page * TOGETHER]
     few = len(health.builds) <= DRAWN
     hours = ask.observe(lambda conn: strips(conn, [one.build_id for one in shown]))
-    wanted_builds = [one.build_id for one in (health.builds if few else shown)]
+    wanted_builds = [one.build_id for one in (health.live if few else shown)]
     measured = ask.observe(lambda conn: latencies(conn, wanted_builds, stage="fresh", minutes=60 if few else RECENT))
     recent = ask.observe(lambda conn: together(conn, minutes=RECENT))
     happened = ask.read(lambda conn: incidents(conn, timedelta(days=1), most=60))

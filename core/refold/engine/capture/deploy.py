@@ -82,7 +82,7 @@ def plan(
 
 def _change(conn: psycopg.Connection, file: CaptureFile, table: TableShape, recorded: Capture | None) -> CaptureChange:
     if recorded is None:
-        return CaptureChange(file.name, "new", f"captures {', '.join(file.expressions)}", file, table)
+        return CaptureChange(file.name, "new", f"it makes events of {', '.join(file.expressions)}", file, table)
     made = generate(file, recorded.capture_id, table)
     if made.fingerprint != recorded.fingerprint:
         if recorded.definition != file.source:

@@ -69,18 +69,20 @@ def _change(file: Contract, recorded: Registered | None) -> ContractChange:
         because = f"{recorded.level} → {_told(file.level)}"
         return ContractChange(file.title, "changed", because, file, recorded)
     if dict(recorded.about) != dict(file.about):
-        return ContractChange(file.title, "changed", "its owner, or the day since which it holds", file, recorded)
+        return ContractChange(
+            file.title, "changed", "its owner changed, or the day from which it holds", file, recorded
+        )
     if recorded.rules != file.predicate.as_rules():
-        return ContractChange(file.title, "changed", "this version of refold checks the same in another way", file,
+        return ContractChange(file.title, "changed", "this version of refold checks its rules in another way", file,
                               recorded)  # fmt: skip
     return ContractChange(file.title, "unchanged", _told(file.level), file, recorded)
 
 
 def _told(level: str) -> str:
     return {
-        "off": "off: not checked",
-        "warn": "warn: violations are counted",
-        "enforce": "enforce: violations are refused",
+        "off": "off: refold does not check it",
+        "warn": "warn: refold counts events that break it",
+        "enforce": "enforce: refold refuses events that break it",
     }[level]
 
 

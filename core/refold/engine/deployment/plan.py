@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from refold.model.projection.definition import Definition
+from refold.model.projection.without_upcasters import without_upcasters
 from refold.store.builds.build import Build
 
 Action = Literal["new", "changed", "resumed", "unchanged", "without file"]
@@ -20,7 +21,7 @@ class Change:
         projection: name of the projection.
         action: `new` and `changed` are built; `resumed` is a build that an earlier deploy left unfinished;
             `without file` is live but not in the folder, and is left alone.
-        because: the reason, in a few words.
+        because: the reason, as a short sentence.
         definition: the definition in the folder, if any.
         build: the live or unfinished build, if any.
     """
@@ -52,13 +53,19 @@ def changes(definitions: Mapping[str, Definition], builds: Sequence[Build]) -> l
         unfinished = building.get(name)
         current = live.get(name)
         if unfinished is not None and unfinished.fingerprint == definition.fingerprint:
-            found.append(Change(name, "resumed", "an earlier deploy did not finish it", definition, unfinished))
+            found.append(
+                Change(
+                    name, "resumed", "an earlier deploy did not finish it, and this one goes on", definition, unfinished
+                )
+            )
             rebuilt.add(name)
         elif current is None:
             same = [old for old, one in live.items() if one.fingerprint == definition.fingerprint]
             renamed = next((old for old in same if old not in definitions), None)
-            hint = f"; is it {renamed}, which has no file now? Then `refold rename {renamed} {name}`" if renamed else ""
-            found.append(Change(name, "new", f"kept by {definition.plan.upkeep}{hint}", definition))
+            hint = (
+                f"; if it was {renamed}, which has no file now, run `refold rename {renamed} {name}`" if renamed else ""
+            )
+            found.append(Change(name, "new", f"no metric has this name yet{hint}", definition))
             rebuilt.add(name)
         elif current.fingerprint != definition.fingerprint:
             found.append(Change(name, "changed", _cause(current, definition, rebuilt), definition, current))
@@ -74,15 +81,14 @@ def changes(definitions: Mapping[str, Definition], builds: Sequence[Build]) -> l
 
 
 def _cause(build: Build, definition: Definition, rebuilt: Collection[str]) -> str:
-    """Return why a definition differs from that of the live build, in a few words."""
-    if not _same(build, definition):
-        return "its definition changed"
+    """Return why a definition differs from that of the live build, as a short sentence."""
+    before, now = without_upcasters(build.definition), without_upcasters(definition.source)
+    if before.text.strip() != now.text.strip():
+        return "its file changed"
     if definition.upstream in rebuilt:
-        return f"{definition.upstream} changed"
-    if definition.transform is None:
-        return "its definition changed"
-    return "a module that it imports changed" + (", or an upcaster" if definition.transform.upcast else "")
-
-
-def _same(build: Build, definition: Definition) -> bool:
-    return build.definition.strip() == definition.source.strip()
+        return f"{definition.upstream}, which it reads, is built again"
+    if definition.transform is not None:
+        return "a module that it imports changed" + (", or an upcaster" if definition.transform.upcast else "")
+    if build.definition.strip() != definition.source.strip():
+        return f"an upcaster of {' or '.join(sorted({*before.actions, *now.actions}))} changed"
+    return "this version of refold keeps it in another way"

@@ -14,7 +14,7 @@ from typing import Literal
 import psycopg
 
 from refold.errors import DatabaseError
-from refold.model.erasure import ERASED, TOKEN, Person, json_without, without
+from refold.model.erasure import ERASED, TOKEN, HeldBy, Person, Sought, json_without, without
 from refold.model.sql_text import ident
 
 Kind = Literal["text", "json", "id"]
@@ -200,7 +200,7 @@ def clean(conn: psycopg.Connection, person: Person) -> dict[str, int]:
 def clean_ids(conn: psycopg.Connection, ids: Sequence[str]) -> None:
     """Remove event ids that hold a person from all places, whoever the person is; the arguments are `clean`'s."""
     if ids:
-        _each(conn, Person(ids[0], ids=tuple(ids)), change=True)
+        _each(conn, HeldBy(tuple(ids)), change=True)
 
 
 def count(conn: psycopg.Connection, person: Person) -> dict[str, int]:
@@ -232,29 +232,29 @@ _UNDELIVERED = Place("refold.undelivered", {"key": "json"}, kept="state <> 'wait
 _KEYS = Place("refold.sink_keys", {"key": "json"})
 
 
-def _each(conn: psycopg.Connection, person: Person, *, change: bool) -> dict[str, int]:
+def _each(conn: psycopg.Connection, sought: Sought, *, change: bool) -> dict[str, int]:
     found: dict[str, int] = {}
     conn.execute("SET LOCAL ROLE refold_owner")
     for place in PLACES:
-        found[place.table] = _rows(conn, place, person, change=change)
+        found[place.table] = _rows(conn, place, sought, change=change)
     conn.execute("SET LOCAL ROLE refold_worker")
     for archived in _tables(conn, "pgmq", "a_"):
-        found[archived] = _rows(conn, Place(archived, {"message": "json"}), person, change=change)
+        found[archived] = _rows(conn, Place(archived, {"message": "json"}), sought, change=change)
     staged = _tables(conn, "refold_backfill", "staged_")
     if staged:
         _as_backfill(conn)
         for table in staged:
-            found[table] = _staged(conn, table, person, change=change)
+            found[table] = _staged(conn, table, sought, change=change)
         conn.execute("SET LOCAL ROLE refold_worker")
     return {table: rows for table, rows in found.items() if rows}
 
 
-def _rows(conn: psycopg.Connection, place: Place, person: Person, *, change: bool = False) -> int:
-    """Return how many rows of a place hold a person, and clean them if they are to be changed."""
+def _rows(conn: psycopg.Connection, place: Place, sought: Sought, *, change: bool = False) -> int:
+    """Return how many rows of a place hold what is sought, and clean them if they are to be changed."""
     names = list(place.columns)
     listed = ", ".join(f"{ident(name)}::text" for name in names)
     held = " OR ".join(f"strpos({ident(name)}::text, s) > 0" for name in names)
-    signs = list(dict.fromkeys((*person.signs, *person.ids)))
+    signs = list(dict.fromkeys((*sought.signs, *sought.ids)))
     rows = conn.execute(
         f"SELECT ctid::text, {listed} FROM {place.table}"
         f" WHERE NOT ({place.kept}) AND EXISTS (SELECT FROM unnest(%s::text[]) AS s WHERE {held})"
@@ -263,7 +263,7 @@ def _rows(conn: psycopg.Connection, place: Place, person: Person, *, change: boo
     ).fetchall()
     number = 0
     for at, *values in rows:
-        cleaned = [_cleaned(person, kind, value) for kind, value in zip(place.columns.values(), values, strict=True)]
+        cleaned = [_cleaned(sought, kind, value) for kind, value in zip(place.columns.values(), values, strict=True)]
         if cleaned == values:
             continue
         number += 1
@@ -280,27 +280,30 @@ def _rows(conn: psycopg.Connection, place: Place, person: Person, *, change: boo
     return number
 
 
-def _cleaned(person: Person, kind: Kind, value: str | None) -> str | None:
+def _cleaned(sought: Sought, kind: Kind, value: str | None) -> str | None:
     if value is None:
         return None
     if kind == "json":
-        return json_without(person, value)
-    cleaned = without(person, value)
+        return json_without(sought, value)
+    cleaned = without(sought, value)
     return TOKEN + secrets.token_hex(8) if kind == "id" and cleaned != value else cleaned
 
 
-def _staged(conn: psycopg.Connection, table: str, person: Person, *, change: bool) -> int:
-    """Return how many staged records are of a person or name it, and make them no events if they are to be changed."""
+def _staged(conn: psycopg.Connection, table: str, sought: Sought, *, change: bool) -> int:
+    """Return how many staged records have what is sought, and make them no events if they are to be changed."""
     held = (
-        "user_id = %(user)s OR EXISTS (SELECT FROM unnest(%(signs)s::text[]) AS s WHERE strpos(raw, s) > 0)"
+        "user_id = %(user)s OR event_id = ANY (%(ids)s)"
+        " OR EXISTS (SELECT FROM unnest(%(signs)s::text[]) AS s WHERE strpos(raw, s) > 0)"
         " OR EXISTS (SELECT FROM unnest(%(fields)s::text[], %(values)s::text[]) AS u (field, value)"
         " WHERE metadata ->> u.field = u.value)"
     )
+    also = sought.also if isinstance(sought, Person) else ()
     known = {
-        "user": person.user_id,
-        "signs": person.signs,
-        "fields": [name for name, _ in person.also],
-        "values": [value for _, value in person.also],
+        "user": sought.user_id if isinstance(sought, Person) else None,
+        "ids": list(sought.ids),
+        "signs": sought.signs or list(sought.ids),
+        "fields": [name for name, _ in also],
+        "values": [value for _, value in also],
     }
     if not change:
         return len(conn.execute(f"SELECT number FROM {table} WHERE {held}".encode(), known).fetchall())

@@ -36,6 +36,7 @@ from refold.store import archives, erasure_notices, erasures
 from refold.store.builds.build import find
 from refold.store.builds.compiled import Compiler
 from refold.store.erasures import Erasure, Mode
+from refold.store.log import integrity
 from refold.store.log.guards import require_owner
 from refold.store.schema.settings import read_settings
 
@@ -223,7 +224,7 @@ def _begun(conn: psycopg.Connection, person: Person, mode: Mode, keeps: Sequence
             )
         return erasure
     stay = list(dict.fromkeys((*read_settings(conn).erasure_keeps, *keeps)))
-    (floor,) = one_row(conn, "SELECT refold.log_floor()")
+    floor = integrity.floor(conn)
     cold = purged.search(conn, person)
     if cold:
         owned_store(conn)
@@ -235,7 +236,7 @@ def _begun(conn: psycopg.Connection, person: Person, mode: Mode, keeps: Sequence
             begun = erasures.begin(conn, person, mode, stay, without(person, reason), purged=told)
             begun = erasures.move(conn, begun, "log", {"before": before})
             conn.execute("SET LOCAL ROLE refold_worker")
-            if one_row(conn, "SELECT refold.log_floor()")[0] != floor:
+            if integrity.floor(conn) != floor:
                 raise BuildError("a segment was purged meanwhile", remedy="Nothing was changed. Run it again.")
             if not (cold or erasures.waiting(conn, begun, 1)[0]):
                 # No event says who the person is.

@@ -18,6 +18,7 @@ from refold.store import archives, bases
 from refold.store.archives import Archive
 from refold.store.bases import Folded
 from refold.store.builds.build import BY_KEY, EVENT_GRAIN, Build, find
+from refold.store.log import integrity
 from refold.store.undelivered import POSITIONS
 
 
@@ -64,9 +65,9 @@ def obstacles(conn: psycopg.Connection, lower: int, upper: int, name: str) -> li
         )
         return found
     folded = bases.every(conn)
-    (floor,) = one_row(conn, "SELECT refold.log_floor()")
+    floor = integrity.floor(conn)
     for build in on_the_log(conn):
-        found += _of_build(conn, build, folded, archive, int(floor))
+        found += _of_build(conn, build, folded, archive, floor)
     found += _of_letters(conn, lower, upper)
     found += _of_totals(conn, archive)
     found += _of_sinks(conn, archive)

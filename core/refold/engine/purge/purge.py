@@ -35,6 +35,7 @@ from refold.store import archives, bases, totals
 from refold.store.archives import Archive
 from refold.store.builds.build import EVENT_GRAIN, Build
 from refold.store.builds.compiled import Compiler
+from refold.store.log import integrity
 from refold.store.schema.settings import read_settings
 
 log = logging.getLogger("refold.archive")
@@ -213,7 +214,7 @@ def purge(
 
 def _purged(conn: psycopg.Connection, one: Due) -> bool:
     """Return whether another session has purged a segment meanwhile."""
-    return bool(one_row(conn, "SELECT refold.log_floor() > %s", (one.lower,))[0])
+    return integrity.floor(conn) > one.lower
 
 
 def drop(conn: psycopg.Connection) -> list[str]:

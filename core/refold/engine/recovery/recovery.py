@@ -50,6 +50,7 @@ from refold.store.builds.compiled import Compiler
 from refold.store.builds.dead_letters import described
 from refold.store.builds.first_load import start_over, tables_of
 from refold.store.incidents import detect, open_incidents, resolve
+from refold.store.log import integrity
 from refold.store.log.damage import look_again
 from refold.store.log.guards import require_owner
 from refold.store.log.integrity import LogDamaged
@@ -222,7 +223,7 @@ def _gone(conn: psycopg.Connection, said: dict[bytes, str]) -> bool:
         conn: acts as refold_worker, in autocommit mode; its login may act as refold_owner.
         said: gets the people whom the database names, by their HMACs.
     """
-    if not conn.execute("SELECT WHERE refold.log_floor() > 1").rowcount:
+    if integrity.floor(conn) == 1:
         return False
     try:
         records = erasure.unknown(conn)

@@ -17,11 +17,11 @@ from refold.engine.recovery.ledger import Ledger
 from refold.engine.recovery.strategy import BuildOutcome, Decision, Strategy, decide, outcomes
 from refold.errors import DatabaseError, NotInstalled, RefoldError
 from refold.model.upkeep.names import base_table
-from refold.postgres.rows import one_row
 from refold.store import archives
 from refold.store.builds.build import Build, with_tables
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.graph import by_depth
+from refold.store.log import integrity
 from refold.store.schema.cluster import ClusterState, inspect_cluster
 from refold.store.schema.settings import read_settings
 
@@ -149,7 +149,7 @@ def _insist_on_bases(conn: psycopg.Connection, builds: Sequence[Build], tables: 
     Raises:
         DatabaseError: the base of a build is missing, or ends where the log does not begin.
     """
-    (floor,) = one_row(conn, "SELECT refold.log_floor()")
+    floor = integrity.floor(conn)
     for build in builds:
         if build.upstream_id is not None or build.state not in ("building", "live"):
             continue

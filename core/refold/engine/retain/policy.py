@@ -22,7 +22,7 @@ from refold.store.builds.build import EVENT_GRAIN, Build, live, live_builds, rea
 from refold.store.builds.checksums import before
 from refold.store.builds.compiled import Compiler
 from refold.store.builds.lookup import known
-from refold.store.retentions import Retention
+from refold.store.retentions import WANTED_FROM, Retention
 
 A_DAY = "Add a day to its key, such as (ts AT TIME ZONE 'UTC')::date AS day."
 
@@ -53,11 +53,32 @@ class Keeping:
         metric: the projection.
         wanted: how long its rows are to be kept; None: for ever.
         kept_from: the first day whose rows its live build keeps; None: it keeps all.
+        wanted_from: the first day that it is to keep, as of now; None: all.
     """
 
     metric: str
     wanted: Retention | None
     kept_from: str | None
+    wanted_from: date | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """Rows that should have gone more than a day ago.
+
+    Args:
+        metric: the projection.
+        wanted: how long its rows are to be kept.
+        kept_from: the first day whose rows its live build keeps; None: it keeps all.
+        slices: slices that are due.
+        rows: rows that are due, of the table that analysts see.
+    """
+
+    metric: str
+    wanted: Retention
+    kept_from: str | None
+    slices: int
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +111,37 @@ def keeping(conn: psycopg.Connection) -> list[Keeping]:
         "SELECT projection, retained_from FROM refold.builds_now WHERE state = 'live' AND retained_from IS NOT NULL"
     ).fetchall()
     found = {str(name): slice_day(int(number)) for name, number in live}
-    return [Keeping(name, wanted.get(name), found.get(name)) for name in sorted(wanted.keys() | found.keys())]
+    days: dict[str, date] = dict(
+        conn.execute(f"SELECT r.projection, ({WANTED_FROM})::date FROM refold.retentions AS r".encode()).fetchall()
+    )
+    return [
+        Keeping(name, wanted.get(name), found.get(name), days.get(name))
+        for name in sorted(wanted.keys() | found.keys())
+    ]
+
+
+def overdue(conn: psycopg.Connection, compiler: Compiler) -> list[Overdue]:
+    """Return the live metrics with rows that have been due for more than a day: workers let them go each ten minutes.
+
+    Args:
+        conn: acts as one of `READERS` that may read definitions.
+        compiler: makes the SQL of builds.
+    """
+    found = []
+    for wanted in retentions.every(conn):
+        build = live(conn, wanted.projection)
+        (young,) = one_row(conn, "SELECT %s > clock_timestamp() - interval '1 day'", (wanted.set_at,))
+        if young or build is None or not build.loaded or build.upkeep in EVENT_GRAIN:
+            continue
+        slicing = time_slicing(compiler.of(conn, build).plan)
+        if slicing is None:
+            continue
+        wish = Wish(wanted.keep, wanted.keep_from)
+        if before(conn, build.build_id, _first(conn, slicing, wish, ago="1 day")):
+            due = before(conn, build.build_id, _first(conn, slicing, wish))
+            kept = None if build.retained_from is None else slice_day(build.retained_from)
+            found.append(Overdue(wanted.projection, wanted, kept, len(due), sum(rows for _, rows, _ in due)))
+    return found
 
 
 def leaving(conn: psycopg.Connection, compiler: Compiler, name: str, wish: Wish) -> Leaving:
@@ -183,15 +234,23 @@ def first_of(conn: psycopg.Connection, slicing: Slicing, retention: Retention) -
     return _first(conn, slicing, Wish(retention.keep, retention.keep_from))
 
 
-def _first(conn: psycopg.Connection, slicing: Slicing, wish: Wish) -> int:
-    """Return the slice of the first day that is kept: of a week or month in which it is, all of it stays."""
+def _first(conn: psycopg.Connection, slicing: Slicing, wish: Wish, *, ago: str = "0") -> int:
+    """Return the slice of the first day that is kept: of a week or month in which it is, all of it stays.
+
+    Args:
+        conn: a connection.
+        slicing: how the build is divided.
+        wish: how long its rows are to be kept.
+        ago: as of so long ago, an SQL interval.
+    """
     row = one_row(
         conn,
         f"SELECT {literal(slicing.event)} FROM (\n"
         "    SELECT coalesce(%(from)s::date::timestamp,\n"
-        "        (clock_timestamp() AT TIME ZONE 'UTC')::date - %(keep)s::interval) AT TIME ZONE 'UTC' AS ts\n"
+        "        ((clock_timestamp() - %(ago)s::interval) AT TIME ZONE 'UTC')::date - %(keep)s::interval)"
+        " AT TIME ZONE 'UTC' AS ts\n"
         ") AS cutoff".encode(),
-        {"from": wish.keep_from, "keep": wish.keep},
+        {"from": wish.keep_from, "keep": wish.keep, "ago": ago},
     )
     return int(row[0])
 

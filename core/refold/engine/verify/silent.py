@@ -11,9 +11,9 @@ from psycopg import sql
 from refold.model.projection.hints import actions_of
 from refold.model.projection.plan import LOG, LOG_COLUMNS
 from refold.model.stream.page_sql import LOG_STREAM
-from refold.postgres.rows import one_row
 from refold.store.builds.build import Build, by_id
 from refold.store.builds.compiled import columns_of, stream_of
+from refold.store.log import integrity
 from refold.suggest import closest
 
 STATEMENT_TIMEOUT_S = 5.0
@@ -73,7 +73,7 @@ def missing_actions(conn: psycopg.Connection, stream: str, wanted: Sequence[str]
                 sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(int(STATEMENT_TIMEOUT_S * 1000)))
             )
             # Of purged events nobody looks for an action, for they are in the archive alone.
-            purged = stream == LOG_STREAM.table and one_row(conn, "SELECT refold.log_floor() > 1") == (True,)
+            purged = stream == LOG_STREAM.table and integrity.floor(conn) > 1
             if conn.execute(sql.SQL("SELECT NOT EXISTS (SELECT FROM {})").format(table)).fetchone() == (True,):
                 if purged:
                     return "no event is left in the log"

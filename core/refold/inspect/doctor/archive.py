@@ -27,9 +27,7 @@ def archive(conn: psycopg.Connection) -> list[Check]:
         checks.append(
             Check(NAME, "warn", "this machine cannot archive: it lacks pyarrow", "Run `pip install 'refold[archive]'`.")
         )
-    return checks or [
-        Check(NAME, "ok", f"{found.verified:,} of {found.sealed:,} sealed segments are verified in {found.location}")
-    ]
+    return checks or [Check(NAME, "ok", f"{found.words}, in {found.location}")]
 
 
 def judged(found: ArchiveStatus) -> list[Check]:

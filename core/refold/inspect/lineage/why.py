@@ -27,6 +27,7 @@ from refold.postgres.rows import exact, one_row
 from refold.store.builds.build import Build, by_id, live_builds
 from refold.store.builds.compiled import CompiledBuild, Compiler
 from refold.store.builds.lookup import known
+from refold.store.log import integrity
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +330,7 @@ class _Why:
     def _read_events(self, query: str, shown: int) -> tuple[int, tuple[Told, ...], tuple[Behind, ...]]:
         marks = behind.marks(self.plan)
         telling = [one.how == "gives" or not self.based for one in marks]
-        (floor,) = one_row(self.conn, "SELECT refold.log_floor()")
+        floor = integrity.floor(self.conn)
         events, counts, found = 0, [0] * len(marks), []
         for (
             number,

@@ -57,27 +57,33 @@ class Verdict:
 
 def fault(seen: Seen) -> str | None:
     """Return the reason to abort that is seen of a candidate; None if there is none."""
+    candidate = _of(seen.metric)
     if seen.letters > 0:
         return _cannot(seen.metric, seen.letters)
     if seen.violation is not None:
         # What is missing differs: whoever reads of the difference alone looks for it in the query.
-        return f"{_cannot(seen.metric, seen.left_out) if seen.left_out else seen.metric}: {seen.violation}"
+        return f"{_cannot(seen.metric, seen.left_out) if seen.left_out else candidate}: {seen.violation}"
     if seen.impure:
-        return f"{seen.metric} gives different rows for the same event"
+        return f"{candidate} gives different rows for the same event"
     if (
         seen.fresh_s is not None
         and seen.live_fresh_s is not None
         and seen.fresh_s > max(SLOWER * seen.live_fresh_s, FRESH_ENOUGH_S)
     ):
-        return f"{seen.metric} is {seen.fresh_s:.1f} s behind, the live build {seen.live_fresh_s:.1f} s"
+        return f"{candidate} is {seen.fresh_s:.1f} s behind, the live build {seen.live_fresh_s:.1f} s"
     ratio = cost_ratio(seen.marks)
     if ratio is not None and ratio > DEARER:
-        return f"{seen.metric} needs {ratio:.1f} times the time for an event that the live build needs"
+        return f"{candidate} needs {ratio:.1f} times the time for an event that the live build needs"
     return None
 
 
+def _of(metric: str) -> str:
+    """Return what a reason is about: without the word, readers would look for the fault in the live metric."""
+    return f"the candidate of {metric}"
+
+
 def _cannot(metric: str, events: int) -> str:
-    return f"{metric} cannot process {events:,} event{'s' if events > 1 else ''}"
+    return f"{_of(metric)} cannot process {events:,} event{'s' if events > 1 else ''}"
 
 
 def verdict(

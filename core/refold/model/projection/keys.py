@@ -9,7 +9,7 @@ from zoneinfo import available_timezones
 from sqlglot import exp
 
 from refold.errors import DefinitionError
-from refold.model.projection.sqlglot_compat import expression
+from refold.model.projection.sqlglot_compat import conjuncts, expression
 
 _DECLARATION = re.compile(r"^\s*--\s*key\s*:\s*(.+?)\s*(?:--.*)?$", re.MULTILINE | re.IGNORECASE)
 
@@ -221,11 +221,9 @@ def aggregated_elsewhere(query: exp.Select, names: Collection[str]) -> str | Non
 
 def _equal_columns(condition: exp.Expr) -> set[str]:
     """Return the names of columns that a condition requires to be equal in two relations."""
-    inner = condition.unnest()
-    parts = [part.unnest() for part in inner.flatten()] if isinstance(inner, exp.And) else [inner]
     return {
         part.left.name
-        for part in parts
+        for part in conjuncts(condition)
         if isinstance(part, exp.EQ)
         and isinstance(part.left, exp.Column)
         and isinstance(part.right, exp.Column)

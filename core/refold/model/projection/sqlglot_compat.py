@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import sqlglot
@@ -49,16 +49,30 @@ def plain_intervals(source: str) -> str:
     Raises:
         sqlglot.errors.TokenError: sqlglot cannot split the text into tokens.
     """
+    return replaced(source, interval_casts(source))
+
+
+def interval_casts(source: str) -> list[tuple[int, int, str]]:
+    """Return the casts of `plain_intervals`: start and end of what each stands for in the text, and its own text.
+
+    Raises:
+        sqlglot.errors.TokenError: sqlglot cannot split the text into tokens.
+    """
     tokens = sqlglot.tokenize(source, read="postgres")
-    parts: list[str] = []
-    at = 0
-    for word, value, behind in zip(tokens, tokens[1:], [*tokens[2:], None], strict=False):
-        if word.token_type is not TokenType.INTERVAL or value.token_type is not TokenType.STRING:
-            continue
-        if behind is None or behind.text.upper() not in _UNITS:
-            parts += [source[at : word.start], f"CAST({source[value.start : value.end + 1]} AS INTERVAL)"]
-            at = value.end + 1
-    return "".join([*parts, source[at:]])
+    return [
+        (word.start, value.end + 1, f"CAST({source[value.start : value.end + 1]} AS INTERVAL)")
+        for word, value, behind in zip(tokens, tokens[1:], [*tokens[2:], None], strict=False)
+        if word.token_type is TokenType.INTERVAL
+        and value.token_type is TokenType.STRING
+        and (behind is None or behind.text.upper() not in _UNITS)
+    ]
+
+
+def replaced(text: str, places: Iterable[tuple[int, int, str]]) -> str:
+    """Return a text with other text at some places: start and end of each, and what stands there afterwards."""
+    for start, end, made in sorted(places, reverse=True):
+        text = text[:start] + made + text[end:]
+    return text
 
 
 def statements(source: str) -> list[exp.Expr]:
@@ -69,6 +83,14 @@ def statements(source: str) -> list[exp.Expr]:
     """
     parsed = sqlglot.parse(plain_intervals(source), read=_Postgres)
     return [one for one in parsed if one is not None and not isinstance(one, exp.Semicolon)]
+
+
+def conjuncts(condition: exp.Expr) -> list[exp.Expr]:
+    """Return the conditions that all have to be true, without parentheses around them."""
+    condition = condition.unnest()
+    if isinstance(condition, exp.And):
+        return [*conjuncts(condition.this), *conjuncts(condition.expression)]
+    return [condition]
 
 
 def fold_case(query: exp.Expr) -> None:

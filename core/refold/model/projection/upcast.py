@@ -20,7 +20,15 @@ from refold.errors import DefinitionError
 from refold.model.projection.files import project_files, read_text
 from refold.model.projection.plan import LOG, LOG_COLUMNS, NO_UPCAST
 from refold.model.projection.query import analyse
-from refold.model.projection.sqlglot_compat import expression, fold_case, plain_intervals, statements
+from refold.model.projection.sqlglot_compat import (
+    conjuncts,
+    expression,
+    fold_case,
+    interval_casts,
+    plain_intervals,
+    replaced,
+    statements,
+)
 from refold.model.projection.uniqueness import relation_of
 
 COLUMN = "metadata"
@@ -98,7 +106,8 @@ class Upcasts:
         """
         if not self.steps:
             return source
-        text = plain_intervals(source)
+        casts = interval_casts(source)
+        text = replaced(source, casts)
         [tree] = statements(source)
         fold_case(tree)
         columns = [column for column in tree.find_all(exp.Column) if column.name == COLUMN]
@@ -112,11 +121,14 @@ class Upcasts:
             made = self.column(of, _actions(column))
             if made == f"{of}{COLUMN}":
                 continue
+            # The tree has its places from a text with casts; its author's text stays as it is.
+            grown = 0
+            for begin, behind, cast in casts:
+                if begin + grown < start:
+                    grown += len(cast) - (behind - begin)
             # A bare column names itself.
-            places.append((start, end, f"{made} AS {COLUMN}" if _bare(column) else made))
-        for start, end, made in sorted(places, reverse=True):
-            text = text[:start] + made + text[end:]
-        return text
+            places.append((start - grown, end - grown, f"{made} AS {COLUMN}" if _bare(column) else made))
+        return replaced(source, places)
 
 
 NONE = Upcasts({})
@@ -238,7 +250,7 @@ def _actions(column: exp.Column) -> frozenset[str] | None:
     if column.table not in own:
         return None
     found: frozenset[str] | None = None
-    for one in _conjuncts(where.this):
+    for one in conjuncts(where.this):
         left = one.this
         if not isinstance(left, exp.Column) or left.name != "action" or left.table not in own:
             continue
@@ -252,14 +264,6 @@ def _actions(column: exp.Column) -> frozenset[str] | None:
             named = frozenset(str(value.this) for value in values)
             found = named if found is None else found & named
     return found
-
-
-def _conjuncts(condition: exp.Expr) -> list[exp.Expr]:
-    """Return the conditions that all have to be true."""
-    condition = condition.unnest()
-    if isinstance(condition, exp.And):
-        return [*_conjuncts(condition.this), *_conjuncts(condition.expression)]
-    return [condition]
 
 
 def _bare(column: exp.Column) -> bool:

@@ -30,7 +30,11 @@ def retained(plan: Plan, build_id: int) -> Plan:
         plan: the plan of its projection, whose slices are times.
         build_id: the build.
     """
+    return plan.restricted(condition(plan, build_id))
+
+
+def condition(plan: Plan, build_id: int) -> str:
+    """Return what `retained` adds to the plan of a build: a condition on rows of the stream."""
     slicing = time_slicing(plan)
     assert slicing is not None, plan.name
-    first = f"(SELECT r__.retained_from FROM refold.builds AS r__ WHERE r__.build_id = {build_id})"
-    return plan.restricted(slicing.retained(first))
+    return slicing.retained(f"(SELECT r__.retained_from FROM refold.builds AS r__ WHERE r__.build_id = {build_id})")
