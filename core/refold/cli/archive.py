@@ -309,7 +309,7 @@ def _show_status(found: ArchiveStatus, files: list[Archive], strange: str | None
         f" {counted(found.events, 'event')}, {found.bytes / _MIB:,.1f} MiB"
     )
     if found.failures:
-        note(f"{found.failures:,} attempts failed: {found.error or 'the error is not for this login'}")
+        note(f"{counted(found.failures, 'attempt')} failed: {found.error or 'the error is not for this login'}")
     if damaged:
         note(f"the store does not have {', '.join(damaged)} as it was written: `refold incidents` says what to do")
     if files:

@@ -133,11 +133,13 @@ def show(now: Status) -> None:
 
 
 def _archive(archive: ArchiveStatus) -> str:
-    told = f"{archive.verified:,} of {archive.sealed:,} sealed segments in {archive.location}"
+    told = f"{archive.verified:,} of {archive.sealed:,} sealed segments of the log in {archive.location}"
+    if archive.purged:
+        told += f", and {archive.purged:,} that left the log"
     if not archive.claimed:
         return f"{told}; this database does not own it: `refold archive claim`"
     if archive.failures:
-        return f"{told}; {archive.failures:,} attempts failed{f': {archive.error}' if archive.error else ''}"
+        return f"{told}; {counted(archive.failures, 'attempt')} failed{f': {archive.error}' if archive.error else ''}"
     return told
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from refold.inspect.doctor import notifications, room, server, sessions, transactions
+from refold.inspect.archive import ArchiveStatus
+from refold.inspect.doctor import archive, notifications, room, server, sessions, transactions
 from refold.inspect.doctor.access import migrated
 from refold.inspect.doctor.check import graded
 from refold.store.log.blocking_transactions import BlockingTransaction
@@ -176,3 +177,10 @@ def test_strangers_at_the_sleepers_lock() -> None:
     assert notifications.strangers([workers]) == []
     alone, shared = notifications.strangers([workers, (2, "x", "psql", True), (3, "x", "psql", False)])
     assert "poll" in alone.found and "notifies" in shared.found and "terminate_backend(2)" in alone.remedy
+
+
+@pytest.mark.parametrize(("number", "said"), [(1, "1 time:"), (2, "2 times:")])
+def test_failures_of_the_archive(number: int, said: str) -> None:
+    none = dict.fromkeys(ArchiveStatus.__dataclass_fields__)
+    status = ArchiveStatus(**(none | {"claimed": True, "gone": 0, "failures": number, "error": "no room"}))  # type: ignore[arg-type]
+    assert said in str(archive.judged(status)[0])

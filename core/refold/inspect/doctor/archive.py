@@ -8,6 +8,7 @@ import psycopg
 
 from refold.inspect.archive import ArchiveStatus, archive_status
 from refold.inspect.doctor.check import Check, looking
+from refold.prose import counted
 
 NAME = "archive"
 
@@ -27,9 +28,8 @@ def archive(conn: psycopg.Connection) -> list[Check]:
         checks.append(
             Check(NAME, "warn", "this machine cannot archive: it lacks pyarrow", "Run `pip install 'refold[archive]'`.")
         )
-    return checks or [
-        Check(NAME, "ok", f"{found.verified:,} of {found.sealed:,} sealed segments are verified in {found.location}")
-    ]
+    told = f"{found.verified:,} of {found.sealed:,} sealed segments of the log are verified in {found.location}"
+    return checks or [Check(NAME, "ok", told + (f", and {found.purged:,} left the log" if found.purged else ""))]
 
 
 def judged(found: ArchiveStatus) -> list[Check]:
@@ -42,7 +42,7 @@ def judged(found: ArchiveStatus) -> list[Check]:
     if found.gone:
         checks.append(
             Check(
-                NAME, "warn", f"the store has lost or changed the files of {found.gone:,} segments",
+                NAME, "warn", f"the store has lost or changed the files of {counted(found.gone, 'segment')}",
                 "`refold archive verify` names them.",
             )
         )  # fmt: skip
@@ -50,7 +50,7 @@ def judged(found: ArchiveStatus) -> list[Check]:
         said = f": {found.error}" if found.error else ""
         checks.append(
             Check(
-                NAME, "warn", f"{found.failures:,} attempts to archive have failed{said}",
+                NAME, "warn", f"archiving has failed {counted(found.failures, 'time')}{said}",
                 "Nothing is lost, and it is tried again.",
             )
         )  # fmt: skip
