@@ -120,8 +120,6 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 SAID = re.compile(
     rf"^.*\b({'|'.join(NUMBERS[2:])}) (?:schemas|roles)\b.*\n(?:\n?[^|\n].*\n)*\n?((?:\|.*\n)+)", re.M | re.I
 )
-    rf"^.*\b({'|'.join(NUMBERS[2:])}) (?:schemas|roles)\b.*\n(?:\n?[^|\n].*\n)*\n?((?:\|.*\n)+)", re.M | re.I
-)
 
 
 def test_a_number_of_what_a_table_lists_is_right() -> None:
