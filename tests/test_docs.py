@@ -114,3 +114,19 @@ def test_every_kind_of_incident_is_described() -> None:
 def test_every_page_has_a_place_in_the_menu(page: Path) -> None:
     menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:", 1)[1]
     assert re.search(rf"(?:: |- ){re.escape(str(page.relative_to(DOCS)))}$", menu, re.MULTILINE)
+
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+SAID = re.compile(
+    rf"^.*\b({'|'.join(NUMBERS[2:])}) (?:schemas|roles)\b.*\n(?:\n?[^|\n].*\n)*\n?((?:\|.*\n)+)", re.M | re.I
+)
+
+
+def test_a_number_of_what_a_table_lists_is_right() -> None:
+    said = [
+        (page.name, NUMBERS.index(found[1].lower()), len(found[2].splitlines()) - 2)
+        for page in sorted(DOCS.glob("how-to/*.md"))
+        for found in SAID.finditer(page.read_text())
+    ]
+    assert {name for name, _, _ in said} >= {"install.md", "roles.md"}
+    assert [(name, number) for name, number, rows in said if number != rows] == []

@@ -113,8 +113,9 @@ def run(
 ) -> None:
     """Archive the sealed segments that are due, as workers do.
 
-    Each segment becomes one Parquet file. The command reads it back, and compares its rows with the sealed checksums of
-    the log, slice by slice. Only then the file counts. The segment stays in the log.
+    First the command seals what is full and closed to writers. Each segment becomes one Parquet file. The command reads
+    it back, and compares its rows with the sealed checksums of the log, slice by slice. Only then the file counts. The
+    segment stays in the log.
 
     Exit status: 0 done, 2 the store failed, or its files are not what was written.
 
@@ -124,8 +125,10 @@ def run(
       refold archive run --now --json
     """
     from refold.engine.archive.write import run as archive_due
+    from refold.store.log.seal import seal
 
     with session(database_url, acts=True) as conn, progress() as bars:
+        seal(conn)
         task = bars.add_task("archiving", total=None, note="")
         found = archive_due(
             conn, by=BY, older_than_s=0 if now else None, progress=lambda name: bars.update(task, description=name)
@@ -306,7 +309,7 @@ def _show_status(found: ArchiveStatus, files: list[Archive], strange: str | None
     waiting = f"; {counted(found.waiting, 'sealed segment')} without a file" if found.waiting else ""
     line(f"{found.words}{waiting}; {counted(found.events, 'event')} in files, {found.bytes / _MIB:,.1f} MiB")
     if found.failures:
-        note(f"{found.failures:,} attempts failed: {found.error or 'the error is not for this login'}")
+        note(f"{counted(found.failures, 'attempt')} failed: {found.error or 'the error is not for this login'}")
     if damaged:
         note(f"the store does not have {', '.join(damaged)} as it was written: `refold incidents` says what to do")
     if files:

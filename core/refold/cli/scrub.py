@@ -149,6 +149,8 @@ def _show_accepted(found: Accepted, *, dry_run: bool) -> None:
 
 def _show(found: Scrubbed, archived: list[str]) -> None:
     checked = f"{found.events:,} events in {found.segments:,} segments, {found.sealed:,} of the events sealed"
+    if found.purged:
+        checked += f"; and the checksums of {counted(found.purged, 'purged event')}"
     if not found.damage:
         line(f"the log is intact: {checked}")
         return

@@ -137,7 +137,7 @@ def _archive(archive: ArchiveStatus) -> str:
     if not archive.claimed:
         return f"{told}; this database does not own it: `refold archive claim`"
     if archive.failures:
-        return f"{told}; {archive.failures:,} attempts failed{f': {archive.error}' if archive.error else ''}"
+        return f"{told}; {counted(archive.failures, 'attempt')} failed{f': {archive.error}' if archive.error else ''}"
     return told
 
 

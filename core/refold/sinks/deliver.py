@@ -28,6 +28,7 @@ from refold.model.stream.cursor import EMPTY, Cursor, next_read
 from refold.postgres.failpoints import failpoint
 from refold.postgres.snapshot import snapshot
 from refold.postgres.sqlstate import transient
+from refold.prose import counted
 from refold.sinks import read, stream
 from refold.sinks.kinds.registry import AnyReceiver, receiver
 from refold.sinks.receiver import (
@@ -667,7 +668,7 @@ class Deliverer:
         new = sinks.step(conn, sink.sink_id, to, after=one.number)
         assert new is not None
         if failures:
-            log.info("%s: delivers again, after %d failures", sink.name, failures)
+            log.info("%s: delivers again, after %s", sink.name, counted(failures, "failure"))
         sinks.confirm(conn, sink.sink_id, confirmed)
         if one.lists:
             sinks.remember_keys(

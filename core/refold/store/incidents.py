@@ -76,7 +76,9 @@ REMEDIES: Mapping[Kind, str] = {
     " says, and nothing was changed.",
     "archive": "Mend what the store says (`refold archive status`). The log keeps what is not archived.",
     "archive_damage": "Find out what changed the store. While the log has the segment, workers write the file again."
-    " The file of a purged segment has to be brought back under its name. `refold archive verify` looks again.",
+    " The file of a purged segment has to be brought back under its name. But not after a restore of this database: an"
+    " erasure may have written the file anew, and `refold recover` takes the new one. `refold archive verify` looks"
+    " again.",
     "backfill_paused": "Find out why live metrics are late (`refold status`). Then run `refold backfill resume NAME`,"
     " with a larger --freshness if they may be later.",
     "purge": "`refold archive purge --dry-run` says for each segment what is in the way, and what to do.",

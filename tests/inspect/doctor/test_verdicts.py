@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from refold.inspect.doctor import notifications, room, server, sessions, transactions
+from refold.inspect.archive import ArchiveStatus
+from refold.inspect.doctor import archive, notifications, room, server, sessions, transactions
 from refold.inspect.doctor.access import migrated
 from refold.inspect.doctor.check import graded
 from refold.store.log.blocking_transactions import BlockingTransaction
@@ -76,7 +77,7 @@ def test_room_for_what_producers_bring() -> None:
     assert check.verdict == "warn" and "SELECT refold.ensure_room(" in check.remedy
     (check, _) = room.headroom(3, 3_000_001, 1_000_000, 2, 900_000, short=60.0)
     assert check.verdict == "warn" and check.found.endswith("in the last hour a statement failed for lack of space")
-    assert "send them again" in check.remedy and "SELECT refold.ensure_room(" in check.remedy
+    assert "sent its events again" in check.remedy and "SELECT refold.ensure_room(" in check.remedy
     assert room.headroom(3, 3_000_001, 1_000_000, 2, 900_000, short=7200.0)[0].verdict == "ok"
 
 
@@ -176,3 +177,18 @@ def test_strangers_at_the_sleepers_lock() -> None:
     assert notifications.strangers([workers]) == []
     alone, shared = notifications.strangers([workers, (2, "x", "psql", True), (3, "x", "psql", False)])
     assert "poll" in alone.found and "notifies" in shared.found and "terminate_backend(2)" in alone.remedy
+
+
+@pytest.mark.parametrize(("number", "said"), [(1, "1 time:"), (2, "2 times:")])
+def test_failures_of_the_archive(number: int, said: str) -> None:
+    none = dict.fromkeys(ArchiveStatus.__dataclass_fields__)
+    status = ArchiveStatus(**(none | {"claimed": True, "gone": 0, "failures": number, "error": "no room"}))  # type: ignore[arg-type]
+    assert said in str(archive.judged(status, 0)[0])
+
+
+def test_damaged_files_of_purged_segments_are_the_archive_s() -> None:
+    none = dict.fromkeys(ArchiveStatus.__dataclass_fields__)
+    status = ArchiveStatus(**(none | {"claimed": True, "gone": 0, "failures": 0}))  # type: ignore[arg-type]
+    assert archive.judged(status, 0) == []
+    (check,) = archive.judged(status, 13)
+    assert check.verdict == "warn" and "13 segments" in check.found and "refold incidents" in check.remedy

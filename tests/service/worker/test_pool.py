@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -16,10 +18,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
+import refold.service.duties
 from refold import append
 from refold.errors import BuildError, NotInstalled
 from refold.service.processes import BACKOFF
-from refold.service.worker.pool import Orders, run
+from refold.service.worker.pool import LOGGERS, Orders, run
 from refold.store.builds.build import find
 from tests.conftest import ServerUnderTest
 from tests.support.law import deploy_project
@@ -252,3 +255,14 @@ def test_signals_are_as_before_when_it_ends(project: Path, database_url: str) ->
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     run(Orders(database_url, project, drain=True))
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_worker_says_whatever_a_duty_says() -> None:
+    duties = {
+        name
+        for module in pkgutil.iter_modules(refold.service.duties.__path__, "refold.service.duties.")
+        if (found := getattr(importlib.import_module(module.name), "log", None)) is not None
+        for name in [found.name]
+    }
+    assert "refold.archive" in duties
+    assert duties - set(LOGGERS) == {"refold.openlineage"}  # It only warns.

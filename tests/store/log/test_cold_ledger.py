@@ -15,6 +15,7 @@ from refold.postgres.connect import connect as connect_as
 from refold.store.log.cold_ledger import chill_step, waiting
 from tests.support.at_once import at_once
 from tests.support.backfilling import check, give, stage, write
+from tests.support.explained import explained
 from tests.support.making import events, rejected, small_segments
 from tests.support.purging import chill_all, purge
 from tests.support.waiting import wait_until
@@ -54,6 +55,17 @@ def hot(conn: Connection) -> int:
 
 def cold(conn: Connection) -> int:
     return int((conn.execute("SELECT coalesce(sum(cardinality(ids)), 0) FROM refold.cold_ids").fetchone() or (0,))[0])
+
+
+def test_a_call_that_comes_again_compares_no_two_of_its_events(log: Connection, worker: Connection) -> None:
+    """Each of ten thousand with each of ten thousand would take longer than all the rest."""
+    chill_all(worker)
+    with explained(log) as plans:
+        assert set(answers(log, OLD)) == {"duplicate"}
+    removed = [
+        node.get("Rows Removed by Join Filter", 0) * node["Actual Loops"] for one in plans for node in one.nodes("")
+    ]
+    assert removed and max(removed) < len(OLD)
 
 
 @pytest.mark.parametrize("moved", MOVED)

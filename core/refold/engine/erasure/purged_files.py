@@ -89,7 +89,7 @@ def rebase(conn: psycopg.Connection, compiler: Compiler, erasure: Erasure, *, to
         (erasure.erasure_id,),
     ).fetchall()
     slices = sorted(int(number) for (number,) in rows)
-    with nameless(repairs=not told):
+    with nameless(repairs=not told, expected=True):
         follow_archive(conn, compiler, by=BY)
         audited = reconcile(conn, compiler, depth="deep", by=BY)
     if audited.unhealed or audited.failed:

@@ -20,6 +20,7 @@ from refold.engine.reconcile.audit import audit, parameters_of
 from refold.engine.reconcile.compare import compare, differences, record
 from refold.engine.reconcile.heal import HealingFromArchive, expected_in, lock_downwards
 from refold.engine.reconcile.log_proof import LogProof
+from refold.engine.reconcile.nameless import drift_is_expected
 from refold.engine.reconcile.reconcile import Reconciler, outcome
 from refold.engine.reconcile.result import ReconcileReport
 from refold.engine.reconcile.scope import WHOLE, within
@@ -316,7 +317,7 @@ class _Audit:
             self.conn.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier("refold_builds", table)))
 
     def _detect(self, found: ReconcileReport) -> None:
-        if found.drift:
+        if found.drift and not drift_is_expected():
             evidence = {"depth": "deep", "archive": True, **outcome(found)}
             incidents.detect(self.conn, "drift", self.build.projection, by=self.by, evidence=evidence)
 

@@ -17,7 +17,7 @@ from refold.engine.reconcile import deep
 from refold.engine.reconcile.audit import as_kept, audit, parameters_of, parts, quick, record_quick, snapshot
 from refold.engine.reconcile.heal import heal, leave_out_culprits
 from refold.engine.reconcile.log_proof import LogProof
-from refold.engine.reconcile.nameless import incidents_are_nameless
+from refold.engine.reconcile.nameless import drift_is_expected, incidents_are_nameless
 from refold.engine.reconcile.portions import Portion, next_portion
 from refold.engine.reconcile.purged import BeyondLog
 from refold.engine.reconcile.result import ReconcileReport
@@ -312,7 +312,7 @@ class Reconciler:
             correct(self.conn, build.build_id, same)
             if self.result.drift == before:
                 told.add_checksums(compiled, build.projection, same)
-            if detected is None:
+            if detected is None and not drift_is_expected():
                 incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
             incidents.resolve(self.conn, "drift", build.projection, by=self.by, outcome=outcome(told))
             if len(same) == len(now):
@@ -365,7 +365,7 @@ class Reconciler:
             span.note(**{kind: count for kind, count in by_kind(told).items() if count})
             if detected is not None:
                 span.note(incident=detected.incident_id)
-            if detected is None:
+            if detected is None and not drift_is_expected():
                 incidents.detect(self.conn, "drift", build.projection, by=self.by, evidence=evidence)
             if told.beyond:
                 left = {"not_healed": [f"{one.relation}: {one.slice}" for one in told.beyond[:KEYS]]}
@@ -393,8 +393,11 @@ class Reconciler:
     def _detect(self, build: Build, evidence: Mapping[str, object]) -> Detected | None:
         """Open an incident for drift, or return None while the log is damaged: that may be the cause, and is one fault.
 
-        Then the incident is opened when it is known that the damage is not the cause.
+        Then the incident is opened when it is known that the damage is not the cause. None also if drift is expected:
+        then one is opened when it cannot be healed.
         """
+        if drift_is_expected():
+            return None
         new = not self._open(build, "true")
         if new and incidents.open_incidents(self.conn, "log_damage"):
             return None

@@ -24,9 +24,10 @@ class Scrubbed:
     """The outcome of a scrub.
 
     Args:
-        events: number of events checked.
+        events: number of events checked, all of them in the log.
         segments: number of segments that hold them.
         sealed: number of these events in sealed slices, whose checksums were compared too.
+        purged: number of purged events, of which the checksums were compared; the archive alone has their rows.
         archived_ids: ids of purged events in the cold ledger, all of which were compared.
         damage: the first findings of each portion of the log, and of the cold ledger.
     """
@@ -34,6 +35,7 @@ class Scrubbed:
     events: int = 0
     segments: int = 0
     sealed: int = 0
+    purged: int = 0
     archived_ids: int = 0
     damage: list[Damage] = field(default_factory=list)
 
@@ -66,6 +68,7 @@ def _scrubbed(conn: psycopg.Connection, by: str, progress: Callable[[int, int], 
             found = look(conn, part, ledger=True)
         result.events += found.events
         result.sealed += found.sealed
+        result.purged += found.purged
         result.damage += found.damage
         slices |= found.slices
         progress(done, len(parts))

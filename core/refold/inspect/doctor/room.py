@@ -77,7 +77,7 @@ def headroom(
     if short is not None and short < SHORT_S:
         verdict = "fail" if verdict == "fail" else "warn"
         told += "; in the last hour a statement failed for lack of space"
-        remedy = remedy or f"Its events are not in the log: send them again. {ASK}"
+        remedy = remedy or f"refold's clients have sent its events again; whoever writes SQL must. {ASK}"
     checks = [Check("segments", verdict, told, remedy)]
     many = graded(number, *SEGMENTS)
     if many != "ok":

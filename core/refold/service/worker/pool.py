@@ -25,8 +25,16 @@ from refold.store.schema.installed import check
 from refold.visible import log_on_stderr
 
 log = logging.getLogger("refold.worker")
-LOGGERS = ("refold.worker", "refold.incidents", "refold.sinks")
-"""Loggers that a worker writes to: its work, the incidents that it opens and resolves, and deliveries."""
+LOGGERS = (
+    "refold.worker",
+    "refold.incidents",
+    "refold.sinks",
+    "refold.archive",
+    "refold.retain",
+    "refold.erasures",
+)
+"""Loggers that a worker writes to: its work, the incidents that it opens and resolves, deliveries, and what it takes
+out of the log and the metrics: nothing goes without a line."""
 
 STOPPING = "stopping after the current page"
 

@@ -17,7 +17,7 @@ from refold.errors import BuildError
 from refold.model.stream.slices import LAST, POSITION_BITS, Range, by_position, runs
 from refold.postgres.rows import one_row
 from refold.postgres.session import plan_freely
-from refold.store.log.seal import DIFFERS, PAIRED, TOGETHER, Segment, SliceChecksum, sealed, segments
+from refold.store.log.seal import DIFFERS, PAIRED, TOGETHER, Segment, SliceChecksum, purged, sealed, segments
 from refold.store.log.seal import standing as standing_events
 
 WHOLE_LOG = "refold.events"
@@ -53,14 +53,16 @@ class Look:
     """The result of the verification of some slices.
 
     Args:
-        events: number of events in the slices, purged ones included.
-        sealed: number of sealed events in the slices.
+        events: number of events of the log in the slices.
+        sealed: number of events of the log in slices that are sealed.
+        purged: number of purged events in the slices: of these only checksums are compared.
         damage: the first faults of each portion.
         slices: damaged slices.
     """
 
     events: int = 0
     sealed: int = 0
+    purged: int = 0
     damage: list[Damage] = field(default_factory=list)
     slices: set[int] = field(default_factory=set)
 
@@ -136,9 +138,10 @@ def look(conn: psycopg.Connection, part: Range, *, ledger: bool = False) -> Look
     found = Look()
     lower, upper = _positions(part)
     standing = standing_events(conn, lower, upper)
-    found.events = sum(one.events for one in standing.values())
+    found.purged = sum(one.events for one in purged(conn, lower, upper).values())
+    found.events = sum(one.events for one in standing.values()) - found.purged
     kept = sealed(conn, 0 if part[0] is None else part[0], LAST if part[1] is None else part[1])
-    found.sealed = sum(one.events for one in kept.values())
+    found.sealed = sum(one.events for one in kept.values()) - found.purged
     # Slices in which nobody ever wrote are not kept (see `refold.store.log.seal`).
     differ = sorted(
         number

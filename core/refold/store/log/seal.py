@@ -262,6 +262,19 @@ def standing(conn: psycopg.Connection, lower: int = -(2**63), upper: int = 2**63
         upper: the first that is too far; it begins a slice.
     """
     found = checksums(conn, lower, upper)
+    for number, part in purged(conn, lower, upper).items():
+        found[number] = found.get(number, SliceChecksum()) + part
+    return found
+
+
+def purged(conn: psycopg.Connection, lower: int = -(2**63), upper: int = 2**63 - 1) -> dict[int, SliceChecksum]:
+    """Return the checksums of the purged events of slices, as the archive was proved to have them.
+
+    Args:
+        conn: the caller's transaction.
+        lower: the first position; it begins a slice.
+        upper: the first that is too far; it begins a slice.
+    """
     rows = conn.execute(
         """
         SELECT p.slice, p.events, p.upto::text::bigint, p.ids, p.hash
@@ -270,6 +283,7 @@ def standing(conn: psycopg.Connection, lower: int = -(2**63), upper: int = 2**63
         """,
         (max(lower >> POSITION_BITS, 0), min(upper >> POSITION_BITS, 2**31 - 1)),
     ).fetchall()
+    found: dict[int, SliceChecksum] = {}
     for number, events, upto, ids, total in rows:
         part = SliceChecksum(int(events), int(upto), int(ids), int(total))
         found[int(number)] = found.get(int(number), SliceChecksum()) + part
