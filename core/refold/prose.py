@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import textwrap
+from datetime import timedelta
 
 _LABEL = re.compile(r" *(\S+ {2,})?")
 _CALL = re.compile(r"`[^`\n]{1,60}`")
@@ -64,3 +65,13 @@ def duration(seconds: float) -> str:
     if seconds < 172_800:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 86_400:.1f} d"
+
+
+def exact(span: timedelta) -> str:
+    """Return a span that somebody chose, in full: `1 h 30 min`. Whoever set 90 s must not read 2 min."""
+    left, parts = int(span.total_seconds()), []
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        number, left = divmod(left, size)
+        if number:
+            parts.append(f"{number:,} {unit}")
+    return " ".join(parts) or "0 s"

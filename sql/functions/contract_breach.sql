@@ -7,6 +7,7 @@ LANGUAGE sql STABLE PARALLEL SAFE
 SET search_path = refold, pg_catalog, pg_temp
 AS $$
 SELECT t.name || CASE WHEN t.closed THEN 'unknown field'
+                      WHEN t.wrong IS NULL THEN 'is missing'
                       ELSE 'must be ' || t.must END,
        t.name || CASE
            WHEN t.closed THEN 'unknown field ' || left(t.wrong::text, 60)

@@ -76,8 +76,8 @@ def test_abort(refold: Refold, metric: Metric, record: Callable[..., None]) -> N
     metric("counts", COUNTS.format("WHERE event_id <> '1'").replace("count(*)", "sum(1::numeric)"))
     done = refold("deploy", "--no-promote")
     assert done.status == 0, done.err
-    started = refold("canary", "start", "counts", "--steps", "40,100")
-    assert "canary: counts, seen by no reader for at least 1.0 h" in started.out
+    started = refold("canary", "start", "counts", "--steps", "40,100", "--soak", "90s")
+    assert "canary: counts, seen by no reader for at least 1 min 30 s\n" in started.out
     assert "only metrics_canary shows counts" in started.err and "a person promotes" in started.err
     listed = refold("canary", "status").out
     assert " none " in listed and "40 %" not in listed

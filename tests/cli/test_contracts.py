@@ -269,12 +269,14 @@ def test_the_report_tells_what_is_not_covered_and_what_broke(shop: Refold) -> No
     Path("events.ndjson").write_text(
         '{"id": "v", "action": "view", "ts": "2026-03-02T08:00:00Z"}\n'
         '{"id": "x", "action": "purchase", "ts": "2026-03-02T08:00:00Z", "metadata": {"amount": 1, "sku": "a"}}\n'
+        '{"id": "y", "action": "purchase", "ts": "2026-03-02T08:00:00Z"}\n'
     )
     shop("ingest", "events.ndjson")
     told = shop("contracts", "report", "--json").json
     assert [(one["action"], one["version"]) for one in told["without_contract"]] == [("purchase", 2), ("view", 1)]
     assert told["fields_without_contract"] == [{"action": "purchase", "version": 1, "fields": ["sku"]}]
     assert [(one["version"], one["rule"], one["refused"], one["events"]) for one in told["violations"]] == [
+        (1, "amount: is missing", True, 1),
         (1, "amount: must be a number", True, 1),
         (2, "version: unknown", False, 1),
     ]

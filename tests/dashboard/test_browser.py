@@ -225,6 +225,19 @@ def test_the_graph_lights_a_path_and_keeps_the_focus(chrome: Chrome, at: Running
     assert complaints(chrome) == []
 
 
+def test_charts_end_within_their_cards(chrome: Chrome, at: Running) -> None:
+    for width in (1440, 360):
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        chrome.get(at.address + "/metrics/daily")
+        wait_until(lambda: chrome.execute_script("return document.querySelector('.uplot canvas') !== null"))
+        ends = chrome.execute_script(
+            "return [...document.querySelectorAll('.uplot')].map(plot => ["
+            "plot.getBoundingClientRect().right, plot.closest('.card').getBoundingClientRect().right])"
+        )
+        assert ends and all(plot < card for plot, card in ends), (width, ends)
+
+
 def test_an_explanation_is_not_asked_for_again(chrome: Chrome, at: Running) -> None:
     chrome.get(f"{at.address}/metrics/daily/row?{urlencode({'key': KEY})}")
     chrome.execute_script(

@@ -115,7 +115,8 @@ def test_what_waits_is_not_said_to_catch_up(dashboard: Running, worker: Connecti
     told = words(dashboard.get("/").text)
     assert "0 being built, 1 that waits, beside what is live daily ready to promote" in told
     assert "catching up" not in told
-    start(worker, Compiler(changed), "daily", steps=[30, 100])
+    start(worker, Compiler(changed), "daily", steps=[30, 100], soak=timedelta(seconds=90))
+    assert "each lasts 1 min 30 s" in words(dashboard.get("/canaries").text)
     wait_until(lambda: "daily canary , seen by 30 % of readers" in words(dashboard.get("/").text))
     assert "ready to promote" not in words(dashboard.get("/").text)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +17,7 @@ from refold.cli.durations import span
 from refold.cli.output import as_json, line, note, table
 from refold.cli.session import READERS, AsJson, DatabaseUrl, Projections, folder, session
 from refold.errors import InputError
-from refold.prose import duration
+from refold.prose import exact
 
 if TYPE_CHECKING:
     from openfeature.client import OpenFeatureClient
@@ -324,7 +323,7 @@ def percents(text: str) -> list[int]:
 
 def tell_started(found: Canary) -> None:
     """Print what a canary shows, and what comes next."""
-    line(f"canary: {', '.join(found.names)}, seen by {found.readers} for at least {_soak(found.soak)}")
+    line(f"canary: {', '.join(found.names)}, seen by {found.readers} for at least {exact(found.soak)}")
     _tell_unexposed(found)
     if not found.expect:
         note("without --expect no rule judges the differences, and a person promotes: `refold canary promote`")
@@ -340,10 +339,6 @@ def _readers(one: Canary) -> str | None:
 def _tell_unexposed(found: Canary) -> None:
     if found.apart and found.ended_at is None:
         note(f"only metrics_canary shows {', '.join(found.apart)}: its columns differ, or no build of it is live")
-
-
-def _soak(soak: timedelta) -> str:
-    return duration(soak.total_seconds())
 
 
 def _verdicts(conn: psycopg.Connection, one: Canary) -> dict[str, Any] | None:

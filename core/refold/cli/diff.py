@@ -129,8 +129,11 @@ def _remarks(found: Diff) -> Iterator[str]:
     if found.kept_from is not None:
         yield f"compared from {found.kept_from} on: one of the builds does not keep earlier rows"
     if found.slices.first is not None:
-        last = f" to {found.slices.last}" if found.slices.last != found.slices.first else ""
-        yield f"slices that differ: {found.slices.first}{last}"
+        # Names of slices have a "to" of their own: positions 0 to 16,383.
+        if found.slices.last == found.slices.first:
+            yield f"slice that differs: {found.slices.first}"
+        else:
+            yield f"slices that differ: the first is {found.slices.first}, the last {found.slices.last}"
     for side in (found.before, found.after):
         if side.dead_letters:
             yield f"{side.table} leaves out {counted(side.dead_letters, 'dead letter')}."
@@ -164,7 +167,9 @@ def _changes(one: Sample) -> str:
         told = "  ".join(
             f"{name}={NULL if value is None else value}" for name, value in row.items() if name not in one.key
         )
-        return told or "the key alone"
+        # Rows that were added or removed say by their kind which build has them; rows in flight do not.
+        side = "" if one.kind != "in flight" else "only live: " if one.after is None else "only the other: "
+        return side + (told or "the key alone")
     pairs = [
         f"{name} {NULL if old is None else old} → {NULL if new is None else new}"
         for name, old, new in one.changes()

@@ -20,6 +20,7 @@ from refold.dashboard.security import GRADE
 from refold.dashboard.shared_state import Dashboard
 from refold.dashboard.tokens import Grade
 from refold.inspect.health import Health
+from refold.prose import exact
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -73,6 +74,7 @@ def environment() -> jinja2.Environment:
         "safe_text": wording.safe,
         "short": wording.short,
         "span": wording.span,
+        "exact": exact,
         "whole": wording.whole,
     }
     made.globals |= {

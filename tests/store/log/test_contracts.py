@@ -89,7 +89,10 @@ def test_every_door_answers_invalid_with_the_path(
         ("invalid", REASON, f"e{number}"),
         ("invalid", "amount: is missing (contract purchase v1)", f"e{number + 1}"),
     ]
-    assert violations(admin) == [("purchase", 1, "amount: must be a number", True, 2, f"e{number}")]
+    assert sorted(violations(admin)) == [
+        ("purchase", 1, "amount: is missing", True, 1, f"e{number + 1}"),
+        ("purchase", 1, "amount: must be a number", True, 1, f"e{number}"),
+    ]
     # The same again.
     answers = door(database_url, [bad[0], *good])
     assert answers == [("invalid", REASON), *[("duplicate", None)] * number]
@@ -129,7 +132,10 @@ def test_warn_accepts_and_counts(database_url: str, admin: Connection) -> None:
         by_sql(database_url, [purchase(1), purchase(2, "9"), purchase(3, None), purchase(4, metadata={})])
         == [("accepted", None)] * 4
     )
-    assert violations(admin) == [("purchase", 1, "amount: must be a number", False, 3, "e2")]
+    assert sorted(violations(admin)) == [
+        ("purchase", 1, "amount: is missing", False, 1, "e4"),
+        ("purchase", 1, "amount: must be a number", False, 2, "e2"),
+    ]
 
 
 def test_off_checks_nothing(database_url: str, admin: Connection) -> None:

@@ -84,7 +84,9 @@ function draw(box) {
   box.replaceChildren()
   const axis = { stroke: colour('--soft'), grid: { stroke: colour('--line'), width: 1 }, ticks: { show: false }, font: '12px system-ui, sans-serif' }
   const days = data.times.at(-1) - data.times[0] > 2 * 86400
-  const width = () => Math.max(box.clientWidth, 200)
+  // clientWidth counts the padding, and a chart of that width would end beyond its card.
+  const style = getComputedStyle(box)
+  const width = () => Math.max(box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight), 200)
   const plot = new uPlot({
     width: width(), height: box.classList.contains('low') ? 190 : 260, padding: [14, 14, 0, 4],
     tzDate: at => uPlot.tzDate(new Date(at * 1000), 'Etc/UTC'),
