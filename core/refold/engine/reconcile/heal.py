@@ -134,6 +134,7 @@ class Healing:
         compiled = self._compiler.of(self._conn, build)
         lost = self._beyond(damaged(self._conn, compiled, build, numbers))
         self._result.add_beyond(compiled, build.projection, lost)
+        changed: list[_Healed] = []
         for part in parts(compiled, set(numbers) - {one.slice for one in lost}):
 
             def work(parameters: Mapping[str, str], part: Sequence[Range] = part) -> _Healed:
@@ -153,7 +154,10 @@ class Healing:
                 self._result.add_checksums(compiled, build.projection, wrong)
             correct(self._conn, build.build_id, wrong)
             if healed.report.drift:
-                self._readers(build, healed)
+                changed.append(healed)
+        # Once, when all rows are right: many parts of a stream may lead to the same slice of a reader.
+        if changed:
+            self._readers(build, changed)
 
     def _beyond(self, found: Sequence[Disagreement]) -> list[Disagreement]:
         """Return those of some slices with rows of purged events of which nobody knows whether these are right."""
@@ -236,7 +240,7 @@ class Healing:
             found[reader.build_id] = {int(number) for (number,) in rows if number is not None}
         return found
 
-    def _readers(self, build: Build, healed: _Healed) -> None:
+    def _readers(self, build: Build, healed: Sequence[_Healed]) -> None:
         """Recompute in each reader the slices of the rows, as they were before and as they are now."""
         for reader in self._readers_of(build):
             if not reader.loaded:
@@ -245,9 +249,9 @@ class Healing:
             compiled = self._compiler.of(self._conn, reader)
             # If rows were moved or missing when the reader read them, it has read other rows than there are now. (If
             # reads are only counted, these rows are unknown: the next audit evaluates all of the reader.)
-            positions = healed.positions if compiled.statements.reads_by_slice else set()
+            positions = set().union(*(one.positions for one in healed)) if compiled.statements.reads_by_slice else set()
             missed, behind = _missed(self._conn, compiled, reader, positions)
-            touched = healed.before.get(reader.build_id, set()) | healed.after.get(reader.build_id, set()) | behind
+            touched = behind.union(*(one.touched(reader) for one in healed))
             if touched:
                 self._slices(by_id(self._conn, reader.build_id), touched, proves=False)
             correct(self._conn, reader.build_id, missed)
@@ -277,7 +281,7 @@ class HealingFromArchive(Healing):
             self._result.add_checksums(compiled, build.projection, wrong)
         correct(self._conn, build.build_id, wrong)
         if healed.report.drift:
-            self._readers(build, healed)
+            self._readers(build, [healed])
         return self._result
 
 
@@ -296,6 +300,10 @@ class _Healed:
     before: Touched
     after: Touched
     positions: set[int]
+
+    def touched(self, reader: Build) -> set[int]:
+        """Return the slices of a direct reader that depend on these rows, as they were before or as they are now."""
+        return self.before.get(reader.build_id, set()) | self.after.get(reader.build_id, set())
 
 
 def lock_downwards(conn: psycopg.Connection, build: Build, *, readers: bool = True) -> list[Build] | None:
