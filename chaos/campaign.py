@@ -21,7 +21,7 @@ from chaos.oracle import Event
 from chaos.probe import Probe
 from chaos.report import FaultLine, Report
 from chaos.schedule import EXPOSED, Step, schedule
-from chaos.stage import Stage
+from chaos.stage import PAUSED, Stage
 
 JOIN_S = 400.0
 """Seconds that a fault may go on after the load: damage is waited for until somebody has noticed it."""
@@ -154,6 +154,9 @@ def _load(
         for thread in threads:
             thread.join(JOIN_S)
         stage.calm()
+        resumed = stage.refold("sinks", "resume", PAUSED)
+        if resumed.status != 0:
+            found.add("I9", f"refold sinks resume ended with {resumed.status}: {resumed.err[-500:]}")
         for told in stage.stop_producing(PRODUCERS_END_S):
             found.add("I7" if "refold ingest" in told else "I6", told)
         # What happened last has yet to be recovered from.
@@ -233,6 +236,7 @@ def _count(
         erased.finish(stage, found)
         report.erased = sum(one.done for one in stage.asked)
         conn.execute("SET search_path = refold, pg_catalog")
+        report.purged_under_load, report.let_go = sum(stage.purged), len(stage.let_go)
         report.purged = archived.gather(conn, stage.archive, found)
         erased.forget(conn, stage.asked, count, found)
         events = invariants.check_log(conn, count, found, EVERYTHING)

@@ -18,6 +18,10 @@ GAP_S = 3.0, 8.0
 ROOMS_GAP_S = 10.0, 15.0
 """Seconds from one step in the lane of rooms to the next: each takes some commands, and two minutes all eight kinds."""
 
+EARLY: Mapping[str, int] = MappingProxyType({"purge": 0, "erasure": 2})
+"""Places in the first round: a minute is enough for a log that loses a segment and a person, under load."""
+NONE: Mapping[str, int] = MappingProxyType({})
+
 Parameters = Mapping[str, float | int | str]
 
 
@@ -115,6 +119,8 @@ ERASURE_POINTS = (
 """Where `refold erase` is killed; it passes those of the archive if the archive has the person."""
 LIES = ("truncated", "changed", "fewer", "lost")
 """What a store makes of a file."""
+SKIP_POINTS = ("skip_leased", "skip_looked", "skip_moved", "skip_recorded", "skip_committed")
+"""Where `refold sinks skip` is killed, which lets a purge pass."""
 CANARY_ENDS = ("abort", "promote", "rules")
 ENDED_AT = {"abort": ("", "canary_ended", "canary_alone"), "promote": ("", "views"), "rules": ("",)}
 """How a canary ends, and where the command is killed that ends it."""
@@ -210,6 +216,7 @@ def parameters(fault: str, random: Random, round_: int) -> Parameters:
                 "lie": random.choice(LIES),
                 "at": f"{random.choice(FOLD_POINTS)},{random.choice(PURGE_POINTS)}",
                 "thaw_at": random.choice(THAW_POINTS),
+                "skip_at": random.choice(SKIP_POINTS),
             }
         case "erasure":
             drawn = {
@@ -244,16 +251,23 @@ def schedule(seed: int, minutes: float, faults: tuple[str, ...], rooms: tuple[st
         rooms: the kinds of the other lane.
     """
     steps = _lane(Random(seed), minutes, faults, GAP_S)
-    steps += _lane(Random(f"rooms {seed}"), minutes, rooms, ROOMS_GAP_S)
+    steps += _lane(Random(f"rooms {seed}"), minutes, rooms, ROOMS_GAP_S, EARLY)
     return sorted(steps, key=lambda step: step.at)
 
 
-def _lane(random: Random, minutes: float, kinds: tuple[str, ...], gap: tuple[float, float]) -> list[Step]:
+def _lane(
+    random: Random, minutes: float, kinds: tuple[str, ...], gap: tuple[float, float], early: Mapping[str, int] = NONE
+) -> list[Step]:
     steps: list[Step] = []
     end = minutes * 60 - TAIL_S
     at = min(QUIET_S, minutes * 60 / 6)
     for round_ in count() if kinds else ():
-        for kind in random.sample(kinds, len(kinds)):
+        drawn = random.sample(kinds, len(kinds))
+        for kind, place in early.items() if not round_ else ():
+            if kind in drawn:
+                drawn.remove(kind)
+                drawn.insert(place, kind)
+        for kind in drawn:
             if at > end:
                 return steps
             steps.append(Step(round(at, 1), kind, parameters(kind, random, round_)))

@@ -61,6 +61,8 @@ FULL = 3
 """Segments that are full before there is load: there is something to archive, and to purge."""
 PERSONS = 4
 """Persons who have events in each of these segments, and will be erased."""
+PAUSED = "graded_events"
+"""A sink of events that is paused from the start, until the first purge has to let go of what it has not delivered."""
 OWN = {
     "statement_timeout": "0",
     "lock_timeout": "0",
@@ -166,6 +168,11 @@ class Stage:
         self.damaged: set[str] = set()
         self.uncertain = 0
         self.asked: list[Asked] = []
+        self.let_go: set[str] = set()
+        # For each segment that was purged, whether there was load.
+        self.purged: list[bool] = []
+        # The ids of the events of each segment that is full before the load.
+        self.history: list[set[str]] = []
         # Held by whoever damages a file of the archive until that is noticed, and by whoever purges.
         self.filing = threading.Lock()
         # Set when the load ends: what takes many commands comes to its end then.
@@ -212,7 +219,7 @@ class Stage:
             self.token, _ = tokens.create(conn, "http")
             conn.execute(TABLES.encode())
         self._write_history()
-        for command in (["archive", "claim", str(self.archive)], ["deploy"]):
+        for command in (["archive", "claim", str(self.archive)], ["deploy"], ["sinks", "pause", PAUSED]):
             done = self.refold(*command)
             if done.status != 0:
                 raise RuntimeError(f"refold {' '.join(command)}: {done.err}")
@@ -225,6 +232,7 @@ class Stage:
             events = maker.clean(HISTORY)
             for one in range(PERSONS):
                 events += maker.purchases(person(one), [1, 2])
+            self.history.append({event["id"] for event in events})
             batch = book.attempted("history", events)
             with Log(self.url, source="history") as log:
                 book.acknowledged(batch, [receipt.answer.value for receipt in log.append(events)])
