@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import psycopg
 
-from chaos import archived, backfilled, canaries, contracted, erased, explained, invariants, journal, receivers
+from chaos import archived, backfilled, canaries, contracted, erased, explained, invariants, journal, kept, receivers
 from chaos.archived import EVERYTHING
 from chaos.broken import break_database, break_process
 from chaos.by_hand import Operator, toil_of
@@ -48,6 +48,9 @@ BREAKING_FAULTS = {
     "purge-unproved": ("purge",),
     "unfolded": ("purge",),
     "forgetful": ("erasure",),
+    "skips-all": ("purge",),
+    "restored-blind": ("segment lost",),
+    "rows-stay": ("retention",),
 }
 """What happens in a campaign with a broken product: enough to show it, and nothing that would hide it."""
 
@@ -56,7 +59,7 @@ def plan(seed: int, minutes: float, breaking: str | None = None) -> list[Step]:
     """The schedule of a campaign. Pure."""
     if breaking is not None:
         steps = schedule(seed, minutes, BREAKING_FAULTS[breaking])
-        return steps[:1] if steps[0].fault in ("purge", "erasure") else steps
+        return steps[:1] if steps[0].fault in ("purge", "erasure", "segment lost") else steps
     return schedule(seed, minutes, tuple(FAULTS), tuple(ROOMS))
 
 
@@ -121,6 +124,7 @@ def _load(
 ) -> list[Injected]:
     """Producers, workers and faults, for as long as there is load."""
     started = time.monotonic()
+    stage.ends_at = started + minutes * 60
     happened: list[Injected] = []
 
     def happen(step: Step) -> None:
@@ -234,6 +238,8 @@ def _count(
     names = invariants.live(stage)
     with stage.connect() as conn:
         erased.finish(stage, found)
+        kept.finish(stage, found)
+        report.restored, report.retained = stage.restored, len(stage.kept)
         report.erased = sum(one.done for one in stage.asked)
         conn.execute("SET search_path = refold, pg_catalog")
         report.purged_under_load, report.let_go = sum(stage.purged), len(stage.let_go)
@@ -241,7 +247,7 @@ def _count(
         erased.forget(conn, stage.asked, count, found)
         events = invariants.check_log(conn, count, found, EVERYTHING)
         witnesses = [name for name in names if name not in EXPOSED]
-        _count_purged(conn, witnesses, events, stalled, report, found, "before reconcile")
+        _count_purged(stage, conn, witnesses, events, stalled, report, found, "before reconcile")
         report.backfilled = len(stage.files), sum(len(file.names) for file in stage.files)
         backfilled.check(conn, stage.files, found, EVERYTHING)
         contracted.check(conn, count, stage.uncertain, found, EVERYTHING)
@@ -271,7 +277,7 @@ def _count(
         report.explained = explained.check(stage, found)
         invariants.check_incidents(conn, found, seconds=CLOSES_S)
         after = Findings()
-        _count_purged(conn, names, events, stalled, report, after, "after reconcile")
+        _count_purged(stage, conn, names, events, stalled, report, after, "after reconcile")
         report.left = sum(len(told) for told in after.violations.values())
         for invariant, told in after.violations.items():
             for one in told:
@@ -279,6 +285,7 @@ def _count(
 
 
 def _count_purged(
+    stage: Stage,
     conn: psycopg.Connection,
     names: list[str],
     events: list[Event],
@@ -289,7 +296,7 @@ def _count_purged(
 ) -> None:
     """Metrics are compared with all events; where some have left the log, that is I15, too."""
     off = Findings()
-    invariants.check_metrics(conn, names, events, stalled, off, when)
+    invariants.check_metrics(conn, names, events, stalled, off, when, stage.kept)
     found.lost, found.double = found.lost + off.lost, found.double + off.double
     for invariant, told in off.violations.items():
         for one in told:

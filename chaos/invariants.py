@@ -13,6 +13,7 @@ from psycopg import sql
 
 from chaos.findings import Findings
 from chaos.journal import Count
+from chaos.kept import ALL, Kept, query_since, rows_since
 from chaos.oracle import CANARIED, CHANGING, METRICS, Event, Metric, Rows, left_out
 from chaos.schedule import EXPOSED
 from chaos.stage import HERE, Stage
@@ -163,7 +164,13 @@ def _rows(conn: psycopg.Connection, name: str) -> tuple[Metric, Rows, int]:
 
 
 def check_metrics(
-    conn: psycopg.Connection, names: list[str], events: list[Event], stalled: set[str], found: Findings, when: str
+    conn: psycopg.Connection,
+    names: list[str],
+    events: list[Event],
+    stalled: set[str],
+    found: Findings,
+    when: str,
+    kept: Kept = ALL,
 ) -> None:
     """I3 (and I2, I4 for what is missing or counted twice): metrics against both other ways to compute them.
 
@@ -174,11 +181,12 @@ def check_metrics(
         stalled: metrics that have not applied everything, so that nothing can be said of what they lack.
         found: takes what does not hold.
         when: told with it.
+        kept: the first day of metrics that do not keep all.
     """
     conn.execute("SET search_path = pg_temp, refold, pg_catalog; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'")
     for name in names:
         metric, rows, shared = _rows(conn, name)
-        expected = metric.rows(events)
+        expected = rows_since(metric.rows(events), metric, kept.get(name))
         if rows == expected and not shared:
             continue
         missing, extra = expected.keys() - rows.keys(), rows.keys() - expected.keys()
@@ -200,10 +208,10 @@ def check_metrics(
                 found.add("I2", f"{name} counts {double} events too many")
             if skipped:
                 found.add("I4", f"{name} counts {skipped} events too few")
-    check_queries(conn, names, found, when)
+    check_queries(conn, names, found, when, kept)
 
 
-def check_queries(conn: psycopg.Connection, names: list[str], found: Findings, when: str) -> None:
+def check_queries(conn: psycopg.Connection, names: list[str], found: Findings, when: str, kept: Kept = ALL) -> None:
     """I3: each metric is its file's query over all events, which are in the temporary table `events`."""
     texts = {path.stem: path.read_text() for path in (HERE / "projections").glob("*.sql")} | TRANSFORMS
     texts["changing"] = _changing(conn)
@@ -212,6 +220,7 @@ def check_queries(conn: psycopg.Connection, names: list[str], found: Findings, w
     order = sorted(texts, key=lambda name: "FROM events" not in texts[name])
     for name, condition in FIT.items():
         texts[name] = re.sub(r"FROM (\w+)", rf"FROM (SELECT * FROM \1 WHERE {condition}) AS \1", texts[name], count=1)
+    texts |= {name: query_since(texts[name], day) for name, day in kept.items()}
     with conn.transaction(force_rollback=True):
         for name in order:
             conn.execute(f"CREATE TEMPORARY VIEW {name} AS {texts[name]}".encode())

@@ -93,6 +93,8 @@ class Report:
         purged: events that have left the log.
         purged_under_load: segments that left it while there was load.
         let_go: rows that a sink was told not to deliver.
+        restored: times that a lost segment came back from the archive.
+        retained: metrics that keep their newest days only.
         erased: persons who were erased.
         backfilled: files that were backfilled, and how often one was staged.
         converged: seconds from the end of the load until every metric was up to date.
@@ -122,6 +124,8 @@ class Report:
     purged: int = 0
     purged_under_load: int = 0
     let_go: int = 0
+    restored: int = 0
+    retained: int = 0
     erased: int = 0
     backfilled: tuple[int, int] = (0, 0)
     converged: float | None = None
@@ -172,6 +176,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
             f"{report.purged:,}, {report.purged_under_load:,}",
         ),
         ("rows that a sink has let go, and persons who were erased", f"{report.let_go:,}, {report.erased:,}"),
+        ("segments restored, and metrics that keep their newest days", f"{report.restored:,}, {report.retained:,}"),
         ("files backfilled, and how often staged", f"{report.backfilled[0]:,}, {report.backfilled[1]:,}"),
         ("up to date after the load", "never" if report.converged is None else f"{report.converged:.1f} s"),
         *_toil(report),

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from random import Random
 from typing import TypeVar
@@ -83,7 +84,10 @@ OWN = {
 """What the campaign's own sessions have, whatever somebody sets for all of them."""
 OPTIONS = " ".join(f"-c {name}={value}" for name, value in OWN.items())
 WORKERS = 3
-COMMANDS = ("unproved", "mark-apart", "canary-left", "purge-unproved", "unfolded", "forgetful")
+COMMANDS = (
+    *("unproved", "mark-apart", "canary-left", "purge-unproved", "unfolded", "forgetful"),
+    *("skips-all", "restored-blind", "rows-stay"),
+)
 """Variants of `chaos.broken` in which the operator's commands are broken, too."""
 CONNECT_S = 20.0
 """Seconds that a fault waits for a server which another has taken away."""
@@ -123,6 +127,8 @@ class Stage:
 
     def __init__(self, seed: int, breaking: str | None = None, *, duties: bool = True) -> None:
         self.seed = seed
+        self._began = time.monotonic()
+        self._logging = threading.Lock()
         self.breaking = breaking
         self.duties = duties
         self.home = Path(tempfile.mkdtemp(prefix="refold-chaos-"))
@@ -171,12 +177,17 @@ class Stage:
         self.let_go: set[str] = set()
         # For each segment that was purged, whether there was load.
         self.purged: list[bool] = []
+        self.restored = 0
+        # The first day of metrics that do not keep all.
+        self.kept: dict[str, date] = {}
         # The ids of the events of each segment that is full before the load.
         self.history: list[set[str]] = []
         # Held by whoever damages a file of the archive until that is noticed, and by whoever purges.
-        self.filing = threading.Lock()
+        self.filing = threading.RLock()
         # Set when the load ends: what takes many commands comes to its end then.
         self.over = threading.Event()
+        # Monotonic seconds.
+        self.ends_at = float("inf")
         self._stopping = threading.Event()
         self._producing = threading.Lock()
         self._ending = False
@@ -219,7 +230,8 @@ class Stage:
             self.token, _ = tokens.create(conn, "http")
             conn.execute(TABLES.encode())
         self._write_history()
-        for command in (["archive", "claim", str(self.archive)], ["deploy"], ["sinks", "pause", PAUSED]):
+        claim = ["archive", "claim", str(self.archive)]
+        for command in (claim, ["archive", "run", "--now"], ["deploy"], ["sinks", "pause", PAUSED]):
             done = self.refold(*command)
             if done.status != 0:
                 raise RuntimeError(f"refold {' '.join(command)}: {done.err}")
@@ -265,13 +277,24 @@ class Stage:
         environment = os.environ | self.environment | {"REFOLD_CRASH_AT": at, "PYTHONPATH": str(HERE.parent)}
         if arguments[0] in ("deploy", "rebuild", "rollback", "reconcile", "erase"):
             command += ["--projections", str(self.projections)]
+        began = time.monotonic()
         try:
             ran = subprocess.run(
                 command, env=environment, cwd=self.home, capture_output=True, text=True, timeout=COMMAND_S
             )
+            finished = Finished(ran.returncode, ran.stdout, ran.stderr)
         except subprocess.TimeoutExpired:
-            return Finished(-1, "", f"refold {' '.join(arguments)}: not done after {COMMAND_S:.0f} s")
-        return Finished(ran.returncode, ran.stdout, ran.stderr)
+            finished = Finished(-1, "", f"refold {' '.join(arguments)}: not done after {COMMAND_S:.0f} s")
+        self._log_command(arguments, at or lie, began, finished)
+        return finished
+
+    def _log_command(self, arguments: tuple[str, ...], what: str, began: float, finished: Finished) -> None:
+        """Notes for whoever reads the directory of a failed campaign, in seconds since its start."""
+        said = " ".join((finished.err or finished.out)[-1000:].split())
+        times = f"{began - self._began:7.1f}–{time.monotonic() - self._began:.1f}"
+        line = f"{times} refold {' '.join(arguments)} [{what}] → {finished.status}: {said}\n"
+        with self._logging, (self.home / "commands.log").open("a") as log:
+            log.write(line)
 
     @contextmanager
     def connect(self, name: str = "chaos", *, autocommit: bool = True) -> Iterator[psycopg.Connection]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from chaos import archived, skipped
@@ -14,25 +15,35 @@ TRIES = 6
 """Times that a purge is asked for before it is given up: it waits for builds that are loaded, and for sinks."""
 WAITS_S = 5.0
 """Seconds between two of them."""
+LEFT_S = 30.0
+"""Seconds of load that a purge may need on a slow machine."""
 
 
 def purged(stage: Stage, how: dict[str, Any], done: Injected) -> None:
     """The lowest segment leaves the log; then a definition changes, and reads it from the archive.
 
-    Before, the store lies about its file: while nothing is proved, no purge may let it go. Nor while a paused sink has
-    not delivered it, until somebody lets go of its rows. The first purge of a campaign does not hurry, even if the load
-    ends: what comes after it has to do with a log that does not begin at its beginning.
+    No purge may let it go while a paused sink has not delivered it, until somebody lets go of its rows. Nor the next
+    one while nothing is proved of its file: the store lies about it.
     """
-    lowest = _lowest(stage)
+    told = _honest(stage, how, done)
+    if not stage.hurries:
+        told += f"; {_unproved(stage, how, done)}"
+    operate(stage, done, "sinks", "resume", PAUSED)
+    done.note = told
+
+
+def _honest(stage: Stage, how: dict[str, Any], done: Injected) -> str:
+    """Purges the lowest segment, killed on the way, and deploys what reads it again; answers what happened, in words.
+
+    The first purge of a campaign does not hurry, even if the load ends: what comes after it has to do with a log that
+    does not begin at its beginning.
+    """
+    lowest = lowest_of(stage)
     if lowest is None:
-        done.note = "nothing is sealed"
-        return
+        return "nothing is sealed"
     floor, sealed_at = lowest
-    make_due(stage, done, damage=how["damage"], lowest=True)
-    run_archive(stage, done, lie=how["lie"])
-    unproved = purge(stage, done, sealed_at)
-    insist(stage, done, "purged while nothing was proved")
-    run_archive(stage, done)
+    if all(one.lower != floor for one in stage.ask(archived.verified)):
+        run_archive(stage, done)
     points = how["at"].split(",") if stage.breaking is None else []
     killed = _killed(stage, done, lowest, points[:1])
     let_go = _let_go(stage, how, done, lowest)
@@ -45,20 +56,30 @@ def purged(stage: Stage, how: dict[str, Any], done: Injected) -> None:
         watch(stage, WAITS_S, lambda _: gone(stage, floor))
     insist(stage, done, "after the last purge")
     left = gone(stage, floor)
-    if left:
-        stage.purged.append(not stage.over.is_set())
-    operate(stage, done, "sinks", "resume", PAUSED)
-    told = f"unproved → {_status(unproved)}, killed at {', '.join(killed) or 'no point'}{let_go}, gone: {left}"
-    if not left and ran is not None:
-        told += f" ({_in_the_way(ran)})"
-    if left and stage.purged[-1]:
-        told += " under load"
-        # Not the one that is live: it has to read what has left the log.
-        shown = stage.ask(lambda conn: conn.execute("SELECT * FROM metrics.changing LIMIT 0").description) or ()
-        stage.set_variant("by_action" if "month" in {column.name for column in shown} else "by_month")
-        operate(stage, done, "deploy", at=how["thaw_at"])
-        told += f", deploy → {operate(stage, done, 'deploy').status}"
-    done.note = told
+    told = f"killed at {', '.join(killed) or 'no point'}{let_go}, gone: {left}"
+    if not left:
+        return told if ran is None else f"{told} ({_in_the_way(ran)})"
+    stage.purged.append(not stage.over.is_set())
+    if stage.over.is_set():
+        return told
+    # Not the one that is live: it has to read what has left the log.
+    shown = stage.ask(lambda conn: conn.execute("SELECT * FROM metrics.changing LIMIT 0").description) or ()
+    stage.set_variant("by_action" if "month" in {column.name for column in shown} else "by_month")
+    operate(stage, done, "deploy", at=how["thaw_at"])
+    return f"{told} under load, deploy → {operate(stage, done, 'deploy').status}"
+
+
+def _unproved(stage: Stage, how: dict[str, Any], done: Injected) -> str:
+    """Tries to purge the lowest segment while nothing is proved of its file; answers what happened, in words."""
+    lowest = lowest_of(stage)
+    if lowest is None:
+        return "nothing else is sealed"
+    make_due(stage, done, damage=how["damage"], lowest=True)
+    run_archive(stage, done, lie=how["lie"])
+    ran = purge(stage, done, lowest[1])
+    insist(stage, done, "purged while nothing was proved")
+    run_archive(stage, done)
+    return f"unproved → {'not asked' if ran is None else ran.status}"
 
 
 def purge(stage: Stage, done: Injected, before: str, at: str = "") -> Finished | None:
@@ -74,12 +95,17 @@ def _killed(stage: Stage, done: Injected, lowest: tuple[int, str], points: list[
     """Kills a purge at each of some points; answers at which it was."""
     killed: list[str] = []
     for point in points:
-        if stage.hurries or gone(stage, lowest[0]):
+        if stage.hurries or gone(stage, lowest[0]) or _late(stage):
             break
         killed.append(point)
         purge(stage, done, lowest[1], at=point)
         insist(stage, done, f"killed at {point}")
     return killed
+
+
+def _late(stage: Stage) -> bool:
+    """Whether there is just time for a first purge under load, and none for anything that is killed before."""
+    return not stage.purged and stage.breaking is None and stage.ends_at - time.monotonic() < LEFT_S
 
 
 def _let_go(stage: Stage, how: dict[str, Any], done: Injected, lowest: tuple[int, str]) -> str:
@@ -99,8 +125,9 @@ def _let_go(stage: Stage, how: dict[str, Any], done: Injected, lowest: tuple[int
     options = ("sinks", "skip", PAUSED, "--to", str(waits), "--yes", "--json", *because)
     # From now on a receiver may lack these rows, and no others.
     stage.let_go |= rows
-    if stage.breaking is None and not stage.hurries:
-        operate(stage, done, *options, at=how["skip_at"])
+    at = how["skip_at"] if stage.breaking is None and not stage.hurries and not _late(stage) else ""
+    if at:
+        operate(stage, done, *options, at=at)
     ran = Finished(-1, "", "")
     for _ in range(TRIES):
         ran = operate(stage, done, *options)
@@ -112,11 +139,7 @@ def _let_go(stage: Stage, how: dict[str, Any], done: Injected, lowest: tuple[int
     fewer = any(one.mode == "delete" for one in stage.asked)
     if ran.status == 0 and (told > len(rows) or (told < len(rows) and not fewer)):
         done.wrong.append(("I9", f"refold sinks skip has recorded {told} rows, and {len(rows)} were not delivered"))
-    return f", skipped {told} of {len(rows)} rows (killed at {how['skip_at']}) → {ran.status}"
-
-
-def _status(ran: Finished | None) -> str:
-    return "not asked" if ran is None else str(ran.status)
+    return f", skipped {told} of {len(rows)} rows (killed at {at or 'no point'}) → {ran.status}"
 
 
 def _in_the_way(ran: Finished) -> str:
@@ -128,7 +151,7 @@ def _in_the_way(ran: Finished) -> str:
     return "nothing" if stopped is None else "; ".join(one["reason"] for one in stopped["obstacles"])
 
 
-def _lowest(stage: Stage) -> tuple[int, str] | None:
+def lowest_of(stage: Stage) -> tuple[int, str] | None:
     """First position of the lowest segment, and the instant before which nothing else was sealed; None: it is not."""
     row = stage.ask(
         lambda conn: conn.execute(
