@@ -124,7 +124,6 @@ def _load(
 ) -> list[Injected]:
     """Producers, workers and faults, for as long as there is load."""
     started = time.monotonic()
-    stage.ends_at = started + minutes * 60
     happened: list[Injected] = []
 
     def happen(step: Step) -> None:

@@ -186,8 +186,6 @@ class Stage:
         self.filing = threading.RLock()
         # Set when the load ends: what takes many commands comes to its end then.
         self.over = threading.Event()
-        # Monotonic seconds.
-        self.ends_at = float("inf")
         self._stopping = threading.Event()
         self._producing = threading.Lock()
         self._ending = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 from chaos import archived, skipped
@@ -15,39 +14,62 @@ TRIES = 6
 """Times that a purge is asked for before it is given up: it waits for builds that are loaded, and for sinks."""
 WAITS_S = 5.0
 """Seconds between two of them."""
-LEFT_S = 30.0
-"""Seconds of load that a purge may need on a slow machine."""
 
 
 def purged(stage: Stage, how: dict[str, Any], done: Injected) -> None:
-    """The lowest segment leaves the log; then a definition changes, and reads it from the archive.
+    """The lowest segment leaves the log, and a definition changes that reads it from the archive. Then the next one.
 
-    No purge may let it go while a paused sink has not delivered it, until somebody lets go of its rows. Nor the next
-    one while nothing is proved of its file: the store lies about it.
+    No purge may let a segment go while a paused sink has not delivered it, until somebody lets go of its rows; nor
+    while nothing is proved of its file, about which the store lies. The first segment of a campaign goes without
+    hindrance, and without hurry, even if the load ends: what comes after it has to do with a log that does not begin at
+    its beginning.
     """
-    told = _honest(stage, how, done)
+    told = _first(stage, done, how["thaw_at"])
     if not stage.hurries:
-        told += f"; {_unproved(stage, how, done)}"
+        told += f"; {_second(stage, how, done)}"
     operate(stage, done, "sinks", "resume", PAUSED)
     done.note = told
 
 
-def _honest(stage: Stage, how: dict[str, Any], done: Injected) -> str:
-    """Purges the lowest segment, killed on the way, and deploys what reads it again; answers what happened, in words.
-
-    The first purge of a campaign does not hurry, even if the load ends: what comes after it has to do with a log that
-    does not begin at its beginning.
-    """
+def _first(stage: Stage, done: Injected, thaw_at: str) -> str:
+    """Purges the lowest segment, and deploys what reads it again; answers what happened, in words."""
     lowest = lowest_of(stage)
     if lowest is None:
         return "nothing is sealed"
-    floor, sealed_at = lowest
-    if all(one.lower != floor for one in stage.ask(archived.verified)):
+    if all(one.lower != lowest[0] for one in stage.ask(archived.verified)):
         run_archive(stage, done)
+    let_go = _let_go(stage, done, lowest[0])
+    told = let_go + _until_gone(stage, done, lowest)
+    if not gone(stage, lowest[0]) or stage.over.is_set():
+        return told
+    # Not the one that is live: it has to read what has left the log.
+    shown = stage.ask(lambda conn: conn.execute("SELECT * FROM metrics.changing LIMIT 0").description) or ()
+    stage.set_variant("by_action" if "month" in {column.name for column in shown} else "by_month")
+    operate(stage, done, "deploy", at=thaw_at)
+    return f"{told}, deploy → {operate(stage, done, 'deploy').status}"
+
+
+def _second(stage: Stage, how: dict[str, Any], done: Injected) -> str:
+    """Purges the lowest segment, killed on the way, and not before its file is proved; answers what happened."""
+    lowest = lowest_of(stage)
+    if lowest is None:
+        return "nothing else is sealed"
     points = how["at"].split(",") if stage.breaking is None else []
     killed = _killed(stage, done, lowest, points[:1])
-    let_go = _let_go(stage, how, done, lowest)
+    let_go = _let_go(stage, done, lowest[0], at=how["skip_at"])
+    make_due(stage, done, damage=how["damage"], lowest=True)
+    run_archive(stage, done, lie=how["lie"])
+    ran = purge(stage, done, lowest[1])
+    insist(stage, done, "purged while nothing was proved")
+    run_archive(stage, done)
     killed += _killed(stage, done, lowest, points[1:])
+    told = f"unproved → {'not asked' if ran is None else ran.status}, killed at {', '.join(killed) or 'no point'}, "
+    return let_go + told + _until_gone(stage, done, lowest)
+
+
+def _until_gone(stage: Stage, done: Injected, lowest: tuple[int, str]) -> str:
+    """Asks for a purge until the lowest segment has left the log, or time is over; answers what happened, in words."""
+    floor, sealed_at = lowest
     ran = None
     for _ in range(TRIES):
         if gone(stage, floor) or (stage.hurries and stage.purged):
@@ -55,31 +77,10 @@ def _honest(stage: Stage, how: dict[str, Any], done: Injected) -> str:
         ran = purge(stage, done, sealed_at)
         watch(stage, WAITS_S, lambda _: gone(stage, floor))
     insist(stage, done, "after the last purge")
-    left = gone(stage, floor)
-    told = f"killed at {', '.join(killed) or 'no point'}{let_go}, gone: {left}"
-    if not left:
-        return told if ran is None else f"{told} ({_in_the_way(ran)})"
-    stage.purged.append(not stage.over.is_set())
-    if stage.over.is_set():
-        return told
-    # Not the one that is live: it has to read what has left the log.
-    shown = stage.ask(lambda conn: conn.execute("SELECT * FROM metrics.changing LIMIT 0").description) or ()
-    stage.set_variant("by_action" if "month" in {column.name for column in shown} else "by_month")
-    operate(stage, done, "deploy", at=how["thaw_at"])
-    return f"{told} under load, deploy → {operate(stage, done, 'deploy').status}"
-
-
-def _unproved(stage: Stage, how: dict[str, Any], done: Injected) -> str:
-    """Tries to purge the lowest segment while nothing is proved of its file; answers what happened, in words."""
-    lowest = lowest_of(stage)
-    if lowest is None:
-        return "nothing else is sealed"
-    make_due(stage, done, damage=how["damage"], lowest=True)
-    run_archive(stage, done, lie=how["lie"])
-    ran = purge(stage, done, lowest[1])
-    insist(stage, done, "purged while nothing was proved")
-    run_archive(stage, done)
-    return f"unproved → {'not asked' if ran is None else ran.status}"
+    if gone(stage, floor):
+        stage.purged.append(not stage.over.is_set())
+        return "gone under load" if stage.purged[-1] else "gone after the load"
+    return "stays" if ran is None else f"stays ({_in_the_way(ran)})"
 
 
 def purge(stage: Stage, done: Injected, before: str, at: str = "") -> Finished | None:
@@ -95,7 +96,7 @@ def _killed(stage: Stage, done: Injected, lowest: tuple[int, str], points: list[
     """Kills a purge at each of some points; answers at which it was."""
     killed: list[str] = []
     for point in points:
-        if stage.hurries or gone(stage, lowest[0]) or _late(stage):
+        if stage.hurries or gone(stage, lowest[0]):
             break
         killed.append(point)
         purge(stage, done, lowest[1], at=point)
@@ -103,17 +104,11 @@ def _killed(stage: Stage, done: Injected, lowest: tuple[int, str], points: list[
     return killed
 
 
-def _late(stage: Stage) -> bool:
-    """Whether there is just time for a first purge under load, and none for anything that is killed before."""
-    return not stage.purged and stage.breaking is None and stage.ends_at - time.monotonic() < LEFT_S
-
-
-def _let_go(stage: Stage, how: dict[str, Any], done: Injected, lowest: tuple[int, str]) -> str:
+def _let_go(stage: Stage, done: Injected, floor: int, at: str = "") -> str:
     """Lets go of the rows of the lowest segment that a paused sink has not delivered; answers what happened, in words.
 
     Nobody may have purged them before.
     """
-    floor, _ = lowest
     waits = stage.ask(lambda conn: skipped.waits(conn, PAUSED, floor))
     if waits is None:
         return ""
@@ -125,8 +120,7 @@ def _let_go(stage: Stage, how: dict[str, Any], done: Injected, lowest: tuple[int
     options = ("sinks", "skip", PAUSED, "--to", str(waits), "--yes", "--json", *because)
     # From now on a receiver may lack these rows, and no others.
     stage.let_go |= rows
-    at = how["skip_at"] if stage.breaking is None and not stage.hurries and not _late(stage) else ""
-    if at:
+    if at and stage.breaking is None and not stage.hurries:
         operate(stage, done, *options, at=at)
     ran = Finished(-1, "", "")
     for _ in range(TRIES):
@@ -139,7 +133,7 @@ def _let_go(stage: Stage, how: dict[str, Any], done: Injected, lowest: tuple[int
     fewer = any(one.mode == "delete" for one in stage.asked)
     if ran.status == 0 and (told > len(rows) or (told < len(rows) and not fewer)):
         done.wrong.append(("I9", f"refold sinks skip has recorded {told} rows, and {len(rows)} were not delivered"))
-    return f", skipped {told} of {len(rows)} rows (killed at {at or 'no point'}) → {ran.status}"
+    return f"skipped {told} of {len(rows)} rows → {ran.status}, "
 
 
 def _in_the_way(ran: Finished) -> str:
