@@ -151,17 +151,16 @@ def _load(
         time.sleep(max(0.0, started + minutes * 60 - time.monotonic()))
         stage.over.set()
         tell("the load ends")
-        if stage.breaking is not None:
-            # Its faults come to no early end: the machine is theirs.
-            stage.stop_producing(PRODUCERS_END_S)
+        # Faults that take many commands have the machine for themselves now.
+        told = stage.stop_producing(PRODUCERS_END_S)
         for thread in threads:
             thread.join(JOIN_S)
         stage.calm()
         resumed = stage.refold("sinks", "resume", PAUSED)
         if resumed.status != 0:
             found.add("I9", f"refold sinks resume ended with {resumed.status}: {resumed.err[-500:]}")
-        for told in stage.stop_producing(PRODUCERS_END_S):
-            found.add("I7" if "refold ingest" in told else "I6", told)
+        for one in told:
+            found.add("I7" if "refold ingest" in one else "I6", one)
         # What happened last has yet to be recovered from.
         time.sleep(3)
     finally:
