@@ -36,8 +36,6 @@ def _first(stage: Stage, done: Injected, thaw_at: str) -> str:
     lowest = lowest_of(stage)
     if lowest is None:
         return "nothing is sealed"
-    if all(one.lower != lowest[0] for one in stage.ask(archived.verified)):
-        run_archive(stage, done)
     let_go = _let_go(stage, done, lowest[0])
     told = let_go + _until_gone(stage, done, lowest)
     if not gone(stage, lowest[0]) or stage.over.is_set():
@@ -74,6 +72,7 @@ def _until_gone(stage: Stage, done: Injected, lowest: tuple[int, str]) -> str:
     for _ in range(TRIES):
         if gone(stage, floor) or (stage.hurries and stage.purged):
             break
+        archive_if_due(stage, done, floor)
         ran = purge(stage, done, sealed_at)
         watch(stage, WAITS_S, lambda _: gone(stage, floor))
     insist(stage, done, "after the last purge")
@@ -81,6 +80,12 @@ def _until_gone(stage: Stage, done: Injected, lowest: tuple[int, str]) -> str:
         stage.purged.append(not stage.over.is_set())
         return "gone under load" if stage.purged[-1] else "gone after the load"
     return "stays" if ran is None else f"stays ({_in_the_way(ran)})"
+
+
+def archive_if_due(stage: Stage, done: Injected, floor: int) -> None:
+    """Lets the lowest segment have a file, if it has none: somebody has damaged it, or erased a person."""
+    if all(one.lower != floor for one in stage.ask(archived.verified)):
+        run_archive(stage, done)
 
 
 def purge(stage: Stage, done: Injected, before: str, at: str = "") -> Finished | None:

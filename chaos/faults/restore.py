@@ -9,9 +9,9 @@ import psycopg
 from psycopg import sql
 
 from chaos import archived
-from chaos.faults.archive import insist, make_due, run_archive
+from chaos.faults.archive import insist
 from chaos.faults.injection import DUTY_S, Injected, is_open, operate, watch
-from chaos.faults.purge import gone, lowest_of, purge
+from chaos.faults.purge import archive_if_due, gone, lowest_of, purge
 from chaos.stage import Finished, Stage
 
 TRIES = 8
@@ -30,8 +30,9 @@ def restored(stage: Stage, how: dict[str, Any], done: Injected) -> None:
 
     It must be then what it was, by a count that refold has no part in. One that was purged is not brought back.
     """
-    make_due(stage, done)
-    run_archive(stage, done)
+    stage.seal()
+    if (found := lowest_of(stage)) is not None:
+        archive_if_due(stage, done, found[0])
     _refuse_purged(stage, done)
     # Whoever purges, or damages a file, would take what nothing else has.
     with stage.filing:
