@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -43,13 +43,13 @@ def check(stage: Stage, conn: psycopg.Connection, found: Findings, *, seconds: f
             columns = _columns(conn, metric)
             ours, theirs = _texts(conn, "metrics", metric, columns), _texts(there, "public", table, columns)
             if table == skipped.TABLE:
-                ours = _without(stage.let_go - set(_of(theirs, columns)), ours, columns)
-            _compare(found, table, ours, theirs)
+                ours = without(ours, theirs, columns, stage.let_go)
+            compare(found, table, ours, theirs)
     columns = _columns(conn, "exposed_purchases")
-    _compare(found, "files", _texts(conn, "metrics", "exposed_purchases", columns), _lake(stage, columns))
+    compare(found, "files", _texts(conn, "metrics", "exposed_purchases", columns), _lake(stage, columns))
     rows = conn.execute("SELECT to_jsonb(m)::text FROM metrics.exposed_spending AS m").fetchall()
     ours = [(_canonical(json.loads(row, parse_float=Decimal)),) for (row,) in rows]
-    _compare(found, "webhook", ours, [(_canonical(row),) for row in stage.hook.rows()])
+    compare(found, "webhook", ours, [(_canonical(row),) for row in stage.hook.rows()])
 
 
 def _waiting(conn: psycopg.Connection) -> list[tuple[Any, ...]]:
@@ -83,15 +83,11 @@ def _texts(conn: psycopg.Connection, schema: str, relation: str, columns: list[s
     return conn.execute(sql.SQL("SELECT {} FROM {}").format(listed, sql.Identifier(schema, relation))).fetchall()
 
 
-def _of(rows: Rows, columns: list[str]) -> Iterator[str]:
-    """The events of rows."""
+def without(ours: Rows, theirs: Rows, columns: list[str], let_go: set[str]) -> Rows:
+    """The rows of a metric, but for those of events that a person let go, and that the receiver has not."""
     place = columns.index("event_id")
-    return (row[place] for row in rows)
-
-
-def _without(events: set[str], rows: Rows, columns: list[str]) -> Rows:
-    """Rows but for those of events that a person let go, and nobody has delivered since."""
-    return [row for row, event in zip(rows, _of(rows, columns), strict=True) if event not in events]
+    gone = let_go - {row[place] for row in theirs}
+    return [row for row in ours if row[place] not in gone]
 
 
 def _lake(stage: Stage, columns: list[str]) -> Rows:
@@ -110,7 +106,8 @@ def _number(value: Decimal) -> str:
     return format(value.normalize(), "f")
 
 
-def _compare(found: Findings, what: str, ours: Rows, theirs: Rows) -> None:
+def compare(found: Findings, what: str, ours: Rows, theirs: Rows) -> None:
+    """Note what a receiver lacks, or has too much."""
     few: Callable[[Rows], str] = lambda rows: ", ".join(map(str, rows[:3])) + (" …" if len(rows) > 3 else "")  # noqa: E731
     missing, extra = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
     if len(theirs) != len(set(theirs)):

@@ -63,7 +63,7 @@ FULL = 3
 PERSONS = 4
 """Persons who have events in each of these segments, and will be erased."""
 PAUSED = "graded_events"
-"""A sink of events that is paused from the start, until the first purge has to let go of what it has not delivered."""
+"""A sink of events that is paused when it has delivered the first segment, until a purge has to let go of others."""
 OWN = {
     "statement_timeout": "0",
     "lock_timeout": "0",
@@ -227,18 +227,24 @@ class Stage:
             conn.execute("SELECT refold.ensure_segments()")
             self.token, _ = tokens.create(conn, "http")
             conn.execute(TABLES.encode())
-        self._write_history()
-        claim = ["archive", "claim", str(self.archive)]
-        for command in (claim, ["archive", "run", "--now"], ["deploy"], ["sinks", "pause", PAUSED]):
-            done = self.refold(*command)
-            if done.status != 0:
-                raise RuntimeError(f"refold {' '.join(command)}: {done.err}")
-
-    def _write_history(self) -> None:
-        """Events in the first segments of the log, which nobody can write to any more."""
         maker = Maker("history", Random(self.seed))
+        self._write_history(maker, range(1))
+        self._insist("archive", "claim", str(self.archive))
+        self._insist("deploy")
+        self._insist("deliver", "--drain", "--sink", PAUSED)
+        self._insist("sinks", "pause", PAUSED)
+        self._write_history(maker, range(1, FULL))
+        self._insist("archive", "run", "--now")
+
+    def _insist(self, *command: str) -> None:
+        done = self.refold(*command)
+        if done.status != 0:
+            raise RuntimeError(f"refold {' '.join(command)}: {done.err}")
+
+    def _write_history(self, maker: Maker, numbers: range) -> None:
+        """Events in the first segments of the log, which nobody can write to any more."""
         book = journal.Journal(self.journals / "history.journal")
-        for number in range(FULL):
+        for number in numbers:
             events = maker.clean(HISTORY)
             for one in range(PERSONS):
                 events += maker.purchases(person(one), [1, 2])
@@ -273,7 +279,7 @@ class Stage:
             program = ["chaos.broken", self.breaking]
         command = [sys.executable, "-m", *program, *arguments]
         environment = os.environ | self.environment | {"REFOLD_CRASH_AT": at, "PYTHONPATH": str(HERE.parent)}
-        if arguments[0] in ("deploy", "rebuild", "rollback", "reconcile", "erase"):
+        if arguments[0] in ("deploy", "rebuild", "rollback", "reconcile", "erase", "deliver"):
             command += ["--projections", str(self.projections)]
         began = time.monotonic()
         try:

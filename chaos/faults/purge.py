@@ -21,8 +21,8 @@ def purged(stage: Stage, how: dict[str, Any], done: Injected) -> None:
 
     No purge may let a segment go while a paused sink has not delivered it, until somebody lets go of its rows; nor
     while nothing is proved of its file, about which the store lies. The first segment of a campaign goes without
-    hindrance, and without hurry, even if the load ends: what comes after it has to do with a log that does not begin at
-    its beginning.
+    hindrance, as the sink has delivered it, and without hurry, even if the load ends: what comes after it has to do
+    with a log that does not begin at its beginning.
     """
     told = _first(stage, done, how["thaw_at"])
     if not stage.hurries:
@@ -115,12 +115,12 @@ def _let_go(stage: Stage, done: Injected, floor: int, at: str = "") -> str:
     Nobody may have purged them before.
     """
     waits = stage.ask(lambda conn: skipped.waits(conn, PAUSED, floor))
-    if waits is None:
+    rows = set() if waits is None else skipped.undelivered(stage, floor)
+    if not rows:
         return ""
     if gone(stage, floor):
         done.wrong.append(("I9", f"the segment at {floor} was purged, and the sink {PAUSED} had not delivered it"))
     before = stage.ask(lambda conn: skipped.recorded(conn, PAUSED))
-    rows = skipped.undelivered(stage, floor)
     because = ("--reason", "it keeps the log from a purge")
     options = ("sinks", "skip", PAUSED, "--to", str(waits), "--yes", "--json", *because)
     # From now on a receiver may lack these rows, and no others.
