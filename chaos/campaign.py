@@ -153,6 +153,8 @@ def _load(
         tell("the load ends")
         # Faults that take many commands have the machine for themselves now.
         told = stage.stop_producing(PRODUCERS_END_S)
+        # A producer that was told to end, and had just prepared, would keep the log from a purge.
+        stage.ask(lambda conn: _commit_prepared(conn, "two-phases-%"))
         for thread in threads:
             thread.join(JOIN_S)
         stage.calm()
@@ -171,6 +173,13 @@ def _load(
     report.faults = _by_kind(happened, probe, found)
     report.tampered = sum(done.drift for done in happened)
     return happened
+
+
+def _commit_prepared(conn: psycopg.Connection, like: str) -> None:
+    """Commits what somebody has prepared and left."""
+    for (gid,) in conn.execute("SELECT gid FROM pg_prepared_xacts WHERE gid LIKE %s", (like,)).fetchall():
+        with suppress(psycopg.Error):
+            conn.execute(f"COMMIT PREPARED '{gid}'".encode())
 
 
 def _by_kind(happened: list[Injected], probe: Probe, found: Findings) -> list[FaultLine]:
@@ -196,9 +205,7 @@ def _by_kind(happened: list[Injected], probe: Probe, found: Findings) -> list[Fa
 def _settle(stage: Stage, converges: float, report: Report, found: Findings, tell: Callable[[str], None]) -> set[str]:
     """I6: the workers, whom nobody helps, bring every metric up to date. Answers those that are not."""
     with stage.connect() as conn:
-        for (gid,) in conn.execute("SELECT gid FROM pg_prepared_xacts").fetchall():
-            with suppress(psycopg.Error):
-                conn.execute(f"COMMIT PREPARED '{gid}'".encode())
+        _commit_prepared(conn, "%")
         started = time.monotonic()
         while True:
             behind = conn.execute(
