@@ -31,12 +31,11 @@ def restored(stage: Stage, how: dict[str, Any], done: Injected) -> None:
     It must be then what it was, by a count that refold has no part in. One that was purged is not brought back.
     """
     stage.seal()
-    if (found := lowest_of(stage)) is not None:
-        archive_if_due(stage, done, found[0])
     _refuse_purged(stage, done)
     # Whoever purges, or damages a file, would take what nothing else has.
     with stage.filing:
-        found = lowest_of(stage)
+        if (found := lowest_of(stage)) is not None:
+            archive_if_due(stage, done, found[0])
         files = [one for one in stage.ask(archived.verified) if found is not None and one.lower == found[0]]
         if found is None or not files or files[0].location in stage.damaged:
             done.note = "no segment has a file"
