@@ -66,7 +66,7 @@ def restored(stage: Stage, how: dict[str, Any], done: Injected) -> None:
         done.wrong.append(("I11", f"{name} was restored ({ran.status}) with {after}, and had {before}"))
     within = DUTY_S if stage.breaking is None else 0.1
     if not watch(stage, within, lambda conn: not is_open(conn, "log_damage", name)):
-        done.wrong.append(("I8", f"the incident of {name} is open, though it was restored {DUTY_S:.0f} s ago"))
+        done.wrong.append(("I8", f"the incident of {name} is open, though it was restored {within:.0f} s ago"))
     stage.restored += ran.status == 0
     operate(stage, done, "reconcile", "--json")
     told = "not asked"
